@@ -1,0 +1,56 @@
+# Everything from a bare machine: only Python 3.11 (to 3.13) and a package registry are needed.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+STAMP := .venv/.ajbench-installed
+export UV_PYTHON_DOWNLOADS := never
+
+.PHONY: setup demo test test-slow lint format tables report clean
+
+setup: $(STAMP)
+
+# uv is taken from the machine, else installed into a small environment of its own.
+$(STAMP): requirements.lock pyproject.toml
+	@set -e; \
+	uv=$$(command -v uv || true); \
+	if [ -z "$$uv" ]; then \
+	  [ -x .uv/bin/uv ] || { $(PYTHON) -m venv .uv && .uv/bin/python -m pip install --quiet uv; }; \
+	  uv=.uv/bin/uv; \
+	fi; \
+	[ -x $(BIN)/python ] || "$$uv" venv --python "$(PYTHON)" .venv; \
+	"$$uv" pip install --python $(BIN)/python -r requirements.lock; \
+	"$$uv" pip install --python $(BIN)/python --no-deps --editable .; \
+	touch $@
+
+demo: setup
+	$(BIN)/ajbench demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+test-slow: setup
+	$(BIN)/python -m pytest -m "slow and not gpu"
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# Pivots every results/<recipe>/rows.csv again.
+tables: setup
+	@set -e; for rows in results/*/rows.csv; do \
+	  [ -e "$$rows" ] || continue; \
+	  $(BIN)/ajbench tables --recipe "$$(basename "$$(dirname "$$rows")")"; \
+	done
+
+RECIPE ?= mini
+report: setup
+	$(BIN)/ajbench report --recipe $(RECIPE)
+
+clean:
+	rm -rf work build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find ajbench tests -name __pycache__ -type d -prune -exec rm -rf {} +

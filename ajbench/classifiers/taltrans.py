@@ -1,0 +1,106 @@
+"""TALtrans: ten convolutions, one transformer layer applied twice, attention pooling over frames.
+
+After lijuncheng16/AudioTaggingDoneRight (Net_mModal_mgpu.TransformerEncoder), which the paper uses.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ajbench.classifiers.frontend import TalMel
+
+POOLS = ((2, 2), (2, 2), (1, 2), (1, 2), (1, 2))
+CHANNELS = (32, 32, 64, 64, 128, 128, 256, 256, 512, 512)
+SMALL_CHANNELS = (16, 16, 32, 32, 64, 64, 96, 96, 128, 128)
+_CLAMP = 1e-7
+
+
+class TalTrans(nn.Module):
+    """Features [B, T, 64] (or waves [B, n]) → logits [B, C].
+
+    Args:
+        num_classes: C.
+        channels: of the ten 3×3 convolutions (batch norm, ReLU); a max-pool follows every second one, so that
+            a quarter of the frames and two of the bands are left: the model is 2 · channels[-1] wide.
+        heads, feedforward: of the transformer layer (post-norm).
+        passes: how often the one layer is applied; its weights are tied.
+        dropout: within the transformer layer.
+        n_fft: of the front end.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        channels: Sequence[int] = CHANNELS,
+        heads: int = 8,
+        feedforward: int = 1024,
+        passes: int = 2,
+        dropout: float = 0.75,
+        n_fft: int = 4096,
+    ) -> None:
+        super().__init__()
+        self.frontend = TalMel(n_fft)
+        sizes = (1, *channels)
+        blocks: list[nn.Module] = []
+        for i, pool in enumerate(POOLS):
+            for inside, outside in pairwise(sizes[2 * i : 2 * i + 3]):
+                blocks += [nn.Conv2d(inside, outside, 3, padding=1), nn.BatchNorm2d(outside), nn.ReLU(True)]
+            blocks.append(nn.MaxPool2d(pool))
+        # On a CPU this order of memory trains a fifth faster, on a GPU with tensor cores more.
+        self.convolutions = nn.Sequential(*blocks)
+        self.convolutions.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        width = channels[-1] * self.frontend.bands // math.prod(bands for _, bands in POOLS)
+        self.layer = nn.TransformerEncoderLayer(width, heads, feedforward, dropout, batch_first=True)
+        self.passes = passes
+        self.attention = nn.Linear(width, num_classes)
+        self.frame_logits = nn.Linear(width, num_classes)
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """Features [B, T, 64] (or waves [B, n]) → frame states [B, T // 4, d]."""
+        features = self.frontend(x) if x.ndim == 2 else x
+        frames, bands = features.shape[1:]
+        features = features * math.sqrt(bands) + sinusoid(frames, bands).to(features)
+        maps = self.convolutions(features.unsqueeze(1))
+        states: Tensor = maps.permute(0, 2, 1, 3).flatten(2)
+        for _ in range(self.passes):
+            states = self.layer(states)
+        return states
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Features or waves → mean frame state [B, d], the penultimate vector."""
+        return self.hidden(x).mean(dim=1).float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features or waves → logits [B, C].
+
+        The pooled value is a probability (attention-weighted mean of frame probabilities); returned is its
+        logit, with the probability clamped to [1e-7, 1 − 1e-7].
+        """
+        states = self.hidden(x)
+        with torch.autocast(x.device.type, enabled=False):
+            weights = functional.softmax(self.attention(states.float()), dim=1)
+            frames = torch.sigmoid(self.frame_logits(states.float()))
+            pooled = (weights * frames).sum(dim=1).clamp(_CLAMP, 1 - _CLAMP)
+            return torch.logit(pooled)
+
+
+def sinusoid(length: int, width: int) -> Tensor:
+    """Return sinusoidal positions [length, width]: sines in the even columns, cosines in the odd ones."""
+    rate = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))
+    angle = torch.arange(length)[:, None] * rate
+    return torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1)
+
+
+def taltrans(num_classes: int, **options: object) -> TalTrans:
+    """Build the paper's TALtrans: 12.1 M parameters at 527 classes."""
+    return TalTrans(num_classes, **options)  # type: ignore[arg-type]
+
+
+def taltrans_small(num_classes: int, **options: object) -> TalTrans:
+    """Build TALtrans' structure a quarter as wide, for two CPU cores and some hundred clips."""
+    small = {"channels": SMALL_CHANNELS, "heads": 4, "feedforward": 256, "dropout": 0.2, "n_fft": 1024}
+    return TalTrans(num_classes, **(small | options))  # type: ignore[arg-type]

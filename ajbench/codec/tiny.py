@@ -1,0 +1,117 @@
+"""The embedded default codec: `TinyCodec` with the weights that the project trained and ships."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from ajbench.audio import HOP, SAMPLE_RATE
+from ajbench.codec.model import DIM, N_CODEBOOKS, TinyCodec
+from ajbench.errors import IntegrityError, MissingError, UsageError
+
+WEIGHTS = Path(__file__).with_name("tiny.safetensors")
+
+
+class Tiny:
+    """A codec (see `ajbench.codec`) around a trained `TinyCodec`.
+
+    Attributes:
+        weights_hash: SHA-256 of the weights file, 16 digits.
+    """
+
+    name = "tiny"
+    sample_rate = SAMPLE_RATE
+    hop = HOP
+    n_codebooks = N_CODEBOOKS
+    dim = DIM
+
+    def __init__(self, network: TinyCodec, weights_hash: str) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.weights_hash = weights_hash
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is, and where latents and waves come out."""
+        return self.network.tone_window.device
+
+    @torch.no_grad()
+    def encode(self, wav: torch.Tensor | NDArray[np.float32]) -> NDArray[np.uint16]:
+        """Waves [B, n] at 16 kHz, n a multiple of 320 → codes uint16 [B, 8, n / 320].
+
+        Raises:
+            UsageError: the wave is no [B, n] of whole frames.
+        """
+        if wav.ndim != 2 or wav.shape[1] == 0 or wav.shape[1] % HOP:
+            raise UsageError(f"codec tiny: a wave of shape {tuple(wav.shape)}; expected [B, n], n a multiple of {HOP}")
+        waves = torch.as_tensor(wav, dtype=torch.float32).to(self.device)
+        return np.concatenate([self.quantize(self.network.embed(one)) for one in _pieces(waves)])
+
+    @torch.no_grad()
+    def latents(self, codes: torch.Tensor | NDArray[np.integer]) -> torch.Tensor:
+        """Codes [B, 8, T] → latents float32 [B, 128, T]: the sum of the eight codewords."""
+        plain = codes if isinstance(codes, torch.Tensor) else torch.from_numpy(np.asarray(codes, np.int64))
+        return self.network.quantizer.decode(plain.to(self.device, torch.int64).transpose(0, 1))
+
+    @torch.no_grad()
+    def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents [B, 128, T] → waves float32 [B, 320 · T]."""
+        return torch.cat([self.network.decode(one) for one in _pieces(latents.to(self.device, torch.float32))])
+
+    def decode(self, codes: torch.Tensor | NDArray[np.integer]) -> torch.Tensor:
+        """Codes [B, 8, T] → waves float32 [B, 320 · T]."""
+        return self.decode_latents(self.latents(codes))
+
+    @torch.no_grad()
+    def quantize(self, latents: torch.Tensor) -> NDArray[np.uint16]:
+        """Latents [B, 128, T] → codes uint16 [B, 8, T], greedily codebook by codebook."""
+        # bandwidth None: every codebook
+        codes = self.network.quantizer.encode(latents.to(self.device, torch.float32), SAMPLE_RATE // HOP, None)
+        return codes.transpose(0, 1).cpu().numpy().astype(np.uint16)
+
+
+def _pieces(batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    # One clip at a time on a CPU, so that a clip's codes and wave do not depend on its companions.
+    return batch.split(1) if batch.device.type == "cpu" else (batch,)
+
+
+def load(path: str | Path = WEIGHTS) -> Tiny:
+    """Load the shipped weights, or those of another training by `ajbench train-codec`.
+
+    Raises:
+        MissingError: no such file.
+        IntegrityError: the file is damaged or holds another network.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingError(f"codec tiny: no weights at {path}; train them with `ajbench train-codec` or reinstall ajbench")
+    try:
+        with safe_open(path, "pt") as file:
+            config = json.loads((file.metadata() or {})["config"])
+            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+        network = build(config, tensors)
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise IntegrityError(f"{path}: not a tiny codec ({' '.join(str(error).split())[:120]})") from None
+    return Tiny(network, hashlib.sha256(path.read_bytes()).hexdigest()[:16])
+
+
+def build(config: dict[str, int], tensors: dict[str, torch.Tensor]) -> TinyCodec:
+    """Return a network of `config` with `tensors`; what only training needs (codebook averages) is not expected."""
+    network = TinyCodec(**config)
+    missing, unexpected = network.load_state_dict(tensors, strict=False)
+    lost = [name for name in missing if not name.endswith(("embed_avg", "cluster_size", "inited"))]
+    if lost or unexpected:
+        raise ValueError(f"missing {lost[:3]}, unexpected {unexpected[:3]}")
+    _mark_trained(network)
+    return network
+
+
+def _mark_trained(network: nn.Module) -> None:
+    # Codebooks that count themselves untrained would be drawn anew from the first batch they see.
+    for name, buffer in network.named_buffers():
+        if name.endswith("inited"):
+            buffer.fill_(1.0)

@@ -1,0 +1,294 @@
+"""Training of the embedded codec on any folders of sounds: energy score of multi-scale spectra.
+
+The decoder adds noise of its own (`codec/model.py`), so one input has many outputs and a regression loss would teach
+it to keep the noise silent. The energy score (Gritsenko et al. 2020, "A spectral energy distance for parallel speech
+synthesis") compares two outputs y, y' drawn with different noise to the target x,
+    L = ½ d(x, y) + ½ d(x, y') − ½ d(y, y'),
+and is least when outputs are distributed as targets are: textures stay textures, and no adversary is needed.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ajbench import audio, console, loop
+from ajbench.codec.model import HOP, TinyCodec
+from ajbench.corpora import mini
+from ajbench.errors import MissingError
+from ajbench.run import atomic_write, seed_for
+
+SEGMENT = 64 * HOP
+LONGEST_S = 60.0
+MEL_SCALES = ((256, 40), (512, 64), (1024, 96), (2048, 128))  # window in samples, mel bands
+LINEAR_SCALES = (512, 2048)
+FLOOR = 1e-3
+COMMITMENT = 0.25
+START_BATCHES, REVIVE_EVERY, REVIVE_UNTIL = 16, 10, 0.6
+
+
+@dataclass(frozen=True)
+class Sounds:
+    """Every training sound in one memory-mapped int16 file at 16 kHz; a group is one source of sounds."""
+
+    samples: NDArray[np.int16]
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    groups: NDArray[np.int64]
+
+    def draw(self, rng: np.random.Generator, count: int, share: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Cut `count` segments [count, SEGMENT] at random places and levels; `share` weighs the sounds."""
+        picks = np.searchsorted(np.cumsum(share), rng.random(count) * share.sum(), side="right")
+        out = np.zeros((count, SEGMENT), np.float32)
+        for row, pick in enumerate(picks):
+            length = int(self.lengths[pick])
+            # up to half a segment of silence before or after, so that onsets and ends are learned
+            offset = int(rng.integers(-SEGMENT // 4, max(1, length - 3 * SEGMENT // 4)))
+            first, last = max(0, offset), min(length, offset + SEGMENT)
+            piece = self.samples[self.starts[pick] + first : self.starts[pick] + last]
+            out[row, first - offset : first - offset + len(piece)] = piece
+        peak = np.abs(out).max(axis=1, keepdims=True)
+        level = 10 ** (rng.uniform(-24.0, 0.0, (count, 1)) / 20)
+        return (out / np.maximum(peak, 300.0) * level).astype(np.float32)
+
+
+def gather(folders: Sequence[Path], out: Path, *, mini_clips: int, mini_seed: int) -> Sounds:
+    """Decode every sound under `folders` (a group per sub-folder) and `mini_clips` rendered ones into `out`.
+
+    Sounds over a minute keep their middle minute; what cannot be read is counted and left out.
+
+    Raises:
+        MissingError: nothing to train on.
+    """
+    index, pool = out / "sounds.json", out / "sounds.i16"
+    if not index.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        entries: list[tuple[str, str, int, int]] = []
+        refused, total = 0, 0
+        partial = pool.with_suffix(".tmp")
+        with partial.open("wb") as file:
+            for group, name, wav in _decode(list(_list(folders)), mini_clips, mini_seed):
+                if wav is None:
+                    refused += 1
+                    continue
+                file.write((np.clip(wav, -1, 1) * 32767).astype(np.int16).tobytes())
+                entries.append((group, name, total, len(wav)))
+                total += len(wav)
+        if not entries:
+            raise MissingError(f"no sound to train on under {', '.join(map(str, folders)) or 'the mini corpus'}")
+        os.replace(partial, pool)
+        atomic_write(index, json.dumps({"refused": refused, "entries": entries}).encode())
+    table = json.loads(index.read_text())
+    group_names = sorted({entry[0] for entry in table["entries"]})
+    return Sounds(
+        np.memmap(pool, np.int16, "r"),
+        np.array([entry[2] for entry in table["entries"]]),
+        np.array([entry[3] for entry in table["entries"]]),
+        np.array([group_names.index(entry[0]) for entry in table["entries"]]),
+    )
+
+
+def sampling_share(sounds: Sounds) -> NDArray[np.float64]:
+    """Weigh each sound: √(length) inside a group, √(total length) across groups, so that no source dominates."""
+    lengths = np.minimum(sounds.lengths, 20 * audio.SAMPLE_RATE).astype(np.float64)
+    totals = np.bincount(sounds.groups, lengths)
+    inside = np.sqrt(lengths)
+    return inside / np.bincount(sounds.groups, inside)[sounds.groups] * np.sqrt(totals)[sounds.groups]
+
+
+class Spectra(nn.Module):
+    """wav [B, n] → the log spectra in which distances are taken, one [B, bands, frames] per scale."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from torchaudio.functional import melscale_fbanks
+
+        for window, mels in MEL_SCALES:
+            bank = melscale_fbanks(window // 2 + 1, 0.0, audio.SAMPLE_RATE / 2, mels, audio.SAMPLE_RATE, mel_scale="slaney")
+            self.register_buffer(f"bank{window}", bank.T.contiguous())
+            self.register_buffer(f"window{window}", torch.hann_window(window))
+
+    def forward(self, wav: Tensor) -> list[Tensor]:
+        spectra = []
+        for window, _ in MEL_SCALES:
+            taper = self.get_buffer(f"window{window}")
+            magnitude = torch.view_as_real(
+                torch.stft(wav, window, window // 2, window=taper, center=False, return_complex=True)
+            )
+            magnitude = (magnitude.square().sum(-1) + 1e-8).sqrt() * (2.0 / window**0.5)
+            spectra.append(torch.log(torch.matmul(self.get_buffer(f"bank{window}"), magnitude) + FLOOR))
+            if window in LINEAR_SCALES:
+                spectra.append(torch.log(magnitude + FLOOR))
+        return spectra
+
+
+def distance(a: list[Tensor], b: list[Tensor]) -> Tensor:
+    """Mean absolute difference of two sets of log spectra, each scale weighing the same."""
+    return torch.stack([(x - y).abs().mean() for x, y in zip(a, b, strict=True)]).sum()
+
+
+def energy_score(codec: TinyCodec, spectra: Spectra, wav: Tensor, *, quantize: bool) -> tuple[Tensor, Tensor]:
+    """Return (energy score, commitment penalty) of one batch wav [B, n]."""
+    latents = codec.embed(wav)
+    penalty = latents.new_zeros(())
+    if quantize:
+        with torch.autocast(wav.device.type, enabled=False):
+            result = codec.quantizer(latents, audio.SAMPLE_RATE // HOP)
+        latents, penalty = result.quantized, result.penalty
+    tones, gains = codec.spectrum(latents)
+    with torch.autocast(wav.device.type, enabled=False):
+        shape = (*gains.shape, 2)
+        outputs = [
+            codec.synthesize(tones, gains, torch.view_as_complex(torch.randn(shape, device=wav.device)))
+            for _ in range(2)
+        ]
+        target, first, second = (spectra(signal) for signal in (wav, *outputs))
+        score = 0.5 * (distance(target, first) + distance(target, second) - distance(first, second))
+    return score, penalty
+
+
+@torch.no_grad()
+def start_codebooks(codec: TinyCodec, latents: Tensor, frames_per_step: int, iterations: int = 8) -> None:
+    """Put every codebook on the k-means centres of its stage's residuals; latents [N, 128], N well above 1024."""
+    residual = latents
+    for layer in codec.quantizer.vq.layers:
+        book = layer._codebook
+        centres = residual[torch.randperm(len(residual))[: len(book.embed)]]
+        for _ in range(iterations):
+            nearest = _nearest(residual, centres)
+            counts = torch.bincount(nearest, minlength=len(centres)).to(residual.dtype)
+            sums = torch.zeros_like(centres).index_add_(0, nearest, residual)
+            spare = residual[torch.randint(len(residual), (len(centres),))]
+            centres = torch.where(counts[:, None] > 0, sums / counts[:, None].clamp(min=1), spare)
+        _set_codes(book, torch.ones(len(centres), dtype=torch.bool), centres, counts * frames_per_step / len(residual))
+        residual = residual - centres[_nearest(residual, centres)]
+
+
+@torch.no_grad()
+def revive_codes(codec: TinyCodec, latents: Tensor, below: float = 0.05) -> int:
+    """Move codes used less than `below` times a step onto residuals of latents [N, 128]; returns how many."""
+    residual, moved = latents, 0
+    for layer in codec.quantizer.vq.layers:
+        book = layer._codebook
+        unused = book.cluster_size < below
+        if count := int(unused.sum()):
+            picks = residual[torch.randint(len(residual), (count,))]
+            _set_codes(book, unused, picks, torch.full((count,), 0.5))
+            moved += count
+        residual = residual - book.embed[_nearest(residual, book.embed)]
+    return moved
+
+
+def _nearest(points: Tensor, centres: Tensor) -> Tensor:
+    return (centres.square().sum(1) - 2 * points @ centres.T).argmin(dim=1)
+
+
+def _set_codes(book: nn.Module, which: Tensor, codes: Tensor, used: Tensor) -> None:
+    book.embed[which], book.embed_avg[which], book.cluster_size[which] = codes, codes * used[:, None], used
+
+
+def train_codec(
+    folders: Sequence[Path],
+    out: Path,
+    *,
+    steps: int,
+    batch_size: int = 16,
+    lr: float = 1.5e-3,
+    quantize_from: int = 250,
+    mini_clips: int = 600,
+    seed: int = 0,
+) -> TinyCodec:
+    """Train the tiny codec on the sounds under `folders` and the mini corpus; write weights to `out`/tiny.safetensors.
+
+    Killed at any instant, the same call goes on. Loss curve in `out`/metrics.csv.
+    """
+    sounds = gather(folders, out, mini_clips=mini_clips, mini_seed=seed)
+    share = sampling_share(sounds)
+    torch.manual_seed(seed_for(seed, "codec"))
+    codec, spectra = TinyCodec(), Spectra()
+    optimizer = torch.optim.AdamW(codec.parameters(), lr=lr, betas=(0.8, 0.99), weight_decay=1e-3)
+
+    def batches(step: int) -> Tensor:
+        return torch.from_numpy(sounds.draw(np.random.default_rng(seed_for(seed, "codec", step)), batch_size, share))
+
+    def step(module: nn.Module, wav: Tensor, index: int) -> Tensor:
+        if index == quantize_from:
+            many = [_frames(codec, batches(quantize_from + k)) for k in range(START_BATCHES)]
+            start_codebooks(codec, torch.cat(many), many[0].shape[0])
+        # codes that move late would be out of place in the moving average of the weights
+        elif quantize_from < index < REVIVE_UNTIL * steps and index % REVIVE_EVERY == 0:
+            revive_codes(codec, _frames(codec, wav))
+        score, penalty = energy_score(codec, spectra, wav, quantize=index >= quantize_from)
+        return score + COMMITMENT * penalty
+
+    loop.fit(
+        codec,
+        step,
+        batches,
+        steps=steps,
+        optimizer=optimizer,
+        lr_at=loop.cosine(lr, 100, steps, floor=0.02),
+        folder=out,
+        checkpoint_every=250,
+        seed=seed,
+        ema_decay=0.999,
+        precision="bf16",
+        what="train-codec",
+    )
+    save(codec, out / "tiny.safetensors")
+    return codec
+
+
+@torch.no_grad()
+def _frames(codec: TinyCodec, wav: Tensor) -> Tensor:
+    return codec.embed(wav).transpose(1, 2).flatten(0, 1)
+
+
+def save(codec: TinyCodec, path: Path) -> None:
+    """Write the codec's weights as float16 safetensors with its configuration in the header."""
+    keep = {
+        name: tensor.half().contiguous()
+        for name, tensor in codec.state_dict().items()
+        if tensor.is_floating_point() and not name.endswith(("embed_avg", "cluster_size", "inited"))
+    }
+    save_file(keep, path, {"config": json.dumps(codec.config)})
+
+
+def _list(folders: Iterable[Path]) -> Iterator[tuple[str, Path]]:
+    for folder in folders:
+        if not folder.is_dir():
+            raise MissingError(f"{folder}: no such folder of sounds")
+        for path in sorted(folder.rglob("*")):
+            if path.suffix.lower() in audio.SUFFIXES and path.is_file() and not path.is_symlink():
+                yield path.relative_to(folder).parts[0], path
+
+
+def _decode(
+    files: list[tuple[str, Path]], mini_clips: int, mini_seed: int
+) -> Iterator[tuple[str, str, NDArray[np.float32] | None]]:
+    def read(item: tuple[str, Path]) -> tuple[str, str, NDArray[np.float32] | None]:
+        group, path = item
+        try:
+            rate, _, frames = audio.probe(path)
+            start_s = max(0.0, frames / rate / 2 - LONGEST_S / 2)
+            return group, path.name, audio.read(path, start_s=start_s, duration_s=LONGEST_S)
+        except audio.AudioError:
+            return group, path.name, None
+
+    def render(index: int) -> tuple[str, str, NDArray[np.float32] | None]:
+        return "mini", f"mini:{mini_seed}:{index}", mini.render(mini_seed, index)[0]
+
+    with ThreadPoolExecutor(2) as pool, console.progress(len(files) + mini_clips, "decode", "sounds") as advance:
+        tasks: tuple[tuple[Callable, Iterable], ...] = ((read, files), (render, range(mini_clips)))
+        for function, items in tasks:
+            for result in pool.map(function, items):
+                yield result
+                advance(1)

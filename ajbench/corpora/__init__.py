@@ -1,0 +1,1 @@
+"""One reader per corpus: corpus files (or a seed) → manifest."""

@@ -1,0 +1,1 @@
+"""Latent diffusion: text → states, U-Net, training, class tokens, sampling, and the pipeline of them all."""

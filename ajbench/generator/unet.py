@@ -1,0 +1,71 @@
+"""The denoiser, diffusers' text-conditioned U-Net on the whitened grid, and its noise schedule."""
+
+from typing import Any, Literal
+
+import torch
+from diffusers import DDPMScheduler, UNet2DConditionModel
+from torch import Tensor
+
+CHANNELS = 128  # of the codec's latents
+CROSS_DIM = 768  # Stable Diffusion's; the projection from the text encoder's width is part of the U-Net
+TRAIN_TIMESTEPS = 1000
+
+Preset = Literal["tiny", "small", "full"]
+
+# The first width is never below the latents' 128 channels: noise of full rank has to pass through it, as
+# these U-Nets have no skip from input to output.
+PRESETS: dict[Preset, dict[str, Any]] = {
+    "tiny": {"widths": (128, 256), "attention": (False, True), "layers": 1, "heads": 4},
+    "small": {"widths": (192, 384, 512), "attention": (False, True, True), "layers": 1, "heads": 8},
+    # Stable Diffusion 1.4's (appendix B); its checkpoint's blocks fit all but conv_in and conv_out.
+    "full": {
+        "widths": (320, 640, 1280, 1280),
+        "attention": (True, True, True, False),
+        "layers": 2,
+        "heads": 8,
+    },
+}
+
+
+def build(preset: Preset, text_dim: int, cross_dim: int = CROSS_DIM, seed: int = 0) -> UNet2DConditionModel:
+    """Return a U-Net with random weights: noisy grid [B, 128, H, 21], t [B], states [B, L, text_dim] ⇒ noise.
+
+    `encoder_hid_proj` is the learned projection text_dim → cross_dim. H and 21 need not be divisible by the
+    downsampling: diffusers then hands each upsampler the size of its skip connection.
+    """
+    shape = PRESETS[preset]
+    attention, reverse = shape["attention"], tuple(reversed(shape["attention"]))
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        return UNet2DConditionModel(
+            in_channels=CHANNELS,
+            out_channels=CHANNELS,
+            block_out_channels=shape["widths"],
+            down_block_types=tuple("CrossAttnDownBlock2D" if here else "DownBlock2D" for here in attention),
+            up_block_types=tuple("CrossAttnUpBlock2D" if here else "UpBlock2D" for here in reverse),
+            layers_per_block=shape["layers"],
+            attention_head_dim=shape["heads"],  # diffusers means the number of heads
+            cross_attention_dim=cross_dim,
+            encoder_hid_dim=text_dim,
+            encoder_hid_dim_type="text_proj",
+        )
+
+
+def noise_schedule() -> DDPMScheduler:
+    """Return the training process of Table A10: cosine, 1,000 steps, the network predicts the noise."""
+    return DDPMScheduler(
+        num_train_timesteps=TRAIN_TIMESTEPS,
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="epsilon",
+        clip_sample=False,
+    )
+
+
+def denoise(
+    unet: UNet2DConditionModel, noisy: Tensor, t: Tensor, states: Tensor, mask: Tensor | None
+) -> Tensor:
+    """Predict the noise in grids [B, 128, H, 21] at timesteps [B], given text states [B, L, d]."""
+    out: Tensor = unet(
+        noisy, t, encoder_hidden_states=states, encoder_attention_mask=mask, return_dict=False
+    )[0]
+    return out

@@ -1,0 +1,90 @@
+"""Commands that look without doing: ls, show, verify, doctor."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ajbench import console
+from ajbench.options import STAGE_OPTIONS, Settings, command
+
+app = typer.Typer()
+NO_RECIPE = (*STAGE_OPTIONS, "overrides")
+
+
+@app.command()
+@command(hide=NO_RECIPE)
+def ls(
+    settings: Settings,
+    kind: Annotated[
+        Literal["recipes", "corpora", "models", "codecs", "features", "metrics"], typer.Argument()
+    ],
+) -> None:
+    """List what a recipe can name.
+
+    \b
+    Examples:
+      ajbench ls models
+      ajbench ls recipes --json
+    """
+    from ajbench import catalogue
+
+    entries = catalogue.listing(kind)
+    console.emit(entries, table=(list(entries[0]), [list(entry.values()) for entry in entries]))
+
+
+@app.command()
+@command(hide=STAGE_OPTIONS)
+def show(
+    settings: Settings,
+    name: Annotated[str, typer.Argument(metavar="RECIPE", help="Name, YAML file or mix expression.")],
+) -> None:
+    """Print a recipe with all that it inherits.
+
+    \b
+    Examples:
+      ajbench show esc10+320G
+      ajbench show mini synth.n=400 --json
+    """
+    from ajbench.recipe import dump
+
+    loaded = replace(settings, recipe=name).load()
+    console.emit(loaded, text=dump(loaded).rstrip())
+
+
+@app.command()
+@command(hide=NO_RECIPE)
+def verify(
+    settings: Settings,
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="Folder of a clip store.")],
+) -> None:
+    """Check a clip store against its checksums.
+
+    \b
+    Examples:
+      ajbench verify work/mini/prepare-0123456789ab
+      ajbench verify STORE --json
+    """
+    from ajbench import catalogue
+
+    found = catalogue.verified(store)
+    console.emit(found, table=(list(found), [list(found.values())]))
+
+
+@app.command()
+@command(hide=("recipe", "data", "results", "generator", "seed", "device", "dry_run", "force", "overrides"))
+def doctor(settings: Settings) -> None:
+    """Tell what ajbench finds on this machine.
+
+    Versions, device, threads, memory, disk, weights.
+
+    \b
+    Examples:
+      ajbench doctor
+      ajbench doctor --json
+    """
+    from ajbench import catalogue
+
+    found = catalogue.doctor(settings.work)
+    console.emit(found, table=(["what", "found"], [[key, value] for key, value in catalogue.flat(found)]))

@@ -1,0 +1,119 @@
+"""Finished cells and synthetic stores → lines of rows.csv: what eval-cls and eval-gen do."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ajbench import codec, console, evaluate, quality, yardsticks
+from ajbench.cells import SCORES, Cell
+from ajbench.metrics import features
+from ajbench.recipe import Recipe
+from ajbench.rows import Context, Row
+from ajbench.run import RunDir
+from ajbench.store import ClipStore
+
+SET_RESAMPLES = 200  # a resample of a set is one FD, a thousand times the work of one mAP
+
+
+def cell_key(cell: Cell) -> evaluate.Cell:
+    """Return what a cell is called in rows.csv."""
+    classifier = cell.recipe.classifier
+    column = evaluate.column_name(cell.recipe.name, cell.recipe.mix)
+    return evaluate.Cell(classifier.name, "-", classifier.augmentation, column, cell.seed)
+
+
+def set_name(recipe: Recipe, probe: str) -> str:
+    """Return what a synthetic set is called in rows.csv: the probe's name, or how the main one was made."""
+    return probe or ("img2img" if recipe.synth.strength < 1 else "from noise")
+
+
+def measure_cells(recipe: Recipe, cells: Sequence[Cell], out: Path, dataset: str) -> list[Row]:
+    """Return the rows of trained cells: each on its own, and every mix against real clips alone.
+
+    A classifier of which no cell on real clips alone is there has no difference to report. `out` is the
+    folder of this evaluation, whose name is the rows' run.
+    """
+    rows: list[Row] = []
+    scores: dict[evaluate.Cell, evaluate.Scores] = {}
+    with console.progress(len(cells), "eval-cls", "classifiers") as advance:
+        for cell in cells:
+            key = cell_key(cell)
+            info = cell.stage().folder.info()
+            context = Context(
+                run=out.name,
+                recipe=recipe.name,
+                fingerprint=cell.fingerprint,
+                git=info["git"] or "",
+                dataset=dataset,
+                device=info["device"],
+                seconds=info["seconds"],
+            )
+            scores[key] = evaluate.load_scores(cell.path / SCORES)
+            rows += evaluate.cell_rows(key, scores[key], context, resamples=recipe.evaluate.bootstrap)
+            advance(1)
+    lines = {key.line for key in scores if key.column == recipe.name}
+    compared = {key: value for key, value in scores.items() if key.line in lines}
+    context = _context(recipe, out, dataset)
+    return rows + evaluate.compare_to_real(
+        compared, recipe.name, context, resamples=recipe.evaluate.bootstrap
+    )
+
+
+def measure_sets(
+    recipe: Recipe, real: Path, synthetic: Mapping[str, Path], weights: Path | None, out: Path, dataset: str
+) -> tuple[list[Row], list[str]]:
+    """Return the rows of synthetic stores and of yardsticks beside them, and what to know of them.
+
+    Args:
+        recipe: names the features and the probes.
+        real: the real clip store.
+        synthetic: stores by name of the set; the recipe's own has an empty name.
+        weights: of the extractor, where it is a classifier of this run.
+        out: folder of this evaluation, whose name is the rows' run.
+        dataset: what rows call the corpus.
+    """
+    context = _context(recipe, out, dataset)
+    resamples = min(recipe.evaluate.bootstrap, SET_RESAMPLES)
+    extractor = features.load(recipe.evaluate.features, weights)
+    rows: list[Row] = []
+    notes: list[str] = []
+    largest = 0
+    with console.progress(len(synthetic) + 2, "eval-gen", "sets of clips") as advance:
+        embedded = quality.embed(extractor, ClipStore.open(real))
+        advance(1)
+        for name, path in synthetic.items():
+            store = ClipStore.open(path)
+            largest = max(largest, len(store))
+            more, remarks = quality.generation_rows(
+                set_name(recipe, name),
+                quality.embed(extractor, store),
+                embedded,
+                extractor,
+                context,
+                paired=_paired(recipe, name),
+                resamples=resamples,
+            )
+            rows, notes = rows + more, notes + remarks
+            advance(1)
+        more, remarks = yardsticks.yardstick_rows(
+            embedded, extractor, codec.load(recipe.codec.name), context, n=largest, resamples=resamples
+        )
+        advance(1)
+    return rows + more, notes + remarks
+
+
+def _context(recipe: Recipe, folder: Path, dataset: str) -> Context:
+    info = RunDir(folder, "", "").info()
+    return Context(
+        run=folder.name,
+        recipe=recipe.name,
+        fingerprint=info["fingerprint"],
+        git=info["git"] or "",
+        dataset=dataset,
+        device=info["device"],
+    )
+
+
+def _paired(recipe: Recipe, name: str) -> bool:
+    """A clip answers to its parent through the guide or through a prompt that names the parent's labels."""
+    section = recipe.synth.model_dump() | recipe.evaluate.probes.get(name, {})
+    return bool(section["strength"] < 1 or section["prompt"] != "none")

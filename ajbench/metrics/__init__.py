@@ -1,0 +1,1 @@
+"""Numbers that say whether synthetic audio helped: ranking, distribution distance, intervals, audits."""

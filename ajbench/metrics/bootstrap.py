@@ -1,0 +1,212 @@
+"""Bootstrap intervals over evaluation clips and over training seeds, and paired differences.
+
+Intervals are percentiles of the resampled values, moved by (value − their mean). A resample repeats clips,
+which lifts AP of rare classes and FD: plain percentiles can lie wholly above the value they belong to. Moved,
+they cover the expectation of the statistic over test sets of the same size at about the stated level
+(`tests/metrics/test_bootstrap.py`).
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+from ajbench.errors import UsageError
+from ajbench.metrics.ranking import Array, check, to_numpy
+
+# Resamples handled at once: memory is bounded by this many counts a clip, however many resamples are asked
+# for.
+_BLOCK = 256
+
+
+class Interval(NamedTuple):
+    """A value on the whole sample and the bounds of its bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def interval(
+    statistic: Callable[[np.ndarray], float],
+    n: int,
+    *,
+    resamples: int = 1000,
+    seed: int,
+    level: float = 0.95,
+    limits: tuple[float, float] = (-np.inf, np.inf),
+) -> Interval:
+    """Return the interval of any statistic of n clips.
+
+    Args:
+        statistic: maps clip indices int64 [n] (with repetitions) to a float; NaN leaves the resample out.
+        n: clips.
+        resamples: draws with replacement.
+        seed: of the draws; the same seed gives the same interval.
+        level: fraction of the resampled values between the bounds.
+        limits: least and greatest value the statistic can take, beyond which no bound goes.
+    """
+    rng = _generator(n, resamples, seed, level)
+    values = np.array([statistic(rng.integers(0, n, n)) for _ in range(resamples)])
+    return _interval(float(statistic(np.arange(n))), values, level, limits)
+
+
+def seeds_and_clips(
+    scores: Array, targets: Array, *, resamples: int = 1000, seed: int, level: float = 0.95
+) -> Interval:
+    """Return the interval of the mAP averaged over training seeds, resampling seeds and clips.
+
+    All seeds are scored on the same clips, so a resample draws clips once for all of them, and seeds with
+    replacement. Three seeds say little about their own spread: with few, read the interval as a lower limit
+    of the uncertainty.
+
+    Args:
+        scores: [S, N, C], or [N, C] of one run (then only clips are resampled).
+        targets: [N, C] of 0 and 1.
+        resamples: draws of clips and seeds.
+        seed: of the draws.
+        level: fraction of the resampled values between the bounds.
+    """
+    s, t = _stack(scores, targets)
+    rng = _generator(len(t), resamples, seed, level)
+    (values,) = _draw_maps([s], t, resamples, rng)
+    drawn = _mean_of_drawn(values, rng.integers(0, len(s), (len(s), resamples)))
+    return _interval(float(_map_of_all(s, t).mean()), drawn, level, (0.0, 1.0))
+
+
+def paired_difference(
+    scores: Array,
+    baseline: Array,
+    targets: Array,
+    *,
+    pair_seeds: bool = True,
+    resamples: int = 1000,
+    seed: int,
+    level: float = 0.95,
+) -> Interval:
+    """Return the interval of mAP(scores) − mAP(baseline) on the same clips: each resample scores both.
+
+    Args:
+        scores: [S, N, C] or [N, C].
+        baseline: [S', N, C] or [N, C], of the same clips and classes.
+        targets: [N, C] of 0 and 1.
+        pair_seeds: run k of both shares its seed and is drawn together (needs S = S'); otherwise the two sets
+            of runs are drawn independently.
+        resamples: draws of clips and seeds.
+        seed: of the draws.
+        level: fraction of the resampled values between the bounds.
+
+    Raises:
+        UsageError: shapes do not match.
+    """
+    (a, t), (b, _) = _stack(scores, targets), _stack(baseline, targets)
+    if pair_seeds and len(a) != len(b):
+        raise UsageError(
+            f"{len(a)} and {len(b)} seeds cannot be paired; give both the same seeds or pair_seeds=False"
+        )
+    rng = _generator(len(t), resamples, seed, level)
+    values = _draw_maps([a, b], t, resamples, rng)
+    seeds = [rng.integers(0, len(s), (len(s), resamples)) for s in (a, b)]
+    if pair_seeds:
+        seeds[1] = seeds[0]
+    first, second = (_mean_of_drawn(v, k) for v, k in zip(values, seeds, strict=True))
+    value = float(_map_of_all(a, t).mean() - _map_of_all(b, t).mean())
+    return _interval(value, first - second, level, (-1.0, 1.0))
+
+
+def clip_counts(n: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """Return how often each of n clips occurs in each resample, float32 [n, resamples] (columns sum to n)."""
+    counts = np.empty((n, resamples), np.float32)
+    for r in range(resamples):
+        counts[:, r] = np.bincount(rng.integers(0, n, n), minlength=n)
+    return counts
+
+
+def resampled_map(scores: np.ndarray, targets: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return the mAP of every run on every resample, float64 [S, R].
+
+    A clip counts `counts` times in precision and recall; tied scores are one threshold. Classes without a
+    positive in a resample are left out of its mean; a resample without any is NaN.
+
+    Args:
+        scores: [S, N, C].
+        targets: bool [N, C].
+        counts: [N, R], whole numbers.
+    """
+    total = np.zeros((len(scores), counts.shape[1]))
+    used = np.zeros(total.shape, np.int64)
+    for s, run in enumerate(scores):
+        for c in np.flatnonzero(targets.any(axis=0)):
+            members, hits = (matrix @ counts for matrix in _threshold_members(run[:, c], targets[:, c]))
+            seen, found = (np.cumsum(m, axis=0, dtype=np.float64) for m in (members, hits))
+            precision = np.divide(found, seen, out=np.zeros_like(found), where=hits > 0)
+            gain = np.einsum("gr,gr->r", hits, precision)
+            total[s] += np.divide(gain, found[-1], out=np.zeros_like(gain), where=found[-1] > 0)
+            used[s] += found[-1] > 0
+    return np.divide(total, used, out=np.full_like(total, np.nan), where=used > 0)
+
+
+def _threshold_members(scores: np.ndarray, positive: np.ndarray) -> tuple[sparse.csr_array, sparse.csr_array]:
+    """0/1 matrices [G, N] over the G distinct scores of positives, descending: all clips, and the positives.
+
+    A clip belongs to the first threshold it reaches; clips below every positive touch no precision and are
+    left out.
+    """
+    thresholds = np.unique(scores[positive])
+    group = len(thresholds) - np.searchsorted(thresholds, scores, "right")
+    members = np.flatnonzero(group < len(thresholds))
+    shape = (len(thresholds), len(scores))
+    both = []
+    for chosen in (members, np.flatnonzero(positive)):
+        ones = np.ones(len(chosen), np.float32)
+        both.append(sparse.csr_array((ones, (group[chosen], chosen)), shape=shape))
+    return both[0], both[1]
+
+
+def _draw_maps(
+    runs: list[np.ndarray], targets: np.ndarray, resamples: int, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """The mAP [S, R] of each set of runs on the same resamples of clips."""
+    blocks = []
+    for start in range(0, resamples, _BLOCK):
+        counts = clip_counts(len(targets), min(_BLOCK, resamples - start), rng)
+        blocks.append([resampled_map(scores, targets, counts) for scores in runs])
+    return [np.concatenate(parts, axis=1) for parts in zip(*blocks, strict=True)]
+
+
+def _map_of_all(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    return resampled_map(scores, targets, np.ones((len(targets), 1), np.float32))[:, 0]
+
+
+def _stack(scores: Array, targets: Array) -> tuple[np.ndarray, np.ndarray]:
+    s = to_numpy(scores)
+    s = s[None] if s.ndim == 2 else s
+    if s.ndim != 3 or not len(s):
+        raise UsageError(f"scores must be [seeds, clips, classes] or [clips, classes], got {s.shape}")
+    checked = [check(run, targets) for run in s]
+    return np.stack([run for run, _ in checked]), checked[0][1]
+
+
+def _generator(n: int, resamples: int, seed: int, level: float) -> np.random.Generator:
+    if n < 1 or resamples < 1 or not 0 < level < 1:
+        raise UsageError(
+            f"bootstrap of {n} clips, {resamples} resamples at level {level}: all positive, level below 1"
+        )
+    return np.random.default_rng(seed)
+
+
+def _mean_of_drawn(values: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    """Mean over the drawn seeds [S, R] of values [S, R], the spread of S draws from S seeds made unbiased."""
+    centre = values.mean(axis=0)
+    drawn = np.take_along_axis(values, seeds, axis=0).mean(axis=0)
+    return centre + (drawn - centre) * np.sqrt(len(values) / max(len(values) - 1, 1))
+
+
+def _interval(value: float, resampled: np.ndarray, level: float, limits: tuple[float, float]) -> Interval:
+    resampled = resampled[np.isfinite(resampled)]
+    if not resampled.size:
+        return Interval(value, float("nan"), float("nan"))
+    bounds = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2]) + (value - resampled.mean())
+    low, high = np.clip(bounds, *limits)
+    return Interval(value, float(low), float(high))

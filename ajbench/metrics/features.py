@@ -1,0 +1,107 @@
+"""Extractors by name: clips → embeddings and logits, over which distances between sets of clips are taken."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from ajbench import classifiers, registry
+from ajbench.errors import MissingError
+from ajbench.metrics.ranking import Array, to_numpy
+from ajbench.store import ClipStore
+
+
+class Extractor(Protocol):
+    """What FD, IS and KL need of a model: wav [B, n], float32 at 16 kHz, in; float32 NumPy out.
+
+    `mids` are the AudioSet ids of `labels`, None where they are not known.
+    """
+
+    name: str
+    labels: Sequence[str]
+    mids: Sequence[str] | None
+
+    def __call__(self, wav: Array) -> tuple[np.ndarray, np.ndarray]:
+        """Return (features [B, d], logits [B, C])."""
+
+    def features(self, wav: Array) -> np.ndarray:
+        """Return the embeddings [B, d]."""
+
+    def logits(self, wav: Array) -> np.ndarray:
+        """Return the logits [B, C], one column a label, before any link."""
+
+
+class Reference:
+    """The `reference` extractor: a classifier trained by the same recipe on real clips.
+
+    Values of different recipes, and published ones, are not comparable.
+
+    Args:
+        path: checkpoint folder of `train-cls`.
+
+    Raises:
+        MissingError: no path was given or nothing is there.
+    """
+
+    name = "reference"
+    mids = None
+
+    def __init__(self, path: Path | str | None = None) -> None:
+        if path is None:
+            raise MissingError(
+                "features reference need a classifier trained on real clips: run train-cls first"
+            )
+        self.classifier = classifiers.load(path)
+        self.labels: Sequence[str] = self.classifier.labels
+
+    def __call__(self, wav: Array) -> tuple[np.ndarray, np.ndarray]:
+        """Return (features [B, d], logits [B, C]) of wav [B, n]."""
+        return self.features(wav), self.logits(wav)
+
+    def features(self, wav: Array) -> np.ndarray:
+        """Return the penultimate embeddings [B, d] of wav [B, n]."""
+        return to_numpy(self.classifier.embed(wav)).astype(np.float32, copy=False)
+
+    def logits(self, wav: Array) -> np.ndarray:
+        """Return the logits [B, C] of wav [B, n]."""
+        return to_numpy(self.classifier.predict(wav)).astype(np.float32, copy=False)
+
+
+def load(name: str, path: Path | str | None = None) -> Extractor:
+    """Return the extractor `name` ("reference", "mn04"), its weights from `path` or their usual place.
+
+    Raises:
+        UsageError: the name is unknown.
+        MissingError: the weights are not there.
+    """
+    extractor: Extractor = registry.resolve("features", name)(path)
+    return extractor
+
+
+def extract(
+    extractor: Extractor, clips: ClipStore | Iterable[np.ndarray | torch.Tensor], batch: int = 16
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (features [N, d], logits [N, C]) of all clips in their order; audio is held one batch at a time.
+
+    Args:
+        extractor: the model.
+        clips: a store, or batches of wav [b, n] at 16 kHz (whose sizes are then kept).
+        batch: clips at once from a store.
+
+    Raises:
+        MissingError: there is not one clip.
+    """
+    batches = of_store(clips, np.arange(len(clips)), batch) if isinstance(clips, ClipStore) else clips
+    parts = [extractor(wav) for wav in batches]
+    if not parts:
+        raise MissingError(f"features {extractor.name}: there is no clip to extract from")
+    features, logits = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return features, logits
+
+
+def of_store(store: ClipStore, indices: np.ndarray, batch: int) -> Iterator[np.ndarray]:
+    """Yield the clips `indices` of a store in batches of wav [b, n]."""
+    for start in range(0, len(indices), batch):
+        yield store.audio(indices[start : start + batch])

@@ -1,0 +1,119 @@
+"""Ranking metrics of multi-label scores in float64: average precision, AUC, d-prime, accuracy.
+
+Tied scores are one threshold, as in scikit-learn's `average_precision_score` and `roc_auc_score`, whose
+values these functions return; they are faster because only the values are sorted (no argsort) and only
+positives are looked up.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import ndtri
+
+from ajbench.errors import NumericError, UsageError
+
+Array = np.ndarray | torch.Tensor
+
+
+def to_numpy(array: Any) -> np.ndarray:
+    """Return an array or tensor of any device as NumPy, in its own dtype (bfloat16 becomes float32)."""
+    if isinstance(array, torch.Tensor):
+        array = array.detach().cpu()
+        return (array.float() if array.dtype == torch.bfloat16 else array).numpy()
+    return np.asarray(array)
+
+
+def check(scores: Array, targets: Array) -> tuple[np.ndarray, np.ndarray]:
+    """Return scores [N, C] and boolean targets [N, C] as NumPy.
+
+    Raises:
+        UsageError: the shapes differ or are not [N, C], or a target is neither 0 nor 1.
+        NumericError: a score is NaN.
+    """
+    s, t = to_numpy(scores), to_numpy(targets)
+    if s.ndim != 2 or s.shape != t.shape:
+        raise UsageError(f"scores {s.shape} and targets {t.shape} must both be [clips, classes]")
+    positive = t if t.dtype == bool else t != 0
+    if t.dtype != bool and not np.array_equal(positive, t):
+        raise UsageError("targets must be 0 or 1; threshold soft labels before scoring them")
+    if np.isnan(s).any():
+        row, column = np.argwhere(np.isnan(s))[0]
+        raise NumericError(f"score of clip {row}, class {column} is NaN: the predictions are unusable")
+    return s, positive
+
+
+def average_precision(scores: Array, targets: Array) -> np.ndarray:
+    """Return the average precision of every class, float64 [C], NaN where a class has no positive.
+
+    Args:
+        scores: [N, C], higher is more confident; any monotone link gives the same value.
+        targets: [N, C] of 0 and 1.
+    """
+    return _per_class(*check(scores, targets))[0]
+
+
+def roc_auc(scores: Array, targets: Array) -> np.ndarray:
+    """Return the area under the ROC curve of every class, float64 [C]; NaN without positives or negatives."""
+    return _per_class(*check(scores, targets))[1]
+
+
+def d_prime(auc: float) -> float:
+    """Return d′ = √2 · Φ⁻¹(AUC); infinite at an AUC of 0 or 1."""
+    return float(np.sqrt(2.0) * ndtri(auc))
+
+
+def accuracy(scores: Array, targets: Array) -> float:
+    """Return the share of clips whose highest score is their label; NaN unless each has exactly one label."""
+    return _accuracy(*check(scores, targets))
+
+
+def summary(scores: Array, targets: Array) -> dict[str, float | int]:
+    """Return map, auc, dprime, accuracy, n (clips) and classes_used (those with positives, averaged in map).
+
+    `auc` is the mean over classes with positives and negatives, `dprime` that of this mean, as in AST's and
+    PSLA's logs.
+    """
+    s, t = check(scores, targets)
+    ap, auc = _per_class(s, t)
+    mean_auc = _mean(auc)
+    return {
+        "map": _mean(ap),
+        "auc": mean_auc,
+        "dprime": d_prime(mean_auc),
+        "accuracy": _accuracy(s, t),
+        "n": len(s),
+        "classes_used": int(np.isfinite(ap).sum()),
+    }
+
+
+def _mean(values: np.ndarray) -> float:
+    used = values[np.isfinite(values)]
+    return float(used.mean()) if used.size else float("nan")
+
+
+def _accuracy(scores: np.ndarray, positive: np.ndarray) -> float:
+    if not len(scores) or (positive.sum(axis=1) != 1).any():
+        return float("nan")
+    return float(positive[np.arange(len(scores)), scores.argmax(axis=1)].mean())
+
+
+def _per_class(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Average precision and AUC of each column: one sort of values, then look-ups of its positives only.
+
+    The precision at a positive's threshold is (positives at or above it) / (clips at or above it); AP is its
+    mean over the positives, which is sklearn's sum over distinct thresholds. AUC counts negatives below, and
+    half of those tied.
+    """
+    n, n_classes = scores.shape
+    ap, auc = np.full(n_classes, np.nan), np.full(n_classes, np.nan)
+    columns, masks = np.ascontiguousarray(scores.T), np.ascontiguousarray(positive.T)
+    for c in np.flatnonzero(masks.any(axis=1)):
+        hits = np.sort(columns[c][masks[c]])
+        values = np.sort(columns[c])
+        below, below_hits = np.searchsorted(values, hits), np.searchsorted(hits, hits)
+        ap[c] = np.mean((len(hits) - below_hits) / (n - below))
+        if n > len(hits):
+            through = np.searchsorted(values, hits, "right") - np.searchsorted(hits, hits, "right")
+            auc[c] = np.mean(below - below_hits + through) / (2 * (n - len(hits)))
+    return ap, auc

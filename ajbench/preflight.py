@@ -1,0 +1,164 @@
+"""What can be known before any work: whether a recipe can be done at all, and what its inputs are."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import xxhash
+from pydantic import ValidationError
+
+from ajbench import registry
+from ajbench.errors import IntegrityError, MissingError, UsageError
+from ajbench.manifest import Manifest, Row
+from ajbench.recipe import Recipe, Synth, fingerprint
+
+HEAD_BYTES = 1 << 16  # of every sound file: its header and enough of its content to tell it from another
+
+
+def check_names(recipe: Recipe) -> None:
+    """Refuse names that stand for nothing, without importing what they stand for.
+
+    Raises:
+        UsageError: the first unknown name, with its key, the near one and the allowed ones.
+    """
+    named = [
+        ("data.corpus", "corpus", recipe.data.corpus),
+        ("generator.text_encoder", "text encoder", recipe.generator.text_encoder),
+        ("evaluate.features", "features", recipe.evaluate.features),
+        ("classifier.name", "classifier", recipe.classifier.name),
+        *(("evaluate.models", "classifier", model.name) for model in recipe.evaluate.models),
+    ]
+    if not recipe.codec.name.endswith(".safetensors"):
+        named.append(("codec.name", "codec", recipe.codec.name))
+    for key, kind, name in named:
+        table = registry.KINDS[kind]
+        if name not in table:
+            raise UsageError(
+                f"{key}: {kind} {name!r} is unknown{registry.suggest(name, table)}; "
+                f"allowed: {', '.join(table)}"
+            )
+
+
+def check_amounts(recipe: Recipe, manifest: Manifest, doses: Sequence[int] = ()) -> None:
+    """Refuse what would fail after hours for want of clips or classes.
+
+    Raises:
+        UsageError: doses above `synth.n`, more classes than the corpus has, or an empty split.
+    """
+    n = recipe.synth.n
+    for key, dose in [("mix.dose", recipe.mix.dose), *(("evaluate.doses", dose) for dose in doses)]:
+        if dose > n:
+            raise UsageError(
+                f"{key}: {dose} synthetic clips asked for, synth.n={n} are made; raise synth.n or lower it"
+            )
+    corpus, classes = recipe.data.corpus, len(manifest.label_set)
+    if recipe.synth.classes and recipe.synth.classes > classes:
+        raise UsageError(
+            f"synth.classes={recipe.synth.classes}: corpus {corpus} has {classes} classes; at most that many"
+        )
+    for split in ("train", "eval"):
+        if not manifest.split(split):
+            raise UsageError(
+                f"corpus {corpus}: no clip in split {split!r}; choose another data.eval_fold or add some"
+            )
+
+
+def check_generator(folder: Path, recipe: Recipe, manifest: Manifest) -> None:
+    """Refuse a trained generator that does not belong to this corpus and codec.
+
+    Raises:
+        MissingError: no generator is there.
+        IntegrityError: it has heard evaluation clips (the leak rule), or speaks another codec.
+    """
+    path = folder / "generator.json"
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+        heard, codec = set(info["train_ids"]), info["codec"]
+    except FileNotFoundError:
+        raise MissingError(
+            f"--generator {folder}: no trained generator there ({path.name} is missing)"
+        ) from None
+    except (ValueError, KeyError, TypeError):
+        raise IntegrityError(f"{path}: damaged; train the generator again") from None
+    held_out = [row.clip_id for row in manifest.split("eval")]
+    if leaked := [clip_id for clip_id in held_out if clip_id in heard]:
+        raise IntegrityError(
+            f"--generator {folder}: trained on {len(leaked)} of the {len(held_out)} evaluation clips (such as "
+            f"{leaked[0]}); use one trained on this fold's train split"
+        )
+    if codec in registry.CODECS and recipe.codec.name in registry.CODECS and codec != recipe.codec.name:
+        raise IntegrityError(f"--generator {folder}: of codec {codec}, not {recipe.codec.name} as the recipe")
+
+
+def probe(recipe: Recipe, name: str, changes: Mapping[str, Any]) -> Synth:
+    """Return the synth section of a probe: the recipe's own with `evaluate.probes.<name>` laid over it.
+
+    Raises:
+        UsageError: a key or value that the section does not take.
+    """
+    try:
+        return Synth.model_validate(recipe.synth.model_dump() | dict(changes))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0])
+        near = registry.suggest(key, Synth.model_fields) if first["type"] == "extra_forbidden" else ""
+        raise UsageError(f"evaluate.probes.{name}.{key}: {first['msg']}{near}") from None
+
+
+def corpus_identity(manifest: Manifest) -> str:
+    """Hash what the clips are: ids, labels, splits, sizes and first 64 kB of files; not where they lie."""
+    with ThreadPoolExecutor(4) as pool:
+        heads = dict(pool.map(_head, {row.path for row in manifest.rows}))
+    problems = [(p.clip_id, p.line, p.split) for p in manifest.problems]
+    clips = [[*_meaning(row), heads[row.path]] for row in manifest.rows]
+    return fingerprint(list(manifest.label_set.names), clips, problems)
+
+
+def codec_identity(name: str) -> str:
+    """Hash a codec's weights that lie on this disk; others go by name, and the store checks their hash."""
+    if name == "tiny":
+        return weights_identity(Path(__file__).parent / "codec")
+    return weights_identity(Path(name)) if name.endswith(".safetensors") else name
+
+
+def weights_identity(path: Path) -> str:
+    """Hash a weights file, or all the safetensors files of a folder.
+
+    Raises:
+        MissingError: there is no such file or folder.
+    """
+    if not path.exists():
+        raise MissingError(f"{path}: no such file or folder of weights")
+    digest = xxhash.xxh3_64()
+    for file in [path] if path.is_file() else sorted(path.rglob("*.safetensors")):
+        digest.update(file.name.encode())
+        with file.open("rb") as content:
+            while chunk := content.read(1 << 22):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _meaning(row: Row) -> list[Any]:
+    return [
+        row.clip_id,
+        row.start_s,
+        row.duration_s,
+        list(row.labels),
+        row.split,
+        row.fold,
+        row.caption,
+        row.parent_id,
+    ]
+
+
+def _head(path: str) -> tuple[str, str]:
+    try:
+        with Path(path).open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            return path, f"{size}:{xxhash.xxh3_64_hexdigest(file.read(HEAD_BYTES))}"
+    except OSError:
+        # A rendered clip, whose path says how; or a file that is not there, which prepare will list.
+        return path, path

@@ -1,0 +1,58 @@
+"""Names users type → "module:attr", imported only when asked for."""
+
+import difflib
+import importlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ajbench.errors import UsageError
+
+CORPORA: Mapping[str, str] = {
+    "mini": "ajbench.corpora.mini:read",
+    "esc50": "ajbench.corpora.esc50:read",
+    "folder": "ajbench.corpora.folder:read",
+    "table": "ajbench.corpora.table:read",
+}
+CODECS: Mapping[str, str] = {
+    "tiny": "ajbench.codec.tiny:load",
+    "encodec_24khz@16k": "ajbench.codec.encodec24:load_16k",
+    "encodec_24khz@24k": "ajbench.codec.encodec24:load_24k",
+}
+TEXT_ENCODERS: Mapping[str, str] = {"minilm": "ajbench.generator.text:MiniLM"}
+CLASSIFIERS: Mapping[str, str] = {
+    "taltrans": "ajbench.classifiers.taltrans:taltrans",
+    "taltrans-small": "ajbench.classifiers.taltrans:taltrans_small",
+    "ast": "ajbench.classifiers.ast:ast",
+    "ast-small": "ajbench.classifiers.ast:ast_small",
+    "ast-tiny": "ajbench.classifiers.ast:ast_tiny",
+}
+FEATURES: Mapping[str, str] = {
+    "reference": "ajbench.metrics.features:Reference",
+    "mn04": "ajbench.metrics.mobilenet:MN04",
+}
+KINDS: Mapping[str, Mapping[str, str]] = {
+    "corpus": CORPORA,
+    "codec": CODECS,
+    "text encoder": TEXT_ENCODERS,
+    "classifier": CLASSIFIERS,
+    "features": FEATURES,
+}
+
+
+def resolve(kind: str, name: str) -> Any:
+    """Import and return what `name` stands for among the entries of `kind`.
+
+    Raises:
+        UsageError: the name is unknown; the message lists the allowed names.
+    """
+    table = KINDS[kind]
+    if name not in table:
+        raise UsageError(f"{kind} {name!r} is unknown{suggest(name, table)}; allowed: {', '.join(table)}")
+    module, _, attribute = table[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def suggest(name: str, allowed: Iterable[str]) -> str:
+    """Return `, did you mean 'x'?` for a near miss, else an empty string."""
+    near = difflib.get_close_matches(name, list(allowed), n=1)
+    return f", did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,344 @@
+"""The stages of a recipe: what each reads, the fingerprint and folder that follow from it, and their order.
+
+A stage's fingerprint is the hash of the recipe sections that it reads, the version of its format and the
+fingerprints of its inputs. Its folder `<work>/<recipe>/<stage>-<fingerprint>/` is therefore found again by
+the same command, and another one is used as soon as anything changes that bears on the result. Nothing here
+imports torch before a stage has work to do.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from ajbench import grid, preflight, registry
+from ajbench.cells import Cell
+from ajbench.errors import MissingError
+from ajbench.manifest import Manifest
+from ajbench.recipe import Classifier, Mix, Recipe, fingerprint
+from ajbench.run import atomic_write
+from ajbench.work import Stage
+
+# Raised by one when a stage's code changes what it writes: work of before is then done again, not misread.
+VERSIONS = {
+    "prepare": 1,
+    "train-gen": 1,
+    "invert": 1,
+    "synth": 1,
+    "train-cls": 1,
+    "eval-cls": 1,
+    "eval-gen": 1,
+}
+ROWS = "rows.csv"
+NOTES = "notes.json"
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a run reads and writes.
+
+    Attributes:
+        data: the corpus; None where it is rendered.
+        work: stage folders are made in `<work>/<recipe>/`.
+        results: rows, tables and report go to `<results>/<recipe>/`.
+        generator: a trained generator to use instead of the recipe's own.
+    """
+
+    data: Path | None = None
+    work: Path = Path("work")
+    results: Path = Path("results")
+    generator: Path | None = None
+
+
+class Pipeline:
+    """The stages of one recipe at given places; nothing is read or computed before it is asked for.
+
+    Args:
+        recipe: what is done.
+        places: where.
+
+    Raises:
+        UsageError: the recipe names something that does not exist.
+    """
+
+    def __init__(self, recipe: Recipe, places: Places) -> None:
+        preflight.check_names(recipe)
+        self.recipe, self.places = recipe, places
+        self.home, self.results = places.work / recipe.name, places.results / recipe.name
+        self.probes = {
+            name: preflight.probe(recipe, name, keys) for name, keys in recipe.evaluate.probes.items()
+        }
+
+    def check(self, doses: Sequence[int] = ()) -> None:
+        """Refuse, before any work, what would fail after hours for want of clips or classes.
+
+        Args:
+            doses: of synthetic clips that will be asked for beside `mix.dose`.
+        """
+        preflight.check_amounts(self.recipe, self.manifest, doses)
+        if self.places.generator:
+            preflight.check_generator(self.places.generator, self.recipe, self.manifest)
+
+    def stages(self) -> list[Stage]:
+        """Return every stage in the order of a run."""
+        cells = [cell.stage() for cell in (*self.bases(), *self.grid())]
+        return [*self.sources(), *cells, *self.evaluations()]
+
+    def sources(self, processes: int = 1) -> list[Stage]:
+        """Return the stages before the classifiers, in order; `processes` share a synthesis."""
+        sets = [self.synth(name, processes) for name in ("", *self.probes)]
+        return [self.prepare, *self._own_generator, self.invert, *sets]
+
+    def evaluations(self) -> list[Stage]:
+        """Return the stages after the classifiers of the grid."""
+        return [self.eval_cls(self.grid()), self.eval_gen(("", *self.probes))]
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The corpus as its reader sees it."""
+        found: Manifest = registry.resolve("corpus", self.recipe.data.corpus)(
+            self.recipe.data, self.places.data
+        )
+        return found
+
+    @property
+    def dataset(self) -> str:
+        """What rows call the corpus, with the fold that is evaluated."""
+        data = self.recipe.data
+        folds = {row.fold for row in self.manifest.split("eval")} - {None}
+        return f"{data.subset or data.corpus}{f' fold {folds.pop()}' if len(folds) == 1 else ''}"
+
+    @cached_property
+    def prepare(self) -> Stage:
+        """Corpus → real clip store."""
+        recipe, clips = self.recipe, len(self.manifest.rows)
+        inputs = preflight.codec_identity(recipe.codec.name), preflight.corpus_identity(self.manifest)
+        key, path = self._place("prepare", recipe.data, recipe.codec, *inputs)
+
+        def do() -> None:
+            from ajbench.prepare import prepare
+
+            prepare(recipe, self.places.data, path, fingerprint=key)
+
+        size = self._store_mb(clips)
+        return Stage("prepare", recipe, path, key, f"{clips} clips", do, disk_mb=size, shared=True)
+
+    @cached_property
+    def train_gen(self) -> Stage:
+        """Real clips → latent diffusion U-Net."""
+        recipe, prepared, seed = self.recipe, self.prepare, self.recipe.generator.seed
+        key, path = self._place("train-gen", recipe.generator, prepared.fingerprint)
+
+        def do() -> None:
+            from ajbench.generator.train import train_generator
+            from ajbench.store import ClipStore
+
+            train_generator(recipe, ClipStore.open(prepared.path), path, fingerprint=key, seed=seed)
+
+        amount = f"{recipe.generator.train_steps} steps"
+        return Stage("train-gen", recipe, path, key, amount, do, seed=seed, needs=(prepared,))
+
+    @cached_property
+    def invert(self) -> Stage:
+        """Real clips and generator → one learned token per class."""
+        recipe, prepared, seed = self.recipe, self.prepare, self.recipe.invert.seed
+        key, path = self._place("invert", recipe.invert, prepared.fingerprint, self.generator_key)
+
+        def do() -> None:
+            from ajbench.generator.inversion import invert
+            from ajbench.store import ClipStore
+
+            invert(recipe, self.generator, ClipStore.open(prepared.path), path, fingerprint=key, seed=seed)
+
+        amount = f"{recipe.invert.train_steps} steps"
+        needs = (prepared, *self._own_generator)
+        return Stage("invert", recipe, path, key, amount, do, seed=seed, needs=needs)
+
+    def synth(self, probe: str = "", processes: int = 1, allow_inexact: bool = False) -> Stage:
+        """Real clips, generator and tokens → synthetic clip store: the recipe's own, or that of a probe."""
+        section = self.probes[probe] if probe else self.recipe.synth
+        recipe = self.recipe.model_copy(update={"synth": section})
+        prepared, tokens = self.prepare, (self.invert,) if section.prompt == "tokens" else ()
+        inputs = prepared.fingerprint, self.generator_key, [stage.fingerprint for stage in tokens]
+        key, path = self._place("synth", section, *inputs)
+
+        def do() -> None:
+            from ajbench.store import ClipStore
+            from ajbench.synthesize import synthesize
+
+            synthesize(
+                recipe,
+                ClipStore.open(prepared.path),
+                self.generator,
+                tokens[0].path if tokens else None,
+                path,
+                fingerprint=key,
+                processes=processes,
+                allow_inexact=allow_inexact,
+            )
+
+        return Stage(
+            "synth",
+            recipe,
+            path,
+            key,
+            f"{section.n} clips",
+            do,
+            what=probe,
+            seed=section.seed,
+            disk_mb=self._store_mb(section.n),
+            needs=(prepared, *self._own_generator, *tokens),
+            shared=True,
+        )
+
+    def cell(self, classifier: Classifier, mix: Mix, seed: int) -> Cell:
+        """Return one cell: a classifier, a mix and a seed."""
+        synthetic = self.synth() if mix.mode == "alpha" or mix.dose else None
+        base = self.cell(classifier, grid.real(self.recipe, amplify=0), seed) if mix.amplify else None
+        inputs = [stage and stage.fingerprint for stage in (self.prepare, synthetic, base)]
+        key, path = self._place("train-cls", classifier, mix, seed, *inputs)
+        which = f"{classifier.name} {classifier.augmentation}"
+        return Cell(
+            recipe=self.recipe.model_copy(update={"classifier": classifier, "mix": mix}),
+            label=f"{which}, {grid.expression(self.recipe.name, mix)}, seed {seed}",
+            seed=seed,
+            real=self.prepare.path,
+            synthetic=synthetic.path if synthetic else None,
+            base=base.path if base else None,
+            path=path,
+            fingerprint=key,
+        )
+
+    def grid(self) -> list[Cell]:
+        """Return the cells of Table A11: mixes × models × seeds."""
+        return [
+            self.cell(*choice)
+            for choice in product(
+                grid.models(self.recipe), grid.mixes(self.recipe), self.recipe.evaluate.seeds
+            )
+        ]
+
+    def bases(self) -> list[Cell]:
+        """Return the cells that must be trained before those of the grid: what `mix.amplify` reads."""
+        if not self.recipe.mix.amplify:
+            return []
+        real = grid.real(self.recipe, amplify=0)
+        return [
+            self.cell(model, real, seed)
+            for model in grid.models(self.recipe)
+            for seed in self.recipe.evaluate.seeds
+        ]
+
+    def train_cls(self, seed: int) -> Stage:
+        """The recipe's own mix → its own classifier, and its scores on the evaluation clips."""
+        classifier, mix = self.recipe.classifier, self.recipe.mix
+        cell = self.cell(classifier, mix, seed)
+        synthetic = (self.synth(),) if cell.synthetic else ()
+        base = (self.cell(classifier, grid.real(self.recipe, amplify=0), seed).stage(),) if cell.base else ()
+        return cell.stage(self.prepare, *synthetic, *base)
+
+    def trained(self) -> list[Cell]:
+        """Return the finished cells: of the grid, and of the recipe's own classifier and mix.
+
+        Raises:
+            MissingError: there is none.
+        """
+        mixes = [grid.real(self.recipe), self.recipe.mix]
+        own = [
+            self.cell(self.recipe.classifier, mix, seed)
+            for mix in mixes
+            for seed in self.recipe.evaluate.seeds
+        ]
+        cells = {cell.fingerprint: cell for cell in (*self.grid(), *own) if cell.stage().done()}
+        if not cells:
+            raise MissingError(
+                f"{self.home}: no trained classifier of these settings; first run `ajbench train-cls`"
+            )
+        return list(cells.values())
+
+    def generated(self) -> list[str]:
+        """Return the names of the synthetic sets that are finished; the recipe's own is an empty string.
+
+        Raises:
+            MissingError: there is none.
+        """
+        names = [name for name in ("", *self.probes) if self.synth(name).done()]
+        if not names:
+            raise MissingError(
+                f"{self.home}: no synthetic clips of these settings; first run `ajbench synth`"
+            )
+        return names
+
+    def reference(self) -> Cell:
+        """Return the cell that judges generated clips: real clips only, the first augmented classifier."""
+        models = grid.models(self.recipe)
+        model = next((model for model in models if model.augmentation == "mx+sp"), models[0])
+        return self.cell(model, grid.real(self.recipe), self.recipe.evaluate.seeds[0])
+
+    def eval_cls(self, cells: Sequence[Cell]) -> Stage:
+        """Scores of cells → rows."""
+        recipe = self.recipe
+        keys = sorted(cell.fingerprint for cell in cells)
+        key, path = self._place("eval-cls", recipe.evaluate.bootstrap, keys)
+
+        def do() -> None:
+            from ajbench.measure import measure_cells
+
+            self._record(path, measure_cells(recipe, cells, path, self.dataset))
+
+        needs = tuple(cell.stage() for cell in cells)
+        return Stage("eval-cls", recipe, path, key, f"{len(cells)} classifiers", do, needs=needs)
+
+    def eval_gen(self, names: Sequence[str]) -> Stage:
+        """Synthetic stores, judged beside real clips → rows; the recipe's own store has an empty name."""
+        recipe, section = self.recipe, self.recipe.evaluate
+        stores = {name: self.synth(name) for name in names}
+        judge = (self.reference().stage(),) if section.features == "reference" else ()
+        needs = (self.prepare, *stores.values(), *judge)
+        inputs = [(stage.what, stage.fingerprint) for stage in needs]
+        key, path = self._place("eval-gen", section.features, section.bootstrap, *inputs)
+
+        def do() -> None:
+            from ajbench.measure import measure_sets
+
+            folders = {name: store.path for name, store in stores.items()}
+            weights = judge[0].path if judge else None
+            prepared = self.prepare.path
+            rows, notes = measure_sets(recipe, prepared, folders, weights, path, self.dataset)
+            self._record(path, rows)
+            atomic_write(path / NOTES, json.dumps(notes, indent=2, ensure_ascii=False))
+
+        return Stage("eval-gen", recipe, path, key, f"{len(names)} sets of clips", do, seed=0, needs=needs)
+
+    @property
+    def generator(self) -> Path:
+        """The folder of the trained generator."""
+        return self.places.generator or self.train_gen.path
+
+    @cached_property
+    def generator_key(self) -> str:
+        """What stands for the generator in fingerprints."""
+        given = self.places.generator
+        return preflight.weights_identity(given) if given else self.train_gen.fingerprint
+
+    @property
+    def _own_generator(self) -> tuple[Stage, ...]:
+        return () if self.places.generator else (self.train_gen,)
+
+    def _place(self, stage: str, *inputs: Any) -> tuple[str, Path]:
+        key = fingerprint(stage, VERSIONS[stage], *inputs)
+        return key, self.home / f"{stage}-{key}"
+
+    def _store_mb(self, clips: int) -> float:
+        # 16-bit FLAC at about 0.6 of its samples, and eight 16-bit codes a frame of 320 samples.
+        samples = self.recipe.data.duration_s * 16_000
+        return round(clips * (samples * 2 * 0.6 + samples / 320 * 8 * 2) / 1e6, 1)
+
+    def _record(self, folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+        from ajbench.rows import append_rows
+
+        append_rows(folder / ROWS, rows)
+        append_rows(self.home / ROWS, rows)

@@ -1,0 +1,114 @@
+"""The codec on clips it never heard: log-mel L1, SI-SDR, an outside judge and speed, beside Opus.
+
+python benchmarks/codec_quality.py ESC10 [--codec tiny | --codec FILE.safetensors] [--fold 5] [--out FILE.csv]
+
+Opus is at its lowest bitrate, the nearest to the codec's 4 kbit/s (50 frames × 8 codebooks × 10 bits). The judge is
+mn04, an AudioSet tagger that had no part in the training: how often it ranks the right one of ten categories first
+(its weights: the folder named by AJBENCH_WEIGHTS; left out with --no-judge).
+"""
+
+import argparse
+import csv
+import io
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+
+from ajbench import audio, codec, console
+from judge import CATEGORIES, clips, rank_esc10
+
+REPEATS = 5
+
+
+def log_mel_l1(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Mean |difference| of log10-mel magnitudes (80 bands, window 1024, hop 256, floor 1e-4), [B] for waves [B, n]."""
+    mel = [audio.log_mel(torch.from_numpy(x), 1024, 1024, 256, 80, 0.0, 8000.0, floor=1e-4) for x in (a, b)]
+    return (mel[0] - mel[1]).abs().mean(dim=(1, 2)).numpy()
+
+
+def si_sdr(estimate: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Scale-invariant signal-to-distortion ratio in dB (Le Roux et al. 2019), [B] for zero-mean waves [B, n]."""
+    e, t = (x - x.mean(1, keepdims=True) for x in (estimate, target))
+    scaled = (e * t).sum(1, keepdims=True) / (t * t).sum(1, keepdims=True) * t
+    return 10 * np.log10(((scaled**2).sum(1) + 1e-12) / (((e - scaled) ** 2).sum(1) + 1e-12))
+
+
+def opus(wavs: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return waves [B, n] after Ogg Opus at its lowest bitrate, and that bitrate in kbit/s."""
+    decoded, size = np.zeros_like(wavs), 0
+    for row, wav in enumerate(wavs):
+        buffer = io.BytesIO()
+        soundfile.write(buffer, wav, audio.SAMPLE_RATE, format="OGG", subtype="OPUS", compression_level=1.0)
+        size += buffer.tell()
+        buffer.seek(0)
+        heard, rate = soundfile.read(buffer, dtype="float32")
+        decoded[row] = audio.fit(soxr.resample(heard, rate, audio.SAMPLE_RATE), wavs.shape[1])
+    return decoded, size * 8 / (wavs.size / audio.SAMPLE_RATE) / 1000
+
+
+def times_real_time(function: Callable[[], object], seconds_of_audio: float) -> float:
+    """Median over five runs of seconds of audio per second."""
+    function()
+    took = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        function()
+        took.append(time.perf_counter() - start)
+    return seconds_of_audio / statistics.median(took)
+
+
+def main() -> None:
+    """Measure and print; write a row a system."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--codec", default="tiny")
+    parser.add_argument("--every", type=int, default=1, help="take every K-th clip")
+    parser.add_argument("--no-judge", action="store_true")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    chosen = clips(options.folder)[:: options.every]
+    n = audio.clip_samples(5.04)
+    wavs = np.stack([audio.fit(audio.read(file), n) for file, _ in chosen])
+    asked = np.array([category for _, category in chosen])
+    network = codec.load(options.codec)
+    codes = network.encode(wavs)
+    decoded = network.decode(codes).numpy()
+    opus_decoded, opus_kbps = opus(wavs)
+    judge = None
+    if not options.no_judge:
+        from ajbench.metrics.mobilenet import MN04
+
+        judge = MN04()
+    rows = []
+    kbps = network.n_codebooks * 10 * network.sample_rate / network.hop / 1000
+    for name, rate, heard in (("original", 256.0, wavs), (network.name, kbps, decoded), ("opus", opus_kbps, opus_decoded)):
+        row: dict[str, object] = {"system": name, "kbit_s": round(rate, 2), "clips": len(wavs)}
+        if name != "original":
+            row["log_mel_l1"] = round(float(log_mel_l1(heard, wavs).mean()), 4)
+            row["si_sdr_db"] = round(float(np.median(si_sdr(heard, wavs))), 2)
+        if judge is not None:
+            first = np.concatenate([rank_esc10(heard[i : i + 16], judge) for i in range(0, len(heard), 16)])
+            row["judge_right"] = round(float((first == asked).mean()), 4)
+            for index, category in enumerate(CATEGORIES):
+                row[category] = round(float((first == asked)[asked == index].mean()), 3)
+        rows.append(row)
+    probe = wavs[:8]
+    seconds = probe.size / audio.SAMPLE_RATE
+    rows[1]["encode_x_real_time"] = round(times_real_time(lambda: network.encode(probe), seconds), 1)
+    rows[1]["decode_x_real_time"] = round(times_real_time(lambda: network.decode(codes[:8]), seconds), 1)
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    table = [[row.get(column, "") for column in columns] for row in rows]
+    console.emit(rows, table=(columns, table))
+    if options.out:
+        with options.out.open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([columns, *table])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""Front ends against torchaudio, augmentations against their definitions."""
+
+import numpy as np
+import pytest
+import torch
+import torchaudio
+from scipy import stats
+
+from ajbench import audio
+from ajbench.classifiers import frontend
+from ajbench.classifiers.frontend import Fbank, TalMel
+
+torch.set_num_threads(1)
+SAMPLES = 80_640
+
+
+def kaldi(wav):
+    return torchaudio.compliance.kaldi.fbank(
+        (wav - wav.mean())[None], htk_compat=True, sample_frequency=16_000, use_energy=False,
+        window_type="hanning", num_mel_bins=128, dither=0.0, frame_shift=10,
+    )  # fmt: skip
+
+
+def check_fbank(waves):
+    found = Fbank().log_mel(waves)
+    expected = torch.stack([kaldi(wav) for wav in waves])
+    difference = (found - expected).abs()
+    assert difference.max() <= 1e-2
+    assert (found - expected).mean().abs() <= 1e-5
+
+
+def noise(clips, samples=SAMPLES, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return torch.randn(clips, samples, generator=g) * torch.tensor([1e-3, 0.1, 0.5])[:clips, None]
+
+
+def test_fbank_equals_kaldi_on_noise():
+    check_fbank(noise(3))
+
+
+def test_fbank_equals_kaldi_on_recordings(esc10_dir):
+    files = sorted((esc10_dir / "audio").iterdir())[::130]
+    check_fbank(torch.from_numpy(np.stack([audio.fit(audio.read(f), SAMPLES) for f in files])))
+
+
+@pytest.mark.parametrize(
+    ("samples", "frames"), [(80_640, 512), (160_000, 1024), (161_280, 1024), (6_720, 64)]
+)
+def test_fbank_features_have_the_published_lengths_and_scale(samples, frames):
+    features = Fbank()(noise(1, samples))
+    assert features.shape == (1, frames, 128) == (1, Fbank().frames(samples), 128)
+    natural = 1 + (samples - 400) // 160
+    expected = (kaldi(noise(1, samples)[0]) + 4.2677393) / (4.5689974 * 2)
+    torch.testing.assert_close(features[0, :natural], expected, atol=2e-3, rtol=0)
+    assert features[0, natural:].unique().tolist() in ([], [pytest.approx(4.2677393 / (4.5689974 * 2))])
+
+
+def test_talmel_equals_torchaudio():
+    waves = noise(2)
+    transform = torchaudio.transforms.MelSpectrogram(
+        16_000, n_fft=4096, win_length=1024, hop_length=400, n_mels=64, power=2.0, norm="slaney",
+        mel_scale="slaney",
+    )  # fmt: skip
+    decibel = torchaudio.transforms.AmplitudeToDB(stype="magnitude")(transform(waves))
+    expected = (decibel.transpose(1, 2) + 29.686901) / (2 * 40.898224)
+    found = TalMel()(waves)
+    assert found.shape == (2, 202, 64) == expected.shape
+    torch.testing.assert_close(found, expected, atol=2e-4, rtol=0)
+
+
+def test_talmel_with_a_smaller_transform_keeps_the_level():
+    waves = noise(2)
+    assert (TalMel(1024)(waves) - TalMel()(waves)).mean().abs() < 0.005
+
+
+def test_front_ends_survive_silence():
+    for front in (Fbank(), TalMel()):
+        assert torch.isfinite(front(torch.zeros(1, SAMPLES))).all()
+
+
+def test_spec_augment_masks_one_stretch_an_axis_of_uniform_width():
+    clips, frames, bands, widest, deepest = 4000, 60, 30, 20, 10
+    out = frontend.spec_augment(
+        torch.ones(clips, frames, bands),
+        torch.Generator().manual_seed(1),
+        time=widest,
+        freq=deepest,
+        fill=7.0,
+    )
+    assert set(out.unique().tolist()) == {1.0, 7.0}
+    masked = out == 7.0
+    across, down = masked.all(dim=2), masked.all(dim=1)
+    assert torch.equal(masked, across[:, :, None] | down[:, None, :])
+    for stretch, limit in ((across, widest), (down, deepest)):
+        edges = torch.nn.functional.pad(stretch.int(), (1, 1)).diff(dim=1).abs().sum(dim=1)
+        assert set(edges.tolist()) <= {0, 2}
+        widths = np.bincount(stretch.sum(dim=1).numpy(), minlength=limit)
+        assert len(widths) == limit
+        assert stats.chisquare(widths).pvalue > 0.01
+    assert across[:, [0, -1]].any(dim=0).all()
+
+
+def test_spec_augment_depends_on_its_generator_alone_and_can_be_off():
+    x = torch.randn(3, 20, 10)
+    make = lambda seed, **kw: frontend.spec_augment(x, torch.Generator().manual_seed(seed), **kw)  # noqa: E731
+    assert torch.equal(make(5, time=8, freq=4), make(5, time=8, freq=4))
+    assert not torch.equal(make(5, time=8, freq=4), make(6, time=8, freq=4))
+    assert torch.equal(make(5, time=0, freq=0), x)
+
+
+def test_mixup_weights_follow_beta_10_10():
+    mixed, keep = frontend.mixup_draws(20_000, 0.5, torch.Generator().manual_seed(2))
+    assert len(mixed) == len(keep)
+    assert abs(len(mixed) / 20_000 - 0.5) < 0.011
+    assert stats.kstest(keep.numpy(), stats.beta(10, 10).cdf).pvalue > 0.01
+    assert len(frontend.mixup_draws(50, 0.0, torch.Generator())[0]) == 0
+    assert len(frontend.mixup_draws(50, 1.0, torch.Generator())[0]) == 50
+
+
+def test_mixup_by_ast_formula():
+    g = torch.Generator().manual_seed(3)
+    wav, targets = torch.randn(5, 100, generator=g) + 0.4, torch.eye(5)
+    mixed, keep = torch.tensor([0, 2]), torch.tensor([0.3, 0.6])
+    before = wav.clone()
+    out, labels = frontend.mixup(wav, targets, mixed, keep)
+    assert torch.equal(wav, before)
+    assert torch.equal(targets, torch.eye(5))
+    centred = [w - w.mean() for w in wav]
+    for place, partner, lam in ((0, 3, 0.3), (2, 4, 0.6)):
+        blend = lam * centred[place] + (1 - lam) * centred[partner]
+        torch.testing.assert_close(out[place], blend - blend.mean())
+        torch.testing.assert_close(labels[place], lam * targets[place] + (1 - lam) * targets[partner])
+    torch.testing.assert_close(out[1], centred[1])
+    assert torch.equal(labels[1], targets[1])
+    assert out.shape == (3, 100)

@@ -1,0 +1,131 @@
+"""The embedded codec: geometry, determinism, and sound that survives it."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ajbench import audio, codec
+from ajbench.codec import tiny
+from ajbench.codec.model import (
+    HOP,
+    NOISE_BINS,
+    NOISE_HOP,
+    NOISE_WINDOW,
+    TONE_BINS,
+    TONE_HOP,
+    TONE_WINDOW,
+    TinyCodec,
+    overlap_add,
+)
+from ajbench.corpora import mini
+from ajbench.errors import IntegrityError, MissingError, UsageError
+
+SAMPLES = audio.clip_samples(1.26)
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return codec.load("tiny")
+
+
+@pytest.fixture(scope="module")
+def clips():
+    return np.stack([audio.fit(mini.render(7, index)[0], SAMPLES) for index in range(4)])
+
+
+def test_geometry(shipped, clips):
+    codes = shipped.encode(clips)
+    assert codes.dtype == np.uint16
+    assert codes.shape == (4, 8, SAMPLES // HOP)
+    assert codes.max() < 1024
+    latents = shipped.latents(codes)
+    assert latents.shape == (4, 128, SAMPLES // HOP)
+    assert latents.dtype == torch.float32
+    wav = shipped.decode_latents(latents)
+    assert wav.shape == (4, SAMPLES)
+    assert torch.equal(wav, shipped.decode(codes))
+
+
+def test_clip_does_not_depend_on_its_companions(shipped, clips):
+    together, alone = shipped.encode(clips), shipped.encode(clips[2:3])
+    assert np.array_equal(together[2:3], alone)
+    assert torch.equal(shipped.decode(together)[2:3], shipped.decode(alone))
+
+
+def test_latents_are_sums_of_codewords(shipped, clips):
+    codes = shipped.encode(clips)
+    books = [layer._codebook.embed for layer in shipped.network.quantizer.vq.layers]
+    by_hand = sum(books[q][codes[:, q].astype(np.int64)] for q in range(8)).transpose(1, 2)
+    torch.testing.assert_close(shipped.latents(codes), by_hand)
+
+
+def test_quantising_what_was_quantised_changes_little(shipped, clips):
+    latents = shipped.latents(shipped.encode(clips))
+    again = shipped.latents(shipped.quantize(latents))
+    assert (again - latents).square().mean() < 0.05 * latents.var()
+
+
+def test_decoded_clips_keep_their_level_and_spectrum(shipped, clips):
+    decoded = shipped.decode(shipped.encode(clips)).numpy()
+    mel = [audio.log_mel(torch.from_numpy(x), 1024, 1024, 256, 80, 0.0, 8000.0, floor=1e-4) for x in (decoded, clips)]
+    own = (mel[0] - mel[1]).abs().mean(dim=(1, 2))
+    other = (mel[0] - mel[1].roll(1, 0)).abs().mean(dim=(1, 2))
+    assert (own < 0.3).all()
+    assert (own < 0.5 * other).all()
+
+
+def test_longer_clip_starts_with_the_noise_of_a_shorter_one():
+    network = TinyCodec().eval()
+    with torch.no_grad():
+        network.head.weight.zero_()  # gains then do not depend on latents: what is heard is the noise
+        network.head.bias[:TONE_BINS] = -20.0
+        short, long = (network.decode(torch.zeros(1, 128, frames)) for frames in (21, 42))
+    assert short.std() > 0
+    torch.testing.assert_close(short[:, : 19 * HOP], long[:, : 19 * HOP], atol=1e-6, rtol=0)
+
+
+def test_steady_bin_is_a_steady_sinusoid():
+    network = TinyCodec()
+    steady = torch.zeros(1, TONE_BINS, 42, dtype=torch.complex64)
+    steady[0, 80] = 1.0  # 80 bins of 12.5 Hz
+    wav = overlap_add(steady * network._carrier(42), torch.hann_window(TONE_WINDOW), TONE_HOP)[0, 2000:-2000]
+    power = torch.fft.rfft(wav * torch.hann_window(len(wav))).abs().square()
+    peak = int(power.argmax())
+    assert peak * audio.SAMPLE_RATE / len(wav) == pytest.approx(1000, abs=1)
+    assert power[peak - 3 : peak + 4].sum() / power.sum() > 0.9999
+
+
+def test_overlap_add_inverts_the_transform():
+    wav = torch.randn(2, 16 * NOISE_HOP, generator=torch.Generator().manual_seed(1))
+    window, edge = torch.hann_window(NOISE_WINDOW), (NOISE_WINDOW - NOISE_HOP) // 2
+    spectrum = torch.stft(
+        torch.nn.functional.pad(wav, (edge, edge)), NOISE_WINDOW, NOISE_HOP, window=window, center=False, return_complex=True
+    )
+    torch.testing.assert_close(overlap_add(spectrum, window, NOISE_HOP), wav, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(SAMPLES,), (1, SAMPLES + 1), (1, 0)])
+def test_wave_of_another_shape_is_refused(shipped, shape):
+    with pytest.raises(UsageError, match="multiple of 320"):
+        shipped.encode(np.zeros(shape, np.float32))
+
+
+def test_missing_weights_say_how_to_get_them(tmp_path):
+    with pytest.raises(MissingError, match="train-codec"):
+        codec.load(str(tmp_path / "none.safetensors"))
+
+
+def test_foreign_and_damaged_weights_are_refused(tmp_path):
+    foreign = tmp_path / "foreign.safetensors"
+    save_file({"x": torch.zeros(3)}, foreign)
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(tiny.WEIGHTS.read_bytes()[:-100])
+    for path in (foreign, damaged):
+        with pytest.raises(IntegrityError, match="not a tiny codec"):
+            codec.load(str(path))
+
+
+def test_shipped_weights_are_small(shipped):
+    assert tiny.WEIGHTS.stat().st_size <= 16_000_000
+    assert len(shipped.weights_hash) == 16

@@ -1,0 +1,71 @@
+"""Training of the embedded codec: where sounds come from, what the energy score rewards, what is written."""
+
+import numpy as np
+import pytest
+import torch
+
+from ajbench import audio, codec
+from ajbench.codec import train
+from ajbench.errors import MissingError
+
+
+def _noise(level: float, seed: int) -> torch.Tensor:
+    return level * torch.randn(8, train.SEGMENT, generator=torch.Generator().manual_seed(seed))
+
+
+def _score(target: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> float:
+    spectra = train.Spectra()
+    x, y, z = (spectra(signal) for signal in (target, first, second))
+    return float(0.5 * (train.distance(x, y) + train.distance(x, z) - train.distance(y, z)))
+
+
+def test_energy_score_is_least_for_noise_of_the_targets_level():
+    target = _noise(0.1, 0)
+    scores = {level: _score(target, _noise(level, 1), _noise(level, 2)) for level in (0.07, 0.1, 0.14)}
+    assert min(scores, key=scores.get) == 0.1
+
+
+def test_energy_score_prefers_noise_to_the_tone_of_a_steady_spectrum():
+    """What a regression loss would choose, the same output every time, must not win."""
+    target, steady = _noise(0.1, 0), _noise(0.1, 3)
+    assert _score(target, _noise(0.1, 1), _noise(0.1, 2)) < 0.8 * _score(target, steady, steady)
+
+
+def test_sounds_come_from_folders_and_the_mini_corpus(tmp_path, write_wav):
+    folder = tmp_path / "sounds"
+    hiss = np.random.default_rng(0).normal(0, 0.1, 70 * audio.SAMPLE_RATE)
+    write_wav("sounds/bells/a.wav", hiss[: 2 * audio.SAMPLE_RATE])
+    write_wav("sounds/rain/b.wav", hiss)
+    (folder / "rain" / "broken.wav").write_bytes(b"no sound")
+    sounds = train.gather([folder], tmp_path / "out", mini_clips=2, mini_seed=0)
+    assert len(sounds.lengths) == 4
+    assert sounds.lengths.max() == 60 * audio.SAMPLE_RATE
+    assert len(set(sounds.groups)) == 3
+    assert sounds.lengths.sum() == len(sounds.samples)
+    share = train.sampling_share(sounds)
+    assert share.min() > 0
+    drawn = sounds.draw(np.random.default_rng(5), 6, share)
+    assert drawn.shape == (6, train.SEGMENT)
+    assert drawn.dtype == np.float32
+    assert np.array_equal(drawn, sounds.draw(np.random.default_rng(5), 6, share))
+    assert 0 < np.abs(drawn).max() <= 1
+
+
+def test_nothing_to_train_on(tmp_path):
+    with pytest.raises(MissingError, match="no such folder"):
+        train.gather([tmp_path / "none"], tmp_path / "out", mini_clips=0, mini_seed=0)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MissingError, match="no sound"):
+        train.gather([tmp_path / "empty"], tmp_path / "out", mini_clips=0, mini_seed=0)
+
+
+def test_short_training_lowers_the_score_and_writes_weights(tmp_path):
+    torch.set_num_threads(1)
+    train.train_codec([], tmp_path, steps=12, batch_size=2, lr=2e-3, quantize_from=8, mini_clips=3)
+    rows = (tmp_path / "metrics.csv").read_text().splitlines()[1:]
+    losses = [float(row.split(",")[1]) for row in rows]
+    assert len(losses) == 12
+    assert np.mean(losses[4:8]) < 0.9 * losses[0]
+    trained = codec.load(str(tmp_path / "tiny.safetensors"))
+    wav = np.random.default_rng(0).normal(0, 0.1, (1, 6720)).astype(np.float32)
+    assert trained.decode(trained.encode(wav)).shape == (1, 6720)

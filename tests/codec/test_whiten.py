@@ -1,0 +1,96 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.preprocessing import StandardScaler
+
+from ajbench.codec.whiten import Whitening
+from ajbench.errors import NumericError, UsageError
+
+EPS = torch.finfo(torch.float32).eps
+
+
+def latents(batch, channels, frames, seed, offset=0.0):
+    rng = np.random.default_rng(seed)
+    scale = rng.uniform(0.05, 20, (1, channels, 1))
+    shift = offset + rng.normal(0, 3, (1, channels, 1))
+    return torch.from_numpy((rng.normal(size=(batch, channels, frames)) * scale + shift).astype(np.float32))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 26), st.integers(1, 9), st.integers(0, 999))
+def test_grid_and_latents_are_inverses_up_to_rounding(batch, columns, channels, seed):
+    x = latents(batch, channels, 21 * columns, seed)
+    white = Whitening.fit([x])
+    grid = white.grid(x)
+    assert grid.shape == (batch, channels, columns, 21)
+    assert grid.dtype == torch.float32
+    back = white.latents(grid)
+    mean = torch.tensor(white.mean, dtype=torch.float32)[:, None]
+    # one rounding each of difference, quotient and product (all relative to x - mean) and of the sum
+    assert torch.all((back - x).abs() <= 2 * EPS * (x - mean).abs() + EPS * x.abs())
+
+
+def test_statistics_of_a_stream_are_those_of_all_frames_together():
+    # A mean of 3,000 deviations: a sum of squares in float32 would lose every digit of the deviation.
+    parts = [latents(b, 5, t, seed=4, offset=3000.0) for b, t in ((2, 21), (1, 42), (3, 7), (1, 1))]
+    white = Whitening.fit(iter(parts))
+    frames = np.concatenate([part.double().transpose(1, 2).reshape(-1, 5).numpy() for part in parts])
+    expected = StandardScaler().fit(frames)
+    np.testing.assert_allclose(white.mean, expected.mean_, rtol=1e-13)
+    np.testing.assert_allclose(white.std, expected.scale_, rtol=1e-10)
+
+
+def test_whitened_train_latents_have_zero_mean_and_unit_deviation():
+    x = latents(4, 128, 252, seed=1)
+    grid = Whitening.fit([x]).grid(x)
+    assert grid.shape == (4, 128, 12, 21)
+    assert grid.double().mean((0, 2, 3)).abs().max() < 1e-5
+    assert (grid.double().std((0, 2, 3), correction=0) - 1).abs().max() < 1e-5
+
+
+def test_grid_is_the_row_major_view():
+    x = torch.arange(2 * 3 * 42, dtype=torch.float32).reshape(2, 3, 42)
+    grid = Whitening((0.0,) * 3, (1.0,) * 3).grid(x)
+    assert grid[1, 2, 1, 4] == x[1, 2, 21 + 4]
+    assert grid[0, 1, 0, 20] == x[0, 1, 20]
+
+
+def test_json_keeps_every_digit():
+    white = Whitening.fit([latents(2, 7, 21, seed=8)])
+    assert Whitening.from_json(json.loads(json.dumps(white.to_json()))) == white
+
+
+@pytest.mark.parametrize("frames", [1, 20, 22, 500])
+def test_frames_that_are_no_multiple_of_21_are_refused(frames):
+    with pytest.raises(UsageError, match=f"{frames} frames are not a multiple of 21"):
+        Whitening((0.0, 0.0), (1.0, 1.0)).grid(torch.zeros(1, 2, frames))
+
+
+def test_other_shapes_are_refused():
+    white = Whitening((0.0, 0.0), (1.0, 1.0))
+    for wrong in (torch.zeros(2, 21), torch.zeros(1, 3, 21)):
+        with pytest.raises(UsageError, match="expected"):
+            white.grid(wrong)
+    for wrong in (torch.zeros(1, 2, 21), torch.zeros(1, 2, 3, 20), torch.zeros(1, 1, 3, 21)):
+        with pytest.raises(UsageError, match="expected"):
+            white.latents(wrong)
+
+
+def test_a_constant_or_broken_channel_is_a_numeric_error():
+    x = latents(2, 3, 21, seed=0)
+    x[:, 1] = 0.25
+    with pytest.raises(NumericError, match="channel 1"):
+        Whitening.fit([x])
+    x[0, 2, 3] = float("nan")
+    x[:, 1] = torch.arange(21)
+    with pytest.raises(NumericError, match="channel 2"):
+        Whitening.fit([x])
+
+
+def test_an_empty_stream_is_refused():
+    with pytest.raises(UsageError, match="train split is empty"):
+        Whitening.fit([])

@@ -1,0 +1,102 @@
+"""What tests share: corpora if they are there, small sounds, no network, no global randomness."""
+
+import os
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import settings
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SHARED = Path(os.environ.get("AJBENCH_SHARED", REPOSITORY.parent / "shared"))
+
+# No database folder, no deadline on a busy machine, the same examples every time.
+settings.register_profile("ajbench", database=None, deadline=None, derandomize=True)
+settings.load_profile("ajbench")
+
+
+def pytest_configure():
+    # Before any test module imports a library that would ask the hub.
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["TRANSFORMERS_OFFLINE"] = "1"
+
+
+def _shared(name):
+    path = SHARED / name
+    if not path.exists():
+        pytest.skip(f"{name} is not in {SHARED}; set AJBENCH_SHARED to the folder that has it")
+    return path
+
+
+@pytest.fixture(scope="session")
+def esc10_dir():
+    """ESC-10 in ESC-50's layout: 400 Ogg clips, 10 classes, 5 folds."""
+    return _shared("data/esc10")
+
+
+@pytest.fixture(scope="session")
+def audioset_dir():
+    """AudioSet's label, ontology and segment files."""
+    return _shared("data/audioset")
+
+
+@pytest.fixture(scope="session")
+def tagger_path():
+    """The mn04 AudioSet tagger's state dict."""
+    return _shared("models/mn04_as_mAP_432.pt")
+
+
+@pytest.fixture(scope="session")
+def published_dir():
+    """The paper's tables as CSV."""
+    return _shared("published")
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20240711)
+
+
+@pytest.fixture(scope="session")
+def tone():
+    """tone(frequency_hz, seconds, rate, amplitude) -> float32 [n]: a sine with a little seeded noise."""
+
+    def make(frequency=440.0, seconds=1.0, rate=16_000, amplitude=0.3):
+        t = np.arange(round(seconds * rate)) / rate
+        noise = np.random.default_rng(round(frequency)).normal(0, 1e-3, len(t))
+        return (amplitude * np.sin(2 * np.pi * frequency * t) + noise).astype(np.float32)
+
+    return make
+
+
+@pytest.fixture
+def write_wav(tmp_path, tone):
+    """write_wav(name, samples=a tone, rate=16000, subtype=None) -> path below tmp_path, folders made."""
+
+    def write(name, samples=None, rate=16_000, subtype=None):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if samples is None:
+            samples = tone(200 + sum(name.encode()) % 2000, rate=rate)
+        soundfile.write(path, samples, rate, subtype=subtype)
+        return path
+
+    return write
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """Refuse every connection that leaves the machine."""
+
+    def guard(connect):
+        def guarded(self, address):
+            if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "::1", "localhost"):
+                raise OSError(f"tests must not use the network (connection to {address})")
+            return connect(self, address)
+
+        return guarded
+
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, guard(getattr(socket.socket, name)))

@@ -1,0 +1,79 @@
+"""The presets: odd sizes, the first width, Stable Diffusion's size, and what the mask does."""
+
+import pytest
+import torch
+from small_generator import SMALL
+
+from ajbench.generator import unet
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def small():
+    patch = pytest.MonkeyPatch()
+    patch.setitem(unet.PRESETS, "tiny", SMALL)
+    model = unet.build("tiny", 384).eval()
+    patch.undo()
+    return model
+
+
+@pytest.mark.parametrize("rows", [1, 2, 12, 24])
+def test_odd_grids_come_out_as_they_went_in(small, rows):
+    x = torch.randn(2, 128, rows, 21, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        out = unet.denoise(small, x, torch.tensor([3, 700]), torch.zeros(2, 5, 384), None)
+    assert out.shape == x.shape and out.isfinite().all()
+
+
+@pytest.fixture(scope="module", params=["tiny", "small", "full"])
+def shape_only(request):
+    with torch.device("meta"):
+        return unet.build(request.param, 384)
+
+
+def test_every_preset_takes_the_papers_grids(shape_only):
+    model = shape_only
+    with torch.device("meta"):
+        for rows in (12, 24):
+            x, t = torch.zeros(2, 128, rows, 21), torch.zeros(2, dtype=torch.long)
+            assert unet.denoise(model, x, t, torch.zeros(2, 16, 384), None).shape == x.shape
+    # There is no skip around the first layer: fewer channels could not carry 128 channels of noise.
+    assert model.config.block_out_channels[0] >= 128
+
+
+def test_full_is_stable_diffusions_unet_but_for_its_ends_and_the_projection(shape_only):
+    found = sum(p.numel() for p in shape_only.parameters())
+    sd14 = 859_520_964
+    ends = 320 * 9 * (128 - 4) * 2 + (128 - 4)
+    wanted = sd14 + ends + 384 * 768 + 768
+    assert (found == wanted) == (shape_only.config.block_out_channels == (320, 640, 1280, 1280))
+
+
+def test_weights_follow_the_seed_and_leave_global_randomness_alone(small, monkeypatch):
+    monkeypatch.setitem(unet.PRESETS, "tiny", SMALL)
+    state = torch.random.get_rng_state()
+    again, other = unet.build("tiny", 384), unet.build("tiny", 384, seed=1)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.equal(again.conv_in.weight, small.conv_in.weight)
+    assert not torch.equal(other.conv_in.weight, small.conv_in.weight)
+
+
+def test_masked_states_are_not_looked_at_and_unmasked_ones_are(small):
+    g = torch.Generator().manual_seed(0)
+    x, t, states = torch.randn(1, 128, 2, 21, generator=g), torch.tensor([500]), torch.randn(1, 6, 384, generator=g)
+    mask = torch.tensor([[True, True, True, False, False, False]])
+    changed = states.clone()
+    changed[:, 3:] += 1
+    with torch.no_grad():
+        outs = [unet.denoise(small, x, t, s, m) for m in (mask, None) for s in (states, changed)]
+    torch.testing.assert_close(outs[0], outs[1], rtol=0, atol=1e-5)
+    assert (outs[2] - outs[3]).abs().max() > 1e-4
+
+
+def test_the_noise_schedule_is_table_a10s():
+    process = unet.noise_schedule()
+    t = torch.arange(1, 1001, dtype=torch.float64) / 1000
+    bar = torch.cos((t + 0.008) / 1.008 * torch.pi / 2) ** 2 / torch.cos(torch.tensor(0.008 / 1.008 * torch.pi / 2)) ** 2
+    torch.testing.assert_close(process.alphas_cumprod[:-1].double(), bar[:-1], rtol=1e-3, atol=1e-7)
+    assert process.config.prediction_type == "epsilon"

@@ -1,0 +1,128 @@
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import sqrtm
+from scipy.stats import entropy
+
+from ajbench.errors import NumericError, UsageError
+from ajbench.metrics.distribution import frechet_distance, inception_score, kl_divergence
+
+
+def whitened(rng, n, d):
+    """n points with mean 0 and covariance exactly the identity (over n−1)."""
+    x = rng.normal(size=(n, d))
+    x -= x.mean(axis=0)
+    return np.linalg.qr(x)[0] * np.sqrt(n - 1)
+
+
+def softmax(z):
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-4])
+def test_fd_of_scaled_axes_has_a_closed_form(scale):
+    rng = np.random.default_rng(0)
+    a, b, shift = rng.uniform(0.1, 2, 8), rng.uniform(0.1, 2, 8), rng.normal(size=8)
+    x, y = whitened(rng, 50, 8) * a * scale, (whitened(rng, 70, 8) * b + shift) * scale
+    expected = scale**2 * (np.sum((a - b) ** 2) + shift @ shift)
+    assert frechet_distance(x, y) == pytest.approx(expected, rel=1e-9)
+    assert frechet_distance(torch.tensor(y), x) == pytest.approx(expected, rel=1e-9)
+
+
+def test_fd_with_fewer_clips_than_dimensions_warns_and_has_the_closed_form():
+    # Both sets in 4 of 40 dimensions, axes scaled by a and b: the rest adds nothing.
+    rng = np.random.default_rng(1)
+    a, b = rng.uniform(0.5, 2, 4), rng.uniform(0.5, 2, 4)
+    basis = np.linalg.qr(rng.normal(size=(40, 4)))[0]
+    x, y = (whitened(rng, 20, 4) * a) @ basis.T, (whitened(rng, 15, 4) * b) @ basis.T
+    with pytest.warns(UserWarning, match="15 clips in 40 dimensions"):
+        assert frechet_distance(x, y) == pytest.approx(np.sum((a - b) ** 2), rel=1e-9)
+
+
+def test_fd_of_singular_covariances_with_many_clips():
+    rng = np.random.default_rng(2)
+    a, b = rng.uniform(0.5, 2, 5), rng.uniform(0.5, 2, 5)
+    x, y = np.zeros((100, 30)), np.zeros((90, 30))
+    x[:, :5], y[:, :5] = whitened(rng, 100, 5) * a, whitened(rng, 90, 5) * b
+    assert frechet_distance(x, y) == pytest.approx(np.sum((a - b) ** 2), rel=1e-9)
+    turn = np.linalg.qr(rng.normal(size=(30, 30)))[0]
+    assert frechet_distance(x @ turn, y @ turn) == pytest.approx(np.sum((a - b) ** 2), rel=1e-9)
+    assert frechet_distance(x, x + 1.0) == pytest.approx(30.0, rel=1e-9)
+
+
+def test_fd_of_a_nearly_singular_set_to_itself_is_zero():
+    # One weak axis: Cholesky succeeds, but its square drowns in the rounding of the others.
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        axes = np.append(rng.uniform(0.5, 2, 9), 1e-6)
+        x = (whitened(rng, 100, 10) * axes) @ np.linalg.qr(rng.normal(size=(10, 10)))[0]
+        assert frechet_distance(x, x) == pytest.approx(0.0, abs=1e-10)
+
+
+def test_fd_equals_the_matrix_square_root():
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(60, 6)) @ rng.normal(size=(6, 6)), rng.normal(size=(40, 6))
+    s, t = np.cov(x.T), np.cov(y.T)
+    gap = x.mean(axis=0) - y.mean(axis=0)
+    expected = gap @ gap + np.trace(s + t - 2 * sqrtm(s @ t).real)
+    assert frechet_distance(x, y) == pytest.approx(expected, rel=1e-9)
+
+
+def test_inception_score_of_one_split_is_the_definition():
+    logits = np.random.default_rng(4).normal(size=(40, 7)) * 3
+    p = softmax(logits)
+    expected = np.exp(np.mean([entropy(row, p.mean(axis=0)) for row in p]))
+    mean, std = inception_score(logits, splits=1)
+    assert mean == pytest.approx(expected, rel=1e-12) and std == 0.0
+
+
+def test_inception_score_splits_as_audioldm_eval():
+    logits = np.random.default_rng(5).normal(size=(43, 7)) * 3
+    p = softmax(logits)[np.random.RandomState(2020).permutation(43)]
+    chunks = [p[i * 43 // 10 : (i + 1) * 43 // 10] for i in range(10)]
+    scores = [np.exp(np.mean([entropy(row, c.mean(axis=0)) for row in c])) for c in chunks]
+    assert inception_score(torch.tensor(logits)) == pytest.approx(
+        (np.mean(scores), np.std(scores)), rel=1e-12
+    )
+
+
+def test_inception_score_of_certain_and_of_constant_predictions():
+    assert inception_score(np.eye(5) * 2000.0, splits=1)[0] == pytest.approx(5.0)
+    assert inception_score(np.ones((20, 5)))[0] == pytest.approx(1.0)
+    with pytest.raises(UsageError, match="10 splits of 3 clips"):
+        inception_score(np.ones((3, 5)))
+
+
+def test_kl_directions():
+    rng = np.random.default_rng(6)
+    gen, ref = rng.normal(size=(9, 5)), rng.normal(size=(9, 5))
+    p, q = softmax(ref), softmax(gen)
+    forward = np.mean([entropy(a, b) for a, b in zip(p, q, strict=True)])
+    backward = np.mean([entropy(b, a) for a, b in zip(p, q, strict=True)])
+    assert kl_divergence(gen, ref, eps=0.0) == pytest.approx(forward, rel=1e-12)
+    assert kl_divergence(gen, ref, direction="gen||ref", eps=0.0) == pytest.approx(backward, rel=1e-12)
+    assert kl_divergence(gen, gen, eps=0.0) == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("link", ["softmax", "sigmoid"])
+def test_kl_equals_torch_kl_div_as_audioldm_eval_calls_it(link):
+    rng = np.random.default_rng(7)
+    gen, ref = (torch.tensor(rng.normal(size=(9, 5)) * 20) for _ in range(2))
+    p, q = (z.softmax(1) if link == "softmax" else z.sigmoid() for z in (ref, gen))
+    expected = torch.nn.functional.kl_div((q + 1e-6).log(), p, reduction="none").sum().item() / 9
+    assert kl_divergence(gen, ref, link) == pytest.approx(expected, rel=1e-9)
+
+
+def test_bad_input_is_refused():
+    ones = np.ones((4, 3))
+    with pytest.raises(UsageError, match="3 and 2 dimensions"):
+        frechet_distance(ones, ones[:, :2])
+    with pytest.raises(UsageError, match="at least 2 clips"):
+        frechet_distance(ones[:1], ones)
+    with pytest.raises(NumericError, match="first in row 2"):
+        frechet_distance(np.where(np.arange(4)[:, None] == 2, np.inf, ones), ones)
+    with pytest.raises(UsageError, match="pairs clips by row"):
+        kl_divergence(ones, ones[:2])
+    with pytest.raises(UsageError, match="allowed: ref"):
+        kl_divergence(ones, ones, direction="both")

@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+
+from ajbench import classifiers
+from ajbench.errors import MissingError, UsageError
+from ajbench.metrics import features
+
+
+class Means:
+    name, labels, mids = "means", ("low", "high"), None
+
+    def __call__(self, wav):
+        self.largest = max(len(wav), getattr(self, "largest", 0))
+        return self.features(wav), self.logits(wav)
+
+    def features(self, wav):
+        return np.asarray(wav)[:, :3]
+
+    def logits(self, wav):
+        return np.stack([wav.min(axis=1), wav.max(axis=1)], axis=1)
+
+
+def test_extract_keeps_the_order_of_clips():
+    wav = np.random.default_rng(0).normal(size=(7, 20)).astype(np.float32)
+    embedded, logits = features.extract(Means(), (wav[i : i + 3] for i in range(0, 7, 3)))
+    assert np.array_equal(embedded, wav[:, :3])
+    assert np.array_equal(logits, Means().logits(wav))
+
+
+def test_extract_reads_a_store_by_batches(monkeypatch):
+    class Store:
+        wav = np.random.default_rng(0).normal(size=(7, 20)).astype(np.float32)
+
+        def __len__(self):
+            return 7
+
+        def audio(self, indices):
+            return self.wav[indices]
+
+    monkeypatch.setattr(features, "ClipStore", Store)
+    extractor = Means()
+    embedded, _ = features.extract(extractor, Store(), batch=2)
+    assert np.array_equal(embedded, Store.wav[:, :3]) and extractor.largest == 2
+    with pytest.raises(MissingError, match="no clip"):
+        features.extract(extractor, [])
+
+
+def test_reference_is_a_trained_classifier(tmp_path):
+    module = classifiers.build("taltrans-small", 2)
+    saved = {"name": "taltrans-small", "labels": ["rain", "dog"], "clip_samples": 80_640, "options": {}}
+    classifiers.save(module, tmp_path, **saved, extra={})
+    extractor = features.load("reference", tmp_path)
+    wav = np.random.default_rng(0).normal(size=(2, 80_640)).astype(np.float32)
+    embedded, logits = extractor(wav)
+    assert extractor.labels == ("rain", "dog") and logits.shape == (2, 2)
+    assert embedded.shape[0] == 2 and embedded.dtype == logits.dtype == np.float32
+    assert np.array_equal(logits, extractor.classifier.predict(wav).numpy())
+
+
+def test_unknown_and_missing_extractors():
+    with pytest.raises(UsageError, match="did you mean 'mn04'"):
+        features.load("mn4")
+    with pytest.raises(MissingError, match="train-cls first"):
+        features.load("reference")

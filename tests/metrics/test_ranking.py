@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import norm
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from ajbench.errors import NumericError, UsageError
+from ajbench.metrics import ranking
+
+
+def scored(rng, n, c, kind):
+    scores = {
+        "float32": rng.normal(size=(n, c)).astype(np.float32),
+        "heavy ties": np.round(rng.random((n, c)) * 4) / 4,
+        "float16": rng.normal(size=(n, c)).astype(np.float16),
+        "all equal": np.full((n, c), 0.3),
+    }[kind]
+    return scores, rng.random((n, c)) < 0.15
+
+
+@pytest.mark.parametrize("kind", ["float32", "heavy ties", "float16", "all equal"])
+def test_ap_and_auc_equal_scikit_learn(kind):
+    scores, targets = scored(np.random.default_rng(3), 200, 12, kind)
+    targets[:, 4], targets[:, 7] = False, True
+    ap, auc = ranking.average_precision(scores, targets), ranking.roc_auc(scores, targets)
+    assert ap.dtype == np.float64
+    assert np.isnan(ap[4]) and np.isnan(auc[4]) and ap[7] == 1.0 and np.isnan(auc[7])
+    for c in set(range(12)) - {4, 7}:
+        assert ap[c] == pytest.approx(average_precision_score(targets[:, c], scores[:, c]), abs=1e-12)
+        assert auc[c] == pytest.approx(roc_auc_score(targets[:, c], scores[:, c]), abs=1e-12)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=1, max_size=40))
+def test_any_ties_equal_scikit_learn(pairs):
+    scores, targets = (np.array(v)[:, None] for v in zip(*pairs, strict=True))
+    if targets.any():
+        expected = average_precision_score(targets[:, 0], scores[:, 0])
+        assert ranking.average_precision(scores, targets)[0] == pytest.approx(expected, abs=1e-12)
+    else:
+        assert np.isnan(ranking.average_precision(scores, targets)[0])
+
+
+def test_a_monotone_link_and_the_order_of_clips_change_nothing():
+    rng = np.random.default_rng(0)
+    scores, targets = scored(rng, 60, 5, "float32")
+    order = rng.permutation(60)
+    linked = torch.sigmoid(torch.tensor(scores, dtype=torch.float64))
+    expected = pytest.approx(ranking.summary(scores, targets), abs=1e-12, nan_ok=True)
+    assert ranking.summary(linked, torch.tensor(targets)) == expected
+    assert ranking.summary(scores[order], targets[order]) == expected
+
+
+def test_summary_leaves_out_and_counts_classes_without_positives():
+    scores = np.array([[0.9, 0.2, 0.1], [0.1, 0.8, 0.3], [0.6, 0.5, 0.2]])
+    targets = np.array([[1, 0, 0], [0, 1, 0], [0, 1, 0]])
+    result = ranking.summary(scores, targets)
+    assert result["map"] == 1.0 and result["classes_used"] == 2 and result["n"] == 3
+    assert result["accuracy"] == pytest.approx(2 / 3) and result["dprime"] == np.inf
+    assert np.isnan(ranking.accuracy(scores, np.ones((3, 3))))
+
+
+def test_d_prime():
+    assert ranking.d_prime(0.973) == pytest.approx(np.sqrt(2) * norm.ppf(0.973), abs=1e-12)
+    assert ranking.d_prime(0.5) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("scores", "targets", "error", "says"),
+    [
+        (np.zeros((3, 2)), np.zeros((2, 3)), UsageError, r"scores \(3, 2\)"),
+        (np.zeros((2, 2)), np.full((2, 2), 0.5), UsageError, "0 or 1"),
+        (np.array([[0.1, 0.2], [0.3, np.nan]]), np.eye(2), NumericError, "clip 1, class 1"),
+    ],
+)
+def test_bad_input_is_refused(scores, targets, error, says):
+    with pytest.raises(error, match=says):
+        ranking.average_precision(scores, targets)

@@ -1,0 +1,116 @@
+"""Run by test_synthesize in a process of its own: kills syntheses, lets them share a folder, and reports digests.
+
+`python synthesis_under_fire.py FOLDER` prints one JSON object.
+"""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import torch
+from small_generator import FakeCodec, make_generator, make_store, make_tokens, small_recipe
+
+from ajbench import console
+from ajbench.store import ClipStore
+from ajbench.synthesize import synthesize
+
+RECIPE = small_recipe(synth={"n": 21, "sampler_steps": 4})
+
+
+def run(home, out, processes=1):
+    synthesize(
+        RECIPE,
+        ClipStore.open(home / "real"),
+        home / "generator",
+        home / "tokens",
+        out,
+        fingerprint="fire",
+        processes=processes,
+        codec=FakeCodec(),
+    )
+
+
+def digests(out):
+    """Content of everything that a finished store keeps."""
+    files = sorted(path for path in out.rglob("*") if path.is_file() and ".claims" not in path.parts)
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def child(home, out, fsyncs=None):
+    """Fork a synthesis; with `fsyncs`, it kills itself before that many writes are made durable."""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        if fsyncs is not None:
+            plain, left = os.fsync, [fsyncs]
+
+            def fsync(descriptor):
+                left[0] -= 1
+                if left[0] < 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                plain(descriptor)
+
+            os.fsync = fsync
+        run(home, out)
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+
+
+def end(pid):
+    """Wait; returns whether it was killed, and fails on any other bad end."""
+    _, status = os.waitpid(pid, 0)
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+        return True
+    assert os.waitstatus_to_exitcode(status) == 0, "a child failed"
+    return False
+
+
+def main(home):
+    torch.set_num_threads(1)
+    console.configure(quiet=True)
+    make_generator(home / "generator", make_store(home / "real"))
+    make_tokens(home / "tokens")
+    began = time.monotonic()
+    run(home, home / "whole")
+    took = time.monotonic() - began
+    report = {"whole": digests(home / "whole"), "kills": 0, "io_kills": 0}
+
+    draw = random.Random(5)
+    for _ in range(100):
+        pid = child(home, home / "killed")
+        time.sleep(draw.uniform(0, 0.6 * took))
+        os.kill(pid, signal.SIGKILL)
+        if not end(pid):
+            break
+        report["kills"] += 1
+        if report["kills"] == 8:  # enough: let it end
+            assert not end(child(home, home / "killed"))
+            break
+    report["killed"] = digests(home / "killed")
+
+    for fsyncs in range(100):
+        if not end(child(home, home / "io", fsyncs)):
+            break
+        report["io_kills"] += 1
+    report["io"] = digests(home / "io")
+
+    pids = [child(home, home / "shared") for _ in range(2)]
+    assert not any([end(pid) for pid in pids])
+    report["shared"] = digests(home / "shared")
+
+    run(home, home / "two", processes=2)
+    report["two"] = digests(home / "two")
+    sys.stdout.write(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

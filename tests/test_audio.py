@@ -1,0 +1,254 @@
+"""Sound in and out: what is refused and why, exact round trips, mel spectra against torchaudio."""
+
+import functools
+import io
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import torchaudio
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from ajbench import audio
+from ajbench.audio import AudioError
+from ajbench.errors import MissingError, UsageError
+
+torch.set_num_threads(1)
+
+
+def encoded(samples, rate, container, subtype=None):
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, rate, format=container, subtype=subtype)
+    return buffer.getvalue()
+
+
+def reason_of(path, **options):
+    with pytest.raises(AudioError) as caught:
+        audio.read(path, **options)
+    assert str(caught.value) == f"{path}: {caught.value.reason}"
+    assert isinstance(caught.value, MissingError)
+    return caught.value.reason
+
+
+@given(st.integers(1, 200))
+def test_a_multiple_of_21_frames_is_a_clip_length(columns):
+    assert audio.clip_samples(columns * 0.42) == columns * 6720
+
+
+def test_clip_lengths_of_the_recipes():
+    assert audio.clip_samples(5.04) == 80_640
+    assert audio.clip_samples(10.08) == 161_280  # the paper's
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "nearest"), [(5.0, "4.62 or 5.04"), (10.0, "9.66 or 10.08"), (0.1, "0.42")]
+)
+def test_another_clip_length_is_refused_with_the_nearest(duration_s, nearest):
+    with pytest.raises(UsageError, match=f"nearest: {nearest}$"):
+        audio.clip_samples(duration_s)
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 44_100, 48_000])
+def test_read_keeps_a_sine_through_downmix_and_resampling(write_wav, rate):
+    t = np.arange(rate) / rate
+    left, right = 0.5 * np.sin(2 * np.pi * 700 * t), 0.1 * np.sin(2 * np.pi * 700 * t)
+    path = write_wav("stereo.wav", np.stack([left, right], axis=1), rate)
+    wav = audio.read(path)
+    assert wav.dtype == np.float32
+    assert wav.shape == (16_000,)
+    expected = 0.3 * np.sin(2 * np.pi * 700 * np.arange(16_000) / 16_000)
+    np.testing.assert_allclose(wav[800:-800], expected[800:-800], atol=2e-4)
+    assert audio.probe(path) == (rate, 2, rate)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "aiff"])
+def test_read_takes_the_usual_containers(write_wav, tone, suffix):
+    wav = audio.read(write_wav(f"a.{suffix}", tone(500, 1.0, 44_100), 44_100))
+    assert abs(len(wav) - 16_000) < 1200  # MP3 pads
+    spectrum = np.abs(np.fft.rfft(wav[:16_000]))
+    assert spectrum.argmax() * 16_000 / len(wav[:16_000]) == pytest.approx(500, abs=1)
+
+
+def test_read_cuts_the_piece_asked_for(write_wav, rng):
+    samples = rng.uniform(-0.5, 0.5, 32_000)
+    path = write_wav("long.wav", samples, subtype="FLOAT")
+    piece = audio.read(path, start_s=0.5, duration_s=1.0)
+    np.testing.assert_allclose(piece, samples[8000:24_000].astype(np.float32))
+    assert len(audio.read(path, start_s=1.5, duration_s=1.0)) == 8000  # ends where the file does
+    assert reason_of(path, start_s=2.0) == "start 2 s lies after the end (2.00 s)"
+
+
+def half_of(data):
+    return data[: len(data) // 2]
+
+
+@functools.cache
+def bad_inputs():
+    noise = np.random.default_rng(0).normal(0, 0.1, 44_100)
+    with_nan = noise.copy()
+    with_nan[100] = np.nan
+    with_inf = noise.copy()
+    with_inf[100] = np.inf
+    high = 0.5 * np.sin(2 * np.pi * 15_000 * np.arange(44_100) / 44_100)
+    high *= np.hanning(44_100)
+    return {
+        "0 bytes": (b"", "empty (0 bytes)"),
+        "no samples": (encoded(noise[:0], 44_100, "WAV"), "empty (no samples)"),
+        "text": (b"this is not a sound" * 50, "unreadable (Format not recognised)"),
+        "0.2 s": (encoded(noise[:8820], 44_100, "WAV"), "too short (0.20 s; at least 0.25 s)"),
+        "zeros": (encoded(0 * noise, 44_100, "WAV"), "silent (peak 0.0e+00; at least 1e-04)"),
+        "antiphase": (encoded(np.stack([noise, -noise], 1), 44_100, "WAV"), "silent (peak"),
+        "above the band": (encoded(high, 44_100, "WAV", "FLOAT"), "silent (peak"),
+        "clipped": (encoded(np.sign(noise), 44_100, "FLAC"), "clipped all through (100% of samples"),
+        "integers as float": (encoded(noise * 3e4, 44_100, "WAV", "FLOAT"), "clipped all through"),
+        "NaN": (encoded(with_nan, 44_100, "WAV", "FLOAT"), "not finite (1 of 44100 samples"),
+        "infinite": (encoded(with_inf, 44_100, "WAV", "FLOAT"), "not finite (1 of 44100 samples"),
+        "1 Hz": (encoded(noise, 1, "WAV"), "sample rate 1 Hz (at least 1000 Hz)"),
+        "half a WAV": (half_of(encoded(noise, 44_100, "WAV")), "truncated (header declares 88244 bytes"),
+        "half an Ogg": (
+            half_of(encoded(noise, 44_100, "OGG")),
+            "truncated (Ogg stream without its last page)",
+        ),
+        "half a FLAC": (half_of(encoded(noise, 44_100, "FLAC")), "unreadable ("),
+    }
+
+
+@pytest.mark.parametrize("case", bad_inputs())
+def test_bad_input_is_named_with_its_reason(tmp_path, case):
+    content, expected = bad_inputs()[case]
+    path = tmp_path / "clip.any"
+    path.write_bytes(content)
+    assert reason_of(path).startswith(expected)
+
+
+def test_missing_files_and_folders_are_named(tmp_path):
+    assert reason_of(tmp_path / "none.wav") == "missing"
+    assert reason_of(tmp_path) == "not a file"
+
+
+def test_shortest_clip_and_hot_recordings_are_kept(write_wav, rng):
+    assert len(audio.read(write_wav("short.wav", rng.normal(0, 0.1, 4000)))) == 4000
+    hot = np.clip(rng.normal(0, 1, 16_000), -1, 1)  # a third of it at full scale
+    assert np.mean(np.abs(hot) == 1) > 0.3
+    audio.read(write_wav("hot.wav", hot))
+
+
+@pytest.mark.parametrize("container", ["WAV", "OGG", "FLAC"])
+def test_every_truncation_is_found(tmp_path, tone, rng, container):
+    data = encoded(tone(440, 1.0), 16_000, container)
+    path = tmp_path / "cut"
+    for length in rng.integers(1, len(data) - 8, 40):
+        path.write_bytes(data[:length])
+        assert reason_of(path).startswith(("truncated", "unreadable", "empty"))
+
+
+def test_an_ogg_without_all_of_its_last_page_is_truncated(tmp_path, tone):
+    data = encoded(tone(440, 3.0), 16_000, "OGG")
+    path = tmp_path / "pages.ogg"
+    last = data.rfind(b"OggS")
+    for length in (last, last + 10, last + 40, len(data) - 1):
+        path.write_bytes(data[:length])
+        assert soundfile.info(path).frames > 0  # plays without complaint
+        assert reason_of(path) == "truncated (Ogg stream without its last page)"
+
+
+@pytest.mark.parametrize("container", ["WAV", "OGG", "FLAC", "MP3"])
+def test_damaged_bytes_raise_nothing_else(tmp_path, tone, rng, container):
+    data = np.frombuffer(encoded(tone(440, 0.5), 16_000, container), dtype=np.uint8)
+    path = tmp_path / "damaged"
+    for flips in range(40):
+        mutant = data.copy()
+        where = rng.integers(0, 60 if flips % 2 else len(data), 8)  # every other one in the header
+        mutant[where] = rng.integers(0, 256, 8)
+        path.write_bytes(mutant.tobytes())
+        try:
+            wav = audio.read(path, duration_s=10)
+        except AudioError as error:
+            assert "\n" not in str(error)
+        else:
+            assert np.isfinite(wav).all()
+
+
+def test_streamed_wav_without_length_is_read(tmp_path, tone):
+    data = bytearray(encoded(tone(440, 1.0), 16_000, "WAV"))
+    for size in (0, 0xFFFFFFFF):
+        data[4:8] = size.to_bytes(4, "little")
+        path = tmp_path / "streamed.wav"
+        path.write_bytes(data)
+        assert len(audio.read(path)) == 16_000
+
+
+def test_no_file_of_esc10_is_refused_as_truncated(esc10_dir):
+    files = sorted((esc10_dir / "audio").iterdir())
+    assert len(files) == 400
+    assert [path.name for path in files if audio._cut_short(path)] == []
+    wav = audio.read(files[0])
+    assert abs(len(wav) - 80_000) < 100
+
+
+waves = hnp.arrays(np.float32, st.integers(1, 300), elements=st.floats(-2, 2, width=32))
+
+
+@given(waves)
+def test_flac_keeps_16_bits_and_is_stable(wav):
+    once = audio.flac_decode(audio.flac_encode(wav))
+    assert once.dtype == np.float32
+    assert np.abs(once - np.clip(wav, -1, 32767 / 32768)).max() <= 0.5 / 32768
+    np.testing.assert_array_equal(audio.flac_decode(audio.flac_encode(once)), once)
+
+
+def test_flac_decode_refuses_other_bytes():
+    with pytest.raises(AudioError, match="unreadable"):
+        audio.flac_decode(b"RIFF, or so")
+
+
+@given(waves, st.integers(1, 400))
+def test_fit_crops_or_pads_at_the_end(wav, n):
+    fitted = audio.fit(wav, n)
+    kept = min(n, len(wav))
+    assert fitted.shape == (n,)
+    assert fitted.dtype == np.float32
+    np.testing.assert_array_equal(fitted[:kept], wav[:kept])
+    assert not fitted[kept:].any()
+
+
+def test_write_then_read(tmp_path, tone):
+    wav = tone(300, 0.5)
+    for name in ("a.wav", "a.flac"):
+        audio.write(tmp_path / name, wav)
+        np.testing.assert_allclose(audio.read(tmp_path / name), wav, atol=1 / 32768)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.flac", "a.wav"]
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0])
+@pytest.mark.parametrize(("mel", "norm"), [("slaney", "slaney"), ("htk", None)])
+@pytest.mark.parametrize(("n_fft", "win", "hop", "n_mels"), [(1024, 1024, 320, 64), (2048, 400, 160, 80)])
+def test_log_mel_is_torchaudios(rng, power, mel, norm, n_fft, win, hop, n_mels):
+    wav = torch.from_numpy(rng.normal(0, 0.1, (3, 8000)).astype(np.float32))
+    reference = torchaudio.transforms.MelSpectrogram(
+        16_000, n_fft, win, hop, 50.0, 7600.0, n_mels=n_mels, power=power, norm=norm, mel_scale=mel
+    )(wav)
+    ours = audio.log_mel(wav, n_fft, win, hop, n_mels, 50.0, 7600.0, 1e-5, mel=mel, power=power)
+    assert ours.shape == (3, n_mels, 1 + 8000 // hop)
+    torch.testing.assert_close(ours, reference.clamp_min(1e-5).log10(), atol=1e-5, rtol=0)
+
+
+def test_log_mel_of_silence_is_the_floor_and_carries_no_nan_back():
+    wav = torch.zeros(1, 4000, requires_grad=True)
+    mel = audio.log_mel(wav, 512, 512, 160, 40, 0.0, 8000.0, 1e-4)
+    torch.testing.assert_close(mel, torch.full_like(mel, -4.0))
+    mel.sum().backward()
+    assert torch.isfinite(wav.grad).all()
+
+
+def test_log_mel_can_be_trained_through_after_inference():
+    # The window and the filters are cached: made in inference mode they would be refused by autograd later.
+    settings = (640, 640, 160, 33, 0.0, 8000.0, 1e-5)
+    with torch.inference_mode():
+        audio.log_mel(torch.ones(1, 4000), *settings)
+    wav = torch.linspace(-1, 1, 4000)[None].requires_grad_()
+    audio.log_mel(wav, *settings).mean().backward()
+    assert wav.grad.abs().max() > 0

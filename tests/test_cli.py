@@ -1,0 +1,329 @@
+import errno
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from ajbench import __version__, catalogue, console, flow, recipe, registry
+from ajbench.cli import app
+from ajbench.errors import AjbenchError, IntegrityError, MissingError, NumericError, UsageError
+
+COMMANDS = [
+    *(
+        "demo",
+        "run",
+        "prepare",
+        "train-codec",
+        "train-gen",
+        "invert",
+        "synth",
+        "train-cls",
+        "eval-cls",
+        "eval-gen",
+    ),
+    *("tables", "report", "ls", "show", "verify", "doctor"),
+]
+STAGES = COMMANDS[:10]
+EVERY = ("--dry-run", "--json", "--quiet", "--verbose", "--work", "--device", "--force")
+
+
+@pytest.fixture
+def ajbench(tmp_path, monkeypatch):
+    """ajbench(*arguments) -> result with exit_code, stdout and stderr, run in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("AJBENCH_WORK", raising=False)
+    console.configure()
+
+    def invoke(*arguments):
+        return CliRunner().invoke(app, list(arguments))
+
+    return invoke
+
+
+def help_of(command):
+    return CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"}).stdout
+
+
+def examples():
+    for command in COMMANDS:
+        for line in re.findall(r"^ +ajbench (.+)$", help_of(command), re.MULTILINE):
+            yield line.replace("'", "").split()
+
+
+def test_help_names_every_command_and_the_exit_codes(ajbench):
+    shown = ajbench("--help")
+    assert shown.exit_code == 0
+    assert set(COMMANDS) <= set(re.findall(r"^  ([a-z-]+) ", shown.stdout, re.MULTILINE))
+    assert "130 interrupted" in " ".join(shown.stdout.split())
+
+
+def test_help_is_quick():
+    # Processor time of a process of its own: what a clock shows on a busy machine says nothing.
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-m", "ajbench", "--help"], check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.3
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_with_examples(command):
+    shown = help_of(command)
+    assert len(re.findall(r"^ +ajbench ", shown, re.MULTILINE)) == 2
+    assert not re.search(r"\x08", shown)
+
+
+@pytest.mark.parametrize("command", STAGES)
+def test_every_stage_has_the_common_options(command):
+    shown = help_of(command)
+    assert [option for option in EVERY if option not in shown] == []
+
+
+@pytest.mark.parametrize("arguments", [" ".join(line) for line in examples() if "DIR" not in line])
+def test_examples_without_data_are_accepted(ajbench, arguments):
+    command, *rest = arguments.split()
+    if command in ("doctor", "ls", "show"):
+        assert ajbench(command, *rest).exit_code == 0
+    elif command == "verify":
+        assert ajbench(command, *rest).exit_code == MissingError.exit_code
+    elif command in ("eval-cls", "eval-gen", "train-cls", "tables", "report"):
+        # Nothing is trained here: either a plan, or the stage that has to come first.
+        shown = ajbench(command, *rest, "--dry-run")
+        assert shown.exit_code in (0, MissingError.exit_code), shown.output
+    else:
+        shown = ajbench(command, *rest, "--dry-run")
+        assert shown.exit_code == 0, shown.output
+        assert not list(Path().iterdir())
+
+
+def test_version(ajbench):
+    assert ajbench("--version").stdout.strip() == __version__
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in recipe.shipped() if recipe.load(n).data.corpus in ("mini", "esc50")]
+)
+def test_shipped_recipes_dry_run(ajbench, name, esc10_dir):
+    data = [] if name == "mini" else ["--data", str(esc10_dir)]
+    shown = ajbench("run", name, *data, "--dry-run", "--json")
+    assert shown.exit_code == 0, shown.output
+    plan = json.loads(shown.stdout)
+    assert plan["recipe"] == name
+    assert plan["todo"] == len(plan["stages"])
+    assert plan["disk_mb"] > 0
+    loaded = recipe.load(name)
+    cells = len(loaded.evaluate.models) * (len(loaded.evaluate.doses) + 2) * len(loaded.evaluate.seeds)
+    assert sum(stage["stage"] == "train-cls" for stage in plan["stages"]) == cells
+    assert not list(Path().iterdir())
+
+
+def test_as20k_dry_runs_on_a_table(ajbench, write_wav, tmp_path):
+    rows = ["path,labels,split"]
+    for number, (label, split) in enumerate(
+        [("Speech", "train"), ("Music;Speech", "train"), ("Music", "eval")]
+    ):
+        write_wav(f"c/{number}.wav")
+        rows.append(f"{number}.wav,{label},{split}")
+    (tmp_path / "c" / "clips.csv").write_text("\n".join(rows) + "\n")
+    shown = ajbench("run", "as20k", "--data", "c", "--dry-run", "--json")
+    assert shown.exit_code == 0, shown.output
+    whats = [stage["what"] for stage in json.loads(shown.stdout)["stages"]]
+    assert "ast mx+sp, as20k+80000G, seed 2" in whats
+
+
+def test_dry_run_is_a_table_for_people(ajbench):
+    shown = ajbench("run", "mini", "--dry-run")
+    assert shown.stdout.splitlines()[0].split() == ["stage", "what", "state", "amount", "disk_mb"]
+    assert "MB needed" in shown.stderr
+
+
+def test_a_single_stage_shows_what_it_needs(ajbench):
+    plan = json.loads(ajbench("synth", "--dry-run", "--json").stdout)
+    assert [stage["stage"] for stage in plan["stages"]] == ["prepare", "train-gen", "invert", "synth"]
+
+
+def test_synth_options_set_recipe_keys(ajbench):
+    shown = json.loads(
+        ajbench("synth", "--classes", "3", "--n", "17", "--seed", "5", "--dry-run", "--json").stdout
+    )
+    assert shown["stages"][-1]["amount"] == "17 clips"
+    same = ajbench("synth", "synth.classes=3", "synth.n=17", "synth.seed=5", "--dry-run", "--json")
+    assert json.loads(same.stdout)["stages"][-1]["fingerprint"] == shown["stages"][-1]["fingerprint"]
+    probe = json.loads(ajbench("synth", "--probe", "noise", "--dry-run", "--json").stdout)
+    assert probe["stages"][-1]["what"] == "noise"
+
+
+def test_the_paper_s_plan_is_refused_on_sixteen_classes(ajbench):
+    shown = ajbench("synth", "--classes", "527", "--n", "80000")
+    assert shown.exit_code == 2
+    assert "mini has 16 classes" in shown.stderr
+
+
+def test_work_folder_comes_from_the_environment(ajbench, monkeypatch, tmp_path):
+    monkeypatch.setenv("AJBENCH_WORK", str(tmp_path / "elsewhere"))
+    plan = json.loads(ajbench("prepare", "--dry-run", "--json").stdout)
+    assert plan["stages"][0]["path"].startswith(str(tmp_path / "elsewhere"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "parts"),
+    [
+        (["run", "esc1O"], 2, ["recipe 'esc1O' is unknown", "did you mean 'esc10'"]),
+        (["run", "mini", "mix.aplha=0.3"], 2, ["mix.aplha", "did you mean 'alpha'"]),
+        (["run", "mini", "mix.alpha=1.5"], 2, ["mix.alpha", "1.5"]),
+        (["run", "mini", "evaluate.doses=[9999]"], 2, ["evaluate.doses", "9999", "synth.n="]),
+        (["run", "mini", "alpha"], 2, ["'alpha'", "key=value"]),
+        (["train-cls", "--recipe", "mini+9999G"], 2, ["mix.dose", "9999"]),
+        (["run", "esc10"], 2, ["--data"]),
+        (["run", "esc10", "--data", "nowhere"], 3, ["nowhere"]),
+        (["synth", "--probe", "nosie"], 2, ["--probe nosie", "noise"]),
+        (["synth"], 3, ["ajbench prepare"]),
+        (["eval-cls"], 3, ["ajbench train-cls"]),
+        (["eval-gen"], 3, ["ajbench synth"]),
+        (["tables"], 3, ["rows.csv"]),
+        (["report"], 3, ["ajbench prepare"]),
+        (["verify", "nowhere"], 3, ["nowhere"]),
+        (["run", "mini", "--generator", "nowhere"], 3, ["--generator nowhere"]),
+    ],
+)
+def test_bad_input_gets_one_line_and_its_exit_code(ajbench, arguments, code, parts):
+    shown = ajbench(*arguments)
+    assert shown.exit_code == code, shown.output
+    assert shown.stdout == ""
+    assert re.fullmatch(r"ajbench: [^\n]+\n", shown.stderr), shown.stderr
+    for part in parts:
+        assert part in shown.stderr
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments", [["ls", "modles"], ["run"], ["synth", "--n", "0"], ["nothing"], ["run", "mini", "-x"]]
+)
+def test_wrong_usage_exits_with_2(ajbench, arguments):
+    assert ajbench(*arguments).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UsageError("x"), 2),
+        (MissingError("x"), 3),
+        (NumericError("x"), 4),
+        (IntegrityError("x"), 5),
+        (AjbenchError("x"), 1),
+        (KeyboardInterrupt(), 130),
+        (MemoryError(), 3),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "shard"), 3),
+        (PermissionError(errno.EACCES, os.strerror(errno.EACCES), "work"), 3),
+        (
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: 9 bytes"
+            ),
+            3,
+        ),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), 3),
+    ],
+)
+def test_what_fails_inside_a_command_has_its_exit_code(ajbench, monkeypatch, error, code):
+    def fail(kind):
+        raise error
+
+    monkeypatch.setattr(catalogue, "listing", fail)
+    shown = ajbench("ls", "models")
+    assert shown.exit_code == code
+    assert re.fullmatch(r"ajbench: [^\n]+\n", shown.stderr)
+
+
+def test_a_bug_keeps_its_traceback():
+    code = (
+        "from ajbench import catalogue, cli\n"
+        "catalogue.listing = lambda kind: 1 / 0\n"
+        "cli.app(['ls', 'models'])\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert found.returncode == 1
+    assert "Traceback" in found.stderr
+    assert "ZeroDivisionError" in found.stderr
+
+
+@pytest.mark.parametrize("kind", ["recipes", "corpora", "codecs", "features", "metrics"])
+def test_ls(ajbench, kind):
+    entries = json.loads(ajbench("ls", kind, "--json").stdout)
+    tables = {"corpora": registry.CORPORA, "codecs": registry.CODECS, "features": registry.FEATURES}
+    assert {entry["name"] for entry in entries} >= set(
+        tables.get(kind, recipe.shipped() if kind == "recipes" else [])
+    )
+    assert all(
+        len(value) > 3
+        for entry in entries
+        for key, value in entry.items()
+        if key in ("description", "meaning")
+    )
+    people = ajbench("ls", kind).stdout.splitlines()
+    assert len(people) == len(entries) + 1
+
+
+def test_ls_models_counts_parameters(ajbench):
+    sizes = {
+        entry["name"]: entry["parameters"] for entry in json.loads(ajbench("ls", "models", "--json").stdout)
+    }
+    assert set(sizes) == set(registry.CLASSIFIERS)
+    assert round(sizes["taltrans"] / 1e6, 1) == 12.1  # the paper's figure
+    assert 86e6 < sizes["ast"] < 88.2e6
+
+
+def test_show_prints_the_merged_recipe(ajbench, tmp_path):
+    text = ajbench("show", "esc10+320G", "synth.guidance=3").stdout
+    tree = yaml.safe_load(text)
+    assert (tree["mix"]["dose"], tree["synth"]["guidance"], tree["data"]["subset"]) == (320, 3.0, "esc10")
+    assert json.loads(ajbench("show", "esc10+320G", "synth.guidance=3", "--json").stdout) == tree
+    (tmp_path / "esc10.yaml").write_text(text)
+    assert yaml.safe_load(ajbench("show", "esc10.yaml").stdout) == tree
+
+
+def test_doctor(ajbench):
+    found = json.loads(ajbench("doctor", "--json").stdout)
+    assert found["ajbench"] == __version__
+    assert found["versions"]["torch"]
+    assert found["threads"] >= 1
+    assert found["memory_gb"] > 0.5
+    assert found["codec"]
+    people = ajbench("doctor").stdout
+    assert "versions.torch" in people
+
+
+def test_tables_are_made_again_from_rows_alone(ajbench, monkeypatch):
+    from ajbench.rows import Context, append_rows, make_row
+
+    def row(run, value):
+        context = Context(run, "mini", run, "", "mini fold 5")
+        return make_row(context, "A11", "taltrans-small/-/none", "mini", "map", value, n=8, seed=0)
+
+    out = Path("results/mini")
+    append_rows(out / "rows.csv", [row("old", 0.25)])
+    append_rows(out / "rows.csv", [row("new", 0.5)])
+    newest = json.loads(ajbench("tables", "--json").stdout)
+    assert newest["table_a11"][0]["mini"] == 50.0
+    # A run that pinned the older rows gets its own table again.
+    (out / "run.json").write_text(json.dumps({"fingerprints": ["old"], "counts": None}))
+    assert json.loads(ajbench("tables", "--json").stdout)["table_a11"][0]["mini"] == 25.0
+    assert (out / "table_a11.csv").exists()
+
+
+def test_train_codec_is_known_by_its_sounds_and_settings(tmp_path, write_wav):
+    write_wav("sounds/a.wav")
+
+    def key(steps=1):
+        return flow.codec_training(tmp_path, [tmp_path / "sounds"], steps, 2, 1, 0).fingerprint
+
+    first = key()
+    assert key() == first
+    assert key(steps=2) != first
+    write_wav("sounds/b.wav")
+    assert key() != first

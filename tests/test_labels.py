@@ -1,0 +1,59 @@
+"""Label sets: order, look-ups, targets."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.preprocessing import MultiLabelBinarizer
+
+from ajbench.errors import UsageError
+from ajbench.labels import LabelSet
+
+names = st.lists(st.text("abcäß ,'", min_size=1).filter(str.strip), min_size=1, max_size=12, unique=True)
+
+
+@given(names, st.data())
+def test_multi_hot_is_sklearns(classes, data):
+    rows = data.draw(st.lists(st.lists(st.sampled_from(classes), max_size=4), max_size=10))
+    targets = LabelSet(tuple(classes)).multi_hot(rows)
+    assert targets.dtype == np.float32
+    assert targets.shape == (len(rows), len(classes))
+    if rows:
+        np.testing.assert_array_equal(targets, MultiLabelBinarizer(classes=classes).fit_transform(rows))
+
+
+@given(names)
+def test_json_round_trip_and_index(classes):
+    for mids in (None, tuple(f"/m/{i}" for i in range(len(classes)))):
+        labels = LabelSet(tuple(classes), mids)
+        assert LabelSet.from_json(labels.to_json()) == labels
+        assert [labels.index(name) for name in classes] == list(range(len(labels)))
+
+
+def test_from_names_is_sorted_and_distinct():
+    labels = LabelSet.from_names(["dog", "cat", "dog", "bell"])
+    assert labels.names == ("bell", "cat", "dog")
+    assert "cat" in labels
+    assert "cow" not in labels
+
+
+def test_unknown_label_names_a_near_one():
+    labels = LabelSet(("siren", "engine"))
+    with pytest.raises(UsageError, match=r"label 'sirene' is unknown, did you mean 'siren'.*siren, engine"):
+        labels.index("sirene")
+    with pytest.raises(UsageError, match="'rain'"):
+        labels.multi_hot([["siren"], ["rain"]])
+
+
+@pytest.mark.parametrize(
+    ("classes", "mids", "message"),
+    [
+        (("a", "b", "a"), None, "label 'a' occurs 2 times"),
+        (("a", "b"), ("/m/1", "/m/1"), "mid '/m/1' occurs 2 times"),
+        (("a", "b"), ("/m/1",), "2 names but 1 mids"),
+        (("a", " "), None, "has no name"),
+    ],
+)
+def test_inconsistent_label_sets_are_refused(classes, mids, message):
+    with pytest.raises(UsageError, match=message):
+        LabelSet(classes, mids)

@@ -1,0 +1,259 @@
+"""The training loop: exact resume, averages, refusals."""
+
+import csv
+import os
+import signal
+import socket
+
+import pytest
+import torch
+from torch import nn
+
+from ajbench import loop
+from ajbench.errors import IntegrityError, NumericError
+
+torch.set_num_threads(1)
+STEPS = 12
+
+
+class Net(nn.Module):
+    """Dropout, batch norm and a frozen part: all that a checkpoint could get wrong."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            self.frozen = nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Dropout(0.5))
+            self.body = nn.Sequential(
+                nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 1)
+            )
+        self.frozen.requires_grad_(False)
+
+    def forward(self, x):
+        return self.body(self.frozen(x)).squeeze(-1)
+
+
+def batches(index):
+    g = torch.Generator().manual_seed(100 + index)
+    x = torch.randn(8, 6, generator=g)
+    return x, x.sum(1)
+
+
+def mse(module, batch, step):
+    return (module(batch[0]) - batch[1]).square().mean()
+
+
+def train(folder, steps=STEPS, step=mse, make=batches, every=4, net=None, **kw):
+    net = net or Net()
+    optimizer = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], lr=1e-2)
+    lr_at = loop.cosine(1e-2, 3, STEPS)
+    return loop.fit(
+        net, step, make, steps=steps, optimizer=optimizer, lr_at=lr_at, folder=folder, checkpoint_every=every,
+        seed=7, **kw,
+    )  # fmt: skip
+
+
+def same(a, b):
+    one, other = a.state_dict(), b.state_dict()
+    return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
+
+
+def rows(folder):
+    with (folder / "metrics.csv").open() as file:
+        return [(r["step"], r["loss"], r["lr"]) for r in csv.DictReader(file)]
+
+
+class KilledError(Exception):
+    pass
+
+
+def killed_at(kill):
+    def step(module, batch, index):
+        if index == kill:
+            raise KilledError
+        return mse(module, batch, index)
+
+    return step
+
+
+@pytest.mark.parametrize("kill", [1, 5, 8, 11])
+@pytest.mark.parametrize("kw", [{"ema_decay": 0.9}, {"average_last": 0.5}, {"precision": "bf16"}], ids=str)
+def test_killed_and_resumed_run_ends_with_the_same_bits(tmp_path, kill, kw):
+    straight = train(tmp_path / "a", **kw)
+    with pytest.raises(KilledError):
+        train(tmp_path / "b", step=killed_at(kill), **kw)
+    torch.rand(3)  # the caller's RNG state must not matter
+    resumed = train(tmp_path / "b", **kw)
+    assert same(straight, resumed)
+    assert rows(tmp_path / "a") == rows(tmp_path / "b")
+    assert len(rows(tmp_path / "a")) == STEPS
+
+
+def test_loss_goes_down_and_finished_run_is_only_loaded(tmp_path):
+    net = train(tmp_path, steps=STEPS)
+    losses = [float(r[1]) for r in rows(tmp_path)]
+    assert losses[-1] < losses[0]
+    again = train(tmp_path, steps=STEPS, step=killed_at(0))
+    assert same(net, again)
+    assert not net.training
+
+
+def test_average_is_the_mean_of_the_last_weights_and_ema_follows_its_rule(tmp_path):
+    seen = []
+
+    def watched(module, batch, step):
+        seen.append(module.body[0].weight.detach().clone())
+        return mse(module, batch, step)
+
+    plain = train(tmp_path / "plain", step=watched).body[0].weight.detach()
+    after = [*seen[1:], plain]
+    mean = train(tmp_path / "mean", average_last=1 / 3).body[0].weight
+    torch.testing.assert_close(mean, torch.stack(after[-4:]).mean(0), rtol=0, atol=1e-6)
+    expected = seen[0]
+    for n, weight in enumerate(after):
+        decay = min(0.5, (1 + n) / (10 + n))
+        expected = decay * expected + (1 - decay) * weight
+    ema = train(tmp_path / "ema", ema_decay=0.5).body[0].weight
+    torch.testing.assert_close(ema, expected, rtol=0, atol=1e-6)
+
+
+def test_frozen_part_is_untouched_in_eval_mode_and_not_stored(tmp_path):
+    start = {n: t.clone() for n, t in Net().state_dict().items()}
+    net = train(tmp_path)
+    assert all(torch.equal(t, start[n]) for n, t in net.state_dict().items() if n.startswith("frozen"))
+    stored = loop.load_file(loop.newest(tmp_path) / "weights.safetensors")
+    assert stored.keys() == {n for n in start if n.startswith("body")}
+
+
+def test_keeps_two_checkpoints_and_no_temporary_files(tmp_path):
+    train(tmp_path, every=2)
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step-00000010", "step-00000012"]
+
+
+def test_dropout_is_a_function_of_seed_and_step(tmp_path):
+    def draw(module, batch, step):
+        drawn.append(torch.rand(2))
+        return mse(module, batch, step)
+
+    drawn = []
+    train(tmp_path / "a", step=draw)
+    first, drawn = drawn, []
+    state = torch.get_rng_state()
+    train(tmp_path / "b", step=draw)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(torch.stack(first), torch.stack(drawn))
+    assert len(torch.stack(first).unique()) == 2 * STEPS
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_not_a_number_stops_and_names_step_and_checkpoint(tmp_path, where):
+    def step(module, batch, index):
+        loss = mse(module, batch, index)
+        if index == 6:
+            x = module.body[0].weight.sum() * 0
+            return loss * float("nan") if where == "loss" else loss + torch.sqrt(x)
+        return loss
+
+    with pytest.raises(NumericError, match=r"step 6; last good checkpoint: .*step-00000004"):
+        train(tmp_path, step=step)
+    assert len(rows(tmp_path)) == 4
+    assert loop.newest(tmp_path).name == "step-00000004"
+
+
+def test_ctrl_c_saves_and_the_same_call_goes_on(tmp_path):
+    def step(module, batch, index):
+        if index == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        return mse(module, batch, index)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "a", step=step)
+    assert loop.newest(tmp_path / "a").name == "step-00000006"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    resumed, straight = train(tmp_path / "a"), train(tmp_path / "b")
+    assert torch.equal(resumed.body[0].weight, straight.body[0].weight)
+    assert rows(tmp_path / "a") == rows(tmp_path / "b")
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "average.safetensors", "optimizer.pt", "state.json"])
+def test_flipped_bit_in_a_checkpoint_is_refused(tmp_path, name):
+    train(tmp_path, average_last=0.5)
+    file = loop.newest(tmp_path) / name
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 4
+    file.write_bytes(data)
+    with pytest.raises(IntegrityError, match=r"step-00000012.*delete"):
+        train(tmp_path, average_last=0.5)
+
+
+def test_checkpoint_of_another_module_or_length_is_refused(tmp_path):
+    train(tmp_path)
+    other = Net()
+    other.body[4] = nn.Linear(16, 2)
+    with pytest.raises(IntegrityError, match="another module"):
+        train(tmp_path, net=other)
+    with pytest.raises(IntegrityError, match="12 steps"):
+        train(tmp_path, steps=20)
+
+
+def test_batches_are_asked_for_in_order_and_an_error_in_them_comes_through(tmp_path):
+    asked = []
+
+    def make(index):
+        asked.append(index)
+        if index == 9:
+            raise ValueError("bad clip")
+        return batches(index)
+
+    with pytest.raises(ValueError, match="bad clip"):
+        train(tmp_path, make=make)
+    assert asked == list(range(len(asked)))
+
+
+def test_cosine_schedule():
+    lr_at = loop.cosine(2.0, 4, 10)
+    assert [lr_at(i) for i in range(5)] == [0.5, 1.0, 1.5, 2.0, 2.0]
+    assert lr_at(7) == pytest.approx(1.0)
+    assert lr_at(10) == pytest.approx(0.0)
+    assert loop.cosine(1.0, 0, 10, floor=0.1)(10) == pytest.approx(0.1)
+
+
+class Plain(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 1)
+        with torch.no_grad():
+            self.layer.weight.fill_(0.1)
+            self.layer.bias.zero_()
+
+    def forward(self, x):
+        return self.layer(x).squeeze(-1)
+
+
+def _rank(rank, port, folder):
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true",
+    }  # fmt: skip
+    torch.set_num_threads(1)
+    net = train(folder, net=Plain())
+    torch.save(net.state_dict(), folder / f"rank{rank}.pt")
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_with_twice_the_batch(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    torch.multiprocessing.spawn(_rank, (port, tmp_path), nprocs=2)
+    one, two = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert torch.equal(one["layer.weight"], two["layer.weight"])
+
+    def both(index):
+        return tuple(
+            torch.cat(parts) for parts in zip(batches(2 * index), batches(2 * index + 1), strict=True)
+        )
+
+    alone = train(tmp_path / "alone", net=Plain(), make=both)
+    torch.testing.assert_close(one["layer.weight"], alone.layer.weight.detach(), atol=1e-6, rtol=1e-5)
+    assert len(rows(tmp_path)) == STEPS

@@ -1,0 +1,407 @@
+import hashlib
+import json
+import os
+import signal
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import soxr
+import torch
+
+from ajbench import audio, console, store
+from ajbench.codec.whiten import Whitening
+from ajbench.corpora import mini
+from ajbench.errors import IntegrityError, MissingError, UsageError
+from ajbench.prepare import ENCODE_BATCH, prepare
+from ajbench.recipe import CodecSection, Data, Recipe
+
+DURATION = 0.42
+N = 6720
+
+
+class FakeCodec:
+    """Eight random projections of every 320 samples, each rounded to one of 1,024 levels."""
+
+    name, weights_hash, sample_rate, hop, n_codebooks, dim = "fake", "f00d", 16_000, 320, 8, 128
+
+    def __init__(self, stop_at=None, how=None, frames=None, log=None):
+        rng = np.random.default_rng(5)
+        self.inward = rng.normal(size=(320, 8)).astype(np.float32)
+        self.outward = torch.from_numpy(rng.normal(size=(8, 128)).astype(np.float32))
+        self.batches, self.stop_at, self.how, self.frames, self.log = [], stop_at, how, frames, log
+
+    def encode(self, wav):
+        wav = np.asarray(wav)
+        self.batches.append(len(wav))
+        if self.log:
+            with self.log.open("a") as file:
+                file.write(f"{len(wav)}\n")
+        if self.stop_at is not None and len(self.batches) > self.stop_at:
+            self.how()
+        pieces = wav.reshape(len(wav), -1, 320)[:, : self.frames]
+        return np.clip(pieces @ self.inward * 40 + 512, 0, 1023).astype(np.uint16).transpose(0, 2, 1)
+
+    def latents(self, codes):
+        return torch.einsum("bkt,kc->bct", torch.from_numpy(np.asarray(codes, np.float32)), self.outward)
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    console.configure(quiet=True)
+    yield
+    console.configure()
+
+
+def recipe(corpus="folder", **data):
+    return Recipe(
+        name="test", data=Data(corpus=corpus, duration_s=DURATION, **data), codec=CodecSection(name="tiny")
+    )
+
+
+def run(out, root, what=None, codec=None, shard_clips=3, **options):
+    return prepare(
+        what or recipe(),
+        root,
+        out,
+        fingerprint="abc",
+        codec=codec or FakeCodec(),
+        shard_clips=shard_clips,
+        **options,
+    )
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def corpus(tmp_path, write_wav, tone):
+    """Eleven good files in two classes and two splits, at three rates."""
+    for k, rate in enumerate([16_000, 44_100, 8_000, 16_000, 16_000, 16_000, 44_100]):
+        write_wav(f"corpus/train/{'ab'[k % 2]}/{k}.wav", tone(300 + 40 * k, 0.3 + 0.1 * k, rate), rate)
+    for k in range(4):
+        write_wav(f"corpus/eval/{'ab'[k % 2]}/{k}.wav", tone(320 + 40 * k, 1.0))
+    return tmp_path / "corpus"
+
+
+def test_every_clip_is_there_in_order_with_its_sound_codes_and_labels(tmp_path, corpus):
+    meta = run(tmp_path / "store", corpus)
+    clips = store.ClipStore.open(tmp_path / "store")
+    assert clips.meta == meta
+    assert sorted(path.name for path in (tmp_path / "store").iterdir()) == [
+        *(f"part-{i:05d}.arrow" for i in range(4)),
+        "quarantine.csv",
+        "store.json",
+    ]
+    paths = sorted(corpus.rglob("*.wav"))
+    assert clips.clip_ids == [str(path.relative_to(corpus).with_suffix("")) for path in paths]
+    codec = FakeCodec()
+    for clip, path in zip(clips, paths, strict=True):
+        sound, rate = soundfile.read(path, dtype="float32")
+        sound = sound[: round(DURATION * rate)]
+        sound = sound if rate == 16_000 else soxr.resample(sound, rate, 16_000, quality="HQ")
+        sound = np.pad(sound, (0, max(0, N - len(sound))))[:N]
+        np.testing.assert_allclose(clip.audio(), sound, rtol=0, atol=0.5 / 32768 + 1e-7)
+        np.testing.assert_array_equal(clip.codes, codec.encode(clip.audio()[None])[0])
+        assert clip.labels == [path.parent.name]
+        assert clip.label_ids == ["ab".index(path.parent.name)]
+        assert clip.split == path.parts[-3]
+        assert clip.path == str(path)
+    assert meta.labels == ["a", "b"]
+    assert (meta.codec, meta.codec_hash, meta.clip_samples, meta.hop) == ("fake", "f00d", N, 320)
+    assert (meta.fingerprint, meta.source) == ("abc", "real")
+    assert meta.train_ids_hash == store.ids_hash(name for name in clips.clip_ids if name.startswith("train"))
+    assert meta.counts == {
+        "eval": {"expected": 4, "found": 4, "decoded": 4, "kept": 4},
+        "train": {"expected": 7, "found": 7, "decoded": 7, "kept": 7},
+    }
+    assert meta.extra["source_rates"] == {"8000": 1, "16000": 8, "44100": 2}
+    assert meta.extra["frames"] == 21
+    assert store.verify(tmp_path / "store")["clips"] == 11
+
+
+def test_whitening_is_that_of_the_train_split_alone(tmp_path, corpus):
+    meta = run(tmp_path / "store", corpus)
+    clips = store.ClipStore.open(tmp_path / "store")
+    latents = FakeCodec().latents(clips.codes(clips.split_indices("train"))).double()
+    np.testing.assert_allclose(meta.whitening["mean"], latents.mean((0, 2)), rtol=1e-12)
+    np.testing.assert_allclose(meta.whitening["std"], latents.std((0, 2), correction=0), rtol=1e-9)
+    Whitening.from_json(meta.whitening)
+
+
+@pytest.fixture
+def flawed(corpus, write_wav, tone):
+    """The good corpus with one of every defect."""
+    train = corpus / "train" / "a"
+    write_wav("corpus/train/a/silent.wav", np.zeros(8000, np.float32))
+    write_wav("corpus/train/a/clipped.wav", np.sign(tone(500, 1.0)))
+    write_wav("corpus/train/a/short.wav", tone(500, 0.1))
+    (train / "empty.wav").write_bytes(b"")
+    (train / "noise.wav").write_bytes(np.random.default_rng(0).bytes(3000))
+    whole = (train / "0.wav").read_bytes()
+    (train / "cut.wav").write_bytes(whole[:-2000])
+    (corpus / "eval" / "b" / "leak.wav").write_bytes((train / "2.wav").read_bytes())
+    (train / "link.wav").symlink_to(train / "4.wav")
+    (train / "gone.wav").symlink_to(train / "nothing.wav")
+    (train / "notes.txt").write_text("hello")
+    return corpus
+
+
+def test_defects_are_listed_with_their_reason_and_left_out(tmp_path, flawed):
+    good = run(tmp_path / "good", flawed)
+    table = pd.read_csv(tmp_path / "good" / "quarantine.csv", keep_default_na=False)
+    assert list(table) == ["clip_id", "path", "line", "reason", "sha256"]
+    reasons = dict(zip(table["clip_id"], table["reason"], strict=True))
+    expected = {
+        "train/a/silent": "silent",
+        "train/a/clipped": "clipped all through",
+        "train/a/short": "too short",
+        "train/a/empty": "empty",
+        "train/a/noise": "unreadable",
+        "train/a/cut": "truncated",
+        "train/a/2": "byte-level duplicate of eval/b/leak (split eval)",
+        "train/a/link": "byte-level duplicate of train/a/4 (split train)",
+        "train/a/notes": "not read: suffix '.txt'",
+        "train/a/gone": "missing",
+    }
+    assert reasons.keys() == expected.keys()
+    for clip_id, start in expected.items():
+        assert reasons[clip_id].startswith(start)
+    digests = dict(zip(table["clip_id"], table["sha256"], strict=True))
+    silent = (flawed / "train" / "a" / "silent.wav").read_bytes()
+    assert digests["train/a/silent"] == hashlib.sha256(silent).hexdigest()
+    # Seven good files, one of them also in eval; six that are no sound, a link, a dead link, a text.
+    assert good.counts["train"] == {"expected": 16, "found": 14, "decoded": 8, "kept": 6}
+    assert good.counts["eval"] == {"expected": 5, "found": 5, "decoded": 5, "kept": 5}
+    clips = store.ClipStore.open(tmp_path / "good")
+    assert len(clips) == 11
+    assert not set(clips.clip_ids) & set(expected)
+
+
+def test_segments_of_one_file_are_no_duplicates_but_the_same_segment_twice_is(tmp_path, write_wav, tone):
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, 32_000).astype(np.float32)
+    write_wav("table/x.wav", sound)
+    write_wav("table/y.wav", sound)
+    rows = ["path,labels,split,start_s"]
+    rows += [
+        f"{name}.wav,{'pq'[k % 2]},{split},{start}"
+        for k, (name, split, start) in enumerate(
+            [("x", "train", 0), ("x", "train", 0.5), ("y", "eval", 0.5), ("y", "eval", 1), ("x", "train", 9)]
+        )
+    ]
+    (tmp_path / "table" / "clips.csv").write_text("\n".join(rows))
+    meta = run(tmp_path / "store", tmp_path / "table", recipe("table"))
+    clips = store.ClipStore.open(tmp_path / "store")
+    assert clips.clip_ids == ["x", "x@0.5", "y@1"]
+    np.testing.assert_allclose(clips[1].audio(), sound[8000 : 8000 + N], atol=1e-4)
+    assert clips[1].start_s == 0.5
+    table = pd.read_csv(tmp_path / "store" / "quarantine.csv")
+    assert table["reason"][0] == "byte-level duplicate of x@0.5 (split train)"
+    assert table["reason"][1].startswith("start 9 s lies after the end")
+    assert meta.counts["train"] == {"expected": 3, "found": 3, "decoded": 2, "kept": 2}
+    assert meta.counts["eval"] == {"expected": 2, "found": 2, "decoded": 2, "kept": 1}
+
+
+def test_what_the_reader_could_not_use_is_counted_and_listed(tmp_path, corpus):
+    lines = ["path,labels,split", "gone.wav,a,eval"]
+    lines += [
+        f"{path.relative_to(corpus)},{path.parent.name},{path.parts[-3]}"
+        for path in sorted(corpus.rglob("*.wav"))
+    ]
+    (corpus / "clips.csv").write_text("\n".join([*lines, "train/a/0.wav,a,tset"]))
+    meta = run(tmp_path / "store", corpus, recipe("table"))
+    table = pd.read_csv(tmp_path / "store" / "quarantine.csv")
+    assert table["line"].tolist() == [2, 14]
+    assert table["reason"][0].startswith("gone.wav: no such file")
+    assert meta.counts["eval"] == {"expected": 5, "found": 4, "decoded": 4, "kept": 4}
+    assert meta.counts["unassigned"] == {"expected": 1, "found": 0, "decoded": 0, "kept": 0}
+    store.verify(tmp_path / "store")
+
+
+def test_mini_is_rendered_and_keeps_its_constant_label_set(tmp_path):
+    meta = run(tmp_path / "store", None, recipe("mini", n_clips=10, corpus_seed=3), shard_clips=4)
+    clips = store.ClipStore.open(tmp_path / "store")
+    assert meta.labels == [name for name, _ in mini.CLASSES]
+    assert meta.mids == [mid for _, mid in mini.CLASSES]
+    assert len(clips) == 10
+    for index in (0, 9):
+        wav, labels, caption = mini.render(3, index, DURATION)
+        np.testing.assert_allclose(clips[index].audio(), wav, rtol=0, atol=0.5 / 32768 + 1e-7)
+        assert (clips[index].labels, clips[index].caption) == (list(labels), caption)
+    assert clips.targets().sum() == sum(len(clip.labels) for clip in clips)
+    assert meta.extra["source_rates"] == {"16000": 10}
+
+
+def test_link_keeps_the_way_to_the_file_instead_of_its_sound(tmp_path, corpus):
+    run(tmp_path / "flac", corpus)
+    run(tmp_path / "link", corpus, link=True)
+    flac, link = (store.ClipStore.open(tmp_path / name) for name in ("flac", "link"))
+    assert link.flac(0) is None
+    np.testing.assert_allclose(link.audio(range(11)), flac.audio(range(11)), rtol=0, atol=1e-4)
+    codec = FakeCodec()
+    np.testing.assert_array_equal(codec.encode(link.audio([4, 7])), link.codes([4, 7]))
+
+
+def test_the_codec_always_gets_the_same_batch_and_shards_do_not_change_a_clip(tmp_path, corpus):
+    codecs = [FakeCodec(), FakeCodec()]
+    run(tmp_path / "a", corpus, codec=codecs[0], shard_clips=3)
+    run(tmp_path / "b", corpus, codec=codecs[1], shard_clips=100)
+    for codec in codecs:
+        assert set(codec.batches[1:]) == {ENCODE_BATCH}  # the first is the question how many frames there are
+    one, other = (store.ClipStore.open(tmp_path / name) for name in "ab")
+    np.testing.assert_array_equal(one.codes(range(11)), other.codes(range(11)))
+    assert one.meta.whitening == other.meta.whitening
+
+
+def run_with_one_thread(*args, **options):
+    torch.set_num_threads(1)  # a forked child has none of the threads that its parent may have made
+    run(*args, **options)
+
+
+def in_a_process(out, root, **options):
+    process = get_context("fork").Process(target=run_with_one_thread, args=(out, root), kwargs=options)
+    process.start()
+    return process
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("batches", [1, 3])
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path, flawed, batches):
+    straight, codec = FakeCodec(), FakeCodec()
+    run(tmp_path / "straight", flawed, codec=straight)
+    process = in_a_process(tmp_path / "killed", flawed, codec=FakeCodec(batches, die))
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    done = len(list((tmp_path / "killed").glob("part-*.arrow")))
+    assert done == batches - 1
+    (tmp_path / "killed" / f"part-{done:05d}.arrow.tmp").write_bytes(b"torn")
+    with pytest.raises(MissingError):
+        store.ClipStore.open(tmp_path / "killed")
+    run(tmp_path / "killed", flawed, codec=codec)
+    assert len(codec.batches) == len(straight.batches) - done
+    assert contents(tmp_path / "killed") == contents(tmp_path / "straight")
+
+
+def run_until(k, *args, **options):
+    """Run in this process, which dies instead of its k-th fsync or rename."""
+    left = [k]
+
+    def counted(function):
+        def call(*arguments):
+            left[0] -= 1
+            return function(*arguments) if left[0] else die()
+
+        return call
+
+    os.fsync, os.replace = counted(os.fsync), counted(os.replace)
+    run_with_one_thread(*args, **options)
+
+
+def test_killed_at_one_write_after_another_it_still_ends_with_the_same_bytes(tmp_path, corpus):
+    run(tmp_path / "straight", corpus, shard_clips=6)
+    for k in range(1, 40):
+        process = get_context("fork").Process(
+            target=run_until, args=(k, tmp_path / "killed", corpus), kwargs={"shard_clips": 6}
+        )
+        process.start()
+        process.join()
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == -signal.SIGKILL
+    assert k > 5
+    assert contents(tmp_path / "killed") == contents(tmp_path / "straight")
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_leaves_the_finished_shards(tmp_path, corpus):
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "store", corpus, codec=FakeCodec(3, interrupt))
+    assert [path.name for path in sorted((tmp_path / "store").glob("part-*"))] == [
+        "part-00000.arrow",
+        "part-00001.arrow",
+    ]
+    before = (tmp_path / "store" / "part-00001.arrow").stat().st_mtime_ns
+    run(tmp_path / "store", corpus)
+    run(tmp_path / "straight", corpus)
+    assert (tmp_path / "store" / "part-00001.arrow").stat().st_mtime_ns == before
+    assert contents(tmp_path / "store") == contents(tmp_path / "straight")
+
+
+def test_processes_share_the_shards_of_one_job_and_do_none_twice(tmp_path, flawed):
+    alone = FakeCodec()
+    run(tmp_path / "alone", flawed, shard_clips=1, codec=alone)
+    log = tmp_path / "log"
+    processes = [
+        in_a_process(tmp_path / "shared", flawed, shard_clips=1, codec=FakeCodec(log=log)) for _ in range(3)
+    ]
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert contents(tmp_path / "shared") == contents(tmp_path / "alone")
+    assert log.read_text().split().count(str(ENCODE_BATCH)) == len(alone.batches) - 1
+
+
+def test_a_finished_store_is_left_alone_and_another_job_refused(tmp_path, corpus):
+    meta = run(tmp_path / "store", corpus)
+    before = contents(tmp_path / "store")
+    codec = FakeCodec()
+    assert run(tmp_path / "store", corpus, codec=codec) == meta
+    assert codec.batches == []
+    with pytest.raises(IntegrityError, match="holds work of fingerprint abc, not xyz"):
+        prepare(recipe(), corpus, tmp_path / "store", fingerprint="xyz", codec=FakeCodec())
+    assert contents(tmp_path / "store") == before
+
+
+def test_a_split_without_a_usable_clip_is_an_error_that_says_why(tmp_path, corpus):
+    for path in (corpus / "eval").rglob("*.wav"):
+        soundfile.write(path, np.zeros(16_000), 16_000)
+    with pytest.raises(
+        MissingError, match=r"no usable clip in split 'eval': silent \(1\), byte-level|silent \(4\)"
+    ) as caught:
+        run(tmp_path / "store", corpus)
+    assert "quarantine.csv" in str(caught.value)
+    assert [path.name for path in (tmp_path / "store").iterdir()] == ["quarantine.csv"]
+    for k, path in enumerate(sorted((corpus / "eval").rglob("*.wav"))):
+        soundfile.write(path, np.sin(np.arange(16_000) * (0.1 + 0.02 * k)), 16_000)
+    assert run(tmp_path / "store", corpus).counts["eval"]["kept"] == 4
+
+
+def test_frames_that_make_no_grid_are_refused_before_any_work(tmp_path, corpus):
+    codec = FakeCodec(frames=20)
+    with pytest.raises(
+        UsageError, match=r"20 frames of codec fake, which is no multiple of 21; choose a multiple of 0\.84 s"
+    ):
+        run(tmp_path / "store", corpus, codec=codec)
+    assert codec.batches == [1]
+
+
+def test_real_recordings_of_esc10(tmp_path, esc10_dir):
+    names = sorted(path.name for path in (esc10_dir / "audio").iterdir())[::57]
+    rows = [
+        f"{esc10_dir / 'audio' / name},{name.split('-')[-1][:-4]},{'eval' if k % 3 else 'train'}"
+        for k, name in enumerate(names)
+    ]
+    (tmp_path / "clips.csv").write_text("\n".join(["path,labels,split", *rows]))
+    what = recipe("table")
+    what = what.model_copy(update={"data": what.data.model_copy(update={"duration_s": 5.04})})
+    meta = run(tmp_path / "store", tmp_path / "clips.csv", what)
+    assert meta.extra["source_rates"] == {"44100": len(names)}
+    clips = store.ClipStore.open(tmp_path / "store")
+    assert clips.codes(range(len(clips))).shape == (len(names), 8, 252)
+    for clip, name in zip(clips, names, strict=True):
+        sound, rate = soundfile.read(esc10_dir / "audio" / name, dtype="float32")
+        assert rate == 44_100
+        expected = audio.fit(soxr.resample(sound, 44_100, 16_000, quality="HQ"), 80_640)
+        np.testing.assert_allclose(clip.audio(), expected, rtol=0, atol=0.5 / 32768 + 1e-6)
+    json.dumps(store.verify(tmp_path / "store"))
+    assert Path(clips[0].path).name == names[0]

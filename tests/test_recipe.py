@@ -1,0 +1,196 @@
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ajbench import recipe, registry
+from ajbench.errors import UsageError
+
+
+@pytest.mark.parametrize("name", recipe.shipped())
+def test_every_shipped_recipe_is_valid_and_dumps_to_what_it_was_read_from(name, tmp_path):
+    loaded = recipe.load(name)
+    assert loaded.name == name
+    again = tmp_path / "again.yaml"
+    again.write_text(recipe.dump(loaded), encoding="utf-8")
+    assert recipe.load(str(again)) == loaded
+
+
+def test_shipped_recipes_hold_the_promised_ones():
+    assert {"mini", "esc10", "esc50", "as20k"} <= set(recipe.shipped())
+
+
+def test_as20k_holds_the_settings_of_table_a10():
+    paper = recipe.load("as20k")
+    assert (paper.generator.lr, paper.generator.train_steps, paper.generator.batch_size) == (
+        2.56e-4,
+        40_000,
+        192,
+    )
+    assert (paper.generator.warmup_steps, paper.generator.max_tokens) == (1000, 50)
+    assert (paper.synth.sampler, paper.synth.sampler_steps) == ("pndm", 45)
+    assert 3.5 <= paper.synth.guidance <= 7.5
+    c = paper.classifier
+    assert (c.lr, c.batch_size, c.mixup, c.specaug_time, c.specaug_freq, c.loss) == (
+        1e-3,
+        256,
+        0.5,
+        192,
+        48,
+        "bce",
+    )
+
+
+@pytest.mark.parametrize("name", recipe.shipped())
+def test_names_in_shipped_recipes_are_in_the_registries(name):
+    loaded = recipe.load(name)
+    assert loaded.data.corpus in registry.CORPORA
+    assert loaded.codec.name in registry.CODECS
+    assert loaded.generator.text_encoder in registry.TEXT_ENCODERS
+    assert loaded.evaluate.features in registry.FEATURES
+    assert {model.name for model in loaded.evaluate.models} | {loaded.classifier.name} <= set(
+        registry.CLASSIFIERS
+    )
+    assert max(loaded.evaluate.doses) <= loaded.synth.n
+
+
+@pytest.mark.parametrize(
+    ("expression", "mix"),
+    [
+        ("esc10", {"real": True, "dose": 0}),
+        ("esc10+320G", {"real": True, "dose": 320}),
+        ("as20k+40kG", {"real": True, "dose": 40_000}),
+        ("esc10G", {"real": False, "dose": 640}),
+        ("as20kG", {"real": False, "dose": 80_000}),
+    ],
+)
+def test_mix_expressions(expression, mix):
+    loaded = recipe.load(expression)
+    assert loaded.name == expression.split("+")[0].removesuffix("G")
+    assert {key: getattr(loaded.mix, key) for key in mix} == mix
+
+
+@given(dose=st.integers(1, 10**6), kilo=st.sampled_from(["", "k"]))
+def test_dose_of_a_mix_expression(dose, kilo):
+    base, mix = recipe.split_mix(f"esc10+{dose}{kilo}G")
+    assert base == "esc10"
+    assert mix["dose"] == dose * (1000 if kilo else 1)
+
+
+def test_synthetic_only_takes_as_many_clips_as_are_made():
+    assert recipe.load("esc10G", ["synth.n=77"]).mix.dose == 77
+
+
+def test_overrides_reach_nested_keys_and_numbers_may_be_written_as_1e_minus_3():
+    loaded = recipe.load(
+        "mini", ["mix.alpha=0.3", "mix.mode=alpha", "generator.lr=1e-3", "evaluate.doses=[1, 2]"]
+    )
+    assert (loaded.mix.alpha, loaded.mix.mode) == (0.3, "alpha")
+    assert loaded.generator.lr == 1e-3
+    assert loaded.evaluate.doses == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("mix.aplha=0.3", ["mix.aplha", "did you mean 'alpha'", "allowed: "]),
+        ("mix.alpha=1.5", ["mix.alpha", "less than or equal to 1", "1.5"]),
+        ("mixx.alpha=0.5", ["mixx", "did you mean 'mix'"]),
+        ("synth.strength=0", ["synth.strength", "greater than 0"]),
+        ("data.eval_fold=0", ["data.eval_fold"]),
+        ("evaluate.models=[{name: ast}]", ["evaluate.models.0.augmentation"]),
+        ("mix.real=false", None),
+        ("alpha", ["expected key=value"]),
+        ("mix.alpha={", ["not readable as YAML"]),
+    ],
+)
+def test_a_wrong_key_or_value_is_refused_in_one_line(override, parts):
+    if parts is None:  # synthetic only without a number means all of them
+        assert recipe.load("mini", [override]).mix.dose == recipe.load("mini").synth.n
+        return
+    with pytest.raises(UsageError) as caught:
+        recipe.load("mini", [override])
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+def test_neither_real_nor_synthetic_is_refused():
+    with pytest.raises(UsageError, match="neither real nor synthetic"):
+        recipe.load("mini", ["mix.real=false", "synth.n=0"])
+
+
+def test_unknown_recipe_names_the_near_one():
+    with pytest.raises(UsageError, match="did you mean 'esc10'") as caught:
+        recipe.load("esc1O")
+    assert "shipped: " in str(caught.value)
+
+
+def test_extends_changes_only_what_it_says(tmp_path):
+    (tmp_path / "base.yaml").write_text("synth: {n: 5, strength: 0.9}\ngenerator: {train_steps: 7}\n")
+    (tmp_path / "child.yaml").write_text("extends: base\nsynth: {n: 6}\n")
+    child = recipe.load(str(tmp_path / "child.yaml"))
+    assert (child.name, child.synth.n, child.synth.strength, child.generator.train_steps) == (
+        "child",
+        6,
+        0.9,
+        7,
+    )
+    (tmp_path / "shipped.yaml").write_text("extends: mini\ndescription: mine\n")
+    mine = recipe.load(str(tmp_path / "shipped.yaml"))
+    assert mine.model_copy(update={"name": "mini", "description": ""}) == recipe.load("mini").model_copy(
+        update={"description": ""}
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("synth: [", "not readable as YAML"),
+        ("- a\n- b\n", "expected keys"),
+        ("extends: nowhere\n", "unknown"),
+    ],
+)
+def test_a_broken_recipe_file_is_named(tmp_path, text, part):
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=part):
+        recipe.load(str(path))
+
+
+def test_fingerprint_is_of_the_meaning():
+    one, same = recipe.load("mini"), recipe.load("mini", ["mix.alpha=0.5"])
+    assert recipe.fingerprint(one.mix, "x") == recipe.fingerprint(same.mix, "x")
+    assert recipe.fingerprint(one.mix, "x") != recipe.fingerprint(one.mix, "y")
+    other = recipe.load("mini", ["mix.alpha=0.4"])
+    assert recipe.fingerprint(one.mix) != recipe.fingerprint(other.mix)
+    # Written down once: a change here would make every user's finished work look unfinished.
+    assert recipe.fingerprint("a", 1, {"b": [1.5, None]}) == "acfd10361486"
+
+
+def test_recipes_are_frozen():
+    loaded = recipe.load("mini")
+    with pytest.raises(ValueError, match="frozen"):
+        loaded.mix.alpha = 0.1
+
+
+def test_dump_keeps_the_order_of_the_sections():
+    assert list(yaml.safe_load(recipe.dump(recipe.load("mini"))))[:4] == [
+        "name",
+        "description",
+        "data",
+        "codec",
+    ]
+
+
+def test_resolve_refuses_an_unknown_name_with_the_near_one():
+    with pytest.raises(UsageError, match="did you mean 'ast-tiny'"):
+        registry.resolve("classifier", "ast-tny")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind, table in registry.KINDS.items() for name in table]
+)
+def test_every_registered_name_can_be_imported(kind, name):
+    assert callable(registry.resolve(kind, name))

@@ -1,0 +1,111 @@
+import fcntl
+import math
+import resource
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from ajbench.errors import IntegrityError, MissingError, UsageError
+from ajbench.rows import ROW_COLUMNS, Context, append_rows, make_row, read_rows
+
+CONTEXT = Context("run-1", "esc10", "abc123", "deadbeef", "esc10 fold 1", seconds=12.5)
+
+
+def measurement(seed=0, value=0.5, **changes):
+    row = make_row(
+        CONTEXT, "A11", "taltrans-small/-/mx+sp", "esc10", "map", value, (0.4, 0.6), n=80, seed=seed
+    )
+    return {**row, **changes}
+
+
+def test_columns_are_those_of_the_contract():
+    contract = (
+        "time, run, recipe, fingerprint, git, table, row, column, dataset, split, metric, features, value, "
+        "ci_low, ci_high, n, seed, seconds, device"
+    )
+    assert ", ".join(ROW_COLUMNS) == contract
+    assert tuple(measurement()) == ROW_COLUMNS
+
+
+def test_what_goes_in_comes_out(tmp_path):
+    path = tmp_path / "results" / "rows.csv"
+    rows = [measurement(0, 0.78123456), measurement(1, math.nan, row='a "quoted", name', ci_low=math.nan)]
+    assert append_rows(path, rows) == 2
+    frame = read_rows(path)
+    assert list(frame.columns) == list(ROW_COLUMNS)
+    assert frame["value"].iloc[0] == pytest.approx(0.781235) and math.isnan(frame["value"].iloc[1])
+    assert frame["row"].tolist() == ["taltrans-small/-/mx+sp", 'a "quoted", name']
+    assert frame["seed"].tolist() == ["0", "1"] and frame["n"].tolist() == [80.0, 80.0]
+
+
+def test_the_same_measurement_is_not_written_twice(tmp_path):
+    path = tmp_path / "rows.csv"
+    append_rows(path, [measurement(0)])
+    before = path.read_bytes()
+    # A later time or value does not make it another measurement; nor does meeting itself in one call.
+    assert append_rows(path, [measurement(0, 0.9, time="2099-01-01T00:00:00+00:00")]) == 0
+    assert path.read_bytes() == before
+    others = [
+        measurement(0, **{name: "other"}) for name in ("run", "fingerprint", "column", "split", "features")
+    ]
+    assert append_rows(path, [*others, *others]) == len(others)
+    assert path.read_bytes().startswith(before)
+
+
+def test_many_writers_leave_whole_lines(tmp_path):
+    path = tmp_path / "rows.csv"
+    with ThreadPoolExecutor(8) as pool:
+        added = list(pool.map(lambda k: append_rows(path, [measurement(k), measurement(0)]), range(40)))
+    assert sum(added) == 40
+    assert sorted(read_rows(path)["seed"].astype(int)) == list(range(40))
+
+
+def test_a_writer_waits_for_the_one_before(tmp_path):
+    path = tmp_path / "rows.csv"
+    append_rows(path, [measurement(0)])
+    with path.open("rb") as holder, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        waiting = pool.submit(append_rows, path, [measurement(1)])
+        with pytest.raises(TimeoutError):
+            waiting.result(timeout=0.3)
+        fcntl.flock(holder, fcntl.LOCK_UN)
+        assert waiting.result(timeout=10) == 1
+
+
+def test_half_a_line_and_a_foreign_file_are_refused(tmp_path):
+    path = tmp_path / "rows.csv"
+    append_rows(path, [measurement(0), measurement(1)])
+    whole = path.read_text()
+    path.write_text(whole[:-20])
+    for call in (lambda: read_rows(path), lambda: append_rows(path, [measurement(2)])):
+        with pytest.raises(IntegrityError, match="line 3 is not a whole measurement"):
+            call()
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(IntegrityError, match="header"):
+        read_rows(path)
+    path.write_text(whole.replace(",0.5,", ",half,"))
+    with pytest.raises(IntegrityError, match="value is not numeric"):
+        read_rows(path)
+
+
+def test_a_full_disk_leaves_the_file_as_it_was(tmp_path):
+    path = tmp_path / "rows.csv"
+    append_rows(path, [measurement(0)])
+    before = path.read_bytes()
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 50, limits[1]))
+        with pytest.raises(OSError, match=r"rows\.csv|too large"):
+            append_rows(path, [measurement(1)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert path.read_bytes() == before
+
+
+def test_other_keys_and_a_missing_file_are_named(tmp_path):
+    with pytest.raises(UsageError, match="keys colour"):
+        append_rows(tmp_path / "rows.csv", [measurement(colour="red")])
+    with pytest.raises(MissingError, match="no measurements yet"):
+        read_rows(tmp_path / "none.csv")

@@ -1,0 +1,202 @@
+"""Stage folders, atomic writes, locks, derived seeds."""
+
+import errno
+import json
+import multiprocessing
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from ajbench import run
+from ajbench.errors import IntegrityError, MissingError
+from ajbench.run import RunDir, atomic_write, lock, seed_for
+
+
+def test_a_stage_from_start_to_done(tmp_path):
+    folder = RunDir(tmp_path / "work" / "prepare-abc", "prepare", "abc")
+    assert not folder.done()
+    assert folder.info() == {}
+    folder.start("name: mini\n", seed=3, device="cpu")
+    assert not folder.done()
+    folder.finish({"clips": 12})
+    assert folder.done()
+    info = folder.info()
+    assert (info["stage"], info["fingerprint"], info["seed"], info["device"], info["clips"]) == (
+        "prepare", "abc", 3, "cpu", 12,
+    )  # fmt: skip
+    assert info["versions"]["numpy"]
+    assert info["threads"] >= 1
+    assert 0 <= info["seconds"] < 60
+    assert 20 < info["peak_memory_mb"] < 100_000
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", info["finished"])
+    assert (folder.path / "recipe.yaml").read_text() == "name: mini\n"
+
+
+def test_work_of_another_fingerprint_is_refused(tmp_path):
+    RunDir(tmp_path, "synth", "old").start("", seed=0, device="cpu")
+    (tmp_path / "part").write_text("kept")
+    new = RunDir(tmp_path, "synth", "new")
+    assert not new.done()
+    with pytest.raises(
+        IntegrityError, match=r"holds synth old, not synth new; choose another --work .* --force"
+    ):
+        new.start("", seed=0, device="cpu")
+    assert (tmp_path / "part").exists()
+
+
+def test_done_under_another_fingerprint_is_not_done(tmp_path):
+    old = RunDir(tmp_path, "synth", "old")
+    old.start("", seed=0, device="cpu")
+    old.finish()
+    assert not RunDir(tmp_path, "synth", "new").done()
+
+
+def test_the_same_work_is_taken_up_again_and_force_clears_it(tmp_path):
+    folder = RunDir(tmp_path / "run", "synth", "abc")
+    folder.start("", seed=0, device="cpu")
+    part = folder.path / "deep" / "part"
+    part.parent.mkdir()
+    part.write_text("kept")
+    RunDir(folder.path, "synth", "abc").start("", seed=0, device="cpu")
+    assert part.exists()
+    assert folder.info()["sessions"] == 2
+    folder.finish()
+    folder.start("", seed=0, device="cpu")
+    assert part.exists()
+    assert not folder.done()  # until it is finished again
+    folder.finish()
+    folder.start("", seed=0, device="cpu", force=True)
+    assert not part.exists()
+    assert not folder.done()
+
+
+def test_force_never_deletes_what_no_run_made(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years")
+    with pytest.raises(IntegrityError, match="files that no run made"):
+        RunDir(tmp_path, "synth", "abc").start("", seed=0, device="cpu", force=True)
+    assert (tmp_path / "thesis.tex").exists()
+
+
+def test_damaged_provenance_is_named(tmp_path):
+    (tmp_path / "run.json").write_text('{"stage": "syn')
+    with pytest.raises(IntegrityError, match=r"run.json: damaged"):
+        RunDir(tmp_path, "synth", "abc").start("", seed=0, device="cpu")
+
+
+def test_finish_sweeps_up_after_a_killed_process(tmp_path):
+    folder = RunDir(tmp_path, "synth", "abc")
+    folder.start("", seed=0, device="cpu")
+    (tmp_path / ".part-0.host.1.0.tmp").write_text("half")
+    folder.finish()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["DONE", "recipe.yaml", "run.json"]
+
+
+def test_a_failed_write_leaves_the_old_content_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "store.json"
+    atomic_write(path, "old")
+    atomic_write(path, b"newer")
+    assert path.read_bytes() == b"newer"
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(MissingError, match=r"store.json: no space for 6 bytes .*free some"):
+        atomic_write(path, "newest")
+    assert path.read_bytes() == b"newer"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["store.json"]
+
+
+def test_a_write_killed_before_the_rename_leaves_no_file_of_that_name(tmp_path):
+    script = (
+        "import os, pathlib, signal, sys; from ajbench.run import atomic_write\n"
+        "pathlib.Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "atomic_write(pathlib.Path(sys.argv[1]), 'content')"
+    )
+    path = tmp_path / "store.json"
+    assert subprocess.run([sys.executable, "-c", script, str(path)]).returncode == -9
+    assert not path.exists()
+
+
+def test_seeds_are_the_same_everywhere_and_tell_names_apart():
+    # sha256 of '[7,"dog/1",3]', first 8 bytes, shifted right by one: written down so that it never changes
+    assert seed_for(7, "dog/1", 3) == 261545640487047655
+    seeds = {
+        seed_for(s, *n)
+        for s in (0, 1)
+        for n in [("a",), ("b",), ("a", "b"), ("ab",), ("a", 1), ("a", "1"), ()]
+    }
+    assert len(seeds) == 14
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def hold(path, ready, release):
+    with lock(path):
+        ready.set()
+        release.wait(30)
+
+
+def test_a_lock_names_its_holder_and_dies_with_it(tmp_path):
+    path = tmp_path / "deep" / "stage.lock"
+    context = multiprocessing.get_context("spawn")
+    ready, release = context.Event(), context.Event()
+    holder = context.Process(target=hold, args=(path, ready, release))
+    holder.start()
+    assert ready.wait(30)
+    with pytest.raises(MissingError, match=f"held by process {holder.pid} on "), lock(path):
+        pass
+    holder.kill()
+    holder.join()
+    with lock(path), pytest.raises(MissingError, match=f"held by process {os.getpid()} on "), lock(path):
+        pass
+    with lock(path):
+        pass
+
+
+def test_git_commit_is_that_of_ajbenchs_own_checkout(tmp_path, monkeypatch):
+    def git(*arguments):
+        command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(tmp_path), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    package = tmp_path / "ajbench"
+    package.mkdir()
+    (package / "run.py").write_text("one")
+    run.git_commit.cache_clear()
+    monkeypatch.setattr(run, "__file__", str(package / "run.py"))
+    try:
+        assert run.git_commit() is None  # no checkout
+        git("init", "-q")
+        git("add", ".")
+        git("commit", "-qm", "first")
+        commit = git("rev-parse", "HEAD")[:12]
+        run.git_commit.cache_clear()
+        assert run.git_commit() == commit
+        (tmp_path / "rows.csv").write_text("a result is no change of code")
+        run.git_commit.cache_clear()
+        assert run.git_commit() == commit
+        (package / "run.py").write_text("two")
+        run.git_commit.cache_clear()
+        assert run.git_commit() == f"{commit}-dirty"
+        # Installed into an environment inside somebody else's checkout:
+        installed = tmp_path / ".venv" / "lib" / "ajbench" / "run.py"
+        monkeypatch.setattr(run, "__file__", str(installed))
+        installed.parent.mkdir(parents=True)
+        run.git_commit.cache_clear()
+        assert run.git_commit() is None
+    finally:
+        run.git_commit.cache_clear()
+
+
+def test_modules_of_the_help_page_import_nothing_heavy():
+    script = "import sys, ajbench.run, ajbench.console; print({'torch', 'numpy', 'rich'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_run_json_is_plain_json(tmp_path):
+    folder = RunDir(tmp_path, "synth", "abc")
+    folder.start("", seed=None, device="cpu")
+    assert json.loads((tmp_path / "run.json").read_text())["seed"] is None
