@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ajbench import labels
 from ajbench.errors import UsageError
 from ajbench.metrics.bootstrap import interval
 from ajbench.metrics.distribution import frechet_distance, inception_score, kl_divergence
@@ -279,10 +278,9 @@ def class_halves(real: Embedded) -> dict[int, tuple[np.ndarray, np.ndarray]]:
 
 def _class_columns(extractor: Extractor, store: ClipStore) -> np.ndarray | None:
     """Which of the extractor's outputs are the store's classes: by name, else by AudioSet's machine id."""
-    names: Sequence[str] = store.meta.labels
-    if store.meta.mids and not set(names) <= set(extractor.labels):
-        audioset = labels.audioset()
-        by_mid = dict(zip(audioset.mids or (), audioset.names, strict=True))
-        names = [by_mid.get(mid, "") for mid in store.meta.mids]
-    known = {label: i for i, label in enumerate(extractor.labels)}
-    return np.array([known[name] for name in names]) if set(names) <= set(known) else None
+    ours: Sequence[str] = store.meta.labels
+    theirs = extractor.labels
+    if store.meta.mids and extractor.mids and not set(ours) <= set(theirs):
+        ours, theirs = store.meta.mids, extractor.mids
+    known = {label: i for i, label in enumerate(theirs)}
+    return np.array([known[name] for name in ours]) if set(ours) <= set(known) else None

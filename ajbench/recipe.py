@@ -1,7 +1,8 @@
-"""Recipes: frozen, typed, one model per stage; YAML with `extends`, `key=value` overrides and mix expressions.
+"""Recipes: frozen, typed, one model per stage; YAML with `extends`, `key=value` overrides and mix
+expressions.
 
-A recipe says what an experiment means. Where it runs (device, workers, folders) is not part of it, so that the
-fingerprint of a stage changes only when its result could.
+A recipe says what an experiment means. Where it runs (device, workers, folders) is not part of it, so that
+the fingerprint of a stage changes only when its result could.
 """
 
 import hashlib
@@ -34,7 +35,9 @@ class Data(Section):
     corpus: str = Field("mini", description="reader: mini, esc50, folder, table")
     subset: Literal["esc10"] | None = Field(None, description="esc50 only: keep the ten classes of ESC-10")
     duration_s: Positive = Field(5.04, description="clip length; samples are a multiple of 21 × 320")
-    eval_fold: AtLeastOne | None = Field(None, description="fold that is evaluated; the other folds are the train split")
+    eval_fold: AtLeastOne | None = Field(
+        None, description="fold that is evaluated; the other folds are the train split"
+    )
     label_separator: Literal[";", ",", "|"] = Field(";", description="table only: between labels of one row")
     n_clips: AtLeastOne = Field(240, description="mini only: clips rendered, over five folds")
     corpus_seed: Count = Field(0, description="mini only: seed of the rendering")
@@ -60,7 +63,9 @@ class Generator(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     ema_decay: Fraction = 0.999
     condition_dropout: Fraction = 0.1
-    frozen_steps: Count = Field(0, description="train only conv_in/conv_out and the projection at first (appendix B.4)")
+    frozen_steps: Count = Field(
+        0, description="train only conv_in/conv_out and the projection at first (appendix B.4)"
+    )
     checkpoint_every: AtLeastOne = 250
     seed: Count = 0
 
@@ -81,11 +86,15 @@ class Synth(Section):
     plan: Literal["per-clip", "random-classes"] = "per-clip"
     n: AtLeastOne = Field(320, description="clips in the plan")
     classes: AtLeastOne | None = Field(None, description="use only the first K classes of the label set")
-    strength: Annotated[float, Field(gt=0.0, le=1.0)] = Field(0.6, description="noise put on the guide clip; 1 = from noise")
+    strength: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        0.6, description="noise put on the guide clip; 1 = from noise"
+    )
     guidance: Annotated[float, Field(ge=1.0)] = 4.0
     sampler: Literal["dpmsolver++", "unipc", "ddim", "pndm"] = "dpmsolver++"
     sampler_steps: AtLeastOne = 20
-    prompt: Literal["tokens", "names", "none"] = Field("tokens", description="learned tokens, plain class names, or no text")
+    prompt: Literal["tokens", "names", "none"] = Field(
+        "tokens", description="learned tokens, plain class names, or no text"
+    )
     micro_batch: AtLeastOne = 8
     shard_size: AtLeastOne = Field(64, description="clips per shard, the unit of resumable work")
     seed: Count = 0
@@ -134,7 +143,7 @@ class Fusion(Section):
 
 
 class GridModel(Section):
-    """One row of Table A11: a classifier with its augmentation and what differs from the classifier section."""
+    """One row of Table A11: a classifier, its augmentation, and what differs from the classifier section."""
 
     name: str
     augmentation: Literal["none", "mx+sp"]
@@ -152,9 +161,12 @@ class Evaluate(Section):
     bootstrap: Annotated[int, Field(ge=100)] = 1000
     features: str = "reference"
     probes: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="extra synthetic sets for eval-gen: name → changed keys of the synth section"
+        default_factory=dict,
+        description="extra synthetic sets for eval-gen: name → changed keys of the synth section",
     )
-    published: Literal["as20k", "none"] = Field("as20k", description="which published rows stand beside the measured")
+    published: Literal["as20k", "none"] = Field(
+        "as20k", description="which published rows stand beside the measured"
+    )
 
 
 class Recipe(Section):
@@ -209,7 +221,11 @@ def split_mix(expression: str) -> tuple[str, dict[str, Any]]:
         return expression, {}
     if match["only"]:
         return match["base"], {"mode": "dose", "real": False}
-    return match["base"], {"mode": "dose", "real": True, "dose": int(match["dose"]) * (1000 if match["kilo"] else 1)}
+    return match["base"], {
+        "mode": "dose",
+        "real": True,
+        "dose": int(match["dose"]) * (1000 if match["kilo"] else 1),
+    }
 
 
 def dump(recipe: Recipe) -> str:
@@ -234,7 +250,9 @@ def _read_tree(name: str) -> dict[str, Any]:
     if not path.exists():
         from ajbench.registry import suggest
 
-        raise UsageError(f"recipe {name!r} is unknown{suggest(name, shipped())}; shipped: {', '.join(shipped())}")
+        raise UsageError(
+            f"recipe {name!r} is unknown{suggest(name, shipped())}; shipped: {', '.join(shipped())}"
+        )
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -282,7 +300,13 @@ def _explain(error: ValidationError) -> str:
                 section = getattr(section, "model_fields", {}).get(part)
                 section = getattr(section, "annotation", None)
             allowed = list(getattr(section, "model_fields", {}))
-            lines.append(f"{where} is not a key{suggest(str(item['loc'][-1]), allowed)}; allowed: {', '.join(allowed)}")
+            lines.append(
+                f"{where} is not a key{suggest(str(item['loc'][-1]), allowed)}; allowed: {', '.join(allowed)}"
+            )
         else:
-            lines.append(f"{where or 'mix'}: {item['msg'].removeprefix('Value error, ')} (found {item['input']!r})"[:240])
+            lines.append(
+                f"{where or 'mix'}: {item['msg'].removeprefix('Value error, ')} (found {item['input']!r})"[
+                    :240
+                ]
+            )
     return "; ".join(lines)

@@ -28,7 +28,7 @@ from ajbench import console
 from ajbench import store as stores
 from ajbench.errors import IntegrityError, MissingError
 from ajbench.generator import folder as folders
-from ajbench.generator.job import PLAN, POLL_S, Job, use_threads
+from ajbench.generator.job import PLAN, POLL_S, Job, remove_strays, use_threads
 from ajbench.generator.plan import plan
 from ajbench.recipe import Recipe, Synth
 from ajbench.run import atomic_write
@@ -86,6 +86,7 @@ def synthesize(
     }
     with _claimed(out, "settings"):
         _require_same(out / stores.CLAIMS / "settings.json", exact, allow_inexact)
+        remove_strays(out, PLAN)
         table = plan(section, store, tokens, seed)
         buffer = io.BytesIO()
         pq.write_table(table, buffer)

@@ -2,9 +2,9 @@
 
 python benchmarks/codec_quality.py ESC10 [--codec tiny | --codec FILE.safetensors] [--fold 5] [--out FILE.csv]
 
-Opus is at its lowest bitrate, the nearest to the codec's 4 kbit/s (50 frames × 8 codebooks × 10 bits). The judge is
-mn04, an AudioSet tagger that had no part in the training: how often it ranks the right one of ten categories first
-(its weights: the folder named by AJBENCH_WEIGHTS; left out with --no-judge).
+Opus is at its lowest bitrate, the nearest to the codec's 4 kbit/s (50 frames × 8 codebooks × 10 bits). The
+judge is mn04, an AudioSet tagger that had no part in the training: how often it ranks the right one of ten
+categories first (its weights: the folder named by AJBENCH_WEIGHTS; left out with --no-judge).
 """
 
 import argparse
@@ -19,21 +19,21 @@ import numpy as np
 import soundfile
 import soxr
 import torch
+from judge import CATEGORIES, clips, rank_esc10
 
 from ajbench import audio, codec, console
-from judge import CATEGORIES, clips, rank_esc10
 
 REPEATS = 5
 
 
 def log_mel_l1(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Mean |difference| of log10-mel magnitudes (80 bands, window 1024, hop 256, floor 1e-4), [B] for waves [B, n]."""
+    """Mean |difference| [B] of log10-mel magnitudes of waves [B, n]; 80 bands, window 1024, floor 1e-4."""
     mel = [audio.log_mel(torch.from_numpy(x), 1024, 1024, 256, 80, 0.0, 8000.0, floor=1e-4) for x in (a, b)]
     return (mel[0] - mel[1]).abs().mean(dim=(1, 2)).numpy()
 
 
 def si_sdr(estimate: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Scale-invariant signal-to-distortion ratio in dB (Le Roux et al. 2019), [B] for zero-mean waves [B, n]."""
+    """Scale-invariant signal-to-distortion ratio (Le Roux et al. 2019) of waves [B, n], dB [B]."""
     e, t = (x - x.mean(1, keepdims=True) for x in (estimate, target))
     scaled = (e * t).sum(1, keepdims=True) / (t * t).sum(1, keepdims=True) * t
     return 10 * np.log10(((scaled**2).sum(1) + 1e-12) / (((e - scaled) ** 2).sum(1) + 1e-12))
@@ -65,7 +65,9 @@ def times_real_time(function: Callable[[], object], seconds_of_audio: float) -> 
 
 def main() -> None:
     """Measure and print; write a row a system."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--codec", default="tiny")
     parser.add_argument("--every", type=int, default=1, help="take every K-th clip")
@@ -87,7 +89,11 @@ def main() -> None:
         judge = MN04()
     rows = []
     kbps = network.n_codebooks * 10 * network.sample_rate / network.hop / 1000
-    for name, rate, heard in (("original", 256.0, wavs), (network.name, kbps, decoded), ("opus", opus_kbps, opus_decoded)):
+    for name, rate, heard in (
+        ("original", 256.0, wavs),
+        (network.name, kbps, decoded),
+        ("opus", opus_kbps, opus_decoded),
+    ):
         row: dict[str, object] = {"system": name, "kbit_s": round(rate, 2), "clips": len(wavs)}
         if name != "original":
             row["log_mel_l1"] = round(float(log_mel_l1(heard, wavs).mean()), 4)

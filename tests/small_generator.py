@@ -53,11 +53,19 @@ class FakeCodec:
 def small_recipe(**sections):
     """The default recipe with short training, few tokens and few steps; keywords change sections."""
     base = {
-        "generator": {"max_tokens": 12, "train_steps": 6, "batch_size": 4, "warmup_steps": 2, "checkpoint_every": 2},
+        "generator": {
+            "max_tokens": 12,
+            "train_steps": 6,
+            "batch_size": 4,
+            "warmup_steps": 2,
+            "checkpoint_every": 2,
+        },
         "invert": {"train_steps": 4, "batch_size": 4, "checkpoint_every": 2},
         "synth": {"n": 30, "sampler_steps": 5, "micro_batch": 4, "shard_size": 6, "guidance": 2.0},
     }
-    return Recipe.model_validate({"name": "small", **{k: base.get(k, {}) | sections.get(k, {}) for k in base}})
+    return Recipe.model_validate(
+        {"name": "small", **{k: base.get(k, {}) | sections.get(k, {}) for k in base}}
+    )
 
 
 def make_store(path, train=TRAIN, evaluated=EVAL, captions=False, prefix="clip"):

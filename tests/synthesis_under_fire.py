@@ -17,10 +17,11 @@ import torch
 from small_generator import FakeCodec, make_generator, make_store, make_tokens, small_recipe
 
 from ajbench import console
+from ajbench.generator.pipeline import AudioJourneyPipeline
 from ajbench.store import ClipStore
 from ajbench.synthesize import synthesize
 
-RECIPE = small_recipe(synth={"n": 21, "sampler_steps": 4})
+RECIPE = small_recipe(synth={"n": 14, "sampler_steps": 4})
 
 
 def run(home, out, processes=1):
@@ -81,13 +82,16 @@ def main(home):
     make_tokens(home / "tokens")
     began = time.monotonic()
     run(home, home / "whole")
-    took = time.monotonic() - began
+    took = 0.7 * (time.monotonic() - began)
+    # Children of a fork need not read the generator again.
+    loaded = AudioJourneyPipeline.from_pretrained(home / "generator", home / "tokens", FakeCodec())
+    AudioJourneyPipeline.from_pretrained = lambda *_: loaded
     report = {"whole": digests(home / "whole"), "kills": 0, "io_kills": 0}
 
     draw = random.Random(5)
     for _ in range(100):
         pid = child(home, home / "killed")
-        time.sleep(draw.uniform(0, 0.6 * took))
+        time.sleep(draw.uniform(0, took))
         os.kill(pid, signal.SIGKILL)
         if not end(pid):
             break

@@ -11,7 +11,7 @@ from made_up_results import CONTEXT, LABELS, predictions, small_recipe, write_ro
 from PIL import Image
 from sklearn.metrics import average_precision_score
 
-from ajbench import evaluate, figures, report, shards
+from ajbench import evaluate, figures, report, shards, tables
 from ajbench.answer import Answer, answers, headline, limits
 from ajbench.errors import MissingError
 from ajbench.manifest import Problem
@@ -177,6 +177,18 @@ def test_a_rendered_corpus_and_a_run_without_generation_are_said(made, tmp_path)
     assert "Note: corpus mini is rendered by ajbench itself" in page.text
     assert "about recorded sound they say nothing" in page.text
     assert "Against yardsticks" not in page.text and "Click a spectrogram" not in page.text
+
+
+def test_generated_clips_alone_make_tables_and_a_page(made, tmp_path):
+    data, _, _ = made
+    rows = report.read_rows(data.rows)
+    path = tmp_path / "rows.csv"
+    rows[rows["table"] != "A11"].to_csv(path, index=False)
+    plan = small_recipe(published="none")
+    written = tables.write(path, tmp_path, plan)
+    assert written.lines == [] and written.answers == [] and "table_1.csv" in written.paths
+    page = Page(report.render(ReportData(plan, path, data.real, {}, {}), tmp_path / "out").read_text())
+    assert "No classifier has been measured yet." in page.text and "Against yardsticks" in page.text
 
 
 def test_missing_inputs_are_named(made, tmp_path):

@@ -1,4 +1,4 @@
-"""Neural codecs: wav [B, n] ⇒ codes [B, 8, T] ⇒ latents [B, 128, T] and back, EnCodec's geometry throughout."""
+"""Neural codecs: wav [B, n] ⇒ codes [B, 8, T] ⇒ latents [B, 128, T] and back, in EnCodec's geometry."""
 
 from typing import Protocol
 

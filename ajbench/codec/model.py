@@ -1,11 +1,11 @@
 """The embedded codec's network: spectra in, EnCodec's residual quantiser, a spectrum with its own noise out.
 
-Shapes: wav [B, n] float32 at 16 kHz, n a multiple of 320 ⇒ latents [B, 128, T], T = n / 320 ⇒ codes [B, 8, T].
-Frame-rate ConvNeXt blocks between a log-mel front end and an inverse STFT, as in Vocos (Siuzdak 2023). Rain, surf and
-fire are noise, which no regression loss makes natural; so the decoder is a sum of two spectra. Tones: long windows,
-amplitudes and phases that turn with each bin's own carrier, so that a steady output is a steady sinusoid and the
-network need not count frames. Noise: short windows, gains on Gaussian noise of the decoder's own. The energy score it
-is trained with (`codec/train.py`) rewards each for what it is good at.
+Shapes: wav [B, n] float32 at 16 kHz, n a multiple of 320 ⇒ latents [B, 128, T], T = n / 320 ⇒ codes [B, 8,
+T]. Frame-rate ConvNeXt blocks between a log-mel front end and an inverse STFT, as in Vocos (Siuzdak 2023).
+Rain, surf and fire are noise, which no regression loss makes natural; so the decoder is a sum of two spectra.
+Tones: long windows, amplitudes and phases that turn with each bin's own carrier, so that a steady output is a
+steady sinusoid and the network need not count frames. Noise: short windows, gains on Gaussian noise of the
+decoder's own. The energy score it is trained with (`codec/train.py`) rewards each for what it is good at.
 """
 
 import math
@@ -27,7 +27,8 @@ NOISE_WINDOW, NOISE_HOP = 640, 160
 TONE_BINS, NOISE_BINS = TONE_WINDOW // 2 + 1, NOISE_WINDOW // 2 + 1
 NOISE_FRAMES = HOP // NOISE_HOP  # noise frames per codec frame
 SEED = 20_240_101
-LOUDEST = 6.0  # log amplitude of a bin: well above full scale, where exp would grow without bound on unseen latents
+# Log amplitude of a bin: well above full scale, where exp would grow without bound on latents never seen.
+LOUDEST = 6.0
 
 
 class Block(nn.Module):
@@ -42,12 +43,22 @@ class Block(nn.Module):
         self.scale = nn.Parameter(torch.full((dim,), 1.0 / depth))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return [B, T, C] of [B, T, C]."""
         y = self.depthwise(x.transpose(1, 2)).transpose(1, 2)
         return x + self.scale * self.narrow(functional.gelu(self.widen(self.norm(y)), approximate="tanh"))
 
 
 class TinyCodec(nn.Module):
     """Encoder, quantiser and decoder; every method is a pure function of its input."""
+
+    quantizer: Any  # the encodec package carries no types
+    long_bank: Tensor
+    long_window: Tensor
+    short_bank: Tensor
+    short_window: Tensor
+    tone_window: Tensor
+    tone_phase: Tensor
+    noise_window: Tensor
 
     def __init__(
         self, encoder_dim: int = 256, encoder_blocks: int = 3, decoder_dim: int = 320, decoder_blocks: int = 6
@@ -63,7 +74,9 @@ class TinyCodec(nn.Module):
             "decoder_blocks": decoder_blocks,
         }
         for name, window, mels in (("long", LONG_WINDOW, LONG_MELS), ("short", SHORT_WINDOW, SHORT_MELS)):
-            bank = melscale_fbanks(window // 2 + 1, 0.0, SAMPLE_RATE / 2, mels, SAMPLE_RATE, norm=None, mel_scale="slaney")
+            bank = melscale_fbanks(
+                window // 2 + 1, 0.0, SAMPLE_RATE / 2, mels, SAMPLE_RATE, norm=None, mel_scale="slaney"
+            )
             self.register_buffer(f"{name}_bank", bank, persistent=False)
             self.register_buffer(f"{name}_window", torch.hann_window(window), persistent=False)
         self.register_buffer("tone_window", torch.hann_window(TONE_WINDOW), persistent=False)
@@ -74,16 +87,25 @@ class TinyCodec(nn.Module):
 
         features = LONG_MELS + SHORT_MELS * (HOP // SHORT_HOP)
         self.encoder_in = nn.Conv1d(features, encoder_dim, 5, padding=2)
-        self.encoder = nn.Sequential(*(Block(encoder_dim, 3 * encoder_dim, encoder_blocks) for _ in range(encoder_blocks)))
+        self.encoder = nn.Sequential(
+            *(Block(encoder_dim, 3 * encoder_dim, encoder_blocks) for _ in range(encoder_blocks))
+        )
         self.encoder_out = nn.Sequential(nn.LayerNorm(encoder_dim), nn.Linear(encoder_dim, DIM))
         self.encoder_skip = nn.Linear(LONG_MELS, DIM)
-        # Training starts and revives codes itself (codec/train.py): the package's k-means needs gigabytes, and what its
-        # expiry of unused codes writes is overwritten by the same call's moving average.
+        # Training starts and revives codes itself (codec/train.py): the package's k-means needs gigabytes,
+        # and what its expiry of unused codes writes is overwritten by the same call's moving average.
         self.quantizer = ResidualVectorQuantizer(
-            dimension=DIM, n_q=N_CODEBOOKS, bins=BINS, decay=0.99, kmeans_init=False, threshold_ema_dead_code=0
+            dimension=DIM,
+            n_q=N_CODEBOOKS,
+            bins=BINS,
+            decay=0.99,
+            kmeans_init=False,
+            threshold_ema_dead_code=0,
         )
         self.decoder_in = nn.Conv1d(DIM, decoder_dim, 7, padding=3)
-        self.decoder = nn.Sequential(*(Block(decoder_dim, 3 * decoder_dim, decoder_blocks) for _ in range(decoder_blocks)))
+        self.decoder = nn.Sequential(
+            *(Block(decoder_dim, 3 * decoder_dim, decoder_blocks) for _ in range(decoder_blocks))
+        )
         self.decoder_norm = nn.LayerNorm(decoder_dim)
         # per frame: log amplitude and phase as a 2-vector of every tone bin, log gain of every noise bin
         self.head = nn.Linear(decoder_dim, 3 * TONE_BINS + NOISE_FRAMES * NOISE_BINS)
@@ -92,13 +114,13 @@ class TinyCodec(nn.Module):
 
     @torch.no_grad()
     def _start_as_vocoder(self) -> None:
-        # Untrained, the codec is a noise vocoder of 128 mel bands: harmonics pass through the bottleneck from the
-        # first step on. Without that path they take thousands of steps to appear.
+        # Untrained, the codec is a noise vocoder of 128 mel bands: harmonics pass through the bottleneck from
+        # the first step on. Without that path they take thousands of steps to appear.
         scale, centre = 0.3, -5.0
         self.encoder_skip.weight.copy_(scale * torch.eye(DIM))
         self.encoder_skip.bias.fill_(-scale * centre)
-        self.encoder_out[1].weight.mul_(0.1)
-        self.head.weight.mul_(0.1)
+        for layer in (self.encoder_out[1], self.head):
+            layer.get_parameter("weight").mul_(0.1)
         width = self.long_bank.sum(0).log()  # a band sums this many bins
         peaks = self.long_bank.argmax(0).float() * SAMPLE_RATE / LONG_WINDOW
         # a sample deviation of 1 is a mean magnitude of 19.4 in the long window, and takes these amplitudes
@@ -118,7 +140,7 @@ class TinyCodec(nn.Module):
                 self.head.bias[:TONE_BINS] = level
 
     def spectra(self, wav: Tensor) -> Tensor:
-        """Log-mel features of wav [B, n] at 50 Hz, float32 [B, C, T]: one long window and four short ones a frame."""
+        """Log-mel features float32 [B, C, T] of wav [B, n]: one long window and four short ones a frame."""
         long = _log_mel(wav, self.long_window, HOP, self.long_bank)
         short = _log_mel(wav, self.short_window, SHORT_HOP, self.short_bank)
         batch, mels, frames = short.shape
@@ -147,13 +169,17 @@ class TinyCodec(nn.Module):
 
     def _carrier(self, frames: int) -> Tensor:
         # bin k turns by 2π·k·hop/window a frame, here a quarter of a turn times k: exact in integers
-        quarters = torch.outer(torch.arange(TONE_BINS), torch.arange(frames)) * (4 * TONE_HOP // TONE_WINDOW) % 4
+        quarters = (
+            torch.outer(torch.arange(TONE_BINS), torch.arange(frames)) * (4 * TONE_HOP // TONE_WINDOW) % 4
+        )
         phase = quarters.to(self.tone_phase.device) * (torch.pi / 2) + self.tone_phase[:, None]
         return torch.polar(torch.ones_like(phase), phase)
 
     def synthesize(self, tones: Tensor, gains: Tensor, noise: Tensor) -> Tensor:
-        """Overlap-add tones and gains · noise (complex, unit variance a component) to wav [B, 320 · T] float32."""
-        return overlap_add(tones, self.tone_window, TONE_HOP) + overlap_add(gains * noise, self.noise_window, NOISE_HOP)
+        """Overlap-add tones and gains · noise (complex, each part of unit variance) to wav [B, 320 · T]."""
+        return overlap_add(tones, self.tone_window, TONE_HOP) + overlap_add(
+            gains * noise, self.noise_window, NOISE_HOP
+        )
 
     def decode(self, latents: Tensor) -> Tensor:
         """Decode latents [B, 128, T] to wav [B, 320 · T]; the noise is a fixed function of position."""

@@ -47,7 +47,9 @@ class Tiny:
             UsageError: the wave is no [B, n] of whole frames.
         """
         if wav.ndim != 2 or wav.shape[1] == 0 or wav.shape[1] % HOP:
-            raise UsageError(f"codec tiny: a wave of shape {tuple(wav.shape)}; expected [B, n], n a multiple of {HOP}")
+            raise UsageError(
+                f"codec tiny: a wave of shape {tuple(wav.shape)}; expected [B, n], n a multiple of {HOP}"
+            )
         waves = torch.as_tensor(wav, dtype=torch.float32).to(self.device)
         return np.concatenate([self.quantize(self.network.embed(one)) for one in _pieces(waves)])
 
@@ -60,7 +62,9 @@ class Tiny:
     @torch.no_grad()
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents [B, 128, T] → waves float32 [B, 320 · T]."""
-        return torch.cat([self.network.decode(one) for one in _pieces(latents.to(self.device, torch.float32))])
+        return torch.cat(
+            [self.network.decode(one) for one in _pieces(latents.to(self.device, torch.float32))]
+        )
 
     def decode(self, codes: torch.Tensor | NDArray[np.integer]) -> torch.Tensor:
         """Codes [B, 8, T] → waves float32 [B, 320 · T]."""
@@ -70,7 +74,9 @@ class Tiny:
     def quantize(self, latents: torch.Tensor) -> NDArray[np.uint16]:
         """Latents [B, 128, T] → codes uint16 [B, 8, T], greedily codebook by codebook."""
         # bandwidth None: every codebook
-        codes = self.network.quantizer.encode(latents.to(self.device, torch.float32), SAMPLE_RATE // HOP, None)
+        codes = self.network.quantizer.encode(
+            latents.to(self.device, torch.float32), SAMPLE_RATE // HOP, None
+        )
         return codes.transpose(0, 1).cpu().numpy().astype(np.uint16)
 
 
@@ -88,7 +94,9 @@ def load(path: str | Path = WEIGHTS) -> Tiny:
     """
     path = Path(path)
     if not path.is_file():
-        raise MissingError(f"codec tiny: no weights at {path}; train them with `ajbench train-codec` or reinstall ajbench")
+        raise MissingError(
+            f"codec tiny: no weights at {path}; train them with `ajbench train-codec` or reinstall ajbench"
+        )
     try:
         with safe_open(path, "pt") as file:
             config = json.loads((file.metadata() or {})["config"])
@@ -100,7 +108,7 @@ def load(path: str | Path = WEIGHTS) -> Tiny:
 
 
 def build(config: dict[str, int], tensors: dict[str, torch.Tensor]) -> TinyCodec:
-    """Return a network of `config` with `tensors`; what only training needs (codebook averages) is not expected."""
+    """Return a network of `config` with `tensors`; codebook averages, which only training needs, may lack."""
     network = TinyCodec(**config)
     missing, unexpected = network.load_state_dict(tensors, strict=False)
     lost = [name for name in missing if not name.endswith(("embed_avg", "cluster_size", "inited"))]

@@ -1,18 +1,18 @@
 """Training of the embedded codec on any folders of sounds: energy score of multi-scale spectra.
 
-The decoder adds noise of its own (`codec/model.py`), so one input has many outputs and a regression loss would teach
-it to keep the noise silent. The energy score (Gritsenko et al. 2020, "A spectral energy distance for parallel speech
-synthesis") compares two outputs y, y' drawn with different noise to the target x,
+The decoder adds noise of its own (`codec/model.py`), so one input has many outputs and a regression loss
+would teach it to keep the noise silent. The energy score (Gritsenko et al. 2020, "A spectral energy distance
+for parallel speech synthesis") compares two outputs y, y' drawn with different noise to the target x,
     L = ½ d(x, y) + ½ d(x, y') − ½ d(y, y'),
 and is least when outputs are distributed as targets are: textures stay textures, and no adversary is needed.
 """
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,8 +83,10 @@ def gather(folders: Sequence[Path], out: Path, *, mini_clips: int, mini_seed: in
                 entries.append((group, name, total, len(wav)))
                 total += len(wav)
         if not entries:
-            raise MissingError(f"no sound to train on under {', '.join(map(str, folders)) or 'the mini corpus'}")
-        os.replace(partial, pool)
+            raise MissingError(
+                f"no sound to train on under {', '.join(map(str, folders)) or 'the mini corpus'}"
+            )
+        partial.replace(pool)
         atomic_write(index, json.dumps({"refused": refused, "entries": entries}).encode())
     table = json.loads(index.read_text())
     group_names = sorted({entry[0] for entry in table["entries"]})
@@ -97,7 +99,7 @@ def gather(folders: Sequence[Path], out: Path, *, mini_clips: int, mini_seed: in
 
 
 def sampling_share(sounds: Sounds) -> NDArray[np.float64]:
-    """Weigh each sound: √(length) inside a group, √(total length) across groups, so that no source dominates."""
+    """Weigh each sound by √length inside its group and groups by √(total length), so that none dominates."""
     lengths = np.minimum(sounds.lengths, 20 * audio.SAMPLE_RATE).astype(np.float64)
     totals = np.bincount(sounds.groups, lengths)
     inside = np.sqrt(lengths)
@@ -112,11 +114,14 @@ class Spectra(nn.Module):
         from torchaudio.functional import melscale_fbanks
 
         for window, mels in MEL_SCALES:
-            bank = melscale_fbanks(window // 2 + 1, 0.0, audio.SAMPLE_RATE / 2, mels, audio.SAMPLE_RATE, mel_scale="slaney")
+            bank = melscale_fbanks(
+                window // 2 + 1, 0.0, audio.SAMPLE_RATE / 2, mels, audio.SAMPLE_RATE, mel_scale="slaney"
+            )
             self.register_buffer(f"bank{window}", bank.T.contiguous())
             self.register_buffer(f"window{window}", torch.hann_window(window))
 
     def forward(self, wav: Tensor) -> list[Tensor]:
+        """Return the log spectra of wav [B, n]."""
         spectra = []
         for window, _ in MEL_SCALES:
             taper = self.get_buffer(f"window{window}")
@@ -157,7 +162,7 @@ def energy_score(codec: TinyCodec, spectra: Spectra, wav: Tensor, *, quantize: b
 
 @torch.no_grad()
 def start_codebooks(codec: TinyCodec, latents: Tensor, frames_per_step: int, iterations: int = 8) -> None:
-    """Put every codebook on the k-means centres of its stage's residuals; latents [N, 128], N well above 1024."""
+    """Put every codebook on the k-means centres of its stage's residuals; latents [N, 128], N over 1024."""
     residual = latents
     for layer in codec.quantizer.vq.layers:
         book = layer._codebook
@@ -168,7 +173,12 @@ def start_codebooks(codec: TinyCodec, latents: Tensor, frames_per_step: int, ite
             sums = torch.zeros_like(centres).index_add_(0, nearest, residual)
             spare = residual[torch.randint(len(residual), (len(centres),))]
             centres = torch.where(counts[:, None] > 0, sums / counts[:, None].clamp(min=1), spare)
-        _set_codes(book, torch.ones(len(centres), dtype=torch.bool), centres, counts * frames_per_step / len(residual))
+        _set_codes(
+            book,
+            torch.ones(len(centres), dtype=torch.bool),
+            centres,
+            counts * frames_per_step / len(residual),
+        )
         residual = residual - centres[_nearest(residual, centres)]
 
 
@@ -191,7 +201,7 @@ def _nearest(points: Tensor, centres: Tensor) -> Tensor:
     return (centres.square().sum(1) - 2 * points @ centres.T).argmin(dim=1)
 
 
-def _set_codes(book: nn.Module, which: Tensor, codes: Tensor, used: Tensor) -> None:
+def _set_codes(book: Any, which: Tensor, codes: Tensor, used: Tensor) -> None:
     book.embed[which], book.embed_avg[which], book.cluster_size[which] = codes, codes * used[:, None], used
 
 
@@ -206,7 +216,8 @@ def train_codec(
     mini_clips: int = 600,
     seed: int = 0,
 ) -> TinyCodec:
-    """Train the tiny codec on the sounds under `folders` and the mini corpus; write weights to `out`/tiny.safetensors.
+    """Train the tiny codec on the sounds under `folders` and the mini corpus; write weights to
+    `out`/tiny.safetensors.
 
     Killed at any instant, the same call goes on. Loss curve in `out`/metrics.csv.
     """
@@ -217,7 +228,9 @@ def train_codec(
     optimizer = torch.optim.AdamW(codec.parameters(), lr=lr, betas=(0.8, 0.99), weight_decay=1e-3)
 
     def batches(step: int) -> Tensor:
-        return torch.from_numpy(sounds.draw(np.random.default_rng(seed_for(seed, "codec", step)), batch_size, share))
+        return torch.from_numpy(
+            sounds.draw(np.random.default_rng(seed_for(seed, "codec", step)), batch_size, share)
+        )
 
     def step(module: nn.Module, wav: Tensor, index: int) -> Tensor:
         if index == quantize_from:
@@ -286,7 +299,10 @@ def _decode(
     def render(index: int) -> tuple[str, str, NDArray[np.float32] | None]:
         return "mini", f"mini:{mini_seed}:{index}", mini.render(mini_seed, index)[0]
 
-    with ThreadPoolExecutor(2) as pool, console.progress(len(files) + mini_clips, "decode", "sounds") as advance:
+    with (
+        ThreadPoolExecutor(2) as pool,
+        console.progress(len(files) + mini_clips, "decode", "sounds") as advance,
+    ):
         tasks: tuple[tuple[Callable, Iterable], ...] = ((read, files), (render, range(mini_clips)))
         for function, items in tasks:
             for result in pool.map(function, items):

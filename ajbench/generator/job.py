@@ -150,6 +150,8 @@ class Job:
         """Put the shards' notes together and finish the store."""
         notes = [json.loads(self.note(shard).read_text()) for shard in self.shards]
         problems = [Problem(**item) for note in notes for item in note]
+        for name in ("quarantine.csv", "store.json"):
+            remove_strays(self.out, name)
         stores.write_quarantine(self.out, problems)
         if len(problems) == self.n:
             stores.discard(self.out)
@@ -182,6 +184,12 @@ class Job:
                 },
             ),
         )
+
+
+def remove_strays(folder: Path, name: str) -> None:
+    """Remove what a process that was killed while writing `name` left; nobody else may be writing it."""
+    for stray in folder.glob(f".{name}.*.tmp"):
+        stray.unlink()
 
 
 @contextlib.contextmanager

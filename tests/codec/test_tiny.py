@@ -9,7 +9,6 @@ from ajbench import audio, codec
 from ajbench.codec import tiny
 from ajbench.codec.model import (
     HOP,
-    NOISE_BINS,
     NOISE_HOP,
     NOISE_WINDOW,
     TONE_BINS,
@@ -68,7 +67,10 @@ def test_quantising_what_was_quantised_changes_little(shipped, clips):
 
 def test_decoded_clips_keep_their_level_and_spectrum(shipped, clips):
     decoded = shipped.decode(shipped.encode(clips)).numpy()
-    mel = [audio.log_mel(torch.from_numpy(x), 1024, 1024, 256, 80, 0.0, 8000.0, floor=1e-4) for x in (decoded, clips)]
+    mel = [
+        audio.log_mel(torch.from_numpy(x), 1024, 1024, 256, 80, 0.0, 8000.0, floor=1e-4)
+        for x in (decoded, clips)
+    ]
     own = (mel[0] - mel[1]).abs().mean(dim=(1, 2))
     other = (mel[0] - mel[1].roll(1, 0)).abs().mean(dim=(1, 2))
     assert (own < 0.3).all()
@@ -100,7 +102,12 @@ def test_overlap_add_inverts_the_transform():
     wav = torch.randn(2, 16 * NOISE_HOP, generator=torch.Generator().manual_seed(1))
     window, edge = torch.hann_window(NOISE_WINDOW), (NOISE_WINDOW - NOISE_HOP) // 2
     spectrum = torch.stft(
-        torch.nn.functional.pad(wav, (edge, edge)), NOISE_WINDOW, NOISE_HOP, window=window, center=False, return_complex=True
+        torch.nn.functional.pad(wav, (edge, edge)),
+        NOISE_WINDOW,
+        NOISE_HOP,
+        window=window,
+        center=False,
+        return_complex=True,
     )
     torch.testing.assert_close(overlap_add(spectrum, window, NOISE_HOP), wav, atol=1e-5, rtol=0)
 

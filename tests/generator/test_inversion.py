@@ -50,7 +50,9 @@ def test_only_the_class_tokens_move(generator, real, tmp_path, monkeypatch):
     fresh, used = plain(generator, codec=CODEC), made[0]
     for one, other in ((fresh.unet, used.unet), (fresh.text.bert, used.text.bert)):
         before, after = one.state_dict(), other.state_dict()
-        assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+        assert before.keys() == after.keys() and all(
+            torch.equal(before[name], after[name]) for name in before
+        )
     found, start = vectors(out), vectors(run(generator, real, tmp_path / "start", train_steps=0))
     assert tuple(sorted(found)) == tuple(sorted(start)) == tuple(sorted(TOKENS))
     assert all(v.shape == (1, 384) and v.dtype == torch.float32 for v in found.values())
@@ -92,7 +94,9 @@ def test_tokens_lower_the_loss_they_are_trained_on(generator, real, tmp_path):
         g = torch.Generator().manual_seed(1)
         grid = made.whitening.grid(CODEC.latents(real.codes(real.split_indices("train"))))
         noise, t = torch.randn(grid.shape, generator=g), torch.arange(TRAIN) * 80
-        prompts = [f"The sound of {', '.join(made.tokens[name] for name in real[i].labels)}" for i in range(TRAIN)]
+        prompts = [
+            f"The sound of {', '.join(made.tokens[name] for name in real[i].labels)}" for i in range(TRAIN)
+        ]
         ids, mask = made.text.tokenize(prompts)
         noisy = inversion.noise_schedule().add_noise(grid, noise, t)
         with torch.no_grad():

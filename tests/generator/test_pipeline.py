@@ -58,12 +58,16 @@ def test_little_strength_stays_near_the_guide(pipeline, real):
 
 
 def test_the_attention_mask_reaches_the_unet(real, tmp_path, paths):
-    masked = AudioJourneyPipeline.from_pretrained(make_generator(tmp_path / "g", real, mask=True), codec=CODEC)
+    masked = AudioJourneyPipeline.from_pretrained(
+        make_generator(tmp_path / "g", real, mask=True), codec=CODEC
+    )
     plain = AudioJourneyPipeline.from_pretrained(paths[0], codec=CODEC)
     assert not np.array_equal(masked("rain", steps=2), plain("rain", steps=2))
 
 
-@pytest.mark.parametrize("name", ["unet/diffusion_pytorch_model.safetensors", "whitening.json", "generator.json"])
+@pytest.mark.parametrize(
+    "name", ["unet/diffusion_pytorch_model.safetensors", "whitening.json", "generator.json"]
+)
 def test_one_changed_byte_is_found(real, tmp_path, name):
     path = make_generator(tmp_path / "g", real)
     data = bytearray((path / name).read_bytes())
@@ -79,7 +83,9 @@ def test_what_is_missing_or_foreign_is_named(real, tmp_path, paths):
     with pytest.raises(MissingError, match="invert"):
         AudioJourneyPipeline.from_pretrained(paths[0], tmp_path / "nowhere", codec=CODEC)
     with pytest.raises(IntegrityError, match="gen9"):
-        AudioJourneyPipeline.from_pretrained(paths[0], make_tokens(tmp_path / "t", generator="gen9"), codec=CODEC)
+        AudioJourneyPipeline.from_pretrained(
+            paths[0], make_tokens(tmp_path / "t", generator="gen9"), codec=CODEC
+        )
     other = FakeCodec()
     other.weights_hash = "else"
     with pytest.raises(IntegrityError, match="else"):

@@ -48,7 +48,11 @@ def gaussian_error(scheduler):
 
 @pytest.mark.parametrize(
     ("sampler", "steps", "published"),
-    [("ddim", 45, (0.101, 0.037, 0.091)), ("ddim", 100, (0.045, 0.017, 0.040)), ("dpmsolver++", 20, (0.041, 0.0054, 0.025))],
+    [
+        ("ddim", 45, (0.101, 0.037, 0.091)),
+        ("ddim", 100, (0.045, 0.017, 0.040)),
+        ("dpmsolver++", 20, (0.041, 0.0054, 0.025)),
+    ],
 )
 def test_errors_on_the_scaled_schedule_are_the_known_ones(sampler, steps, published):
     assert gaussian_error(schedule(sampler, steps, 1.0, SCALED)) == pytest.approx(published, rel=0.15)
@@ -107,11 +111,22 @@ def small():
 
 def inputs(n=3):
     g = torch.Generator().manual_seed(4)
-    return torch.randn(n, 6, 384, generator=g), torch.randn(1, 6, 384, generator=g), torch.randn(n, 128, 2, 21, generator=g)
+    return (
+        torch.randn(n, 6, 384, generator=g),
+        torch.randn(1, 6, 384, generator=g),
+        torch.randn(n, 128, 2, 21, generator=g),
+    )
 
 
 def run(model, states, uncond, guide, seeds, **change):
-    options = {"strength": 0.5, "guidance": 3.0, "steps": 8, "sampler": "dpmsolver++", "training": COSINE, "rows": 2}
+    options = {
+        "strength": 0.5,
+        "guidance": 3.0,
+        "steps": 8,
+        "sampler": "dpmsolver++",
+        "training": COSINE,
+        "rows": 2,
+    }
     return sample(model, states, uncond, guide, seeds, **(options | change))
 
 
@@ -123,7 +138,9 @@ def test_ddim_equals_the_loop_of_diffusers_image_to_image(small, strength, steps
     stand_in = SimpleNamespace(scheduler=scheduler)
     timesteps, made = StableDiffusionImg2ImgPipeline.get_timesteps(stand_in, steps, strength, "cpu")
     assert made == len(timesteps) == int(steps * strength)
-    noise = torch.stack([torch.randn(128, 2, 21, generator=torch.Generator().manual_seed(s)) for s in (5, 6, 7)])
+    noise = torch.stack(
+        [torch.randn(128, 2, 21, generator=torch.Generator().manual_seed(s)) for s in (5, 6, 7)]
+    )
     x = scheduler.add_noise(guide, noise, timesteps[:1].repeat(3)) if strength < 1 else noise
     with torch.no_grad():
         for t in timesteps:
@@ -147,7 +164,9 @@ def test_guidance_of_one_is_the_condition_alone(small):
     states, uncond, guide = inputs()
     alone = run(small, states, uncond, guide, [5, 6, 7], guidance=1.0)
     assert torch.equal(alone, run(small, states, -uncond, guide, [5, 6, 7], guidance=1.0))
-    torch.testing.assert_close(alone, run(small, states, uncond, guide, [5, 6, 7], guidance=1 + 1e-6), rtol=0, atol=1e-3)
+    torch.testing.assert_close(
+        alone, run(small, states, uncond, guide, [5, 6, 7], guidance=1 + 1e-6), rtol=0, atol=1e-3
+    )
     assert (alone - run(small, states, uncond, guide, [5, 6, 7])).abs().max() > 1e-3
 
 

@@ -47,7 +47,9 @@ def test_class_tokens_differ_however_alike_the_labels():
 def test_states_pool_to_the_published_sentence_embedding(plain):
     states, mask = plain.encode(PROMPTS)
     assert states.shape == (4, 12, 384) and mask.shape == (4, 12)
-    pooled = torch.nn.functional.normalize((states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True), dim=1)
+    pooled = torch.nn.functional.normalize(
+        (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True), dim=1
+    )
     torch.testing.assert_close(pooled[:, :5], torch.tensor(EMBEDDINGS), rtol=0, atol=2e-6)
 
 
@@ -62,7 +64,9 @@ def test_a_prompts_states_do_not_depend_on_companions_or_history(plain, encoder)
 def test_padding_does_not_change_the_states_of_words(plain):
     longer, _ = MiniLM(max_tokens=20).encode(PROMPTS[:1])
     length = int(plain.encode(PROMPTS[:1])[1].sum())
-    torch.testing.assert_close(longer[0, :length], plain.encode(PROMPTS[:1])[0][0, :length], rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        longer[0, :length], plain.encode(PROMPTS[:1])[0][0, :length], rtol=0, atol=1e-5
+    )
 
 
 def test_a_class_token_is_one_token_that_starts_as_the_mean_of_its_name(encoder):

@@ -53,7 +53,10 @@ def test_the_folder_opens_with_diffusers_alone_and_says_what_it_was_trained_on(t
     model = UNet2DConditionModel.from_pretrained(trained / "unet", local_files_only=True)
     assert tuple(model.config.block_out_channels) == (32, 64)
     assert DDPMScheduler.from_pretrained(trained / "scheduler").config.beta_schedule == "squaredcos_cap_v2"
-    assert json.loads((trained / "model_index.json").read_text())["unet"] == ["diffusers", "UNet2DConditionModel"]
+    assert json.loads((trained / "model_index.json").read_text())["unet"] == [
+        "diffusers",
+        "UNet2DConditionModel",
+    ]
     info = folder.read_info(trained)
     assert info.train_ids == tuple(sorted(real.clip_ids[:TRAIN])) and info.labels == LABELS
     assert (info.codec, info.codec_hash, info.frames, info.fingerprint) == ("fake", "fa4e", FRAMES, "f1")
@@ -148,11 +151,16 @@ def test_every_condition_can_be_dropped(real, tmp_path, monkeypatch):
 
 def test_without_captions_the_prompt_names_the_labels(tmp_path):
     plain = make_store(tmp_path / "plain")
-    assert train.prompts_of(plain, plain.split_indices("train"))[:2] == ["The sound of Dog, Rain", "The sound of Rain"]
+    assert train.prompts_of(plain, plain.split_indices("train"))[:2] == [
+        "The sound of Dog, Rain",
+        "The sound of Rain",
+    ]
 
 
 def test_an_epoch_has_every_clip_once_and_a_batch_timesteps_from_all_over():
-    make = train.noisy_batches(lambda picks: torch.zeros(len(picks), 1, 1, 21), 10, unet.noise_schedule(), 4, 0)
+    make = train.noisy_batches(
+        lambda picks: torch.zeros(len(picks), 1, 1, 21), 10, unet.noise_schedule(), 4, 0
+    )
     picks = torch.cat([make(i)["picks"] for i in range(5)])
     assert sorted(picks[:10].tolist()) == sorted(picks[10:].tolist()) == list(range(10))
     assert not torch.equal(picks[:10], picks[10:])

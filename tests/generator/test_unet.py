@@ -61,7 +61,11 @@ def test_weights_follow_the_seed_and_leave_global_randomness_alone(small, monkey
 
 def test_masked_states_are_not_looked_at_and_unmasked_ones_are(small):
     g = torch.Generator().manual_seed(0)
-    x, t, states = torch.randn(1, 128, 2, 21, generator=g), torch.tensor([500]), torch.randn(1, 6, 384, generator=g)
+    x, t, states = (
+        torch.randn(1, 128, 2, 21, generator=g),
+        torch.tensor([500]),
+        torch.randn(1, 6, 384, generator=g),
+    )
     mask = torch.tensor([[True, True, True, False, False, False]])
     changed = states.clone()
     changed[:, 3:] += 1
@@ -74,6 +78,9 @@ def test_masked_states_are_not_looked_at_and_unmasked_ones_are(small):
 def test_the_noise_schedule_is_table_a10s():
     process = unet.noise_schedule()
     t = torch.arange(1, 1001, dtype=torch.float64) / 1000
-    bar = torch.cos((t + 0.008) / 1.008 * torch.pi / 2) ** 2 / torch.cos(torch.tensor(0.008 / 1.008 * torch.pi / 2)) ** 2
+    bar = (
+        torch.cos((t + 0.008) / 1.008 * torch.pi / 2) ** 2
+        / torch.cos(torch.tensor(0.008 / 1.008 * torch.pi / 2)) ** 2
+    )
     torch.testing.assert_close(process.alphas_cumprod[:-1].double(), bar[:-1], rtol=1e-3, atol=1e-7)
     assert process.config.prediction_type == "epsilon"
