@@ -115,8 +115,11 @@ def publish(pipeline: Pipeline, stages: Sequence[Stage], again: bool = False) ->
             append_rows(out / ROWS, _rows(stage))
     counts = ClipStore.open(pipeline.prepare.need(), verify=False).meta.counts
     wanted = sorted({stage.fingerprint for stage in stages})
-    written = tables.write(out / ROWS, out, pipeline.recipe, counts=counts, fingerprints=wanted)
-    page = render_report(pipeline, stages)
+    with console.progress(2, "tables and report", "parts") as advance:
+        written = tables.write(out / ROWS, out, pipeline.recipe, counts=counts, fingerprints=wanted)
+        advance(1)
+        page = render_report(pipeline, stages)
+        advance(1)
     state = {
         "recipe": pipeline.recipe.name,
         "fingerprint": key,

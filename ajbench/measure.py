@@ -33,8 +33,9 @@ def measure_cells(recipe: Recipe, cells: Sequence[Cell], out: Path, dataset: str
     folder of this evaluation, whose name is the rows' run.
     """
     rows: list[Row] = []
-    scores: dict[evaluate.Cell, evaluate.Scores] = {}
-    with console.progress(len(cells), "eval-cls", "classifiers") as advance:
+    lines: dict[str, dict[evaluate.Cell, evaluate.Scores]] = {}
+    resamples = recipe.evaluate.bootstrap
+    with console.progress(2 * len(cells), "eval-cls", "classifiers") as advance:
         for cell in cells:
             key = cell_key(cell)
             info = cell.stage().folder.info()
@@ -47,15 +48,16 @@ def measure_cells(recipe: Recipe, cells: Sequence[Cell], out: Path, dataset: str
                 device=info["device"],
                 seconds=info["seconds"],
             )
-            scores[key] = evaluate.load_scores(cell.path / SCORES)
-            rows += evaluate.cell_rows(key, scores[key], context, resamples=recipe.evaluate.bootstrap)
+            scores = evaluate.load_scores(cell.path / SCORES)
+            lines.setdefault(key.line, {})[key] = scores
+            rows += evaluate.cell_rows(key, scores, context, resamples=resamples)
             advance(1)
-    lines = {key.line for key in scores if key.column == recipe.name}
-    compared = {key: value for key, value in scores.items() if key.line in lines}
-    context = _context(recipe, out, dataset)
-    return rows + evaluate.compare_to_real(
-        compared, recipe.name, context, resamples=recipe.evaluate.bootstrap
-    )
+        context = _context(recipe, out, dataset)
+        for line in lines.values():
+            if any(key.column == recipe.name for key in line):
+                rows += evaluate.compare_to_real(line, recipe.name, context, resamples=resamples)
+            advance(len(line))
+    return rows
 
 
 def measure_sets(

@@ -113,7 +113,7 @@ class RunDir:
         atomic_write(self.path / "run.json", json.dumps(record, indent=2, ensure_ascii=False))
 
     def finish(self, extra: dict[str, Any] | None = None) -> None:
-        """Complete `run.json` (seconds of this session, peak memory, `extra`), then write `DONE`."""
+        """Complete `run.json` (seconds since `start`, peak memory, `extra`), then write `DONE`."""
         for stray in self.path.rglob(".*.tmp"):  # left by a process that was killed while writing
             stray.unlink(missing_ok=True)
         record = {

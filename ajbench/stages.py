@@ -34,6 +34,7 @@ VERSIONS = {
 }
 ROWS = "rows.csv"
 NOTES = "notes.json"
+CLIPS_PER_PROCESS = 50
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,10 @@ class Pipeline:
         return [*self.sources(), *cells, *self.evaluations()]
 
     def sources(self, processes: int = 1) -> list[Stage]:
-        """Return the stages before the classifiers, in order; `processes` share a synthesis."""
-        sets = [self.synth(name, processes) for name in ("", *self.probes)]
+        """Return the stages before the classifiers, in order; up to `processes` share a synthesis."""
+        sizes = {"": self.recipe.synth.n} | {name: section.n for name, section in self.probes.items()}
+        # A process takes about as long to begin as to generate a few tens of clips.
+        sets = [self.synth(name, max(1, min(processes, n // CLIPS_PER_PROCESS))) for name, n in sizes.items()]
         return [self.prepare, *self._own_generator, self.invert, *sets]
 
     def evaluations(self) -> list[Stage]:

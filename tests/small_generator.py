@@ -69,7 +69,7 @@ def small_recipe(**sections):
 
 
 def make_store(path, train=TRAIN, evaluated=EVAL, captions=False, prefix="clip"):
-    """A real store of clips, each of one or two classes, whose codes stand in a part of the books of their class."""
+    """A real store of clips of one or two classes, whose codes come from their class' part of the books."""
     rng, codec = np.random.default_rng(3), FakeCodec()
     path.mkdir(parents=True)
     records = []

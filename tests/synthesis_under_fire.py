@@ -1,4 +1,4 @@
-"""Run by test_synthesize in a process of its own: kills syntheses, lets them share a folder, and reports digests.
+"""Run by test_synthesize in a process of its own: kills syntheses, lets them share a folder, gives digests.
 
 `python synthesis_under_fire.py FOLDER` prints one JSON object.
 """
@@ -80,25 +80,23 @@ def main(home):
     console.configure(quiet=True)
     make_generator(home / "generator", make_store(home / "real"))
     make_tokens(home / "tokens")
-    began = time.monotonic()
     run(home, home / "whole")
-    took = 0.7 * (time.monotonic() - began)
+    report = {"whole": digests(home / "whole"), "kills": 0, "io_kills": 0}
     # Children of a fork need not read the generator again.
     loaded = AudioJourneyPipeline.from_pretrained(home / "generator", home / "tokens", FakeCodec())
     AudioJourneyPipeline.from_pretrained = lambda *_: loaded
-    report = {"whole": digests(home / "whole"), "kills": 0, "io_kills": 0}
 
+    began = time.monotonic()
+    end(child(home, home / "timed"))
+    took = time.monotonic() - began
     draw = random.Random(5)
-    for _ in range(100):
+    while not (home / "killed" / "store.json").exists():
         pid = child(home, home / "killed")
-        time.sleep(draw.uniform(0, took))
-        os.kill(pid, signal.SIGKILL)
-        if not end(pid):
-            break
-        report["kills"] += 1
-        if report["kills"] == 8:  # enough: let it end
-            assert not end(child(home, home / "killed"))
-            break
+        # At most half of a run's time, so that one is not enough; after six kills it may end.
+        if report["kills"] < 6:
+            time.sleep(draw.uniform(0, 0.5 * took))
+            os.kill(pid, signal.SIGKILL)
+        report["kills"] += end(pid)
     report["killed"] = digests(home / "killed")
 
     for fsyncs in range(100):

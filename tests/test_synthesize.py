@@ -264,7 +264,7 @@ def test_what_does_not_fit_the_store_is_refused(real, generator, tokens, tmp_pat
     with pytest.raises(IntegrityError, match="6 of the 9 evaluation clips"):
         make(fold, generator, tokens, tmp_path / "a")
     heard = make_tokens(tmp_path / "heard", train_ids=(real.clip_ids[TRAIN],))
-    with pytest.raises(IntegrityError, match="heard.*evaluation clips"):
+    with pytest.raises(IntegrityError, match=r"heard.*evaluation clips"):
         make(real, generator, heard, tmp_path / "b")
     for change, word in (({"codec_hash": "else"}, "else"), ({"clip_samples": SAMPLES * 2}, "samples")):
         bent = stores.ClipStore(real.path, real.meta.model_copy(update=change))
@@ -319,4 +319,4 @@ def test_no_kill_and_no_number_of_processes_changes_a_byte(tmp_path):
     )
     for name in ("killed", "io", "shared", "two"):
         assert report[name] == report["whole"], name
-    assert report["kills"] >= 2 and report["io_kills"] >= 10
+    assert report["kills"] >= 3 and report["io_kills"] >= 10

@@ -6,6 +6,7 @@ import torch
 
 from ajbench import audio, codec
 from ajbench.codec import train
+from ajbench.codec.model import TinyCodec
 from ajbench.errors import MissingError
 
 
@@ -61,11 +62,36 @@ def test_nothing_to_train_on(tmp_path):
 
 def test_short_training_lowers_the_score_and_writes_weights(tmp_path):
     torch.set_num_threads(1)
-    train.train_codec([], tmp_path, steps=12, batch_size=2, lr=2e-3, quantize_from=8, mini_clips=3)
-    rows = (tmp_path / "metrics.csv").read_text().splitlines()[1:]
-    losses = [float(row.split(",")[1]) for row in rows]
-    assert len(losses) == 12
-    assert np.mean(losses[4:8]) < 0.9 * losses[0]
-    trained = codec.load(str(tmp_path / "tiny.safetensors"))
+    sounds = train.gather([], tmp_path, mini_clips=3, mini_seed=0)
+    heard = torch.from_numpy(sounds.draw(np.random.default_rng(9), 8, train.sampling_share(sounds)))
+
+    def score(network):
+        torch.manual_seed(0)
+        with torch.no_grad():
+            return float(train.energy_score(network, train.Spectra(), heard, quantize=False)[0])
+
+    torch.manual_seed(0)
+    untrained = score(TinyCodec())
+    trained = train.train_codec([], tmp_path, steps=60, batch_size=2, lr=5e-3, quantize_from=59, mini_clips=3)
+    assert score(trained) < 0.95 * untrained
+    assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 61
+    loaded = codec.load(str(tmp_path / "tiny.safetensors"))
     wav = np.random.default_rng(0).normal(0, 0.1, (1, 6720)).astype(np.float32)
-    assert trained.decode(trained.encode(wav)).shape == (1, 6720)
+    assert loaded.decode(loaded.encode(wav)).shape == (1, 6720)
+
+
+def test_codebooks_start_on_the_residuals_and_unused_codes_come_back():
+    torch.manual_seed(0)
+    network = TinyCodec()
+    latents = torch.randn(4096, 128) @ torch.diag(torch.linspace(2, 0.1, 128))
+    train.start_codebooks(network, latents, frames_per_step=1024, iterations=2)
+    books = [layer._codebook for layer in network.quantizer.vq.layers]
+    codes = network.quantizer.eval().encode(latents.T[None], 50, None)
+    error = (network.quantizer.decode(codes)[0].T - latents).square().mean() / latents.var()
+    assert error < 0.25
+    assert sum(float(book.cluster_size.sum()) for book in books) == pytest.approx(8 * 1024, rel=1e-3)
+    books[3].cluster_size[:100] = 0.0
+    books[3].embed[:100] = 1e6
+    assert train.revive_codes(network, latents) >= 100
+    assert books[3].embed.abs().max() < 10
+    assert float(books[3].cluster_size[:100].min()) == 0.5

@@ -25,10 +25,10 @@ DEVIATIONS = torch.logspace(-1.30103, 0, 64, dtype=torch.float64)  # 0.05 … 1
 
 
 def gaussian_error(scheduler):
-    """Solve the probability-flow ODE of independent Gaussian channels with the exact eps, whose solution is known.
+    """Solve the probability-flow ODE of independent Gaussian channels, whose solution is known.
 
-    Returns RMS errors in units of a channel's deviation (all channels, those above 0.5) and the mean bias of the
-    deviation.
+    Returns RMS errors in units of a channel's deviation (all channels, those above 0.5) and the mean bias of
+    the deviation.
     """
     s = DEVIATIONS
     spaced = hasattr(scheduler, "lambda_t")  # these step between sigmas, the others between timesteps

@@ -1,0 +1,188 @@
+"""One real run through the command line, as small as it gets; then what a second and a changed one do."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = [
+    *("data.n_clips=40", "data.duration_s=1.68"),
+    *("generator.train_steps=4", "generator.warmup_steps=1", "generator.batch_size=2"),
+    *("invert.train_steps=2", "invert.batch_size=2"),
+    *("synth.n=12", "synth.sampler_steps=3", "synth.micro_batch=4", "synth.shard_size=4"),
+    *("classifier.train_steps=6", "classifier.warmup_steps=1", "classifier.batch_size=4"),
+    "evaluate={models: [{name: taltrans-small, augmentation: mx+sp}], doses: [6], seeds: [0, 1]}",
+    *("evaluate.bootstrap=100", "evaluate.probes={noise: {strength: 1.0, n: 8}}"),
+]
+CELLS = {f"taltrans-small mx+sp, mini{mix}, seed {seed}" for mix in ("", "G", "+6G") for seed in (0, 1)}
+
+
+def command(folder, *arguments):
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "AJBENCH_WORK": str(folder / "work"),
+        "COLUMNS": "200",
+    }
+    return {
+        "args": [sys.executable, "-m", "ajbench", *arguments],
+        "cwd": folder,
+        "env": environment,
+        "text": True,
+    }
+
+
+def ajbench(folder, *arguments):
+    return subprocess.run(**command(folder, *arguments), capture_output=True, timeout=900)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """The folder of a finished run, and what the run said."""
+    folder = tmp_path_factory.mktemp("run")
+    found = ajbench(folder, "run", "mini", *SMALL, "--json")
+    assert found.returncode == 0, found.stderr
+    return folder, json.loads(found.stdout)
+
+
+def stages(folder):
+    return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("work/mini/*/DONE")}
+
+
+def test_a_run_does_every_stage_and_writes_what_it_promises(done):
+    folder, document = done
+    expected = {"prepare", "train-gen", "invert", "synth", "synth (noise)", "eval-cls", "eval-gen"}
+    assert set(document["ran"]) == expected | {f"train-cls ({cell})" for cell in CELLS}
+    out = folder / "results" / "mini"
+    promised = {"table_a11.csv", "table_1.csv", "generation.csv", "report/index.html"}
+    assert promised <= set(document["files"])
+    assert all((out / name).stat().st_size > 0 for name in document["files"])
+    with (out / "table_a11.csv").open(newline="") as file:
+        measured = [line for line in csv.DictReader(file) if line["source"] == "measured"]
+    assert len(measured) == 1
+    for column in ("mini", "miniG", "+6G"):
+        assert 0 <= float(measured[0][column]) <= 100
+        assert measured[0][f"{column}_std"]
+    assert float(measured[0]["+6G_delta_low"]) <= float(measured[0]["+6G_delta_high"])
+    with (out / "rows.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["metric"] for row in rows} >= {
+        "map",
+        "auc",
+        "dprime",
+        "map_delta",
+        "fd",
+        "is",
+        "label_agreement",
+    }
+    assert {row["row"] for row in rows} >= {"img2img", "noise", "white noise", "taltrans-small/-/mx+sp"}
+    # No fingerprint but those of this run, no path of this machine.
+    run = json.loads((out / "run.json").read_text())
+    assert {row["fingerprint"] for row in rows} <= set(run["fingerprints"])
+    assert str(folder) not in (out / "run.json").read_text() + (out / "report" / "index.html").read_text()
+
+
+def test_synthetic_clips_descend_from_training_clips(done):
+    from ajbench.store import ClipStore
+
+    folder, _ = done
+    real = ClipStore.open(next(folder.glob("work/mini/prepare-*")))
+    train = {real.clip_ids[i] for i in real.split_indices("train")}
+    for path in folder.glob("work/mini/synth-*"):
+        assert set(ClipStore.open(path).column("parent_id")) <= train
+
+
+def test_a_second_run_does_nothing_and_does_not_import_torch(done):
+    folder, document = done
+    before, rows = stages(folder), (folder / "results/mini/rows.csv").read_bytes()
+    code = (
+        "import sys\n"
+        "from ajbench.cli import app\n"
+        "try:\n"
+        f"    app({['run', 'mini', *SMALL]!r})\n"
+        "except SystemExit as ended:\n"
+        "    assert not ended.code\n"
+        "print('torch' in sys.modules, file=sys.stderr)\n"
+    )
+    call = command(folder)
+    call["args"] = [sys.executable, "-c", code]
+    found = subprocess.run(**call, capture_output=True, timeout=120)
+    assert found.returncode == 0, found.stderr
+    assert "nothing to do" in found.stderr
+    assert found.stderr.splitlines()[-1] == "False"
+    assert document["table"]["lines"][0][-1] in found.stdout
+    assert stages(folder) == before
+    assert (folder / "results/mini/rows.csv").read_bytes() == rows
+
+
+def test_deleted_results_are_written_again_from_finished_stages(done):
+    folder, _ = done
+    before, table = stages(folder), (folder / "results/mini/table_a11.csv").read_bytes()
+    (folder / "results/mini/table_a11.csv").unlink()
+    found = ajbench(folder, "run", "mini", *SMALL, "--json")
+    assert json.loads(found.stdout)["ran"] == []
+    assert (folder / "results/mini/table_a11.csv").read_bytes() == table
+    assert stages(folder) == before
+
+
+def test_a_changed_mix_runs_from_mixing_on(done, tmp_path):
+    folder, _ = done
+    before = stages(folder)
+    changed = [*SMALL, "mix.balanced=true", "evaluate.seeds=[0]"]
+    found = ajbench(folder, "run", "mini", *changed, "--results", str(tmp_path), "--json")
+    assert found.returncode == 0, found.stderr
+    assert {name.split()[0] for name in json.loads(found.stdout)["ran"]} == {
+        "train-cls",
+        "eval-cls",
+        "eval-gen",
+    }
+    assert before.items() <= stages(folder).items()
+
+
+def test_single_stages_find_what_the_run_did(done):
+    folder, _ = done
+    before = stages(folder)
+    for name in ("prepare", "train-gen", "invert", "synth", "eval-cls", "eval-gen"):
+        found = ajbench(folder, name, *SMALL)
+        assert found.returncode == 0, found.stderr
+    assert stages(folder) == before
+    found = ajbench(folder, "verify", str(next(folder.glob("work/mini/synth-*"))), "--json")
+    assert json.loads(found.stdout)["state"] == "sound"
+
+
+def test_ctrl_c_leaves_saved_state_and_exits_with_130(done):
+    folder, _ = done
+    long = ["generator.train_steps=100000", "generator.checkpoint_every=1"]
+    process = subprocess.Popen(
+        **command(folder, "train-gen", *SMALL, *long), stderr=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    for _ in range(1200):
+        if saved := list(folder.glob("work/mini/train-gen-*/checkpoints/step-*")):
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert re.search(r"^ajbench: .*the same command goes on", said, re.MULTILINE)
+    assert saved
+    assert "DONE" not in [path.name for path in saved[0].parent.parent.iterdir()]
+
+
+def test_a_codec_of_one_s_own_can_be_trained_and_named(tmp_path):
+    few = ["--steps", "2", "--batch-size", "2", "--mini-clips", "6"]
+    trained = ajbench(tmp_path, "train-codec", *few)
+    assert trained.returncode == 0, trained.stderr
+    weights = Path(trained.stdout.strip(), "tiny.safetensors")
+    assert weights.is_absolute() or (tmp_path / weights).exists()
+    plan = ajbench(tmp_path, "prepare", *SMALL, f"codec.name={weights}", "--dry-run", "--json")
+    assert plan.returncode == 0, plan.stderr
+    usual = ajbench(tmp_path, "prepare", *SMALL, "--dry-run", "--json")
+    first, second = (json.loads(found.stdout)["stages"][0]["fingerprint"] for found in (plan, usual))
+    assert first != second
