@@ -200,7 +200,7 @@ def train_cls(settings: Settings) -> None:
 
     \b
     Examples:
-      ajbench train-cls --recipe mini+100G
+      ajbench train-cls --recipe mini+60G
       ajbench train-cls --recipe as20k+40kG --data DIR classifier.lr=1e-4
     """
     pipeline = _pipeline(settings, settings.load())

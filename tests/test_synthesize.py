@@ -272,6 +272,15 @@ def test_what_does_not_fit_the_store_is_refused(real, generator, tokens, tmp_pat
             make(bent, generator, tokens, tmp_path / word)
 
 
+def test_prompts_that_were_cut_are_counted(real, generator, tmp_path, monkeypatch):
+    monkeypatch.setattr(AudioJourneyPipeline, "grids", lambda self, prompts, *_: torch.zeros(4, 128, 2, 21))
+    monkeypatch.setattr(
+        "ajbench.generator.plan.spoken", lambda label: "dog " * 12 if label == "Dog" else label
+    )
+    found = make(real, generator, None, tmp_path / "s", n=12, prompt="names")
+    assert found.meta.extra["prompts_cut"] == sum("Dog" in labels for labels in found.column("labels")) > 0
+
+
 def test_going_on_with_other_threads_needs_a_word(made, real, generator, tokens, tmp_path, monkeypatch):
     plain, calls = Job.make, []
 

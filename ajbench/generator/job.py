@@ -102,7 +102,11 @@ class Job:
             advance(len(part))
         if records:
             stores.write_shard(self.out, shard, records)
-        atomic_write(self.note(shard), json.dumps([asdict(problem) for problem in problems]))
+        note = {
+            "problems": [asdict(problem) for problem in problems],
+            "cut": pipeline.text.count_cut([row["prompt"] for row in rows]),
+        }
+        atomic_write(self.note(shard), json.dumps(note))
 
     def generate(
         self, pipeline: AudioJourneyPipeline, rows: list[dict[str, Any]]
@@ -149,7 +153,8 @@ class Job:
     def close(self, fingerprint: str, info: GeneratorInfo, exact: Mapping[str, Any]) -> None:
         """Put the shards' notes together and finish the store."""
         notes = [json.loads(self.note(shard).read_text()) for shard in self.shards]
-        problems = [Problem(**item) for note in notes for item in note]
+        problems = [Problem(**item) for note in notes for item in note["problems"]]
+        cut = sum(note["cut"] for note in notes)
         for name in ("quarantine.csv", "store.json"):
             remove_strays(self.out, name)
         stores.write_quarantine(self.out, problems)
@@ -161,6 +166,10 @@ class Job:
             )
         if problems:
             console.say(f"synth: {len(problems)} of {self.n} results left out: {self.out / 'quarantine.csv'}")
+        if cut:
+            console.say(
+                f"synth: {cut} of {self.n} prompts are longer than generator.max_tokens, and were cut"
+            )
         made = dict.fromkeys(("expected", "found", "decoded"), self.n) | {"kept": self.n - len(problems)}
         meta = self.store.meta
         stores.finish(
@@ -180,6 +189,7 @@ class Job:
                     "plan": self.section.plan,
                     "generator": info.fingerprint,
                     "frames": info.frames,
+                    "prompts_cut": cut,
                     **exact,
                 },
             ),
