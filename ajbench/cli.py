@@ -220,7 +220,7 @@ def eval_cls(settings: Settings) -> None:
       ajbench eval-cls --recipe esc10+320G --data DIR --json
     """
     pipeline = _pipeline(settings, settings.load())
-    stage = pipeline.eval_cls(pipeline.trained())
+    stage = pipeline.eval_cls(pipeline.grid() if settings.dry_run else pipeline.trained())
     _evaluation(settings, pipeline, stage, ["row", "column", "seed", "metric", "value", "ci_low", "ci_high"])
 
 
@@ -238,7 +238,7 @@ def eval_gen(settings: Settings) -> None:
       ajbench eval-gen --recipe esc10 --data DIR evaluate.features=mn04
     """
     pipeline = _pipeline(settings, settings.load())
-    stage = pipeline.eval_gen(pipeline.generated())
+    stage = pipeline.eval_gen(["", *pipeline.probes] if settings.dry_run else pipeline.generated())
     _evaluation(settings, pipeline, stage, ["row", "column", "metric", "split", "value", "ci_low", "ci_high"])
 
 
@@ -304,9 +304,8 @@ def _run(settings: Settings, jobs: int | None) -> None:
     done = flow.run(pipeline, settings.device, jobs, settings.force)
     if not done["ran"]:
         console.say(f"nothing to do: every stage of {pipeline.recipe.name} is done")
-    for note in done["table"]["notes"]:
-        console.say(note)
-    console.say(f"results: {done['results']}")
+    for line in (*done["table"]["notes"], f"results: {done['results']}"):
+        console.say(line)
     console.emit(done, table=(done["table"]["header"], done["table"]["lines"]))
 
 
@@ -316,7 +315,7 @@ def _stage(settings: Settings, pipeline: "Pipeline | None", stage: "Stage") -> N
     if pipeline:
         pipeline.check()
     if settings.dry_run:
-        _plan(flow.describe(settings.work, [*stage.needs, stage]))
+        _plan(flow.describe(settings.work, [*stage.needs, stage]) | flow.estimate(stage))
         return
     ran = flow.run_one(stage, settings.device, settings.force)
     if not ran:
@@ -346,3 +345,5 @@ def _plan(plan: dict[str, Any]) -> None:
         f"{plan['todo']} of {len(plan['stages'])} stages to do; {plan['disk_mb']} MB needed, "
         f"{plan['disk_free_mb']} MB free"
     )
+    if seconds := plan.get("seconds"):
+        console.say(f"about {seconds:.0f} s, as a first batch goes")

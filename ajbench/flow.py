@@ -45,6 +45,13 @@ def describe(work: Path, stages: Sequence[Stage]) -> dict[str, Any]:
     }
 
 
+def estimate(stage: Stage) -> dict[str, Any]:
+    """Return what a first batch tells of a stage, such as its seconds; nothing where there is none yet."""
+    if stage.estimate is None or stage.done() or not all(needed.done() for needed in stage.needs):
+        return {}
+    return stage.estimate()
+
+
 def run_one(stage: Stage, device: str, force: bool = False) -> bool:
     """Do one stage unless it is done; returns whether there was anything to do.
 

@@ -90,7 +90,7 @@ def check_generator(folder: Path, recipe: Recipe, manifest: Manifest) -> None:
             f"{leaked[0]}); use one trained on this fold's train split"
         )
     if codec in registry.CODECS and recipe.codec.name in registry.CODECS and codec != recipe.codec.name:
-        raise IntegrityError(f"--generator {folder}: of codec {codec}, not {recipe.codec.name} as the recipe")
+        raise IntegrityError(f"--generator {folder}: of codec {codec}, the recipe is of {recipe.codec.name}")
 
 
 def probe(recipe: Recipe, name: str, changes: Mapping[str, Any]) -> Synth:
@@ -122,6 +122,13 @@ def codec_identity(name: str) -> str:
     if name == "tiny":
         return weights_identity(Path(__file__).parent / "codec")
     return weights_identity(Path(name)) if name.endswith(".safetensors") else name
+
+
+def store_mb(recipe: Recipe, clips: int) -> float:
+    """Return about what a clip store takes on disk, in MB."""
+    # 16-bit FLAC at about 0.6 of its samples, and eight 16-bit codes a frame of 320 samples.
+    samples = recipe.data.duration_s * 16_000
+    return round(clips * (samples * 2 * 0.6 + samples / 320 * 8 * 2) / 1e6, 1)
 
 
 def weights_identity(path: Path) -> str:

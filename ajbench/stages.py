@@ -126,7 +126,7 @@ class Pipeline:
 
             prepare(recipe, self.places.data, path, fingerprint=key)
 
-        size = self._store_mb(clips)
+        size = preflight.store_mb(recipe, clips)
         return Stage("prepare", recipe, path, key, f"{clips} clips", do, disk_mb=size, shared=True)
 
     @cached_property
@@ -168,20 +168,22 @@ class Pipeline:
         inputs = prepared.fingerprint, self.generator_key, [stage.fingerprint for stage in tokens]
         key, path = self._place("synth", section, *inputs)
 
-        def do() -> None:
+        def given() -> tuple[Any, ...]:
             from ajbench.store import ClipStore
+
+            folder = tokens[0].path if tokens else None
+            return recipe, ClipStore.open(prepared.path), self.generator, folder
+
+        def estimate() -> dict[str, Any]:
+            from ajbench.synthesize import estimate
+
+            return estimate(*given(), processes=processes)
+
+        def do() -> None:
             from ajbench.synthesize import synthesize
 
-            synthesize(
-                recipe,
-                ClipStore.open(prepared.path),
-                self.generator,
-                tokens[0].path if tokens else None,
-                path,
-                fingerprint=key,
-                processes=processes,
-                allow_inexact=allow_inexact,
-            )
+            more: dict[str, Any] = {"processes": processes, "allow_inexact": allow_inexact}
+            synthesize(*given(), path, fingerprint=key, **more)
 
         return Stage(
             "synth",
@@ -192,9 +194,10 @@ class Pipeline:
             do,
             what=probe,
             seed=section.seed,
-            disk_mb=self._store_mb(section.n),
+            disk_mb=preflight.store_mb(recipe, section.n),
             needs=(prepared, *self._own_generator, *tokens),
             shared=True,
+            estimate=estimate,
         )
 
     def cell(self, classifier: Classifier, mix: Mix, seed: int) -> Cell:
@@ -334,11 +337,6 @@ class Pipeline:
     def _place(self, stage: str, *inputs: Any) -> tuple[str, Path]:
         key = fingerprint(stage, VERSIONS[stage], *inputs)
         return key, self.home / f"{stage}-{key}"
-
-    def _store_mb(self, clips: int) -> float:
-        # 16-bit FLAC at about 0.6 of its samples, and eight 16-bit codes a frame of 320 samples.
-        samples = self.recipe.data.duration_s * 16_000
-        return round(clips * (samples * 2 * 0.6 + samples / 320 * 8 * 2) / 1e6, 1)
 
     def _record(self, folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         from ajbench.rows import append_rows

@@ -1,9 +1,11 @@
 """A piece of work with a folder of its own: done once, and found again by its fingerprint."""
 
+import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ajbench.errors import MissingError
 from ajbench.recipe import Recipe, dump
@@ -26,6 +28,7 @@ class Stage:
         disk_mb: what it will leave on disk, where that is known beforehand.
         needs: stages that must be finished before.
         shared: several processes may do it together; else one at a time.
+        estimate: tells clips, bytes and seconds from a first batch, once what it needs is finished.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Stage:
     disk_mb: float | None = None
     needs: tuple["Stage", ...] = ()
     shared: bool = False
+    estimate: Callable[[], dict[str, Any]] | None = None
 
     @property
     def folder(self) -> RunDir:
@@ -73,9 +77,14 @@ class Stage:
         for stage in self.needs:
             stage.need()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with nullcontext() if self.shared else lock(self.path.with_name(f".{self.path.name}.lock")):
-            folder = self.folder
+        folder, alone = self.folder, self.path.with_name(f".{self.path.name}.lock")
+        with nullcontext() if self.shared else lock(alone):
             folder.start(dump(self.recipe), self.seed, device, force)
             self.do()
-            folder.finish({"what": self.what})
+            if not self.shared:
+                folder.finish({"what": self.what})
+        while not folder.done():  # of those that shared the work, one finishes
+            with suppress(MissingError), lock(alone):
+                folder.finish({"what": self.what})
+            time.sleep(0.01)
         return True

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -155,6 +156,26 @@ def test_single_stages_find_what_the_run_did(done):
     assert stages(folder) == before
     found = ajbench(folder, "verify", str(next(folder.glob("work/mini/synth-*"))), "--json")
     assert json.loads(found.stdout)["state"] == "sound"
+
+
+def test_a_flipped_bit_is_found(done, tmp_path):
+    folder, _ = done
+    shutil.copytree(next(folder.glob("work/mini/prepare-*")), tmp_path / "store")
+    shard = tmp_path / "store" / "part-00000.arrow"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    found = ajbench(folder, "verify", str(tmp_path / "store"))
+    assert found.returncode == 5
+    assert re.fullmatch(r"ajbench: .*part-00000\.arrow.*\n", found.stderr)
+
+
+def test_a_dry_run_of_synthesis_tells_how_long_it_takes(done):
+    folder, _ = done
+    plan = json.loads(ajbench(folder, "synth", *SMALL, "synth.n=40", "--dry-run", "--json").stdout)
+    assert (plan["clips"], plan["shards"]) == (40, 10)
+    assert plan["seconds"] > 0
+    assert plan["bytes"] > 0
 
 
 def test_ctrl_c_leaves_saved_state_and_exits_with_130(done):

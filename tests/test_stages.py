@@ -225,6 +225,18 @@ def test_two_processes_do_not_do_one_stage(tmp_path):
         stage(tmp_path / "one").run("cpu")
 
 
+def test_those_that_share_a_stage_all_end_and_one_finishes(tmp_path):
+    def do():
+        # Another process, as far as files go, has done the same work meanwhile.
+        assert not stage(tmp_path / "one").done()
+        inner.run("cpu")
+
+    inner = stage(tmp_path / "one", shared=True)
+    assert stage(tmp_path / "one", do, shared=True).run("cpu")
+    assert inner.done()
+    assert inner.folder.info()["sessions"] == 2
+
+
 def test_a_disk_that_is_too_small_is_refused_before_any_work(tmp_path):
     large = stage(tmp_path / "one", disk_mb=1e12)
     with pytest.raises(MissingError, match="MB needed"):
