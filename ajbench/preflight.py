@@ -86,8 +86,8 @@ def check_generator(folder: Path, recipe: Recipe, manifest: Manifest) -> None:
     held_out = [row.clip_id for row in manifest.split("eval")]
     if leaked := [clip_id for clip_id in held_out if clip_id in heard]:
         raise IntegrityError(
-            f"--generator {folder}: trained on {len(leaked)} of the {len(held_out)} evaluation clips (such as "
-            f"{leaked[0]}); use one trained on this fold's train split"
+            f"--generator {folder}: trained on {len(leaked)} of the {len(held_out)} evaluation clips (such "
+            f"as {leaked[0]}); use one trained on this fold's train split"
         )
     if codec in registry.CODECS and recipe.codec.name in registry.CODECS and codec != recipe.codec.name:
         raise IntegrityError(f"--generator {folder}: of codec {codec}, the recipe is of {recipe.codec.name}")

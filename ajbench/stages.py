@@ -168,7 +168,7 @@ class Pipeline:
         inputs = prepared.fingerprint, self.generator_key, [stage.fingerprint for stage in tokens]
         key, path = self._place("synth", section, *inputs)
 
-        def given() -> tuple[Any, ...]:
+        def given() -> Any:
             from ajbench.store import ClipStore
 
             folder = tokens[0].path if tokens else None
@@ -182,8 +182,9 @@ class Pipeline:
         def do() -> None:
             from ajbench.synthesize import synthesize
 
+            section, store, generator, folder = given()
             more: dict[str, Any] = {"processes": processes, "allow_inexact": allow_inexact}
-            synthesize(*given(), path, fingerprint=key, **more)
+            synthesize(section, store, generator, folder, path, fingerprint=key, **more)
 
         return Stage(
             "synth",
