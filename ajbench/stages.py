@@ -168,23 +168,26 @@ class Pipeline:
         inputs = prepared.fingerprint, self.generator_key, [stage.fingerprint for stage in tokens]
         key, path = self._place("synth", section, *inputs)
 
-        def given() -> Any:
+        def given() -> dict[str, Any]:
             from ajbench.store import ClipStore
 
-            folder = tokens[0].path if tokens else None
-            return recipe, ClipStore.open(prepared.path), self.generator, folder
+            return {
+                "recipe": recipe,
+                "store": ClipStore.open(prepared.path),
+                "generator_dir": self.generator,
+                "tokens_dir": tokens[0].path if tokens else None,
+                "processes": processes,
+            }
 
         def estimate() -> dict[str, Any]:
             from ajbench.synthesize import estimate
 
-            return estimate(*given(), processes=processes)
+            return estimate(**given())
 
         def do() -> None:
             from ajbench.synthesize import synthesize
 
-            section, store, generator, folder = given()
-            more: dict[str, Any] = {"processes": processes, "allow_inexact": allow_inexact}
-            synthesize(section, store, generator, folder, path, fingerprint=key, **more)
+            synthesize(**given(), out=path, fingerprint=key, allow_inexact=allow_inexact)
 
         return Stage(
             "synth",

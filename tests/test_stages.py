@@ -60,7 +60,7 @@ def test_a_run_holds_every_stage_in_order():
         ("mix.balanced=true", REAL | MIXED | EVALUATIONS),
         ("classifier.lr=1e-4", REAL | MIXED | EVALUATIONS),
         ("synth.strength=0.5", {"synth"} | MIXED | EVALUATIONS),
-        ("synth.guidance=3", {"synth", "synth noise"} | MIXED | EVALUATIONS),
+        ("synth.guidance=3", {"synth"} | MIXED | EVALUATIONS),
         ("evaluate.probes.noise.n=9", {"synth noise", "eval-gen"}),
         ("invert.train_steps=7", {"invert", "synth", "synth noise"} | MIXED | EVALUATIONS),
         ("generator.seed=1", {"train-gen", "invert", "synth", "synth noise"} | MIXED | EVALUATIONS),
