@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ajbench import audio, console, registry, store
 from ajbench import codec as codecs
-from ajbench.codec.whiten import Whitening
+from ajbench.codec.whiten import Kind, Whitening
 from ajbench.corpora import mini
 from ajbench.errors import MissingError, UsageError
 from ajbench.manifest import Manifest, Problem, Row
@@ -283,7 +283,7 @@ class _Job:
         )
         clips = store.ClipStore(self.out, store.assemble(self.out, meta))
         fitted = {
-            "whitening": _whitening(clips, self.codec).to_json(),
+            "whitening": _whitening(clips, self.codec, self.recipe.codec.whitening).to_json(),
             "train_ids_hash": store.ids_hash(clips.clip_ids[i] for i in clips.split_indices("train")),
         }
         if problems:
@@ -304,10 +304,10 @@ def _commonest(problems: list[Problem]) -> str:
     return ", ".join(f"{reason} ({n})" for reason, n in reasons.most_common(3))
 
 
-def _whitening(clips: store.ClipStore, codec: codecs.Codec) -> Whitening:
+def _whitening(clips: store.ClipStore, codec: codecs.Codec, kind: Kind) -> Whitening:
     train = clips.split_indices("train")
     starts = range(0, len(train), LATENT_BATCH)
-    return Whitening.fit(codec.latents(clips.codes(train[i : i + LATENT_BATCH])) for i in starts)
+    return Whitening.fit((codec.latents(clips.codes(train[i : i + LATENT_BATCH])) for i in starts), kind)
 
 
 def _duplicates(rows: list[Row], out: Path, pool: ThreadPoolExecutor) -> dict[int, int]:

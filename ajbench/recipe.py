@@ -47,6 +47,9 @@ class CodecSection(Section):
     """The neural codec through which everything downstream hears."""
 
     name: str = Field("tiny", description="tiny, encodec_24khz@16k, encodec_24khz@24k")
+    whitening: Literal["channel", "pca"] = Field(
+        "pca", description="what the diffusion sees: channels of unit deviation (paper), or components"
+    )
 
 
 class Generator(Section):
@@ -56,6 +59,9 @@ class Generator(Section):
     text_encoder: str = Field("minilm", description="registry name of the text encoder")
     max_tokens: AtLeastOne = Field(16, description="text states per prompt (paper: 50)")
     mask: bool = Field(False, description="attention mask over padding (Table 1's masked rows)")
+    prediction: Literal["epsilon", "v_prediction"] = Field(
+        "epsilon", description="what the U-Net predicts: the noise (paper) or the velocity"
+    )
     train_steps: AtLeastOne = 2000
     batch_size: AtLeastOne = 16
     lr: Positive = 2.56e-4

@@ -79,7 +79,7 @@ class StoreMeta(BaseModel):
     labels: list[str]
     mids: list[str] | None = None
     counts: dict[str, dict[str, int]] = {}
-    whitening: dict[str, list[float]] | None = None
+    whitening: dict[str, list[float] | list[list[float]]] | None = None
     fingerprint: str
     shards: list[ShardEntry] = []
     source: Literal["real", "synthetic"] = "real"

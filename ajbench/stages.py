@@ -25,10 +25,10 @@ from ajbench.work import Stage
 # Raised by one when a stage's code changes what it writes: work of before is then done again, not misread.
 VERSIONS = {
     "prepare": 1,
-    "train-gen": 1,
+    "train-gen": 2,
     "invert": 1,
     "synth": 1,
-    "train-cls": 1,
+    "train-cls": 2,
     "eval-cls": 1,
     "eval-gen": 1,
 }

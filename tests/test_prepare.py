@@ -125,12 +125,15 @@ def test_every_clip_is_there_in_order_with_its_sound_codes_and_labels(tmp_path, 
 
 
 def test_whitening_is_that_of_the_train_split_alone(tmp_path, corpus):
-    meta = run(tmp_path / "store", corpus)
+    channel = recipe().model_copy(update={"codec": CodecSection(name="tiny", whitening="channel")})
+    meta = run(tmp_path / "store", corpus, channel)
     clips = store.ClipStore.open(tmp_path / "store")
     latents = FakeCodec().latents(clips.codes(clips.split_indices("train"))).double()
     np.testing.assert_allclose(meta.whitening["mean"], latents.mean((0, 2)), rtol=1e-12)
     np.testing.assert_allclose(meta.whitening["std"], latents.std((0, 2), correction=0), rtol=1e-9)
-    Whitening.from_json(meta.whitening)
+    assert Whitening.from_json(meta.whitening).basis is None
+    meta = run(tmp_path / "turned", corpus)
+    assert Whitening.from_json(meta.whitening) == Whitening.fit([latents.float()], "pca")
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from diffusers import DDPMScheduler
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -14,7 +15,6 @@ from ajbench.generator import folder as folders
 from ajbench.generator.pipeline import AudioJourneyPipeline
 from ajbench.generator.text import class_tokens, sound_of, spoken
 from ajbench.generator.train import Batch, fast_precision, grid_reader, loss, noisy_batches
-from ajbench.generator.unet import noise_schedule
 from ajbench.recipe import Recipe
 from ajbench.store import ClipStore, require_codec
 
@@ -28,7 +28,7 @@ class Inversion(nn.Module):
         self.text.rows.requires_grad_(True)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the mean squared error of the noise predicted given prompts of class tokens."""
+        """Return the mean squared error of the prediction given prompts of class tokens."""
         states = self.text.states(batch["ids"], batch["mask"])
         return loss(self.unet, batch, states, batch["mask"] if self.masked else None)
 
@@ -82,7 +82,8 @@ def invert(
         # Tokenised by an encoder of its own: batches are made in another thread.
         ids, mask = (part.cpu() for part in made.text.tokenize(prompts))
         grids = grid_reader(store, train, made.codec, made.whitening)
-        noisy = noisy_batches(grids, len(train), noise_schedule(), section.batch_size, seed)
+        process = DDPMScheduler.from_config(made.training)
+        noisy = noisy_batches(grids, len(train), process, section.batch_size, seed)
 
         def batches(index: int) -> Batch:
             batch = noisy(index)

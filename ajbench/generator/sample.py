@@ -146,9 +146,10 @@ def sample(
         )
     for t in scheduler.timesteps:
         twice = torch.cat([x, x]) if guided else x
-        eps = denoise(unet, twice.to(unet.dtype), t, states, mask).float()
+        out = denoise(unet, twice.to(unet.dtype), t, states, mask).float()
         if guided:
-            without, given = eps.chunk(2)
-            eps = without + guidance * (given - without)
-        x = scheduler.step(eps, t, x, return_dict=False)[0]
+            # The same for noise and velocity, which are a linear function of each other given x.
+            without, given = out.chunk(2)
+            out = without + guidance * (given - without)
+        x = scheduler.step(out, t, x, return_dict=False)[0]
     return x

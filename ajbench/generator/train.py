@@ -68,8 +68,9 @@ def train_generator(
     whitening = Whitening.from_json(store.meta.whitening)
     text: MiniLM = registry.resolve("text encoder", section.text_encoder)(max_tokens=section.max_tokens)
     text.to(PartialState().device)
-    model = unet.build(section.preset, text.dim, seed=seed_for(seed, "weights"))
-    process = unet.noise_schedule()
+    prediction = section.prediction
+    model = unet.build(section.preset, text.dim, seed=seed_for(seed, "weights"), prediction=prediction)
+    process = unet.noise_schedule(prediction)
     train = store.split_indices("train")
     prompts = prompts_of(store, train)
     cut = text.count_cut(sorted(set(prompts)))
@@ -161,7 +162,10 @@ def grid_reader(
 def noisy_batches(
     grids: Callable[[Any], Tensor], n: int, process: DDPMScheduler, size: int, seed: int
 ) -> Callable[[int], Batch]:
-    """Return batch(index), a pure function: `noisy` grids, `noise`, timesteps `t`, clips (`picks`).
+    """Return batch(index), a pure function: `noisy` grids, `target`, timesteps `t`, clips (`picks`).
+
+    The target is what `process` says that the network predicts: the noise, or the velocity
+    √ᾱ · noise − √(1 − ᾱ) · grid.
 
     Every one of the `n` clips comes once an epoch, in an order drawn for the epoch. Each batch has one
     timestep in every `size`-th part of the range: the loss varies less from step to step, its expectation
@@ -181,15 +185,18 @@ def noisy_batches(
         noise = torch.randn(grid.shape, generator=draw)
         share = (torch.arange(size) + torch.rand(size, generator=draw)) / size
         t = (share * len(process.betas)).long().clamp_max(len(process.betas) - 1)
-        return {"noisy": process.add_noise(grid, noise, t), "noise": noise, "t": t, "picks": picks}
+        noisy = process.add_noise(grid, noise, t)
+        velocity = process.config["prediction_type"] == "v_prediction"
+        target = process.get_velocity(grid, noise, t) if velocity else noise
+        return {"noisy": noisy, "target": target, "t": t, "picks": picks}
 
     return make
 
 
 def loss(model: UNet2DConditionModel, batch: Batch, states: Tensor, mask: Tensor | None) -> Tensor:
-    """Return the mean squared error of the predicted noise."""
-    eps = unet.denoise(model, batch["noisy"], batch["t"], states, mask)
-    return (eps.float() - batch["noise"]).square().mean()
+    """Return the mean squared error of the prediction."""
+    out = unet.denoise(model, batch["noisy"], batch["t"], states, mask)
+    return (out.float() - batch["target"]).square().mean()
 
 
 def fast_precision() -> Literal["auto", "bf16"]:

@@ -11,11 +11,12 @@ CROSS_DIM = 768  # Stable Diffusion's; the projection from the text encoder's wi
 TRAIN_TIMESTEPS = 1000
 
 Preset = Literal["tiny", "small", "full"]
+Prediction = Literal["epsilon", "v_prediction"]
 
 # The first width is never below the latents' 128 channels: noise of full rank has to pass through it, as
 # these U-Nets have no skip from input to output.
 PRESETS: dict[Preset, dict[str, Any]] = {
-    "tiny": {"widths": (128, 256), "attention": (False, True), "layers": 1, "heads": 4},
+    "tiny": {"widths": (128, 128, 192), "attention": (False, False, True), "layers": 1, "heads": 4},
     "small": {"widths": (192, 384, 512), "attention": (False, True, True), "layers": 1, "heads": 8},
     # Stable Diffusion 1.4's (appendix B); its checkpoint's blocks fit all but conv_in and conv_out.
     "full": {
@@ -27,8 +28,18 @@ PRESETS: dict[Preset, dict[str, Any]] = {
 }
 
 
-def build(preset: Preset, text_dim: int, cross_dim: int = CROSS_DIM, seed: int = 0) -> UNet2DConditionModel:
+def build(
+    preset: Preset,
+    text_dim: int,
+    cross_dim: int = CROSS_DIM,
+    seed: int = 0,
+    prediction: Prediction = "epsilon",
+) -> UNet2DConditionModel:
     """Return a U-Net with random weights: noisy grid [B, 128, H, 21], t [B], states [B, L, text_dim] ⇒ noise.
+
+    With v-prediction it returns the velocity, of which it first predicts 0: for whitened data without any
+    structure that is the optimum, so that training begins with the structure. Predicting the noise, the
+    network has to learn to pass on its input before anything else.
 
     `encoder_hid_proj` is the learned projection text_dim → cross_dim. H and 21 need not be divisible by the
     downsampling: diffusers then hands each upsampler the size of its skip connection.
@@ -37,7 +48,7 @@ def build(preset: Preset, text_dim: int, cross_dim: int = CROSS_DIM, seed: int =
     attention, reverse = shape["attention"], tuple(reversed(shape["attention"]))
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
-        return UNet2DConditionModel(
+        model = UNet2DConditionModel(
             in_channels=CHANNELS,
             out_channels=CHANNELS,
             block_out_channels=shape["widths"],
@@ -49,14 +60,18 @@ def build(preset: Preset, text_dim: int, cross_dim: int = CROSS_DIM, seed: int =
             encoder_hid_dim=text_dim,
             encoder_hid_dim_type="text_proj",
         )
+    if prediction == "v_prediction":
+        for parameter in model.conv_out.parameters():
+            torch.nn.init.zeros_(parameter)
+    return model
 
 
-def noise_schedule() -> DDPMScheduler:
-    """Return the training process of Table A10: cosine, 1,000 steps, the network predicts the noise."""
+def noise_schedule(prediction: Prediction = "epsilon") -> DDPMScheduler:
+    """Return the training process of Table A10: cosine, 1,000 steps; there the network predicts the noise."""
     return DDPMScheduler(
         num_train_timesteps=TRAIN_TIMESTEPS,
         beta_schedule="squaredcos_cap_v2",
-        prediction_type="epsilon",
+        prediction_type=prediction,
         clip_sample=False,
     )
 
@@ -64,7 +79,7 @@ def noise_schedule() -> DDPMScheduler:
 def denoise(
     unet: UNet2DConditionModel, noisy: Tensor, t: Tensor, states: Tensor, mask: Tensor | None
 ) -> Tensor:
-    """Predict the noise in grids [B, 128, H, 21] at timesteps [B], given text states [B, L, d]."""
+    """Predict noise or velocity in grids [B, 128, H, 21] at timesteps [B], given text states [B, L, d]."""
     out: Tensor = unet(
         noisy, t, encoder_hidden_states=states, encoder_attention_mask=mask, return_dict=False
     )[0]

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
 from ajbench.codec.whiten import Whitening
@@ -64,6 +65,55 @@ def test_json_keeps_every_digit():
     assert Whitening.from_json(json.loads(json.dumps(white.to_json()))) == white
 
 
+def correlated(batch, channels, frames, seed):
+    """Latents of which one component is a thousand times another."""
+    g = torch.Generator().manual_seed(seed)
+    mixing = torch.linalg.qr(torch.randn(channels, channels, generator=g))[0] * torch.logspace(
+        1, -2, channels
+    )
+    return mixing @ torch.randn(batch, channels, frames, generator=g) + 5 * torch.randn(
+        channels, 1, generator=g
+    )
+
+
+def test_components_are_those_of_scikit_learn_and_come_out_uncorrelated():
+    parts = [correlated(b, 16, t, 3) for b, t in ((4, 252), (1, 42), (7, 63))]
+    white = Whitening.fit(iter(parts), "pca")
+    frames = np.concatenate([part.double().transpose(1, 2).reshape(-1, 16).numpy() for part in parts])
+    expected = PCA(whiten=False).fit(frames)
+    n = len(frames)
+    deviations = np.sqrt(expected.explained_variance_ * (n - 1) / n)
+    np.testing.assert_allclose(
+        np.array(white.std) / white.std[0], np.sqrt(deviations / deviations[0]), rtol=1e-6
+    )
+    ours, theirs = np.array(white.basis), expected.components_
+    np.testing.assert_allclose(np.abs((ours * theirs).sum(1)), 1, rtol=1e-6)
+    assert (ours[np.arange(16), np.abs(ours).argmax(1)] > 0).all()
+    grids = torch.cat([white.grid(part).flatten(2).transpose(1, 2).reshape(-1, 16) for part in parts])
+    covariance = grids.double().T.cov(correction=0)
+    wanted = np.diag(deviations) * len(deviations) / deviations.sum()  # mean variance 1
+    np.testing.assert_allclose(covariance, wanted, atol=1e-3 * wanted.max())
+
+
+def test_components_are_undone_and_a_clip_does_not_depend_on_its_companions():
+    x = correlated(5, 16, 42, 6)
+    white = Whitening.fit([x], "pca")
+    grid = white.grid(x)
+    assert (white.latents(grid) - x).abs().max() < 1e-4
+    assert torch.equal(white.grid(x[3:4]), grid[3:4])
+    assert torch.equal(white.latents(grid[1:2]), white.latents(grid)[1:2])
+    assert Whitening.from_json(json.loads(json.dumps(white.to_json()))) == white
+
+
+def test_a_component_that_never_varies_keeps_its_rounding_errors_small():
+    x = correlated(3, 4, 63, 1)
+    x[:, 3] = x[:, 0] + x[:, 1]
+    white = Whitening.fit([x], "pca")
+    assert min(white.std) > 1e-2 * max(white.std)
+    assert white.grid(x)[:, 3].abs().max() < 1e-3
+    assert (white.latents(white.grid(x)) - x).abs().max() < 1e-4
+
+
 @pytest.mark.parametrize("frames", [1, 20, 22, 500])
 def test_frames_that_are_no_multiple_of_21_are_refused(frames):
     with pytest.raises(UsageError, match=f"{frames} frames are not a multiple of 21"):
@@ -83,8 +133,9 @@ def test_other_shapes_are_refused():
 def test_a_constant_or_broken_channel_is_a_numeric_error():
     x = latents(2, 3, 21, seed=0)
     x[:, 1] = 0.25
-    with pytest.raises(NumericError, match="channel 1"):
-        Whitening.fit([x])
+    for kind in ("channel", "pca"):
+        with pytest.raises(NumericError, match="channel 1"):
+            Whitening.fit([x], kind)
     x[0, 2, 3] = float("nan")
     x[:, 1] = torch.arange(21)
     with pytest.raises(NumericError, match="channel 2"):

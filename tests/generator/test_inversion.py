@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 from small_generator import LABELS, TRAIN, FakeCodec, make_generator, make_store, small_recipe
 
 from ajbench.errors import IntegrityError
-from ajbench.generator import folder, inversion
+from ajbench.generator import folder, inversion, unet
 from ajbench.generator.pipeline import AudioJourneyPipeline
 from ajbench.generator.text import MiniLM
 
@@ -98,9 +98,10 @@ def test_tokens_lower_the_loss_they_are_trained_on(generator, real, tmp_path):
             f"The sound of {', '.join(made.tokens[name] for name in real[i].labels)}" for i in range(TRAIN)
         ]
         ids, mask = made.text.tokenize(prompts)
-        noisy = inversion.noise_schedule().add_noise(grid, noise, t)
+        noisy = unet.noise_schedule().add_noise(grid, noise, t)
         with torch.no_grad():
-            losses[steps] = module({"noisy": noisy, "noise": noise, "t": t, "ids": ids, "mask": mask}).item()
+            batch = {"noisy": noisy, "target": noise, "t": t, "ids": ids, "mask": mask}
+            losses[steps] = module(batch).item()
     assert losses[20] < losses[0]
 
 

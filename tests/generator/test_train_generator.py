@@ -135,13 +135,31 @@ def test_a_batch_is_the_noised_grid_of_its_clips_with_their_captions(real, tmp_p
     picks = batch["picks"]
     grid = Whitening.from_json(real.meta.whitening).grid(CODEC.latents(real.codes(picks)))
     bar = unet.noise_schedule().alphas_cumprod[batch["t"]].view(-1, 1, 1, 1)
-    wanted = bar.sqrt() * grid + (1 - bar).sqrt() * batch["noise"]
+    wanted = bar.sqrt() * grid + (1 - bar).sqrt() * batch["target"]
     torch.testing.assert_close(batch["noisy"], wanted, rtol=0, atol=1e-5)
     states, _ = MiniLM(12).encode([real[int(i)].caption for i in picks])
     assert torch.equal(batch["states"], states)
     again = seen["batches"](5)
     assert all(torch.equal(batch[name], again[name]) for name in batch)
-    assert not torch.equal(seen["batches"](6)["noise"], batch["noise"])
+    assert not torch.equal(seen["batches"](6)["target"], batch["target"])
+
+
+def test_the_velocity_is_the_target_where_asked_and_zero_is_the_first_guess(real, tmp_path, monkeypatch):
+    noise = captured(real, tmp_path, monkeypatch, condition_dropout=0.0)["batches"](5)["target"]
+    seen = captured(real, tmp_path, monkeypatch, condition_dropout=0.0, prediction="v_prediction")
+    batch = seen["batches"](5)
+    grid = Whitening.from_json(real.meta.whitening).grid(CODEC.latents(real.codes(batch["picks"])))
+    bar = unet.noise_schedule().alphas_cumprod[batch["t"]].view(-1, 1, 1, 1)
+    wanted = bar.sqrt() * noise - (1 - bar).sqrt() * grid
+    torch.testing.assert_close(batch["target"], wanted, rtol=0, atol=1e-5)
+    assert seen["step"](seen["module"], batch, 5).item() == pytest.approx(
+        batch["target"].square().mean().item()
+    )
+
+
+def test_a_generator_says_what_it_predicts(real, tmp_path):
+    out = run(real, tmp_path / "v", prediction="v_prediction", train_steps=1)
+    assert DDPMScheduler.from_pretrained(out / "scheduler").config.prediction_type == "v_prediction"
 
 
 def test_every_condition_can_be_dropped(real, tmp_path, monkeypatch):
