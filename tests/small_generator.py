@@ -11,7 +11,7 @@ from ajbench.recipe import Recipe
 FRAMES = 42  # a grid of 2 × 21
 SAMPLES = FRAMES * 320
 LABELS = ("Dog", "Rain", "Clock tick")
-SMALL = {"widths": (32, 64), "attention": (False, True), "layers": 1, "heads": 2}
+SMALL = {"widths": (32, 64), "attention": (False, True), "layers": 1, "heads": 2, "pooled": True}
 TRAIN, EVAL = 12, 3
 
 

@@ -16,14 +16,27 @@ Prediction = Literal["epsilon", "v_prediction"]
 # The first width is never below the latents' 128 channels: noise of full rank has to pass through it, as
 # these U-Nets have no skip from input to output.
 PRESETS: dict[Preset, dict[str, Any]] = {
-    "tiny": {"widths": (128, 128, 192), "attention": (False, False, True), "layers": 1, "heads": 4},
-    "small": {"widths": (192, 384, 512), "attention": (False, True, True), "layers": 1, "heads": 8},
+    "tiny": {
+        "widths": (128, 128, 192),
+        "attention": (False, False, True),
+        "layers": 1,
+        "heads": 4,
+        "pooled": True,
+    },
+    "small": {
+        "widths": (192, 384, 512),
+        "attention": (False, True, True),
+        "layers": 1,
+        "heads": 8,
+        "pooled": True,
+    },
     # Stable Diffusion 1.4's (appendix B); its checkpoint's blocks fit all but conv_in and conv_out.
     "full": {
         "widths": (320, 640, 1280, 1280),
         "attention": (True, True, True, False),
         "layers": 2,
         "heads": 8,
+        "pooled": False,
     },
 }
 
@@ -41,7 +54,9 @@ def build(
     structure that is the optimum, so that training begins with the structure. Predicting the noise, the
     network has to learn to pass on its input before anything else.
 
-    `encoder_hid_proj` is the learned projection text_dim → cross_dim. H and 21 need not be divisible by the
+    `encoder_hid_proj` is the learned projection text_dim → cross_dim. Presets with `pooled` also add the
+    text, pooled over its tokens, to the time embedding: from there it reaches every block at once, where
+    cross-attention alone takes thousands of steps to matter. H and 21 need not be divisible by the
     downsampling: diffusers then hands each upsampler the size of its skip connection.
     """
     shape = PRESETS[preset]
@@ -59,6 +74,8 @@ def build(
             cross_attention_dim=cross_dim,
             encoder_hid_dim=text_dim,
             encoder_hid_dim_type="text_proj",
+            addition_embed_type="text" if shape["pooled"] else None,
+            addition_embed_type_num_heads=max(1, text_dim // 64),
         )
     if prediction == "v_prediction":
         for parameter in model.conv_out.parameters():
@@ -79,7 +96,12 @@ def noise_schedule(prediction: Prediction = "epsilon") -> DDPMScheduler:
 def denoise(
     unet: UNet2DConditionModel, noisy: Tensor, t: Tensor, states: Tensor, mask: Tensor | None
 ) -> Tensor:
-    """Predict noise or velocity in grids [B, 128, H, 21] at timesteps [B], given text states [B, L, d]."""
+    """Predict noise or velocity in grids [B, 128, H, 21] at timesteps [B], given text states [B, L, d].
+
+    With a mask, bool [B, L], states of padding are not looked at.
+    """
+    if mask is not None:
+        states = states * mask[..., None].to(states)  # pooling knows no mask
     out: Tensor = unet(
         noisy, t, encoder_hidden_states=states, encoder_attention_mask=mask, return_dict=False
     )[0]
