@@ -75,6 +75,27 @@ def test_masked_states_are_not_looked_at_and_unmasked_ones_are(small):
     assert (outs[2] - outs[3]).abs().max() > 1e-4
 
 
+@pytest.mark.parametrize("pooled", [True, False])
+def test_pooled_text_gets_past_a_blind_cross_attention(monkeypatch, pooled):
+    monkeypatch.setitem(unet.PRESETS, "tiny", SMALL | {"pooled": pooled})
+    model = unet.build("tiny", 384).eval()
+    g = torch.Generator().manual_seed(0)
+    x, t = torch.randn(1, 128, 2, 21, generator=g), torch.tensor([500])
+    one, other = torch.randn(2, 1, 6, 384, generator=g)
+    with torch.no_grad():
+        model.encoder_hid_proj.weight.zero_()
+        change = unet.denoise(model, x, t, one, None) - unet.denoise(model, x, t, other, None)
+    assert (change.abs().max() > 1e-3) == pooled
+
+
+def test_predicting_the_velocity_begins_at_zero(monkeypatch):
+    monkeypatch.setitem(unet.PRESETS, "tiny", SMALL)
+    model = unet.build("tiny", 384, prediction="v_prediction").eval()
+    with torch.no_grad():
+        out = unet.denoise(model, torch.randn(1, 128, 2, 21), torch.tensor([5]), torch.randn(1, 6, 384), None)
+    assert not out.any()
+
+
 def test_the_noise_schedule_is_table_a10s():
     process = unet.noise_schedule()
     t = torch.arange(1, 1001, dtype=torch.float64) / 1000
