@@ -86,7 +86,7 @@ def render(data: ReportData, out: Path) -> Path:
         "question": QUESTION,
         "headline": headline(found),
         "answers": found,
-        "dose_figure": _dose_figure(rows, data.recipe, found),
+        "dose_figure": dose_figure(rows, data.recipe, found),
         "a11": blocks_a11(a11, data.recipe),
         "class_figure": _class_figure(classes, found, data.recipe),
         "table_1": blocks_1(first, data.recipe) if any(n["source"] == "measured" for n in first) else [],
@@ -136,7 +136,8 @@ def per_class(scores: Mapping[Cell, Path]) -> list[dict[str, Any]]:
     return lines
 
 
-def _dose_figure(rows: pd.DataFrame, recipe: Recipe, found: Sequence[Answer]) -> str:
+def dose_figure(rows: pd.DataFrame, recipe: Recipe, found: Sequence[Answer]) -> str:
+    """Return the dose curves of the answers' classifiers as SVG in the page's colours; "" without any."""
     curves = []
     for answer in found:
         mine = rows[(rows["table"] == "A11") & (rows["row"] == answer.line)]
