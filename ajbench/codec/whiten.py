@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 
 from ajbench.audio import FRAME_MULTIPLE
@@ -74,7 +75,7 @@ class Whitening:
                 continue
             batch_mean = rows.mean(1)
             centred = rows - batch_mean[:, None]
-            batch_squares = centred @ centred.T if kind == "pca" else centred.square().sum(1)
+            batch_squares = _gram(centred) if kind == "pca" else centred.square().sum(1)
             if count == 0:
                 count, mean, squares = n, batch_mean, batch_squares
                 continue
@@ -88,7 +89,7 @@ class Whitening:
         if kind == "channel":
             return cls(tuple(mean.tolist()), tuple((squares / count).sqrt().tolist()))
         each = cls(tuple(mean.tolist()), tuple((squares.diagonal() / count).sqrt().tolist()))  # refuses
-        variance, directions = torch.linalg.eigh(squares / count)
+        variance, directions = _eigh(squares / count)
         variance, directions = variance.flip(0).clamp_min(0), directions.flip(1).T
         # The sign is arbitrary: the largest entry is made positive. Ten digits keep the file small.
         directions = directions * directions.gather(1, directions.abs().argmax(1, keepdim=True)).sign()
@@ -148,3 +149,18 @@ class Whitening:
 
 def _column(values: Sequence[float], like: torch.Tensor) -> torch.Tensor:
     return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None]
+
+
+def _gram(rows: torch.Tensor) -> torch.Tensor:
+    # In NumPy by einsum, which neither threads nor BLAS touch: the same bits in every process.
+    plain = rows.numpy()
+    return torch.from_numpy(np.einsum("it,jt->ij", plain, plain, optimize=False))
+
+
+def _eigh(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return torch.linalg.eigh(matrix)
+    finally:
+        torch.set_num_threads(threads)
