@@ -72,8 +72,8 @@ def test_short_training_lowers_the_score_and_writes_weights(tmp_path):
 
     torch.manual_seed(0)
     untrained = score(TinyCodec())
-    trained = train.train_codec([], tmp_path, steps=60, batch_size=2, lr=5e-3, quantize_from=59, mini_clips=3)
-    assert score(trained) < 0.95 * untrained
+    trained = train.train_codec([], tmp_path, steps=60, batch_size=2, lr=3e-4, quantize_from=59, mini_clips=3)
+    assert score(trained) < 0.9 * untrained
     assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 61
     loaded = codec.load(str(tmp_path / "tiny.safetensors"))
     wav = np.random.default_rng(0).normal(0, 0.1, (1, 6720)).astype(np.float32)
