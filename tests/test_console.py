@@ -71,7 +71,7 @@ def test_json_is_one_document_of_plain_values(capsys):
         "count": 3,
         "flag": True,
         "point": {"x": 1.5, "where": "a/b"},
-        "recipe": {"name": "tiny"},
+        "recipe": {"name": "tiny", "whitening": "pca"},
         "tuple": [1, None, "ß"],
         "set": ["a", "b"],
         "7": "key",
