@@ -7,7 +7,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from ajbench.errors import IntegrityError, MissingError, UsageError
 from ajbench.labels import LabelSet
+from ajbench.recipe import Data
 from ajbench.registry import suggest
 from ajbench.run import atomic_write
 
@@ -174,6 +175,29 @@ def csv_records(
     return records, problems
 
 
+def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line number, cells) of a CSV without header; empty lines and those that begin with # are not.
+
+    Unlike `csv_records` this holds one line at a time: some of these tables have millions.
+
+    Raises:
+        MissingError: no such file.
+        UsageError: not UTF-8, or not CSV.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = csv.reader(file, strict=True, skipinitialspace=True)
+            for cells in lines:
+                if cells and not cells[0].startswith("#"):
+                    yield lines.line_num, cells
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: not UTF-8 text after line {lines.line_num}; save it as UTF-8") from None
+    except FileNotFoundError:
+        raise MissingError(f"{path}: missing") from None
+    except csv.Error as error:
+        raise UsageError(f"{path}:{lines.line_num}: not readable as CSV ({error})") from None
+
+
 def read_label_set(path: Path) -> LabelSet:
     """Read a label set CSV: a column name, display_name or label; optional `mid` and `index` (0 … C-1).
 
@@ -234,6 +258,21 @@ def split_by_fold(
 
     known = (p if p.fold is None else replace(p, split=side(p.fold)) for p in problems)
     return [replace(row, split=side(row.fold)) for row in rows], list(known)
+
+
+def check_keys(data: Data, subsets: Collection[str] = (), folds: bool = False) -> None:
+    """Refuse a subset that the corpus has not, and an eval fold where it has no folds.
+
+    Raises:
+        UsageError: the data section asks for one.
+    """
+    if data.subset is not None and data.subset not in subsets:
+        allowed = f"allowed: {', '.join(subsets)}" if subsets else "it has none"
+        raise UsageError(f"data.subset={data.subset}: corpus {data.corpus} has no such subset; {allowed}")
+    if data.eval_fold is not None and not folds:
+        raise UsageError(
+            f"data.eval_fold={data.eval_fold}: corpus {data.corpus} has splits, no folds; leave it out"
+        )
 
 
 def need_splits(rows: Iterable[Row], where: Path) -> None:

@@ -10,6 +10,10 @@ from ajbench.errors import UsageError
 CORPORA: Mapping[str, str] = {
     "mini": "ajbench.corpora.mini:read",
     "esc50": "ajbench.corpora.esc50:read",
+    "audioset": "ajbench.corpora.audioset:read",
+    "fsd50k": "ajbench.corpora.fsd50k:read",
+    "vggsound": "ajbench.corpora.vggsound:read",
+    "audiocaps": "ajbench.corpora.audiocaps:read",
     "folder": "ajbench.corpora.folder:read",
     "table": "ajbench.corpora.table:read",
 }

@@ -16,6 +16,7 @@ from ajbench.manifest import (
     Problem,
     Row,
     csv_records,
+    csv_rows,
     hashed_fold,
     need_splits,
     read_label_set,
@@ -103,6 +104,24 @@ def test_broken_csv_is_refused_with_its_place(tmp_path, content, message):
     path.write_bytes(content)
     with pytest.raises(UsageError, match=message):
         csv_records(path, ["path", "labels"])
+
+
+def test_csv_rows_have_no_header_and_comments_are_passed_over(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_bytes(b'\xef\xbb\xbf# a, b\r\n-x, 1.0, "c,d"\r\n\r\n# "\ny,2\n')
+    assert list(csv_rows(path)) == [(2, ["-x", "1.0", "c,d"]), (5, ["y", "2"])]
+    with pytest.raises(MissingError, match=r"none.csv: missing"):
+        list(csv_rows(tmp_path / "none.csv"))
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_rows_or_refused(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("csv") / "t.csv"
+    path.write_bytes(content)
+    try:
+        assert all(line >= 1 and cells for line, cells in csv_rows(path))
+    except UsageError as error:
+        assert str(path) in str(error)
 
 
 @given(st.binary(max_size=200))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ajbench.errors import MissingError, UsageError
 from ajbench.labels import LabelSet
-from ajbench.manifest import Manifest, Problem, Row, csv_records, split_by_fold, unique_ids
+from ajbench.manifest import Manifest, Problem, Row, check_keys, csv_records, split_by_fold, unique_ids
 from ajbench.recipe import Data
 
 FOLDS = (1, 2, 3, 4, 5)
@@ -25,13 +25,14 @@ def read(data: Data, root: Path | None) -> Manifest:
     there as .ogg instead of .wav, or the reverse, is taken.
 
     Raises:
-        UsageError: no root, a column missing, or an eval fold that holds no clip.
+        UsageError: no root, another subset, a column missing, or an eval fold that holds no clip.
         MissingError: no ESC-50 there, or none of its clips usable.
     """
     if root is None:
         raise UsageError(
             "corpus esc50: say where it lies with --data DIR (the folder of meta/esc50.csv and audio/)"
         )
+    check_keys(data, subsets=("esc10",), folds=True)
     table, audio = root / "meta" / "esc50.csv", root / "audio"
     for path in (table, audio):
         if not path.exists():

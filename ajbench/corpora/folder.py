@@ -11,6 +11,7 @@ from ajbench.manifest import (
     Manifest,
     Problem,
     Row,
+    check_keys,
     hashed_fold,
     need_splits,
     split_by_fold,
@@ -28,11 +29,12 @@ def read(data: Data, root: Path | None) -> Manifest:
     over; any other that is no sound by its suffix, or lies outside a class folder, is listed as a problem.
 
     Raises:
-        UsageError: no root, an eval fold that holds no clip, or an eval fold beside split folders.
+        UsageError: no root, a subset, an eval fold that holds no clip, or an eval fold beside split folders.
         MissingError: no such folder, no clips in it, or split folders without train or eval.
     """
     if root is None:
         raise UsageError("corpus folder: say where it lies with --data DIR (one folder per class)")
+    check_keys(data, folds=True)
     if not root.is_dir():
         raise MissingError(f"{root}: no such folder; expected one folder per class")
     root = root.resolve()

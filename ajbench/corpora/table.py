@@ -22,6 +22,7 @@ from ajbench.manifest import (
     Manifest,
     Problem,
     Row,
+    check_keys,
     csv_records,
     hashed_fold,
     need_splits,
@@ -48,13 +49,14 @@ def read(data: Data, root: Path | None) -> Manifest:
     file's rows counted from 1.
 
     Raises:
-        UsageError: no root, several tables, a column missing, or an eval fold that holds no clip.
+        UsageError: no root, a subset, several tables, a column missing, or an eval fold that holds no clip.
         MissingError: no table there, or no usable clip in it.
     """
     if root is None:
         raise UsageError(
             "corpus table: say where it lies with --data FILE (CSV or Parquet, columns path and labels)"
         )
+    check_keys(data, folds=True)
     path = find_table(root)
     folder = path.resolve().parent
     if path.suffix == ".csv":

@@ -46,7 +46,7 @@ def plan(
         seed: of the run; None is the section's.
 
     Raises:
-        UsageError: no train clip has one of the classes asked for.
+        UsageError: no train clip has one of the classes asked for, or any for `random-classes`.
         MissingError: prompts of tokens, but a class has none.
     """
     seed = section.seed if seed is None else seed
@@ -109,6 +109,10 @@ def _random_classes(
     """Clip ids, places of the guides and label ids of the `random-classes` plan."""
     # Classes without a train clip were never heard by the generator, and have no guide.
     pool = np.flatnonzero(usable & targets.any(axis=0))
+    if not len(pool):
+        raise UsageError(
+            "synth.plan=random-classes: no train clip of the store has a label; use synth.plan=per-clip"
+        )
     share = np.stack([np.random.default_rng(seed_for(seed, "plan", k)).random(section.n) for k in range(5)])
     number = 1 + (share[0] * min(3, len(pool))).astype(np.int64)
     # Three draws without replacement: each skips the places taken before it.

@@ -17,13 +17,11 @@ from torch.nn import functional as F
 from torchaudio.compliance.kaldi import get_mel_banks
 from torchaudio.transforms import Resample
 
+from ajbench.corpora.audioset import label_set
 from ajbench.errors import IntegrityError, MissingError
-from ajbench.manifest import read_label_set
 from ajbench.metrics.ranking import Array
 
 WEIGHTS = "mn04_as_mAP_432.pt"
-# AudioSet's class_labels_indices.csv (Gemmeke et al., 2017; CC BY 4.0): the order of the model's outputs.
-LABELS = Path(__file__).with_name("audioset.csv")
 SAMPLE_RATE = 32_000
 N_FFT, WINDOW, HOP, N_MELS = 1024, 800, 320, 128
 F_MAX = 15_000.0
@@ -157,7 +155,7 @@ class MN04:
     name = "mn04"
 
     def __init__(self, path: Path | str | None = None) -> None:
-        classes = read_label_set(LABELS)
+        classes = label_set()
         self.labels, self.mids = classes.names, classes.mids
         self.device = PartialState().device
         self.model = MobileNet()

@@ -63,6 +63,13 @@ def test_eval_fold_is_the_one_asked_for(esc10_dir, fold):
     assert len(manifest.split("train")) == 320
 
 
+def test_a_subset_of_another_corpus_is_refused(make_esc50):
+    with pytest.raises(
+        UsageError, match=r"data.subset=full: corpus esc50 has no such subset; allowed: esc10"
+    ):
+        esc50.read(Data(corpus="esc50", subset="full"), make_esc50(GOOD))
+
+
 def test_unknown_eval_fold_names_those_there_are(make_esc50):
     with pytest.raises(UsageError, match=r"data.eval_fold=4: no such fold; allowed: 1, 2, 3, 5"):
         esc50.read(Data(corpus="esc50", eval_fold=4), make_esc50(GOOD))

@@ -52,6 +52,11 @@ def test_eval_fold(make):
         folder.read(Data(corpus="folder", eval_fold=6), root)
 
 
+def test_a_subset_is_refused(make):
+    with pytest.raises(UsageError, match=r"data.subset=full: corpus folder has no such subset; it has none"):
+        folder.read(Data(corpus="folder", subset="full"), make("dog/1.wav", "cat/2.wav"))
+
+
 def test_split_folders(make):
     root = make("train/dog/1.wav", "train/cat/2.wav", "validation/dog/3.wav", "test/dog/1.wav", "README.md")
     manifest = folder.read(FOLDER, root)

@@ -213,6 +213,12 @@ def test_a_table_that_cannot_be_used(make, text, error, message):
         table.read(TABLE, make(text, "1.wav"))
 
 
+def test_a_subset_is_refused(make):
+    path = make("path,labels,fold\n1.wav,a,1\n2.wav,a,2\n", "1.wav", "2.wav")
+    with pytest.raises(UsageError, match=r"data.subset=esc10: corpus table has no such subset; it has none"):
+        table.read(Data(corpus="table", subset="esc10"), path)
+
+
 def test_no_root_and_no_parquet(tmp_path):
     with pytest.raises(UsageError, match="--data FILE"):
         table.read(TABLE, None)

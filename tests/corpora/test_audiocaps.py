@@ -1,0 +1,149 @@
+"""AudioCaps: first captions, labels that are AudioSet's or none, and clips without labels further on."""
+
+import pytest
+
+from ajbench import console, store
+from ajbench.corpora import audiocaps, audioset
+from ajbench.errors import MissingError, UsageError
+from ajbench.generator.plan import plan
+from ajbench.manifest import Row
+from ajbench.prepare import prepare
+from ajbench.recipe import CodecSection, Data, Recipe, Synth
+
+REPEATED = "clip id 'r1nicOVtvkQ_130' occurs twice; first used in line 2 of train.csv"
+AUDIOCAPS = Data(corpus="audiocaps")
+HEADER = "audiocap_id,youtube_id,start_time,caption"
+TRAIN = ["91139,r1nicOVtvkQ,130,A woman talks nearby as water pours", "58146,--PJHxphWEs,30,A dog barks"]
+VAL = ["97151,vfY_TJq7n_U,130,Rustling occurs", "97152,vfY_TJq7n_U,130,Ducks quack"]
+TEST = [
+    "103549,7fmOlUlwoNg,20,Constant rattling noise",
+    '103550,7fmOlUlwoNg,20,"Sharp vibrations, again"',
+    "103541,GOD8Bt5LfDE,100,Humming",
+]
+FILES = ["r1nicOVtvkQ.wav", "Y--PJHxphWEs.wav", "val/97152.wav", "7fmOlUlwoNg_20.flac", "test/103541.wav"]
+
+
+@pytest.fixture
+def make(tmp_path):
+    """make(train, val, test, files, **segment lists) -> root with those lists and empty files."""
+
+    def build(train=TRAIN, val=VAL, test=TEST, files=FILES, prefix="", **lists):
+        for name, lines in (("train", train), ("val", val), ("test", test)):
+            if lines is not None:
+                (tmp_path / f"{prefix}{name}.csv").write_text("\n".join([HEADER, *lines, ""]))
+        for name, lines in lists.items():
+            (tmp_path / f"{name}_segments.csv").write_text("\n".join(["# YTID, …", *lines, ""]))
+        for name in files:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).touch()
+        return tmp_path
+
+    return build
+
+
+@pytest.mark.parametrize("prefix", ["", "audiocaps_"])
+def test_a_clip_has_the_first_of_its_captions(make, prefix):
+    root = make(prefix=prefix)
+    manifest = audiocaps.read(AUDIOCAPS, root)
+    assert manifest.problems == []
+    clips = [
+        ("r1nicOVtvkQ_130", "train", "A woman talks nearby as water pours"),
+        ("--PJHxphWEs_30", "train", "A dog barks"),
+        ("vfY_TJq7n_U_130", "val", "Rustling occurs"),
+        ("7fmOlUlwoNg_20", "eval", "Constant rattling noise"),
+        ("GOD8Bt5LfDE_100", "eval", "Humming"),
+    ]
+    assert manifest.rows == [
+        Row(clip_id, str(root / name), 0.0, 10.0, (), split, caption=caption)
+        for (clip_id, split, caption), name in zip(clips, FILES, strict=True)
+    ]
+    assert manifest.label_set == audioset.label_set()
+
+
+def test_labels_are_those_of_audioset_by_id_and_start(make):
+    unbalanced = [
+        'r1nicOVtvkQ, 130.000, 140.000, "/m/09x0r,/m/0838f"',
+        "vfY_TJq7n_U, 120.000, 130.000, /m/09x0r",  # another start
+        "7fmOlUlwoNg, 20.000, 30.000, /m/0bt9lr",
+        "GOD8Bt5LfDE, 100.000, 110.000, /m/nothing",
+        "aaaaaaaaaaa, 0.000, 10.000, /m/09x0r",
+    ]
+    root = make(unbalanced_train=unbalanced, balanced_train=["--PJHxphWEs, 30.000, 40.000, /m/0bt9lr"])
+    manifest = audiocaps.read(AUDIOCAPS, root)
+    assert {row.clip_id: row.labels for row in manifest.rows} == {
+        "r1nicOVtvkQ_130": ("Speech", "Water"),
+        "--PJHxphWEs_30": ("Dog",),
+        "7fmOlUlwoNg_20": ("Dog",),
+    }
+    assert [(p.line, p.clip_id, p.reason, p.split) for p in manifest.problems] == [
+        (4, "GOD8Bt5LfDE_100", "in none of AudioSet's lists that are there", "eval"),
+        (2, "vfY_TJq7n_U_130", "in none of AudioSet's lists that are there", "val"),
+    ]
+
+
+def test_lists_that_know_no_clip_give_no_labels(make):
+    root = make(balanced_train=["aaaaaaaaaaa, 30.000, 40.000, /m/0bt9lr"])
+    manifest = audiocaps.read(AUDIOCAPS, root)
+    assert len(manifest.rows) == 5
+    assert {row.labels for row in manifest.rows} == {()}
+
+
+def test_problems_are_named_and_captions_after_the_first_are_none(make):
+    train = [*TRAIN, "1,short,0,x", "2,abcdefghijk,soon,x", "3,abcdefghijk,0", "4,abcdefghijk,0,Not there"]
+    manifest = audiocaps.read(AUDIOCAPS, make(train, val=None, test=[*TEST, TRAIN[0]]))
+    assert [(p.line, p.clip_id, p.reason, p.split) for p in manifest.problems] == [
+        (5, "r1nicOVtvkQ_130", REPEATED, "eval"),
+        (4, "short", "id 'short' is not 11 letters, digits, - and _", "train"),
+        (5, "abcdefghijk", "'soon' is not a time in seconds", "train"),
+        (6, None, "3 cells in the row, 4 in the header", "train"),
+        (7, "abcdefghijk_0", "missing: no file is named by this id", "train"),
+    ]  # fmt: skip
+
+
+def test_what_is_not_there_is_named(make, tmp_path):
+    with pytest.raises(UsageError, match="--data DIR"):
+        audiocaps.read(AUDIOCAPS, None)
+    with pytest.raises(MissingError, match=r"train.csv: missing; get it from https"):
+        audiocaps.read(AUDIOCAPS, tmp_path)
+    root = make(test=None)
+    with pytest.raises(MissingError, match=r"test.csv: missing; get it from https"):
+        audiocaps.read(AUDIOCAPS, root)
+    (root / "test.csv").write_text("id,youtube_id,start_time,caption\n")
+    with pytest.raises(UsageError, match=r"test.csv: column 'audiocap_id' is missing"):
+        audiocaps.read(AUDIOCAPS, root)
+    with pytest.raises(UsageError, match=r"data.eval_fold=2: corpus audiocaps has splits, no folds"):
+        audiocaps.read(Data(corpus="audiocaps", eval_fold=2), root)
+
+
+def test_the_official_test_list(audioset_dir, make, tmp_path):
+    root = make(test=None, val=None)
+    (root / "test.csv").symlink_to(audioset_dir / "audiocaps_test.csv")
+    manifest = audiocaps.read(AUDIOCAPS, root)
+    held_out = [row for row in manifest.rows if row.split == "eval"]
+    assert [row.clip_id for row in held_out] == ["7fmOlUlwoNg_20", "GOD8Bt5LfDE_100"]
+    assert held_out[0].caption == "Constant rattling noise and sharp vibrations"
+    assert len(held_out) + sum(p.split == "eval" for p in manifest.problems) == 975
+
+
+def test_clips_without_labels_go_through_the_store_and_the_plan(make, tmp_path, write_wav):
+    root = make(files=[])
+    for name in FILES:
+        write_wav(name.replace(".flac", ".wav"))
+    console.configure(quiet=True)
+    recipe = Recipe(
+        name="test", data=Data(corpus="audiocaps", duration_s=0.84), codec=CodecSection(name="tiny")
+    )
+    meta = prepare(recipe, root, tmp_path / "store", fingerprint="abc")
+    console.configure()
+    clips = store.ClipStore.open(tmp_path / "store")
+    assert {split: tally["kept"] for split, tally in meta.counts.items()} == {"train": 2, "val": 1, "eval": 2}
+    assert clips.targets().shape == (5, 527)
+    assert clips.targets().sum() == 0
+    assert clips.column("caption")[0] == "A woman talks nearby as water pours"
+    store.verify(tmp_path / "store")
+    planned = plan(Synth(n=6, prompt="names"), clips)
+    assert set(planned.column("prompt").to_pylist()) == {""}
+    with pytest.raises(
+        UsageError, match=r"synth.plan=random-classes: no train clip of the store has a label"
+    ):
+        plan(Synth(n=6, plan="random-classes", prompt="names"), clips)
