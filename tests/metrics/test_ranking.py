@@ -3,7 +3,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import norm
+from scipy.stats import norm, rankdata
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from ajbench.errors import NumericError, UsageError
@@ -14,13 +14,17 @@ def scored(rng, n, c, kind):
     scores = {
         "float32": rng.normal(size=(n, c)).astype(np.float32),
         "heavy ties": np.round(rng.random((n, c)) * 4) / 4,
+        "float64": rng.normal(size=(n, c)) + 1000,
+        "probabilities": 1 / (1 + np.exp(8 - 3 * rng.normal(size=(n, c)))),
         "float16": rng.normal(size=(n, c)).astype(np.float16),
         "all equal": np.full((n, c), 0.3),
     }[kind]
     return scores, rng.random((n, c)) < 0.15
 
 
-@pytest.mark.parametrize("kind", ["float32", "heavy ties", "float16", "all equal"])
+@pytest.mark.parametrize(
+    "kind", ["float32", "float64", "probabilities", "heavy ties", "float16", "all equal"]
+)
 def test_ap_and_auc_equal_scikit_learn(kind):
     scores, targets = scored(np.random.default_rng(3), 200, 12, kind)
     targets[:, 4], targets[:, 7] = False, True
@@ -41,6 +45,34 @@ def test_any_ties_equal_scikit_learn(pairs):
         assert ranking.average_precision(scores, targets)[0] == pytest.approx(expected, abs=1e-12)
     else:
         assert np.isnan(ranking.average_precision(scores, targets)[0])
+
+
+SCORES = st.floats(allow_nan=False, width=32) | st.sampled_from(
+    [0.0, -0.0, 1e-45, -1e-45, 1e-8, -1e-8, 65504.0, 65520.0, 1e38, np.inf, -np.inf, 1.0, 1.0 + 2**-23]
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.tuples(SCORES, st.booleans()), min_size=2, max_size=40), st.booleans())
+def test_scores_of_any_size_count_by_their_order_alone(pairs, double):
+    scores, targets = (np.array(v)[:, None] for v in zip(*pairs, strict=True))
+    scores = scores.astype(np.float64 if double else np.float32)
+    order = rankdata(scores, "dense", axis=0)
+    assert ranking.summary(scores, targets) == pytest.approx(ranking.summary(order, targets), nan_ok=True)
+
+
+def test_many_clips_with_close_and_tied_scores_equal_scikit_learn():
+    rng = np.random.default_rng(1)
+    scores = rng.normal(size=(3000, 4)).astype(np.float32) * np.array([1, 1e-4, 1, 1], np.float32)
+    scores[:, 2] += 1000
+    scores[:, 3] = scores[:, 3].round(1)
+    targets = rng.random((3000, 4)) < np.array([0.01, 0.02, 0.01, 0.5])
+    expected = [
+        [average_precision_score(targets[:, c], scores[:, c]), roc_auc_score(targets[:, c], scores[:, c])]
+        for c in range(4)
+    ]
+    found = np.stack([ranking.average_precision(scores, targets), ranking.roc_auc(scores, targets)], axis=1)
+    np.testing.assert_allclose(found, expected, atol=1e-12, rtol=0)
 
 
 def test_a_monotone_link_and_the_order_of_clips_change_nothing():
