@@ -72,6 +72,7 @@ def answers(rows: pd.DataFrame, recipe_name: str) -> list[Answer]:
     """
     found = []
     rows = rows[(rows["table"] == "A11") & ~rows["column"].isin((recipe_name, f"{recipe_name}G"))]
+    rows = rows[~rows["column"].str.endswith(")")]  # controls answer another question
     for line, mine in rows.groupby("row", sort=False):
         delta = mine[mine["metric"] == "map_delta"].set_index("column")
         family = mine[mine["metric"] == "map_delta_family"].set_index("column")
@@ -132,7 +133,14 @@ def limits(rows: pd.DataFrame, recipe: Recipe, found: Sequence[Answer]) -> list[
                 f"flatters it. The verdict allows for that (interval at 1 − 0.05/{mixes}); the "
                 "interval shown is the plain 95 %."
             )
-        said.append("Every mix trains for the same number of steps: with more clips, each is met less often.")
+        if all(recipe.classifier_of(line.model_dump()).train_steps for line in recipe.evaluate.models):
+            said.append(
+                "Every mix trains for the same number of steps: with more clips, each is met less often."
+            )
+        elif "match_steps" not in recipe.evaluate.controls:
+            said.append(
+                "More clips also mean more steps; evaluate.controls=[match_steps] tells the two apart."
+            )
     named = sorted(set(rows.loc[rows["table"] == "1", "features"]))
     if named:
         said.append(
@@ -145,8 +153,10 @@ def limits(rows: pd.DataFrame, recipe: Recipe, found: Sequence[Answer]) -> list[
             "generator learned and started from: kinder to clips close to these than a stranger "
             "would be."
         )
+    heard = any(str(column).endswith("(decoded)") for column in rows["column"])
+    but = ", but for the column (decoded)" if heard else ""
     said.append(
         f"Generated clips have passed through the codec {recipe.codec.name} at 16 kHz; the real clips "
-        "that classifiers train on and are scored on have not."
+        f"that classifiers train on and are scored on have not{but}."
     )
     return said

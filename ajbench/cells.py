@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ajbench import console
 from ajbench.errors import AjbenchError, MissingError
 from ajbench.recipe import Recipe
+from ajbench.run import world
 from ajbench.work import Stage
 
 if TYPE_CHECKING:
@@ -39,8 +40,10 @@ class Cell:
         label: for people: classifier, augmentation, mix and seed.
         seed: of initialisation, order and augmentation.
         real: folder of the real clip store.
+        heard: folder of the train clips as the codec gives them back, where those are heard; else None.
         synthetic: folder of the synthetic one; None where no synthetic clip is used.
         base: folder of the cell whose AP by class `mix.amplify` reads; else None.
+        clips: of the real train split, as far as the corpus lists them.
         path: folder that receives checkpoint and scores.
         fingerprint: of everything above that bears on the result.
     """
@@ -49,15 +52,22 @@ class Cell:
     label: str
     seed: int
     real: Path
+    heard: Path | None
     synthetic: Path | None
     base: Path | None
+    clips: int
     path: Path
     fingerprint: str
 
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of its training."""
+        return self.recipe.classifier.steps(self.recipe.mix.counted(self.clips))
+
     def stage(self, *needs: Stage) -> Stage:
         """Return the training of this cell as a stage; `needs` are those whose folders it reads."""
-        amount = f"{self.recipe.classifier.train_steps} steps"
-        about: dict[str, Any] = {"what": self.label, "seed": self.seed, "needs": needs}
+        amount = f"{self.steps} steps"
+        about: dict[str, Any] = {"what": self.label, "seed": self.seed, "needs": needs, "distributed": True}
         return Stage("train-cls", self.recipe, self.path, self.fingerprint, amount, self._train, **about)
 
     def _train(self) -> None:
@@ -66,7 +76,10 @@ class Cell:
         from ajbench import classifiers, evaluate
         from ajbench.classifiers.predict import predict
         from ajbench.classifiers.train import train_classifier
+        from ajbench.metrics.ranking import summary
         from ajbench.store import ClipStore
+
+        measure = "accuracy" if self.recipe.classifier.loss == "ce" else "map"
 
         torch.set_num_threads(1)
         real = ClipStore.open(self.real)
@@ -79,7 +92,11 @@ class Cell:
             seed=self.seed,
             fingerprint=self.fingerprint,
             class_ap=class_ap(self.base, real) if self.base else None,
+            heard=ClipStore.open(self.heard) if self.heard else None,
+            score=lambda logits, targets: float(summary(logits, targets)[measure]),
         )
+        if world()[1] > 0:
+            return
         held_out = real.split_indices("eval")
         scores = predict(classifiers.load(self.path), real, held_out)
         ids = [real.clip_ids[i] for i in held_out]

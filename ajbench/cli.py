@@ -2,18 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Literal
 
 import typer
 
 from ajbench import __version__, console, look
+from ajbench.commands import SEEDS, do_evaluation, do_run, do_stage, pipeline_of, show_plan, track
 from ajbench.errors import UsageError
 from ajbench.options import Settings, command
-
-if TYPE_CHECKING:
-    from ajbench.recipe import Recipe
-    from ajbench.stages import Pipeline
-    from ajbench.work import Stage
 
 app = typer.Typer(
     name="ajbench",
@@ -29,7 +25,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(look.app)
-SEEDS = ("generator.seed", "invert.seed", "synth.seed")
+Tracker = Annotated[
+    Literal["csv", "tensorboard", "trackio", "wandb"],
+    typer.Option("--tracker", help="Where loss curves go, beside metrics.csv.", envvar="AJBENCH_TRACKER"),
+]
 Jobs = Annotated[int | None, typer.Option("--jobs", min=1, help="Processes at a time (default: one a core).")]
 
 
@@ -57,7 +56,7 @@ def demo(settings: Settings, jobs: Jobs = None) -> None:
       ajbench demo
       ajbench demo 'evaluate.seeds=[0]' --results DIR
     """
-    _run(settings, jobs)
+    do_run(settings, jobs)
 
 
 @app.command()
@@ -66,18 +65,28 @@ def run(
     settings: Settings,
     name: Annotated[str, typer.Argument(metavar="RECIPE", help="Name, YAML file or mix expression.")],
     jobs: Jobs = None,
+    base: Annotated[
+        str | None, typer.Option("--base", metavar="RECIPE", help="The recipe of a table: tables/a11.")
+    ] = None,
+    cell: Annotated[
+        int | None,
+        typer.Option("--cell", min=1, help="Train this classifier of the grid alone (for a job array)."),
+    ] = None,
+    tracker: Tracker = "csv",
 ) -> None:
     """Run every stage of a recipe, from clips to report.
 
     What is done is skipped; after a change only what depends on it is done again. A mix expression
-    (`esc10+320G`) runs that mix and real clips alone, instead of the recipe's grid.
+    (`esc10+320G`) runs that mix and real clips alone, instead of the recipe's grid. `tables/a11 --base R`
+    does what Table A11 of recipe R needs; with --dry-run it lists the cells with their steps, disk and time.
 
     \b
     Examples:
       ajbench run esc10 --data DIR
-      ajbench run mini mix.balanced=true --dry-run
+      ajbench run tables/a11 --base as20k --data DIR --cell 7
     """
-    _run(replace(settings, recipe=name), jobs)
+    track(tracker)
+    do_run(replace(settings, recipe=name, base=base), jobs, cell)
 
 
 @app.command()
@@ -93,8 +102,10 @@ def prepare(settings: Settings) -> None:
       ajbench prepare --recipe esc10 --data DIR
       ajbench prepare data.n_clips=64
     """
-    pipeline = _pipeline(settings, settings.load())
-    _stage(settings, pipeline, pipeline.prepare)
+    pipeline = pipeline_of(settings, settings.load())
+    do_stage(settings, pipeline, pipeline.prepare)
+    if pipeline.through_codec and not settings.dry_run:
+        do_stage(settings, None, pipeline.decoded)
 
 
 @app.command()
@@ -124,7 +135,7 @@ def train_codec(
     stage = flow.codec_training(
         settings.work, sounds or [], steps, batch_size, mini_clips, settings.seed or 0
     )
-    _stage(settings, None, stage)
+    do_stage(settings, None, stage)
 
 
 @app.command()
@@ -139,8 +150,8 @@ def train_gen(settings: Settings) -> None:
       ajbench train-gen
       ajbench train-gen --recipe esc10 --data DIR generator.train_steps=8000
     """
-    pipeline = _pipeline(settings, settings.load("generator.seed"))
-    _stage(settings, pipeline, pipeline.train_gen)
+    pipeline = pipeline_of(settings, settings.load("generator.seed"))
+    do_stage(settings, pipeline, pipeline.train_gen)
 
 
 @app.command()
@@ -155,8 +166,8 @@ def invert(settings: Settings) -> None:
       ajbench invert
       ajbench invert --recipe esc10 --data DIR invert.train_steps=1000
     """
-    pipeline = _pipeline(settings, settings.load("invert.seed"))
-    _stage(settings, pipeline, pipeline.invert)
+    pipeline = pipeline_of(settings, settings.load("invert.seed"))
+    do_stage(settings, pipeline, pipeline.invert)
 
 
 @app.command()
@@ -185,26 +196,28 @@ def synth(
     """
     own = {"synth.classes": classes, "synth.n": n}
     more = tuple(f"{key}={value}" for key, value in own.items() if value is not None)
-    pipeline = _pipeline(settings, settings.load("synth.seed", more=more))
+    pipeline = pipeline_of(settings, settings.load("synth.seed", more=more))
     if probe and probe not in pipeline.probes:
         raise UsageError(f"--probe {probe}: evaluate.probes has {', '.join(pipeline.probes) or 'none'}")
-    _stage(settings, pipeline, pipeline.synth(probe or "", processes, allow_inexact))
+    do_stage(settings, pipeline, pipeline.synth(probe or "", processes, allow_inexact))
 
 
 @app.command()
 @command()
-def train_cls(settings: Settings) -> None:
+def train_cls(settings: Settings, tracker: Tracker = "csv") -> None:
     """Train one classifier on one mix of clips.
 
-    The recipe's `classifier` on its `mix`; then the evaluation clips are scored.
+    The recipe's `classifier` on its `mix`; then the evaluation clips are scored. On several GPUs: the same
+    command under `torchrun --nproc-per-node N --no-python` or `accelerate launch`.
 
     \b
     Examples:
       ajbench train-cls --recipe mini+60G
       ajbench train-cls --recipe as20k+40kG --data DIR classifier.lr=1e-4
     """
-    pipeline = _pipeline(settings, settings.load())
-    _stage(settings, pipeline, pipeline.train_cls(settings.seed or 0))
+    track(tracker)
+    pipeline = pipeline_of(settings, settings.load())
+    do_stage(settings, pipeline, pipeline.train_cls(settings.seed or 0))
 
 
 @app.command()
@@ -219,9 +232,11 @@ def eval_cls(settings: Settings) -> None:
       ajbench eval-cls
       ajbench eval-cls --recipe esc10+320G --data DIR --json
     """
-    pipeline = _pipeline(settings, settings.load())
+    pipeline = pipeline_of(settings, settings.load())
     stage = pipeline.eval_cls(pipeline.grid() if settings.dry_run else pipeline.trained())
-    _evaluation(settings, pipeline, stage, ["row", "column", "seed", "metric", "value", "ci_low", "ci_high"])
+    do_evaluation(
+        settings, pipeline, stage, ["row", "column", "seed", "metric", "value", "ci_low", "ci_high"]
+    )
 
 
 @app.command()
@@ -237,9 +252,11 @@ def eval_gen(settings: Settings) -> None:
       ajbench eval-gen
       ajbench eval-gen --recipe esc10 --data DIR evaluate.features=mn04
     """
-    pipeline = _pipeline(settings, settings.load())
+    pipeline = pipeline_of(settings, settings.load())
     stage = pipeline.eval_gen(["", *pipeline.probes] if settings.dry_run else pipeline.generated())
-    _evaluation(settings, pipeline, stage, ["row", "column", "metric", "split", "value", "ci_low", "ci_high"])
+    do_evaluation(
+        settings, pipeline, stage, ["row", "column", "metric", "split", "value", "ci_low", "ci_high"]
+    )
 
 
 @app.command()
@@ -278,72 +295,9 @@ def report(settings: Settings) -> None:
     """
     from ajbench import flow
 
-    pipeline = _pipeline(settings, settings.load(*SEEDS))
+    pipeline = pipeline_of(settings, settings.load(*SEEDS))
     if settings.dry_run:
-        _plan(flow.describe(settings.work, pipeline.stages()))
+        show_plan(flow.describe(settings.work, pipeline.stages()))
         return
     page = flow.render_report(pipeline, pipeline.stages())
     console.emit({"report": page}, text=str(page))
-
-
-def _pipeline(settings: Settings, loaded: "Recipe") -> "Pipeline":
-    from ajbench.stages import Pipeline, Places
-
-    places = Places(settings.data, settings.work, settings.results, settings.generator)
-    return Pipeline(loaded, places)
-
-
-def _run(settings: Settings, jobs: int | None) -> None:
-    from ajbench import flow
-
-    pipeline = _pipeline(settings, settings.load(*SEEDS))
-    pipeline.check(pipeline.recipe.evaluate.doses)
-    if settings.dry_run:
-        _plan(flow.describe(pipeline.places.work, pipeline.stages()))
-        return
-    done = flow.run(pipeline, settings.device, jobs, settings.force)
-    if not done["ran"]:
-        console.say(f"nothing to do: every stage of {pipeline.recipe.name} is done")
-    for line in (*done["table"]["notes"], f"results: {done['results']}"):
-        console.say(line)
-    console.emit(done, table=(done["table"]["header"], done["table"]["lines"]))
-
-
-def _stage(settings: Settings, pipeline: "Pipeline | None", stage: "Stage") -> None:
-    from ajbench import flow
-
-    if pipeline:
-        pipeline.check()
-    if settings.dry_run:
-        _plan(flow.describe(settings.work, [*stage.needs, stage]) | flow.estimate(stage))
-        return
-    ran = flow.run_one(stage, settings.device, settings.force)
-    if not ran:
-        console.say(f"nothing to do: {stage.name} is done")
-    info = stage.folder.info()
-    document = {"stage": stage.name, "path": stage.path, "fingerprint": stage.fingerprint, "ran": ran}
-    console.emit(document | {"seconds": info["seconds"]}, text=str(stage.path))
-
-
-def _evaluation(settings: Settings, pipeline: "Pipeline", stage: "Stage", columns: list[str]) -> None:
-    from ajbench import flow
-
-    if settings.dry_run:
-        _plan(flow.describe(settings.work, [*stage.needs, stage]))
-        return
-    flow.run_one(stage, settings.device, settings.force)
-    rows, notes = flow.share(pipeline, stage)
-    for note in notes:
-        console.say(note)
-    console.emit(rows, table=(columns, [[row[name] for name in columns] for row in rows]))
-
-
-def _plan(plan: dict[str, Any]) -> None:
-    columns = ["stage", "what", "state", "amount", "disk_mb"]
-    console.emit(plan, table=(columns, [[line[name] for name in columns] for line in plan["stages"]]))
-    console.say(
-        f"{plan['todo']} of {len(plan['stages'])} stages to do; {plan['disk_mb']} MB needed, "
-        f"{plan['disk_free_mb']} MB free"
-    )
-    if seconds := plan.get("seconds"):
-        console.say(f"about {seconds:.0f} s, as a first batch goes")

@@ -20,15 +20,17 @@ class _Settings:
     json_mode: bool = False
     quiet: bool = False
     verbose: int = 0
+    mute: bool = False
     bars: Any = None  # the rich display in use: a terminal can show only one
 
 
 _settings = _Settings()
 
 
-def configure(json_mode: bool = False, quiet: bool = False, verbose: int = 0) -> None:
-    """Set how this process talks: `--json`, `-q`, `-v`."""
+def configure(json_mode: bool = False, quiet: bool = False, verbose: int = 0, mute: bool = False) -> None:
+    """Set how this process talks: `--json`, `-q`, `-v`; `mute`: not even data, only errors."""
     _settings.json_mode, _settings.quiet, _settings.verbose = json_mode, quiet, verbose
+    _settings.mute = mute
 
 
 def say(text: str) -> None:
@@ -61,6 +63,8 @@ def emit(
         text: what is printed otherwise.
         table: (header, rows) printed otherwise, in aligned columns, below `text` if both are given.
     """
+    if _settings.mute:
+        return
     if _settings.json_mode or (text is None and table is None):
         print(json.dumps(plain(document), indent=2, ensure_ascii=False, allow_nan=False), flush=True)
         return

@@ -61,19 +61,31 @@ class Scores:
     labels: tuple[str, ...]
 
 
-def column_name(base: str, mix: Mix) -> str:
+def column_name(base: str, mix: Mix, through_codec: bool = False) -> str:
     """Return the column of Table A11 for a mix of the recipe `base`.
 
     `esc10` real only, `+160G` real and the first 160 synthetic clips (`+40kG` for 40,000), `esc10G` synthetic
-    only, `α=0.5` for Eq. 1.
+    only, `α=0.5` for Eq. 1. Controls have what they control for in brackets: `esc10 (decoded)` heard real
+    clips through the codec, `as20k (steps of +80kG)` was trained as long as with that dose.
     """
     if mix.mode == "alpha":
-        return f"α={mix.alpha:g}"
-    if not mix.real:
-        return f"{base}G"
-    if mix.dose == 0:
-        return base
-    return f"+{mix.dose // 1000}kG" if mix.dose % 1000 == 0 else f"+{mix.dose}G"
+        name = f"α={mix.alpha:g}"
+    elif not mix.real:
+        name = f"{base}G"
+    else:
+        name = _dose(mix.dose) if mix.dose else base
+    if mix.match_steps:
+        name += f" (steps of {_dose(mix.match_steps)})"
+    return f"{name} (decoded)" if through_codec else name
+
+
+def is_control(column: str) -> bool:
+    """Return whether a column is a control rather than a mix of its own."""
+    return column.endswith(")")
+
+
+def _dose(clips: int) -> str:
+    return f"+{clips // 1000}kG" if clips % 1000 == 0 else f"+{clips}G"
 
 
 def save_scores(path: Path, scores: Any, targets: Any, clip_ids: Any, labels: Any) -> Path:
@@ -212,7 +224,11 @@ def compare_to_real(
                 by_column.setdefault(cell.column, {})[cell.seed] = scores.scores
         if real_column not in by_column:
             raise UsageError(f"{line}: no cell of column {real_column!r} to compare with; train it first")
-        added = [column for column in by_column if column not in (real_column, f"{real_column}G")]
+        added = [
+            column
+            for column in by_column
+            if column not in (real_column, f"{real_column}G") and not is_control(column)
+        ]
         for column, runs in by_column.items():
             mean = bootstrap.seeds_and_clips(
                 np.stack([runs[k] for k in sorted(runs)]),

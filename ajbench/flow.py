@@ -5,18 +5,22 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ajbench import console
 from ajbench.cells import SCORES, train_all
-from ajbench.errors import MissingError
+from ajbench.errors import MissingError, UsageError
 from ajbench.recipe import Recipe, dump, fingerprint
 from ajbench.run import atomic_write, environment
 from ajbench.stages import NOTES, ROWS, Pipeline
 from ajbench.work import Stage
 
+if TYPE_CHECKING:
+    from ajbench.evaluate import Cell as CellKey
+
 RUN = "run.json"
 RECIPE = "recipe.yaml"
+CLASSES = "table_a11_classes.csv"
 # Raised by one when tables or report change their form: they are then written again.
 VERSION = 1
 
@@ -43,6 +47,37 @@ def describe(work: Path, stages: Sequence[Stage]) -> dict[str, Any]:
         "disk_mb": round(_needed_mb(todo), 1),
         "disk_free_mb": round(_free_mb(work), 1),
     }
+
+
+def describe_grid(pipeline: Pipeline) -> dict[str, Any]:
+    """Return what a dry run tells of the cells of a grid: number, steps, disk and time."""
+    from ajbench import audio, costs
+
+    samples = audio.clip_samples(pipeline.recipe.data.duration_s)
+    lines = costs.estimates(pipeline.grid(), len(pipeline.manifest.label_set), samples)
+    todo = [line for line in lines if line["state"] == "todo"]
+    return {
+        "recipe": pipeline.recipe.name,
+        "cells": lines,
+        "todo": len(todo),
+        "steps": sum(line["steps"] for line in todo),
+        "disk_mb": round(sum(line["disk_mb"] for line in todo), 1),
+        "hours": round(sum(line["seconds"] for line in todo) / 3600, 2),
+    }
+
+
+def run_cell(pipeline: Pipeline, number: int, device: str, force: bool = False) -> tuple[Stage, bool]:
+    """Train one cell of the grid, by its number in the dry run; returns it and whether there was work.
+
+    Raises:
+        UsageError: there is no such cell.
+        MissingError: a stage that it reads is not finished.
+    """
+    cells = pipeline.grid()
+    if not 1 <= number <= len(cells):
+        raise UsageError(f"--cell {number}: the grid has cells 1 to {len(cells)}; --dry-run lists them")
+    stage = pipeline.with_needs(cells[number - 1])
+    return stage, run_one(stage, device, force)
 
 
 def estimate(stage: Stage) -> dict[str, Any]:
@@ -106,14 +141,17 @@ def publish(pipeline: Pipeline, stages: Sequence[Stage], again: bool = False) ->
         stages: finished.
         again: write them although they are there.
     """
-    out = pipeline.results
+    out, table = pipeline.results, pipeline.recipe.table
+    wanted = sorted({stage.fingerprint for stage in stages})
     key = fingerprint("publish", VERSION, pipeline.recipe, [stage.fingerprint for stage in stages])
     state = _state(out)
-    known = state.get("fingerprint") == key and all((out / name).exists() for name in state["files"])
-    if known and not again:
+    # Of a run of everything, a single table is a part.
+    known = state.get("fingerprint") == key or (table and {*wanted} <= {*state.get("fingerprints", ())})
+    if known and not again and all((out / name).exists() for name in state["files"]):
         return {"results": out, "files": state["files"], "table": state["table"]}
 
     from ajbench import tables
+    from ajbench.classwise import per_class
     from ajbench.rows import append_rows
     from ajbench.store import ClipStore
 
@@ -121,20 +159,25 @@ def publish(pipeline: Pipeline, stages: Sequence[Stage], again: bool = False) ->
         if stage.name in ("eval-cls", "eval-gen"):
             append_rows(out / ROWS, _rows(stage))
     counts = ClipStore.open(pipeline.prepare.need(), verify=False).meta.counts
-    wanted = sorted({stage.fingerprint for stage in stages})
+    history = [_history(stage) for stage in stages]
+    if table:  # what was measured of generated clips stays beside it
+        history += [line for line in state.get("stages", []) if line["stage"] == "eval-gen"]
+        wanted = sorted({*wanted, *(line["fingerprint"] for line in history)})
     with console.progress(2, "tables and report", "parts") as advance:
         written = tables.write(out / ROWS, out, pipeline.recipe, counts=counts, fingerprints=wanted)
+        classes = per_class(_scores(pipeline), pipeline.recipe.name)
+        atomic_write(out / CLASSES, tables.to_csv(classes))
         advance(1)
-        page = render_report(pipeline, stages)
+        pages = [] if table else [render_report(pipeline, stages)]
         advance(1)
     state = {
         "recipe": pipeline.recipe.name,
         "fingerprint": key,
-        "files": [str(path.relative_to(out)) for path in (*written.paths.values(), page)],
+        "files": [str(path.relative_to(out)) for path in (*written.paths.values(), out / CLASSES, *pages)],
         "table": {"header": written.header, "lines": written.lines, "notes": written.notes},
         "counts": counts,
         "fingerprints": wanted,
-        "stages": [_history(stage) for stage in stages],
+        "stages": history,
         **environment(),
     }
     atomic_write(out / RECIPE, dump(pipeline.recipe))
@@ -145,7 +188,7 @@ def publish(pipeline: Pipeline, stages: Sequence[Stage], again: bool = False) ->
 def render_report(pipeline: Pipeline, stages: Sequence[Stage]) -> Path:
     """Render the HTML report of finished stages, whose rows are in the results folder; returns its page."""
     from ajbench import report
-    from ajbench.measure import cell_key, set_name
+    from ajbench.measure import set_name
 
     notes = [note for stage in stages if stage.name == "eval-gen" for note in _notes(stage)]
     data = report.ReportData(
@@ -155,7 +198,7 @@ def render_report(pipeline: Pipeline, stages: Sequence[Stage]) -> Path:
         synthetic={
             set_name(pipeline.recipe, name): pipeline.synth(name).need() for name in ("", *pipeline.probes)
         },
-        scores={cell_key(cell): cell.stage().need() / SCORES for cell in pipeline.grid()},
+        scores=_scores(pipeline),
         runs=[stage.folder.info() for stage in stages],
         notes=notes,
         fingerprints={stage.fingerprint for stage in stages},
@@ -237,6 +280,12 @@ def available(device: str) -> str:
             f"--device {device}: this machine has none, or its driver is missing; use --device cpu"
         )
     return device
+
+
+def _scores(pipeline: Pipeline) -> "dict[CellKey, Path]":
+    from ajbench.measure import cell_key
+
+    return {cell_key(cell): cell.stage().need() / SCORES for cell in pipeline.grid()}
 
 
 def _run(stage: Stage, device: str, force: bool) -> None:

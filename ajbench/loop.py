@@ -5,34 +5,31 @@ again ends with the same bits as one that was not (same device kind, versions an
 """
 
 import csv
-import json
 import math
 import os
-import shutil
 import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import xxhash
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ajbench import console
-from ajbench.errors import IntegrityError, NumericError
+from ajbench.checkpoints import State, frozen, newest
+from ajbench.errors import MissingError, NumericError
 from ajbench.run import seed_for
-from ajbench.shards import checksum
 
 Step = Callable[[nn.Module, Any, int], Tensor]
-KEEP = 2
+TRACKER = "AJBENCH_TRACKER"  # inherited by the processes that train side by side
+TRACKERS = ("csv", "tensorboard", "trackio", "wandb")
 _AHEAD = 2  # batches decoded while one is trained on
 _COLUMNS = ("step", "loss", "lr", "seconds")
 
@@ -48,10 +45,14 @@ def fit(
     folder: Path,
     checkpoint_every: int,
     seed: int = 0,
+    accumulate: int = 1,
     ema_decay: float | None = None,
-    average_last: float = 0.0,
-    clip_grad: float = 1.0,
+    average_after: Sequence[int] = (),
+    validate: Callable[[nn.Module], float] | None = None,
+    validate_every: int = 0,
+    clip_grad: float | None = 1.0,
     precision: Literal["auto", "fp32", "bf16"] = "auto",
+    compiled: bool = False,
     what: str = "train",
 ) -> nn.Module:
     """Train `module` for `steps` optimiser steps, going on from the newest checkpoint in `folder`.
@@ -62,66 +63,92 @@ def fit(
     Args:
         module: moved to the accelerator's device; under DDP `step` must call `module(...)` itself.
         step: (module, batch on the device, step index) → scalar loss.
-        batches: pure function of an index, called ahead in one background thread. In one process the index is
-            the step; of W processes, process r asks for index step · W + r.
+        batches: pure function of an index, called ahead in one background thread. Of W processes that take
+            A parts a step, process r asks for part p of a step by the index (step · A + p) · W + r.
         lr_at: learning rate of a step, set on every parameter group.
         folder: receives `checkpoints/step-<n>/` (the last two) and `metrics.csv`.
-        seed: with the step it seeds torch (dropout, noise drawn in `step`); the caller's RNG state is kept.
+        seed: with step, part and rank it seeds torch (dropout, noise drawn in `step`); the caller's RNG state
+            is kept.
+        accumulate: parts whose gradients are averaged before an optimiser step.
         ema_decay: return the exponential moving average; its decay grows as min(decay, (1 + n) / (10 + n)).
-        average_last: return the mean of the weights over this share of the last steps (not with `ema_decay`).
-        clip_grad: largest norm of the whole gradient.
+        average_after: return the mean of the weights after these numbers of steps, ascending (not with
+            `ema_decay`).
+        validate: module in eval mode → a score, higher is better: return the weights of the best, of the
+            moving average where there is one, instead of the last or averaged ones.
+        validate_every: steps between scores.
+        clip_grad: largest norm of the whole gradient; None: no limit.
         precision: bf16 autocast or not; auto is bf16 on CUDA and fp32 elsewhere.
+        compiled: run the module through `torch.compile`.
         what: name shown in progress and errors.
 
     Returns:
-        The unwrapped module in eval mode, with averaged weights where asked for.
+        The unwrapped module in eval mode, with the best or averaged weights where asked for.
 
     Raises:
         NumericError: loss or gradient is not finite; the last checkpoint stays.
+        MissingError: the tracker asked for (AJBENCH_TRACKER) is not installed.
         IntegrityError: a checkpoint is damaged or belongs to another module, optimiser or run length.
         KeyboardInterrupt: Ctrl-C, after the step at hand was finished and saved.
     """
-    if ema_decay is not None and average_last > 0:
-        raise ValueError("ema_decay and average_last exclude each other")
-    accelerator = Accelerator()
-    device = accelerator.device
+    if ema_decay is not None and average_after:
+        raise ValueError("ema_decay and average_after exclude each other")
+    accelerator = _accelerator(folder, what)
+    device, world, rank = accelerator.device, accelerator.num_processes, accelerator.process_index
+    if world > 1 and device.type == "cuda":
+        module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
     wrapped = accelerator.prepare_model(module)
-    state = _State(module, optimizer, ema_decay, average_last, steps)
+    called: Any = torch.compile(wrapped) if compiled else wrapped
+    state = State(module, optimizer, ema_decay, average_after, steps)
     folder.mkdir(parents=True, exist_ok=True)
     first = state.resume(folder)
+    accelerator.wait_for_everyone()
     autocast = precision == "bf16" or (precision == "auto" and device.type == "cuda")
-    world, rank = accelerator.num_processes, accelerator.process_index
-    module.train()
-    for part in _frozen(module, state.parameters).values():
-        part.eval()
+    _train_mode(module, state)
     metrics = _Metrics(folder / "metrics.csv", first) if accelerator.is_main_process else None
     cuda = [device] if device.type == "cuda" else []
+    indices = range(first * accumulate * world + rank, steps * accumulate * world, world)
     with (
         torch.random.fork_rng(cuda),
         _sigint() as interrupted,
         console.progress(steps, what, "steps") as advance,
-        closing(_prefetch(batches, range(first * world + rank, steps * world, world))) as ahead,
+        closing(_prefetch(batches, indices)) as ahead,
     ):
         advance(first)
-        for index, batch in zip(range(first, steps), ahead, strict=True):
+        for index in range(first, steps):
             started = time.perf_counter()
-            torch.manual_seed(seed_for(seed, "step", index, rank))
             lr = lr_at(index)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-                loss = step(wrapped, send_to_device(batch, device), index)
-            accelerator.backward(loss)
-            norm = torch.nn.utils.clip_grad_norm_(state.parameters.values(), clip_grad)
-            value = loss.item()
+            total = torch.zeros((), device=device)
+            for part in range(accumulate):
+                torch.manual_seed(seed_for(seed, "step", index, rank, *([part] if part else [])))
+                # Processes exchange gradients once a step, with its last part.
+                alone = world > 1 and part < accumulate - 1
+                with wrapped.no_sync() if alone else nullcontext():
+                    with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+                        loss = step(called, send_to_device(next(ahead), device), index) / accumulate
+                    accelerator.backward(loss)
+                total += loss.detach()
+            norm = nn.utils.clip_grad_norm_(state.parameters.values(), clip_grad or math.inf)
+            value = float(accelerator.reduce(total, "mean"))
             if not (math.isfinite(value) and math.isfinite(norm.item())):
                 raise NumericError(_not_finite(what, index, value, newest(folder)))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             state.after_step(index)
             done, stop = index + 1, interrupted()
+            if validate and (done % validate_every == 0 or done == steps):
+                module.eval()
+                with torch.no_grad(), state.as_moving_average():
+                    score = validate(module)
+                    if metrics:
+                        console.detail(f"{what}: step {done}, {score:.4f} on the val split")
+                        state.keep_if_best(folder, done, score)
+                _train_mode(module, state)
+                accelerator.wait_for_everyone()
             if metrics:
                 metrics.add(done, value, lr, time.perf_counter() - started)
+                accelerator.log({"loss": value, "lr": lr}, step=done)
                 if done % checkpoint_every == 0 or done == steps or stop:
                     metrics.flush()
                     state.save(folder, done)
@@ -130,8 +157,34 @@ def fit(
             if stop:
                 raise KeyboardInterrupt(f"{what}: stopped after step {done} of {steps}, which is saved")
     accelerator.wait_for_everyone()
-    state.load_average()
+    for tracker in accelerator.trackers:  # end_training() would also end the group of processes
+        tracker.finish()
+    if validate:
+        state.load_best(folder)
+    else:
+        state.load_average()
     return module.eval()
+
+
+def _accelerator(folder: Path, what: str) -> Accelerator:
+    """Return accelerate's view of device and processes, with the tracker that the environment names."""
+    tracker = os.environ.get(TRACKER, "csv")
+    if tracker == "csv":  # metrics.csv, which is always written
+        return Accelerator()
+    accelerator = Accelerator(log_with=tracker, project_dir=folder)
+    if not accelerator.log_with:  # accelerate passes over what is not installed
+        raise MissingError(f"--tracker {tracker}: not installed; pip install {tracker}, or use csv")
+    try:
+        accelerator.init_trackers("ajbench", config={"folder": folder.name, "what": what})
+    except Exception as error:  # every tracker has errors of its own: no key, no network, no place
+        raise MissingError(f"--tracker {tracker}: {' '.join(str(error).split())[:200]}") from None
+    return accelerator
+
+
+def _train_mode(module: nn.Module, state: State) -> None:
+    module.train()
+    for part in frozen(module, state.parameters).values():
+        part.eval()
 
 
 def cosine(peak: float, warmup: int, steps: int, floor: float = 0.0) -> Callable[[int], float]:
@@ -144,97 +197,6 @@ def cosine(peak: float, warmup: int, steps: int, floor: float = 0.0) -> Callable
         return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, share))))
 
     return lr_at
-
-
-def newest(folder: Path) -> Path | None:
-    """Return the newest checkpoint folder under `folder`, or None."""
-    return max((folder / "checkpoints").glob("step-*"), default=None)
-
-
-class _State:
-    """What a checkpoint holds: trained parameters, buffers beside them, the average, the optimiser."""
-
-    def __init__(
-        self,
-        module: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        ema_decay: float | None,
-        average_last: float,
-        steps: int,
-    ) -> None:
-        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        self.parameters = {name: p for name, p in module.named_parameters() if id(p) in held}
-        if len(self.parameters) != len(held):
-            raise ValueError("the optimiser holds parameters that are not in the module")
-        self.tensors: dict[str, Tensor] = {**self.parameters, **_buffers(module, self.parameters)}
-        self.optimizer, self.ema_decay, self.steps = optimizer, ema_decay, steps
-        self.average_from = steps - round(steps * average_last)
-        self.float_names = [name for name, t in self.tensors.items() if t.is_floating_point()]
-        self.floats = [self.tensors[name] for name in self.float_names]
-        self.average: list[Tensor] = []
-        if ema_decay is not None or average_last > 0:
-            self.average = [t.detach().clone() for t in self.floats]
-
-    @torch.no_grad()
-    def after_step(self, index: int) -> None:
-        """Move the average towards the weights that step `index` left."""
-        if self.ema_decay is not None:
-            weight = 1 - min(self.ema_decay, (1 + index) / (10 + index))
-        elif self.average and index >= self.average_from:
-            weight = 1 / (index - self.average_from + 1)
-        else:
-            return
-        torch._foreach_lerp_(self.average, [t.detach() for t in self.floats], weight)
-
-    @torch.no_grad()
-    def load_average(self) -> None:
-        """Put the average, where there is one, into the module."""
-        for tensor, mean in zip(self.floats, self.average, strict=False):
-            tensor.copy_(mean)
-
-    def save(self, folder: Path, done: int) -> None:
-        """Write `checkpoints/step-<done>` whole or not at all, then drop all but the last two."""
-        final = folder / "checkpoints" / f"step-{done:08d}"
-        part = final.with_name(f".{final.name}.tmp")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        save_file({name: _plain(t) for name, t in self.tensors.items()}, part / "weights.safetensors")
-        if self.average:
-            means = zip(self.float_names, self.average, strict=True)
-            save_file({name: _plain(t) for name, t in means}, part / "average.safetensors")
-        torch.save(self.optimizer.state_dict(), part / "optimizer.pt")
-        hashes = {path.name: checksum(path) for path in sorted(part.iterdir())}
-        state = {"step": done, "steps": self.steps, "xxh3": hashes}
-        (part / "state.json").write_text(json.dumps({**state, "seal": _seal(state)}))
-        for path in part.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        shutil.rmtree(final, ignore_errors=True)
-        part.replace(final)
-        for old in sorted(final.parent.glob("step-*"))[:-KEEP]:
-            shutil.rmtree(old)
-
-    def resume(self, folder: Path) -> int:
-        """Load the newest checkpoint; returns the number of steps done, 0 without one."""
-        path = newest(folder)
-        if path is None:
-            return 0
-        state = _verified(path)
-        if state["steps"] != self.steps:
-            raise IntegrityError(
-                f"{path}: of a run of {state['steps']} steps, this one has {self.steps}; use another folder"
-            )
-        _copy(path / "weights.safetensors", self.tensors)
-        if self.average:
-            file = path / "average.safetensors"
-            if not file.exists():
-                raise IntegrityError(f"{file}: missing; the run that wrote {path.name} kept no average")
-            _copy(file, dict(zip(self.float_names, self.average, strict=True)))
-        try:
-            self.optimizer.load_state_dict(torch.load(path / "optimizer.pt", weights_only=True))
-        except (ValueError, KeyError) as error:
-            raise IntegrityError(f"{path / 'optimizer.pt'}: of another optimiser ({error})") from None
-        return int(state["step"])
 
 
 class _Metrics:
@@ -296,53 +258,26 @@ def _sigint() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, previous)
 
 
-def _frozen(module: nn.Module, trained: dict[str, nn.Parameter]) -> dict[str, nn.Module]:
-    """Submodules that have parameters, none of which is trained."""
-    ids = {id(p) for p in trained.values()}
-    has = ((name, part, [id(p) for p in part.parameters()]) for name, part in module.named_modules())
-    return {name: part for name, part, own in has if own and ids.isdisjoint(own)}
+def steps_down(
+    peak: float, warmup: int, per_epoch: float, start: int, every: int, factor: float
+) -> Callable[[int], float]:
+    """Return lr_at: linear warm-up, and a factor at the end of epoch `start` and of every `every`-th more.
+
+    `per_epoch` is the number of steps in an epoch; the schedule of AST, PSLA and TALtrans' repository
+    (MultiStepLR, stepped once an epoch).
+    """
+
+    def lr_at(step: int) -> float:
+        epochs = int(step / per_epoch + 1e-9)
+        decays = 0 if epochs < start else 1 + (epochs - start) // every
+        return peak * float(factor**decays) * min(1.0, (step + 1) / max(1, warmup))
+
+    return lr_at
 
 
-def _buffers(module: nn.Module, trained: dict[str, nn.Parameter]) -> dict[str, Tensor]:
-    """Persistent buffers, such as batch norm's statistics, outside the frozen submodules."""
-    kept = module.state_dict(keep_vars=True).keys()
-    frozen = tuple(f"{name}." for name in _frozen(module, trained))
-    return {n: b for n, b in module.named_buffers() if n in kept and not n.startswith(frozen)}
-
-
-def _copy(file: Path, target: dict[str, Tensor]) -> None:
-    source = load_file(file)
-    odd = sorted(source.keys() ^ target.keys())
-    if odd := odd or [name for name in source if source[name].shape != target[name].shape]:
-        raise IntegrityError(f"{file}: of another module (first difference: {odd[0]}); use another folder")
-    with torch.no_grad():
-        for name, tensor in source.items():
-            target[name].copy_(tensor)
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    return tensor.detach().cpu().contiguous()
-
-
-def _seal(state: dict[str, Any]) -> str:
-    return xxhash.xxh3_64_hexdigest(json.dumps(state, sort_keys=True).encode())
-
-
-def _verified(path: Path) -> dict[str, Any]:
-    """Read state.json and check every file against it."""
-    advice = f"delete {path} to go back to the checkpoint before it"
-    try:
-        state: dict[str, Any] = json.loads((path / "state.json").read_text())
-        seal = state.pop("seal")
-    except (OSError, ValueError, KeyError, AttributeError):
-        raise IntegrityError(f"{path / 'state.json'}: unreadable; {advice}") from None
-    if _seal(state) != seal:
-        raise IntegrityError(f"{path / 'state.json'}: checksum mismatch; {advice}")
-    for name, expected in state["xxh3"].items():
-        file = path / name
-        if not file.exists() or checksum(file) != expected:
-            raise IntegrityError(f"{file}: missing or checksum mismatch; {advice}")
-    return state
+def last_share(steps: int, share: float) -> range:
+    """Return the numbers of steps after which weights are averaged: the last `share` of all."""
+    return range(steps - round(steps * share) + 1, steps + 1)
 
 
 def _not_finite(what: str, index: int, loss: float, last: Path | None) -> str:

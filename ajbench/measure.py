@@ -16,9 +16,16 @@ SET_RESAMPLES = 200  # a resample of a set is one FD, a thousand times the work 
 
 def cell_key(cell: Cell) -> evaluate.Cell:
     """Return what a cell is called in rows.csv."""
-    classifier = cell.recipe.classifier
-    column = evaluate.column_name(cell.recipe.name, cell.recipe.mix)
-    return evaluate.Cell(classifier.name, "-", classifier.augmentation, column, cell.seed)
+    recipe, classifier = cell.recipe, cell.recipe.classifier
+    column = evaluate.column_name(recipe.name, recipe.mix, recipe.data.real_through_codec)
+    return evaluate.Cell(classifier.name, pretraining(classifier.init), classifier.aug, column, cell.seed)
+
+
+def pretraining(init: str | None) -> str:
+    """Return what Table A11 calls the weights that a training starts from: `-`, `IM` or `AS`, else `PT`."""
+    if init is None:
+        return "-"
+    return "IM" if init == "imagenet" else "AS" if "audioset" in init.lower() else "PT"
 
 
 def set_name(recipe: Recipe, probe: str) -> str:

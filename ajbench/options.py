@@ -13,6 +13,7 @@ import typer
 
 from ajbench import console
 from ajbench.errors import AjbenchError, MissingError
+from ajbench.run import world
 
 if TYPE_CHECKING:
     from ajbench.recipe import Recipe
@@ -38,6 +39,7 @@ class Settings:
     quiet: bool
     verbose: int
     force: bool
+    base: str | None
     overrides: tuple[str, ...]
 
     def load(self, *seeds: str, more: tuple[str, ...] = ()) -> "Recipe":
@@ -45,7 +47,7 @@ class Settings:
         from ajbench.recipe import load
 
         given = () if self.seed is None else tuple(f"{key}={self.seed}" for key in seeds)
-        return load(self.recipe, (*given, *more, *self.overrides))
+        return load(self.recipe, (*given, *more, *self.overrides), self.base)
 
 
 def _option(help: str, *names: str, **more: Any) -> Any:
@@ -101,10 +103,13 @@ def command(hide: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Calla
         @functools.wraps(function)
         def wrapper(**given: Any) -> None:
             mine = {parameter.name: given.pop(parameter.name) for parameter in own}
-            values = defaults | given
+            values = defaults | {"base": None} | given
             values["overrides"] = tuple(values["overrides"] or ())
             settings = Settings(**{field.name: values[field.name] for field in fields(Settings)})
-            console.configure(settings.json, settings.quiet, settings.verbose)
+            # Of processes launched together only the first talks; errors are told by all.
+            console.configure(
+                settings.json, settings.quiet or world()[1] > 0, settings.verbose, world()[1] > 0
+            )
             if settings.device == "cpu":
                 # torch and accelerate look here when they are imported, which is later than now.
                 os.environ |= {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}

@@ -10,169 +10,46 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from ajbench.errors import UsageError
+from ajbench.sections import (
+    Classifier,
+    CodecSection,
+    Data,
+    Evaluate,
+    Fusion,
+    Generator,
+    GridModel,
+    Invert,
+    Mix,
+    Section,
+    Synth,
+    overlay,
+)
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
-Count = Annotated[int, Field(ge=0)]
-AtLeastOne = Annotated[int, Field(ge=1)]
-
-
-class Section(BaseModel):
-    """Base of every recipe section: immutable, unknown keys refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Data(Section):
-    """Which labelled clips, and how they are cut."""
-
-    corpus: str = Field("mini", description="reader: mini, esc50, folder, table")
-    subset: Literal["esc10"] | None = Field(None, description="esc50 only: keep the ten classes of ESC-10")
-    duration_s: Positive = Field(5.04, description="clip length; samples are a multiple of 21 × 320")
-    eval_fold: AtLeastOne | None = Field(
-        None, description="fold that is evaluated; the other folds are the train split"
-    )
-    label_separator: Literal[";", ",", "|"] = Field(";", description="table only: between labels of one row")
-    n_clips: AtLeastOne = Field(240, description="mini only: clips rendered, over five folds")
-    corpus_seed: Count = Field(0, description="mini only: seed of the rendering")
-
-
-class CodecSection(Section):
-    """The neural codec through which everything downstream hears."""
-
-    name: str = Field("tiny", description="tiny, encodec_24khz@16k, encodec_24khz@24k")
-    whitening: Literal["channel", "pca"] = Field(
-        "pca", description="what the diffusion sees: channels of unit deviation (paper), or components"
-    )
-
-
-class Generator(Section):
-    """Latent diffusion U-Net on whitened codec latents."""
-
-    preset: Literal["tiny", "small", "full"] = "tiny"
-    text_encoder: str = Field("minilm", description="registry name of the text encoder")
-    max_tokens: AtLeastOne = Field(16, description="text states per prompt (paper: 50)")
-    mask: bool = Field(False, description="attention mask over padding (Table 1's masked rows)")
-    prediction: Literal["epsilon", "v_prediction"] = Field(
-        "epsilon", description="what the U-Net predicts: the noise (paper) or the velocity"
-    )
-    train_steps: AtLeastOne = 2000
-    batch_size: AtLeastOne = 16
-    lr: Positive = 2.56e-4
-    warmup_steps: Count = 100
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    ema_decay: Fraction = 0.999
-    condition_dropout: Fraction = 0.1
-    frozen_steps: Count = Field(
-        0, description="train only conv_in/conv_out and the projection at first (appendix B.4)"
-    )
-    checkpoint_every: AtLeastOne = 250
-    seed: Count = 0
-
-
-class Invert(Section):
-    """Textual inversion: one learned vector per class token, all classes jointly."""
-
-    train_steps: Count = Field(300, description="0: keep the class names' initial vectors")
-    batch_size: AtLeastOne = 16
-    lr: Positive = 5e-3
-    checkpoint_every: AtLeastOne = 100
-    seed: Count = 0
-
-
-class Synth(Section):
-    """Which clips are generated, and how."""
-
-    plan: Literal["per-clip", "random-classes"] = "per-clip"
-    n: AtLeastOne = Field(320, description="clips in the plan")
-    classes: AtLeastOne | None = Field(None, description="use only the first K classes of the label set")
-    strength: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        0.6, description="noise put on the guide clip; 1 = from noise"
-    )
-    guidance: Annotated[float, Field(ge=1.0)] = 4.0
-    sampler: Literal["dpmsolver++", "unipc", "ddim", "pndm"] = "dpmsolver++"
-    sampler_steps: AtLeastOne = 20
-    prompt: Literal["tokens", "names", "none"] = Field(
-        "tokens", description="learned tokens, plain class names, or no text"
-    )
-    micro_batch: AtLeastOne = 8
-    shard_size: AtLeastOne = Field(64, description="clips per shard, the unit of resumable work")
-    seed: Count = 0
-
-
-class Mix(Section):
-    """How real and synthetic clips are combined."""
-
-    mode: Literal["dose", "alpha"] = "dose"
-    real: bool = Field(True, description="dose only: false trains on synthetic clips alone")
-    dose: Count = Field(0, description="dose only: the first n synthetic clips")
-    alpha: Fraction = Field(0.5, description="alpha only: probability of a synthetic draw (Eq. 1)")
-    balanced: bool = Field(False, description="draw clips by Σ 1000/(label count + 0.01)")
-    amplify: Count = Field(0, description="give the K classes of lowest AP a weight of 0.4/AP more")
-
-    @model_validator(mode="after")
-    def _something_to_train_on(self) -> "Mix":
-        if self.mode == "dose" and not self.real and self.dose == 0:
-            raise ValueError("neither real nor synthetic clips: set mix.real=true or mix.dose above 0")
-        return self
-
-
-class Classifier(Section):
-    """The classifier trained on the mix."""
-
-    name: str = Field("taltrans-small", description="registry name; `ajbench ls models`")
-    augmentation: Literal["none", "mx+sp"] = Field("mx+sp", description="mx+sp: mixup and SpecAugment")
-    mixup: Fraction = Field(0.5, description="share of clips mixed with a partner")
-    specaug_time: Count = Field(48, description="widest time mask, frames")
-    specaug_freq: Count = Field(16, description="widest frequency mask, mel bands")
-    loss: Literal["bce", "ce"] = "bce"
-    train_steps: AtLeastOne = Field(600, description="optimiser steps, the same for every mix")
-    batch_size: AtLeastOne = 16
-    lr: Positive = 1e-3
-    warmup_steps: Count = 50
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    average_last: Fraction = Field(0.25, description="share of the last steps whose weights are averaged")
-    checkpoint_every: AtLeastOne = 200
-
-
-class Fusion(Section):
-    """Entailment-weighted audio-visual fusion."""
-
-    entailment: Literal["naive", "minilm", "t5", "bert", "llm"] = "minilm"
-    renormalise: bool = True
-
-
-class GridModel(Section):
-    """One row of Table A11: a classifier, its augmentation, and what differs from the classifier section."""
-
-    name: str
-    augmentation: Literal["none", "mx+sp"]
-    lr: Positive | None = None
-    train_steps: AtLeastOne | None = None
-
-
-class Evaluate(Section):
-    """What is measured, and the grid of Table A11."""
-
-    models: tuple[GridModel, ...] = (GridModel(name="taltrans-small", augmentation="mx+sp"),)
-    doses: tuple[Count, ...] = Field((160, 320), description="synthetic clips added to the real ones")
-    synthetic_only: bool = True
-    seeds: tuple[Count, ...] = (0, 1, 2)
-    bootstrap: Annotated[int, Field(ge=100)] = 1000
-    features: str = "reference"
-    probes: dict[str, dict[str, Any]] = Field(
-        default_factory=dict,
-        description="extra synthetic sets for eval-gen: name → changed keys of the synth section",
-    )
-    published: Literal["as20k", "none"] = Field(
-        "as20k", description="which published rows stand beside the measured"
-    )
+__all__ = [
+    "Classifier",
+    "CodecSection",
+    "Data",
+    "Evaluate",
+    "Fusion",
+    "Generator",
+    "GridModel",
+    "Invert",
+    "Mix",
+    "Recipe",
+    "Section",
+    "Synth",
+    "dump",
+    "fingerprint",
+    "load",
+    "shipped",
+    "split_mix",
+]
 
 
 class Recipe(Section):
@@ -189,6 +66,28 @@ class Recipe(Section):
     classifier: Classifier = Classifier()
     fusion: Fusion = Fusion()
     evaluate: Evaluate = Evaluate()
+    table: Literal["a11"] | None = Field(None, description="do only what this table of the paper needs")
+    variant: str = Field("paper", description="whose settings: the paper's, or one that the recipe names")
+    per_classifier: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="classifier name → what differs from the classifier section"
+    )
+
+    @model_validator(mode="after")
+    def _classifiers(self) -> "Recipe":
+        lines = {f"evaluate.models.{i}": line.model_dump() for i, line in enumerate(self.evaluate.models)}
+        named = {f"per_classifier.{name}": {"name": name} for name in self.per_classifier}
+        for where, line in {**lines, **named, "classifier": {}}.items():
+            try:
+                self.classifier_of(line)
+            except ValidationError as error:
+                raise ValueError(f"{where}: {_first(error)}") from None
+        return self
+
+    def classifier_of(self, line: Mapping[str, Any] | None = None) -> Classifier:
+        """Return the classifier section with what the recipe says of this classifier, and `line`, over it."""
+        line = line or {}
+        special = self.per_classifier.get(line.get("name", self.classifier.name), {})
+        return Classifier.model_validate(overlay(overlay(self.classifier.model_dump(), special), line))
 
 
 _MIX = re.compile(r"^(?P<base>.+?)(?:(?P<only>G)|\+(?P<dose>\d+)(?P<kilo>k?)G)$")
@@ -197,21 +96,38 @@ _PACKAGE = Path(__file__).parent
 SHIPPED = _PACKAGE / "recipes" if (_PACKAGE / "recipes").is_dir() else _PACKAGE.parent / "recipes"
 
 
-def load(expression: str, overrides: Iterable[str] = ()) -> Recipe:
+def load(expression: str, overrides: Iterable[str] = (), base: str | None = None) -> Recipe:
     """Read a recipe by shipped name, YAML path or mix expression, then apply `key=value` overrides.
 
     Mix expressions (DESIGN section 3): `esc10` real only, `esc10+320G` plus the first 320 synthetic clips,
     `as20k+40kG` plus the first 40,000, `esc10G` synthetic clips only.
 
+    Args:
+        expression: what to read.
+        overrides: `key=value`; `variant=NAME` takes that block of the recipe's `variants` first.
+        base: the recipe over which `expression` is laid, for one that names no corpus (`tables/a11`); the
+            result keeps the base's name, and with it its folders.
+
     Raises:
         UsageError: unknown recipe, key or value, with the dotted path of what is wrong.
     """
-    base, mix = split_mix(expression)
-    tree = _merge(_read_tree(base), {"mix": mix} if mix else {})
-    for override in overrides:
-        tree = _merge(tree, _parse_override(override))
+    name, mix = split_mix(expression)
+    tree = _read_tree(name)
+    if base:
+        changes = {key: value for key, value in tree.items() if key not in ("name", "description")}
+        name, mix = split_mix(base)
+        tree = overlay(_read_tree(name), changes)
+    elif tree.get("table"):
+        raise UsageError(
+            f"recipe {name}: a table of any recipe; say of which with --base, for instance --base esc10"
+        )
+    parsed = [_parse_override(override) for override in overrides]
+    tree = _with_variant(tree, name, next((o["variant"] for o in reversed(parsed) if "variant" in o), None))
+    tree = overlay(tree, {"mix": mix} if mix else {})
+    for override in parsed:
+        tree = _overridden(tree, override)
     if tree.get("mix", {}).get("real") is False and not tree["mix"].get("dose"):
-        tree = _merge(tree, {"mix": {"dose": tree.get("synth", {}).get("n", Synth().n)}})
+        tree = overlay(tree, {"mix": {"dose": tree.get("synth", {}).get("n", Synth().n)}})
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
@@ -270,15 +186,32 @@ def _read_tree(name: str) -> dict[str, Any]:
     if parent is None:
         return tree
     beside = path.parent / f"{parent}.yaml"
-    return _merge(_read_tree(str(beside) if beside.exists() else str(parent)), tree)
+    base = _read_tree(str(beside) if beside.exists() else str(parent))
+    # A variant is whole in the recipe that names it: nothing of the parent's shines through.
+    variants = {**base.get("variants", {}), **tree.get("variants", {})}
+    return overlay(base, tree) | ({"variants": variants} if variants else {})
 
 
-def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in change.items():
-        old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return merged
+def _with_variant(tree: dict[str, Any], name: str, variant: str | None) -> dict[str, Any]:
+    """Lay one block of `variants` over the rest; without a wish, what the recipe says is the paper's."""
+    there = tree.pop("variants", {})
+    variant = variant or tree.get("variant") or "paper"
+    if variant == "paper":
+        return tree
+    if variant not in there:
+        allowed = ", ".join(["paper", *there])
+        raise UsageError(f"recipe {name}: variant={variant} is unknown; allowed: {allowed}")
+    return overlay(tree, there[variant])
+
+
+def _overridden(tree: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """Lay what the user asks for over the recipe; it also goes before what the recipe says by classifier."""
+    tree = overlay(tree, change)
+    asked = change.get("classifier")
+    if isinstance(asked, dict) and isinstance(tree.get("per_classifier"), dict):
+        kept = {name: overlay(keys, asked) for name, keys in tree["per_classifier"].items()}
+        tree["per_classifier"] = {name: keys | {"name": name} for name, keys in kept.items()}
+    return tree
 
 
 def _parse_override(text: str) -> dict[str, Any]:
@@ -292,6 +225,17 @@ def _parse_override(text: str) -> dict[str, Any]:
     for name in reversed(key.split(".")):
         tree = {name: tree}
     return dict(tree)
+
+
+def _first(error: ValidationError) -> str:
+    item = error.errors()[0]
+    where = ".".join(str(part) for part in item["loc"])
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        from ajbench.registry import suggest
+
+        message = f"not a key{suggest(where, Classifier.model_fields)}"
+    return f"{where}: {message}" if where else message
 
 
 def _explain(error: ValidationError) -> str:
@@ -310,9 +254,8 @@ def _explain(error: ValidationError) -> str:
                 f"{where} is not a key{suggest(str(item['loc'][-1]), allowed)}; allowed: {', '.join(allowed)}"
             )
         else:
-            lines.append(
-                f"{where or 'mix'}: {item['msg'].removeprefix('Value error, ')} (found {item['input']!r})"[
-                    :240
-                ]
-            )
+            # Of a whole section that does not fit together its message is enough.
+            found = "" if isinstance(item["input"], Mapping) else f" (found {item['input']!r})"
+            message = item["msg"].removeprefix("Value error, ")
+            lines.append(f"{where}: {message}{found}"[:240] if where else message)
     return "; ".join(lines)

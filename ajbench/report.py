@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 import pandas as pd
 
 from ajbench import audio, figures, tables
 from ajbench.answer import QUESTION, Answer, answers, headline, limits
-from ajbench.evaluate import Cell, load_scores
-from ajbench.metrics.ranking import average_precision
+from ajbench.classwise import per_class
+from ajbench.evaluate import Cell
 from ajbench.recipe import Recipe, dump
 from ajbench.rows import read_rows
 from ajbench.run import atomic_write
@@ -77,7 +76,7 @@ def render(data: ReportData, out: Path) -> Path:
     a11 = tables.a11_lines(rows, data.recipe, real.meta.counts)
     first = tables.table_1_lines(rows, data.recipe)
     out.mkdir(parents=True, exist_ok=True)
-    classes = per_class(data.scores)
+    classes = per_class(data.scores, data.recipe.name)
     measured = dict.fromkeys([*sets, *rows.loc[rows["table"] == "1", "row"]])
     palette = dict(zip(measured, itertools.cycle(figures.SERIES), strict=False))
     atomic_write(out / "per_class.csv", tables.to_csv(classes))
@@ -110,30 +109,6 @@ def render(data: ReportData, out: Path) -> Path:
     html = environment.get_template("report.html.j2").render(page)
     atomic_write(out / "index.html", html)
     return out / "index.html"
-
-
-def per_class(scores: Mapping[Cell, Path]) -> list[dict[str, Any]]:
-    """Return AP by class in percent, mean over seeds: one mapping per line and class, one key per column."""
-    by_line: dict[str, dict[str, list[np.ndarray]]] = {}
-    names: tuple[str, ...] = ()
-    positives = np.zeros(0)
-    for cell, path in scores.items():
-        loaded = load_scores(path)
-        names, positives = loaded.labels, loaded.targets.sum(axis=0)
-        columns = by_line.setdefault(cell.line, {})
-        columns.setdefault(cell.column, []).append(average_precision(loaded.scores, loaded.targets))
-    lines = []
-    for line, columns in by_line.items():
-        mean = {column: 100 * np.mean(values, axis=0) for column, values in columns.items()}
-        model, pretraining, augmentation = line.split("/")
-        for c, name in enumerate(names):
-            head: dict[str, Any] = {"model": model, "pretraining": pretraining, "augmentation": augmentation}
-            head |= {"class": name, "eval_clips": int(positives[c])}
-            values = {
-                column: round(float(v[c]), 2) if np.isfinite(v[c]) else None for column, v in mean.items()
-            }
-            lines.append(head | values)
-    return lines
 
 
 def dose_figure(rows: pd.DataFrame, recipe: Recipe, found: Sequence[Answer]) -> str:

@@ -177,6 +177,11 @@ def seed_for(seed: int, *names: str | int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
+def world() -> tuple[int, int]:
+    """Return how many processes `torchrun` or `accelerate launch` started, and which of them this is."""
+    return int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+
+
 def environment() -> dict[str, Any]:
     """Return what a result depends on besides the recipe: git commit, versions, platform, thread count."""
     torch = sys.modules.get("torch")  # a stage that computes has imported it; asking must not cost a second

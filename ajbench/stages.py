@@ -18,17 +18,19 @@ from ajbench import grid, preflight, registry
 from ajbench.cells import Cell
 from ajbench.errors import MissingError
 from ajbench.manifest import Manifest
-from ajbench.recipe import Classifier, Mix, Recipe, fingerprint
+from ajbench.recipe import Mix, Recipe, fingerprint
 from ajbench.run import atomic_write
+from ajbench.sections import Classifier
 from ajbench.work import Stage
 
 # Raised by one when a stage's code changes what it writes: work of before is then done again, not misread.
 VERSIONS = {
     "prepare": 1,
+    "decode": 1,
     "train-gen": 2,
     "invert": 1,
     "synth": 1,
-    "train-cls": 2,
+    "train-cls": 3,
     "eval-cls": 1,
     "eval-gen": 1,
 }
@@ -90,14 +92,17 @@ class Pipeline:
 
     def sources(self, processes: int = 1) -> list[Stage]:
         """Return the stages before the classifiers, in order; up to `processes` share a synthesis."""
-        sizes = {"": self.recipe.synth.n} | {name: section.n for name, section in self.probes.items()}
+        probes = {} if self.recipe.table else self.probes
+        sizes = {"": self.recipe.synth.n} | {name: section.n for name, section in probes.items()}
         # A process takes about as long to begin as to generate a few tens of clips.
         sets = [self.synth(name, max(1, min(processes, n // CLIPS_PER_PROCESS))) for name, n in sizes.items()]
-        return [self.prepare, *self._own_generator, self.invert, *sets]
+        decoded = (self.decoded,) if self.through_codec else ()
+        return [self.prepare, *decoded, *self._own_generator, self.invert, *sets]
 
     def evaluations(self) -> list[Stage]:
         """Return the stages after the classifiers of the grid."""
-        return [self.eval_cls(self.grid()), self.eval_gen(("", *self.probes))]
+        measured = self.eval_cls(self.grid())
+        return [measured] if self.recipe.table else [measured, self.eval_gen(("", *self.probes))]
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -112,14 +117,17 @@ class Pipeline:
         """What rows call the corpus, with the fold that is evaluated."""
         data = self.recipe.data
         folds = {row.fold for row in self.manifest.split("eval")} - {None}
-        return f"{data.subset or data.corpus}{f' fold {folds.pop()}' if len(folds) == 1 else ''}"
+        name = data.corpus if data.subset is None else f"{data.corpus} {data.subset}"
+        name = data.subset if data.subset == "esc10" else name  # a corpus of its own
+        return f"{name}{f' fold {folds.pop()}' if len(folds) == 1 else ''}"
 
     @cached_property
     def prepare(self) -> Stage:
         """Corpus → real clip store."""
         recipe, clips = self.recipe, len(self.manifest.rows)
+        data = recipe.data.model_copy(update={"real_through_codec": False})  # the store is the same
         inputs = preflight.codec_identity(recipe.codec.name), preflight.corpus_identity(self.manifest)
-        key, path = self._place("prepare", recipe.data, recipe.codec, *inputs)
+        key, path = self._place("prepare", data, recipe.codec, *inputs)
 
         def do() -> None:
             from ajbench.prepare import prepare
@@ -128,6 +136,28 @@ class Pipeline:
 
         size = preflight.store_mb(recipe, clips)
         return Stage("prepare", recipe, path, key, f"{clips} clips", do, disk_mb=size, shared=True)
+
+    @cached_property
+    def decoded(self) -> Stage:
+        """Real train clips → the same, decoded from their codes."""
+        prepared = self.prepare
+        key, path = self._place("decode", prepared.fingerprint)
+
+        def do() -> None:
+            from ajbench.decoded import decode_train_split
+            from ajbench.store import ClipStore
+
+            decode_train_split(ClipStore.open(prepared.path), path, fingerprint=key)
+
+        clips = len(self.manifest.split("train"))
+        size = preflight.store_mb(self.recipe, clips)
+        about: dict[str, Any] = {"what": "through codec", "disk_mb": size, "needs": (prepared,)}
+        return Stage("prepare", self.recipe, path, key, f"{clips} clips", do, **about)
+
+    @property
+    def through_codec(self) -> bool:
+        """Whether some classifier hears real clips through the codec."""
+        return self.recipe.data.real_through_codec or "through_codec" in self.recipe.evaluate.controls
 
     @cached_property
     def train_gen(self) -> Stage:
@@ -204,30 +234,37 @@ class Pipeline:
             estimate=estimate,
         )
 
-    def cell(self, classifier: Classifier, mix: Mix, seed: int) -> Cell:
-        """Return one cell: a classifier, a mix and a seed."""
+    def cell(self, classifier: Classifier, mix: Mix, seed: int, through_codec: bool | None = None) -> Cell:
+        """Return one cell: classifier, mix, seed, and whether real clips are heard through the codec."""
+        data = self.recipe.data
+        if through_codec is not None:
+            data = data.model_copy(update={"real_through_codec": through_codec})
+        decoded = self.decoded if data.real_through_codec and mix.real else None
         synthetic = self.synth() if mix.mode == "alpha" or mix.dose else None
-        base = self.cell(classifier, grid.real(self.recipe, amplify=0), seed) if mix.amplify else None
-        inputs = [stage and stage.fingerprint for stage in (self.prepare, synthetic, base)]
+        base = self._base(classifier, seed) if mix.amplify else None
+        inputs = [stage and stage.fingerprint for stage in (self.prepare, decoded, synthetic, base)]
         key, path = self._place("train-cls", classifier, mix, seed, *inputs)
-        which = f"{classifier.name} {classifier.augmentation}"
+        which = f"{classifier.name} {classifier.aug}"
+        recipe = self.recipe.model_copy(update={"data": data, "classifier": classifier, "mix": mix})
         return Cell(
-            recipe=self.recipe.model_copy(update={"classifier": classifier, "mix": mix}),
-            label=f"{which}, {grid.expression(self.recipe.name, mix)}, seed {seed}",
+            recipe=recipe,
+            label=f"{which}, {grid.expression(recipe)}, seed {seed}",
             seed=seed,
             real=self.prepare.path,
+            heard=decoded.path if decoded else None,
             synthetic=synthetic.path if synthetic else None,
             base=base.path if base else None,
+            clips=len(self.manifest.split("train")),
             path=path,
             fingerprint=key,
         )
 
     def grid(self) -> list[Cell]:
-        """Return the cells of Table A11: mixes × models × seeds."""
+        """Return the cells of Table A11: models × mixes × seeds, the mixes' controls among them."""
         return [
-            self.cell(*choice)
-            for choice in product(
-                grid.models(self.recipe), grid.mixes(self.recipe), self.recipe.evaluate.seeds
+            self.cell(model, column.mix, seed, column.through_codec)
+            for model, column, seed in product(
+                grid.models(self.recipe), grid.columns(self.recipe), self.recipe.evaluate.seeds
             )
         ]
 
@@ -235,20 +272,24 @@ class Pipeline:
         """Return the cells that must be trained before those of the grid: what `mix.amplify` reads."""
         if not self.recipe.mix.amplify:
             return []
-        real = grid.real(self.recipe, amplify=0)
-        return [
-            self.cell(model, real, seed)
-            for model in grid.models(self.recipe)
-            for seed in self.recipe.evaluate.seeds
-        ]
+        choices = product(grid.models(self.recipe), self.recipe.evaluate.seeds)
+        return [self._base(model, seed) for model, seed in choices]
 
     def train_cls(self, seed: int) -> Stage:
         """The recipe's own mix → its own classifier, and its scores on the evaluation clips."""
-        classifier, mix = self.recipe.classifier, self.recipe.mix
-        cell = self.cell(classifier, mix, seed)
-        synthetic = (self.synth(),) if cell.synthetic else ()
-        base = (self.cell(classifier, grid.real(self.recipe, amplify=0), seed).stage(),) if cell.base else ()
-        return cell.stage(self.prepare, *synthetic, *base)
+        classifier, mix = self.recipe.classifier_of(), self.recipe.mix
+        return self.with_needs(self.cell(classifier, mix, seed))
+
+    def with_needs(self, cell: Cell) -> Stage:
+        """Return the training of a cell as a stage that names the stages whose folders it reads."""
+        needs = [self.prepare]
+        if cell.heard:
+            needs.append(self.decoded)
+        if cell.synthetic:
+            needs.append(self.synth())
+        if cell.base:
+            needs.append(self._base(cell.recipe.classifier, cell.seed).stage())
+        return cell.stage(*needs)
 
     def trained(self) -> list[Cell]:
         """Return the finished cells: of the grid, and of the recipe's own classifier and mix.
@@ -256,10 +297,10 @@ class Pipeline:
         Raises:
             MissingError: there is none.
         """
-        mixes = [grid.real(self.recipe), self.recipe.mix]
+        mixes = ((grid.real(self.recipe), False), (self.recipe.mix, None))
         own = [
-            self.cell(self.recipe.classifier, mix, seed)
-            for mix in mixes
+            self.cell(self.recipe.classifier_of(), mix, seed, through_codec)
+            for mix, through_codec in mixes
             for seed in self.recipe.evaluate.seeds
         ]
         cells = {cell.fingerprint: cell for cell in (*self.grid(), *own) if cell.stage().done()}
@@ -285,8 +326,8 @@ class Pipeline:
     def reference(self) -> Cell:
         """Return the cell that judges generated clips: real clips only, the first augmented classifier."""
         models = grid.models(self.recipe)
-        model = next((model for model in models if model.augmentation == "mx+sp"), models[0])
-        return self.cell(model, grid.real(self.recipe), self.recipe.evaluate.seeds[0])
+        model = next((model for model in models if model.aug == "mx+sp"), models[0])
+        return self.cell(model, grid.real(self.recipe), self.recipe.evaluate.seeds[0], through_codec=False)
 
     def eval_cls(self, cells: Sequence[Cell]) -> Stage:
         """Scores of cells → rows."""
@@ -337,6 +378,9 @@ class Pipeline:
     @property
     def _own_generator(self) -> tuple[Stage, ...]:
         return () if self.places.generator else (self.train_gen,)
+
+    def _base(self, classifier: Classifier, seed: int) -> Cell:
+        return self.cell(classifier, grid.real(self.recipe, amplify=0), seed, through_codec=False)
 
     def _place(self, stage: str, *inputs: Any) -> tuple[str, Path]:
         key = fingerprint(stage, VERSIONS[stage], *inputs)

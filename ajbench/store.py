@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
 
 from ajbench import audio, shards
 from ajbench.errors import IntegrityError, UsageError
@@ -223,12 +224,16 @@ class ClipStore:
 
     def targets(self) -> NDArray[np.float32]:
         """Return multi-hot targets float32 [N, C], classes in the order of `meta.labels`."""
-        out = np.zeros((len(self), len(self.meta.labels)), np.float32)
-        for shard, start in zip(self._shards, self._offsets, strict=False):
-            lists = shard.table.column("label_ids")
-            rows = np.repeat(np.arange(len(lists)), lists.value_lengths().to_numpy())
-            out[start + rows, lists.flatten().to_numpy()] = 1.0
-        return out
+        return np.asarray(self.sparse_targets().toarray())
+
+    def sparse_targets(self) -> sparse.csr_array:
+        """Return `targets()` as a sparse array, whose size is that of the labels and not N · C."""
+        lists = [shard.table.column("label_ids") for shard in self._shards]
+        sizes = [part.value_lengths().to_numpy() for part in lists]
+        ids = np.concatenate([np.empty(0, np.int32), *(part.flatten().to_numpy() for part in lists)])
+        ends = np.concatenate([[0], *sizes]).cumsum()
+        shape = (len(self), len(self.meta.labels))
+        return sparse.csr_array((np.ones(len(ids), np.float32), ids, ends), shape=shape)
 
     def split_indices(self, split: str) -> NDArray[np.int64]:
         """Return the indices int64 [n] of the clips of `split` (train, val or eval), in order."""

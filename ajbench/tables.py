@@ -146,7 +146,7 @@ def a11_lines(
     """
     rows = rows[rows["table"] == "A11"]
     columns = columns_of(rows, recipe)
-    order = [(m.name, m.augmentation) for m in recipe.evaluate.models]
+    order = [(m.name, m.aug) for m in recipe.evaluate.models]
     names = sorted(
         dict.fromkeys(rows["row"]), key=lambda r: _position(order, (r.split("/")[0], r.split("/")[-1]))
     )

@@ -1,5 +1,6 @@
 """A piece of work with a folder of its own: done once, and found again by its fingerprint."""
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
@@ -7,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ajbench.errors import MissingError
+from ajbench.errors import MissingError, UsageError
 from ajbench.recipe import Recipe, dump
-from ajbench.run import RunDir, lock
+from ajbench.run import RunDir, lock, world
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Stage:
         disk_mb: what it will leave on disk, where that is known beforehand.
         needs: stages that must be finished before.
         shared: several processes may do it together; else one at a time.
+        distributed: the processes of one `torchrun` do it together, each its part.
         estimate: tells clips, bytes and seconds from a first batch, once what it needs is finished.
     """
 
@@ -42,6 +44,7 @@ class Stage:
     disk_mb: float | None = None
     needs: tuple["Stage", ...] = ()
     shared: bool = False
+    distributed: bool = False
     estimate: Callable[[], dict[str, Any]] | None = None
 
     @property
@@ -71,11 +74,20 @@ class Stage:
 
         Raises:
             MissingError: a stage that it needs is not finished, or another process is at it.
+            UsageError: several processes were launched, and this stage is not done by several.
         """
         if self.done() and not force:
             return False
         for stage in self.needs:
             stage.need()
+        processes, rank = world()
+        if processes > 1 and not (self.shared or self.distributed):
+            raise UsageError(
+                f"{self.name}: {processes} processes were launched, but one does it; launch only train-cls"
+            )
+        if processes > 1 and self.distributed:
+            self._run_together(device, force, rank)
+            return True
         self.path.parent.mkdir(parents=True, exist_ok=True)
         folder, alone = self.folder, self.path.with_name(f".{self.path.name}.lock")
         with nullcontext() if self.shared else lock(alone):
@@ -88,3 +100,24 @@ class Stage:
                 folder.finish({"what": self.what})
             time.sleep(0.01)
         return True
+
+    def _run_together(self, device: str, force: bool, rank: int) -> None:
+        """Do it with the other processes of a launch: the first keeps the folder, all compute."""
+        import torch
+        from accelerate import PartialState
+
+        cpu = not torch.cuda.is_available()
+        if cpu:  # accelerate joins processes on CPUs only when told so
+            os.environ["ACCELERATE_USE_CPU"] = "true"
+        together = PartialState(cpu=cpu)
+        assert together.num_processes == world()[0]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        folder = self.folder
+        with lock(self.path.with_name(f".{self.path.name}.lock")) if rank == 0 else nullcontext():
+            if rank == 0:
+                folder.start(dump(self.recipe), self.seed, device, force)
+            together.wait_for_everyone()
+            self.do()
+            if rank == 0:
+                folder.finish({"what": self.what, "processes": together.num_processes})
+        together.wait_for_everyone()

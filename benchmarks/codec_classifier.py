@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    settings = recipe.load("esc10", ["classifier.name=taltrans-small", "classifier.augmentation=mx+sp"])
+    settings = recipe.load("esc10", ["classifier.name=taltrans-small", "classifier.aug=mx+sp"])
     decode_corpus(options.folder, options.work / "decoded-clips")
     roots = {"original": options.folder, "decoded": options.work / "decoded-clips"}
     stores = {}

@@ -19,8 +19,8 @@ def small_recipe(**evaluate_keys):
     """The shipped esc10 recipe with two models, two doses and few resamples."""
     section = {
         "models": [
-            {"name": "taltrans-small", "augmentation": "mx+sp"},
-            {"name": "ast-tiny", "augmentation": "mx+sp"},
+            {"name": "taltrans-small", "aug": "mx+sp"},
+            {"name": "ast-tiny", "aug": "mx+sp"},
         ],
         "doses": [160, 320],
         "bootstrap": 100,
@@ -47,7 +47,7 @@ def predictions(plan, seeds=(0, 1, 2), n=80):
             for seed in seeds:
                 rng = np.random.default_rng([m, seed])
                 noise = rng.standard_normal(targets.shape) + 0.2 * rng.standard_normal(len(LABELS)) * k
-                cell = Cell(model.name, "-", model.augmentation, evaluate.column_name(plan.name, mix), seed)
+                cell = Cell(model.name, "-", model.aug, evaluate.column_name(plan.name, mix), seed)
                 cells[cell] = Scores(
                     (noise + skill * targets).astype(np.float32), targets, ids, tuple(LABELS)
                 )

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from ajbench import loop
-from ajbench.errors import IntegrityError, NumericError
+from ajbench import checkpoints, loop
+from ajbench.errors import IntegrityError, MissingError, NumericError
 
 torch.set_num_threads(1)
 STEPS = 12
@@ -77,7 +77,9 @@ def killed_at(kill):
 
 
 @pytest.mark.parametrize("kill", [1, 5, 8, 11])
-@pytest.mark.parametrize("kw", [{"ema_decay": 0.9}, {"average_last": 0.5}, {"precision": "bf16"}], ids=str)
+@pytest.mark.parametrize(
+    "kw", [{"ema_decay": 0.9}, {"average_after": loop.last_share(STEPS, 0.5)}, {"precision": "bf16"}], ids=str
+)
 def test_killed_and_resumed_run_ends_with_the_same_bits(tmp_path, kill, kw):
     straight = train(tmp_path / "a", **kw)
     with pytest.raises(KilledError):
@@ -107,7 +109,7 @@ def test_average_is_the_mean_of_the_last_weights_and_ema_follows_its_rule(tmp_pa
 
     plain = train(tmp_path / "plain", step=watched).body[0].weight.detach()
     after = [*seen[1:], plain]
-    mean = train(tmp_path / "mean", average_last=1 / 3).body[0].weight
+    mean = train(tmp_path / "mean", average_after=loop.last_share(STEPS, 1 / 3)).body[0].weight
     torch.testing.assert_close(mean, torch.stack(after[-4:]).mean(0), rtol=0, atol=1e-6)
     expected = seen[0]
     for n, weight in enumerate(after):
@@ -121,7 +123,7 @@ def test_frozen_part_is_untouched_in_eval_mode_and_not_stored(tmp_path):
     start = {n: t.clone() for n, t in Net().state_dict().items()}
     net = train(tmp_path)
     assert all(torch.equal(t, start[n]) for n, t in net.state_dict().items() if n.startswith("frozen"))
-    stored = loop.load_file(loop.newest(tmp_path) / "weights.safetensors")
+    stored = checkpoints.load_file(loop.newest(tmp_path) / "weights.safetensors")
     assert stored.keys() == {n for n in start if n.startswith("body")}
 
 
@@ -177,13 +179,13 @@ def test_ctrl_c_saves_and_the_same_call_goes_on(tmp_path):
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "average.safetensors", "optimizer.pt", "state.json"])
 def test_flipped_bit_in_a_checkpoint_is_refused(tmp_path, name):
-    train(tmp_path, average_last=0.5)
+    train(tmp_path, average_after=range(7, 13))
     file = loop.newest(tmp_path) / name
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 4
     file.write_bytes(data)
     with pytest.raises(IntegrityError, match=r"step-00000012.*delete"):
-        train(tmp_path, average_last=0.5)
+        train(tmp_path, average_after=range(7, 13))
 
 
 def test_checkpoint_of_another_module_or_length_is_refused(tmp_path):
@@ -216,6 +218,63 @@ def test_cosine_schedule():
     assert lr_at(7) == pytest.approx(1.0)
     assert lr_at(10) == pytest.approx(0.0)
     assert loop.cosine(1.0, 0, 10, floor=0.1)(10) == pytest.approx(0.1)
+
+
+def test_steps_down_is_torchs_multi_step_schedule():
+    lr_at = loop.steps_down(2.0, 3, 4, 5, 2, 0.5)
+    weight = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=2.0)
+    theirs = torch.optim.lr_scheduler.MultiStepLR(optimizer, range(5, 100, 2), gamma=0.5)
+    expected = []
+    for _ in range(12):
+        expected += [optimizer.param_groups[0]["lr"]] * 4
+        optimizer.step()
+        theirs.step()
+    assert [lr_at(i) for i in range(3)] == pytest.approx([2 / 3, 4 / 3, 2.0])
+    assert [lr_at(i) for i in range(3, 48)] == expected[3:]
+
+
+def test_parts_of_a_batch_give_the_gradient_of_the_whole(tmp_path):
+    def halves(index):
+        x, y = batches(index // 2)
+        return x[index % 2 :: 2], y[index % 2 :: 2]
+
+    whole, parts = train(tmp_path / "a", net=Plain()), None
+    parts = train(tmp_path / "b", net=Plain(), make=halves, accumulate=2)
+    torch.testing.assert_close(parts.layer.weight, whole.layer.weight, atol=1e-6, rtol=1e-5)
+    for one, other in zip(rows(tmp_path / "a"), rows(tmp_path / "b"), strict=True):
+        assert float(one[1]) == pytest.approx(float(other[1]), rel=1e-5)
+
+
+@pytest.mark.parametrize("ema", [None, 0.8])
+def test_best_weights_are_those_of_the_best_score_even_after_a_kill(tmp_path, ema):
+    def play(folder, **kw):
+        seen = {}
+
+        def validate(module):
+            assert not module.training
+            score = -abs(len(seen) - 2.0) if not resumed else -abs(len(seen) + resumed - 2.0)
+            seen[score] = module.body[0].weight.detach().clone()
+            return score
+
+        return train(folder, validate=validate, validate_every=2, ema_decay=ema, **kw), seen
+
+    resumed = 0
+    straight, seen = play(tmp_path / "a")
+    assert torch.equal(straight.body[0].weight, seen[0.0])
+    with pytest.raises(KilledError):
+        play(tmp_path / "b", step=killed_at(9))
+    resumed = 4  # scores given before the checkpoint of step 8
+    again, _ = play(tmp_path / "b")
+    assert same(straight, again)
+
+
+def test_a_tracker_that_is_not_installed_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv(loop.TRACKER, "wandb")
+    monkeypatch.setattr("accelerate.tracking.is_wandb_available", lambda: False)
+    monkeypatch.setattr("accelerate.tracking.get_available_trackers", list)
+    with pytest.raises(MissingError, match="pip install wandb"):
+        train(tmp_path)
 
 
 class Plain(nn.Module):

@@ -1,10 +1,12 @@
 """Index maths of the mixes: laws that must hold for any size."""
 
+import csv
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import sparse, stats
 
 from ajbench import mixing
 from ajbench.errors import UsageError
@@ -95,6 +97,51 @@ def test_balanced_drawing_evens_out_single_labels():
     drawn = mixing.draw(mixing.balanced_weights(targets), 300_000, np.random.default_rng(6))
     shares = targets[drawn].mean(0)
     assert shares == pytest.approx([1 / 3] * 3, abs=0.004)
+
+
+def test_balanced_weights_even_out_audiosets_real_label_table(audioset_dir):
+    with (audioset_dir / "balanced_train_segments.csv").open(newline="") as file:
+        rows = csv.reader((line for line in file if line[0] != "#"), skipinitialspace=True)
+        segments = [row[3].split(",") for row in rows]
+    assert len(segments) == 22_160
+    mids = {mid: k for k, mid in enumerate(sorted({mid for labels in segments for mid in labels}))}
+    assert len(mids) == 527
+    single = np.array([mids[labels[0]] for labels in segments if len(labels) == 1])
+    places = (np.arange(len(single)), single)
+    targets = sparse.csr_array((np.ones(len(single)), places), shape=(len(single), 527))
+    weights = mixing.balanced_weights(targets)
+    expected = np.bincount(single, weights / weights.sum(), minlength=527)
+    there = np.bincount(single, minlength=527) > 0
+    assert np.abs(expected[there] * there.sum() - 1).max() < 0.05
+    drawn = mixing.draw(weights, 200 * there.sum(), np.random.default_rng(0))
+    counts = np.bincount(single[drawn], minlength=527)[there]
+    assert stats.chisquare(counts).pvalue > 0.001
+    # Of several labels: w = Σ 1000 / (count + 0.01), against a plain loop over the whole table.
+    dense = np.zeros((len(segments), 527), np.float32)
+    for row, labels in enumerate(segments):
+        dense[row, [mids[mid] for mid in labels]] = 1
+    count = dense.sum(axis=0, dtype=np.float64)
+    by_hand = [sum(1000 / (count[mids[mid]] + 0.01) for mid in labels) for labels in segments]
+    np.testing.assert_allclose(mixing.balanced_weights(dense), by_hand, rtol=1e-12)
+    np.testing.assert_allclose(mixing.balanced_weights(sparse.csr_array(dense)), by_hand, rtol=1e-12)
+
+
+def test_processes_have_disjoint_parts_of_one_weighted_draw():
+    weights = np.random.default_rng(0).random(50)
+    plan = mixing.plan(Mix(balanced=True), [str(i) for i in range(50)], [], np.diag(weights), seed=3)
+    whole = np.concatenate([mixing.batch(plan.order, 50, 8, i) for i in range(25)])
+    for processes in (2, 4):
+        parts = [
+            [mixing.batch(plan.order, 50, 8 // processes, i) for i in range(rank, 25 * processes, processes)]
+            for rank in range(processes)
+        ]
+        together = np.concatenate([np.concatenate(step) for step in zip(*parts, strict=True)])
+        np.testing.assert_array_equal(together, whole)
+
+
+def test_an_alpha_mix_of_clips_without_parents_is_refused():
+    with pytest.raises(UsageError, match=r"none of 2 synthetic clips has a real train clip"):
+        mixing.plan(Mix(mode="alpha", alpha=0.5), ["a"], [None, "b"], np.ones((3, 1)), seed=0)
 
 
 def test_amplify_adds_to_the_k_lowest_only():

@@ -98,7 +98,7 @@ def test_overrides_reach_nested_keys_and_numbers_may_be_written_as_1e_minus_3():
         ("mixx.alpha=0.5", ["mixx", "did you mean 'mix'"]),
         ("synth.strength=0", ["synth.strength", "greater than 0"]),
         ("data.eval_fold=0", ["data.eval_fold"]),
-        ("evaluate.models=[{name: ast}]", ["evaluate.models.0.augmentation"]),
+        ("evaluate.models=[{name: ast}]", ["evaluate.models.0.aug"]),
         ("mix.real=false", None),
         ("alpha", ["expected key=value"]),
         ("mix.alpha={", ["not readable as YAML"]),

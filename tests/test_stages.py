@@ -77,7 +77,7 @@ def test_a_change_reaches_what_depends_on_it_and_nothing_else(override, expected
 def test_a_classifier_set_for_one_row_of_the_grid_is_found_by_it():
     # The cell that `train-cls` makes and the cell of the grid are one folder.
     grid = {cell.path for cell in pipeline().grid()}
-    own = pipeline("classifier.name=taltrans-small", "classifier.augmentation=none", "mix.dose=10")
+    own = pipeline("classifier.name=taltrans-small", "classifier.aug=none", "mix.dose=10")
     assert own.train_cls(0).path in grid
 
 
@@ -128,7 +128,7 @@ def test_every_cell_that_hears_synthetic_clips_has_their_store():
         (["synth.classes=17"], ["synth.classes=17", "16 classes"]),
         (["data.eval_fold=6"], ["data.eval_fold=6", "folds 1 … 5"]),
         (["data.corpus=mimi"], ["data.corpus", "did you mean 'mini'"]),
-        (["evaluate.models=[{name: asst, augmentation: none}]"], ["evaluate.models", "did you mean 'ast'"]),
+        (["evaluate.models=[{name: asst, aug: none}]"], ["evaluate.models", "did you mean 'ast'"]),
         (["evaluate.probes.noise.strenght=1"], ["evaluate.probes.noise.strenght", "did you mean 'strength'"]),
         (["evaluate.probes.noise.strength=2"], ["evaluate.probes.noise.strength", "less than or equal to 1"]),
         (["codec.name=tinny"], ["codec.name", "did you mean 'tiny'"]),

@@ -1,23 +1,29 @@
-"""Train one classifier on a mix of real and synthetic clips for a fixed number of optimiser steps."""
+"""Train one classifier on a mix of real and synthetic clips."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ajbench import classifiers, console, loop, mixing
 from ajbench.classifiers import frontend
+from ajbench.classifiers.pool import Pool
+from ajbench.classifiers.predict import predict
 from ajbench.errors import IntegrityError, MissingError, UsageError
-from ajbench.recipe import Mix, Recipe
-from ajbench.run import seed_for
+from ajbench.recipe import Classifier, Mix, Recipe
+from ajbench.run import seed_for, world
 from ajbench.store import ClipStore, ids_hash
 
-CACHE_BYTES = 512 << 20  # decoded audio kept in memory, 16-bit: 3,300 clips of 5 s
+LAST = "last.safetensors"
+Batch = tuple[Tensor, Tensor, Tensor]
+Score = Callable[[NDArray[np.float32], NDArray[np.float32]], float]
 
 
 def train_classifier(
@@ -29,26 +35,34 @@ def train_classifier(
     seed: int,
     fingerprint: str,
     class_ap: NDArray[np.float64] | None = None,
+    heard: ClipStore | None = None,
+    score: Score | None = None,
 ) -> Path:
     """Train `recipe.classifier` on `recipe.mix` and save it in `out`; a killed call goes on when repeated.
 
-    Only the train split of `real` is used. Order, augmentation, initialisation and dropout are functions of
-    `seed`.
+    Only the train split of `real` is used (and its val split, where the best weights are selected). Order,
+    augmentation, initialisation and dropout are functions of `seed`; order and augmentation do not depend on
+    how many processes share a batch.
 
     Args:
         recipe: sections classifier and mix.
         real: store of real clips.
         synthetic: store of synthetic clips; None where the mix needs none.
-        out: receives `model.safetensors`, `config.json`, `metrics.csv` and, until it is done, checkpoints.
+        out: receives `model.safetensors`, `config.json`, `metrics.csv` (of `classifier.select=best` also
+            `last.safetensors`) and, until it is done, checkpoints.
         seed: of this training.
         fingerprint: kept in config.json; a finished classifier with the same one is not trained again.
         class_ap: average precision of each class [C] in an earlier run, for `mix.amplify`.
+        heard: the train clips as the codec gives them back, to be heard instead of the originals.
+        score: (logits [n, C], targets [n, C]) of the val split → higher is better, for
+            `classifier.select=best`.
 
     Returns:
         `out`.
 
     Raises:
-        UsageError: more synthetic clips asked for than there are, or the mix cannot be formed.
+        UsageError: more synthetic clips asked for than there are, the mix cannot be formed, the processes do
+            not divide the batch, or the best weights are asked for without a val split.
         IntegrityError: the synthetic clips descend from evaluation clips or belong to another store.
         NumericError: the loss is not finite.
     """
@@ -61,75 +75,76 @@ def train_classifier(
     synthetic = _used(recipe.mix, synthetic)
     if synthetic:
         check_descent(real, synthetic)
-    pool = _Pool(real, train, synthetic)
     ids = [real.clip_ids[i] for i in train]
+    if heard and heard.clip_ids != ids:
+        raise IntegrityError(f"{heard.path}: not the train clips of {real.path}; make it again")
+    pool = Pool(real, train, synthetic, heard)
     owners = synthetic.column("parent_id") if synthetic else []
     plan = mixing.plan(recipe.mix, ids, owners, pool.targets, seed, class_ap)
+    validate = _validation(real, score) if settings.select == "best" and score else None
 
-    options: dict[str, Any] = {"clip_samples": meta.clip_samples} if settings.name.startswith("ast") else {}
+    options = dict(settings.options)
+    if settings.name.startswith("ast"):
+        options.setdefault("clip_samples", meta.clip_samples)
+    start = {"init": settings.init, "new_head": settings.new_head} if settings.init else {}
     with torch.random.fork_rng():
         torch.manual_seed(seed_for(seed, "initialisation"))
-        module = classifiers.build(settings.name, len(meta.labels), **options)
-    augment = settings.augmentation == "mx+sp"
+        module = classifiers.build(settings.name, len(meta.labels), **options, **start)
 
-    def batches(index: int) -> tuple[Tensor, Tensor, int]:
-        clips = mixing.batch(plan.order, plan.epoch_size, settings.batch_size, index)
-        if not augment:
-            return *pool.take(clips), 0
-        generator = torch.Generator().manual_seed(seed_for(seed, "mixup", index))
-        mixed, keep = frontend.mixup_draws(len(clips), settings.mixup, generator)
-        rng = np.random.default_rng(seed_for(seed, "partners", index))
-        wav, targets = pool.take(np.concatenate([clips, plan.partners(len(mixed), rng)]))
-        wav, targets = frontend.mixup(wav, targets, mixed, keep)
-        return wav, targets, seed_for(seed, "specaug", index)
+    augment = settings.aug == "mx+sp"
+    counted = recipe.mix.counted(len(train))
+    steps, warmup = settings.steps(counted), settings.warmup(counted)
 
-    def step(wrapped: nn.Module, batch: tuple[Tensor, Tensor, int], index: int) -> Tensor:
-        wav, targets, mask_seed = batch
+    def step(wrapped: nn.Module, batch: Batch, index: int) -> Tensor:
+        wav, targets, masks = batch
         features = module.frontend(wav)  # type: ignore[operator]
         if augment:
             features = frontend.spec_augment(
                 features,
-                torch.Generator().manual_seed(mask_seed),
+                masks,
                 time=settings.specaug_time,
                 freq=settings.specaug_freq,
                 fill=module.frontend.zero,  # type: ignore[union-attr, arg-type]
             )
         return _loss(settings.loss, wrapped(features), targets)
 
-    console.detail(
-        f"{settings.name}: {plan.epoch_size} clips an epoch, {settings.train_steps} steps, seed {seed}"
-    )
-    optimizer = torch.optim.AdamW(
-        module.parameters(),
-        lr=settings.lr,
-        betas=(0.9, 0.999),
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
+    console.detail(f"{settings.name}: {plan.epoch_size} clips an epoch, {steps} steps, seed {seed}")
     loop.fit(
         module,
         step,
-        batches,
-        steps=settings.train_steps,
-        optimizer=optimizer,
-        lr_at=loop.cosine(settings.lr, settings.warmup_steps, settings.train_steps),
+        _batches(settings, plan, pool, seed),
+        steps=steps,
+        optimizer=_optimizer(settings, module),
+        lr_at=_schedule(settings, counted, steps, warmup),
         folder=out,
         checkpoint_every=settings.checkpoint_every,
         seed=seed,
-        average_last=settings.average_last,
-        precision=precision(),
+        accumulate=settings.accumulate,
+        ema_decay=settings.ema_decay,
+        average_after=_averaged(settings, counted, steps),
+        validate=validate,
+        validate_every=settings.validate_every or settings.steps_in(1, counted),
+        clip_grad=settings.clip_grad,
+        precision=precision() if settings.precision == "auto" else settings.precision,
+        compiled=settings.compile,
         what=f"train-cls {settings.name}",
     )
-    classifiers.save(
-        module,
-        out,
-        name=settings.name,
-        labels=meta.labels,
-        clip_samples=meta.clip_samples,
-        options=options,
-        extra={"fingerprint": fingerprint, "seed": seed, "train_ids_hash": ids_hash(ids)},
-    )
-    shutil.rmtree(out / "checkpoints")
+    state = PartialState()
+    if state.is_main_process:
+        if validate:
+            (out / "checkpoints" / f"step-{steps:08d}" / "weights.safetensors").replace(out / LAST)
+        classifiers.save(
+            module,
+            out,
+            name=settings.name,
+            labels=meta.labels,
+            clip_samples=meta.clip_samples,
+            options=options,
+            extra={"fingerprint": fingerprint, "seed": seed, "train_ids_hash": ids_hash(ids)},
+        )
+        shutil.rmtree(out / "checkpoints")
+        (out / "best.safetensors").unlink(missing_ok=True)
+    state.wait_for_everyone()
     return out
 
 
@@ -176,41 +191,110 @@ def _used(mix: Mix, synthetic: ClipStore | None) -> ClipStore | None:
     return synthetic if needed else None
 
 
+def _batches(settings: Classifier, plan: mixing.Plan, pool: Pool, seed: int) -> Callable[[int], Batch]:
+    """Return the function index → waves, targets and SpecAugment draws of one part of a step's batch.
+
+    What is drawn is drawn for the whole batch of a step, and of it a part takes its own: the same clips are
+    mixed and masked in the same way whatever the number of parts and processes.
+
+    Raises:
+        UsageError: the parts do not divide the batch.
+    """
+    processes, _ = world()
+    parts, whole = processes * settings.accumulate, settings.batch_size
+    if whole % parts:
+        raise UsageError(
+            f"classifier.batch_size={whole}: {processes} processes with classifier.accumulate="
+            f"{settings.accumulate} do not divide it; choose a multiple of {parts}"
+        )
+    size = whole // parts
+
+    def batch(index: int) -> Batch:
+        clips = mixing.batch(plan.order, plan.epoch_size, size, index)
+        if settings.aug == "none":
+            return *pool.take(clips), torch.empty(0)
+        step, part = divmod(index, parts)
+        mine = slice(part * size, (part + 1) * size)
+        rng = np.random.default_rng(seed_for(seed, "augmentation", step))
+        mixed = (rng.random(whole) < settings.mixup)[mine]
+        keep = rng.beta(settings.mixup_beta, settings.mixup_beta, whole)[mine][mixed].astype(np.float32)
+        masks = rng.random((whole, 4), dtype=np.float32)[mine]
+        if settings.mixup_partner == "mix":
+            partners = plan.partners(whole, rng)[mine]
+        else:
+            others = mixing.batch(plan.order, plan.epoch_size, whole, step)
+            partners = others[rng.permutation(whole)][mine]
+        wav, targets = pool.take(np.concatenate([clips, partners[mixed]]))
+        places = torch.from_numpy(np.flatnonzero(mixed))
+        wav, targets = frontend.mixup(wav, targets, places, torch.from_numpy(keep))
+        return wav, targets, torch.from_numpy(masks)
+
+    return batch
+
+
+def _optimizer(settings: Classifier, module: nn.Module) -> torch.optim.Optimizer:
+    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    return kind(
+        module.parameters(),
+        lr=settings.lr,
+        betas=settings.betas,
+        weight_decay=settings.weight_decay,
+        fused=True,
+    )
+
+
+def _schedule(settings: Classifier, epoch_size: int, steps: int, warmup: int) -> Callable[[int], float]:
+    if settings.schedule == "cosine":
+        return loop.cosine(settings.lr, warmup, steps)
+    return loop.steps_down(
+        settings.lr,
+        warmup,
+        epoch_size / settings.batch_size,
+        settings.decay_from_epoch,
+        settings.decay_every_epochs,
+        settings.decay_factor,
+    )
+
+
+def _averaged(settings: Classifier, epoch_size: int, steps: int) -> list[int]:
+    """Return the numbers of steps after which weights are averaged."""
+    if settings.ema_decay is not None:
+        return []
+    if settings.average_epochs is None:
+        return list(loop.last_share(steps, settings.average_last))
+    first, last = settings.average_epochs
+    ends = [settings.steps_in(epoch, epoch_size) for epoch in range(first, last + 1)]
+    if ends[-1] > steps:
+        raise UsageError(
+            f"classifier.average_epochs={[first, last]}: training ends after {steps} steps, in epoch"
+            f" {steps * settings.batch_size // epoch_size}; lower the last epoch"
+        )
+    return sorted(set(ends))
+
+
+def _validation(real: ClipStore, score: Score) -> Callable[[nn.Module], float]:
+    """Return the function module → score on the val split.
+
+    Raises:
+        UsageError: there is no val split.
+    """
+    held_out = real.split_indices("val")
+    if not len(held_out):
+        raise UsageError(
+            f"classifier.select=best: {real.path} has no val split; use classifier.select=last, which "
+            "averages weights"
+        )
+    about = {"labels": real.meta.labels, "clip_samples": real.meta.clip_samples}
+    targets = real.targets()[held_out]
+
+    def validate(module: nn.Module) -> float:
+        scorer = classifiers.Classifier(module, about, PartialState().device)
+        return score(predict(scorer, real, held_out), targets)
+
+    return validate
+
+
 def _loss(kind: str, logits: Tensor, targets: Tensor) -> Tensor:
     if kind == "ce":
         return functional.cross_entropy(logits, targets / targets.sum(dim=1, keepdim=True).clamp_min(1e-6))
     return functional.binary_cross_entropy_with_logits(logits, targets)
-
-
-class _Pool:
-    """Real train clips, then synthetic clips: targets [P, C], and audio kept in memory up to a limit."""
-
-    def __init__(self, real: ClipStore, train: NDArray[np.int64], synthetic: ClipStore | None) -> None:
-        self.real, self.train, self.synthetic = real, train, synthetic
-        parts = [real.targets()[train], *([synthetic.targets()] if synthetic else [])]
-        self.targets = np.concatenate(parts)
-        self.samples = real.meta.clip_samples
-        kept = len(self.targets) if 2 * len(self.targets) * self.samples <= CACHE_BYTES else 0
-        self.cache = np.empty((kept, self.samples), dtype=np.int16)
-        self.filled = np.zeros(kept, dtype=bool)
-
-    def take(self, clips: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Return waves float32 [k, n] and targets float32 [k, C] of pool indices [k]."""
-        targets = torch.from_numpy(self.targets[clips])
-        if not len(self.cache):
-            return torch.from_numpy(self._decode(clips)), targets
-        new = np.unique(clips[~self.filled[clips]])
-        if len(new):
-            # Exact for a store's own FLAC, which has 16 bits.
-            self.cache[new] = np.rint(self._decode(new) * 32768).clip(-32768, 32767).astype(np.int16)
-            self.filled[new] = True
-        return torch.from_numpy(self.cache[clips].astype(np.float32) / np.float32(32768)), targets
-
-    def _decode(self, clips: NDArray[np.int64]) -> NDArray[np.float32]:
-        out = np.empty((len(clips), self.samples), dtype=np.float32)
-        is_real = clips < len(self.train)
-        if is_real.any():
-            out[is_real] = self.real.audio(self.train[clips[is_real]])
-        if self.synthetic is not None and not is_real.all():
-            out[~is_real] = self.synthetic.audio(clips[~is_real] - len(self.train))
-        return out

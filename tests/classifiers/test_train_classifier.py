@@ -3,91 +3,20 @@
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from hum_and_hiss import LABELS, SAMPLES, fit, make, recipe_of, record, same
 
-from ajbench import audio, classifiers, mixing, store
-from ajbench.classifiers import train
+from ajbench import classifiers, mixing, store
+from ajbench.classifiers import pool
 from ajbench.classifiers.predict import predict
-from ajbench.classifiers.train import train_classifier
 from ajbench.errors import IntegrityError, MissingError, UsageError
-from ajbench.recipe import Classifier, Mix, Recipe
+from ajbench.recipe import Mix
 
 torch.set_num_threads(1)
-SAMPLES = 21 * 320
-LABELS = ["Hum", "Hiss"]
-
-
-def wave(i, label):
-    rng = np.random.default_rng([i, label])
-    t = np.arange(SAMPLES) / 16_000
-    hum = np.sin(2 * np.pi * rng.uniform(200, 400) * t)
-    return (0.3 * (hum if label == 0 else rng.normal(0, 0.5, SAMPLES))).astype(np.float32)
-
-
-def record(i, **changes):
-    label = i % 2
-    values = {
-        "clip_id": f"clip-{i}", "path": f"{i}.wav", "labels": [LABELS[label]], "label_ids": [label],
-        "split": "eval" if i % 3 == 2 else "train", "audio": audio.flac_encode(wave(i, label)),
-        "codes": np.zeros((8, 21), np.uint16),
-    }  # fmt: skip
-    return values | changes
-
-
-def make(folder, records, **meta):
-    folder.mkdir()
-    store.write_shard(folder, 0, records)
-    values = {
-        "codec": "fake",
-        "codec_hash": "00",
-        "clip_samples": SAMPLES,
-        "labels": LABELS,
-        "fingerprint": "f",
-    }
-    store.finish(folder, store.StoreMeta(**(values | meta)))
-    return store.ClipStore.open(folder)
-
-
-@pytest.fixture
-def real(tmp_path):
-    return make(tmp_path / "real", [record(i) for i in range(30)])
-
-
-@pytest.fixture
-def synthetic(tmp_path, real):
-    parents = [real.clip_ids[i] for i in real.split_indices("train")]
-    made = [
-        record(100 * m + int(p[5:]), clip_id=f"aug-{m}-{p}", split="train", source="synthetic", parent_id=p)
-        for m in (1, 2)
-        for p in parents
-    ]
-    return make(tmp_path / "synthetic", made, source="synthetic", train_ids_hash=store.ids_hash(parents))
-
-
-def recipe_of(mix=None, **classifier):
-    values = {
-        "name": "taltrans-small", "train_steps": 12, "batch_size": 8, "warmup_steps": 2,
-        "checkpoint_every": 5, "lr": 2e-3, "specaug_time": 4, "specaug_freq": 8,
-    }  # fmt: skip
-    return Recipe(name="t", mix=mix or Mix(), classifier=Classifier(**(values | classifier)))
-
-
-def weights(folder):
-    return load_file(folder / "model.safetensors")
-
-
-def same(a, b):
-    a, b = weights(a), weights(b)
-    return all(torch.equal(a[name], b[name]) for name in a)
-
-
-def fit(recipe, real, synthetic, out, seed=1, fingerprint="abc", **kw):
-    return train_classifier(recipe, real, synthetic, out, seed=seed, fingerprint=fingerprint, **kw)
 
 
 @pytest.mark.parametrize(("name", "loss"), [("taltrans-small", "bce"), ("ast-tiny", "ce")])
 def test_learns_and_predicts_the_evaluation_clips(tmp_path, real, synthetic, name, loss):
-    recipe = recipe_of(Mix(dose=10), name=name, loss=loss, train_steps=40, augmentation="none")
+    recipe = recipe_of(Mix(dose=10), name=name, loss=loss, train_steps=40, aug="none")
     out = fit(recipe, real, synthetic, tmp_path / "out")
     assert sorted(p.name for p in out.iterdir()) == ["config.json", "metrics.csv", "model.safetensors"]
     classifier = classifiers.load(out)
@@ -119,7 +48,7 @@ def test_killed_and_resumed_training_ends_with_the_same_bits(tmp_path, real, syn
     assert [p.name for p in (tmp_path / "b" / "checkpoints").iterdir()] == ["step-00000005"]
     monkeypatch.setattr(mixing, "batch", whole)
     # Without the cache of decoded audio the bits are the same as well.
-    monkeypatch.setattr(train, "CACHE_BYTES", 0)
+    monkeypatch.setattr(pool, "CACHE_BYTES", 0)
     torch.manual_seed(99)
     resumed = fit(recipe_of(mix), real, synthetic, tmp_path / "b")
     assert same(straight, resumed)
@@ -148,7 +77,7 @@ def test_mix_decides_the_result_and_unused_synthetic_clips_do_not(tmp_path, real
     without = fit(recipe_of(), real, None, tmp_path / "a")
     assert same(without, fit(recipe_of(), real, synthetic, tmp_path / "b"))
     assert not same(without, fit(recipe_of(Mix(dose=5)), real, synthetic, tmp_path / "c"))
-    assert not same(without, fit(recipe_of(augmentation="none"), real, None, tmp_path / "d"))
+    assert not same(without, fit(recipe_of(aug="none"), real, None, tmp_path / "d"))
 
 
 def test_finished_classifier_is_not_trained_again(tmp_path, real):

@@ -1,0 +1,109 @@
+"""What the commands do once their options are read: call, and print."""
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from ajbench import console
+from ajbench.options import Settings
+
+if TYPE_CHECKING:
+    from ajbench.recipe import Recipe
+    from ajbench.stages import Pipeline
+    from ajbench.work import Stage
+
+SEEDS = ("generator.seed", "invert.seed", "synth.seed")
+
+
+def pipeline_of(settings: Settings, loaded: "Recipe") -> "Pipeline":
+    """Return the stages of a recipe at the places that the options name."""
+    from ajbench.stages import Pipeline, Places
+
+    places = Places(settings.data, settings.work, settings.results, settings.generator)
+    return Pipeline(loaded, places)
+
+
+def track(tracker: str) -> None:
+    """Send loss curves to a tracker, from this process and from those that it starts."""
+    os.environ["AJBENCH_TRACKER"] = tracker  # inherited by the processes that train
+
+
+def do_run(settings: Settings, jobs: int | None, cell: int | None = None) -> None:
+    """Do every stage of a recipe (or one cell of its grid), or tell what would be done."""
+    from ajbench import flow
+
+    pipeline = pipeline_of(settings, settings.load(*SEEDS))
+    pipeline.check(pipeline.recipe.evaluate.doses)
+    if settings.dry_run and pipeline.recipe.table:
+        show_grid(flow.describe_grid(pipeline), flow.describe(settings.work, pipeline.sources()))
+        return
+    if cell and not settings.dry_run:
+        stage, ran = flow.run_cell(pipeline, cell, settings.device, settings.force)
+        finished(stage, ran)
+        return
+    if settings.dry_run:
+        show_plan(flow.describe(pipeline.places.work, pipeline.stages()))
+        return
+    done = flow.run(pipeline, settings.device, jobs, settings.force)
+    if not done["ran"]:
+        console.say(f"nothing to do: every stage of {pipeline.recipe.name} is done")
+    for line in (*done["table"]["notes"], f"results: {done['results']}"):
+        console.say(line)
+    console.emit(done, table=(done["table"]["header"], done["table"]["lines"]))
+
+
+def do_stage(settings: Settings, pipeline: "Pipeline | None", stage: "Stage") -> None:
+    """Do one stage, or tell what would be done; `pipeline` checks the recipe first."""
+    from ajbench import flow
+
+    if pipeline:
+        pipeline.check()
+    if settings.dry_run:
+        show_plan(flow.describe(settings.work, [*stage.needs, stage]) | flow.estimate(stage))
+        return
+    finished(stage, flow.run_one(stage, settings.device, settings.force))
+
+
+def finished(stage: "Stage", ran: bool) -> None:
+    """Tell where a stage left its work, and whether there was any."""
+    if not ran:
+        console.say(f"nothing to do: {stage.name} is done")
+    info = stage.folder.info()
+    document = {"stage": stage.name, "path": stage.path, "fingerprint": stage.fingerprint, "ran": ran}
+    console.emit(document | {"seconds": info["seconds"]}, text=str(stage.path))
+
+
+def do_evaluation(settings: Settings, pipeline: "Pipeline", stage: "Stage", columns: list[str]) -> None:
+    """Do an evaluation and print its rows."""
+    from ajbench import flow
+
+    if settings.dry_run:
+        show_plan(flow.describe(settings.work, [*stage.needs, stage]))
+        return
+    flow.run_one(stage, settings.device, settings.force)
+    rows, notes = flow.share(pipeline, stage)
+    for note in notes:
+        console.say(note)
+    console.emit(rows, table=(columns, [[row[name] for name in columns] for row in rows]))
+
+
+def show_grid(plan: dict[str, Any], before: dict[str, Any]) -> None:
+    """Print what a dry run of a grid tells."""
+    columns = ["cell", "what", "state", "steps", "disk_mb", "seconds"]
+    lines = [[line[name] for name in columns] for line in plan["cells"]]
+    console.emit(plan | {"before": before}, table=(columns, lines))
+    console.say(
+        f"{plan['todo']} of {len(plan['cells'])} cells to do: {plan['steps']} steps, {plan['disk_mb']} MB; "
+        f"one after another about {plan['hours']} h; before them {before['todo']} stages to do"
+    )
+
+
+def show_plan(plan: dict[str, Any]) -> None:
+    """Print what a dry run of stages tells."""
+    columns = ["stage", "what", "state", "amount", "disk_mb"]
+    console.emit(plan, table=(columns, [[line[name] for name in columns] for line in plan["stages"]]))
+    console.say(
+        f"{plan['todo']} of {len(plan['stages'])} stages to do; {plan['disk_mb']} MB needed, "
+        f"{plan['disk_free_mb']} MB free"
+    )
+    if seconds := plan.get("seconds"):
+        console.say(f"about {seconds:.0f} s, as a first batch goes")
