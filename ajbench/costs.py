@@ -46,7 +46,7 @@ def estimates(cells: Sequence[Cell], classes: int, clip_samples: int) -> list[di
             "state": "done" if cell.stage().done() else "todo",
             "steps": cell.steps,
             "disk_mb": megabytes[cell.recipe.classifier.name],
-            "seconds": round(median(known[_kind(cell.recipe.classifier)]) * cell.steps),
+            "seconds": round(median(known[_kind(cell.recipe.classifier)]) * cell.steps, 1),
         }
         for number, cell in enumerate(cells, start=1)
     ]

@@ -22,6 +22,7 @@ _PACKAGE = Path(__file__).parent
 PUBLISHED = (
     _PACKAGE / "published" if (_PACKAGE / "published").is_dir() else _PACKAGE.parent / "results" / "published"
 )
+COUNTED = ("expected", "found", "decoded", "kept")  # of the clips that the corpus lists
 BACKBONES = {"taltrans": "CNN+T", "ast": "DeiT"}
 SYNTHETIC_CORPUS = (
     "corpus mini is rendered by ajbench itself: a check of the machinery, not a result about sound"
@@ -179,7 +180,7 @@ def a11_lines(
         line["seeds"] = len(seeds) or int(mine["seed"].nunique())
         line["eval_clips"] = int(mine["n"].max())
         for split, numbers in (counts or {}).items():
-            line |= {f"{split}_expected": numbers.get("expected"), f"{split}_kept": numbers.get("kept")}
+            line |= {f"{split}_{name}": numbers.get(name) for name in COUNTED}
         line["dataset"] = mine["dataset"].iloc[-1]
         line["note"] = SYNTHETIC_CORPUS if recipe.data.corpus == "mini" else ""
         lines.append(line)

@@ -173,9 +173,20 @@ def _notes(lines: list[Line]) -> list[str]:
     return list(dict.fromkeys(part for line in lines for part in line["note"].split("; ") if part))
 
 
+def _lost(line: Line, split: str) -> str:
+    """Say why clips that a corpus lists are not in the store."""
+    expected, found, decoded, kept = (
+        line.get(f"{split}_{name}") for name in ("expected", "found", "decoded", "kept")
+    )
+    if found is None or decoded is None or expected == kept:
+        return ""
+    lost = {"missing": expected - found, "broken": found - decoded, "duplicate": decoded - kept}
+    return ": " + ", ".join(f"{number} {what}" for what, number in lost.items() if number)
+
+
 def _kept(line: Line) -> str:
     parts = [
-        f"{split} {line[f'{split}_kept']} of {line[f'{split}_expected']}"
+        f"{split} {line[f'{split}_kept']} of {line[f'{split}_expected']}{_lost(line, split)}"
         for split in ("train", "val", "eval")
         if line.get(f"{split}_expected")
     ]

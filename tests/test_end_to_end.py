@@ -32,6 +32,7 @@ def command(folder, *arguments):
         "PYTHONPATH": str(ROOT),
         "AJBENCH_WORK": str(folder / "work"),
         "COLUMNS": "200",
+        "OMP_NUM_THREADS": "1",  # two threads wait for each other where something else is running
     }
     return {
         "args": [sys.executable, "-m", "ajbench", *arguments],

@@ -1,6 +1,5 @@
 """Classifiers by name: build one, save it, load it for use."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,16 +7,19 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ajbench import registry
-from ajbench.errors import IntegrityError, MissingError, UsageError
+from ajbench.audio import SAMPLE_RATE
+from ajbench.classifiers import folder as folders
+from ajbench.classifiers.folder import CONFIG, WEIGHTS, read_config
+from ajbench.errors import IntegrityError, UsageError
 from ajbench.run import atomic_write
-from ajbench.shards import checksum
 
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
+__all__ = ["CONFIG", "WEIGHTS", "Classifier", "build", "load", "read_config", "save"]
+
+# Options that say where a training begins; a trained classifier is rebuilt without them.
+BEGINNING = {"init", "new_head", "labels"}
 
 
 def build(name: str, num_classes: int, **options: Any) -> nn.Module:
@@ -28,10 +30,12 @@ def build(name: str, num_classes: int, **options: Any) -> nn.Module:
     Args:
         name: `ast`, `ast-small`, `ast-tiny`, `taltrans`, `taltrans-small`.
         num_classes: C.
-        options: of the model's constructor.
+        options: of the model's constructor, and `init`, `new_head`, `labels` as its `initialise` takes them.
 
     Raises:
         UsageError: unknown name, or an option that the model does not have.
+        MissingError: the weights of `init` are not there.
+        IntegrityError: they are damaged or do not fit.
     """
     make = registry.resolve("classifier", name)
     try:
@@ -47,7 +51,7 @@ class Classifier:
     Attributes:
         module: in eval mode.
         labels: names of the C classes, in the order of the logits.
-        config: name, labels, clip_samples, options, and what the trainer added.
+        config: name, labels, clip_samples, options, what the hub shows, and what the trainer added.
     """
 
     def __init__(self, module: nn.Module, config: Mapping[str, Any], device: torch.device) -> None:
@@ -55,6 +59,28 @@ class Classifier:
         self.config = dict(config)
         self.labels: tuple[str, ...] = tuple(config["labels"])
         self.device = device
+
+    @classmethod
+    def from_pretrained(cls, source: Path | str) -> "Classifier":
+        """Load a trained classifier onto the device that training would use.
+
+        Args:
+            source: the folder that `train-cls` or `save_pretrained` wrote, or a hub id (`owner/name`).
+
+        Raises:
+            MissingError: nothing was trained there, or the hub does not give it.
+            IntegrityError: weights or configuration are damaged or do not fit each other.
+        """
+        return load(folders.locate(source))
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write weights, configuration and, unless there is one, a model card: a folder as a hub holds it."""
+        folder = Path(folder)
+        kept = {"name", "labels", "clip_samples", "options"}
+        extra = {key: value for key, value in self.config.items() if key not in kept | {"xxh3"}}
+        save(self.module, folder, **{key: self.config[key] for key in kept}, extra=extra)
+        if not (folder / folders.CARD).exists():
+            atomic_write(folder / folders.CARD, folders.card(read_config(folder)))
 
     def predict(self, wav: Tensor | NDArray[Any]) -> Tensor:
         """Waves [B, n] at 16 kHz → logits float32 [B, C] on the CPU."""
@@ -85,47 +111,35 @@ def save(
     options: Mapping[str, Any],
     extra: Mapping[str, Any],
 ) -> None:
-    """Write `model.safetensors` and, last, `config.json` with its checksum; `options` rebuild the module."""
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
-    part = folder / f".{WEIGHTS}.tmp"
-    save_file(state, part)
-    part.replace(folder / WEIGHTS)
+    """Write `model.safetensors` and, last, `config.json` with its checksum.
+
+    Args:
+        module: the trained classifier.
+        folder: receives both.
+        name, labels, clip_samples: as in `Classifier.config`.
+        options: with which `build` made the module; where it began (`init` and the like) is left out.
+        extra: further keys of `config.json`.
+    """
+    kept = {key: value for key, value in options.items() if key not in BEGINNING}
+    architecture = type(module).__name__
     config = {
         "name": name,
         "labels": list(labels),
         "clip_samples": clip_samples,
-        "options": dict(options),
+        "options": kept | getattr(module, "adopted", {}),
         **extra,
-        "xxh3": checksum(folder / WEIGHTS),
+        # What a hub reads and shows.
+        "architectures": [architecture],
+        "model_type": f"ajbench-{architecture.lower()}",
+        "id2label": {str(index): label for index, label in enumerate(labels)},
+        "label2id": {label: index for index, label in enumerate(labels)},
+        "sampling_rate": SAMPLE_RATE,
     }
-    atomic_write(folder / CONFIG, json.dumps(config, indent=1, ensure_ascii=False))
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Return `config.json` of a trained classifier.
-
-    Raises:
-        MissingError: nothing was trained there.
-        IntegrityError: the file is damaged.
-    """
-    path = folder / CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        missing = {"name", "labels", "clip_samples", "options", "xxh3"} - config.keys()
-    except FileNotFoundError:
-        raise MissingError(
-            f"{folder}: no trained classifier ({CONFIG} is missing); run train-cls first"
-        ) from None
-    except (ValueError, AttributeError):
-        raise IntegrityError(f"{path}: damaged; train the classifier again") from None
-    if missing:
-        raise IntegrityError(f"{path}: lacks {', '.join(sorted(missing))}; train the classifier again")
-    return dict(config)
+    folders.write(folder, module.state_dict(), config)
 
 
 def load(path: Path | str) -> Classifier:
-    """Load a trained classifier onto the device that training would use.
+    """Load a trained classifier from its folder onto the device that training would use.
 
     Raises:
         MissingError: nothing was trained there.
@@ -133,15 +147,11 @@ def load(path: Path | str) -> Classifier:
     """
     folder = Path(path)
     config = read_config(folder)
-    weights = folder / WEIGHTS
-    if not weights.exists():
-        raise MissingError(f"{weights}: missing; train the classifier again")
-    if checksum(weights) != config["xxh3"]:
-        raise IntegrityError(f"{weights}: checksum mismatch; train the classifier again")
+    state = folders.read_weights(folder, config["xxh3"])
     module = build(config["name"], len(config["labels"]), **config["options"])
     try:
-        module.load_state_dict(load_file(weights))
-    except (RuntimeError, SafetensorError) as error:
+        module.load_state_dict(state)
+    except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
-        raise IntegrityError(f"{weights}: not the weights of {config['name']} ({reason})") from None
+        raise IntegrityError(f"{folder / WEIGHTS}: not the weights of {config['name']} ({reason})") from None
     return Classifier(module, config, PartialState().device)

@@ -1,41 +1,22 @@
 """AST: a distilled vision transformer (DeiT) on fbank patches, two class tokens, mean of their states."""
 
-import json
-import re
-from pathlib import Path
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ajbench.classifiers import ast_weights
+from ajbench.classifiers.ast_weights import PATCH, patches
+from ajbench.classifiers.folder import locate
 from ajbench.classifiers.frontend import Fbank
-from ajbench.errors import IntegrityError, MissingError, UsageError
+from ajbench.classifiers.initialise import is_ours, load_weights, read_ours
+from ajbench.errors import IntegrityError
 
-PATCH = 16
-IMAGENET = {768: "deit_base_distilled_patch16_384", 384: "deit_small_distilled_patch16_224"}
-# transformers' names → ours, applied in this order.
-_RENAMED = {
-    r"^audio_spectrogram_transformer\.": "",
-    r"^embeddings\.distillation_token": "dist_token",
-    r"^embeddings\.position_embeddings": "pos_embed",
-    r"^embeddings\.patch_embeddings\.projection": "patch",
-    r"^embeddings\.": "",
-    r"^encoder\.layer\.(\d+)\.": r"blocks.\1.",
-    r"\.attention\.attention\.": ".attn.",
-    r"\.attention\.output\.dense\.": ".attn.proj.",
-    r"\.intermediate\.dense\.": ".mlp.fc1.",
-    r"\.output\.dense\.": ".mlp.fc2.",
-    r"\.layernorm_before\.": ".norm1.",
-    r"\.layernorm_after\.": ".norm2.",
-    r"^layernorm\.": "norm.",
-    r"^classifier\.layernorm\.": "head.0.",
-    r"^classifier\.dense\.": "head.1.",
-}
+CLASS_TOKENS = 2
 
 
 class AST(nn.Module):
@@ -48,7 +29,11 @@ class AST(nn.Module):
         clip_samples: wave length for which the position table is made; other lengths cut or interpolate it.
         patchout: share of the patches left out while training (PaSST's unstructured patchout); 0: none.
         dropout: within the blocks.
+        norm_eps: of every layer norm; None: as in the original, 1e-6, in the head 1e-5.
     """
+
+    head_names = ("head.",)
+    class_bias = "head.1.bias"
 
     def __init__(
         self,
@@ -60,42 +45,68 @@ class AST(nn.Module):
         clip_samples: int = 161_280,
         patchout: float = 0.0,
         dropout: float = 0.0,
+        norm_eps: float | None = None,
     ) -> None:
         super().__init__()
         self.frontend = Fbank()
+        self.heads, self.norm_eps = heads, norm_eps
+        self.adopted: dict[str, Any] = {}  # options taken over from the weights that it began with
         self.patchout = patchout
         self.patch = nn.Conv2d(1, dim, PATCH, stride)
-        self.grid = (_patches(Fbank.bands, stride), _patches(self.frontend.frames(clip_samples), stride))
+        self.grid = (patches(Fbank.bands, stride), patches(self.frontend.frames(clip_samples), stride))
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.dist_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 2 + self.grid[0] * self.grid[1], dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, CLASS_TOKENS + self.grid[0] * self.grid[1], dim))
         for table in (self.cls_token, self.dist_token, self.pos_embed):
             nn.init.trunc_normal_(table, std=0.02)
+        norm = partial(nn.LayerNorm, eps=norm_eps or 1e-6)
+        kinds = [Block] * (depth - 1) + [LastBlock]
         self.blocks = nn.ModuleList(
-            Block(dim, heads, qkv_bias=True, proj_drop=dropout, norm_layer=nn.LayerNorm) for _ in range(depth)
+            kind(dim, heads, qkv_bias=True, proj_drop=dropout, norm_layer=norm) for kind in kinds
         )
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.head = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, num_classes))
+        self.norm = norm(dim)
+        self.head = nn.Sequential(nn.LayerNorm(dim, eps=norm_eps or 1e-5), nn.Linear(dim, num_classes))
 
     def embed(self, x: Tensor) -> Tensor:
         """Features or waves → mean state of the two class tokens [B, d], the penultimate vector."""
         features = self.frontend(x) if x.ndim == 2 else x
         maps = self.patch(features.transpose(1, 2).unsqueeze(1))
-        places = positions(self.pos_embed[:, 2:], self.grid, (maps.shape[2], maps.shape[3]))
+        places = positions(self.pos_embed[:, CLASS_TOKENS:], self.grid, (maps.shape[2], maps.shape[3]))
         tokens = maps.flatten(2).transpose(1, 2) + places
         if self.training and self.patchout > 0:
             tokens = _drop(tokens, self.patchout)
-        first = torch.cat([self.cls_token, self.dist_token], dim=1) + self.pos_embed[:, :2]
+        first = torch.cat([self.cls_token, self.dist_token], dim=1) + self.pos_embed[:, :CLASS_TOKENS]
         tokens = torch.cat([first.expand(len(tokens), -1, -1).to(tokens.dtype), tokens], dim=1)
         for block in self.blocks:
             tokens = block(tokens)
-        # Only the two class tokens are read.
-        return self.norm(tokens[:, :2]).mean(dim=1).float()
+        return self.norm(tokens).mean(dim=1).float()
 
     def forward(self, x: Tensor) -> Tensor:
         """Features or waves → logits [B, C]."""
         logits: Tensor = self.head(self.embed(x))
         return logits.float()
+
+    def adopt(self, norm_eps: float | None) -> None:
+        """Take over the layer norms' epsilon of trained weights, unless one was asked for."""
+        if self.norm_eps is None and norm_eps is not None:
+            for norm in (module for module in self.modules() if isinstance(module, nn.LayerNorm)):
+                norm.eps = norm_eps
+            self.norm_eps, self.adopted = norm_eps, {"norm_eps": norm_eps}
+
+
+class LastBlock(Block):
+    """A block after which only the class tokens are read: queries, projection and MLP are theirs alone."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens [B, N, d] → class tokens [B, 2, d], as `Block` gives them."""
+        attn, width = self.attn, tokens.shape[2]
+        normed, weight, bias = self.norm1(tokens), attn.qkv.weight, attn.qkv.bias
+        query = functional.linear(normed[:, :CLASS_TOKENS], weight[:width], bias[:width])
+        key, value = functional.linear(normed, weight[width:], bias[width:]).chunk(2, dim=2)
+        per_head = (x.unflatten(2, (attn.num_heads, -1)).transpose(1, 2) for x in (query, key, value))
+        read = functional.scaled_dot_product_attention(*per_head).transpose(1, 2).flatten(2)
+        states: Tensor = tokens[:, :CLASS_TOKENS] + attn.proj_drop(attn.proj(read))
+        return states + self.mlp(self.norm2(states))
 
 
 def positions(table: Tensor, grid: tuple[int, int], wanted: tuple[int, int]) -> Tensor:
@@ -124,90 +135,53 @@ def _drop(tokens: Tensor, share: float) -> Tensor:
     return tokens.gather(1, order.unsqueeze(2).expand(-1, -1, width))
 
 
-def _patches(size: int, stride: int) -> int:
-    return (size - PATCH) // stride + 1
-
-
-def initialise(module: AST, source: str) -> None:
+def initialise(module: AST, source: str, new_head: bool = False, labels: Sequence[str] | None = None) -> None:
     """Load trained weights into `module`; the position table is fitted to its grid.
 
     Args:
-        module: receives them.
-        source: "imagenet" for timm's distilled DeiT of the same width (patch weights summed over RGB, new
-            head), or a folder with config.json and model.safetensors of `MIT/ast-finetuned-audioset-*` (whose
-            head is taken where the number of classes is the same).
+        module: receives them, and the epsilon of their layer norms unless it was built with one.
+        source: "imagenet" for timm's distilled DeiT of the same width, with a new head; or a folder or hub id
+            with config.json and model.safetensors, of a trained AST of ours or of transformers
+            (`MIT/ast-finetuned-audioset-10-10-0.4593`).
+        new_head: keep the module's own, untrained head.
+        labels: the module's classes, compared with those of the weights where both are known.
 
     Raises:
         UsageError: there are no ImageNet weights of this width.
         MissingError: the weights are not there.
-        IntegrityError: they are not an AST's, or of another width or depth.
+        IntegrityError: damaged, a pickle, not an AST's, of another width or depth, or of other classes.
     """
-    state, grid = _imagenet(module) if source == "imagenet" else _transformers(Path(source))
-    places = positions(state["pos_embed"][:, 2:], grid, module.grid)
-    state["pos_embed"] = torch.cat([state["pos_embed"][:, :2], places], dim=1)
-    own = module.state_dict()
-    if "head.1.bias" not in state or state["head.1.bias"].shape != own["head.1.bias"].shape:
-        state |= {name: tensor for name, tensor in own.items() if name.startswith("head.")}
-    try:
-        module.load_state_dict(state)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise IntegrityError(f"{source}: not the weights of an AST like this ({reason})") from None
+    if source == "imagenet":
+        weights = ast_weights.imagenet(module.cls_token.shape[2], len(module.blocks))
+    else:
+        folder = locate(source)
+        weights = read_ours(folder, AST) if is_ours(folder) else ast_weights.transformers(folder)
+    table = weights.state.get("pos_embed")
+    if table is None or table.shape[1] != CLASS_TOKENS + weights.grid[0] * weights.grid[1]:
+        raise IntegrityError(f"init={source}: has no position table of {weights.grid} patches")
+    places = positions(table[:, CLASS_TOKENS:], weights.grid, module.grid)
+    weights.state["pos_embed"] = torch.cat([table[:, :CLASS_TOKENS], places], dim=1)
+    load_weights(module, weights, new_head, labels)
+    module.adopt(weights.norm_eps)
 
 
-def _imagenet(module: AST) -> tuple[dict[str, Tensor], tuple[int, int]]:
-    """Fetch timm's DeiT; returns its weights under our names and the grid of its position table."""
-    width = module.cls_token.shape[2]
-    if width not in IMAGENET:
-        raise UsageError(f"init=imagenet: no weights of width {width}; there are {sorted(IMAGENET)}")
-    try:
-        state = timm.create_model(IMAGENET[width], pretrained=True).state_dict()
-    except Exception as error:  # the hub's client raises a dozen kinds
-        raise MissingError(
-            f"init=imagenet: timm cannot get {IMAGENET[width]} ({' '.join(str(error).split())[:160]}); "
-            "connect once, or train from scratch without init"
-        ) from None
-    state["patch.weight"] = state.pop("patch_embed.proj.weight").sum(dim=1, keepdim=True)
-    state["patch.bias"] = state.pop("patch_embed.proj.bias")
-    side = round((state["pos_embed"].shape[1] - 2) ** 0.5)
-    depth = len(module.blocks)
-    names = (name for name in state if not name.startswith("head"))
-    kept = (name for name in names if not name.startswith("blocks.") or int(name.split(".")[1]) < depth)
-    return {name: state[name] for name in kept}, (side, side)
-
-
-def _transformers(folder: Path) -> tuple[dict[str, Tensor], tuple[int, int]]:
-    """Read a checkpoint of transformers' ASTForAudioClassification; returns as `_imagenet` does."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        state = load_file(folder / "model.safetensors")
-        grid = (
-            _patches(config["num_mel_bins"], config["frequency_stride"]),
-            _patches(config["max_length"], config["time_stride"]),
-        )
-    except FileNotFoundError as error:
-        raise MissingError(f"init={folder}: {Path(error.filename).name} is missing") from None
-    except (ValueError, KeyError, SafetensorError) as error:
-        raise IntegrityError(f"init={folder}: not a checkpoint of transformers' AST ({error})") from None
-    for theirs, ours in _RENAMED.items():
-        state = {re.sub(theirs, ours, name): tensor for name, tensor in state.items()}
-    for name in [name for name in state if ".attn.query." in name]:
-        parts = [state.pop(name.replace("query", part)) for part in ("query", "key", "value")]
-        state[name.replace("query", "qkv")] = torch.cat(parts)
-    return state, grid
-
-
-def ast(num_classes: int, init: str | None = None, **options: Any) -> AST:
-    """Build the paper's AST: 88 M parameters, stride 10; `init` as `initialise` takes it."""
+def ast(
+    num_classes: int,
+    init: str | None = None,
+    new_head: bool = False,
+    labels: Sequence[str] | None = None,
+    **options: Any,
+) -> AST:
+    """Build the paper's AST: 12 blocks, stride 10; `init`, `new_head` and `labels` as in `initialise`."""
     module = AST(num_classes, **options)
     if init:
-        initialise(module, init)
+        initialise(module, init, new_head, labels)
     return module
 
 
-def ast_small(num_classes: int, init: str | None = None, **options: Any) -> AST:
+def ast_small(num_classes: int, **options: Any) -> AST:
     """Build an AST of DeiT-S's width with six layers."""
-    return ast(num_classes, init, **({"dim": 384, "depth": 6, "heads": 6} | options))
+    return ast(num_classes, **({"dim": 384, "depth": 6, "heads": 6} | options))
 
 
 def ast_tiny(num_classes: int, **options: Any) -> AST:

@@ -6,12 +6,16 @@ After lijuncheng16/AudioTaggingDoneRight (Net_mModal_mgpu.TransformerEncoder), w
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ajbench.classifiers.folder import locate
 from ajbench.classifiers.frontend import TalMel
+from ajbench.classifiers.initialise import load_weights, read_ours
+from ajbench.errors import UsageError
 
 POOLS = ((2, 2), (2, 2), (1, 2), (1, 2), (1, 2))
 CHANNELS = (32, 32, 64, 64, 128, 128, 256, 256, 512, 512)
@@ -27,10 +31,14 @@ class TalTrans(nn.Module):
         channels: of the ten 3×3 convolutions (batch norm, ReLU); a max-pool follows every second one, so that
             a quarter of the frames and two of the bands are left: the model is 2 · channels[-1] wide.
         heads, feedforward: of the transformer layer (post-norm).
-        passes: how often the one layer is applied; its weights are tied.
+        passes: how often a transformer layer is applied.
+        tied: the same layer in every pass, as in the paper; else one for each.
         dropout: within the transformer layer.
         n_fft: of the front end.
     """
+
+    head_names = ("attention.", "frame_logits.")
+    class_bias = "frame_logits.bias"
 
     def __init__(
         self,
@@ -39,6 +47,7 @@ class TalTrans(nn.Module):
         heads: int = 8,
         feedforward: int = 1024,
         passes: int = 2,
+        tied: bool = True,
         dropout: float = 0.75,
         n_fft: int = 4096,
     ) -> None:
@@ -54,8 +63,12 @@ class TalTrans(nn.Module):
         self.convolutions = nn.Sequential(*blocks)
         self.convolutions.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         width = channels[-1] * self.frontend.bands // math.prod(bands for _, bands in POOLS)
-        self.layer = nn.TransformerEncoderLayer(width, heads, feedforward, dropout, batch_first=True)
-        self.passes = passes
+        self.heads, self.passes, self.tied = heads, passes, tied
+        layers = [
+            nn.TransformerEncoderLayer(width, heads, feedforward, dropout, batch_first=True)
+            for _ in range(1 if tied else passes)
+        ]
+        self.layer, self.further = layers[0], nn.ModuleList(layers[1:])
         self.attention = nn.Linear(width, num_classes)
         self.frame_logits = nn.Linear(width, num_classes)
 
@@ -66,8 +79,8 @@ class TalTrans(nn.Module):
         features = features * math.sqrt(bands) + sinusoid(frames, bands).to(features)
         maps = self.convolutions(features.unsqueeze(1))
         states: Tensor = maps.permute(0, 2, 1, 3).flatten(2)
-        for _ in range(self.passes):
-            states = self.layer(states)
+        for layer in [self.layer] * self.passes if self.tied else [self.layer, *self.further]:
+            states = layer(states)
         return states
 
     def embed(self, x: Tensor) -> Tensor:
@@ -95,12 +108,48 @@ def sinusoid(length: int, width: int) -> Tensor:
     return torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1)
 
 
-def taltrans(num_classes: int, **options: object) -> TalTrans:
-    """Build the paper's TALtrans: 12.1 M parameters at 527 classes."""
-    return TalTrans(num_classes, **options)  # type: ignore[arg-type]
+def initialise(
+    module: TalTrans, source: str, new_head: bool = False, labels: Sequence[str] | None = None
+) -> None:
+    """Load the weights of a trained TALtrans into `module`.
+
+    Args:
+        module: receives them.
+        source: folder or hub id of a trained TALtrans of ours.
+        new_head: keep the module's own, untrained head.
+        labels: the module's classes, compared with those of the weights.
+
+    Raises:
+        UsageError: "imagenet", which has none for this architecture.
+        MissingError: the weights are not there.
+        IntegrityError: damaged, a pickle, not a TALtrans' of this size, or of other classes.
+    """
+    if source == "imagenet":
+        raise UsageError("init=imagenet: there are none for TALtrans; name a folder with a trained one")
+    load_weights(module, read_ours(locate(source), TalTrans), new_head, labels)
 
 
-def taltrans_small(num_classes: int, **options: object) -> TalTrans:
+def taltrans(
+    num_classes: int,
+    init: str | None = None,
+    new_head: bool = False,
+    labels: Sequence[str] | None = None,
+    **options: Any,
+) -> TalTrans:
+    """Build the paper's TALtrans: 12.1 M parameters at 527 classes; `init` and on as in `initialise`."""
+    module = TalTrans(num_classes, **options)
+    if init:
+        initialise(module, init, new_head, labels)
+    return module
+
+
+def taltrans_small(num_classes: int, **options: Any) -> TalTrans:
     """Build TALtrans' structure an eighth to a quarter as wide, for two CPU cores and some hundred clips."""
-    small = {"channels": SMALL_CHANNELS, "heads": 4, "feedforward": 256, "dropout": 0.2, "n_fft": 1024}
-    return TalTrans(num_classes, **(small | options))  # type: ignore[arg-type]
+    small: dict[str, Any] = {
+        "channels": SMALL_CHANNELS,
+        "heads": 4,
+        "feedforward": 256,
+        "dropout": 0.2,
+        "n_fft": 1024,
+    }
+    return taltrans(num_classes, **(small | options))

@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+import timm
 import torch
-from transformers import ASTConfig, ASTForAudioClassification
+from accelerate import init_empty_weights
+from safetensors import safe_open
+from torch import nn
 
 from ajbench import classifiers
-from ajbench.classifiers import ast, taltrans
+from ajbench.classifiers import Classifier, ast, taltrans
 from ajbench.errors import IntegrityError, MissingError, UsageError
 
 torch.set_num_threads(1)
@@ -19,17 +22,26 @@ def count(module):
 
 
 def test_taltrans_has_the_published_number_of_parameters():
-    module = classifiers.build("taltrans", 527)
-    assert count(module) == 12_097_662  # the paper's 12.1 M; untied it would be 18.4 M
-    assert count(module) + count(module.layer) == pytest.approx(18.40e6, abs=5e3)
+    tied, untied = classifiers.build("taltrans", 527), classifiers.build("taltrans", 527, tied=False)
+    assert count(tied) == 12_097_662  # the paper's 12.1 M
+    assert count(untied) == pytest.approx(18.40e6, abs=5e3)
+    assert tied.state_dict().keys() < untied.state_dict().keys()
 
 
 def test_ast_has_the_published_number_of_parameters():
-    with torch.device("meta"):
+    with init_empty_weights():
         module = classifiers.build("ast", 527)
+    with torch.device("meta"):
+        # The published model: DeiT with all it came with, another patch layer and position table, a new head.
+        published = timm.create_model("deit_base_distilled_patch16_384")
+        published.patch_embed.proj = nn.Conv2d(1, 768, 16, 10)
+        published.pos_embed = nn.Parameter(torch.empty(1, 12 * 101 + 2, 768))
+        published.mlp_head = nn.Sequential(nn.LayerNorm(768), nn.Linear(768, 527))
     assert module.grid == (12, 101)
-    # AST's training log says 88.132 M; 1.538 M of them are DeiT's two ImageNet heads, which are never used.
-    assert count(module) == pytest.approx(88.132e6 - 2 * (768 * 1000 + 1000), abs=1e3)
+    assert count(published) == pytest.approx(88.1e6, abs=0.1e6)
+    never_used = count(published.head) + count(published.head_dist)
+    assert never_used == 2 * 769_000
+    assert count(module) == count(published) - never_used
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -73,12 +85,14 @@ def test_taltrans_logits_are_those_of_the_attention_pooled_probability():
     assert torch.isfinite(module(states)).all()
 
 
-def test_taltrans_layer_is_applied_twice():
-    module = classifiers.build("taltrans-small", 5).eval()
-    calls = []
-    module.layer.register_forward_hook(lambda *_: calls.append(1))
+@pytest.mark.parametrize(("options", "calls"), [({}, "aa"), ({"tied": False}, "ab"), ({"passes": 3}, "aaa")])
+def test_taltrans_applies_one_layer_twice_or_two_layers(options, calls):
+    module = classifiers.build("taltrans-small", 5, **options).eval()
+    seen = []
+    for name, layer in zip("ab", [module.layer, *module.further], strict=False):
+        layer.register_forward_hook(lambda *_, name=name: seen.append(name))
     module(torch.randn(1, SAMPLES))
-    assert len(calls) == 2
+    assert "".join(seen) == calls
 
 
 def test_sinusoid_is_the_transformer_papers():
@@ -90,55 +104,18 @@ def test_sinusoid_is_the_transformer_papers():
         )
 
 
-def test_ast_equals_transformers_ast_with_its_weights(tmp_path):
-    config = ASTConfig(
-        hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=96, num_labels=5,
-        max_length=128, num_mel_bins=128, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-    )  # fmt: skip
-    theirs = ASTForAudioClassification(config).eval()
-    with torch.no_grad():
-        for p in theirs.parameters():
-            p.add_(torch.randn_like(p) * 0.1)
-    theirs.save_pretrained(tmp_path)
-    options = {"dim": 24, "depth": 2, "heads": 2, "clip_samples": SAMPLES, "init": str(tmp_path)}
-    ours = classifiers.build("ast", 5, **options).eval()
-    features = torch.randn(
-        2,
-        128,
-        128,
-    )
-    for norm in (m for m in ours.modules() if isinstance(m, torch.nn.LayerNorm)):
-        norm.eps = config.layer_norm_eps  # the original AST keeps timm's 1e-6
-    torch.testing.assert_close(ours(features), theirs(features).logits, atol=1e-4, rtol=1e-4)
-    other = classifiers.build("ast", 3, **options).eval()  # another number of classes: all but the head
-    assert torch.equal(other.blocks[1].attn.qkv.weight, ours.blocks[1].attn.qkv.weight)
-    with pytest.raises(IntegrityError, match="not the weights of an AST like this"):
-        classifiers.build("ast", 5, **(options | {"depth": 3}))
-    with pytest.raises(MissingError, match="missing"):
-        classifiers.build("ast", 5, **(options | {"init": str(tmp_path / "nowhere")}))
-
-
-def test_ast_takes_timms_imagenet_weights(monkeypatch):
-    made = ast.timm.create_model("deit_tiny_distilled_patch16_224")
-    monkeypatch.setitem(ast.IMAGENET, 192, "deit_tiny_distilled_patch16_224")
-    monkeypatch.setattr(ast.timm, "create_model", lambda name, pretrained: made)
-    module = classifiers.build("ast", 5, dim=192, depth=2, heads=3, clip_samples=SAMPLES, init="imagenet")
-    assert torch.equal(module.patch.weight[:, 0], made.patch_embed.proj.weight.sum(1))
-    assert torch.equal(module.blocks[1].mlp.fc1.weight, made.blocks[1].mlp.fc1.weight)
-    assert module.grid == (12, 12)
-    square = made.pos_embed[0, 2:].unflatten(0, (14, 14))
-    assert torch.equal(module.pos_embed[0, 2:].unflatten(0, (12, 12)), square[1:13, 1:13])
-
-
-def test_imagenet_weights_that_are_not_there_are_an_error(monkeypatch):
-    def offline(name, pretrained):
-        raise OSError("offline")
-
-    with pytest.raises(UsageError, match="width 192"):
-        classifiers.build("ast", 5, dim=192, depth=1, heads=3, clip_samples=SAMPLES, init="imagenet")
-    monkeypatch.setattr(ast.timm, "create_model", offline)
-    with pytest.raises(MissingError, match="offline"):
-        classifiers.build("ast-small", 5, clip_samples=SAMPLES, init="imagenet")
+@pytest.mark.parametrize("training", [False, True])
+def test_last_block_gives_the_class_tokens_of_the_whole_block(training):
+    last = ast.LastBlock(24, 3, qkv_bias=True).double().train(training)
+    whole = timm.models.vision_transformer.Block(24, 3, qkv_bias=True).double().train(training)
+    whole.load_state_dict(last.state_dict())
+    tokens = torch.randn(2, 50, 24, dtype=torch.double, requires_grad=True)
+    gradients = []
+    for states in (last(tokens), whole(tokens)[:, :2]):
+        weights = list((last if not gradients else whole).parameters())
+        gradients.append([states, *torch.autograd.grad(states.square().sum(), [tokens, *weights])])
+    for mine, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-12, rtol=1e-12)
 
 
 def test_positions_are_cut_in_the_middle_or_interpolated():
@@ -199,3 +176,33 @@ def test_saved_classifier_loads_with_the_same_answers(tmp_path):
         classifiers.load(tmp_path)
     with pytest.raises(MissingError, match="run train-cls"):
         classifiers.load(tmp_path / "nothing")
+
+
+def test_saved_folder_says_what_a_hub_shows_and_goes_around(tmp_path):
+    module = classifiers.build("taltrans-small", 2, tied=False)
+    options = {"tied": False, "init": "elsewhere", "new_head": True, "labels": ["Bark", "Rain, heavy"]}
+    classifiers.save(
+        module, tmp_path / "a", name="taltrans-small", labels=options["labels"], clip_samples=SAMPLES,
+        options=options, extra={"seed": 3},
+    )  # fmt: skip
+    first = Classifier.from_pretrained(tmp_path / "a")
+    first.save_pretrained(tmp_path / "b")
+    again = Classifier.from_pretrained(str(tmp_path / "b"))
+    assert again.config == first.config
+    assert again.config["options"] == {"tied": False}
+    assert again.config["seed"] == 3
+    assert again.config["architectures"] == ["TalTrans"]
+    assert again.config["model_type"] == "ajbench-taltrans"
+    assert again.config["id2label"] == {"0": "Bark", "1": "Rain, heavy"}
+    assert again.config["label2id"] == {"Bark": 0, "Rain, heavy": 1}
+    assert again.config["sampling_rate"] == 16_000
+    assert again.labels == ("Bark", "Rain, heavy")
+    wav = torch.randn(2, SAMPLES)
+    assert torch.equal(again.predict(wav), first.predict(wav))
+    with safe_open(tmp_path / "b" / "model.safetensors", "pt") as file:
+        assert file.metadata() == {"format": "pt"}
+    card = (tmp_path / "b" / "README.md").read_text()
+    assert "`Bark`, `Rain, heavy`" in card and "16,000 Hz" in card and "0.84 s" in card
+    (tmp_path / "b" / "README.md").write_text("mine")
+    again.save_pretrained(tmp_path / "b")
+    assert (tmp_path / "b" / "README.md").read_text() == "mine"
