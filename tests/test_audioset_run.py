@@ -1,0 +1,110 @@
+"""AudioSet's lists, sounds under the YouTube ids, some missing and some broken: from files to table."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import soundfile
+from typer.testing import CliRunner
+
+from ajbench.cli import app
+
+TRAIN, EVAL, RATE = 100, 40, 16_000
+SMALL = [
+    *("codec.name=tiny", "data.duration_s=1.68", "generator.preset=tiny", "generator.max_tokens=16"),
+    *("generator.train_steps=3", "generator.warmup_steps=1", "generator.batch_size=2"),
+    *("invert.train_steps=2", "invert.batch_size=2"),
+    *("synth.plan=per-clip", "synth.n=16", "synth.sampler=ddim", "synth.sampler_steps=5"),
+    *("synth.strength=0.2", "synth.guidance=1", "synth.micro_batch=4", "synth.shard_size=8"),
+    *("classifier.name=taltrans-small", "classifier.epochs=1", "classifier.warmup_steps=1"),
+    *("classifier.batch_size=16", "classifier.lr=1e-3", "evaluate.bootstrap=100", "evaluate.seeds=[0]"),
+    "evaluate.models=[{name: taltrans-small, aug: mx+sp}]",
+    *("evaluate.doses=[8, 16]", "evaluate.controls=[match_steps, through_codec]"),
+]
+
+
+def segments(path, n):
+    """Return the comment lines and the first n segments of an official list."""
+    lines = path.read_text().splitlines()
+    comments = [line for line in lines if line.startswith("#")]
+    return [*comments, *[line for line in lines if not line.startswith("#")][:n]]
+
+
+@pytest.fixture(scope="module")
+def audioset(tmp_path_factory, audioset_dir):
+    """The first segments of the real lists; every 14th clip missing, one of each list broken."""
+    root = tmp_path_factory.mktemp("audioset")
+    (root / "audio").mkdir()
+    rng = np.random.default_rng(0)
+    for name, n in (("balanced_train_segments.csv", TRAIN), ("eval_segments.csv", EVAL)):
+        lines = segments(audioset_dir / name, n)
+        (root / name).write_text("\n".join(lines) + "\n")
+        rows = csv.reader((line for line in lines if line[0] != "#"), skipinitialspace=True)
+        for i, (youtube_id, start, *_) in enumerate(rows):
+            path = root / "audio" / f"{youtube_id}_{float(start):.0f}.wav"
+            if i % 14 == 5:
+                continue
+            t = np.arange(2 * RATE) / RATE
+            tone = 0.2 * np.sin(2 * np.pi * rng.uniform(100, 4000) * t) + 0.05 * rng.normal(size=len(t))
+            soundfile.write(path, tone, RATE)
+            if i == 20:
+                path.write_bytes(path.read_bytes()[:1000])
+    return root
+
+
+def test_from_the_official_lists_to_table_a11(audioset, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+
+    def run(*arguments):
+        found = CliRunner().invoke(app, [*arguments, "--data", str(audioset), *SMALL])
+        assert found.exit_code == 0, (found.stderr, found.exception)
+        return found
+
+    run("prepare", "--recipe", "as20k")
+    (store,) = tmp_path.glob("work/as20k/prepare-*/store.json")
+    meta = json.loads(store.read_text())
+    assert len(meta["labels"]) == 527
+    assert meta["counts"] == {
+        "train": {"expected": TRAIN, "found": 93, "decoded": 92, "kept": 92},
+        "eval": {"expected": EVAL, "found": 37, "decoded": 36, "kept": 36},
+    }
+    for stage in ("train-gen", "invert", "synth"):
+        run(stage, "--recipe", "as20k")
+    run("train-cls", "--recipe", "as20k+8G")
+    rows = json.loads(run("eval-cls", "--recipe", "as20k+8G", "--json").stdout)
+    assert {row["metric"] for row in rows} == {"map", "auc", "dprime"}  # no real clips alone to compare with
+
+    cells = json.loads(run("run", "tables/a11", "--base", "as20k", "--dry-run", "--json").stdout)
+    assert [(c["what"].split(", ")[1], c["steps"]) for c in cells["cells"]] == [
+        ("as20k", 6),  # 93 clips there, batches of 16
+        ("as20kG", 1),
+        ("as20k+8G", 7),
+        ("as20k+16G", 7),
+        ("as20k mix.match_steps=16", 7),
+        ("as20k data.real_through_codec=true", 6),
+    ]
+    assert [c["state"] for c in cells["cells"]].count("done") == 1  # the one that train-cls trained
+    assert all(c["seconds"] > 0 and c["disk_mb"] > 0 for c in cells["cells"])
+    run("run", "tables/a11", "--base", "as20k", "--cell", "2")
+    again = run("run", "tables/a11", "--base", "as20k", "--cell", "2")
+    assert "nothing to do" in again.stderr
+    document = json.loads(run("run", "tables/a11", "--base", "as20k", "--json").stdout)
+    assert not [what for what in document["ran"] if "as20kG" in what or "eval-gen" in what]
+
+    out = tmp_path / "results" / "as20k"
+    with (out / "table_a11.csv").open(newline="") as file:
+        (measured,) = [line for line in csv.DictReader(file) if line["source"] == "measured"]
+    counted = [measured[f"train_{name}"] for name in ("expected", "found", "decoded", "kept")]
+    assert counted == ["100", "93", "92", "92"]
+    for column in ("+8G", "as20k (steps of +16G)", "as20k (decoded)"):
+        assert float(measured[f"{column}_delta_low"]) <= float(measured[f"{column}_delta_high"])
+    text = (out / "table_a11.md").read_text()
+    assert "train 92 of 100: 7 missing, 1 broken" in text and "eval 36 of 40: 3 missing, 1 broken" in text
+    with (out / "table_a11_classes.csv").open(newline="") as file:
+        classes = list(csv.DictReader(file))
+    assert len(classes) == 527
+    for line in classes:
+        assert (line["+8G_gain"] == "") == (line["eval_clips"] == "0")
+    assert run("run", "tables/a11", "--base", "as20k").stderr.count("nothing to do") == 1
