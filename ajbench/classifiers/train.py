@@ -86,7 +86,9 @@ def train_classifier(
     options = dict(settings.options)
     if settings.name.startswith("ast"):
         options.setdefault("clip_samples", meta.clip_samples)
-    start = {"init": settings.init, "new_head": settings.new_head} if settings.init else {}
+    start: dict[str, Any] = {}
+    if settings.init:
+        start = {"init": settings.init, "new_head": settings.new_head, "labels": meta.labels}
     with torch.random.fork_rng():
         torch.manual_seed(seed_for(seed, "initialisation"))
         module = classifiers.build(settings.name, len(meta.labels), **options, **start)
@@ -140,7 +142,12 @@ def train_classifier(
             labels=meta.labels,
             clip_samples=meta.clip_samples,
             options=options,
-            extra={"fingerprint": fingerprint, "seed": seed, "train_ids_hash": ids_hash(ids)},
+            extra={
+                "fingerprint": fingerprint,
+                "seed": seed,
+                "started_from": settings.init,
+                "train_ids_hash": ids_hash(ids),
+            },
         )
         shutil.rmtree(out / "checkpoints")
         (out / "best.safetensors").unlink(missing_ok=True)

@@ -1,0 +1,169 @@
+"""Seconds of a forward pass and of a training step (forward and backward) of the classifiers, beside peers.
+
+python benchmarks/classifier_speed.py [--rounds 5] [--device cpu|cuda] [--batch N] [--out FILE.csv]
+
+AST-base (10.08 s: 1,024 frames; 527 classes) against transformers' ASTForAudioClassification with its fused
+(sdpa) and plain (eager) attention, in one process: every round runs each of them once in turn, so that a busy
+moment of the machine meets all. Inputs are random features. Rows in bf16 (autocast) are written where the
+hardware multiplies it. `times_sdpa` and `times_eager` say how many times as fast as transformers' a row is:
+the median over the rounds of the ratio within a round.
+"""
+
+import argparse
+import csv
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import timm
+import torch
+import transformers
+from torch import nn
+
+from ajbench import classifiers, console
+
+CLASSES, SAMPLES = 527, 161_280
+PASSES = ("forward", "step")
+KEY = ("model", "pass", "patchout", "precision", "batch")
+PATCHOUT = (0.0, 0.5, 0.6)
+Run = Callable[[], None]
+
+
+def processor(device: str) -> str:
+    """Name the hardware."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
+
+
+def precisions(device: str) -> list[str]:
+    """Return fp32, and bf16 where it is worth anything."""
+    if device == "cuda" or torch.cpu._is_avx512_bf16_supported():
+        return ["fp32", "bf16"]
+    console.say("no bf16 rows: this processor does not multiply it (AVX512-BF16)")
+    return ["fp32"]
+
+
+def theirs(attention: str) -> nn.Module:
+    """Build transformers' AST."""
+    config = transformers.ASTConfig(num_labels=CLASSES)
+    config._attn_implementation = attention
+    return transformers.ASTForAudioClassification(config)
+
+
+def run(module: nn.Module, features: torch.Tensor, kind: str, precision: str) -> None:
+    """One forward pass without gradients, or one training step without its optimiser."""
+    module.train(kind == "step")
+    with (
+        torch.set_grad_enabled(kind == "step"),
+        torch.autocast(features.device.type, torch.bfloat16, enabled=precision == "bf16"),
+    ):
+        out = module(features)
+        logits = getattr(out, "logits", out)
+        if kind == "forward":
+            return
+        loss = nn.functional.binary_cross_entropy_with_logits(
+            logits.float(), torch.zeros_like(logits.float())
+        )
+    loss.backward()
+    module.zero_grad(set_to_none=True)
+
+
+def contestants(
+    device: str, precision: str, batch: int, small: int
+) -> Iterator[tuple[tuple[str, str, float, str, int], Run]]:
+    """Yield what identifies a row (`KEY`) and what to time."""
+    ours = classifiers.build("ast", CLASSES).to(device)
+    features = torch.randn(batch, 1024, 128, device=device)
+
+    def with_patchout(share: float, kind: str) -> Run:
+        def once() -> None:
+            ours.patchout = share
+            run(ours, features, kind, precision)
+
+        return once
+
+    for attention in ("sdpa", "eager"):
+        peer = theirs(attention).to(device)
+        for kind in PASSES:
+            key = (f"transformers {attention}", kind, 0.0, precision, batch)
+            yield key, lambda peer=peer, kind=kind: run(peer, features, kind, precision)
+    yield ("ast", "forward", 0.0, precision, batch), with_patchout(0.0, "forward")
+    for share in PATCHOUT:
+        yield ("ast", "step", share, precision, batch), with_patchout(share, "step")
+    for name in ("ast-tiny", "taltrans"):
+        module = classifiers.build(name, CLASSES).to(device)
+        x = torch.randn(small, module.frontend.frames(SAMPLES), module.frontend.bands, device=device)
+        share = getattr(module, "patchout", 0.0)
+        yield (name, "step", share, precision, small), lambda m=module, x=x: run(m, x, "step", precision)
+
+
+def timed(once: Run, device: str) -> float:
+    """Return the seconds of one call."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    once()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    """Measure and write one row a model, pass and precision."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--batch", type=int, help="of AST-base and its peers: 1 on a CPU, 12 on a GPU")
+    parser.add_argument("--small-batch", type=int, default=16, help="of ast-tiny and taltrans")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".csv"))
+    options = parser.parse_args()
+    device, batch = options.device, options.batch or (12 if options.device == "cuda" else 1)
+    torch.manual_seed(0)
+    where = {
+        "device": processor(device),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "timm": timm.__version__,
+    }
+    rows = []
+    for precision in precisions(device):
+        entries = list(contestants(device, precision, batch, options.small_batch))
+        for _, once in entries:  # the first call allocates, and on a GPU chooses kernels
+            once()
+        seconds = {key: [] for key, _ in entries}
+        for number in range(options.rounds):
+            for key, once in entries:
+                seconds[key].append(timed(once, device))
+            console.say(f"{precision}: round {number + 1} of {options.rounds}")
+        for key, values in seconds.items():
+            median, large = statistics.median(values), key[0] == "ast" or key[0].startswith("transformers")
+            row = dict(zip(KEY, key, strict=True)) | {
+                "rounds": options.rounds,
+                "seconds": f"{median:.4g}",
+                "fastest": f"{min(values):.4g}",
+                "clips_per_second": f"{key[-1] / median:.4g}",
+            }
+            for attention in ("sdpa", "eager"):
+                peer = seconds[f"transformers {attention}", key[1], 0.0, precision, batch] if large else []
+                ratios = [a / b for a, b in zip(peer, values, strict=False)]
+                row[f"times_{attention}"] = f"{statistics.median(ratios):.2f}" if large else ""
+            rows.append(row | where)
+    with options.out.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    shown = [key for key in rows[0] if key not in where]
+    console.emit(rows, table=(shown, [[row[key] for key in shown] for row in rows]))
+
+
+if __name__ == "__main__":
+    main()
