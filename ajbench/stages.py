@@ -125,7 +125,7 @@ class Pipeline:
     def prepare(self) -> Stage:
         """Corpus → real clip store."""
         recipe, clips = self.recipe, len(self.manifest.rows)
-        data = recipe.data.model_copy(update={"real_through_codec": False})  # the store is the same
+        data = recipe.data.model_dump(mode="json", exclude={"real_through_codec"})  # the store is the same
         inputs = preflight.codec_identity(recipe.codec.name), preflight.corpus_identity(self.manifest)
         key, path = self._place("prepare", data, recipe.codec, *inputs)
 

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.models.vision_transformer import Block
+from timm.models.vision_transformer import Block, init_weights_vit_timm
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -64,6 +64,7 @@ class AST(nn.Module):
         self.blocks = nn.ModuleList(
             kind(dim, heads, qkv_bias=True, proj_drop=dropout, norm_layer=norm) for kind in kinds
         )
+        self.blocks.apply(init_weights_vit_timm)  # as DeiT begins without trained weights
         self.norm = norm(dim)
         self.head = nn.Sequential(nn.LayerNorm(dim, eps=norm_eps or 1e-5), nn.Linear(dim, num_classes))
 

@@ -149,7 +149,7 @@ class MelBank(nn.Module):
     the bins that any of them covers.
     """
 
-    group = 16  # narrower skips more zeros, but products of few columns run slower
+    group = 32  # narrower skips more zeros, but products of few columns run slower
 
     def __init__(self, bank: Tensor) -> None:
         super().__init__()
