@@ -146,7 +146,8 @@ def cell_rows(
 ) -> list[Row]:
     """Return map, auc, dprime and (single-label clips only) accuracy of one cell, with intervals over clips.
 
-    Values are fractions (map 0.784), not percent. `n` is the number of evaluation clips.
+    And `classes`: how many have a positive among the evaluation clips; only these are averaged. Values are
+    fractions (map 0.784), not percent. `n` is the number of evaluation clips.
 
     Args:
         cell: which training.
@@ -176,10 +177,13 @@ def cell_rows(
             lambda i: ranking.accuracy(s[i], t[i]), len(s), resamples=resamples, seed=seed, level=LEVEL
         )
         bounds["accuracy"] = (right.low, right.high)
-    return [
-        make_row(context, TABLE, cell.line, cell.column, metric, value[metric], b, n=len(s), seed=cell.seed)
+    about: dict[str, Any] = {"n": len(s), "seed": cell.seed}
+    rows = [
+        make_row(context, TABLE, cell.line, cell.column, metric, value[metric], b, **about)
         for metric, b in bounds.items()
     ]
+    used = value["classes_used"]
+    return [*rows, make_row(context, TABLE, cell.line, cell.column, "classes", used, **about)]
 
 
 def compare_to_real(

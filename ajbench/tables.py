@@ -179,6 +179,8 @@ def a11_lines(
                     line[f"{column}_delta{end}"] = _percent(delta[field].iloc[0]) if len(delta) else None
         line["seeds"] = len(seeds) or int(mine["seed"].nunique())
         line["eval_clips"] = int(mine["n"].max())
+        classes = mine.loc[mine["metric"] == "classes", "value"]
+        line["classes"] = int(classes.max()) if len(classes) else None
         for split, numbers in (counts or {}).items():
             line |= {f"{split}_{name}": numbers.get(name) for name in COUNTED}
         line["dataset"] = mine["dataset"].iloc[-1]

@@ -43,14 +43,15 @@ def blocks_a11(lines: list[Line], recipe: Recipe) -> list[Block]:
         notes = _notes(mine)
         if source == "measured" and mine:
             notes = [
-                f"{mine[0]['dataset']}, {mine[0]['eval_clips']} evaluation clips{_kept(mine[0])}",
+                f"{mine[0]['dataset']}, {mine[0]['eval_clips']} evaluation clips{_classes(mine[0])}"
+                f"{_kept(mine[0])}",
                 *notes,
             ]
             seeds = "–".join(str(n) for n in sorted({line["seeds"] for line in mine}))
             notes.append(
                 f"mAP in percent, mean ± standard deviation over {seeds} seeds; below it the paired "
-                f"difference to {recipe.name} with its 95 % interval over clips and seeds; all mixes of a "
-                "line train for the same number of steps"
+                f"difference to {recipe.name} with its 95 % interval over clips and seeds; "
+                f"{_training(recipe)}"
             )
         title = (
             f"Table A11, {recipe.name} (measured)"
@@ -171,6 +172,17 @@ def signed(value: float) -> str:
 
 def _notes(lines: list[Line]) -> list[str]:
     return list(dict.fromkeys(part for line in lines for part in line["note"].split("; ") if part))
+
+
+def _training(recipe: Recipe) -> str:
+    settings = [recipe.classifier_of(line.model_dump()) for line in recipe.evaluate.models]
+    if all(one.train_steps for one in settings):
+        return "all mixes of a line train for the same number of steps"
+    return "training counts epochs: a larger mix takes more steps"
+
+
+def _classes(line: Line) -> str:
+    return f" of {line['classes']} classes" if line.get("classes") else ""
 
 
 def _lost(line: Line, split: str) -> str:

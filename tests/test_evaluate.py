@@ -87,7 +87,8 @@ def test_rows_of_a_cell_agree_with_sklearn_and_hold_their_value():
     assert found["auc"]["value"] == pytest.approx(roc_auc_score(made.targets, made.scores, average="macro"))
     expected = (made.scores.argmax(1) == made.targets.argmax(1)).mean()
     assert found["accuracy"]["value"] == pytest.approx(expected)
-    for row in rows:
+    assert found.pop("classes")["value"] == made.targets.any(axis=0).sum()
+    for row in found.values():
         assert row["ci_low"] < row["value"] < row["ci_high"]
         assert (row["n"], row["seed"], row["row"], row["table"]) == (60, 3, "taltrans-small/-/mx+sp", "A11")
     # The standard error of a proportion, by its formula.
@@ -98,7 +99,7 @@ def test_rows_of_a_cell_agree_with_sklearn_and_hold_their_value():
 
 def test_multi_label_clips_have_no_accuracy():
     rows = evaluate.cell_rows(cell(), predictions(1.5, 3, multi=True), CONTEXT, resamples=50)
-    assert [row["metric"] for row in rows] == ["map", "auc", "dprime"]
+    assert [row["metric"] for row in rows] == ["map", "auc", "dprime", "classes"]
 
 
 def test_difference_to_real_is_paired_and_of_the_mean_over_seeds():
