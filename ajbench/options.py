@@ -13,7 +13,6 @@ import typer
 
 from ajbench import console
 from ajbench.errors import AjbenchError, MissingError
-from ajbench.run import world
 
 if TYPE_CHECKING:
     from ajbench.recipe import Recipe
@@ -106,10 +105,9 @@ def command(hide: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Calla
             values = defaults | {"base": None} | given
             values["overrides"] = tuple(values["overrides"] or ())
             settings = Settings(**{field.name: values[field.name] for field in fields(Settings)})
-            # Of processes launched together only the first talks; errors are told by all.
-            console.configure(
-                settings.json, settings.quiet or world()[1] > 0, settings.verbose, world()[1] > 0
-            )
+            # Of processes that torchrun launched together only the first talks; errors are told by all.
+            mute = os.environ.get("RANK", "0") != "0"
+            console.configure(settings.json, settings.quiet or mute, settings.verbose, mute)
             if settings.device == "cpu":
                 # torch and accelerate look here when they are imported, which is later than now.
                 os.environ |= {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}

@@ -195,7 +195,9 @@ def _read_tree(name: str) -> dict[str, Any]:
 def _with_variant(tree: dict[str, Any], name: str, variant: str | None) -> dict[str, Any]:
     """Lay one block of `variants` over the rest; without a wish, what the recipe says is the paper's."""
     there = tree.pop("variants", {})
-    variant = variant or tree.get("variant") or "paper"
+    if variant is None:  # the recipe's own; one that was printed and read again holds it merged
+        variant = tree.get("variant", "paper")
+        return overlay(tree, there.get(variant, {}))
     if variant == "paper":
         return tree
     if variant not in there:

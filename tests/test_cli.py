@@ -131,10 +131,28 @@ def test_as20k_dry_runs_on_a_table(ajbench, write_wav, tmp_path):
         write_wav(f"c/{number}.wav")
         rows.append(f"{number}.wav,{label},{split}")
     (tmp_path / "c" / "clips.csv").write_text("\n".join(rows) + "\n")
-    shown = ajbench("run", "as20k", "--data", "c", "--dry-run", "--json")
+    table = ["data.corpus=table", "data.subset=null"]
+    shown = ajbench("run", "as20k", "--data", "c", "--dry-run", "--json", *table)
     assert shown.exit_code == 0, shown.output
     whats = [stage["what"] for stage in json.loads(shown.stdout)["stages"]]
     assert "ast mx+sp, as20k+80000G, seed 2" in whats
+    assert "ast mx+sp, as20k mix.match_steps=80000, seed 4" in whats
+
+
+def test_dry_run_of_a_table_lists_cells_with_steps_disk_and_time(ajbench):
+    shown = ajbench("run", "tables/a11", "--base", "mini", "--dry-run", "--json")
+    assert shown.exit_code == 0, shown.output
+    plan = json.loads(shown.stdout)
+    assert [line["cell"] for line in plan["cells"]] == list(range(1, 17))
+    assert plan["steps"] == sum(line["steps"] for line in plan["cells"]) == 1600
+    assert all(line["seconds"] > 0 and line["disk_mb"] > 0 for line in plan["cells"])
+    assert [stage["stage"] for stage in plan["before"]["stages"]] == [
+        "prepare",
+        "train-gen",
+        "invert",
+        "synth",
+    ]
+    assert not list(Path().iterdir())
 
 
 def test_dry_run_is_a_table_for_people(ajbench):
@@ -189,6 +207,11 @@ def test_work_folder_comes_from_the_environment(ajbench, monkeypatch, tmp_path):
         (["tables"], 3, ["rows.csv"]),
         (["report"], 3, ["ajbench prepare"]),
         (["verify", "nowhere"], 3, ["nowhere"]),
+        (["run", "tables/a11"], 2, ["--base"]),
+        (["run", "tables/a11", "--base", "mini", "--cell", "17"], 2, ["--cell 17", "cells 1 to 16"]),
+        (["run", "tables/a11", "--base", "mini", "--cell", "1"], 3, ["ajbench prepare"]),
+        (["run", "mini", "classifier.epochs=-1"], 2, ["classifier.epochs", "greater than 0"]),
+        (["train-cls", "--recipe", "as20k", "--data", "."], 3, ["balanced_train_segments.csv"]),
         (["run", "mini", "--generator", "nowhere"], 3, ["--generator nowhere"]),
     ],
 )

@@ -3,6 +3,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from ajbench import evaluate
+from ajbench.classwise import per_class
 from ajbench.errors import IntegrityError, MissingError, UsageError
 from ajbench.evaluate import Cell, Scores
 from ajbench.recipe import Mix
@@ -95,6 +96,53 @@ def test_rows_of_a_cell_agree_with_sklearn_and_hold_their_value():
     half_width = 1.96 * np.sqrt(expected * (1 - expected) / 60)
     width = found["accuracy"]["ci_high"] - found["accuracy"]["ci_low"]
     assert width == pytest.approx(2 * half_width, rel=0.2)
+
+
+def test_columns_of_controls_say_what_they_control_for():
+    real = Mix()
+    assert evaluate.column_name("esc10", real, through_codec=True) == "esc10 (decoded)"
+    longer = real.model_copy(update={"match_steps": 80_000})
+    assert evaluate.column_name("as20k", longer) == "as20k (steps of +80kG)"
+    assert evaluate.column_name("esc10", Mix(dose=160), through_codec=True) == "+160G (decoded)"
+    assert [evaluate.is_control(c) for c in ("esc10 (decoded)", "+160G", "esc10G", "α=0.5")] == [
+        True,
+        False,
+        False,
+        False,
+    ]
+
+
+def test_a_control_is_compared_but_not_one_of_the_mixes_tried():
+    cells = {cell("esc10", 0): predictions(1.0, 0), cell("+160G", 0): predictions(1.4, 0)}
+    alone = evaluate.compare_to_real(cells, "esc10", CONTEXT, resamples=50)
+    cells[cell("esc10 (decoded)", 0)] = predictions(1.2, 4)
+    both = evaluate.compare_to_real(cells, "esc10", CONTEXT, resamples=50)
+
+    def of(rows, metric):
+        return {row["column"]: (row["ci_low"], row["ci_high"]) for row in rows if row["metric"] == metric}
+
+    assert of(both, "map_delta_family") == of(alone, "map_delta_family")
+    assert set(of(both, "map_delta")) == {"+160G", "esc10 (decoded)"}
+
+
+def test_gains_by_class(tmp_path):
+    paths = {}
+    for column, strength in (("esc10", 1.0), ("+160G", 1.6)):
+        for seed in (0, 1):
+            made = predictions(strength, seed)
+            path = evaluate.save_scores(
+                tmp_path / f"{column}{seed}.npz", made.scores, made.targets, made.clip_ids, made.labels
+            )
+            paths[cell(column, seed)] = path
+    lines = per_class(paths, "esc10")
+    assert [line["class"] for line in lines] == list(made.labels)
+    for line in lines:
+        assert line["+160G_gain"] == pytest.approx(line["+160G"] - line["esc10"], abs=0.011)
+    first = [
+        average_precision_score(s.targets[:, 0], s.scores[:, 0])
+        for s in map(evaluate.load_scores, (paths[cell("esc10", k)] for k in (0, 1)))
+    ]
+    assert lines[0]["esc10"] == pytest.approx(100 * np.mean(first), abs=0.006)
 
 
 def test_multi_label_clips_have_no_accuracy():

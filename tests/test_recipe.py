@@ -6,18 +6,25 @@ from hypothesis import strategies as st
 from ajbench import recipe, registry
 from ajbench.errors import UsageError
 
+ORIGINALS = ("as20k", "as2m", "fsd50k", "vggsound", "esc50")
 
-@pytest.mark.parametrize("name", recipe.shipped())
-def test_every_shipped_recipe_is_valid_and_dumps_to_what_it_was_read_from(name, tmp_path):
-    loaded = recipe.load(name)
+
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [(name, []) for name in recipe.shipped()] + [(name, ["variant=original"]) for name in ORIGINALS],
+)
+def test_every_shipped_recipe_is_valid_and_dumps_to_what_it_was_read_from(name, overrides, tmp_path):
+    loaded = recipe.load(name, overrides)
     assert loaded.name == name
+    assert loaded.variant == ("original" if overrides else "paper")
     again = tmp_path / "again.yaml"
     again.write_text(recipe.dump(loaded), encoding="utf-8")
     assert recipe.load(str(again)) == loaded
 
 
 def test_shipped_recipes_hold_the_promised_ones():
-    assert {"mini", "esc10", "esc50", "as20k"} <= set(recipe.shipped())
+    promised = {"mini", "esc10", "esc50", "as20k", "as2m", "fsd50k", "vggsound"}
+    assert promised == set(recipe.shipped())
 
 
 def test_as20k_holds_the_settings_of_table_a10():
@@ -30,7 +37,14 @@ def test_as20k_holds_the_settings_of_table_a10():
     assert (paper.generator.warmup_steps, paper.generator.max_tokens) == (1000, 50)
     assert (paper.synth.sampler, paper.synth.sampler_steps) == ("pndm", 45)
     assert 3.5 <= paper.synth.guidance <= 7.5
-    c = paper.classifier
+    c = paper.classifier_of()
+    assert (c.epochs, c.train_steps, c.optimizer, c.betas, c.schedule) == (
+        60,
+        None,
+        "adamw",
+        (0.9, 0.999),
+        "cosine",
+    )
     assert (c.lr, c.batch_size, c.mixup, c.specaug_time, c.specaug_freq, c.loss) == (
         1e-3,
         256,
@@ -39,6 +53,86 @@ def test_as20k_holds_the_settings_of_table_a10():
         48,
         "bce",
     )
+
+
+def test_variants_hold_the_settings_of_the_repositories():
+    ast = recipe.load("as20k", ["variant=original"]).classifier_of()
+    assert (ast.lr, ast.batch_size, ast.epochs, ast.average_epochs, ast.init) == (
+        5e-5,
+        12,
+        25,
+        (6, 25),
+        "imagenet",
+    )
+    assert (ast.betas, ast.weight_decay, ast.optimizer, ast.warmup_steps) == (
+        (0.95, 0.999),
+        5e-7,
+        "adam",
+        1000,
+    )
+    assert (ast.schedule, ast.decay_from_epoch, ast.decay_every_epochs) == ("step", 10, 5)
+    taltrans = recipe.load("as2m", ["variant=original"]).classifier_of({"name": "taltrans"})
+    assert (taltrans.lr, taltrans.batch_size, taltrans.epochs, taltrans.mixup) == (4e-4, 448, 10, 0.3)
+    assert (taltrans.specaug_time, taltrans.specaug_freq, taltrans.init) == (60, 12, None)
+    esc50 = recipe.load("esc50", ["variant=original"]).classifier_of()
+    assert (esc50.lr, esc50.loss, esc50.mixup, esc50.decay_factor, esc50.train_steps) == (
+        1e-5,
+        "ce",
+        0,
+        0.85,
+        None,
+    )
+    # Nothing of the parent's variant shines through.
+    assert recipe.load("vggsound", ["variant=original"]).classifier_of({"name": "taltrans"}).batch_size == 48
+    with pytest.raises(UsageError, match=r"variant=orignal is unknown; allowed: paper, original"):
+        recipe.load("as20k", ["variant=orignal"])
+
+
+def test_keys_that_exclude_each_other_replace_each_other():
+    steps = recipe.load("as20k", ["classifier.train_steps=100", "classifier.warmup_epochs=1"]).classifier
+    assert (steps.train_steps, steps.epochs, steps.warmup_steps, steps.warmup_epochs) == (100, None, None, 1)
+    epochs = recipe.load("esc10", ["classifier.epochs=2.5"]).classifier
+    assert (epochs.train_steps, epochs.epochs, epochs.steps(320), epochs.steps(1)) == (None, 2.5, 50, 1)
+    with pytest.raises(UsageError, match=r"set classifier\.train_steps or classifier\.epochs"):
+        recipe.load("esc10", ["classifier={train_steps: 3, epochs: 4}"])
+    assert recipe.load("esc10").generator.train_steps > 0  # which has no epochs to unset
+
+
+def test_the_command_line_goes_before_what_the_recipe_says_of_a_classifier():
+    overrides = ["variant=original", "classifier.name=taltrans"]
+    assert recipe.load("as20k", overrides).classifier_of().batch_size == 448
+    mine = recipe.load("as20k", [*overrides, "classifier.batch_size=64"])
+    assert mine.classifier_of().batch_size == 64
+    assert mine.classifier_of({"name": "ast"}).batch_size == 64
+    assert mine.classifier_of({"name": "ast", "batch_size": 8}).batch_size == 8  # a line of the grid
+
+
+@pytest.mark.parametrize(
+    ("override", "part"),
+    [
+        ("classifier.accumulate=3", "accumulate=3 does not divide batch_size=16"),
+        ("classifier.average_epochs=[5, 2]", "the first comes after the last"),
+        (
+            "evaluate.models=[{name: ast, aug: none, lrr: 1}]",
+            "evaluate.models.0: lrr: not a key, did you mean 'lr'",
+        ),
+        ("per_classifier={ast: {epochs: -1}}", "per_classifier.ast: epochs: Input should be greater than 0"),
+    ],
+)
+def test_a_training_that_cannot_be_is_refused(override, part):
+    with pytest.raises(UsageError) as caught:
+        recipe.load("esc10", [override])
+    assert part in str(caught.value)
+
+
+def test_a_table_is_laid_over_a_recipe():
+    with pytest.raises(UsageError, match="--base esc10"):
+        recipe.load("tables/a11")
+    table, base = recipe.load("tables/a11", base="esc10"), recipe.load("esc10")
+    assert table.table == "a11"
+    assert table.model_copy(update={"table": None}) == base
+    assert recipe.load("tables/a11", base="esc10+160G").mix.dose == 160
+    assert recipe.load("tables/a11", ["evaluate.seeds=[7]"], base="esc10").evaluate.seeds == (7,)
 
 
 @pytest.mark.parametrize("name", recipe.shipped())

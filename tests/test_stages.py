@@ -106,6 +106,41 @@ def test_a_mix_expression_is_compared_with_real_clips_alone():
     assert len(mixes("mini", "evaluate.synthetic_only=false")) == 3
 
 
+def test_controls_are_real_clips_alone_with_more_steps_or_through_the_codec():
+    epochs = ["classifier.epochs=1", "evaluate.controls=[match_steps, through_codec]"]
+    made = pipeline(*epochs, "evaluate.models=[{name: taltrans-small, aug: none}]")
+    labels = [cell.label.split(", ")[1] for cell in made.grid()]
+    assert labels == [
+        "mini",
+        "miniG",
+        "mini+10G",
+        "mini+20G",
+        "mini mix.match_steps=20",
+        "mini data.real_through_codec=true",
+    ]
+    found = dict(zip(labels, made.grid(), strict=True))
+    assert [found[name].heard for name in labels[:-1]] == [None] * 5
+    assert found[labels[-1]].heard == made.decoded.path
+    assert found["mini mix.match_steps=20"].steps == found["mini+20G"].steps > found["mini"].steps
+    assert made.decoded in made.sources()
+    assert made.prepare.fingerprint == pipeline().prepare.fingerprint
+    assert [s.what for s in made.with_needs(found[labels[-1]]).needs] == ["", "through codec"]
+    with pytest.raises(UsageError, match="match_steps changes nothing"):
+        pipeline("evaluate.controls=[match_steps]").grid()
+
+    own = pipeline("data.real_through_codec=true", "mix.dose=10")
+    assert [(cell.heard is None, cell.recipe.mix.dose) for cell in own.grid()][:2] == [(True, 0), (False, 10)]
+    assert own.prepare.fingerprint == pipeline().prepare.fingerprint
+
+
+def test_a_table_does_only_what_it_needs():
+    small = [override for override in SMALL]
+    made = Pipeline(recipe.load("tables/a11", small, base="mini"), Places())
+    assert [stage.name for stage in made.sources()] == ["prepare", "train-gen", "invert", "synth"]
+    assert [stage.name for stage in made.evaluations()] == ["eval-cls"]
+    assert {cell.path for cell in made.grid()} == {cell.path for cell in pipeline().grid()}
+
+
 def test_amplify_trains_on_real_clips_first():
     made = pipeline("mix.amplify=4", "mix.balanced=true")
     bases = {cell.path for cell in made.bases()}
