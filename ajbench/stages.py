@@ -243,6 +243,8 @@ class Pipeline:
         synthetic = self.synth() if mix.mode == "alpha" or mix.dose else None
         base = self._base(classifier, seed) if mix.amplify else None
         inputs = [stage and stage.fingerprint for stage in (self.prepare, decoded, synthetic, base)]
+        if classifier.init and Path(classifier.init).is_dir():  # a hub id or "imagenet" stands for itself
+            inputs.append(preflight.weights_identity(Path(classifier.init)))
         key, path = self._place("train-cls", classifier, mix, seed, *inputs)
         which = f"{classifier.name} {classifier.aug}"
         recipe = self.recipe.model_copy(update={"data": data, "classifier": classifier, "mix": mix})

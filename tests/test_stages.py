@@ -133,6 +133,16 @@ def test_controls_are_real_clips_alone_with_more_steps_or_through_the_codec():
     assert own.prepare.fingerprint == pipeline().prepare.fingerprint
 
 
+def test_a_classifier_begun_from_other_weights_is_another(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"1")
+    before = changed(f"classifier.init={tmp_path}")
+    assert before == REAL | MIXED | EVALUATIONS
+    first = fingerprints(f"classifier.init={tmp_path}")
+    (tmp_path / "model.safetensors").write_bytes(b"2")
+    second = fingerprints(f"classifier.init={tmp_path}")
+    assert {name for name in first if first[name] != second[name]} == REAL | MIXED | EVALUATIONS
+
+
 def test_a_table_does_only_what_it_needs():
     small = [override for override in SMALL]
     made = Pipeline(recipe.load("tables/a11", small, base="mini"), Places())
