@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.models.vision_transformer import Block, init_weights_vit_timm
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -64,7 +64,10 @@ class AST(nn.Module):
         self.blocks = nn.ModuleList(
             kind(dim, heads, qkv_bias=True, proj_drop=dropout, norm_layer=norm) for kind in kinds
         )
-        self.blocks.apply(init_weights_vit_timm)  # as DeiT begins without trained weights
+        # As DeiT begins without trained weights: a deviation of 0.02 at 768 wide, with the same gain at others.
+        for linear in (module for module in self.blocks.modules() if isinstance(module, nn.Linear)):
+            nn.init.trunc_normal_(linear.weight, std=0.02 * (768 / dim) ** 0.5)
+            nn.init.zeros_(linear.bias)
         self.norm = norm(dim)
         self.head = nn.Sequential(nn.LayerNorm(dim, eps=norm_eps or 1e-5), nn.Linear(dim, num_classes))
 
