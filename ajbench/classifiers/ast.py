@@ -64,7 +64,7 @@ class AST(nn.Module):
         self.blocks = nn.ModuleList(
             kind(dim, heads, qkv_bias=True, proj_drop=dropout, norm_layer=norm) for kind in kinds
         )
-        # As DeiT begins without trained weights: a deviation of 0.02 at 768 wide, with the same gain at others.
+        # As DeiT begins without trained weights: a deviation of 0.02 at 768 wide, the same gain at others.
         for linear in (module for module in self.blocks.modules() if isinstance(module, nn.Linear)):
             nn.init.trunc_normal_(linear.weight, std=0.02 * (768 / dim) ** 0.5)
             nn.init.zeros_(linear.bias)

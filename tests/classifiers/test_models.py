@@ -118,6 +118,16 @@ def test_last_block_gives_the_class_tokens_of_the_whole_block(training):
         torch.testing.assert_close(mine, theirs, atol=1e-12, rtol=1e-12)
 
 
+def test_ast_begins_as_deit_does_with_the_same_gain_at_every_width():
+    for dim in (96, 384):
+        module = classifiers.build("ast", 3, dim=dim, depth=1, heads=3, clip_samples=SAMPLES)
+        for name, weight in module.blocks.named_parameters():
+            if name.endswith(("qkv.weight", "proj.weight", "fc1.weight", "fc2.weight")):
+                assert float(weight.std()) * dim**0.5 == pytest.approx(0.02 * 768**0.5, rel=0.05), name
+            elif name.endswith("bias"):
+                assert not weight.any(), name
+
+
 def test_positions_are_cut_in_the_middle_or_interpolated():
     table = torch.arange(24.0).reshape(1, 24, 1)  # grid (4, 6): value 6 f + t
     cut = ast.positions(table, (4, 6), (2, 4))
