@@ -175,7 +175,11 @@ def _accelerator(folder: Path, what: str) -> Accelerator:
     if not accelerator.log_with:  # accelerate passes over what is not installed
         raise MissingError(f"--tracker {tracker}: not installed; pip install {tracker}, or use csv")
     try:
-        accelerator.init_trackers("ajbench", config={"folder": folder.name, "what": what})
+        accelerator.init_trackers(
+            "ajbench",
+            config={"folder": folder.name, "what": what},
+            init_kwargs={"wandb": {"dir": str(folder)}},  # as the others do, not the current folder
+        )
     except Exception as error:  # every tracker has errors of its own: no key, no network, no place
         raise MissingError(f"--tracker {tracker}: {' '.join(str(error).split())[:200]}") from None
     return accelerator
