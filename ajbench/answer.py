@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ajbench.recipe import Recipe
+from ajbench.rows import is_control
 from ajbench.typeset import signed
 
 QUESTION = "Does synthetic audio help?"
@@ -72,7 +73,7 @@ def answers(rows: pd.DataFrame, recipe_name: str) -> list[Answer]:
     """
     found = []
     rows = rows[(rows["table"] == "A11") & ~rows["column"].isin((recipe_name, f"{recipe_name}G"))]
-    rows = rows[~rows["column"].str.endswith(")")]  # controls answer another question
+    rows = rows[~rows["column"].map(is_control).astype(bool)]
     for line, mine in rows.groupby("row", sort=False):
         delta = mine[mine["metric"] == "map_delta"].set_index("column")
         family = mine[mine["metric"] == "map_delta_family"].set_index("column")

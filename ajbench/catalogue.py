@@ -57,37 +57,6 @@ def parameters(name: str, classes: int = AUDIOSET_CLASSES) -> int:
         return sum(weight.numel() for weight in classifiers.build(name, classes).parameters())
 
 
-def verified(folder: Path) -> dict[str, Any]:
-    """Check a clip store against its checksums and decode every clip once.
-
-    Raises:
-        MissingError: there is no finished store.
-        IntegrityError: a shard or a clip is damaged.
-    """
-    from ajbench import console
-    from ajbench.store import ClipStore
-
-    store = ClipStore.open(folder)
-    with console.progress(len(store), "verify") as advance:
-        for start in range(0, len(store), 64):
-            indices = range(start, min(start + 64, len(store)))
-            store.audio(indices)
-            store.codes(indices)
-            advance(len(indices))
-    meta = store.meta
-    kept = {split: numbers.get("kept") for split, numbers in meta.counts.items()}
-    return {
-        "path": folder,
-        "clips": len(store),
-        "shards": len(meta.shards),
-        "source": meta.source,
-        "codec": meta.codec,
-        "labels": len(meta.labels),
-        "kept": " ".join(f"{split}={number}" for split, number in kept.items()),
-        "state": "sound",
-    }
-
-
 def doctor(work: Path) -> dict[str, Any]:
     """Return versions, device, threads, memory, disk and weights of this machine."""
     import torch

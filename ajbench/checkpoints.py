@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,6 @@ from torch import Tensor, nn
 from ajbench.errors import IntegrityError
 from ajbench.shards import checksum
 
-BEST = "best.safetensors"
 KEEP = 2
 
 
@@ -44,7 +44,8 @@ class State:
         self.tensors: dict[str, Tensor] = {**self.parameters, **_buffers(module, self.parameters)}
         self.optimizer, self.ema_decay, self.steps = optimizer, ema_decay, steps
         self.average_after = average_after
-        self.best: tuple[int, float] | None = None
+        self.best: dict[str, Any] | None = None  # step, score, file, xxh3
+        self.bests: deque[str | None] = deque(maxlen=KEEP)  # of the checkpoints that are kept
         self.float_names = [name for name, t in self.tensors.items() if t.is_floating_point()]
         self.floats = [self.tensors[name] for name in self.float_names]
         self.average: list[Tensor] = []
@@ -85,16 +86,31 @@ class State:
                     tensor.copy_(value)
 
     def keep_if_best(self, folder: Path, done: int, value: float) -> None:
-        """Write the module's weights to `best.safetensors` where `value` is above every value before."""
-        if self.best is None or value > self.best[1]:
-            self.best = (done, value)
-            part = folder / f".{BEST}.tmp"
+        """Write the module's weights to `checkpoints/best-<done>` where `value` is above all before.
+
+        Each best has a file of its own, so that a checkpoint goes with the one that it knows of.
+        """
+        if self.best is None or value > self.best["score"]:
+            file = folder / "checkpoints" / f"best-{done:08d}.safetensors"
+            file.parent.mkdir(exist_ok=True)
+            part = file.with_name(f".{file.name}.tmp")
             save_file({name: _plain(t) for name, t in self.tensors.items()}, part)
-            part.replace(folder / BEST)
+            part.replace(file)
+            self.best = {"step": done, "score": value, "file": file.name, "xxh3": checksum(file)}
 
     def load_best(self, folder: Path) -> None:
-        """Put the weights that `keep_if_best` kept into the module."""
-        _copy(folder / BEST, self.tensors)
+        """Put the best weights that the newest checkpoint knows of, verified, into the module.
+
+        Raises:
+            IntegrityError: their file is missing or damaged.
+        """
+        path = newest(folder)
+        assert path
+        best = _verified(path)["best"]  # not self.best: only the process that scores first keeps it
+        file = path.with_name(best["file"])
+        if not file.exists() or checksum(file) != best["xxh3"]:
+            raise IntegrityError(f"{file}: missing or checksum mismatch; train again with --force")
+        _copy(file, self.tensors)
 
     def save(self, folder: Path, done: int) -> None:
         """Write `checkpoints/step-<done>` whole or not at all, then drop all but the last two."""
@@ -117,6 +133,10 @@ class State:
         part.replace(final)
         for old in sorted(final.parent.glob("step-*"))[:-KEEP]:
             shutil.rmtree(old)
+        self.bests.append(self.best["file"] if self.best else None)
+        for weights in final.parent.glob("best-*"):
+            if weights.name not in self.bests:
+                weights.unlink()
 
     def resume(self, folder: Path) -> int:
         """Load the newest checkpoint; returns the number of steps done, 0 without one."""
@@ -138,7 +158,8 @@ class State:
             self.optimizer.load_state_dict(torch.load(path / "optimizer.pt", weights_only=True))
         except (ValueError, KeyError) as error:
             raise IntegrityError(f"{path / 'optimizer.pt'}: of another optimiser ({error})") from None
-        self.best = tuple(state["best"]) if state["best"] else None
+        self.best = state["best"]
+        self.bests.append(self.best["file"] if self.best else None)
         return int(state["step"])
 
 

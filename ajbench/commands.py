@@ -33,12 +33,11 @@ def do_run(settings: Settings, jobs: int | None, cell: int | None = None) -> Non
 
     pipeline = pipeline_of(settings, settings.load(*SEEDS))
     pipeline.check(pipeline.recipe.evaluate.doses)
+    if cell:
+        do_stage(settings, None, flow.grid_cell(pipeline, cell))
+        return
     if settings.dry_run and pipeline.recipe.table:
         show_grid(flow.describe_grid(pipeline), flow.describe(settings.work, pipeline.sources()))
-        return
-    if cell and not settings.dry_run:
-        stage, ran = flow.run_cell(pipeline, cell, settings.device, settings.force)
-        finished(stage, ran)
         return
     if settings.dry_run:
         show_plan(flow.describe(pipeline.places.work, pipeline.stages()))
@@ -60,11 +59,7 @@ def do_stage(settings: Settings, pipeline: "Pipeline | None", stage: "Stage") ->
     if settings.dry_run:
         show_plan(flow.describe(settings.work, [*stage.needs, stage]) | flow.estimate(stage))
         return
-    finished(stage, flow.run_one(stage, settings.device, settings.force))
-
-
-def finished(stage: "Stage", ran: bool) -> None:
-    """Tell where a stage left its work, and whether there was any."""
+    ran = flow.run_one(stage, settings.device, settings.force)
     if not ran:
         console.say(f"nothing to do: {stage.name} is done")
     info = stage.folder.info()

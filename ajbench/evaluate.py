@@ -16,7 +16,7 @@ import numpy as np
 from ajbench.errors import IntegrityError, MissingError, UsageError
 from ajbench.metrics import bootstrap, ranking
 from ajbench.recipe import Mix
-from ajbench.rows import ROW_COLUMNS, Context, Row, append_rows, make_row, read_rows
+from ajbench.rows import ROW_COLUMNS, Context, Row, append_rows, is_control, make_row, read_rows
 from ajbench.run import atomic_write
 
 __all__ = [
@@ -77,11 +77,6 @@ def column_name(base: str, mix: Mix, through_codec: bool = False) -> str:
     if mix.match_steps:
         name += f" (steps of {_dose(mix.match_steps)})"
     return f"{name} (decoded)" if through_codec else name
-
-
-def is_control(column: str) -> bool:
-    """Return whether a column is a control rather than a mix of its own."""
-    return column.endswith(")")
 
 
 def _dose(clips: int) -> str:

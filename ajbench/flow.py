@@ -66,18 +66,16 @@ def describe_grid(pipeline: Pipeline) -> dict[str, Any]:
     }
 
 
-def run_cell(pipeline: Pipeline, number: int, device: str, force: bool = False) -> tuple[Stage, bool]:
-    """Train one cell of the grid, by its number in the dry run; returns it and whether there was work.
+def grid_cell(pipeline: Pipeline, number: int) -> Stage:
+    """Return one cell of the grid as a stage, by its number in the dry run.
 
     Raises:
         UsageError: there is no such cell.
-        MissingError: a stage that it reads is not finished.
     """
     cells = pipeline.grid()
     if not 1 <= number <= len(cells):
         raise UsageError(f"--cell {number}: the grid has cells 1 to {len(cells)}; --dry-run lists them")
-    stage = pipeline.with_needs(cells[number - 1])
-    return stage, run_one(stage, device, force)
+    return pipeline.with_needs(cells[number - 1])
 
 
 def estimate(stage: Stage) -> dict[str, Any]:

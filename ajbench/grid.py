@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-from ajbench.errors import UsageError
 from ajbench.recipe import Mix, Recipe
 from ajbench.sections import Classifier
 
@@ -30,9 +29,8 @@ def columns(recipe: Recipe) -> list[Column]:
     """Return what a run compares: real clips alone, then synthetic only, doses and controls.
 
     A recipe that names a mix of its own (or hears real clips through the codec) has that in their place.
-
-    Raises:
-        UsageError: a control that would be the same as real clips alone.
+    Where every mix trains for the same steps anyhow, real clips with the steps of a dose are real clips
+    alone, and no column of their own.
     """
     alone, own = real(recipe), Column(recipe.mix, recipe.data.real_through_codec)
     if own != Column(alone):
@@ -42,13 +40,7 @@ def columns(recipe: Recipe) -> list[Column]:
         if recipe.evaluate.synthetic_only:
             found.insert(0, Column(alone.model_copy(update={"real": False, "dose": recipe.synth.n})))
     largest = max((column.mix.dose for column in found if column.mix.real), default=0)
-    if "match_steps" in recipe.evaluate.controls:
-        fixed = [model.name for model in models(recipe) if model.train_steps]
-        if fixed or not largest:
-            why = f"every mix already takes {fixed[0]}'s train_steps" if fixed else "there is no dose"
-            raise UsageError(
-                f"evaluate.controls: match_steps changes nothing: {why}; use classifier.epochs, or remove it"
-            )
+    if "match_steps" in recipe.evaluate.controls and any(model.epochs for model in models(recipe)):
         found.append(Column(alone.model_copy(update={"match_steps": largest})))
     if "through_codec" in recipe.evaluate.controls:
         found.append(Column(alone, through_codec=True))

@@ -59,17 +59,19 @@ def verify(
     settings: Settings,
     store: Annotated[Path, typer.Argument(metavar="STORE", help="Folder of a clip store.")],
 ) -> None:
-    """Check a clip store against its checksums.
+    """Check a clip store through and through.
 
     \b
     Examples:
       ajbench verify work/mini/prepare-0123456789ab
       ajbench verify STORE --json
     """
-    from ajbench import catalogue
+    from ajbench.verify import verify as check
 
-    found = catalogue.verified(store)
-    console.emit(found, table=(list(found), [list(found.values())]))
+    found = check(store) | {"state": "sound"}
+    splits = " ".join(f"{split}={number}" for split, number in found["splits"].items())
+    shown = found | {"splits": splits, "shards": len(found["shards"])}
+    console.emit(found, table=(list(shown), [list(shown.values())]))
 
 
 @app.command()

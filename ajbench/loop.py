@@ -29,7 +29,6 @@ from ajbench.run import seed_for
 
 Step = Callable[[nn.Module, Any, int], Tensor]
 TRACKER = "AJBENCH_TRACKER"  # inherited by the processes that train side by side
-TRACKERS = ("csv", "tensorboard", "trackio", "wandb")
 _AHEAD = 2  # batches decoded while one is trained on
 _COLUMNS = ("step", "loss", "lr", "seconds")
 
@@ -141,8 +140,8 @@ def fit(
                 module.eval()
                 with torch.no_grad(), state.as_moving_average():
                     score = validate(module)
+                    console.detail(f"{what}: step {done}, {score:.4f} on the val split")
                     if metrics:
-                        console.detail(f"{what}: step {done}, {score:.4f} on the val split")
                         state.keep_if_best(folder, done, score)
                 _train_mode(module, state)
                 accelerator.wait_for_everyone()

@@ -82,6 +82,11 @@ class Context:
     seconds: float | None = None
 
 
+def is_control(column: str) -> bool:
+    """Return whether a column of Table A11 is a control, such as `esc10 (decoded)`, rather than a mix."""
+    return column.endswith(")")
+
+
 def make_row(
     context: Context,
     table: str,

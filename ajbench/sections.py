@@ -210,6 +210,11 @@ class Classifier(Section):
         """Return the steps after which `epochs` epochs of `epoch_size` clips have been seen, at least 1."""
         return max(1, math.ceil(epochs * epoch_size / self.batch_size - 1e-9))
 
+    def model_options(self, clip_samples: int) -> dict[str, Any]:
+        """Return the options with which the model is built for clips of this length."""
+        fitted = {"clip_samples": clip_samples} if self.name.startswith("ast") else {}
+        return fitted | self.options
+
     def warmup(self, epoch_size: int) -> int:
         """Return the optimiser steps of the warm-up."""
         if self.warmup_steps is not None:

@@ -3,7 +3,6 @@
 `ClipStore` reads what `ajbench.shards` writes; the names that writers need are offered here too.
 """
 
-import csv
 import functools
 from collections import deque
 from collections.abc import Iterator
@@ -57,7 +56,6 @@ __all__ = [
     "read_piece",
     "require_codec",
     "shard_path",
-    "verify",
     "write_quarantine",
     "write_shard",
 ]
@@ -124,11 +122,12 @@ class ClipStore:
     Attributes:
         path: the store's folder.
         meta: what `store.json` says.
+        mapped: the shards' views, in order.
     """
 
     def __init__(self, path: Path, meta: StoreMeta) -> None:
         self.path, self.meta = Path(path), meta
-        self._shards = [_open_shard(self.path / entry.file, entry.clips) for entry in meta.shards]
+        self.mapped = [_open_shard(self.path / entry.file, entry.clips) for entry in meta.shards]
         self._offsets = np.cumsum([0, *(entry.clips for entry in meta.shards)])
 
     @classmethod
@@ -158,7 +157,7 @@ class ClipStore:
         return Clip(**shard.table.slice(row, 1).to_pylist()[0], index=number, store=self)
 
     def __iter__(self) -> Iterator[Clip]:
-        for shard, start in zip(self._shards, self._offsets, strict=False):
+        for shard, start in zip(self.mapped, self._offsets, strict=False):
             for row, values in enumerate(shard.table.to_pylist()):
                 yield Clip(**values, index=int(start) + row, store=self)
 
@@ -176,17 +175,17 @@ class ClipStore:
         if name not in COLUMNS:
             near = suggest(name, COLUMNS)
             raise UsageError(f"column {name!r} is unknown{near}; allowed: {', '.join(COLUMNS)}")
-        return [value for shard in self._shards for value in shard.table.column(name).to_pylist()]
+        return [value for shard in self.mapped for value in shard.table.column(name).to_pylist()]
 
     def codes(self, indices: ArrayLike) -> NDArray[np.uint16]:
         """Return the codes uint16 [n, 8, T] of clips `indices` [n], copied from the mapped shards."""
         parts, rows = self._locate(indices)
-        if len(self._shards) == 1:
-            return self._shards[0].codes[rows]
-        out = np.empty((len(rows), *self._shards[0].codes.shape[1:]), np.uint16)
+        if len(self.mapped) == 1:
+            return self.mapped[0].codes[rows]
+        out = np.empty((len(rows), *self.mapped[0].codes.shape[1:]), np.uint16)
         for part in np.unique(parts):
             here = np.flatnonzero(parts == part)
-            out[here] = self._shards[part].codes[rows[here]]
+            out[here] = self.mapped[part].codes[rows[here]]
         return out
 
     def view(self, index: int) -> NDArray[np.uint16]:
@@ -207,7 +206,7 @@ class ClipStore:
         out = np.empty((len(rows), self.meta.clip_samples), np.float32)
 
         def fill(n: int) -> None:
-            out[n] = self._wave(self._shards[parts[n]], int(rows[n]))
+            out[n] = self._wave(self.mapped[parts[n]], int(rows[n]))
 
         if len(rows) < 2:
             deque(map(fill, range(len(rows))), maxlen=0)
@@ -228,7 +227,7 @@ class ClipStore:
 
     def sparse_targets(self) -> sparse.csr_array:
         """Return `targets()` as a sparse array, whose size is that of the labels and not N · C."""
-        lists = [shard.table.column("label_ids") for shard in self._shards]
+        lists = [shard.table.column("label_ids") for shard in self.mapped]
         sizes = [part.value_lengths().to_numpy() for part in lists]
         ids = np.concatenate([np.empty(0, np.int32), *(part.flatten().to_numpy() for part in lists)])
         ends = np.concatenate([[0], *sizes]).cumsum()
@@ -237,12 +236,12 @@ class ClipStore:
 
     def split_indices(self, split: str) -> NDArray[np.int64]:
         """Return the indices int64 [n] of the clips of `split` (train, val or eval), in order."""
-        masks = [pc.equal(shard.table.column("split"), split).to_numpy(False) for shard in self._shards]
+        masks = [pc.equal(shard.table.column("split"), split).to_numpy(False) for shard in self.mapped]
         return np.flatnonzero(np.concatenate(masks)).astype(np.int64, copy=False)
 
     def _find(self, index: int) -> tuple[_Shard, int]:
         parts, rows = self._locate([index])
-        return self._shards[parts[0]], int(rows[0])
+        return self.mapped[parts[0]], int(rows[0])
 
     def _locate(self, indices: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         wanted = np.asarray(indices, dtype=np.int64).reshape(-1)
@@ -293,77 +292,6 @@ def require_codec(store: ClipStore, name: str, weights_hash: str) -> None:
         )
 
 
-def verify(path: Path | str) -> dict[str, Any]:
-    """Check a finished store through and through: `ajbench verify STORE`.
-
-    Every checksum is computed anew; clip ids must differ, codes be below 1024, label ids agree with label
-    names and the clips of each split with the counts in `store.json`.
-
-    Returns:
-        A report: path, version, source, codec, fingerprint, clips, splits (split → clips), classes, shards
-        (file, clips, xxh3, bytes each), quarantined.
-
-    Raises:
-        MissingError: there is no finished store.
-        IntegrityError: anything is wrong; the message lists it.
-    """
-    path = Path(path)
-    meta = read_meta(path)
-    for entry in meta.shards:
-        _verify_checksum(path / entry.file, entry.xxh3)
-    store = ClipStore(path, meta)
-    splits = store.column("split")
-    counts = {name: splits.count(name) for name in sorted(set(splits))}
-    if faults := _faults(store, counts):
-        raise IntegrityError(f"{path}: {'; '.join(faults)}")
-    return {
-        "path": str(path),
-        "version": meta.version,
-        "source": meta.source,
-        "codec": meta.codec,
-        "fingerprint": meta.fingerprint,
-        "clips": len(store),
-        "splits": counts,
-        "classes": len(meta.labels),
-        "shards": [
-            {**entry.model_dump(), "bytes": (path / entry.file).stat().st_size} for entry in meta.shards
-        ],
-        "quarantined": _quarantined(path),
-    }
-
-
-def _faults(store: ClipStore, counts: dict[str, int]) -> list[str]:
-    faults = []
-    if repeated := len(store) - len(set(store.clip_ids)):
-        faults.append(f"{repeated} clip ids occur more than once")
-    known = store.meta.labels
-    for entry, shard in zip(store.meta.shards, store._shards, strict=True):
-        if shard.codes.max(initial=0) >= shards.ENTRIES:
-            faults.append(f"{entry.file}: code {shard.codes.max()} (below {shards.ENTRIES} expected)")
-        names = shard.table.column("labels").to_pylist()
-        ids = shard.table.column("label_ids").to_pylist()
-        wrong = sum(
-            [known[i] if 0 <= i < len(known) else None for i in row] != of
-            for row, of in zip(ids, names, strict=True)
-        )
-        if wrong:
-            faults.append(f"{entry.file}: label ids of {wrong} clips disagree with their labels")
-    for split, numbers in store.meta.counts.items():
-        if numbers.get("kept", 0) != counts.get(split, 0):
-            faults.append(
-                f"split {split} has {counts.get(split, 0)} clips, store.json says {numbers.get('kept', 0)}"
-            )
-    return faults
-
-
-def _quarantined(path: Path) -> int:
-    file = path / "quarantine.csv"
-    if not file.exists():
-        return 0
-    with file.open(newline="", encoding="utf-8") as lines:
-        return sum(1 for _ in csv.DictReader(lines))
-
-
 def _open_shard(path: Path, clips: int) -> _Shard:
     batch = shards.map_shard(path)
     if batch.num_rows != clips:
@@ -380,7 +308,12 @@ def _open_shard(path: Path, clips: int) -> _Shard:
     )
 
 
-def _verify_checksum(path: Path, expected: str) -> None:
+def verify_checksum(path: Path, expected: str) -> None:
+    """Check one shard.
+
+    Raises:
+        IntegrityError: it is missing, or its checksum is another one.
+    """
     if not path.exists():
         raise IntegrityError(f"{path}: missing, though store.json lists it; make the store again")
     if shards.checksum(path) != expected:
@@ -391,9 +324,9 @@ def _verify_checksum(path: Path, expected: str) -> None:
 
 def _verify_once(path: Path, expected: str) -> None:
     if not path.exists():
-        _verify_checksum(path, expected)
+        verify_checksum(path, expected)
     state = path.stat()
     key = (expected, state.st_ino, state.st_size, state.st_mtime_ns)
     if key not in _verified:
-        _verify_checksum(path, expected)
+        verify_checksum(path, expected)
         _verified.add(key)

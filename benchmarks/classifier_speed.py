@@ -10,8 +10,6 @@ the median over the rounds of the ratio within a round.
 """
 
 import argparse
-import csv
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +18,7 @@ from pathlib import Path
 import timm
 import torch
 import transformers
+from recorded import processor, record
 from torch import nn
 
 from ajbench import classifiers, console
@@ -29,16 +28,6 @@ PASSES = ("forward", "step")
 KEY = ("model", "pass", "patchout", "precision", "batch")
 PATCHOUT = (0.0, 0.5, 0.6)
 Run = Callable[[], None]
-
-
-def processor(device: str) -> str:
-    """Name the hardware."""
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
 
 
 def precisions(device: str) -> list[str]:
@@ -157,12 +146,8 @@ def main() -> None:
                 ratios = [a / b for a, b in zip(peer, values, strict=False)]
                 row[f"times_{attention}"] = f"{statistics.median(ratios):.2f}" if large else ""
             rows.append(row | where)
-    with options.out.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    shown = [key for key in rows[0] if key not in where]
-    console.emit(rows, table=(shown, [[row[key] for key in shown] for row in rows]))
+    header = list(rows[0])
+    record(header, [list(row.values()) for row in rows], len(header) - len(where), options.out)
 
 
 if __name__ == "__main__":

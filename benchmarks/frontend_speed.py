@@ -10,8 +10,6 @@ ratio to the base. Differences are from the base, in log-mel units (TALtrans: dB
 """
 
 import argparse
-import csv
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,9 +18,9 @@ from statistics import median
 import torch
 import torchaudio
 import transformers
+from recorded import processor, record
 from torch import Tensor
 
-from ajbench import console
 from ajbench.classifiers.frontend import Fbank, TalMel
 
 SAMPLES = 160_000
@@ -92,15 +90,6 @@ def _wait(waves: Tensor) -> None:
         torch.cuda.synchronize()
 
 
-def processor() -> str:
-    """Name of the CPU."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
-
-
 def main() -> None:
     """Measure with one and with two threads, and on a GPU if there is one."""
     parser = argparse.ArgumentParser(
@@ -122,11 +111,7 @@ def main() -> None:
             rows += [[device, threads, *row, options.rounds, name, *versions] for row in measured]
     header = ["device", "threads", "kind", "ms_a_clip", "clips_a_second", "ratio", "mean_diff", "max_diff"]
     header += ["rounds", "processor", "torch", "torchaudio", "transformers"]
-    shown = [row[:8] for row in rows]
-    console.emit([dict(zip(header, row, strict=True)) for row in rows], table=(header[:8], shown))
-    if options.out:
-        with options.out.open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([header, *rows])
+    record(header, rows, 8, options.out)
 
 
 if __name__ == "__main__":

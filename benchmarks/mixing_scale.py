@@ -7,9 +7,7 @@ Each mix is set up in a process of its own: from clip ids, sparse targets and pa
 later batch, and the process' peak memory less what it had with the imports alone.
 """
 
-import csv
 import multiprocessing
-import platform
 import resource
 import statistics
 import time
@@ -17,9 +15,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
+from recorded import processor, record
 from scipy import sparse
 
-from ajbench import console, mixing
+from ajbench import mixing
 from ajbench.recipe import Mix
 
 REAL, CLASSES, BATCH = 2_100_000, 527, 256
@@ -79,12 +78,9 @@ def main() -> None:
         theirs.close()
         setup, later, megabytes = ours.recv()
         process.join()
-        rows.append([name, REAL, setup, later, megabytes, platform.processor() or platform.machine()])
-        console.say(f"{name}: set up in {setup} s, then {later} ms a batch of {BATCH}, {megabytes} MB")
-    with Path(__file__).with_suffix(".csv").open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["mix", "real_clips", "setup_s", "batch_ms", "peak_mb", "processor"])
-        writer.writerows(rows)
+        rows.append([name, REAL, setup, later, megabytes, processor()])
+    header = ["mix", "real_clips", "setup_s", "batch_ms", "peak_mb", "processor"]
+    record(header, rows, len(header), Path(__file__).with_suffix(".csv"))
 
 
 if __name__ == "__main__":

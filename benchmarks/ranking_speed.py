@@ -13,7 +13,6 @@ Run it on an idle machine.
 """
 
 import argparse
-import csv
 import resource
 import time
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from statistics import median
 import numpy as np
 import sklearn
 import torch
-from frontend_speed import processor
+from recorded import processor, record
 from scipy.stats import norm
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
@@ -120,11 +119,7 @@ def main() -> None:
         ]
     header = ["scores", "clips", "classes", "kind", "seconds", "ratio", "max_diff", "peak_mb"]
     header += ["rounds", "processor", "numpy", "scikit_learn"]
-    shown = [row[:8] for row in rows]
-    console.emit([dict(zip(header, row, strict=True)) for row in rows], table=(header[:8], shown))
-    if options.out:
-        with options.out.open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([header, *rows])
+    record(header, rows, 8, options.out)
 
 
 if __name__ == "__main__":

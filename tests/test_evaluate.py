@@ -7,7 +7,7 @@ from ajbench.classwise import per_class
 from ajbench.errors import IntegrityError, MissingError, UsageError
 from ajbench.evaluate import Cell, Scores
 from ajbench.recipe import Mix
-from ajbench.rows import Context
+from ajbench.rows import Context, is_control
 
 LABELS = ("clock", "dog", "rain", "siren")
 CONTEXT = Context("run-1", "esc10", "f1", "c0ffee", "esc10 fold 1")
@@ -104,7 +104,7 @@ def test_columns_of_controls_say_what_they_control_for():
     longer = real.model_copy(update={"match_steps": 80_000})
     assert evaluate.column_name("as20k", longer) == "as20k (steps of +80kG)"
     assert evaluate.column_name("esc10", Mix(dose=160), through_codec=True) == "+160G (decoded)"
-    assert [evaluate.is_control(c) for c in ("esc10 (decoded)", "+160G", "esc10G", "α=0.5")] == [
+    assert [is_control(c) for c in ("esc10 (decoded)", "+160G", "esc10G", "α=0.5")] == [
         True,
         False,
         False,

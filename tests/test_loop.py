@@ -269,6 +269,19 @@ def test_best_weights_are_those_of_the_best_score_even_after_a_kill(tmp_path, em
     assert same(straight, again)
 
 
+def test_best_weights_are_dropped_with_the_checkpoint_that_knew_them_and_verified(tmp_path):
+    scores = iter([0.1, 0.3, 0.2, 0.5, 0.4, 0.0])
+    train(tmp_path, every=2, validate=lambda module: next(scores), validate_every=2)
+    kept = sorted(path.name for path in (tmp_path / "checkpoints").glob("best-*"))
+    assert kept == ["best-00000008.safetensors"]
+    file = tmp_path / "checkpoints" / kept[0]
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(IntegrityError, match=r"best-00000008\.safetensors"):
+        train(tmp_path, every=2, validate=lambda module: 0.0, validate_every=2)
+
+
 def test_a_tracker_that_is_not_installed_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv(loop.TRACKER, "wandb")
     monkeypatch.setattr("accelerate.tracking.is_wandb_available", lambda: False)

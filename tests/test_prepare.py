@@ -18,6 +18,7 @@ from ajbench.corpora import mini
 from ajbench.errors import IntegrityError, MissingError, UsageError
 from ajbench.prepare import ENCODE_BATCH, prepare
 from ajbench.recipe import CodecSection, Data, Recipe
+from ajbench.verify import verify
 
 DURATION = 0.42
 N = 6720
@@ -121,7 +122,7 @@ def test_every_clip_is_there_in_order_with_its_sound_codes_and_labels(tmp_path, 
     }
     assert meta.extra["source_rates"] == {"8000": 1, "16000": 8, "44100": 2}
     assert meta.extra["frames"] == 21
-    assert store.verify(tmp_path / "store")["clips"] == 11
+    assert verify(tmp_path / "store")["clips"] == 11
 
 
 def test_whitening_is_that_of_the_train_split_alone(tmp_path, corpus):
@@ -222,7 +223,7 @@ def test_what_the_reader_could_not_use_is_counted_and_listed(tmp_path, corpus):
     assert table["reason"][0].startswith("gone.wav: no such file")
     assert meta.counts["eval"] == {"expected": 5, "found": 4, "decoded": 4, "kept": 4}
     assert meta.counts["unassigned"] == {"expected": 1, "found": 0, "decoded": 0, "kept": 0}
-    store.verify(tmp_path / "store")
+    verify(tmp_path / "store")
 
 
 def test_mini_is_rendered_and_keeps_its_constant_label_set(tmp_path):
@@ -406,5 +407,5 @@ def test_real_recordings_of_esc10(tmp_path, esc10_dir):
         assert rate == 44_100
         expected = audio.fit(soxr.resample(sound, 44_100, 16_000, quality="HQ"), 80_640)
         np.testing.assert_allclose(clip.audio(), expected, rtol=0, atol=0.5 / 32768 + 1e-6)
-    json.dumps(store.verify(tmp_path / "store"))
+    json.dumps(verify(tmp_path / "store"))
     assert Path(clips[0].path).name == names[0]

@@ -16,6 +16,7 @@ import pytest
 from ajbench import audio, shards, store
 from ajbench.errors import IntegrityError, MissingError, UsageError
 from ajbench.manifest import Problem
+from ajbench.verify import verify
 
 FRAMES = 21
 SAMPLES = FRAMES * 320
@@ -251,7 +252,7 @@ def test_each_shard_is_verified_once_a_process_and_again_when_it_changed(folder,
     (folder / "part-00001.arrow").touch()
     store.ClipStore.open(folder)
     assert seen[3:] == ["part-00001.arrow"]
-    store.verify(folder)
+    verify(folder)
     assert len(seen) == 7
 
 
@@ -438,7 +439,7 @@ def test_verify_reports_what_is_there(folder):
         Problem(None, "/sounds/y,z.wav", None, 'odd "name"'),
     ]
     store.write_quarantine(folder, problems, {"/sounds/x.wav": "ab" * 32})
-    report = store.verify(folder)
+    report = verify(folder)
     assert report["clips"] == 8
     assert report["splits"] == {"eval": 2, "train": 6}
     assert report["quarantined"] == 2
@@ -466,7 +467,7 @@ def test_verify_reports_what_is_there(folder):
 )
 def test_verify_finds_what_checksums_cannot(tmp_path, changes, meta_changes, reason):
     with pytest.raises(IntegrityError, match=reason):
-        store.verify(build(tmp_path / "s", SIZES, changes, **meta_changes))
+        verify(build(tmp_path / "s", SIZES, changes, **meta_changes))
 
 
 def test_ids_hash_is_that_of_a_set():

@@ -30,6 +30,7 @@ from ajbench.generator.pipeline import AudioJourneyPipeline
 from ajbench.generator.plan import _interleaved
 from ajbench.run import seed_for
 from ajbench.synthesize import estimate, plan, synthesize
+from ajbench.verify import verify
 
 torch.set_num_threads(1)
 TOKENS = {label: f"<aj-{label.lower().replace(' ', '-')}>" for label in LABELS}
@@ -165,7 +166,7 @@ def made(real, generator, tokens, home):
 
 
 def test_the_store_tells_where_each_clip_comes_from(made, real):
-    assert stores.verify(made.path)["clips"] == len(made) == 30
+    assert verify(made.path)["clips"] == len(made) == 30
     assert pq.read_table(made.path / "plan.parquet")["clip_id"].to_pylist() == made.clip_ids
     assert made.meta.source == "synthetic" and made.meta.counts["train"]["kept"] == 30
     assert made.meta.train_ids_hash == stores.ids_hash(real.clip_ids[:TRAIN])

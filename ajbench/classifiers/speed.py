@@ -17,12 +17,10 @@ def step_seconds(settings: Classifier, classes: int, clip_samples: int) -> float
     Front end, forward and backward pass are timed on a few clips of noise and scaled to the batch.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    options = dict(settings.options)
-    if settings.name.startswith("ast"):
-        options.setdefault("clip_samples", clip_samples)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        module = classifiers.build(settings.name, classes, **options).to(device).train()
+        module = classifiers.build(settings.name, classes, **settings.model_options(clip_samples))
+        module = module.to(device).train()
         wav = torch.randn(min(8, settings.batch_size), clip_samples, device=device) * 0.1
 
     def timed(clips: int) -> float:

@@ -1,7 +1,7 @@
 """Train one classifier on a mix of real and synthetic clips."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +83,7 @@ def train_classifier(
     plan = mixing.plan(recipe.mix, ids, owners, pool.targets, seed, class_ap)
     validate = _validation(real, score) if settings.select == "best" and score else None
 
-    options = dict(settings.options)
-    if settings.name.startswith("ast"):
-        options.setdefault("clip_samples", meta.clip_samples)
+    options = settings.model_options(meta.clip_samples)
     start: dict[str, Any] = {}
     if settings.init:
         start = {"init": settings.init, "new_head": settings.new_head, "labels": meta.labels}
@@ -150,7 +148,6 @@ def train_classifier(
             },
         )
         shutil.rmtree(out / "checkpoints")
-        (out / "best.safetensors").unlink(missing_ok=True)
     state.wait_for_everyone()
     return out
 
@@ -263,12 +260,12 @@ def _schedule(settings: Classifier, epoch_size: int, steps: int, warmup: int) ->
     )
 
 
-def _averaged(settings: Classifier, epoch_size: int, steps: int) -> list[int]:
+def _averaged(settings: Classifier, epoch_size: int, steps: int) -> Sequence[int]:
     """Return the numbers of steps after which weights are averaged."""
     if settings.ema_decay is not None:
         return []
     if settings.average_epochs is None:
-        return list(loop.last_share(steps, settings.average_last))
+        return loop.last_share(steps, settings.average_last)
     first, last = settings.average_epochs
     ends = [settings.steps_in(epoch, epoch_size) for epoch in range(first, last + 1)]
     if ends[-1] > steps:

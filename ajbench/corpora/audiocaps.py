@@ -12,9 +12,10 @@ from pathlib import Path
 
 from ajbench.corpora import audioset
 from ajbench.corpora.segments import Segment, collect
+from ajbench.corpora.splits import check_keys
 from ajbench.corpora.youtube import check_id, seconds, tables
 from ajbench.errors import MissingError, UsageError
-from ajbench.manifest import Manifest, Problem, check_keys, csv_records
+from ajbench.manifest import Manifest, Problem, csv_records
 from ajbench.recipe import Data
 
 SPLITS = {"train": "train", "val": "val", "test": "eval"}

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ajbench.corpora.segments import Segment, collect
+from ajbench.corpora.splits import check_keys
 from ajbench.corpora.youtube import check_id, seconds, tables
 from ajbench.errors import MissingError, UsageError
 from ajbench.labels import LabelSet
-from ajbench.manifest import Manifest, Problem, check_keys, csv_records, csv_rows, read_label_set
+from ajbench.manifest import Manifest, Problem, csv_records, csv_rows, read_label_set
 from ajbench.recipe import Data
 
 BALANCED, UNBALANCED = "balanced_train_segments.csv", "unbalanced_train_segments.csv"

@@ -9,9 +9,10 @@ Layout: `meta/esc50.csv` (filename, fold, target, category, esc10, src_file, tak
 from collections import Counter
 from pathlib import Path
 
+from ajbench.corpora.splits import check_keys, split_by_fold, unique_ids
 from ajbench.errors import MissingError, UsageError
 from ajbench.labels import LabelSet
-from ajbench.manifest import Manifest, Problem, Row, check_keys, csv_records, split_by_fold, unique_ids
+from ajbench.manifest import Manifest, Problem, Row, csv_records
 from ajbench.recipe import Data
 
 FOLDS = (1, 2, 3, 4, 5)

@@ -4,19 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ajbench.audio import SUFFIXES
+from ajbench.corpora.splits import check_keys, hashed_fold, need_splits, split_by_fold, unique_ids
 from ajbench.errors import MissingError, UsageError
 from ajbench.labels import LabelSet
-from ajbench.manifest import (
-    SPLIT_NAMES,
-    Manifest,
-    Problem,
-    Row,
-    check_keys,
-    hashed_fold,
-    need_splits,
-    split_by_fold,
-    unique_ids,
-)
+from ajbench.manifest import SPLIT_NAMES, Manifest, Problem, Row
 from ajbench.recipe import Data
 
 

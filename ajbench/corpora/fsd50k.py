@@ -10,18 +10,10 @@ Layout: `FSD50K.ground_truth/` with dev.csv, eval.csv and vocabulary.csv; `FSD50
 from pathlib import Path
 
 from ajbench.audio import SUFFIXES
+from ajbench.corpora.splits import check_keys, need_splits, unique_ids
 from ajbench.errors import MissingError, UsageError
 from ajbench.labels import LabelSet
-from ajbench.manifest import (
-    Manifest,
-    Problem,
-    Row,
-    check_keys,
-    csv_records,
-    csv_rows,
-    need_splits,
-    unique_ids,
-)
+from ajbench.manifest import Manifest, Problem, Row, csv_records, csv_rows
 from ajbench.recipe import Data
 from ajbench.registry import suggest
 

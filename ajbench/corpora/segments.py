@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ajbench import audio, console
+from ajbench.corpora.splits import need_splits
 from ajbench.corpora.youtube import File, find
 from ajbench.errors import MissingError
-from ajbench.manifest import Problem, Row, need_splits
+from ajbench.manifest import Problem, Row
 
 CLIP_S = 12.0  # a longer file is a whole video: clips last 10 s, cutting at key frames may add 2
 PROBED = 200  # files without a start in their name that are looked into before all are taken alike

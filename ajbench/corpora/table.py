@@ -15,21 +15,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ajbench.corpora.splits import check_keys, hashed_fold, need_splits, split_by_fold, unique_ids
 from ajbench.errors import MissingError, UsageError
 from ajbench.labels import LabelSet
-from ajbench.manifest import (
-    SPLIT_NAMES,
-    Manifest,
-    Problem,
-    Row,
-    check_keys,
-    csv_records,
-    hashed_fold,
-    need_splits,
-    read_label_set,
-    split_by_fold,
-    unique_ids,
-)
+from ajbench.manifest import SPLIT_NAMES, Manifest, Problem, Row, csv_records, read_label_set
 from ajbench.recipe import Data
 from ajbench.registry import suggest
 

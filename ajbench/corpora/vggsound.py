@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ajbench.corpora.segments import Segment, collect
+from ajbench.corpora.splits import check_keys
 from ajbench.corpora.youtube import check_id, seconds, tables
 from ajbench.errors import MissingError, UsageError
 from ajbench.labels import LabelSet
-from ajbench.manifest import SPLIT_NAMES, Manifest, Problem, check_keys, csv_rows
+from ajbench.manifest import SPLIT_NAMES, Manifest, Problem, csv_rows
 from ajbench.recipe import Data
 
 TABLE = "vggsound.csv"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 
 import numpy as np
@@ -13,10 +14,12 @@ from ajbench import audio, decoded, store
 from ajbench.classifiers import train
 from ajbench.errors import IntegrityError, UsageError
 from ajbench.recipe import Mix
+from ajbench.verify import verify
 
 torch.set_num_threads(1)
 # Neither batch norm nor dropout: nothing depends on how a batch is divided.
 WHOLE = {"name": "ast-tiny", "options": {"patchout": 0.0}, "train_steps": 3, "warmup_steps": 0}
+KILLED = recipe_of(Mix(dose=12, balanced=True))
 MIXED = recipe_of(Mix(dose=20, balanced=True), **WHOLE)
 
 
@@ -65,6 +68,33 @@ def test_two_processes_have_the_gradient_of_one_with_the_whole_batch(tmp_path, r
         assert max(float((a - b).abs().max()) for a, b in zip(one, other, strict=True)) <= 1e-6
     a, b = weights(tmp_path / "out-1"), weights(tmp_path / "out-2")
     assert max(float((a[n] - b[n]).abs().max()) for n in a) < 1e-4
+
+
+def killed_in_step_7(rank, folder):
+    torch.set_num_threads(1)
+    step = train._loss
+    calls = []
+
+    def loss(*args):
+        calls.append(1)
+        if len(calls) == 8:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(*args)
+
+    train._loss = loss
+    real, synthetic = (store.ClipStore.open(folder / name) for name in ("real", "synthetic"))
+    fit(KILLED, real, synthetic, folder / "killed")
+
+
+def test_killed_mid_epoch_by_the_system_and_resumed_nothing_differs(tmp_path, real, synthetic):
+    with pytest.raises(torch.multiprocessing.ProcessExitedException, match="SIGKILL"):
+        torch.multiprocessing.spawn(killed_in_step_7, (tmp_path,), nprocs=1)
+    checkpoints = tmp_path / "killed" / "checkpoints"
+    assert [path.name for path in checkpoints.glob("step-*")] == ["step-00000005"]  # 40 clips in, of 20 + 12
+    resumed = fit(KILLED, real, synthetic, tmp_path / "killed")
+    straight = fit(KILLED, real, synthetic, tmp_path / "straight")
+    assert same(resumed, straight)
+    assert rows(resumed) == rows(straight)
 
 
 def test_parts_of_a_batch_train_as_the_whole(tmp_path, real, synthetic):
@@ -170,7 +200,7 @@ def test_real_clips_heard_through_the_codec(tmp_path):
     expected = [(1 + int(name[5:])) / 100 for name in train_ids]
     np.testing.assert_allclose(levels, expected, atol=1e-3)
     assert heard.meta.counts == {"train": dict.fromkeys(("expected", "found", "decoded", "kept"), 20)}
-    store.verify(tmp_path / "heard")
+    verify(tmp_path / "heard")
 
     out = fit(recipe_of(aug="none"), real, None, tmp_path / "decoded", heard=heard)
     assert not same(out, fit(recipe_of(aug="none"), real, None, tmp_path / "original"))

@@ -9,6 +9,7 @@ from ajbench.generator.plan import plan
 from ajbench.manifest import Row
 from ajbench.prepare import prepare
 from ajbench.recipe import CodecSection, Data, Recipe, Synth
+from ajbench.verify import verify
 
 REPEATED = "clip id 'r1nicOVtvkQ_130' occurs twice; first used in line 2 of train.csv"
 AUDIOCAPS = Data(corpus="audiocaps")
@@ -140,7 +141,7 @@ def test_clips_without_labels_go_through_the_store_and_the_plan(make, tmp_path, 
     assert clips.targets().shape == (5, 527)
     assert clips.targets().sum() == 0
     assert clips.column("caption")[0] == "A woman talks nearby as water pours"
-    store.verify(tmp_path / "store")
+    verify(tmp_path / "store")
     planned = plan(Synth(n=6, prompt="names"), clips)
     assert set(planned.column("prompt").to_pylist()) == {""}
     with pytest.raises(

@@ -13,6 +13,7 @@ from ajbench.errors import MissingError, UsageError
 from ajbench.manifest import Row
 from ajbench.prepare import prepare
 from ajbench.recipe import CodecSection, Data, Recipe
+from ajbench.verify import verify
 
 AUDIOSET = Data(corpus="audioset")
 HEADER = (
@@ -281,7 +282,7 @@ def test_a_copy_with_losses_says_how_much_of_audioset_it_is(audioset_dir, tmp_pa
     assert len(meta.labels) == 527
     clips = store.ClipStore.open(tmp_path / "store")
     assert (clips.targets().sum(axis=1) > 0).all()
-    store.verify(tmp_path / "store")
+    verify(tmp_path / "store")
 
 
 def test_whole_videos_are_read_from_the_start_of_the_segment(make, tmp_path, write_wav):

@@ -3,8 +3,8 @@
 import pytest
 
 from ajbench.corpora import folder
+from ajbench.corpora.splits import hashed_fold
 from ajbench.errors import MissingError, UsageError
-from ajbench.manifest import hashed_fold
 from ajbench.recipe import Data
 
 FOLDER = Data(corpus="folder")

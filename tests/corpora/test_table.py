@@ -4,9 +4,10 @@ import pandas
 import pytest
 
 from ajbench.corpora import table
+from ajbench.corpora.splits import hashed_fold
 from ajbench.errors import MissingError, UsageError
 from ajbench.labels import LabelSet
-from ajbench.manifest import Manifest, Row, hashed_fold
+from ajbench.manifest import Manifest, Row
 from ajbench.recipe import Data
 
 TABLE = Data(corpus="table")

@@ -1,0 +1,30 @@
+"""What the speed measurements share: the name of the hardware, and a table on screen and in a CSV."""
+
+import csv
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ajbench import console
+
+
+def processor(device: str = "cpu") -> str:
+    """Name the hardware."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
+
+
+def record(header: Sequence[str], rows: Sequence[Sequence[Any]], shown: int, out: Path | None) -> None:
+    """Write all columns to `out`, if given, and print the first `shown`."""
+    if out:
+        with out.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows([header, *rows])
+    document = [dict(zip(header, row, strict=True)) for row in rows]
+    console.emit(document, table=([*header[:shown]], [[*row[:shown]] for row in rows]))
