@@ -93,6 +93,10 @@ class Synth(Section):
         0.6, description="noise put on the guide clip; 1 = from noise"
     )
     guidance: Annotated[float, Field(ge=1.0)] = 4.0
+    guidance_rescale: Fraction = Field(
+        0.0, description="share of the loudness that guidance adds which is taken back"
+    )
+    negative: str = Field("", description="text that guidance leads away from")
     sampler: Literal["dpmsolver++", "unipc", "ddim", "pndm"] = "dpmsolver++"
     sampler_steps: AtLeastOne = 20
     prompt: Literal["tokens", "names", "none"] = Field(

@@ -125,6 +125,8 @@ class Job:
             _guidance(section),
             section.sampler_steps,
             section.sampler,
+            section.negative,
+            section.guidance_rescale,
         )
         finite = grids.isfinite().flatten(1).all(1)
         codes = codec.quantize(whitening.latents(torch.where(finite[:, None, None, None], grids, 0.0)))

@@ -101,6 +101,8 @@ class AudioJourneyPipeline:
         guidance: float = 4.0,
         steps: int = 20,
         sampler: Sampler = "dpmsolver++",
+        negative: str = "",
+        rescale: float = 0.0,
     ) -> NDArray[np.float32]:
         """Return sound, float32 [n] at 16 kHz, or [B, n] for a list of prompts.
 
@@ -112,6 +114,8 @@ class AudioJourneyPipeline:
             guidance: how much more the prompt counts than training made it; 1 is not at all.
             steps: of the sampler, from noise.
             sampler: the solver.
+            negative: text that guidance leads away from, instead of no text.
+            rescale: as in `sample`.
 
         Raises:
             UsageError: strength below 1 without a guide.
@@ -125,7 +129,15 @@ class AudioJourneyPipeline:
             )
         seeds = [seed_for(seed, "pipeline", number) for number in range(len(prompts))]
         made = self.grids(
-            [self._with_tokens(one) for one in prompts], grid, seeds, strength, guidance, steps, sampler
+            [self._with_tokens(one) for one in prompts],
+            grid,
+            seeds,
+            strength,
+            guidance,
+            steps,
+            sampler,
+            self._with_tokens(negative),
+            rescale,
         )
         wave = self.codec.decode_latents(self.whitening.latents(made)).cpu().numpy()
         return wave[0] if isinstance(prompt, str) else wave
@@ -139,10 +151,12 @@ class AudioJourneyPipeline:
         guidance: float,
         steps: int,
         sampler: Sampler,
+        negative: str = "",
+        rescale: float = 0.0,
     ) -> Tensor:
         """Return whitened grids float32 [B, 128, H, 21] on the CPU; arguments as in `sample`."""
         states, mask = self.text.encode(prompts)
-        uncond, uncond_mask = self.text.encode([""])
+        uncond, uncond_mask = self.text.encode([negative])
         masks = {"mask": mask, "uncond_mask": uncond_mask} if self.info.mask else {}
         return sample(
             self.unet,
@@ -156,6 +170,7 @@ class AudioJourneyPipeline:
             sampler=sampler,
             training=self.training,
             rows=self.rows,
+            rescale=rescale,
             **masks,
         ).cpu()
 

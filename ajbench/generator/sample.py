@@ -102,6 +102,7 @@ def sample(
     sampler: Sampler,
     training: Mapping[str, Any],
     rows: int,
+    rescale: float = 0.0,
     mask: Tensor | None = None,
     uncond_mask: Tensor | None = None,
 ) -> Tensor:
@@ -110,7 +111,7 @@ def sample(
     Args:
         unet: where it is, the work is done.
         states: of the prompts, [B, L, d].
-        uncond: of the empty prompt, [1, L, d].
+        uncond: of the empty prompt, or of the text that guidance leads away from, [1, L, d].
         guide: whitened grids of the guide clips [B, 128, rows, 21]; not looked at when strength is 1.
         seeds: one a clip; nothing else is drawn from.
         strength: share of the training noise put on the guide (SDEdit).
@@ -120,8 +121,10 @@ def sample(
         sampler: the solver.
         training: configuration of the training process.
         rows: 21 frames each.
+        rescale: how far a guided prediction's deviation, which guidance enlarges, goes back to that of the
+            prediction with text alone, 0 to 1 (Lin et al. 2024, Eq. 14-16).
         mask: of the prompts' tokens, bool [B, L]; None attends to the padding as well.
-        uncond_mask: of the empty prompt's, [1, L].
+        uncond_mask: of `uncond`'s tokens, [1, L].
 
     Raises:
         UsageError: strength below 1 without a guide, or more steps than there are.
@@ -151,5 +154,11 @@ def sample(
             # The same for noise and velocity, which are a linear function of each other given x.
             without, given = out.chunk(2)
             out = without + guidance * (given - without)
+            if rescale:
+                out = out * torch.lerp(torch.ones(()).to(out), _deviation(given) / _deviation(out), rescale)
         x = scheduler.step(out, t, x, return_dict=False)[0]
     return x
+
+
+def _deviation(x: Tensor) -> Tensor:
+    return x.flatten(1).std(dim=1)[:, None, None, None]

@@ -48,6 +48,16 @@ def test_labels_in_angle_brackets_are_class_tokens(pipeline, paths):
     assert not np.array_equal(sound("The sound of <Clock tick>"), sound("The sound of clock tick"))
 
 
+def test_a_negative_text_is_led_away_from_and_rescaling_takes_loudness_back(pipeline, real):
+    def grid(negative="", rescale=0.0):
+        return pipeline.grids(["rain"], None, [1], 1.0, 6.0, 4, "ddim", negative, rescale)
+
+    assert torch.equal(grid(), grid(negative=""))
+    assert not torch.equal(grid(), grid(negative="dog"))
+    assert grid(rescale=1.0).std() < grid().std()
+    assert not np.array_equal(pipeline("rain", steps=2, negative="<Dog>"), pipeline("rain", steps=2))
+
+
 def test_little_strength_stays_near_the_guide(pipeline, real):
     guide = real.audio([0])[0]
     heard = CODEC.decode(CODEC.encode(guide[None]))[0].numpy()
