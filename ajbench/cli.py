@@ -7,7 +7,17 @@ from typing import Annotated, Literal
 import typer
 
 from ajbench import __version__, console, look
-from ajbench.commands import SEEDS, do_evaluation, do_run, do_stage, pipeline_of, show_plan, track
+from ajbench.commands import (
+    SEEDS,
+    do_evaluation,
+    do_export,
+    do_run,
+    do_stage,
+    do_sweep,
+    pipeline_of,
+    show_plan,
+    track,
+)
 from ajbench.errors import UsageError
 from ajbench.options import Settings, command
 
@@ -257,6 +267,44 @@ def eval_gen(settings: Settings) -> None:
     do_evaluation(
         settings, pipeline, stage, ["row", "column", "metric", "split", "value", "ci_low", "ci_high"]
     )
+
+
+@app.command()
+@command()
+def sweep(
+    settings: Settings,
+    key: Annotated[str, typer.Argument(metavar="KEY", help="Of the synth section, such as guidance.")],
+    values: Annotated[str, typer.Argument(metavar="V1,V2,…", help="Its values, separated by commas.")],
+    n: Annotated[int | None, typer.Option("--n", min=2, help="Clips of each set (default: synth.n).")] = None,
+) -> None:
+    """Try several values of one synthesis setting.
+
+    A set of clips for each: FD, KL, inception score and label agreement with intervals, on screen and in
+    `<results>/<recipe>/sweep_<key>.csv`. The generator is the recipe's; what is made is kept.
+
+    \b
+    Examples:
+      ajbench sweep guidance 1,2,3,5,7,9 --n 160
+      ajbench sweep strength 0.2,0.4,0.6,0.8 --recipe esc10 --data DIR
+    """
+    do_sweep(settings, key, values, n)
+
+
+@app.command()
+@command(hide=("results", "device"))
+def export(
+    settings: Settings, out: Annotated[Path, typer.Argument(metavar="FOLDER", help="The new folder.")]
+) -> None:
+    """Put the trained generator into a folder for others.
+
+    Generator, class tokens and a model card with what was measured; `ajbench.AudioJourneyPipeline` opens it.
+
+    \b
+    Examples:
+      ajbench export my-generator
+      ajbench export my-generator --recipe esc10 --data DIR
+    """
+    do_export(settings, out)
 
 
 @app.command()

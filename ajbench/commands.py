@@ -1,6 +1,7 @@
 """What the commands do once their options are read: call, and print."""
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ajbench import console
@@ -79,6 +80,47 @@ def do_evaluation(settings: Settings, pipeline: "Pipeline", stage: "Stage", colu
     for note in notes:
         console.say(note)
     console.emit(rows, table=(columns, [[row[name] for name in columns] for row in rows]))
+
+
+def do_sweep(settings: Settings, key: str, values: str, n: int | None) -> None:
+    """Make and measure a synthetic set for each value of a key, and print a line for each."""
+    from ajbench import flow, sweep
+
+    pipeline = pipeline_of(settings, sweep.swept(settings.load(*SEEDS), key, values, n))
+    pipeline.check()
+    if settings.dry_run:
+        show_plan(flow.describe(settings.work, sweep.stages(pipeline)))
+        return
+    done = sweep.run(pipeline, key, settings.device, settings.force)
+    for note in (*done["notes"], f"results: {done['path']}"):
+        console.say(note)
+    header = ["set", *sweep.METRICS]
+    cells = [
+        [line["set"], *(_with_interval(line, metric) for metric in sweep.METRICS)] for line in done["lines"]
+    ]
+    console.emit(done, table=(header, cells))
+
+
+def _with_interval(line: dict[str, Any], metric: str) -> str:
+    if line[metric] is None:
+        return ""
+    return f"{line[metric]:.3g} ({line[f'{metric}_low']:.3g} to {line[f'{metric}_high']:.3g})"
+
+
+def do_export(settings: Settings, out: Path) -> None:
+    """Put a trained generator, its tokens and a model card into one folder."""
+    from ajbench import card, flow
+
+    pipeline = pipeline_of(settings, settings.load(*SEEDS))
+    needed = [pipeline.train_gen, pipeline.invert]
+    if settings.dry_run:
+        show_plan(flow.describe(settings.work, needed))
+        return
+    generator = pipeline.places.generator or pipeline.train_gen.need()
+    measured = pipeline.eval_gen(("", *pipeline.probes))
+    rows = flow.rows_of(measured) if measured.done() else []
+    made = card.export(pipeline.recipe, generator, pipeline.invert.need(), out, rows, settings.force)
+    console.emit({"path": made, "measured": bool(rows)}, text=str(made))
 
 
 def show_grid(plan: dict[str, Any], before: dict[str, Any]) -> None:

@@ -126,7 +126,7 @@ def run(pipeline: Pipeline, device: str, jobs: int | None = None, force: bool = 
             train_all(waiting, jobs, device, force)
     for stage in pipeline.evaluations():
         _run(stage, device, force)
-    return publish(pipeline, stages, again=bool(todo)) | {"ran": [_title(stage) for stage in todo]}
+    return publish(pipeline, stages, again=bool(todo)) | {"ran": [title(stage) for stage in todo]}
 
 
 def publish(pipeline: Pipeline, stages: Sequence[Stage], again: bool = False) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def publish(pipeline: Pipeline, stages: Sequence[Stage], again: bool = False) ->
 
     for stage in stages:
         if stage.name in ("eval-cls", "eval-gen"):
-            append_rows(out / ROWS, _rows(stage))
+            append_rows(out / ROWS, rows_of(stage))
     counts = ClipStore.open(pipeline.prepare.need(), verify=False).meta.counts
     history = [_history(stage) for stage in stages]
     if table:  # what was measured of generated clips stays beside it
@@ -188,7 +188,7 @@ def render_report(pipeline: Pipeline, stages: Sequence[Stage]) -> Path:
     from ajbench import report
     from ajbench.measure import set_name
 
-    notes = [note for stage in stages if stage.name == "eval-gen" for note in _notes(stage)]
+    notes = [note for stage in stages if stage.name == "eval-gen" for note in notes_of(stage)]
     data = report.ReportData(
         recipe=pipeline.recipe,
         rows=pipeline.results / ROWS,
@@ -208,13 +208,13 @@ def share(pipeline: Pipeline, stage: Stage) -> tuple[list[dict[str, Any]], list[
     """Add the rows of one evaluation to the results folder; returns them, and the notes on them."""
     from ajbench.rows import append_rows
 
-    rows = _rows(stage)
+    rows = rows_of(stage)
     append_rows(pipeline.results / ROWS, rows)
     state = _state(pipeline.results)
     if state:  # tables that were pinned to a run now also take these rows
         state["fingerprints"] = sorted({*state["fingerprints"], *(row["fingerprint"] for row in rows)})
         atomic_write(pipeline.results / RUN, json.dumps(state, indent=2, ensure_ascii=False) + "\n")
-    return rows, _notes(stage)
+    return rows, notes_of(stage)
 
 
 def written_from(recipe: Recipe, results: Path) -> dict[str, Any]:
@@ -288,22 +288,25 @@ def _scores(pipeline: Pipeline) -> "dict[CellKey, Path]":
 
 def _run(stage: Stage, device: str, force: bool) -> None:
     if force or not stage.done():
-        console.say(f"{_title(stage)}: {stage.amount}")
+        console.say(f"{title(stage)}: {stage.amount}")
         stage.run(device, force)
 
 
-def _title(stage: Stage) -> str:
+def title(stage: Stage) -> str:
+    """Return what a stage is called on screen."""
     return f"{stage.name} ({stage.what})" if stage.what else stage.name
 
 
-def _rows(stage: Stage) -> list[dict[str, Any]]:
+def rows_of(stage: Stage) -> list[dict[str, Any]]:
+    """Return the rows that a finished evaluation measured."""
     from ajbench.rows import read_rows
 
     rows: Any = read_rows(stage.path / ROWS).to_dict("records")
     return list(rows)
 
 
-def _notes(stage: Stage) -> list[str]:
+def notes_of(stage: Stage) -> list[str]:
+    """Return what has to be said beside the rows of a finished evaluation."""
     path = stage.path / NOTES
     return list(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else []
 

@@ -97,7 +97,11 @@ class Pipeline:
         # A process takes about as long to begin as to generate a few tens of clips.
         sets = [self.synth(name, max(1, min(processes, n // CLIPS_PER_PROCESS))) for name, n in sizes.items()]
         decoded = (self.decoded,) if self.through_codec else ()
-        return [self.prepare, *decoded, *self._own_generator, self.invert, *sets]
+        return [*self.before_synthesis(), *decoded, *sets]
+
+    def before_synthesis(self) -> list[Stage]:
+        """Return the stages that a synthesis needs, in order."""
+        return [self.prepare, *self._own_generator, self.invert]
 
     def evaluations(self) -> list[Stage]:
         """Return the stages after the classifiers of the grid."""

@@ -27,10 +27,11 @@ COMMANDS = [
         "train-cls",
         "eval-cls",
         "eval-gen",
+        "sweep",
     ),
-    *("tables", "report", "ls", "show", "verify", "doctor"),
+    *("export", "tables", "report", "ls", "show", "verify", "doctor"),
 ]
-STAGES = COMMANDS[:10]
+STAGES = COMMANDS[:11]
 EVERY = ("--dry-run", "--json", "--quiet", "--verbose", "--work", "--device", "--force")
 
 

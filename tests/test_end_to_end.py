@@ -125,6 +125,23 @@ def test_a_second_run_does_nothing_and_does_not_import_torch(done):
     assert (folder / "results/mini/rows.csv").read_bytes() == rows
 
 
+def test_a_sweep_makes_a_set_for_each_value_and_leaves_the_run_as_it_was(done):
+    folder, _ = done
+    before, rows = stages(folder), (folder / "results/mini/rows.csv").read_bytes()
+    found = ajbench(folder, "sweep", "strength", "0.2,0.6", "--n", "8", "--json", *SMALL)
+    assert found.returncode == 0, found.stderr
+    lines = json.loads(found.stdout)["lines"]
+    assert [line["set"] for line in lines] == ["strength=0.2", "strength=0.6"]
+    assert all(line["n"] == 8 and line["fd_low"] <= line["fd"] <= line["fd_high"] for line in lines)
+    assert lines[0]["fd"] != lines[1]["fd"]
+    with (folder / "results/mini/sweep_strength.csv").open(newline="") as file:
+        assert [float(line["fd"]) for line in csv.DictReader(file)] == [line["fd"] for line in lines]
+    made = stages(folder)
+    assert {name: made[name] for name in before} == before
+    assert len(made) == len(before) + 2  # the set at 0.6 is the probe's, and there already
+    assert (folder / "results/mini/rows.csv").read_bytes() == rows
+
+
 def test_deleted_results_are_written_again_from_finished_stages(done):
     folder, _ = done
     before, table = stages(folder), (folder / "results/mini/table_a11.csv").read_bytes()

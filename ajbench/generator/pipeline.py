@@ -15,7 +15,7 @@ from ajbench import audio, registry
 from ajbench import codec as codecs
 from ajbench.codec.whiten import Whitening
 from ajbench.errors import IntegrityError
-from ajbench.generator.folder import GeneratorInfo, read_info, read_tokens
+from ajbench.generator.folder import TOKENS, GeneratorInfo, read_info, read_tokens
 from ajbench.generator.sample import Sampler, sample
 from ajbench.generator.text import MiniLM, spoken
 from ajbench.run import seed_for
@@ -64,7 +64,7 @@ class AudioJourneyPipeline:
 
         Args:
             path: the folder that `train-gen` wrote.
-            tokens: the folder that `invert` wrote.
+            tokens: the folder that `invert` wrote; None takes those that lie in `path`, if any do.
             codec: an instance to use instead of loading the one that the generator names.
             device: where U-Net and text encoder go.
 
@@ -83,8 +83,8 @@ class AudioJourneyPipeline:
         pipeline = cls(
             info, unet.to(device), text.to(device), whitening, codec or codecs.load(info.codec), training
         )
-        if tokens is not None:
-            pipeline._load_tokens(Path(tokens))
+        if tokens is not None or (path / TOKENS).exists():
+            pipeline._load_tokens(Path(tokens or path))
         return pipeline
 
     @property

@@ -1,0 +1,80 @@
+"""One key of the synth section over several values: which sets, which stages, and what is told of them."""
+
+import pytest
+
+from ajbench import recipe, sweep
+from ajbench.errors import UsageError
+from ajbench.stages import Pipeline, Places
+
+SMALL = ("data.n_clips=40", "synth.n=20", "evaluate.doses=[10]", "evaluate.seeds=[0]")
+
+
+def pipeline(*overrides, **more):
+    made = recipe.load("mini", [*SMALL, *overrides])
+    return Pipeline(sweep.swept(made, "guidance", "1,3,5", **more) if more else made, Places())
+
+
+def test_each_value_is_a_set_that_differs_from_the_recipe_in_this_key_alone():
+    made = recipe.load("mini", SMALL)
+    swept = sweep.swept(made, "guidance", "1,3,5", n=8)
+    sets = Pipeline(swept, Places()).probes
+    assert list(sets) == ["guidance=1", "guidance=3", "guidance=5"]
+    for value, section in zip((1, 3, 5), sets.values(), strict=True):
+        assert section == made.synth.model_copy(update={"guidance": float(value), "n": 8})
+    assert {
+        section.n for section in Pipeline(sweep.swept(made, "sampler", "ddim,pndm"), Places()).probes.values()
+    } == {20}
+
+
+def test_a_set_is_that_of_a_recipe_with_this_value_and_the_rest_is_the_recipe_s():
+    made, plain = pipeline(n=8), pipeline()
+    stages = sweep.stages(made)
+    names = [f"{stage.name} {stage.what}".strip() for stage in stages]
+    sets = [f"synth guidance={value}" for value in (1, 3, 5)]
+    judge = "train-cls taltrans-small mx+sp, mini, seed 0"
+    assert names == ["prepare", "train-gen", "invert", *sets, judge, "eval-gen"]
+    assert stages[4].path == pipeline("synth.guidance=3", "synth.n=8").synth().path
+    known = {stage.path for stage in plain.stages()}
+    assert [stage.path in known for stage in stages] == [True] * 3 + [False] * 3 + [True, False]
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "message"),
+    [
+        ("guidence", "1,2", "did you mean 'guidance'"),
+        ("n", "10,20", "sets of other clips"),
+        ("guidance", "3", "two or more"),
+        ("guidance", "3,3.0,3", "two or more"),
+    ],
+)
+def test_what_cannot_be_swept_is_refused(key, values, message):
+    with pytest.raises(UsageError, match=message):
+        sweep.swept(recipe.load("mini"), key, values)
+
+
+def test_a_value_that_the_key_does_not_take_is_refused_before_any_work():
+    with pytest.raises(UsageError, match=r"guidance=0\.guidance: .*greater than or equal to 1"):
+        Pipeline(sweep.swept(recipe.load("mini"), "guidance", "0,2"), Places())
+
+
+def test_a_line_holds_each_metric_of_its_set_alone():
+    def row(name, metric, value, table="1", column=""):
+        ends = {"ci_low": value - 1, "ci_high": value + 1}
+        return (
+            {"row": name, "metric": metric, "value": value, "table": table, "column": column, "n": 8}
+            | ends
+            | {"features": "reference"}
+        )
+
+    rows = [
+        row("strength=0.2", "fd", 9.0, table="generation"),
+        row("strength=0.2", "fd", 2.0),
+        row("strength=0.4", "fd", 3.0),
+        row("strength=0.2", "label_agreement", 0.5, "generation", "Dog"),
+        row("strength=0.2", "label_agreement", 0.25, "generation", "all"),
+        row("white noise", "fd", 99.0),
+    ]
+    first, second = sweep.lines(rows, sweep.swept(recipe.load("mini"), "strength", "0.2,0.4"))
+    assert (first["set"], first["fd"], first["fd_low"], first["fd_high"]) == ("strength=0.2", 2.0, 1.0, 3.0)
+    assert (first["label_agreement"], first["kl"], first["n"]) == (0.25, None, 8)
+    assert (second["fd"], second["label_agreement"]) == (3.0, None)
