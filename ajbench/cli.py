@@ -7,7 +7,16 @@ from typing import Annotated, Literal
 import typer
 
 from ajbench import __version__, console, look
-from ajbench.commands import SEEDS, do_evaluation, do_run, do_stage, pipeline_of, show_plan, track
+from ajbench.commands import (
+    SEEDS,
+    do_evaluation,
+    do_run,
+    do_stage,
+    do_synth,
+    pipeline_of,
+    show_plan,
+    track,
+)
 from ajbench.errors import UsageError
 from ajbench.options import Settings, command
 
@@ -184,14 +193,21 @@ def synth(
         bool,
         typer.Option("--allow-inexact", help="Go on with other threads, device or versions than before."),
     ] = False,
+    engine: Annotated[
+        Literal["local", "ray"],
+        typer.Option("--engine", help="Who runs them; ray: also a cluster, by RAY_ADDRESS."),
+    ] = "local",
 ) -> None:
     """Generate synthetic clips into a clip store.
 
-    Killed at any instant, the same command goes on and ends with the same bytes.
+    Killed at any instant, the same command goes on and ends with the same bytes. Any number of processes on
+    the same --work share the shards. On several GPUs: the same command under
+    `torchrun --nproc-per-node N --no-python`. With --dry-run AudioSet's label table is enough.
 
     \b
     Examples:
       ajbench synth --classes 16 --n 200
+      ajbench synth --processes 4 --engine ray
       ajbench synth --recipe as20k --data DIR --classes 527 --n 80000
     """
     own = {"synth.classes": classes, "synth.n": n}
@@ -199,7 +215,8 @@ def synth(
     pipeline = pipeline_of(settings, settings.load("synth.seed", more=more))
     if probe and probe not in pipeline.probes:
         raise UsageError(f"--probe {probe}: evaluate.probes has {', '.join(pipeline.probes) or 'none'}")
-    do_stage(settings, pipeline, pipeline.synth(probe or "", processes, allow_inexact))
+    how = {"processes": processes, "allow_inexact": allow_inexact, "engine": engine}
+    do_synth(settings, pipeline, probe or "", **how)
 
 
 @app.command()
