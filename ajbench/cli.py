@@ -14,6 +14,7 @@ from ajbench.commands import (
     do_run,
     do_stage,
     do_sweep,
+    do_synth,
     pipeline_of,
     show_plan,
     track,
@@ -194,14 +195,21 @@ def synth(
         bool,
         typer.Option("--allow-inexact", help="Go on with other threads, device or versions than before."),
     ] = False,
+    engine: Annotated[
+        Literal["local", "ray"],
+        typer.Option("--engine", help="Who runs them; ray: also a cluster, by RAY_ADDRESS."),
+    ] = "local",
 ) -> None:
     """Generate synthetic clips into a clip store.
 
-    Killed at any instant, the same command goes on and ends with the same bytes.
+    Killed at any instant, the same command goes on and ends with the same bytes. Any number of processes on
+    the same --work share the shards. On several GPUs: the same command under
+    `torchrun --nproc-per-node N --no-python`. With --dry-run AudioSet's label table is enough.
 
     \b
     Examples:
       ajbench synth --classes 16 --n 200
+      ajbench synth --processes 4 --engine ray
       ajbench synth --recipe as20k --data DIR --classes 527 --n 80000
     """
     own = {"synth.classes": classes, "synth.n": n}
@@ -209,7 +217,8 @@ def synth(
     pipeline = pipeline_of(settings, settings.load("synth.seed", more=more))
     if probe and probe not in pipeline.probes:
         raise UsageError(f"--probe {probe}: evaluate.probes has {', '.join(pipeline.probes) or 'none'}")
-    do_stage(settings, pipeline, pipeline.synth(probe or "", processes, allow_inexact))
+    how = {"processes": processes, "allow_inexact": allow_inexact, "engine": engine}
+    do_synth(settings, pipeline, probe or "", **how)
 
 
 @app.command()

@@ -68,6 +68,16 @@ def do_stage(settings: Settings, pipeline: "Pipeline | None", stage: "Stage") ->
     console.emit(document | {"seconds": info["seconds"]}, text=str(stage.path))
 
 
+def do_synth(settings: Settings, pipeline: "Pipeline", probe: str, **how: Any) -> None:
+    """Do a synthesis (`how`: as in `Pipeline.synth`), or tell what it would make."""
+    if settings.dry_run:
+        from ajbench import outlook
+
+        show_synthesis(outlook.synthesis(pipeline, probe, how["processes"]))
+        return
+    do_stage(settings, pipeline, pipeline.synth(probe, **how))
+
+
 def do_evaluation(settings: Settings, pipeline: "Pipeline", stage: "Stage", columns: list[str]) -> None:
     """Do an evaluation and print its rows."""
     from ajbench import flow
@@ -142,5 +152,29 @@ def show_plan(plan: dict[str, Any]) -> None:
         f"{plan['todo']} of {len(plan['stages'])} stages to do; {plan['disk_mb']} MB needed, "
         f"{plan['disk_free_mb']} MB free"
     )
-    if seconds := plan.get("seconds"):
-        console.say(f"about {seconds:.0f} s, as a first batch goes")
+
+
+def show_synthesis(plan: dict[str, Any]) -> None:
+    """Print what a dry run of a synthesis tells."""
+    used, guides = plan["classes"], plan["guides"]
+    labels = ", ".join(f"{k}: {n}" for k, n in plan["labels_a_clip"].items())
+    rows = [
+        ["clips", plan["clips"]],
+        ["shards", plan["shards"]],
+        ["classes used", f"{used['used']} of {used['asked']}"],
+        ["labels a clip", labels],
+        ["guides that hold an asked class", f"{guides['holding_an_asked_class']} of {guides['clips']}"],
+        ["clips from noise", plan["from_noise"]],
+        ["store_mb", plan["store_mb"]],
+        ["audio", plan["audio"]],
+    ]
+    if stages := plan.get("stages"):
+        rows += [[f"stage {line['stage']}", line["state"]] for line in stages]
+    console.emit(plan, table=(["what", "planned"], rows))
+    if without := used["unguided"]:
+        from ajbench.generator.plan import UNGUIDED, told
+
+        console.say(f"{told(without)} without a train clip as guide: {UNGUIDED[used['unguided_are']]}")
+    seconds = plan["seconds"]
+    time = f"about {seconds:.0f} s, as a first batch goes" if seconds else "no time known without a generator"
+    console.say(f"{plan['disk_mb']} MB needed, {plan['disk_free_mb']} MB free; {time}")

@@ -45,7 +45,7 @@ def describe(work: Path, stages: Sequence[Stage]) -> dict[str, Any]:
         "stages": lines,
         "todo": len(todo),
         "disk_mb": round(_needed_mb(todo), 1),
-        "disk_free_mb": round(_free_mb(work), 1),
+        "disk_free_mb": round(free_mb(work), 1),
     }
 
 
@@ -332,14 +332,15 @@ def _needed_mb(stages: Sequence[Stage]) -> float:
 
 
 def _check_disk(stages: Sequence[Stage]) -> None:
-    needed, free = _needed_mb(stages), _free_mb(stages[0].path)
+    needed, free = _needed_mb(stages), free_mb(stages[0].path)
     if needed > free:
         raise MissingError(
             f"{stages[0].path.parent}: {needed:.0f} MB needed, {free:.0f} MB free; choose another --work"
         )
 
 
-def _free_mb(folder: Path) -> float:
+def free_mb(folder: Path) -> float:
+    """Return the space left on the disk of a folder that need not be there yet."""
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     return shutil.disk_usage(there).free / 1e6
 

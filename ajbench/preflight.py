@@ -94,6 +94,24 @@ def check_generator(folder: Path, recipe: Recipe, manifest: Manifest) -> None:
         raise IntegrityError(f"--generator {folder}: of codec {codec}, the recipe is of {recipe.codec.name}")
 
 
+def label_table(recipe: Recipe, data: Path | None, error: MissingError) -> Manifest:
+    """Read a corpus whose sound is missing by its label table alone.
+
+    Args:
+        recipe: its data section says which.
+        data: where the corpus lies.
+        error: what its reader said.
+
+    Raises:
+        MissingError: that error, where the corpus has no label table; or the table is missing too.
+    """
+    corpus = recipe.data.corpus
+    if corpus not in registry.LABEL_TABLES:
+        raise error
+    found: Manifest = registry.resolve("label table", corpus)(recipe.data, data)
+    return found
+
+
 def probe(recipe: Recipe, name: str, changes: Mapping[str, Any]) -> Synth:
     """Return the synth section of a probe: the recipe's own with `evaluate.probes.<name>` laid over it.
 

@@ -17,6 +17,12 @@ CORPORA: Mapping[str, str] = {
     "folder": "ajbench.corpora.folder:read",
     "table": "ajbench.corpora.table:read",
 }
+# Corpora whose tables say enough to plan with while their sound is not there.
+LABEL_TABLES: Mapping[str, str] = {
+    "audioset": "ajbench.corpora.audioset:listed",
+    "vggsound": "ajbench.corpora.vggsound:listed",
+    "audiocaps": "ajbench.corpora.audiocaps:listed",
+}
 CODECS: Mapping[str, str] = {
     "tiny": "ajbench.codec.tiny:load",
     "encodec_24khz@16k": "ajbench.codec.encodec24:load_16k",
@@ -36,6 +42,7 @@ FEATURES: Mapping[str, str] = {
 }
 KINDS: Mapping[str, Mapping[str, str]] = {
     "corpus": CORPORA,
+    "label table": LABEL_TABLES,
     "codec": CODECS,
     "text encoder": TEXT_ENCODERS,
     "classifier": CLASSIFIERS,

@@ -182,6 +182,11 @@ def world() -> tuple[int, int]:
     return int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
 
 
+def local_rank() -> int:
+    """Return the number of this process among those that were launched together on this machine."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
 def environment() -> dict[str, Any]:
     """Return what a result depends on besides the recipe: git commit, versions, platform, thread count."""
     torch = sys.modules.get("torch")  # a stage that computes has imported it; asking must not cost a second

@@ -89,6 +89,10 @@ class Synth(Section):
     plan: Literal["per-clip", "random-classes"] = "per-clip"
     n: AtLeastOne = Field(320, description="clips in the plan")
     classes: AtLeastOne | None = Field(None, description="use only the first K classes of the label set")
+    unguided: Literal["leave_out", "noise", "refuse"] = Field(
+        "leave_out",
+        description="random-classes: what becomes of classes without a train clip, which have no guide",
+    )
     strength: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         0.6, description="noise put on the guide clip; 1 = from noise"
     )
@@ -104,6 +108,9 @@ class Synth(Section):
     )
     micro_batch: AtLeastOne = 8
     shard_size: AtLeastOne = Field(64, description="clips per shard, the unit of resumable work")
+    retries: Count = Field(
+        2, description="further seeds tried where a result is silent, clipped through or not finite"
+    )
     seed: Count = 0
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ajbench import grid, preflight, registry
 from ajbench.cells import Cell
@@ -194,7 +194,13 @@ class Pipeline:
         needs = (prepared, *self._own_generator)
         return Stage("invert", recipe, path, key, amount, do, seed=seed, needs=needs)
 
-    def synth(self, probe: str = "", processes: int = 1, allow_inexact: bool = False) -> Stage:
+    def synth(
+        self,
+        probe: str = "",
+        processes: int = 1,
+        allow_inexact: bool = False,
+        engine: Literal["local", "ray"] = "local",
+    ) -> Stage:
         """Real clips, generator and tokens → synthetic clip store: the recipe's own, or that of a probe."""
         section = self.probes[probe] if probe else self.recipe.synth
         recipe = self.recipe.model_copy(update={"synth": section})
@@ -214,14 +220,15 @@ class Pipeline:
             }
 
         def estimate() -> dict[str, Any]:
-            from ajbench.synthesize import estimate
+            from ajbench.preview import estimate
 
             return estimate(**given())
 
         def do() -> None:
             from ajbench.synthesize import synthesize
 
-            synthesize(**given(), out=path, fingerprint=key, allow_inexact=allow_inexact)
+            about: dict[str, Any] = {"fingerprint": key, "allow_inexact": allow_inexact, "engine": engine}
+            synthesize(**given(), out=path, **about)
 
         return Stage(
             "synth",

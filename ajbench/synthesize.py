@@ -7,33 +7,27 @@ ends with the same bytes.
 """
 
 import contextlib
-import io
-import json
-import multiprocessing
-import os
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import pyarrow.parquet as pq
-import torch
-from accelerate import PartialState
+from typing import Literal
 
 from ajbench import codec as codecs
 from ajbench import console
 from ajbench import store as stores
-from ajbench.errors import IntegrityError, MissingError
+from ajbench.errors import IntegrityError
 from ajbench.generator import folder as folders
-from ajbench.generator.job import PLAN, POLL_S, Job, remove_strays, use_threads
-from ajbench.generator.plan import plan
+from ajbench.generator import on_ray, settings
+from ajbench.generator import processes as local
+from ajbench.generator.closing import close
+from ajbench.generator.job import POLL_S, Job
+from ajbench.generator.plan import UNGUIDED, TrainClips, plan, told, unguided
 from ajbench.recipe import Recipe, Synth
-from ajbench.run import atomic_write
+from ajbench.run import local_rank, world
 
-__all__ = ["estimate", "plan", "synthesize"]
+__all__ = ["Engine", "TrainClips", "inputs", "plan", "synthesize"]
+
+Engine = Literal["local", "ray"]
 
 
 def synthesize(
@@ -49,11 +43,14 @@ def synthesize(
     seed: int | None = None,
     allow_inexact: bool = False,
     codec: "codecs.Codec | None" = None,
+    engine: Engine = "local",
 ) -> stores.ClipStore:
     """Generate the clips of the recipe's plan, or what is still missing of them, into the store `out`.
 
-    Results that are silent, clipped all through or not finite are left out, listed in `quarantine.csv`, and
-    not replaced. Any number of processes, of this call and of others on the same folder, share the shards.
+    Results that are silent, clipped all through or not finite are tried again with `synth.retries` other
+    seeds (each that failed is in `retries.csv`), then left out, listed in `quarantine.csv`, and not replaced.
+    Any number of processes, of this call and of others on the same folder, share the shards; of those that
+    `torchrun` launched, the first closes the store.
 
     Args:
         recipe: its `synth` section is used.
@@ -62,84 +59,56 @@ def synthesize(
         tokens_dir: its class tokens; None where prompts need none.
         out: the synthetic store's folder.
         fingerprint: of everything that bears on the store; another one is refused in the same folder.
-        processes: that generate; 1 is this one.
+        processes: that generate; 1 is this one. Of Ray: how many at a time on this machine.
         threads: of torch, in each.
         seed: of the run; None is the recipe's.
         allow_inexact: go on although threads, device kind or versions differ from those the job began with.
         codec: an instance to use instead of loading the generator's.
+        engine: `local` processes, or `ray` tasks, a shard each.
 
     Raises:
         IntegrityError: the generator was trained on clips that the store evaluates on (the leak rule),
-            belongs to another codec or clip length, or the folder to another job.
-        MissingError: generator, tokens or a codec's weights are not there.
+            belongs to another codec or clip length, or the folder to another job or plan.
+        MissingError: generator, tokens, a codec's weights or Ray are not there, or the disk is full.
         NumericError: no result was usable.
     """
-    if stores.open_job(out, fingerprint):
-        return stores.ClipStore.open(out)
-    section = recipe.synth
-    info, tokens = _inputs(section, store, generator_dir, tokens_dir)
-    exact = {
-        "threads": threads,
-        "device": PartialState().device.type,
-        "torch": torch.__version__,
-        "micro_batch": section.micro_batch,
-    }
-    with _claimed(out, "settings"):
-        _require_same(out / stores.CLAIMS / "settings.json", exact, allow_inexact)
-        remove_strays(out, PLAN)
-        table = plan(section, store, tokens, seed)
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer)
-        atomic_write(out / PLAN, buffer.getvalue())
-    job = Job(section, store, generator_dir, tokens_dir, out, codec, threads, len(table))
-    with console.progress(len(table), "synth") as advance:
-        if processes == 1:
-            job.work(0, advance)
-        else:
-            _share(job, processes, advance)
-    if not job.closed:
-        with _claimed(out, "finish"):
-            if not job.closed:
-                job.close(fingerprint, info, exact)
-    return stores.ClipStore.open(out)
+    first = world()[1] == 0
+    if not stores.open_job(out, fingerprint):
+        if engine == "ray":
+            on_ray.need()
+        section = recipe.synth
+        seed = section.seed if seed is None else seed
+        info, tokens = inputs(section, store, generator_dir, tokens_dir)
+        exact = settings.exact(section, threads)
+        clips = TrainClips.of_store(store)
+        without = unguided(section, clips)
+        if without:
+            console.say(f"synth: {told(without)} without a train clip as guide: {UNGUIDED[section.unguided]}")
+        table = plan(section, clips, tokens, seed)
+        with _claimed(out, "settings"):
+            over = (out / "store.json").exists()  # since it was looked for
+            known = "" if over else settings.begin(out, table, exact, allow_inexact)
+        job = Job(section, store, generator_dir, tokens_dir, out, codec, threads, len(table), seed, known)
+        with console.progress(job.n, "synth") as advance:
+            if over:
+                pass
+            elif engine == "ray":
+                on_ray.share(job, processes, None if allow_inexact else exact, advance)
+            elif processes == 1:
+                job.work(local_rank(), advance)
+            else:
+                local.share(job, processes, processes * local_rank(), advance)
+        while not (first or job.closed):
+            time.sleep(POLL_S)
+        if not job.closed:
+            with _claimed(out, "finish"):
+                if not job.closed:
+                    close(job, fingerprint, info, exact, without)
+        stores.open_job(out, fingerprint)  # clears what was claimed after the store had been closed
+    return stores.ClipStore.open(out, verify=first)
 
 
-def estimate(
-    recipe: Recipe,
-    store: stores.ClipStore,
-    generator_dir: Path | None = None,
-    tokens_dir: Path | None = None,
-    *,
-    processes: int = 1,
-    threads: int = 1,
-    codec: "codecs.Codec | None" = None,
-) -> dict[str, Any]:
-    """Return what a synthesis would take: clips, shards, bytes (as the real clips take), seconds.
-
-    Seconds come from one micro-batch made after another that warms up; None without a generator.
-    """
-    section = recipe.synth
-    size = sum((store.path / entry.file).stat().st_size for entry in store.meta.shards) / max(1, len(store))
-    batches = -(-section.n // section.micro_batch)
-    seconds = None
-    if generator_dir is not None:
-        _, tokens = _inputs(section, store, generator_dir, tokens_dir)
-        table = plan(section.model_copy(update={"n": min(section.n, section.micro_batch)}), store, tokens)
-        job = Job(section, store, generator_dir, tokens_dir, store.path, codec, threads, len(table))
-        with use_threads(threads):
-            pipeline = job.load(0)
-            took = [_timed(lambda: job.generate(pipeline, table.to_pylist())) for _ in range(2)]
-        seconds = round(took[-1] * batches / processes, 1)
-    return {
-        "clips": section.n,
-        "shards": -(-section.n // section.shard_size),
-        "micro_batches": batches,
-        "bytes": round(size * section.n),
-        "seconds": seconds,
-    }
-
-
-def _inputs(
+def inputs(
     section: Synth, store: stores.ClipStore, generator_dir: Path, tokens_dir: Path | None
 ) -> tuple[folders.GeneratorInfo, dict[str, str] | None]:
     """Read what is known of generator and tokens, and refuse what does not fit the store."""
@@ -158,65 +127,9 @@ def _inputs(
     return info, known.tokens
 
 
-def _require_same(path: Path, exact: Mapping[str, Any], allow_inexact: bool) -> None:
-    if path.exists() and not allow_inexact:
-        began = json.loads(path.read_text())
-        if other := [f"{k} {began.get(k)} → {v}" for k, v in exact.items() if began.get(k) != v]:
-            raise IntegrityError(
-                f"{path.parent.parent}: begun with other settings ({', '.join(other)}), which changes "
-                "bits; use those, or --allow-inexact"
-            )
-    if not path.exists():
-        atomic_write(path, json.dumps(exact))
-
-
-def _share(job: Job, processes: int, advance: Callable[[int], None]) -> None:
-    """Let `processes` others do the job, and report what they have finished."""
-    context = multiprocessing.get_context("spawn")
-    done = 0
-    with ProcessPoolExecutor(processes, context, initializer=_end_with_parent) as pool:
-        running: set[Future[None]] = {pool.submit(job.work, rank, _nothing) for rank in range(processes)}
-        while running:
-            finished, running = wait(running, timeout=POLL_S)
-            for future in finished:
-                try:
-                    future.result()
-                except BrokenProcessPool:
-                    raise MissingError(
-                        f"{job.out}: a process was killed, most likely for want of memory; run "
-                        "again with fewer --processes"
-                    ) from None
-            ready = sum(job.note(shard).exists() for shard in job.shards)
-            now = min(job.n, ready * job.section.shard_size)
-            advance(now - done)
-            done = now
-
-
-def _nothing(n: int) -> None:
-    """Report no progress: the parent does."""
-
-
-def _end_with_parent() -> None:
-    """End this process when its parent has gone, even by a kill that left it no time to say so."""
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 @contextlib.contextmanager
 def _claimed(folder: Path, name: str) -> Iterator[None]:
     while (held := stores.claim(folder, name)) is None:
         time.sleep(POLL_S)
     with held:
         yield
-
-
-def _timed(function: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    list(function())
-    return time.perf_counter() - start

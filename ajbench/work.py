@@ -83,7 +83,13 @@ class Stage:
         processes, rank = world()
         if processes > 1 and not (self.shared or self.distributed):
             raise UsageError(
-                f"{self.name}: {processes} processes were launched, but one does it; launch only train-cls"
+                f"{self.name}: {processes} processes were launched, but one does it; launch only train-cls, "
+                "synth or prepare"
+            )
+        if processes > 1 and self.shared and force:
+            raise UsageError(
+                f"{self.name}: --force would remove what other launched processes have begun; remove "
+                f"{self.path} instead"
             )
         if processes > 1 and self.distributed:
             self._run_together(device, force, rank)
@@ -91,13 +97,16 @@ class Stage:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         folder, alone = self.folder, self.path.with_name(f".{self.path.name}.lock")
         with nullcontext() if self.shared else lock(alone):
-            folder.start(dump(self.recipe), self.seed, device, force)
+            if rank == 0:  # of processes launched together the first keeps the folder
+                folder.start(dump(self.recipe), self.seed, device, force)
             self.do()
             if not self.shared:
                 folder.finish({"what": self.what})
+        more = {"processes": processes} if processes > 1 else {}
         while not folder.done():  # of those that shared the work, one finishes
-            with suppress(MissingError), lock(alone):
-                folder.finish({"what": self.what})
+            if rank == 0:
+                with suppress(MissingError), lock(alone):
+                    folder.finish({"what": self.what, **more})
             time.sleep(0.01)
         return True
 

@@ -25,7 +25,7 @@ LENGTH_S = 10.0
 Labels = dict[tuple[str, float], tuple[str, ...]]
 
 
-def read(data: Data, root: Path | None) -> Manifest:
+def read(data: Data, root: Path | None, sounds: bool = True) -> Manifest:
     """Read AudioCaps below `root`; its test split is eval.
 
     A clip, called `<youtube id>_<start>`, is one row with the first of its captions in the order of the list;
@@ -55,8 +55,13 @@ def read(data: Data, root: Path | None) -> Manifest:
     lists = [found[name] for name in (audioset.BALANCED, audioset.UNBALANCED, audioset.EVAL) if name in found]
     wanted = {item.video_id for item in listed if isinstance(item, Segment)}
     labels = _labels(lists, wanted)
-    rows, problems = collect(root, (_labelled(item, labels) for item in listed) if labels else listed)
+    rows, problems = collect(root, (_labelled(item, labels) for item in listed) if labels else listed, sounds)
     return Manifest(rows, audioset.label_set(), problems)
+
+
+def listed(data: Data, root: Path | None) -> Manifest:
+    """Return what the lists below `root` hold, whether or not its sound is there; paths are empty."""
+    return read(data, root, sounds=False)
 
 
 def _captioned(path: Path, split: str) -> list[Segment | Problem]:

@@ -56,7 +56,7 @@ def ontology() -> Mapping[str, Sound]:
     }
 
 
-def read(data: Data, root: Path | None) -> Manifest:
+def read(data: Data, root: Path | None, sounds: bool = True) -> Manifest:
     """Read AudioSet below `root`: train by `data.subset` (balanced, unbalanced, full = both), and eval.
 
     A clip is called by its video's id. Segments whose file is missing, as videos vanish from YouTube, are
@@ -90,8 +90,13 @@ def read(data: Data, root: Path | None) -> Manifest:
         for name in (*names, EVAL)
         for item in segments(found[name], "eval" if name == EVAL else "train", by_mid, outside)
     )
-    rows, problems = collect(root, listed)
+    rows, problems = collect(root, listed, sounds)
     return Manifest(rows, labels, problems)
+
+
+def listed(data: Data, root: Path | None) -> Manifest:
+    """Return what the lists below `root` hold, whether or not its sound is there; paths are empty."""
+    return read(data, root, sounds=False)
 
 
 def segments(

@@ -41,12 +41,15 @@ class Segment(NamedTuple):
         return Problem(self.clip_id, self.table, self.line, reason, self.split)
 
 
-def collect(root: Path, listed: Iterable[Segment | Problem]) -> tuple[list[Row], list[Problem]]:
+def collect(
+    root: Path, listed: Iterable[Segment | Problem], sounds: bool = True
+) -> tuple[list[Row], list[Problem]]:
     """Find the file of every listed segment below `root`, and where in it the segment begins.
 
     A file whose name tells a start is that piece, cut out. One that is named by the id alone may also be the
     whole video: `whole_videos` says. A segment without a file, or listed before, becomes a problem of the
-    split in which it was expected.
+    split in which it was expected. Without `sounds` no file is looked for, and every segment is a row without
+    a path: for plans, which only ask what is listed.
 
     Returns:
         Rows in listed order, problems by table and line.
@@ -57,7 +60,7 @@ def collect(root: Path, listed: Iterable[Segment | Problem]) -> tuple[list[Row],
     # No rubbish is made here, and looking for it among millions of rows took 40 % of the time.
     with _no_garbage_collection():
         segments, problems = _once(listed)
-        rows = _placed(segments, root, problems)
+        rows = _placed(segments, root, problems) if sounds else [_row(segment, "") for segment in segments]
     if not rows:
         reason = f"; first problem, line {problems[0].line}: {problems[0].reason}" if problems else ""
         raise MissingError(f"{root}: no file of the {len(segments)} clips listed{reason}")
@@ -94,18 +97,22 @@ def _placed(segments: Sequence[Segment], root: Path, problems: list[Problem]) ->
         list(compress(paths, bare)), [segment.start_s for segment in compress(segments, bare)]
     )
     return [
-        Row(
-            clip_id=segment.clip_id,
-            path=path,
-            start_s=segment.start_s if path in whole else 0.0,
-            duration_s=segment.duration_s,
-            labels=segment.labels,
-            split=segment.split,
-            caption=segment.caption,
-        )
+        _row(segment, path, segment.start_s if path in whole else 0.0)
         for segment, path in zip(segments, paths, strict=True)
         if path
     ]
+
+
+def _row(segment: Segment, path: str, start_s: float = 0.0) -> Row:
+    return Row(
+        clip_id=segment.clip_id,
+        path=path,
+        start_s=start_s,
+        duration_s=segment.duration_s,
+        labels=segment.labels,
+        split=segment.split,
+        caption=segment.caption,
+    )
 
 
 @contextmanager

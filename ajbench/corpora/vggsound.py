@@ -23,7 +23,7 @@ TABLE = "vggsound.csv"
 LENGTH_S = 10.0
 
 
-def read(data: Data, root: Path | None) -> Manifest:
+def read(data: Data, root: Path | None, sounds: bool = True) -> Manifest:
     """Read VGGSound below `root`; its test split is eval.
 
     A clip is called `<id>_<start in six digits>`, as there may be several of a video. The label set is all
@@ -44,9 +44,14 @@ def read(data: Data, root: Path | None) -> Manifest:
             f"{root / TABLE}: missing; get it from https://www.robots.ox.ac.uk/~vgg/data/vggsound"
         )
     listed = list(_segments(found[TABLE]))
-    rows, problems = collect(root, listed)
+    rows, problems = collect(root, listed, sounds)
     names = (name for item in listed if isinstance(item, Segment) for name in item.labels)
     return Manifest(rows, LabelSet.from_names(names), problems)
+
+
+def listed(data: Data, root: Path | None) -> Manifest:
+    """Return what the lists below `root` hold, whether or not its sound is there; paths are empty."""
+    return read(data, root, sounds=False)
 
 
 def _segments(path: Path) -> Iterator[Segment | Problem]:

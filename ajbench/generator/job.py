@@ -1,30 +1,48 @@
-"""A synthesis as a process sees it: claim a shard, make its clips in micro-batches, write it; then close."""
+"""A synthesis as a process sees it: claim a shard, make its clips in micro-batches, write it."""
 
 import contextlib
+import io
 import json
+import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from accelerate import PartialState
+import xxhash
+from numpy.typing import ArrayLike, NDArray
 
-from ajbench import audio, console
+from ajbench import audio
 from ajbench import codec as codecs
 from ajbench import store as stores
-from ajbench.errors import NumericError
-from ajbench.generator.folder import GeneratorInfo
+from ajbench.errors import IntegrityError
+from ajbench.generator import tally
 from ajbench.generator.pipeline import AudioJourneyPipeline
-from ajbench.manifest import Problem
 from ajbench.recipe import Synth
-from ajbench.run import atomic_write
+from ajbench.run import atomic_write, seed_for
 
 PLAN = "plan.parquet"
 POLL_S = 0.2
+BAD_GUIDE = "not finite (latents of the guide clip)"  # which no other seed would mend
+
+# A store's record and its wave's levels, or why there is none.
+Made = tuple[dict[str, Any], tuple[float, float]] | str
+
+
+class Guides(Protocol):
+    """What a job asks of the real store: codes of guide clips, and how long clips are."""
+
+    @property
+    def meta(self) -> stores.StoreMeta:
+        """What the store's `store.json` says."""
+
+    def codes(self, indices: ArrayLike) -> NDArray[np.uint16]:
+        """Codes uint16 [n, 8, T] of the clips at `indices`."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +50,15 @@ class Job:
     """What a process needs in order to take part; it travels to others."""
 
     section: Synth
-    store: stores.ClipStore
+    store: Guides
     generator_dir: Path
     tokens_dir: Path | None
     out: Path
     codec: "codecs.Codec | None"
     threads: int
     n: int
+    seed: int
+    plan_hash: str
 
     @property
     def shards(self) -> range:
@@ -54,22 +74,38 @@ class Job:
         """Path of what was left out of a shard; written after it, so that it tells the shard is done."""
         return self.out / stores.CLAIMS / f"part-{shard:05d}.json"
 
+    def plan(self) -> pa.Table:
+        """Read the plan.
+
+        Raises:
+            IntegrityError: the file is not what it was when the job began.
+        """
+        return pq.read_table(io.BytesIO(read_plan(self.out, self.plan_hash)))
+
     def rows(self, table: pa.Table, shard: int) -> pa.Table:
         """The plan's rows of a shard."""
         return table.slice(shard * self.section.shard_size, self.section.shard_size)
 
     def load(self, rank: int) -> AudioJourneyPipeline:
         """Load generator, tokens and codec onto the device of process `rank`."""
-        device = PartialState().device
-        if device.type == "cuda":
-            device = torch.device("cuda", rank % torch.cuda.device_count())
-        return AudioJourneyPipeline.from_pretrained(self.generator_dir, self.tokens_dir, self.codec, device)
+        return AudioJourneyPipeline.from_pretrained(
+            self.generator_dir, self.tokens_dir, self.codec, device_of(rank)
+        )
 
-    def work(self, rank: int, advance: Callable[[int], None]) -> None:
-        """Make every shard that no other process is making, and wait for those."""
-        table = pq.read_table(self.out / PLAN)
-        pipeline = None
-        waiting = list(self.shards)
+    def work(
+        self,
+        rank: int,
+        advance: Callable[[int], None],
+        shards: Iterable[int] | None = None,
+        pipeline: AudioJourneyPipeline | None = None,
+    ) -> AudioJourneyPipeline | None:
+        """Make every shard (of `shards`) that no other process is making, and wait for those.
+
+        Returns:
+            The pipeline that was given, or loaded when it was first needed.
+        """
+        table = self.plan()
+        waiting = list(self.shards if shards is None else shards)
         with use_threads(self.threads):
             # Once another process has closed the store the notes are gone.
             while waiting and not self.closed:
@@ -87,36 +123,71 @@ class Job:
                 if left == waiting:
                     time.sleep(POLL_S)
                 waiting = left
+        return pipeline
 
     def make(
         self, pipeline: AudioJourneyPipeline, shard: int, table: pa.Table, advance: Callable[[int], None]
     ) -> None:
-        """Generate and write one shard, then its note."""
+        """Generate and write one shard, then its note.
+
+        What comes to nothing is tried again with the seed of (run seed, clip id, attempt), as often as
+        `synth.retries` says.
+        """
+        began = time.monotonic()
         rows = self.rows(table, shard).to_pylist()
-        records: list[dict[str, Any]] = []
-        problems: list[Problem] = []
-        for start in range(0, len(rows), self.section.micro_batch):
-            part = rows[start : start + self.section.micro_batch]
-            for made in self.generate(pipeline, part):
-                problems.append(made) if isinstance(made, Problem) else records.append(made)
-            advance(len(part))
-        if records:
-            stores.write_shard(self.out, shard, records)
+        kept: dict[str, tuple[dict[str, Any], tuple[float, float]]] = {}
+        failed: list[tally.Attempt] = []
+        todo, retries = rows, 0
+        for attempt in range(1 + self.section.retries):
+            again = []
+            for part in self.batches(todo):
+                for row, made in zip(part, self.generate(pipeline, part), strict=True):
+                    if not isinstance(made, str):
+                        kept[row["clip_id"]] = made
+                        continue
+                    failed.append(tally.Attempt(row["clip_id"], attempt, row["seed"], made))
+                    if made != BAD_GUIDE:
+                        again.append(row | {"seed": seed_for(self.seed, row["clip_id"], attempt + 1)})
+                if not attempt:
+                    advance(len(part))
+            retries += len(todo) if attempt else 0
+            todo = again
+        done = [kept[row["clip_id"]] for row in rows if row["clip_id"] in kept]
+        if done:
+            stores.write_shard(self.out, shard, [record for record, _ in done])
+        heard = [levels for _, levels in done]
+        seconds = time.monotonic() - began
         note = {
-            "problems": [asdict(problem) for problem in problems],
+            "problems": [asdict(problem) for problem in tally.left_out(failed, kept)],
             "cut": pipeline.text.count_cut([row["prompt"] for row in rows]),
+            tally.RETRIES: [asdict(item) for item in failed],
+            tally.STATISTICS: tally.statistics(shard, len(rows), heard, failed, retries),
+            tally.TIMING: {
+                "shard": shard,
+                "seconds": round(seconds, 3),
+                "clips_per_s": round(len(rows) / seconds, 3),
+            },
         }
         atomic_write(self.note(shard), json.dumps(note))
 
-    def generate(
-        self, pipeline: AudioJourneyPipeline, rows: list[dict[str, Any]]
-    ) -> Iterator[dict[str, Any] | Problem]:
-        """Yield a store's record, or why there is none, of each of up to `micro_batch` rows of the plan."""
+    def batches(self, rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+        """Yield up to `micro_batch` rows at a time; those from noise take other steps, so go apart."""
+        for from_noise in (False, True):
+            alike = [row for row in rows if (row["parent"] is None) == from_noise]
+            for start in range(0, len(alike), self.section.micro_batch):
+                yield alike[start : start + self.section.micro_batch]
+
+    def generate(self, pipeline: AudioJourneyPipeline, rows: list[dict[str, Any]]) -> Iterator[Made]:
+        """Yield what comes of each of up to `micro_batch` rows of the plan, all with a guide or none."""
         section, codec, whitening = self.section, pipeline.codec, pipeline.whitening
         padded = rows + rows[-1:] * (section.micro_batch - len(rows))
-        guide = None
+        guide, heard = None, torch.ones(len(padded), dtype=torch.bool)
+        if padded[0]["parent"] is None:
+            section = section.model_copy(update={"strength": 1.0})
         if section.strength < 1:
             guide = whitening.grid(codec.latents(self.store.codes([row["parent"] for row in padded])))
+            heard = _finite(guide)
+            guide = _without(guide, heard)
         grids = pipeline.grids(
             [row["prompt"] for row in padded],
             guide,
@@ -128,18 +199,23 @@ class Job:
             section.negative,
             section.guidance_rescale,
         )
-        finite = grids.isfinite().flatten(1).all(1)
-        codes = codec.quantize(whitening.latents(torch.where(finite[:, None, None, None], grids, 0.0)))
+        usable = _finite(grids)
+        latents = whitening.latents(_without(grids, usable))
+        usable &= _finite(latents)
+        codes = codec.quantize(_without(latents, usable))
         waves = codec.decode(codes).cpu().numpy()
-        for row, usable, code, wave in zip(rows, finite.tolist(), codes, waves, strict=False):
-            reason = audio.defect(wave) if usable else "not finite (latents)"
-            if reason:
-                yield Problem(row["clip_id"], "", None, reason, "train")
+        checked = zip(rows, heard.tolist(), usable.tolist(), codes, waves, strict=False)
+        for row, guided, sound, code, wave in checked:
+            if not guided or not sound:
+                yield "not finite (latents)" if guided else BAD_GUIDE
+                continue
+            if reason := audio.defect(wave):
+                yield reason
                 continue
             about = {
                 name: row[name] for name in ("clip_id", "parent_id", "labels", "label_ids", "caption", "seed")
             }
-            yield about | {
+            record = about | {
                 "path": "",
                 "duration_s": self.store.meta.clip_samples / audio.SAMPLE_RATE,
                 "split": "train",
@@ -151,51 +227,32 @@ class Job:
                 "audio": audio.flac_encode(audio.fit(wave, self.store.meta.clip_samples)),
                 "codes": code,
             }
+            yield record, tally.levels(wave)
 
-    def close(self, fingerprint: str, info: GeneratorInfo, exact: Mapping[str, Any]) -> None:
-        """Put the shards' notes together and finish the store."""
-        notes = [json.loads(self.note(shard).read_text()) for shard in self.shards]
-        problems = [Problem(**item) for note in notes for item in note["problems"]]
-        cut = sum(note["cut"] for note in notes)
-        for name in ("quarantine.csv", "store.json"):
-            remove_strays(self.out, name)
-        stores.write_quarantine(self.out, problems)
-        if len(problems) == self.n:
-            stores.discard(self.out)
-            raise NumericError(
-                f"{self.out}: none of {self.n} results is usable ({problems[0].reason}); train the "
-                "generator longer or lower synth.guidance"
-            )
-        if problems:
-            console.say(f"synth: {len(problems)} of {self.n} results left out: {self.out / 'quarantine.csv'}")
-        if cut:
-            console.say(
-                f"synth: {cut} of {self.n} prompts are longer than generator.max_tokens, and were cut"
-            )
-        made = dict.fromkeys(("expected", "found", "decoded"), self.n) | {"kept": self.n - len(problems)}
-        meta = self.store.meta
-        stores.finish(
-            self.out,
-            stores.StoreMeta(
-                codec=info.codec,
-                codec_hash=info.codec_hash,
-                hop=meta.hop,
-                clip_samples=meta.clip_samples,
-                labels=meta.labels,
-                mids=meta.mids,
-                counts={"train": made},
-                fingerprint=fingerprint,
-                source="synthetic",
-                train_ids_hash=stores.ids_hash(info.train_ids),
-                extra={
-                    "plan": self.section.plan,
-                    "generator": info.fingerprint,
-                    "frames": info.frames,
-                    "prompts_cut": cut,
-                    **exact,
-                },
-            ),
+
+def read_plan(folder: Path, known: str) -> bytes:
+    """Return the content of a job's plan, whose hash is `known`.
+
+    Raises:
+        IntegrityError: it is gone, or another one.
+    """
+    path = folder / PLAN
+    content = path.read_bytes() if path.exists() else b""
+    if xxhash.xxh3_128_hexdigest(content) != known:
+        raise IntegrityError(
+            f"{path}: not the plan with which this job began; nobody may change it: use --force to begin anew"
         )
+    return content
+
+
+def device_of(rank: int) -> torch.device:
+    """Return where the process of this number on this machine computes: GPUs are dealt out in turn."""
+    # accelerate's PartialState would make the processes of a launch wait for each other.
+    if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda", rank % torch.cuda.device_count())
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def remove_strays(folder: Path, name: str) -> None:
@@ -218,3 +275,14 @@ def use_threads(n: int) -> Iterator[None]:
 def _guidance(section: Synth) -> float:
     # Without text both passes of guidance are the same one.
     return 1.0 if section.prompt == "none" else section.guidance
+
+
+def _finite(batch: torch.Tensor) -> torch.Tensor:
+    """Say which items of a batch are finite throughout: bool [B], on the CPU."""
+    return batch.isfinite().flatten(1).all(1).cpu()
+
+
+def _without(batch: torch.Tensor, usable: torch.Tensor) -> torch.Tensor:
+    """Put zeros in place of what is not usable, so that nothing spreads from it."""
+    shape = (-1, *[1] * (batch.ndim - 1))
+    return torch.where(usable.to(batch.device).view(shape), batch, torch.zeros_like(batch))

@@ -1,19 +1,28 @@
 """The plan of a synthesis: which clips, with which labels, prompts, guides and seeds, before any is made."""
 
+import io
+import itertools
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
 from numpy.typing import NDArray
+from scipy import sparse
 
 from ajbench.errors import MissingError, UsageError
-from ajbench.generator.text import sound_of, spoken
+from ajbench.generator.prompts import sound_of, spoken
+from ajbench.manifest import Manifest
 from ajbench.recipe import Synth
 from ajbench.run import seed_for
 from ajbench.store import ClipStore
 
-# Clip ids, places in the train split (parent or guide) and label ids, each of n clips.
+# Clip ids, places in the train split (parent or guide; -1: none) and label ids, each of n clips.
 Draw = tuple[list[str], NDArray[np.int64], list[list[int]]]
+
+UNGUIDED = {"leave_out": "left out", "noise": "made from noise"}  # what `synth.unguided` does, in words
 
 PLAN_SCHEMA = pa.schema(
     [
@@ -29,44 +38,114 @@ PLAN_SCHEMA = pa.schema(
 )
 
 
+@dataclass(frozen=True)
+class TrainClips:
+    """What a plan is drawn from: the labels of a train split, whether or not its sound is there.
+
+    Attributes:
+        where: they are listed, for messages.
+        names: of the classes, in the order of the label set.
+        clip_ids: of the train clips.
+        places: int64 [N], of these clips in the store (or among the rows of the manifest).
+        targets: float32 [N, C], sparse; not zero where clip n has class c, columns of a row in order.
+    """
+
+    where: str
+    names: tuple[str, ...]
+    clip_ids: list[str]
+    places: NDArray[np.int64]
+    targets: sparse.csr_array
+
+    @classmethod
+    def of_store(cls, store: ClipStore) -> "TrainClips":
+        """Return the train split of a real store."""
+        places = store.split_indices("train")
+        ids = store.clip_ids
+        return cls(
+            str(store.path),
+            tuple(store.meta.labels),
+            [ids[i] for i in places],
+            places,
+            _tidy(store.sparse_targets()[places]),
+        )
+
+    @classmethod
+    def of_manifest(cls, manifest: Manifest, where: str) -> "TrainClips":
+        """Return the train split of a corpus as its reader, or its label table alone, lists it."""
+        rows = [(place, row) for place, row in enumerate(manifest.rows) if row.split == "train"]
+        ids = [manifest.label_set.index(name) for _, row in rows for name in row.labels]
+        ends = np.cumsum([0, *(len(row.labels) for _, row in rows)])
+        shape = (len(rows), len(manifest.label_set))
+        return cls(
+            where,
+            manifest.label_set.names,
+            [row.clip_id for _, row in rows],
+            np.array([place for place, _ in rows], np.int64),
+            _tidy(sparse.csr_array((np.ones(len(ids), np.float32), ids, ends), shape=shape)),
+        )
+
+    def take(self, keep: NDArray[np.bool_]) -> "TrainClips":
+        """Return those of the clips where `keep` [N] is true."""
+        ids = [clip_id for clip_id, kept in zip(self.clip_ids, keep, strict=True) if kept]
+        return TrainClips(
+            self.where, self.names, ids, self.places[keep], _tidy(self.targets[np.flatnonzero(keep)])
+        )
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Train clips of each class, int64 [C]."""
+        return np.bincount(self.targets.indices, minlength=len(self.names))
+
+    def labels(self) -> list[list[int]]:
+        """Return the label ids of each clip, ascending."""
+        ids = self.targets.indices.tolist()
+        return [ids[a:b] for a, b in itertools.pairwise(self.targets.indptr.tolist())]
+
+
 def plan(
-    section: Synth, store: ClipStore, tokens: Mapping[str, str] | None = None, seed: int | None = None
+    section: Synth, clips: TrainClips, tokens: Mapping[str, str] | None = None, seed: int | None = None
 ) -> pa.Table:
     """Return what is to be generated, a row a clip (`PLAN_SCHEMA`), from the train split alone.
 
     `per-clip` (DA-Fusion; X̃_ij of Eq. 1): the j-th augmentation of every clip before the (j+1)-th of any,
     in an order drawn for j in which every stretch has the classes' shares of the whole; labels are the
     parent's. `random-classes` (App. E): one to three classes drawn at random, and as guide a clip that has
-    at least one of them. In both a shorter plan is the beginning of a longer one, so doses are nested.
+    at least one of them; of classes without a train clip `synth.unguided` decides. In both a shorter plan is
+    the beginning of a longer one, so doses are nested.
 
     Args:
         section: the recipe's synth section.
-        store: real clips.
+        clips: of the train split.
         tokens: label → class token, for prompts of learned tokens.
         seed: of the run; None is the section's.
 
     Raises:
-        UsageError: no train clip has one of the classes asked for, or any for `random-classes`.
+        UsageError: no train clip has one of the classes asked for, or any for `random-classes`; or
+            `synth.unguided=refuse` and a class has no train clip.
         MissingError: prompts of tokens, but a class has none.
     """
     seed = section.seed if seed is None else seed
-    names = store.meta.labels
-    train = store.split_indices("train")
-    targets = store.targets()[train] > 0
+    names = clips.names
     usable = np.arange(len(names)) < (section.classes or len(names))
-    keep = targets[:, usable].any(axis=1) if section.classes else np.ones(len(train), bool)
-    train, targets = train[keep], targets[keep]
-    if not len(train):
-        raise UsageError(f"synth.classes={section.classes}: no train clip of {store.path} has one of them")
+    if section.unguided == "refuse" and (without := unguided(section, clips)):
+        raise UsageError(
+            f"synth.unguided=refuse: {told(without)} without a train clip in {clips.where}; use leave_out "
+            "or noise"
+        )
+    if section.classes:
+        clips = clips.take(np.asarray(clips.targets[:, np.flatnonzero(usable)].sum(axis=1)).reshape(-1) > 0)
+    if not clips.clip_ids:
+        raise UsageError(f"synth.classes={section.classes}: no train clip of {clips.where} has one of them")
     draw = _per_clip if section.plan == "per-clip" else _random_classes
-    clip_ids, places, label_ids = draw(section, seed, [store.clip_ids[i] for i in train], targets, usable)
+    clip_ids, drawn, label_ids = draw(section, seed, clips, usable)
     labels = [[names[k] for k in row] for row in label_ids]
-    guided = section.plan == "per-clip" or section.strength < 1
+    if section.plan != "per-clip" and section.strength == 1:
+        drawn = np.full(len(clip_ids), -1)
     captions = [sound_of([spoken(name) for name in row]) for row in labels]
     columns = {
         "clip_id": clip_ids,
-        "parent_id": [store.clip_ids[train[i]] if guided else None for i in places],
-        "parent": [train[i] if guided else None for i in places],
+        "parent_id": [clips.clip_ids[i] if i >= 0 else None for i in drawn],
+        "parent": [clips.places[i] if i >= 0 else None for i in drawn],
         "labels": labels,
         "label_ids": label_ids,
         "caption": captions if section.prompt != "none" else [None] * len(clip_ids),
@@ -76,18 +155,54 @@ def plan(
     return pa.table(columns, schema=PLAN_SCHEMA)
 
 
-def _per_clip(
-    section: Synth, seed: int, train_ids: list[str], targets: NDArray[np.bool_], usable: NDArray[np.bool_]
-) -> Draw:
+def unguided(section: Synth, clips: TrainClips) -> list[str]:
+    """Return the classes that `random-classes` is asked for and that no train clip has.
+
+    They have no guide, and the generator never heard them. `per-clip` asks for clips, so for none of these.
+    """
+    if section.plan == "per-clip":
+        return []
+    asked = len(clips.names) if section.classes is None else section.classes
+    return [clips.names[k] for k in np.flatnonzero(clips.counts == 0) if k < asked]
+
+
+def told(names: list[str], most: int = 10) -> str:
+    """Return names as a message has them: how many, and the first of them."""
+    more = f", … {len(names) - most} more" if len(names) > most else ""
+    return f"{len(names)} class{'es' if len(names) > 1 else ''} ({', '.join(names[:most])}{more})"
+
+
+def as_parquet(table: pa.Table) -> tuple[bytes, str]:
+    """Return a plan as the content of its file, and the hash of that."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    return buffer.getvalue(), xxhash.xxh3_128_hexdigest(buffer.getvalue())
+
+
+def _tidy(targets: sparse.csr_array) -> sparse.csr_array:
+    # Double labels would count twice, and what is drawn depends on the order of a row's columns.
+    targets = sparse.csr_array(targets)
+    targets.sum_duplicates()
+    return targets
+
+
+def _per_clip(section: Synth, seed: int, clips: TrainClips, usable: NDArray[np.bool_]) -> Draw:
     """Clip ids, places in the train split and label ids of the `per-clip` plan."""
-    rarest = np.where(targets, targets.sum(axis=0), np.inf).argmin(axis=1)
-    counts = np.bincount(rarest, minlength=targets.shape[1])
+    train_ids, width = clips.clip_ids, len(clips.names)
+    # The rarest label of each clip, of equally rare ones the first; class 0 for clips without labels.
+    rarest = np.zeros(len(train_ids), np.int64)
+    labelled = np.flatnonzero(np.diff(clips.targets.indptr))
+    ids = clips.targets.indices.astype(np.int64)
+    if len(labelled):
+        rank = clips.counts[ids] * width + ids
+        rarest[labelled] = np.minimum.reduceat(rank, clips.targets.indptr[labelled]) % width
+    counts = np.bincount(rarest, minlength=width)
     rounds = -(-section.n // len(train_ids))
     order = [
         _interleaved(rarest, counts, np.random.default_rng(seed_for(seed, "plan", j))) for j in range(rounds)
     ]
     places = np.concatenate(order)[: section.n]
-    labels = [np.flatnonzero(row).tolist() for row in targets]
+    labels = clips.labels()
     clip_ids = [f"syn-{train_ids[i]}-{place // len(train_ids)}" for place, i in enumerate(places)]
     return clip_ids, places, [labels[i] for i in places]
 
@@ -103,16 +218,13 @@ def _interleaved(
     return by_class[np.argsort(when, kind="stable")]
 
 
-def _random_classes(
-    section: Synth, seed: int, train_ids: list[str], targets: NDArray[np.bool_], usable: NDArray[np.bool_]
-) -> Draw:
+def _random_classes(section: Synth, seed: int, clips: TrainClips, usable: NDArray[np.bool_]) -> Draw:
     """Clip ids, places of the guides and label ids of the `random-classes` plan."""
-    # Classes without a train clip were never heard by the generator, and have no guide.
-    pool = np.flatnonzero(usable & targets.any(axis=0))
-    if not len(pool):
+    if not clips.counts[usable].any():
         raise UsageError(
             "synth.plan=random-classes: no train clip of the store has a label; use synth.plan=per-clip"
         )
+    pool = np.flatnonzero(usable if section.unguided == "noise" else usable & (clips.counts > 0))
     share = np.stack([np.random.default_rng(seed_for(seed, "plan", k)).random(section.n) for k in range(5)])
     number = 1 + (share[0] * min(3, len(pool))).astype(np.int64)
     # Three draws without replacement: each skips the places taken before it.
@@ -124,11 +236,24 @@ def _random_classes(
     c += c >= low
     c += c >= high
     drawn = [row[:k] for row, k in zip(np.stack([a, b, c], axis=1), number, strict=True)]
-    members = [np.flatnonzero(column) for column in targets[:, pool].T]
-    having = (np.unique(np.concatenate([members[k] for k in row])) for row in drawn)
-    places = np.array([clips[int(u * len(clips))] for clips, u in zip(having, share[4], strict=True)])
+    columns = sparse.csc_array(clips.targets)
+    members = [columns.indices[columns.indptr[k] : columns.indptr[k + 1]] for k in pool]
+    places = np.array(
+        [_of_union([members[k] for k in row], u) for row, u in zip(drawn, share[4], strict=True)], np.int64
+    )
     clip_ids = [f"syn-{place:06d}" for place in range(section.n)]
     return clip_ids, places, [sorted(pool[row].tolist()) for row in drawn]
+
+
+def _of_union(sets: list[NDArray[np.int32]], u: float) -> int:
+    """Return the member of the sets' union at share u in [0, 1) of it, in order; -1 where it is empty."""
+    # np.unique takes twice as long, of a plan's 80,000 calls.
+    every = np.sort(np.concatenate(sets)) if len(sets) > 1 else sets[0]
+    if not len(every):
+        return -1
+    new = np.flatnonzero(every[1:] != every[:-1])
+    which = int(u * (len(new) + 1))
+    return int(every[new[which - 1] + 1 if which else 0])
 
 
 def _prompts(

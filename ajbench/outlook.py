@@ -1,0 +1,72 @@
+"""What `synth --dry-run` tells: the plan in numbers, disk, time, and how much of the corpus is there."""
+
+from typing import Any
+
+from ajbench import flow, preflight
+from ajbench.errors import MissingError
+from ajbench.manifest import Manifest
+from ajbench.stages import Pipeline
+
+NO_AUDIO = "no audio found: planned from the label table alone"
+
+
+def synthesis(pipeline: Pipeline, probe: str = "", processes: int = 1) -> dict[str, Any]:
+    """Return what is known of a synthesis before it begins.
+
+    Args:
+        pipeline: the recipe and its places.
+        probe: the set of this name; else the recipe's own.
+        processes: that would share the work.
+
+    Returns:
+        What `preview` says; `planned_from` (store: the prepared clips; files: of the corpus; label table:
+        where no sound is found) and `audio` in words; store_mb, disk_mb (of all that is to do), disk_free_mb;
+        seconds, None where no generator is there to be timed; and, where there is sound, what `flow.describe`
+        says of the stages.
+
+    Raises:
+        MissingError: the corpus is not there, not even its label table.
+        UsageError: the recipe asks for what the corpus has not.
+    """
+    from ajbench.generator.plan import TrainClips
+    from ajbench.preview import estimate, preview
+
+    recipe, places = pipeline.recipe, pipeline.places
+    section = pipeline.probes[probe] if probe else recipe.synth
+    recipe = recipe.model_copy(update={"synth": section})
+    try:
+        manifest, sounds = pipeline.manifest, True
+    except MissingError as error:
+        manifest, sounds = preflight.label_table(recipe, places.data, error), False
+    preflight.check_amounts(recipe, manifest)
+    if places.generator:
+        preflight.check_generator(places.generator, recipe, manifest)
+    where = f"corpus {recipe.data.corpus}"
+    clips, origin = TrainClips.of_manifest(manifest, where), "files" if sounds else "label table"
+    stage = pipeline.synth(probe, processes) if sounds else None
+    if stage and pipeline.prepare.done():
+        from ajbench.store import ClipStore
+
+        clips, origin = TrainClips.of_store(ClipStore.open(pipeline.prepare.path, verify=False)), "store"
+    size = preflight.store_mb(recipe, section.n)
+    document = {
+        "recipe": recipe.name,
+        **preview(section, clips),
+        "planned_from": origin,
+        "audio": _heard(manifest) if sounds else NO_AUDIO,
+        "store_mb": size,
+        "disk_mb": size,
+        "disk_free_mb": round(flow.free_mb(places.work), 1),
+        "seconds": None,
+    }
+    if stage:
+        document |= flow.describe(places.work, [*stage.needs, stage]) | flow.estimate(stage)
+    if places.generator and document["seconds"] is None and not (stage and stage.done()):
+        document |= estimate(recipe, None, places.generator, processes=processes)
+    return document
+
+
+def _heard(manifest: Manifest) -> str:
+    found = len(manifest.split("train"))
+    lost = sum(problem.split == "train" for problem in manifest.problems)
+    return f"{found} of {found + lost} train clips found"
