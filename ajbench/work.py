@@ -83,7 +83,8 @@ class Stage:
         processes, rank = world()
         if processes > 1 and not (self.shared or self.distributed):
             raise UsageError(
-                f"{self.name}: {processes} processes were launched, but one does it; launch only train-cls"
+                f"{self.name}: {processes} processes were launched, but one does it; "
+                "launch only train-gen and train-cls"
             )
         if processes > 1 and self.distributed:
             self._run_together(device, force, rank)
