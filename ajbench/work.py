@@ -30,6 +30,7 @@ class Stage:
         needs: stages that must be finished before.
         shared: several processes may do it together; else one at a time.
         distributed: the processes of one `torchrun` do it together, each its part.
+        check: refuses, before any work, what would fail for want of weights.
         estimate: tells clips, bytes and seconds from a first batch, once what it needs is finished.
     """
 
@@ -45,6 +46,7 @@ class Stage:
     needs: tuple["Stage", ...] = ()
     shared: bool = False
     distributed: bool = False
+    check: Callable[[], None] | None = None
     estimate: Callable[[], dict[str, Any]] | None = None
 
     @property
