@@ -151,17 +151,29 @@ def train_codec(
 
 @app.command()
 @command(hide=("generator",))
-def train_gen(settings: Settings) -> None:
+def train_gen(
+    settings: Settings,
+    init: Annotated[
+        str | None,
+        typer.Option("--init", help="Start from sd14, a folder or a hub id: generator.init, for this stage."),
+    ] = None,
+    tracker: Tracker = "csv",
+) -> None:
     """Train the generator on the train split.
 
-    A latent diffusion U-Net on whitened codec latents, conditioned on text.
+    A latent diffusion U-Net on whitened codec latents, conditioned on text. On several GPUs: the same command
+    under `torchrun --nproc-per-node N --no-python` or `accelerate launch`. Later stages find what --init
+    made by the key `generator.init`, in the recipe or on their command line.
 
     \b
     Examples:
       ajbench train-gen
       ajbench train-gen --recipe esc10 --data DIR generator.train_steps=8000
+      ajbench train-gen --recipe as20k --data DIR --init sd14
     """
-    pipeline = pipeline_of(settings, settings.load("generator.seed"))
+    track(tracker)
+    more = () if init is None else (f"generator.init={init}",)
+    pipeline = pipeline_of(settings, settings.load("generator.seed", more=more))
     do_stage(settings, pipeline, pipeline.train_gen)
 
 

@@ -89,11 +89,11 @@ def run_one(stage: Stage, device: str, force: bool = False) -> bool:
     """Do one stage unless it is done; returns whether there was anything to do.
 
     Raises:
-        MissingError: the device is not there, or the disk is too small.
+        MissingError: the device or weights are not there, or the disk is too small.
     """
     if stage.done() and not force:
         return False
-    _check_disk([stage])
+    _check([stage])
     return stage.run(available(device), force)
 
 
@@ -110,12 +110,12 @@ def run(pipeline: Pipeline, device: str, jobs: int | None = None, force: bool = 
         What was done: `ran` (labels of the stages), `results`, and `table` (header and lines of Table A11).
 
     Raises:
-        MissingError: the device is not there, or the disk is too small.
+        MissingError: the device or weights are not there, or the disk is too small.
     """
     stages = pipeline.stages()
     todo = [stage for stage in stages if force or not stage.done()]
     if todo:
-        _check_disk(todo)
+        _check(todo)
         device = available(device)
     jobs = jobs or (_cores() if device == "cpu" else 1)
     for stage in pipeline.sources(processes=jobs):
@@ -329,6 +329,14 @@ def _state(out: Path) -> dict[str, Any]:
 
 def _needed_mb(stages: Sequence[Stage]) -> float:
     return sum(stage.disk_mb or 0.0 for stage in stages)
+
+
+def _check(stages: Sequence[Stage]) -> None:
+    """Refuse what would fail for want of weights or disk."""
+    for stage in stages:
+        if stage.check:
+            stage.check()
+    _check_disk(stages)
 
 
 def _check_disk(stages: Sequence[Stage]) -> None:

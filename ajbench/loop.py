@@ -4,7 +4,6 @@ Every source of randomness is a function of the step (batches, dropout), so a ru
 again ends with the same bits as one that was not (same device kind, versions and thread count).
 """
 
-import csv
 import math
 import os
 import signal
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 
 from ajbench import console
 from ajbench.checkpoints import State, frozen, newest
+from ajbench.curves import Curve, Watch
 from ajbench.errors import MissingError, NumericError
 from ajbench.run import seed_for
 
@@ -49,6 +49,7 @@ def fit(
     average_after: Sequence[int] = (),
     validate: Callable[[nn.Module], float] | None = None,
     validate_every: int = 0,
+    watch: Watch | None = None,
     clip_grad: float | None = 1.0,
     precision: Literal["auto", "fp32", "bf16"] = "auto",
     compiled: bool = False,
@@ -75,6 +76,7 @@ def fit(
         validate: module in eval mode → a score, higher is better: return the weights of the best, of the
             moving average where there is one, instead of the last or averaged ones.
         validate_every: steps between scores.
+        watch: looks on in the first process, and writes a CSV; the weights have the same bits without it.
         clip_grad: largest norm of the whole gradient; None: no limit.
         precision: bf16 autocast or not; auto is bf16 on CUDA and fp32 elsewhere.
         compiled: run the module through `torch.compile`.
@@ -103,7 +105,10 @@ def fit(
     accelerator.wait_for_everyone()
     autocast = precision == "bf16" or (precision == "auto" and device.type == "cuda")
     _train_mode(module, state)
-    metrics = _Metrics(folder / "metrics.csv", first) if accelerator.is_main_process else None
+    metrics = watched = None
+    if accelerator.is_main_process:
+        metrics = Curve(folder / "metrics.csv", _COLUMNS, first)
+        watched = Curve(folder / watch.file, ("step", *watch.columns), first) if watch else None
     cuda = [device] if device.type == "cuda" else []
     indices = range(first * accumulate * world + rank, steps * accumulate * world, world)
     with (
@@ -145,11 +150,25 @@ def fit(
                         state.keep_if_best(folder, done, score)
                 _train_mode(module, state)
                 accelerator.wait_for_everyone()
+            seconds = time.perf_counter() - started
+            if watch and (done % watch.every == 0 or done == steps):
+                if watched:
+                    module.eval()
+                    cast = torch.autocast(device.type, torch.bfloat16, enabled=autocast)
+                    with torch.no_grad(), cast, state.as_moving_average():
+                        seen = watch.look(module)
+                    watched.add(done, *seen)
+                    names = (f"{Path(watch.file).stem}/{name}" for name in watch.columns)
+                    accelerator.log(dict(zip(names, seen, strict=True)), step=done)
+                    _train_mode(module, state)
+                accelerator.wait_for_everyone()
             if metrics:
-                metrics.add(done, value, lr, time.perf_counter() - started)
+                metrics.add(done, value, lr, f"{seconds:.4f}")
                 accelerator.log({"loss": value, "lr": lr}, step=done)
                 if done % checkpoint_every == 0 or done == steps or stop:
-                    metrics.flush()
+                    for curve in (metrics, watched):
+                        if curve:
+                            curve.flush()
                     state.save(folder, done)
                     console.detail(f"{what}: step {done} of {steps}, loss {value:.4f}, lr {lr:.2e}")
             advance(1)
@@ -200,31 +219,6 @@ def cosine(peak: float, warmup: int, steps: int, floor: float = 0.0) -> Callable
         return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, share))))
 
     return lr_at
-
-
-class _Metrics:
-    """metrics.csv, one row a step; rows beyond the checkpoint that is resumed are dropped."""
-
-    def __init__(self, path: Path, done: int) -> None:
-        rows: list[list[str]] = []
-        if path.exists():
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = [row for row in csv.reader(file) if len(row) == len(_COLUMNS) and row[0].isdigit()]
-        part = path.with_name(f".{path.name}.tmp")
-        with part.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(_COLUMNS)
-            writer.writerows(row for row in rows if int(row[0]) <= done)
-        part.replace(path)
-        self.path, self.rows = path, list[tuple[int, str, str, str]]()
-
-    def add(self, step: int, loss: float, lr: float, seconds: float) -> None:
-        self.rows.append((step, repr(loss), repr(lr), f"{seconds:.4f}"))
-
-    def flush(self) -> None:
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows(self.rows)
-        self.rows.clear()
 
 
 def _prefetch(batches: Callable[[int], Any], indices: range) -> Generator[Any, None, None]:

@@ -59,18 +59,59 @@ class Generator(Section):
     prediction: Literal["epsilon", "v_prediction"] = Field(
         "epsilon", description="what the U-Net predicts: the noise (paper) or the velocity"
     )
+    init: str | None = Field(
+        None, description="full only: start from sd14, or a folder or hub id of a U-Net of its shape"
+    )
     train_steps: AtLeastOne = 2000
-    batch_size: AtLeastOne = 16
+    batch_size: AtLeastOne = Field(16, description="clips an optimiser step, over all processes")
+    accumulate: AtLeastOne = Field(1, description="parts that a process computes its batch in")
+    optimizer: Literal["adamw", "adamw8bit"] = Field(
+        "adamw", description="adamw8bit: moments in 8 bits (CUDA, with bitsandbytes)"
+    )
     lr: Positive = 2.56e-4
     warmup_steps: Count = 100
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    clip_grad: Positive | None = Field(1.0, description="largest norm of the gradient; null: no limit")
     ema_decay: Fraction = 0.999
     condition_dropout: Fraction = 0.1
+    min_snr_gamma: Positive | None = Field(
+        None, description="weigh the loss by min(SNR, γ) (Hang et al. 2023: 5); null: all steps alike (paper)"
+    )
     frozen_steps: Count = Field(
         0, description="train only conv_in/conv_out and the projection at first (appendix B.4)"
     )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto: bf16 on CUDA, and on CPUs that multiply it"
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="compute activations again in the backward pass: less memory, more time"
+    )
+    channels_last: bool = Field(False, description="memory layout of the U-Net: faster convolutions on CUDA")
+    compile: bool = Field(False, description="torch.compile: minutes at first, then faster steps")
+    validate_every: AtLeastOne | None = Field(
+        None, description="steps between looks at the loss on clips that are not trained on; null: none"
+    )
+    val_share: Annotated[float, Field(ge=0.0, le=0.5)] = Field(
+        0.0, description="of the train clips, held out for that where the corpus has no val split"
+    )
     checkpoint_every: AtLeastOne = 250
     seed: Count = 0
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Generator":
+        if self.init is not None and self.preset != "full":
+            raise ValueError(
+                f"generator.init={self.init} fits generator.preset=full alone, not {self.preset}"
+            )
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"generator.accumulate={self.accumulate} does not divide batch_size={self.batch_size}"
+            )
+        if self.val_share and not self.validate_every:
+            raise ValueError(
+                f"generator.val_share={self.val_share} is for nothing without generator.validate_every"
+            )
+        return self
 
 
 class Invert(Section):

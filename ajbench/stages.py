@@ -17,6 +17,7 @@ from typing import Any, Literal
 from ajbench import grid, preflight, registry
 from ajbench.cells import Cell
 from ajbench.errors import MissingError
+from ajbench.generator import initialise
 from ajbench.manifest import Manifest
 from ajbench.recipe import Mix, Recipe, fingerprint
 from ajbench.run import atomic_write
@@ -167,7 +168,11 @@ class Pipeline:
     def train_gen(self) -> Stage:
         """Real clips → latent diffusion U-Net."""
         recipe, prepared, seed = self.recipe, self.prepare, self.recipe.generator.seed
-        key, path = self._place("train-gen", recipe.generator, prepared.fingerprint)
+        section, init = recipe.generator, recipe.generator.init
+        if init and initialise.is_local(init):  # a hub id or "sd14" stands for itself
+            weights = preflight.weights_identity(initialise.locate(init))
+            section = section.model_copy(update={"init": weights})
+        key, path = self._place("train-gen", section, prepared.fingerprint)
 
         def do() -> None:
             from ajbench.generator.train import train_generator
@@ -175,8 +180,12 @@ class Pipeline:
 
             train_generator(recipe, ClipStore.open(prepared.path), path, fingerprint=key, seed=seed)
 
-        amount = f"{recipe.generator.train_steps} steps"
-        return Stage("train-gen", recipe, path, key, amount, do, seed=seed, needs=(prepared,))
+        def check() -> None:
+            if init:
+                initialise.locate(init)
+
+        about: dict[str, Any] = {"seed": seed, "needs": (prepared,), "distributed": True, "check": check}
+        return Stage("train-gen", recipe, path, key, f"{section.train_steps} steps", do, **about)
 
     @cached_property
     def invert(self) -> Stage:

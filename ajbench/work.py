@@ -30,6 +30,7 @@ class Stage:
         needs: stages that must be finished before.
         shared: several processes may do it together; else one at a time.
         distributed: the processes of one `torchrun` do it together, each its part.
+        check: refuses, before any work, what would fail for want of weights.
         estimate: tells clips, bytes and seconds from a first batch, once what it needs is finished.
     """
 
@@ -45,6 +46,7 @@ class Stage:
     needs: tuple["Stage", ...] = ()
     shared: bool = False
     distributed: bool = False
+    check: Callable[[], None] | None = None
     estimate: Callable[[], dict[str, Any]] | None = None
 
     @property
@@ -83,8 +85,8 @@ class Stage:
         processes, rank = world()
         if processes > 1 and not (self.shared or self.distributed):
             raise UsageError(
-                f"{self.name}: {processes} processes were launched, but one does it; launch only train-cls, "
-                "synth or prepare"
+                f"{self.name}: {processes} processes were launched, but one does it; launch only train-gen, "
+                "train-cls, synth or prepare"
             )
         if processes > 1 and self.shared and force:
             raise UsageError(

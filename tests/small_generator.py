@@ -68,12 +68,13 @@ def small_recipe(**sections):
     )
 
 
-def make_store(path, train=TRAIN, evaluated=EVAL, captions=False, prefix="clip"):
+def make_store(path, train=TRAIN, evaluated=EVAL, captions=False, prefix="clip", val=0):
     """A real store of clips of one or two classes, whose codes come from their class' part of the books."""
     rng, codec = np.random.default_rng(3), FakeCodec()
     path.mkdir(parents=True)
     records = []
-    for i in range(train + evaluated):
+    splits = ["train"] * train + ["val"] * val + ["eval"] * evaluated
+    for i, split in enumerate(splits):
         classes = [i % 3] if i % 4 else [i % 3, (i + 1) % 3]
         codes = (rng.integers(0, 300, (8, FRAMES)) + 300 * classes[0]).astype(np.uint16)
         labels = [LABELS[k] for k in classes]
@@ -83,7 +84,7 @@ def make_store(path, train=TRAIN, evaluated=EVAL, captions=False, prefix="clip")
                 "path": f"{i}.wav",
                 "labels": labels,
                 "label_ids": classes,
-                "split": "train" if i < train else "eval",
+                "split": split,
                 "caption": f"{labels[0]} nearby, recording {i}" if captions else None,
                 "audio": audio.flac_encode(codec.decode(codes[None])[0].numpy()),
                 "codes": codes,

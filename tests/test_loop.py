@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from ajbench import checkpoints, loop
+from ajbench import checkpoints, curves, loop
 from ajbench.errors import IntegrityError, MissingError, NumericError
 
 torch.set_num_threads(1)
@@ -280,6 +280,33 @@ def test_best_weights_are_dropped_with_the_checkpoint_that_knew_them_and_verifie
     file.write_bytes(data)
     with pytest.raises(IntegrityError, match=r"best-00000008\.safetensors"):
         train(tmp_path, every=2, validate=lambda module: 0.0, validate_every=2)
+
+
+@pytest.mark.parametrize("ema", [None, 0.8])
+def test_who_watches_changes_nothing_and_sees_the_moving_average(tmp_path, ema):
+    def play(folder, **kw):
+        def look(module):
+            assert not module.training and not torch.is_grad_enabled()
+            torch.rand(5)
+            seen.append(module.body[0].weight.detach().clone())
+            return module.body[0].weight.norm().item(), 1.0
+
+        return train(folder, ema_decay=ema, watch=curves.Watch("seen.csv", ("norm", "one"), 5, look), **kw)
+
+    seen = []
+    straight, plain = play(tmp_path / "a"), train(tmp_path / "plain", ema_decay=ema)
+    assert same(straight, plain) and rows(tmp_path / "a") == rows(tmp_path / "plain")
+    table = (tmp_path / "a" / "seen.csv").read_text().splitlines()
+    assert table[0] == "step,norm,one" and [line.split(",")[0] for line in table[1:]] == ["5", "10", "12"]
+    assert torch.equal(seen[-1], straight.body[0].weight)  # which is the average where there is one
+    assert float(table[-1].split(",")[1]) == seen[-1].norm().item()
+    # Killed after a look that the checkpoint of step 8 does not know of.
+    with pytest.raises(KilledError):
+        play(tmp_path / "b", step=killed_at(11))
+    with (tmp_path / "b" / "seen.csv").open("a") as file:
+        file.write("10,0.5,1.0\n")
+    assert same(play(tmp_path / "b"), straight)
+    assert (tmp_path / "b" / "seen.csv").read_bytes() == (tmp_path / "a" / "seen.csv").read_bytes()
 
 
 def test_a_tracker_that_is_not_installed_is_refused(tmp_path, monkeypatch):

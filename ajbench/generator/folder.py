@@ -28,12 +28,34 @@ EMBEDS = "learned_embeds.safetensors"
 Info = TypeVar("Info", "GeneratorInfo", "TokensInfo")
 
 
+class Start(BaseModel):
+    """Weights that a training started from.
+
+    Attributes:
+        source: as the recipe names them.
+        file: name of the weights file, `xxh3` its checksum.
+        tensors: how many were loaded, with `parameters` numbers.
+        left_out: tensors that stayed random.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str
+    file: str
+    xxh3: str
+    tensors: int
+    parameters: int
+    left_out: tuple[str, ...]
+
+
 class GeneratorInfo(BaseModel):
     """What `generator.json` says.
 
     Attributes:
         frames: of a clip; the grid has frames / 21 rows.
-        train_ids: the clips trained on, sorted.
+        train_ids: the train split, sorted: the clips trained on and those held out of it.
+        held_out: those of it that were only looked at, sorted (`generator.val_share`).
+        start: weights that it was started from; None: random ones.
         prompts_cut: training prompts longer than `max_tokens`.
         xxh3: checksums of the other files.
     """
@@ -52,6 +74,8 @@ class GeneratorInfo(BaseModel):
     frames: int
     labels: tuple[str, ...]
     train_ids: tuple[str, ...]
+    held_out: tuple[str, ...] = ()
+    start: Start | None = None
     train_steps: int
     seed: int
     precision: str

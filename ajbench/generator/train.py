@@ -1,33 +1,37 @@
 """Training the denoiser (section 4): codes ⇒ latents ⇒ whitened grid, conditioned on captions."""
 
-import functools
+import importlib.util
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from accelerate import PartialState
-from diffusers import DDPMScheduler, UNet2DConditionModel
-from numpy.typing import NDArray
-from torch import Tensor
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
 
 from ajbench import audio, console, loop, registry
 from ajbench import codec as codecs
 from ajbench.codec.whiten import Whitening
-from ajbench.errors import MissingError
+from ajbench.errors import MissingError, UsageError
 from ajbench.generator import folder as folders
-from ajbench.generator import unet
-from ajbench.generator.text import MiniLM, sound_of, spoken
-from ajbench.recipe import Recipe
-from ajbench.run import seed_for
+from ajbench.generator import held_out, initialise, unet
+from ajbench.generator.batches import (
+    Batch,
+    generator,
+    grid_reader,
+    min_snr_weights,
+    noisy_batches,
+    prompts_of,
+)
+from ajbench.generator.text import MiniLM
+from ajbench.generator.unet import ENDS
+from ajbench.recipe import Generator, Recipe
+from ajbench.run import seed_for, world
 from ajbench.store import ClipStore, require_codec
 
-Batch = dict[str, Tensor]
-
-# Appendix B.4's first phase trains these alone (with the paper's projection, which diffusers calls so).
-ENDS = ("conv_in.", "conv_out.", "encoder_hid_proj.")
+CHUNK = 10_000  # prompts tokenised at once
 
 
 def train_generator(
@@ -41,10 +45,13 @@ def train_generator(
 ) -> Path:
     """Train a generator on the train split of `store` and write its folder; goes on where it was stopped.
 
+    Of several processes (torchrun) each computes its part of every batch.
+
     Args:
         recipe: its `generator` section is used.
         store: real clips.
-        out: receives the generator (see `folder`) and `metrics.csv`.
+        out: receives the generator (see `folder`), `metrics.csv` and, with `validate_every`,
+            `validation.csv` (see `held_out`).
         fingerprint: of everything that bears on the result.
         seed: of weights, order, noise and dropped conditions; None is the recipe's.
         codec: an instance to use instead of loading the store's.
@@ -53,46 +60,76 @@ def train_generator(
         `out`.
 
     Raises:
-        MissingError: the store has no whitening statistics, or text encoder or codec weights are not there.
-        IntegrityError: the store was encoded by another codec.
+        UsageError: the processes do not divide the batch, 8-bit AdamW is asked for without CUDA, or a
+            validation without clips for it.
+        MissingError: the store has no whitening statistics, text encoder or codec weights are not there,
+            nor those to start from, or bitsandbytes is not installed.
+        IntegrityError: the store was encoded by another codec, or the weights to start from do not fit.
         NumericError: the loss is not finite.
     """
     section = recipe.generator
     seed = section.seed if seed is None else seed
     if (out / folders.INFO).exists() and folders.read_info(out).fingerprint == fingerprint:
         return out
+    parts = _parts(section)
     codec = codec or codecs.load(store.meta.codec)
     require_codec(store, codec.name, codec.weights_hash)
     if store.meta.whitening is None:
         raise MissingError(f"{store.path}: no whitening statistics; make the store with `ajbench prepare`")
     whitening = Whitening.from_json(store.meta.whitening)
+    train, unseen = held_out.divide(store, section.val_share)
+    if section.validate_every and not len(unseen):
+        raise UsageError(
+            f"generator.validate_every={section.validate_every}: {store.path} has no val split; set "
+            "generator.val_share, such as 0.05, or validate_every=null"
+        )
     text: MiniLM = registry.resolve("text encoder", section.text_encoder)(max_tokens=section.max_tokens)
     text.to(PartialState().device)
-    prediction = section.prediction
-    model = unet.build(section.preset, text.dim, seed=seed_for(seed, "weights"), prediction=prediction)
-    process = unet.noise_schedule(prediction)
-    train = store.split_indices("train")
+    process = unet.noise_schedule(section.prediction)
+    model, start = _model(section, text.dim, seed_for(seed, "weights"))
     prompts = prompts_of(store, train)
-    cut = text.count_cut(sorted(set(prompts)))
+    distinct = sorted(set(prompts))
+    cut = sum(text.count_cut(distinct[i : i + CHUNK]) for i in range(0, len(distinct), CHUNK))
     if cut:
         console.say(
-            f"{cut} of {len(set(prompts))} prompts are longer than generator.max_tokens and lose their end"
+            f"{cut} of {len(distinct)} prompts are longer than generator.max_tokens and lose their end"
         )
     grids = grid_reader(store, train, codec, whitening)
-    noisy = noisy_batches(grids, len(prompts), process, section.batch_size, seed)
+    noisy = noisy_batches(grids, len(prompts), process, section.batch_size, seed, parts)
+    weights = None if section.min_snr_gamma is None else min_snr_weights(process, section.min_snr_gamma)
 
     def batches(index: int) -> Batch:
         batch = noisy(index)
-        chance = torch.rand(section.batch_size, generator=_generator(seed, "dropout", index))
-        dropped = (chance < section.condition_dropout).tolist()
+        step, part = divmod(index, parts)
+        size = len(batch["picks"])
+        chance = torch.rand(section.batch_size, generator=generator(seed, "dropout", step))
+        dropped = (chance < section.condition_dropout)[part * size : (part + 1) * size].tolist()
         picked = [prompts[i] for i in batch["picks"]]
         states, mask = text.encode(["" if drop else one for drop, one in zip(dropped, picked, strict=True)])
+        if section.channels_last:
+            batch["noisy"] = batch["noisy"].contiguous(memory_format=torch.channels_last)
+        if weights is not None:
+            batch["weight"] = weights[batch["t"]]
         return {**batch, "states": states, "mask": mask}
 
     def step(module: Any, batch: Batch, index: int) -> Tensor:
         return loss(module, batch, batch["states"], batch["mask"] if section.mask else None)
 
-    precision = fast_precision()
+    watch = None
+    if section.validate_every:
+        looked_at = held_out.watched(store, unseen)
+        # Encoded before the training: afterwards another thread has the text encoder.
+        states, mask = (part.cpu() for part in text.encode(prompts_of(store, looked_at)))
+        watch = held_out.watch(
+            section.validate_every,
+            [store.clip_ids[i] for i in looked_at],
+            grid_reader(store, looked_at, codec, whitening),
+            states,
+            mask if section.mask else None,
+            process,
+            section.batch_size // parts,
+        )
+    precision = fast_precision() if section.precision == "auto" else section.precision
     lr_at = loop.cosine(section.lr, section.warmup_steps, section.train_steps)
     frozen = min(section.frozen_steps, section.train_steps)
     for first, last, folder, ends in (
@@ -103,21 +140,22 @@ def train_generator(
             continue
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(not ends or name.startswith(ENDS))
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         loop.fit(
             model,
             step,
-            _later(batches, first * PartialState().num_processes),
+            _later(batches, first * parts),
             steps=last - first,
-            optimizer=torch.optim.AdamW(
-                trained, lr=section.lr, weight_decay=section.weight_decay, fused=True
-            ),
+            optimizer=_optimizer(section, model),
             lr_at=_later(lr_at, first),
             folder=folder,
             checkpoint_every=section.checkpoint_every,
             seed=seed,
+            accumulate=section.accumulate,
             ema_decay=section.ema_decay,
+            watch=watch,
+            clip_grad=section.clip_grad,
             precision=precision,
+            compiled=section.compile,
             what="train-gen (ends)" if ends else "train-gen",
         )
     if PartialState().is_main_process:
@@ -132,71 +170,28 @@ def train_generator(
             clip_samples=store.meta.clip_samples,
             frames=grids([0]).shape[2] * audio.FRAME_MULTIPLE,
             labels=tuple(store.meta.labels),
-            train_ids=tuple(sorted(store.clip_ids[i] for i in train)),
+            train_ids=tuple(sorted(store.clip_ids[i] for i in store.split_indices("train"))),
+            held_out=tuple(sorted(store.clip_ids[i] for i in unseen)) if section.val_share else (),
+            start=start,
             train_steps=section.train_steps,
             seed=seed,
             precision=precision,
             parameters=sum(parameter.numel() for parameter in model.parameters()),
-            prompts=len(set(prompts)),
+            prompts=len(distinct),
             prompts_cut=cut,
         )
-        folders.save(out, model.cpu(), process, whitening, info)
+        # Files of tensors hold them in the usual layout.
+        folders.save(out, model.cpu().to(memory_format=torch.contiguous_format), process, whitening, info)
         for folder in (out, out / "frozen"):
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return out
 
 
-def prompts_of(store: ClipStore, indices: NDArray[np.int64]) -> list[str]:
-    """Return each clip's caption or, without one, "The sound of" its labels."""
-    captions, labels = store.column("caption"), store.column("labels")
-    return [captions[i] or sound_of([spoken(name) for name in labels[i]]) for i in indices]
-
-
-def grid_reader(
-    store: ClipStore, indices: NDArray[np.int64], codec: "codecs.Codec", whitening: Whitening
-) -> Callable[[Any], Tensor]:
-    """Return a function from positions in `indices` to whitened grids float32 [B, 128, H, 21]."""
-    return lambda picks: whitening.grid(codec.latents(store.codes(indices[picks])))
-
-
-def noisy_batches(
-    grids: Callable[[Any], Tensor], n: int, process: DDPMScheduler, size: int, seed: int
-) -> Callable[[int], Batch]:
-    """Return batch(index), a pure function: `noisy` grids, `target`, timesteps `t`, clips (`picks`).
-
-    The target is what `process` says that the network predicts: the noise, or the velocity
-    √ᾱ · noise − √(1 − ᾱ) · grid.
-
-    Every one of the `n` clips comes once an epoch, in an order drawn for the epoch. Each batch has one
-    timestep in every `size`-th part of the range: the loss varies less from step to step, its expectation
-    is the same.
-    """
-
-    @functools.lru_cache(2)
-    def order(epoch: int) -> Tensor:
-        return torch.randperm(n, generator=_generator(seed, "epoch", epoch))
-
-    def make(index: int) -> Batch:
-        picks = torch.stack(
-            [order(place // n)[place % n] for place in range(index * size, (index + 1) * size)]
-        )
-        draw = _generator(seed, "noise", index)
-        grid = grids(picks.tolist()).cpu()
-        noise = torch.randn(grid.shape, generator=draw)
-        share = (torch.arange(size) + torch.rand(size, generator=draw)) / size
-        t = (share * len(process.betas)).long().clamp_max(len(process.betas) - 1)
-        noisy = process.add_noise(grid, noise, t)
-        velocity = process.config["prediction_type"] == "v_prediction"
-        target = process.get_velocity(grid, noise, t) if velocity else noise
-        return {"noisy": noisy, "target": target, "t": t, "picks": picks}
-
-    return make
-
-
 def loss(model: UNet2DConditionModel, batch: Batch, states: Tensor, mask: Tensor | None) -> Tensor:
-    """Return the mean squared error of the prediction."""
+    """Return the mean squared error of the prediction, each clip's times its `weight` where there is one."""
     out = unet.denoise(model, batch["noisy"], batch["t"], states, mask)
-    return (out.float() - batch["target"]).square().mean()
+    error = (out.float() - batch["target"]).square()
+    return (error.mean((1, 2, 3)) * batch["weight"]).mean() if "weight" in batch else error.mean()
 
 
 def fast_precision() -> Literal["auto", "bf16"]:
@@ -206,9 +201,58 @@ def fast_precision() -> Literal["auto", "bf16"]:
     return "bf16" if on_cpu and any(capabilities.get(k) for k in ("avx512_bf16", "amx_bf16")) else "auto"
 
 
+def _parts(section: Generator) -> int:
+    """Return in how many parts a batch is computed: by processes, and by each one after another."""
+    processes, _ = world()
+    parts = processes * section.accumulate
+    if section.batch_size % parts:
+        raise UsageError(
+            f"generator.batch_size={section.batch_size}: {processes} processes with generator.accumulate="
+            f"{section.accumulate} do not divide it; choose a multiple of {parts}"
+        )
+    return parts
+
+
+def _model(
+    section: Generator, text_dim: int, seed: int
+) -> tuple[UNet2DConditionModel, "folders.Start | None"]:
+    """Return the U-Net as training begins, and what of it was loaded."""
+    model, start = unet.build(section.preset, text_dim, seed=seed, prediction=section.prediction), None
+    if section.init:
+        start = initialise.start_from(model, section.init)
+        left_out = ", ".join(dict.fromkeys(name.rpartition(".")[0] for name in start.left_out))
+        console.say(
+            f"generator.init={section.init}: loaded {start.tensors} tensors, {start.parameters / 1e6:.1f} M "
+            f"parameters; left out: {left_out}"
+        )
+    if section.gradient_checkpointing:
+        model.enable_gradient_checkpointing()
+    if section.channels_last:
+        model.to(memory_format=torch.channels_last)
+    return model, start
+
+
+def _optimizer(section: Generator, model: nn.Module) -> torch.optim.Optimizer:
+    """Return AdamW over the parameters that are trained."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    settings: dict[str, Any] = {"lr": section.lr, "weight_decay": section.weight_decay}
+    if section.optimizer == "adamw":
+        return torch.optim.AdamW(trained, **settings, fused=True)
+    if PartialState().device.type != "cuda":
+        raise UsageError(
+            "generator.optimizer=adamw8bit needs CUDA, this is "
+            f"{PartialState().device.type}; set generator.optimizer=adamw"
+        )
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingError(
+            "generator.optimizer=adamw8bit: bitsandbytes is not installed; pip install bitsandbytes, or set "
+            "generator.optimizer=adamw"
+        )
+    import bitsandbytes
+
+    made: torch.optim.Optimizer = bitsandbytes.optim.AdamW8bit(trained, **settings)
+    return made
+
+
 def _later(function: Callable[[int], Any], shift: int) -> Callable[[int], Any]:
     return lambda index: function(index + shift)
-
-
-def _generator(seed: int, *names: str | int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed_for(seed, *names))

@@ -10,6 +10,10 @@ CHANNELS = 128  # of the codec's latents
 CROSS_DIM = 768  # Stable Diffusion's; the projection from the text encoder's width is part of the U-Net
 TRAIN_TIMESTEPS = 1000
 
+# What has no counterpart in Stable Diffusion: other channels, and the paper's projection of the text, which
+# diffusers calls so. Appendix B.4's first phase trains these alone.
+ENDS = ("conv_in.", "conv_out.", "encoder_hid_proj.")
+
 Preset = Literal["tiny", "small", "full"]
 Prediction = Literal["epsilon", "v_prediction"]
 
@@ -91,6 +95,16 @@ def noise_schedule(prediction: Prediction = "epsilon") -> DDPMScheduler:
         prediction_type=prediction,
         clip_sample=False,
     )
+
+
+def noised(process: DDPMScheduler, grid: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Return noisy grids at timesteps [B], √ᾱ · grid + √(1 − ᾱ) · noise, and what is to be predicted of them.
+
+    That is what `process` says: the noise, or the velocity √ᾱ · noise − √(1 − ᾱ) · grid.
+    """
+    velocity = process.config["prediction_type"] == "v_prediction"
+    target = process.get_velocity(grid, noise, t) if velocity else noise
+    return process.add_noise(grid, noise, t), target
 
 
 def denoise(

@@ -1,8 +1,11 @@
 """The presets: odd sizes, the first width, Stable Diffusion's size, and what the mask does."""
 
+import sys
+
 import pytest
 import torch
 from small_generator import SMALL
+from torch.utils.flop_counter import FlopCounterMode
 
 from ajbench.generator import unet
 
@@ -40,6 +43,21 @@ def test_every_preset_takes_the_papers_grids(shape_only):
             assert unet.denoise(model, x, t, torch.zeros(2, 16, 384), None).shape == x.shape
     # There is no skip around the first layer: fewer channels could not carry 128 channels of noise.
     assert model.config.block_out_channels[0] >= 128
+
+
+def test_the_size_of_full_and_the_arithmetic_of_a_step(capsys):
+    with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
+        model = unet.build("full", 384)
+        x, t = torch.zeros(1, 128, 24, 21), torch.zeros(1, dtype=torch.long)
+        unet.denoise(model, x, t, torch.zeros(1, 50, 384), None)
+    parameters = sum(p.numel() for p in model.parameters())
+    flops, by_layer = counter.get_total_flops(), counter.get_flop_counts()
+    with capsys.disabled():
+        sys.stdout.write(f"\nfull: {parameters / 1e6:.1f} M parameters, {flops / 1e9:.1f} GFLOP a step\n")
+    assert parameters == pytest.approx(860e6, rel=0.02) and flops == pytest.approx(92e9, rel=0.02)
+    # A multiplication and an addition count as two: a convolution of 3 × 3 from 128 to 320 channels.
+    first = sum(by_layer["UNet2DConditionModel.conv_in"].values())
+    assert first == 2 * 9 * 128 * 320 * 24 * 21
 
 
 def test_full_is_stable_diffusions_unet_but_for_its_ends_and_the_projection(shape_only):

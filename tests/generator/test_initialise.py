@@ -1,0 +1,226 @@
+"""Starting from Stable Diffusion 1.4: every block but the ends, from this disk alone, misfits refused."""
+
+import json
+import os
+import shutil
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
+from small_generator import FakeCodec, make_store, small_recipe
+
+from ajbench import flow, recipe
+from ajbench.errors import IntegrityError, MissingError, UsageError
+from ajbench.generator import folder, initialise, train, unet
+from ajbench.shards import checksum
+from ajbench.stages import Pipeline, Places
+
+torch.set_num_threads(1)
+# As published in unet/config.json of CompVis/stable-diffusion-v1-4.
+SD14 = {
+    "act_fn": "silu",
+    "attention_head_dim": 8,
+    "block_out_channels": (320, 640, 1280, 1280),
+    "center_input_sample": False,
+    "cross_attention_dim": 768,
+    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+    "downsample_padding": 1,
+    "flip_sin_to_cos": True,
+    "freq_shift": 0,
+    "in_channels": 4,
+    "layers_per_block": 2,
+    "mid_block_scale_factor": 1,
+    "norm_eps": 1e-05,
+    "norm_num_groups": 32,
+    "out_channels": 4,
+    "sample_size": 64,
+    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+}
+WIDTHS = (32, 64, 64, 64)
+LEFT_OUT = {
+    f"{part}.{kind}" for part in ("conv_in", "conv_out", "encoder_hid_proj") for kind in ("weight", "bias")
+}
+FILE = "diffusion_pytorch_model.safetensors"
+
+
+def shapes(model):
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def test_all_of_stable_diffusion_but_its_ends_fits_in_full():
+    with torch.device("meta"):
+        theirs, ours = UNet2DConditionModel(**SD14), unet.build("full", 1024)
+    published = shapes(theirs)
+    assert len(published) == 686 and sum(p.numel() for p in theirs.parameters()) == 859_520_964
+    assert published["down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"] == (320, 768)
+    left_out = initialise.misfits(shapes(ours), published, "sd14")
+    assert set(left_out) == LEFT_OUT
+    assert len(ours.state_dict()) - len(left_out) == 686 - 4
+    # What names and shapes do not tell, such as heads and the form of the time embedding.
+    mine = dict(ours.config)
+    other = {key for key, value in theirs.config.items() if key[0] != "_" and mine[key] != value}
+    ends = {"in_channels", "out_channels", "sample_size", "encoder_hid_dim", "encoder_hid_dim_type"}
+    assert other - {"addition_embed_type_num_heads"} == ends  # the last is of what neither has
+
+
+@pytest.fixture
+def narrow(monkeypatch):
+    monkeypatch.setitem(unet.PRESETS, "full", unet.PRESETS["full"] | {"widths": WIDTHS, "layers": 1})
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A pipeline's folder with a narrow U-Net of Stable Diffusion's kind, random in every tensor."""
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        model = UNet2DConditionModel(**SD14 | {"block_out_channels": WIDTHS, "layers_per_block": 1})
+        for parameter in model.parameters():
+            parameter.data += torch.randn_like(parameter) * 0.02
+    home = tmp_path_factory.mktemp("sd")
+    model.save_pretrained(home / "unet")
+    return home
+
+
+def test_every_other_tensor_is_theirs_and_so_is_what_it_computes(narrow, source):
+    theirs = UNet2DConditionModel.from_pretrained(source / "unet", local_files_only=True).eval()
+    model, fresh = unet.build("full", 768).eval(), unet.build("full", 768).state_dict()
+    start = initialise.start_from(model, str(source))
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, fresh[name] if name in LEFT_OUT else theirs.state_dict()[name]), name
+    loaded = [p.numel() for name, p in model.named_parameters() if name not in LEFT_OUT]
+    assert (start.tensors, start.parameters, set(start.left_out)) == (len(loaded), sum(loaded), LEFT_OUT)
+    assert start.file == FILE and start.xxh3 == checksum(source / "unet" / FILE)
+    model.conv_in, model.conv_out, model.encoder_hid_proj = (
+        theirs.conv_in,
+        theirs.conv_out,
+        torch.nn.Identity(),
+    )
+    x, t, states = torch.randn(1, 4, 16, 16), torch.tensor([300]), torch.randn(1, 7, 768)
+    with torch.no_grad():
+        assert torch.equal(unet.denoise(model, x, t, states, None), theirs(x, t, states).sample)
+
+
+def changed(source, folder, change):
+    state = load_file(source / "unet" / FILE)
+    change(state)
+    folder.mkdir()
+    save_file(state, folder / FILE)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda s: s.pop("mid_block.resnets.0.conv1.weight"),
+            r"mid_block\.resnets\.0\.conv1\.weight is missing",
+        ),
+        (
+            lambda s: s.update({"time_embedding.linear_1.bias": torch.zeros(5)}),
+            r"time_embedding\.linear_1\.bias has shape \(5,\) instead of \(128,\)",
+        ),
+        (lambda s: s.update({"add_embedding.bias": torch.zeros(2)}), r"it has add_embedding\.bias"),
+    ],
+)
+def test_another_architecture_is_refused_by_name(narrow, source, tmp_path, change, message):
+    with pytest.raises(IntegrityError, match=message):
+        initialise.start_from(unet.build("full", 768), changed(source, tmp_path / "odd", change))
+
+
+class Canary:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_pickle_is_read_without_running_it(narrow, source, tmp_path):
+    state = load_file(source / "unet" / FILE)
+    torch.save(state, tmp_path / "diffusion_pytorch_model.bin")
+    model, other = unet.build("full", 768), unet.build("full", 768)
+    initialise.start_from(model, str(tmp_path))
+    initialise.start_from(other, str(source))
+    assert all(torch.equal(t, other.state_dict()[name]) for name, t in model.state_dict().items())
+    torch.save(state | {"canary": Canary(tmp_path / "ran")}, tmp_path / "diffusion_pytorch_model.bin")
+    with pytest.raises(IntegrityError, match="not readable as weights"):
+        initialise.start_from(model, str(tmp_path))
+    assert not (tmp_path / "ran").exists()
+    (tmp_path / FILE).write_bytes(b"damaged")
+    with pytest.raises(IntegrityError, match=rf"{FILE}: not readable"):
+        initialise.start_from(model, str(tmp_path))
+
+
+def test_a_folder_is_a_pipelines_or_the_unets(source):
+    for place in (source, source / "unet", source / "unet" / FILE):
+        assert initialise.locate(str(place)) == source / "unet" / FILE
+
+
+def test_the_hubs_cache_is_looked_in_and_nothing_is_fetched(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    for init, hub in (("sd14", "CompVis/stable-diffusion-v1-4"), ("someone/unet", "someone/unet")):
+        with pytest.raises(
+            MissingError,
+            match=rf"{init}: unet/{FILE} of huggingface\.co/{hub} is not in the hub's cache \({tmp_path}\); "
+            rf"fetch it with `hf download {hub} unet/{FILE}`.*generator\.init=FOLDER.*generator\.init=null",
+        ) as refused:
+            initialise.locate(init)
+        assert "\n" not in str(refused.value)
+    home = tmp_path / "models--CompVis--stable-diffusion-v1-4"
+    shutil.copytree(source / "unet", home / "snapshots" / "133a" / "unet")
+    (home / "refs").mkdir()
+    (home / "refs" / "main").write_text("133a")
+    assert initialise.locate("sd14") == home / "snapshots" / "133a" / "unet" / FILE
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MissingError, match=f"neither unet/{FILE} nor"):
+        initialise.locate(str(tmp_path / "empty"))
+    with pytest.raises(MissingError, match="no such folder"):
+        initialise.locate(str(tmp_path / "nowhere"))
+
+
+def test_a_training_begins_with_them_and_says_so(narrow, source, tmp_path, capsys):
+    real, theirs = make_store(tmp_path / "real"), load_file(source / "unet" / FILE)
+    made = small_recipe(
+        generator={"preset": "full", "init": str(source), "train_steps": 1, "frozen_steps": 1}
+    )
+    out = train.train_generator(made, real, tmp_path / "g", fingerprint="f", codec=FakeCodec())
+    written = load_file(out / "unet" / FILE)
+    assert {
+        name for name in written if name not in theirs or not torch.equal(written[name], theirs[name])
+    } == (LEFT_OUT)
+    start = folder.read_info(out).start
+    assert start.tensors == len(theirs) - 4 and start.source == str(source)
+    said = capsys.readouterr().err
+    assert f"loaded {start.tensors} tensors" in said
+    assert "left out: conv_in, encoder_hid_proj, conv_out\n" in said
+
+
+def pipeline(tmp_path, *overrides):
+    options = ["data.n_clips=40", "generator.preset=full", *overrides]
+    return Pipeline(
+        recipe.load("mini", options), Places(work=tmp_path / "work", results=tmp_path / "results")
+    )
+
+
+def test_what_they_are_is_part_of_the_fingerprint_and_where_they_lie_is_not(source, tmp_path):
+    keys = {"none": pipeline(tmp_path).train_gen.fingerprint}
+    keys["sd14"] = pipeline(tmp_path, "generator.init=sd14").train_gen.fingerprint
+    keys["here"] = pipeline(tmp_path, f"generator.init={source}").train_gen.fingerprint
+    shutil.copytree(source, tmp_path / "there")
+    moved = pipeline(tmp_path, f"generator.init={tmp_path / 'there'}").train_gen.fingerprint
+    other = changed(source, tmp_path / "other", lambda s: s["mid_block.resnets.0.conv1.bias"].add_(1))
+    keys["other"] = pipeline(tmp_path, f"generator.init={other}").train_gen.fingerprint
+    assert moved == keys["here"] and len(set(keys.values())) == 4
+    with pytest.raises(UsageError, match=r"generator\.init=sd14 fits generator\.preset=full alone, not tiny"):
+        recipe.load("mini", ["generator.init=sd14"])
+
+
+def test_a_run_without_them_stops_before_it_begins(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    made = pipeline(tmp_path, "generator.init=sd14")
+    with pytest.raises(MissingError, match=r"generator\.init=sd14"):
+        flow.run(made, "cpu")
+    assert not made.prepare.done()
+    json.dumps(flow.describe(tmp_path, made.stages()), default=str)  # a dry run can do without
