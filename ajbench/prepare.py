@@ -5,25 +5,25 @@ killed goes on with the missing ones, and several processes on one folder share 
 bytes.
 """
 
-import contextlib
-import hashlib
 import json
+import os
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ajbench import audio, console, registry, store
 from ajbench import codec as codecs
 from ajbench.codec.whiten import Kind, Whitening
-from ajbench.corpora import mini
+from ajbench.duplicates import duplicates
 from ajbench.errors import MissingError, UsageError
+from ajbench.hearing import Heard, ahead, hear
 from ajbench.manifest import Manifest, Problem, Row
 from ajbench.recipe import Recipe
 from ajbench.run import atomic_write
@@ -33,13 +33,12 @@ from ajbench.run import atomic_write
 ENCODE_BATCH = 8
 LATENT_BATCH = 64  # clips at once when whitening is fitted
 READ_AHEAD = 4 * ENCODE_BATCH
+# Threads that read: half the cores, as the codec wants the others, and few enough that waves wait for it.
+READERS = max(2, min(8, (os.cpu_count() or 1) // 2))
+SAMPLE = 16  # clips that an estimate prepares
 COUNTED = ("expected", "found", "decoded", "kept")
 UNASSIGNED = "unassigned"  # in the counts: what the corpus reader left out without knowing its split
 POLL_S = 0.2
-_MINI = "mini:"
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 def prepare(
@@ -48,7 +47,7 @@ def prepare(
     out: Path,
     *,
     fingerprint: str,
-    workers: int = 2,
+    workers: int = READERS,
     codec: codecs.Codec | None = None,
     link: bool = False,
     shard_clips: int = store.SHARD_CLIPS,
@@ -85,16 +84,9 @@ def prepare(
     manifest: Manifest = registry.resolve("corpus", recipe.data.corpus)(recipe.data, root)
     _require_splits(recipe, Counter(row.split for row in manifest.rows), "the corpus lists none")
     codec = codec or codecs.load(recipe.codec.name)
-    n = audio.clip_samples(recipe.data.duration_s)
-    frames = codec.encode(np.zeros((1, n), np.float32)).shape[2]
-    if frames % audio.FRAME_MULTIPLE:
-        unit = 2 * audio.FRAME_MULTIPLE * audio.HOP / audio.SAMPLE_RATE
-        raise UsageError(
-            f"data.duration_s={recipe.data.duration_s:g}: {frames} frames of codec {codec.name}, which is no "
-            f"multiple of {audio.FRAME_MULTIPLE}; choose a multiple of {unit:g} s"
-        )
+    n, frames = _geometry(recipe, codec)
     with ThreadPoolExecutor(workers) as pool:
-        firsts = _duplicates(manifest.rows, out, pool)
+        firsts = _firsts(manifest.rows, out, pool)
         job = _Job(recipe, manifest, codec, out, n, link, shard_clips, pool, firsts)
         job.write_shards()
     while not store.open_job(out, fingerprint):
@@ -107,17 +99,35 @@ def prepare(
     return store.ClipStore.open(out).meta
 
 
-@dataclass(frozen=True)
-class _Heard:
-    """What became of a manifest row: a wave, or a reason why not."""
+def estimate(
+    recipe: Recipe, manifest: Manifest, *, workers: int = READERS, codec: codecs.Codec | None = None
+) -> dict[str, Any]:
+    """Return what preparing a corpus would take: clips, readers, bytes, seconds.
 
-    number: int
-    wav: NDArray[np.float32] | None = None
-    flac: bytes | None = None
-    rate: int | None = None  # Hz, of the source; None where it is no usable sound
-    found: bool = True
-    reason: str | None = None
-    sha256: str | None = None
+    Up to 16 clips, spread over the corpus, are prepared in a temporary folder.
+
+    Raises:
+        MissingError: the codec's weights are not on this machine.
+        UsageError: a clip gives no whole number of columns of 21 frames with this codec.
+    """
+    codec = codec or codecs.load(recipe.codec.name)
+    n, _ = _geometry(recipe, codec)
+    clips = len(manifest.rows)
+    some = Manifest(manifest.rows[:: max(1, -(-clips // SAMPLE))], manifest.label_set)
+    codec.encode(np.zeros((ENCODE_BATCH, n), np.float32))  # warms up
+    with TemporaryDirectory() as folder, ThreadPoolExecutor(workers) as pool:
+        job = _Job(recipe, some, codec, Path(folder), n, False, SAMPLE, pool, {})
+        start = time.perf_counter()
+        job.write_shard(0, lambda n: None)
+        seconds = time.perf_counter() - start
+        size = sum(path.stat().st_size for path in Path(folder).glob("part-*"))
+    share = clips / max(1, len(some.rows))
+    return {
+        "clips": clips,
+        "readers": workers,
+        "bytes": round(size * share),
+        "seconds": round(seconds * share, 1),
+    }
 
 
 @dataclass(frozen=True)
@@ -173,13 +183,12 @@ class _Job:
     def write_shard(self, shard: int, advance: Callable[[int], None]) -> None:
         """Read, encode and write the clips of one shard, then its note."""
         records: list[dict[str, Any]] = []
-        batch: list[_Heard] = []
+        batch: list[tuple[Row, Heard]] = []
         counts: dict[str, Counter[str]] = {}
         rates: Counter[int] = Counter()
         problems: list[Problem] = []
         digests: dict[str, str] = {}
-        for heard in _ahead(self.pool, self.hear, self.rows(shard)):
-            row = self.manifest.rows[heard.number]
+        for row, heard in ahead(self.pool, self.hear, self.rows(shard), READ_AHEAD):
             reached = (1, heard.found, heard.rate is not None, heard.reason is None)
             counts.setdefault(row.split, Counter()).update(dict(zip(COUNTED, map(int, reached), strict=True)))
             if heard.reason:
@@ -188,7 +197,7 @@ class _Job:
                     digests[row.path] = heard.sha256
             else:
                 rates[heard.rate or 0] += 1
-                batch.append(heard)
+                batch.append((row, heard))
             if len(batch) == ENCODE_BATCH:
                 records += self.encode(batch)
                 batch = []
@@ -201,38 +210,18 @@ class _Job:
         note = {"counts": counts, "rates": rates, "problems": listed, "sha256": digests}
         _write_note(self.note(shard), note)
 
-    def hear(self, number: int) -> _Heard:
-        """Read one row's piece of sound, cut to length and rounded to 16 bits, or say why not."""
-        row = self.manifest.rows[number]
-        rendered = row.path.startswith(_MINI)
-        rate = None
-        try:
-            if rendered:
-                wav, rate = _render(row.path, self.recipe.data.duration_s), audio.SAMPLE_RATE
-            else:
-                wav = store.read_piece(row.path, row.start_s, row.duration_s, self.n)
-                rate = audio.probe(row.path)[0]
-            reason = None
-        except audio.AudioError as error:
-            reason = error.reason
-        if reason is None and number in self.firsts:
-            first = self.manifest.rows[self.firsts[number]]
-            reason = f"byte-level duplicate of {first.clip_id} (split {first.split})"
-        if reason is not None:
-            found = rendered or Path(row.path).is_file()
-            return _Heard(number, rate=rate, found=found, reason=reason, sha256=_sha256(row.path))
-        if self.link and not rendered:
-            return _Heard(number, wav=wav, rate=rate)
-        flac = audio.flac_encode(wav)
-        return _Heard(number, wav=audio.flac_decode(flac), flac=flac, rate=rate)
+    def hear(self, number: int) -> tuple[Row, Heard]:
+        """Read one row's piece of sound."""
+        rows, first = self.manifest.rows, self.firsts.get(number)
+        original = None if first is None else rows[first]
+        return rows[number], hear(rows[number], self.recipe.data.duration_s, original, self.link)
 
-    def encode(self, batch: list[_Heard]) -> Iterator[dict[str, Any]]:
+    def encode(self, batch: list[tuple[Row, Heard]]) -> Iterator[dict[str, Any]]:
         """Yield the store's records of up to `ENCODE_BATCH` clips."""
         waves = np.zeros((ENCODE_BATCH, self.n), np.float32)
-        for place, heard in enumerate(batch):
+        for place, (_, heard) in enumerate(batch):
             waves[place] = heard.wav
-        for heard, codes in zip(batch, self.codec.encode(waves), strict=False):
-            row = self.manifest.rows[heard.number]
+        for (row, heard), codes in zip(batch, self.codec.encode(waves), strict=False):
             ids = [self.manifest.label_set.index(name) for name in row.labels]
             yield {**asdict(row), "label_ids": ids, "audio": heard.flac, "codes": codes}
 
@@ -293,6 +282,19 @@ class _Job:
         return store.finish(self.out, clips.meta.model_copy(update=fitted))
 
 
+def _geometry(recipe: Recipe, codec: codecs.Codec) -> tuple[int, int]:
+    """Return the samples and the codec's frames of a clip."""
+    n = audio.clip_samples(recipe.data.duration_s)
+    frames = codec.encode(np.zeros((1, n), np.float32)).shape[2]
+    if frames % audio.FRAME_MULTIPLE:
+        unit = 2 * audio.FRAME_MULTIPLE * audio.HOP / audio.SAMPLE_RATE
+        raise UsageError(
+            f"data.duration_s={recipe.data.duration_s:g}: {frames} frames of codec {codec.name}, which is no "
+            f"multiple of {audio.FRAME_MULTIPLE}; choose a multiple of {unit:g} s"
+        )
+    return n, frames
+
+
 def _require_splits(recipe: Recipe, clips: Mapping[str, int], why: str) -> None:
     for split in ("train", "eval"):
         if not clips.get(split):
@@ -310,28 +312,12 @@ def _whitening(clips: store.ClipStore, codec: codecs.Codec, kind: Kind) -> White
     return Whitening.fit((codec.latents(clips.codes(train[i : i + LATENT_BATCH])) for i in starts), kind)
 
 
-def _duplicates(rows: list[Row], out: Path, pool: ThreadPoolExecutor) -> dict[int, int]:
-    """Return, for every row with the bytes, start and duration of an earlier one, the number of the first."""
+def _firsts(rows: list[Row], out: Path, pool: ThreadPoolExecutor) -> dict[int, int]:
+    """Return of which earlier row each duplicate is one, as the first process of the job found it."""
     note = out / store.CLAIMS / "duplicates.json"
     if note.exists():
         return {int(number): first for number, first in json.loads(note.read_text()).items()}
-    paths = [path for path in dict.fromkeys(row.path for row in rows) if not path.startswith(_MINI)]
-    sizes = dict(zip(paths, pool.map(_size, paths), strict=True))
-    alike = Counter(sizes.values())
-    # A file of a size of its own is no duplicate and need not be read for this.
-    suspects = [path for path, size in sizes.items() if alike[size] > 1]
-    digests = {}
-    if suspects:
-        with console.progress(len(suspects), "compare", "files") as advance:
-            for path, digest in zip(suspects, pool.map(_digest, suspects), strict=True):
-                digests[path] = digest
-                advance(1)
-    first: dict[tuple[str, float, float | None], int] = {}
-    found = {}
-    for number, row in enumerate(rows):
-        key = (digests.get(row.path, row.path), row.start_s, row.duration_s)
-        if first.setdefault(key, number) != number:
-            found[number] = first[key]
+    found = duplicates(rows, pool)
     _write_note(note, found)
     return found
 
@@ -339,44 +325,3 @@ def _duplicates(rows: list[Row], out: Path, pool: ThreadPoolExecutor) -> dict[in
 def _write_note(path: Path, content: Any) -> None:
     path.parent.mkdir(exist_ok=True)  # another process may have finished the job and removed it
     atomic_write(path, json.dumps(content, ensure_ascii=False))
-
-
-def _size(path: str) -> int | None:
-    with contextlib.suppress(OSError):
-        return Path(path).stat().st_size
-    return None
-
-
-def _digest(path: str) -> str:
-    # What cannot be read is like nothing else; hearing it will say why.
-    with contextlib.suppress(OSError):
-        return store.checksum(Path(path))
-    return path
-
-
-def _sha256(path: str) -> str | None:
-    with contextlib.suppress(OSError), Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-    return None
-
-
-def _render(path: str, duration_s: float) -> NDArray[np.float32]:
-    seed, index = path.removeprefix(_MINI).split(":")
-    return mini.render(int(seed), int(index), duration_s)[0]
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item]
-) -> Iterator[Result]:
-    """Map in order, never more than `READ_AHEAD` items ahead, so that memory stays bounded."""
-    waiting: deque[Future[Result]] = deque()
-    try:
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > READ_AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()

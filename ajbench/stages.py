@@ -139,8 +139,14 @@ class Pipeline:
 
             prepare(recipe, self.places.data, path, fingerprint=key)
 
+        def guess() -> dict[str, Any]:
+            from ajbench.prepare import estimate
+
+            return estimate(recipe, self.manifest)
+
         size = preflight.store_mb(recipe, clips)
-        return Stage("prepare", recipe, path, key, f"{clips} clips", do, disk_mb=size, shared=True)
+        about: dict[str, Any] = {"disk_mb": size, "shared": True, "estimate": guess}
+        return Stage("prepare", recipe, path, key, f"{clips} clips", do, **about)
 
     @cached_property
     def decoded(self) -> Stage:

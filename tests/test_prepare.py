@@ -14,9 +14,10 @@ import torch
 
 from ajbench import audio, console, store
 from ajbench.codec.whiten import Whitening
-from ajbench.corpora import mini
+from ajbench.corpora import folder, mini
 from ajbench.errors import IntegrityError, MissingError, UsageError
-from ajbench.prepare import ENCODE_BATCH, prepare
+from ajbench.manifest import Manifest
+from ajbench.prepare import ENCODE_BATCH, SAMPLE, estimate, prepare
 from ajbench.recipe import CodecSection, Data, Recipe
 from ajbench.verify import verify
 
@@ -387,6 +388,25 @@ def test_frames_that_make_no_grid_are_refused_before_any_work(tmp_path, corpus):
     ):
         run(tmp_path / "store", corpus, codec=codec)
     assert codec.batches == [1]
+
+
+def test_the_estimate_scales_what_a_few_clips_take_and_leaves_nothing(tmp_path, corpus):
+    manifest = folder.read(recipe().data, corpus)
+    codec = FakeCodec()
+    found = estimate(recipe(), manifest, workers=3, codec=codec)
+    assert codec.batches == [1, 8, 8, 8]  # frames, warming up, eleven clips
+    assert (found["clips"], found["readers"]) == (11, 3)
+    run(tmp_path / "store", corpus, shard_clips=100)
+    assert found["bytes"] == (tmp_path / "store" / "part-00000.arrow").stat().st_size
+    assert 0 < found["seconds"] < 60
+    many = Manifest(manifest.rows * 100, manifest.label_set)
+    codec = FakeCodec()
+    again = estimate(recipe(), many, codec=codec)
+    assert sum(codec.batches[2:]) == SAMPLE
+    assert again["clips"] == 1100
+    assert again["bytes"] == pytest.approx(100 * found["bytes"], rel=0.2)
+    with pytest.raises(UsageError, match="no multiple of 21"):
+        estimate(recipe(), manifest, codec=FakeCodec(frames=20))
 
 
 def test_real_recordings_of_esc10(tmp_path, esc10_dir):

@@ -5,26 +5,22 @@ network as it is, so 161,280 samples (10.08 s) give 504 frames. `encodec_24khz@2
 """
 
 import hashlib
-import os
-import pickle
 import warnings
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import soxr
 import torch
 from encodec import EncodecModel
-from encodec.model import ROOT_URL
 from numpy.typing import NDArray
 from torch.nn.utils import remove_weight_norm
 
 from ajbench.audio import HOP, SAMPLE_RATE
-from ajbench.errors import IntegrityError, MissingError, UsageError
+from ajbench.codec import encodec_weights
+from ajbench.errors import UsageError
 
 BANDWIDTH_KBPS = 6.0
 CODEBOOKS = 8
-CHECKPOINT = "encodec_24khz-d7cc33bc.th"  # the package's name for it; after the dash its SHA-256 begins
 
 Mode = Literal["16k", "24k"]
 
@@ -131,8 +127,8 @@ def load_16k() -> Encodec24:
     """Load EnCodec for 16 kHz audio fed as it is (`encodec_24khz@16k`, the paper's mode).
 
     Raises:
-        MissingError: the checkpoint is not on this machine; the message says what to do.
-        IntegrityError: it is not the published file.
+        MissingError: the weights are not on this machine; the message says what to do.
+        IntegrityError: they are damaged, or another network's.
     """
     return _load("16k")
 
@@ -167,35 +163,8 @@ def from_model(model: EncodecModel, mode: Mode) -> Encodec24:
 
 
 def _load(mode: Mode) -> Encodec24:
-    path = _find_checkpoint()
-    content = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            content.update(block)
-    found, expected = content.hexdigest()[:8], Path(CHECKPOINT).stem.split("-")[1]
-    if found != expected:
-        raise IntegrityError(
-            f"{path}: SHA-256 begins with {found}, not {expected}; get it again from {ROOT_URL}{CHECKPOINT}"
-        )
     with warnings.catch_warnings():  # the package builds on torch's older weight norm, which warns
         warnings.simplefilter("ignore", FutureWarning)
         model = EncodecModel.encodec_model_24khz(pretrained=False)
-    try:
-        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise IntegrityError(f"{path}: not EnCodec's weights ({reason})") from None
+    encodec_weights.fill(model)
     return from_model(model, mode)
-
-
-def _find_checkpoint() -> Path:
-    places = [Path(torch.hub.get_dir()) / "checkpoints"]
-    if folder := os.environ.get("AJBENCH_WEIGHTS"):
-        places.insert(0, Path(folder))
-    for place in places:
-        if (place / CHECKPOINT).is_file():
-            return place / CHECKPOINT
-    raise MissingError(
-        f"EnCodec's weights {CHECKPOINT} (93 MB) are not in {' or '.join(map(str, places))}; put "
-        f"{ROOT_URL}{CHECKPOINT} there (AJBENCH_WEIGHTS names a folder), or run without: codec.name=tiny"
-    )

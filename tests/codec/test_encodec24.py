@@ -1,18 +1,11 @@
-import hashlib
-import warnings
-
 import numpy as np
 import pytest
 import soxr
 import torch
-from encodec import EncodecModel
-from encodec.modules import SEANetDecoder, SEANetEncoder
-from encodec.quantization import ResidualVectorQuantizer
+from small_encodec import N, build, wave
 
 from ajbench.codec import encodec24
-from ajbench.errors import IntegrityError, MissingError, UsageError
-
-N = 21 * 640  # 42 frames at 16 kHz, 63 at 24 kHz
+from ajbench.errors import UsageError
 
 
 @pytest.fixture(autouse=True)
@@ -21,36 +14,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def build(seed=0, n_q=32):
-    """EnCodec's 24 kHz network with 4 filters, not 32, and random weights; codebooks shrink by 2 a stage."""
-    with warnings.catch_warnings(), torch.random.fork_rng():
-        warnings.simplefilter("ignore", FutureWarning)
-        torch.manual_seed(seed)
-        model = EncodecModel(
-            SEANetEncoder(channels=1, n_filters=4, norm="weight_norm", causal=True),
-            SEANetDecoder(channels=1, n_filters=4, norm="weight_norm", causal=True),
-            ResidualVectorQuantizer(dimension=128, n_q=n_q, bins=1024),
-            [1.5, 3.0, 6, 12.0, 24.0],
-            24_000,
-            1,
-        ).eval()
-        # Codebooks drawn from the encoder's own range, so that many different entries are used.
-        spread, mean = torch.std_mean(model.encoder(wave(4)[:, None]).detach(), (0, 2))
-        for stage, layer in enumerate(model.quantizer.vq.layers):
-            layer._codebook.embed.copy_(torch.randn(1024, 128) * spread * 0.5**stage)
-            layer._codebook.inited.fill_(1)
-        model.quantizer.vq.layers[0]._codebook.embed.add_(mean)
-    return model
-
-
-def wave(batch, n=N, seed=0):
-    rng = np.random.default_rng(seed)
-    t = np.arange(n) / 16_000
-    pitch, beat = rng.uniform(100, 4000, (batch, 1)), rng.uniform(1, 9, (batch, 1))
-    tones = np.sin(2 * np.pi * pitch * t) * np.sin(2 * np.pi * beat * t)
-    return torch.from_numpy((0.3 * tones + 0.02 * rng.normal(size=(batch, n))).astype(np.float32))
 
 
 @pytest.fixture(scope="module")
@@ -173,73 +136,3 @@ def test_waves_without_a_whole_number_of_frames_are_refused(mode, shape):
 def test_a_model_of_another_shape_is_refused():
     with pytest.raises(UsageError, match="4 codebooks"):
         encodec24.from_model(build(n_q=4), "16k")
-
-
-@pytest.fixture
-def weights(tmp_path, monkeypatch):
-    """A folder with a checkpoint of `build(seed=3)` under the name the package would give to its bytes."""
-    folder = tmp_path / "weights"
-    folder.mkdir()
-    torch.save(build(seed=3).state_dict(), folder / "made.th")
-    name = f"encodec_24khz-{hashlib.sha256((folder / 'made.th').read_bytes()).hexdigest()[:8]}.th"
-    (folder / "made.th").rename(folder / name)
-    monkeypatch.setattr(encodec24, "CHECKPOINT", name)
-    monkeypatch.setattr(EncodecModel, "encodec_model_24khz", staticmethod(lambda pretrained: build(seed=9)))
-    monkeypatch.delenv("AJBENCH_WEIGHTS", raising=False)
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    return folder
-
-
-def test_weights_are_read_from_the_named_folder_or_torch_s_cache(weights, tmp_path, monkeypatch):
-    monkeypatch.setenv("AJBENCH_WEIGHTS", str(weights))
-    expected = encodec24.from_model(build(seed=3), "16k")
-    assert encodec24.load_16k().weights_hash == expected.weights_hash
-    monkeypatch.delenv("AJBENCH_WEIGHTS")
-    (tmp_path / "hub").mkdir()
-    weights.rename(tmp_path / "hub" / "checkpoints")
-    loaded = encodec24.load_24k()
-    assert loaded.name == "encodec_24khz@24k"
-    assert loaded.weights_hash == expected.weights_hash
-
-
-def test_missing_weights_say_which_where_and_how_to_do_without(tmp_path, monkeypatch):
-    monkeypatch.setenv("AJBENCH_WEIGHTS", str(tmp_path / "mine"))
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    with pytest.raises(MissingError) as caught:
-        encodec24.load_16k()
-    message = str(caught.value)
-    assert "\n" not in message
-    for part in (
-        "encodec_24khz-d7cc33bc.th",
-        "https://dl.fbaipublicfiles.com/encodec/v0/encodec_24khz-d7cc33bc.th",
-        str(tmp_path / "mine"),
-        str(tmp_path / "hub" / "checkpoints"),
-        "AJBENCH_WEIGHTS",
-        "codec.name=tiny",
-    ):
-        assert part in message
-
-
-def test_one_flipped_bit_of_the_weights_is_found(weights, monkeypatch):
-    monkeypatch.setenv("AJBENCH_WEIGHTS", str(weights))
-    path = weights / encodec24.CHECKPOINT
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(IntegrityError, match="SHA-256 begins"):
-        encodec24.load_16k()
-
-
-def test_a_pickle_is_refused_even_with_the_right_checksum(weights, monkeypatch, tmp_path):
-    class Canary:
-        def __reduce__(self):
-            return (type(tmp_path).touch, (tmp_path / "canary",))
-
-    torch.save({"x": Canary()}, weights / "bad.th")
-    name = f"bad-{hashlib.sha256((weights / 'bad.th').read_bytes()).hexdigest()[:8]}.th"
-    (weights / "bad.th").rename(weights / name)
-    monkeypatch.setattr(encodec24, "CHECKPOINT", name)
-    monkeypatch.setenv("AJBENCH_WEIGHTS", str(weights))
-    with pytest.raises(IntegrityError, match="not EnCodec's weights"):
-        encodec24.load_16k()
-    assert not (tmp_path / "canary").exists()

@@ -1,0 +1,124 @@
+"""Where the weights of EnCodec's 24 kHz model lie on this machine, and how they get into the network.
+
+Two layouts hold the same numbers: the checkpoint of the `encodec` package, and the hub's folder
+`facebook/encodec_24khz` in transformers' names. Nothing is ever downloaded.
+"""
+
+import hashlib
+import json
+import os
+import pickle
+import re
+from pathlib import Path
+
+import huggingface_hub
+import torch
+from encodec import EncodecModel
+from encodec.model import ROOT_URL
+from huggingface_hub import constants
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ajbench.errors import IntegrityError, MissingError
+
+CHECKPOINT = "encodec_24khz-d7cc33bc.th"  # the package's name for it; after the dash its SHA-256 begins
+HUB_ID = "facebook/encodec_24khz"
+FOLDER = "encodec_24khz"  # of transformers' layout, in $AJBENCH_WEIGHTS
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+# What the shapes of the weights do not tell; also transformers' defaults, which a config.json may leave out.
+_CONFIG = {
+    "model_type": "encodec",
+    "sampling_rate": 24_000,
+    "audio_channels": 1,
+    "normalize": False,
+    "use_causal_conv": True,
+    "norm_type": "weight_norm",
+    "pad_mode": "reflect",
+    "trim_right_ratio": 1.0,
+    "upsampling_ratios": [8, 5, 4, 2],
+    "dilation_growth_rate": 2,
+}
+# transformers' names → the package's, applied in this order. Weight norm goes by two names in transformers.
+_RENAMED = {
+    r"^quantizer\.layers\.(\d+)\.codebook\.": r"quantizer.vq.layers.\1._codebook.",
+    r"^(encoder|decoder)\.layers\.": r"\1.model.",
+    r"\.parametrizations\.weight\.original0$": ".weight_g",
+    r"\.parametrizations\.weight\.original1$": ".weight_v",
+    r"^(decoder\.model\.(?:3|6|9|12))\.conv\.": r"\1.convtr.convtr.",  # upsampling
+    r"\.conv\.(weight_g|weight_v|bias)$": r".conv.conv.\1",
+}
+
+
+def fill(model: EncodecModel) -> None:
+    """Put EnCodec's weights into a network built by the package, from the first place that has them.
+
+    Places: $AJBENCH_WEIGHTS (checkpoint, then folder `encodec_24khz`), torch's cache, the hub's cache.
+
+    Raises:
+        MissingError: no place has them; the message says what to put where, and how to run without.
+        IntegrityError: they are damaged or another network's.
+    """
+    path = _find()
+    try:
+        state = _transformers(path) if path.is_dir() else _checkpoint(path)
+        model.load_state_dict(state)
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise IntegrityError(f"{path}: not EnCodec's weights ({reason})") from None
+
+
+def rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict of transformers' EncodecModel under the names of the package's."""
+    for theirs, ours in _RENAMED.items():
+        state = {re.sub(theirs, ours, name): tensor for name, tensor in state.items()}
+    return state
+
+
+def _find() -> Path:
+    """Return the checkpoint, or the folder of transformers' layout."""
+    named = os.environ.get("AJBENCH_WEIGHTS")
+    own = [Path(named)] if named else []
+    cached = huggingface_hub.try_to_load_from_cache(HUB_ID, WEIGHTS)  # looks, and never asks the hub
+    hub = Path(cached).parent if isinstance(cached, str) else Path(constants.HF_HUB_CACHE)
+    checkpoints = [folder / CHECKPOINT for folder in (*own, Path(torch.hub.get_dir()) / "checkpoints")]
+    folders = [*(folder / FOLDER for folder in own), hub]
+    for path in (*checkpoints[:-1], *folders[:-1], checkpoints[-1], hub):  # what the user named goes first
+        if path.is_file() or all((path / name).is_file() for name in (CONFIG, WEIGHTS)):
+            return path
+    raise MissingError(
+        f"EnCodec's weights are not on this machine: neither {CHECKPOINT} (93 MB) in "
+        f"{' or '.join(str(path.parent) for path in checkpoints)} nor {CONFIG} and {WEIGHTS} of {HUB_ID} in "
+        f"{' or '.join(map(str, folders))} (the hub's cache); get {ROOT_URL}{CHECKPOINT} or {HUB_ID}, put it "
+        "there (AJBENCH_WEIGHTS names a folder), or run without: codec.name=tiny"
+    )
+
+
+def _checkpoint(path: Path) -> dict[str, Tensor]:
+    found, expected = _sha256(path)[:8], Path(CHECKPOINT).stem.split("-")[1]
+    if found != expected:
+        raise IntegrityError(
+            f"{path}: SHA-256 begins with {found}, not {expected}; get it again from {ROOT_URL}{CHECKPOINT}"
+        )
+    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+def _transformers(folder: Path) -> dict[str, Tensor]:
+    try:
+        config = _CONFIG | json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (ValueError, TypeError) as error:
+        raise IntegrityError(f"{folder / CONFIG}: damaged ({error}); get {HUB_ID} again") from None
+    if other := [f"{key} {config[key]}" for key, value in _CONFIG.items() if config[key] != value]:
+        raise IntegrityError(f"{folder / CONFIG}: not of {HUB_ID} ({', '.join(other)})")
+    path = folder / WEIGHTS
+    # The hub's cache names a large file after its SHA-256; a copied folder has nothing to check it by.
+    blob = path.resolve().name
+    if re.fullmatch(r"[0-9a-f]{64}", blob) and _sha256(path) != blob:
+        raise IntegrityError(f"{path}: does not have the SHA-256 that it is named by; get {HUB_ID} again")
+    return rename(load_file(path))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
