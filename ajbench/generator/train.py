@@ -13,13 +13,13 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ajbench import audio, console, loop, registry
+from ajbench import audio, console, loop
 from ajbench import codec as codecs
 from ajbench.codec.whiten import Whitening
 from ajbench.errors import MissingError
 from ajbench.generator import folder as folders
-from ajbench.generator import unet
-from ajbench.generator.text import MiniLM, sound_of, spoken
+from ajbench.generator import hub, unet
+from ajbench.generator.text import sound_of, spoken
 from ajbench.recipe import Recipe
 from ajbench.run import seed_for
 from ajbench.store import ClipStore, require_codec
@@ -66,7 +66,7 @@ def train_generator(
     if store.meta.whitening is None:
         raise MissingError(f"{store.path}: no whitening statistics; make the store with `ajbench prepare`")
     whitening = Whitening.from_json(store.meta.whitening)
-    text: MiniLM = registry.resolve("text encoder", section.text_encoder)(max_tokens=section.max_tokens)
+    text = hub.load(section.text_encoder, section.max_tokens)
     text.to(PartialState().device)
     prediction = section.prediction
     model = unet.build(section.preset, text.dim, seed=seed_for(seed, "weights"), prediction=prediction)
@@ -124,7 +124,8 @@ def train_generator(
         info = folders.GeneratorInfo(
             fingerprint=fingerprint,
             preset=section.preset,
-            text_encoder=section.text_encoder,
+            text_encoder=text.name,
+            text_hash=text.weights_hash(),
             max_tokens=section.max_tokens,
             mask=section.mask,
             codec=codec.name,
