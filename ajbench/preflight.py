@@ -12,6 +12,8 @@ from pydantic import ValidationError
 
 from ajbench import registry
 from ajbench.errors import IntegrityError, MissingError, UsageError
+from ajbench.generator import hub
+from ajbench.generator.text import chosen_classes
 from ajbench.manifest import Manifest, Row
 from ajbench.recipe import Recipe, Synth, fingerprint
 
@@ -27,11 +29,12 @@ def check_names(recipe: Recipe) -> None:
     """
     named = [
         ("data.corpus", "corpus", recipe.data.corpus),
-        ("generator.text_encoder", "text encoder", recipe.generator.text_encoder),
         ("evaluate.features", "features", recipe.evaluate.features),
         ("classifier.name", "classifier", recipe.classifier.name),
         *(("evaluate.models", "classifier", model.name) for model in recipe.evaluate.models),
     ]
+    if not hub.is_folder(recipe.generator.text_encoder):
+        named.append(("generator.text_encoder", "text encoder", recipe.generator.text_encoder))
     if not recipe.codec.name.endswith(".safetensors"):
         named.append(("codec.name", "codec", recipe.codec.name))
     for key, kind, name in named:
@@ -47,7 +50,7 @@ def check_amounts(recipe: Recipe, manifest: Manifest, doses: Sequence[int] = ())
     """Refuse what would fail after hours for want of clips or classes.
 
     Raises:
-        UsageError: doses above `synth.n`, more classes than the corpus has, or an empty split.
+        UsageError: doses above `synth.n`, more classes than the corpus has or others, or an empty split.
     """
     n = recipe.synth.n
     for key, dose in [("mix.dose", recipe.mix.dose), *(("evaluate.doses", dose) for dose in doses)]:
@@ -60,11 +63,26 @@ def check_amounts(recipe: Recipe, manifest: Manifest, doses: Sequence[int] = ())
         raise UsageError(
             f"synth.classes={recipe.synth.classes}: corpus {corpus} has {classes} classes; at most that many"
         )
+    chosen_classes(recipe.invert.classes, manifest.label_set.names)
     for split in ("train", "eval"):
         if not manifest.split(split):
             raise UsageError(
                 f"corpus {corpus}: no clip in split {split!r}; choose another data.eval_fold or add some"
             )
+
+
+def check_text_encoder(name: str) -> None:
+    """Refuse a text encoder whose weights are not on this machine.
+
+    Raises:
+        MissingError: they are not; the message says where to put them.
+        UsageError: a folder of another kind of model.
+        IntegrityError: its configuration is damaged.
+    """
+    if hub.is_folder(name):
+        hub.kind_of(Path(name))
+    elif name in hub.PUBLISHED:
+        hub.find(name)
 
 
 def check_generator(folder: Path, recipe: Recipe, manifest: Manifest) -> None:
@@ -147,6 +165,11 @@ def codec_identity(name: str) -> str:
     if name == "tiny":
         return weights_identity(Path(__file__).parent / "codec")
     return weights_identity(Path(name)) if name.endswith(".safetensors") else name
+
+
+def text_encoder_identity(name: str) -> tuple[str, ...]:
+    """Hash the weights of a text encoder that is a folder; nothing for others, which go by name."""
+    return (weights_identity(Path(name)),) if hub.is_folder(name) else ()
 
 
 def store_mb(recipe: Recipe, clips: int) -> float:

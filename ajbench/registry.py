@@ -28,7 +28,13 @@ CODECS: Mapping[str, str] = {
     "encodec_24khz@16k": "ajbench.codec.encodec24:load_16k",
     "encodec_24khz@24k": "ajbench.codec.encodec24:load_24k",
 }
-TEXT_ENCODERS: Mapping[str, str] = {"minilm": "ajbench.generator.text:MiniLM"}
+TEXT_ENCODERS: Mapping[str, str] = {
+    "minilm": "ajbench.generator.minilm:MiniLM",
+    "t5-large": "ajbench.generator.hub:t5_large",
+    "flan-t5": "ajbench.generator.hub:flan_t5",
+    "clip": "ajbench.generator.hub:clip",
+    "clap": "ajbench.generator.hub:clap",
+}
 CLASSIFIERS: Mapping[str, str] = {
     "taltrans": "ajbench.classifiers.taltrans:taltrans",
     "taltrans-small": "ajbench.classifiers.taltrans:taltrans_small",

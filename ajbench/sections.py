@@ -53,7 +53,9 @@ class Generator(Section):
     """Latent diffusion U-Net on whitened codec latents."""
 
     preset: Literal["tiny", "small", "full"] = "tiny"
-    text_encoder: str = Field("minilm", description="registry name of the text encoder")
+    text_encoder: str = Field(
+        "minilm", description="minilm, t5-large (paper), flan-t5, clip, clap, or a folder: ./my-t5"
+    )
     max_tokens: AtLeastOne = Field(16, description="text states per prompt (paper: 50)")
     mask: bool = Field(False, description="attention mask over padding (Table 1's masked rows)")
     prediction: Literal["epsilon", "v_prediction"] = Field(
@@ -115,12 +117,18 @@ class Generator(Section):
 
 
 class Invert(Section):
-    """Textual inversion: one learned vector per class token, all classes jointly."""
+    """Textual inversion: learned vectors for each class token, all classes jointly."""
 
-    train_steps: Count = Field(300, description="0: keep the class names' initial vectors")
+    train_steps: Count = Field(300, description="0: keep the initial vectors")
+    vectors: AtLeastOne = Field(1, description="learned vectors per class token")
+    classes: tuple[str, ...] | None = Field(None, description="labels that get a token; null: all of them")
+    init: Annotated[str, Field(min_length=1)] = Field(
+        "name", description="vectors begin as the mean of the class's name, or of a word such as sound"
+    )
     batch_size: AtLeastOne = 16
     lr: Positive = 5e-3
     checkpoint_every: AtLeastOne = 100
+    log_every: AtLeastOne = Field(50, description="steps per row and class of metrics_classes.csv")
     seed: Count = 0
 
 

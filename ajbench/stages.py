@@ -85,6 +85,8 @@ class Pipeline:
         preflight.check_amounts(self.recipe, self.manifest, doses)
         if self.places.generator:
             preflight.check_generator(self.places.generator, self.recipe, self.manifest)
+        else:
+            preflight.check_text_encoder(self.recipe.generator.text_encoder)
 
     def stages(self) -> list[Stage]:
         """Return every stage in the order of a run."""
@@ -178,7 +180,8 @@ class Pipeline:
         if init and initialise.is_local(init):  # a hub id or "sd14" stands for itself
             weights = preflight.weights_identity(initialise.locate(init))
             section = section.model_copy(update={"init": weights})
-        key, path = self._place("train-gen", section, prepared.fingerprint)
+        inputs = prepared.fingerprint, *preflight.text_encoder_identity(recipe.generator.text_encoder)
+        key, path = self._place("train-gen", section, *inputs)
 
         def do() -> None:
             from ajbench.generator.train import train_generator
@@ -195,7 +198,7 @@ class Pipeline:
 
     @cached_property
     def invert(self) -> Stage:
-        """Real clips and generator → one learned token per class."""
+        """Real clips and generator → learned class tokens."""
         recipe, prepared, seed = self.recipe, self.prepare, self.recipe.invert.seed
         key, path = self._place("invert", recipe.invert, prepared.fingerprint, self.generator_key)
 

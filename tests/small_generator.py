@@ -105,10 +105,10 @@ def make_store(path, train=TRAIN, evaluated=EVAL, captions=False, prefix="clip",
     return store.ClipStore.open(path)
 
 
-def make_generator(path, real, mask=False):
+def make_generator(path, real, mask=False, text_encoder="minilm", width=384):
     """A generator of random weights that heeds its condition more than a fresh U-Net does."""
     before, unet.PRESETS["tiny"] = unet.PRESETS["tiny"], SMALL
-    model = unet.build("tiny", 384)
+    model = unet.build("tiny", width)
     unet.PRESETS["tiny"] = before
     with torch.no_grad():
         model.encoder_hid_proj.weight *= 20
@@ -117,7 +117,7 @@ def make_generator(path, real, mask=False):
     info = folder.GeneratorInfo(
         fingerprint="gen0",
         preset="tiny",
-        text_encoder="minilm",
+        text_encoder=text_encoder,
         max_tokens=12,
         mask=mask,
         codec="fake",

@@ -25,6 +25,7 @@ from ajbench.store import ClipStore
 INFO = "generator.json"
 TOKENS = "tokens.json"
 EMBEDS = "learned_embeds.safetensors"
+CURVE = "metrics_classes.csv"
 Info = TypeVar("Info", "GeneratorInfo", "TokensInfo")
 
 
@@ -52,6 +53,7 @@ class GeneratorInfo(BaseModel):
     """What `generator.json` says.
 
     Attributes:
+        text_encoder: registry name, or the folder of its weights; `text_hash` is of those ("": not known).
         frames: of a clip; the grid has frames / 21 rows.
         train_ids: the train split, sorted: the clips trained on and those held out of it.
         held_out: those of it that were only looked at, sorted (`generator.val_share`).
@@ -66,6 +68,7 @@ class GeneratorInfo(BaseModel):
     fingerprint: str
     preset: str
     text_encoder: str
+    text_hash: str = ""
     max_tokens: int
     mask: bool
     codec: str
@@ -86,7 +89,16 @@ class GeneratorInfo(BaseModel):
 
 
 class TokensInfo(BaseModel):
-    """What `tokens.json` says: `tokens` maps labels to class tokens, `generator` is a fingerprint."""
+    """What `tokens.json` says; files of before `vectors` are of one vector a token.
+
+    Attributes:
+        generator: a fingerprint.
+        tokens: label → class token.
+        vectors: of each token.
+        init: where they began, as in the recipe.
+        train_ids: the clips trained on, sorted.
+        prompts_cut: training prompts longer than the generator's `max_tokens`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -95,9 +107,12 @@ class TokensInfo(BaseModel):
     generator: str
     text_encoder: str
     tokens: dict[str, str]
+    vectors: int = 1
+    init: str = "name"
     train_ids: tuple[str, ...]
     train_steps: int
     seed: int
+    prompts_cut: int = 0
     xxh3: dict[str, str] = {}
 
 

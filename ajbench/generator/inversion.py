@@ -1,4 +1,4 @@
-"""Textual inversion: one vector per class token, all classes at once, everything else frozen (App. E)."""
+"""Textual inversion: a vector or more per class token, all classes at once, the rest frozen (App. E)."""
 
 from pathlib import Path
 from typing import Any
@@ -10,27 +10,35 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ajbench import codec as codecs
-from ajbench import loop
+from ajbench import console, loop
+from ajbench.errors import UsageError
 from ajbench.generator import folder as folders
+from ajbench.generator import unet
+from ajbench.generator.curve import ClassCurve
+from ajbench.generator.encoder import TextEncoder
 from ajbench.generator.pipeline import AudioJourneyPipeline
-from ajbench.generator.text import class_tokens, sound_of, spoken
-from ajbench.generator.train import Batch, fast_precision, grid_reader, loss, noisy_batches
-from ajbench.recipe import Recipe
+from ajbench.generator.text import chosen_classes, class_tokens, sound_of, spoken
+from ajbench.generator.train import Batch, fast_precision, grid_reader, noisy_batches
+from ajbench.recipe import Invert, Recipe
 from ajbench.store import ClipStore, require_codec
 
 
 class Inversion(nn.Module):
-    """U-Net and text encoder, of which only the class tokens' vectors are trained; forward gives the loss."""
+    """U-Net and text encoder, of which only the class tokens' vectors are trained; and classes' losses."""
 
-    def __init__(self, made: AudioJourneyPipeline) -> None:
+    def __init__(self, made: AudioJourneyPipeline, classes: int) -> None:
         super().__init__()
         self.unet, self.text, self.masked = made.unet, made.text, made.info.mask
         self.text.rows.requires_grad_(True)
+        # A part of the module, so that checkpoints hold the sums of a window that is not yet full.
+        self.curve = ClassCurve(classes)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the mean squared error of the prediction given prompts of class tokens."""
+        """Return the squared errors, [B, 128, H, 21], of the prediction given prompts of class tokens."""
         states = self.text.states(batch["ids"], batch["mask"])
-        return loss(self.unet, batch, states, batch["mask"] if self.masked else None)
+        mask = batch["mask"] if self.masked else None
+        out = unet.denoise(self.unet, batch["noisy"], batch["t"], states, mask)
+        return (out.float() - batch["target"]).square()
 
 
 def invert(
@@ -43,16 +51,18 @@ def invert(
     seed: int | None = None,
     codec: "codecs.Codec | None" = None,
 ) -> Path:
-    """Learn the class tokens of the store's labels on its train split, and write them.
+    """Learn class tokens of the store's labels, all or some, on its train split, and write them.
 
-    Each token begins as the mean of the embeddings of its class' name. `learned_embeds.safetensors` maps
-    tokens to vectors [1, 384], as diffusers' loaders expect; `tokens.json` maps labels to tokens.
+    Each vector of a token begins as the mean of the embeddings of its class' name, or of a word
+    (`invert.init`). With `invert.classes` only clips of those are trained on; other classes in their prompts
+    are spoken. `learned_embeds.safetensors` maps tokens to vectors [k, dim], as diffusers' loaders expect;
+    `tokens.json` maps labels to tokens.
 
     Args:
         recipe: its `invert` section is used.
         generator_dir: a trained generator.
         store: real clips.
-        out: receives the tokens and `metrics.csv`.
+        out: receives the tokens, `metrics.csv` and, by class, `metrics_classes.csv`.
         fingerprint: of everything that bears on the result.
         seed: of order and noise; None is the recipe's.
         codec: an instance to use instead of loading the generator's.
@@ -61,6 +71,7 @@ def invert(
         `out`.
 
     Raises:
+        UsageError: `invert.classes` names a class that is not there, or classes without a train clip.
         MissingError: there is no finished generator.
         IntegrityError: generator and store are of different codecs, or the generator was trained on clips
             that the store evaluates on.
@@ -70,32 +81,49 @@ def invert(
     seed = section.seed if seed is None else seed
     if (out / folders.TOKENS).exists() and folders.read_tokens(out)[0].fingerprint == fingerprint:
         return out
+    chosen = chosen_classes(section.classes, store.meta.labels)
     made = AudioJourneyPipeline.from_pretrained(generator_dir, codec=codec)
     require_codec(store, made.codec.name, made.codec.weights_hash)
     folders.refuse_leak(generator_dir, made.info.train_ids, store)
-    tokens = class_tokens(store.meta.labels)
-    made.text.add_tokens({token: made.text.initial(spoken(label)) for label, token in tokens.items()})
-    train = store.split_indices("train")
+    every = class_tokens(store.meta.labels)  # of all labels: a class has the same token in every choice
+    tokens = {label: every[label] for label in chosen}
+    made.text.add_tokens({token: _start(made.text, section, label) for label, token in tokens.items()})
+    train, labels = store.split_indices("train"), store.column("labels")
+    if section.classes is not None:
+        train = train[[any(name in tokens for name in labels[i]) for i in train]]
+        if not len(train):
+            raise UsageError(f"invert.classes: no train clip of {store.path} has one of them")
+    prompts = [sound_of([tokens.get(name) or spoken(name) for name in labels[i]]) for i in train]
+    if cut := made.text.count_cut(sorted(set(prompts))):
+        console.say(
+            f"{cut} of {len(set(prompts))} prompts are longer than generator.max_tokens and lose their end"
+        )
     if section.train_steps:
-        labels = store.column("labels")
-        prompts = [sound_of([tokens[name] for name in labels[i]]) for i in train]
         # Tokenised by an encoder of its own: batches are made in another thread.
         ids, mask = (part.cpu() for part in made.text.tokenize(prompts))
         grids = grid_reader(store, train, made.codec, made.whitening)
         process = DDPMScheduler.from_config(made.training)
         noisy = noisy_batches(grids, len(train), process, section.batch_size, seed)
+        places = {name: place for place, name in enumerate(chosen)}
 
         def batches(index: int) -> Batch:
             batch = noisy(index)
-            return {**batch, "ids": ids[batch["picks"]], "mask": mask[batch["picks"]]}
+            classes = torch.zeros(section.batch_size, len(chosen))
+            for row, pick in enumerate(batch["picks"].tolist()):
+                classes[row, [places[name] for name in labels[train[pick]] if name in places]] = 1
+            return {**batch, "ids": ids[batch["picks"]], "mask": mask[batch["picks"]], "classes": classes}
 
         def step(module: Any, batch: Batch, index: int) -> Tensor:
-            result: Tensor = module(batch)
-            return result
+            errors: Tensor = module(batch)
+            inversion.curve.add(errors, batch["classes"])
+            done, window = index + 1, section.log_every
+            if done % window == 0 or done == section.train_steps:
+                inversion.curve.write(out / folders.CURVE, index // window * window + 1, done, chosen)
+            return errors.mean()
 
-        module = Inversion(made)
+        inversion = Inversion(made, len(chosen))
         loop.fit(
-            module,
+            inversion,
             step,
             batches,
             steps=section.train_steps,
@@ -110,19 +138,25 @@ def invert(
         )
     if PartialState().is_main_process:
         out.mkdir(parents=True, exist_ok=True)
-        rows = made.text.rows.detach().cpu()
-        vectors = {token: rows[i : i + 1].clone() for i, token in enumerate(made.text.tokens)}
         part = out / f".{folders.EMBEDS}.tmp"
-        save_file(vectors, part)
+        save_file(made.text.learned(), part)
         part.replace(out / folders.EMBEDS)
         info = folders.TokensInfo(
             fingerprint=fingerprint,
             generator=made.info.fingerprint,
             text_encoder=made.info.text_encoder,
             tokens=tokens,
+            vectors=section.vectors,
+            init=section.init,
             train_ids=tuple(sorted(store.clip_ids[i] for i in train)),
             train_steps=section.train_steps,
             seed=seed,
+            prompts_cut=cut,
         )
         folders.write_info(out / folders.TOKENS, info, [out / folders.EMBEDS])
     return out
+
+
+def _start(text: TextEncoder, section: Invert, label: str) -> Tensor:
+    """Vectors [k, dim] of a class token before training."""
+    return text.initial(spoken(label) if section.init == "name" else section.init).expand(section.vectors, -1)

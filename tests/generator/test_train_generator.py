@@ -12,7 +12,7 @@ from ajbench import loop
 from ajbench.codec.whiten import Whitening
 from ajbench.errors import IntegrityError, MissingError
 from ajbench.generator import folder, train, unet
-from ajbench.generator.text import MiniLM
+from ajbench.generator.minilm import MiniLM
 
 torch.set_num_threads(1)
 CODEC = FakeCodec()

@@ -1,0 +1,219 @@
+"""Text encoders by name or folder: the paper's T5-large and others whose weights are on the hub.
+
+Nothing is downloaded here. Weights are read from `$AJBENCH_WEIGHTS/<name>`, from the hub's cache, or from a
+folder that the recipe names; torch is imported when one is loaded.
+"""
+
+import json
+import os
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ajbench import registry
+from ajbench.errors import IntegrityError, MissingError, UsageError
+
+if TYPE_CHECKING:
+    from ajbench.generator.encoder import TextEncoder
+
+
+class Published(NamedTuple):
+    """Weights on the hub: their ids (a cache may know them by an older one), and the width of states."""
+
+    ids: tuple[str, ...]
+    dim: int
+
+
+PUBLISHED = {
+    "t5-large": Published(("google-t5/t5-large", "t5-large"), 1024),
+    "flan-t5": Published(("google/flan-t5-large",), 1024),
+    "clip": Published(("openai/clip-vit-large-patch14",), 768),
+    "clap": Published(("laion/clap-htsat-unfused",), 768),
+}
+# What `config.json` calls a model → the class of transformers with its text encoder, and the part that it is.
+CLASSES = {
+    "t5": ("T5EncoderModel", "encoder"),
+    "clip": ("CLIPTextModel", ""),
+    "clip_text_model": ("CLIPTextModel", ""),
+    "clap": ("ClapTextModelWithProjection", "text_model"),
+}
+TOKENIZERS = ("tokenizer.json", "spiece.model", "vocab.json")
+
+
+def load(name: str, max_tokens: int) -> "TextEncoder":
+    """Return the text encoder that a recipe means by `generator.text_encoder`.
+
+    Args:
+        name: of the registry, or a folder with weights and tokenizer as transformers saves them (a path with
+            a slash in it).
+        max_tokens: states per prompt.
+
+    Raises:
+        UsageError: an unknown name, a folder of another kind of model, or `max_tokens` beyond its limit.
+        MissingError: its weights are not on this machine; the message says what to do.
+        IntegrityError: they are damaged or of another model.
+    """
+    if is_folder(name):
+        return read(Path(name).resolve(), max_tokens)
+    encoder: TextEncoder = registry.resolve("text encoder", name)(max_tokens=max_tokens)
+    return encoder
+
+
+def t5_large(max_tokens: int = 50) -> "TextEncoder":
+    """T5-large's encoder, the paper's (google-t5/t5-large): 335 M frozen parameters, 1024-dim states."""
+    return _published("t5-large", max_tokens)
+
+
+def flan_t5(max_tokens: int = 50) -> "TextEncoder":
+    """Flan-T5-large's encoder (google/flan-t5-large): 341 M frozen parameters, 1024-dim states."""
+    return _published("flan-t5", max_tokens)
+
+
+def clip(max_tokens: int = 50) -> "TextEncoder":
+    """CLIP ViT-L/14's text model (openai/clip-vit-large-patch14): 123 M frozen parameters, 768-dim states."""
+    return _published("clip", max_tokens)
+
+
+def clap(max_tokens: int = 50) -> "TextEncoder":
+    """CLAP's text model, a RoBERTa (laion/clap-htsat-unfused): 125 M frozen parameters, 768-dim states."""
+    return _published("clap", max_tokens)
+
+
+def is_folder(name: str) -> bool:
+    """Say whether a recipe's text encoder is a folder of weights rather than a name."""
+    return name not in registry.TEXT_ENCODERS and "/" in name
+
+
+def find(name: str) -> Path:
+    """Return the folder that holds a published encoder's files.
+
+    Raises:
+        MissingError: it is not on this machine.
+    """
+    import huggingface_hub
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    ids, home = PUBLISHED[name].ids, os.environ.get("AJBENCH_WEIGHTS")
+    if home and (Path(home) / name / "config.json").is_file():
+        return Path(home) / name
+    for repository in ids:
+        found = huggingface_hub.try_to_load_from_cache(repository, "config.json")
+        if isinstance(found, str):
+            return Path(found).parent
+    place = f"in {Path(home) / name} or " if home else ""
+    raise MissingError(
+        f"text encoder {name}: {ids[0]} is not {place}in the hub's cache {HF_HUB_CACHE}; put its files "
+        f"(config, tokenizer, safetensors) into a folder {name} and name the folder above it in "
+        "AJBENCH_WEIGHTS, or run without: generator.text_encoder=minilm"
+    )
+
+
+def kind_of(folder: Path) -> str:
+    """Return what a folder's `config.json` says that it holds, one of `CLASSES`.
+
+    Raises:
+        MissingError: it is not there.
+        IntegrityError: it is damaged.
+        UsageError: a kind of model that is no text encoder here.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise MissingError(f"generator.text_encoder={folder}: {path} is not there")
+    try:
+        kind = str(json.loads(path.read_text(encoding="utf-8"))["model_type"])
+    except (ValueError, KeyError, TypeError):
+        raise IntegrityError(f"{path}: damaged, or not transformers' (no model_type); get it again") from None
+    if kind not in CLASSES:
+        raise UsageError(f"{path}: a model of kind {kind!r}; text encoders are of {', '.join(CLASSES)}")
+    return kind
+
+
+def read(folder: Path, max_tokens: int, name: str | None = None) -> "TextEncoder":
+    """Return the text encoder of a T5, CLIP or CLAP that transformers saved, in float32.
+
+    Weights are read from safetensors or, where there are none, from a pickle of tensors alone.
+
+    Args:
+        folder: weights, `config.json` and tokenizer.
+        max_tokens: states per prompt.
+        name: for messages; None is the folder's path.
+
+    Raises:
+        UsageError: another kind of model, or `max_tokens` beyond its limit.
+        MissingError: a file is not there.
+        IntegrityError: a file is damaged, or weights or words are missing in it.
+    """
+    name = name or str(folder)
+    kind = kind_of(folder)
+    architecture, part = CLASSES[kind]
+    if not any((folder / file).is_file() for file in TOKENIZERS):
+        raise MissingError(f"{folder}: no tokenizer there ({' or '.join(TOKENIZERS)}); put its files there")
+    import transformers
+
+    from ajbench.generator.encoder import TextEncoder
+
+    try:
+        with _quiet(transformers):
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                str(folder), local_files_only=True, padding_side="right", truncation_side="right"
+            )
+            model, report = getattr(transformers, architecture).from_pretrained(
+                str(folder), local_files_only=True, weights_only=True, output_loading_info=True
+            )
+    except OSError as error:
+        raise MissingError(f"{folder}: {_short(error)}") from None
+    except (ValueError, RuntimeError, KeyError, pickle.UnpicklingError, _damaged()) as error:
+        raise IntegrityError(f"{folder}: not to be read ({_short(error)}); get it again") from None
+    if absent := sorted(report["missing_keys"]):
+        raise IntegrityError(
+            f"{folder}: {len(absent)} weights are missing, such as {absent[0]}; get it again"
+        )
+    model = (getattr(model, part) if part else model).float()
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings or tokenizer.pad_token is None:
+        raise IntegrityError(f"{folder}: the tokenizer is not that of the model; get both again")
+    return TextEncoder(model, tokenizer, max_tokens, name=name, limit=_limit(kind, model.config))
+
+
+def _published(name: str, max_tokens: int) -> "TextEncoder":
+    folder, entry = find(name), PUBLISHED[name]
+    encoder = read(folder, max_tokens, name)
+    if encoder.dim != entry.dim:
+        raise IntegrityError(
+            f"{folder}: states of {encoder.dim} numbers, {entry.ids[0]} has {entry.dim}; put its files there"
+        )
+    return encoder
+
+
+def _limit(kind: str, config: Any) -> int | None:
+    if kind == "t5":  # places are relative
+        return None
+    # RoBERTa's places begin behind the one of its padding.
+    return int(config.max_position_embeddings) - (config.pad_token_id + 1 if kind == "clap" else 0)
+
+
+@contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """Keep transformers from writing bars and reports to stderr."""
+    log = transformers.utils.logging
+    level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity(log.CRITICAL)
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(level)
+        if bars:
+            log.enable_progress_bar()
+
+
+def _damaged() -> type[Exception]:
+    from safetensors import SafetensorError
+
+    kind: type[Exception] = SafetensorError
+    return kind
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]

@@ -1,0 +1,348 @@
+"""T5, CLIP and CLAP behind one interface, against transformers' own forward and diffusers' own loader."""
+
+import json
+import os
+import pickle
+import shutil
+
+import pytest
+import small_text_encoders as small
+import torch
+from diffusers.loaders import TextualInversionLoaderMixin
+from safetensors.torch import load_file, save_file
+from small_generator import SMALL, FakeCodec, make_store, small_recipe
+
+from ajbench import preflight
+from ajbench.errors import IntegrityError, MissingError, UsageError
+from ajbench.generator import folder, hub, train, unet
+from ajbench.generator.pipeline import AudioJourneyPipeline
+from ajbench.generator.text import expand
+from ajbench.recipe import Recipe
+
+torch.set_num_threads(1)
+PROMPTS = ["The sound of dog, rain", "", "a clock nearby", "rain"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    home = tmp_path_factory.mktemp("weights")
+    return {kind: small.save(kind, home / kind) for kind in small.KINDS}
+
+
+@pytest.fixture(autouse=True)
+def published(monkeypatch, tmp_path):
+    """The hub's encoders are small ones, and the cache is empty."""
+    table = {kind: hub.PUBLISHED[kind]._replace(dim=dim) for kind, dim in small.DIMS.items()}
+    monkeypatch.setattr(hub, "PUBLISHED", table)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("AJBENCH_WEIGHTS", raising=False)
+
+
+@pytest.fixture(params=small.KINDS)
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def encoder(kind, folders):
+    return hub.load(str(folders[kind]), 12)
+
+
+def reference(kind, folder):
+    """The text part of the whole model, loaded the way transformers' documentation has it."""
+    from transformers import ClapModel, CLIPModel, T5ForConditionalGeneration
+
+    whole = {"clip": CLIPModel, "clap": ClapModel}.get(kind, T5ForConditionalGeneration)
+    model = whole.from_pretrained(folder).eval()
+    return model.text_model if kind in ("clip", "clap") else model.encoder
+
+
+def test_states_are_those_of_the_whole_models_text_part(kind, encoder, folders):
+    ids, mask = encoder.tokenize(PROMPTS)
+    with torch.no_grad():
+        expected = reference(kind, folders[kind])(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+    assert expected.shape == (4, 12, small.DIMS[kind]) and encoder.dim == small.DIMS[kind]
+    torch.testing.assert_close(encoder.states(ids, mask), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(encoder.encode(PROMPTS)[0], expected, rtol=0, atol=1e-6)
+    assert expected[0].std(0).min() > 0.01  # the places differ, so the comparison says something
+
+
+@pytest.mark.parametrize(
+    ("name", "empty", "pad"),
+    [
+        ("t5-large", ["</s>"], "<pad>"),
+        ("flan-t5", ["</s>"], "<pad>"),
+        ("clip", ["<|startoftext|>", "<|endoftext|>"], "<|endoftext|>"),
+        ("clap", ["<s>", "</s>"], "<pad>"),
+    ],
+)
+def test_empty_and_cut_prompts_end_as_the_model_was_trained(name, empty, pad, folders):
+    encoder = hub.load(str(folders[name]), 6)
+    (nothing, cut), mask = encoder.tokenize(["", "dog rain clock tick cat dog rain clock tick cat"])
+    words = encoder.tokenizer.convert_ids_to_tokens
+    assert words(nothing.tolist()) == empty + [pad] * (6 - len(empty))
+    assert mask[0].tolist() == [True] * len(empty) + [False] * (6 - len(empty))
+    assert words(cut.tolist())[-1] == empty[-1] and mask[1].all()
+
+
+def test_states_do_not_depend_on_companions_or_on_places_left_over(encoder, kind, folders):
+    together, _ = encoder.encode([*PROMPTS, *(f"cat {'dog ' * i}" for i in range(9))])
+    again = hub.load(str(folders[kind]), 12)
+    for place, prompt in enumerate(PROMPTS):
+        assert torch.equal(again.encode([prompt])[0][0], together[place])
+    longer, _ = hub.load(str(folders[kind]), 20).encode(PROMPTS[2:3])
+    length = int(encoder.tokenize(PROMPTS[2:3])[1].sum())
+    torch.testing.assert_close(longer[0, :length], together[2, :length], rtol=0, atol=1e-5)
+
+
+def test_added_tokens_are_rows_of_their_own_and_gradients_reach_them_alone(encoder):
+    before = {name: weight.clone() for name, weight in encoder.model.state_dict().items()}
+    plain = encoder.encode(PROMPTS)[0]
+    g = torch.Generator().manual_seed(0)
+    encoder.add_tokens({"<aj-cat>": torch.randn(encoder.dim, generator=g)})
+    encoder.add_tokens({"<aj-dog>": torch.randn(3, encoder.dim, generator=g)})
+    assert encoder.tokens == ["<aj-cat>", "<aj-dog>", "<aj-dog>_1", "<aj-dog>_2"]
+    assert torch.equal(encoder.encode(PROMPTS)[0], plain)
+    encoder.rows.requires_grad_(True)
+    optimizer = torch.optim.AdamW([encoder.rows], lr=0.1, weight_decay=0.0)
+    start = encoder.rows.detach().clone()
+    ids, mask = encoder.tokenize(["sound of <aj-dog>"])
+    (encoder.states(ids, mask) * torch.randn(12, encoder.dim, generator=g)).sum().backward()
+    optimizer.step()
+    assert torch.equal(encoder.rows[0], start[0])
+    assert all(not torch.equal(encoder.rows[i], start[i]) for i in (1, 2, 3))
+    assert all(parameter.grad is None for parameter in encoder.model.parameters())
+    assert all(torch.equal(before[name], weight) for name, weight in encoder.model.state_dict().items())
+    learned = encoder.learned()
+    assert {token: tuple(v.shape) for token, v in learned.items()} == {
+        "<aj-cat>": (1, encoder.dim),
+        "<aj-dog>": (3, encoder.dim),
+    }
+    assert torch.equal(torch.cat([*learned.values()]), encoder.rows)
+
+
+def test_a_token_that_holds_a_words_vector_stands_for_that_word(encoder):
+    ids, mask = encoder.tokenize(["sound of dog nearby"])
+    word = encoder.tokenizer(" dog", add_special_tokens=False).input_ids
+    assert len(word) == 1 and word[0] in ids
+    encoder.add_tokens({"<aj-dog>": encoder.initial("dog")})
+    ours, ours_mask = encoder.tokenize(["sound of <aj-dog> nearby"])
+    assert torch.equal(torch.where(ours >= encoder.vocabulary, word[0], ours), ids)
+    torch.testing.assert_close(encoder.states(ours, ours_mask), encoder.states(ids, mask), rtol=0, atol=1e-6)
+
+
+def test_vectors_of_one_token_are_neighbours_and_counted(encoder):
+    encoder.add_tokens({"<aj-dog>": torch.zeros(4, encoder.dim), "<aj-a>": torch.zeros(1, encoder.dim)})
+    ids, _ = encoder.tokenize(["rain <aj-dog>, <aj-a> cat"])
+    own = (ids[0] >= encoder.vocabulary).nonzero()[:, 0]
+    assert ids[0, own].tolist() == [encoder.vocabulary + i for i in range(5)]
+    assert (own[:4].diff() == 1).all()
+    length = len(encoder.tokenizer("rain <aj-dog>").input_ids)
+    filler = " cat" * (12 - length - 3)
+    assert encoder.count_cut([f"rain <aj-dog>{filler}", f"rain <aj-dog>{filler} cat"]) == 1
+    assert encoder.count_cut([]) == 0
+
+
+def test_diffusers_loads_the_learned_tokens(folders, tmp_path):
+    from transformers import CLIPTextModel, CLIPTokenizerFast
+
+    class Loader(TextualInversionLoaderMixin):
+        hf_device_map, components = None, {}
+
+    encoder = hub.load(str(folders["clip"]), 16)
+    g = torch.Generator().manual_seed(3)
+    encoder.add_tokens(
+        {"<aj-dog>": torch.randn(3, 24, generator=g), "<aj-rain>": torch.randn(1, 24, generator=g)}
+    )
+    save_file(encoder.learned(), tmp_path / "learned_embeds.safetensors")
+    learned = load_file(tmp_path / "learned_embeds.safetensors")
+    tokenizer = CLIPTokenizerFast.from_pretrained(folders["clip"])
+    model, loader = CLIPTextModel.from_pretrained(folders["clip"]).eval(), Loader()
+    loader.load_textual_inversion(
+        [{token: vectors} for token, vectors in learned.items()], tokenizer=tokenizer, text_encoder=model
+    )
+    table = model.get_input_embeddings().weight
+    for row, name in zip(encoder.rows, encoder.tokens, strict=True):
+        assert torch.equal(table[tokenizer.convert_tokens_to_ids(name)], row)
+    prompt = "The sound of <aj-dog>, <aj-rain>"
+    spelt = loader.maybe_convert_prompt(prompt, tokenizer)
+    assert spelt == expand(prompt, encoder.vectors) and "<aj-dog>_2" in spelt
+    given = tokenizer(spelt, padding="max_length", max_length=16, return_tensors="pt")
+    with torch.no_grad():
+        expected = model(**given).last_hidden_state
+        own = encoder.encode([prompt])[0]
+    torch.testing.assert_close(own, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "limit"), [("clip", 77), ("clap", 512)])
+def test_more_tokens_than_places_are_refused(name, limit, folders):
+    encoder = hub.load(str(folders[name]), limit)
+    assert encoder.encode(["dog " * 600])[0].shape[1] == limit
+    with pytest.raises(UsageError, match=f"max_tokens={limit + 1}.* to {limit}"):
+        hub.load(str(folders[name]), limit + 1)
+
+
+def test_t5_has_no_limit_but_needs_room_for_a_word(folders):
+    assert hub.load(str(folders["t5-large"]), 600).encode(["dog " * 700])[1].all()
+    with pytest.raises(UsageError, match="2 or more"):
+        hub.load(str(folders["t5-large"]), 1)
+
+
+def test_named_encoders_come_from_the_weights_folder_or_the_hubs_cache(
+    kind, encoder, folders, monkeypatch, tmp_path
+):
+    with pytest.raises(MissingError) as missing:
+        hub.load(kind, 12)
+    words = (hub.PUBLISHED[kind].ids[0], str(tmp_path / "cache"), "AJBENCH_WEIGHTS", "text_encoder=minilm")
+    assert all(word in str(missing.value) for word in words) and "\n" not in str(missing.value)
+    monkeypatch.setenv("AJBENCH_WEIGHTS", str(folders[kind].parent))
+    named = hub.load(kind, 12)
+    assert named.name == kind and torch.equal(named.encode(PROMPTS)[0], encoder.encode(PROMPTS)[0])
+    assert named.weights_hash() == encoder.weights_hash()
+    monkeypatch.delenv("AJBENCH_WEIGHTS")
+    monkeypatch.setattr(
+        "huggingface_hub.try_to_load_from_cache",
+        lambda repository, file: (
+            str(folders[kind] / file) if repository == hub.PUBLISHED[kind].ids[-1] else None
+        ),
+    )
+    assert hub.load(kind, 12).weights_hash() == named.weights_hash()
+    monkeypatch.setitem(hub.PUBLISHED, kind, hub.PUBLISHED[kind]._replace(dim=999))
+    with pytest.raises(IntegrityError, match="999"):
+        hub.load(kind, 12)
+
+
+def test_hashes_tell_weights_apart(folders):
+    hashes = {hub.load(str(folder), 12).weights_hash() for folder in folders.values()}
+    assert len(hashes) == len(small.KINDS)
+
+
+def test_loading_is_quiet_and_leaves_global_randomness_alone(kind, folders, capfd):
+    state = torch.random.get_rng_state()
+    hub.load(str(folders[kind]), 12)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_half_precision_weights_are_read_as_float32(tmp_path):
+    from transformers import AutoModel
+
+    folder = small.save("clip", tmp_path / "clip")
+    AutoModel.from_pretrained(folder).half().save_pretrained(folder)
+    encoder = hub.load(str(folder), 12)
+    assert load_file(folder / "model.safetensors")["logit_scale"].dtype == torch.float16
+    assert all(parameter.dtype == torch.float32 for parameter in encoder.parameters())
+
+
+def pickled(folders, tmp_path, change=lambda weights: weights):
+    """A T5 whose weights are a pickle, as they were before safetensors."""
+    folder = shutil.copytree(folders["t5-large"], tmp_path / "old")
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(change(weights), folder / "pytorch_model.bin")
+    return folder
+
+
+def test_pickles_of_tensors_are_read_and_others_never_run(folders, tmp_path):
+    folder = pickled(folders, tmp_path)
+    assert hub.load(str(folder), 12).weights_hash() == hub.load(str(folders["t5-large"]), 12).weights_hash()
+
+    class Harm:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "harm"),)
+
+    file = folder / "pytorch_model.bin"
+    for write in (torch.save, lambda content, path: path.write_bytes(pickle.dumps(content, protocol=2))):
+        write({"shared.weight": Harm()}, file)
+        with pytest.raises(IntegrityError, match="old"):
+            hub.load(str(folder), 12)
+        assert not (tmp_path / "harm").exists()
+
+
+def test_damaged_and_foreign_folders_are_refused_in_one_line(folders, tmp_path):
+    def refused(error, match, change):
+        folder = shutil.copytree(folders["clip"], tmp_path / match.replace(" ", "-"))
+        change(folder)
+        with pytest.raises(error, match=match) as raised:
+            hub.load(str(folder), 12)
+        assert "\n" not in str(raised.value) and str(folder) in str(raised.value)
+
+    def without(name):
+        return lambda folder: (folder / name).unlink()
+
+    def lacking(folder):
+        weights = load_file(folder / "model.safetensors")
+        gone = next(name for name in weights if "text_model" in name and "fc1.weight" in name)
+        save_file(
+            {k: v for k, v in weights.items() if k != gone}, folder / "model.safetensors", {"format": "pt"}
+        )
+
+    def cut(folder):
+        data = (folder / "model.safetensors").read_bytes()
+        (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
+
+    def config(**changes):
+        return lambda folder: (folder / "config.json").write_text(
+            json.dumps(json.loads((folder / "config.json").read_text()) | changes)
+        )
+
+    refused(MissingError, "config.json is not there", without("config.json"))
+    refused(MissingError, "model.safetensors", without("model.safetensors"))
+    refused(MissingError, "no tokenizer", without("tokenizer.json"))
+    refused(IntegrityError, "fc1.weight", lacking)
+    refused(IntegrityError, "not to be read", cut)
+    refused(UsageError, "kind 'bert'", config(model_type="bert"))
+    refused(
+        IntegrityError,
+        "not that of the model",
+        lambda folder: (
+            shutil.copy(folders["t5-large"] / "tokenizer.json", folder / "tokenizer.json") and grown(folder)
+        ),
+    )
+
+
+def grown(folder):
+    """Give a tokenizer more words than the model has rows."""
+    tree = json.loads((folder / "tokenizer.json").read_text())
+    last = max(token["id"] for token in tree["added_tokens"])
+    tree["added_tokens"] += [
+        {**tree["added_tokens"][-1], "id": last + i, "content": f"<more{i}>"} for i in range(1, 200)
+    ]
+    (folder / "tokenizer.json").write_text(json.dumps(tree))
+
+
+def test_preflight_looks_before_any_work(folders, monkeypatch):
+    def recipe(name):
+        return Recipe.model_validate({"name": "small", "generator": {"text_encoder": name}})
+
+    folder = str(folders["flan-t5"])
+    for name in ("minilm", "t5-large", folder):
+        preflight.check_names(recipe(name))
+    with pytest.raises(UsageError, match="did you mean 't5-large'"):
+        preflight.check_names(recipe("t5-larg"))
+    preflight.check_text_encoder("minilm")
+    preflight.check_text_encoder(folder)
+    for name in ("t5-large", "./nowhere"):
+        with pytest.raises(MissingError, match=r"text[_ ]encoder"):
+            preflight.check_text_encoder(name)
+    assert preflight.text_encoder_identity("t5-large") == ()
+    assert preflight.text_encoder_identity(folder) != preflight.text_encoder_identity(str(folders["clip"]))
+
+
+def test_a_generator_is_trained_on_its_states_and_goes_with_no_other(folders, tmp_path, monkeypatch):
+    monkeypatch.setitem(unet.PRESETS, "tiny", SMALL)
+    monkeypatch.setenv("AJBENCH_WEIGHTS", str(tmp_path))
+    shutil.copytree(folders["clip"], tmp_path / "clip")
+    real = make_store(tmp_path / "store")
+    recipe = small_recipe(generator={"text_encoder": "clip", "train_steps": 2})
+    out = train.train_generator(recipe, real, tmp_path / "g", fingerprint="f", codec=FakeCodec())
+    info = folder.read_info(out)
+    assert (info.text_encoder, info.text_hash) == ("clip", hub.load("clip", 12).weights_hash())
+    made = AudioJourneyPipeline.from_pretrained(out, codec=FakeCodec())
+    assert made.unet.encoder_hid_proj.in_features == small.DIMS["clip"]
+    assert made("The sound of dog", steps=2).shape == (info.clip_samples,)
+    weights = load_file(tmp_path / "clip" / "model.safetensors")
+    weights["text_model.final_layer_norm.bias"] += 1
+    save_file(weights, tmp_path / "clip" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(IntegrityError, match=f"clip.*{info.text_hash}"):
+        AudioJourneyPipeline.from_pretrained(out, codec=FakeCodec())
