@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ajbench import codec, console, evaluate, quality, yardsticks
 from ajbench.cells import SCORES, Cell
@@ -102,6 +103,11 @@ def measure_sets(
                 resamples=resamples,
             )
             rows, notes = rows + more, notes + remarks
+            if _section(recipe, name)["judge"] == recipe.evaluate.features:
+                notes.append(
+                    f"{set_name(recipe, name)}: its clips were scored by the judge of this table; label "
+                    "agreement by other features says more"
+                )
             advance(1)
         more, remarks = yardsticks.yardstick_rows(
             embedded, extractor, codec.load(recipe.codec.name), context, n=largest, resamples=resamples
@@ -124,5 +130,9 @@ def _context(recipe: Recipe, folder: Path, dataset: str) -> Context:
 
 def _paired(recipe: Recipe, name: str) -> bool:
     """A clip answers to its parent through the guide or through a prompt that names the parent's labels."""
-    section = recipe.synth.model_dump() | recipe.evaluate.probes.get(name, {})
+    section = _section(recipe, name)
     return bool(section["strength"] < 1 or section["prompt"] != "none")
+
+
+def _section(recipe: Recipe, name: str) -> dict[str, Any]:
+    return recipe.synth.model_dump() | recipe.evaluate.probes.get(name, {})

@@ -44,6 +44,29 @@ def check_names(recipe: Recipe) -> None:
                 f"{key}: {kind} {name!r} is unknown{registry.suggest(name, table)}; "
                 f"allowed: {', '.join(table)}"
             )
+    judge_weights(recipe.synth.judge)
+    if recipe.mix.min_fidelity and recipe.synth.judge is None:
+        raise UsageError(
+            f"mix.min_fidelity={recipe.mix.min_fidelity:g}: nothing scores the clips; set synth.judge, such "
+            "as reference"
+        )
+
+
+def judge_weights(name: str | None) -> Path | None:
+    """Return the folder of a judge of synthetic clips that is a trained classifier; None for others.
+
+    Raises:
+        UsageError: `name` is neither that of features nor a folder.
+    """
+    if name is None or name in registry.FEATURES:
+        return None
+    if not Path(name).is_dir():
+        allowed = ", ".join(registry.FEATURES)
+        raise UsageError(
+            f"synth.judge: {name!r} is no folder{registry.suggest(name, registry.FEATURES)}; allowed: "
+            f"{allowed}, or the folder of a trained classifier"
+        )
+    return Path(name)
 
 
 def check_amounts(recipe: Recipe, manifest: Manifest, doses: Sequence[int] = ()) -> None:

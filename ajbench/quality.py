@@ -5,12 +5,13 @@ material of known quality through the same measurement.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from ajbench.errors import UsageError
+from ajbench.labels import columns_of
 from ajbench.metrics.bootstrap import interval
 from ajbench.metrics.distribution import frechet_distance, inception_score, kl_divergence
 from ajbench.metrics.features import Extractor, extract
@@ -178,7 +179,7 @@ class Sheet:
     ) -> None:
         """Add how often an asked-for class is ranked first, over all clips and by class."""
         store = embedded.store
-        columns = _class_columns(extractor, store)
+        columns = columns_of(store.meta.labels, store.meta.mids, extractor.labels, extractor.mids)
         if columns is None:
             self.notes.append(f"{row}: no label agreement, {extractor.name} lacks classes of this corpus")
             return
@@ -274,13 +275,3 @@ def class_halves(real: Embedded) -> dict[int, tuple[np.ndarray, np.ndarray]]:
         if half >= MIN_HALF:
             halves[c] = (mine[::2][:half], mine[1::2][:half])
     return halves
-
-
-def _class_columns(extractor: Extractor, store: ClipStore) -> np.ndarray | None:
-    """Which of the extractor's outputs are the store's classes: by name, else by AudioSet's machine id."""
-    ours: Sequence[str] = store.meta.labels
-    theirs = extractor.labels
-    if store.meta.mids and extractor.mids and not set(ours) <= set(theirs):
-        ours, theirs = store.meta.mids, extractor.mids
-    known = {label: i for i, label in enumerate(theirs)}
-    return np.array([known[name] for name in ours]) if set(ours) <= set(known) else None

@@ -160,7 +160,18 @@ class Synth(Section):
     retries: Count = Field(
         2, description="further seeds tried where a result is silent, clipped through or not finite"
     )
+    judge: str | None = Field(
+        None,
+        description="scores clips for their labels: reference (of this run), mn04, a classifier's folder",
+    )
+    candidates: AtLeastOne = Field(1, description="clips made for each, of which the judge keeps the best")
     seed: Count = 0
+
+    @model_validator(mode="after")
+    def _judged(self) -> "Synth":
+        if self.candidates > 1 and self.judge is None:
+            raise ValueError(f"synth.candidates={self.candidates} needs a synth.judge, such as reference")
+        return self
 
 
 class Mix(Section):
@@ -174,6 +185,10 @@ class Mix(Section):
     amplify: Count = Field(0, description="give the K classes of lowest AP a weight of 0.4/AP more")
     match_steps: Count = Field(
         0, description="train as many steps as with this dose: of epochs, a control for mere training"
+    )
+
+    min_fidelity: Fraction = Field(
+        0.0, description="least score by synth.judge of synthetic clips; doses count those that have it"
     )
 
     def counted(self, real: int) -> int:

@@ -45,6 +45,7 @@ SCHEMA = pa.schema(
         pa.field("guidance", pa.float64()),
         pa.field("steps", pa.int32()),
         pa.field("generator", pa.string()),
+        pa.field("fidelity", pa.float64()),  # see `ajbench.generator.judge`; stores of before have none
         # 16-bit FLAC at 16 kHz; null where path and start_s say which file to read. Offsets have 64 bits, as
         # 4,096 long clips pass 2 GB.
         pa.field("audio", pa.large_binary()),
@@ -270,10 +271,16 @@ def map_shard(path: Path) -> pa.RecordBatch:
     """
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        width = reader.schema.field("codes").type.list_size
-        if reader.num_record_batches != 1 or not reader.schema.equals(_schema(width)):
+        schema = _schema(reader.schema.field("codes").type.list_size)
+        before = schema.remove(schema.get_field_index("fidelity"))
+        if reader.num_record_batches != 1 or not (
+            reader.schema.equals(schema) or reader.schema.equals(before)
+        ):
             raise ValueError("other columns or batches than a shard has")
-        return reader.get_batch(0)
+        batch = reader.get_batch(0)
+        if reader.schema.equals(schema):
+            return batch
+        return batch.append_column("fidelity", pa.nulls(len(batch), pa.float64())).select(schema.names)
     except (pa.ArrowException, OSError, ValueError, KeyError, AttributeError) as error:
         reason = " ".join(str(error).split())[:160]
         raise IntegrityError(f"{path}: not a readable shard ({reason}); make the store again") from None

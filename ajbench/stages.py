@@ -91,7 +91,8 @@ class Pipeline:
     def stages(self) -> list[Stage]:
         """Return every stage in the order of a run."""
         cells = [cell.stage() for cell in (*self.bases(), *self.grid())]
-        return [*self.sources(), *cells, *self.evaluations()]
+        every = [*self.sources(), *cells, *self.evaluations()]
+        return list({stage.fingerprint: stage for stage in every}.values())
 
     def sources(self, processes: int = 1) -> list[Stage]:
         """Return the stages before the classifiers, in order; up to `processes` share a synthesis."""
@@ -100,7 +101,8 @@ class Pipeline:
         # A process takes about as long to begin as to generate a few tens of clips.
         sets = [self.synth(name, max(1, min(processes, n // CLIPS_PER_PROCESS))) for name, n in sizes.items()]
         decoded = (self.decoded,) if self.through_codec else ()
-        return [*self.before_synthesis(), *decoded, *sets]
+        before = [need for made in sets for need in made.needs if need.name == "train-cls"]  # judges
+        return [*self.before_synthesis(), *decoded, *before[:1], *sets]
 
     def before_synthesis(self) -> list[Stage]:
         """Return the stages that a synthesis needs, in order."""
@@ -223,8 +225,13 @@ class Pipeline:
         section = self.probes[probe] if probe else self.recipe.synth
         recipe = self.recipe.model_copy(update={"synth": section})
         prepared, tokens = self.prepare, (self.invert,) if section.prompt == "tokens" else ()
-        inputs = prepared.fingerprint, self.generator_key, [stage.fingerprint for stage in tokens]
-        key, path = self._place("synth", section, *inputs)
+        judge = (self.reference().stage(),) if section.judge == "reference" else ()
+        weights = judge[0].path if judge else preflight.judge_weights(section.judge)
+        inputs = prepared.fingerprint, self.generator_key, [stage.fingerprint for stage in (*tokens, *judge)]
+        named = section  # by its content: where a judge lies means nothing
+        if weights and not judge:
+            named = section.model_copy(update={"judge": preflight.weights_identity(weights)})
+        key, path = self._place("synth", named, *inputs)
 
         def given() -> dict[str, Any]:
             from ajbench.store import ClipStore
@@ -246,7 +253,7 @@ class Pipeline:
             from ajbench.synthesize import synthesize
 
             about: dict[str, Any] = {"fingerprint": key, "allow_inexact": allow_inexact, "engine": engine}
-            synthesize(**given(), out=path, **about)
+            synthesize(**given(), out=path, judge_weights=weights, **about)
 
         return Stage(
             "synth",
@@ -258,7 +265,7 @@ class Pipeline:
             what=probe,
             seed=section.seed,
             disk_mb=preflight.store_mb(recipe, section.n),
-            needs=(prepared, *self._own_generator, *tokens),
+            needs=(prepared, *self._own_generator, *tokens, *judge),
             shared=True,
             estimate=estimate,
         )

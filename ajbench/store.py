@@ -88,6 +88,7 @@ class Clip:
     guidance: float | None
     steps: int | None
     generator: str | None
+    fidelity: float | None
     index: int = field(compare=False)
     store: "ClipStore" = field(repr=False, compare=False)
 

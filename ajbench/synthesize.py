@@ -44,6 +44,7 @@ def synthesize(
     allow_inexact: bool = False,
     codec: "codecs.Codec | None" = None,
     engine: Engine = "local",
+    judge_weights: Path | None = None,
 ) -> stores.ClipStore:
     """Generate the clips of the recipe's plan, or what is still missing of them, into the store `out`.
 
@@ -65,6 +66,7 @@ def synthesize(
         allow_inexact: go on although threads, device kind or versions differ from those the job began with.
         codec: an instance to use instead of loading the generator's.
         engine: `local` processes, or `ray` tasks, a shard each.
+        judge_weights: of `synth.judge`, where it is a trained classifier.
 
     Raises:
         IntegrityError: the generator was trained on clips that the store evaluates on (the leak rule),
@@ -88,7 +90,8 @@ def synthesize(
         with _claimed(out, "settings"):
             over = (out / "store.json").exists()  # since it was looked for
             known = "" if over else settings.begin(out, table, exact, allow_inexact)
-        job = Job(section, store, generator_dir, tokens_dir, out, codec, threads, len(table), seed, known)
+        paths = generator_dir, tokens_dir, out
+        job = Job(section, store, *paths, codec, threads, len(table), seed, known, judge_weights)
         with console.progress(job.n, "synth") as advance:
             if over:
                 pass

@@ -19,6 +19,7 @@ class Pool:
         train: indices of its train split [N].
         synthetic: store of synthetic clips, where some are used.
         heard: where the audio of the train clips is read, in their order, if not in `real`.
+        used: indices of the synthetic clips that are in the pool [S]; None: all.
 
     Attributes:
         targets: multi-hot, sparse float32 [N + S, C].
@@ -30,10 +31,13 @@ class Pool:
         train: NDArray[np.int64],
         synthetic: ClipStore | None,
         heard: ClipStore | None = None,
+        used: NDArray[np.int64] | None = None,
     ) -> None:
         self.real, self.synthetic = heard or real, synthetic
         self.places = np.arange(len(train), dtype=np.int64) if heard else train
-        parts = [real.sparse_targets()[train], *([synthetic.sparse_targets()] if synthetic else [])]
+        self.used = np.arange(len(synthetic) if synthetic else 0) if used is None else used
+        made = [synthetic.sparse_targets()[self.used]] if synthetic else []
+        parts = [real.sparse_targets()[train], *made]
         self.targets: sparse.csr_array = sparse.vstack(parts, format="csr")
         self.samples = real.meta.clip_samples
         clips = self.targets.shape[0]
@@ -59,5 +63,5 @@ class Pool:
         if is_real.any():
             out[is_real] = self.real.audio(self.places[clips[is_real]])
         if self.synthetic is not None and not is_real.all():
-            out[~is_real] = self.synthetic.audio(clips[~is_real] - len(self.places))
+            out[~is_real] = self.synthetic.audio(self.used[clips[~is_real] - len(self.places)])
         return out

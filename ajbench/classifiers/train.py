@@ -78,8 +78,10 @@ def train_classifier(
     ids = [real.clip_ids[i] for i in train]
     if heard and heard.clip_ids != ids:
         raise IntegrityError(f"{heard.path}: not the train clips of {real.path}; make it again")
-    pool = Pool(real, train, synthetic, heard)
-    owners = synthetic.column("parent_id") if synthetic else []
+    used = faithful(recipe.mix, synthetic) if synthetic else np.arange(0)
+    pool = Pool(real, train, synthetic, heard, used)
+    parents = synthetic.column("parent_id") if synthetic else []
+    owners = [parents[i] for i in used]
     plan = mixing.plan(recipe.mix, ids, owners, pool.targets, seed, class_ap)
     validate = _validation(real, score) if settings.select == "best" and score else None
 
@@ -193,6 +195,29 @@ def _used(mix: Mix, synthetic: ClipStore | None) -> ClipStore | None:
         asked = f"mix.alpha={mix.alpha}" if mix.mode == "alpha" else f"mix.dose={mix.dose}"
         raise UsageError(f"{asked} needs synthetic clips and there are none; run synth first")
     return synthetic if needed else None
+
+
+def faithful(mix: Mix, synthetic: ClipStore) -> NDArray[np.int64]:
+    """Return the synthetic clips, in order, whose fidelity is at least `mix.min_fidelity`.
+
+    Raises:
+        UsageError: fewer than `mix.dose` have it, or they were not judged.
+    """
+    if not mix.min_fidelity:
+        return np.arange(len(synthetic))
+    scores = synthetic.column("fidelity")
+    if None in scores:
+        raise UsageError(
+            f"mix.min_fidelity={mix.min_fidelity:g}: the clips of {synthetic.path} were not judged; set "
+            "synth.judge and make them again"
+        )
+    kept = np.flatnonzero(np.array(scores, np.float64) >= mix.min_fidelity)
+    if mix.mode == "dose" and mix.dose > len(kept):
+        raise UsageError(
+            f"mix.dose={mix.dose}: {len(kept)} of {len(scores)} synthetic clips have "
+            f"mix.min_fidelity={mix.min_fidelity:g}; raise synth.n or synth.candidates, or lower one of them"
+        )
+    return kept
 
 
 def _batches(settings: Classifier, plan: mixing.Plan, pool: Pool, seed: int) -> Callable[[int], Batch]:

@@ -1,6 +1,7 @@
 """A synthesis as a process sees it: claim a shard, make its clips in micro-batches, write it."""
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -17,11 +18,12 @@ import torch
 import xxhash
 from numpy.typing import ArrayLike, NDArray
 
-from ajbench import audio
+from ajbench import audio, registry
 from ajbench import codec as codecs
 from ajbench import store as stores
 from ajbench.errors import IntegrityError
 from ajbench.generator import tally
+from ajbench.generator.judge import Judge
 from ajbench.generator.pipeline import AudioJourneyPipeline
 from ajbench.recipe import Synth
 from ajbench.run import atomic_write, seed_for
@@ -59,6 +61,7 @@ class Job:
     n: int
     seed: int
     plan_hash: str
+    judge_weights: Path | None = None
 
     @property
     def shards(self) -> range:
@@ -73,6 +76,15 @@ class Job:
     def note(self, shard: int) -> Path:
         """Path of what was left out of a shard; written after it, so that it tells the shard is done."""
         return self.out / stores.CLAIMS / f"part-{shard:05d}.json"
+
+    @functools.cached_property
+    def judge(self) -> Judge | None:
+        """What scores the clips, if anything does; loaded once in each process."""
+        section, known = self.section, registry.FEATURES
+        if section.judge is None:
+            return None
+        name = section.judge if section.judge in known else "reference"
+        return Judge(name, self.judge_weights, self.store.meta)
 
     def plan(self) -> pa.Table:
         """Read the plan.
@@ -130,27 +142,30 @@ class Job:
     ) -> None:
         """Generate and write one shard, then its note.
 
-        What comes to nothing is tried again with the seed of (run seed, clip id, attempt), as often as
-        `synth.retries` says.
+        Of `synth.candidates` results of a clip the judge's best is kept. Where all come to nothing others are
+        tried, as often as `synth.retries` says. Attempts after the first have the seed of (run seed, clip id,
+        attempt).
         """
         began = time.monotonic()
         rows = self.rows(table, shard).to_pylist()
         kept: dict[str, tuple[dict[str, Any], tuple[float, float]]] = {}
         failed: list[tally.Attempt] = []
-        todo, retries = rows, 0
-        for attempt in range(1 + self.section.retries):
+        todo, retries, candidates = rows, 0, self.section.candidates
+        for attempt in range(candidates + self.section.retries):
             again = []
             for part in self.batches(todo):
                 for row, made in zip(part, self.generate(pipeline, part), strict=True):
-                    if not isinstance(made, str):
-                        kept[row["clip_id"]] = made
-                        continue
-                    failed.append(tally.Attempt(row["clip_id"], attempt, row["seed"], made))
-                    if made != BAD_GUIDE:
-                        again.append(row | {"seed": seed_for(self.seed, row["clip_id"], attempt + 1)})
+                    clip_id = row["clip_id"]
+                    if isinstance(made, str):
+                        failed.append(tally.Attempt(clip_id, attempt, row["seed"], made))
+                    elif clip_id not in kept or _fidelity(made) > _fidelity(kept[clip_id]):
+                        kept[clip_id] = made
+                    more = attempt + 1 < candidates or clip_id not in kept
+                    if more and made != BAD_GUIDE:
+                        again.append(row | {"seed": seed_for(self.seed, clip_id, attempt + 1)})
                 if not attempt:
                     advance(len(part))
-            retries += len(todo) if attempt else 0
+            retries += len(todo) if attempt >= candidates else 0
             todo = again
         done = [kept[row["clip_id"]] for row in rows if row["clip_id"] in kept]
         if done:
@@ -161,7 +176,15 @@ class Job:
             "problems": [asdict(problem) for problem in tally.left_out(failed, kept)],
             "cut": pipeline.text.count_cut([row["prompt"] for row in rows]),
             tally.RETRIES: [asdict(item) for item in failed],
-            tally.STATISTICS: tally.statistics(shard, len(rows), heard, failed, retries),
+            tally.STATISTICS: tally.statistics(
+                shard,
+                len(rows),
+                heard,
+                failed,
+                retries,
+                candidates=candidates,
+                fidelity=[_fidelity(item) for item in done] if self.section.judge else (),
+            ),
             tally.TIMING: {
                 "shard": shard,
                 "seconds": round(seconds, 3),
@@ -204,8 +227,11 @@ class Job:
         usable &= _finite(latents)
         codes = codec.quantize(_without(latents, usable))
         waves = codec.decode(codes).cpu().numpy()
-        checked = zip(rows, heard.tolist(), usable.tolist(), codes, waves, strict=False)
-        for row, guided, sound, code, wave in checked:
+        scores = [None] * len(padded)
+        if self.judge:
+            scores = self.judge(waves, [row["label_ids"] for row in padded]).tolist()
+        checked = zip(rows, heard.tolist(), usable.tolist(), codes, waves, scores, strict=False)
+        for row, guided, sound, code, wave, score in checked:
             if not guided or not sound:
                 yield "not finite (latents)" if guided else BAD_GUIDE
                 continue
@@ -224,6 +250,7 @@ class Job:
                 "guidance": _guidance(section),
                 "steps": section.sampler_steps,
                 "generator": pipeline.info.fingerprint,
+                "fidelity": score,
                 "audio": audio.flac_encode(audio.fit(wave, self.store.meta.clip_samples)),
                 "codes": code,
             }
@@ -270,6 +297,11 @@ def use_threads(n: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _fidelity(made: tuple[dict[str, Any], tuple[float, float]]) -> float:
+    score = made[0]["fidelity"]
+    return -1.0 if score is None else float(score)
 
 
 def _guidance(section: Synth) -> float:

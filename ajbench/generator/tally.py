@@ -27,6 +27,7 @@ COLUMNS = {
         "silent_share",
         "clipped_share",
         "retries",
+        "fidelity_mean",
     ),
     TIMING: ("shard", "seconds", "clips_per_s"),
 }
@@ -48,7 +49,14 @@ def levels(wave: NDArray[np.float32]) -> tuple[float, float]:
 
 
 def statistics(
-    shard: int, planned: int, heard: Sequence[tuple[float, float]], failed: Sequence[Attempt], retries: int
+    shard: int,
+    planned: int,
+    heard: Sequence[tuple[float, float]],
+    failed: Sequence[Attempt],
+    retries: int,
+    *,
+    candidates: int = 1,
+    fidelity: Sequence[float] = (),
 ) -> dict[str, Any]:
     """Return a shard's line of `statistics.csv`.
 
@@ -57,14 +65,16 @@ def statistics(
         planned: clips that it should have.
         heard: `levels` of those that it has.
         failed: seeds that came to nothing.
-        retries: results made with another seed than the plan's.
+        retries: results made because all before were unusable.
+        candidates: results made of each planned clip anyhow.
+        fidelity: of the clips kept, where they were judged.
 
     Returns:
         Peaks (full scale 1) and RMS (dB of full scale, over all samples) of the clips kept, None where there
         are none; shares, among all results, of those that were silent or clipped all through.
     """
     peaks, squares = np.array(heard, np.float64).reshape(-1, 2).T
-    results = planned + retries
+    results = planned * candidates + retries
 
     def share(word: str) -> float:
         return round(sum(item.reason.startswith(word) for item in failed) / results, 6)
@@ -79,6 +89,7 @@ def statistics(
         "silent_share": share("silent"),
         "clipped_share": share("clipped"),
         "retries": retries,
+        "fidelity_mean": round(float(np.mean(fidelity)), 5) if len(fidelity) else None,
     }
 
 
