@@ -27,7 +27,7 @@ from ajbench.generator.batches import (
 )
 from ajbench.generator.unet import ENDS
 from ajbench.recipe import Generator, Recipe
-from ajbench.run import seed_for, world
+from ajbench.run import seed_for
 from ajbench.store import ClipStore, require_codec
 
 CHUNK = 10_000  # prompts tokenised at once
@@ -203,7 +203,7 @@ def fast_precision() -> Literal["auto", "bf16"]:
 
 def _parts(section: Generator) -> int:
     """Return in how many parts a batch is computed: by processes, and by each one after another."""
-    processes, _ = world()
+    processes = PartialState().num_processes
     parts = processes * section.accumulate
     if section.batch_size % parts:
         raise UsageError(

@@ -8,6 +8,7 @@ import types
 import numpy as np
 import pytest
 import torch
+from accelerate import PartialState
 from diffusers.training_utils import compute_snr
 from small_generator import SMALL, FakeCodec, make_store, small_recipe
 
@@ -44,6 +45,7 @@ def launched(rank, processes, port, folder, options):
         "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true",
     }  # fmt: skip
     torch.set_num_threads(1)
+    PartialState(cpu=True)  # as a stage that is done by several processes does
     unet.PRESETS["tiny"] = SMALL
     train.fast_precision = lambda: "fp32"
     watch_gradients(folder / f"{processes}-{rank}.pt")
@@ -67,6 +69,7 @@ def watch_gradients(path):
     train._optimizer = optimizer
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_gradient_of_one_with_the_whole_batch(folder, monkeypatch):
     # Both phases, and batches of more than a block of noise: 20 clips in parts of 5 cross the block's edge.
     options = {"frozen_steps": 1, "batch_size": 20, "accumulate": 2, "lr": 1e-6}
@@ -112,7 +115,7 @@ def test_an_epoch_is_a_pass_over_all_clips_whoever_takes_the_parts(size, process
 
 
 def test_parts_that_do_not_divide_the_batch_are_refused(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "world", lambda: (3, 0))
+    monkeypatch.setattr(train, "PartialState", lambda: types.SimpleNamespace(num_processes=3))
     with pytest.raises(UsageError, match=r"generator\.batch_size=4: 3 processes .* choose a multiple of 3"):
         fit(folder, tmp_path / "g")
     with pytest.raises(UsageError, match="accumulate=3 does not divide batch_size=16"):
@@ -195,7 +198,7 @@ def gradients(**options):
     calls = []
     for block in model.modules():
         if type(block).__name__ == "ResnetBlock2D":
-            block.register_forward_hook(lambda *_: calls.append(1))
+            block.register_forward_pre_hook(lambda *_: calls.append(1))
     if options.get("channels_last"):
         x = x.contiguous(memory_format=torch.channels_last)
         assert model.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
