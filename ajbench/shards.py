@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import socket
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -108,7 +109,8 @@ def write_shard(folder: Path, index: int, records: Sequence[Mapping[str, Any]]) 
     """
     batch = _batch(records)
     path = shard_path(folder, index)
-    partial = path.with_name(f"{path.name}.tmp")
+    # Named after its writer: where a file system carries no locks there may be two.
+    partial = path.with_name(f"{path.stem}.{socket.gethostname()}.{os.getpid()}.arrow.tmp")
     try:
         with partial.open("wb") as file:
             with pa.ipc.new_file(file, batch.schema) as writer:
@@ -175,7 +177,12 @@ def open_job(folder: Path, fingerprint: str) -> bool:
 def claim(folder: Path, name: str) -> AbstractContextManager[Any] | None:
     """Claim a piece of a job, for instance a shard; None where another process holds it.
 
-    The claim ends with the context or with the process; nothing has to be cleaned up after a kill.
+    The claim is a `flock`, so it ends with the context or with the process, and nothing has to be cleaned up
+    after a kill. It holds between machines where the folder's file system carries locks to its server: NFS 4
+    and NFS 3 with its lock service (Linux turns flock into locks of the whole file), Lustre with `-o flock`,
+    GPFS, CephFS. There a process' death frees it at once, a machine's when the server notices (NFS 4: about
+    90 s). On mounts with `nolock`, `local_lock=all` or `localflock`, machines do not see each other's claims:
+    each makes every shard, which costs time but no byte, as shards are alike and put in place whole.
     """
     path = folder / CLAIMS / f"{name}.lock"
     while True:

@@ -15,7 +15,8 @@ def verify(path: Path | str) -> dict[str, Any]:
     """Check a finished store through and through: `ajbench verify STORE`.
 
     Every checksum is computed anew and every clip decoded; clip ids must differ, codes be below 1024, label
-    ids agree with label names and the clips of each split with the counts in `store.json`.
+    ids agree with label names and the clips of each split with the counts in `store.json`; the plan of a
+    synthetic store must be that of its clips.
 
     Returns:
         A report: path, version, source, codec, fingerprint, clips, splits (split → clips), classes, shards
@@ -32,7 +33,7 @@ def verify(path: Path | str) -> dict[str, Any]:
     store = ClipStore(path, meta)
     splits = store.column("split")
     counts = {name: splits.count(name) for name in sorted(set(splits))}
-    if faults := _faults(store, counts):
+    if faults := [*_faults(store, counts), *_other_plan(store)]:
         raise IntegrityError(f"{path}: {'; '.join(faults)}")
     with console.progress(len(store), "verify") as advance:
         for start in range(0, len(store), CLIPS_AT_ONCE):
@@ -77,6 +78,13 @@ def _faults(store: ClipStore, counts: dict[str, int]) -> list[str]:
                 f"split {split} has {counts.get(split, 0)} clips, store.json says {numbers.get('kept', 0)}"
             )
     return faults
+
+
+def _other_plan(store: ClipStore) -> list[str]:
+    known, plan = store.meta.extra.get("plan_xxh3"), store.path / "plan.parquet"
+    if not known or (plan.exists() and shards.checksum(plan) == known):
+        return []
+    return [f"{plan.name}: gone or changed since the clips were made"]
 
 
 def _quarantined(path: Path) -> int:

@@ -1,15 +1,20 @@
 """Kill a synthesis at random instants, again and again, and compare what it ends with, byte by byte.
 
 python benchmarks/synth_kills.py WORK [--recipe esc10] [--data DIR] [--n 64] [--kills 10] [--out FILE.csv]
+                                      [--clips 2000] [--set KEY=VALUE …]
 
 WORK holds the recipe's finished prepare, train-gen and invert (a run's work folder). `ajbench synth` is run
 as a user would: once undisturbed, then with one and with two processes, each time ended by SIGKILL (the
 whole process group) at instants drawn over an undisturbed run's length, and started again.
+
+With --clips that many are made instead: by one process, by two, by three on their own of which one is killed
+at a random instant three times (and another begun), and by Ray, one of whose workers is killed.
 """
 
 import argparse
 import csv
 import hashlib
+import importlib.util
 import os
 import random
 import signal
@@ -17,25 +22,32 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from ajbench import console
 
+DEATHS = 3
+SHARDS = 64  # about as many with --clips
 
-def start(options: argparse.Namespace, work: Path, processes: int) -> subprocess.Popen:
+
+def start(options: argparse.Namespace, work: Path, *more: str) -> subprocess.Popen:
     """Start the command in a process group of its own."""
+    n = options.clips or options.n
+    size = max(1, options.clips // SHARDS) if options.clips else 8
     data = ["--data", str(options.data)] if options.data else []
     command = [
         *(sys.executable, "-m", "ajbench", "synth", "--recipe", options.recipe, "--work", str(work), *data),
-        *("--processes", str(processes), "--quiet", f"synth.n={options.n}", "synth.shard_size=8"),
+        *("--quiet", f"synth.n={n}", f"synth.shard_size={size}", *options.set, *more),
     ]
     return subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
 
 
 def digests(work: Path, recipe: str) -> dict[str, str]:
-    """Return the hash of every file that a finished store keeps, but for the record of when it ran."""
+    """Return the hash of every file that a finished store keeps, but for the records of when it ran."""
     store = next(path for path in (work / recipe).glob("synth-*") if (path / "store.json").exists())
-    kept = [*store.glob("*.arrow"), store / "store.json", store / "quarantine.csv"]
+    names = ("store.json", "plan.parquet", "quarantine.csv", "retries.csv", "statistics.csv")
+    kept = [*store.glob("*.arrow"), *(store / name for name in names)]
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in kept}
 
 
@@ -48,6 +60,112 @@ def home(source: Path, folder: Path, recipe: str) -> Path:
     return folder
 
 
+def end(job: subprocess.Popen) -> None:
+    """Wait for a job that nobody killed."""
+    if job.wait():
+        raise SystemExit(f"a run ended with {job.returncode}")
+
+
+def again_and_again(
+    options: argparse.Namespace, work: Path, processes: int, took: float, expected: dict[str, str]
+) -> tuple[Path, int]:
+    """Kill and start again `options.kills` times; returns the folder of the last store, and the kills."""
+    draw, kills, folder = random.Random(processes), 0, work
+    while True:
+        job = start(options, work, "--processes", str(processes))
+        if kills < options.kills:
+            try:
+                job.wait(draw.uniform(0, took))
+            except subprocess.TimeoutExpired:
+                os.killpg(job.pid, signal.SIGKILL)
+                kills += 1
+        if job.wait() not in (0, -signal.SIGKILL):
+            raise SystemExit(f"a run ended with {job.returncode}")
+        if job.returncode == 0 and kills >= options.kills:
+            return work, kills
+        if job.returncode == 0:  # done before its kill: what is left of them goes to a new store
+            if digests(work, options.recipe) != expected:
+                return work, kills
+            work = home(options.work, folder.with_name(f"{folder.name}-{kills}"), options.recipe)
+
+
+def three_of_which_one_dies(options: argparse.Namespace, work: Path, took: float) -> int:
+    """Let three commands share a store; one of them dies, and another is begun, three times."""
+    draw, kills = random.Random(3), 0
+    jobs = [start(options, work) for _ in range(3)]
+    while kills < DEATHS:
+        time.sleep(draw.uniform(0, took / 3 / DEATHS))
+        running = [job for job in jobs if job.poll() is None]
+        if not running:
+            break
+        victim = draw.choice(running)
+        os.killpg(victim.pid, signal.SIGKILL)
+        if victim.wait() == -signal.SIGKILL:
+            kills += 1
+            jobs.append(start(options, work))
+        jobs.remove(victim)
+    for job in jobs:
+        end(job)
+    return kills
+
+
+def ray_of_which_one_dies(options: argparse.Namespace, work: Path, took: float) -> int:
+    """Let two workers of Ray make a store; one of them, at work, dies."""
+    job = start(options, work, "--engine", "ray", "--processes", "2")
+    draw, due = random.Random(4), None
+    while job.poll() is None:
+        workers = _workers_of(job.pid)
+        if workers and due is None:
+            due = time.monotonic() + draw.uniform(0, took / 4)
+        if workers and due is not None and time.monotonic() >= due:
+            os.kill(draw.choice(workers), signal.SIGKILL)
+            end(job)
+            return 1
+        time.sleep(0.05)
+    end(job)
+    return 0
+
+
+def _workers_of(driver: int) -> list[int]:
+    """Processes below `driver` that do a task, by the name that Ray gives them (Linux)."""
+    parents: dict[int, int] = {}
+    busy = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            stat, line = (folder / "stat").read_text(), (folder / "cmdline").read_bytes()
+        except OSError:  # it has ended
+            continue
+        parents[int(folder.name)] = int(stat.rpartition(")")[2].split()[1])
+        if line.startswith(b"ray::_make"):
+            busy.append(int(folder.name))
+    return [pid for pid in busy if driver in _ancestors(pid, parents)]
+
+
+def _ancestors(pid: int, parents: dict[int, int]) -> set[int]:
+    found: set[int] = set()
+    while pid in parents and pid not in found:
+        found.add(pid)
+        pid = parents[pid]
+    return found
+
+
+def many(options: argparse.Namespace, took: float) -> list[tuple[str, Callable[[Path], int]]]:
+    """Return the ways in which `--clips` makes them, each a function of a work folder that counts kills."""
+
+    def two(work: Path) -> int:
+        end(start(options, work, "--processes", "2"))
+        return 0
+
+    ways = [
+        ("2 processes", two),
+        ("3 on their own", lambda work: three_of_which_one_dies(options, work, took)),
+    ]
+    if importlib.util.find_spec("ray"):
+        return [*ways, ("Ray, 2 workers", lambda work: ray_of_which_one_dies(options, work, took))]
+    console.say("Ray is not installed, so not measured; pip install 'ajbench[ray]'")
+    return ways
+
+
 def main() -> None:
     """Run, kill, compare; exit code 1 where a byte differs."""
     parser = argparse.ArgumentParser(
@@ -58,40 +176,38 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--n", type=int, default=64)
     parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--clips", type=int, help="make that many in four ways; 2000 takes hours on a CPU")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="as the stages in WORK")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    draw, rows = random.Random(0), []
+    rows: list[list[object]] = []
     with tempfile.TemporaryDirectory() as folder:
         whole = home(options.work, Path(folder) / "whole", options.recipe)
         began = time.monotonic()
-        if start(options, whole, 1).wait():
-            raise SystemExit("the undisturbed run failed")
+        end(start(options, whole))
         took = time.monotonic() - began
         expected = digests(whole, options.recipe)
-        rows.append([1, 0, len(expected), len(expected), round(took, 1)])
-        for processes in (1, 2):
-            work, kills = home(options.work, Path(folder) / str(processes), options.recipe), 0
-            began = time.monotonic()
-            while True:
-                job = start(options, work, processes)
-                if kills < options.kills:
-                    try:
-                        job.wait(draw.uniform(0, took))
-                    except subprocess.TimeoutExpired:
-                        os.killpg(job.pid, signal.SIGKILL)
-                        kills += 1
-                if job.wait() not in (0, -signal.SIGKILL):
-                    raise SystemExit(f"a run ended with {job.returncode}")
-                if job.returncode == 0 and kills >= options.kills:
-                    break
-                if job.returncode == 0:  # done before its kill: what is left of them goes to a new store
-                    same = digests(work, options.recipe) == expected
-                    if not same:
-                        break
-                    work = home(options.work, Path(folder) / f"{processes}-{kills}", options.recipe)
+        rows.append(["1 process", 0, len(expected), len(expected), round(took, 1)])
+
+        def compare(what: str, work: Path, kills: int, began: float) -> None:
             found = digests(work, options.recipe)
             equal = sum(found.get(name) == digest for name, digest in expected.items())
-            rows.append([processes, kills, len(found), equal, round(time.monotonic() - began, 1)])
+            rows.append([what, kills, len(found), equal, round(time.monotonic() - began, 1)])
+
+        if options.clips:
+            for number, (what, way) in enumerate(many(options, took)):
+                work = home(options.work, Path(folder) / f"way-{number}", options.recipe)
+                began = time.monotonic()
+                compare(what, work, way(work), began)
+        else:
+            for processes in (1, 2):
+                work = home(options.work, Path(folder) / str(processes), options.recipe)
+                began = time.monotonic()
+                compare(
+                    f"{processes} killed",
+                    *again_and_again(options, work, processes, took, expected),
+                    began,
+                )
     header = ["processes", "kills", "files", "identical", "seconds"]
     console.emit([dict(zip(header, row, strict=True)) for row in rows], table=(header, rows))
     if options.out:

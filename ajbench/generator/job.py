@@ -5,6 +5,7 @@ import functools
 import io
 import json
 import os
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -189,6 +190,7 @@ class Job:
                 "shard": shard,
                 "seconds": round(seconds, 3),
                 "clips_per_s": round(len(rows) / seconds, 3),
+                "process": f"{socket.gethostname()}:{os.getpid()}",
             },
         }
         atomic_write(self.note(shard), json.dumps(note))

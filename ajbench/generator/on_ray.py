@@ -4,7 +4,9 @@ A task claims its shard as any process does, so that a Ray job and others may sh
 dies sets its claim free (see `ajbench.shards.claim` for shared folders), and Ray gives the shard to another.
 """
 
+import contextlib
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,13 @@ def share(job: Job, processes: int, began: Mapping[str, Any] | None, advance: Ca
     """
     ray = need()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    with contextlib.redirect_stdout(sys.stderr):  # Ray tells of dead workers on stdout, which is for data
+        _share(ray, job, processes, began, advance)
+
+
+def _share(
+    ray: Any, job: Job, processes: int, began: Mapping[str, Any] | None, advance: Callable[[int], None]
+) -> None:
     ours = not ray.is_initialized()
     if ours:
         cluster = os.environ.get("RAY_ADDRESS")

@@ -14,7 +14,7 @@ from ajbench.manifest import Problem
 from ajbench.run import atomic_write
 
 RETRIES, STATISTICS, TIMING = "retries.csv", "statistics.csv", "timing.csv"
-# Times differ from run to run, so they have a file of their own: the others are the same in every run.
+# Times and processes differ from run to run, so they have a file of their own; the others never do.
 COLUMNS = {
     RETRIES: ("clip_id", "attempt", "seed", "reason"),
     STATISTICS: (
@@ -29,7 +29,7 @@ COLUMNS = {
         "retries",
         "fidelity_mean",
     ),
-    TIMING: ("shard", "seconds", "clips_per_s"),
+    TIMING: ("shard", "seconds", "clips_per_s", "process"),
 }
 
 

@@ -1,0 +1,66 @@
+"""Run by test_engines in a process of its own: a synthesis on Ray, one of whose workers is killed.
+
+`python synthesis_on_ray.py FOLDER` prints one JSON object.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+from small_generator import FakeCodec, make_generator, make_store, make_tokens, small_recipe
+from synthesis_under_fire import digests
+
+from ajbench import console
+from ajbench.store import ClipStore
+from ajbench.synthesize import synthesize
+
+RECIPE = small_recipe(synth={"n": 14, "sampler_steps": 4})
+
+
+class Deadly(FakeCodec):
+    """Kills its process in the middle of the third micro-batch that is decoded, whoever does it, once."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = folder
+
+    def decode(self, codes):
+        (self.folder / f"{os.getpid()}-{len(list(self.folder.iterdir()))}").touch()
+        if len(list(self.folder.iterdir())) == 3 and not (self.folder.parent / "killed").exists():
+            (self.folder.parent / "killed").write_text(str(os.getpid()))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().decode(codes)
+
+
+def run(home, name, codec, **how):
+    synthesize(
+        RECIPE,
+        ClipStore.open(home / "real"),
+        home / "generator",
+        home / "tokens",
+        home / name,
+        fingerprint="ray",
+        codec=codec,
+        **how,
+    )
+    return digests(home / name)
+
+
+def main(home):
+    torch.set_num_threads(1)
+    console.configure(quiet=True)
+    make_generator(home / "generator", make_store(home / "real"))
+    make_tokens(home / "tokens")
+    (home / "decoded").mkdir()
+    report = {"whole": run(home, "whole", FakeCodec())}
+    report["ray"] = run(home, "ray", Deadly(home / "decoded"), engine="ray", processes=2)
+    report["killed"] = int((home / "killed").read_text())
+    report["driver"] = os.getpid()
+    sys.stdout.write(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,98 @@
+"""Processes that torchrun or Ray started: the same bytes, one voice."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from synthesis_under_fire import digests
+from typer.testing import CliRunner
+
+from ajbench.cli import app
+from ajbench.work import Stage
+
+SMALL = [
+    *("data.n_clips=40", "data.duration_s=1.68", "generator.train_steps=2", "generator.warmup_steps=1"),
+    *("generator.batch_size=2", "invert.train_steps=2", "invert.batch_size=2", "synth.n=12"),
+    *("synth.sampler_steps=3", "synth.micro_batch=2", "synth.shard_size=2", "evaluate.doses=[4]"),
+]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python"]
+
+
+def environment(**more):
+    tests = Path(__file__).parent
+    paths = os.pathsep.join([str(tests), str(tests.parent), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, **more}
+
+
+def test_without_ray_one_line_says_how_to_get_it(tmp_path, monkeypatch):
+    from ajbench.errors import MissingError
+    from ajbench.generator import on_ray
+
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingError, match=r"pip install 'ajbench\[ray\]'"):
+        on_ray.need()
+
+
+def test_launched_processes_do_not_clear_each_others_work(tmp_path, monkeypatch):
+    from ajbench.errors import UsageError
+    from ajbench.recipe import load
+
+    stage = Stage("synth", load("mini"), tmp_path / "s", "f", "", lambda: None, shared=True)
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "1")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match="--force"):
+        stage.run("cpu", force=True)
+
+
+@pytest.mark.slow
+def test_torchrun_shares_a_synthesis_and_tells_it_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+
+    def run(stage, work):
+        found = CliRunner().invoke(app, [stage, "--work", work, *SMALL])
+        assert found.exit_code == 0, (found.stderr, found.exception)
+
+    for stage in ("prepare", "train-gen", "invert", "synth"):
+        run(stage, "one")
+    (Path("two") / "mini").mkdir(parents=True)
+    for kind in ("prepare", "train-gen", "invert"):
+        (folder,) = Path("one/mini").glob(f"{kind}-*")
+        (Path("two/mini") / folder.name).symlink_to(folder.resolve())
+    command = [*TORCHRUN, sys.executable, "-m", "ajbench", "synth", "--work", "two", "--device", "cpu"]
+    about = {"env": environment(), "capture_output": True, "text": True, "timeout": 600}
+    done = subprocess.run([*command, "--json", *SMALL], **about)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)  # of one process
+    store = Path(document["path"])
+    (whole,) = Path("one/mini").glob("synth-*")
+    assert document["ran"] and store.name == whole.name
+    assert json.loads((store / "run.json").read_text())["processes"] == 2
+    kept = digests(whole).keys() - {"run.json", "recipe.yaml", "DONE"}
+    assert len(kept) == 6 + 5 and {name: digests(store)[name] for name in kept} == {
+        name: digests(whole)[name] for name in kept
+    }
+    assert not (store / ".claims").exists()
+    again = subprocess.run([*command, *SMALL], **about)
+    assert again.returncode == 0 and again.stderr.count("nothing to do: synth is done") == 1
+
+
+@pytest.mark.slow
+def test_a_ray_run_with_a_killed_worker_ends_with_the_same_bytes(tmp_path):
+    if not importlib.util.find_spec("ray"):
+        pytest.skip("Ray is not installed; pip install 'ajbench[ray]'")
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("synthesis_on_ray.py"), tmp_path],
+        env=environment(ACCELERATE_USE_CPU="true", RAY_raylet_start_wait_time_s="180"),
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["ray"] == report["whole"] and len(report["ray"]) == 3 + 5
+    assert report["killed"] != report["driver"]

@@ -1,0 +1,132 @@
+"""What a dry run of a synthesis tells, from a label table alone as well."""
+
+import json
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from scipy import sparse, stats
+from typer.testing import CliRunner
+
+from ajbench.cli import app
+from ajbench.errors import UsageError
+from ajbench.generator import text
+from ajbench.generator.plan import TrainClips, plan, unguided
+from ajbench.generator.prompts import sound_of, spoken
+from ajbench.recipe import Synth
+
+NAMES = ("dog", "rain", "unheard", "clock", "never")
+
+
+@pytest.fixture
+def clips():
+    """Forty clips of classes 0, 1 and 3; none of 2 and 4."""
+    rows = [[(0, 1, 3)[k % 3]] + [3] * (k % 5 == 0 and k % 3 != 2) for k in range(40)]
+    ids = np.concatenate(rows)
+    ends = np.cumsum([0, *map(len, rows)])
+    targets = sparse.csr_array((np.ones(len(ids), np.float32), ids, ends), shape=(40, 5))
+    return TrainClips("here", NAMES, [f"c{k}" for k in range(40)], np.arange(40) * 2, targets)
+
+
+def drawn(clips, **synth):
+    section = Synth(**{"plan": "random-classes", "n": 600, "prompt": "names"} | synth)
+    return plan(section, clips, seed=3).to_pylist()
+
+
+def ajbench(*arguments):
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_audiosets_label_table_is_enough_for_the_papers_plan(audioset_dir, tmp_path):
+    command = [sys.executable, "-m", "ajbench", "synth", "--recipe", "as20k", "--data", str(audioset_dir)]
+    command += ["--work", str(tmp_path), "--classes", "527", "--n", "80000"]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([*command, "--dry-run", "--json"], capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # Of the processor, as other work on the machine may make it wait.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 10
+    found = json.loads(done.stdout)
+    assert (found["clips"], found["shards"]) == (80000, 157)
+    assert found["classes"] == {
+        "used": 527,
+        "asked": 527,
+        "unguided": [],
+        "unguided_are": "leave_out",
+    }
+    assert list(found["labels_a_clip"]) == ["1", "2", "3"]
+    assert stats.chisquare(list(found["labels_a_clip"].values())).pvalue > 1e-3
+    assert found["guides"]["holding_an_asked_class"] == found["guides"]["clips"] == 80000
+    assert 20_000 < found["guides"]["different"] <= 22_160
+    assert found["audio"] == "no audio found: planned from the label table alone"
+    assert found["seconds"] is None and "stages" not in found
+    assert found["disk_mb"] == pytest.approx(80000 * 161280 * 2 * 0.6 / 1e6, rel=0.05)
+    assert not list(tmp_path.iterdir())
+    real = ajbench(*command[3:])
+    assert real.exit_code == 3 and "no file of the" in real.stderr
+    assert len(real.stderr.strip().splitlines()) == 1
+
+
+def test_the_label_table_lists_every_segment_once(audioset_dir):
+    from ajbench.corpora.audioset import listed
+    from ajbench.recipe import Data
+
+    manifest = listed(Data(corpus="audioset"), audioset_dir)
+    assert len(manifest.split("train")) == 22_160 and len(manifest.split("eval")) == 20_371
+    clips = TrainClips.of_manifest(manifest, "here")
+    assert (
+        clips.targets.toarray()
+        == manifest.label_set.multi_hot([row.labels for row in manifest.split("train")])
+    ).all()
+
+
+def test_small_corpora_with_their_sound(esc10_dir, tmp_path):
+    shown = ajbench(
+        "synth", "--recipe", "esc10", "--data", str(esc10_dir), "--work", str(tmp_path), "--dry-run", "--json"
+    )
+    found = json.loads(shown.stdout)
+    assert (found["clips"], found["classes"]["used"], found["labels_a_clip"]) == (640, 10, {"1": 640})
+    assert found["guides"] == {"clips": 640, "holding_an_asked_class": 640, "different": 320}
+    assert (found["audio"], found["planned_from"]) == ("320 of 320 train clips found", "files")
+    assert [stage["stage"] for stage in found["stages"]] == ["prepare", "train-gen", "invert", "synth"]
+
+
+def test_without_sound_and_label_table_the_readers_word_stands(tmp_path):
+    (tmp_path / "dog").mkdir()
+    shown = ajbench("synth", "data.corpus=folder", "--data", str(tmp_path), "--dry-run")
+    assert shown.exit_code == 3 and "no clips" in shown.stderr
+
+
+def test_classes_without_a_clip_are_left_out_by_default(clips):
+    rows = drawn(clips)
+    assert {k for row in rows for k in row["label_ids"]} == {0, 1, 3}
+    section = Synth(plan="random-classes")
+    assert unguided(section, clips) == ["unheard", "never"]
+    assert unguided(section.model_copy(update={"classes": 3}), clips) == ["unheard"]
+    assert unguided(Synth(plan="per-clip"), clips) == []
+
+
+def test_they_may_be_made_from_noise(clips):
+    rows = drawn(clips, unguided="noise")
+    assert {k for row in rows for k in row["label_ids"]} == {0, 1, 2, 3, 4}
+    for row in rows:
+        without = set(row["label_ids"]) <= {2, 4}
+        assert (row["parent_id"] is None) == (row["parent"] is None) == without
+        if not without:
+            assert row["parent_id"] == f"c{row['parent'] // 2}"
+            held = np.flatnonzero(clips.targets[[row["parent"] // 2]].toarray())
+            assert set(held) & set(row["label_ids"])
+    assert 0 < sum(row["parent"] is None for row in rows) < 200
+
+
+def test_or_refused(clips):
+    with pytest.raises(UsageError, match=r"refuse: 2 classes \(unheard, never\)"):
+        drawn(clips, unguided="refuse")
+    assert drawn(clips, unguided="refuse", classes=2) == drawn(clips, classes=2)
+
+
+def test_prompts_are_those_of_the_text_encoder():
+    for label in ("crying_baby", "Clock  tick", "a"):
+        assert spoken(label) == text.spoken(label)
+    assert [sound_of(names) for names in ([], ["a", "b"])] == [text.sound_of([]), text.sound_of(["a", "b"])]
