@@ -31,7 +31,7 @@ LABEL_SEPARATOR = ";"  # between labels in a manifest's CSV form
 NAME_COLUMNS = ("name", "display_name", "label")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be millions
 class Row:
     """One clip: where it is, what is heard in it, and on which side of the evaluation it stands."""
 

@@ -48,6 +48,7 @@ def prepare(
     *,
     fingerprint: str,
     workers: int = READERS,
+    manifest: Manifest | None = None,
     codec: codecs.Codec | None = None,
     link: bool = False,
     shard_clips: int = store.SHARD_CLIPS,
@@ -65,6 +66,7 @@ def prepare(
         out: the store's folder.
         fingerprint: of everything that bears on the store; another one is refused in the same folder.
         workers: threads that read files.
+        manifest: the corpus, where it has been read already.
         codec: use this one instead of the recipe's.
         link: keep where each clip's file is instead of its audio.
         shard_clips: manifest rows per shard.
@@ -81,7 +83,8 @@ def prepare(
     """
     if store.open_job(out, fingerprint):
         return store.ClipStore.open(out).meta
-    manifest: Manifest = registry.resolve("corpus", recipe.data.corpus)(recipe.data, root)
+    if manifest is None:
+        manifest = registry.resolve("corpus", recipe.data.corpus)(recipe.data, root)
     _require_splits(recipe, Counter(row.split for row in manifest.rows), "the corpus lists none")
     codec = codec or codecs.load(recipe.codec.name)
     n, frames = _geometry(recipe, codec)
@@ -113,13 +116,19 @@ def estimate(
     codec = codec or codecs.load(recipe.codec.name)
     n, _ = _geometry(recipe, codec)
     clips = len(manifest.rows)
-    some = Manifest(manifest.rows[:: max(1, -(-clips // SAMPLE))], manifest.label_set)
-    codec.encode(np.zeros((ENCODE_BATCH, n), np.float32))  # warms up
+    stride = max(1, -(-clips // SAMPLE))
+    # The first clips that a process prepares take longer; others than those that are timed, whose files a
+    # second reading would find in memory.
+    first, some = (
+        Manifest(rows, manifest.label_set)
+        for rows in (manifest.rows[stride // 2 :: stride][:ENCODE_BATCH], manifest.rows[::stride])
+    )
     with TemporaryDirectory() as folder, ThreadPoolExecutor(workers) as pool:
-        job = _Job(recipe, some, codec, Path(folder), n, False, SAMPLE, pool, {})
-        start = time.perf_counter()
-        job.write_shard(0, lambda n: None)
-        seconds = time.perf_counter() - start
+        for part in (first, some):
+            job = _Job(recipe, part, codec, Path(folder), n, False, SAMPLE, pool, {})
+            start = time.perf_counter()
+            job.write_shard(0, lambda n: None)
+            seconds = time.perf_counter() - start
         size = sum(path.stat().st_size for path in Path(folder).glob("part-*"))
     share = clips / max(1, len(some.rows))
     return {

@@ -141,7 +141,7 @@ class Pipeline:
         def do() -> None:
             from ajbench.prepare import prepare
 
-            prepare(recipe, self.places.data, path, fingerprint=key)
+            prepare(recipe, self.places.data, path, fingerprint=key, manifest=self.manifest)
 
         def guess() -> dict[str, Any]:
             from ajbench.prepare import estimate

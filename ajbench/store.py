@@ -184,9 +184,9 @@ class ClipStore:
         if len(self.mapped) == 1:
             return self.mapped[0].codes[rows]
         out = np.empty((len(rows), *self.mapped[0].codes.shape[1:]), np.uint16)
-        for part in np.unique(parts):
-            here = np.flatnonzero(parts == part)
-            out[here] = self.mapped[part].codes[rows[here]]
+        # Clip by clip, as each is then copied once; gathering shard by shard takes twice as long.
+        for target, part, row in zip(out, parts.tolist(), rows.tolist(), strict=True):
+            target[...] = self.mapped[part].codes[row]
         return out
 
     def view(self, index: int) -> NDArray[np.uint16]:

@@ -126,6 +126,12 @@ def test_every_clip_is_there_in_order_with_its_sound_codes_and_labels(tmp_path, 
     assert verify(tmp_path / "store")["clips"] == 11
 
 
+def test_a_corpus_that_has_been_read_is_not_read_again(tmp_path, corpus):
+    run(tmp_path / "store", corpus)
+    run(tmp_path / "again", None, manifest=folder.read(recipe().data, corpus))
+    assert contents(tmp_path / "again") == contents(tmp_path / "store")
+
+
 def test_whitening_is_that_of_the_train_split_alone(tmp_path, corpus):
     channel = recipe().model_copy(update={"codec": CodecSection(name="tiny", whitening="channel")})
     meta = run(tmp_path / "store", corpus, channel)
@@ -394,7 +400,7 @@ def test_the_estimate_scales_what_a_few_clips_take_and_leaves_nothing(tmp_path, 
     manifest = folder.read(recipe().data, corpus)
     codec = FakeCodec()
     found = estimate(recipe(), manifest, workers=3, codec=codec)
-    assert codec.batches == [1, 8, 8, 8]  # frames, warming up, eleven clips
+    assert codec.batches == [1, 8, 8, 8]  # frames, eight clips to warm up, eleven clips
     assert (found["clips"], found["readers"]) == (11, 3)
     run(tmp_path / "store", corpus, shard_clips=100)
     assert found["bytes"] == (tmp_path / "store" / "part-00000.arrow").stat().st_size
