@@ -77,7 +77,8 @@ def run(
     name: Annotated[str, typer.Argument(metavar="RECIPE", help="Name, YAML file or mix expression.")],
     jobs: Jobs = None,
     base: Annotated[
-        str | None, typer.Option("--base", metavar="RECIPE", help="The recipe of a table: tables/a11.")
+        str | None,
+        typer.Option("--base", metavar="RECIPE", help="The recipe of a table: tables/a11, tables/t1."),
     ] = None,
     cell: Annotated[
         int | None,
@@ -90,6 +91,7 @@ def run(
     What is done is skipped; after a change only what depends on it is done again. A mix expression
     (`esc10+320G`) runs that mix and real clips alone, instead of the recipe's grid. `tables/a11 --base R`
     does what Table A11 of recipe R needs; with --dry-run it lists the cells with their steps, disk and time.
+    `tables/t1 --base R` compares generators on the evaluation clips' captions.
 
     \b
     Examples:

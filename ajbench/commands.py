@@ -33,6 +33,9 @@ def do_run(settings: Settings, jobs: int | None, cell: int | None = None) -> Non
     from ajbench import flow
 
     pipeline = pipeline_of(settings, settings.load(*SEEDS))
+    if pipeline.recipe.table == "t1":
+        do_table_1(settings, pipeline)
+        return
     pipeline.check(pipeline.recipe.evaluate.doses)
     if cell:
         do_stage(settings, None, flow.grid_cell(pipeline, cell))
@@ -49,6 +52,25 @@ def do_run(settings: Settings, jobs: int | None, cell: int | None = None) -> Non
     for line in (*done["table"]["notes"], f"results: {done['results']}"):
         console.say(line)
     console.emit(done, table=(done["table"]["header"], done["table"]["lines"]))
+
+
+def do_table_1(settings: Settings, pipeline: "Pipeline") -> None:
+    """Train or take the generators of Table 1 and compare them, or tell what would be done."""
+    from ajbench import flow, table1
+
+    if settings.dry_run:
+        show_plan(flow.describe(settings.work, table1.stages(pipeline)))
+        return
+    done = table1.run(pipeline, settings.device, settings.force)
+    if not done["ran"]:
+        console.say("nothing to do: every stage of Table 1 is done")
+    for note in (*done["notes"], f"results: {done['files'][0].parent}"):
+        console.say(note)
+    header = ["model", "fd", "is", "kl", "n"]
+    cells = [
+        [line["model"], *(_with_interval(line, m) for m in header[1:4]), line["n"]] for line in done["lines"]
+    ]
+    console.emit(done, table=(header, cells))
 
 
 def do_stage(settings: Settings, pipeline: "Pipeline | None", stage: "Stage") -> None:

@@ -28,7 +28,7 @@ def synthesis(pipeline: Pipeline, probe: str = "", processes: int = 1) -> dict[s
         MissingError: the corpus is not there, not even its label table.
         UsageError: the recipe asks for what the corpus has not.
     """
-    from ajbench.generator.plan import TrainClips
+    from ajbench.generator.plan import ListedClips, split_of
     from ajbench.preview import estimate, preview
 
     recipe, places = pipeline.recipe, pipeline.places
@@ -42,12 +42,16 @@ def synthesis(pipeline: Pipeline, probe: str = "", processes: int = 1) -> dict[s
     if places.generator:
         preflight.check_generator(places.generator, recipe, manifest)
     where = f"corpus {recipe.data.corpus}"
-    clips, origin = TrainClips.of_manifest(manifest, where), "files" if sounds else "label table"
+    clips, origin = (
+        ListedClips.of_manifest(manifest, where, split_of(section)),
+        "files" if sounds else "label table",
+    )
     stage = pipeline.synth(probe, processes) if sounds else None
     if stage and pipeline.prepare.done():
         from ajbench.store import ClipStore
 
-        clips, origin = TrainClips.of_store(ClipStore.open(pipeline.prepare.path, verify=False)), "store"
+        store = ClipStore.open(pipeline.prepare.path, verify=False)
+        clips, origin = ListedClips.of_store(store, split_of(section)), "store"
     size = preflight.store_mb(recipe, section.n)
     document = {
         "recipe": recipe.name,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ajbench import store as stores
-from ajbench.generator.plan import TrainClips, plan, unguided
+from ajbench.generator.plan import ListedClips, plan, unguided
 from ajbench.recipe import Recipe, Synth
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ajbench.generator.folder import GeneratorInfo
 
 
-def preview(section: Synth, clips: TrainClips) -> dict[str, Any]:
+def preview(section: Synth, clips: ListedClips) -> dict[str, Any]:
     """Return what the plan holds, in numbers.
 
     Args:

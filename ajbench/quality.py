@@ -102,7 +102,8 @@ def generation_rows(
         )
     else:
         theirs = real.logits[parents]
-        sheet.mean(TABLE_1, name, "", "kl", lambda i: kl_divergence(z[i], theirs[i]), rows, "train")
+        of = real.store.column("split")[parents[0]]
+        sheet.mean(TABLE_1, name, "", "kl", lambda i: kl_divergence(z[i], theirs[i]), rows, of)
 
     targets = store.targets().astype(bool)
     pairs = []

@@ -135,7 +135,9 @@ class Invert(Section):
 class Synth(Section):
     """Which clips are generated, and how."""
 
-    plan: Literal["per-clip", "random-classes"] = "per-clip"
+    plan: Literal["per-clip", "random-classes", "captions"] = Field(
+        "per-clip", description="captions: of the evaluation clips, for Table 1, never to train on"
+    )
     n: AtLeastOne = Field(320, description="clips in the plan")
     classes: AtLeastOne | None = Field(None, description="use only the first K classes of the label set")
     unguided: Literal["leave_out", "noise", "refuse"] = Field(
@@ -153,7 +155,7 @@ class Synth(Section):
     sampler: Literal["dpmsolver++", "unipc", "ddim", "pndm"] = "dpmsolver++"
     sampler_steps: AtLeastOne = 20
     prompt: Literal["tokens", "names", "none"] = Field(
-        "tokens", description="learned tokens, plain class names, or no text"
+        "tokens", description="learned tokens, plain class names (of captions: those), or no text"
     )
     micro_batch: AtLeastOne = 8
     shard_size: AtLeastOne = Field(64, description="clips per shard, the unit of resumable work")
@@ -171,6 +173,11 @@ class Synth(Section):
     def _judged(self) -> "Synth":
         if self.candidates > 1 and self.judge is None:
             raise ValueError(f"synth.candidates={self.candidates} needs a synth.judge, such as reference")
+        if self.plan == "captions" and (self.strength < 1 or self.prompt == "tokens"):
+            raise ValueError(
+                "synth.plan=captions: a clip must not begin from the one that it is compared with, and its "
+                "prompt is the caption; set synth.strength=1 and synth.prompt=names"
+            )
         return self
 
 
@@ -325,6 +332,10 @@ class Evaluate(Section):
     seeds: tuple[Count, ...] = (0, 1, 2)
     bootstrap: Annotated[int, Field(ge=100)] = 1000
     features: str = "reference"
+    generators: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="rows of Table 1: name → changed keys of the generator section, or {folder: DIR}",
+    )
     probes: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
         description="extra synthetic sets for eval-gen: name → changed keys of the synth section",

@@ -21,11 +21,11 @@ from ajbench.generator import on_ray, settings
 from ajbench.generator import processes as local
 from ajbench.generator.closing import close
 from ajbench.generator.job import POLL_S, Job
-from ajbench.generator.plan import UNGUIDED, TrainClips, plan, told, unguided
+from ajbench.generator.plan import UNGUIDED, ListedClips, plan, split_of, told, unguided
 from ajbench.recipe import Recipe, Synth
 from ajbench.run import local_rank, world
 
-__all__ = ["Engine", "TrainClips", "inputs", "plan", "synthesize"]
+__all__ = ["Engine", "ListedClips", "inputs", "plan", "synthesize"]
 
 Engine = Literal["local", "ray"]
 
@@ -82,7 +82,7 @@ def synthesize(
         seed = section.seed if seed is None else seed
         info, tokens = inputs(section, store, generator_dir, tokens_dir)
         exact = settings.exact(section, threads)
-        clips = TrainClips.of_store(store)
+        clips = ListedClips.of_store(store, split_of(section))
         without = unguided(section, clips)
         if without:
             console.say(f"synth: {told(without)} without a train clip as guide: {UNGUIDED[section.unguided]}")

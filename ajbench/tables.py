@@ -112,6 +112,13 @@ def write(
     )
 
 
+def table_1(rows: pd.DataFrame, recipe: Recipe) -> tuple[list[Line], dict[str, str]]:
+    """Return Table 1 of given rows: its measured lines, and the content of table_1.{csv,md,tex} by name."""
+    lines = table_1_lines(rows, recipe)
+    measured = [line for line in lines if line["source"] == "measured"]
+    return measured, _formats("table_1", lines, blocks_1(lines, recipe))
+
+
 def select(rows: pd.DataFrame, recipe: Recipe, fingerprints: Collection[str] | None = None) -> pd.DataFrame:
     """Return the rows of one recipe that count: of wanted fingerprints, each measurement's last."""
     rows = rows[rows["recipe"] == recipe.name]

@@ -142,6 +142,34 @@ def test_a_sweep_makes_a_set_for_each_value_and_leaves_the_run_as_it_was(done):
     assert (folder / "results/mini/rows.csv").read_bytes() == rows
 
 
+def test_table_1_compares_generators_and_takes_what_is_trained(done):
+    folder, _ = done
+    before = stages(folder)
+    generators = "evaluate.generators={plain: {mask: false}, masked: {mask: true}}"
+    found = ajbench(
+        folder, "run", "tables/t1", "--base", "mini", *SMALL, "synth.strength=1", generators, "--json"
+    )
+    assert found.returncode == 0, found.stderr
+    document = json.loads(found.stdout)
+    assert [stage.split()[0] for stage in document["ran"]] == [
+        "synth",
+        "eval-gen",
+        "train-gen",
+        "synth",
+        "eval-gen",
+    ]
+    assert [line["model"] for line in document["lines"] if line["model"] in ("plain", "masked")] == [
+        "plain",
+        "masked",
+    ]
+    assert all(line["fd_low"] <= line["fd"] <= line["fd_high"] for line in document["lines"])
+    assert all(line["kl"] is not None for line in document["lines"] if line["model"] in ("plain", "masked"))
+    with (folder / "results/mini/t1/table_1.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert {"plain", "masked", "Ours-T5"} <= {line["model"] for line in lines}
+    assert {name: stages(folder)[name] for name in before} == before
+
+
 def test_deleted_results_are_written_again_from_finished_stages(done):
     folder, _ = done
     before, table = stages(folder), (folder / "results/mini/table_a11.csv").read_bytes()

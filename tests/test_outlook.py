@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from ajbench.cli import app
 from ajbench.errors import UsageError
 from ajbench.generator import text
-from ajbench.generator.plan import TrainClips, plan, unguided
+from ajbench.generator.plan import ListedClips, plan, unguided
 from ajbench.generator.prompts import sound_of, spoken
 from ajbench.recipe import Synth
 
@@ -27,7 +27,7 @@ def clips():
     ids = np.concatenate(rows)
     ends = np.cumsum([0, *map(len, rows)])
     targets = sparse.csr_array((np.ones(len(ids), np.float32), ids, ends), shape=(40, 5))
-    return TrainClips("here", NAMES, [f"c{k}" for k in range(40)], np.arange(40) * 2, targets)
+    return ListedClips("here", NAMES, [f"c{k}" for k in range(40)], np.arange(40) * 2, targets)
 
 
 def drawn(clips, **synth):
@@ -74,7 +74,7 @@ def test_the_label_table_lists_every_segment_once(audioset_dir):
 
     manifest = listed(Data(corpus="audioset"), audioset_dir)
     assert len(manifest.split("train")) == 22_160 and len(manifest.split("eval")) == 20_371
-    clips = TrainClips.of_manifest(manifest, "here")
+    clips = ListedClips.of_manifest(manifest, "here")
     assert (
         clips.targets.toarray()
         == manifest.label_set.multi_hot([row.labels for row in manifest.split("train")])

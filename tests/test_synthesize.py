@@ -32,7 +32,7 @@ from ajbench.generator.pipeline import AudioJourneyPipeline
 from ajbench.generator.plan import _interleaved
 from ajbench.preview import estimate
 from ajbench.run import seed_for
-from ajbench.synthesize import TrainClips, plan, synthesize
+from ajbench.synthesize import ListedClips, plan, synthesize
 from ajbench.verify import verify
 
 torch.set_num_threads(1)
@@ -60,7 +60,7 @@ def tokens(home):
 
 
 def planned(real, tokens=TOKENS, seed=7, **synth):
-    return plan(small_recipe(synth=synth).synth, TrainClips.of_store(real), tokens, seed)
+    return plan(small_recipe(synth=synth).synth, ListedClips.of_store(real), tokens, seed)
 
 
 # Plans
@@ -139,7 +139,7 @@ def test_prompts_of_names_and_of_nothing(real):
 def test_classes_without_token_or_clip_are_refused(real, tmp_path):
     with pytest.raises(MissingError, match="Clock tick"):
         planned(real, {"Dog": "<aj-dog>", "Rain": "<aj-rain>"})
-    only = TrainClips.of_store(make_store(tmp_path / "one", train=1, evaluated=4))  # of Dog and Rain
+    only = ListedClips.of_store(make_store(tmp_path / "one", train=1, evaluated=4))  # of Dog and Rain
     with pytest.raises(UsageError, match="classes=1"):
         shifted = sparse.csr_array(np.roll(only.targets.toarray(), 1, axis=1))
         plan(small_recipe(synth={"classes": 1}).synth, replace(only, targets=shifted), TOKENS)

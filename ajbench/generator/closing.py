@@ -10,6 +10,7 @@ from ajbench.errors import NumericError
 from ajbench.generator import tally
 from ajbench.generator.folder import GeneratorInfo
 from ajbench.generator.job import Job, remove_strays
+from ajbench.generator.plan import split_of
 from ajbench.manifest import Problem
 
 
@@ -62,7 +63,7 @@ def close(
             clip_samples=meta.clip_samples,
             labels=meta.labels,
             mids=meta.mids,
-            counts={"train": made},
+            counts={split_of(job.section): made},
             fingerprint=fingerprint,
             source="synthetic",
             train_ids_hash=stores.ids_hash(info.train_ids),

@@ -26,6 +26,7 @@ from ajbench.errors import IntegrityError
 from ajbench.generator import tally
 from ajbench.generator.judge import Judge
 from ajbench.generator.pipeline import AudioJourneyPipeline
+from ajbench.generator.plan import split_of
 from ajbench.recipe import Synth
 from ajbench.run import atomic_write, seed_for
 
@@ -174,7 +175,7 @@ class Job:
         heard = [levels for _, levels in done]
         seconds = time.monotonic() - began
         note = {
-            "problems": [asdict(problem) for problem in tally.left_out(failed, kept)],
+            "problems": [asdict(problem) for problem in tally.left_out(failed, kept, split_of(self.section))],
             "cut": pipeline.text.count_cut([row["prompt"] for row in rows]),
             tally.RETRIES: [asdict(item) for item in failed],
             tally.STATISTICS: tally.statistics(
@@ -246,7 +247,7 @@ class Job:
             record = about | {
                 "path": "",
                 "duration_s": self.store.meta.clip_samples / audio.SAMPLE_RATE,
-                "split": "train",
+                "split": split_of(section),
                 "source": "synthetic",
                 "strength": section.strength,
                 "guidance": _guidance(section),

@@ -3,7 +3,7 @@
 import io
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -39,15 +39,16 @@ PLAN_SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
-class TrainClips:
-    """What a plan is drawn from: the labels of a train split, whether or not its sound is there.
+class ListedClips:
+    """What a plan is drawn from: the labels of a split, whether or not its sound is there.
 
     Attributes:
         where: they are listed, for messages.
         names: of the classes, in the order of the label set.
-        clip_ids: of the train clips.
+        clip_ids: of the clips.
         places: int64 [N], of these clips in the store (or among the rows of the manifest).
         targets: float32 [N, C], sparse; not zero where clip n has class c, columns of a row in order.
+        captions: of the clips, where they have one.
     """
 
     where: str
@@ -55,24 +56,26 @@ class TrainClips:
     clip_ids: list[str]
     places: NDArray[np.int64]
     targets: sparse.csr_array
+    captions: tuple[str | None, ...] = ()
 
     @classmethod
-    def of_store(cls, store: ClipStore) -> "TrainClips":
-        """Return the train split of a real store."""
-        places = store.split_indices("train")
-        ids = store.clip_ids
+    def of_store(cls, store: ClipStore, split: str = "train") -> "ListedClips":
+        """Return a split of a real store."""
+        places = store.split_indices(split)
+        ids, captions = store.clip_ids, store.column("caption")
         return cls(
             str(store.path),
             tuple(store.meta.labels),
             [ids[i] for i in places],
             places,
             _tidy(store.sparse_targets()[places]),
+            tuple(captions[i] for i in places),
         )
 
     @classmethod
-    def of_manifest(cls, manifest: Manifest, where: str) -> "TrainClips":
-        """Return the train split of a corpus as its reader, or its label table alone, lists it."""
-        rows = [(place, row) for place, row in enumerate(manifest.rows) if row.split == "train"]
+    def of_manifest(cls, manifest: Manifest, where: str, split: str = "train") -> "ListedClips":
+        """Return a split of a corpus as its reader, or its label table alone, lists it."""
+        rows = [(place, row) for place, row in enumerate(manifest.rows) if row.split == split]
         ids = [manifest.label_set.index(name) for _, row in rows for name in row.labels]
         ends = np.cumsum([0, *(len(row.labels) for _, row in rows)])
         shape = (len(rows), len(manifest.label_set))
@@ -82,18 +85,23 @@ class TrainClips:
             [row.clip_id for _, row in rows],
             np.array([place for place, _ in rows], np.int64),
             _tidy(sparse.csr_array((np.ones(len(ids), np.float32), ids, ends), shape=shape)),
+            tuple(row.caption for _, row in rows),
         )
 
-    def take(self, keep: NDArray[np.bool_]) -> "TrainClips":
+    def take(self, keep: NDArray[np.bool_]) -> "ListedClips":
         """Return those of the clips where `keep` [N] is true."""
-        ids = [clip_id for clip_id, kept in zip(self.clip_ids, keep, strict=True) if kept]
-        return TrainClips(
-            self.where, self.names, ids, self.places[keep], _tidy(self.targets[np.flatnonzero(keep)])
+        rows = np.flatnonzero(keep)
+        return replace(
+            self,
+            clip_ids=[self.clip_ids[i] for i in rows],
+            places=self.places[rows],
+            targets=_tidy(self.targets[rows]),
+            captions=tuple(self.captions[i] for i in rows) if self.captions else (),
         )
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """Train clips of each class, int64 [C]."""
+        """Clips of each class, int64 [C]."""
         return np.bincount(self.targets.indices, minlength=len(self.names))
 
     def labels(self) -> list[list[int]]:
@@ -103,19 +111,21 @@ class TrainClips:
 
 
 def plan(
-    section: Synth, clips: TrainClips, tokens: Mapping[str, str] | None = None, seed: int | None = None
+    section: Synth, clips: ListedClips, tokens: Mapping[str, str] | None = None, seed: int | None = None
 ) -> pa.Table:
-    """Return what is to be generated, a row a clip (`PLAN_SCHEMA`), from the train split alone.
+    """Return what is to be generated, a row a clip (`PLAN_SCHEMA`), from one split alone (`split_of`).
 
     `per-clip` (DA-Fusion; X̃_ij of Eq. 1): the j-th augmentation of every clip before the (j+1)-th of any,
     in an order drawn for j in which every stretch has the classes' shares of the whole; labels are the
     parent's. `random-classes` (App. E): one to three classes drawn at random, and as guide a clip that has
-    at least one of them; of classes without a train clip `synth.unguided` decides. In both a shorter plan is
-    the beginning of a longer one, so doses are nested.
+    at least one of them; of classes without a train clip `synth.unguided` decides. `captions` (Table 1): a
+    clip from noise for the caption of every evaluation clip, or its labels if it has none, to be compared
+    with that clip and for nothing else. In all a shorter plan is the beginning of a longer one, so doses are
+    nested.
 
     Args:
         section: the recipe's synth section.
-        clips: of the train split.
+        clips: of the split that the plan is drawn from.
         tokens: label → class token, for prompts of learned tokens.
         seed: of the run; None is the section's.
 
@@ -135,13 +145,15 @@ def plan(
     if section.classes:
         clips = clips.take(np.asarray(clips.targets[:, np.flatnonzero(usable)].sum(axis=1)).reshape(-1) > 0)
     if not clips.clip_ids:
-        raise UsageError(f"synth.classes={section.classes}: no train clip of {clips.where} has one of them")
-    draw = _per_clip if section.plan == "per-clip" else _random_classes
+        raise UsageError(f"synth.classes={section.classes}: no clip of {clips.where} has one of them")
+    draw = _DRAWS[section.plan]
     clip_ids, drawn, label_ids = draw(section, seed, clips, usable)
     labels = [[names[k] for k in row] for row in label_ids]
-    if section.plan != "per-clip" and section.strength == 1:
+    if section.plan == "random-classes" and section.strength == 1:
         drawn = np.full(len(clip_ids), -1)
     captions = [sound_of([spoken(name) for name in row]) for row in labels]
+    if section.plan == "captions":
+        captions = [clips.captions[i] or text for i, text in zip(drawn, captions, strict=True)]
     columns = {
         "clip_id": clip_ids,
         "parent_id": [clips.clip_ids[i] if i >= 0 else None for i in drawn],
@@ -155,12 +167,17 @@ def plan(
     return pa.table(columns, schema=PLAN_SCHEMA)
 
 
-def unguided(section: Synth, clips: TrainClips) -> list[str]:
+def split_of(section: Synth) -> str:
+    """Return the split that a plan is drawn from, and that its clips are of."""
+    return "eval" if section.plan == "captions" else "train"
+
+
+def unguided(section: Synth, clips: ListedClips) -> list[str]:
     """Return the classes that `random-classes` is asked for and that no train clip has.
 
-    They have no guide, and the generator never heard them. `per-clip` asks for clips, so for none of these.
+    They have no guide, and the generator never heard them. Other plans ask for clips, so for none of these.
     """
-    if section.plan == "per-clip":
+    if section.plan != "random-classes":
         return []
     asked = len(clips.names) if section.classes is None else section.classes
     return [clips.names[k] for k in np.flatnonzero(clips.counts == 0) if k < asked]
@@ -186,7 +203,7 @@ def _tidy(targets: sparse.csr_array) -> sparse.csr_array:
     return targets
 
 
-def _per_clip(section: Synth, seed: int, clips: TrainClips, usable: NDArray[np.bool_]) -> Draw:
+def _per_clip(section: Synth, seed: int, clips: ListedClips, usable: NDArray[np.bool_]) -> Draw:
     """Clip ids, places in the train split and label ids of the `per-clip` plan."""
     train_ids, width = clips.clip_ids, len(clips.names)
     # The rarest label of each clip, of equally rare ones the first; class 0 for clips without labels.
@@ -218,7 +235,7 @@ def _interleaved(
     return by_class[np.argsort(when, kind="stable")]
 
 
-def _random_classes(section: Synth, seed: int, clips: TrainClips, usable: NDArray[np.bool_]) -> Draw:
+def _random_classes(section: Synth, seed: int, clips: ListedClips, usable: NDArray[np.bool_]) -> Draw:
     """Clip ids, places of the guides and label ids of the `random-classes` plan."""
     if not clips.counts[usable].any():
         raise UsageError(
@@ -254,6 +271,18 @@ def _of_union(sets: list[NDArray[np.int32]], u: float) -> int:
     new = np.flatnonzero(every[1:] != every[:-1])
     which = int(u * (len(new) + 1))
     return int(every[new[which - 1] + 1 if which else 0])
+
+
+def _captions(section: Synth, seed: int, clips: ListedClips, usable: NDArray[np.bool_]) -> Draw:
+    """Clip ids, places in the eval split and label ids of the `captions` plan."""
+    n = len(clips.clip_ids)
+    places = np.arange(section.n) % n
+    labels = clips.labels()
+    clip_ids = [f"syn-{clips.clip_ids[i]}-{k // n}" for k, i in enumerate(places)]
+    return clip_ids, places, [labels[i] for i in places]
+
+
+_DRAWS = {"per-clip": _per_clip, "random-classes": _random_classes, "captions": _captions}
 
 
 def _prompts(

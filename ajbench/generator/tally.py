@@ -93,7 +93,7 @@ def statistics(
     }
 
 
-def left_out(failed: Iterable[Attempt], kept: Mapping[str, Any]) -> list[Problem]:
+def left_out(failed: Iterable[Attempt], kept: Mapping[str, Any], split: str) -> list[Problem]:
     """Return the clips of which no seed was usable, with the reason of the last."""
     tried: dict[str, list[Attempt]] = {}
     for item in failed:
@@ -104,7 +104,7 @@ def left_out(failed: Iterable[Attempt], kept: Mapping[str, Any]) -> list[Problem
             "",
             None,
             items[-1].reason + (f"; {len(items)} seeds tried" if len(items) > 1 else ""),
-            "train",
+            split,
         )
         for clip_id, items in tried.items()
         if clip_id not in kept

@@ -5,7 +5,7 @@ import pytest
 from ajbench import console, store
 from ajbench.corpora import audiocaps, audioset
 from ajbench.errors import MissingError, UsageError
-from ajbench.generator.plan import TrainClips, plan
+from ajbench.generator.plan import ListedClips, plan
 from ajbench.manifest import Row
 from ajbench.prepare import prepare
 from ajbench.recipe import CodecSection, Data, Recipe, Synth
@@ -142,9 +142,9 @@ def test_clips_without_labels_go_through_the_store_and_the_plan(make, tmp_path, 
     assert clips.targets().sum() == 0
     assert clips.column("caption")[0] == "A woman talks nearby as water pours"
     verify(tmp_path / "store")
-    planned = plan(Synth(n=6, prompt="names"), TrainClips.of_store(clips))
+    planned = plan(Synth(n=6, prompt="names"), ListedClips.of_store(clips))
     assert set(planned.column("prompt").to_pylist()) == {""}
     with pytest.raises(
         UsageError, match=r"synth.plan=random-classes: no train clip of the store has a label"
     ):
-        plan(Synth(n=6, plan="random-classes", prompt="names"), TrainClips.of_store(clips))
+        plan(Synth(n=6, plan="random-classes", prompt="names"), ListedClips.of_store(clips))

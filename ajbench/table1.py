@@ -1,0 +1,99 @@
+"""Table 1 of the paper: generators that differ in their text, compared on the evaluation clips' captions."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import ValidationError
+
+from ajbench import console, flow, preflight, registry
+from ajbench.errors import UsageError
+from ajbench.recipe import Generator, Recipe
+from ajbench.run import atomic_write
+from ajbench.sections import overlay
+from ajbench.stages import Pipeline, Places
+from ajbench.work import Stage
+
+FOLDER = "folder"  # the key of `evaluate.generators` that names a trained one
+
+
+def variants(pipeline: Pipeline) -> dict[str, Pipeline]:
+    """Return a pipeline for each generator of `evaluate.generators`, with one set of clips of its name.
+
+    A set has a clip for the caption of each evaluation clip. All share the prepared clips.
+
+    Raises:
+        UsageError: there are no generators, or one has a key that the generator section does not take.
+    """
+    recipe, found = pipeline.recipe, {}
+    if not recipe.evaluate.generators:
+        raise UsageError("evaluate.generators: none is named; as in {t5: {text_encoder: t5-large}}")
+    clips = len(pipeline.manifest.split("eval"))
+    for name, changes in recipe.evaluate.generators.items():
+        keys = dict(changes)
+        folder = keys.pop(FOLDER, None)
+        places = pipeline.places
+        if folder:
+            places = Places(places.data, places.work, places.results, Path(folder))
+        evaluate = recipe.evaluate.model_copy(update={"probes": {name: {"n": clips}}})
+        mine = {"generator": _section(recipe, name, keys), "evaluate": evaluate}
+        found[name] = Pipeline(recipe.model_copy(update=mine), places)
+    return found
+
+
+def stages(pipeline: Pipeline) -> list[Stage]:
+    """Return the stages of the whole table, in order, each once."""
+    every = [stage for name, mine in variants(pipeline).items() for stage in _stages(mine, name)]
+    return list({stage.fingerprint: stage for stage in every}.values())
+
+
+def run(pipeline: Pipeline, device: str, force: bool = False) -> dict[str, Any]:
+    """Do what is not done (with `force`: everything) and write the table into `<results>/<recipe>/t1/`.
+
+    Returns:
+        `files` (table_1.csv, .md, .tex), `ran` (titles of the stages), `lines` (of the CSV), `notes`.
+    """
+    from ajbench import tables
+
+    parts = variants(pipeline)
+    for mine in parts.values():
+        mine.check()
+    todo = [stage for stage in stages(pipeline) if force or not stage.done()]
+    for stage in todo:
+        console.say(f"{flow.title(stage)}: {stage.amount}")
+        flow.run_one(stage, device, force)
+    measured = [mine.eval_gen((name,)) for name, mine in parts.items()]
+    rows = pd.DataFrame([row for stage in measured for row in flow.rows_of(stage)])
+    # Yardsticks are the same beside every generator.
+    rows = rows.drop_duplicates(["table", "row", "column", "metric", "split", "features"], keep="last")
+    out = pipeline.results / "t1"
+    out.mkdir(parents=True, exist_ok=True)
+    lines, files = tables.table_1(rows, pipeline.recipe)
+    for name, text in files.items():
+        atomic_write(out / name, text)
+    notes = list(dict.fromkeys(note for stage in measured for note in flow.notes_of(stage)))
+    return {
+        "files": [out / name for name in files],
+        "ran": [flow.title(stage) for stage in todo],
+        "lines": lines,
+        "notes": notes,
+    }
+
+
+def _stages(pipeline: Pipeline, name: str) -> list[Stage]:
+    measured = pipeline.eval_gen((name,))
+    own = [] if pipeline.places.generator else [pipeline.train_gen]
+    return [pipeline.prepare, *own, *measured.needs[1:], measured]
+
+
+def _section(recipe: Recipe, name: str, keys: Mapping[str, Any]) -> Generator:
+    try:
+        section = Generator.model_validate(overlay(recipe.generator.model_dump(), keys))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        near = registry.suggest(key, Generator.model_fields) if first["type"] == "extra_forbidden" else ""
+        raise UsageError(f"evaluate.generators.{name}.{key}: {first['msg']}{near}") from None
+    preflight.check_names(recipe.model_copy(update={"generator": section}))
+    return section
