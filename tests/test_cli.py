@@ -276,10 +276,15 @@ def test_a_bug_keeps_its_traceback():
     assert "ZeroDivisionError" in found.stderr
 
 
-@pytest.mark.parametrize("kind", ["recipes", "corpora", "codecs", "features", "metrics"])
+@pytest.mark.parametrize("kind", ["recipes", "corpora", "codecs", "encoders", "features", "metrics"])
 def test_ls(ajbench, kind):
     entries = json.loads(ajbench("ls", kind, "--json").stdout)
-    tables = {"corpora": registry.CORPORA, "codecs": registry.CODECS, "features": registry.FEATURES}
+    tables = {
+        "corpora": registry.CORPORA,
+        "codecs": registry.CODECS,
+        "encoders": registry.TEXT_ENCODERS,
+        "features": registry.FEATURES,
+    }
     assert {entry["name"] for entry in entries} >= set(
         tables.get(kind, recipe.shipped() if kind == "recipes" else [])
     )

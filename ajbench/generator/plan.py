@@ -296,6 +296,6 @@ def _prompts(
     if without:
         raise MissingError(
             f"synth.prompt=tokens: {len(without)} classes have no learned token (such as {without[0]!r}); "
-            "run `ajbench invert`, or use synth.prompt=names"
+            "run `ajbench invert` (invert.classes: of all), or use synth.prompt=names"
         )
     return [sound_of([tokens[name] for name in row]) for row in labels] if tokens else []
