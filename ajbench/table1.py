@@ -16,21 +16,26 @@ from ajbench.stages import Pipeline, Places
 from ajbench.work import Stage
 
 FOLDER = "folder"  # the key of `evaluate.generators` that names a trained one
+PAPER: Mapping[str, Mapping[str, Any]] = {
+    "clap": {"text_encoder": "clap", "mask": False},
+    "clap-masked": {"text_encoder": "clap", "mask": True},
+    "t5-masked": {"text_encoder": "t5-large", "mask": True},
+    "t5": {"text_encoder": "t5-large", "mask": False},
+}
 
 
 def variants(pipeline: Pipeline) -> dict[str, Pipeline]:
     """Return a pipeline for each generator of `evaluate.generators`, with one set of clips of its name.
 
-    A set has a clip for the caption of each evaluation clip. All share the prepared clips.
+    Where none are named they are the paper's four. A set has a clip for the caption of each evaluation clip.
+    All share the prepared clips.
 
     Raises:
-        UsageError: there are no generators, or one has a key that the generator section does not take.
+        UsageError: a generator has a key that the generator section does not take.
     """
     recipe, found = pipeline.recipe, {}
-    if not recipe.evaluate.generators:
-        raise UsageError("evaluate.generators: none is named; as in {t5: {text_encoder: t5-large}}")
     clips = len(pipeline.manifest.split("eval"))
-    for name, changes in recipe.evaluate.generators.items():
+    for name, changes in (recipe.evaluate.generators or PAPER).items():
         keys = dict(changes)
         folder = keys.pop(FOLDER, None)
         places = pipeline.places

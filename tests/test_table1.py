@@ -108,19 +108,8 @@ def test_a_trained_generator_is_taken(tmp_path, real):
     ],
 )
 def test_what_a_generator_cannot_be_is_told(generators, message):
-    made = recipe.load("mini")
-    evaluate = made.evaluate.model_copy(update={"generators": {"a": {}}})
-    assert table1.variants(Pipeline(made.model_copy(update={"evaluate": evaluate}), Places()))
-    only = pipeline(TWO).recipe
-    given = recipe.load("tables/t1", [f"evaluate.generators={generators}"], base="mini").evaluate.generators
-    changed = only.model_copy(update={"evaluate": only.evaluate.model_copy(update={"generators": given})})
     with pytest.raises(UsageError, match=message):
-        table1.variants(Pipeline(changed, Places()))
-
-
-def test_none_named_is_refused():
-    with pytest.raises(UsageError, match="none is named"):
-        table1.variants(Pipeline(recipe.load("mini"), Places()))
+        table1.variants(pipeline(f"evaluate.generators={generators}"))
 
 
 @pytest.mark.parametrize(
