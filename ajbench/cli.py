@@ -223,7 +223,6 @@ def synth(
     \b
     Examples:
       ajbench synth --classes 16 --n 200
-      ajbench synth --processes 4 --engine ray
       ajbench synth --recipe as20k --data DIR --classes 527 --n 80000
     """
     own = {"synth.classes": classes, "synth.n": n}

@@ -1,5 +1,6 @@
 """Plans, their shards, what is refused, and that no kill or number of processes changes a byte."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -87,6 +88,21 @@ def test_a_shorter_plan_begins_a_longer_one_and_the_seed_decides(real, kind):
     long = planned(real, n=40, plan=kind)
     assert planned(real, n=17, plan=kind).equals(long.slice(0, 17))
     assert not planned(real, n=40, plan=kind, seed=8).equals(long)
+
+
+@pytest.mark.parametrize(
+    ("synth", "digest"),
+    [
+        ({}, "7b9c0a92fcd44c4d"),
+        ({"plan": "random-classes"}, "d51f1ff217941c3f"),
+        ({"plan": "random-classes", "strength": 1.0}, "33078831acaeda75"),
+        ({"classes": 1}, "e0c0fa28caf2d39d"),
+        ({"plan": "random-classes", "classes": 2}, "25be7c15058d87d7"),
+    ],
+)
+def test_plans_are_those_of_earlier_versions(real, synth, digest):
+    rows = planned(real, n=300, **synth).to_pylist()
+    assert hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16] == digest
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.integers(0, 99))
