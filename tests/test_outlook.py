@@ -12,9 +12,7 @@ from typer.testing import CliRunner
 
 from ajbench.cli import app
 from ajbench.errors import UsageError
-from ajbench.generator import text
 from ajbench.generator.plan import ListedClips, plan, unguided
-from ajbench.generator.prompts import sound_of, spoken
 from ajbench.recipe import Synth
 
 NAMES = ("dog", "rain", "unheard", "clock", "never")
@@ -124,9 +122,3 @@ def test_or_refused(clips):
     with pytest.raises(UsageError, match=r"refuse: 2 classes \(unheard, never\)"):
         drawn(clips, unguided="refuse")
     assert drawn(clips, unguided="refuse", classes=2) == drawn(clips, classes=2)
-
-
-def test_prompts_are_those_of_the_text_encoder():
-    for label in ("crying_baby", "Clock  tick", "a"):
-        assert spoken(label) == text.spoken(label)
-    assert [sound_of(names) for names in ([], ["a", "b"])] == [text.sound_of([]), text.sound_of(["a", "b"])]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from ajbench.errors import MissingError, UsageError
-from ajbench.generator.prompts import sound_of, spoken
+from ajbench.generator.text import sound_of, spoken
 from ajbench.manifest import Manifest
 from ajbench.recipe import Synth
 from ajbench.run import seed_for
