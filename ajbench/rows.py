@@ -128,8 +128,9 @@ def make_row(
 def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     """Append measurements that the file does not have yet; several processes may do so at once.
 
-    A measurement is known by KEY; one that is there already is left as it stands. The new lines go into the
-    file in one piece or, where the disk is full, not at all.
+    A measurement is known by KEY. One whose last line there says the same is left as it stands; one that came
+    out otherwise (another machine, other versions) is a new line, and the last counts. The new lines go into
+    the file in one piece or, where the disk is full, not at all.
 
     Returns:
         How many lines were added.
@@ -150,11 +151,11 @@ def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     with path.open("ab", buffering=0) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         old = path.read_bytes()
-        known = {_key(row) for row in _parse(path, old.decode())} if old else set()
+        known = {_key(row): _found(row) for row in _parse(path, old.decode())} if old else {}
         fresh: list[dict[str, str]] = []
         for row in new:
-            if _key(row) not in known:
-                known.add(_key(row))
+            if known.get(_key(row)) != _found(row):
+                known[_key(row)] = _found(row)
                 fresh.append(row)
         text = io.StringIO()
         writer = csv.DictWriter(text, ROW_COLUMNS, lineterminator="\n")
@@ -207,6 +208,10 @@ def _parse(path: Path, text: str) -> list[dict[str, str]]:
 
 def _key(row: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(row[name] for name in KEY)
+
+
+def _found(row: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(row[name] for name in ("value", "ci_low", "ci_high", "n"))
 
 
 def _text(value: Any) -> str:
