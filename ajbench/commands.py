@@ -174,6 +174,10 @@ def show_plan(plan: dict[str, Any]) -> None:
         f"{plan['todo']} of {len(plan['stages'])} stages to do; {plan['disk_mb']} MB needed, "
         f"{plan['disk_free_mb']} MB free"
     )
+    if seconds := plan.get("seconds"):
+        console.say(f"about {seconds:.0f} s, as a first batch goes")
+    if missing := plan.get("missing"):
+        console.say(f"no time can be told, nor can it be run: {missing}")
 
 
 def show_synthesis(plan: dict[str, Any]) -> None:
@@ -198,5 +202,6 @@ def show_synthesis(plan: dict[str, Any]) -> None:
 
         console.say(f"{told(without)} without a train clip as guide: {UNGUIDED[used['unguided_are']]}")
     seconds = plan["seconds"]
-    time = f"about {seconds:.0f} s, as a first batch goes" if seconds else "no time known without a generator"
+    unknown = plan.get("missing") or "no time known without a generator"
+    time = f"about {seconds:.0f} s, as a first batch goes" if seconds else unknown
     console.say(f"{plan['disk_mb']} MB needed, {plan['disk_free_mb']} MB free; {time}")

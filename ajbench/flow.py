@@ -79,10 +79,16 @@ def grid_cell(pipeline: Pipeline, number: int) -> Stage:
 
 
 def estimate(stage: Stage) -> dict[str, Any]:
-    """Return what a first batch tells of a stage, such as its seconds; nothing where there is none yet."""
+    """Return what a first batch tells of a stage, such as its seconds; nothing where there is none yet.
+
+    Weights that are not there are named under `missing`: a plan can be told without them.
+    """
     if stage.estimate is None or stage.done() or not all(needed.done() for needed in stage.needs):
         return {}
-    return stage.estimate()
+    try:
+        return stage.estimate()
+    except MissingError as error:
+        return {"seconds": None, "missing": str(error)}
 
 
 def run_one(stage: Stage, device: str, force: bool = False) -> bool:

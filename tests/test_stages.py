@@ -94,6 +94,17 @@ def test_fingerprints_do_not_depend_on_where_things_lie(tmp_path, write_wav):
     assert not set(other.values()) & set(here.values())
 
 
+def test_a_plan_is_told_without_the_weights_that_its_estimate_would_need(tmp_path, monkeypatch):
+    monkeypatch.setenv("AJBENCH_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    made = pipeline("codec.name=encodec_24khz@16k", "data.duration_s=1.68", work=tmp_path / "work")
+    told = flow.estimate(made.prepare)
+    assert told["seconds"] is None and "encodec_24khz" in told["missing"]
+    with pytest.raises(MissingError, match="encodec_24khz"):
+        flow.run_one(made.prepare, "cpu")
+
+
 def test_a_mix_expression_is_compared_with_real_clips_alone():
     def mixes(expression, *overrides):
         cells_ = pipeline(*overrides, expression=expression).grid()
