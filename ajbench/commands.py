@@ -32,10 +32,11 @@ def do_run(settings: Settings, jobs: int | None, cell: int | None = None) -> Non
     """Do every stage of a recipe (or one cell of its grid), or tell what would be done."""
     from ajbench import flow
 
-    pipeline = pipeline_of(settings, settings.load(*SEEDS))
-    if pipeline.recipe.table == "t1":
-        do_table_1(settings, pipeline)
+    loaded = settings.load(*SEEDS)
+    if loaded.table == "t1":
+        do_table_1(settings, loaded)
         return
+    pipeline = pipeline_of(settings, loaded)
     pipeline.check(pipeline.recipe.evaluate.doses)
     if cell:
         do_stage(settings, None, flow.grid_cell(pipeline, cell))
@@ -54,10 +55,13 @@ def do_run(settings: Settings, jobs: int | None, cell: int | None = None) -> Non
     console.emit(done, table=(done["table"]["header"], done["table"]["lines"]))
 
 
-def do_table_1(settings: Settings, pipeline: "Pipeline") -> None:
+def do_table_1(settings: Settings, loaded: "Recipe") -> None:
     """Train or take the generators of Table 1 and compare them, or tell what would be done."""
     from ajbench import flow, table1
 
+    # The base's own probes are other sets, made in other ways.
+    evaluate = loaded.evaluate.model_copy(update={"probes": {}})
+    pipeline = pipeline_of(settings, loaded.model_copy(update={"evaluate": evaluate}))
     if settings.dry_run:
         show_plan(flow.describe(settings.work, table1.stages(pipeline)))
         return

@@ -163,6 +163,10 @@ def probe(recipe: Recipe, name: str, changes: Mapping[str, Any]) -> Synth:
         return Synth.model_validate(recipe.synth.model_dump() | dict(changes))
     except ValidationError as error:
         first = error.errors()[0]
+        if not first["loc"]:  # the section does not fit together
+            raise UsageError(
+                f"evaluate.probes.{name}: {first['msg'].removeprefix('Value error, ')}"
+            ) from None
         key = str(first["loc"][0])
         near = registry.suggest(key, Synth.model_fields) if first["type"] == "extra_forbidden" else ""
         raise UsageError(f"evaluate.probes.{name}.{key}: {first['msg']}{near}") from None
