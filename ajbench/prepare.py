@@ -135,7 +135,7 @@ def estimate(
         "clips": clips,
         "readers": workers,
         "bytes": round(size * share),
-        "seconds": round(seconds * share, 1),
+        "seconds": round(seconds * share, 3),
     }
 
 

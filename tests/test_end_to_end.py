@@ -222,7 +222,7 @@ def test_a_dry_run_of_synthesis_tells_how_long_it_takes(done):
     plan = json.loads(ajbench(folder, "synth", *SMALL, "synth.n=40", "--dry-run", "--json").stdout)
     assert (plan["clips"], plan["shards"]) == (40, 10)
     assert plan["seconds"] > 0
-    assert plan["bytes"] > 0
+    assert plan["store_mb"] > 0
 
 
 def test_ctrl_c_leaves_saved_state_and_exits_with_130(done):

@@ -12,7 +12,7 @@ from ajbench.store import ClipStore
 class Ear:
     """An extractor without weights: energies in 24 bands, and for each class the one at its pitch."""
 
-    name = "ear"
+    name, mids = "ear", None
     labels = tuple(LABELS)
 
     def __call__(self, wav):

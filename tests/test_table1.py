@@ -123,7 +123,7 @@ def test_what_a_generator_cannot_be_is_told(generators, message):
 )
 def test_the_four_recipes_are_as2m_but_for_their_text(name, encoder, mask):
     base, made = recipe.load("as2m"), recipe.load(f"as2m/{name}")
-    assert (made.generator.text_encoder, made.generator.mask, made.name) == (encoder, mask, f"as2m-{name}")
+    assert (made.generator.text_encoder, made.generator.mask, made.name) == (encoder, mask, f"as2m/{name}")
     text = {"text_encoder": base.generator.text_encoder, "mask": base.generator.mask}
     same = {"name": base.name, "description": base.description}
     assert made.model_copy(update={"generator": made.generator.model_copy(update=text), **same}) == base

@@ -13,7 +13,7 @@ from ajbench.errors import IntegrityError, UsageError
 from ajbench.generator import folder, inversion, train, unet
 from ajbench.generator.minilm import MiniLM
 from ajbench.generator.pipeline import AudioJourneyPipeline
-from ajbench.generator.plan import plan
+from ajbench.generator.plan import ListedClips, plan
 
 torch.set_num_threads(1)
 CODEC = FakeCodec()
@@ -210,7 +210,11 @@ def test_prompts_of_tokens_of_several_vectors_are_planned_short_and_heard_whole(
     out = run(generator, real, tmp_path / "t", train_steps=1, vectors=3)
     made = AudioJourneyPipeline.from_pretrained(generator, out, codec=CODEC)
     assert made.text.vectors == dict.fromkeys(TOKENS, 3)
-    planned = plan(small_recipe(synth={"n": 6}).synth, real, made.tokens).column("prompt").to_pylist()
+    planned = (
+        plan(small_recipe(synth={"n": 6}).synth, ListedClips.of_store(real), made.tokens)
+        .column("prompt")
+        .to_pylist()
+    )
     assert "The sound of <aj-rain>" in planned and not any("_1" in prompt for prompt in planned)
     ids, _ = made.text.tokenize(["The sound of <aj-rain>"])
     assert (ids >= made.text.vocabulary).sum() == 3
