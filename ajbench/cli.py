@@ -157,7 +157,6 @@ def train_gen(
     \b
     Examples:
       ajbench train-gen
-      ajbench train-gen --recipe esc10 --data DIR generator.train_steps=8000
       ajbench train-gen --recipe as20k --data DIR --init sd14
     """
     track(tracker)
