@@ -47,12 +47,16 @@ class Variant:
     compile: bool = False
 
 
-def variants(device: str, preset: str, compiled: bool) -> list[Variant]:
-    """Return what is worth comparing."""
-    fast = device == "cuda" or torch.cpu._is_avx512_bf16_supported()
-    if not fast:
-        console.say("no bf16 rows: this processor does not multiply it (AVX512-BF16)")
-    best = "bf16" if fast else "fp32"
+def precisions(device: str) -> list[str]:
+    """Return fp32, and bf16 where the hardware multiplies it."""
+    if device == "cuda" or torch.cpu._is_avx512_bf16_supported():
+        return ["fp32", "bf16"]
+    console.say("no bf16 rows: this processor does not multiply it (AVX512-BF16)")
+    return ["fp32"]
+
+
+def variants(best: str, preset: str, compiled: bool) -> list[Variant]:
+    """Return what is worth comparing, in fp32 and in the best precision."""
     found = [Variant(), Variant(best), Variant(best, channels_last=True)]
     if preset == "full":
         found.append(Variant(best, channels_last=True, checkpointing=True))
@@ -97,9 +101,9 @@ def training_step(preset: unet.Preset, variant: Variant, batch: int, device: str
     return once
 
 
-def sampling(preset: unet.Preset, dtype: torch.dtype, batch: int) -> Callable[[], None]:
+def sampling(preset: unet.Preset, dtype: torch.dtype, batch: int, device: str) -> Callable[[], None]:
     """Return a function that generates a batch of clips' grids."""
-    model = unet.build(preset, TEXT_DIM).to("cuda", dtype).eval()
+    model = unet.build(preset, TEXT_DIM).to(device, dtype).eval()
     states, uncond = torch.randn(batch, STATES, TEXT_DIM), torch.randn(1, STATES, TEXT_DIM)
     training = dict(unet.noise_schedule().config)
 
@@ -171,7 +175,7 @@ def main() -> None:
     if "full" in presets and device != "cuda":
         parser.error("--presets full: on CUDA only")
     torch.manual_seed(0)
-    rates = {precision: matmul_flops(device, precision) for precision in ("fp32", "bf16")}
+    rates = {precision: matmul_flops(device, precision) for precision in precisions(device)}
     where = {
         "device": processor(device),
         "threads": torch.get_num_threads(),
@@ -196,7 +200,7 @@ def main() -> None:
 
     for preset in presets:
         flops, batch = forward_flops(preset), options.batch or BATCH[device][preset]
-        chosen = variants(device, preset, options.compile or device == "cuda")
+        chosen = variants(list(rates)[-1], preset, options.compile or device == "cuda")
         # Models of several gigabytes one at a time; smaller ones take turns.
         for group in [[one] for one in chosen] if preset == "full" else [chosen]:
             console.say(f"{preset}: {', '.join(map(str, group))}")
@@ -208,7 +212,7 @@ def main() -> None:
         if device == "cuda":
             for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
                 variant = Variant(precision)
-                calls = {variant: sampling(preset, dtype, options.sample_batch)}
+                calls = {variant: sampling(preset, dtype, options.sample_batch, device)}
                 found = measure(calls, device, options.rounds)[variant]
                 # PNDM takes its second step twice, and guidance computes each with and without text.
                 add(preset, "sample", variant, options.sample_batch, found, flops * 2 * (STEPS + 1))

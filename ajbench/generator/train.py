@@ -180,8 +180,7 @@ def train_generator(
             prompts=len(distinct),
             prompts_cut=cut,
         )
-        # Files of tensors hold them in the usual layout.
-        folders.save(out, model.cpu().to(memory_format=torch.contiguous_format), process, whitening, info)
+        folders.save(out, model.cpu(), process, whitening, info)
         for folder in (out, out / "frozen"):
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return out
