@@ -103,6 +103,22 @@ def run_one(stage: Stage, device: str, force: bool = False) -> bool:
     return stage.run(available(device), force)
 
 
+def run_all(stages: Sequence[Stage], device: str, force: bool = False) -> list[str]:
+    """Do, in order, every stage that is not done (with `force`: every stage); return the titles of those.
+
+    Raises:
+        MissingError: the device or weights are not there, or the disk is too small; before any work.
+    """
+    todo = [stage for stage in stages if force or not stage.done()]
+    if todo:
+        _check(todo)
+        device = available(device)
+    for stage in todo:
+        console.say(f"{title(stage)}: {stage.amount}")
+        stage.run(device, force)
+    return [title(stage) for stage in todo]
+
+
 def run(pipeline: Pipeline, device: str, jobs: int | None = None, force: bool = False) -> dict[str, Any]:
     """Do every stage that is not done (with `force`: every stage), then write rows, tables and report.
 
@@ -124,14 +140,12 @@ def run(pipeline: Pipeline, device: str, jobs: int | None = None, force: bool = 
         _check(todo)
         device = available(device)
     jobs = jobs or (_cores() if device == "cpu" else 1)
-    for stage in pipeline.sources(processes=jobs):
-        _run(stage, device, force)
+    run_all(pipeline.sources(processes=jobs), device, force)
     for cells in (pipeline.bases(), pipeline.grid()):
         if waiting := [cell for cell in cells if force or not cell.stage().done()]:
             console.say(f"train-cls: {len(waiting)} classifiers of {len(cells)}")
             train_all(waiting, jobs, device, force)
-    for stage in pipeline.evaluations():
-        _run(stage, device, force)
+    run_all(pipeline.evaluations(), device, force)
     return publish(pipeline, stages, again=bool(todo)) | {"ran": [title(stage) for stage in todo]}
 
 
@@ -290,12 +304,6 @@ def _scores(pipeline: Pipeline) -> "dict[CellKey, Path]":
     from ajbench.measure import cell_key
 
     return {cell_key(cell): cell.stage().need() / SCORES for cell in pipeline.grid()}
-
-
-def _run(stage: Stage, device: str, force: bool) -> None:
-    if force or not stage.done():
-        console.say(f"{title(stage)}: {stage.amount}")
-        stage.run(device, force)
 
 
 def title(stage: Stage) -> str:

@@ -73,6 +73,7 @@ def estimate(
     processes: int = 1,
     threads: int = 1,
     codec: "Codec | None" = None,
+    judge_weights: Path | None = None,
 ) -> dict[str, float]:
     """Return the seconds that a synthesis would take, by one micro-batch made after another that warms up.
 
@@ -84,6 +85,7 @@ def estimate(
         processes: that share the work, each as fast as this one.
         threads: of torch, in each.
         codec: an instance to use instead of loading the generator's.
+        judge_weights: of `synth.judge`, where it is a trained classifier.
 
     Raises:
         IntegrityError: generator or tokens do not belong to the store.
@@ -95,7 +97,8 @@ def estimate(
 
     section = recipe.synth
     info = inputs(section, store, generator_dir, tokens_dir)[0] if store else folders.read_info(generator_dir)
-    job = Job(section, _Noise(info), generator_dir, tokens_dir, Path(), codec, threads, section.n, 0, "")
+    paths = generator_dir, tokens_dir, Path()
+    job = Job(section, _Noise(info), *paths, codec, threads, section.n, 0, "", judge_weights)
     row = {
         "parent": 0,
         "prompt": f"The sound of {info.labels[0]}",
@@ -107,14 +110,16 @@ def estimate(
         for k in range(min(section.n, section.micro_batch))
     ]
     with use_threads(threads):
-        pipeline = job.load(0)
+        models = job.load(0)
         took = []
         for _ in range(2):
             began = time.perf_counter()
-            for _ in job.generate(pipeline, [dict(row) for row in rows]):
+            for _ in job.generate(models, [dict(row) for row in rows]):
                 pass
             took.append(time.perf_counter() - began)
-    return {"seconds": round(took[-1] * -(-section.n // section.micro_batch) / processes, 1)}
+    return {
+        "seconds": round(took[-1] * -(-section.n // section.micro_batch) * section.candidates / processes, 1)
+    }
 
 
 class _Noise:

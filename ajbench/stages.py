@@ -22,7 +22,7 @@ from ajbench.manifest import Manifest
 from ajbench.recipe import Mix, Recipe, fingerprint
 from ajbench.run import atomic_write
 from ajbench.sections import Classifier
-from ajbench.work import Stage
+from ajbench.work import Stage, in_order
 
 # Raised by one when a stage's code changes what it writes: work of before is then done again, not misread.
 VERSIONS = {
@@ -85,14 +85,11 @@ class Pipeline:
         preflight.check_amounts(self.recipe, self.manifest, doses)
         if self.places.generator:
             preflight.check_generator(self.places.generator, self.recipe, self.manifest)
-        else:
-            preflight.check_text_encoder(self.recipe.generator.text_encoder)
 
     def stages(self) -> list[Stage]:
         """Return every stage in the order of a run."""
         cells = [cell.stage() for cell in (*self.bases(), *self.grid())]
-        every = [*self.sources(), *cells, *self.evaluations()]
-        return list({stage.fingerprint: stage for stage in every}.values())
+        return in_order([*self.sources(), *cells, *self.evaluations()])
 
     def sources(self, processes: int = 1) -> list[Stage]:
         """Return the stages before the classifiers, in order; up to `processes` share a synthesis."""
@@ -101,12 +98,7 @@ class Pipeline:
         # A process takes about as long to begin as to generate a few tens of clips.
         sets = [self.synth(name, max(1, min(processes, n // CLIPS_PER_PROCESS))) for name, n in sizes.items()]
         decoded = (self.decoded,) if self.through_codec else ()
-        before = [need for made in sets for need in made.needs if need.name == "train-cls"]  # judges
-        return [*self.before_synthesis(), *decoded, *before[:1], *sets]
-
-    def before_synthesis(self) -> list[Stage]:
-        """Return the stages that a synthesis needs, in order."""
-        return [self.prepare, *self._own_generator, self.invert]
+        return in_order([self.prepare, *self._own_generator, self.invert, *decoded, *sets])
 
     def evaluations(self) -> list[Stage]:
         """Return the stages after the classifiers of the grid."""
@@ -192,6 +184,7 @@ class Pipeline:
             train_generator(recipe, ClipStore.open(prepared.path), path, fingerprint=key, seed=seed)
 
         def check() -> None:
+            preflight.check_text_encoder(recipe.generator.text_encoder)
             if init:
                 initialise.locate(init)
 
@@ -242,6 +235,7 @@ class Pipeline:
                 "generator_dir": self.generator,
                 "tokens_dir": tokens[0].path if tokens else None,
                 "processes": processes,
+                "judge_weights": weights,
             }
 
         def estimate() -> dict[str, Any]:
@@ -253,7 +247,7 @@ class Pipeline:
             from ajbench.synthesize import synthesize
 
             about: dict[str, Any] = {"fingerprint": key, "allow_inexact": allow_inexact, "engine": engine}
-            synthesize(**given(), out=path, judge_weights=weights, **about)
+            synthesize(**given(), out=path, **about)
 
         return Stage(
             "synth",

@@ -5,13 +5,13 @@ from typing import Any
 
 import yaml
 
-from ajbench import console, flow
+from ajbench import flow
 from ajbench.errors import UsageError
 from ajbench.recipe import Recipe, Synth
 from ajbench.registry import suggest
 from ajbench.run import atomic_write
 from ajbench.stages import Pipeline
-from ajbench.work import Stage
+from ajbench.work import Stage, in_order
 
 METRICS = ("fd", "kl", "is", "label_agreement")
 Line = dict[str, Any]
@@ -47,8 +47,7 @@ def swept(recipe: Recipe, key: str, values: str, n: int | None = None) -> Recipe
 
 def stages(pipeline: Pipeline) -> list[Stage]:
     """Return the stages that make and measure the pipeline's probes, in order."""
-    measured = pipeline.eval_gen(tuple(pipeline.probes))
-    return [*pipeline.before_synthesis(), *measured.needs[1:], measured]
+    return in_order([pipeline.eval_gen(tuple(pipeline.probes))])
 
 
 def run(pipeline: Pipeline, key: str, device: str, force: bool = False) -> dict[str, Any]:
@@ -58,16 +57,13 @@ def run(pipeline: Pipeline, key: str, device: str, force: bool = False) -> dict[
     """
     from ajbench import tables
 
-    todo = stages(pipeline)
-    for stage in todo:
-        if force or not stage.done():
-            console.say(f"{flow.title(stage)}: {stage.amount}")
-            flow.run_one(stage, device, force)
-    found = lines(flow.rows_of(todo[-1]), pipeline.recipe)
+    every = stages(pipeline)
+    flow.run_all(every, device, force)
+    found = lines(flow.rows_of(every[-1]), pipeline.recipe)
     path = pipeline.results / f"sweep_{key}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, tables.to_csv(found))
-    return {"lines": found, "notes": flow.notes_of(todo[-1]), "path": path}
+    return {"lines": found, "notes": flow.notes_of(every[-1]), "path": path}
 
 
 def lines(rows: Sequence[Mapping[str, Any]], recipe: Recipe) -> list[Line]:

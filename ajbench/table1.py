@@ -7,13 +7,13 @@ from typing import Any
 import pandas as pd
 from pydantic import ValidationError
 
-from ajbench import console, flow, preflight, registry
+from ajbench import flow, preflight, registry
 from ajbench.errors import UsageError
 from ajbench.recipe import Generator, Recipe
 from ajbench.run import atomic_write
 from ajbench.sections import overlay
 from ajbench.stages import Pipeline, Places
-from ajbench.work import Stage
+from ajbench.work import Stage, in_order
 
 FOLDER = "folder"  # the key of `evaluate.generators` that names a trained one
 PAPER: Mapping[str, Mapping[str, Any]] = {
@@ -49,8 +49,7 @@ def variants(pipeline: Pipeline) -> dict[str, Pipeline]:
 
 def stages(pipeline: Pipeline) -> list[Stage]:
     """Return the stages of the whole table, in order, each once."""
-    every = [stage for name, mine in variants(pipeline).items() for stage in _stages(mine, name)]
-    return list({stage.fingerprint: stage for stage in every}.values())
+    return in_order(mine.eval_gen((name,)) for name, mine in variants(pipeline).items())
 
 
 def run(pipeline: Pipeline, device: str, force: bool = False) -> dict[str, Any]:
@@ -64,10 +63,7 @@ def run(pipeline: Pipeline, device: str, force: bool = False) -> dict[str, Any]:
     parts = variants(pipeline)
     for mine in parts.values():
         mine.check()
-    todo = [stage for stage in stages(pipeline) if force or not stage.done()]
-    for stage in todo:
-        console.say(f"{flow.title(stage)}: {stage.amount}")
-        flow.run_one(stage, device, force)
+    ran = flow.run_all(stages(pipeline), device, force)
     measured = [mine.eval_gen((name,)) for name, mine in parts.items()]
     rows = pd.DataFrame([row for stage in measured for row in flow.rows_of(stage)])
     # Yardsticks are the same beside every generator.
@@ -80,16 +76,10 @@ def run(pipeline: Pipeline, device: str, force: bool = False) -> dict[str, Any]:
     notes = list(dict.fromkeys(note for stage in measured for note in flow.notes_of(stage)))
     return {
         "files": [out / name for name in files],
-        "ran": [flow.title(stage) for stage in todo],
+        "ran": ran,
         "lines": lines,
         "notes": notes,
     }
-
-
-def _stages(pipeline: Pipeline, name: str) -> list[Stage]:
-    measured = pipeline.eval_gen((name,))
-    own = [] if pipeline.places.generator else [pipeline.train_gen]
-    return [pipeline.prepare, *own, *measured.needs[1:], measured]
 
 
 def _section(recipe: Recipe, name: str, keys: Mapping[str, Any]) -> Generator:

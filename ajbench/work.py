@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,3 +132,12 @@ class Stage:
             if rank == 0:
                 folder.finish({"what": self.what, "processes": together.num_processes})
         together.wait_for_everyone()
+
+
+def in_order(stages: Iterable[Stage]) -> list[Stage]:
+    """Return stages and what they need, each once, none before what it needs."""
+    found: dict[str, Stage] = {}
+    for stage in stages:
+        for one in (*in_order(stage.needs), stage):
+            found.setdefault(one.fingerprint, one)
+    return list(found.values())

@@ -27,7 +27,7 @@ class Ear:
     name, mids = "ear", None
     labels = ("Siren", "Rain", "Dog", "Speech", "Clock tick")
 
-    def __init__(self, path=None):
+    def __init__(self, path=None, device=None):
         self.path = path
 
     def logits(self, wav):

@@ -38,6 +38,16 @@ def test_a_set_is_that_of_a_recipe_with_this_value_and_the_rest_is_the_recipe_s(
     assert [stage.path in known for stage in stages] == [True] * 3 + [False] * 3 + [True, False]
 
 
+def test_no_stage_comes_before_one_that_it_needs():
+    stages = sweep.stages(pipeline("synth.judge=reference", n=8))
+    places = {stage.fingerprint: place for place, stage in enumerate(stages)}
+    assert len(places) == len(stages) == 8
+    assert all(
+        places[need.fingerprint] < places[stage.fingerprint] for stage in stages for need in stage.needs
+    )
+    assert [stage.name for stage in stages[:4]] == ["prepare", "train-gen", "invert", "train-cls"]
+
+
 @pytest.mark.parametrize(
     ("key", "values", "message"),
     [

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -13,6 +12,7 @@ from ajbench import registry
 from ajbench.audio import SAMPLE_RATE
 from ajbench.classifiers import folder as folders
 from ajbench.classifiers.folder import CONFIG, WEIGHTS, read_config
+from ajbench.device import device_of
 from ajbench.errors import IntegrityError, UsageError
 from ajbench.run import atomic_write
 
@@ -62,7 +62,7 @@ class Classifier:
 
     @classmethod
     def from_pretrained(cls, source: Path | str) -> "Classifier":
-        """Load a trained classifier onto the device that training would use.
+        """Load a trained classifier onto the device of this process.
 
         Args:
             source: the folder that `train-cls` or `save_pretrained` wrote, or a hub id (`owner/name`).
@@ -138,8 +138,12 @@ def save(
     folders.write(folder, module.state_dict(), config)
 
 
-def load(path: Path | str) -> Classifier:
-    """Load a trained classifier from its folder onto the device that training would use.
+def load(path: Path | str, device: torch.device | None = None) -> Classifier:
+    """Load a trained classifier from its folder.
+
+    Args:
+        path: the folder.
+        device: where it goes; None is that of this process.
 
     Raises:
         MissingError: nothing was trained there.
@@ -154,4 +158,4 @@ def load(path: Path | str) -> Classifier:
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise IntegrityError(f"{folder / WEIGHTS}: not the weights of {config['name']} ({reason})") from None
-    return Classifier(module, config, PartialState().device)
+    return Classifier(module, config, device or device_of())

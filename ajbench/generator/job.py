@@ -1,7 +1,6 @@
 """A synthesis as a process sees it: claim a shard, make its clips in micro-batches, write it."""
 
 import contextlib
-import functools
 import io
 import json
 import os
@@ -10,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from ajbench import audio, registry
 from ajbench import codec as codecs
 from ajbench import store as stores
+from ajbench.device import device_of
 from ajbench.errors import IntegrityError
 from ajbench.generator import tally
 from ajbench.generator.judge import Judge
@@ -47,6 +47,13 @@ class Guides(Protocol):
 
     def codes(self, indices: ArrayLike) -> NDArray[np.uint16]:
         """Codes uint16 [n, 8, T] of the clips at `indices`."""
+
+
+class Models(NamedTuple):
+    """What a process loads for a job, once."""
+
+    pipeline: AudioJourneyPipeline
+    judge: Judge | None
 
 
 @dataclass(frozen=True)
@@ -79,15 +86,6 @@ class Job:
         """Path of what was left out of a shard; written after it, so that it tells the shard is done."""
         return self.out / stores.CLAIMS / f"part-{shard:05d}.json"
 
-    @functools.cached_property
-    def judge(self) -> Judge | None:
-        """What scores the clips, if anything does; loaded once in each process."""
-        section, known = self.section, registry.FEATURES
-        if section.judge is None:
-            return None
-        name = section.judge if section.judge in known else "reference"
-        return Judge(name, self.judge_weights, self.store.meta)
-
     def plan(self) -> pa.Table:
         """Read the plan.
 
@@ -100,23 +98,28 @@ class Job:
         """The plan's rows of a shard."""
         return table.slice(shard * self.section.shard_size, self.section.shard_size)
 
-    def load(self, rank: int) -> AudioJourneyPipeline:
-        """Load generator, tokens and codec onto the device of process `rank`."""
-        return AudioJourneyPipeline.from_pretrained(
-            self.generator_dir, self.tokens_dir, self.codec, device_of(rank)
+    def load(self, rank: int) -> Models:
+        """Load generator, tokens, codec and what scores the clips, if anything does, for process `rank`."""
+        device, named, judge = device_of(rank), self.section.judge, None
+        if named is not None:
+            name = named if named in registry.FEATURES else "reference"
+            judge = Judge(name, self.judge_weights, self.store.meta, device)
+        pipeline = AudioJourneyPipeline.from_pretrained(
+            self.generator_dir, self.tokens_dir, self.codec, device
         )
+        return Models(pipeline, judge)
 
     def work(
         self,
         rank: int,
         advance: Callable[[int], None],
         shards: Iterable[int] | None = None,
-        pipeline: AudioJourneyPipeline | None = None,
-    ) -> AudioJourneyPipeline | None:
+        models: Models | None = None,
+    ) -> Models | None:
         """Make every shard (of `shards`) that no other process is making, and wait for those.
 
         Returns:
-            The pipeline that was given, or loaded when it was first needed.
+            The models that were given, or loaded when they were first needed.
         """
         table = self.plan()
         waiting = list(self.shards if shards is None else shards)
@@ -128,8 +131,8 @@ class Job:
                     held = None if self.note(shard).exists() else stores.claim(self.out, f"part-{shard:05d}")
                     with held or contextlib.nullcontext():
                         if held and not self.note(shard).exists():
-                            pipeline = pipeline or self.load(rank)
-                            self.make(pipeline, shard, table, advance)
+                            models = models or self.load(rank)
+                            self.make(models, shard, table, advance)
                         elif self.note(shard).exists():
                             advance(len(self.rows(table, shard)))
                         else:
@@ -137,11 +140,9 @@ class Job:
                 if left == waiting:
                     time.sleep(POLL_S)
                 waiting = left
-        return pipeline
+        return models
 
-    def make(
-        self, pipeline: AudioJourneyPipeline, shard: int, table: pa.Table, advance: Callable[[int], None]
-    ) -> None:
+    def make(self, models: Models, shard: int, table: pa.Table, advance: Callable[[int], None]) -> None:
         """Generate and write one shard, then its note.
 
         Of `synth.candidates` results of a clip the judge's best is kept. Where all come to nothing others are
@@ -156,7 +157,7 @@ class Job:
         for attempt in range(candidates + self.section.retries):
             again = []
             for part in self.batches(todo):
-                for row, made in zip(part, self.generate(pipeline, part), strict=True):
+                for row, made in zip(part, self.generate(models, part), strict=True):
                     clip_id = row["clip_id"]
                     if isinstance(made, str):
                         failed.append(tally.Attempt(clip_id, attempt, row["seed"], made))
@@ -176,7 +177,7 @@ class Job:
         seconds = time.monotonic() - began
         note = {
             "problems": [asdict(problem) for problem in tally.left_out(failed, kept, split_of(self.section))],
-            "cut": pipeline.text.count_cut([row["prompt"] for row in rows]),
+            "cut": models.pipeline.text.count_cut([row["prompt"] for row in rows]),
             tally.RETRIES: [asdict(item) for item in failed],
             tally.STATISTICS: tally.statistics(
                 shard,
@@ -203,8 +204,9 @@ class Job:
             for start in range(0, len(alike), self.section.micro_batch):
                 yield alike[start : start + self.section.micro_batch]
 
-    def generate(self, pipeline: AudioJourneyPipeline, rows: list[dict[str, Any]]) -> Iterator[Made]:
+    def generate(self, models: Models, rows: list[dict[str, Any]]) -> Iterator[Made]:
         """Yield what comes of each of up to `micro_batch` rows of the plan, all with a guide or none."""
+        pipeline, judge = models
         section, codec, whitening = self.section, pipeline.codec, pipeline.whitening
         padded = rows + rows[-1:] * (section.micro_batch - len(rows))
         guide, heard = None, torch.ones(len(padded), dtype=torch.bool)
@@ -231,8 +233,8 @@ class Job:
         codes = codec.quantize(_without(latents, usable))
         waves = codec.decode(codes).cpu().numpy()
         scores = [None] * len(padded)
-        if self.judge:
-            scores = self.judge(waves, [row["label_ids"] for row in padded]).tolist()
+        if judge:
+            scores = judge(waves, [row["label_ids"] for row in padded]).tolist()
         checked = zip(rows, heard.tolist(), usable.tolist(), codes, waves, scores, strict=False)
         for row, guided, sound, code, wave, score in checked:
             if not guided or not sound:
@@ -273,16 +275,6 @@ def read_plan(folder: Path, known: str) -> bytes:
             f"{path}: not the plan with which this job began; nobody may change it: use --force to begin anew"
         )
     return content
-
-
-def device_of(rank: int) -> torch.device:
-    """Return where the process of this number on this machine computes: GPUs are dealt out in turn."""
-    # accelerate's PartialState would make the processes of a launch wait for each other.
-    if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
-        return torch.device("cpu")
-    if torch.cuda.is_available():
-        return torch.device("cuda", rank % torch.cuda.device_count())
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def remove_strays(folder: Path, name: str) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ajbench import registry
@@ -24,14 +25,17 @@ class Judge:
         name: of the features whose logits are taken: `reference` or `mn04`.
         weights: folder or file of the judge's weights; None: their usual place.
         meta: of the real store: its classes.
+        device: where it computes; None is that of this process.
 
     Raises:
         UsageError: the judge does not know one of the classes.
         MissingError: its weights are not there.
     """
 
-    def __init__(self, name: str, weights: Path | None, meta: StoreMeta) -> None:
-        self.extractor: Any = registry.resolve("features", name)(weights)
+    def __init__(
+        self, name: str, weights: Path | None, meta: StoreMeta, device: torch.device | None = None
+    ) -> None:
+        self.extractor: Any = registry.resolve("features", name)(weights, device)
         found = columns_of(meta.labels, meta.mids, self.extractor.labels, self.extractor.mids)
         if found is None:
             missing = [label for label in meta.labels if label not in set(self.extractor.labels)]

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from ajbench.errors import AjbenchError, MissingError
-from ajbench.generator.job import POLL_S, Job
-from ajbench.generator.pipeline import AudioJourneyPipeline
+from ajbench.generator.job import POLL_S, Job, Models
 from ajbench.generator.settings import exact, require_same
 
 RETRIES = 5  # deaths of workers that a shard survives
 
-_loaded: dict[Path, AudioJourneyPipeline] = {}  # in a worker, for its next shard
+_loaded: dict[Path, Models] = {}  # in a worker, for its next shard
 
 
 def need() -> Any:
@@ -96,6 +95,6 @@ def _make(job: Job, shard: int, began: Mapping[str, Any] | None) -> None:
     """Make one shard, in a worker."""
     if began is not None:
         require_same(job.out, began, exact(job.section, job.threads))
-    pipeline = job.work(0, lambda n: None, [shard], _loaded.get(job.out))
-    if pipeline:
-        _loaded[job.out] = pipeline
+    models = job.work(0, lambda n: None, [shard], _loaded.get(job.out))
+    if models:
+        _loaded[job.out] = models

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import torch
 
 from ajbench import store as stores
+from ajbench.device import device_of
 from ajbench.errors import IntegrityError
-from ajbench.generator.job import PLAN, device_of, read_plan, remove_strays
+from ajbench.generator.job import PLAN, read_plan, remove_strays
 from ajbench.generator.plan import as_parquet
 from ajbench.recipe import Synth
 from ajbench.run import atomic_write

@@ -40,6 +40,7 @@ class Reference:
 
     Args:
         path: checkpoint folder of `train-cls`.
+        device: where it computes; None is that of this process.
 
     Raises:
         MissingError: no path was given or nothing is there.
@@ -48,12 +49,12 @@ class Reference:
     name = "reference"
     mids = None
 
-    def __init__(self, path: Path | str | None = None) -> None:
+    def __init__(self, path: Path | str | None = None, device: torch.device | None = None) -> None:
         if path is None:
             raise MissingError(
                 "features reference need a classifier trained on real clips: run train-cls first"
             )
-        self.classifier = classifiers.load(path)
+        self.classifier = classifiers.load(path, device)
         self.labels: Sequence[str] = self.classifier.labels
 
     def __call__(self, wav: Array) -> tuple[np.ndarray, np.ndarray]:

@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchaudio.compliance.kaldi import get_mel_banks
 from torchaudio.transforms import Resample
 
 from ajbench.corpora.audioset import label_set
+from ajbench.device import device_of
 from ajbench.errors import IntegrityError, MissingError
 from ajbench.metrics.ranking import Array
 
@@ -141,11 +141,10 @@ class MobileNet(nn.Module):
 class MN04:
     """The `mn04` extractor: 16 kHz clips → 384-d embeddings and 527 AudioSet logits, float32 NumPy.
 
-    Runs on the device that training would use.
-
     Args:
         path: the state dict `mn04_as_mAP_432.pt`; by default that file in the folder named by
             AJBENCH_WEIGHTS.
+        device: where it computes; None is that of this process.
 
     Raises:
         MissingError: no such file.
@@ -154,10 +153,10 @@ class MN04:
 
     name = "mn04"
 
-    def __init__(self, path: Path | str | None = None) -> None:
+    def __init__(self, path: Path | str | None = None, device: torch.device | None = None) -> None:
         classes = label_set()
         self.labels, self.mids = classes.names, classes.mids
-        self.device = PartialState().device
+        self.device = device or device_of()
         self.model = MobileNet()
         self.model.load_state_dict(_weights(path, self.model))
         self.model.eval().to(self.device)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from ajbench import classifiers
+from ajbench.device import device_of
 from ajbench.errors import MissingError, UsageError
 from ajbench.metrics import features
 
@@ -55,6 +56,16 @@ def test_reference_is_a_trained_classifier(tmp_path):
     assert extractor.labels == ("rain", "dog") and logits.shape == (2, 2)
     assert embedded.shape[0] == 2 and embedded.dtype == logits.dtype == np.float32
     assert np.array_equal(logits, extractor.classifier.predict(wav).numpy())
+
+
+def test_loading_waits_for_no_other_process_of_a_launch(tmp_path, monkeypatch):
+    def wait(*_args, **_more):
+        raise AssertionError("joins the group of processes, one of which may never come")
+
+    saved = {"name": "taltrans-small", "labels": ["rain", "dog"], "clip_samples": 80_640, "options": {}}
+    classifiers.save(classifiers.build("taltrans-small", 2), tmp_path, **saved, extra={})
+    monkeypatch.setattr("accelerate.PartialState.__init__", wait)
+    assert features.load("reference", tmp_path).classifier.device == device_of(0)
 
 
 def test_unknown_and_missing_extractors():
