@@ -12,6 +12,7 @@ import numpy as np
 from ajbench import audio, console, store
 from ajbench import codec as codecs
 from ajbench.codec import Codec
+from ajbench.device import device_of
 
 DECODE_BATCH = 8  # always so many, padded: a clip's wave depends on the size of its batch
 
@@ -32,7 +33,7 @@ def decode_train_split(
     """
     if store.open_job(out, fingerprint):
         return store.ClipStore.open(out)
-    codec = codec or codecs.load(real.meta.codec)
+    codec = codec or codecs.load(real.meta.codec, device_of())
     store.require_codec(real, codec.name, codec.weights_hash)
     train = real.split_indices("train")
     rows = {name: real.column(name) for name in store.COLUMNS}

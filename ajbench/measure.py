@@ -6,6 +6,7 @@ from typing import Any
 
 from ajbench import codec, console, evaluate, quality, yardsticks
 from ajbench.cells import SCORES, Cell
+from ajbench.device import device_of
 from ajbench.metrics import features
 from ajbench.recipe import Recipe
 from ajbench.rows import Context, Row
@@ -110,7 +111,12 @@ def measure_sets(
                 )
             advance(1)
         more, remarks = yardsticks.yardstick_rows(
-            embedded, extractor, codec.load(recipe.codec.name), context, n=largest, resamples=resamples
+            embedded,
+            extractor,
+            codec.load(recipe.codec.name, device_of()),
+            context,
+            n=largest,
+            resamples=resamples,
         )
         advance(1)
     return rows + more, notes + remarks

@@ -21,6 +21,7 @@ import numpy as np
 from ajbench import audio, console, registry, store
 from ajbench import codec as codecs
 from ajbench.codec.whiten import Kind, Whitening
+from ajbench.device import device_of
 from ajbench.duplicates import duplicates
 from ajbench.errors import MissingError, UsageError
 from ajbench.hearing import Heard, ahead, hear
@@ -86,7 +87,7 @@ def prepare(
     if manifest is None:
         manifest = registry.resolve("corpus", recipe.data.corpus)(recipe.data, root)
     _require_splits(recipe, Counter(row.split for row in manifest.rows), "the corpus lists none")
-    codec = codec or codecs.load(recipe.codec.name)
+    codec = codec or codecs.load(recipe.codec.name, device_of())
     n, frames = _geometry(recipe, codec)
     with ThreadPoolExecutor(workers) as pool:
         firsts = _firsts(manifest.rows, out, pool)
@@ -113,7 +114,7 @@ def estimate(
         MissingError: the codec's weights are not on this machine.
         UsageError: a clip gives no whole number of columns of 21 frames with this codec.
     """
-    codec = codec or codecs.load(recipe.codec.name)
+    codec = codec or codecs.load(recipe.codec.name, device_of())
     n, _ = _geometry(recipe, codec)
     clips = len(manifest.rows)
     stride = max(1, -(-clips // SAMPLE))

@@ -1,6 +1,6 @@
 """Neural codecs: wav [B, n] ⇒ codes [B, 8, T] ⇒ latents [B, 128, T] and back, in EnCodec's geometry."""
 
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -16,6 +16,10 @@ class Codec(Protocol):
     hop: int
     n_codebooks: int
     dim: int
+
+    def to(self, device: torch.device) -> Self:
+        """Move it to where it shall compute, and where latents and waves come out; return itself."""
+        ...
 
     def encode(self, wav: torch.Tensor | NDArray[np.float32]) -> NDArray[np.uint16]:
         """Waves [B, n] → codes uint16 [B, 8, T]."""
@@ -38,8 +42,14 @@ class Codec(Protocol):
         ...
 
 
-def load(name_or_path: str) -> Codec:
+def load(name_or_path: str, device: torch.device | None = None) -> Codec:
     """Load a codec by name (`ajbench ls models`) or a tiny codec from a safetensors file.
+
+    Codes differ in a few places between kinds of devices, so a store is best made on one.
+
+    Args:
+        name_or_path: of the codec, or of the file.
+        device: where it computes; None is the CPU.
 
     Raises:
         UsageError: unknown name.
@@ -50,6 +60,7 @@ def load(name_or_path: str) -> Codec:
     if name_or_path.endswith(".safetensors"):
         from ajbench.codec import tiny
 
-        return tiny.load(name_or_path)
-    codec: Codec = resolve("codec", name_or_path)()
-    return codec
+        codec: Codec = tiny.load(name_or_path)
+    else:
+        codec = resolve("codec", name_or_path)()
+    return codec if device is None else codec.to(device)

@@ -50,7 +50,7 @@ class Encodec24:
         """Where the network is, and where `latents` and the waves come out."""
         return next(self._model.parameters()).device
 
-    def to(self, device: str | torch.device) -> "Encodec24":
+    def to(self, device: torch.device) -> "Encodec24":
         """Move the network; return the codec itself."""
         self._model.to(device)
         return self

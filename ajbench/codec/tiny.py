@@ -39,6 +39,11 @@ class Tiny:
         """Where the network is, and where latents and waves come out."""
         return self.network.tone_window.device
 
+    def to(self, device: torch.device) -> "Tiny":
+        """Move the network; return the codec itself."""
+        self.network.to(device)
+        return self
+
     @torch.no_grad()
     def encode(self, wav: torch.Tensor | NDArray[np.float32]) -> NDArray[np.uint16]:
         """Waves [B, n] at 16 kHz, n a multiple of 320 → codes uint16 [B, 8, n / 320].

@@ -68,7 +68,7 @@ class AudioJourneyPipeline:
             path: the folder that `train-gen` wrote.
             tokens: the folder that `invert` wrote; None takes those that lie in `path`, if any do.
             codec: an instance to use instead of loading the one that the generator names.
-            device: where U-Net and text encoder go.
+            device: where U-Net, text encoder and a codec that is loaded go.
 
         Raises:
             MissingError: a folder, or the weights of codec or text encoder, are not there.
@@ -87,9 +87,8 @@ class AudioJourneyPipeline:
             )
         whitening = Whitening.from_json(json.loads((path / "whitening.json").read_text()))
         training = dict(DDPMScheduler.load_config(path / "scheduler", local_files_only=True))
-        pipeline = cls(
-            info, unet.to(device), text.to(device), whitening, codec or codecs.load(info.codec), training
-        )
+        codec = codec or codecs.load(info.codec, torch.device(device))
+        pipeline = cls(info, unet.to(device), text.to(device), whitening, codec, training)
         if tokens is not None or (path / TOKENS).exists():
             pipeline._load_tokens(Path(tokens or path))
         return pipeline
