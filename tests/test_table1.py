@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from small_generator import EVAL, LABELS, TRAIN, FakeCodec, make_generator, make_store, small_recipe
+from small_generator import EVAL, TRAIN, FakeCodec, make_generator, make_store, small_recipe
 
 from ajbench import recipe, table1
 from ajbench.classifiers.train import check_descent
 from ajbench.errors import IntegrityError, MissingError, UsageError
 from ajbench.generator.plan import ListedClips, plan
+from ajbench.generator.text import sound_of, spoken
 from ajbench.run import seed_for
 from ajbench.stages import Pipeline, Places
 from ajbench.synthesize import synthesize
@@ -28,7 +29,7 @@ def pipeline(*overrides, **places):
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
-    return make_store(tmp_path_factory.mktemp("t1") / "real", captions=True)
+    return make_store(tmp_path_factory.mktemp("t1") / "real")
 
 
 def test_every_evaluation_clip_has_a_clip_of_its_caption_from_noise(real):
@@ -45,8 +46,12 @@ def test_every_evaluation_clip_has_a_clip_of_its_caption_from_noise(real):
 
 def test_without_a_caption_the_labels_are_the_prompt(tmp_path):
     bare = make_store(tmp_path / "bare")
-    rows = plan(small_recipe(synth=CAPTIONS).synth, ListedClips.of_store(bare, "eval")).to_pylist()
-    assert {row["prompt"] for row in rows} <= {f"The sound of {text}" for text in (*LABELS, "Dog, Rain")}
+    clips = ListedClips.of_store(bare, "eval")
+    rows = plan(small_recipe(synth=CAPTIONS).synth, clips).to_pylist()
+    for row in rows:
+        text = sound_of([spoken(name) for name in row["labels"]])
+        assert row["prompt"] == row["caption"] == text and row["labels"] == bare[row["parent"]].labels
+    assert {len(row["labels"]) for row in rows} == {1, 2}
 
 
 def test_such_clips_answer_to_evaluation_clips_and_are_refused_in_a_mix(real, tmp_path):
