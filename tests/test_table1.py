@@ -29,12 +29,12 @@ def pipeline(*overrides, **places):
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
-    return make_store(tmp_path_factory.mktemp("t1") / "real")
+    return make_store(tmp_path_factory.mktemp("t1") / "real", captions=True)
 
 
 def test_every_evaluation_clip_has_a_clip_of_its_caption_from_noise(real):
     section = small_recipe(synth={**CAPTIONS, "n": EVAL + 1}).synth
-    rows = plan(section, ListedClips.of_store(real, "eval"), seed=3).to_pylist()
+    rows = plan(section, ListedClips.of_store(real, "eval", captions=True), seed=3).to_pylist()
     ids = real.clip_ids[TRAIN:]
     assert [row["parent_id"] for row in rows] == [*ids, ids[0]]
     assert [row["clip_id"] for row in rows] == [*(f"syn-{i}-0" for i in ids), f"syn-{ids[0]}-1"]
@@ -46,12 +46,18 @@ def test_every_evaluation_clip_has_a_clip_of_its_caption_from_noise(real):
 
 def test_without_a_caption_the_labels_are_the_prompt(tmp_path):
     bare = make_store(tmp_path / "bare")
-    clips = ListedClips.of_store(bare, "eval")
+    clips = ListedClips.of_store(bare, "eval", captions=True)
     rows = plan(small_recipe(synth=CAPTIONS).synth, clips).to_pylist()
     for row in rows:
         text = sound_of([spoken(name) for name in row["labels"]])
         assert row["prompt"] == row["caption"] == text and row["labels"] == bare[row["parent"]].labels
     assert {len(row["labels"]) for row in rows} == {1, 2}
+
+
+def test_captions_are_read_for_a_plan_of_them_alone(real):
+    assert ListedClips.of_store(real, "eval").captions == ()
+    found = ListedClips.of_store(real, "eval", captions=True).captions
+    assert found == tuple(real[i].caption for i in range(TRAIN, TRAIN + EVAL))
 
 
 def test_such_clips_answer_to_evaluation_clips_and_are_refused_in_a_mix(real, tmp_path):
