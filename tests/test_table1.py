@@ -115,6 +115,7 @@ def test_a_trained_generator_is_taken(tmp_path, real):
     ("generators", "message"),
     [
         ("{a: {maks: true}}", r"generators\.a\.maks.*did you mean 'mask'"),
+        ("{a: {val_share: 0.1}}", r"^evaluate\.generators\.a: generator\.val_share=0\.1 is for nothing"),
         ("{a: {text_encoder: t6}}", "text encoder 't6' is unknown"),
     ],
 )
