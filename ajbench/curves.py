@@ -1,12 +1,15 @@
-"""The tables that a training writes as it goes: one row a step, resumed with it."""
+"""The tables that a training writes as it goes: rows of a step, resumed with it."""
 
 import csv
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
+
+from ajbench.run import atomic_write
 
 
 class Curve:
@@ -25,12 +28,9 @@ class Curve:
         if path.exists():
             with path.open(newline="", encoding="utf-8") as file:
                 rows = [row for row in csv.reader(file) if len(row) == len(columns) and row[0].isdigit()]
-        part = path.with_name(f".{path.name}.tmp")
-        with part.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(columns)
-            writer.writerows(row for row in rows if int(row[0]) <= done)
-        part.replace(path)
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([columns, *(row for row in rows if int(row[0]) <= done)])
+        atomic_write(path, text.getvalue())
         self.path, self.rows = path, list[tuple[Any, ...]]()
 
     def add(self, step: int, *values: float | str) -> None:

@@ -51,7 +51,8 @@ def synthesis(pipeline: Pipeline, probe: str = "", processes: int = 1) -> dict[s
         from ajbench.store import ClipStore
 
         store = ClipStore.open(pipeline.prepare.path, verify=False)
-        clips, origin = ListedClips.of_store(store, split_of(section)), "store"
+        clips = ListedClips.of_store(store, split_of(section), captions=section.plan == "captions")
+        origin = "store"
     size = preflight.store_mb(recipe, section.n)
     document = {
         "recipe": recipe.name,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import xxhash
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from ajbench import registry
 from ajbench.errors import IntegrityError, MissingError, UsageError
@@ -162,14 +162,17 @@ def probe(recipe: Recipe, name: str, changes: Mapping[str, Any]) -> Synth:
     try:
         return Synth.model_validate(recipe.synth.model_dump() | dict(changes))
     except ValidationError as error:
-        first = error.errors()[0]
-        if not first["loc"]:  # the section does not fit together
-            raise UsageError(
-                f"evaluate.probes.{name}: {first['msg'].removeprefix('Value error, ')}"
-            ) from None
-        key = str(first["loc"][0])
-        near = registry.suggest(key, Synth.model_fields) if first["type"] == "extra_forbidden" else ""
-        raise UsageError(f"evaluate.probes.{name}.{key}: {first['msg']}{near}") from None
+        raise misfit(f"evaluate.probes.{name}", error, Synth) from None
+
+
+def misfit(where: str, error: ValidationError, section: type[BaseModel]) -> UsageError:
+    """Return the refusal of what a recipe lays over a section under the key `where`, by its first fault."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if not key:  # the section does not fit together
+        return UsageError(f"{where}: {first['msg'].removeprefix('Value error, ')}")
+    near = registry.suggest(key, section.model_fields) if first["type"] == "extra_forbidden" else ""
+    return UsageError(f"{where}.{key}: {first['msg']}{near}")
 
 
 def corpus_identity(manifest: Manifest) -> str:

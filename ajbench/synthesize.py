@@ -82,7 +82,7 @@ def synthesize(
         seed = section.seed if seed is None else seed
         info, tokens = inputs(section, store, generator_dir, tokens_dir)
         exact = settings.exact(section, threads)
-        clips = ListedClips.of_store(store, split_of(section))
+        clips = ListedClips.of_store(store, split_of(section), captions=section.plan == "captions")
         without = unguided(section, clips)
         if without:
             console.say(f"synth: {told(without)} without a train clip as guide: {UNGUIDED[section.unguided]}")

@@ -7,8 +7,7 @@ from typing import Any
 import pandas as pd
 from pydantic import ValidationError
 
-from ajbench import flow, preflight, registry
-from ajbench.errors import UsageError
+from ajbench import flow, preflight
 from ajbench.recipe import Generator, Recipe
 from ajbench.run import atomic_write
 from ajbench.sections import overlay
@@ -86,9 +85,6 @@ def _section(recipe: Recipe, name: str, keys: Mapping[str, Any]) -> Generator:
     try:
         section = Generator.model_validate(overlay(recipe.generator.model_dump(), keys))
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        near = registry.suggest(key, Generator.model_fields) if first["type"] == "extra_forbidden" else ""
-        raise UsageError(f"evaluate.generators.{name}.{key}: {first['msg']}{near}") from None
+        raise preflight.misfit(f"evaluate.generators.{name}", error, Generator) from None
     preflight.check_names(recipe.model_copy(update={"generator": section}))
     return section

@@ -11,14 +11,13 @@ the median over the rounds of the ratio within a round.
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import timm
 import torch
 import transformers
-from recorded import processor, record
+from recorded import processor, record, timed
 from torch import nn
 
 from ajbench import classifiers, console
@@ -90,17 +89,6 @@ def contestants(
         x = torch.randn(small, module.frontend.frames(SAMPLES), module.frontend.bands, device=device)
         share = getattr(module, "patchout", 0.0)
         yield (name, "step", share, precision, small), lambda m=module, x=x: run(m, x, "step", precision)
-
-
-def timed(once: Run, device: str) -> float:
-    """Return the seconds of one call."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    began = time.perf_counter()
-    once()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
 
 
 def main() -> None:

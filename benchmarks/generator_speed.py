@@ -16,7 +16,6 @@ rows of sampling: 45 PNDM steps from noise with guidance 5, with the GPU-hours t
 import argparse
 import gc
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from typing import Any
 
 import diffusers
 import torch
-from recorded import processor, record
+from recorded import processor, record, timed
 from torch.utils.flop_counter import FlopCounterMode
 
 from ajbench import console
@@ -123,17 +122,6 @@ def sampling(preset: unet.Preset, dtype: torch.dtype, batch: int, device: str) -
         )
 
     return once
-
-
-def timed(once: Callable[[], Any], device: str) -> float:
-    """Return the seconds of one call."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    began = time.perf_counter()
-    once()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
 
 
 def matmul_flops(device: str, precision: str) -> float:

@@ -1,8 +1,9 @@
-"""What the speed measurements share: the name of the hardware, and a table on screen and in a CSV."""
+"""What the speed measurements share: the hardware's name, a clock, and a table on screen and in a CSV."""
 
 import csv
 import platform
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,17 @@ def processor(device: str = "cpu") -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, platform.processor() or platform.machine())
+
+
+def timed(once: Callable[[], Any], device: str) -> float:
+    """Return the seconds of one call."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    once()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
 
 
 def record(header: Sequence[str], rows: Sequence[Sequence[Any]], shown: int, out: Path | None) -> None:

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from small_generator import EVAL, LABELS, TRAIN, FakeCodec, make_generator, make_store, small_recipe
+from small_generator import EVAL, TRAIN, FakeCodec, make_generator, make_store, small_recipe
 
 from ajbench import recipe, table1
 from ajbench.classifiers.train import check_descent
 from ajbench.errors import IntegrityError, MissingError, UsageError
 from ajbench.generator.plan import ListedClips, plan
+from ajbench.generator.text import sound_of, spoken
 from ajbench.run import seed_for
 from ajbench.stages import Pipeline, Places
 from ajbench.synthesize import synthesize
@@ -33,7 +34,7 @@ def real(tmp_path_factory):
 
 def test_every_evaluation_clip_has_a_clip_of_its_caption_from_noise(real):
     section = small_recipe(synth={**CAPTIONS, "n": EVAL + 1}).synth
-    rows = plan(section, ListedClips.of_store(real, "eval"), seed=3).to_pylist()
+    rows = plan(section, ListedClips.of_store(real, "eval", captions=True), seed=3).to_pylist()
     ids = real.clip_ids[TRAIN:]
     assert [row["parent_id"] for row in rows] == [*ids, ids[0]]
     assert [row["clip_id"] for row in rows] == [*(f"syn-{i}-0" for i in ids), f"syn-{ids[0]}-1"]
@@ -45,8 +46,18 @@ def test_every_evaluation_clip_has_a_clip_of_its_caption_from_noise(real):
 
 def test_without_a_caption_the_labels_are_the_prompt(tmp_path):
     bare = make_store(tmp_path / "bare")
-    rows = plan(small_recipe(synth=CAPTIONS).synth, ListedClips.of_store(bare, "eval")).to_pylist()
-    assert {row["prompt"] for row in rows} <= {f"The sound of {text}" for text in (*LABELS, "Dog, Rain")}
+    clips = ListedClips.of_store(bare, "eval", captions=True)
+    rows = plan(small_recipe(synth=CAPTIONS).synth, clips).to_pylist()
+    for row in rows:
+        text = sound_of([spoken(name) for name in row["labels"]])
+        assert row["prompt"] == row["caption"] == text and row["labels"] == bare[row["parent"]].labels
+    assert {len(row["labels"]) for row in rows} == {1, 2}
+
+
+def test_captions_are_read_for_a_plan_of_them_alone(real):
+    assert ListedClips.of_store(real, "eval").captions == ()
+    found = ListedClips.of_store(real, "eval", captions=True).captions
+    assert found == tuple(real[i].caption for i in range(TRAIN, TRAIN + EVAL))
 
 
 def test_such_clips_answer_to_evaluation_clips_and_are_refused_in_a_mix(real, tmp_path):
@@ -104,6 +115,7 @@ def test_a_trained_generator_is_taken(tmp_path, real):
     ("generators", "message"),
     [
         ("{a: {maks: true}}", r"generators\.a\.maks.*did you mean 'mask'"),
+        ("{a: {val_share: 0.1}}", r"^evaluate\.generators\.a: generator\.val_share=0\.1 is for nothing"),
         ("{a: {text_encoder: t6}}", "text encoder 't6' is unknown"),
     ],
 )

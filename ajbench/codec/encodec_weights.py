@@ -6,20 +6,18 @@ Two layouts hold the same numbers: the checkpoint of the `encodec` package, and 
 
 import hashlib
 import json
-import os
 import pickle
 import re
 from pathlib import Path
 
-import huggingface_hub
 import torch
 from encodec import EncodecModel
 from encodec.model import ROOT_URL
-from huggingface_hub import constants
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ajbench import weights
 from ajbench.errors import IntegrityError, MissingError
 
 CHECKPOINT = "encodec_24khz-d7cc33bc.th"  # the package's name for it; after the dash its SHA-256 begins
@@ -77,21 +75,27 @@ def rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _find() -> Path:
     """Return the checkpoint, or the folder of transformers' layout."""
-    named = os.environ.get("AJBENCH_WEIGHTS")
-    own = [Path(named)] if named else []
-    cached = huggingface_hub.try_to_load_from_cache(HUB_ID, WEIGHTS)  # looks, and never asks the hub
-    hub = Path(cached).parent if isinstance(cached, str) else Path(constants.HF_HUB_CACHE)
-    checkpoints = [folder / CHECKPOINT for folder in (*own, Path(torch.hub.get_dir()) / "checkpoints")]
-    folders = [*(folder / FOLDER for folder in own), hub]
-    for path in (*checkpoints[:-1], *folders[:-1], checkpoints[-1], hub):  # what the user named goes first
-        if path.is_file() or all((path / name).is_file() for name in (CONFIG, WEIGHTS)):
-            return path
-    raise MissingError(
-        f"EnCodec's weights are not on this machine: neither {CHECKPOINT} (93 MB) in "
-        f"{' or '.join(str(path.parent) for path in checkpoints)} nor {CONFIG} and {WEIGHTS} of {HUB_ID} in "
-        f"{' or '.join(map(str, folders))} (the hub's cache); get {ROOT_URL}{CHECKPOINT} or {HUB_ID}, put it "
-        "there (AJBENCH_WEIGHTS names a folder), or run without: codec.name=tiny"
+    torch_home = Path(torch.hub.get_dir()) / "checkpoints"
+    downloaded = torch_home / CHECKPOINT
+    found = (
+        weights.own(CHECKPOINT)
+        or _whole(weights.own(f"{FOLDER}/{WEIGHTS}"))
+        or (downloaded if downloaded.is_file() else None)
+        or _whole(weights.cached([HUB_ID], WEIGHTS))
     )
+    if found is None:
+        own = f"{home} or " if (home := weights.folder()) else ""
+        raise MissingError(
+            f"EnCodec's weights are not on this machine: neither {CHECKPOINT} (93 MB) in {own}{torch_home} "
+            f"nor {CONFIG} and {WEIGHTS} of {HUB_ID} {weights.places(FOLDER)}; get {ROOT_URL}{CHECKPOINT} or "
+            f"{HUB_ID}, put it there ({weights.VARIABLE} names a folder), or run without: codec.name=tiny"
+        )
+    return found
+
+
+def _whole(file: Path | None) -> Path | None:
+    """Return the folder of transformers' weights where their configuration lies beside them."""
+    return file.parent if file and (file.parent / CONFIG).is_file() else None
 
 
 def _checkpoint(path: Path) -> dict[str, Tensor]:

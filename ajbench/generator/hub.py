@@ -5,14 +5,13 @@ folder that the recipe names; torch is imported when one is loaded.
 """
 
 import json
-import os
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ajbench import registry
+from ajbench import registry, weights
 from ajbench.errors import IntegrityError, MissingError, UsageError
 
 if TYPE_CHECKING:
@@ -92,22 +91,15 @@ def find(name: str) -> Path:
     Raises:
         MissingError: it is not on this machine.
     """
-    import huggingface_hub
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    ids, home = PUBLISHED[name].ids, os.environ.get("AJBENCH_WEIGHTS")
-    if home and (Path(home) / name / "config.json").is_file():
-        return Path(home) / name
-    for repository in ids:
-        found = huggingface_hub.try_to_load_from_cache(repository, "config.json")
-        if isinstance(found, str):
-            return Path(found).parent
-    place = f"in {Path(home) / name} or " if home else ""
-    raise MissingError(
-        f"text encoder {name}: {ids[0]} is not {place}in the hub's cache {HF_HUB_CACHE}; put its files "
-        f"(config, tokenizer, safetensors) into a folder {name} and name the folder above it in "
-        "AJBENCH_WEIGHTS, or run without: generator.text_encoder=minilm"
-    )
+    ids = PUBLISHED[name].ids
+    found = weights.own(f"{name}/config.json") or weights.cached(ids, "config.json")
+    if found is None:
+        raise MissingError(
+            f"text encoder {name}: {ids[0]} is not {weights.places(name)}; put its files (config, tokenizer, "
+            f"safetensors) into a folder {name} and name the folder above it in {weights.VARIABLE}, or run "
+            "without: generator.text_encoder=minilm"
+        )
+    return found.parent
 
 
 def kind_of(folder: Path) -> str:

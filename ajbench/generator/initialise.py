@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ajbench import weights
 from ajbench.errors import IntegrityError, MissingError
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 SD14 = "CompVis/stable-diffusion-v1-4"
 NAMES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+FILES = tuple(f"{folder}{name}" for folder in ("unet/", "") for name in NAMES)
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -26,9 +28,10 @@ def is_local(init: str) -> bool:
 
 
 def locate(init: str) -> Path:
-    """Return the weights file that `generator.init` means: on this disk or in the hub's cache.
+    """Return the weights file that `generator.init` means.
 
-    Nothing is downloaded.
+    Nothing is downloaded: `sd14` and hub ids are looked for in `$AJBENCH_WEIGHTS/<init>`, then in the hub's
+    cache.
 
     Args:
         init: `sd14`, a hub id, or a folder: of a pipeline (with `unet/`) or of the U-Net itself.
@@ -36,30 +39,25 @@ def locate(init: str) -> Path:
     Raises:
         MissingError: it is not there; the message says where it is from and where to put it.
     """
-    from huggingface_hub import constants, try_to_load_from_cache
-
     remedy = (
-        f"name a folder that has it (generator.init=FOLDER, with FOLDER/unet/{NAMES[0]}), or train from "
+        f"name a folder that has it (generator.init=FOLDER, with FOLDER/{FILES[0]}), or train from "
         "random weights with generator.init=null"
     )
     if is_local(init):
         place = Path(init).expanduser()
         if place.is_file():
             return place
-        for folder in (place / "unet", place):
-            for name in NAMES:
-                if (folder / name).is_file():
-                    return folder / name
-        raise MissingError(f"generator.init={init}: neither unet/{NAMES[0]} nor {NAMES[0]} there; {remedy}")
+        if found := next((place / name for name in FILES if (place / name).is_file()), None):
+            return found
+        raise MissingError(f"generator.init={init}: neither {FILES[0]} nor {NAMES[0]} there; {remedy}")
     hub = SD14 if init == "sd14" else init
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", hub):
         raise MissingError(f"generator.init={init}: no such folder; {remedy}")
-    for name in (f"{folder}{name}" for folder in ("unet/", "") for name in NAMES):
-        if isinstance(found := try_to_load_from_cache(hub, name), str):
-            return Path(found)
+    if found := weights.own(*(f"{init}/{name}" for name in FILES)) or weights.cached([hub], *FILES):
+        return found
     raise MissingError(
-        f"generator.init={init}: unet/{NAMES[0]} of huggingface.co/{hub} is not in the hub's cache "
-        f"({constants.HF_HUB_CACHE}); fetch it with `hf download {hub} unet/{NAMES[0]}`, or {remedy}"
+        f"generator.init={init}: {FILES[0]} of huggingface.co/{hub} is not {weights.places(init)}; "
+        f"fetch it with `hf download {hub} {FILES[0]}`, or {remedy}"
     )
 
 

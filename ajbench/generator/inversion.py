@@ -14,7 +14,7 @@ from ajbench import console, loop
 from ajbench.errors import UsageError
 from ajbench.generator import folder as folders
 from ajbench.generator import unet
-from ajbench.generator.curve import ClassCurve
+from ajbench.generator.class_loss import ClassCurve
 from ajbench.generator.encoder import TextEncoder
 from ajbench.generator.pipeline import AudioJourneyPipeline
 from ajbench.generator.text import chosen_classes, class_tokens, sound_of, spoken

@@ -56,20 +56,20 @@ class ListedClips:
     clip_ids: list[str]
     places: NDArray[np.int64]
     targets: sparse.csr_array
-    captions: tuple[str | None, ...] = ()
+    captions: tuple[str | None, ...] = ()  # empty: not read
 
     @classmethod
-    def of_store(cls, store: ClipStore, split: str = "train") -> "ListedClips":
-        """Return a split of a real store."""
-        places = store.split_indices(split)
-        ids, captions = store.clip_ids, store.column("caption")
+    def of_store(cls, store: ClipStore, split: str = "train", *, captions: bool = False) -> "ListedClips":
+        """Return a split of a real store, with its captions (slow to read) only where a plan is of them."""
+        places, ids = store.split_indices(split), store.clip_ids
+        texts = store.column("caption") if captions else None
         return cls(
             str(store.path),
             tuple(store.meta.labels),
             [ids[i] for i in places],
             places,
             _tidy(store.sparse_targets()[places]),
-            tuple(captions[i] for i in places),
+            tuple(texts[i] for i in places) if texts else (),
         )
 
     @classmethod

@@ -4,7 +4,6 @@ Schmid et al., "Efficient large-scale audio tagging via transformer-to-CNN knowl
 (MIT).
 """
 
-import os
 import pickle
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +15,7 @@ from torch.nn import functional as F
 from torchaudio.compliance.kaldi import get_mel_banks
 from torchaudio.transforms import Resample
 
+from ajbench import weights
 from ajbench.corpora.audioset import label_set
 from ajbench.device import device_of
 from ajbench.errors import IntegrityError, MissingError
@@ -188,12 +188,12 @@ class MN04:
 
 def _weights(path: Path | str | None, model: nn.Module) -> dict[str, Tensor]:
     """State dict of `path`, renamed to this file's modules and checked against `model`."""
-    folder = os.environ.get("AJBENCH_WEIGHTS")
-    if path is None and folder is None:
+    home = weights.folder()
+    if path is None and home is None:
         raise MissingError(
-            f"features mn04 need {WEIGHTS}: set AJBENCH_WEIGHTS to its folder, or use features=reference"
+            f"features mn04 need {WEIGHTS}: set {weights.VARIABLE} to its folder, or use features=reference"
         )
-    file = Path(path) if path is not None else Path(folder or "") / WEIGHTS
+    file = Path(path) if path is not None else Path(home or "") / WEIGHTS
     if not file.is_file():
         raise MissingError(
             f"features mn04: {file} is missing; put EfficientAT's {WEIGHTS} (release v0.0.1) there, "

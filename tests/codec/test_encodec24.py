@@ -8,14 +8,6 @@ from ajbench.codec import encodec24
 from ajbench.errors import UsageError
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def codec():
     return encodec24.from_model(build(), "16k")

@@ -22,14 +22,6 @@ SNAPSHOT = "models--facebook--encodec_24khz/snapshots/0123"
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(autouse=True)
 def bare(tmp_path, monkeypatch):
     """A machine without weights."""
     monkeypatch.delenv("AJBENCH_WEIGHTS", raising=False)

@@ -4,7 +4,6 @@ from functools import cache
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_encodec import build, wave
@@ -15,14 +14,6 @@ from ajbench.codec import encodec24
 from ajbench.codec.whiten import Whitening
 
 UNIT = FRAME_MULTIPLE * HOP
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @cache

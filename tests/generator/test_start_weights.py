@@ -158,8 +158,31 @@ def test_a_folder_is_a_pipelines_or_the_unets(source):
         assert initialise.locate(str(place)) == source / "unet" / FILE
 
 
+@pytest.mark.parametrize("init", ["sd14", "someone/unet"])
+def test_the_weights_folder_goes_before_the_hubs_cache(init, source, tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("AJBENCH_WEIGHTS", str(tmp_path / "mine"))
+    with pytest.raises(
+        MissingError,
+        match=rf"is not in {tmp_path / 'mine' / init} or in the hub's cache \({tmp_path}/cache\);",
+    ) as refused:
+        initialise.locate(init)
+    assert "\n" not in str(refused.value)
+    hub = "CompVis/stable-diffusion-v1-4" if init == "sd14" else init
+    home = tmp_path / "cache" / f"models--{hub.replace('/', '--')}"
+    shutil.copytree(source / "unet", home / "snapshots" / "133a" / "unet")
+    (home / "refs").mkdir()
+    (home / "refs" / "main").write_text("133a")
+    assert initialise.locate(init) == home / "snapshots" / "133a" / "unet" / FILE
+    shutil.copytree(source / "unet", tmp_path / "mine" / init)
+    assert initialise.locate(init) == tmp_path / "mine" / init / FILE
+    shutil.copytree(source / "unet", tmp_path / "mine" / init / "unet")
+    assert initialise.locate(init) == tmp_path / "mine" / init / "unet" / FILE
+
+
 def test_the_hubs_cache_is_looked_in_and_nothing_is_fetched(source, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.delenv("AJBENCH_WEIGHTS", raising=False)
     for init, hub in (("sd14", "CompVis/stable-diffusion-v1-4"), ("someone/unet", "someone/unet")):
         with pytest.raises(
             MissingError,

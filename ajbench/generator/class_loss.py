@@ -1,7 +1,5 @@
 """How well each class is learned, over the course of a training."""
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +8,7 @@ from accelerate import PartialState
 from accelerate.utils import gather
 from torch import Tensor, nn
 
-from ajbench.run import atomic_write
+from ajbench.curves import Curve
 
 COLUMNS = ("first_step", "last_step", "class", "loss", "n")
 
@@ -28,7 +26,7 @@ class ClassCurve(nn.Module):
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.register_buffer("sums", torch.zeros(2, classes))  # of losses, and of clips
-        self._began = False
+        self._curve: Curve | None = None
 
     @torch.no_grad()
     def add(self, errors: Tensor, classes: Tensor) -> None:
@@ -51,24 +49,9 @@ class ClassCurve(nn.Module):
         self.sums.zero_()
         if not PartialState().is_main_process:
             return
-        rows = [
-            [first, last, name, repr(loss / count), int(count)]
-            for name, loss, count in zip(names, losses, counts, strict=True)
-            if count
-        ]
-        if self._began:
-            with path.open("a", newline="", encoding="utf-8") as file:
-                csv.writer(file).writerows(rows)
-            return
-        text = io.StringIO(newline="")
-        csv.writer(text).writerows([COLUMNS, *_before(path, first), *rows])
-        atomic_write(path, text.getvalue())
-        self._began = True
-
-
-def _before(path: Path, first: int) -> list[list[str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        whole = [row for row in csv.reader(file) if len(row) == len(COLUMNS) and row[1].isdigit()]
-    return [row for row in whole if int(row[1]) < first]
+        if self._curve is None:
+            self._curve = Curve(path, COLUMNS, first - 1)
+        for name, loss, count in zip(names, losses, counts, strict=True):
+            if count:
+                self._curve.add(first, last, name, loss / count, int(count))
+        self._curve.flush()

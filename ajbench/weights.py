@@ -1,0 +1,43 @@
+"""Where published weights are looked for on this machine; nothing is ever downloaded."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+VARIABLE = "AJBENCH_WEIGHTS"
+
+
+def folder() -> Path | None:
+    """Return the folder that `$AJBENCH_WEIGHTS` names, if it names one."""
+    named = os.environ.get(VARIABLE)
+    return Path(named) if named else None
+
+
+def own(*names: str) -> Path | None:
+    """Return the first of these files, given by their paths below `$AJBENCH_WEIGHTS`, that is there."""
+    home = folder()
+    return next((home / name for name in names if (home / name).is_file()), None) if home else None
+
+
+def cached(repositories: Iterable[str], *names: str) -> Path | None:
+    """Return the first of these files that the hub's cache has of one of the repositories (`owner/name`)."""
+    import huggingface_hub
+
+    for repository in repositories:
+        for name in names:
+            found = huggingface_hub.try_to_load_from_cache(repository, name)  # looks, and never asks the hub
+            if isinstance(found, str):
+                return Path(found)
+    return None
+
+
+def places(name: str) -> str:
+    """Say where `own` and `cached` look, as a message has it.
+
+    Args:
+        name: of the file or folder below `$AJBENCH_WEIGHTS`.
+    """
+    from huggingface_hub import constants
+
+    home = folder()
+    return f"{f'in {home / name} or ' if home else ''}in the hub's cache ({constants.HF_HUB_CACHE})"
