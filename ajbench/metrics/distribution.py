@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 from scipy import linalg
-from scipy.special import expit, log_softmax, softmax, xlogy
+from scipy.special import expit, log_expit, log_softmax, softmax, xlogy
 
 from ajbench.errors import NumericError, UsageError
 from ajbench.metrics.ranking import Array, to_numpy
@@ -82,8 +82,9 @@ def kl_divergence(
 ) -> float:
     """Return the mean over pairs of Σ_c p (log p − log(q + eps)) of logits [N, C], clips paired by row.
 
-    "ref||gen" (p reference, q generated) is audioldm_eval's KL, "gen||ref" that of stable-audio-metrics. The
-    sigmoid link sums classes without their 1−p terms, as audioldm_eval's kl_sigmoid: it can be negative.
+    "ref||gen" (p reference, q generated) is audioldm_eval's KL, "gen||ref" that of stable-audio-metrics.
+    av-benchmark's is "ref||gen" with eps 0. The sigmoid link sums classes without their 1−p terms, as both
+    tools' kl_sigmoid: it can be negative.
 
     Raises:
         UsageError: shapes differ, or link or direction is unknown.
@@ -97,9 +98,12 @@ def kl_divergence(
         raise UsageError(f"link {link!r} is unknown; allowed: softmax, sigmoid")
     if direction not in ("ref||gen", "gen||ref"):
         raise UsageError(f"direction {direction!r} is unknown; allowed: ref||gen, gen||ref")
-    probabilities = [softmax(z, axis=1) if link == "softmax" else expit(z) for z in (ref, gen)]
-    p, q = probabilities if direction == "ref||gen" else probabilities[::-1]
-    return float(np.sum(xlogy(p, p) - p * np.log(q + eps)) / len(p))
+    z_p, z_q = (ref, gen) if direction == "ref||gen" else (gen, ref)
+    p, q = (softmax(z, axis=1) if link == "softmax" else expit(z) for z in (z_p, z_q))
+    if eps:
+        return float(np.sum(xlogy(p, p) - p * np.log(q + eps)) / len(p))
+    logs = (log_softmax(z, axis=1) if link == "softmax" else log_expit(z) for z in (z_p, z_q))
+    return float(np.sum(p * np.subtract(*logs)) / len(p))
 
 
 def _checked(values: np.ndarray, what: str, at_least: int = 2) -> np.ndarray:

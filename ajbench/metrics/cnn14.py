@@ -1,0 +1,194 @@
+"""PANNs' Cnn14 (Kong et al. 2020), the tagger over which most published FD, IS and KL are taken.
+
+Two networks of one shape: `panns16k` hears 16 kHz (checkpoint Cnn14_16k_mAP=0.438.pth), `panns32k` 32 kHz
+(Cnn14_mAP=0.431.pth). What audioldm_eval calls "2048" are the embeddings; of the logits it takes IS and KL.
+"""
+
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchaudio.functional import melscale_fbanks
+
+from ajbench import weights
+from ajbench.corpora.audioset import label_set
+from ajbench.device import device_of
+from ajbench.errors import IntegrityError, MissingError
+from ajbench.metrics.ranking import Array
+
+MELS, CLASSES, WIDTHS = 64, 527, (64, 128, 256, 512, 1024, 2048)
+LEAST_FRAMES = 32  # five halvings of time have to leave one
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Of one of the two networks: Hz, and samples of the spectrogram's window and hop."""
+
+    rate: int
+    window: int
+    hop: int
+    low: float
+    high: float
+    file: str
+
+
+SETTINGS = {
+    "panns16k": Setting(16_000, 512, 160, 50.0, 8_000.0, "Cnn14_16k_mAP=0.438.pth"),
+    "panns32k": Setting(32_000, 1_024, 320, 50.0, 14_000.0, "Cnn14_mAP=0.431.pth"),
+}
+
+
+class Block(nn.Module):
+    """Two convolutions, each normalised and rectified, then an average over `pool` × `pool`."""
+
+    def __init__(self, inputs: int, outputs: int, pool: int) -> None:
+        super().__init__()
+        self.pool = pool
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn1, self.bn2 = nn.BatchNorm2d(outputs), nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [B, outputs, T / pool, F / pool] of [B, inputs, T, F]."""
+        x = functional.relu_(self.bn1(self.conv1(x)))
+        x = functional.relu_(self.bn2(self.conv2(x)))
+        return functional.avg_pool2d(x, self.pool) if self.pool > 1 else x
+
+    def fuse(self) -> None:
+        """Fold the normalisations into the convolutions, in eval mode."""
+        self.conv1, self.bn1 = fuse_conv_bn_eval(self.conv1, self.bn1), nn.Identity()  # type: ignore[assignment]
+        self.conv2, self.bn2 = fuse_conv_bn_eval(self.conv2, self.bn2), nn.Identity()  # type: ignore[assignment]
+
+
+class Cnn14(nn.Module):
+    """The network behind its log-mel front end; modules have the checkpoints' names."""
+
+    window: Tensor
+    mel: Tensor
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__()
+        self.setting = setting
+        mel = melscale_fbanks(
+            setting.window // 2 + 1, setting.low, setting.high, MELS, setting.rate, "slaney", "slaney"
+        )
+        self.register_buffer("mel", mel, persistent=False)
+        self.register_buffer("window", torch.hann_window(setting.window), persistent=False)
+        self.bn0 = nn.BatchNorm2d(MELS)
+        for number, (inputs, outputs) in enumerate(zip((1, *WIDTHS), WIDTHS, strict=False), 1):
+            self.add_module(f"conv_block{number}", Block(inputs, outputs, 1 if number == len(WIDTHS) else 2))
+        self.fc1 = nn.Linear(WIDTHS[-1], WIDTHS[-1])
+        self.fc_audioset = nn.Linear(WIDTHS[-1], CLASSES)
+
+    def spectrogram(self, wav: Tensor) -> Tensor:
+        """Return the log-mel in dB, [B, 1, T, 64], of wav [B, n]."""
+        s = self.setting
+        spectrum = torch.stft(
+            wav, s.window, s.hop, window=self.window, center=True, pad_mode="reflect", return_complex=True
+        )
+        power = spectrum.real.square() + spectrum.imag.square()
+        return (10 * torch.log10((power.transpose(1, 2) @ self.mel).clamp_min(1e-10)))[:, None]
+
+    def forward(self, wav: Tensor) -> tuple[Tensor, Tensor]:
+        """Map wav [B, n] at the setting's rate to embeddings [B, 2048] and logits [B, 527]."""
+        x = self.bn0(self.spectrogram(wav).transpose(1, 3)).transpose(1, 3)
+        for number in range(1, len(WIDTHS) + 1):
+            x = self.get_submodule(f"conv_block{number}")(x)
+        x = x.mean(dim=3)
+        embedding = functional.relu(self.fc1(x.amax(dim=2) + x.mean(dim=2)))
+        return embedding, self.fc_audioset(embedding)
+
+    def fuse(self) -> "Cnn14":
+        """Fold the blocks' normalisations into their convolutions; return the network, in eval mode."""
+        self.eval()
+        for block in self.children():
+            if isinstance(block, Block):
+                block.fuse()
+        return self
+
+
+class Panns:
+    """The extractors `panns16k` and `panns32k`: 2048-d embeddings and 527 AudioSet logits, float32 NumPy.
+
+    Args:
+        name: which.
+        path: PANNs' checkpoint; by default the file of its name in the folder named by AJBENCH_WEIGHTS.
+        device: where it computes; None is that of this process.
+
+    Raises:
+        MissingError: no such file.
+        IntegrityError: the file is not a checkpoint of this network.
+    """
+
+    def __init__(self, name: str, path: Path | str | None = None, device: torch.device | None = None) -> None:
+        self.name, setting = name, SETTINGS[name]
+        self.sample_rate = setting.rate
+        classes = label_set()
+        self.labels, self.mids = classes.names, classes.mids
+        self.device = device or device_of()
+        model = Cnn14(setting)
+        _fill(model, _file(name, path), name)
+        self.model = model.fuse().requires_grad_(False).to(self.device)
+        self.least = setting.hop * (LEAST_FRAMES - 1)
+
+    @torch.inference_mode()
+    def __call__(self, wav: Array) -> tuple[np.ndarray, np.ndarray]:
+        """Return (features [B, 2048], logits [B, 527]) of wav [B, n] at `sample_rate`, n at least `least`."""
+        features, logits = self.model(torch.as_tensor(wav, dtype=torch.float32, device=self.device))
+        return features.cpu().numpy(), logits.cpu().numpy()
+
+    def features(self, wav: Array) -> np.ndarray:
+        """Return the embeddings [B, 2048] of wav [B, n]."""
+        return self(wav)[0]
+
+    def logits(self, wav: Array) -> np.ndarray:
+        """Return the logits [B, 527], before the sigmoid, of wav [B, n]."""
+        return self(wav)[1]
+
+
+def panns16k(path: Path | str | None = None, device: torch.device | None = None) -> Panns:
+    """Return the extractor that hears 16 kHz; raises as `Panns`."""
+    return Panns("panns16k", path, device)
+
+
+def panns32k(path: Path | str | None = None, device: torch.device | None = None) -> Panns:
+    """Return the extractor that hears 32 kHz; raises as `Panns`."""
+    return Panns("panns32k", path, device)
+
+
+def _file(name: str, path: Path | str | None) -> Path:
+    wanted = SETTINGS[name].file
+    found = Path(path) if path is not None else weights.own(wanted)
+    if found is None or not found.is_file():
+        where = f"{found} is missing" if found else f"set {weights.VARIABLE} to the folder of {wanted}"
+        raise MissingError(
+            f"features {name}: {where}; it is PANNs' {wanted} (zenodo.org/records/3987831), or use mn04"
+        )
+    return found
+
+
+def _fill(model: Cnn14, file: Path, name: str) -> None:
+    """Load a checkpoint; its spectrogram's kernels are what `Cnn14` computes, and are left out."""
+    try:
+        saved = torch.load(file, map_location="cpu", weights_only=True)
+        state = dict(saved.get("model", saved))
+    except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError) as error:
+        raise IntegrityError(f"features {name}: {file} is not a plain state dict; get it again") from error
+    kept = {
+        key: value
+        for key, value in state.items()
+        if not key.startswith(("spectrogram_extractor.", "logmel_extractor."))
+    }
+    try:
+        model.load_state_dict(kept)
+        bank = state.get("logmel_extractor.melW")
+        if bank is not None:
+            model.mel.copy_(bank)
+    except (RuntimeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise IntegrityError(f"features {name}: {file} holds another network ({reason})") from None
