@@ -7,6 +7,7 @@ from typing import Any
 
 from ajbench.errors import UsageError
 from ajbench.generator import folder as folders
+from ajbench.generator import lora
 from ajbench.recipe import Recipe
 from ajbench.run import atomic_write
 
@@ -54,7 +55,7 @@ def export(
     rows: Sequence[Mapping[str, Any]] = (),
     force: bool = False,
 ) -> Path:
-    """Put a generator and its class tokens into one folder that `AudioJourneyPipeline` opens, with a card.
+    """Put a generator, its class tokens and LoRA into one folder, with a card, for `AudioJourneyPipeline`.
 
     Written beside it first: `out` is whole or not there.
 
@@ -111,12 +112,15 @@ def card(
     more = f" and {len(labels) - SHOWN_LABELS} more" if len(labels) > SHOWN_LABELS else ""
     named = ", ".join(f"`<{name}>`" for name in labels[:SHOWN_LABELS])
     text += f"\nClass tokens: {named or 'none'}{more}.\n\n## Training\n\n"
+    adapted = ["the tokens"] if labels else []
+    if tokens.lora_rank is not None:
+        adapted.append(f"LoRA of rank {tokens.lora_rank} (`{lora.FILE}`)")
     facts = {
         "clips": f"{len(info.train_ids)} of corpus {recipe.data.corpus}"
         + (f" {recipe.data.subset}" if recipe.data.subset else "")
         + (f", fold {recipe.data.eval_fold} left out" if recipe.data.eval_fold else ""),
         "U-Net": f"`{info.preset}`, {info.parameters:,} parameters, predicts {recipe.generator.prediction}",
-        "steps": f"{info.train_steps:,}, then {tokens.train_steps:,} for the tokens",
+        "steps": f"{info.train_steps:,}, then {tokens.train_steps:,} for {' and '.join(adapted)}",
         "fingerprints": f"generator `{info.fingerprint}`, tokens `{tokens.fingerprint}`",
     }
     text += "".join(f"- {name}: {fact}\n" for name, fact in facts.items())

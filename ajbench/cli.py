@@ -181,14 +181,15 @@ def train_gen(
 @app.command()
 @command()
 def invert(settings: Settings) -> None:
-    """Learn one token per class by textual inversion.
+    """Learn class tokens by textual inversion, and LoRA if asked for.
 
-    Generator and text encoder stay as they are; only the tokens' vectors are learned.
+    Generator and text encoder stay as they are; only the tokens' vectors, or LoRA's, are learned.
 
     \b
     Examples:
       ajbench invert
       ajbench invert --recipe esc10 --data DIR invert.train_steps=1000
+      ajbench invert --recipe esc10 --data DIR invert.lora_rank=8 invert.tokens=false
     """
     pipeline = pipeline_of(settings, settings.load("invert.seed"))
     do_stage(settings, pipeline, pipeline.invert)

@@ -65,7 +65,8 @@ def fit(
         step: (module, batch on the device, step index) → scalar loss.
         batches: pure function of an index, called ahead in one background thread. Of W processes that take
             A parts a step, process r asks for part p of a step by the index (step · A + p) · W + r.
-        lr_at: learning rate of a step, set on every parameter group.
+        lr_at: learning rate of a step, set on every parameter group, times the group's `lr_ratio` if it has
+            one.
         folder: receives `checkpoints/step-<n>/` (the last two) and `metrics.csv`.
         seed: with step, part and rank it seeds torch (dropout, noise drawn in `step`); the caller's RNG state
             is kept.
@@ -122,7 +123,7 @@ def fit(
             started = time.perf_counter()
             lr = lr_at(index)
             for group in optimizer.param_groups:
-                group["lr"] = lr
+                group["lr"] = lr * group.get("lr_ratio", 1.0)
             total = torch.zeros((), device=device)
             for part in range(accumulate):
                 torch.manual_seed(seed_for(seed, "step", index, rank, *([part] if part else [])))

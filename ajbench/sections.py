@@ -117,19 +117,35 @@ class Generator(Section):
 
 
 class Invert(Section):
-    """Textual inversion: learned vectors for each class token, all classes jointly."""
+    """Adaptation of a trained generator: learned class tokens, all classes jointly; LoRA; or both."""
 
     train_steps: Count = Field(300, description="0: keep the initial vectors")
+    tokens: bool = Field(
+        True,
+        description="learn class tokens; false: LoRA alone, prompts are plain names (synth.prompt=names)",
+    )
+    lora_rank: AtLeastOne | None = Field(
+        None, description="of LoRA on the U-Net's attention, then part of every synthesis; null: none"
+    )
     vectors: AtLeastOne = Field(1, description="learned vectors per class token")
     classes: tuple[str, ...] | None = Field(None, description="labels that get a token; null: all of them")
     init: Annotated[str, Field(min_length=1)] = Field(
         "name", description="vectors begin as the mean of the class's name, or of a word such as sound"
     )
     batch_size: AtLeastOne = 16
-    lr: Positive = 5e-3
+    lr: Positive = Field(5e-3, description="of the class tokens")
+    lora_lr: Positive = Field(1e-4, description="of LoRA")
     checkpoint_every: AtLeastOne = 100
     log_every: AtLeastOne = Field(50, description="steps per row and class of metrics_classes.csv")
     seed: Count = 0
+
+    @model_validator(mode="after")
+    def _something_to_train(self) -> "Invert":
+        if not self.tokens and self.lora_rank is None:
+            raise ValueError(
+                "invert.tokens=false leaves nothing to train; set invert.lora_rank, such as 8, or tokens=true"
+            )
+        return self
 
 
 class Synth(Section):

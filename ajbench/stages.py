@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from ajbench import grid, preflight, registry
 from ajbench.cells import Cell
-from ajbench.errors import MissingError
+from ajbench.errors import MissingError, UsageError
 from ajbench.generator import initialise
 from ajbench.manifest import Manifest
 from ajbench.recipe import Mix, Recipe, fingerprint
@@ -193,7 +193,7 @@ class Pipeline:
 
     @cached_property
     def invert(self) -> Stage:
-        """Real clips and generator → learned class tokens."""
+        """Real clips and generator → learned class tokens, LoRA, or both."""
         recipe, prepared, seed = self.recipe, self.prepare, self.recipe.invert.seed
         key, path = self._place("invert", recipe.invert, prepared.fingerprint, self.generator_key)
 
@@ -217,7 +217,11 @@ class Pipeline:
         """Real clips, generator and tokens → synthetic clip store: the recipe's own, or that of a probe."""
         section = self.probes[probe] if probe else self.recipe.synth
         recipe = self.recipe.model_copy(update={"synth": section})
-        prepared, tokens = self.prepare, (self.invert,) if section.prompt == "tokens" else ()
+        if section.prompt == "tokens" and not recipe.invert.tokens:
+            key = f"evaluate.probes.{probe}.prompt" if probe else "synth.prompt"
+            raise UsageError(f"{key}=tokens: invert.tokens=false learns none; set {key}=names, or none")
+        adapted = section.prompt == "tokens" or recipe.invert.lora_rank is not None
+        prepared, tokens = self.prepare, (self.invert,) if adapted else ()
         judge = (self.reference().stage(),) if section.judge == "reference" else ()
         weights = judge[0].path if judge else preflight.judge_weights(section.judge)
         inputs = prepared.fingerprint, self.generator_key, [stage.fingerprint for stage in (*tokens, *judge)]

@@ -57,7 +57,7 @@ def synthesize(
         recipe: its `synth` section is used.
         store: real clips; guides come from its train split.
         generator_dir: a trained generator.
-        tokens_dir: its class tokens; None where prompts need none.
+        tokens_dir: its class tokens or LoRA; None where neither is needed.
         out: the synthetic store's folder.
         fingerprint: of everything that bears on the store; another one is refused in the same folder.
         processes: that generate; 1 is this one. Of Ray: how many at a time on this machine.
@@ -124,6 +124,9 @@ def inputs(
         )
     folders.refuse_leak(generator_dir, info.train_ids, store)
     if tokens_dir is None:
+        if (generator_dir / folders.TOKENS).exists():  # exported: LoRA is heard without being asked for
+            known, _ = folders.read_tokens(generator_dir)
+            folders.refuse_leak(generator_dir, known.train_ids if known.lora_rank else (), store)
         return info, None
     known, _ = folders.read_tokens(tokens_dir)
     folders.refuse_leak(tokens_dir, known.train_ids, store)

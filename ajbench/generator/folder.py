@@ -1,4 +1,4 @@
-"""A trained generator on disk, in diffusers' layout, and the class tokens that belong to it.
+"""A trained generator on disk, in diffusers' layout, and the class tokens and LoRA that belong to it.
 
 The folder holds `model_index.json`, `unet/`, `scheduler/` (both open with diffusers alone),
 `whitening.json` and, written last, `generator.json`: what it was trained on and with, checksums, and the
@@ -93,8 +93,9 @@ class TokensInfo(BaseModel):
 
     Attributes:
         generator: a fingerprint.
-        tokens: label → class token.
+        tokens: label → class token; none where LoRA alone was trained.
         vectors: of each token.
+        lora_rank: of the adapters that lie beside; None: there are none.
         init: where they began, as in the recipe.
         train_ids: the clips trained on, sorted.
         prompts_cut: training prompts longer than the generator's `max_tokens`.
@@ -109,6 +110,7 @@ class TokensInfo(BaseModel):
     tokens: dict[str, str]
     vectors: int = 1
     init: str = "name"
+    lora_rank: int | None = None
     train_ids: tuple[str, ...]
     train_steps: int
     seed: int
@@ -163,7 +165,7 @@ def read_tokens(folder: Path) -> tuple[TokensInfo, dict[str, Tensor]]:
         IntegrityError: a file is damaged.
     """
     info = _read(Path(folder) / TOKENS, TokensInfo, "ajbench invert")
-    return info, load_file(Path(folder) / EMBEDS)
+    return info, load_file(Path(folder) / EMBEDS) if info.tokens else {}
 
 
 def refuse_leak(path: Path, train_ids: Iterable[str], store: ClipStore) -> None:

@@ -1,4 +1,7 @@
-"""Textual inversion: a vector or more per class token, all classes at once, the rest frozen (App. E)."""
+"""Textual inversion: a vector or more per class token, all classes at once, the rest frozen (App. E).
+
+LoRA on the U-Net's attention can be trained beside the tokens or, on plain names as in DreamBooth, instead.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -13,28 +16,28 @@ from ajbench import codec as codecs
 from ajbench import console, loop
 from ajbench.errors import UsageError
 from ajbench.generator import folder as folders
-from ajbench.generator import unet
+from ajbench.generator import lora, unet
 from ajbench.generator.class_loss import ClassCurve
 from ajbench.generator.encoder import TextEncoder
 from ajbench.generator.pipeline import AudioJourneyPipeline
 from ajbench.generator.text import chosen_classes, class_tokens, sound_of, spoken
 from ajbench.generator.train import Batch, fast_precision, grid_reader, noisy_batches
 from ajbench.recipe import Invert, Recipe
+from ajbench.run import seed_for
 from ajbench.store import ClipStore, require_codec
 
 
 class Inversion(nn.Module):
-    """U-Net and text encoder, of which only the class tokens' vectors are trained; and classes' losses."""
+    """U-Net and text encoder, of which class tokens' vectors or LoRA alone are trained; classes' losses."""
 
     def __init__(self, made: AudioJourneyPipeline, classes: int) -> None:
         super().__init__()
         self.unet, self.text, self.masked = made.unet, made.text, made.info.mask
-        self.text.rows.requires_grad_(True)
         # A part of the module, so that checkpoints hold the sums of a window that is not yet full.
         self.curve = ClassCurve(classes)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the squared errors, [B, 128, H, 21], of the prediction given prompts of class tokens."""
+        """Return the squared errors, [B, 128, H, 21], of the prediction given prompts."""
         states = self.text.states(batch["ids"], batch["mask"])
         mask = batch["mask"] if self.masked else None
         out = unet.denoise(self.unet, batch["noisy"], batch["t"], states, mask)
@@ -51,20 +54,22 @@ def invert(
     seed: int | None = None,
     codec: "codecs.Codec | None" = None,
 ) -> Path:
-    """Learn class tokens of the store's labels, all or some, on its train split, and write them.
+    """Learn class tokens of the store's labels, all or some, or LoRA, on its train split, and write them.
 
     Each vector of a token begins as the mean of the embeddings of its class' name, or of a word
     (`invert.init`). With `invert.classes` only clips of those are trained on; other classes in their prompts
     are spoken. `learned_embeds.safetensors` maps tokens to vectors [k, dim], as diffusers' loaders expect;
-    `tokens.json` maps labels to tokens.
+    `tokens.json` maps labels to tokens. With `invert.lora_rank` `pytorch_lora_weights.safetensors` has the
+    adapters, for diffusers' loaders too; with `invert.tokens=false` they are all there is, and all classes
+    are spoken.
 
     Args:
         recipe: its `invert` section is used.
-        generator_dir: a trained generator.
+        generator_dir: a trained generator; tokens and LoRA that were exported with it are left.
         store: real clips.
-        out: receives the tokens, `metrics.csv` and, by class, `metrics_classes.csv`.
+        out: receives tokens and LoRA, `metrics.csv` and, by class, `metrics_classes.csv`.
         fingerprint: of everything that bears on the result.
-        seed: of order and noise; None is the recipe's.
+        seed: of order, noise and LoRA's first weights; None is the recipe's.
         codec: an instance to use instead of loading the generator's.
 
     Returns:
@@ -82,15 +87,15 @@ def invert(
     if (out / folders.TOKENS).exists() and folders.read_tokens(out)[0].fingerprint == fingerprint:
         return out
     chosen = chosen_classes(section.classes, store.meta.labels)
-    made = AudioJourneyPipeline.from_pretrained(generator_dir, codec=codec)
+    made = AudioJourneyPipeline.from_pretrained(generator_dir, codec=codec, bare=True)
     require_codec(store, made.codec.name, made.codec.weights_hash)
     folders.refuse_leak(generator_dir, made.info.train_ids, store)
     every = class_tokens(store.meta.labels)  # of all labels: a class has the same token in every choice
-    tokens = {label: every[label] for label in chosen}
+    tokens = {label: every[label] for label in chosen if section.tokens}
     made.text.add_tokens({token: _start(made.text, section, label) for label, token in tokens.items()})
     train, labels = store.split_indices("train"), store.column("labels")
     if section.classes is not None:
-        train = train[[any(name in tokens for name in labels[i]) for i in train]]
+        train = train[[any(name in chosen for name in labels[i]) for i in train]]
         if not len(train):
             raise UsageError(f"invert.classes: no train clip of {store.path} has one of them")
     prompts = [sound_of([tokens.get(name) or spoken(name) for name in labels[i]]) for i in train]
@@ -98,6 +103,7 @@ def invert(
         console.say(
             f"{cut} of {len(set(prompts))} prompts are longer than generator.max_tokens and lose their end"
         )
+    trained = _trained(made, section, seed)
     if section.train_steps:
         # Tokenised by an encoder of its own: batches are made in another thread.
         ids, mask = (part.cpu() for part in made.text.tokenize(prompts))
@@ -121,15 +127,15 @@ def invert(
                 inversion.curve.write(out / folders.CURVE, index // window * window + 1, done, chosen)
             return errors.mean()
 
-        inversion = Inversion(made, len(chosen))
+        inversion, peak = Inversion(made, len(chosen)), section.lr if section.tokens else section.lora_lr
         loop.fit(
             inversion,
             step,
             batches,
             steps=section.train_steps,
             # No decay: it would pull the tokens towards zero, away from where words are.
-            optimizer=torch.optim.AdamW([made.text.rows], lr=section.lr, weight_decay=0.0),
-            lr_at=loop.cosine(section.lr, 0, section.train_steps),
+            optimizer=torch.optim.AdamW(trained, lr=peak, weight_decay=0.0),
+            lr_at=loop.cosine(peak, 0, section.train_steps),
             folder=out,
             checkpoint_every=section.checkpoint_every,
             seed=seed,
@@ -138,9 +144,14 @@ def invert(
         )
     if PartialState().is_main_process:
         out.mkdir(parents=True, exist_ok=True)
-        part = out / f".{folders.EMBEDS}.tmp"
-        save_file(made.text.learned(), part)
-        part.replace(out / folders.EMBEDS)
+        files = []
+        if section.tokens:
+            part = out / f".{folders.EMBEDS}.tmp"
+            save_file(made.text.learned(), part)
+            files.append(part.replace(out / folders.EMBEDS))
+        if section.lora_rank:
+            lora.save(made.unet, out / lora.FILE)
+            files.append(out / lora.FILE)
         info = folders.TokensInfo(
             fingerprint=fingerprint,
             generator=made.info.fingerprint,
@@ -148,13 +159,26 @@ def invert(
             tokens=tokens,
             vectors=section.vectors,
             init=section.init,
+            lora_rank=section.lora_rank,
             train_ids=tuple(sorted(store.clip_ids[i] for i in train)),
             train_steps=section.train_steps,
             seed=seed,
             prompts_cut=cut,
         )
-        folders.write_info(out / folders.TOKENS, info, [out / folders.EMBEDS])
+        folders.write_info(out / folders.TOKENS, info, files)
     return out
+
+
+def _trained(made: AudioJourneyPipeline, section: Invert, seed: int) -> list[dict[str, Any]]:
+    """Return the optimiser's groups: the tokens' vectors, and the adapters, which are added to the U-Net."""
+    groups: list[dict[str, Any]] = []
+    if section.tokens:
+        groups.append({"params": [made.text.rows.requires_grad_(True)]})
+    if section.lora_rank:
+        adapters = lora.add(made.unet, section.lora_rank, seed_for(seed, "lora"))
+        ratio = section.lora_lr / section.lr if section.tokens else 1.0
+        groups.append({"params": adapters, "lr_ratio": ratio})
+    return groups
 
 
 def _start(text: TextEncoder, section: Invert, label: str) -> Tensor:

@@ -15,7 +15,7 @@ from ajbench import audio
 from ajbench import codec as codecs
 from ajbench.codec.whiten import Whitening
 from ajbench.errors import IntegrityError
-from ajbench.generator import hub
+from ajbench.generator import hub, lora
 from ajbench.generator.encoder import TextEncoder
 from ajbench.generator.folder import TOKENS, GeneratorInfo, read_info, read_tokens
 from ajbench.generator.sample import Sampler, sample
@@ -28,7 +28,7 @@ class AudioJourneyPipeline:
 
     Attributes:
         info: what `generator.json` says.
-        unet: the denoiser, in eval mode.
+        unet: the denoiser, in eval mode, with LoRA in its weights if it was loaded.
         text: the text encoder, with class tokens if they were loaded.
         tokens: label → class token, as far as loaded.
         whitening: latents ⇔ grid.
@@ -61,14 +61,16 @@ class AudioJourneyPipeline:
         tokens: Path | str | None = None,
         codec: "codecs.Codec | None" = None,
         device: str | torch.device = "cpu",
+        bare: bool = False,
     ) -> "AudioJourneyPipeline":
-        """Load a generator, and class tokens if given.
+        """Load a generator, and class tokens and LoRA if given.
 
         Args:
             path: the folder that `train-gen` wrote.
             tokens: the folder that `invert` wrote; None takes those that lie in `path`, if any do.
             codec: an instance to use instead of loading the one that the generator names.
             device: where U-Net, text encoder and a codec that is loaded go.
+            bare: leave tokens and LoRA that lie in `path`.
 
         Raises:
             MissingError: a folder, or the weights of codec or text encoder, are not there.
@@ -89,7 +91,7 @@ class AudioJourneyPipeline:
         training = dict(DDPMScheduler.load_config(path / "scheduler", local_files_only=True))
         codec = codec or codecs.load(info.codec, torch.device(device))
         pipeline = cls(info, unet.to(device), text.to(device), whitening, codec, training)
-        if tokens is not None or (path / TOKENS).exists():
+        if tokens is not None or ((path / TOKENS).exists() and not bare):
             pipeline._load_tokens(Path(tokens or path))
         return pipeline
 
@@ -194,3 +196,5 @@ class AudioJourneyPipeline:
             )
         self.text.add_tokens(vectors)
         self.tokens = dict(info.tokens)
+        if info.lora_rank is not None:
+            lora.merge(self.unet, folder)
