@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -215,11 +215,13 @@ def train_codec(
     quantize_from: int = 250,
     mini_clips: int = 600,
     seed: int = 0,
+    precision: Literal["fp32", "bf16"] = "bf16",
 ) -> TinyCodec:
     """Train the tiny codec on the sounds under `folders` and the mini corpus; write weights to
     `out`/tiny.safetensors.
 
     Killed at any instant, the same call goes on. Loss curve in `out`/metrics.csv.
+    On a processor that does not multiply bf16, fp32 is ten times as fast.
     """
     sounds = gather(folders, out, mini_clips=mini_clips, mini_seed=seed)
     share = sampling_share(sounds)
@@ -253,7 +255,7 @@ def train_codec(
         checkpoint_every=250,
         seed=seed,
         ema_decay=0.999,
-        precision="bf16",
+        precision=precision,
         what="train-codec",
     )
     save(codec, out / "tiny.safetensors")

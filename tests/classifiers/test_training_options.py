@@ -1,6 +1,7 @@
 """What a recipe can ask of a training: divided batches, schedules, selection, controls."""
 
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -20,6 +21,7 @@ torch.set_num_threads(1)
 # Neither batch norm nor dropout: nothing depends on how a batch is divided.
 WHOLE = {"name": "ast-tiny", "options": {"patchout": 0.0}, "train_steps": 3, "warmup_steps": 0}
 KILLED = recipe_of(Mix(dose=12, balanced=True))
+PRELOADED = ["ajbench.classifiers.train", "timm", "accelerate", "torch._dynamo"]
 MIXED = recipe_of(Mix(dose=20, balanced=True), **WHOLE)
 
 
@@ -51,6 +53,12 @@ def watch_gradients(path):
     train._optimizer = optimizer
 
 
+def start(target, arguments, processes):
+    """Run target(rank, *arguments) in processes that share their imports, which take most of the time."""
+    multiprocessing.set_forkserver_preload(PRELOADED)
+    torch.multiprocessing.start_processes(target, arguments, processes, start_method="forkserver")
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -58,7 +66,7 @@ def free_port():
 
 
 def test_two_processes_have_the_gradient_of_one_with_the_whole_batch(tmp_path, real, synthetic, monkeypatch):
-    torch.multiprocessing.spawn(launched, (2, free_port(), tmp_path), nprocs=2)
+    start(launched, (2, free_port(), tmp_path), 2)
     monkeypatch.setattr(train, "_optimizer", train._optimizer)  # put back at the end
     watch_gradients(tmp_path / "1-0.pt")
     fit(MIXED, real, synthetic, tmp_path / "out-1")
@@ -88,7 +96,7 @@ def killed_in_step_7(rank, folder):
 
 def test_killed_mid_epoch_by_the_system_and_resumed_nothing_differs(tmp_path, real, synthetic):
     with pytest.raises(torch.multiprocessing.ProcessExitedException, match="SIGKILL"):
-        torch.multiprocessing.spawn(killed_in_step_7, (tmp_path,), nprocs=1)
+        start(killed_in_step_7, (tmp_path,), 1)
     checkpoints = tmp_path / "killed" / "checkpoints"
     assert [path.name for path in checkpoints.glob("step-*")] == ["step-00000005"]  # 40 clips in, of 20 + 12
     resumed = fit(KILLED, real, synthetic, tmp_path / "killed")
