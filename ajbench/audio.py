@@ -85,6 +85,29 @@ def read(
             `MIN_DURATION_S`, silent, clipped all through, or not finite.
     """
     path = Path(path)
+    samples, rate = decode(path, start_s, duration_s)
+    if len(samples) < MIN_DURATION_S * rate:
+        raise AudioError(f"too short ({len(samples) / rate:.2f} s; at least {MIN_DURATION_S:g} s)", path)
+    # Before resampling, which smooths clipping away and spreads a NaN.
+    if reason := defect(samples):
+        raise AudioError(reason, path)
+    mono = samples.mean(axis=1, dtype=np.float32)
+    if rate != sample_rate:
+        mono = soxr.resample(mono, rate, sample_rate, quality="HQ")
+    # What is left may still be nothing: channels in antiphase, or only what lies above the new band.
+    if reason := defect(mono):
+        raise AudioError(reason, path)
+    return np.ascontiguousarray(mono, dtype=np.float32)
+
+
+def decode(
+    path: Path, start_s: float = 0.0, duration_s: float | None = None
+) -> tuple[NDArray[np.float32], int]:
+    """Return a file's samples float32 [N, channels], or a piece of them, and its rate in Hz, as they are.
+
+    Raises:
+        AudioError: the file is missing, empty, unreadable or cut short.
+    """
     with _open(path) as file:
         rate, total = file.samplerate, file.frames
         if cut := _cut_short(path):
@@ -108,18 +131,7 @@ def read(
         raise AudioError(
             f"truncated ({len(samples) / rate:.2f} s decoded of {wanted / rate:.2f} s declared)", path
         )
-    if len(samples) < MIN_DURATION_S * rate:
-        raise AudioError(f"too short ({len(samples) / rate:.2f} s; at least {MIN_DURATION_S:g} s)", path)
-    # Before resampling, which smooths clipping away and spreads a NaN.
-    if reason := defect(samples):
-        raise AudioError(reason, path)
-    mono = samples.mean(axis=1, dtype=np.float32)
-    if rate != sample_rate:
-        mono = soxr.resample(mono, rate, sample_rate, quality="HQ")
-    # What is left may still be nothing: channels in antiphase, or only what lies above the new band.
-    if reason := defect(mono):
-        raise AudioError(reason, path)
-    return np.ascontiguousarray(mono, dtype=np.float32)
+    return samples, rate
 
 
 def defect(wav: NDArray[np.floating]) -> str | None:

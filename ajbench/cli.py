@@ -6,14 +6,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from ajbench import __version__, console, look
+from ajbench import __version__, console, look, measuring
 from ajbench.commands import (
     SEEDS,
-    do_evaluation,
     do_export,
     do_run,
     do_stage,
-    do_sweep,
     do_synth,
     pipeline_of,
     show_plan,
@@ -35,6 +33,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     rich_markup_mode=None,
 )
+app.add_typer(measuring.app)
 app.add_typer(look.app)
 Tracker = Annotated[
     Literal["csv", "tensorboard", "trackio", "wandb"],
@@ -250,66 +249,6 @@ def train_cls(settings: Settings, tracker: Tracker = "csv") -> None:
     track(tracker)
     pipeline = pipeline_of(settings, settings.load())
     do_stage(settings, pipeline, pipeline.train_cls(settings.seed or 0))
-
-
-@app.command()
-@command(hide=("seed",))
-def eval_cls(settings: Settings) -> None:
-    """Measure the classifiers that are trained.
-
-    mAP, AUC, d′ and accuracy with intervals, and each mix's paired difference to real clips alone.
-
-    \b
-    Examples:
-      ajbench eval-cls
-      ajbench eval-cls --recipe esc10+320G --data DIR --json
-    """
-    pipeline = pipeline_of(settings, settings.load())
-    stage = pipeline.eval_cls(pipeline.grid() if settings.dry_run else pipeline.trained())
-    do_evaluation(
-        settings, pipeline, stage, ["row", "column", "seed", "metric", "value", "ci_low", "ci_high"]
-    )
-
-
-@app.command()
-@command(hide=("seed",))
-def eval_gen(settings: Settings) -> None:
-    """Measure the synthetic clips that are made.
-
-    FD, IS, KL and label agreement with intervals, beside yardsticks: white noise, shuffled codes, other
-    classes.
-
-    \b
-    Examples:
-      ajbench eval-gen
-      ajbench eval-gen --recipe esc10 --data DIR evaluate.features=mn04
-    """
-    pipeline = pipeline_of(settings, settings.load())
-    stage = pipeline.eval_gen(["", *pipeline.probes] if settings.dry_run else pipeline.generated())
-    do_evaluation(
-        settings, pipeline, stage, ["row", "column", "metric", "split", "value", "ci_low", "ci_high"]
-    )
-
-
-@app.command()
-@command()
-def sweep(
-    settings: Settings,
-    key: Annotated[str, typer.Argument(metavar="KEY", help="Of the synth section, such as guidance.")],
-    values: Annotated[str, typer.Argument(metavar="V1,V2,…", help="Its values, separated by commas.")],
-    n: Annotated[int | None, typer.Option("--n", min=2, help="Clips of each set (default: synth.n).")] = None,
-) -> None:
-    """Try several values of one synthesis setting.
-
-    A set of clips for each: FD, KL, inception score and label agreement with intervals, on screen and in
-    `<results>/<recipe>/sweep_<key>.csv`. The generator is the recipe's; what is made is kept.
-
-    \b
-    Examples:
-      ajbench sweep guidance 1,2,3,5,7,9 --n 160
-      ajbench sweep strength 0.2,0.4,0.6,0.8 --recipe esc10 --data DIR
-    """
-    do_sweep(settings, key, values, n)
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """What the commands do once their options are read: call, and print."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,6 +117,63 @@ def do_evaluation(settings: Settings, pipeline: "Pipeline", stage: "Stage", colu
     for note in notes:
         console.say(note)
     console.emit(rows, table=(columns, [[row[name] for name in columns] for row in rows]))
+
+
+def do_comparison(
+    settings: Settings,
+    gen: Path,
+    ref: Path,
+    *,
+    ref_split: str | None,
+    protocol: str,
+    features: Sequence[str],
+    metrics: Sequence[str] | None,
+    pairs: Path | None,
+    allow_partial: bool,
+    resamples: int,
+    out: Path | None,
+) -> None:
+    """Measure generated clips against real ones, both anywhere, and print a row a metric."""
+    from ajbench import protocols
+    from ajbench.clipsets import open_set
+    from ajbench.compare import compare, listed, pairs_of
+    from ajbench.metrics.features import load
+    from ajbench.run import atomic_write
+    from ajbench.tables import to_csv
+
+    heard = protocols.find(protocol)
+    mine, theirs = open_set(gen), open_set(ref, ref_split)
+    paired = pairs_of(mine, theirs, pairs)
+    if settings.dry_run:
+        console.emit({"gen": len(mine), "ref": len(theirs), "pairs": len(paired), "features": features})
+        return
+    rows, troubles = [], []
+    for named in features:
+        name, _, path = named.partition("=")
+        found = compare(
+            mine,
+            theirs,
+            load(name, path or None),
+            heard,
+            settings.work / "features",
+            metrics=metrics,
+            pairs=paired,
+            allow_partial=allow_partial,
+            resamples=resamples,
+            seed=settings.seed or 0,
+        )
+        rows += found.rows
+        troubles += [trouble for trouble in found.troubles if trouble not in troubles]
+        for note in found.notes:
+            console.say(f"{name}: {note}")
+    for trouble in troubles:
+        console.say(f"left out: {trouble.set} {trouble.clip}: {trouble.reason}")
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(out, to_csv(rows))
+    columns = ["metric", "value", "ci_low", "ci_high", "n", "n_reference", "features", "protocol"]
+    document = {"rows": rows, "troubles": troubles, "counts": listed(mine, theirs, troubles)}
+    console.emit(document, table=(columns, [[row[name] for name in columns] for row in rows]))
 
 
 def do_sweep(settings: Settings, key: str, values: str, n: int | None) -> None:

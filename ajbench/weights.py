@@ -1,8 +1,14 @@
-"""Where published weights are looked for on this machine; nothing is ever downloaded."""
+"""Where published weights are looked for on this machine, and what they are; nothing is ever downloaded."""
 
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import xxhash
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 VARIABLE = "AJBENCH_WEIGHTS"
 
@@ -41,3 +47,10 @@ def places(name: str) -> str:
 
     home = folder()
     return f"{f'in {home / name} or ' if home else ''}in the hub's cache ({constants.HF_HUB_CACHE})"
+
+
+def digest(tensors: Iterable["Tensor"]) -> str:
+    """Return a hash of a network's tensors, whatever file they came from and in whatever order they are."""
+    # Sorted, as parameters' names differ between versions of libraries.
+    parts = (tensor.detach().cpu().contiguous().numpy().data for tensor in tensors)
+    return xxhash.xxh3_64_hexdigest(b"".join(sorted(xxhash.xxh3_64_digest(part) for part in parts)))

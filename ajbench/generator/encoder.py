@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import xxhash
 from tokenizers import AddedToken
 from torch import Tensor, nn
 
+from ajbench import weights
 from ajbench.errors import IntegrityError, UsageError
 from ajbench.generator.text import expand, vector_names
 
@@ -154,9 +154,7 @@ class TextEncoder(nn.Module):
 
     def weights_hash(self) -> str:
         """Return a hash of the frozen weights, whatever file they came from."""
-        # Sorted, as parameters' names differ between versions of transformers.
-        parts = (p.detach().cpu().contiguous().numpy().data for p in self.model.parameters())
-        return xxhash.xxh3_64_hexdigest(b"".join(sorted(xxhash.xxh3_64_digest(part) for part in parts)))
+        return weights.digest(self.model.parameters())
 
     @property
     def _words(self) -> nn.Embedding:

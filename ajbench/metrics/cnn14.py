@@ -133,8 +133,9 @@ class Panns:
         self.device = device or device_of()
         model = Cnn14(setting)
         _fill(model, _file(name, path), name)
+        self.weights_hash = weights.digest(model.state_dict().values())
         self.model = model.fuse().requires_grad_(False).to(self.device)
-        self.least = setting.hop * (LEAST_FRAMES - 1)
+        self.least, self.most = setting.hop * (LEAST_FRAMES - 1), None
 
     @torch.inference_mode()
     def __call__(self, wav: Array) -> tuple[np.ndarray, np.ndarray]:

@@ -5,6 +5,7 @@ import warnings
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import linalg
 from scipy.special import expit, log_expit, log_softmax, softmax, xlogy
 
@@ -50,6 +51,44 @@ def frechet_distance(x: Array, y: Array) -> float:
     return float(gap @ gap + np.vdot(a, a) + np.vdot(b, b) - 2.0 * _trace_root(a, b))
 
 
+def frechet_draws(x: Array, y: Array, x_counts: np.ndarray, y_counts: np.ndarray) -> NDArray[np.float64]:
+    """Return the Fréchet distance of resamples of x [N, d] and y [M, d], float64 [R].
+
+    Equal to `frechet_distance` of the repeated rows, without repeating them: a row that is drawn k times is
+    one row times √k, and where clips are fewer than dimensions all resamples share the products of x and y.
+
+    Args:
+        x: features.
+        y: features.
+        x_counts: how often each row of x is drawn, whole numbers [R, N].
+        y_counts: the same of y, [R, M].
+    """
+    a, b = (_checked(to_numpy(v), what) for v, what in ((x, "x"), (y, "y")))
+    centre = b.mean(axis=0)  # for precision: what is shared by all rows would drown the rest
+    a, b = a - centre, b - centre
+    products = a @ b.T if min(len(a), len(b)) <= a.shape[1] else None
+    squares = [np.einsum("nd,nd->n", v, v) for v in (a, b)]
+    values = np.empty(len(x_counts))
+    for r, counts in enumerate(zip(x_counts, y_counts, strict=True)):
+        means = [w @ v / w.sum() for w, v in zip(counts, (a, b), strict=True)]
+        weights = [w / (w.sum() - 1) for w in counts]
+        spread = sum(
+            w @ s - w.sum() * mean @ mean for w, s, mean in zip(weights, squares, means, strict=True)
+        )
+        i, j = (np.flatnonzero(w) for w in counts)
+        scale = [np.sqrt(w[k])[:, None] for w, k in zip(weights, (i, j), strict=True)]
+        if products is None:
+            root = _trace_root(scale[0] * (a[i] - means[0]), scale[1] * (b[j] - means[1]))
+        else:
+            centred = (
+                products[np.ix_(i, j)] - (a[i] @ means[1])[:, None] - b[j] @ means[0] + means[0] @ means[1]
+            )
+            root = float(linalg.svdvals(scale[0] * centred * scale[1].T, check_finite=False).sum())
+        gap = means[0] - means[1]
+        values[r] = gap @ gap + spread - 2.0 * root
+    return values
+
+
 def inception_score(logits: Array, splits: int = 10, seed: int = 2020) -> tuple[float, float]:
     """Return mean and standard deviation over splits of exp(mean KL(p(class|clip) ‖ mean of the split)).
 
@@ -80,7 +119,18 @@ def kl_divergence(
     direction: Literal["ref||gen", "gen||ref"] = "ref||gen",
     eps: float = 1e-6,
 ) -> float:
-    """Return the mean over pairs of Σ_c p (log p − log(q + eps)) of logits [N, C], clips paired by row.
+    """Return the mean of `kl_of_pairs`, whose arguments and errors it has."""
+    return float(kl_of_pairs(gen_logits, ref_logits, link, direction, eps).mean())
+
+
+def kl_of_pairs(
+    gen_logits: Array,
+    ref_logits: Array,
+    link: Literal["softmax", "sigmoid"] = "softmax",
+    direction: Literal["ref||gen", "gen||ref"] = "ref||gen",
+    eps: float = 1e-6,
+) -> NDArray[np.float64]:
+    """Return Σ_c p (log p − log(q + eps)) of each pair, [N], of logits [N, C], clips paired by row.
 
     "ref||gen" (p reference, q generated) is audioldm_eval's KL, "gen||ref" that of stable-audio-metrics.
     av-benchmark's is "ref||gen" with eps 0. The sigmoid link sums classes without their 1−p terms, as both
@@ -101,9 +151,9 @@ def kl_divergence(
     z_p, z_q = (ref, gen) if direction == "ref||gen" else (gen, ref)
     p, q = (softmax(z, axis=1) if link == "softmax" else expit(z) for z in (z_p, z_q))
     if eps:
-        return float(np.sum(xlogy(p, p) - p * np.log(q + eps)) / len(p))
+        return np.asarray(np.sum(xlogy(p, p) - p * np.log(q + eps), axis=1))
     logs = (log_softmax(z, axis=1) if link == "softmax" else log_expit(z) for z in (z_p, z_q))
-    return float(np.sum(p * np.subtract(*logs)) / len(p))
+    return np.asarray(np.sum(p * np.subtract(*logs), axis=1))
 
 
 def _checked(values: np.ndarray, what: str, at_least: int = 2) -> np.ndarray:

@@ -7,7 +7,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from ajbench import classifiers, registry
+from ajbench import classifiers, registry, weights
+from ajbench.audio import SAMPLE_RATE
 from ajbench.errors import MissingError
 from ajbench.metrics.ranking import Array, to_numpy
 from ajbench.store import ClipStore
@@ -16,12 +17,17 @@ from ajbench.store import ClipStore
 class Extractor(Protocol):
     """What FD, IS and KL need of a model: wav [B, n], float32 at 16 kHz, in; float32 NumPy out.
 
-    `mids` are the AudioSet ids of `labels`, None where they are not known.
+    `mids` are the AudioSet ids of `labels`, None where they are not known; `weights_hash` is of the network's
+    tensors. Clips have at least `least` samples, and at most `most` where that is a number.
     """
 
     name: str
     labels: Sequence[str]
     mids: Sequence[str] | None
+    sample_rate: int
+    weights_hash: str
+    least: int
+    most: int | None
 
     def __call__(self, wav: Array) -> tuple[np.ndarray, np.ndarray]:
         """Return (features [B, d], logits [B, C])."""
@@ -48,6 +54,7 @@ class Reference:
 
     name = "reference"
     mids = None
+    sample_rate = SAMPLE_RATE
 
     def __init__(self, path: Path | str | None = None, device: torch.device | None = None) -> None:
         if path is None:
@@ -56,6 +63,8 @@ class Reference:
             )
         self.classifier = classifiers.load(path, device)
         self.labels: Sequence[str] = self.classifier.labels
+        self.weights_hash = weights.digest(self.classifier.module.state_dict().values())
+        self.least = self.most = int(self.classifier.config["clip_samples"])
 
     def __call__(self, wav: Array) -> tuple[np.ndarray, np.ndarray]:
         """Return (features [B, d], logits [B, C]) of wav [B, n]."""

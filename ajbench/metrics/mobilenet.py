@@ -152,6 +152,8 @@ class MN04:
     """
 
     name = "mn04"
+    sample_rate = 16_000
+    least, most = 4_000, None  # a quarter of a second: what ajbench takes for sound at all
 
     def __init__(self, path: Path | str | None = None, device: torch.device | None = None) -> None:
         classes = label_set()
@@ -159,6 +161,7 @@ class MN04:
         self.device = device or device_of()
         self.model = MobileNet()
         self.model.load_state_dict(_weights(path, self.model))
+        self.weights_hash = weights.digest(self.model.state_dict().values())
         self.model.eval().to(self.device)
         # librosa's kaiser_best. torchaudio's default lets images above 8 kHz through, which the tagger hears.
         self.resample = Resample(

@@ -1,0 +1,97 @@
+"""A set of clips to be measured: the clips of a store, or the sound files of a folder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from ajbench import audio
+from ajbench.errors import MissingError, UsageError
+from ajbench.store import ClipStore
+
+
+@dataclass(frozen=True)
+class ClipSet:
+    """Clips by number; nothing of their sound is held.
+
+    Attributes:
+        path: the store's or the folder's.
+        names: of the clips: ids, or paths below the folder without their suffix. All different.
+        parents: ids of the real clips that they answer to; None where there is none.
+        others: how many files of the folder are no sound files by their suffix.
+    """
+
+    path: Path
+    names: Sequence[str]
+    parents: Sequence[str | None]
+    others: int = 0
+    _files: Sequence[Path] = ()
+    _store: ClipStore | None = None
+    _indices: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def content(self, number: int) -> str:
+        """Return a hash of a clip's sound, as it is stored."""
+        if self._store is None:
+            return xxhash.xxh3_128_hexdigest(self._files[number].read_bytes())
+        flac = self._store.flac(int(self._indices[number]))
+        return xxhash.xxh3_128_hexdigest(self.samples(number)[0].data if flac is None else flac)
+
+    def samples(self, number: int) -> tuple[NDArray[np.float32], int]:
+        """Return a clip's samples float32 [N, channels] and their rate in Hz.
+
+        Raises:
+            AudioError: there is no sound to measure; the reason says why.
+        """
+        if self._store is not None:
+            return self._store.audio(self._indices[number : number + 1]).T, audio.SAMPLE_RATE
+        path = self._files[number]
+        samples, rate = audio.decode(path)
+        if reason := audio.defect(samples):
+            raise audio.AudioError(reason, path)
+        return samples, rate
+
+
+def open_set(path: Path, split: str | None = None) -> ClipSet:
+    """Return the clips of a store, or the sound files in and below a folder in the order of their names.
+
+    Args:
+        path: a folder.
+        split: of a store, alone.
+
+    Raises:
+        MissingError: no such folder, or there is no clip in it.
+        UsageError: a split of a folder of files, or two files that differ by their suffix alone.
+        IntegrityError: the store is damaged.
+    """
+    if not path.is_dir():
+        raise MissingError(f"{path}: no such folder; name a clip store or a folder of sound files")
+    if (path / "store.json").exists():
+        store = ClipStore.open(path)
+        indices = np.arange(len(store)) if split is None else store.split_indices(split)
+        ids, parents = store.clip_ids, store.column("parent_id")
+        if not len(indices):
+            raise MissingError(f"{path}: no clip of split {split}")
+        return ClipSet(
+            path, [ids[i] for i in indices], [parents[i] for i in indices], _store=store, _indices=indices
+        )
+    if split is not None:
+        raise UsageError(f"{path}: a folder of files has no splits; leave --ref-split, or name a clip store")
+    found = sorted(one for one in path.rglob("*") if one.is_file() and not one.name.startswith("."))
+    files = [one for one in found if one.suffix.lower() in audio.SUFFIXES]
+    if not files:
+        raise MissingError(
+            f"{path}: no sound file among {len(found)} files; known: {', '.join(audio.SUFFIXES)}"
+        )
+    names = [one.relative_to(path).with_suffix("").as_posix() for one in files]
+    seen: dict[str, Path] = {}
+    for name, file in zip(names, files, strict=True):
+        if name in seen:
+            raise UsageError(f"{file}: {seen[name].name} is beside it, and names pair clips; remove one")
+        seen[name] = file
+    return ClipSet(path, names, [None] * len(files), len(found) - len(files), _files=files)

@@ -1,0 +1,162 @@
+"""Features and logits of clips, each computed once and kept by content, protocol, network and weights."""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+from numpy.typing import NDArray
+
+from ajbench import audio
+from ajbench.clipsets import ClipSet
+from ajbench.errors import IntegrityError
+from ajbench.hearing import ahead
+from ajbench.metrics.features import Extractor
+from ajbench.protocols import Protocol
+
+PART = 256  # clips after which what was computed is kept
+READERS, AHEAD = 2, 8
+Vectors = tuple[NDArray[np.float32], NDArray[np.float32]]  # features [d] and logits [C] of a clip
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A clip without usable sound: its number in the set, and why."""
+
+    number: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """What a network makes of a set.
+
+    Attributes:
+        numbers: of the clips in the set, int64 [n], in order.
+        features: float32 [n, d].
+        logits: float32 [n, C].
+        left_out: the other clips of the set.
+        computed: how many of the n were not in the cache.
+    """
+
+    numbers: NDArray[np.int64]
+    features: NDArray[np.float32]
+    logits: NDArray[np.float32]
+    left_out: list[LeftOut]
+    computed: int
+
+
+def embed(
+    clips: ClipSet,
+    extractor: Extractor,
+    protocol: Protocol,
+    cache: Path,
+    advance: Callable[[int], None] = lambda n: None,
+) -> Embeddings:
+    """Return features and logits of all clips that can be heard; those of before come from the cache.
+
+    Clips go through the network one by one, so that a clip's numbers do not depend on its companions. What
+    is computed is kept after every 256 clips, and a run that is ended goes on from there.
+
+    Args:
+        clips: the set.
+        extractor: the network.
+        protocol: how it hears them.
+        cache: the folder of all caches; this one is named by network, weights and protocol.
+        advance: is told of clips.
+
+    Raises:
+        IntegrityError: the cache is of something else, or damaged.
+    """
+    folder = cache / f"{extractor.name}-{extractor.weights_hash}-{protocol.name}"
+    known = _read(folder)
+    keys = [clips.content(number) for number in range(len(clips))]
+    missing = [number for number, key in enumerate(keys) if key not in known]
+    fresh: dict[str, Vectors] = {}
+    left_out: dict[str, str] = {}
+
+    def hear(number: int) -> tuple[str, NDArray[np.float32] | str]:
+        try:
+            samples, source = clips.samples(number)
+            wave = protocol.wave(samples, source, extractor.sample_rate)
+            fitted = audio.fit(wave, min(max(len(wave), extractor.least), extractor.most or len(wave)))
+            # Channels in antiphase, or sound above the band that is left, come to nothing.
+            reason = audio.defect(fitted) if protocol.peak_db is None else None
+            return keys[number], reason or protocol.windows(fitted, extractor.sample_rate)
+        except audio.AudioError as error:
+            return keys[number], error.reason
+
+    advance(len(clips) - len(missing))
+    with ThreadPoolExecutor(READERS) as pool:
+        heard = ahead(pool, hear, missing, AHEAD)
+        while part := dict(islice(_vectors(heard, extractor, left_out, advance), PART)):
+            _write(folder, part)
+            fresh |= part
+    found = known | fresh
+    numbers = [number for number, key in enumerate(keys) if key in found]
+    if not numbers:
+        empty = np.zeros((0, 0), np.float32)
+        features = logits = empty
+    else:
+        features, logits = (np.stack([found[keys[n]][which] for n in numbers]) for which in (0, 1))
+    return Embeddings(
+        np.array(numbers, np.int64),
+        features,
+        logits,
+        [LeftOut(n, left_out[key]) for n, key in enumerate(keys) if key not in found],
+        len(fresh),
+    )
+
+
+def _vectors(
+    heard: Iterator[tuple[str, NDArray[np.float32] | str]],
+    extractor: Extractor,
+    left_out: dict[str, str],
+    advance: Callable[[int], None],
+) -> Iterator[tuple[str, Vectors]]:
+    for key, windows in heard:
+        if isinstance(windows, str):
+            left_out[key] = windows
+        else:
+            features, logits = (part.mean(axis=0) for part in extractor(windows))
+            yield key, (features, logits)
+        advance(1)
+
+
+def _read(folder: Path) -> dict[str, Vectors]:
+    """Return what is known, by content; the vectors are views of mapped files."""
+    known: dict[str, Vectors] = {}
+    for path in sorted(folder.glob("part-*.arrow")):
+        try:
+            table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        except (pa.ArrowInvalid, OSError) as error:
+            raise IntegrityError(
+                f"{path}: damaged ({' '.join(str(error).split())[:80]}); remove it"
+            ) from None
+        if (table.schema.metadata or {}).get(b"of") != folder.name.encode():
+            raise IntegrityError(f"{path}: features of something else than {folder.name}; remove it")
+        parts = []
+        for name in ("features", "logits"):
+            column = table.column(name).combine_chunks()
+            parts.append(column.flatten().to_numpy().reshape(len(table), -1))
+        known |= zip(table.column("content").to_pylist(), zip(*parts, strict=True), strict=True)
+    return known
+
+
+def _write(folder: Path, vectors: dict[str, Vectors]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    columns = {"content": pa.array(list(vectors))}
+    for which, name in enumerate(("features", "logits")):
+        values = np.stack([pair[which] for pair in vectors.values()])
+        columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+    table = pa.table(columns).replace_schema_metadata({"of": folder.name})
+    path = folder / f"part-{xxhash.xxh3_64_hexdigest(''.join(vectors).encode())}.arrow"
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with pa.ipc.new_file(str(part), table.schema) as file:
+        file.write_table(table)
+    part.replace(path)
