@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,7 @@ from scipy.linalg import sqrtm
 from scipy.stats import entropy
 
 from ajbench.errors import NumericError, UsageError
-from ajbench.metrics.distribution import frechet_distance, inception_score, kl_divergence
+from ajbench.metrics.distribution import frechet_distance, frechet_draws, inception_score, kl_divergence
 
 
 def whitened(rng, n, d):
@@ -38,6 +40,19 @@ def test_fd_with_fewer_clips_than_dimensions_warns_and_has_the_closed_form():
     x, y = (whitened(rng, 20, 4) * a) @ basis.T, (whitened(rng, 15, 4) * b) @ basis.T
     with pytest.warns(UserWarning, match="15 clips in 40 dimensions"):
         assert frechet_distance(x, y) == pytest.approx(np.sum((a - b) ** 2), rel=1e-9)
+
+
+@pytest.mark.parametrize(("n", "m", "d"), [(30, 25, 60), (80, 90, 12), (80, 9, 12)])
+def test_fd_of_resamples_is_that_of_the_repeated_rows(n, m, d):
+    rng = np.random.default_rng(5)
+    x, y = rng.normal(size=(n, d)) + 3, rng.normal(size=(m, d)) * 1.3 + 2
+    counts = [np.stack([np.bincount(rng.integers(0, k, k), minlength=k) for _ in range(6)]) for k in (n, m)]
+    draws = frechet_draws(x, y, *counts)
+    for value, mine, theirs in zip(draws, *counts, strict=True):
+        repeated = np.repeat(x, mine, axis=0), np.repeat(y, theirs, axis=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            assert value == pytest.approx(frechet_distance(*repeated), rel=1e-9)
 
 
 def test_fd_of_singular_covariances_with_many_clips():
