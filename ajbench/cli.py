@@ -187,7 +187,6 @@ def invert(settings: Settings) -> None:
     \b
     Examples:
       ajbench invert
-      ajbench invert --recipe esc10 --data DIR invert.train_steps=1000
       ajbench invert --recipe esc10 --data DIR invert.lora_rank=8 invert.tokens=false
     """
     pipeline = pipeline_of(settings, settings.load("invert.seed"))
