@@ -26,7 +26,7 @@ HOP = 320  # samples per codec frame: 50 frames a second
 FRAME_MULTIPLE = 21  # codec frames come in columns of 21 (DESIGN: [128, T] is viewed as [128, T/21, 21])
 
 MIN_DURATION_S = 0.25  # a shorter sound holds too few codec frames (12.5) to say anything about its class
-MIN_SOURCE_RATE = 1_000  # Hz; below it a file's header is wrong or its content is not sound
+SOURCE_RATES = 1_000, 1_000_000  # Hz; beyond them a file's header is wrong or its content is not sound
 SILENT_PEAK = 1e-4  # full scale is 1; 16-bit dither alone reaches 6e-5
 FULL_SCALE = 0.999
 CLIPPED_SHARE = 0.5  # more samples than this at full scale: clipped all through
@@ -114,8 +114,8 @@ def decode(
             raise AudioError(cut, path)
         if total == 0:
             raise AudioError("empty (no samples)", path)
-        if rate < MIN_SOURCE_RATE:
-            raise AudioError(f"sample rate {rate} Hz (at least {MIN_SOURCE_RATE} Hz)", path)
+        if not SOURCE_RATES[0] <= rate <= SOURCE_RATES[1]:
+            raise AudioError(f"sample rate {rate} Hz ({SOURCE_RATES[0]} to {SOURCE_RATES[1]} Hz)", path)
         start = round(start_s * rate)
         if start >= total:
             raise AudioError(f"start {start_s:g} s lies after the end ({total / rate:.2f} s)", path)

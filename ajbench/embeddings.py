@@ -84,7 +84,8 @@ def embed(
         try:
             samples, source = clips.samples(number)
             wave = protocol.wave(samples, source, extractor.sample_rate)
-            fitted = audio.fit(wave, min(max(len(wave), extractor.least), extractor.most or len(wave)))
+            length = max(len(wave), extractor.least)
+            fitted = audio.fit(wave, min(length, extractor.most or length))
             # Channels in antiphase, or sound above the band that is left, come to nothing.
             reason = audio.defect(fitted) if protocol.peak_db is None else None
             return keys[number], reason or protocol.windows(fitted, extractor.sample_rate)

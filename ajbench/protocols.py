@@ -5,6 +5,7 @@ the mean is subtracted, how the rate is converted, what is padded or cut, and wh
 names its protocol; values of different ones are not comparable.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -18,6 +19,10 @@ from torchaudio.functional import resample
 from ajbench import audio
 from ajbench.errors import UsageError
 from ajbench.registry import suggest
+
+# Of the two sides of a reduced ratio of rates, whose product is the size of the filter: 441 · 160 from 44,100
+# to 16,000 Hz.
+MOST_RATIO = 10_000_000
 
 Wave = NDArray[np.float32]
 
@@ -52,13 +57,19 @@ class Protocol:
     eps: float = 1e-6
 
     def wave(self, samples: Wave, source: int, rate: int) -> Wave:
-        """Return the clip [n] at `rate` Hz of a file's samples [N, channels] at `source` Hz."""
+        """Return the clip [n] at `rate` Hz of a file's samples [N, channels] at `source` Hz.
+
+        Raises:
+            AudioError: torchaudio's filter from this rate to that would take gigabytes.
+        """
         mono = samples[:, 0] if self.channel == "first" else samples.mean(axis=1, dtype=np.float32)
         if self.centred:
             mono = mono - mono.mean(dtype=np.float64).astype(np.float32)
         if source != rate:
             if self.resampler == "soxr":
                 mono = soxr.resample(mono, source, rate, quality="HQ")
+            elif source * rate / math.gcd(source, rate) ** 2 > MOST_RATIO:
+                raise audio.AudioError(f"sample rate {source} Hz (too odd for {self.resampler} to {rate} Hz)")
             else:
                 mono = resample(torch.from_numpy(np.ascontiguousarray(mono)), source, rate).numpy()
         if self.peak_db is not None:

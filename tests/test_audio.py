@@ -106,7 +106,8 @@ def bad_inputs():
         "integers as float": (encoded(noise * 3e4, 44_100, "WAV", "FLOAT"), "clipped all through"),
         "NaN": (encoded(with_nan, 44_100, "WAV", "FLOAT"), "not finite (1 of 44100 samples"),
         "infinite": (encoded(with_inf, 44_100, "WAV", "FLOAT"), "not finite (1 of 44100 samples"),
-        "1 Hz": (encoded(noise, 1, "WAV"), "sample rate 1 Hz (at least 1000 Hz)"),
+        "1 Hz": (encoded(noise, 1, "WAV"), "sample rate 1 Hz (1000 to 1000000 Hz)"),
+        "2 MHz": (encoded(noise, 2_000_000, "WAV"), "sample rate 2000000 Hz (1000 to 1000000 Hz)"),
         "half a WAV": (half_of(encoded(noise, 44_100, "WAV")), "truncated (header declares 88244 bytes"),
         "half an Ogg": (
             half_of(encoded(noise, 44_100, "OGG")),

@@ -148,6 +148,19 @@ def test_a_damaged_or_mistaken_cache_is_refused(folders):
         embed(open_set(folders / "gen"), Ear(), PLAIN, folders / "cache")
 
 
+@pytest.mark.parametrize(("least", "most", "length"), [(240, None, 240), (100, 150, 150), (300, 300, 300)])
+def test_a_network_hears_as_many_samples_as_it_can(folders, least, most, length):
+    write(folders / "short" / "a.wav", 1, seconds=0.0125 if least != 100 else 0.02)
+
+    class Short(Ear):
+        def __call__(self, wav):
+            assert wav.shape == (1, length)
+            return super().__call__(wav)
+
+    Short.least, Short.most = least, most
+    assert embed(open_set(folders / "short"), Short(), PLAIN, folders / "cache").computed == 1
+
+
 def test_windows_are_averaged(folders):
     write(folders / "long" / "a.wav", 1, seconds=13)
     found = embed(

@@ -7,6 +7,7 @@ import torch
 import torchaudio
 
 from ajbench import protocols
+from ajbench.audio import AudioError
 from ajbench.errors import UsageError
 
 
@@ -65,6 +66,13 @@ def test_other_protocols_have_one_window(rng):
     wave = rng.normal(size=50).astype(np.float32)
     for name in ("ajbench", "audioldm_eval", "av-benchmark"):
         assert np.array_equal(protocols.find(name).windows(wave, 10), wave[None])
+
+
+def test_a_rate_for_which_torchaudio_would_take_gigabytes_is_refused(stereo):
+    with pytest.raises(AudioError, match=r"sample rate 44101 Hz \(too odd"):
+        protocols.find("audioldm_eval").wave(stereo, 44_101, 16_000)
+    assert protocols.find("audioldm_eval").wave(stereo, 11_025, 16_000).shape == (32_000,)
+    assert protocols.find("ajbench").wave(stereo, 44_101, 16_000).shape == (8_000,)
 
 
 def test_an_unknown_protocol_is_told():
