@@ -21,6 +21,8 @@ from ajbench.protocols import Protocol
 
 PART = 256  # clips after which what was computed is kept
 READERS, AHEAD = 2, 8
+BATCH = 8  # 1.3 to 1.5 times as fast as one by one (mn04, Cnn14; one core)
+WAITING = 64  # waves that are held for others of their length
 Vectors = tuple[NDArray[np.float32], NDArray[np.float32]]  # features [d] and logits [C] of a clip
 
 
@@ -60,8 +62,9 @@ def embed(
 ) -> Embeddings:
     """Return features and logits of all clips that can be heard; those of before come from the cache.
 
-    Clips go through the network one by one, so that a clip's numbers do not depend on its companions. What
-    is computed is kept after every 256 clips, and a run that is ended goes on from there.
+    Clips of one length go through the network together, eight at a time, the rest one by one: which it was
+    shows in the last digits. What is computed is kept after every 256 clips, and a run that is ended goes on
+    from there.
 
     Args:
         clips: the set.
@@ -94,8 +97,8 @@ def embed(
 
     advance(len(clips) - len(missing))
     with ThreadPoolExecutor(READERS) as pool:
-        heard = ahead(pool, hear, missing, AHEAD)
-        while part := dict(islice(_vectors(heard, extractor, left_out, advance), PART)):
+        vectors = _vectors(ahead(pool, hear, missing, AHEAD), extractor, left_out, advance)
+        while part := dict(islice(vectors, PART)):
             _write(folder, part)
             fresh |= part
     found = known | fresh
@@ -120,13 +123,44 @@ def _vectors(
     left_out: dict[str, str],
     advance: Callable[[int], None],
 ) -> Iterator[tuple[str, Vectors]]:
+    """Yield the vectors of clips, those of one length a batch at a time, and note those without sound."""
+    waiting: dict[int, list[tuple[str, NDArray[np.float32]]]] = {}
     for key, windows in heard:
         if isinstance(windows, str):
             left_out[key] = windows
-        else:
+            advance(1)
+            continue
+        if len(windows) > 1:
             features, logits = (part.mean(axis=0) for part in extractor(windows))
             yield key, (features, logits)
-        advance(1)
+            advance(1)
+            continue
+        alike = waiting.setdefault(windows.shape[1], [])
+        alike.append((key, windows[0]))
+        if len(alike) == BATCH:
+            yield from _together(waiting.pop(windows.shape[1]), extractor, advance)
+        elif sum(map(len, waiting.values())) == WAITING:
+            yield from _one_by_one(waiting, extractor, advance)
+    yield from _one_by_one(waiting, extractor, advance)
+
+
+def _one_by_one(
+    waiting: dict[int, list[tuple[str, NDArray[np.float32]]]],
+    extractor: Extractor,
+    advance: Callable[[int], None],
+) -> Iterator[tuple[str, Vectors]]:
+    clips = [clip for alike in waiting.values() for clip in alike]
+    waiting.clear()
+    for clip in clips:
+        yield from _together([clip], extractor, advance)
+
+
+def _together(
+    clips: list[tuple[str, NDArray[np.float32]]], extractor: Extractor, advance: Callable[[int], None]
+) -> Iterator[tuple[str, Vectors]]:
+    features, logits = extractor(np.stack([wave for _, wave in clips]))
+    advance(len(clips))
+    yield from zip((key for key, _ in clips), zip(features, logits, strict=True), strict=True)
 
 
 def _read(folder: Path) -> dict[str, Vectors]:

@@ -119,13 +119,32 @@ def test_features_are_computed_once_for_a_content_and_protocol(folders):
     assert embed(open_set(folders / "gen"), ear, PLAIN, folders / "cache").computed == 20
 
 
+def test_each_clip_has_its_own_numbers_whatever_lengths_lie_around_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("ajbench.embeddings.WAITING", 12)
+    for k in range(40):
+        write(tmp_path / "mixed" / f"{k:02d}.wav", k, seconds=(0.5, 0.5, 0.6, 0.3 + k / 100)[k % 4])
+    clips, sizes = open_set(tmp_path / "mixed"), []
+
+    class Counting(Ear):
+        def __call__(self, wav):
+            sizes.append(len(wav))
+            return super().__call__(wav)
+
+    found = embed(clips, Counting(), PLAIN, tmp_path / "cache")
+    assert found.numbers.tolist() == list(range(40)) and {1, 8} == set(sizes) and sum(sizes) == 40
+    for number in range(40):
+        features, logits = Ear()(clips.samples(number)[0].T)
+        assert found.features[number] == pytest.approx(features[0], rel=1e-5)
+        assert found.logits[number] == pytest.approx(logits[0], rel=1e-4, abs=1e-4)
+
+
 def test_what_was_computed_before_an_end_is_kept(folders, monkeypatch):
     monkeypatch.setattr("ajbench.embeddings.PART", 4)
     ear, gen = Ear(), open_set(folders / "gen")
 
     class Ending(Ear):
         def __call__(self, wav):
-            if self.heard == 10:
+            if self.heard == 8:
                 raise KeyboardInterrupt
             return super().__call__(wav)
 

@@ -135,6 +135,8 @@ class Panns:
         _fill(model, _file(name, path), name)
         self.weights_hash = weights.digest(model.state_dict().values())
         self.model = model.fuse().requires_grad_(False).to(self.device)
+        # 1.15 times as fast on a CPU.
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.least, self.most = setting.hop * (LEAST_FRAMES - 1), None
 
     @torch.inference_mode()
