@@ -45,6 +45,8 @@ CLASSIFIERS: Mapping[str, str] = {
 FEATURES: Mapping[str, str] = {
     "reference": "ajbench.metrics.features:Reference",
     "mn04": "ajbench.metrics.mobilenet:MN04",
+    "panns16k": "ajbench.metrics.cnn14:panns16k",
+    "panns32k": "ajbench.metrics.cnn14:panns32k",
 }
 KINDS: Mapping[str, Mapping[str, str]] = {
     "corpus": CORPORA,
