@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ajbench.errors import MissingError, UsageError
 from ajbench.run import atomic_write
 
-if TYPE_CHECKING:  # only log_mel needs torch: reading and listing sounds must not wait for it
+if TYPE_CHECKING:  # only at_rate and log_mel need torch: reading and listing sounds must not wait for it
     import torch
 
 SAMPLE_RATE = 16_000  # Hz
@@ -189,6 +189,20 @@ def write(path: Path | str, wav: Wave, sample_rate: int = SAMPLE_RATE) -> None:
         buffer, _int16(wav), sample_rate, format=path.suffix.lstrip(".").upper(), subtype="PCM_16"
     )
     atomic_write(path, buffer.getvalue())
+
+
+def at_rate(wav: "Wave | torch.Tensor", sample_rate: int) -> "Wave | torch.Tensor":
+    """Convert waves [B, n] from 16 kHz, all at once: a tensor where `sample_rate` differs, else `wav` itself.
+
+    By torchaudio's windowed sinc at its defaults, as audioldm_eval and av-benchmark, whose distances move
+    with the method.
+    """
+    if sample_rate == SAMPLE_RATE:
+        return wav
+    import torch
+    from torchaudio.functional import resample
+
+    return resample(torch.as_tensor(wav, dtype=torch.float32), SAMPLE_RATE, sample_rate)
 
 
 def log_mel(

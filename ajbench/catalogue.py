@@ -98,7 +98,7 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 def _first_line(kind: str, name: str) -> str:
     found = registry.resolve(kind, name)
     # A reader is a function alone in its module, whose first line says what the corpus is.
-    alone = kind != "text encoder" and not inspect.isclass(found)
+    alone = kind not in ("text encoder", "features") and not inspect.isclass(found)
     return (inspect.getdoc(inspect.getmodule(found) if alone else found) or "").partition("\n")[0]
 
 

@@ -180,7 +180,8 @@ class Synth(Section):
     )
     judge: str | None = Field(
         None,
-        description="scores clips for their labels: reference (of this run), mn04, a classifier's folder",
+        description="scores clips for their labels: reference (of this run), mn04, panns16k, panns32k, or "
+        "a classifier's folder",
     )
     candidates: AtLeastOne = Field(1, description="clips made for each, of which the judge keeps the best")
     seed: Count = 0

@@ -120,7 +120,7 @@ def test_features_are_computed_once_for_a_content_and_protocol(folders):
 
 
 def test_each_clip_has_its_own_numbers_whatever_lengths_lie_around_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("ajbench.embeddings.WAITING", 12)
+    monkeypatch.setattr("ajbench.embeddings.WAITING", 20)
     for k in range(40):
         write(tmp_path / "mixed" / f"{k:02d}.wav", k, seconds=(0.5, 0.5, 0.6, 0.3 + k / 100)[k % 4])
     clips, sizes = open_set(tmp_path / "mixed"), []

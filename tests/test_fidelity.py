@@ -24,7 +24,7 @@ torch.set_num_threads(1)
 class Ear:
     """A tagger of five classes that hears what the first samples of a wave say."""
 
-    name, mids = "ear", None
+    name, mids, sample_rate = "ear", None, 16_000
     labels = ("Siren", "Rain", "Dog", "Speech", "Clock tick")
 
     def __init__(self, path=None, device=None):
@@ -64,6 +64,14 @@ def test_the_score_is_the_share_of_the_softmax_that_falls_on_what_was_asked(path
     for score, share, ids in zip(ours[:3], expected, asked, strict=False):
         assert score == pytest.approx(share[ids].sum(), rel=1e-6)
     assert np.isnan(ours[3])
+
+
+def test_a_judge_of_another_rate_hears_it(paths, monkeypatch):
+    monkeypatch.setattr(Ear, "sample_rate", 32_000)
+    heard = []
+    monkeypatch.setattr(Ear, "logits", lambda self, wav: heard.append(wav.shape) or np.asarray(wav)[:, :5])
+    Judge("ear", None, paths[0].meta)(np.zeros((2, 50), np.float32), [[0], [1]])
+    assert heard == [(2, 100)]
 
 
 def test_classes_are_found_by_name_else_by_machine_id_else_not_at_all():

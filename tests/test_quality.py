@@ -12,7 +12,7 @@ from ajbench.store import ClipStore
 class Ear:
     """An extractor without weights: energies in 24 bands, and for each class the one at its pitch."""
 
-    name, mids = "ear", None
+    name, mids, sample_rate = "ear", None, 16_000
     labels = tuple(LABELS)
 
     def __call__(self, wav):

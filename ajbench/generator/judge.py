@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ajbench import registry
+from ajbench import audio, registry
 from ajbench.errors import UsageError
 from ajbench.labels import columns_of
 from ajbench.store import StoreMeta
@@ -22,7 +22,7 @@ class Judge:
     (or two of them before all others). Which of several labels it hears does not matter.
 
     Args:
-        name: of the features whose logits are taken: `reference` or `mn04`.
+        name: of the features whose logits are taken, one of `registry.FEATURES`.
         weights: folder or file of the judge's weights; None: their usual place.
         meta: of the real store: its classes.
         device: where it computes; None is that of this process.
@@ -50,7 +50,8 @@ class Judge:
 
         It is NaN where nothing is asked for.
         """
-        logits = np.asarray(self.extractor.logits(waves), np.float64)[:, self.columns]
+        heard = audio.at_rate(waves, self.extractor.sample_rate)
+        logits = np.asarray(self.extractor.logits(heard), np.float64)[:, self.columns]
         share = np.exp(logits - logits.max(axis=1, keepdims=True))
         share /= share.sum(axis=1, keepdims=True)
         return np.array([share[i, list(ids)].sum() if ids else np.nan for i, ids in enumerate(asked)])

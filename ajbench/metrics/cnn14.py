@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import init_empty_weights
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -18,7 +19,7 @@ from torchaudio.functional import melscale_fbanks
 from ajbench import weights
 from ajbench.corpora.audioset import label_set
 from ajbench.device import device_of
-from ajbench.errors import IntegrityError, MissingError
+from ajbench.errors import IntegrityError, MissingError, UsageError
 from ajbench.metrics.ranking import Array
 
 MELS, CLASSES, WIDTHS = 64, 527, (64, 128, 256, 512, 1024, 2048)
@@ -27,7 +28,7 @@ LEAST_FRAMES = 32  # five halvings of time have to leave one
 
 @dataclass(frozen=True)
 class Setting:
-    """Of one of the two networks: Hz, and samples of the spectrogram's window and hop."""
+    """Of one of the two networks: Hz (`rate`, `low`, `high`), and samples of spectrogram's window and hop."""
 
     rate: int
     window: int
@@ -77,7 +78,7 @@ class Cnn14(nn.Module):
         mel = melscale_fbanks(
             setting.window // 2 + 1, setting.low, setting.high, MELS, setting.rate, "slaney", "slaney"
         )
-        self.register_buffer("mel", mel, persistent=False)
+        self.register_buffer("mel", mel)
         self.register_buffer("window", torch.hann_window(setting.window), persistent=False)
         self.bn0 = nn.BatchNorm2d(MELS)
         for number, (inputs, outputs) in enumerate(zip((1, *WIDTHS), WIDTHS, strict=False), 1):
@@ -131,8 +132,11 @@ class Panns:
         classes = label_set()
         self.labels, self.mids = classes.names, classes.mids
         self.device = device or device_of()
-        model = Cnn14(setting)
-        _fill(model, _file(name, path), name)
+        file = _file(name, path)
+        with init_empty_weights():  # 80 M values that the file gives
+            model = Cnn14(setting)
+        _fill(model, file, name)
+        model = model.float()
         self.weights_hash = weights.digest(model.state_dict().values())
         self.model = model.fuse().requires_grad_(False).to(self.device)
         # 1.15 times as fast on a CPU.
@@ -141,7 +145,16 @@ class Panns:
 
     @torch.inference_mode()
     def __call__(self, wav: Array) -> tuple[np.ndarray, np.ndarray]:
-        """Return (features [B, 2048], logits [B, 527]) of wav [B, n] at `sample_rate`, n at least `least`."""
+        """Return (features [B, 2048], logits [B, 527]) of wav [B, n] at `sample_rate`.
+
+        Raises:
+            UsageError: n is below `least`, 0.31 s.
+        """
+        if wav.shape[-1] < self.least:
+            raise UsageError(
+                f"features {self.name}: clips of {wav.shape[-1] / self.sample_rate:.2f} s, at least "
+                f"{self.least / self.sample_rate:.2f} s are needed; raise data.duration_s or use mn04"
+            )
         features, logits = self.model(torch.as_tensor(wav, dtype=torch.float32, device=self.device))
         return features.cpu().numpy(), logits.cpu().numpy()
 
@@ -155,18 +168,24 @@ class Panns:
 
 
 def panns16k(path: Path | str | None = None, device: torch.device | None = None) -> Panns:
-    """Return the extractor that hears 16 kHz; raises as `Panns`."""
+    """PANNs' Cnn14 of 16 kHz: 2048-d embeddings, 527 AudioSet logits; what most published FD is taken of.
+
+    Raises: as `Panns`.
+    """
     return Panns("panns16k", path, device)
 
 
 def panns32k(path: Path | str | None = None, device: torch.device | None = None) -> Panns:
-    """Return the extractor that hears 32 kHz; raises as `Panns`."""
+    """PANNs' Cnn14 of 32 kHz: as panns16k, and not to be compared with it.
+
+    Raises: as `Panns`.
+    """
     return Panns("panns32k", path, device)
 
 
 def _file(name: str, path: Path | str | None) -> Path:
-    wanted = SETTINGS[name].file
-    found = Path(path) if path is not None else weights.own(wanted)
+    wanted, home = SETTINGS[name].file, weights.folder()
+    found = Path(path) if path is not None else home / wanted if home else None
     if found is None or not found.is_file():
         where = f"{found} is missing" if found else f"set {weights.VARIABLE} to the folder of {wanted}"
         raise MissingError(
@@ -176,22 +195,20 @@ def _file(name: str, path: Path | str | None) -> Path:
 
 
 def _fill(model: Cnn14, file: Path, name: str) -> None:
-    """Load a checkpoint; its spectrogram's kernels are what `Cnn14` computes, and are left out."""
+    """Load a checkpoint with its mel filters; its spectrogram's kernels are what `Cnn14` computes."""
     try:
         saved = torch.load(file, map_location="cpu", weights_only=True)
         state = dict(saved.get("model", saved))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError, TypeError, ValueError) as error:
         raise IntegrityError(f"features {name}: {file} is not a plain state dict; get it again") from error
     kept = {
         key: value
         for key, value in state.items()
         if not key.startswith(("spectrogram_extractor.", "logmel_extractor."))
     }
+    kept["mel"] = state.get("logmel_extractor.melW", model.mel)
     try:
-        model.load_state_dict(kept)
-        bank = state.get("logmel_extractor.melW")
-        if bank is not None:
-            model.mel.copy_(bank)
+        model.load_state_dict(kept, assign=True)
     except (RuntimeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:160]
         raise IntegrityError(f"features {name}: {file} holds another network ({reason})") from None

@@ -7,24 +7,24 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from ajbench import classifiers, registry, weights
-from ajbench.audio import SAMPLE_RATE
+from ajbench import audio, classifiers, registry, weights
 from ajbench.errors import MissingError
 from ajbench.metrics.ranking import Array, to_numpy
 from ajbench.store import ClipStore
 
 
 class Extractor(Protocol):
-    """What FD, IS and KL need of a model: wav [B, n], float32 at 16 kHz, in; float32 NumPy out.
+    """What FD, IS and KL need of a model: wav [B, n], float32 at `sample_rate` Hz, in; float32 NumPy out.
 
+    Stores are at 16 kHz: `extract` converts for an extractor of another rate, called by itself it does not.
     `mids` are the AudioSet ids of `labels`, None where they are not known; `weights_hash` is of the network's
     tensors. Clips have at least `least` samples, and at most `most` where that is a number.
     """
 
     name: str
+    sample_rate: int
     labels: Sequence[str]
     mids: Sequence[str] | None
-    sample_rate: int
     weights_hash: str
     least: int
     most: int | None
@@ -53,8 +53,8 @@ class Reference:
     """
 
     name = "reference"
+    sample_rate = audio.SAMPLE_RATE
     mids = None
-    sample_rate = SAMPLE_RATE
 
     def __init__(self, path: Path | str | None = None, device: torch.device | None = None) -> None:
         if path is None:
@@ -80,11 +80,12 @@ class Reference:
 
 
 def load(name: str, path: Path | str | None = None) -> Extractor:
-    """Return the extractor `name` ("reference", "mn04"), its weights from `path` or their usual place.
+    """Return the extractor `name` of `registry.FEATURES`, its weights from `path` or their usual place.
 
     Raises:
         UsageError: the name is unknown.
         MissingError: the weights are not there.
+        IntegrityError: the file there holds something else.
     """
     extractor: Extractor = registry.resolve("features", name)(path)
     return extractor
@@ -95,6 +96,8 @@ def extract(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return (features [N, d], logits [N, C]) of all clips in their order; audio is held one batch at a time.
 
+    Where the extractor hears another rate than 16 kHz each batch is converted, as `audio.at_rate`.
+
     Args:
         extractor: the model.
         clips: a store, or batches of wav [b, n] at 16 kHz (whose sizes are then kept).
@@ -104,7 +107,7 @@ def extract(
         MissingError: there is not one clip.
     """
     batches = of_store(clips, np.arange(len(clips)), batch) if isinstance(clips, ClipStore) else clips
-    parts = [extractor(wav) for wav in batches]
+    parts = [extractor(audio.at_rate(wav, extractor.sample_rate)) for wav in batches]
     if not parts:
         raise MissingError(f"features {extractor.name}: there is no clip to extract from")
     features, logits = (np.concatenate(part) for part in zip(*parts, strict=True))

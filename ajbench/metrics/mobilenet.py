@@ -16,13 +16,14 @@ from torchaudio.compliance.kaldi import get_mel_banks
 from torchaudio.transforms import Resample
 
 from ajbench import weights
+from ajbench.audio import SAMPLE_RATE
 from ajbench.corpora.audioset import label_set
 from ajbench.device import device_of
 from ajbench.errors import IntegrityError, MissingError
 from ajbench.metrics.ranking import Array
 
 WEIGHTS = "mn04_as_mAP_432.pt"
-SAMPLE_RATE = 32_000
+RATE = 32_000  # of the network: the extractor takes 16 kHz, as all sound inside, and doubles it itself
 N_FFT, WINDOW, HOP, N_MELS = 1024, 800, 320, 128
 F_MAX = 15_000.0
 
@@ -121,7 +122,7 @@ class MobileNet(nn.Module):
             nn.Dropout(0.2),
             nn.Linear(HIDDEN, CLASSES),
         )
-        banks, _ = get_mel_banks(N_MELS, N_FFT, SAMPLE_RATE, 0.0, F_MAX, 100.0, -500.0, 1.0)
+        banks, _ = get_mel_banks(N_MELS, N_FFT, RATE, 0.0, F_MAX, 100.0, -500.0, 1.0)
         self.register_buffer("mel", F.pad(banks, (0, 1)), persistent=False)
         self.register_buffer("window", torch.hann_window(WINDOW, periodic=False), persistent=False)
 
@@ -152,7 +153,7 @@ class MN04:
     """
 
     name = "mn04"
-    sample_rate = 16_000
+    sample_rate = SAMPLE_RATE
     least, most = 4_000, None  # a quarter of a second: what ajbench takes for sound at all
 
     def __init__(self, path: Path | str | None = None, device: torch.device | None = None) -> None:
@@ -165,8 +166,8 @@ class MN04:
         self.model.eval().to(self.device)
         # librosa's kaiser_best. torchaudio's default lets images above 8 kHz through, which the tagger hears.
         self.resample = Resample(
-            16_000,
             SAMPLE_RATE,
+            RATE,
             resampling_method="sinc_interp_kaiser",
             lowpass_filter_width=64,
             rolloff=0.9475937167399596,

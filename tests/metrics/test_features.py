@@ -1,14 +1,17 @@
 import numpy as np
 import pytest
+import torch
+import torchaudio
 
-from ajbench import classifiers
+from ajbench import audio, classifiers
 from ajbench.device import device_of
 from ajbench.errors import MissingError, UsageError
 from ajbench.metrics import features
+from ajbench.metrics.mobilenet import MN04
 
 
 class Means:
-    name, labels, mids = "means", ("low", "high"), None
+    name, labels, mids, sample_rate = "means", ("low", "high"), None, 16_000
 
     def __call__(self, wav):
         self.largest = max(len(wav), getattr(self, "largest", 0))
@@ -44,6 +47,34 @@ def test_extract_reads_a_store_by_batches(monkeypatch):
     assert np.array_equal(embedded, Store.wav[:, :3]) and extractor.largest == 2
     with pytest.raises(MissingError, match="no clip"):
         features.extract(extractor, [])
+
+
+def test_extract_converts_for_an_extractor_of_another_rate():
+    class Pitch(Means):
+        sample_rate = 32_000
+
+        def features(self, wav):
+            assert wav.shape == (2, 32_000)
+            spectrum = np.abs(np.fft.rfft(np.asarray(wav)))
+            return np.stack([spectrum.argmax(axis=1), spectrum.max(axis=1) / 16_000], axis=1)
+
+        def logits(self, wav):
+            return super().logits(np.asarray(wav))
+
+    t = np.arange(16_000) / 16_000
+    wav = np.stack([np.sin(2 * np.pi * f * t) for f in (440, 3000)]).astype(np.float32)
+    found, logits = features.extract(Pitch(), [wav, torch.tensor(wav[::-1].copy())])
+    assert found[:, 0].tolist() == [440, 3000, 3000, 440]
+    assert found[:, 1] == pytest.approx(1, abs=0.01)
+    # As both tools convert.
+    expected = torchaudio.functional.resample(torch.tensor(wav), 16_000, 32_000)
+    assert np.array_equal(logits[:2], Means().logits(expected.numpy()))
+
+
+def test_extractors_of_sixteen_kilohertz_get_the_waves_themselves():
+    wav = np.zeros((2, 100), np.float32)
+    assert audio.at_rate(wav, 16_000) is wav
+    assert features.Reference.sample_rate == MN04.sample_rate == 16_000
 
 
 def test_reference_is_a_trained_classifier(tmp_path):

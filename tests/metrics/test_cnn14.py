@@ -1,0 +1,204 @@
+import re
+
+import numpy as np
+import pytest
+import torch
+from accelerate import init_empty_weights
+
+from ajbench.errors import IntegrityError, MissingError, UsageError
+from ajbench.metrics import cnn14, features
+
+RATES = {"panns16k": 16_000, "panns32k": 32_000}
+
+
+def drawn(shapes, seed=0):
+    """A state dict of these shapes from one stream in the order of names; activations stay alive."""
+    rng, state = np.random.default_rng(seed), {}
+    for name in sorted(name for name in shapes if not name.endswith(("num_batches_tracked", "mel"))):
+        shape = shapes[name]
+        if len(shape) > 1:
+            value = rng.random(shape, np.float32)
+            value -= 0.5
+            value *= np.float32(np.sqrt(24 / np.prod(shape[1:])))
+        elif name.endswith(("running_var", "weight")):
+            value = rng.uniform(0.5, 1.5, shape)
+        else:
+            value = rng.normal(0, 0.1, shape)
+        if name == "bn0.running_mean":
+            value -= 30  # dB
+        if name == "bn0.running_var":
+            value *= 200
+        state[name] = torch.as_tensor(value, dtype=torch.float32)
+    return state
+
+
+def sweep(rate, seconds=2.0, seed=0):
+    """A tone that rises to 0.3 of the rate, and noise: float32 [1, n]."""
+    t = np.arange(round(seconds * rate)) / rate
+    noise = np.random.default_rng(seed).normal(0, 0.01, len(t))
+    rising = 0.3 * np.sin(2 * np.pi * (100 * t + 0.15 * rate / seconds * t * t))
+    return torch.tensor(rising + noise, dtype=torch.float32)[None]
+
+
+# By audioldm_eval's own Cnn14 (commit 8dc07ee, torchlibrosa 0.1.0) with `drawn` weights, on `sweep`.
+PUBLISHED = {
+    "panns16k": {
+        "embedding": {0: 0.2527413, 1: 1.6235950, 2: 0.9298941, 4: 0.5102340},
+        "norm": 48.4910545,
+        "top": {135: 4.2752657, 112: 3.8955400, 515: 3.8876517, 280: 3.8737161},
+        "mean": -0.0320792,
+        "spread": 1.4968674,
+    },
+    "panns32k": {
+        "embedding": {0: 0.2560027, 1: 1.1949399, 2: 0.7084869, 4: 0.4521564},
+        "norm": 40.7171974,
+        "top": {135: 3.5738902, 280: 3.4829245, 515: 3.2449987, 112: 3.1771078},
+        "mean": -0.0331785,
+        "spread": 1.2710797,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def state():
+    with init_empty_weights():
+        model = cnn14.Cnn14(cnn14.SETTINGS["panns16k"])
+    return drawn({name: value.shape for name, value in model.state_dict().items()})
+
+
+@pytest.fixture(scope="module", params=RATES)
+def heard(request, state):
+    """Name, and (embedding [2048], logits [527]) of the sweep by the whole network, as it is and folded."""
+    with init_empty_weights():
+        model = cnn14.Cnn14(cnn14.SETTINGS[request.param]).eval()
+    model.load_state_dict(state, strict=False, assign=True)
+    wav = sweep(RATES[request.param])
+    with torch.inference_mode():
+        plain = model(wav)
+        folded = model.fuse()(wav)
+    assert isinstance(model.conv_block1.bn1, torch.nn.Identity)
+    return request.param, *([value[0].numpy() for value in pair] for pair in (plain, folded))
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    """small(name) → (path, state) of a checkpoint as PANNs' are, of a network of few channels."""
+    monkeypatch.setattr(cnn14, "WIDTHS", (4, 4, 8, 8, 8, 16))
+
+    def make(name="panns16k"):
+        setting = cnn14.SETTINGS[name]
+        model = cnn14.Cnn14(setting)
+        shapes = {key: value.shape for key, value in model.state_dict().items()}
+        counts = {key: torch.tensor(9) for key in shapes if key.endswith("num_batches_tracked")}
+        bins = setting.window // 2 + 1
+        kernels = {
+            f"spectrogram_extractor.stft.conv_{part}.weight": torch.zeros(bins, 1, setting.window)
+            for part in ("real", "imag")
+        }
+        bank = {"logmel_extractor.melW": model.mel.clone()}
+        state = drawn(shapes) | counts | kernels | bank
+        path = tmp_path / setting.file
+        torch.save({"iteration": 600_000, "model": state}, path, _use_new_zipfile_serialization=False)
+        return path, state
+
+    return make
+
+
+def test_equals_the_original_implementation(heard):
+    name, (embedding, logits), _ = heard
+    expected = PUBLISHED[name]
+    assert embedding.shape == (2048,) and logits.shape == (527,)
+    assert embedding[list(expected["embedding"])] == pytest.approx(
+        [*expected["embedding"].values()], rel=2e-5
+    )
+    assert np.linalg.norm(embedding) == pytest.approx(expected["norm"], rel=1e-5)
+    assert np.argsort(-logits)[:4].tolist() == list(expected["top"])
+    assert logits[list(expected["top"])] == pytest.approx([*expected["top"].values()], rel=2e-5)
+    assert logits.mean() == pytest.approx(expected["mean"], abs=2e-5)
+    assert logits.std() == pytest.approx(expected["spread"], rel=1e-5)
+
+
+def test_folded_normalisations_change_nothing(heard):
+    for plain, folded in zip(*heard[1:], strict=True):
+        assert np.abs(plain - folded).max() < 1e-5 * np.abs(plain).max()
+
+
+@pytest.mark.parametrize("name", RATES)
+def test_a_checkpoint_of_panns_gives_named_logits_and_embeddings(small, name):
+    path, state = small(name)
+    extractor = features.load(name, path)
+    wav = torch.cat([sweep(RATES[name], 1.0), sweep(RATES[name], 1.0, seed=1).flip(1)])
+    embedding, logits = extractor(wav)
+    assert (extractor.name, extractor.sample_rate) == (name, RATES[name])
+    assert embedding.shape == (2, 16) and logits.shape == (2, 527)
+    assert embedding.dtype == logits.dtype == np.float32
+    assert (
+        extractor.labels[0] == "Speech" and extractor.mids[0] == "/m/09x0r" and len(extractor.labels) == 527
+    )
+    model = cnn14.Cnn14(cnn14.SETTINGS[name]).eval()
+    model.load_state_dict({k: v for k, v in state.items() if "extractor" not in k}, strict=False)
+    with torch.inference_mode():
+        assert logits == pytest.approx(model(wav)[1].numpy(), rel=1e-4, abs=1e-5)
+    for i in range(2):
+        assert extractor.features(wav[i : i + 1].numpy())[0] == pytest.approx(
+            embedding[i], rel=1e-4, abs=1e-5
+        )
+        assert extractor.logits(wav[i : i + 1])[0] == pytest.approx(logits[i], rel=1e-4, abs=1e-5)
+    assert np.abs(logits[0] - logits[1]).max() > 0.05
+
+
+def test_the_checkpoints_own_filters_are_used(small):
+    path, state = small()
+    state["logmel_extractor.melW"] *= 2
+    torch.save({"model": state}, path)
+    model = cnn14.Cnn14(cnn14.SETTINGS["panns16k"])
+    louder = features.load("panns16k", path).model.spectrogram(sweep(16_000))
+    assert torch.allclose(louder, model.spectrogram(sweep(16_000)) + 10 * np.log10(2), atol=1e-3)
+
+
+def test_short_clips_are_refused(small):
+    extractor = features.load("panns16k", small()[0])
+    extractor(np.zeros((1, extractor.least), np.float32))
+    with pytest.raises(UsageError, match=r"panns16k: clips of 0.30 s, at least 0.31 s"):
+        extractor(np.zeros((1, 4800), np.float32))
+
+
+@pytest.mark.parametrize("name", RATES)
+def test_missing_weights_say_where_and_what_else(tmp_path, monkeypatch, name):
+    file = re.escape(cnn14.SETTINGS[name].file)
+    monkeypatch.setenv("AJBENCH_WEIGHTS", str(tmp_path))
+    with pytest.raises(MissingError, match=rf"^features {name}: {tmp_path}/{file} is missing.*or use mn04$"):
+        features.load(name)
+    with pytest.raises(MissingError, match=r"/nowhere.pth is missing"):
+        features.load(name, "/nowhere.pth")
+    monkeypatch.delenv("AJBENCH_WEIGHTS")
+    with pytest.raises(MissingError, match=f"set AJBENCH_WEIGHTS to the folder of {file}"):
+        features.load(name)
+
+
+def test_other_files_are_refused(small, tmp_path):
+    path = tmp_path / "other.pth"
+    for content in ([1, 2], {"model": 3}, {"model": torch.zeros(3)}, {"model": [1, 2]}):
+        torch.save(content, path)
+        with pytest.raises(IntegrityError, match="not a plain state dict") as error:
+            features.load("panns16k", path)
+        assert "\n" not in str(error.value)
+    for content in (b"no such thing", b""):
+        path.write_bytes(content)
+        with pytest.raises(IntegrityError, match="not a plain state dict"):
+            features.load("panns16k", path)
+    found, state = small()
+    foreign = [
+        state | {"fc_audioset.bias": torch.zeros(10)},
+        {key: value for key, value in state.items() if key != "bn0.weight"},
+        state | {"att.weight": torch.zeros(1)},
+        state | {"logmel_extractor.melW": 3},
+    ]
+    for content in foreign:
+        torch.save({"model": content}, path)
+        with pytest.raises(IntegrityError, match="holds another network") as error:
+            features.load("panns16k", path)
+        assert "\n" not in str(error.value)
+    # Of the other rate, which only the filters tell.
+    with pytest.raises(IntegrityError, match=r"panns32k: .* holds another network"):
+        features.load("panns32k", found)
