@@ -8,7 +8,7 @@ hkchengrex/av-benchmark (050a5cd). Of each only the three files of these metrics
 the packages around them want a GPU, networks and downloads. They run as they are; nothing is replaced.
 
 Arrays: rectified correlated features, more clips than dimensions and fewer (where FD's covariances are
-singular, which takes their matrix root a minute); logits whose scale differs by clip; and embeddings and
+singular: their matrix root takes most of a minute); logits whose scale differs by clip; and embeddings and
 logits that mn04 (--tagger) gives of 100 clips of ESC-10 and of 100 others (--data, ESC-50's layout), KL
 pairing them by order. All are float32, which is what extractors give the tools.
 
