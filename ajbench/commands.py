@@ -137,7 +137,7 @@ def do_comparison(
     from ajbench import protocols
     from ajbench.clipsets import open_set
     from ajbench.compare import compare, listed, pairs_of
-    from ajbench.metrics.features import load
+    from ajbench.metrics.features import Late
     from ajbench.run import atomic_write
     from ajbench.tables import to_csv
 
@@ -153,7 +153,7 @@ def do_comparison(
         found = compare(
             mine,
             theirs,
-            load(name, path or None),
+            Late(name, path or None),
             heard,
             settings.work / "features",
             metrics=metrics,

@@ -21,7 +21,7 @@ from ajbench.metrics.distribution import (
     inception_score,
     kl_of_pairs,
 )
-from ajbench.metrics.features import Extractor
+from ajbench.metrics.features import Late
 from ajbench.protocols import Protocol
 from ajbench.registry import suggest
 
@@ -93,7 +93,7 @@ def pairs_of(gen: ClipSet, ref: ClipSet, table: Path | None = None) -> Pairs:
 def compare(
     gen: ClipSet,
     ref: ClipSet,
-    extractor: Extractor,
+    extractor: Late,
     protocol: Protocol,
     cache: Path,
     *,

@@ -16,7 +16,7 @@ from ajbench import audio
 from ajbench.clipsets import ClipSet
 from ajbench.errors import IntegrityError
 from ajbench.hearing import ahead
-from ajbench.metrics.features import Extractor
+from ajbench.metrics.features import Late
 from ajbench.protocols import Protocol
 
 PART = 256  # clips after which what was computed is kept
@@ -55,7 +55,7 @@ class Embeddings:
 
 def embed(
     clips: ClipSet,
-    extractor: Extractor,
+    extractor: Late,
     protocol: Protocol,
     cache: Path,
     advance: Callable[[int], None] = lambda n: None,
@@ -119,7 +119,7 @@ def embed(
 
 def _vectors(
     heard: Iterator[tuple[str, NDArray[np.float32] | str]],
-    extractor: Extractor,
+    extractor: Late,
     left_out: dict[str, str],
     advance: Callable[[int], None],
 ) -> Iterator[tuple[str, Vectors]]:
@@ -146,7 +146,7 @@ def _vectors(
 
 def _one_by_one(
     waiting: dict[int, list[tuple[str, NDArray[np.float32]]]],
-    extractor: Extractor,
+    extractor: Late,
     advance: Callable[[int], None],
 ) -> Iterator[tuple[str, Vectors]]:
     clips = [clip for alike in waiting.values() for clip in alike]
@@ -156,7 +156,7 @@ def _one_by_one(
 
 
 def _together(
-    clips: list[tuple[str, NDArray[np.float32]]], extractor: Extractor, advance: Callable[[int], None]
+    clips: list[tuple[str, NDArray[np.float32]]], extractor: Late, advance: Callable[[int], None]
 ) -> Iterator[tuple[str, Vectors]]:
     features, logits = extractor(np.stack([wave for _, wave in clips]))
     advance(len(clips))

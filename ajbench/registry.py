@@ -48,6 +48,12 @@ FEATURES: Mapping[str, str] = {
     "panns16k": "ajbench.metrics.cnn14:panns16k",
     "panns32k": "ajbench.metrics.cnn14:panns32k",
 }
+# Their weights, by the names under which they are published.
+FEATURE_FILES: Mapping[str, str] = {
+    "mn04": "mn04_as_mAP_432.pt",
+    "panns16k": "Cnn14_16k_mAP=0.438.pth",
+    "panns32k": "Cnn14_mAP=0.431.pth",
+}
 KINDS: Mapping[str, Mapping[str, str]] = {
     "corpus": CORPORA,
     "label table": LABEL_TABLES,

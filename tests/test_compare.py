@@ -13,6 +13,7 @@ from ajbench.cli import app
 from ajbench.clipsets import open_set
 from ajbench.embeddings import embed
 from ajbench.errors import IntegrityError, MissingError, UsageError
+from ajbench.metrics import features
 from ajbench.metrics.distribution import frechet_distance, inception_score, kl_divergence
 
 PLAIN, LIU = protocols.find("ajbench"), protocols.find("audioldm_eval")
@@ -314,6 +315,32 @@ def test_of_stores_parents_are_the_pairs(tmp_path):
 
 
 # The command
+
+
+def test_what_is_kept_needs_no_network(folders, monkeypatch):
+    saved = {"name": "taltrans-small", "labels": ["rain", "dog"], "clip_samples": 80_640, "options": {}}
+    classifiers.save(classifiers.build("taltrans-small", 2), folders / "judge", **saved, extra={})
+    gen = open_set(folders / "gen")
+    first = embed(gen, features.Late("reference", folders / "judge"), PLAIN, folders / "cache")
+    monkeypatch.setattr(features, "Reference", None)
+    again = embed(gen, features.Late("reference", folders / "judge"), PLAIN, folders / "cache")
+    assert (first.computed, again.computed) == (20, 0)
+    assert np.array_equal(first.features, again.features)
+
+
+def test_missing_weights_are_told_before_any_clip_is_heard(folders, monkeypatch):
+    monkeypatch.delenv("AJBENCH_WEIGHTS", raising=False)
+    for name, said in (
+        ("mn04", "mn04_as_mAP_432.pt"),
+        ("panns32k", "Cnn14_mAP=0.431.pth"),
+        ("reference", "train-cls"),
+    ):
+        with pytest.raises(MissingError, match=said):
+            features.Late(name)
+    with pytest.raises(MissingError):
+        features.Late("reference", folders / "nothing")
+    with pytest.raises(UsageError, match="did you mean 'mn04'"):
+        features.Late("mn4")
 
 
 def test_the_command_prints_rows_and_writes_them(folders):

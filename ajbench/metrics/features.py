@@ -1,5 +1,6 @@
 """Extractors by name: clips → embeddings and logits, over which distances between sets of clips are taken."""
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -8,8 +9,10 @@ import numpy as np
 import torch
 
 from ajbench import audio, classifiers, registry, weights
+from ajbench.classifiers.folder import read_config
 from ajbench.errors import MissingError
 from ajbench.metrics.ranking import Array, to_numpy
+from ajbench.shards import checksum
 from ajbench.store import ClipStore
 
 
@@ -17,15 +20,14 @@ class Extractor(Protocol):
     """What FD, IS and KL need of a model: wav [B, n], float32 at `sample_rate` Hz, in; float32 NumPy out.
 
     Stores are at 16 kHz: `extract` converts for an extractor of another rate, called by itself it does not.
-    `mids` are the AudioSet ids of `labels`, None where they are not known; `weights_hash` is of the network's
-    tensors. Clips have at least `least` samples, and at most `most` where that is a number.
+    `mids` are the AudioSet ids of `labels`, None where they are not known. Clips have at least `least`
+    samples, and at most `most` where that is a number.
     """
 
     name: str
     sample_rate: int
     labels: Sequence[str]
     mids: Sequence[str] | None
-    weights_hash: str
     least: int
     most: int | None
 
@@ -63,7 +65,6 @@ class Reference:
             )
         self.classifier = classifiers.load(path, device)
         self.labels: Sequence[str] = self.classifier.labels
-        self.weights_hash = weights.digest(self.classifier.module.state_dict().values())
         self.least = self.most = int(self.classifier.config["clip_samples"])
 
     def __call__(self, wav: Array) -> tuple[np.ndarray, np.ndarray]:
@@ -77,6 +78,61 @@ class Reference:
     def logits(self, wav: Array) -> np.ndarray:
         """Return the logits [B, C] of wav [B, n]."""
         return to_numpy(self.classifier.predict(wav)).astype(np.float32, copy=False)
+
+
+class Late:
+    """An extractor whose network is loaded when it is first asked for; its weights are known before.
+
+    Args:
+        name: of the extractor.
+        path: of its weights; None is their usual place.
+
+    Attributes:
+        weights_hash: of the file of the weights.
+
+    Raises:
+        UsageError: the name is unknown.
+        MissingError: there are no weights.
+    """
+
+    def __init__(self, name: str, path: Path | str | None = None) -> None:
+        self.name = name
+        self._make, self._path = registry.resolve("features", name), path
+        if name in registry.FEATURE_FILES:
+            file = Path(path) if path is not None else weights.own(registry.FEATURE_FILES[name])
+            if file is not None and file.is_file():
+                self.weights_hash = checksum(file)
+                return
+        elif path is not None:
+            self.weights_hash = str(read_config(Path(path))["xxh3"])
+            return
+        self._make(path)  # says what is missing, and where it belongs
+        raise AssertionError(name)
+
+    @functools.cached_property
+    def extractor(self) -> Extractor:
+        """The extractor itself."""
+        made: Extractor = self._make(self._path)
+        return made
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz that it hears."""
+        return self.extractor.sample_rate
+
+    @property
+    def least(self) -> int:
+        """Samples that a clip has at least."""
+        return self.extractor.least
+
+    @property
+    def most(self) -> int | None:
+        """Samples that a clip has at most."""
+        return self.extractor.most
+
+    def __call__(self, wav: Array) -> tuple[np.ndarray, np.ndarray]:
+        """Return (features [B, d], logits [B, C])."""
+        return self.extractor(wav)
 
 
 def load(name: str, path: Path | str | None = None) -> Extractor:

@@ -15,14 +15,14 @@ from torch.nn import functional as F
 from torchaudio.compliance.kaldi import get_mel_banks
 from torchaudio.transforms import Resample
 
-from ajbench import weights
+from ajbench import registry, weights
 from ajbench.audio import SAMPLE_RATE
 from ajbench.corpora.audioset import label_set
 from ajbench.device import device_of
 from ajbench.errors import IntegrityError, MissingError
 from ajbench.metrics.ranking import Array
 
-WEIGHTS = "mn04_as_mAP_432.pt"
+WEIGHTS = registry.FEATURE_FILES["mn04"]
 RATE = 32_000  # of the network: the extractor takes 16 kHz, as all sound inside, and doubles it itself
 N_FFT, WINDOW, HOP, N_MELS = 1024, 800, 320, 128
 F_MAX = 15_000.0
@@ -162,7 +162,6 @@ class MN04:
         self.device = device or device_of()
         self.model = MobileNet()
         self.model.load_state_dict(_weights(path, self.model))
-        self.weights_hash = weights.digest(self.model.state_dict().values())
         self.model.eval().to(self.device)
         # librosa's kaiser_best. torchaudio's default lets images above 8 kHz through, which the tagger hears.
         self.resample = Resample(
