@@ -3,6 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.ajbench-installed
 export UV_PYTHON_DOWNLOADS := never
+# Else a process that may not write compiles 2,000 modules anew, which takes longer than most commands.
+export UV_COMPILE_BYTECODE := 1
 
 .PHONY: setup demo test test-slow lint format tables report clean
 
