@@ -1,5 +1,6 @@
 """Generated clips against real ones, as a published tool compares them: FD, IS and KL with intervals."""
 
+import re
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -188,10 +189,15 @@ def compare(
     return Comparison(rows, troubles, notes)
 
 
+def kind_of(reason: str) -> str:
+    """Return a reason without its particulars: "sample rate 7 Hz (1000 to …)" → "sample rate … Hz"."""
+    return re.sub(r"[\d.,]+", "…", reason.partition(" (")[0])
+
+
 def told(troubles: Sequence[Trouble]) -> str:
     """Return a line of what is wrong with how many clips, and an example of each, most frequent first."""
-    kinds = Counter((one.set, one.reason.partition(" (")[0]) for one in troubles)
-    example = {(one.set, one.reason.partition(" (")[0]): one for one in reversed(troubles)}
+    kinds = Counter((one.set, kind_of(one.reason)) for one in troubles)
+    example = {(one.set, kind_of(one.reason)): one for one in reversed(troubles)}
     parts = [f"{count} {key[0]} {key[1]} ({example[key].clip})" for key, count in kinds.most_common(SHOWN)]
     return "; ".join(parts) + ("; …" if len(kinds) > SHOWN else "")
 
@@ -203,7 +209,7 @@ def listed(gen: ClipSet, ref: ClipSet, troubles: Sequence[Trouble]) -> dict[str,
         "ref": {"clips": len(ref), "other files": ref.others},
     }
     for one in troubles:
-        reason = one.reason.partition(" (")[0]
+        reason = kind_of(one.reason)
         found[one.set][reason] = found[one.set].get(reason, 0) + 1
     return found
 

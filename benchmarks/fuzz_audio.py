@@ -26,6 +26,7 @@ import soundfile
 import soxr
 
 from ajbench import console
+from ajbench.compare import kind_of
 
 LIMIT_MB, LIMIT_S = 2_000, 3_600
 RATE = 44_100
@@ -122,7 +123,7 @@ def main() -> None:
     rows = []
     for kind in made:
         mine = [clip for clip, its in kind_of.items() if its == kind]
-        why = Counter(reasons[clip].partition(" (")[0] for clip in mine if clip in reasons)
+        why = Counter(kind_of(reasons[clip]) for clip in mine if clip in reasons)
         told = "; ".join(f"{count} {reason}" for reason, count in why.most_common())
         rows.append([kind, len(mine), len(mine) - why.total(), told])
     header = ["kind", "files", "measured", "left out"]
