@@ -99,14 +99,14 @@ def main() -> None:
         home = Path(name)
         (home / "gen").mkdir()
         (home / "ref").mkdir()
-        made, kind_of = kinds(home), {}
+        made, made_as = kinds(home), {}
         for number in range(options.n):
             rng = np.random.default_rng(number)
             kind = list(made)[number % len(made)]
             suffix, make = made[kind]
             wave, _ = soundfile.read(sounds[int(rng.integers(len(sounds)))], dtype="float32")
             (home / "gen" / f"{number:05d}.{suffix}").write_bytes(make(wave, rng))
-            kind_of[f"{number:05d}"] = kind
+            made_as[f"{number:05d}"] = kind
         for number, sound in enumerate(sounds[:20]):
             (home / "ref" / f"real-{number}{sound.suffix}").write_bytes(sound.read_bytes())
         command = [sys.executable, "-m", "ajbench", "eval-gen", "--gen", str(home / "gen")]
@@ -119,10 +119,10 @@ def main() -> None:
             raise SystemExit(f"eval-gen ended with {done.returncode}: {done.stderr[-500:]}")
         found = json.loads(done.stdout)
     reasons = {one["clip"]: one["reason"] for one in found["troubles"]}
-    measured = len(kind_of) - len(reasons)
+    measured = len(made_as) - len(reasons)
     rows = []
     for kind in made:
-        mine = [clip for clip, its in kind_of.items() if its == kind]
+        mine = [clip for clip, its in made_as.items() if its == kind]
         why = Counter(kind_of(reasons[clip]) for clip in mine if clip in reasons)
         told = "; ".join(f"{count} {reason}" for reason, count in why.most_common())
         rows.append([kind, len(mine), len(mine) - why.total(), told])
