@@ -1,5 +1,7 @@
 """A set of clips to be measured: the clips of a store, or the sound files of a folder."""
 
+import contextlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +57,16 @@ class ClipSet:
         if reason := audio.defect(samples):
             raise audio.AudioError(reason, path)
         return samples, rate
+
+    def rates(self) -> Counter[int]:
+        """Return how many clips have which sample rate, in Hz, as far as their headers can be read."""
+        if self._store is not None:
+            return Counter({audio.SAMPLE_RATE: len(self)})
+        found: Counter[int] = Counter()
+        for path in self._files:
+            with contextlib.suppress(audio.AudioError):
+                found[audio.probe(path)[0]] += 1
+        return found
 
 
 def open_set(path: Path, split: str | None = None) -> ClipSet:

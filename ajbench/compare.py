@@ -172,6 +172,10 @@ def compare(
         )
     if not pairs and metrics is None:
         notes.append("no KL: the two sets share no name, so no clip has a counterpart")
+    for which, (clips, _) in sets.items():
+        if len(rates := clips.rates()) > 1:
+            shown = ", ".join(f"{count} at {rate} Hz" for rate, count in rates.most_common(SHOWN))
+            notes.append(f"{which}: {len(rates)} sample rates ({shown}); each file is converted from its own")
     for metric in wanted:
         n, m = len(ours.numbers), len(theirs.numbers)
         if metric == "fd":

@@ -284,6 +284,13 @@ def test_unusable_and_unpaired_clips_are_counted_and_refused_or_left_out(folders
     }
 
 
+def test_several_sample_rates_in_a_folder_are_told(folders):
+    assert not any("sample rates" in note for note in measure(folders, metrics=["fd"]).notes)
+    write(folders / "gen" / "clip-7.wav", 7, rate=44_100)
+    (note,) = (note for note in measure(folders, metrics=["fd"]).notes if "sample rates" in note)
+    assert note.startswith("gen: 2 sample rates (19 at 16000 Hz, 1 at 44100 Hz)")
+
+
 def test_a_set_of_one_clip_and_unknown_metrics_are_refused(folders):
     write(folders / "one" / "clip-0.wav", 1)
     one = open_set(folders / "one")
