@@ -3,7 +3,7 @@
 import pytest
 
 from ajbench import recipe, sweep
-from ajbench.errors import UsageError
+from ajbench.errors import MissingError, UsageError
 from ajbench.stages import Pipeline, Places
 
 SMALL = ("data.n_clips=40", "synth.n=20", "evaluate.doses=[10]", "evaluate.seeds=[0]")
@@ -36,6 +36,14 @@ def test_a_set_is_that_of_a_recipe_with_this_value_and_the_rest_is_the_recipe_s(
     assert stages[4].path == pipeline("synth.guidance=3", "synth.n=8").synth().path
     known = {stage.path for stage in plain.stages()}
     assert [stage.path in known for stage in stages] == [True] * 3 + [False] * 3 + [True, False]
+
+
+def test_weights_that_are_missing_are_told_before_anything_is_made(tmp_path, monkeypatch):
+    monkeypatch.delenv("AJBENCH_WEIGHTS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MissingError, match="t5-large"):
+        sweep.run(pipeline("generator.text_encoder=t5-large", n=8), "guidance", "cpu")
+    assert not list(tmp_path.rglob("*"))
 
 
 def test_no_stage_comes_before_one_that_it_needs():
