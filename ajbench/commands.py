@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ajbench import console
+from ajbench.errors import UsageError
 from ajbench.options import Settings
 
 if TYPE_CHECKING:
@@ -142,6 +143,8 @@ def do_comparison(
     from ajbench.tables import to_csv
 
     heard = protocols.find(protocol)
+    if out and out.exists() and not settings.force:
+        raise UsageError(f"--out {out}: is there already; name another, or overwrite it with --force")
     mine, theirs = open_set(gen), open_set(ref, ref_split)
     paired = pairs_of(mine, theirs, pairs)
     if settings.dry_run:
@@ -166,8 +169,6 @@ def do_comparison(
         troubles += [trouble for trouble in found.troubles if trouble not in troubles]
         for note in found.notes:
             console.say(f"{name}: {note}")
-    for trouble in troubles:
-        console.say(f"left out: {trouble.set} {trouble.clip}: {trouble.reason}")
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(out, to_csv(rows))

@@ -145,6 +145,8 @@ def compare(
             sets[which] = clips, embed(clips, extractor, protocol, cache, advance)
     for which, (clips, seen) in sets.items():
         troubles += [Trouble(which, clips.names[one.number], one.reason) for one in seen.left_out]
+    for one in troubles:
+        console.say(f"cannot be measured: {one.set} {one.clip}: {one.reason}")
     if troubles and not allow_partial:
         raise MissingError(
             f"{len(troubles)} of {len(gen) + len(ref)} clips cannot be measured: {told(troubles)}; mend "

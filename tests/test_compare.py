@@ -253,7 +253,7 @@ def test_pairs_must_name_clips(folders):
         compare.pairs_of(*sets(folders), folders / "none.csv")
 
 
-def test_unusable_and_unpaired_clips_are_counted_and_refused_or_left_out(folders):
+def test_unusable_and_unpaired_clips_are_counted_and_refused_or_left_out(folders, capsys):
     soundfile.write(folders / "gen" / "clip-1.wav", np.zeros(8_000), 16_000)
     (folders / "gen" / "clip-2.wav").write_bytes(b"RIFF nothing")
     soundfile.write(folders / "gen" / "clip-3.wav", np.full(8_000, np.nan), 16_000, subtype="FLOAT")
@@ -261,6 +261,8 @@ def test_unusable_and_unpaired_clips_are_counted_and_refused_or_left_out(folders
     (folders / "gen" / "clip-5.wav").rename(folders / "gen" / "new.wav")
     with pytest.raises(MissingError, match=r"6 of 40 clips cannot be measured: .*--allow-partial"):
         measure(folders)
+    shown = capsys.readouterr().err
+    assert shown.count("cannot be measured: ") == 6 and "gen clip-1: silent" in shown
     found = measure(folders, allow_partial=True)
     reasons = {(one.set, one.clip): one.reason.partition(" (")[0] for one in found.troubles}
     assert reasons == {
@@ -373,6 +375,9 @@ def test_the_command_prints_rows_and_writes_them(folders):
     lines = (folders / "out.csv").read_text().splitlines()
     assert len(lines) == 5 and "protocol" in lines[0] and "audioldm_eval" not in lines[1]
     assert CliRunner().invoke(app, command[:3]).exit_code == 2
+    again = [*command, "--out", str(folders / "out.csv")]
+    assert CliRunner().invoke(app, again).exit_code == 2  # it is there
+    assert CliRunner().invoke(app, [*again, "--force"]).exit_code == 0
     soundfile.write(folders / "gen" / "clip-1.wav", np.zeros(8_000), 16_000)
     assert CliRunner().invoke(app, command).exit_code == 3
     done = CliRunner().invoke(app, [*command, "--allow-partial"])

@@ -221,7 +221,7 @@ def train_codec(
     `out`/tiny.safetensors.
 
     Killed at any instant, the same call goes on. Loss curve in `out`/metrics.csv.
-    On a processor that does not multiply bf16, fp32 is ten times as fast.
+    On a processor that does not multiply bf16, fp32 is the faster one.
     """
     sounds = gather(folders, out, mini_clips=mini_clips, mini_seed=seed)
     share = sampling_share(sounds)

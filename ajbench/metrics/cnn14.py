@@ -138,7 +138,7 @@ class Panns:
             model = Cnn14(setting)
         _fill(model, file, name)
         self.model = model.float().fuse().requires_grad_(False).to(self.device)
-        # 1.15 times as fast on a CPU.
+        # Convolutions of a CPU are faster so.
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.least, self.most = setting.hop * (LEAST_FRAMES - 1), None
 
