@@ -40,14 +40,16 @@ class Embeddings:
 
     Attributes:
         numbers: of the clips in the set, int64 [n], in order.
-        features: float32 [n, d].
-        logits: float32 [n, C].
+        features: float32 [rows, d]; one row a clip, in order, but for networks that hear frames.
+        clips: of which of the n clips each row is, int64 [rows].
+        logits: float32 [n, C]; C is 0 of networks that know no classes.
         left_out: the other clips of the set.
         computed: how many of the n were not in the cache.
     """
 
     numbers: NDArray[np.int64]
     features: NDArray[np.float32]
+    clips: NDArray[np.int64]
     logits: NDArray[np.float32]
     left_out: list[LeftOut]
     computed: int
@@ -111,6 +113,7 @@ def embed(
     return Embeddings(
         np.array(numbers, np.int64),
         features,
+        np.arange(len(features)),
         logits,
         [LeftOut(n, left_out[key]) for n, key in enumerate(keys) if key not in found],
         len(fresh),
