@@ -19,6 +19,7 @@ from ajbench.errors import MissingError, UsageError
 from ajbench.metrics.distribution import (
     frechet_distance,
     frechet_draws,
+    inception_draws,
     inception_score,
     kl_of_pairs,
 )
@@ -277,8 +278,8 @@ def _is(
     if splits < SPLITS:
         notes.append(f"inception score over {splits} splits instead of {SPLITS}: there are {splits} clips")
     value = inception_score(logits, splits)[0]
-    rows = (np.repeat(np.arange(len(logits)), counts) for counts in _counts(groups, resamples, rng))
-    return value, np.array([inception_score(logits[some], splits)[0] for some in rows])
+    draws = (np.repeat(np.arange(len(logits)), counts) for counts in _counts(groups, resamples, rng))
+    return value, inception_draws(logits, draws, splits)
 
 
 def _kl(

@@ -132,17 +132,24 @@ def network(checkout: Path, waves: torch.Tensor, home: Path) -> Path:
 
 
 def folders(esc10: Path, n: int, home: Path) -> tuple[Path, Path]:
-    """Write n clips and n others, under the same names."""
-    sounds = sorted((esc10 / "audio").iterdir())[: 2 * n]
+    """Write n clips and n others, under the same names; where there are too few, the same ones backwards."""
+    sounds = sorted((esc10 / "audio").iterdir())
+    enough = len(sounds) >= 2 * n
+    if len(sounds) < n:
+        raise SystemExit(f"{esc10}: {len(sounds)} clips, {n} are asked for")
     gen, ref = home / "gen", home / "ref"
-    for folder, some in ((gen, sounds[::2]), (ref, sounds[1::2])):
+    halves = (sounds[: 2 * n : 2], sounds[1 : 2 * n : 2]) if enough else (sounds[:n], sounds[:n])
+    for folder, some in zip((gen, ref), halves, strict=True):
         folder.mkdir()
         for number, sound in enumerate(some):
             wave, rate = soundfile.read(sound, dtype="float32")
+            if folder is gen and not enough:
+                wave = wave[::-1]
             if number == 0:  # two different channels
                 wave = np.stack([wave, wave[::-1]], axis=1)
             if number == 1:
-                wave = wave[: rate // 2]
+                start = max(0, int(np.abs(wave).argmax()) - rate // 4)
+                wave = wave[start : start + rate // 2]
             if number != 2:  # which stays at its own rate
                 step = rate / 16_000
                 wave = wave if step == 1 else _at_16k(wave, rate)

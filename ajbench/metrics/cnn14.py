@@ -21,9 +21,11 @@ from ajbench.corpora.audioset import label_set
 from ajbench.device import device_of
 from ajbench.errors import IntegrityError, MissingError, UsageError
 from ajbench.metrics.ranking import Array
+from ajbench.metrics.winograd import Winograd
 from ajbench.registry import FEATURE_FILES
 
 MELS, CLASSES, WIDTHS = 64, 527, (64, 128, 256, 512, 1024, 2048)
+WIDE = 128  # channels from which Winograd's transforms pay
 LEAST_FRAMES = 32  # five halvings of time have to leave one
 
 
@@ -61,10 +63,13 @@ class Block(nn.Module):
         x = functional.relu_(self.bn2(self.conv2(x)))
         return functional.avg_pool2d(x, self.pool) if self.pool > 1 else x
 
-    def fuse(self) -> None:
+    def fuse(self, winograd: bool) -> None:
         """Fold the normalisations into the convolutions, in eval mode."""
-        self.conv1, self.bn1 = fuse_conv_bn_eval(self.conv1, self.bn1), nn.Identity()  # type: ignore[assignment]
-        self.conv2, self.bn2 = fuse_conv_bn_eval(self.conv2, self.bn2), nn.Identity()  # type: ignore[assignment]
+        for conv, norm in (("conv1", "bn1"), ("conv2", "bn2")):
+            fused = fuse_conv_bn_eval(getattr(self, conv), getattr(self, norm))
+            wide = winograd and fused.in_channels >= WIDE
+            setattr(self, conv, Winograd(fused) if wide else fused)
+            setattr(self, norm, nn.Identity())
 
 
 class Cnn14(nn.Module):
@@ -105,12 +110,16 @@ class Cnn14(nn.Module):
         embedding = functional.relu(self.fc1(x.amax(dim=2) + x.mean(dim=2)))
         return embedding, self.fc_audioset(embedding)
 
-    def fuse(self) -> "Cnn14":
-        """Fold the blocks' normalisations into their convolutions; return the network, in eval mode."""
+    def fuse(self, winograd: bool = False) -> "Cnn14":
+        """Fold the blocks' normalisations into their convolutions; return the network, in eval mode.
+
+        Args:
+            winograd: compute the wide convolutions as a CPU does them faster.
+        """
         self.eval()
         for block in self.children():
             if isinstance(block, Block):
-                block.fuse()
+                block.fuse(winograd)
         return self
 
 
@@ -137,7 +146,8 @@ class Panns:
         with init_empty_weights():  # 80 M values that the file gives
             model = Cnn14(setting)
         _fill(model, file, name)
-        self.model = model.float().fuse().requires_grad_(False).to(self.device)
+        model = model.float().fuse(winograd=self.device.type == "cpu")
+        self.model = model.requires_grad_(False).to(self.device)
         # Convolutions of a CPU are faster so.
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.least, self.most = setting.hop * (LEAST_FRAMES - 1), None

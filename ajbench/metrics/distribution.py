@@ -2,6 +2,7 @@
 
 import itertools
 import warnings
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -15,6 +16,9 @@ from ajbench.metrics.ranking import Array, to_numpy
 # Rounding of small eigenvalues may move the trace of the root by this fraction before the slower way is
 # taken.
 _TOLERANCE = 1e-11
+# Columns at once of a product of which one triangle is wanted. General products of strips use all cores;
+# BLAS' own routines for triangles do not.
+_STRIP = 256
 
 
 def frechet_distance(x: Array, y: Array) -> float:
@@ -46,8 +50,9 @@ def frechet_distance(x: Array, y: Array) -> float:
             stacklevel=2,
         )
     gap = a.mean(axis=0) - b.mean(axis=0)
-    a = (a - a.mean(axis=0)) / np.sqrt(len(a) - 1)
-    b = (b - b.mean(axis=0)) / np.sqrt(len(b) - 1)
+    for v in (a, b):  # copies of what was given
+        v -= v.mean(axis=0)
+        v *= 1 / np.sqrt(len(v) - 1)
     return float(gap @ gap + np.vdot(a, a) + np.vdot(b, b) - 2.0 * _trace_root(a, b))
 
 
@@ -66,27 +71,24 @@ def frechet_draws(x: Array, y: Array, x_counts: np.ndarray, y_counts: np.ndarray
     a, b = (_checked(to_numpy(v), what) for v, what in ((x, "x"), (y, "y")))
     centre = b.mean(axis=0)  # for precision: what is shared by all rows would drown the rest
     a, b = a - centre, b - centre
-    products = a @ b.T if min(len(a), len(b)) <= a.shape[1] else None
-    squares = [np.einsum("nd,nd->n", v, v) for v in (a, b)]
-    values = np.empty(len(x_counts))
-    for r, counts in enumerate(zip(x_counts, y_counts, strict=True)):
-        means = [w @ v / w.sum() for w, v in zip(counts, (a, b), strict=True)]
-        weights = [w / (w.sum() - 1) for w in counts]
-        spread = sum(
-            w @ s - w.sum() * mean @ mean for w, s, mean in zip(weights, squares, means, strict=True)
-        )
-        i, j = (np.flatnonzero(w) for w in counts)
-        scale = [np.sqrt(w[k])[:, None] for w, k in zip(weights, (i, j), strict=True)]
-        if products is None:
-            root = _trace_root(scale[0] * (a[i] - means[0]), scale[1] * (b[j] - means[1]))
-        else:
-            centred = (
-                products[np.ix_(i, j)] - (a[i] @ means[1])[:, None] - b[j] @ means[0] + means[0] @ means[1]
-            )
+    means = [counts @ v / counts.sum(axis=1, keepdims=True) for counts, v in ((x_counts, a), (y_counts, b))]
+    weights = [counts / (counts.sum(axis=1, keepdims=True) - 1) for counts in (x_counts, y_counts)]
+    values = np.sum((means[0] - means[1]) ** 2, axis=1)
+    for v, w, mean in zip((a, b), weights, means, strict=True):
+        values += w @ np.einsum("nd,nd->n", v, v) - w.sum(axis=1) * np.einsum("rd,rd->r", mean, mean)
+    few = min(len(a), len(b)) <= a.shape[1]
+    if few:
+        products, rows, columns = a @ b.T, a @ means[1].T, b @ means[0].T
+    for r, (v, w) in enumerate(zip(*weights, strict=True)):
+        i, j = np.flatnonzero(v), np.flatnonzero(w)
+        scale = np.sqrt(v[i])[:, None], np.sqrt(w[j])[:, None]
+        if few:
+            centred = products[np.ix_(i, j)] - rows[i, r, None] - columns[j, r] + means[0][r] @ means[1][r]
             root = float(linalg.svdvals(scale[0] * centred * scale[1].T, check_finite=False).sum())
-        gap = means[0] - means[1]
-        values[r] = gap @ gap + spread - 2.0 * root
-    return values
+        else:
+            root = _trace_root(scale[0] * (a[i] - means[0][r]), scale[1] * (b[j] - means[1][r]))
+        values[r] -= 2.0 * root
+    return np.asarray(values)
 
 
 def inception_score(logits: Array, splits: int = 10, seed: int = 2020) -> tuple[float, float]:
@@ -101,15 +103,37 @@ def inception_score(logits: Array, splits: int = 10, seed: int = 2020) -> tuple[
     z = _checked(to_numpy(logits), "logits")
     if not 1 <= splits <= len(z):
         raise UsageError(f"inception score with {splits} splits of {len(z)} clips: each split needs a clip")
-    z = z[np.random.RandomState(seed).permutation(len(z))]
-    edges = [i * len(z) // splits for i in range(splits + 1)]
-    p = softmax(z, axis=1)
-    entropy = np.sum(p * log_softmax(z, axis=1), axis=1)
-    scores = []
-    for start, stop in itertools.pairwise(edges):
-        mean = p[start:stop].mean(axis=0)
-        scores.append(np.exp(entropy[start:stop].mean() - xlogy(mean, mean).sum()))
+    scores = _split_scores(*_entropies(z), np.arange(len(z)), splits, seed)
     return float(np.mean(scores)), float(np.std(scores))
+
+
+def inception_draws(
+    logits: Array, draws: Iterable[NDArray[np.int64]], splits: int = 10, seed: int = 2020
+) -> NDArray[np.float64]:
+    """Return the inception score of resamples of logits [N, C], each given by its rows: float64 [R].
+
+    Equal to the mean of `inception_score` of the repeated rows; the softmax is taken once for all.
+    """
+    p, entropy = _entropies(_checked(to_numpy(logits), "logits"))
+    return np.array([np.mean(_split_scores(p, entropy, rows, splits, seed)) for rows in draws])
+
+
+def _entropies(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return softmax p of z [N, C] and Σ p log p of each row."""
+    p = softmax(z, axis=1)
+    return p, np.sum(p * log_softmax(z, axis=1), axis=1)
+
+
+def _split_scores(
+    p: np.ndarray, entropy: np.ndarray, rows: NDArray[np.int64], splits: int, seed: int
+) -> list[float]:
+    rows = rows[np.random.RandomState(seed).permutation(len(rows))]
+    scores = []
+    for start, stop in itertools.pairwise(i * len(rows) // splits for i in range(splits + 1)):
+        part = rows[start:stop]
+        mean = p[part].mean(axis=0)
+        scores.append(float(np.exp(entropy[part].mean() - xlogy(mean, mean).sum())))
+    return scores
 
 
 def kl_divergence(
@@ -172,11 +196,13 @@ def _trace_root(a: np.ndarray, b: np.ndarray) -> float:
     dimension = a.shape[1]
     if min(len(a), len(b)) > dimension:
         try:
-            lower = linalg.cholesky(a.T @ a, lower=True, check_finite=False)
-        except linalg.LinAlgError:
+            lower = np.linalg.cholesky(_gram(a))
+        except np.linalg.LinAlgError:
             lower = None
         if lower is not None:
-            squares = linalg.eigvalsh(lower.T @ (b.T @ b) @ lower, check_finite=False)
+            # The transpose is in LAPACK's order, and what was the lower triangle is its upper one.
+            product = _between(lower, _gram(b)).T
+            squares = linalg.eigvalsh(product, lower=False, overwrite_a=True, check_finite=False, driver="ev")
             if squares[0] > 0:
                 roots = np.sqrt(squares)
                 rounding = np.finfo(float).eps * squares[-1] * np.sum(0.5 / roots)
@@ -186,3 +212,25 @@ def _trace_root(a: np.ndarray, b: np.ndarray) -> float:
         linalg.qr(v, mode="r", check_finite=False)[0][:dimension] if len(v) > dimension else v for v in (a, b)
     )
     return float(linalg.svdvals(a @ b.T, check_finite=False).sum())
+
+
+def _gram(a: np.ndarray) -> np.ndarray:
+    """Return aᵀa [d, d] of a [N, d]."""
+    product = np.empty((a.shape[1], a.shape[1]))
+    for start in range(0, len(product), _STRIP):
+        strip = slice(start, start + _STRIP)
+        product[start:, strip] = a[:, start:].T @ a[:, strip]
+        product[strip, start:] = product[start:, strip].T
+    return product
+
+
+def _between(lower: np.ndarray, middle: np.ndarray) -> np.ndarray:
+    """Return the lower triangle of lowerᵀ · middle · lower [d, d]; what stands above it has no meaning."""
+    half, product = np.empty_like(middle), np.zeros_like(middle)
+    for start in range(0, len(middle), _STRIP):
+        strip = slice(start, start + _STRIP)
+        half[strip] = lower[start:, strip].T @ middle[start:]
+    for start in range(0, len(middle), _STRIP):
+        strip = slice(start, start + _STRIP)
+        product[start:, strip] = half[start:, start:] @ lower[start:, strip]
+    return product

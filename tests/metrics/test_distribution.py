@@ -7,7 +7,13 @@ from scipy.linalg import sqrtm
 from scipy.stats import entropy
 
 from ajbench.errors import NumericError, UsageError
-from ajbench.metrics.distribution import frechet_distance, frechet_draws, inception_score, kl_divergence
+from ajbench.metrics.distribution import (
+    frechet_distance,
+    frechet_draws,
+    inception_draws,
+    inception_score,
+    kl_divergence,
+)
 
 
 def whitened(rng, n, d):
@@ -100,6 +106,14 @@ def test_inception_score_splits_as_audioldm_eval():
     assert inception_score(torch.tensor(logits)) == pytest.approx(
         (np.mean(scores), np.std(scores)), rel=1e-12
     )
+
+
+def test_inception_score_of_resamples_is_that_of_the_repeated_rows():
+    rng = np.random.default_rng(5)
+    logits = rng.normal(0, 2, (40, 7))
+    draws = [np.sort(rng.integers(0, 40, n)) for n in (40, 37, 44)]
+    expected = [inception_score(logits[rows])[0] for rows in draws]
+    np.testing.assert_allclose(inception_draws(logits, draws), expected, rtol=1e-13)
 
 
 def test_inception_score_of_certain_and_of_constant_predictions():

@@ -1,0 +1,32 @@
+import pytest
+import torch
+from torch import nn
+
+from ajbench.metrics import winograd
+from ajbench.metrics.winograd import Winograd
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 5, 7), (3, 8, 2), (5, 6, 9)])
+@pytest.mark.parametrize("room", [1, 4_000_000])
+def test_equals_the_convolution_for_any_size_and_any_number_of_clips_at_once(shape, room, monkeypatch):
+    monkeypatch.setattr(winograd, "_TILES", room)
+    torch.manual_seed(0)
+    batch, height, width = shape
+    conv = nn.Conv2d(6, 10, 3, padding=1).double()
+    x = torch.randn(batch, 6, height, width, dtype=torch.float64)
+    found = Winograd(conv)(x)
+    assert found.shape == (batch, 10, height, width)
+    torch.testing.assert_close(found, conv(x), rtol=0, atol=1e-12)
+
+
+def test_single_precision_of_a_wide_layer():
+    torch.manual_seed(0)
+    conv = nn.Conv2d(512, 64, 3, padding=1).to(memory_format=torch.channels_last)
+    x = torch.randn(2, 512, 9, 4).relu().to(memory_format=torch.channels_last)
+    exact = nn.functional.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1)
+    assert (Winograd(conv)(x) - exact).abs().max() < 1e-5 * exact.abs().max()
+
+
+def test_refuses_what_it_is_not():
+    with pytest.raises(AssertionError):
+        Winograd(nn.Conv2d(4, 4, 3, stride=2, padding=1))
