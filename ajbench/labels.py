@@ -82,23 +82,3 @@ class LabelSet:
         """Inverse of `to_json`."""
         tree = json.loads(text)
         return cls(tuple(tree["names"]), None if tree["mids"] is None else tuple(tree["mids"]))
-
-
-def columns_of(
-    names: Sequence[str], mids: Sequence[str] | None, theirs: Sequence[str], their_mids: Sequence[str] | None
-) -> NDArray[np.int64] | None:
-    """Return where the classes `names` stand among a model's outputs: by name, else by AudioSet's machine id.
-
-    Args:
-        names: of the classes.
-        mids: their machine ids, where known.
-        theirs: names of the model's outputs.
-        their_mids: machine ids of those, where known.
-
-    Returns:
-        An index for each class, or None where the model lacks one.
-    """
-    if mids and their_mids and not set(names) <= set(theirs):
-        names, theirs = mids, their_mids
-    known = {label: i for i, label in enumerate(theirs)}
-    return np.array([known[name] for name in names], np.int64) if set(names) <= set(known) else None

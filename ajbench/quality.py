@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ajbench.errors import UsageError
-from ajbench.labels import columns_of
 from ajbench.metrics.bootstrap import interval
 from ajbench.metrics.distribution import frechet_distance, inception_score, kl_divergence
 from ajbench.metrics.features import Extractor, extract
+from ajbench.namesakes import class_logits, columns_of
 from ajbench.rows import Context, Row, make_row
 from ajbench.store import ClipStore
 
@@ -185,7 +185,8 @@ class Sheet:
             self.notes.append(f"{row}: no label agreement, {extractor.name} lacks classes of this corpus")
             return
         targets = store.targets().astype(bool)
-        hits = targets[np.arange(len(store)), embedded.logits[:, columns].argmax(axis=1)].astype(float)
+        heard = class_logits(embedded.logits, columns).argmax(axis=1)
+        hits = targets[np.arange(len(store)), heard].astype(float)
         by_class = {
             label: [kept for group in groups if len(kept := group[targets[group, c]])]
             for c, label in enumerate(store.meta.labels)

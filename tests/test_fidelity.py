@@ -12,7 +12,6 @@ from ajbench.classifiers.pool import Pool
 from ajbench.classifiers.train import faithful
 from ajbench.errors import UsageError
 from ajbench.generator.judge import Judge
-from ajbench.labels import columns_of
 from ajbench.recipe import Mix
 from ajbench.run import seed_for
 from ajbench.stages import Pipeline, Places
@@ -72,14 +71,6 @@ def test_a_judge_of_another_rate_hears_it(paths, monkeypatch):
     monkeypatch.setattr(Ear, "logits", lambda self, wav: heard.append(wav.shape) or np.asarray(wav)[:, :5])
     Judge("ear", None, paths[0].meta)(np.zeros((2, 50), np.float32), [[0], [1]])
     assert heard == [(2, 100)]
-
-
-def test_classes_are_found_by_name_else_by_machine_id_else_not_at_all():
-    theirs, mids = ["Dog", "Rain", "Bell"], ["/m/d", "/m/r", "/m/b"]
-    assert columns_of(["Bell", "Dog"], None, theirs, mids).tolist() == [2, 0]
-    assert columns_of(["hound", "Rain"], ["/m/d", "/m/r"], theirs, mids).tolist() == [0, 1]
-    assert columns_of(["hound"], None, theirs, mids) is None
-    assert columns_of(["hound"], ["/m/x"], theirs, mids) is None
 
 
 def test_a_judge_that_does_not_know_a_class_is_refused(paths):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ajbench import audio, registry
 from ajbench.errors import UsageError
-from ajbench.labels import columns_of
+from ajbench.namesakes import class_logits, columns_of
 from ajbench.store import StoreMeta
 
 
@@ -51,7 +51,7 @@ class Judge:
         It is NaN where nothing is asked for.
         """
         heard = audio.at_rate(waves, self.extractor.sample_rate)
-        logits = np.asarray(self.extractor.logits(heard), np.float64)[:, self.columns]
+        logits = class_logits(np.asarray(self.extractor.logits(heard), np.float64), self.columns)
         share = np.exp(logits - logits.max(axis=1, keepdims=True))
         share /= share.sum(axis=1, keepdims=True)
         return np.array([share[i, list(ids)].sum() if ids else np.nan for i, ids in enumerate(asked)])
