@@ -150,12 +150,13 @@ class Sheet:
         statistic: Callable[[np.ndarray], float],
         groups: list[np.ndarray],
         split: str,
+        limits: tuple[float, float] = (-np.inf, np.inf),
     ) -> None:
-        """Add a statistic of clip indices, resampling groups of clips."""
+        """Add a statistic of clip indices, resampling groups of clips; no bound goes beyond its limits."""
         clips = np.sort(np.concatenate(groups))
         value = statistic(clips)
-        ends = _centred(value, self._draws(lambda i, _: statistic(i), groups))
-        self._add(table, row, column, metric, value, ends, len(clips), split)
+        low, high = np.clip(_centred(value, self._draws(lambda i, _: statistic(i), groups)), *limits)
+        self._add(table, row, column, metric, value, (float(low), float(high)), len(clips), split)
 
     def class_fd(self, row: str, pairs: list[tuple[np.ndarray, np.ndarray]], n_classes: int) -> None:
         """Add the mean FD over classes of (candidates, reference), resampling classes."""
@@ -187,15 +188,17 @@ class Sheet:
         targets = store.targets().astype(bool)
         heard = class_logits(embedded.logits, columns).argmax(axis=1)
         hits = targets[np.arange(len(store)), heard].astype(float)
+
+        def share(clips: np.ndarray) -> float:
+            return float(hits[clips].mean())
+
         by_class = {
             label: [kept for group in groups if len(kept := group[targets[group, c]])]
             for c, label in enumerate(store.meta.labels)
         }
         for column, clips in {ALL: groups, **by_class}.items():
             if clips:
-                self.mean(
-                    TABLE, row, column, "label_agreement", lambda i: float(hits[i].mean()), clips, split
-                )
+                self.mean(TABLE, row, column, "label_agreement", share, clips, split, (0.0, 1.0))
 
     def _draws(
         self, statistic: Callable[[np.ndarray, np.random.Generator], float], groups: list[np.ndarray]
