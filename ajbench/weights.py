@@ -1,4 +1,4 @@
-"""Where published weights are looked for on this machine, and what they are; nothing is ever downloaded."""
+"""Where published weights are looked for on this machine, and what they are; nothing is downloaded here."""
 
 import os
 from collections.abc import Iterable
@@ -23,6 +23,12 @@ def own(*names: str) -> Path | None:
     """Return the first of these files, given by their paths below `$AJBENCH_WEIGHTS`, that is there."""
     home = folder()
     return next((home / name for name in names if (home / name).is_file()), None) if home else None
+
+
+def torch_cache() -> Path:
+    """Return the folder in which torch keeps checkpoints that it downloaded, without importing torch."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "torch")
+    return Path(os.environ.get("TORCH_HOME", cache)).expanduser() / "hub" / "checkpoints"
 
 
 def cached(repositories: Iterable[str], *names: str) -> Path | None:

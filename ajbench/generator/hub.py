@@ -140,11 +140,29 @@ def read(folder: Path, max_tokens: int, name: str | None = None) -> "TextEncoder
     name = name or str(folder)
     kind = kind_of(folder)
     architecture, part = CLASSES[kind]
+    from ajbench.generator.encoder import TextEncoder
+
+    model, tokenizer = parts(folder, architecture)
+    model = getattr(model, part) if part else model
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings or tokenizer.pad_token is None:
+        raise IntegrityError(f"{folder}: the tokenizer is not that of the model; get both again")
+    return TextEncoder(model, tokenizer, max_tokens, name=name, limit=_limit(kind, model.config))
+
+
+def parts(folder: Path, architecture: str) -> tuple[Any, Any]:
+    """Return the model, in float32, and the tokenizer that transformers saved into a folder.
+
+    Args:
+        folder: weights, `config.json` and tokenizer.
+        architecture: the class of transformers.
+
+    Raises:
+        MissingError: a file is not there.
+        IntegrityError: a file is damaged, a pickle of more than tensors, or weights are missing in it.
+    """
     if not any((folder / file).is_file() for file in TOKENIZERS):
         raise MissingError(f"{folder}: no tokenizer there ({' or '.join(TOKENIZERS)}); put its files there")
     import transformers
-
-    from ajbench.generator.encoder import TextEncoder
 
     try:
         with _quiet(transformers):
@@ -162,10 +180,7 @@ def read(folder: Path, max_tokens: int, name: str | None = None) -> "TextEncoder
         raise IntegrityError(
             f"{folder}: {len(absent)} weights are missing, such as {absent[0]}; get it again"
         )
-    model = (getattr(model, part) if part else model).float()
-    if len(tokenizer) > model.get_input_embeddings().num_embeddings or tokenizer.pad_token is None:
-        raise IntegrityError(f"{folder}: the tokenizer is not that of the model; get both again")
-    return TextEncoder(model, tokenizer, max_tokens, name=name, limit=_limit(kind, model.config))
+    return model.float(), tokenizer
 
 
 def _published(name: str, max_tokens: int) -> "TextEncoder":

@@ -7,6 +7,7 @@ from accelerate import init_empty_weights
 
 from ajbench.errors import IntegrityError, MissingError, UsageError
 from ajbench.metrics import cnn14, features
+from ajbench.registry import FEATURE_FILES
 
 RATES = {"panns16k": 16_000, "panns32k": 32_000}
 
@@ -97,7 +98,7 @@ def small(monkeypatch, tmp_path):
         }
         bank = {"logmel_extractor.melW": model.mel.clone()}
         state = drawn(shapes) | counts | kernels | bank
-        path = tmp_path / setting.file
+        path = tmp_path / FEATURE_FILES[name]
         torch.save({"iteration": 600_000, "model": state}, path, _use_new_zipfile_serialization=False)
         return path, state
 
@@ -165,7 +166,7 @@ def test_short_clips_are_refused(small):
 
 @pytest.mark.parametrize("name", RATES)
 def test_missing_weights_say_where_and_what_else(tmp_path, monkeypatch, name):
-    file = re.escape(cnn14.SETTINGS[name].file)
+    file = re.escape(FEATURE_FILES[name])
     monkeypatch.setenv("AJBENCH_WEIGHTS", str(tmp_path))
     with pytest.raises(MissingError, match=rf"^features {name}: {tmp_path}/{file} is missing.*or use mn04$"):
         features.load(name)
