@@ -55,10 +55,10 @@ def listing(kind: str) -> list[dict[str, Any]]:
 
 
 def weight_files() -> list[dict[str, Any]]:
-    """Return, for every published file of weights, whether and where it is here, and whether it is the right one.
+    """Return of every published file of weights whether and where it is here, and if it is the right one.
 
-    `state` is `right` (size and hash as published), `not pinned` (nothing is known to compare it with), what is
-    wrong with it, or `missing`.
+    `state` is `right` (size and hash as published), `not pinned` (nothing is known to compare it with), what
+    is wrong with it, or `missing`.
     """
     return [_weight_file(file) for file in published.listed()]
 
@@ -71,7 +71,7 @@ def _weight_file(file: published.WeightFile) -> dict[str, Any]:
     return {
         "name": file.name,
         "file": file.file,
-        "mb": round(file.bytes / 1e6, 1) if file.bytes else None,
+        "mb": round(file.bytes / 1e6, 3) if file.bytes else None,
         "state": state,
         "where": path or f"put it at {home or f'${weights.VARIABLE}'}/{file.file} (from {file.url})",
     } | {key: getattr(file, key) for key in ("used_for", "url", "bytes", "sha256", "licence")}
@@ -133,10 +133,10 @@ def _needs(name: str) -> str:
     if name == "reference":
         return "a trained classifier"
     what = "encodec_24khz" if name == "encodec" else name
-    first = published.files_of(what)[0]
-    needed = f"{first.bytes / 1e6:.0f} MB" if first.bytes else "a folder"
-    package = ", hear21passt" if name == "passt" else ""
-    return f"{Path(first.file).name} ({needed}){package}"
+    files = published.files_of(what)
+    size = sum(file.bytes or 0 for file in files) / 1e6
+    package = " and the package hear21passt" if name == "passt" else ""
+    return f"{files[0].file if len(files) == 1 else f'folder {what}'} ({size:.0f} MB){package}"
 
 
 def _device(torch: Any) -> str:

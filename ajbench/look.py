@@ -96,7 +96,7 @@ def doctor(
 
     \b
     Examples:
-      ajbench doctor
+      ajbench doctor --weights
       ajbench doctor --weights --download mn04,panns16k
     """
     from ajbench import catalogue

@@ -48,8 +48,8 @@ def check_names(recipe: Recipe) -> None:
         if chosen in registry.WITHOUT_CLASSES:
             able = [name for name in registry.FEATURES if name not in registry.WITHOUT_CLASSES]
             raise UsageError(
-                f"{key}={chosen}: knows no classes, which is needed here; allowed: {', '.join(able)}; FD of it: "
-                f"ajbench eval-gen --gen DIR --ref DIR --features {chosen}"
+                f"{key}={chosen}: knows no classes, which is needed here; allowed: {', '.join(able)}; FD "
+                f"of it: ajbench eval-gen --gen DIR --ref DIR --features {chosen}"
             )
     judge_weights(recipe.synth.judge)
     if recipe.mix.min_fidelity and recipe.synth.judge is None:
