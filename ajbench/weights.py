@@ -3,9 +3,11 @@
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import xxhash
+
+from ajbench.errors import IntegrityError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,6 +55,23 @@ def places(name: str) -> str:
 
     home = folder()
     return f"{f'in {home / name} or ' if home else ''}in the hub's cache ({constants.HF_HUB_CACHE})"
+
+
+def unpickled(path: Path) -> Any:
+    """Return what `torch.save` wrote, where it is tensors and plain values alone; nothing in it is run.
+
+    Raises:
+        IntegrityError: a pickle of anything else, or damaged.
+    """
+    import torch
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # of a dozen kinds, whatever the damaged bytes happen to say
+        reason = " ".join(str(error).split())[:120]
+        raise IntegrityError(f"{path}: not a plain state dict ({reason}); get it again") from None
 
 
 def digest(tensors: Iterable["Tensor"]) -> str:

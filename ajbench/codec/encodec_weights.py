@@ -6,7 +6,6 @@ Two layouts hold the same numbers: the checkpoint of the `encodec` package, and 
 
 import hashlib
 import json
-import pickle
 import re
 from pathlib import Path
 
@@ -66,7 +65,7 @@ def fill(model: EncodecModel, named: Path | None = None) -> None:
     try:
         state = _transformers(path) if path.is_dir() else _checkpoint(path)
         model.load_state_dict(state)
-    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError) as error:
+    except (SafetensorError, RuntimeError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:120]
         raise IntegrityError(f"{path}: not EnCodec's weights ({reason})") from None
 
@@ -125,7 +124,7 @@ def _check(path: Path) -> None:
 
 
 def _checkpoint(path: Path) -> dict[str, Tensor]:
-    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    state: dict[str, Tensor] = weights.unpickled(path)
     return state
 
 

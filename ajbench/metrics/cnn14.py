@@ -4,7 +4,6 @@ Two networks of one shape: `panns16k` hears 16 kHz (checkpoint Cnn14_16k_mAP=0.4
 (Cnn14_mAP=0.431.pth). What audioldm_eval calls "2048" are the embeddings; of the logits it takes IS and KL.
 """
 
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchaudio.functional import melscale_fbanks
 
+from ajbench import weights
 from ajbench.corpora.audioset import label_set
 from ajbench.device import device_of
 from ajbench.errors import IntegrityError, UsageError
@@ -188,9 +188,9 @@ def _fill(model: Cnn14, file: Path, name: str) -> None:
     try:
         # The 16 kHz checkpoint also holds its sampler's shuffled indices, as NumPy arrays.
         with torch.serialization.safe_globals(_arrays()):
-            saved = torch.load(file, map_location="cpu", weights_only=True)
+            saved = weights.unpickled(file)
         state = dict(saved.get("model", saved))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         raise IntegrityError(f"features {name}: {file} is not a plain state dict; get it again") from error
     kept = {
         key: value

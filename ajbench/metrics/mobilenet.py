@@ -4,7 +4,6 @@ Schmid et al., "Efficient large-scale audio tagging via transformer-to-CNN knowl
 (MIT); their mAP is 43.2 and 47.1.
 """
 
-import pickle
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ from torch.nn import functional as F
 from torchaudio.compliance.kaldi import get_mel_banks
 from torchaudio.transforms import Resample
 
+from ajbench import weights
 from ajbench.audio import SAMPLE_RATE
 from ajbench.corpora.audioset import label_set
 from ajbench.device import device_of
@@ -227,10 +227,10 @@ def mn10(path: Path | str | None = None, device: torch.device | None = None) -> 
 def _weights(file: Path, name: str, model: nn.Module) -> dict[str, Tensor]:
     """State dict of a file, renamed to this file's modules and checked against `model`."""
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        state = weights.unpickled(file)
         renamed = {key.replace("conc_se_layers.0.", ""): value for key, value in state.items()}
-    except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError) as error:
-        raise IntegrityError(f"features {name}: {file} is not a state dict; get it again") from error
+    except AttributeError as error:
+        raise IntegrityError(f"features {name}: {file} is not a plain state dict; get it again") from error
     expected = {key: value.shape for key, value in model.state_dict().items()}
     if {key: getattr(value, "shape", None) for key, value in renamed.items()} != expected:
         raise IntegrityError(f"features {name}: {file} holds other tensors than {name}'s; get it again")

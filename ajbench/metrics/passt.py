@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from ajbench import weights
 from ajbench.corpora.audioset import label_set
 from ajbench.device import device_of
 from ajbench.errors import IntegrityError
@@ -47,8 +47,8 @@ class Passt:
         file = places.checked(self.name, path)
         network, self.spectrogram = _built()
         try:
-            network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
-        except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError, TypeError) as error:
+            network.load_state_dict(weights.unpickled(file))
+        except (RuntimeError, AttributeError, TypeError) as error:
             reason = " ".join(str(error).split())[:160]
             raise IntegrityError(f"features passt: {file} is not a state dict of PaSST ({reason})") from None
         self.model = network.eval().requires_grad_(False).to(self.device)

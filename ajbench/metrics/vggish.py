@@ -5,15 +5,15 @@ behind it, without PCA and quantisation, for every 0.96 s of a clip. Both run to
 third party, which needs the network; this file loads the same published checkpoint without.
 """
 
-import pickle
+import math
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
-from torchaudio.functional import melscale_fbanks
 
+from ajbench import weights
 from ajbench.audio import SAMPLE_RATE
 from ajbench.device import device_of
 from ajbench.errors import IntegrityError, UsageError
@@ -99,22 +99,14 @@ class Vggish:
         with init_empty_weights():  # 72 M values that the file gives
             model = VGG()
         try:
-            model.load_state_dict(torch.load(file, map_location="cpu", weights_only=True), assign=True)
-        except (
-            pickle.UnpicklingError,
-            RuntimeError,
-            EOFError,
-            AttributeError,
-            TypeError,
-            ValueError,
-        ) as error:
+            model.load_state_dict(weights.unpickled(file), assign=True)
+        except (RuntimeError, AttributeError, TypeError) as error:
             reason = " ".join(str(error).split())[:160]
             raise IntegrityError(
                 f"features vggish: {file} is not a state dict of VGGish ({reason})"
             ) from None
         self.model = model.float().eval().requires_grad_(False).to(self.device)
-        bank = melscale_fbanks(FFT // 2 + 1, LOW, HIGH, MELS, SAMPLE_RATE, None, "htk")
-        self.mel = bank.to(self.device)
+        self.mel = _bank().to(self.device)
         self.window = torch.hann_window(WINDOW, device=self.device)
 
     def __call__(self, wav: Array) -> tuple[np.ndarray, np.ndarray]:
@@ -149,3 +141,16 @@ class Vggish:
         log_mel = torch.log(torch.fft.rfft(frames, FFT).abs() @ self.mel + OFFSET)
         k = log_mel.shape[1] // FRAMES
         return log_mel[:, : k * FRAMES].unflatten(1, (k, FRAMES))
+
+
+def _bank() -> Tensor:
+    """Return the mel bands [257, 64]: triangles on the mel axis, where torchaudio's are on that of Hz."""
+    edges = torch.linspace(_mel(LOW), _mel(HIGH), MELS + 2, dtype=torch.float64)
+    bins = torch.tensor([_mel(n * SAMPLE_RATE / FFT) for n in range(FFT // 2 + 1)], dtype=torch.float64)
+    rising = (bins[:, None] - edges[:-1]) / edges.diff()
+    bank = torch.minimum(rising[:, :-1], 1 - rising[:, 1:]).clamp_min(0)
+    return bank.float()
+
+
+def _mel(hertz: float) -> float:
+    return 1127.0 * math.log1p(hertz / 700.0)

@@ -157,6 +157,22 @@ def test_the_checkpoints_own_filters_are_used(small):
     assert torch.allclose(louder, model.spectrogram(sweep(16_000)) + 10 * np.log10(2), atol=1e-3)
 
 
+def test_a_checkpoint_with_its_samplers_arrays_is_read_and_nothing_else_is_run(small, tmp_path):
+    path, state = small()
+    sampler = {"indexes": np.arange(5), "pointer": 3}  # as in the published one of 16 kHz
+    torch.save({"model": state, "sampler": sampler}, path, _use_new_zipfile_serialization=False)
+    assert features.load("panns16k", path)(sweep(16_000))[0].shape == (1, 16)
+
+    class Ran:
+        def __reduce__(self):
+            return (tmp_path / "ran").touch, ()
+
+    torch.save({"model": state, "sampler": Ran()}, path)
+    with pytest.raises(IntegrityError, match="not a plain state dict"):
+        features.load("panns16k", path)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_short_clips_are_refused(small):
     extractor = features.load("panns16k", small()[0])
     extractor(np.zeros((1, extractor.least), np.float32))
