@@ -168,11 +168,11 @@ def test_other_files_are_refused(tmp_path):
     with pytest.raises(IntegrityError, match="other tensors"):
         features.load("mn04", path)
     torch.save([1, 2], path)
-    with pytest.raises(IntegrityError, match="not a state dict"):
+    with pytest.raises(IntegrityError, match="not a plain state dict"):
         features.load("mn04", path)
     path.write_bytes(b"no such thing")
-    with pytest.raises(IntegrityError, match="not a state dict"):
+    with pytest.raises(IntegrityError, match="not a plain state dict"):
         features.load("mn04", path)
     path.write_bytes(b"")
-    with pytest.raises(IntegrityError, match="not a state dict"):
+    with pytest.raises(IntegrityError, match="not a plain state dict"):
         features.load("mn04", path)
