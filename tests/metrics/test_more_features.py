@@ -237,3 +237,18 @@ def test_passt_gives_what_its_package_gives(tmp_path):
     torch.save({"head.1.bias": torch.zeros(3)}, path)
     with pytest.raises(IntegrityError, match="not a state dict of PaSST"):
         features.load("passt", path)
+
+
+# Recipes
+
+
+@pytest.mark.parametrize("key", ["evaluate.features", "synth.judge"])
+def test_recipes_refuse_networks_that_know_no_classes(key):
+    from ajbench import preflight, recipe
+
+    for name in ("clap", "vggish", "encodec"):
+        with pytest.raises(
+            UsageError, match=rf"^{key}={name}: knows no classes.*eval-gen --gen DIR --ref DIR"
+        ):
+            preflight.check_names(recipe.load("mini", (f"{key}={name}",)))
+    preflight.check_names(recipe.load("mini", (f"{key}=ast",)))
