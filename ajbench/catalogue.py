@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ajbench import __version__, recipe, registry
+from ajbench import __version__, published, recipe, registry, weights
 from ajbench.errors import MissingError
 from ajbench.generator import hub
 from ajbench.run import PACKAGES, environment
@@ -48,7 +48,33 @@ def listing(kind: str) -> list[dict[str, Any]]:
         "features": (registry.FEATURES, "features"),
         "codecs": (registry.CODECS, "codec"),
     }[kind]
-    return [{"name": name, "description": _first_line(what, name)} for name in table]
+    entries = [{"name": name, "description": _first_line(what, name)} for name in table]
+    if kind == "features":
+        return [entry | {"needs": _needs(entry["name"])} for entry in entries]
+    return entries
+
+
+def weight_files() -> list[dict[str, Any]]:
+    """Return of every published file of weights whether and where it is here, and if it is the right one.
+
+    `state` is `right` (size and hash as published), `not pinned` (nothing is known to compare it with), what
+    is wrong with it, or `missing`.
+    """
+    return [_weight_file(file) for file in published.listed()]
+
+
+def _weight_file(file: published.WeightFile) -> dict[str, Any]:
+    path = file.find()
+    pinned = "right" if file.sha256 else "right size, hash not pinned" if file.bytes else "not pinned"
+    state = (file.fault(path) or pinned) if path else "missing"
+    home = weights.folder()
+    return {
+        "name": file.name,
+        "file": file.file,
+        "mb": round(file.bytes / 1e6, 3) if file.bytes else None,
+        "state": state,
+        "where": path or f"put it at {home or f'${weights.VARIABLE}'}/{file.file} (from {file.url})",
+    } | {key: getattr(file, key) for key in ("used_for", "url", "bytes", "sha256", "licence")}
 
 
 def parameters(name: str, classes: int = AUDIOSET_CLASSES) -> int:
@@ -102,6 +128,17 @@ def _first_line(kind: str, name: str) -> str:
     return (inspect.getdoc(inspect.getmodule(found) if alone else found) or "").partition("\n")[0]
 
 
+def _needs(name: str) -> str:
+    """Say what features need on this machine, in a few words."""
+    if name == "reference":
+        return "a trained classifier"
+    what = "encodec_24khz" if name == "encodec" else name
+    files = published.files_of(what)
+    size = sum(file.bytes or 0 for file in files) / 1e6
+    package = " and the package hear21passt" if name == "passt" else ""
+    return f"{files[0].file if len(files) == 1 else f'folder {what}'} ({size:.0f} MB){package}"
+
+
 def _device(torch: Any) -> str:
     if torch.cuda.is_available():
         return f"cuda: {torch.cuda.get_device_name()}"
@@ -112,8 +149,8 @@ def _codec() -> dict[str, str]:
     from ajbench.preflight import weights_identity
 
     folder = Path(__file__).parent / "codec"
-    weights = sorted(folder.glob("*.safetensors"))
-    return {path.stem: f"xxh3 {weights_identity(path)}" for path in weights} or {"tiny": "missing"}
+    files = sorted(folder.glob("*.safetensors"))
+    return {path.stem: f"xxh3 {weights_identity(path)}" for path in files} or {"tiny": "missing"}
 
 
 def _text_encoder(name: str) -> str:

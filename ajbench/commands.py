@@ -268,3 +268,24 @@ def show_synthesis(plan: dict[str, Any]) -> None:
     unknown = plan.get("missing") or "no time known without a generator"
     time = f"about {seconds:.0f} s, as a first batch goes" if seconds else unknown
     console.say(f"{plan['disk_mb']} MB needed, {plan['disk_free_mb']} MB free; {time}")
+
+
+def do_download(names: Sequence[str]) -> None:
+    """Get published weights into `$AJBENCH_WEIGHTS`, and print where each file is."""
+    from ajbench import published, weights
+    from ajbench.download import fetch
+
+    files = [file for name in names for file in published.files_of(name)]
+    home = weights.folder()
+    if home is None:
+        raise UsageError(
+            f"--download {','.join(names)}: {weights.VARIABLE} is not set; name the folder of weights by it"
+        )
+    done = []
+    for file in files:
+        with console.progress(file.bytes or 0, f"{file.name} {file.file}", "bytes") as advance:
+            done.append({"name": file.name, "path": fetch(file, home, advance), "pinned": bool(file.sha256)})
+    for one in done:
+        if not one["pinned"]:
+            console.say(f"{one['path']}: not pinned, so what came could not be compared with a hash")
+    console.emit(done, table=(["name", "path"], [[one["name"], one["path"]] for one in done]))

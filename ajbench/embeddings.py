@@ -23,7 +23,7 @@ PART = 256  # clips after which what was computed is kept
 READERS, AHEAD = 2, 8
 BATCH = 8  # of one length: faster than one by one, even on one core
 WAITING = 64  # waves that are held for others of their length
-Vectors = tuple[NDArray[np.float32], NDArray[np.float32]]  # features [d] and logits [C] of a clip
+Vectors = tuple[NDArray[np.float32], NDArray[np.float32]]  # features [k, d] and logits [C] of a clip
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ def embed(
     """Return features and logits of all clips that can be heard; those of before come from the cache.
 
     Clips of one length go through the network together, eight at a time, the rest one by one: which it was
-    shows in the last digits. What is computed is kept after every 256 clips, and a run that is ended goes on
-    from there.
+    shows in the last digits. Of a protocol's windows the means are taken, or, of networks that hear frames,
+    all frames. What is computed is kept after every 256 clips, and a run that is ended goes on from there.
 
     Args:
         clips: the set.
@@ -89,11 +89,12 @@ def embed(
         try:
             samples, source = clips.samples(number)
             wave = protocol.wave(samples, source, extractor.sample_rate)
-            length = max(len(wave), extractor.least)
-            fitted = audio.fit(wave, min(length, extractor.most or length))
+            windows = protocol.windows(wave, extractor.sample_rate)
+            length = max(windows.shape[1], extractor.least)
+            fitted = np.stack([audio.fit(one, min(length, extractor.most or length)) for one in windows])
             # Channels in antiphase, or sound above the band that is left, come to nothing.
             reason = audio.defect(fitted) if protocol.peak_db is None else None
-            return keys[number], reason or protocol.windows(fitted, extractor.sample_rate)
+            return keys[number], reason or fitted
         except audio.AudioError as error:
             return keys[number], error.reason
 
@@ -105,16 +106,13 @@ def embed(
             fresh |= part
     found = known | fresh
     numbers = [number for number, key in enumerate(keys) if key in found]
-    if not numbers:
-        empty = np.zeros((0, 0), np.float32)
-        features = logits = empty
-    else:
-        features, logits = (np.stack([found[keys[n]][which] for n in numbers]) for which in (0, 1))
+    empty = [(np.zeros((0, 0), np.float32), np.zeros(0, np.float32))]
+    features, logits = zip(*([found[keys[n]] for n in numbers] or empty), strict=True)
     return Embeddings(
         np.array(numbers, np.int64),
-        features,
-        np.arange(len(features)),
-        logits,
+        np.concatenate(features),
+        np.repeat(np.arange(len(features)), [len(rows) for rows in features]),
+        np.stack(logits)[: len(numbers)],
         [LeftOut(n, left_out[key]) for n, key in enumerate(keys) if key not in found],
         len(fresh),
     )
@@ -134,8 +132,9 @@ def _vectors(
             advance(1)
             continue
         if len(windows) > 1:
-            features, logits = (part.mean(axis=0) for part in extractor(windows))
-            yield key, (features, logits)
+            features, logits = extractor(windows)
+            rows = features.mean(axis=0)[None] if features.ndim == 2 else np.concatenate(features)
+            yield key, (rows, logits.mean(axis=0))
             advance(1)
             continue
         alike = waiting.setdefault(windows.shape[1], [])
@@ -162,6 +161,8 @@ def _together(
     clips: list[tuple[str, NDArray[np.float32]]], extractor: Late, advance: Callable[[int], None]
 ) -> Iterator[tuple[str, Vectors]]:
     features, logits = extractor(np.stack([wave for _, wave in clips]))
+    if features.ndim == 2:
+        features = features[:, None]
     advance(len(clips))
     yield from zip((key for key, _ in clips), zip(features, logits, strict=True), strict=True)
 
@@ -178,23 +179,41 @@ def _read(folder: Path) -> dict[str, Vectors]:
             ) from None
         if (table.schema.metadata or {}).get(b"of") != folder.name.encode():
             raise IntegrityError(f"{path}: features of something else than {folder.name}; remove it")
-        parts = []
-        for name in ("features", "logits"):
-            column = table.column(name).combine_chunks()
-            parts.append(column.flatten().to_numpy().reshape(len(table), -1))
-        known |= zip(table.column("content").to_pylist(), zip(*parts, strict=True), strict=True)
+        rows = _rows(table.column("features").combine_chunks())
+        logits = table.column("logits").combine_chunks()
+        each = logits.flatten().to_numpy().reshape(len(table), logits.type.list_size)
+        known |= zip(table.column("content").to_pylist(), zip(rows, each, strict=True), strict=True)
     return known
+
+
+def _rows(column: pa.Array) -> list[NDArray[np.float32]]:
+    """Return the features [k, d] of each clip: of one row where the column's values are vectors."""
+    frames = not pa.types.is_fixed_size_list(column.type)
+    vectors = column.flatten() if frames else column
+    values = vectors.flatten().to_numpy().reshape(len(vectors), -1)
+    ends = np.cumsum(column.value_lengths().to_numpy()) if frames else np.arange(1, len(column) + 1)
+    return np.split(values, ends[:-1])
 
 
 def _write(folder: Path, vectors: dict[str, Vectors]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    columns = {"content": pa.array(list(vectors))}
-    for which, name in enumerate(("features", "logits")):
-        values = np.stack([pair[which] for pair in vectors.values()])
-        columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+    features, logits = zip(*vectors.values(), strict=True)
+    rows = _vectors_of(np.concatenate(features))
+    counts = [len(one) for one in features]
+    if set(counts) != {1}:  # frames
+        rows = pa.ListArray.from_arrays(pa.array(np.cumsum([0, *counts]), pa.int32()), rows)
+    columns = {"content": pa.array(list(vectors)), "features": rows, "logits": _vectors_of(np.stack(logits))}
     table = pa.table(columns).replace_schema_metadata({"of": folder.name})
     path = folder / f"part-{xxhash.xxh3_64_hexdigest(''.join(vectors).encode())}.arrow"
     part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with pa.ipc.new_file(str(part), table.schema) as file:
         file.write_table(table)
     part.replace(path)
+
+
+def _vectors_of(values: NDArray[np.float32]) -> pa.FixedSizeListArray:
+    """Return [n, d] as a column of n vectors; d may be 0."""
+    kind = pa.list_(pa.float32(), values.shape[1])
+    return pa.FixedSizeListArray.from_buffers(
+        kind, len(values), [None], children=[pa.array(values.reshape(-1), pa.float32())]
+    )

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from ajbench import console
+from ajbench.commands import do_download
 from ajbench.options import STAGE_OPTIONS, Settings, command
 
 app = typer.Typer()
@@ -76,17 +77,37 @@ def verify(
 
 @app.command()
 @command(hide=("recipe", "data", "results", "generator", "seed", "device", "dry_run", "force", "overrides"))
-def doctor(settings: Settings) -> None:
+def doctor(
+    settings: Settings,
+    weights: Annotated[
+        bool, typer.Option("--weights", help="Published weights: which are here, right, missing.")
+    ] = False,
+    download: Annotated[
+        str | None,
+        typer.Option(
+            "--download", metavar="NAME[,NAME]", help="Get these published weights into AJBENCH_WEIGHTS."
+        ),
+    ] = None,
+) -> None:
     """Tell what ajbench finds on this machine.
 
-    Versions, device, threads, memory, disk, weights.
+    Versions, device, threads, memory, disk, weights. Nothing is downloaded but what --download names; that is
+    resumed where it was ended, and checked by size and SHA-256 where they are published.
 
     \b
     Examples:
-      ajbench doctor
-      ajbench doctor --json
+      ajbench doctor --weights
+      ajbench doctor --weights --download mn04,panns16k
     """
     from ajbench import catalogue
 
+    if download:
+        do_download(download.split(","))
+        return
+    if weights:
+        files = catalogue.weight_files()
+        columns = ["name", "file", "mb", "state", "where"]
+        console.emit(files, table=(columns, [[file[name] for name in columns] for file in files]))
+        return
     found = catalogue.doctor(settings.work)
     console.emit(found, table=(["what", "found"], [[key, value] for key, value in catalogue.flat(found)]))

@@ -44,6 +44,13 @@ def check_names(recipe: Recipe) -> None:
                 f"{key}: {kind} {name!r} is unknown{registry.suggest(name, table)}; "
                 f"allowed: {', '.join(table)}"
             )
+    for key, chosen in (("evaluate.features", recipe.evaluate.features), ("synth.judge", recipe.synth.judge)):
+        if chosen in registry.WITHOUT_CLASSES:
+            able = [name for name in registry.FEATURES if name not in registry.WITHOUT_CLASSES]
+            raise UsageError(
+                f"{key}={chosen}: knows no classes, which is needed here; allowed: {', '.join(able)}; FD "
+                f"of it: ajbench eval-gen --gen DIR --ref DIR --features {chosen}"
+            )
     judge_weights(recipe.synth.judge)
     if recipe.mix.min_fidelity and recipe.synth.judge is None:
         raise UsageError(

@@ -44,15 +44,30 @@ CLASSIFIERS: Mapping[str, str] = {
 }
 FEATURES: Mapping[str, str] = {
     "reference": "ajbench.metrics.features:Reference",
-    "mn04": "ajbench.metrics.mobilenet:MN04",
+    "mn04": "ajbench.metrics.mobilenet:mn04",
+    "mn10": "ajbench.metrics.mobilenet:mn10",
     "panns16k": "ajbench.metrics.cnn14:panns16k",
     "panns32k": "ajbench.metrics.cnn14:panns32k",
+    "passt": "ajbench.metrics.passt:Passt",
+    "ast": "ajbench.metrics.ast:AudioSetAST",
+    "clap": "ajbench.metrics.clap:Clap",
+    "vggish": "ajbench.metrics.vggish:Vggish",
+    "encodec": "ajbench.metrics.encodec:Encodec",
 }
-# Their weights, by the names under which they are published.
+# Of these, networks that know no classes: they have no logits to take IS, KL or a judgement of.
+WITHOUT_CLASSES = ("clap", "vggish", "encodec")
+# Their weights: files by the names under which they are published, folders as transformers saves them.
 FEATURE_FILES: Mapping[str, str] = {
     "mn04": "mn04_as_mAP_432.pt",
+    "mn10": "mn10_as_mAP_471.pt",
     "panns16k": "Cnn14_16k_mAP=0.438.pth",
     "panns32k": "Cnn14_mAP=0.431.pth",
+    "passt": "passt-s-f128-p16-s10-ap.476-swa.pt",
+    "vggish": "vggish-10086976.pth",
+}
+FEATURE_FOLDERS: Mapping[str, str] = {
+    "ast": "MIT/ast-finetuned-audioset-10-10-0.4593",
+    "clap": "laion/clap-htsat-unfused",
 }
 KINDS: Mapping[str, Mapping[str, str]] = {
     "corpus": CORPORA,

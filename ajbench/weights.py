@@ -1,11 +1,13 @@
-"""Where published weights are looked for on this machine, and what they are; nothing is ever downloaded."""
+"""Where published weights are looked for on this machine, and what they are; nothing is downloaded here."""
 
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import xxhash
+
+from ajbench.errors import IntegrityError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,6 +25,12 @@ def own(*names: str) -> Path | None:
     """Return the first of these files, given by their paths below `$AJBENCH_WEIGHTS`, that is there."""
     home = folder()
     return next((home / name for name in names if (home / name).is_file()), None) if home else None
+
+
+def torch_cache() -> Path:
+    """Return the folder in which torch keeps checkpoints that it downloaded, without importing torch."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "torch")
+    return Path(os.environ.get("TORCH_HOME", cache)).expanduser() / "hub" / "checkpoints"
 
 
 def cached(repositories: Iterable[str], *names: str) -> Path | None:
@@ -47,6 +55,22 @@ def places(name: str) -> str:
 
     home = folder()
     return f"{f'in {home / name} or ' if home else ''}in the hub's cache ({constants.HF_HUB_CACHE})"
+
+
+def unpickled(path: Path) -> Any:
+    """Return what `torch.save` wrote, where it is tensors and plain values alone; nothing in it is run.
+
+    Raises:
+        IntegrityError: a pickle of anything else, or damaged.
+    """
+    import torch
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, MemoryError):
+        raise
+    except Exception:  # of a dozen kinds, and with torch's advice how to run what is in it
+        raise IntegrityError(f"{path}: not a plain state dict, or damaged; get it again") from None
 
 
 def digest(tensors: Iterable["Tensor"]) -> str:

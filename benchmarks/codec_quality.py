@@ -84,9 +84,9 @@ def main() -> None:
     opus_decoded, opus_kbps = opus(wavs)
     judge = None
     if not options.no_judge:
-        from ajbench.metrics.mobilenet import MN04
+        from ajbench.metrics.mobilenet import mn04
 
-        judge = MN04()
+        judge = mn04()
     rows = []
     kbps = network.n_codebooks * 10 * network.sample_rate / network.hop / 1000
     for name, rate, heard in (

@@ -13,7 +13,7 @@ import numpy as np
 
 from ajbench import audio, console
 from ajbench.errors import MissingError
-from ajbench.metrics.mobilenet import MN04
+from ajbench.metrics.mobilenet import MN, mn04
 from ajbench.metrics.ranking import Array
 from ajbench.namesakes import ESC50
 
@@ -28,7 +28,7 @@ ESC10_TO_AUDIOSET = {
 CATEGORIES = tuple(ESC10_TO_AUDIOSET)
 
 
-def rank_esc10(wavs: Array, judge: MN04) -> np.ndarray:
+def rank_esc10(wavs: Array, judge: MN) -> np.ndarray:
     """Return the category index, int64 [B], that the judge ranks first for clips wavs [B, n] at 16 kHz."""
     logits, column = judge.logits(wavs), {name: i for i, name in enumerate(judge.labels)}
     scores = [logits[:, [column[name] for name in names]].max(axis=1) for names in ESC10_TO_AUDIOSET.values()]
@@ -58,7 +58,7 @@ def clips(folder: Path) -> list[tuple[Path, int]]:
     return found
 
 
-def accuracy(folder: Path, judge: MN04, duration_s: float = 5.04, batch: int = 16) -> np.ndarray:
+def accuracy(folder: Path, judge: MN, duration_s: float = 5.04, batch: int = 16) -> np.ndarray:
     """Return the confusion matrix [asked, heard] of the clips of a folder, cut or padded to `duration_s`."""
     confusion = np.zeros((len(CATEGORIES),) * 2, np.int64)
     for part in _batched(clips(folder), batch):
@@ -77,7 +77,7 @@ def main() -> None:
     """Measure one folder and print the share recognised by category."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    confusion = accuracy(parser.parse_args().folder, MN04())
+    confusion = accuracy(parser.parse_args().folder, mn04())
     share = np.diag(confusion) / confusion.sum(axis=1).clip(1)
     rows: list[list] = [
         [name, int(n), float(s)] for name, n, s in zip(CATEGORIES, confusion.sum(axis=1), share, strict=True)

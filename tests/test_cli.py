@@ -40,6 +40,7 @@ def ajbench(tmp_path, monkeypatch):
     """ajbench(*arguments) -> result with exit_code, stdout and stderr, run in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("AJBENCH_WORK", raising=False)
+    monkeypatch.delenv("AJBENCH_WEIGHTS", raising=False)
     console.configure()
 
     def invoke(*arguments):
@@ -89,7 +90,9 @@ def test_every_stage_has_the_common_options(command):
 @pytest.mark.parametrize("arguments", [" ".join(line) for line in examples() if "DIR" not in line])
 def test_examples_without_data_are_accepted(ajbench, arguments):
     command, *rest = arguments.split()
-    if command in ("doctor", "ls", "show"):
+    if "--download" in rest:  # no folder is named
+        assert ajbench(command, *rest).exit_code == UsageError.exit_code
+    elif command in ("doctor", "ls", "show"):
         assert ajbench(command, *rest).exit_code == 0
     elif command == "verify":
         assert ajbench(command, *rest).exit_code == MissingError.exit_code

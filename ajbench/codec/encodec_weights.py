@@ -6,7 +6,6 @@ Two layouts hold the same numbers: the checkpoint of the `encodec` package, and 
 
 import hashlib
 import json
-import pickle
 import re
 from pathlib import Path
 
@@ -48,20 +47,25 @@ _RENAMED = {
 }
 
 
-def fill(model: EncodecModel) -> None:
-    """Put EnCodec's weights into a network built by the package, from the first place that has them.
+def fill(model: EncodecModel, named: Path | None = None) -> None:
+    """Put EnCodec's weights into a network built by the package.
 
-    Places: $AJBENCH_WEIGHTS (checkpoint, then folder `encodec_24khz`), torch's cache, the hub's cache.
+    Args:
+        model: the network.
+        named: the user's own file or folder; None: the first place that has the published weights, see
+            `locate`.
 
     Raises:
         MissingError: no place has them; the message says what to put where, and how to run without.
-        IntegrityError: they are damaged or another network's.
+        IntegrityError: they are damaged, another network's, or not the published ones.
     """
-    path = _find()
+    path = locate(named)
+    if path.is_file() and named is None:
+        _check(path)
     try:
         state = _transformers(path) if path.is_dir() else _checkpoint(path)
         model.load_state_dict(state)
-    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError) as error:
+    except (SafetensorError, RuntimeError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:120]
         raise IntegrityError(f"{path}: not EnCodec's weights ({reason})") from None
 
@@ -73,8 +77,21 @@ def rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def _find() -> Path:
-    """Return the checkpoint, or the folder of transformers' layout."""
+def locate(named: Path | None = None) -> Path:
+    """Return the checkpoint, or the folder of transformers' layout.
+
+    Places: $AJBENCH_WEIGHTS (checkpoint, then folder `encodec_24khz`), torch's cache, the hub's cache.
+
+    Args:
+        named: the user's own.
+
+    Raises:
+        MissingError: it is not there, or in no place.
+    """
+    if named is not None:
+        if named.is_file() or all((named / part).is_file() for part in (CONFIG, WEIGHTS)):
+            return named
+        raise MissingError(f"{named}: neither EnCodec's checkpoint nor a folder with {CONFIG} and {WEIGHTS}")
     torch_home = Path(torch.hub.get_dir()) / "checkpoints"
     downloaded = torch_home / CHECKPOINT
     found = (
@@ -98,13 +115,16 @@ def _whole(file: Path | None) -> Path | None:
     return file.parent if file and (file.parent / CONFIG).is_file() else None
 
 
-def _checkpoint(path: Path) -> dict[str, Tensor]:
+def _check(path: Path) -> None:
     found, expected = _sha256(path)[:8], Path(CHECKPOINT).stem.split("-")[1]
     if found != expected:
         raise IntegrityError(
             f"{path}: SHA-256 begins with {found}, not {expected}; get it again from {ROOT_URL}{CHECKPOINT}"
         )
-    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _checkpoint(path: Path) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = weights.unpickled(path)
     return state
 
 

@@ -5,7 +5,6 @@ folder that the recipe names; torch is imported when one is loaded.
 """
 
 import json
-import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -140,11 +139,29 @@ def read(folder: Path, max_tokens: int, name: str | None = None) -> "TextEncoder
     name = name or str(folder)
     kind = kind_of(folder)
     architecture, part = CLASSES[kind]
+    from ajbench.generator.encoder import TextEncoder
+
+    model, tokenizer = parts(folder, architecture)
+    model = getattr(model, part) if part else model
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings or tokenizer.pad_token is None:
+        raise IntegrityError(f"{folder}: the tokenizer is not that of the model; get both again")
+    return TextEncoder(model, tokenizer, max_tokens, name=name, limit=_limit(kind, model.config))
+
+
+def parts(folder: Path, architecture: str) -> tuple[Any, Any]:
+    """Return the model, in float32, and the tokenizer that transformers saved into a folder.
+
+    Args:
+        folder: weights, `config.json` and tokenizer.
+        architecture: the class of transformers.
+
+    Raises:
+        MissingError: a file is not there.
+        IntegrityError: a file is damaged, a pickle of more than tensors, or weights are missing in it.
+    """
     if not any((folder / file).is_file() for file in TOKENIZERS):
         raise MissingError(f"{folder}: no tokenizer there ({' or '.join(TOKENIZERS)}); put its files there")
     import transformers
-
-    from ajbench.generator.encoder import TextEncoder
 
     try:
         with _quiet(transformers):
@@ -156,16 +173,15 @@ def read(folder: Path, max_tokens: int, name: str | None = None) -> "TextEncoder
             )
     except OSError as error:
         raise MissingError(f"{folder}: {_short(error)}") from None
-    except (ValueError, RuntimeError, KeyError, pickle.UnpicklingError, _damaged()) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # of a dozen kinds, whatever damaged bytes happen to say
         raise IntegrityError(f"{folder}: not to be read ({_short(error)}); get it again") from None
     if absent := sorted(report["missing_keys"]):
         raise IntegrityError(
             f"{folder}: {len(absent)} weights are missing, such as {absent[0]}; get it again"
         )
-    model = (getattr(model, part) if part else model).float()
-    if len(tokenizer) > model.get_input_embeddings().num_embeddings or tokenizer.pad_token is None:
-        raise IntegrityError(f"{folder}: the tokenizer is not that of the model; get both again")
-    return TextEncoder(model, tokenizer, max_tokens, name=name, limit=_limit(kind, model.config))
+    return model.float(), tokenizer
 
 
 def _published(name: str, max_tokens: int) -> "TextEncoder":
@@ -198,13 +214,6 @@ def _quiet(transformers: Any) -> Iterator[None]:
         log.set_verbosity(level)
         if bars:
             log.enable_progress_bar()
-
-
-def _damaged() -> type[Exception]:
-    from safetensors import SafetensorError
-
-    kind: type[Exception] = SafetensorError
-    return kind
 
 
 def _short(error: Exception) -> str:

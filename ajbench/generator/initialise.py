@@ -1,6 +1,5 @@
 """Start the U-Net from Stable Diffusion 1.4's (appendix B): every block but its two ends."""
 
-import pickle
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -91,7 +90,7 @@ def start_from(model: "UNet2DConditionModel", init: str) -> "Start":
             taken = [name for name in ours if name not in left_out]
             for name in taken:
                 ours[name].copy_(read(name))
-    except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError) as error:
+    except (SafetensorError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:160]
         raise IntegrityError(f"{file}: not readable as weights ({reason}); fetch it again") from None
     return Start(
@@ -135,7 +134,5 @@ def _opened(file: Path) -> Iterator[tuple[Shapes, Callable[[str], "Tensor"]]]:
             shapes = {name: tuple(handle.get_slice(name).get_shape()) for name in handle.keys()}  # noqa: SIM118
             yield shapes, handle.get_tensor
         return
-    import torch
-
-    state = torch.load(file, map_location="cpu", weights_only=True)
+    state = weights.unpickled(file)
     yield {name: tuple(tensor.shape) for name, tensor in state.items()}, state.__getitem__

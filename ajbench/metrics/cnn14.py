@@ -4,9 +4,9 @@ Two networks of one shape: `panns16k` hears 16 kHz (checkpoint Cnn14_16k_mAP=0.4
 (Cnn14_mAP=0.431.pth). What audioldm_eval calls "2048" are the embeddings; of the logits it takes IS and KL.
 """
 
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,10 +19,10 @@ from torchaudio.functional import melscale_fbanks
 from ajbench import weights
 from ajbench.corpora.audioset import label_set
 from ajbench.device import device_of
-from ajbench.errors import IntegrityError, MissingError, UsageError
+from ajbench.errors import IntegrityError, UsageError
+from ajbench.metrics import places
 from ajbench.metrics.ranking import Array
 from ajbench.metrics.winograd import Winograd
-from ajbench.registry import FEATURE_FILES
 
 MELS, CLASSES, WIDTHS = 64, 527, (64, 128, 256, 512, 1024, 2048)
 WIDE = 128  # channels from which Winograd's transforms pay
@@ -38,12 +38,11 @@ class Setting:
     hop: int
     low: float
     high: float
-    file: str
 
 
 SETTINGS = {
-    "panns16k": Setting(16_000, 512, 160, 50.0, 8_000.0, FEATURE_FILES["panns16k"]),
-    "panns32k": Setting(32_000, 1_024, 320, 50.0, 14_000.0, FEATURE_FILES["panns32k"]),
+    "panns16k": Setting(16_000, 512, 160, 50.0, 8_000.0),
+    "panns32k": Setting(32_000, 1_024, 320, 50.0, 14_000.0),
 }
 
 
@@ -133,8 +132,10 @@ class Panns:
 
     Raises:
         MissingError: no such file.
-        IntegrityError: the file is not a checkpoint of this network.
+        IntegrityError: the file is not a checkpoint of this network, or not the published one.
     """
+
+    frames = False
 
     def __init__(self, name: str, path: Path | str | None = None, device: torch.device | None = None) -> None:
         self.name, setting = name, SETTINGS[name]
@@ -142,7 +143,7 @@ class Panns:
         classes = label_set()
         self.labels, self.mids = classes.names, classes.mids
         self.device = device or device_of()
-        file = _file(name, path)
+        file = places.checked(name, path)
         with init_empty_weights():  # 80 M values that the file gives
             model = Cnn14(setting)
         _fill(model, file, name)
@@ -192,23 +193,14 @@ def panns32k(path: Path | str | None = None, device: torch.device | None = None)
     return Panns("panns32k", path, device)
 
 
-def _file(name: str, path: Path | str | None) -> Path:
-    wanted, home = SETTINGS[name].file, weights.folder()
-    found = Path(path) if path is not None else home / wanted if home else None
-    if found is None or not found.is_file():
-        where = f"{found} is missing" if found else f"set {weights.VARIABLE} to the folder of {wanted}"
-        raise MissingError(
-            f"features {name}: {where}; it is PANNs' {wanted} (zenodo.org/records/3987831), or use mn04"
-        )
-    return found
-
-
 def _fill(model: Cnn14, file: Path, name: str) -> None:
     """Load a checkpoint with its mel filters; its spectrogram's kernels are what `Cnn14` computes."""
     try:
-        saved = torch.load(file, map_location="cpu", weights_only=True)
+        # The 16 kHz checkpoint also holds its sampler's shuffled indices, as NumPy arrays.
+        with torch.serialization.safe_globals(_arrays()):
+            saved = weights.unpickled(file)
         state = dict(saved.get("model", saved))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         raise IntegrityError(f"features {name}: {file} is not a plain state dict; get it again") from error
     kept = {
         key: value
@@ -221,3 +213,10 @@ def _fill(model: Cnn14, file: Path, name: str) -> None:
     except (RuntimeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:160]
         raise IntegrityError(f"features {name}: {file} holds another network ({reason})") from None
+
+
+def _arrays() -> list[Any]:
+    """What a pickle of NumPy's integer arrays names, by its old and its new name; none of it runs code."""
+    rebuild = np.zeros(0).__reduce__()[0]
+    names = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
+    return [*((rebuild, name) for name in names), np.ndarray, np.dtype, np.dtypes.Int64DType]

@@ -8,20 +8,23 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from ajbench import audio, classifiers, registry, weights
+from ajbench import audio, classifiers, registry
 from ajbench.classifiers.folder import read_config
-from ajbench.errors import MissingError
+from ajbench.errors import MissingError, UsageError
+from ajbench.metrics import places
 from ajbench.metrics.ranking import Array, to_numpy
-from ajbench.shards import checksum
 from ajbench.store import ClipStore
+
+NO_REFERENCE = "features reference need a classifier trained on real clips: run train-cls first"
 
 
 class Extractor(Protocol):
     """What FD, IS and KL need of a model: wav [B, n], float32 at `sample_rate` Hz, in; float32 NumPy out.
 
     Stores are at 16 kHz: `extract` converts for an extractor of another rate, called by itself it does not.
-    `mids` are the AudioSet ids of `labels`, None where they are not known. Clips have at least `least`
-    samples, and at most `most` where that is a number.
+    `mids` are the AudioSet ids of `labels`, None where they are not known; a network that knows no classes
+    has no labels, and logits [B, 0]. Clips have at least `least` samples, and at most `most` where that is a
+    number. Networks of which `frames` is true hear k frames in a clip: their features are [B, k, d].
     """
 
     name: str
@@ -30,12 +33,13 @@ class Extractor(Protocol):
     mids: Sequence[str] | None
     least: int
     most: int | None
+    frames: bool
 
     def __call__(self, wav: Array) -> tuple[np.ndarray, np.ndarray]:
-        """Return (features [B, d], logits [B, C])."""
+        """Return (features [B, d] or [B, k, d], logits [B, C])."""
 
     def features(self, wav: Array) -> np.ndarray:
-        """Return the embeddings [B, d]."""
+        """Return the embeddings [B, d], or [B, k, d]."""
 
     def logits(self, wav: Array) -> np.ndarray:
         """Return the logits [B, C], one column a label, before any link."""
@@ -57,12 +61,11 @@ class Reference:
     name = "reference"
     sample_rate = audio.SAMPLE_RATE
     mids = None
+    frames = False
 
     def __init__(self, path: Path | str | None = None, device: torch.device | None = None) -> None:
         if path is None:
-            raise MissingError(
-                "features reference need a classifier trained on real clips: run train-cls first"
-            )
+            raise MissingError(NO_REFERENCE)
         self.classifier = classifiers.load(path, device)
         self.labels: Sequence[str] = self.classifier.labels
         self.least = self.most = int(self.classifier.config["clip_samples"])
@@ -88,7 +91,7 @@ class Late:
         path: of its weights; None is their usual place.
 
     Attributes:
-        weights_hash: of the file of the weights.
+        weights_hash: of the weights, a file or a folder.
 
     Raises:
         UsageError: the name is unknown.
@@ -98,16 +101,12 @@ class Late:
     def __init__(self, name: str, path: Path | str | None = None) -> None:
         self.name = name
         self._make, self._path = registry.resolve("features", name), path
-        if name in registry.FEATURE_FILES:
-            file = Path(path) if path is not None else weights.own(registry.FEATURE_FILES[name])
-            if file is not None and file.is_file():
-                self.weights_hash = checksum(file)
-                return
+        if name != "reference":
+            self.weights_hash = places.identity(places.locate(name, path))
         elif path is not None:
             self.weights_hash = str(read_config(Path(path))["xxh3"])
-            return
-        self._make(path)  # says what is missing, and where it belongs
-        raise AssertionError(name)
+        else:
+            raise MissingError(NO_REFERENCE)
 
     @functools.cached_property
     def extractor(self) -> Extractor:
@@ -130,9 +129,26 @@ class Late:
         """Samples that a clip has at most."""
         return self.extractor.most
 
+    @property
+    def frames(self) -> bool:
+        """Whether it hears k frames in a clip rather than the clip."""
+        return self.extractor.frames
+
     def __call__(self, wav: Array) -> tuple[np.ndarray, np.ndarray]:
-        """Return (features [B, d], logits [B, C])."""
+        """Return (features [B, d] or [B, k, d], logits [B, C])."""
         return self.extractor(wav)
+
+    def text(self, prompts: Sequence[str]) -> np.ndarray:
+        """Return the embeddings [n, d] of prompts, of length 1, in the space of the features.
+
+        Raises:
+            UsageError: this network knows no text.
+        """
+        read = getattr(self.extractor, "text", None)
+        if read is None:
+            raise UsageError(f"features {self.name}: read no text, which a CLAP score needs; use clap")
+        found: np.ndarray = read(prompts)
+        return found
 
 
 def load(name: str, path: Path | str | None = None) -> Extractor:
@@ -155,7 +171,7 @@ def extract(
     Where the extractor hears another rate than 16 kHz each batch is converted, as `audio.at_rate`.
 
     Args:
-        extractor: the model.
+        extractor: the model, one that hears clips rather than frames.
         clips: a store, or batches of wav [b, n] at 16 kHz (whose sizes are then kept).
         batch: clips at once from a store.
 

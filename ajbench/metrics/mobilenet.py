@@ -1,10 +1,9 @@
-"""EfficientAT's `mn04`: a MobileNetV3 of width 0.4 that tags AudioSet's 527 classes (mAP 43.2).
+"""EfficientAT's `mn04` and `mn10`: MobileNetV3 of width 0.4 and 1.0 that tag AudioSet's 527 classes.
 
 Schmid et al., "Efficient large-scale audio tagging via transformer-to-CNN knowledge distillation", 2023
-(MIT).
+(MIT); their mAP is 43.2 and 47.1.
 """
 
-import pickle
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,14 +14,15 @@ from torch.nn import functional as F
 from torchaudio.compliance.kaldi import get_mel_banks
 from torchaudio.transforms import Resample
 
-from ajbench import registry, weights
+from ajbench import weights
 from ajbench.audio import SAMPLE_RATE
 from ajbench.corpora.audioset import label_set
 from ajbench.device import device_of
-from ajbench.errors import IntegrityError, MissingError
+from ajbench.errors import IntegrityError
+from ajbench.metrics import places
 from ajbench.metrics.ranking import Array
 
-WEIGHTS = registry.FEATURE_FILES["mn04"]
+WIDTHS = {"mn04": 0.4, "mn10": 1.0}
 RATE = 32_000  # of the network: the extractor takes 16 kHz, as all sound inside, and doubles it itself
 N_FFT, WINDOW, HOP, N_MELS = 1024, 800, 320, 128
 F_MAX = 15_000.0
@@ -39,25 +39,32 @@ class Row(NamedTuple):
     stride: int
 
 
-# MobileNetV3-Large (Howard et al., Table 1) with channels × 0.4, rounded to multiples of 8.
+# MobileNetV3-Large (Howard et al., Table 1).
 ROWS = (
-    Row(3, 8, 8, False, False, 1),
-    Row(3, 24, 16, False, False, 2),
-    Row(3, 32, 16, False, False, 1),
-    Row(5, 32, 16, True, False, 2),
-    Row(5, 48, 16, True, False, 1),
-    Row(5, 48, 16, True, False, 1),
-    Row(3, 96, 32, False, True, 2),
-    Row(3, 80, 32, False, True, 1),
-    Row(3, 72, 32, False, True, 1),
-    Row(3, 72, 32, False, True, 1),
-    Row(3, 192, 48, True, True, 1),
-    Row(3, 272, 48, True, True, 1),
-    Row(5, 272, 64, True, True, 2),
-    Row(5, 384, 64, True, True, 1),
-    Row(5, 384, 64, True, True, 1),
+    Row(3, 16, 16, False, False, 1),
+    Row(3, 64, 24, False, False, 2),
+    Row(3, 72, 24, False, False, 1),
+    Row(5, 72, 40, True, False, 2),
+    Row(5, 120, 40, True, False, 1),
+    Row(5, 120, 40, True, False, 1),
+    Row(3, 240, 80, False, True, 2),
+    Row(3, 200, 80, False, True, 1),
+    Row(3, 184, 80, False, True, 1),
+    Row(3, 184, 80, False, True, 1),
+    Row(3, 480, 112, True, True, 1),
+    Row(3, 672, 112, True, True, 1),
+    Row(5, 672, 160, True, True, 2),
+    Row(5, 960, 160, True, True, 1),
+    Row(5, 960, 160, True, True, 1),
 )
-STEM, LAST, HIDDEN, CLASSES = 8, 384, 512, 527
+STEM, HIDDEN, CLASSES = 16, 1280, 527
+LAST = 6  # times the channels of the last row
+
+
+def channels(n: float) -> int:
+    """Return the nearest multiple of 8 that is at least 8 and 9/10 of `n`."""
+    nearest = max(8, int(n + 4) // 8 * 8)
+    return nearest + 8 if nearest < 0.9 * n else nearest
 
 
 def _conv(
@@ -70,10 +77,10 @@ def _conv(
 class SqueezeExcite(nn.Module):
     """Channel gates from the mean over frequency and time: [B, C, F, T] → same."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        squeezed = (channels // 4 + 4) // 8 * 8
-        self.fc1, self.fc2 = nn.Linear(channels, squeezed), nn.Linear(squeezed, channels)
+        squeezed = channels(width // 4)
+        self.fc1, self.fc2 = nn.Linear(width, squeezed), nn.Linear(squeezed, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale every channel by its gate."""
@@ -102,25 +109,35 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNet(nn.Module):
-    """The network behind its log-mel front end."""
+    """The network behind its log-mel front end.
+
+    Args:
+        width: by which all numbers of channels are multiplied.
+    """
 
     window: Tensor
     mel: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, width: float) -> None:
         super().__init__()
-        inputs = (STEM, *(row.out for row in ROWS[:-1]))
-        blocks = [InvertedResidual(c_in, row) for c_in, row in zip(inputs, ROWS, strict=True)]
+        rows = [
+            row._replace(expanded=channels(row.expanded * width), out=channels(row.out * width))
+            for row in ROWS
+        ]
+        stem, hidden = channels(STEM * width), channels(HIDDEN * width)
+        inputs = (stem, *(row.out for row in rows[:-1]))
+        last = LAST * rows[-1].out
+        blocks = [InvertedResidual(c_in, row) for c_in, row in zip(inputs, rows, strict=True)]
         self.features = nn.Sequential(
-            _conv(1, STEM, 3, nn.Hardswish, stride=2), *blocks, _conv(ROWS[-1].out, LAST, 1, nn.Hardswish)
+            _conv(1, stem, 3, nn.Hardswish, stride=2), *blocks, _conv(rows[-1].out, last, 1, nn.Hardswish)
         )
         self.classifier = nn.Sequential(
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
-            nn.Linear(LAST, HIDDEN),
+            nn.Linear(last, hidden),
             nn.Hardswish(),
             nn.Dropout(0.2),
-            nn.Linear(HIDDEN, CLASSES),
+            nn.Linear(hidden, CLASSES),
         )
         banks, _ = get_mel_banks(N_MELS, N_FFT, RATE, 0.0, F_MAX, 100.0, -500.0, 1.0)
         self.register_buffer("mel", F.pad(banks, (0, 1)), persistent=False)
@@ -134,34 +151,36 @@ class MobileNet(nn.Module):
         return (torch.log(self.mel @ power + 1e-5) + 4.5) / 5.0
 
     def forward(self, wav: Tensor) -> tuple[Tensor, Tensor]:
-        """Map wav [B, n] at 32 kHz to the mean of the last feature map [B, 384] and logits [B, 527]."""
+        """Map wav [B, n] at 32 kHz to the mean of the last maps [B, 384 or 960] and logits [B, 527]."""
         maps = self.features(self.spectrogram(wav)[:, None])
         return maps.mean(dim=(2, 3)), self.classifier(maps)
 
 
-class MN04:
-    """The `mn04` extractor: 16 kHz clips → 384-d embeddings and 527 AudioSet logits, float32 NumPy.
+class MN:
+    """The extractors `mn04` and `mn10`: embeddings (384-d and 960-d) and 527 AudioSet logits of 16 kHz clips.
 
     Args:
-        path: the state dict `mn04_as_mAP_432.pt`; by default that file in the folder named by
+        name: which.
+        path: EfficientAT's state dict; by default the file of its published name in the folder named by
             AJBENCH_WEIGHTS.
         device: where it computes; None is that of this process.
 
     Raises:
         MissingError: no such file.
-        IntegrityError: the file is not a state dict of mn04.
+        IntegrityError: the file is not a state dict of this network, or not the published one.
     """
 
-    name = "mn04"
     sample_rate = SAMPLE_RATE
     least, most = 4_000, None  # a quarter of a second: what ajbench takes for sound at all
+    frames = False
 
-    def __init__(self, path: Path | str | None = None, device: torch.device | None = None) -> None:
+    def __init__(self, name: str, path: Path | str | None = None, device: torch.device | None = None) -> None:
+        self.name = name
         classes = label_set()
         self.labels, self.mids = classes.names, classes.mids
         self.device = device or device_of()
-        self.model = MobileNet()
-        self.model.load_state_dict(_weights(path, self.model))
+        self.model = MobileNet(WIDTHS[name])
+        self.model.load_state_dict(_weights(places.checked(name, path), name, self.model))
         self.model.eval().to(self.device)
         # librosa's kaiser_best. torchaudio's default lets images above 8 kHz through, which the tagger hears.
         self.resample = Resample(
@@ -175,13 +194,13 @@ class MN04:
 
     @torch.inference_mode()
     def __call__(self, wav: Array) -> tuple[np.ndarray, np.ndarray]:
-        """Return (features [B, 384], logits [B, 527]) of wav [B, n] at 16 kHz in one pass."""
+        """Return (features [B, d], logits [B, 527]) of wav [B, n] at 16 kHz in one pass."""
         x = torch.as_tensor(wav, dtype=torch.float32, device=self.device)
         features, logits = self.model(self.resample(x))
         return features.cpu().numpy(), logits.cpu().numpy()
 
     def features(self, wav: Array) -> np.ndarray:
-        """Return the embeddings [B, 384] of wav [B, n] at 16 kHz."""
+        """Return the embeddings [B, d] of wav [B, n] at 16 kHz."""
         return self(wav)[0]
 
     def logits(self, wav: Array) -> np.ndarray:
@@ -189,25 +208,30 @@ class MN04:
         return self(wav)[1]
 
 
-def _weights(path: Path | str | None, model: nn.Module) -> dict[str, Tensor]:
-    """State dict of `path`, renamed to this file's modules and checked against `model`."""
-    home = weights.folder()
-    if path is None and home is None:
-        raise MissingError(
-            f"features mn04 need {WEIGHTS}: set {weights.VARIABLE} to its folder, or use features=reference"
-        )
-    file = Path(path) if path is not None else Path(home or "") / WEIGHTS
-    if not file.is_file():
-        raise MissingError(
-            f"features mn04: {file} is missing; put EfficientAT's {WEIGHTS} (release v0.0.1) there, "
-            "or use features=reference"
-        )
+def mn04(path: Path | str | None = None, device: torch.device | None = None) -> MN:
+    """EfficientAT's MobileNetV3 of width 0.4 (1 M parameters, mAP 43.2): 384-d, 527 AudioSet logits.
+
+    Raises: as `MN`.
+    """
+    return MN("mn04", path, device)
+
+
+def mn10(path: Path | str | None = None, device: torch.device | None = None) -> MN:
+    """EfficientAT's MobileNetV3 of width 1 (4.9 M parameters, mAP 47.1): 960-d, 527 AudioSet logits.
+
+    Raises: as `MN`.
+    """
+    return MN("mn10", path, device)
+
+
+def _weights(file: Path, name: str, model: nn.Module) -> dict[str, Tensor]:
+    """State dict of a file, renamed to this file's modules and checked against `model`."""
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        renamed = {name.replace("conc_se_layers.0.", ""): value for name, value in state.items()}
-    except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError) as error:
-        raise IntegrityError(f"features mn04: {file} is not a state dict; get {WEIGHTS} again") from error
-    expected = {name: value.shape for name, value in model.state_dict().items()}
-    if {name: getattr(value, "shape", None) for name, value in renamed.items()} != expected:
-        raise IntegrityError(f"features mn04: {file} holds other tensors than mn04's; get {WEIGHTS} again")
+        state = weights.unpickled(file)
+        renamed = {key.replace("conc_se_layers.0.", ""): value for key, value in state.items()}
+    except AttributeError as error:
+        raise IntegrityError(f"features {name}: {file} is not a plain state dict; get it again") from error
+    expected = {key: value.shape for key, value in model.state_dict().items()}
+    if {key: getattr(value, "shape", None) for key, value in renamed.items()} != expected:
+        raise IntegrityError(f"features {name}: {file} holds other tensors than {name}'s; get it again")
     return renamed

@@ -7,6 +7,7 @@ from accelerate import init_empty_weights
 
 from ajbench.errors import IntegrityError, MissingError, UsageError
 from ajbench.metrics import cnn14, features
+from ajbench.registry import FEATURE_FILES
 
 RATES = {"panns16k": 16_000, "panns32k": 32_000}
 
@@ -97,7 +98,7 @@ def small(monkeypatch, tmp_path):
         }
         bank = {"logmel_extractor.melW": model.mel.clone()}
         state = drawn(shapes) | counts | kernels | bank
-        path = tmp_path / setting.file
+        path = tmp_path / FEATURE_FILES[name]
         torch.save({"iteration": 600_000, "model": state}, path, _use_new_zipfile_serialization=False)
         return path, state
 
@@ -156,6 +157,22 @@ def test_the_checkpoints_own_filters_are_used(small):
     assert torch.allclose(louder, model.spectrogram(sweep(16_000)) + 10 * np.log10(2), atol=1e-3)
 
 
+def test_a_checkpoint_with_its_samplers_arrays_is_read_and_nothing_else_is_run(small, tmp_path):
+    path, state = small()
+    sampler = {"indexes": np.arange(5), "pointer": 3}  # as in the published one of 16 kHz
+    torch.save({"model": state, "sampler": sampler}, path, _use_new_zipfile_serialization=False)
+    assert features.load("panns16k", path)(sweep(16_000))[0].shape == (1, 16)
+
+    class Ran:
+        def __reduce__(self):
+            return (tmp_path / "ran").touch, ()
+
+    torch.save({"model": state, "sampler": Ran()}, path)
+    with pytest.raises(IntegrityError, match="not a plain state dict"):
+        features.load("panns16k", path)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_short_clips_are_refused(small):
     extractor = features.load("panns16k", small()[0])
     extractor(np.zeros((1, extractor.least), np.float32))
@@ -165,7 +182,7 @@ def test_short_clips_are_refused(small):
 
 @pytest.mark.parametrize("name", RATES)
 def test_missing_weights_say_where_and_what_else(tmp_path, monkeypatch, name):
-    file = re.escape(cnn14.SETTINGS[name].file)
+    file = re.escape(FEATURE_FILES[name])
     monkeypatch.setenv("AJBENCH_WEIGHTS", str(tmp_path))
     with pytest.raises(MissingError, match=rf"^features {name}: {tmp_path}/{file} is missing.*or use mn04$"):
         features.load(name)

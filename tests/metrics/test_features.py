@@ -7,7 +7,7 @@ from ajbench import audio, classifiers
 from ajbench.device import device_of
 from ajbench.errors import MissingError, UsageError
 from ajbench.metrics import features
-from ajbench.metrics.mobilenet import MN04
+from ajbench.metrics.mobilenet import MN
 
 
 class Means:
@@ -74,7 +74,7 @@ def test_extract_converts_for_an_extractor_of_another_rate():
 def test_extractors_of_sixteen_kilohertz_get_the_waves_themselves():
     wav = np.zeros((2, 100), np.float32)
     assert audio.at_rate(wav, 16_000) is wav
-    assert features.Reference.sample_rate == MN04.sample_rate == 16_000
+    assert features.Reference.sample_rate == MN.sample_rate == 16_000
 
 
 def test_reference_is_a_trained_classifier(tmp_path):

@@ -1,4 +1,5 @@
 import importlib.util
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,62 @@ import torch
 from ajbench import audio
 from ajbench.errors import IntegrityError, MissingError
 from ajbench.metrics import features
-from ajbench.metrics.mobilenet import WEIGHTS, MobileNet
+from ajbench.metrics.mobilenet import MobileNet
+from ajbench.registry import FEATURE_FILES
+
+WEIGHTS = FEATURE_FILES["mn04"]
 
 # One sweep through EfficientAT's own MN and AugmentMelSTFT (commit a425fdc) with the published weights.
 SWEEP_TOP = {501: -0.5374063, 503: -1.7402337, 137: -2.4173343, 158: -3.6631305}
 SWEEP_MEAN = -8.9187555
 SWEEP_EMBEDDING = [-0.2924272, -0.0470684, -0.1135480, 0.1491927]
 SWEEP_NORM = 4.1169558
+
+
+def drawn(shapes, seed=0):
+    """A state dict of these shapes from one stream in the order of names; activations stay alive."""
+    rng, state = np.random.default_rng(seed), {}
+    for name in sorted(shapes):
+        shape = shapes[name]
+        if name.endswith("num_batches_tracked"):
+            state[name] = torch.tensor(9)
+            continue
+        if len(shape) > 1:
+            value = rng.normal(0, np.sqrt(1.5 / np.prod(shape[1:])), shape)
+        elif name.endswith(("running_var", "weight")):
+            value = rng.uniform(0.5, 1.5, shape)
+        else:
+            value = rng.normal(0, 0.1, shape)
+        state[name] = torch.as_tensor(value, dtype=torch.float32)
+    return state
+
+
+# The same sweep through EfficientAT's own MN of width 1.0 (same commit) with `drawn` weights.
+WIDE_TOP = {517: 46.1891708, 321: 44.978817, 22: 44.0331879, 383: 38.6092262}
+WIDE_MEAN, WIDE_SPREAD = 1.2164742, 15.597795
+WIDE_EMBEDDING, WIDE_NORM = [0.1825221, 2.3949194, 6.9263415, 0.5689103], 438.35522
+
+
+@pytest.fixture(scope="module")
+def wide():
+    """mn10's state dict as EfficientAT names it, and what the network makes of it."""
+    model = MobileNet(1.0)
+    state = drawn(theirs(model))
+    model.load_state_dict({key.replace("conc_se_layers.0.", ""): value for key, value in state.items()})
+    return model.eval(), state
+
+
+def theirs(model):
+    """Shapes by EfficientAT's names, which have one more level in squeeze and excitation."""
+    return {
+        re.sub(r"(block\.\d\.)(fc[12])", r"\1conc_se_layers.0.\2", k): v.shape
+        for k, v in model.state_dict().items()
+    }
+
+
+def sweep():
+    t = torch.arange(160_000) / 32_000
+    return 0.3 * torch.sin(6.283185307 * (300 * t + 200 * t * t))
 
 
 @pytest.fixture(scope="module")
@@ -32,15 +82,54 @@ def judge():
 
 
 def test_equals_the_original_implementation(tagger):
-    t = torch.arange(160_000) / 32_000
-    sweep = 0.3 * torch.sin(6.283185307 * (300 * t + 200 * t * t))
     with torch.inference_mode():
-        embedding, logits = (v[0].numpy() for v in tagger.model(sweep[None]))
+        embedding, logits = (v[0].numpy() for v in tagger.model(sweep()[None]))
     assert np.argsort(-logits)[:4].tolist() == list(SWEEP_TOP)
     assert logits[list(SWEEP_TOP)] == pytest.approx(list(SWEEP_TOP.values()), abs=1e-4)
     assert logits.mean() == pytest.approx(SWEEP_MEAN, abs=1e-4)
     assert embedding[:4] == pytest.approx(SWEEP_EMBEDDING, abs=1e-4)
     assert np.linalg.norm(embedding) == pytest.approx(SWEEP_NORM, abs=1e-4)
+
+
+def test_width_one_equals_the_original_implementation(wide):
+    with torch.inference_mode():
+        embedding, logits = (v[0].numpy() for v in wide[0](sweep()[None]))
+    assert np.argsort(-logits)[:4].tolist() == list(WIDE_TOP)
+    assert logits[list(WIDE_TOP)] == pytest.approx(list(WIDE_TOP.values()), rel=2e-5)
+    assert logits.mean() == pytest.approx(WIDE_MEAN, rel=1e-4)
+    assert logits.std() == pytest.approx(WIDE_SPREAD, rel=2e-5)
+    assert embedding[:4] == pytest.approx(WIDE_EMBEDDING, rel=1e-4)
+    assert np.linalg.norm(embedding) == pytest.approx(WIDE_NORM, rel=2e-5)
+
+
+def test_widths_are_those_of_torchvisions_network_and_of_the_checkpoint(wide):
+    # The same architecture for images: three channels come in, and its gates are convolutions.
+    from torchvision.models import mobilenet_v3_large
+
+    model, state = wide
+    ours = {key: value.squeeze().shape for key, value in model.features.state_dict().items()}
+    images = {key: value.squeeze().shape for key, value in mobilenet_v3_large().features.state_dict().items()}
+    images["0.0.weight"] = torch.Size([16, 3, 3])
+    assert ours == images
+    assert (len(state), sum(value.numel() for value in state.values())) == (312, 4_901_277)
+
+
+def test_mn10_is_loaded_by_its_name(wide, tmp_path, monkeypatch, tone):
+    model, state = wide
+    torch.save(state, tmp_path / FEATURE_FILES["mn10"])
+    extractor = features.load("mn10", tmp_path / FEATURE_FILES["mn10"])
+    wav = tone(440, 1.0)[None]
+    embedding, logits = extractor(wav)
+    with torch.inference_mode():
+        expected = model(extractor.resample(torch.tensor(wav)))
+    assert embedding.shape == (1, 960) and embedding == pytest.approx(expected[0].numpy(), rel=1e-5)
+    assert logits == pytest.approx(expected[1].numpy(), rel=1e-5)
+    assert (extractor.name, extractor.frames, extractor.labels[0]) == ("mn10", False, "Speech")
+    with pytest.raises(IntegrityError, match="holds other tensors than mn04's"):
+        features.load("mn04", tmp_path / FEATURE_FILES["mn10"])
+    monkeypatch.setenv("AJBENCH_WEIGHTS", str(tmp_path))  # where it should be the published one
+    with pytest.raises(IntegrityError, match=r"published.*get it again from https://github.com/fschmid56"):
+        features.load("mn10")
 
 
 def test_extractor_gives_named_logits_and_embeddings(tagger, tone):
@@ -74,16 +163,16 @@ def test_missing_weights_say_where_and_what_else(tmp_path, monkeypatch):
 
 def test_other_files_are_refused(tmp_path):
     path = tmp_path / WEIGHTS
-    state = MobileNet().state_dict()
+    state = MobileNet(0.4).state_dict()
     torch.save(state | {"classifier.5.bias": torch.zeros(10)}, path)
     with pytest.raises(IntegrityError, match="other tensors"):
         features.load("mn04", path)
     torch.save([1, 2], path)
-    with pytest.raises(IntegrityError, match="not a state dict"):
+    with pytest.raises(IntegrityError, match="not a plain state dict"):
         features.load("mn04", path)
     path.write_bytes(b"no such thing")
-    with pytest.raises(IntegrityError, match="not a state dict"):
+    with pytest.raises(IntegrityError, match="not a plain state dict"):
         features.load("mn04", path)
     path.write_bytes(b"")
-    with pytest.raises(IntegrityError, match="not a state dict"):
+    with pytest.raises(IntegrityError, match="not a plain state dict"):
         features.load("mn04", path)

@@ -1,0 +1,148 @@
+"""VGGish against its published input processing and a network written out by functions."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from ajbench.errors import IntegrityError, MissingError, UsageError
+from ajbench.metrics import features, vggish
+from ajbench.registry import FEATURE_FILES
+
+FILE = FEATURE_FILES["vggish"]
+# Names and shapes in torchvggish's checkpoint.
+PUBLISHED = {
+    **{f"features.{i}.weight": (o, c, 3, 3) for i, c, o in ((0, 1, 64), (3, 64, 128), (6, 128, 256))},
+    **{f"features.{i}.weight": (o, c, 3, 3) for i, c, o in ((8, 256, 256), (11, 256, 512), (13, 512, 512))},
+    **{f"features.{i}.bias": (o,) for i, o in ((0, 64), (3, 128), (6, 256), (8, 256), (11, 512), (13, 512))},
+    **{"embeddings.0.weight": (4096, 12288), "embeddings.2.weight": (4096, 4096)},
+    **{"embeddings.4.weight": (128, 4096), "embeddings.0.bias": (4096,)},
+    **{"embeddings.2.bias": (4096,), "embeddings.4.bias": (128,)},
+}
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    """(extractor, state) of a VGGish of few channels from a file."""
+    monkeypatch.setattr(vggish, "LAYERS", (3, None, 4, None, 5, 5, None, 6, 6, None))
+    monkeypatch.setattr(vggish, "HIDDEN", 16)
+    rng = np.random.default_rng(0)
+    state = {
+        name: torch.tensor(
+            rng.normal(0, 1.5 / np.sqrt(np.prod(value.shape[1:])), value.shape), dtype=torch.float32
+        )
+        for name, value in vggish.VGG().state_dict().items()
+    }
+    torch.save(state, tmp_path / FILE)
+    return features.load("vggish", tmp_path / FILE), state
+
+
+def log_mel(wave):
+    """[T, 64] by the published definition, with NumPy alone, in float64."""
+    n = 1 + (len(wave) - 400) // 160
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(400) / 400)
+    frames = np.stack([wave[160 * i : 160 * i + 400] * window for i in range(n)])
+    magnitude = np.abs(np.fft.rfft(frames, 512))
+    mel = lambda hertz: 1127.0 * np.log(1.0 + np.asarray(hertz) / 700.0)  # noqa: E731
+    edges, bins = np.linspace(mel(125.0), mel(7500.0), 66), mel(np.linspace(0, 8000, 257))
+    bank = np.zeros((257, 64))
+    for band, (low, centre, high) in enumerate(zip(edges, edges[1:], edges[2:], strict=False)):
+        bank[:, band] = np.maximum(
+            0, np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre))
+        )
+    return np.log(magnitude @ bank + 0.01)
+
+
+def waves(n, seed=0):
+    t = np.arange(n) / 16_000
+    noise = np.random.default_rng(seed).normal(0, 0.02, (2, n))
+    tones = [0.3 * np.sin(2 * np.pi * f * t * (1 + t)) for f in (300, 900)]
+    return (np.stack(tones) + noise).astype(np.float32)
+
+
+def test_the_published_checkpoint_fits():
+    with torch.device("meta"):
+        shapes = {name: tuple(value.shape) for name, value in vggish.VGG().state_dict().items()}
+    assert shapes == PUBLISHED
+    assert sum(np.prod(shape) for shape in PUBLISHED.values()) * 4 == pytest.approx(288_567_937, abs=20_000)
+
+
+def test_examples_are_those_of_the_published_input_processing(small):
+    wave = waves(16_000 * 3)
+    found = small[0].examples(torch.tensor(wave)).numpy()
+    assert found.shape == (2, 3, 96, 64)
+    for clip, examples in zip(wave, found, strict=True):
+        expected = log_mel(clip.astype(np.float64))[: 3 * 96].reshape(3, 96, 64)
+        assert examples == pytest.approx(expected, abs=2e-4) and expected.std() > 1
+
+
+def test_frames_are_those_of_the_network_written_out(small):
+    extractor, state = small
+    wave = waves(16_000 * 2, seed=1)
+    found, logits = extractor(wave)
+    assert found.shape == (2, 2, 128) and found.dtype == np.float32 and logits.shape == (2, 0)
+    x = torch.tensor(
+        np.stack([log_mel(clip)[:192].reshape(2, 96, 64) for clip in wave]).reshape(4, 1, 96, 64)
+    ).float()
+    for layer in (0, 3, 6, 8, 11, 13):
+        x = functional.conv2d(
+            x, state[f"features.{layer}.weight"], state[f"features.{layer}.bias"], padding=1
+        )
+        x = functional.relu(x)
+        if layer not in (6, 11):
+            x = functional.max_pool2d(x, 2)
+    # Channels last: the value of channel c at (t, f) is number (t · F + f) · C + c.
+    flat = torch.stack([x[:, c, t, f] for t in range(6) for f in range(4) for c in range(x.shape[1])], dim=1)
+    for layer in (0, 2, 4):
+        flat = functional.linear(flat, state[f"embeddings.{layer}.weight"], state[f"embeddings.{layer}.bias"])
+        flat = functional.relu(flat) if layer < 4 else flat
+    assert found.reshape(4, 128) == pytest.approx(flat.numpy(), abs=2e-3)
+    assert (flat < 0).any() and flat.std() > 0.05  # no ReLU at the end
+
+
+def test_only_whole_examples_are_heard_and_shorter_clips_refused(small):
+    extractor, _ = small
+    least = extractor.least
+    assert least == 15_600 and extractor(waves(least))[0].shape[1] == 1
+    assert extractor(waves(least + 15_359))[0].shape[1] == 1
+    assert extractor(waves(least + 15_360))[0].shape[1] == 2
+    with pytest.raises(UsageError, match=r"clips of 0.97 s, at least 0.975 s"):
+        extractor(waves(least - 1))
+    assert extractor.frames and extractor.labels == () and extractor.sample_rate == 16_000
+
+
+def test_late_knows_the_weights_before_the_network(small, tmp_path):
+    late = features.Late("vggish", tmp_path / FILE)
+    assert re.fullmatch("[0-9a-f]{32}", late.weights_hash) and late.frames
+    with pytest.raises(UsageError, match=r"read no text.*use clap"):
+        late.text(["a dog"])
+
+
+def test_missing_and_other_files(small, tmp_path, monkeypatch):
+    _, state = small
+    torch.save(state | {"embeddings.4.bias": torch.zeros(3)}, tmp_path / "other.pth")
+    with pytest.raises(IntegrityError, match=r"not a (plain )?state dict") as error:
+        features.load("vggish", tmp_path / "other.pth")
+    assert "\n" not in str(error.value)
+    (tmp_path / "other.pth").write_bytes(b"junk")
+    with pytest.raises(IntegrityError, match=r"not a (plain )?state dict"):
+        features.load("vggish", tmp_path / "other.pth")
+    torch.save({"x": Dangerous()}, tmp_path / "other.pth")
+    with pytest.raises(IntegrityError, match=r"not a (plain )?state dict"):
+        features.load("vggish", tmp_path / "other.pth")
+    monkeypatch.setenv("AJBENCH_WEIGHTS", str(tmp_path))
+    with pytest.raises(IntegrityError, match="288567937 are published"):
+        features.load("vggish")
+    monkeypatch.setenv("AJBENCH_WEIGHTS", str(tmp_path / "none"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "none"))
+    with pytest.raises(
+        MissingError, match=rf"none/{FILE} is missing; get it by `ajbench doctor.*torchvggish"
+    ):
+        features.Late("vggish")
+
+
+class Dangerous:
+    def __reduce__(self):
+        return print, ("ran",)
