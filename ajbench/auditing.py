@@ -38,7 +38,7 @@ def audit(
         str | None,
         typer.Option(
             "--features",
-            help="Compare embeddings, too: of mn04, panns16k, … (weights from AJBENCH_WEIGHTS, or NAME=PATH).",
+            help="Compare embeddings, too: mn04, panns16k, … (weights: AJBENCH_WEIGHTS, or NAME=PATH).",
         ),
     ] = None,
     probe: Annotated[
@@ -145,8 +145,8 @@ def _sets(
     assert eval_ is not None
     if train.resolve() == eval_.resolve() and not (train_split and eval_split):
         raise UsageError(
-            f"--train and --eval are both {train}; name the splits of a store (--train-split train --eval-split "
-            "eval), or different folders"
+            f"--train and --eval are both {train}; name the splits of a store (--train-split train "
+            "--eval-split eval), or different folders"
         )
     return (
         open_set(synth),

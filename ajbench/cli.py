@@ -25,8 +25,8 @@ app = typer.Typer(
     help="Does synthetic audio help my classifier, how much of it, and can I trust the answer?",
     epilog=(
         "Exit codes: 0 done · 1 a bug (traceback) · 2 wrong usage or recipe · 3 data, weights, an earlier "
-        "stage, disk or memory missing · 4 numeric failure, or leaks found by audit --strict · 5 integrity · 130 interrupted (the same command "
-        "goes on)"
+        "stage, disk or memory missing · 4 numeric failure, or audit --strict found leaks · 5 integrity · "
+        "130 interrupted (the same command goes on)"
     ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -108,8 +108,8 @@ class Audit:
         if counts["train_like_eval"]:
             pair = self.of("split")[0]
             lines.append(
-                f"{counts['train_like_eval']} train clips are like eval clips, such as {pair.clip} and "
-                f"{pair.match}: the split itself leaks"
+                f"train clips that repeat eval clips: {counts['train_like_eval']}, such as {pair.clip} of "
+                f"{pair.match}; the split itself leaks"
             )
         return lines
 
@@ -117,7 +117,7 @@ class Audit:
         """Return numbers of clips: heard, leaked (by kind), like train clips (their own parent), doubled."""
         leaks, memorised = self.of("leak"), self.of("memorised")
         kinds = dict.fromkeys(kind for one in leaks for kind in one.kinds)
-        heard: dict[str, Any] = dict(self.clips)
+        heard: dict[str, Any] = {str(which): number for which, number in self.clips.items()}
         return heard | {
             "left_out": len(self.troubles),
             "leaked": len({one.clip for one in leaks}),

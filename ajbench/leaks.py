@@ -69,7 +69,7 @@ def audit(
         least = 1 if which == "synth" else LEAST
         if len(some.numbers) < least:
             raise MissingError(
-                f"{some.clips.path}: {len(some.numbers)} usable clips as --{which}; at least {least} are needed"
+                f"{some.clips.path}: {len(some.numbers)} usable clips for --{which}; at least {least} needed"
                 + (", to tell copies from chance" if least > 1 else "")
             )
     found = Pairs(heard)
