@@ -23,9 +23,9 @@ TITLES = {
 }
 NOTES = {
     "leak": "A classifier trained on them has heard its test.",
-    "split": "They are there without any synthetic clip, and what a generator makes of them repeats eval clips.",
-    "memorised": "No leak into the evaluation. It is expected of clips that image-to-image made from one: those "
-    "are marked.",
+    "split": "They are there without any synthetic clip; what is generated from them may repeat eval clips.",
+    "memorised": "No leak into the evaluation. It is expected of clips made from one by image-to-image: "
+    "those are marked.",
 }
 
 

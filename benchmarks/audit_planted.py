@@ -1,4 +1,4 @@
-"""How many of 20 planted leaks `ajbench audit` finds among 400 clips of ESC-10, and how many it finds for nothing.
+"""How many of 20 planted leaks among 400 clips `ajbench audit` finds on ESC-10, and its false alarms.
 
 python benchmarks/audit_planted.py ESC10 [--seeds N] [--synth STORE] [--out FILE.csv]
 
