@@ -136,14 +136,14 @@ def test_fingerprints_of_any_lengths_are_compared_as_one_by_one(rng):
 
 
 class Ear:
-    """Spectral and temporal course as features."""
+    """Where a spectrum rises and falls, as features."""
 
     name, labels, mids, weights_hash = "ear", (), None, "w1"
     sample_rate, least, most = 16_000, 240, None
 
     def __call__(self, wav):
         parts = np.abs(np.fft.rfft(np.asarray(wav)))[:, :16_000].reshape(len(wav), 200, -1).mean(axis=2)
-        return np.log(parts + 1e-3).astype(np.float32), np.zeros((len(wav), 1), np.float32)
+        return np.sign(np.diff(np.log(parts + 1e-3))).astype(np.float32), np.zeros((len(wav), 1), np.float32)
 
 
 def test_embeddings_are_a_second_view_that_is_kept(corpus, tmp_path):
@@ -221,6 +221,8 @@ def test_twenty_leaks_planted_in_esc10_are_found(esc10_dir, tmp_path):
     files = {path.stem: path for path in sorted((esc10_dir / "audio").iterdir())}
     planted = set(rng.choice([name for name in files if name[0] == "5"], 20, replace=False))
     for name, path in files.items():
+        if name[0] == "1":  # the other folds will do as train clips
+            continue
         part = {"5": "eval", "4": "synth"}.get(name[0], "train")
         wave = audio.read(path)
         write(tmp_path / part, f"clean-{name}" if part == "synth" else name, wave)
