@@ -48,6 +48,12 @@ def test_a_copy_is_alike_at_any_gain_and_shift_and_another_rain_is_not(gain, shi
     assert like[0, 1] < 0.2 and prominence[0, 1] < 0.1
 
 
+def test_one_rhythm_does_not_make_two_sounds_alike():
+    pulses = np.repeat(np.random.default_rng(2).uniform(0.05, 1, 40), 800).astype(np.float32)
+    like, _ = audit.likeness(prints(pulses * rain(1)), prints(pulses * rain(2), pulses * rain(1)))
+    assert like[0, 0] < 0.25 and like[0, 1] > 0.99
+
+
 def test_a_copy_of_steady_noise_survives_noise_and_codecs():
     wave = rain(1)
     rng = np.random.default_rng(0)
