@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ajbench import __version__, console, look, measuring
+from ajbench import __version__, auditing, console, look, measuring
 from ajbench.commands import (
     SEEDS,
     do_export,
@@ -25,8 +25,8 @@ app = typer.Typer(
     help="Does synthetic audio help my classifier, how much of it, and can I trust the answer?",
     epilog=(
         "Exit codes: 0 done · 1 a bug (traceback) · 2 wrong usage or recipe · 3 data, weights, an earlier "
-        "stage, disk or memory missing · 4 numeric failure · 5 integrity · 130 interrupted (the same command "
-        "goes on)"
+        "stage, disk or memory missing · 4 numeric failure, or audit --strict found leaks · 5 integrity · "
+        "130 interrupted (the same command goes on)"
     ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -34,6 +34,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(measuring.app)
+app.add_typer(auditing.app)
 app.add_typer(look.app)
 Tracker = Annotated[
     Literal["csv", "tensorboard", "trackio", "wandb"],

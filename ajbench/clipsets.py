@@ -69,12 +69,13 @@ class ClipSet:
         return found
 
 
-def open_set(path: Path, split: str | None = None) -> ClipSet:
+def open_set(path: Path, split: str | None = None, option: str = "--ref-split") -> ClipSet:
     """Return the clips of a store, or the sound files in and below a folder in the order of their names.
 
     Args:
         path: a folder.
         split: of a store, alone.
+        option: by which it was given, for messages.
 
     Raises:
         MissingError: no such folder, or there is no clip in it.
@@ -93,7 +94,7 @@ def open_set(path: Path, split: str | None = None) -> ClipSet:
             path, [ids[i] for i in indices], [parents[i] for i in indices], _store=store, _indices=indices
         )
     if split is not None:
-        raise UsageError(f"{path}: a folder of files has no splits; leave --ref-split, or name a clip store")
+        raise UsageError(f"{path}: a folder of files has no splits; leave {option}, or name a clip store")
     found = sorted(one for one in path.rglob("*") if one.is_file() and not one.name.startswith("."))
     files = [one for one in found if one.suffix.lower() in audio.SUFFIXES]
     if not files:

@@ -32,7 +32,7 @@ PAIRED = ("kl", "kl_sigmoid")
 LEVEL = 0.95
 SPLITS = 10
 SHOWN = 3
-Which = Literal["gen", "ref"]
+Which = Literal["gen", "ref", "synth", "train", "eval"]
 Pairs = Mapping[str, str]  # name of a generated clip → of the real one
 
 

@@ -184,6 +184,27 @@ def shares(labels: Sequence[str], sets: Sequence[tuple[str, Sequence[float], str
         return _svg(figure, "shares")
 
 
+def distribution(
+    honest: np.ndarray, synthetic: np.ndarray, limit: float, names: tuple[str, str], label: str
+) -> str:
+    """Return how two sets of scores are distributed, as shares of clips, with the limit drawn, as SVG."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure((WIDTH, 2.6), layout="constrained")
+        axes = figure.subplots()
+        both = np.concatenate([honest, synthetic, [limit]])
+        edges = np.linspace(min(0.0, both.min()), both.max() * 1.02, 60)
+        for values, name, colour in zip((honest, synthetic), names, (REAL, SERIES[0]), strict=True):
+            share = 100 * np.histogram(values, edges)[0] / len(values)
+            axes.stairs(share, edges, color=colour, fill=True, alpha=0.35)
+            axes.stairs(share, edges, color=colour, linewidth=1.2, label=name)
+        axes.axvline(limit, color=INK, linewidth=1)
+        axes.text(limit, axes.get_ylim()[1], f"  {limit:.2f}", va="top", color=INK)
+        axes.set_xlabel(label)
+        axes.set_ylabel("clips, %")
+        figure.legend(loc="outside upper left", ncols=2, borderpad=0.4)
+        return _svg(figure, "distribution")
+
+
 def spectrogram(wav: np.ndarray, width: int = 320, bands: int = 80) -> bytes:
     """Return the log-mel spectrogram of wav [n] at 16 kHz as PNG: the 70 dB below the clip's own peak."""
     hop = max(1, len(wav) // width)

@@ -27,11 +27,12 @@ COMMANDS = [
         "train-cls",
         "eval-cls",
         "eval-gen",
+        "audit",
         "sweep",
     ),
     *("export", "tables", "report", "ls", "show", "verify", "doctor"),
 ]
-STAGES = COMMANDS[:11]
+STAGES = COMMANDS[:12]
 EVERY = ("--dry-run", "--json", "--quiet", "--verbose", "--work", "--device", "--force")
 
 
@@ -96,7 +97,7 @@ def test_examples_without_data_are_accepted(ajbench, arguments):
         assert ajbench(command, *rest).exit_code == 0
     elif command == "verify":
         assert ajbench(command, *rest).exit_code == MissingError.exit_code
-    elif command in ("eval-cls", "eval-gen", "train-cls", "tables", "report"):
+    elif command in ("audit", "eval-cls", "eval-gen", "train-cls", "tables", "report"):
         # Nothing is trained here: either a plan, or the stage that has to come first.
         shown = ajbench(command, *rest, "--dry-run")
         assert shown.exit_code in (0, MissingError.exit_code), shown.output

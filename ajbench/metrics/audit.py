@@ -1,72 +1,203 @@
-"""Does synthetic audio repeat real clips? Nearest neighbours by log-mel, and ids that two sets share."""
+"""Does synthetic audio repeat real clips? How alike two sounds are, and how far beyond what chance brings.
 
+A copy is told from a sound of the same kind by its detail: what is left of a log-mel spectrogram once each
+band's slow course and each frame's level are taken away is all but unrelated between two recordings, even of
+steady rain, and outlives noise, level, shift and codecs.
+"""
+
+import functools
 from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import fft
+from torch.nn import functional
 
 from ajbench import audio
 from ajbench.errors import UsageError
 
+BANDS, WINDOW, HOP = 64, 1024, audio.HOP
+FLOOR_DB = (
+    -10.0
+)  # of the white noise that is supposed under every clip: noise at 10 dB SNR then changes little
+SLOW = 23  # frames (0.46 s) of the Hann window over which a band's slow course is taken
+MOST = 0.3  # decades (6 dB) at which detail is clipped, so that single onsets do not decide
+NEAR = 5  # frames: no lag closer than this to the best one counts as another
+
 # Complex values in one block of cross-spectra: 64 MB.
 _BLOCK = 8_000_000
 
+Scores = NDArray[np.float32]
 
-def fingerprints(wav: torch.Tensor) -> np.ndarray:
-    """Return level-normalised log-mels of unit norm as spectra over time, complex64 [B, F, 64].
 
-    Clips are brought to unit RMS and the mean of their log-mel is taken out, so that gain does not count.
+def fingerprints(wav: torch.Tensor) -> NDArray[np.float32]:
+    """Return the detail of log-mel spectrograms, float32 [B, 1 + n // 320, 64]; gain does not count.
 
     Args:
-        wav: [B, n], float32 at 16 kHz; clips that are compared must have the same n.
+        wav: [B, n], float32 at 16 kHz, at least 0.25 s.
     """
     level = wav.square().mean(dim=1, keepdim=True).sqrt().clamp_min(1e-8)
-    mel = audio.log_mel(
-        wav / level, n_fft=1024, win=1024, hop=320, n_mels=64, f_min=0.0, f_max=8000.0, floor=1e-4
-    )
-    # An even number of frames, so that `nearest` can tell it from the number of frequencies.
-    mel = mel[..., : mel.shape[-1] // 2 * 2]
-    mel = mel - mel.mean(dim=(1, 2), keepdim=True)
-    mel = mel / mel.norm(dim=(1, 2), keepdim=True).clamp_min(1e-8)
-    spectra: np.ndarray = torch.fft.rfft(mel, dim=2, norm="ortho").transpose(1, 2).cpu().numpy()
-    return spectra
+    power = 10.0 ** _log_mel(wav / level)
+    # Of white noise with variance 1 every bin holds the sum of the squared window.
+    noise = 10.0 ** (_impulse() + FLOOR_DB / 10) * 0.375 * WINDOW
+    mel = (power + noise[:, None].to(power)).log10()
+    window = torch.hann_window(SLOW + 2, periodic=False, dtype=mel.dtype, device=mel.device)[1:-1]
+    padded = functional.pad(mel, (SLOW // 2, SLOW // 2), mode="replicate")
+    slow = functional.conv1d(padded.flatten(0, 1)[:, None], (window / window.sum())[None, None])
+    detail = mel - slow.reshape(mel.shape)
+    detail = (detail - detail.mean(dim=1, keepdim=True)).clamp(-MOST, MOST)
+    found: NDArray[np.float32] = detail.transpose(1, 2).contiguous().cpu().numpy().astype(np.float32)
+    return found
 
 
-def nearest(query_feats: np.ndarray, ref_feats: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the most similar reference of every query, int64 [Q], and its cosine, float32 [Q].
+def likeness(pieces: NDArray[np.float32], wholes: NDArray[np.float32]) -> tuple[Scores, Scores]:
+    """Slide pieces over wholes and return (likeness, prominence), both float32 [A, B].
 
-    The cosine of two log-mels is taken at their best circular shift in time: 1 for a shifted, louder or
-    quieter copy.
+    Likeness is the correlation of two fingerprints at the best lag, 1 for a copy; up to half a piece may lie
+    beyond either end. Prominence is likeness less 0.6 times the best correlation at another lag: two clocks
+    that tick alike are alike at many lags, a copy is at one.
 
     Args:
-        query_feats: `fingerprints` [Q, F, 64].
-        ref_feats: `fingerprints` [R, F, 64].
+        pieces: `fingerprints` [A, L, 64]; shorter ones are padded with zeros at the end.
+        wholes: `fingerprints` [B, T, 64], likewise, T at least L.
 
     Raises:
-        UsageError: no reference, or clips of another length.
+        UsageError: a whole is shorter than a piece, or the bands differ.
     """
-    if not len(ref_feats) or query_feats.shape[1:] != ref_feats.shape[1:]:
-        raise UsageError(
-            f"nearest: {query_feats.shape} against {ref_feats.shape}; give references of the same clip length"
-        )
-    n_freq = query_feats.shape[1]
-    side = max(1, int((_BLOCK / n_freq) ** 0.5))
-    index, cosine = np.zeros(len(query_feats), np.int64), np.full(len(query_feats), -np.inf, np.float32)
-    for q, r in product(range(0, len(query_feats), side), range(0, len(ref_feats), side)):
-        queries = query_feats[q : q + side].conj().transpose(1, 0, 2)
-        references = ref_feats[r : r + side].transpose(1, 2, 0)
-        shifts = fft.irfft(queries @ references, n=2 * (n_freq - 1), axis=0, norm="forward")
-        similarity = shifts.max(axis=0)
-        best = similarity.argmax(axis=1)
-        value = similarity[np.arange(len(best)), best]
-        better = value > cosine[q : q + side]
-        index[q : q + side][better] = best[better] + r
-        cosine[q : q + side][better] = value[better]
-    return index, cosine
+    length, extent = pieces.shape[1], wholes.shape[1]
+    if length > extent or pieces.shape[2:] != wholes.shape[2:]:
+        raise UsageError(f"likeness: pieces {pieces.shape} do not fit into wholes {wholes.shape}")
+    lags = -(-(extent + 1) // NEAR) * NEAR  # from half a piece before to half a piece after the end
+    n = fft.next_fast_len(lags + length - 1, real=True)
+    before = ((0, 0), (length // 2, 0), (0, 0))
+    spectra = fft.rfft(pieces.astype(np.float32), n, axis=1).conj().transpose(1, 0, 2)
+    others = fft.rfft(np.pad(wholes.astype(np.float32), before), n, axis=1).transpose(1, 2, 0)
+    energy = np.pad(np.square(wholes, dtype=np.float32).sum(axis=2), before[:2])
+    energy = np.pad(energy, ((0, 0), (1, max(0, lags + length - 1 - energy.shape[1])))).cumsum(axis=1)
+    under = np.sqrt((energy[:, length : length + lags] - energy[:, :lags]).clip(0)).T  # [lags, B]
+    norm = np.sqrt(np.square(pieces, dtype=np.float32).sum(axis=(1, 2))).clip(1e-6)
+    best = np.empty((len(pieces), len(wholes)), np.float32)
+    prominence = np.empty_like(best)
+    side = max(1, int((_BLOCK / n) ** 0.5))
+    for a, b in product(range(0, len(pieces), side), range(0, len(wholes), side)):
+        rows, columns = slice(a, a + side), slice(b, b + side)
+        block = fft.irfft(spectra[:, rows] @ others[:, :, columns], n, axis=0)[:lags]
+        # Where there is next to nothing under a piece, chance would make much of it.
+        block /= np.maximum(under[:, None, columns], norm[None, rows, None] / 2)
+        bins = block.reshape(lags // NEAR, NEAR, *block.shape[1:]).max(axis=1)
+        at = bins.argmax(axis=0)[None]
+        top = np.take_along_axis(bins, at, axis=0)[0]
+        for step in (-1, 0, 1):
+            np.put_along_axis(bins, (at + step).clip(0, len(bins) - 1), 0.0, axis=0)
+        scale = norm[rows, None]
+        best[rows, columns] = top / scale
+        prominence[rows, columns] = (top - 0.6 * bins.max(axis=0).clip(0)) / scale
+    return best, prominence
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What a clip's scores with others are usually like: their median and upper decile, each [n]."""
+
+    middle: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+
+def spread(scores: Scores) -> Spread:
+    """Return the spread of each row of scores [n, m], of which the best is left aside: it is in question."""
+    others = np.sort(scores, axis=1)[:, : max(1, scores.shape[1] - 1)]
+    middle, high = np.quantile(others, (0.5, 0.9), axis=1)
+    return Spread(middle, high)
+
+
+def standout(scores: Scores, columns: Spread, least: float = 0.01) -> NDArray[np.float64]:
+    """Return how far scores [Q, R] stand out of those usual for both clips, float64 [Q, R].
+
+    (s − median) / (upper decile − median + least), mean of that among the query's scores and among the
+    reference's: 1 is what one of ten brings. Dogs are alike and rains are not; this makes both comparable.
+
+    Args:
+        scores: of queries with references.
+        columns: of the references, by clips that are known to be others.
+        least: what is added to the spread.
+    """
+    rows = spread(scores)
+    by_query = (scores - rows.middle[:, None]) / (rows.high - rows.middle + least)[:, None]
+    by_reference = (scores - columns.middle) / (columns.high - columns.middle + least)
+    found: NDArray[np.float64] = (by_query + by_reference) / 2
+    return found
+
+
+def threshold(yardstick: NDArray[np.float64], share: float = 0.01) -> float:
+    """Return the score that at most `share` of honest clips exceed.
+
+    The conformal quantile of the yardstick, ⌈(1 − share)(n + 1)⌉-th of n: a clip drawn like those of the
+    yardstick exceeds it with probability `share` at most. Held between the 1 − share/10 and 1 − share/100
+    quantiles of the Gumbel law (nearest neighbours are maxima) through its median and upper decile: not
+    lower, so that chance makes no low threshold, and not higher, so that copies within the yardstick, up to
+    a tenth of it, make no high one. Of fewer than 1/share − 1 clips, which have no such quantile, the higher.
+
+    Args:
+        yardstick: scores [n] of clips that are no copies with their nearest references.
+        share: of false alarms.
+    """
+    middle, high = np.quantile(yardstick, (0.5, 0.9))
+    scale = (high - middle) / (_gumbel(0.9) - _gumbel(0.5))
+    low, most = (middle + scale * (_gumbel(p) - _gumbel(0.5)) for p in (1 - share / 10, 1 - share / 100))
+    place = int(np.ceil((1 - share) * (len(yardstick) + 1)))
+    if place > len(yardstick):
+        return float(most)
+    return float(np.clip(np.sort(yardstick)[place - 1], low, most))
+
+
+def waveform_match(first: NDArray[np.float32], second: NDArray[np.float32]) -> tuple[float, float]:
+    """Return (correlation, residual) of two waves at their best lag and gain.
+
+    The correlation, of either sign, is over where they overlap: at least half of the shorter one. The
+    residual is what one, scaled to fit, leaves of the other there, in dB: 10·lg(1 − correlation²), no lower
+    than −100.
+
+    Args:
+        first: [n] at 16 kHz.
+        second: [m], likewise.
+    """
+    short, long = sorted((first.astype(np.float64), second.astype(np.float64)), key=len)
+    n, m = len(short), len(long)
+    edge = n // 2
+    size = fft.next_fast_len(m + 2 * n, real=True)
+    products = fft.irfft(fft.rfft(np.pad(long, (n, 0)), size) * fft.rfft(short, size).conj(), size)
+    lags = np.arange(edge, n + m - n + n - edge)  # of the start of `short` in padded `long`
+    total_short = np.concatenate([[0.0], np.square(short).cumsum()])
+    total_long = np.concatenate([[0.0], np.square(long).cumsum()])
+    starts = lags - n
+    mine = total_short[np.minimum(n, m - starts)] - total_short[np.maximum(0, -starts)]
+    other = total_long[np.minimum(m, starts + n)] - total_long[np.maximum(0, starts)]
+    # Where a half holds next to nothing, chance would make much of it.
+    enough = (mine > 0.25 * total_short[-1]) & (other > 0.25 * total_long[-1] * n / m)
+    values = np.abs(products[lags]) / np.sqrt((mine * other).clip(1e-12))
+    correlation = float(values[enough].max(initial=0.0).clip(0.0, 1.0))
+    return correlation, float(10 * np.log10(max(1 - correlation**2, 1e-10)))
 
 
 def overlap(ids_a: Iterable[str], ids_b: Iterable[str]) -> list[str]:
     """Return the ids that occur in both, sorted."""
     return sorted(set(ids_a) & set(ids_b))
+
+
+def _gumbel(probability: float) -> float:
+    return float(-np.log(-np.log(probability)))
+
+
+def _log_mel(wav: torch.Tensor) -> torch.Tensor:
+    return audio.log_mel(wav, WINDOW, WINDOW, HOP, BANDS, 50.0, 8000.0, floor=1e-7, power=2.0)
+
+
+@functools.cache
+def _impulse() -> torch.Tensor:
+    """Log-mel [64] of a flat spectrum of power 1: a frame with an impulse in its middle."""
+    wav = torch.zeros(1, 8 * HOP)
+    wav[0, 4 * HOP] = 1.0
+    return _log_mel(wav)[0, :, 4]

@@ -1,0 +1,155 @@
+"""The command that looks for leaks: audit."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ajbench import console
+from ajbench.commands import SEEDS, pipeline_of
+from ajbench.errors import NumericError, UsageError
+from ajbench.options import Settings, command
+
+if TYPE_CHECKING:
+    from ajbench.clipsets import ClipSet
+
+app = typer.Typer()
+Split = Literal["train", "val", "eval"]
+
+
+def _of_sets(help: str, *names: str, **more: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel="Sets of clips, without a recipe", **more)
+
+
+@app.command()
+@command(hide=("seed",))
+def audit(
+    settings: Settings,
+    synth: Annotated[
+        Path | None, _of_sets("Synthetic clips: a clip store or a folder of sound files.", "--synth")
+    ] = None,
+    train: Annotated[Path | None, _of_sets("Real clips of the train split, likewise.", "--train")] = None,
+    eval_: Annotated[Path | None, _of_sets("Real clips of the eval split, likewise.", "--eval")] = None,
+    train_split: Annotated[
+        Split | None, _of_sets("Of a store at --train: this split.", "--train-split")
+    ] = None,
+    eval_split: Annotated[Split | None, _of_sets("Of a store at --eval: this split.", "--eval-split")] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(
+            "--features",
+            help="Compare embeddings, too: mn04, panns16k, … (weights: AJBENCH_WEIGHTS, or NAME=PATH).",
+        ),
+    ] = None,
+    probe: Annotated[
+        str, typer.Option("--probe", help="Of a recipe: the set of this name in evaluate.probes.")
+    ] = "",
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE.csv", help="List the pairs here.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE.html", help="A page to look at and listen to.")
+    ] = None,
+    allow_partial: Annotated[
+        bool, typer.Option("--allow-partial", help="Go on without clips that cannot be heard.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 4 where synthetic clips repeat eval clips.")
+    ] = False,
+) -> None:
+    """Look for synthetic clips that repeat real ones.
+
+    By id, parent, samples, detail of the sound, and embeddings: of evaluation clips, which is a leak, and of
+    train clips, which is memorisation. What counts as near is taken from train against eval clips. The sets
+    are a recipe's own, or any three stores or folders.
+
+    \b
+    Examples:
+      ajbench audit --recipe esc10 --data DIR --report audit.html --strict
+      ajbench audit --synth MADE --train REAL --train-split train --eval REAL --eval-split eval
+    """
+    from ajbench.leaks import audit as look
+    from ajbench.metrics.features import Late
+
+    for option, file in (("--out", out), ("--report", report)):
+        if file and file.exists() and not settings.force:
+            raise UsageError(f"{option} {file}: is there already; name another, or overwrite it with --force")
+    made, known, held_out = _sets(settings, synth, train, eval_, train_split, eval_split, probe)
+    if settings.dry_run:
+        console.emit({"synth": len(made), "train": len(known), "eval": len(held_out), "features": features})
+        return
+    name, _, path = (features or "").partition("=")
+    extractor = Late(name, path or None) if name else None
+    found = look(
+        made,
+        known,
+        held_out,
+        extractor=extractor,
+        cache=settings.work / "features",
+        allow_partial=allow_partial,
+    )
+    counts = found.counts()
+    if out:
+        from ajbench.run import atomic_write
+        from ajbench.tables import to_csv
+
+        out.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(out, to_csv([one.row() for one in found.findings]))
+    if report:
+        from ajbench import leakpage
+
+        leakpage.render(found, (made, known, held_out), report)
+    for text in found.told():
+        console.say(text)
+    rows = [one.row() for one in found.yardsticks]
+    columns = [name for name in rows[0] if name != "honest_clips"]
+    document = {
+        "counts": counts,
+        "yardsticks": rows,
+        "findings": [one.row() for one in found.findings],
+        "troubles": found.troubles,
+    }
+    console.emit(document, table=(columns, [[row[name] for name in columns] for row in rows]))
+    if strict and counts["leaked"]:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in counts["leaked_by_kind"].items())
+        example = found.of("leak")[0]
+        raise NumericError(
+            f"{counts['leaked']} of {counts['synth']} synthetic clips repeat eval clips ({kinds}), such as "
+            f"{example.clip} of {example.match}; leave them out (--out FILE.csv lists them)"
+        )
+
+
+def _sets(
+    settings: Settings,
+    synth: Path | None,
+    train: Path | None,
+    eval_: Path | None,
+    train_split: Split | None,
+    eval_split: Split | None,
+    probe: str,
+) -> "tuple[ClipSet, ClipSet, ClipSet]":
+    """Return the synthetic, train and eval clips: those named, or a recipe's."""
+    from ajbench.clipsets import open_set
+
+    given = {"--synth": synth, "--train": train, "--eval": eval_}
+    if missing := [name for name, path in given.items() if path is None]:
+        if len(missing) < len(given):
+            raise UsageError(f"audit: {' and '.join(missing)} missing; all three sets are compared")
+        pipeline = pipeline_of(settings, settings.load(*SEEDS))
+        if probe and probe not in pipeline.probes:
+            raise UsageError(f"--probe {probe}: evaluate.probes has {', '.join(pipeline.probes) or 'none'}")
+        synth, real = pipeline.synth(probe).need(), pipeline.prepare.need()
+        return open_set(synth), open_set(real, "train"), open_set(real, "eval")
+    assert synth is not None
+    assert train is not None
+    assert eval_ is not None
+    if train.resolve() == eval_.resolve() and not (train_split and eval_split):
+        raise UsageError(
+            f"--train and --eval are both {train}; name the splits of a store (--train-split train "
+            "--eval-split eval), or different folders"
+        )
+    return (
+        open_set(synth),
+        open_set(train, train_split, "--train-split"),
+        open_set(eval_, eval_split, "--eval-split"),
+    )

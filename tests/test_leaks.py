@@ -1,0 +1,237 @@
+"""The leak audit: planted copies are found, honest clips are not, and bad input is told in a line."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import soundfile
+from planted import KINDS, encoded, noise, plant
+from small_generator import make_store
+from typer.testing import CliRunner
+
+from ajbench import audio, leaks, likeness
+from ajbench.cli import app
+from ajbench.clipsets import ClipSet, open_set
+from ajbench.corpora import mini
+from ajbench.errors import MissingError, UsageError
+
+SECONDS = 2.0
+
+
+def write(folder, name, wave):
+    folder.mkdir(parents=True, exist_ok=True)
+    soundfile.write(folder / f"{name}.wav", np.clip(wave, -1, 1), 16_000, subtype="PCM_16")
+
+
+@pytest.fixture(scope="session")
+def sounds():
+    """sounds(first, n): waves of `mini`, each another one."""
+    made = {k: mini.render(11, k, SECONDS)[0] for k in range(110)}
+    return lambda first, n: [made[k] for k in range(first, first + n)]
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory, sounds):
+    """Folders train (40), eval (30), clean (30) and planted (30 clean, 10 planted)."""
+    root, rng = tmp_path_factory.mktemp("leaks"), np.random.default_rng(5)
+    for part, first, n in (("train", 0, 40), ("eval", 40, 30), ("clean", 70, 30), ("planted", 70, 30)):
+        for k, wave in enumerate(sounds(first, n)):
+            write(root / part, f"{part}-{k}", wave)
+    for number in range(10):
+        kind = KINDS[number // 2]
+        variant, wave = plant(kind, number, sounds(40 + 2 * number, 1)[0], rng)
+        write(root / "planted", f"leak-{kind}-{number}-{variant.replace(' ', '')}", wave)
+    return root
+
+
+def look(root, synth="planted", **more):
+    return leaks.audit(*(open_set(root / name) for name in (synth, "train", "eval")), **more)
+
+
+@pytest.fixture(scope="session")
+def found(corpus):
+    return look(corpus)
+
+
+def test_planted_leaks_are_found_and_clean_clips_are_not(found):
+    pairs = {one.clip: one.match for one in found.of("leak") if one.clip.startswith("leak")}
+    assert len(pairs) >= 9
+    assert all(match == f"eval-{2 * int(clip.split('-')[2])}" for clip, match in pairs.items())
+    assert not {one.clip for one in found.of("leak")} - set(pairs)
+    assert not found.of("memorised")
+    assert found.clips == {"synth": 40, "train": 40, "eval": 30}
+
+
+def test_kinds_say_how_sure_it_is(found):
+    kinds = {one.clip.split("-")[1] + one.clip.split("-")[2]: one for one in found.of("leak")}
+    assert kinds["copy0"].kinds[:1] == ("exact",) and kinds["copy0"].waveform == pytest.approx(1)
+    assert "exact" in kinds["gain5"].kinds and "waveform" in kinds["shift6"].kinds
+    assert kinds["noise8"].waveform == pytest.approx(0.953, abs=0.01)
+    assert "exact" not in kinds["noise8"].kinds
+    assert found.findings[0].kinds[0] == "exact"
+
+
+def test_the_yardstick_is_that_of_train_against_eval(found):
+    yard = found.yardsticks[0].row()
+    assert (yard["view"], yard["set"], yard["honest_clips"]) == ("near", "eval", 40)
+    assert yard["honest_max"] < yard["threshold"] < yard["synthetic_max"]
+    assert yard["above"] >= 9
+
+
+def test_short_cuts_and_long_mixtures_of_eval_clips_are_found(corpus, sounds, tmp_path):
+    for k, wave in enumerate(sounds(70, 20)):
+        write(tmp_path / "synth", f"clean-{k}", wave[: 16_000 + 320 * k])
+    for number in (2, 5, 9, 14):
+        wave = sounds(40 + number, 1)[0]
+        write(tmp_path / "synth", f"cut-{number}", wave[8_000:30_000])
+        write(tmp_path / "synth", f"long-{number}", np.concatenate([np.zeros(7_000, np.float32), wave]))
+    for name in ("train", "eval"):
+        (tmp_path / name).symlink_to(corpus / name)
+    pairs = {(one.clip, one.match) for one in look(tmp_path, "synth").of("leak")}
+    wanted = {(f"{kind}-{n}", f"eval-{n}") for kind in ("cut", "long") for n in (2, 5, 9, 14)}
+    assert len(wanted & pairs) >= 7
+    assert not [clip for clip, _ in pairs if clip.startswith("clean")]
+
+
+def test_copies_shared_by_train_and_eval_are_told_and_hide_no_leak(corpus, sounds, tmp_path):
+    for k, wave in enumerate(sounds(0, 40)):
+        rng = np.random.default_rng(k)
+        shared = noise(sounds(40 + k, 1)[0], rng) if k < 3 else wave
+        write(tmp_path / "train", f"train-{k}", shared)
+    for name in ("planted", "eval"):
+        (tmp_path / name).symlink_to(corpus / name)
+    found = look(tmp_path)
+    assert {one.clip for one in found.of("split")} == {"train-0", "train-1", "train-2"}
+    assert len({one.clip for one in found.of("leak")}) >= 9
+    assert "split itself leaks" in " ".join(found.told())
+
+
+def test_a_parent_is_a_leak_in_eval_and_memory_in_train(corpus, sounds, tmp_path):
+    for k, wave in enumerate(sounds(70, 12)):
+        write(tmp_path, f"syn-{k}", wave)
+    write(tmp_path, "syn-like", encoded(sounds(3, 1)[0], "mp3"))
+    plain = open_set(tmp_path)
+    parents = {"syn-0": "eval-4", "syn-1": "train-7", "syn-like": "train-3"}
+    synth = ClipSet(plain.path, plain.names, [parents.get(n) for n in plain.names], _files=plain._files)
+    found = leaks.audit(synth, open_set(corpus / "train"), open_set(corpus / "eval"))
+    assert [(one.clip, one.match, one.kinds) for one in found.of("leak")] == [
+        ("syn-0", "eval-4", ("parent",))
+    ]
+    (one,) = found.of("memorised")
+    assert (one.clip, one.match, one.own_parent) == ("syn-like", "train-3", True)
+    counts = found.counts()
+    assert (counts["guided_by_train"], counts["like_their_parent"], counts["leaked"]) == (2, 1, 1)
+
+
+def test_fingerprints_of_any_lengths_are_compared_as_one_by_one(rng):
+    details = [rng.normal(size=(n, 64)).astype(np.float16) for n in (20, 24, 51, 55, 130, 23)]
+    like, prominence = likeness.scores(details[:3], details[1:])
+    assert like.shape == prominence.shape == (3, 5)
+    for q, query in enumerate(details[:3]):
+        for r, reference in enumerate(details[1:]):
+            alone = likeness.scores([query], [reference])[0][0, 0]
+            assert like[q, r] == pytest.approx(alone, abs=0.06)  # padding weighs a little
+    assert like[1, 0] == pytest.approx(1.0, abs=0.1) and like[2, 1] == pytest.approx(1.0, abs=0.1)
+
+
+class Ear:
+    """Where a spectrum rises and falls, as features."""
+
+    name, labels, mids, weights_hash = "ear", (), None, "w1"
+    sample_rate, least, most = 16_000, 240, None
+
+    def __call__(self, wav):
+        parts = np.abs(np.fft.rfft(np.asarray(wav)))[:, :16_000].reshape(len(wav), 200, -1).mean(axis=2)
+        return np.sign(np.diff(np.log(parts + 1e-3))).astype(np.float32), np.zeros((len(wav), 1), np.float32)
+
+
+def test_embeddings_are_a_second_view_that_is_kept(corpus, tmp_path):
+    found = look(corpus, extractor=Ear(), cache=tmp_path)
+    assert [(one.view, one.set) for one in found.yardsticks] == [
+        *(("near", "eval"), ("embedding", "eval"), ("near", "train"), ("embedding", "train"))
+    ]
+    copy = next(one for one in found.of("leak") if one.clip.startswith("leak-copy"))
+    assert "embedding" in copy.kinds and copy.embedding > copy.embedding_threshold
+    assert list(tmp_path.rglob("*.arrow"))
+
+
+def test_bad_input_is_told_in_a_line(corpus, tmp_path, capsys):
+    with pytest.raises(UsageError, match=r"--synth and --train are the same 40 clips"):
+        look(corpus, "train")
+    with pytest.raises(UsageError, match=r"--eval and --synth are the same 30 clips"):
+        look(corpus, "eval")
+    write(tmp_path / "eval", "one", np.sin(np.arange(16_000)))
+    (tmp_path / "train").symlink_to(corpus / "train")
+    (tmp_path / "clean").symlink_to(corpus / "clean")
+    with pytest.raises(MissingError, match="1 usable clips for --eval; at least 10 needed"):
+        look(tmp_path, "clean")
+    (tmp_path / "broken").mkdir()
+    for path in (corpus / "clean").iterdir():
+        (tmp_path / "broken" / path.name).symlink_to(path)
+    (tmp_path / "broken" / "none.wav").write_bytes(b"RIFF")
+    write(tmp_path / "broken", "short", np.sin(np.arange(900)))
+    (tmp_path / "eval").rename(tmp_path / "few")
+    (tmp_path / "eval").symlink_to(corpus / "eval")
+    with pytest.raises(MissingError, match=r"2 of 102 clips cannot be heard: .*--allow-partial"):
+        look(tmp_path, "broken")
+    assert capsys.readouterr().err.count("cannot be heard: synth") == 2
+    found = look(tmp_path, "broken", allow_partial=True)
+    assert found.clips["synth"] == 30 and {one.clip for one in found.troubles} == {"none", "short"}
+
+
+def command(root, synth, *more):
+    sets = ["--synth", root / synth, "--train", root / "train", "--eval", root / "eval"]
+    return CliRunner().invoke(app, ["audit", *map(str, (*sets, *more))])
+
+
+def test_the_command_lists_shows_and_with_strict_exits_with_4(corpus, tmp_path):
+    files = ["--out", tmp_path / "a.csv", "--report", tmp_path / "a.html", "--work", tmp_path / "w"]
+    done = command(corpus, "planted", "--json", "--strict", *files)
+    assert done.exit_code == 4, done.output
+    shown = json.loads(done.stdout)
+    assert shown["counts"]["leaked"] >= 9 and shown["counts"]["synth"] == 40
+    assert "ajbench: " in done.stderr and "repeat eval clips" in done.stderr
+    rows = list(csv.DictReader((tmp_path / "a.csv").open()))
+    assert len(rows) == len(shown["findings"]) and {"clip", "match", "kinds", "threshold"} <= set(rows[0])
+    page = (tmp_path / "a.html").read_text()
+    assert page.count("<audio") == 2 * min(10, len(shown["findings"]))
+    assert "data:audio/flac;base64," in page and "http" not in page.replace("http://www.w3.org", "")
+    assert command(corpus, "planted", *files).exit_code == 2  # they are there
+    assert command(corpus, "planted", "-q").exit_code == 0
+    clean = command(corpus, "clean", "--strict", "--out", tmp_path / "b.csv")
+    assert clean.exit_code == 0, clean.output
+    assert "0 of 30 synthetic clips repeat eval clips" in clean.stderr
+    assert clean.stdout.splitlines()[0].split()[:2] == ["view", "set"]
+
+
+def test_splits_of_one_store_are_named(corpus, tmp_path):
+    store = make_store(tmp_path / "real")
+    one = ["audit", "--synth", str(corpus / "clean"), "--train", str(store.path), "--eval", str(store.path)]
+    done = CliRunner().invoke(app, one)
+    assert done.exit_code == 2 and "--train-split train" in done.stderr
+    plan = CliRunner().invoke(app, [*one, "--train-split", "train", "--eval-split", "eval", "--dry-run"])
+    assert json.loads(plan.stdout)["eval"] == len(store.split_indices("eval"))
+    done = CliRunner().invoke(app, ["audit", "--synth", str(corpus / "clean")])
+    assert done.exit_code == 2 and "--train and --eval missing" in done.stderr
+
+
+def test_twenty_leaks_planted_in_esc10_are_found(esc10_dir, tmp_path):
+    rng = np.random.default_rng(2)
+    files = {path.stem: path for path in sorted((esc10_dir / "audio").iterdir())}
+    planted = set(rng.choice([name for name in files if name[0] == "5"], 20, replace=False))
+    for name, path in files.items():
+        if name[0] == "1":  # the other folds will do as train clips
+            continue
+        part = {"5": "eval", "4": "synth"}.get(name[0], "train")
+        wave = audio.read(path)
+        write(tmp_path / part, f"clean-{name}" if part == "synth" else name, wave)
+        if part == "synth":  # more clean clips: their reversed selves
+            write(tmp_path / part, f"clean-back-{name}", wave[::-1])
+        if name in planted:
+            number = sorted(planted).index(name)
+            _, made = plant(KINDS[number // 4], number, wave, rng)
+            write(tmp_path / "synth", f"leak-{name}", made)
+    found = look(tmp_path, "synth").of("leak")
+    assert len({one.clip for one in found if one.clip == f"leak-{one.match}"}) >= 19
+    assert len({one.clip for one in found if one.clip.startswith("clean")}) <= 1  # of 160
