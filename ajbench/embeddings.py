@@ -92,7 +92,8 @@ def embed(
             length = max(len(wave), extractor.least)
             fitted = audio.fit(wave, min(length, extractor.most or length))
             # Channels in antiphase, or sound above the band that is left, come to nothing.
-            reason = audio.defect(fitted) if protocol.peak_db is None else None
+            judged = protocol.peak_db is None and not clips.meant
+            reason = audio.defect(fitted) if judged else None
             return keys[number], reason or protocol.windows(fitted, extractor.sample_rate)
         except audio.AudioError as error:
             return keys[number], error.reason
