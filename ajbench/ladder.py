@@ -175,6 +175,8 @@ def _judge(lines: dict[str, Line], name: str, metric: str) -> None:
         beaten = [good for good in GOOD if good in lines and not _better(lines[good], lines[bad], metric)]
         if beaten:
             told[bad].append(f"{metric} is no worse than that of {' and '.join(beaten)}: it says little here")
+        elif bad != SHUFFLED and SHUFFLED in lines and not _better(lines[SHUFFLED], lines[bad], metric):
+            told[bad].append(f"{metric} is no worse than that of {SHUFFLED}: it prefers this to a wrong clip")
     for row, parts in told.items():
         lines[row]["note"] = "; ".join(parts)
 

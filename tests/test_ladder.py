@@ -298,6 +298,10 @@ def test_silence_that_passes_for_good_is_told_of():
         "kl is no worse than that of codec round trip: it says little here"
     )
     assert not lines[ladder.PINK]["note"] and not lines[ladder.CODEC]["note"]
+    lines = {"gen": line(1), ladder.CODEC: line(1), ladder.SHUFFLED: line(4), ladder.SILENCE: line(3)}
+    ladder._judge(lines, "gen", "kl")
+    assert lines[ladder.SILENCE]["note"].startswith("kl is no worse than that of shuffled labels")
+    assert not lines[ladder.SHUFFLED]["note"] and not lines["gen"]["note"]
     lines = {"gen": line(2), ladder.HALVES: line(3), ladder.PINK: line(1.9), ladder.SILENCE: line(1, 0)}
     ladder._judge(lines, "gen", "is")  # where more is better, and more than real clips have is no sign
     assert lines["gen"]["note"] == "is is not clearly better than that of pink noise"
