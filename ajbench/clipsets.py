@@ -2,8 +2,8 @@
 
 import contextlib
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,21 @@ from ajbench.store import ClipStore
 
 
 @dataclass(frozen=True)
+class Change:
+    """A sound that is made of each clip's own, when it is asked for.
+
+    Attributes:
+        key: all that defines it, but for the clip.
+        make: a clip's name, samples float32 [N, channels] and rate in Hz ⇒ samples likewise.
+        rate: Hz of what is made; None is the clip's own.
+    """
+
+    key: str
+    make: Callable[[str, NDArray[np.float32], int], NDArray[np.float32]]
+    rate: int | None = None
+
+
+@dataclass(frozen=True)
 class ClipSet:
     """Clips by number; nothing of their sound is held.
 
@@ -24,12 +39,14 @@ class ClipSet:
         names: of the clips: ids, or paths below the folder without their suffix. All different.
         parents: ids of the real clips that they answer to; None where there is none.
         others: how many files of the folder are no sound files by their suffix.
+        change: what is made of the clips; None are the clips themselves.
     """
 
     path: Path
     names: Sequence[str]
     parents: Sequence[str | None]
     others: int = 0
+    change: Change | None = None
     _files: Sequence[Path] = ()
     _store: ClipStore | None = None
     _indices: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -37,19 +54,50 @@ class ClipSet:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def meant(self) -> bool:
+        """Whether the sound is made on purpose, and to be measured even if it is silence."""
+        return self.change is not None
+
+    def take(self, numbers: NDArray[np.int64]) -> "ClipSet":
+        """Return some of the clips, in the order given."""
+        return replace(
+            self,
+            names=[self.names[n] for n in numbers],
+            parents=[self.parents[n] for n in numbers],
+            _files=[self._files[n] for n in numbers] if self._store is None else (),
+            _indices=self._indices if self._store is None else self._indices[numbers],
+        )
+
+    def changed(self, change: Change) -> "ClipSet":
+        """Return the set of what is made of each clip, under the clip's name."""
+        return replace(self, change=change)
+
     def content(self, number: int) -> str:
-        """Return a hash of a clip's sound, as it is stored."""
+        """Return a hash of a clip's sound as it is stored, and of what is made of it."""
+        source = self._content(number)
+        if self.change is None:
+            return source
+        return xxhash.xxh3_128_hexdigest("\0".join((source, self.change.key, self.names[number])).encode())
+
+    def _content(self, number: int) -> str:
         if self._store is None:
             return xxhash.xxh3_128_hexdigest(self._files[number].read_bytes())
         flac = self._store.flac(int(self._indices[number]))
-        return xxhash.xxh3_128_hexdigest(self.samples(number)[0].data if flac is None else flac)
+        return xxhash.xxh3_128_hexdigest(self._samples(number)[0].data if flac is None else flac)
 
     def samples(self, number: int) -> tuple[NDArray[np.float32], int]:
         """Return a clip's samples float32 [N, channels] and their rate in Hz.
 
         Raises:
-            AudioError: there is no sound to measure; the reason says why.
+            AudioError: there is no sound to measure, or to make something of; the reason says why.
         """
+        samples, rate = self._samples(number)
+        if self.change is None:
+            return samples, rate
+        return self.change.make(self.names[number], samples, rate), self.change.rate or rate
+
+    def _samples(self, number: int) -> tuple[NDArray[np.float32], int]:
         if self._store is not None:
             return self._store.audio(self._indices[number : number + 1]).T, audio.SAMPLE_RATE
         path = self._files[number]
@@ -60,8 +108,9 @@ class ClipSet:
 
     def rates(self) -> Counter[int]:
         """Return how many clips have which sample rate, in Hz, as far as their headers can be read."""
-        if self._store is not None:
-            return Counter({audio.SAMPLE_RATE: len(self)})
+        fixed = self.change.rate if self.change else None
+        if fixed or self._store is not None:
+            return Counter({fixed or audio.SAMPLE_RATE: len(self)})
         found: Counter[int] = Counter()
         for path in self._files:
             with contextlib.suppress(audio.AudioError):

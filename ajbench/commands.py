@@ -133,47 +133,58 @@ def do_comparison(
     allow_partial: bool,
     resamples: int,
     out: Path | None,
+    ladder: str | None = None,
+    figure: Path | None = None,
 ) -> None:
-    """Measure generated clips against real ones, both anywhere, and print a row a metric."""
-    from ajbench import protocols
+    """Measure generated clips against real ones, both anywhere, and print a row a metric.
+
+    `ladder` is the codec of a ladder of references beside them; `figure` is where that is drawn.
+    """
+    from ajbench import codec, protocols
     from ajbench.clipsets import open_set
     from ajbench.compare import compare, listed, pairs_of
+    from ajbench.device import device_of
+    from ajbench.ladder import RUNGS, beside, drawing
     from ajbench.metrics.features import Late
     from ajbench.run import atomic_write
     from ajbench.tables import to_csv
 
     heard = protocols.find(protocol)
-    if out and out.exists() and not settings.force:
-        raise UsageError(f"--out {out}: is there already; name another, or overwrite it with --force")
+    for option, file in (("--out", out), ("--ladder-figure", figure)):
+        if file and file.exists() and not settings.force:
+            raise UsageError(f"{option} {file}: is there already; name another, or overwrite it with --force")
+    if figure and (figure.suffix != ".svg" or (metrics and "fd" not in metrics)):
+        raise UsageError(
+            f"--ladder-figure {figure}: it is an .svg, of FD (among --metrics if those are given)"
+        )
     mine, theirs = open_set(gen), open_set(ref, ref_split)
     paired = pairs_of(mine, theirs, pairs)
     if settings.dry_run:
-        console.emit({"gen": len(mine), "ref": len(theirs), "pairs": len(paired), "features": features})
+        plan: dict[str, Any] = {"gen": len(mine), "ref": len(theirs), "pairs": len(paired)}
+        console.emit(plan | {"features": features} | ({"ladder": RUNGS} if ladder else {}))
         return
-    rows, troubles = [], []
+    trip = codec.load(ladder, device_of()) if ladder else None
+    rows, troubles, notes = [], [], []
     for named in features:
         name, _, path = named.partition("=")
-        found = compare(
-            mine,
-            theirs,
-            Late(name, path or None),
-            heard,
-            settings.work / "features",
-            metrics=metrics,
-            pairs=paired,
-            allow_partial=allow_partial,
-            resamples=resamples,
-            seed=settings.seed or 0,
-        )
+        how = mine, theirs, Late(name, path or None), heard, settings.work / "features"
+        draws: Any = {"pairs": paired, "resamples": resamples, "seed": settings.seed or 0}
+        found = compare(*how, metrics=metrics, allow_partial=allow_partial, **draws)
+        if trip:
+            found = beside(found, *how, trip, **draws)
         rows += found.rows
         troubles += [trouble for trouble in found.troubles if trouble not in troubles]
-        for note in found.notes:
-            console.say(f"{name}: {note}")
-    if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(out, to_csv(rows))
+        notes += [f"{name}: {note}" for note in found.notes]
+    for note in notes:
+        console.say(note)
+    for file, text in ((out, to_csv(rows)), (figure, drawing(rows) if figure else "")):
+        if file:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(file, text)
     columns = ["metric", "value", "ci_low", "ci_high", "n", "n_reference", "features", "protocol"]
-    document = {"rows": rows, "troubles": troubles, "counts": listed(mine, theirs, troubles)}
+    columns = ["row", *columns] if ladder else columns
+    counts = listed(mine, theirs, troubles)
+    document = {"rows": rows, "troubles": troubles, "counts": counts, "notes": notes}
     console.emit(document, table=(columns, [[row[name] for name in columns] for row in rows]))
 
 

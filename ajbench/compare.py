@@ -104,6 +104,7 @@ def compare(
     allow_partial: bool = False,
     resamples: int = 200,
     seed: int = 0,
+    what: str = "eval-gen",
 ) -> Comparison:
     """Measure generated clips against real ones.
 
@@ -121,6 +122,7 @@ def compare(
         allow_partial: measure what is left where clips are unusable or without a counterpart.
         resamples: bootstrap draws; 0 gives no intervals.
         seed: of the draws.
+        what: progress is shown of.
 
     Raises:
         UsageError: an unknown metric, or KL of sets that share no name.
@@ -140,7 +142,7 @@ def compare(
     wanted = [name for name in metrics or METRICS if pairs or name not in PAIRED]
     troubles = _unpaired(gen, ref, pairs)
     sets: dict[Which, tuple[ClipSet, Embeddings]] = {}
-    with console.progress(len(gen) + len(ref), f"eval-gen {extractor.name}", "clips") as advance:
+    with console.progress(len(gen) + len(ref), f"{what} {extractor.name}", "clips") as advance:
         both: tuple[tuple[Which, ClipSet], ...] = (("gen", gen), ("ref", ref))
         for which, clips in both:
             sets[which] = clips, embed(clips, extractor, protocol, cache, advance)

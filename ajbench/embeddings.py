@@ -93,7 +93,8 @@ def embed(
             length = max(windows.shape[1], extractor.least)
             fitted = np.stack([audio.fit(one, min(length, extractor.most or length)) for one in windows])
             # Channels in antiphase, or sound above the band that is left, come to nothing.
-            reason = audio.defect(fitted) if protocol.peak_db is None else None
+            judged = protocol.peak_db is None and not clips.meant
+            reason = audio.defect(fitted) if judged else None
             return keys[number], reason or fitted
         except audio.AudioError as error:
             return keys[number], error.reason

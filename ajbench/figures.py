@@ -44,6 +44,11 @@ _STYLE: Any = {
     "legend.frameon": False,
     "legend.fontsize": 9,
 }
+# What the CSS colours are where there is no page.
+_LIGHT = {"paper": "#fcfbf8", "ink": "#1d1c1a", "muted": "#6a665e", "rule": "#e3dfd6", "real": "#7d8894"}
+_DARK = {"paper": "#171614", "ink": "#ece8e0", "muted": "#a09a8e", "rule": "#34312c", "real": "#8d99a6"}
+_LIGHT |= {"c1": "#b5471d", "c2": "#1f6f78", "c3": "#7a5195"}
+_DARK |= {"c1": "#ee8a5c", "c2": "#5fb7c0", "c3": "#bf9add"}
 WIDTH = 9.6  # inches; the page scales the drawing to its column
 RANGE_DB = 70.0
 
@@ -203,6 +208,17 @@ def distribution(
         axes.set_ylabel("clips, %")
         figure.legend(loc="outside upper left", ncols=2, borderpad=0.4)
         return _svg(figure, "distribution")
+
+
+def alone(drawing: str) -> str:
+    """Return a drawing of this module as an SVG file that stands alone, light or dark as its reader is."""
+    light, dark = (";".join(f"--{key}:{value}" for key, value in each.items()) for each in (_LIGHT, _DARK))
+    style = (
+        f"<style>svg{{{light};background:var(--paper);font-family:sans-serif}}"
+        f"@media (prefers-color-scheme:dark){{svg{{{dark}}}}}</style>"
+    )
+    head, rest = drawing.split(">", 1)
+    return f'{head} xmlns="http://www.w3.org/2000/svg">{style}{rest}\n'
 
 
 def spectrogram(wav: np.ndarray, width: int = 320, bands: int = 80) -> bytes:

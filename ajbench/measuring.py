@@ -71,6 +71,13 @@ def eval_gen(
     ] = False,
     bootstrap: Annotated[int, _of_sets("Resamples for intervals; 0: none.", "--bootstrap", min=0)] = 200,
     out: Annotated[Path | None, _of_sets("Also write the table here.", "--out", metavar="FILE.csv")] = None,
+    ladder: Annotated[
+        bool, _of_sets("Beside them real halves, the codec, shuffled labels, noise, silence.", "--ladder")
+    ] = False,
+    codec: Annotated[str, _of_sets("Of the ladder's round trip.", "--codec")] = "tiny",
+    ladder_figure: Annotated[
+        Path | None, _of_sets("Draw the ladder's FD here.", "--ladder-figure", metavar="FILE.svg")
+    ] = None,
 ) -> None:
     """Measure generated clips.
 
@@ -81,7 +88,12 @@ def eval_gen(
     Examples:
       ajbench eval-gen --recipe esc10 --data DIR evaluate.features=mn04
       ajbench eval-gen --gen GENERATED --ref REAL --protocol audioldm_eval --features panns16k
+      ajbench eval-gen --gen GENERATED --ref REAL --ladder --ladder-figure ladder.svg
     """
+    if ladder_figure and not ladder:
+        raise UsageError(f"--ladder-figure {ladder_figure}: there is no ladder to draw; add --ladder")
+    if ladder and not (gen or ref):
+        raise UsageError("--ladder: it stands beside --gen and --ref; a recipe has yardsticks of its own")
     if gen or ref:
         if not (gen and ref):
             raise UsageError(f"eval-gen: {'--ref' if gen else '--gen'} is missing; two sets are compared")
@@ -97,6 +109,8 @@ def eval_gen(
             allow_partial=allow_partial,
             resamples=bootstrap,
             out=out,
+            ladder=codec if ladder else None,
+            figure=ladder_figure,
         )
         return
     pipeline = pipeline_of(settings, settings.load())

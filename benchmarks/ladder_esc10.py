@@ -1,0 +1,69 @@
+"""The ladder of `eval-gen --ladder` on ESC-10: what FD, IS and KL of mn04 are of sounds of known quality.
+
+AJBENCH_WEIGHTS=DIR python benchmarks/ladder_esc10.py [ESC10] [--work DIR] [--out FILE.csv]
+
+ESC10 is a folder in ESC-50's layout (default: ../shared/data/esc10), DIR has mn04's weights. In the place of
+generated clips stand the 160 recordings of folds 1 and 2, against the 160 of folds 3 and 4: what a perfect
+generator would reach. Clips are paired within their class, so KL is that of another clip of the same class.
+"""
+
+import argparse
+import csv
+import tempfile
+from pathlib import Path
+
+from recorded import record
+
+from ajbench import codec, console, ladder, protocols
+from ajbench.clipsets import open_set
+from ajbench.compare import compare, pairs_of
+from ajbench.metrics.features import Late
+
+FOLDS = {"gen": ("1", "2"), "ref": ("3", "4")}
+SHOWN = ["row", "metric", "value", "ci_low", "ci_high", "n", "n_reference"]
+
+
+def folders(esc10: Path, home: Path) -> None:
+    """Link the recordings of both pairs of folds into two folders, a class's under the same names."""
+    with (esc10 / "meta" / "esc50.csv").open(newline="", encoding="utf-8") as file:
+        lines = sorted(csv.DictReader(file), key=lambda line: line["filename"])
+    for name, folds in FOLDS.items():
+        (home / name).mkdir()
+        count: dict[str, int] = {}
+        for line in lines:
+            if line["fold"] in folds and line["esc10"] == "True":
+                k = count[line["category"]] = count.get(line["category"], 0) + 1
+                sound = next((esc10 / "audio").glob(Path(line["filename"]).stem + ".*")).resolve()
+                (home / name / f"{line['category']}-{k:02d}{sound.suffix}").symlink_to(sound)
+
+
+def main() -> None:
+    """Measure both sets and the rungs."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("esc10", type=Path, nargs="?", default=Path("../shared/data/esc10"))
+    parser.add_argument("--work", type=Path)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        home = Path(name)
+        folders(options.esc10, home)
+        how = open_set(home / "gen"), open_set(home / "ref"), Late("mn04"), protocols.find("ajbench")
+        cache, pairs = (options.work or home) / "features", pairs_of(*how[:2])
+        found = compare(*how, cache, pairs=pairs)
+        found = ladder.beside(found, *how, cache, codec.load("tiny"), pairs=pairs)
+    for note in found.notes:
+        console.say(note)
+    about = [found.rows[0][key] for key in ("features", "weights", "protocol")]
+    header = [*SHOWN, "note", "features", "weights", "protocol"]
+    rounded = (
+        [f"{line[key]:.4g}" if isinstance(line[key], float) else line[key] for key in SHOWN]
+        for line in found.rows
+    )
+    rows = [[*cells, line["note"], *about] for cells, line in zip(rounded, found.rows, strict=True)]
+    record(header, rows, len(SHOWN), options.out)
+
+
+if __name__ == "__main__":
+    main()
