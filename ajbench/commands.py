@@ -130,33 +130,46 @@ def do_comparison(
     features: Sequence[str],
     metrics: Sequence[str] | None,
     pairs: Path | None,
+    labels: str | None,
+    captions: Path | None,
     allow_partial: bool,
     resamples: int,
     out: Path | None,
+    clips: Path | None,
+    worst: int,
+    curve: Path | None,
 ) -> None:
     """Measure generated clips against real ones, both anywhere, and print a row a metric."""
-    from ajbench import protocols
+    from ajbench import clipwise, growth, protocols
+    from ajbench.annotations import asked_of, captions_of
     from ajbench.clipsets import open_set
     from ajbench.compare import compare, listed, pairs_of
     from ajbench.metrics.features import Late
     from ajbench.run import atomic_write
+    from ajbench.scores import check
     from ajbench.tables import to_csv
 
     heard = protocols.find(protocol)
-    if out and out.exists() and not settings.force:
-        raise UsageError(f"--out {out}: is there already; name another, or overwrite it with --force")
+    check(metrics or ())
+    if curve:
+        growth.check(curve)
+    for option, path in (("--out", out), ("--clips", clips), ("--curve", curve)):
+        if path and path.exists() and not settings.force:
+            raise UsageError(f"{option} {path}: is there already; name another, or overwrite it with --force")
     mine, theirs = open_set(gen), open_set(ref, ref_split)
     paired = pairs_of(mine, theirs, pairs)
+    asked, texts = asked_of(mine, labels), captions_of(mine, captions)
     if settings.dry_run:
         console.emit({"gen": len(mine), "ref": len(theirs), "pairs": len(paired), "features": features})
         return
-    rows, troubles = [], []
+    rows, troubles, scored, grown = [], [], list[dict[str, Any]](), list[dict[str, Any]]()
+    worse: dict[str, Any] = {}
     for named in features:
-        name, _, path = named.partition("=")
+        name, _, weights = named.partition("=")
         found = compare(
             mine,
             theirs,
-            Late(name, path or None),
+            Late(name, weights or None),
             heard,
             settings.work / "features",
             metrics=metrics,
@@ -164,17 +177,47 @@ def do_comparison(
             allow_partial=allow_partial,
             resamples=resamples,
             seed=settings.seed or 0,
+            asked=asked,
+            captions=texts,
+            clips=bool(clips or worst),
+            curve=curve is not None,
         )
         rows += found.rows
+        scored += found.clips
+        grown += found.curve
         troubles += [trouble for trouble in found.troubles if trouble not in troubles]
         for note in found.notes:
             console.say(f"{name}: {note}")
-    if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(out, to_csv(rows))
-    columns = ["metric", "value", "ci_low", "ci_high", "n", "n_reference", "features", "protocol"]
+        if worst:
+            worse[name] = clipwise.worst(found.clips, worst)
+    tables = [(out, rows), (clips, scored), (curve, grown)]
+    for path, lines in tables:
+        if path:
+            picture = path == curve and path.suffix in growth.PICTURES
+            path.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(path, growth.picture(lines, path.suffix[1:]) if picture else to_csv(lines))
+    for network, by_score in worse.items():
+        for score, some in by_score.items():
+            named = ", ".join(f"{one['gen']} ({one['value']:.4g})" for one in some)
+            console.say(f"{network}: worst by {score}: {named}")
+    columns = [
+        "metric",
+        "value",
+        "ci_low",
+        "ci_high",
+        "n",
+        "n_reference",
+        "features",
+        "protocol",
+        "definition",
+    ]
+    shown = [row for row in rows if not row["of"]]
+    if by_class := len(rows) - len(shown):
+        console.say(f"{by_class} rows by class: see --out or --json")
     document = {"rows": rows, "troubles": troubles, "counts": listed(mine, theirs, troubles)}
-    console.emit(document, table=(columns, [[row[name] for name in columns] for row in rows]))
+    document |= {"worst": worse} if worst else {}
+    document |= {"curve": grown} if curve else {}
+    console.emit(document, table=(columns, [[row[name] for name in columns] for row in shown]))
 
 
 def do_sweep(settings: Settings, key: str, values: str, n: int | None) -> None:
