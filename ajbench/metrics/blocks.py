@@ -41,8 +41,8 @@ def squared(x: NDArray[np.float64], y: NDArray[np.float64]) -> Iterator[tuple[sl
         rows = slice(start, min(start + step, len(x)))
         block = x[rows] @ y.T
         block *= -2
-        block += sizes
-        block += np.einsum("nd,nd->n", x[rows], x[rows])[:, None]
+        # Added up first, so that a to b is as far as b to a.
+        block += np.einsum("nd,nd->n", x[rows], x[rows])[:, None] + sizes
         yield rows, np.maximum(block, 0, out=block)
 
 
