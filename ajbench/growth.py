@@ -23,7 +23,7 @@ def lines(m: Material) -> list[Line]:
     Sizes double from 50 to all clips. `fit` is the line of FD∞ at this size: where FD leaves it, FD∞ is not
     to be trusted. Of all clips there is one subset, and no range.
     """
-    line, curve = m.line(), m.line(extrapolate.doubling_sizes(m.n), DRAWS)
+    line, curve = m.line, m.curve(extrapolate.doubling_sizes(m.n), DRAWS)
     name, found = m.extractor.name, list[Line]()
     for size, values in zip(curve.sizes.tolist(), curve.values, strict=True):
         tail = (1 - resample.LEVEL) / 2

@@ -166,8 +166,13 @@ class Material:
             return pooled_draws(mine.features, mine.clips, other.features, other.clips, ours, theirs)
         return frechet_draws(mine.features, other.features, ours, theirs)
 
-    def line(self, sizes: Sequence[int] | None = None, draws: int = extrapolate.DRAWS) -> extrapolate.Line:
-        """Return FD at several numbers of generated clips, and where it tends."""
+    @functools.cached_property
+    def line(self) -> extrapolate.Line:
+        """FD at several numbers of generated clips, and where it tends."""
+        return extrapolate.line(self.distances, self.n, seed=self.seed)
+
+    def curve(self, sizes: Sequence[int], draws: int) -> extrapolate.Line:
+        """Return FD of subsets of these sizes."""
         return extrapolate.line(self.distances, self.n, sizes, draws, self.seed)
 
     def waves(self, rate: int) -> Iterator[tuple[Wave, Wave]]:

@@ -120,7 +120,7 @@ def _fd(m: Material, metric: str) -> list[Score]:
 
 
 def _fd_inf(m: Material, metric: str) -> list[Score]:
-    found = m.line()
+    found = m.line
     sizes, draws = found.sizes, found.values.shape[1]
     definition = (
         f"intercept of least squares over 1/n of {'FAD' if m.frames else 'FD'} at {len(sizes)} sizes from "

@@ -220,19 +220,30 @@ def test_an_interval_is_the_same_whatever_else_is_measured(folders):
     assert other["value"] == alone["value"] and other["ci_low"] != alone["ci_low"]
 
 
-def test_clips_of_one_parent_make_intervals_wider(tmp_path):
-    real = make_store(tmp_path / "real", train=36)
+def test_clips_of_one_parent_are_drawn_together(tmp_path):
+    real = make_store(tmp_path / "real", train=12)
     gen, ref = open_set(real.path, "train"), open_set(real.path)
     widths = []
-    for share in (1, 6):
-        parents = [gen.names[k // share] for k in range(36)]
+    for parents in ([None] * 48, [gen.names[k // 4] for k in range(48)]):  # each clip four times
         some = compare.ClipSet(
-            gen.path, [f"s{k}" for k in range(36)], parents, _store=real, _indices=gen._indices
+            gen.path,
+            [f"s{k}" for k in range(48)],
+            parents,
+            _store=real,
+            _indices=np.repeat(gen._indices, 4),
         )
-        ear = Ear()
-        found = compare.compare(some, ref, ear, PLAIN, tmp_path / "c", metrics=["density"], resamples=500)
+        found = compare.compare(some, ref, Ear(), PLAIN, tmp_path / "c", metrics=["density"], resamples=800)
         widths.append(found.rows[0]["ci_high"] - found.rows[0]["ci_low"])
-    assert widths[0] != widths[1]
+    assert widths[1] / widths[0] == pytest.approx(2, rel=0.15)  # twelve instead of 48
+
+
+def test_sets_of_unequal_size_are_each_resampled_for_themselves(folders):
+    for k in range(6):
+        (folders / "ref" / KINDS[k] / f"clip-{k}.wav").unlink()
+    metrics = ["fd", "fd_inf", "kad", "precision", "recall", "density", "coverage"]
+    found = measure(folders, metrics=metrics, pairs={}, resamples=20, clips=True)
+    assert {(row["n"], row["n_reference"]) for row in found.rows} == {(N, N - 6)}
+    assert list(found.clips[0]) == ["features", "gen", "ref", "precision", "density", "distance", "nearest"]
 
 
 # What metrics need

@@ -54,6 +54,7 @@ def test_a_subset_is_drawn_without_replacement_by_seed_size_and_number_alone():
     assert first.sum(axis=1).tolist() == [10] * 3 + [20] * 3 + [40]  # all clips are one subset
     assert np.array_equal(first[3:5], second[:2]) and not np.array_equal(second, other)
     assert len({row.tobytes() for row in first}) == 7
+    assert first[0] @ first[3] < 10  # a small subset is no part of a larger one
 
 
 def test_the_interval_is_of_the_subsets():
