@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -105,6 +106,24 @@ class ClipSet:
         if reason := audio.defect(samples):
             raise audio.AudioError(reason, path)
         return samples, rate
+
+    def label_set(self) -> tuple[Sequence[str], Sequence[str] | None] | None:
+        """Return names and AudioSet ids of a store's classes; None of a folder."""
+        return None if self._store is None else (self._store.meta.labels, self._store.meta.mids)
+
+    def labels(self) -> list[list[str]]:
+        """Return the labels of all clips, in order; none of a folder's."""
+        return [labels or [] for labels in self._column("labels")]
+
+    def captions(self) -> list[str | None]:
+        """Return the caption of each clip, in order; None where there is none."""
+        return self._column("caption")
+
+    def _column(self, name: str) -> list[Any]:
+        if self._store is None:
+            return [None] * len(self)
+        values = self._store.column(name)
+        return [values[index] for index in self._indices]
 
     def rates(self) -> Counter[int]:
         """Return how many clips have which sample rate, in Hz, as far as their headers can be read."""

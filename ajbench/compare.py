@@ -1,36 +1,27 @@
-"""Generated clips against real ones, as a published tool compares them: FD, IS and KL with intervals."""
+"""Generated clips against real ones, as a published tool compares them: values, intervals, definitions."""
 
 import re
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from ajbench import console
+from ajbench import clipwise, console, growth
+from ajbench.annotations import Asked, Captions, asked_of, captions_of
 from ajbench.clipsets import ClipSet
 from ajbench.embeddings import Embeddings, embed
 from ajbench.errors import MissingError, UsageError
-from ajbench.metrics.distribution import (
-    frechet_distance,
-    frechet_draws,
-    inception_draws,
-    inception_score,
-    kl_of_pairs,
-)
+from ajbench.material import Material
+from ajbench.metrics import resample
 from ajbench.metrics.features import Late
 from ajbench.protocols import Protocol
-from ajbench.registry import suggest
+from ajbench.scores import METRICS, PAIRED, check, choose, lacking_of_network
 
-METRICS = ("fd", "is", "kl", "kl_sigmoid")
-PAIRED = ("kl", "kl_sigmoid")
-LEVEL = 0.95
-SPLITS = 10
+__all__ = ["METRICS", "PAIRED", "Comparison", "Pairs", "Trouble", "compare", "listed", "pairs_of", "told"]
+
 SHOWN = 3
 Which = Literal["gen", "ref", "synth", "train", "eval"]
 Pairs = Mapping[str, str]  # name of a generated clip → of the real one
@@ -50,14 +41,19 @@ class Comparison:
     """What was found.
 
     Attributes:
-        rows: a mapping a metric: value, interval, n of both sets, and all that defines it.
+        rows: a mapping a metric, or a metric and class (`of`): value, interval, n of both sets, and all that
+            defines it.
         troubles: clips that were left out.
         notes: to be read beside the rows.
+        clips: scores of single clips, as `clipwise.lines`.
+        curve: FD against the number of clips, as `growth.lines`.
     """
 
     rows: list[dict[str, Any]]
     troubles: list[Trouble]
     notes: list[str]
+    clips: list[dict[str, Any]] = field(default_factory=list)
+    curve: list[dict[str, Any]] = field(default_factory=list)
 
 
 def pairs_of(gen: ClipSet, ref: ClipSet, table: Path | None = None) -> Pairs:
@@ -105,11 +101,16 @@ def compare(
     resamples: int = 200,
     seed: int = 0,
     what: str = "eval-gen",
+    asked: Asked | None = None,
+    captions: Captions | None = None,
+    clips: bool = False,
+    curve: bool = False,
 ) -> Comparison:
     """Measure generated clips against real ones.
 
     Intervals are of 95 %: resamples of the clips of both sets (of generated clips with one parent together),
-    centred on the value, since repeated clips alone raise FD and lower IS. KL is over the pairs.
+    centred on the value, since repeated clips alone raise FD and lower IS. KL and LSD are over the pairs.
+    What a metric's interval leaves out, its definition says.
 
     Args:
         gen: the generated clips.
@@ -117,37 +118,34 @@ def compare(
         extractor: the network.
         protocol: how files are heard, and which KL is meant.
         cache: where features are kept.
-        metrics: of METRICS; None is all that the sets allow.
+        metrics: of METRICS; None is the usual ones, `all` every one that sets and network allow.
         pairs: as of `pairs_of`; None finds them.
         allow_partial: measure what is left where clips are unusable or without a counterpart.
         resamples: bootstrap draws; 0 gives no intervals.
         seed: of the draws.
         what: progress is shown of.
+        asked: labels that generated clips were asked to have; None are those of a store.
+        captions: what they were made of; None are those of a store.
+        clips: also score single clips.
+        curve: also measure FD against the number of clips.
 
     Raises:
-        UsageError: an unknown metric, or KL of sets that share no name.
+        UsageError: an unknown metric, or one that these sets or this network do not allow.
         MissingError: clips are unusable or unpaired and `allow_partial` is not set, or too few are left.
     """
-    for name in metrics or ():
-        if name not in METRICS:
-            raise UsageError(
-                f"--metrics {name}: unknown{suggest(name, METRICS)}; allowed: {', '.join(METRICS)}"
-            )
+    check(metrics or ())
     pairs = pairs_of(gen, ref) if pairs is None else pairs
-    if not pairs and (paired := [name for name in metrics or () if name in PAIRED]):
-        raise UsageError(
-            f"--metrics {','.join(paired)}: {gen.path} and {ref.path} share no name (such as "
-            f"{gen.names[0]!r} and {ref.names[0]!r}); name them alike, give --pairs FILE.csv, or leave out KL"
-        )
-    wanted = [name for name in metrics or METRICS if pairs or name not in PAIRED]
+    asked = asked or asked_of(gen)
+    captions = captions or captions_of(gen)
+    wanted, notes = choose(metrics, _lacking_of_sets(gen, ref, pairs, asked, captions))
     troubles = _unpaired(gen, ref, pairs)
     sets: dict[Which, tuple[ClipSet, Embeddings]] = {}
     with console.progress(len(gen) + len(ref), f"{what} {extractor.name}", "clips") as advance:
         both: tuple[tuple[Which, ClipSet], ...] = (("gen", gen), ("ref", ref))
-        for which, clips in both:
-            sets[which] = clips, embed(clips, extractor, protocol, cache, advance)
-    for which, (clips, seen) in sets.items():
-        troubles += [Trouble(which, clips.names[one.number], one.reason) for one in seen.left_out]
+        for which, some in both:
+            sets[which] = some, embed(some, extractor, protocol, cache, advance)
+    for which, (some, seen) in sets.items():
+        troubles += [Trouble(which, some.names[one.number], one.reason) for one in seen.left_out]
     for one in troubles:
         console.say(f"cannot be measured: {one.set} {one.clip}: {one.reason}")
     if troubles and not allow_partial:
@@ -159,6 +157,12 @@ def compare(
     fewest = min(len(ours.numbers), len(theirs.numbers))
     if fewest < 2:
         raise MissingError(f"{fewest} usable clips in one of the sets; at least 2 are needed in each")
+    found = Material(
+        gen, ref, ours, theirs, extractor, protocol, pairs, asked, captions, resamples, seed, notes
+    )
+    wanted, more = choose(metrics, lacking_of_network(found, wanted, metrics is None), wanted)
+    notes += [*more, *_warnings(found, wanted)]
+    scores = {metric: METRICS[metric].take(found, metric) for metric in wanted}
     about = {
         "set": str(gen.path),
         "reference": str(ref.path),
@@ -166,36 +170,19 @@ def compare(
         "features": extractor.name,
         "weights": extractor.weights_hash,
     }
-    rng = np.random.default_rng(seed)
-    groups = _groups([gen.parents[n] or gen.names[n] for n in ours.numbers])
-    notes, rows = [], []
-    dimension = ours.features.shape[1]
-    if "fd" in wanted and fewest < dimension:
-        notes.append(
-            f"FD of {fewest} clips in {dimension} dimensions: covariances are singular, and the value "
-            "depends on the number of clips; compare only with values of the same n"
-        )
-    if not pairs and metrics is None:
-        notes.append("no KL: the two sets share no name, so no clip has a counterpart")
-    for which, (clips, _) in sets.items():
-        if len(rates := clips.rates()) > 1:
-            shown = ", ".join(f"{count} at {rate} Hz" for rate, count in rates.most_common(SHOWN))
-            notes.append(f"{which}: {len(rates)} sample rates ({shown}); each file is converted from its own")
-    for metric in wanted:
-        n, m = len(ours.numbers), len(theirs.numbers)
-        if metric == "fd":
-            value, draws = _fd(ours.features, theirs.features, groups, resamples, rng)
-        elif metric == "is":
-            value, draws, m = *_is(ours.logits, groups, resamples, rng, notes), 0
-        else:
-            value, draws, n = _kl(metric, ours, theirs, gen, ref, pairs, protocol, resamples, rng)
-            m = n
-        low, high = _ends(value, draws)
-        rows.append(
-            {"metric": metric, "value": value, "ci_low": low, "ci_high": high, "n": n, "n_reference": m}
-            | about
-        )
-    return Comparison(rows, troubles, notes)
+    rows = []
+    for metric, parts in scores.items():
+        for part in parts:
+            low, high = resample.ends(part.value, part.draws)
+            row = {"metric": metric, "of": part.of, "value": part.value, "ci_low": low, "ci_high": high}
+            rows.append(row | {"n": part.n, "n_reference": part.m} | about | {"definition": part.definition})
+    return Comparison(
+        rows,
+        troubles,
+        notes,
+        clipwise.lines(found, scores) if clips else [],
+        growth.lines(found) if curve else [],
+    )
 
 
 def kind_of(reason: str) -> str:
@@ -238,81 +225,37 @@ def _unpaired(gen: ClipSet, ref: ClipSet, pairs: Pairs) -> list[Trouble]:
     ]
 
 
-def _groups(keys: Sequence[str]) -> list[NDArray[np.int64]]:
-    """Return the places of equal keys together."""
-    places: dict[str, list[int]] = {}
-    for place, key in enumerate(keys):
-        places.setdefault(key, []).append(place)
-    return [np.array(group) for group in places.values()]
+def _lacking_of_sets(
+    gen: ClipSet, ref: ClipSet, pairs: Pairs, asked: Asked | None, captions: Captions | None
+) -> dict[str, str]:
+    """What the two sets do not tell, and what to do: need → reason."""
+    found = {}
+    if not pairs:
+        found["pairs"] = (
+            f"{gen.path} and {ref.path} share no name (such as {gen.names[0]!r} and {ref.names[0]!r}); name "
+            "them alike, or give --pairs FILE.csv"
+        )
+    if asked is None:
+        found["asked"] = f"nothing tells the labels of {gen.path}; give --labels FILE.csv or --labels parent"
+    if captions is None:
+        found["captions"] = f"nothing tells the captions of {gen.path}; give --captions FILE.csv"
+    return found
 
 
-def _counts(
-    groups: Sequence[NDArray[np.int64]], resamples: int, rng: np.random.Generator
-) -> NDArray[np.int64]:
-    """Return how often each clip occurs in each resample of groups, [R, n]."""
-    n = sum(map(len, groups))
-    member = np.zeros(n, np.int64)
-    for number, group in enumerate(groups):
-        member[group] = number
-    drawn = rng.integers(0, len(groups), (resamples, len(groups)))
-    each = np.stack([np.bincount(row, minlength=len(groups)) for row in drawn]) if resamples else drawn
-    return each[:, member]
-
-
-def _fd(
-    x: np.ndarray, y: np.ndarray, groups: list[NDArray[np.int64]], resamples: int, rng: np.random.Generator
-) -> tuple[float, NDArray[np.float64]]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # noted once, beside the rows
-        value = frechet_distance(x, y)
-    alone = [np.array([place]) for place in range(len(y))]
-    return value, frechet_draws(x, y, _counts(groups, resamples, rng), _counts(alone, resamples, rng))
-
-
-def _is(
-    logits: np.ndarray,
-    groups: list[NDArray[np.int64]],
-    resamples: int,
-    rng: np.random.Generator,
-    notes: list[str],
-) -> tuple[float, NDArray[np.float64]]:
-    splits = min(SPLITS, len(logits))
-    if splits < SPLITS:
-        notes.append(f"inception score over {splits} splits instead of {SPLITS}: there are {splits} clips")
-    value = inception_score(logits, splits)[0]
-    draws = (np.repeat(np.arange(len(logits)), counts) for counts in _counts(groups, resamples, rng))
-    return value, inception_draws(logits, draws, splits)
-
-
-def _kl(
-    metric: str,
-    ours: Embeddings,
-    theirs: Embeddings,
-    gen: ClipSet,
-    ref: ClipSet,
-    pairs: Pairs,
-    protocol: Protocol,
-    resamples: int,
-    rng: np.random.Generator,
-) -> tuple[float, NDArray[np.float64], int]:
-    place = {ref.names[number]: row for row, number in enumerate(theirs.numbers)}
-    both = [
-        (row, place[pairs[gen.names[number]]])
-        for row, number in enumerate(ours.numbers)
-        if pairs.get(gen.names[number]) in place
-    ]
-    if not both:
-        raise MissingError(f"{metric}: no pair of clips is left that can be measured")
-    mine, other = np.array(both).T
-    link: Literal["softmax", "sigmoid"] = "softmax" if metric == "kl" else "sigmoid"
-    each = kl_of_pairs(ours.logits[mine], theirs.logits[other], link, protocol.direction, protocol.eps)
-    groups = _groups([pairs[gen.names[ours.numbers[row]]] for row in mine])
-    counts = _counts(groups, resamples, rng)
-    return float(each.mean()), counts @ each / counts.sum(axis=1).clip(1), len(each)
-
-
-def _ends(value: float, draws: NDArray[np.float64]) -> tuple[float, float]:
-    if not len(draws):
-        return float("nan"), float("nan")
-    low, high = np.quantile(draws - draws.mean(), ((1 - LEVEL) / 2, (1 + LEVEL) / 2)) + value
-    return float(low), float(high)
+def _warnings(found: Material, wanted: Sequence[str]) -> list[str]:
+    """What should be read beside FD, and of sample rates."""
+    notes = []
+    dimension, fewest = (
+        found.ours.features.shape[1],
+        min(len(found.ours.features), len(found.theirs.features)),
+    )
+    if {"fd", "fad", "fd_inf"} & {*wanted} and fewest < dimension:
+        notes.append(
+            f"FD of {fewest} clips in {dimension} dimensions: covariances are singular, and the value "
+            "depends on the number of clips; compare only with values of the same n"
+        )
+    for which, clips in (("gen", found.gen), ("ref", found.ref)):
+        if len(rates := clips.rates()) > 1:
+            shown = ", ".join(f"{count} at {rate} Hz" for rate, count in rates.most_common(SHOWN))
+            notes.append(f"{which}: {len(rates)} sample rates ({shown}); each file is converted from its own")
+    return notes

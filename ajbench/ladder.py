@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ HALVES, CODEC = "real, two halves", "codec round trip"
 SHUFFLED, PINK, SILENCE = "shuffled labels", "pink noise", "silence"
 GOOD, BAD = (HALVES, CODEC), (SHUFFLED, PINK, SILENCE)
 RUNGS = GOOD + BAD
-RISING = {"fd": False, "is": True, "kl": False, "kl_sigmoid": False}  # which way is better
+# Metrics of which a ladder is made, and whether more is better.
+RISING = {"fd": False, "fad": False, "kad": False, "is": True, "kl": False, "kl_sigmoid": False}
 UNSURPASSED = {"fd": HALVES, "kl": CODEC, "kl_sigmoid": CODEC}  # but by copies of the real clips
 LEAST = 4  # real clips, for two halves of two
 
@@ -63,12 +65,12 @@ def beside(
 
     Returns:
         Rows with two more keys: `row`, the set's name or the rung's, and `note`, where a value is not what
-        is known beforehand. By metric, and within it from best to worst.
+        is known beforehand. By metric of RISING, and within it from best to worst; then the other metrics.
 
     Raises:
         MissingError: fewer than four usable real clips.
     """
-    wanted = [line["metric"] for line in found.rows]
+    wanted = [metric for metric in dict.fromkeys(line["metric"] for line in found.rows) if metric in RISING]
     alone, paired = ([m for m in wanted if (m in PAIRED) is which] for which in (False, True))
     ours, theirs = (clips.take(embed(clips, extractor, protocol, cache).numbers) for clips in (gen, ref))
     if len(theirs) < LEAST:
@@ -80,14 +82,16 @@ def beside(
     some = ours.take(np.sort(rng.permutation(len(ours))[:n]))
     name = gen.path.resolve().name
     fewer = f"{name}, {n} clips"
-    rows: list[Line] = [{"row": name} | line for line in found.rows]
+    whole = [{"row": name, "note": ""} | line for line in found.rows]
+    rows: list[Line] = [line for line in whole if line["metric"] in wanted]
+    rest = [line for line in whole if line["metric"] not in wanted]
     notes = list(found.notes)
 
     def measure(row: str, clips: ClipSet, against: ClipSet, metrics: Sequence[str], of: Pairs) -> None:
         if metrics:
             about: Any = {"pairs": of, "resamples": resamples, "seed": seed, "what": row}
             got = compare(clips, against, extractor, protocol, cache, metrics=metrics, **about)
-            rows.extend({"row": row} | line for line in got.rows)
+            rows.extend({"row": row, "note": ""} | line for line in got.rows)
             notes.extend(f"{row}: {note}" for note in got.notes if row == fewer)
 
     measure(HALVES, first, second, alone, {})
@@ -111,16 +115,13 @@ def beside(
         )
     position = {row: i for i, row in enumerate((name, HALVES, CODEC, fewer, SHUFFLED, PINK, SILENCE))}
     rows.sort(key=lambda line: (wanted.index(line["metric"]), position[line["row"]]))
-    for line in rows:
-        line["note"] = ""
     for metric in wanted:
-        if metric in RISING:
-            lines = {line["row"]: line for line in rows if line["metric"] == metric}
-            _judge(lines, name if metric in PAIRED else fewer, metric)
-            if metric in UNSURPASSED and UNSURPASSED[metric] in lines:
-                _suspect(lines[name], lines[UNSURPASSED[metric]], metric)
+        lines = {line["row"]: line for line in rows if line["metric"] == metric}
+        _judge(lines, name if metric in PAIRED else fewer, metric)
+        if metric in UNSURPASSED and UNSURPASSED[metric] in lines:
+            _suspect(lines[name], lines[UNSURPASSED[metric]], metric)
     notes += [f"{line['row']}: {line['note']}" for line in rows if line["note"]]
-    return Comparison(rows, found.troubles, notes)
+    return replace(found, rows=rows + rest, notes=notes)
 
 
 def deranged(pairs: Pairs, rng: np.random.Generator) -> Pairs:

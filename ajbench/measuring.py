@@ -61,16 +61,44 @@ def eval_gen(
         ),
     ] = "mn04",
     metrics: Annotated[
-        str | None, _of_sets("Of fd, is, kl, kl_sigmoid (default: all that the sets allow).", "--metrics")
+        str | None,
+        _of_sets(
+            "Of those that `ajbench ls metrics` tells, or all that can be taken (default: fd, is, kl, "
+            "kl_sigmoid, agreement, as far as the sets allow).",
+            "--metrics",
+        ),
     ] = None,
     pairs: Annotated[
         Path | None, _of_sets("CSV with columns gen and ref, where names differ.", "--pairs")
+    ] = None,
+    labels: Annotated[
+        str | None,
+        _of_sets(
+            "Labels that were asked for, if not a store's: CSV with columns clip and labels (separated "
+            "by ;), or parent: the folder that a file lies in.",
+            "--labels",
+            metavar="FILE.csv|parent",
+        ),
+    ] = None,
+    captions: Annotated[
+        Path | None,
+        _of_sets("Captions, if not a store's: CSV with columns clip and caption.", "--captions"),
     ] = None,
     allow_partial: Annotated[
         bool, _of_sets("Measure what is left where clips are unusable or unpaired.", "--allow-partial")
     ] = False,
     bootstrap: Annotated[int, _of_sets("Resamples for intervals; 0: none.", "--bootstrap", min=0)] = 200,
     out: Annotated[Path | None, _of_sets("Also write the table here.", "--out", metavar="FILE.csv")] = None,
+    clips: Annotated[
+        Path | None, _of_sets("Write scores of single clips here.", "--clips", metavar="FILE.csv")
+    ] = None,
+    worst: Annotated[int, _of_sets("Name this many of the worst clips, by score.", "--worst", min=0)] = 0,
+    curve: Annotated[
+        Path | None,
+        _of_sets(
+            "Write FD against the number of clips here; as .svg or .png drawn.", "--curve", metavar="FILE.csv"
+        ),
+    ] = None,
     ladder: Annotated[
         bool, _of_sets("Beside them real halves, the codec, shuffled labels, noise, silence.", "--ladder")
     ] = False,
@@ -87,8 +115,7 @@ def eval_gen(
     \b
     Examples:
       ajbench eval-gen --recipe esc10 --data DIR evaluate.features=mn04
-      ajbench eval-gen --gen GENERATED --ref REAL --protocol audioldm_eval --features panns16k
-      ajbench eval-gen --gen GENERATED --ref REAL --ladder --ladder-figure ladder.svg
+      ajbench eval-gen --gen GENERATED --ref REAL --protocol audioldm_eval --features panns16k --ladder
     """
     if ladder_figure and not ladder:
         raise UsageError(f"--ladder-figure {ladder_figure}: there is no ladder to draw; add --ladder")
@@ -106,11 +133,16 @@ def eval_gen(
             features=features.split(","),
             metrics=metrics and metrics.split(","),
             pairs=pairs,
+            labels=labels,
+            captions=captions,
             allow_partial=allow_partial,
             resamples=bootstrap,
             out=out,
             ladder=codec if ladder else None,
             figure=ladder_figure,
+            clips=clips,
+            worst=worst,
+            curve=curve,
         )
         return
     pipeline = pipeline_of(settings, settings.load())

@@ -120,6 +120,16 @@ class Late:
         return self.extractor.sample_rate
 
     @property
+    def labels(self) -> Sequence[str]:
+        """The classes of its logits."""
+        return self.extractor.labels
+
+    @property
+    def mids(self) -> Sequence[str] | None:
+        """AudioSet ids of those classes, where they are known."""
+        return self.extractor.mids
+
+    @property
     def least(self) -> int:
         """Samples that a clip has at least."""
         return self.extractor.least

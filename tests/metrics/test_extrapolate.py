@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+
+from ajbench.errors import UsageError
+from ajbench.metrics.distribution import frechet_distance, frechet_draws
+from ajbench.metrics.extrapolate import doubling_sizes, line, linear_sizes
+from ajbench.metrics.frames import pooled_draws
+
+D = 16
+SCALES = np.linspace(0.5, 2, D)
+TRUTH = 0.25 + float(((SCALES - 1) ** 2).sum())  # means half apart, independent dimensions
+
+
+def gaussians(n, m, seed=0):
+    rng = np.random.default_rng(seed)
+    gap = np.full(D, 0.5 / np.sqrt(D))
+    return rng.normal(size=(n, D)) * SCALES + gap, rng.normal(size=(m, D))
+
+
+def against(x, y):
+    return lambda subsets: frechet_draws(x, y, subsets, np.ones((len(subsets), len(y)), int))
+
+
+def test_fd_of_gaussians_without_end_is_nearer_to_the_truth_than_fd():
+    errors = []
+    for seed in range(6):
+        x, y = gaussians(150, 4000, seed)
+        errors.append((line(against(x, y), len(x), seed=seed).limit - TRUTH, frechet_distance(x, y) - TRUTH))
+    limit, plain = np.mean(errors, axis=0)
+    assert plain > 0.5  # FD of 150 clips is too large
+    assert abs(limit) < 0.15 * plain
+    assert abs(limit) < 0.05 * TRUTH
+
+
+def test_the_line_is_that_of_least_squares_through_all_subsets():
+    x, y = gaussians(60, 200)
+    found = line(against(x, y), 60, sizes=[20, 30, 60], draws=3, seed=4)
+    slope, limit = np.polyfit(np.repeat(1 / np.array([20, 30, 60]), 3), found.values.ravel(), 1)
+    assert (found.limit, found.slope) == pytest.approx((limit, slope), rel=1e-9)
+    assert found.values[2] == pytest.approx([frechet_distance(x, y)] * 3, rel=1e-9)
+
+
+def test_a_subset_is_drawn_without_replacement_by_seed_size_and_number_alone():
+    seen = []
+
+    def keep(subsets):
+        seen.append(subsets)
+        return subsets.sum(axis=1).astype(float)
+
+    for sizes, draws, seed in (([10, 20, 40], 3, 0), ([20, 30], 2, 0), ([20, 30], 2, 1)):
+        line(keep, 40, sizes, draws, seed)
+    first, second, other = seen
+    assert set(np.unique(first)) == {0, 1}
+    assert first.sum(axis=1).tolist() == [10] * 3 + [20] * 3 + [40]  # all clips are one subset
+    assert np.array_equal(first[3:5], second[:2]) and not np.array_equal(second, other)
+    assert len({row.tobytes() for row in first}) == 7
+    assert first[0] @ first[3] < 10  # a small subset is no part of a larger one
+
+
+def test_the_interval_is_of_the_subsets():
+    x, y = gaussians(150, 400)
+    found = line(against(x, y), 150, draws=4)
+    draws = found.limits(4000, np.random.default_rng(0))
+    assert draws.mean() == pytest.approx(found.limit, abs=0.02)
+    # The limit is a weighted mean of the sizes' means, so that its variance is known.
+    inverse = 1 / found.sizes
+    centred = inverse - inverse.mean()
+    weights = 1 / len(inverse) - inverse.mean() * centred / (centred @ centred)
+    expected = np.sqrt(weights**2 @ (found.values.var(axis=1) / 4))
+    assert draws.std() == pytest.approx(expected, rel=0.1)
+    assert len(found.limits(0, np.random.default_rng(0))) == 0
+
+
+def test_sizes():
+    assert linear_sizes(1000)[0] == 250 and linear_sizes(1000)[-1] == 1000 and len(linear_sizes(1000)) == 15
+    assert linear_sizes(8) == [2, 3, 4, 5, 6, 7, 8]
+    assert doubling_sizes(500) == [50, 100, 200, 400, 500]
+    assert doubling_sizes(400) == [50, 100, 200, 400]
+    assert doubling_sizes(20) == [2, 4, 8, 16, 20]
+
+
+def test_few_clips_are_refused():
+    with pytest.raises(UsageError, match="of 7 clips: at least 8"):
+        line(lambda subsets: subsets.sum(axis=1).astype(float), 7)
+    with pytest.raises(UsageError, match="two sizes at least"):
+        line(lambda subsets: subsets.sum(axis=1).astype(float), 20, [10, 10])
+
+
+@pytest.mark.parametrize("held", [8_000_000, 600])
+def test_pooled_frames_are_fd_of_the_repeated_frames(held, monkeypatch):
+    monkeypatch.setattr("ajbench.metrics.frames._HELD", held)
+    rng = np.random.default_rng(0)
+    x, y = gaussians(90, 120)
+    x_clips, y_clips = np.sort(rng.integers(0, 9, 90)), rng.integers(0, 12, 120)  # of any order
+    x_counts = np.vstack([np.ones(9, int), rng.multinomial(9, np.ones(9) / 9, 6)])
+    y_counts = np.vstack([np.ones(12, int), rng.multinomial(12, np.ones(12) / 12, 6)])
+    found = pooled_draws(x, x_clips, y + 30, y_clips, x_counts, y_counts)
+    for r, value in enumerate(found):
+        repeated = [
+            np.repeat(points, counts[clips], axis=0)
+            for points, clips, counts in ((x, x_clips, x_counts[r]), (y + 30, y_clips, y_counts[r]))
+        ]
+        assert value == pytest.approx(frechet_distance(*repeated), rel=1e-6)

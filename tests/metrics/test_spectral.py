@@ -1,0 +1,75 @@
+import cmath
+
+import numpy as np
+import pytest
+
+from ajbench.errors import UsageError
+from ajbench.metrics.agreement import asked_ranks
+from ajbench.metrics.spectral import log_spectral_distance
+
+
+def waves(n=2000, m=2300, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=n) * 0.1 + 0.05, rng.normal(size=m) * 0.2
+
+
+def by_loops(gen, ref, rate):
+    """ssr_eval's formula, with librosa's frames, one Fourier sum after the other."""
+    n = min(len(gen), len(ref))
+    size, hop = int(2048 / (44100 / rate)), rate // 100
+    spectra = []
+    for wave in (gen[:n], ref[:n]):
+        wave = wave - wave.mean()
+        wave = np.pad(wave / np.abs(wave).max(), size // 2)
+        hann = [0.5 - 0.5 * np.cos(2 * np.pi * i / size) for i in range(size)]
+        turns = [
+            [cmath.exp(-2j * cmath.pi * k * i / size) for i in range(size)] for k in range(size // 2 + 1)
+        ]
+        starts = range(0, len(wave) - size + 1, hop)
+        spectra.append([[abs(np.dot(turn, hann * wave[s : s + size])) for turn in turns] for s in starts])
+    frames = []
+    for g, r in zip(*spectra, strict=True):
+        squares = [np.log10(b**2 / (a + 1e-12) ** 2 + 1e-12) ** 2 for a, b in zip(g, r, strict=True)]
+        frames.append(np.sqrt(np.mean(squares)))
+    return np.mean(frames)
+
+
+@pytest.mark.parametrize("rate", [1600, 3000])
+def test_it_is_the_tools_formula(rate):
+    gen, ref = waves(400, 380)
+    assert log_spectral_distance(gen, ref, rate) == pytest.approx(by_loops(gen, ref, rate), rel=1e-9)
+
+
+def test_neither_level_nor_offset_counts_and_a_filter_does():
+    gen, ref = waves()
+    value = log_spectral_distance(gen, ref)
+    assert log_spectral_distance(gen * 0.3 + 0.2, ref) == pytest.approx(value, rel=1e-9)
+    assert log_spectral_distance(gen, gen * 2) == pytest.approx(0, abs=1e-9)
+    assert log_spectral_distance(gen, np.convolve(gen, [1, 0.9], "same")) > 0.3
+
+
+def test_a_clip_too_short_is_refused():
+    with pytest.raises(UsageError, match="of 100 samples: at least 160"):
+        log_spectral_distance(*waves(100))
+
+
+# Ranks of asked classes
+
+
+def test_ranks_are_among_the_classes_not_asked():
+    logits = np.array([[3.0, 2.0, 1.0, 0.0], [0.0, 5.0, 4.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
+    targets = np.array([[0, 1, 0, 0], [1, 0, 1, 0], [0, 0, 1, 0]])
+    nan = np.nan
+    expected = [[nan, 2, nan, nan], [3, nan, 2, nan], [nan, nan, 4, nan]]  # equal logits earn nothing
+    assert np.array_equal(asked_ranks(logits, targets), expected, equal_nan=True)
+
+
+def test_ranks_are_those_of_a_loop():
+    rng = np.random.default_rng(0)
+    logits, targets = rng.normal(size=(40, 9)).round(1), rng.random((40, 9)) < 0.3
+    for row, ranks, asked in zip(logits, asked_ranks(logits, targets), targets, strict=True):
+        for c in range(9):
+            above = sum(row[o] >= row[c] for o in range(9) if not asked[o])
+            assert ranks[c] == 1 + above if asked[c] else np.isnan(ranks[c])
+    with pytest.raises(UsageError, match="must both be"):
+        asked_ranks(logits, targets[:, :3])
