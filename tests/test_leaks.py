@@ -10,7 +10,7 @@ from planted import KINDS, encoded, noise, plant
 from small_generator import make_store
 from typer.testing import CliRunner
 
-from ajbench import audio, leaks, likeness
+from ajbench import audio, console, leaks, likeness
 from ajbench.cli import app
 from ajbench.clipsets import ClipSet, open_set
 from ajbench.corpora import mini
@@ -157,6 +157,7 @@ def test_embeddings_are_a_second_view_that_is_kept(corpus, tmp_path):
 
 
 def test_bad_input_is_told_in_a_line(corpus, tmp_path, capsys):
+    console.configure()  # commands of other tests may have been told to be quiet
     with pytest.raises(UsageError, match=r"--synth and --train are the same 40 clips"):
         look(corpus, "train")
     with pytest.raises(UsageError, match=r"--eval and --synth are the same 30 clips"):
