@@ -57,3 +57,11 @@ def worst(found: Sequence[Line], count: int) -> dict[str, list[Line]]:
                 {"gen": scored[n]["gen"], "ref": scored[n][other], "value": scored[n][name]} for n in places
             ]
     return shown
+
+
+def told(by_score: Mapping[str, Sequence[Line]]) -> list[str]:
+    """Return a line for each score of `worst`, for people."""
+    return [
+        f"worst by {score}: " + ", ".join(f"{one['gen']} ({one['value']:.4g})" for one in some)
+        for score, some in by_score.items()
+    ]

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ajbench.commands import do_comparison, do_evaluation, do_sweep, pipeline_of
+from ajbench.commands import do_evaluation, do_sweep, pipeline_of
+from ajbench.comparing import do_comparison
 from ajbench.errors import UsageError
 from ajbench.options import Settings, command
 
