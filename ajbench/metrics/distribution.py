@@ -226,7 +226,7 @@ def _gram(a: np.ndarray) -> np.ndarray:
 
 def _between(lower: np.ndarray, middle: np.ndarray) -> np.ndarray:
     """Return the lower triangle of lowerᵀ · middle · lower [d, d]; what stands above it has no meaning."""
-    half, product = np.empty_like(middle), np.zeros_like(middle)
+    half, product = np.empty_like(middle), np.empty_like(middle)
     for start in range(0, len(middle), _STRIP):
         strip = slice(start, start + _STRIP)
         half[strip] = lower[start:, strip].T @ middle[start:]
