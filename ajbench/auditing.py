@@ -48,7 +48,12 @@ def audit(
         Path | None, typer.Option("--out", metavar="FILE.csv", help="List the pairs here.")
     ] = None,
     report: Annotated[
-        Path | None, typer.Option("--report", metavar="FILE.html", help="A page to look at and listen to.")
+        Path | None,
+        typer.Option(
+            "--report",
+            metavar="FILE.html",
+            help="A page to look at and listen to; of a recipe: beside its report, if not here.",
+        ),
     ] = None,
     allow_partial: Annotated[
         bool, typer.Option("--allow-partial", help="Go on without clips that cannot be heard.")
@@ -74,6 +79,7 @@ def audit(
     for option, file in (("--out", out), ("--report", report)):
         if file and file.exists() and not settings.force:
             raise UsageError(f"{option} {file}: is there already; name another, or overwrite it with --force")
+    own = not (synth or train or eval_)
     made, known, held_out = _sets(settings, synth, train, eval_, train_split, eval_split, probe)
     if settings.dry_run:
         console.emit({"synth": len(made), "train": len(known), "eval": len(held_out), "features": features})
@@ -95,10 +101,14 @@ def audit(
 
         out.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(out, to_csv([one.row() for one in found.findings]))
+    if own and report is None:
+        home = pipeline_of(settings, settings.load(*SEEDS)).results
+        report = home / "report" / (f"audit_{probe}.html" if probe else "audit.html")
     if report:
         from ajbench import leakpage
 
         leakpage.render(found, (made, known, held_out), report)
+        console.say(f"page: {report}")
     for text in found.told():
         console.say(text)
     rows = [one.row() for one in found.yardsticks]

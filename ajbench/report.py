@@ -63,7 +63,8 @@ class Sound:
 def render(data: ReportData, out: Path) -> Path:
     """Write `index.html`, `audio/`, `img/` and `per_class.csv` into folder `out` and return the page's path.
 
-    The folder needs nothing else: no server, no network. `audio/` and `img/` are replaced.
+    The folder needs nothing else: no server, no network. `audio/` and `img/` are replaced; pages of
+    `ajbench audit` that are there are linked.
 
     Raises:
         MissingError: rows.csv, a store or a scores file is not there.
@@ -99,6 +100,7 @@ def render(data: ReportData, out: Path) -> Path:
         "shown_problems": SHOWN_PROBLEMS,
         "notes": list(dict.fromkeys(data.notes)),
         "limits": limits(rows, data.recipe, found),
+        "audits": [path.name for path in sorted(out.glob("audit*.html"))],
         "stages": _stages(data.runs),
         "environment": data.runs[-1] if data.runs else {},
         "yaml": dump(data.recipe),

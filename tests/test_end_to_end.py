@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = [
-    *("data.n_clips=40", "data.duration_s=1.68"),
+    *("data.n_clips=56", "data.duration_s=1.68"),
     *("generator.train_steps=4", "generator.warmup_steps=1", "generator.batch_size=2"),
     *("invert.train_steps=2", "invert.batch_size=2"),
     *("synth.n=12", "synth.sampler_steps=3", "synth.micro_batch=4", "synth.shard_size=4"),
@@ -133,7 +133,7 @@ def test_a_sweep_makes_a_set_for_each_value_and_leaves_the_run_as_it_was(done):
     lines = json.loads(found.stdout)["lines"]
     assert [line["set"] for line in lines] == ["strength=0.2", "strength=0.6"]
     assert all(line["n"] == 8 and line["fd_low"] <= line["fd"] <= line["fd_high"] for line in lines)
-    assert lines[0]["fd"] != lines[1]["fd"]
+    assert any(lines[0][metric] != lines[1][metric] for metric in ("fd", "kl", "is"))
     with (folder / "results/mini/sweep_strength.csv").open(newline="") as file:
         assert [float(line["fd"]) for line in csv.DictReader(file)] == [line["fd"] for line in lines]
     made = stages(folder)
@@ -203,6 +203,21 @@ def test_single_stages_find_what_the_run_did(done):
     assert stages(folder) == before
     found = ajbench(folder, "verify", str(next(folder.glob("work/mini/synth-*"))), "--json")
     assert json.loads(found.stdout)["state"] == "sound"
+
+
+def test_an_audit_of_the_run_is_a_page_that_the_report_links_to(done):
+    folder, _ = done
+    found = ajbench(folder, "audit", "--recipe", "mini", *SMALL, "--json")
+    assert found.returncode == 0, found.stderr
+    counts = json.loads(found.stdout)["counts"]
+    assert counts["synth"] == 12
+    page = folder / "results" / "mini" / "report" / "audit.html"
+    assert "<svg" in page.read_text(encoding="utf-8")
+    assert ajbench(folder, "report", "--recipe", "mini", *SMALL).returncode == 0
+    assert 'href="audit.html"' in page.with_name("index.html").read_text(encoding="utf-8")
+    again = ajbench(folder, "audit", "--recipe", "mini", *SMALL, "--probe", "noise", "--quiet")
+    assert again.returncode == 0, again.stderr
+    assert page.with_name("audit_noise.html").is_file()
 
 
 def test_a_flipped_bit_is_found(done, tmp_path):

@@ -78,6 +78,8 @@ def made(tmp_path_factory):
         runs=[run, run],
         notes=["unconditional: no KL <b>here</b>"],
     )
+    (folder / "out").mkdir()
+    (folder / "out" / "audit.html").touch()  # of `ajbench audit`, which the page links to
     path = report.render(data, folder / "out")
     return data, path.parent, Page(path.read_text(encoding="utf-8"))
 
