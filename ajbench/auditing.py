@@ -64,9 +64,9 @@ def audit(
 ) -> None:
     """Look for synthetic clips that repeat real ones.
 
-    By id, parent, samples, detail of the sound, and embeddings: of evaluation clips, which is a leak, and of
-    train clips, which is memorisation. What counts as near is taken from train against eval clips. The sets
-    are a recipe's own, or any three stores or folders.
+    By id (of stores), parent, samples, detail of the sound, and embeddings: of evaluation clips, which is a
+    leak, and of train clips, which is memorisation. What counts as near is taken from train against eval
+    clips. The sets are a recipe's own, or any three stores or folders.
 
     \b
     Examples:

@@ -137,12 +137,19 @@ class Pairs:
         self.names = {which: one.names for which, one in heard.items()}
         self.parents = [heard["synth"].clips.parents[n] for n in heard["synth"].numbers]
         self.pairs: dict[tuple[Which, int, Which, int], dict[str, Any]] = {}
-        for of, other in (("synth", "eval"), ("synth", "train"), ("train", "eval")):
-            self._same(of, other, "id", self.names)  # type: ignore[arg-type]
-            self._same(of, other, "exact", {w: one.hashes for w, one in heard.items()})  # type: ignore[arg-type]
+        self.unclear: set[str] = set()
+        # Files of two folders may be numbered alike, or named to be paired; ids of stores name a recording.
+        stores = {which for which, one in heard.items() if one.clips.label_set() is not None}
+        pairs: tuple[tuple[Which, Which], ...] = (("synth", "eval"), ("synth", "train"), ("train", "eval"))
+        for of, other in pairs:
+            if {of, other} <= stores:
+                self._same(of, other, "id", self.names)
+            self._same(of, other, "exact", {which: one.hashes for which, one in heard.items()})
         place = {name: row for row, name in enumerate(self.names["eval"])}
+        if not {"train", "eval"} <= stores:  # whose name both have may be the parent in either
+            self.unclear = place.keys() & set(self.names["train"])
         for row, parent in enumerate(self.parents):
-            if parent in place:
+            if parent in place and parent not in self.unclear:
                 self.add("synth", row, "eval", place[parent], "parent")
 
     def add(self, of: Which, row: int, other: Which, match: int, kind: str | None, **about: float) -> None:

@@ -10,7 +10,7 @@ from planted import KINDS, encoded, noise, plant
 from small_generator import make_store
 from typer.testing import CliRunner
 
-from ajbench import audio, console, leaks, likeness
+from ajbench import audio, console, findings, leaks, likeness
 from ajbench.cli import app
 from ajbench.clipsets import ClipSet, open_set
 from ajbench.corpora import mini
@@ -204,6 +204,48 @@ def test_the_command_lists_shows_and_with_strict_exits_with_4(corpus, tmp_path):
     assert clean.exit_code == 0, clean.output
     assert "0 of 30 synthetic clips repeat eval clips" in clean.stderr
     assert clean.stdout.splitlines()[0].split()[:2] == ["view", "set"]
+
+
+def test_equal_file_names_are_no_identity_and_copies_under_them_are_found(sounds, tmp_path):
+    for part, first in (("train", 0), ("eval", 40), ("made", 70)):
+        for k, wave in enumerate(sounds(first, 30)):
+            write(tmp_path / part, f"{k:04d}", wave)
+    done = command(tmp_path, "made", "--strict", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["findings"] == []
+    for k, made in ((3, sounds(43, 1)[0]), (8, noise(sounds(48, 1)[0], np.random.default_rng(1)))):
+        write(tmp_path / "made", f"{k:04d}", made)
+    pairs = {one.clip: (one.match, one.kinds[0]) for one in look(tmp_path, "made").of("leak")}
+    assert pairs == {"0003": ("0003", "exact"), "0008": ("0008", "waveform")}
+    assert command(tmp_path, "made", "--strict").exit_code == 4
+
+
+def test_equal_ids_are_one_recording_in_stores_alone(tmp_path):
+    def heard(clips, start):
+        return likeness.Heard(clips, [0, 1, 2], hashes=[f"{start + k}" for k in range(3)])
+
+    store = open_set(make_store(tmp_path / "store").path)
+    for name in store.names:
+        write(tmp_path / "folder", name, np.zeros(400))
+    folder = open_set(tmp_path / "folder")
+    stores = findings.Pairs({"synth": heard(store, 0), "train": heard(store, 3), "eval": heard(store, 6)})
+    assert [one.kinds for one in stores.listed()] == 9 * [("id",)]
+    assert not stores.honest("train", "eval").any()
+    mixed = findings.Pairs({"synth": heard(store, 0), "train": heard(folder, 3), "eval": heard(folder, 6)})
+    assert mixed.listed() == [] and mixed.honest("train", "eval").all()
+
+
+def test_a_parent_by_a_name_that_both_folders_have_is_not_told(tmp_path):
+    folder = tmp_path / "real"
+    for name in ("a", "b"):
+        write(folder, name, np.zeros(400))
+    real, synth = open_set(folder), ClipSet(tmp_path, ["one", "two"], ["a", "b"])
+    held_out = likeness.Heard(real, [0, 1], hashes=["1", "2"])
+    made = likeness.Heard(synth, [0, 1], hashes=["3", "4"])
+    sets = {"synth": made, "train": likeness.Heard(real, [0], hashes=["5"]), "eval": held_out}
+    assert [(one.clip, one.match, one.kinds) for one in findings.Pairs(sets).listed()] == [
+        ("two", "b", ("parent",))
+    ]
 
 
 def test_splits_of_one_store_are_named(corpus, tmp_path):
