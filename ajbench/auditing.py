@@ -59,14 +59,20 @@ def audit(
         bool, typer.Option("--allow-partial", help="Go on without clips that cannot be heard.")
     ] = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 4 where synthetic clips repeat eval clips.")
+        bool,
+        typer.Option(
+            "--strict",
+            help="Exit with 4 where a synthetic clip repeats an eval clip by samples, waveform, parent or "
+            "id, or where more are near one by detail or embedding alone than chance explains (it brings up "
+            "to 1 %; p < 0.05).",
+        ),
     ] = False,
 ) -> None:
     """Look for synthetic clips that repeat real ones.
 
-    By id, parent, samples, detail of the sound, and embeddings: of evaluation clips, which is a leak, and of
-    train clips, which is memorisation. What counts as near is taken from train against eval clips. The sets
-    are a recipe's own, or any three stores or folders.
+    By id (of stores), parent, samples, detail of the sound, and embeddings: of evaluation clips, which is a
+    leak, and of train clips, which is memorisation. What counts as near is taken from train against eval
+    clips. The sets are a recipe's own, or any three stores or folders.
 
     \b
     Examples:
@@ -80,12 +86,18 @@ def audit(
         if file and file.exists() and not settings.force:
             raise UsageError(f"{option} {file}: is there already; name another, or overwrite it with --force")
     own = not (synth or train or eval_)
+    _refuse_idle(own, probe, train_split, eval_split)
+    if own and report is None:
+        home = pipeline_of(settings, settings.load(*SEEDS)).results
+        report = home / "report" / (f"audit_{probe}.html" if probe else "audit.html")
+    if out and report and out.resolve() == report.resolve():
+        raise UsageError(f"--out and --report are both {out}; name two files")
     made, known, held_out = _sets(settings, synth, train, eval_, train_split, eval_split, probe)
+    name, _, path = (features or "").partition("=")
+    extractor = Late(name, path or None) if name else None
     if settings.dry_run:
         console.emit({"synth": len(made), "train": len(known), "eval": len(held_out), "features": features})
         return
-    name, _, path = (features or "").partition("=")
-    extractor = Late(name, path or None) if name else None
     found = look(
         made,
         known,
@@ -101,9 +113,6 @@ def audit(
 
         out.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(out, to_csv([one.row() for one in found.findings]))
-    if own and report is None:
-        home = pipeline_of(settings, settings.load(*SEEDS)).results
-        report = home / "report" / (f"audit_{probe}.html" if probe else "audit.html")
     if report:
         from ajbench import leakpage
 
@@ -120,12 +129,23 @@ def audit(
         "troubles": found.troubles,
     }
     console.emit(document, table=(columns, [[row[name] for name in columns] for row in rows]))
-    if strict and counts["leaked"]:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in counts["leaked_by_kind"].items())
-        example = found.of("leak")[0]
+    if strict and found.tally("leak").holds:
+        told, example = found.told(), found.of("leak")[0]
         raise NumericError(
-            f"{counts['leaked']} of {counts['synth']} synthetic clips repeat eval clips ({kinds}), such as "
-            f"{example.clip} of {example.match}; leave them out (--out FILE.csv lists them)"
+            "; ".join(told[: 2 if counts["near_alone"] else 1])
+            + f": such as {example.clip} of {example.match}; leave them out (--out FILE.csv lists them)"
+        )
+
+
+def _refuse_idle(own: bool, probe: str, train_split: Split | None, eval_split: Split | None) -> None:
+    """Refuse options that would say nothing: of sets with a recipe's own, of a recipe with named sets."""
+    if probe and not own:
+        raise UsageError(f"--probe {probe}: is of a recipe's sets; leave it, or --synth, --train and --eval")
+    splits = {"--train-split": train_split, "--eval-split": eval_split}
+    if own and (idle := [f"{option} {split}" for option, split in splits.items() if split]):
+        raise UsageError(
+            f"{' and '.join(idle)}: a recipe's sets have their splits; leave it, or name --synth, --train "
+            "and --eval"
         )
 
 

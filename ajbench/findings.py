@@ -6,12 +6,16 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from ajbench.compare import Trouble, Which
 from ajbench.likeness import Heard
 
 # From the surest to the weakest.
-KINDS = ("exact", "waveform", "near", "embedding", "parent", "id")
+KINDS = ("exact", "waveform", "parent", "id", "near", "embedding")
+WEAK = frozenset(("near", "embedding"))  # which chance brings, too
+SHARE = 0.01  # of honest clips that may be flagged by these, over all views
+LIKELY = 0.05  # chance that brings so many weak flags counts as their explanation
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,44 @@ class Yardstick:
 
 
 @dataclass(frozen=True)
+class Tally:
+    """How many clips of one relation were flagged.
+
+    Attributes:
+        sure: by exact, waveform, parent or id. weak: by near or embedding alone.
+        clips: that could be weak: all synthetic ones, or the yardstick's train clips.
+    """
+
+    sure: int
+    weak: int
+    clips: int
+
+    @property
+    def chance(self) -> float:
+        """Weak flags that honest clips would have, at most."""
+        return SHARE * self.clips
+
+    @property
+    def p(self) -> float:
+        """Probability of as many weak flags, or more, among as many honest clips drawn independently."""
+        return float(stats.binom.sf(self.weak - 1, self.clips, SHARE))
+
+    @property
+    def holds(self) -> bool:
+        """Whether clips are repeated beyond what chance explains."""
+        return self.sure > 0 or self.p < LIKELY
+
+    def told(self, which: str, other: str) -> str:
+        """Return the sentence on clips of one set that are near to those of another."""
+        beyond = f"more than that explains (p = {self.p:.1g})"
+        verdict = beyond if self.p < LIKELY else "which may explain them"
+        return (
+            f"{self.weak} of {self.clips} {which} clips are near {other} clips by detail or embedding alone; "
+            f"chance brings up to {self.chance:.1f}, {verdict}"
+        )
+
+
+@dataclass(frozen=True)
 class Audit:
     """What was found, worst first; which clips were heard, and which could not be."""
 
@@ -95,33 +137,52 @@ class Audit:
         """Return the findings of one relation."""
         return [one for one in self.findings if one.relation == relation]
 
+    def tally(self, relation: str) -> Tally:
+        """Return how many clips have which findings of one relation."""
+        found = self.of(relation)
+        sure = {one.clip for one in found if not WEAK.issuperset(one.kinds)}
+        compared = len(self.yardsticks[0].honest) if relation == "split" else self.clips["synth"]
+        return Tally(len(sure), len({one.clip for one in found} - sure), compared)
+
     def told(self) -> list[str]:
         """Return what was found, in sentences."""
         counts = self.counts()
-        kinds = ", ".join(f"{number} {kind}" for kind, number in counts["leaked_by_kind"].items())
+        leaks, memorised, split = (self.tally(relation) for relation in ("leak", "memorised", "split"))
+        kinds = ", ".join(
+            f"{number} {kind}" for kind, number in counts["leaked_by_kind"].items() if kind not in WEAK
+        )
         lines = [
-            f"{counts['leaked']} of {counts['synth']} synthetic clips repeat eval clips"
-            + (f" ({kinds})" if kinds else ""),
-            f"{counts['like_a_train_clip']} repeat train clips, {counts['like_their_parent']} of them their "
-            f"own parent; {counts['guided_by_train']} were guided by one",
+            f"{leaks.sure} of {leaks.clips} synthetic clips repeat eval clips"
+            + (f" ({kinds})" if kinds else "")
         ]
-        if counts["train_like_eval"]:
-            pair = self.of("split")[0]
-            lines.append(
-                f"train clips that repeat eval clips: {counts['train_like_eval']}, such as {pair.clip} of "
-                f"{pair.match}; the split itself leaks"
-            )
+        lines += [leaks.told("synthetic", "eval")] if leaks.weak else []
+        lines.append(
+            f"{counts['like_a_train_clip']} are like train clips, {counts['like_their_parent']} of them like "
+            f"their own parent; {counts['guided_by_train']} were guided by one"
+        )
+        lines += [memorised.told("synthetic", "train")] if memorised.weak else []
+        train = self.clips["train"]
+        lines += [f"{split.sure} of {train} train clips repeat eval clips"] if split.sure else []
+        lines += [split.told("train", "eval")] if split.weak else []
+        if pairs := self.of("split"):
+            lines[-1] += f", such as {pairs[0].clip} of {pairs[0].match}"
+            lines[-1] += "; the split itself leaks" if split.holds else ""
         return lines
 
     def counts(self) -> dict[str, Any]:
         """Return numbers of clips: heard, leaked (by kind), like train clips (their own parent), doubled."""
         leaks, memorised = self.of("leak"), self.of("memorised")
+        tally = self.tally("leak")
         kinds = dict.fromkeys(kind for one in leaks for kind in one.kinds)
         heard: dict[str, Any] = {str(which): number for which, number in self.clips.items()}
         return heard | {
             "left_out": len(self.troubles),
             "leaked": len({one.clip for one in leaks}),
             "leaked_by_kind": {kind: len({one.clip for one in leaks if kind in one.kinds}) for kind in kinds},
+            "leaked_surely": tally.sure,
+            "near_alone": tally.weak,
+            "near_by_chance": tally.chance,
+            "near_alone_p": tally.p,
             "guided_by_train": self.guided,
             "like_a_train_clip": len({one.clip for one in memorised}),
             "like_their_parent": len({one.clip for one in memorised if one.own_parent}),
@@ -137,12 +198,19 @@ class Pairs:
         self.names = {which: one.names for which, one in heard.items()}
         self.parents = [heard["synth"].clips.parents[n] for n in heard["synth"].numbers]
         self.pairs: dict[tuple[Which, int, Which, int], dict[str, Any]] = {}
-        for of, other in (("synth", "eval"), ("synth", "train"), ("train", "eval")):
-            self._same(of, other, "id", self.names)  # type: ignore[arg-type]
-            self._same(of, other, "exact", {w: one.hashes for w, one in heard.items()})  # type: ignore[arg-type]
+        self.unclear: set[str] = set()
+        # Files of two folders may be numbered alike, or named to be paired; ids of stores name a recording.
+        stores = {which for which, one in heard.items() if one.clips.label_set() is not None}
+        pairs: tuple[tuple[Which, Which], ...] = (("synth", "eval"), ("synth", "train"), ("train", "eval"))
+        for of, other in pairs:
+            if {of, other} <= stores:
+                self._same(of, other, "id", self.names)
+            self._same(of, other, "exact", {which: one.hashes for which, one in heard.items()})
         place = {name: row for row, name in enumerate(self.names["eval"])}
+        if not {"train", "eval"} <= stores:  # whose name both have may be the parent in either
+            self.unclear = place.keys() & set(self.names["train"])
         for row, parent in enumerate(self.parents):
-            if parent in place:
+            if parent in place and parent not in self.unclear:
                 self.add("synth", row, "eval", place[parent], "parent")
 
     def add(self, of: Which, row: int, other: Which, match: int, kind: str | None, **about: float) -> None:

@@ -17,13 +17,15 @@ PLAYED = 10  # pairs of each relation with players: ESC-10's take 0.3 MB each
 LISTED = 500
 LONGEST_S = 10.0  # of a clip in a player
 TITLES = {
-    "leak": "Synthetic clips that repeat eval clips",
-    "split": "Train clips that repeat eval clips",
-    "memorised": "Synthetic clips that repeat train clips",
+    "leak": "Synthetic clips that repeat eval clips, or may",
+    "split": "Train clips that repeat eval clips, or may",
+    "memorised": "Synthetic clips that repeat train clips, or may",
 }
 NOTES = {
-    "leak": "A classifier trained on them has heard its test.",
-    "split": "They are there without any synthetic clip; what is generated from them may repeat eval clips.",
+    "leak": "A classifier trained on copies has heard its test. "
+    "What is near or embedding alone may be chance.",
+    "split": "They are there without any synthetic clip; what is generated from copies may repeat eval "
+    "clips.",
     "memorised": "No leak into the evaluation. It is expected of clips made from one by image-to-image: "
     "those are marked.",
 }

@@ -11,7 +11,7 @@ from ajbench import console
 from ajbench.clipsets import ClipSet
 from ajbench.compare import Trouble, Which, told
 from ajbench.errors import MissingError, UsageError
-from ajbench.findings import Audit, Pairs, Yardstick
+from ajbench.findings import SHARE, Audit, Pairs, Yardstick
 from ajbench.likeness import Heard, cosines, cut, embed_all, hear, scores, wave_of
 from ajbench.metrics import audit as metrics
 from ajbench.metrics.features import Late
@@ -19,7 +19,6 @@ from ajbench.metrics.features import Late
 LEAST = 10  # real clips of each set: fewer say nothing of chance
 PEERS = 1000  # clips of a yardstick
 SHOWN = 3  # matches of one clip that are listed
-SHARE = 0.01  # of honest clips that may be flagged, over all views
 WAVEFORM = 0.9  # correlation: noise at 10 dB leaves 0.953
 EXACT_DB = -40.0  # of a residual: a level change and 16 bits leave less
 HELD = 8_000_000  # scores of one block of synthetic clips: 32 MB

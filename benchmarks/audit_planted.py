@@ -1,6 +1,6 @@
 """How many of 20 planted leaks among 400 clips `ajbench audit` finds on ESC-10, and its false alarms.
 
-python benchmarks/audit_planted.py ESC10 [--seeds N] [--synth STORE] [--out FILE.csv]
+python benchmarks/audit_planted.py ESC10 [--seeds N] [--synth STORE] [--out FILE.csv] [--nearest FILE.csv]
 
 For every seed one fold is the eval split, another is held apart, the other three are the train split. The
 synthetic set is 20 planted copies of eval clips (four each: as they are, through tiny, Opus, Vorbis and MP3
@@ -8,6 +8,20 @@ at low rates, ±6 dB, ±0.2 s, noise at 10 dB) and 380 clean clips: those held a
 with noise, backwards and 8 % faster; or, with --synth, clips of a generator that was trained on folds 1 to 4,
 of which fold 5 is then the eval split. The clips 3-151080-A-20 and 5-151085-A-20, one recording in two folds,
 and what was generated from the former are left out of the clean ones.
+
+There are five splits: seeds from 5 on repeat them, and their pools of clean clips, with other copies and
+noises. All draws of --synth have one train and one eval set and one pool. audit_planted.csv is of
+
+ajbench run esc10 --data ESC10 --work WORK
+python benchmarks/audit_planted.py ESC10 --seeds 8 --synth WORK/esc10/synth-…
+
+where STORE is the `synth` store of 640 clips of that run; others in WORK are of 160 or less.
+
+With --nearest nothing is planted: every fold in turn is the eval split, the others are the train split, and
+the three clips of these that stand out most are listed with their match (`honest`); so are, of the first
+fold's copies through tiny, those with the lowest, median and highest correlation of waves (`tiny`):
+
+python benchmarks/audit_planted.py ESC10 --nearest benchmarks/audit_nearest.csv
 """
 
 import argparse
@@ -20,6 +34,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from planted import KINDS, encoded, noise, plant
@@ -27,6 +42,8 @@ from planted import KINDS, encoded, noise, plant
 from ajbench import audio, console
 from ajbench.clipsets import open_set
 from ajbench.leaks import audit
+from ajbench.likeness import Heard, hear, scores, wave_of
+from ajbench.metrics.audit import fingerprints, spread, standout, waveform_match
 from ajbench.store import ClipStore
 
 TWINS = ("3-151080-A-20", "5-151085-A-20")
@@ -102,6 +119,50 @@ def measure(files: dict[str, Path], seed: int, made: dict[str, np.ndarray] | Non
     }
 
 
+def nearest(folder: Path, shown: int = 3) -> list[dict[str, object]]:
+    """Return the train clips nearest to eval clips, of every fold, and what `tiny` leaves of waves."""
+    heard = hear("train", open_set(folder / "audio"), [], lambda done: None)
+    folds = np.array([int(name[0]) for name in heard.names])
+    rows = []
+    for fold in range(1, 6):
+        train, held_out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+        like, prominent = scores(*([heard.details[k] for k in part] for part in (train, held_out)))
+        standing = standout(prominent, spread(prominent.T))
+        for row in np.argsort(-standing.max(axis=1))[:shown]:
+            match = standing[row].argmax()
+            pair = train[row], held_out[match]
+            rows.append(
+                {"kind": "honest", "eval_fold": fold}
+                | {side: heard.names[k] for side, k in zip(("clip", "match"), pair, strict=True)}
+                | {"standout": round(float(standing[row, match]), 2)}
+                | {"likeness": round(float(like[row, match]), 3)}
+                | {"waveform": round(waveform_match(*(_wave(heard, k) for k in pair))[0], 3)}
+            )
+    copies = []
+    for k in np.flatnonzero(folds == 1):
+        wave = _wave(heard, k)
+        made = encoded(wave, "tiny")
+        like, _ = scores([fingerprints(torch.from_numpy(made)[None])[0]], [heard.details[k]])
+        about = {"kind": "tiny", "eval_fold": 1, "clip": heard.names[k], "match": heard.names[k]}
+        about |= {"standout": "", "likeness": round(float(like[0, 0]), 3)}
+        copies.append(about | {"waveform": round(waveform_match(made, wave)[0], 3)})
+    copies.sort(key=lambda row: row["waveform"])
+    return rows + [copies[k] for k in (0, len(copies) // 2, -1)]
+
+
+def _wave(heard: Heard, row: int) -> np.ndarray:
+    return wave_of(heard.clips, heard.numbers[row])
+
+
+def write(rows: list[dict[str, object]], out: Path) -> None:
+    """Show a table and write it."""
+    console.emit(rows, table=(list(rows[0]), [list(row.values()) for row in rows]))
+    with out.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def main() -> None:
     """Measure every seed and write the table."""
     parser = argparse.ArgumentParser(
@@ -111,17 +172,17 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--synth", type=Path)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".csv"))
+    parser.add_argument("--nearest", type=Path)
     options = parser.parse_args()
     console.configure(quiet=True)
+    if options.nearest:
+        write(nearest(options.folder), options.nearest)
+        return
     files = {path.stem: path for path in sorted((options.folder / "audio").iterdir())}
     rows = []
     for made in [None, generated(options.synth)] if options.synth else [None]:
         rows += [measure(files, seed, made) for seed in range(options.seeds)]
-    console.emit(rows, table=(list(rows[0]), [list(row.values()) for row in rows]))
-    with options.out.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write(rows, options.out)
 
 
 if __name__ == "__main__":

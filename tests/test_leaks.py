@@ -10,7 +10,7 @@ from planted import KINDS, encoded, noise, plant
 from small_generator import make_store
 from typer.testing import CliRunner
 
-from ajbench import audio, console, leaks, likeness
+from ajbench import audio, console, findings, leaks, likeness
 from ajbench.cli import app
 from ajbench.clipsets import ClipSet, open_set
 from ajbench.corpora import mini
@@ -204,6 +204,120 @@ def test_the_command_lists_shows_and_with_strict_exits_with_4(corpus, tmp_path):
     assert clean.exit_code == 0, clean.output
     assert "0 of 30 synthetic clips repeat eval clips" in clean.stderr
     assert clean.stdout.splitlines()[0].split()[:2] == ["view", "set"]
+
+
+def test_equal_file_names_are_no_identity_and_copies_under_them_are_found(sounds, tmp_path):
+    for part, first in (("train", 0), ("eval", 40), ("made", 70)):
+        for k, wave in enumerate(sounds(first, 30)):
+            write(tmp_path / part, f"{k:04d}", wave)
+    done = command(tmp_path, "made", "--strict", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["findings"] == []
+    for k, made in ((3, sounds(43, 1)[0]), (8, noise(sounds(48, 1)[0], np.random.default_rng(1)))):
+        write(tmp_path / "made", f"{k:04d}", made)
+    pairs = {one.clip: (one.match, one.kinds[0]) for one in look(tmp_path, "made").of("leak")}
+    assert pairs == {"0003": ("0003", "exact"), "0008": ("0008", "waveform")}
+    assert command(tmp_path, "made", "--strict").exit_code == 4
+
+
+def test_equal_ids_are_one_recording_in_stores_alone(tmp_path):
+    def heard(clips, start):
+        return likeness.Heard(clips, [0, 1, 2], hashes=[f"{start + k}" for k in range(3)])
+
+    store = open_set(make_store(tmp_path / "store").path)
+    for name in store.names:
+        write(tmp_path / "folder", name, np.zeros(400))
+    folder = open_set(tmp_path / "folder")
+    stores = findings.Pairs({"synth": heard(store, 0), "train": heard(store, 3), "eval": heard(store, 6)})
+    assert [one.kinds for one in stores.listed()] == 9 * [("id",)]
+    assert not stores.honest("train", "eval").any()
+    mixed = findings.Pairs({"synth": heard(store, 0), "train": heard(folder, 3), "eval": heard(folder, 6)})
+    assert mixed.listed() == [] and mixed.honest("train", "eval").all()
+
+
+def test_a_parent_by_a_name_that_both_folders_have_is_not_told(tmp_path):
+    folder = tmp_path / "real"
+    for name in ("a", "b"):
+        write(folder, name, np.zeros(400))
+    real, synth = open_set(folder), ClipSet(tmp_path, ["one", "two"], ["a", "b"])
+    held_out = likeness.Heard(real, [0, 1], hashes=["1", "2"])
+    made = likeness.Heard(synth, [0, 1], hashes=["3", "4"])
+    sets = {"synth": made, "train": likeness.Heard(real, [0], hashes=["5"]), "eval": held_out}
+    assert [(one.clip, one.match, one.kinds) for one in findings.Pairs(sets).listed()] == [
+        ("two", "b", ("parent",))
+    ]
+
+
+def near(n, clips=200, kinds=("near",), relation="leak"):
+    """An audit in which n clips are flagged."""
+    yard = findings.Yardstick("near", "eval", np.zeros(100), np.zeros(clips), 1.0)
+    found = [findings.Finding(relation, f"s{k}", f"e{k}", kinds, False) for k in range(n)]
+    return findings.Audit(found, [yard], {"synth": clips, "train": 120, "eval": 50}, [], 0)
+
+
+@pytest.mark.parametrize(
+    ("n", "clips", "kinds", "holds"),
+    [
+        (0, 200, ("near",), False),
+        (1, 200, ("near",), False),
+        (4, 200, ("near", "embedding"), False),  # P(X ≥ 4) = 0.142 of Binomial(200, 0.01)
+        (5, 200, ("near",), False),  # 0.0517
+        (6, 200, ("embedding",), True),  # 0.0160
+        (1, 5, ("near",), True),  # 0.0490
+        (1, 6, ("near",), False),  # 0.0585
+        *((1, 200, (kind, "near"), True) for kind in ("exact", "waveform", "parent", "id")),
+    ],
+)
+def test_near_clips_hold_where_they_are_more_than_chance_explains(n, clips, kinds, holds):
+    assert near(n, clips, kinds).tally("leak").holds == holds
+
+
+def test_what_chance_alone_would_flag_is_told():
+    told = near(5).told()
+    assert told[0] == "0 of 200 synthetic clips repeat eval clips"
+    assert "5 of 200 synthetic clips are near eval" in told[1] and "up to 2.0, which may explain" in told[1]
+    assert "more than that explains (p = 0.02)" in near(6).told()[1]
+    assert near(3, kinds=("exact", "near")).told()[0].startswith("3 of 200")
+    split = near(1, relation="split").told()[-1]
+    assert split.startswith("1 of 100 train clips are near eval") and "leaks" not in split
+    copies = near(99, kinds=("id",), relation="split").told()[-1]
+    assert copies == "99 of 120 train clips repeat eval clips, such as s0 of e0; the split itself leaks"
+    counts = near(5).counts()
+    assert (counts["leaked"], counts["leaked_surely"], counts["near_alone"]) == (5, 0, 5)
+    assert counts["near_by_chance"] == 2.0 and counts["near_alone_p"] == pytest.approx(0.0517, abs=1e-4)
+
+
+@pytest.mark.parametrize(("n", "code"), [(5, 0), (6, 4)])
+def test_strict_exits_with_4_beyond_chance(corpus, monkeypatch, n, code):
+    monkeypatch.setattr(leaks, "audit", lambda *sets, **more: near(n))
+    done = command(corpus, "clean", "--strict")
+    assert done.exit_code == code, done.output
+    assert f"{n} of 200 synthetic clips are near eval clips" in done.stderr
+    assert ("such as s0 of e0" in done.stderr) == bool(code)
+
+
+def test_options_that_say_nothing_are_refused(corpus, tmp_path):
+    def refused(*line):
+        done = CliRunner().invoke(app, ["audit", *map(str, line)])
+        assert done.exit_code == 2 and len(done.stderr.strip().splitlines()) == 1, done.output
+        return done.stderr
+
+    sets = [word for name in ("clean", "train", "eval") for word in (f"--{name}", corpus / name)]
+    sets[0] = "--synth"
+    assert "--probe noise: is of a recipe's sets" in refused(*sets, "--probe", "noise")
+    work = ("--work", tmp_path / "w")
+    assert "--train-split train" in refused("--recipe", "mini", "--train-split", "train", *work)
+    assert "--eval-split val" in refused("--recipe", "mini", "--eval-split", "val", *work)
+    one = tmp_path / "one"
+    said = refused(*sets, "--out", one, "--report", tmp_path / "w" / ".." / "one")
+    assert "--out and --report are both" in said and not one.exists()
+
+
+def test_a_dry_run_knows_which_features_there_are(corpus, tmp_path, monkeypatch):
+    monkeypatch.setenv("AJBENCH_WEIGHTS", str(tmp_path))
+    assert command(corpus, "clean", "--dry-run", "--features", "nosuch").exit_code == 2
+    assert command(corpus, "clean", "--dry-run", "--features", f"mn04={tmp_path / 'none.pt'}").exit_code == 3
+    assert command(corpus, "clean", "--dry-run").exit_code == 0
 
 
 def test_splits_of_one_store_are_named(corpus, tmp_path):

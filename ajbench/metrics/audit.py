@@ -6,7 +6,6 @@ steady rain, and outlives noise, level, shift and codecs.
 """
 
 import functools
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
 
@@ -180,11 +179,6 @@ def waveform_match(first: NDArray[np.float32], second: NDArray[np.float32]) -> t
     values = np.abs(products[lags]) / np.sqrt((mine * other).clip(1e-12))
     correlation = float(values[enough].max(initial=0.0).clip(0.0, 1.0))
     return correlation, float(10 * np.log10(max(1 - correlation**2, 1e-10)))
-
-
-def overlap(ids_a: Iterable[str], ids_b: Iterable[str]) -> list[str]:
-    """Return the ids that occur in both, sorted."""
-    return sorted(set(ids_a) & set(ids_b))
 
 
 def _gumbel(probability: float) -> float:

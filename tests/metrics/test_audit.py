@@ -145,7 +145,3 @@ def test_waves_match_at_their_lag_and_gain(rng):
     assert correlation == pytest.approx((1 / 1.1) ** 0.5, abs=0.005)
     assert residual == pytest.approx(10 * np.log10(0.1 / 1.1), abs=0.3)
     assert audit.waveform_match(wave, rain(5))[0] < 0.1
-
-
-def test_overlap_of_ids():
-    assert audit.overlap(["c", "a", "b", "a"], iter(["b", "d", "a"])) == ["a", "b"]
