@@ -109,7 +109,8 @@ def compare(
     """Measure generated clips against real ones.
 
     Intervals are of 95 %: resamples of the clips of both sets (of generated clips with one parent together),
-    centred on the value, since repeated clips alone raise FD and lower IS. KL and LSD are over the pairs.
+    centred on the value, since repeated clips alone raise FD and lower IS, and clipped to what the metric can
+    be. KL and LSD are over the pairs.
     What a metric's interval leaves out, its definition says.
 
     Args:
@@ -173,7 +174,7 @@ def compare(
     rows = []
     for metric, parts in scores.items():
         for part in parts:
-            low, high = resample.ends(part.value, part.draws)
+            low, high = resample.ends(part.value, part.draws, limits=METRICS[metric].limits)
             row = {"metric": metric, "of": part.of, "value": part.value, "ci_low": low, "ci_high": high}
             rows.append(row | {"n": part.n, "n_reference": part.m} | about | {"definition": part.definition})
     return Comparison(
@@ -250,9 +251,10 @@ def _warnings(found: Material, wanted: Sequence[str]) -> list[str]:
         min(len(found.ours.features), len(found.theirs.features)),
     )
     if {"fd", "fad", "fd_inf"} & {*wanted} and fewest < dimension:
+        rows = "frames" if found.frames else "clips"
         notes.append(
-            f"FD of {fewest} clips in {dimension} dimensions: covariances are singular, and the value "
-            "depends on the number of clips; compare only with values of the same n"
+            f"FD of {fewest} {rows} in {dimension} dimensions: covariances are singular, and the value "
+            f"depends on the number of {rows}; compare only with values of the same n"
         )
     for which, clips in (("gen", found.gen), ("ref", found.ref)):
         if len(rates := clips.rates()) > 1:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +60,7 @@ class Metric:
         meaning: what it is, for people.
         better: `lower` or `higher`.
         usual: whether it is taken where nothing is asked.
+        limits: what its value can be; intervals end there.
     """
 
     take: Callable[[Material, str], list[Score]]
@@ -66,6 +68,7 @@ class Metric:
     meaning: str
     better: str
     usual: bool = False
+    limits: tuple[float, float] = (-inf, inf)
 
 
 def check(metrics: Sequence[str]) -> None:
@@ -124,7 +127,8 @@ def _fd_inf(m: Material, metric: str) -> list[Score]:
     sizes, draws = found.sizes, found.values.shape[1]
     definition = (
         f"intercept of least squares over 1/n of {'FAD' if m.frames else 'FD'} at {len(sizes)} sizes from "
-        f"{sizes[0]} to {sizes[-1]}, {draws} subsets of each, all real clips; interval over subsets alone"
+        f"{sizes[0]} to {sizes[-1]}, {draws} subsets of each (one of all {sizes[-1]}), all real clips; "
+        "interval over subsets alone"
     )
     return [Score(found.limit, found.limits(m.resamples, m.rng(metric)), m.n, m.m, definition)]
 
@@ -267,14 +271,19 @@ NEIGHBOURS = {
     "density": "mean number of balls of real clips around a generated one, over k (Naeem 2020)",
     "coverage": "share of real clips with a generated one in their ball (Naeem 2020)",
 }
+_SHARE, _POSITIVE = (0, 1), (0, inf)
 _ONCE, _PAIRED = ("vectors",), ("pairs", "classes")
 METRICS: Mapping[str, Metric] = {
-    "fd": Metric(_fd, _ONCE, "Fréchet distance of features to real clips", "lower", True),
-    "fad": Metric(_fd, ("frames",), "Fréchet distance of frames, pooled over clips", "lower", True),
-    "is": Metric(_is, ("classes",), "inception score of logits, 10 splits", "higher", True),
-    "kl": Metric(_kl, _PAIRED, "KL of the softmax of pairs' logits, the protocol's way", "lower", True),
+    "fd": Metric(_fd, _ONCE, "Fréchet distance of features to real clips", "lower", True, _POSITIVE),
+    "fad": Metric(
+        _fd, ("frames",), "Fréchet distance of frames, pooled over clips", "lower", True, _POSITIVE
+    ),
+    "is": Metric(_is, ("classes",), "inception score of logits, 10 splits", "higher", True, (1, inf)),
+    "kl": Metric(
+        _kl, _PAIRED, "KL of the softmax of pairs' logits, the protocol's way", "lower", True, _POSITIVE
+    ),
     "kl_sigmoid": Metric(_kl, _PAIRED, "the same of the sigmoid, summed over classes", "lower", True),
-    "kl_reverse": Metric(_kl, _PAIRED, "kl the other way round", "lower"),
+    "kl_reverse": Metric(_kl, _PAIRED, "kl the other way round", "lower", limits=_POSITIVE),
     "kl_sigmoid_reverse": Metric(_kl, _PAIRED, "kl_sigmoid the other way round", "lower"),
     "agreement": Metric(
         _agreement,
@@ -282,17 +291,26 @@ METRICS: Mapping[str, Metric] = {
         "share of clips whose asked class is ranked first, and by class",
         "higher",
         True,
+        _SHARE,
     ),
     "agreement5": Metric(
         _agreement,
         ("classes", "asked", "labels", "six labels"),
         "share of clips whose asked class is among the first five, and by class",
         "higher",
+        limits=_SHARE,
     ),
     "fd_inf": Metric(_fd_inf, ("subsets",), "FD∞: FD at 1/n = 0 by a line through subsets", "lower"),
     "kad": Metric(_kad, (), "kernel audio distance: 100 · unbiased MMD², does not depend on n", "lower"),
-    **{name: Metric(_neighbours, ("neighbours",), meaning, "higher") for name, meaning in NEIGHBOURS.items()},
-    "clap_score": Metric(_clap_score, ("captions", "text"), "mean cosine of audio and caption", "higher"),
-    "lsd": Metric(_lsd, ("pairs",), "log-spectral distance of pairs", "lower"),
+    **{
+        name: Metric(
+            _neighbours, ("neighbours",), meaning, "higher", limits=_POSITIVE if name == "density" else _SHARE
+        )
+        for name, meaning in NEIGHBOURS.items()
+    },
+    "clap_score": Metric(
+        _clap_score, ("captions", "text"), "mean cosine of audio and caption", "higher", limits=(-1, 1)
+    ),
+    "lsd": Metric(_lsd, ("pairs",), "log-spectral distance of pairs", "lower", limits=_POSITIVE),
 }
 PAIRED = tuple(name for name, metric in METRICS.items() if "pairs" in metric.needs)

@@ -12,7 +12,7 @@ from small_generator import LABELS, make_store
 from typer.testing import CliRunner
 
 from ajbench import classifiers, clipwise, compare, protocols, scores
-from ajbench.annotations import asked_of, captions_of
+from ajbench.annotations import Asked, asked_of, captions_of
 from ajbench.cli import app
 from ajbench.clipsets import open_set
 from ajbench.embeddings import Embeddings, embed
@@ -203,6 +203,10 @@ def test_frames_are_pooled_and_clips_drawn_whole(folders, monkeypatch):
         measure(folders, Deaf(), metrics=["fd"])
     rng = np.random.default_rng(0)
     everything = measure(folders, Deaf(), metrics=["all"], resamples=5)
+    rng, fewer = np.random.default_rng(0), frames(gen, None, None, None)
+    m.ours, m.theirs = (replace(one, features=np.repeat(one.features, 40, axis=1)) for one in (fewer, fewer))
+    rows = len(fewer.features)
+    assert compare._warnings(m, ["fd_inf"])[0].startswith(f"FD of {rows} frames in 120 dimensions")
     pooled = {
         row["metric"] for row in everything.rows if "a clip is the mean of its frames" in row["definition"]
     }
@@ -218,6 +222,28 @@ def test_an_interval_is_the_same_whatever_else_is_measured(folders):
     assert beside == [alone]
     other = measure(folders, metrics=["kad"], seed=1).rows[0]
     assert other["value"] == alone["value"] and other["ci_low"] != alone["ci_low"]
+
+
+def test_no_interval_goes_beyond_what_can_be(folders):
+    for k in range(4, N):
+        for side in ("gen", "ref"):
+            (folders / side / KINDS[k % 6] / f"clip-{k}.wav").unlink()
+    # Of four clips, three of which are heard as what they were asked to be.
+    gen = sets(folders)[0]
+    best = heard(folders)[0].logits.argmax(axis=1)
+    labels = {name: [KINDS[c]] for name, c in zip(gen.names, best, strict=True)}
+    labels[gen.names[0]] = [KINDS[best[0] - 1]]
+    asked = Asked(KINDS, None, labels)
+    wanted = ["agreement", "kl", "is", "fd", "lsd", "clap_score"]
+    captions = {name: ["a bear"] for name in gen.names}
+    found = measure(folders, metrics=wanted, asked=asked, captions=captions, seed=1)
+    rows = {row["metric"]: row for row in found.rows if not row["of"]}
+    assert rows["agreement"]["value"] == 0.75
+    assert 0 <= rows["agreement"]["ci_low"] < 0.5 and rows["agreement"]["ci_high"] == 1
+    for name, row in rows.items():
+        low, high = scores.METRICS[name].limits
+        assert low <= row["ci_low"] <= row["value"] <= row["ci_high"] <= high, row
+    assert any("FD of 4 clips in 8 dimensions" in note for note in found.notes)
 
 
 def test_clips_of_one_parent_are_drawn_together(tmp_path):
