@@ -12,14 +12,13 @@ from ajbench.errors import UsageError
 from ajbench.material import Material
 from ajbench.metrics import agreement, extrapolate, kernel, manifold, resample, spectral
 from ajbench.metrics.distribution import inception_draws, inception_score, kl_of_pairs
-from ajbench.namesakes import ESC50, class_logits, columns_of
+from ajbench.namesakes import class_logits, namesakes_of
 from ajbench.registry import suggest
 
 ALL = "all"
 SPLITS, SPLIT_SEED = 10, 2020
 TOP = {"agreement": 1, "agreement5": 5}
 NOTED = ("pairs", "labels")  # told even where nothing was asked for
-SHOWN = 3
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.int64]
@@ -194,13 +193,15 @@ def _clap_score(m: Material, metric: str) -> list[Score]:
 def _agreement(m: Material, metric: str) -> list[Score]:
     assert m.asked
     top, names = TOP[metric], m.asked.names
-    columns = columns_of(names, m.asked.mids, m.extractor.labels, m.extractor.mids)
-    assert columns is not None  # is among what `lacking` tells
-    ranks = agreement.asked_ranks(class_logits(m.ours.logits, columns), m.asked.targets(m.names))
+    found = namesakes_of(names, m.asked.mids, m.extractor.labels, m.extractor.mids)
+    assert not found.unknown  # is among what `lacking` tells
+    ranks = agreement.asked_ranks(class_logits(m.ours.logits, found.columns), m.asked.targets(m.names))
     first = (
         "an asked class is ranked first" if top == 1 else f"an asked class is ranked among the first {top}"
     )
-    definition = f"share of clips in which {first} of the {len(names)} classes of the label set"
+    definition = (
+        f"share of clips in which {first} of the {len(names)} classes of the label set, found {found.how}"
+    )
     best = np.nanmin(ranks, axis=1)
     scores = []
     for name, values in (("", best), *zip(names, ranks.T, strict=True)):
@@ -254,13 +255,9 @@ def lacking_of_network(m: Material, wanted: Sequence[str], usual: bool) -> dict[
 
 def _lacking_of_labels(m: Material, asked: Asked) -> dict[str, str]:
     theirs, their_mids = m.extractor.labels, m.extractor.mids
-    count = len(asked.names)
-    if columns_of(asked.names, asked.mids, theirs, their_mids) is None:
-        known = {*theirs, *(their_mids or ())}
-        both = zip(asked.names, asked.mids or asked.names, strict=True)
-        odd = [name for name, mid in both if not {name, mid} & known and name not in ESC50]
-        shown = ", ".join(odd[:SHOWN]) + (", …" if len(odd) > SHOWN else "")
-        return {"labels": f"{m.extractor.name} does not know {len(odd)} of {count} classes ({shown})"}
+    count, found = len(asked.names), namesakes_of(asked.names, asked.mids, theirs, their_mids)
+    if found.unknown:
+        return {"labels": f"{m.extractor.name} does not know {found.lacking}"}
     few = f"there are {count} classes, so that the first five are (nearly) all"
     return {"six labels": few} if count <= TOP["agreement5"] else {}
 
