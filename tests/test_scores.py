@@ -327,14 +327,21 @@ def test_few_clips_leave_out_what_needs_more(folders):
 # Labels and captions
 
 
-def test_labels_are_of_a_store_a_table_or_folders(folders, tmp_path):
+def test_labels_are_of_a_store_a_table_or_folders(folders, tmp_path, monkeypatch):
     store = make_store(tmp_path / "store", captions=True)
     clips = open_set(store.path, "eval")
     asked = asked_of(clips)
     assert list(asked.names) == list(LABELS)
     assert asked.targets(clips.names).tolist() == (store.targets()[store.split_indices("eval")] > 0).tolist()
     assert captions_of(clips)[clips.names[0]][0].endswith("nearby, recording 12")
-    assert captions_of(open_set(make_store(tmp_path / "plain").path)) is None
+    plain = open_set(make_store(tmp_path / "plain").path)
+    assert captions_of(plain) is None
+    texts = ["a bear", *[None] * (len(plain) - 1)]
+    monkeypatch.setattr(type(plain), "captions", lambda self: texts)
+    said = rf"captions of {len(plain) - 1} of {len(plain)} clips of .*plain; give --captions"
+    with pytest.raises(UsageError, match=said):
+        compare.compare(plain, plain, Ear(), PLAIN, tmp_path / "c", metrics=["clap_score"])
+    monkeypatch.undo()
     gen = sets(folders)[0]
     assert asked_of(gen) is None and captions_of(gen) is None
     assert asked_of(gen, "parent").labels["dog/clip-1"] == ["dog"]
