@@ -55,7 +55,7 @@ def asked_of(clips: ClipSet, source: str | None = None) -> Asked | None:
         return _of_store(clips)
     if source == PARENT:
         return _of_folders(clips)
-    table = _table("--labels", Path(source), "labels")
+    table = table_of("--labels", Path(source), ("clip", "labels"))
     found: dict[str, list[str]] = {}
     for clip, text in zip(table["clip"], table["labels"], strict=True):
         labels = [part.strip() for part in text.split(";") if part.strip()]
@@ -78,8 +78,8 @@ def captions_of(clips: ClipSet, source: Path | None = None) -> Captions | None:
     """
     if source is None:
         texts = clips.captions()
-        return None if None in texts else {n: [t] for n, t in zip(clips.names, texts, strict=True) if t}
-    table = _table("--captions", source, "caption")
+        return {n: [t] for n, t in zip(clips.names, texts, strict=True) if t} if all(texts) else None
+    table = table_of("--captions", source, ("clip", "caption"))
     found: dict[str, list[str]] = {}
     for clip, text in zip(table["clip"], table["caption"], strict=True):
         if text.strip():
@@ -108,15 +108,29 @@ def _of_folders(clips: ClipSet) -> Asked:
     return Asked(names, names, labels)
 
 
-def _table(option: str, path: Path, column: str) -> pd.DataFrame:
+def table_of(option: str, path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Return the lines of a CSV that has these columns, all of them text.
+
+    Args:
+        option: by which it was given.
+        path: of the file.
+        columns: that it must have.
+
+    Raises:
+        UsageError: it is no CSV, cannot be read, or lacks a column.
+        MissingError: there is no such file.
+    """
     try:
-        lines = pd.read_csv(path, dtype=str, keep_default_na=False)
+        lines = pd.read_csv(path, dtype=str, keep_default_na=False).fillna("")
     except FileNotFoundError:
         raise MissingError(f"{option} {path}: no such file") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UsageError(f"{option} {path}: cannot be read ({error.strerror or error})") from None
+    except ValueError as error:  # pandas' own errors and those of decoding are such
         raise UsageError(f"{option} {path}: no CSV ({' '.join(str(error).split())[:80]})") from None
-    if not {"clip", column} <= set(lines.columns):
-        raise UsageError(f"{option} {path}: columns {', '.join(lines.columns)}; clip and {column} are needed")
+    if not set(columns) <= set(lines.columns):
+        shown = ascii(", ".join(map(str, lines.columns))[:80])[1:-1]
+        raise UsageError(f"{option} {path}: columns {shown}; {' and '.join(columns)} are needed")
     return lines
 
 

@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import pandas as pd
-
 from ajbench import clipwise, console, growth
-from ajbench.annotations import Asked, Captions, asked_of, captions_of
+from ajbench.annotations import Asked, Captions, asked_of, captions_of, table_of
 from ajbench.clipsets import ClipSet
 from ajbench.embeddings import Embeddings, embed
 from ajbench.errors import MissingError, UsageError
@@ -63,22 +61,24 @@ def pairs_of(gen: ClipSet, ref: ClipSet, table: Path | None = None) -> Pairs:
     are such in `ref`; else by equal names.
 
     Raises:
-        UsageError: the table lacks a column, or names a clip that is in neither set.
+        UsageError: the table is no CSV, lacks a column, has no line, names a clip that is in neither set, or
+            a generated clip on two lines.
         MissingError: there is no such table.
     """
     known = set(ref.names)
     if table is not None:
-        try:
-            lines = pd.read_csv(table, dtype=str)
-        except FileNotFoundError:
-            raise MissingError(f"--pairs {table}: no such file") from None
-        if not {"gen", "ref"} <= set(lines.columns):
-            raise UsageError(f"--pairs {table}: columns {', '.join(lines.columns)}; gen and ref are needed")
+        lines = table_of("--pairs", table, ("gen", "ref"))
+        if lines.empty:
+            raise UsageError(f"--pairs {table}: there is no line below gen and ref")
         found = dict(zip(lines["gen"], lines["ref"], strict=True))
         own = set(gen.names)
         for name, names in (("gen", own), ("ref", known)):
-            if odd := next((value for value in lines[name] if value not in names), None):
+            odd = next((value for value in lines[name] if value not in names), None)
+            if odd is not None:
                 raise UsageError(f"--pairs {table}: no clip {odd!r} in the set {name}; names have no suffix")
+        if len(found) < len(lines):
+            twice = lines["gen"][lines["gen"].duplicated()].iloc[0]
+            raise UsageError(f"--pairs {table}: the generated clip {twice!r} is on two lines; keep one")
         return found
     parents = {
         name: parent
@@ -109,7 +109,8 @@ def compare(
     """Measure generated clips against real ones.
 
     Intervals are of 95 %: resamples of the clips of both sets (of generated clips with one parent together),
-    centred on the value, since repeated clips alone raise FD and lower IS. KL and LSD are over the pairs.
+    centred on the value, since repeated clips alone raise FD and lower IS, and clipped to what the metric can
+    be. KL and LSD are over the pairs.
     What a metric's interval leaves out, its definition says.
 
     Args:
@@ -173,7 +174,7 @@ def compare(
     rows = []
     for metric, parts in scores.items():
         for part in parts:
-            low, high = resample.ends(part.value, part.draws)
+            low, high = resample.ends(part.value, part.draws, limits=METRICS[metric].limits)
             row = {"metric": metric, "of": part.of, "value": part.value, "ci_low": low, "ci_high": high}
             rows.append(row | {"n": part.n, "n_reference": part.m} | about | {"definition": part.definition})
     return Comparison(
@@ -236,10 +237,18 @@ def _lacking_of_sets(
             "them alike, or give --pairs FILE.csv"
         )
     if asked is None:
-        found["asked"] = f"nothing tells the labels of {gen.path}; give --labels FILE.csv or --labels parent"
+        told = _told("labels", gen, gen.labels())
+        found["asked"] = f"{told}; give --labels FILE.csv or --labels parent"
     if captions is None:
-        found["captions"] = f"nothing tells the captions of {gen.path}; give --captions FILE.csv"
+        found["captions"] = f"{_told('captions', gen, gen.captions())}; give --captions FILE.csv"
     return found
+
+
+def _told(what: str, clips: ClipSet, of_each: Sequence[object]) -> str:
+    """Say that nothing is told of any clip, or of how many."""
+    if without := sum(not one for one in of_each) % len(clips):
+        return f"nothing tells the {what} of {without} of {len(clips)} clips of {clips.path}"
+    return f"nothing tells the {what} of {clips.path}"
 
 
 def _warnings(found: Material, wanted: Sequence[str]) -> list[str]:
@@ -250,9 +259,10 @@ def _warnings(found: Material, wanted: Sequence[str]) -> list[str]:
         min(len(found.ours.features), len(found.theirs.features)),
     )
     if {"fd", "fad", "fd_inf"} & {*wanted} and fewest < dimension:
+        rows = "frames" if found.frames else "clips"
         notes.append(
-            f"FD of {fewest} clips in {dimension} dimensions: covariances are singular, and the value "
-            "depends on the number of clips; compare only with values of the same n"
+            f"FD of {fewest} {rows} in {dimension} dimensions: covariances are singular, and the value "
+            f"depends on the number of {rows}; compare only with values of the same n"
         )
     for which, clips in (("gen", found.gen), ("ref", found.ref)):
         if len(rates := clips.rates()) > 1:

@@ -85,8 +85,8 @@ class Material:
     @property
     def texts(self) -> bool:
         """Whether the network has a text side."""
-        # Of a late one only the network itself can tell.
-        return hasattr(getattr(self.extractor, "extractor", self.extractor), "text")
+        network = self.extractor
+        return network.texts if isinstance(network, Late) else hasattr(network, "text")
 
     @property
     def pooled(self) -> str:

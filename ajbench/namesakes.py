@@ -1,6 +1,8 @@
 """Which outputs of a tagger stand for the classes of a corpus: of the same name or machine id, or akin."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +38,7 @@ ESC50: Mapping[str, tuple[str, ...]] = {
     "hand_saw": ("Sawing",),
     "helicopter": ("Helicopter",),
     "hen": ("Cluck",),
-    "insects": ("Insect",),
+    "insects": ("Insect", "Fly, housefly", "Bee, wasp, etc.", "Mosquito"),
     "keyboard_typing": ("Computer keyboard", "Typing"),
     "laughing": ("Laughter",),
     "pig": ("Pig", "Oink"),
@@ -55,37 +57,69 @@ ESC50: Mapping[str, tuple[str, ...]] = {
     "water_drops": ("Drip",),
     "wind": ("Wind",),
 }
+NAME, MID, AKIN = "name", "AudioSet id", "AudioSet's classes akin to ESC-50's"
+SHOWN = 3
 Columns = Sequence[NDArray[np.int64]]  # of each class, which outputs stand for it
 
 
-def columns_of(
-    names: Sequence[str], mids: Sequence[str] | None, theirs: Sequence[str], their_mids: Sequence[str] | None
-) -> Columns | None:
-    """Return where the classes `names` stand among a model's outputs.
+@dataclass(frozen=True)
+class Namesakes:
+    """Where classes stand among a model's outputs.
 
-    By name; else by AudioSet's machine id; else, where all are categories of ESC-50, at the AudioSet classes
-    akin to them.
+    Attributes:
+        columns: indices for each class, none of one that the model lacks.
+        by: how each class was found; None of one that the model lacks.
+        unknown: the classes that it lacks.
+    """
+
+    columns: Columns
+    by: Sequence[str | None]
+    unknown: Sequence[str]
+
+    @property
+    def how(self) -> str:
+        """How the classes were found: `by name`, or how many in which way."""
+        ways = Counter(way for way in self.by if way)
+        if len(ways) == 1:
+            return f"by {next(iter(ways))}"
+        return ", ".join(f"{count} by {way}" for way, count in ways.items())
+
+    @property
+    def lacking(self) -> str:
+        """How many classes of how many are unknown, and some of them."""
+        shown = ", ".join(self.unknown[:SHOWN]) + (", …" if len(self.unknown) > SHOWN else "")
+        return f"{len(self.unknown)} of {len(self.by)} classes ({shown})"
+
+
+def namesakes_of(
+    names: Sequence[str], mids: Sequence[str] | None, theirs: Sequence[str], their_mids: Sequence[str] | None
+) -> Namesakes:
+    """Return where the classes `names` stand among a model's outputs, each found for itself.
+
+    By name; else by AudioSet's machine id; else, of a category of ESC-50, at all AudioSet classes akin to it.
 
     Args:
         names: of the classes.
         mids: their machine ids, where known.
         theirs: names of the model's outputs.
         their_mids: machine ids of those, where known.
-
-    Returns:
-        Indices for each class, or None where the model lacks one.
     """
     known = {label: i for i, label in enumerate(theirs)}
     ids = {mid: i for i, mid in enumerate(their_mids or ())}
-    if set(names) <= set(known):
-        found: list[list[int]] = [[known[name]] for name in names]
-    elif mids and set(mids) <= set(ids):
-        found = [[ids[mid]] for mid in mids]
-    elif set(names) <= set(ESC50) and {akin for name in names for akin in ESC50[name]} <= set(known):
-        found = [[known[akin] for akin in ESC50[name]] for name in names]
-    else:
-        return None
-    return [np.array(places, np.int64) for places in found]
+    columns, by = list[NDArray[np.int64]](), list[str | None]()
+    for name, mid in zip(names, mids or names, strict=True):
+        akin = ESC50.get(name, ())
+        if name in known:
+            way, places = NAME, [known[name]]
+        elif mid in ids:
+            way, places = MID, [ids[mid]]
+        elif akin and set(akin) <= set(known):
+            way, places = AKIN, [known[one] for one in akin]
+        else:
+            way, places = None, []
+        columns.append(np.array(places, np.int64))
+        by.append(way)
+    return Namesakes(columns, by, [name for name, way in zip(names, by, strict=True) if way is None])
 
 
 def class_logits(logits: NDArray, columns: Columns) -> NDArray:

@@ -14,7 +14,7 @@ from ajbench.errors import UsageError
 from ajbench.metrics.bootstrap import interval
 from ajbench.metrics.distribution import frechet_distance, inception_score, kl_divergence
 from ajbench.metrics.features import Extractor, extract
-from ajbench.namesakes import class_logits, columns_of
+from ajbench.namesakes import class_logits, namesakes_of
 from ajbench.rows import Context, Row, make_row
 from ajbench.store import ClipStore
 
@@ -181,12 +181,12 @@ class Sheet:
     ) -> None:
         """Add how often an asked-for class is ranked first, over all clips and by class."""
         store = embedded.store
-        columns = columns_of(store.meta.labels, store.meta.mids, extractor.labels, extractor.mids)
-        if columns is None:
-            self.notes.append(f"{row}: no label agreement, {extractor.name} lacks classes of this corpus")
+        found = namesakes_of(store.meta.labels, store.meta.mids, extractor.labels, extractor.mids)
+        if found.unknown:
+            self.notes.append(f"{row}: no label agreement, {extractor.name} does not know {found.lacking}")
             return
         targets = store.targets().astype(bool)
-        heard = class_logits(embedded.logits, columns).argmax(axis=1)
+        heard = class_logits(embedded.logits, found.columns).argmax(axis=1)
         hits = targets[np.arange(len(store)), heard].astype(float)
 
         def share(clips: np.ndarray) -> float:

@@ -56,6 +56,9 @@ FEATURES: Mapping[str, str] = {
 }
 # Of these, networks that know no classes: they have no logits to take IS, KL or a judgement of.
 WITHOUT_CLASSES = ("clap", "vggish", "encodec")
+# Networks that hear k frames in a clip rather than the clip, and those that read text.
+FRAMES = ("vggish", "encodec")
+TEXTS = ("clap",)
 # Their weights: files by the names under which they are published, folders as transformers saves them.
 FEATURE_FILES: Mapping[str, str] = {
     "mn04": "mn04_as_mAP_432.pt",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,14 +12,13 @@ from ajbench.errors import UsageError
 from ajbench.material import Material
 from ajbench.metrics import agreement, extrapolate, kernel, manifold, resample, spectral
 from ajbench.metrics.distribution import inception_draws, inception_score, kl_of_pairs
-from ajbench.namesakes import ESC50, class_logits, columns_of
+from ajbench.namesakes import class_logits, namesakes_of
 from ajbench.registry import suggest
 
 ALL = "all"
 SPLITS, SPLIT_SEED = 10, 2020
 TOP = {"agreement": 1, "agreement5": 5}
 NOTED = ("pairs", "labels")  # told even where nothing was asked for
-SHOWN = 3
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.int64]
@@ -59,6 +59,7 @@ class Metric:
         meaning: what it is, for people.
         better: `lower` or `higher`.
         usual: whether it is taken where nothing is asked.
+        limits: what its value can be; intervals end there.
     """
 
     take: Callable[[Material, str], list[Score]]
@@ -66,6 +67,7 @@ class Metric:
     meaning: str
     better: str
     usual: bool = False
+    limits: tuple[float, float] = (-inf, inf)
 
 
 def check(metrics: Sequence[str]) -> None:
@@ -124,7 +126,8 @@ def _fd_inf(m: Material, metric: str) -> list[Score]:
     sizes, draws = found.sizes, found.values.shape[1]
     definition = (
         f"intercept of least squares over 1/n of {'FAD' if m.frames else 'FD'} at {len(sizes)} sizes from "
-        f"{sizes[0]} to {sizes[-1]}, {draws} subsets of each, all real clips; interval over subsets alone"
+        f"{sizes[0]} to {sizes[-1]}, {draws} subsets of each (one of all {sizes[-1]}), all real clips; "
+        "interval over subsets alone"
     )
     return [Score(found.limit, found.limits(m.resamples, m.rng(metric)), m.n, m.m, definition)]
 
@@ -190,13 +193,15 @@ def _clap_score(m: Material, metric: str) -> list[Score]:
 def _agreement(m: Material, metric: str) -> list[Score]:
     assert m.asked
     top, names = TOP[metric], m.asked.names
-    columns = columns_of(names, m.asked.mids, m.extractor.labels, m.extractor.mids)
-    assert columns is not None  # is among what `lacking` tells
-    ranks = agreement.asked_ranks(class_logits(m.ours.logits, columns), m.asked.targets(m.names))
+    found = namesakes_of(names, m.asked.mids, m.extractor.labels, m.extractor.mids)
+    assert not found.unknown  # is among what `lacking` tells
+    ranks = agreement.asked_ranks(class_logits(m.ours.logits, found.columns), m.asked.targets(m.names))
     first = (
         "an asked class is ranked first" if top == 1 else f"an asked class is ranked among the first {top}"
     )
-    definition = f"share of clips in which {first} of the {len(names)} classes of the label set"
+    definition = (
+        f"share of clips in which {first} of the {len(names)} classes of the label set, found {found.how}"
+    )
     best = np.nanmin(ranks, axis=1)
     scores = []
     for name, values in (("", best), *zip(names, ranks.T, strict=True)):
@@ -250,13 +255,9 @@ def lacking_of_network(m: Material, wanted: Sequence[str], usual: bool) -> dict[
 
 def _lacking_of_labels(m: Material, asked: Asked) -> dict[str, str]:
     theirs, their_mids = m.extractor.labels, m.extractor.mids
-    count = len(asked.names)
-    if columns_of(asked.names, asked.mids, theirs, their_mids) is None:
-        known = {*theirs, *(their_mids or ())}
-        both = zip(asked.names, asked.mids or asked.names, strict=True)
-        odd = [name for name, mid in both if not {name, mid} & known and name not in ESC50]
-        shown = ", ".join(odd[:SHOWN]) + (", …" if len(odd) > SHOWN else "")
-        return {"labels": f"{m.extractor.name} does not know {len(odd)} of {count} classes ({shown})"}
+    count, found = len(asked.names), namesakes_of(asked.names, asked.mids, theirs, their_mids)
+    if found.unknown:
+        return {"labels": f"{m.extractor.name} does not know {found.lacking}"}
     few = f"there are {count} classes, so that the first five are (nearly) all"
     return {"six labels": few} if count <= TOP["agreement5"] else {}
 
@@ -267,14 +268,19 @@ NEIGHBOURS = {
     "density": "mean number of balls of real clips around a generated one, over k (Naeem 2020)",
     "coverage": "share of real clips with a generated one in their ball (Naeem 2020)",
 }
+_SHARE, _POSITIVE = (0, 1), (0, inf)
 _ONCE, _PAIRED = ("vectors",), ("pairs", "classes")
 METRICS: Mapping[str, Metric] = {
-    "fd": Metric(_fd, _ONCE, "Fréchet distance of features to real clips", "lower", True),
-    "fad": Metric(_fd, ("frames",), "Fréchet distance of frames, pooled over clips", "lower", True),
-    "is": Metric(_is, ("classes",), "inception score of logits, 10 splits", "higher", True),
-    "kl": Metric(_kl, _PAIRED, "KL of the softmax of pairs' logits, the protocol's way", "lower", True),
+    "fd": Metric(_fd, _ONCE, "Fréchet distance of features to real clips", "lower", True, _POSITIVE),
+    "fad": Metric(
+        _fd, ("frames",), "Fréchet distance of frames, pooled over clips", "lower", True, _POSITIVE
+    ),
+    "is": Metric(_is, ("classes",), "inception score of logits, 10 splits", "higher", True, (1, inf)),
+    "kl": Metric(
+        _kl, _PAIRED, "KL of the softmax of pairs' logits, the protocol's way", "lower", True, _POSITIVE
+    ),
     "kl_sigmoid": Metric(_kl, _PAIRED, "the same of the sigmoid, summed over classes", "lower", True),
-    "kl_reverse": Metric(_kl, _PAIRED, "kl the other way round", "lower"),
+    "kl_reverse": Metric(_kl, _PAIRED, "kl the other way round", "lower", limits=_POSITIVE),
     "kl_sigmoid_reverse": Metric(_kl, _PAIRED, "kl_sigmoid the other way round", "lower"),
     "agreement": Metric(
         _agreement,
@@ -282,17 +288,26 @@ METRICS: Mapping[str, Metric] = {
         "share of clips whose asked class is ranked first, and by class",
         "higher",
         True,
+        _SHARE,
     ),
     "agreement5": Metric(
         _agreement,
         ("classes", "asked", "labels", "six labels"),
         "share of clips whose asked class is among the first five, and by class",
         "higher",
+        limits=_SHARE,
     ),
     "fd_inf": Metric(_fd_inf, ("subsets",), "FD∞: FD at 1/n = 0 by a line through subsets", "lower"),
     "kad": Metric(_kad, (), "kernel audio distance: 100 · unbiased MMD², does not depend on n", "lower"),
-    **{name: Metric(_neighbours, ("neighbours",), meaning, "higher") for name, meaning in NEIGHBOURS.items()},
-    "clap_score": Metric(_clap_score, ("captions", "text"), "mean cosine of audio and caption", "higher"),
-    "lsd": Metric(_lsd, ("pairs",), "log-spectral distance of pairs", "lower"),
+    **{
+        name: Metric(
+            _neighbours, ("neighbours",), meaning, "higher", limits=_POSITIVE if name == "density" else _SHARE
+        )
+        for name, meaning in NEIGHBOURS.items()
+    },
+    "clap_score": Metric(
+        _clap_score, ("captions", "text"), "mean cosine of audio and caption", "higher", limits=(-1, 1)
+    ),
+    "lsd": Metric(_lsd, ("pairs",), "log-spectral distance of pairs", "lower", limits=_POSITIVE),
 }
 PAIRED = tuple(name for name, metric in METRICS.items() if "pairs" in metric.needs)

@@ -8,7 +8,7 @@ import soundfile
 from small_generator import make_store
 from typer.testing import CliRunner
 
-from ajbench import classifiers, compare, protocols
+from ajbench import annotations, classifiers, compare, protocols, registry
 from ajbench.cli import app
 from ajbench.clipsets import open_set
 from ajbench.embeddings import embed
@@ -252,6 +252,62 @@ def test_pairs_must_name_clips(folders):
         compare.pairs_of(*sets(folders), folders / "pairs.csv")
     with pytest.raises(MissingError, match="no such file"):
         compare.pairs_of(*sets(folders), folders / "none.csv")
+    (folders / "pairs.csv").write_text("gen,ref\nclip-0,clip-1\nclip-2,clip-2\nclip-0,clip-3\n")
+    with pytest.raises(UsageError, match="the generated clip 'clip-0' is on two lines"):
+        compare.pairs_of(*sets(folders), folders / "pairs.csv")
+
+
+@pytest.mark.parametrize("option", ["--pairs", "--labels", "--captions"])
+def test_what_is_no_table_is_refused_in_a_line(folders, option):
+    gen, ref = sets(folders)
+    path = folders / "table.csv"
+    read = {
+        "--pairs": lambda: compare.pairs_of(gen, ref, path),
+        "--labels": lambda: annotations.asked_of(gen, str(path)),
+        "--captions": lambda: annotations.captions_of(gen, path),
+    }[option]
+    columns = {"--pairs": b"gen,ref", "--labels": b"clip,labels", "--captions": b"clip,caption"}[option]
+    for content in (b"", b"\n", columns, columns + b"\nclip-0,a\nclip-1,b,c,d\n", columns + b"\nclip-0\n"):
+        path.write_bytes(content)
+        with pytest.raises(UsageError, match=f"^{option} .*table.csv: ") as error:
+            read()
+        assert "\n" not in str(error.value)
+    for content in (bytes(range(256)) * 9, b"\x00" * 99, b"\x1f\x8b\x08\x00" * 5):
+        path.write_bytes(content)
+        with pytest.raises(UsageError, match=f"^{option} .*table.csv: ") as error:
+            read()
+        assert "\n" not in str(error.value)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(UsageError, match=f"^{option} .*cannot be read .*directory"):
+        read()
+
+
+def test_a_clip_may_be_named_na(folders):
+    for side, suffix in (("gen", "wav"), ("ref", "flac")):
+        (folders / side / f"clip-0.{suffix}").rename(folders / side / f"NA.{suffix}")
+    (folders / "pairs.csv").write_text("gen,ref\nNA,NA\n")
+    assert compare.pairs_of(*sets(folders), folders / "pairs.csv") == {"NA": "NA"}
+
+
+def test_a_second_run_does_not_load_the_network(folders, monkeypatch):
+    saved = {"name": "taltrans-small", "labels": list("abcde"), "clip_samples": 8_000, "options": {}}
+    classifiers.save(classifiers.build("taltrans-small", 5), folders / "judge", **saved, extra={})
+    asked = {"metrics": ["fd", "is", "kl"], "resamples": 3}
+    first = measure(folders, features.Late("reference", folders / "judge"), **asked)
+    monkeypatch.setattr(features.Reference, "__init__", lambda *_: pytest.fail("it is loaded again"))
+    again = measure(folders, features.Late("reference", folders / "judge"), **asked)
+    assert again.rows == first.rows and len(first.rows) == 3
+
+
+def test_names_tell_which_networks_hear_frames_and_read_text():
+    for name in registry.FEATURES:
+        network = registry.resolve("features", name)
+        if isinstance(network, type):  # others are made by a function, of networks that hear clips
+            assert network.frames == (name in registry.FRAMES), name
+            assert hasattr(network, "text") == (name in registry.TEXTS), name
+    for name in ("mn04", "mn10", "panns16k", "panns32k"):
+        assert name not in (*registry.FRAMES, *registry.TEXTS)
 
 
 def test_unusable_and_unpaired_clips_are_counted_and_refused_or_left_out(folders, capsys):

@@ -2,33 +2,39 @@ import numpy as np
 import pytest
 
 from ajbench.corpora.audioset import label_set
-from ajbench.namesakes import ESC50, class_logits, columns_of
+from ajbench.namesakes import ESC50, class_logits, namesakes_of
 
 THEIRS, MIDS = ["Dog", "Rain", "Bell"], ["/m/d", "/m/r", "/m/b"]
 
 
-def plain(columns):
-    return [places.tolist() for places in columns]
+def plain(found):
+    return [places.tolist() for places in found.columns]
 
 
 def test_classes_are_found_by_name_else_by_machine_id_else_not_at_all():
-    assert plain(columns_of(["Bell", "Dog"], None, THEIRS, MIDS)) == [[2], [0]]
-    assert plain(columns_of(["hound", "Rain"], ["/m/d", "/m/r"], THEIRS, MIDS)) == [[0], [1]]
-    assert columns_of(["hound"], None, THEIRS, MIDS) is None
-    assert columns_of(["hound"], ["/m/x"], THEIRS, MIDS) is None
-    assert columns_of(["hound"], ["/m/d"], THEIRS, None) is None
+    named = namesakes_of(["Bell", "Dog"], None, THEIRS, MIDS)
+    assert (plain(named), named.how, named.unknown) == ([[2], [0]], "by name", [])
+    mixed = namesakes_of(["hound", "Rain"], ["/m/d", "/m/r"], THEIRS, MIDS)
+    assert (plain(mixed), mixed.how) == ([[0], [1]], "1 by AudioSet id, 1 by name")
+    as_named = namesakes_of(["/m/b"], ["/m/b"], THEIRS, MIDS)
+    assert (plain(as_named), as_named.how) == ([[2]], "by AudioSet id")
+    for mids, theirs in ((None, MIDS), (["/m/x"], MIDS), (["/m/d"], None)):
+        found = namesakes_of(["hound"], mids, THEIRS, theirs)
+        assert (plain(found), found.unknown, found.lacking) == ([[]], ["hound"], "1 of 1 classes (hound)")
 
 
 def test_categories_of_esc50_are_found_by_what_is_akin_to_them():
     tagger = label_set()
-    found = columns_of(["dog", "rain", "clock_tick"], None, tagger.names, tagger.mids)
-    assert [[tagger.names[i] for i in places] for places in found] == [
+    found = namesakes_of(["dog", "Rain", "clock_tick"], None, tagger.names, tagger.mids)
+    assert [[tagger.names[i] for i in places] for places in found.columns] == [
         ["Dog", "Bark"],
         ["Rain"],
         ["Tick", "Tick-tock", "Clock"],
     ]
-    assert columns_of(["dog", "mouse_click"], None, tagger.names, tagger.mids) is None
-    assert columns_of(["dog"], None, THEIRS, MIDS) is None  # which has no Bark
+    assert found.how == "2 by AudioSet's classes akin to ESC-50's, 1 by name" and not found.unknown
+    lacking = namesakes_of(["dog", "mouse_click", "Rain"], None, tagger.names, tagger.mids)
+    assert list(lacking.unknown) == ["mouse_click"]
+    assert list(namesakes_of(["dog"], None, THEIRS, MIDS).unknown) == ["dog"]  # there is no Bark
 
 
 def test_every_class_akin_is_audiosets_and_stands_for_one_category():

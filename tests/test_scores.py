@@ -1,53 +1,29 @@
-"""What is measured of two sets beside FD, IS and KL: values, needs, single clips, curve, command."""
+"""What is measured of two sets beside FD, IS and KL: values, and what metrics need."""
 
-import csv
-import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import soundfile
 from scipy.special import expit, softmax
-from small_generator import LABELS, make_store
-from typer.testing import CliRunner
+from six_kinds import KINDS, PLAIN, STABLE, Deaf, Ear, N, fill, heard, measure, sets, values
+from small_generator import make_store
 
-from ajbench import classifiers, clipwise, compare, protocols, scores
-from ajbench.annotations import asked_of, captions_of
-from ajbench.cli import app
+from ajbench import compare, scores
+from ajbench.annotations import Asked, asked_of, captions_of
 from ajbench.clipsets import open_set
 from ajbench.embeddings import Embeddings, embed
-from ajbench.errors import MissingError, UsageError
+from ajbench.errors import UsageError
 from ajbench.material import Material
 from ajbench.metrics.distribution import frechet_distance
 from ajbench.metrics.kernel import kernel_distance
 from ajbench.metrics.manifold import neighbours
 from ajbench.metrics.spectral import log_spectral_distance
 
-PLAIN, STABLE = protocols.find("ajbench"), protocols.find("stable-audio-metrics")
-KINDS = ("bell", "dog", "rain", "siren", "train", "wind")
-N = 24
 
-
-class Ear:
-    """Levels of eight pieces as features, sums of them as logits of six classes; texts by their letters."""
-
-    name, labels, mids, weights_hash = "ear", KINDS, None, "w1"
-    sample_rate, least, most = 16_000, 240, None
-    mix = np.random.default_rng(3).normal(size=(8, 6)).astype(np.float32)
-
-    def __call__(self, wav):
-        pieces = np.stack([part.std(axis=1) for part in np.array_split(np.asarray(wav), 8, axis=1)], axis=1)
-        return pieces.astype(np.float32), (np.log(pieces + 1e-3) @ self.mix).astype(np.float32)
-
-    def text(self, texts):
-        letters = [[text.count(letter) for letter in "abcdeirt"] for text in texts]
-        return np.array(letters, np.float32) + 0.5
-
-
-class Deaf(Ear):
-    """Knows neither classes nor texts."""
-
-    name, labels, text = "deaf", (), property()
+@pytest.fixture
+def folders(tmp_path):
+    fill(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture
@@ -60,44 +36,6 @@ def deaf(monkeypatch):
 
     monkeypatch.setattr(compare, "embed", hear)
     return Deaf()
-
-
-def write(path, seed, seconds=0.25, loudest=0.3):
-    rng = np.random.default_rng(seed)
-    n = int(seconds * 16_000)
-    envelope = np.interp(np.arange(n), np.linspace(0, n, 9), rng.uniform(0.02, loudest, 9))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, rng.normal(size=n) * envelope * 0.3, 16_000, subtype="PCM_16")
-
-
-@pytest.fixture
-def folders(tmp_path):
-    """Four clips of each kind, generated and real, in a folder of their kind's name."""
-    for k in range(N):
-        name = f"{KINDS[k % 6]}/clip-{k}"
-        write(tmp_path / "gen" / f"{name}.wav", k)
-        write(tmp_path / "ref" / f"{name}.wav", 100 + k, loudest=0.2)
-    lines = [f"{KINDS[k % 6]}/clip-{k},a {KINDS[k % 6]} in the distance" for k in range(N)]
-    (tmp_path / "captions.csv").write_text("\n".join(["clip,caption", *lines, "dog/clip-1,barking"]))
-    return tmp_path
-
-
-def sets(folders):
-    return open_set(folders / "gen"), open_set(folders / "ref")
-
-
-def heard(folders, ear=None, protocol=PLAIN):
-    return [embed(clips, ear or Ear(), protocol, folders / "cache") for clips in sets(folders)]
-
-
-def measure(folders, ear=None, protocol=PLAIN, **more):
-    gen, ref = sets(folders)
-    given = {"asked": asked_of(gen, "parent"), "captions": captions_of(gen, folders / "captions.csv")}
-    return compare.compare(gen, ref, ear or Ear(), protocol, folders / "cache", **(given | more))
-
-
-def values(found):
-    return {row["metric"]: row["value"] for row in found.rows if not row["of"]}
 
 
 # Values
@@ -117,7 +55,8 @@ def test_all_takes_every_metric_with_an_interval_and_a_definition(folders):
     assert told["fd"] == "Gaussian FD of 8-d features, one vector a clip, covariances over n-1"
     assert told["kl"] == "KL(ref‖gen), softmax, eps 1e-6, mean over pairs"
     assert told["kl_sigmoid_reverse"] == "KL(gen‖ref), sigmoid, eps 1e-6, mean over pairs"
-    assert "6 classes" in told["agreement"] and "first 5" in told["agreement5"]
+    assert told["agreement"].endswith("first of the 6 classes of the label set, found by name")
+    assert "first 5" in told["agreement5"]
     gen, ref = heard(folders)
     x, y = gen.features, ref.features
     assert values(found)["kad"] == pytest.approx(kernel_distance(x, y), rel=1e-9)
@@ -203,6 +142,10 @@ def test_frames_are_pooled_and_clips_drawn_whole(folders, monkeypatch):
         measure(folders, Deaf(), metrics=["fd"])
     rng = np.random.default_rng(0)
     everything = measure(folders, Deaf(), metrics=["all"], resamples=5)
+    rng, fewer = np.random.default_rng(0), frames(gen, None, None, None)
+    m.ours, m.theirs = (replace(one, features=np.repeat(one.features, 40, axis=1)) for one in (fewer, fewer))
+    rows = len(fewer.features)
+    assert compare._warnings(m, ["fd_inf"])[0].startswith(f"FD of {rows} frames in 120 dimensions")
     pooled = {
         row["metric"] for row in everything.rows if "a clip is the mean of its frames" in row["definition"]
     }
@@ -218,6 +161,28 @@ def test_an_interval_is_the_same_whatever_else_is_measured(folders):
     assert beside == [alone]
     other = measure(folders, metrics=["kad"], seed=1).rows[0]
     assert other["value"] == alone["value"] and other["ci_low"] != alone["ci_low"]
+
+
+def test_no_interval_goes_beyond_what_can_be(folders):
+    for k in range(4, N):
+        for side in ("gen", "ref"):
+            (folders / side / KINDS[k % 6] / f"clip-{k}.wav").unlink()
+    # Of four clips, three of which are heard as what they were asked to be.
+    gen = sets(folders)[0]
+    best = heard(folders)[0].logits.argmax(axis=1)
+    labels = {name: [KINDS[c]] for name, c in zip(gen.names, best, strict=True)}
+    labels[gen.names[0]] = [KINDS[best[0] - 1]]
+    asked = Asked(KINDS, None, labels)
+    wanted = ["agreement", "kl", "is", "fd", "lsd", "clap_score"]
+    captions = {name: ["a bear"] for name in gen.names}
+    found = measure(folders, metrics=wanted, asked=asked, captions=captions, seed=1)
+    rows = {row["metric"]: row for row in found.rows if not row["of"]}
+    assert rows["agreement"]["value"] == 0.75
+    assert 0 <= rows["agreement"]["ci_low"] < 0.5 and rows["agreement"]["ci_high"] == 1
+    for name, row in rows.items():
+        low, high = scores.METRICS[name].limits
+        assert low <= row["ci_low"] <= row["value"] <= row["ci_high"] <= high, row
+    assert any("FD of 4 clips in 8 dimensions" in note for note in found.notes)
 
 
 def test_clips_of_one_parent_are_drawn_together(tmp_path):
@@ -295,137 +260,3 @@ def test_few_clips_leave_out_what_needs_more(folders):
     assert any("more than 5 clips are needed" in note for note in found.notes)
     with pytest.raises(UsageError, match="--metrics fd_inf: there are 4 clips"):
         measure(folders, metrics=["fd_inf"])
-
-
-# Labels and captions
-
-
-def test_labels_are_of_a_store_a_table_or_folders(folders, tmp_path):
-    store = make_store(tmp_path / "store", captions=True)
-    clips = open_set(store.path, "eval")
-    asked = asked_of(clips)
-    assert list(asked.names) == list(LABELS)
-    assert asked.targets(clips.names).tolist() == (store.targets()[store.split_indices("eval")] > 0).tolist()
-    assert captions_of(clips)[clips.names[0]][0].endswith("nearby, recording 12")
-    assert captions_of(open_set(make_store(tmp_path / "plain").path)) is None
-    gen = sets(folders)[0]
-    assert asked_of(gen) is None and captions_of(gen) is None
-    assert asked_of(gen, "parent").labels["dog/clip-1"] == ["dog"]
-    table = folders / "labels.csv"
-    table.write_text("\n".join(["clip,labels", *(f"{name},wind; {name[:3]}" for name in gen.names)]))
-    assert asked_of(gen, str(table)).labels["dog/clip-1"] == ["wind", "dog"]
-    assert asked_of(gen, str(table)).names == sorted({"wind", *(name[:3] for name in gen.names)})
-
-
-def test_what_does_not_tell_of_every_clip_is_refused(folders):
-    gen = sets(folders)[0]
-    table = folders / "some.csv"
-    table.write_text("clip,labels,caption\ndog/clip-1,dog,a dog\ndog/clip-7,,\n")
-    with pytest.raises(UsageError, match=r"--labels .*nothing of 23 of 24 clips \(bell/clip-0, "):
-        asked_of(gen, str(table))
-    with pytest.raises(UsageError, match=r"--captions .*nothing of 23 of 24 clips"):
-        captions_of(gen, table)
-    table.write_text("name,text\nx,y\n")
-    with pytest.raises(UsageError, match="columns name, text; clip and labels are needed"):
-        asked_of(gen, str(table))
-    with pytest.raises(MissingError, match="no such file"):
-        asked_of(gen, str(folders / "none.csv"))
-    write(folders / "gen" / "top.wav", 1)
-    with pytest.raises(UsageError, match="'top' lies in no folder"):
-        asked_of(open_set(folders / "gen"), "parent")
-
-
-# Single clips, curve
-
-
-def test_single_clips_have_their_scores_and_the_worst_are_named(folders):
-    found = measure(folders, metrics=["kl", "agreement", "precision", "clap_score", "lsd"], clips=True)
-    lines = {line["gen"]: line for line in found.clips}
-    assert len(lines) == N and lines["dog/clip-1"]["ref"] == "dog/clip-1"
-    for metric in ("kl", "precision", "clap_score", "lsd"):
-        assert np.mean([line[metric] for line in found.clips]) == pytest.approx(values(found)[metric])
-    ranks = np.array([line["rank"] for line in found.clips])
-    assert np.mean(ranks == 1) == pytest.approx(values(found)["agreement"])
-    worst = clipwise.worst(found.clips, 3)
-    assert set(worst) == {"kl", "rank", "clap_score", "lsd", "distance"}
-    for name, falling in (("kl", True), ("clap_score", False), ("distance", True)):
-        ordered = sorted((line[name] for line in found.clips), reverse=falling)[:3]
-        assert [one["value"] for one in worst[name]] == ordered
-        assert all(lines[one["gen"]][name] == one["value"] for one in worst[name])
-    x, y = (one.features.astype(float) for one in heard(folders))
-    place = sets(folders)[0].names.index(worst["distance"][0]["gen"])
-    distances = np.linalg.norm(x[place] - y, axis=1)
-    assert worst["distance"][0]["value"] == pytest.approx(distances.min(), rel=1e-6)
-    assert worst["distance"][0]["ref"] == sets(folders)[1].names[distances.argmin()]
-
-
-def test_the_curve_goes_from_few_clips_to_all_and_on(folders):
-    found = measure(folders, metrics=["fd", "fd_inf"], curve=True)
-    *own, last = found.curve
-    assert [line["n"] for line in own] == [3, 6, 12, 24] and last["n"] == "inf"
-    assert own[-1]["fd"] == pytest.approx(values(found)["fd"], rel=1e-9) and own[-1]["low"] is None
-    assert last["fd"] == values(found)["fd_inf"] and own[0]["fd"] > own[2]["fd"] > last["fd"]
-    assert all(line["low"] < line["fd"] < line["high"] for line in own[:-1])
-    slope = (own[1]["fit"] - last["fit"]) * 6
-    assert own[3]["fit"] == pytest.approx(last["fit"] + slope / 24, rel=1e-9)
-
-
-# The command
-
-
-def test_the_command_writes_rows_clips_and_curve(folders):
-    saved = {"name": "taltrans-small", "labels": list(KINDS), "clip_samples": 4_000, "options": {}}
-    classifiers.save(classifiers.build("taltrans-small", 6), folders / "judge", **saved, extra={})
-    command = ["eval-gen", "--gen", str(folders / "gen"), "--ref", str(folders / "ref"), "--json", "-q"]
-    command += [
-        "--features",
-        f"reference={folders / 'judge'}",
-        "--work",
-        str(folders / "w"),
-        "--bootstrap",
-        "5",
-    ]
-    written = ["--out", "rows.csv", "--clips", "clips.csv", "--curve", "fd.svg"]
-    written = [str(folders / one) if "." in one else one for one in written]
-    wanted = ["--metrics", "all", "--labels", "parent", "--worst", "2"]
-    done = CliRunner().invoke(app, [*command, *wanted, *written])
-    assert done.exit_code == 0, done.output
-    shown = json.loads(done.stdout)
-    named = {row["metric"] for row in shown["rows"]}
-    assert named == set(scores.METRICS) - {"fad", "clap_score"}
-    assert {row["of"] for row in shown["rows"]} == {"", *KINDS}
-    assert len(shown["worst"]["reference"]["kl"]) == 2 and shown["curve"][-1]["n"] == "inf"
-    with (folders / "rows.csv").open() as file:
-        lines = list(csv.DictReader(file))
-    assert len(lines) == len(shown["rows"]) and all(line["definition"] for line in lines)
-    with (folders / "clips.csv").open() as file:
-        assert [line["gen"] for line in csv.DictReader(file)] == sets(folders)[0].names
-    assert "FD∞" in (folders / "fd.svg").read_text()
-    assert CliRunner().invoke(app, [*command, *written[2:4]]).exit_code == 2  # it is there
-    for kind, begin in (("png", b"\x89PNG"), ("csv", b"features,n,draws,fd")):
-        path = folders / f"fd.{kind}"
-        assert CliRunner().invoke(app, [*command, "--curve", str(path)]).exit_code == 0
-        assert path.read_bytes().startswith(begin)
-    for wrong in (["--curve", "fd.pdf"], ["--metrics", "agreement"], ["--metrics", "clap_score"]):
-        refused = CliRunner().invoke(app, [*command, *wrong])
-        assert refused.exit_code == 2 and len(refused.stderr.strip().splitlines()) == 1, refused.output
-
-
-def test_what_people_see_has_definitions_and_no_rows_by_class(folders):
-    saved = {"name": "taltrans-small", "labels": list(KINDS), "clip_samples": 4_000, "options": {}}
-    classifiers.save(classifiers.build("taltrans-small", 6), folders / "judge", **saved, extra={})
-    command = ["eval-gen", "--gen", str(folders / "gen"), "--ref", str(folders / "ref"), "--worst", "1"]
-    command += [
-        "--features",
-        f"reference={folders / 'judge'}",
-        "--work",
-        str(folders / "w"),
-        "--bootstrap",
-        "5",
-    ]
-    done = CliRunner().invoke(app, [*command, "--metrics", "fd,agreement", "--labels", "parent"])
-    assert done.exit_code == 0, done.output
-    lines = done.stdout.splitlines()
-    assert [line.split()[0] for line in lines] == ["metric", "fd", "agreement"]
-    assert "covariances over n-1" in lines[1]
-    assert "6 rows by class" in done.stderr and "reference: worst by rank: " in done.stderr

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ajbench import audio, registry
 from ajbench.errors import UsageError
-from ajbench.namesakes import class_logits, columns_of
+from ajbench.namesakes import class_logits, namesakes_of
 from ajbench.store import StoreMeta
 
 
@@ -36,14 +36,13 @@ class Judge:
         self, name: str, weights: Path | None, meta: StoreMeta, device: torch.device | None = None
     ) -> None:
         self.extractor: Any = registry.resolve("features", name)(weights, device)
-        found = columns_of(meta.labels, meta.mids, self.extractor.labels, self.extractor.mids)
-        if found is None:
-            missing = [label for label in meta.labels if label not in set(self.extractor.labels)]
+        found = namesakes_of(meta.labels, meta.mids, self.extractor.labels, self.extractor.mids)
+        if found.unknown:
             raise UsageError(
-                f"synth.judge={name}: does not know {len(missing)} of {len(meta.labels)} classes (such as "
-                f"{missing[0]!r}); use reference, or the folder of a classifier trained on these classes"
+                f"synth.judge={name}: does not know {found.lacking}; use reference, or the folder of a "
+                "classifier trained on these classes"
             )
-        self.columns = found
+        self.columns = found.columns
 
     def __call__(self, waves: NDArray[np.float32], asked: Sequence[Sequence[int]]) -> NDArray[np.float64]:
         """Return the fidelity [B] of waves [B, n], float32 at 16 kHz, of which labels `asked` are expected.

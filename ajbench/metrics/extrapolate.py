@@ -32,12 +32,14 @@ class Line:
     def limits(self, resamples: int, rng: np.random.Generator) -> NDArray[np.float64]:
         """Return the limit of lines through resampled subsets of each size, float64 [R].
 
-        They tell how much it depends on which subsets were drawn, and not on which clips there are.
+        They tell how much it depends on which subsets were drawn, and not on which clips there are. Resamples
+        of D subsets have (D−1)/D of their variance, which is made up for.
         """
         points, draws = self.values.shape
         chosen = rng.integers(0, draws, (resamples, points, draws))
         drawn = np.take_along_axis(self.values[None], chosen, axis=2).mean(axis=2)
-        return np.asarray(_fit(self.sizes, drawn)[0])
+        deviations = _fit(self.sizes, drawn)[0] - self.limit
+        return np.asarray(self.limit + deviations * np.sqrt(draws / max(draws - 1, 1)))
 
 
 def line(

@@ -141,8 +141,13 @@ class Late:
 
     @property
     def frames(self) -> bool:
-        """Whether it hears k frames in a clip rather than the clip."""
-        return self.extractor.frames
+        """Whether it hears k frames in a clip rather than the clip; known by its name, without loading it."""
+        return self.name in registry.FRAMES
+
+    @property
+    def texts(self) -> bool:
+        """Whether it reads text; known by its name."""
+        return self.name in registry.TEXTS
 
     def __call__(self, wav: Array) -> tuple[np.ndarray, np.ndarray]:
         """Return (features [B, d] or [B, k, d], logits [B, C])."""

@@ -19,11 +19,15 @@ Weights = NDArray[np.int64]
 
 
 def kernel_distance(x: Array, y: Array, bandwidth: float | None = None) -> float:
-    """Return the kernel distance of generated x [N, d] to real y [M, d], as kadtk defines KAD.
+    """Return the kernel distance of generated x [N, d] to real y [M, d], as KAD's paper defines it.
 
     100 · (mean k(x, x′) + mean k(y, y′) − 2 mean k(x, y)), pairs of a clip with itself left out, with k(a, b)
     = exp(−‖a − b‖² / (2 σ² + 1e-8)). Unbiased, so that it does not depend on the number of clips; around 0,
     and below it as often as above, where both sets are of one kind.
+
+    The bandwidth is that of the reference, as its paper and kadtk's README have it. kadtk's code takes the
+    evaluated set's: it gives this value with the folders exchanged, and pools the frames of all clips where
+    eval-gen takes a clip's mean.
 
     Args:
         x: features of generated clips.

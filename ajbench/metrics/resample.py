@@ -33,12 +33,19 @@ def means(values: NDArray[np.float64], drawn: NDArray[np.int64]) -> NDArray[np.f
     return np.asarray(drawn @ values / drawn.sum(axis=1).clip(1))
 
 
-def ends(value: float, draws: NDArray[np.float64], level: float = LEVEL) -> tuple[float, float]:
+def ends(
+    value: float,
+    draws: NDArray[np.float64],
+    level: float = LEVEL,
+    limits: tuple[float, float] = (-np.inf, np.inf),
+) -> tuple[float, float]:
     """Return the ends of the interval of a value, resampled values [R] moved to have it as their mean.
 
-    Repeated clips alone raise FD and lower inception score: plain percentiles can lie beside the value.
+    Repeated clips alone raise FD and lower inception score: plain percentiles can lie beside the value. Ends
+    beyond `limits`, of what the value can be, are moved there, or to a value that rounding has put beyond.
     """
     if not len(draws):
         return float("nan"), float("nan")
     low, high = np.quantile(draws - draws.mean(), ((1 - level) / 2, (1 + level) / 2)) + value
-    return float(low), float(high)
+    least, most = min(limits[0], value), max(limits[1], value)
+    return float(np.clip(low, least, most)), float(np.clip(high, least, most))
