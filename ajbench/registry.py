@@ -56,6 +56,8 @@ FEATURES: Mapping[str, str] = {
 }
 # Of these, networks that know no classes: they have no logits to take IS, KL or a judgement of.
 WITHOUT_CLASSES = ("clap", "vggish", "encodec")
+OF_FRAMES = ("vggish", "encodec")  # networks that hear frames in a clip: FAD takes the place of FD
+WITH_TEXT = ("clap",)
 # Their weights: files by the names under which they are published, folders as transformers saves them.
 FEATURE_FILES: Mapping[str, str] = {
     "mn04": "mn04_as_mAP_432.pt",
