@@ -134,11 +134,10 @@ def _needs(name: str) -> str:
     """Say what features need on this machine, in a few words."""
     if name == "reference":
         return "a trained classifier"
-    what = "encodec_24khz" if name == "encodec" else name
-    files = published.files_of(what)
+    files = published.files_of(name)
     size = sum(file.bytes or 0 for file in files) / 1e6
     package = " and the package hear21passt" if name == "passt" else ""
-    return f"{files[0].file if len(files) == 1 else f'folder {what}'} ({size:.0f} MB){package}"
+    return f"{files[0].file if len(files) == 1 else f'folder {files[0].name}'} ({size:.0f} MB){package}"
 
 
 def _device(torch: Any) -> str:

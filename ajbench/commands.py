@@ -213,8 +213,8 @@ def show_synthesis(plan: dict[str, Any]) -> None:
     console.say(f"{plan['disk_mb']} MB needed, {plan['disk_free_mb']} MB free; {time}")
 
 
-def do_download(names: Sequence[str]) -> None:
-    """Get published weights into `$AJBENCH_WEIGHTS`, and print where each file is."""
+def do_download(names: Sequence[str]) -> list[dict[str, Any]]:
+    """Get published weights into `$AJBENCH_WEIGHTS`; return each file's name, path, and if it is pinned."""
     from ajbench import published, weights
     from ajbench.download import fetch
 
@@ -231,4 +231,4 @@ def do_download(names: Sequence[str]) -> None:
     for one in done:
         if not one["pinned"]:
             console.say(f"{one['path']}: not pinned, so what came could not be compared with a hash")
-    console.emit(done, table=(["name", "path"], [[one["name"], one["path"]] for one in done]))
+    return done

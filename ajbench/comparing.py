@@ -1,120 +1,229 @@
-"""What `eval-gen` does with two sets of clips: read, measure, write, print."""
+"""What `eval-gen` does with two sets of clips: check, read, measure, write, print."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ajbench import console
 from ajbench.errors import UsageError
 from ajbench.options import Settings
 
+if TYPE_CHECKING:
+    from ajbench.compare import Comparison
+    from ajbench.metrics.features import Late
 
-def do_comparison(
-    settings: Settings,
-    gen: Path,
-    ref: Path,
-    *,
-    ref_split: str | None,
-    protocol: str,
-    features: Sequence[str],
-    metrics: Sequence[str] | None,
-    pairs: Path | None,
-    labels: str | None,
-    captions: Path | None,
-    allow_partial: bool,
-    resamples: int,
-    out: Path | None,
-    clips: Path | None,
-    worst: int,
-    curve: Path | None,
-    ladder: str | None,
-    figure: Path | None,
-) -> None:
+Lines = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Which clips, and what is told of them, as options name it."""
+
+    gen: Path
+    ref: Path
+    ref_split: str | None
+    pairs: Path | None
+    labels: str | None
+    captions: Path | None
+    allow_partial: bool
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How they are measured: protocol, networks, metrics (None: the usual), and a ladder's codec, if any."""
+
+    protocol: str
+    features: Sequence[str]
+    metrics: Sequence[str] | None
+    resamples: int
+    worst: int
+    ladder: str | None
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where what is found goes besides the screen; None is nowhere."""
+
+    out: Path | None
+    clips: Path | None
+    curve: Path | None
+    ladder_figure: Path | None
+
+    def check(self, force: bool) -> None:
+        """Refuse what cannot be written.
+
+        Raises:
+            UsageError: two are one file, one is there already, or is of no kind that is written.
+        """
+        from ajbench import growth
+
+        if self.curve:
+            growth.check(self.curve)
+        if self.ladder_figure and self.ladder_figure.suffix != ".svg":
+            raise UsageError(f"--ladder-figure {self.ladder_figure}: an .svg can be written")
+        taken = dict[Path, str]()
+        for name, path in asdict(self).items():
+            if path is None:
+                continue
+            option = f"--{name.replace('_', '-')}"
+            if other := taken.get(path.resolve()):
+                raise UsageError(f"{option} {path}: is what {other} names; each needs a file of its own")
+            taken[path.resolve()] = option
+            if path.exists() and not force:
+                raise UsageError(
+                    f"{option} {path}: is there already; name another, or overwrite it with --force"
+                )
+
+    def write(self, rows: Lines, clips: Lines, curve: Lines) -> None:
+        """Write tables, then what is drawn: a drawing that fails takes no table with it."""
+        from ajbench import growth, ladder
+        from ajbench.run import atomic_write
+        from ajbench.tables import to_csv
+
+        def grown() -> str | bytes:
+            kind = self.curve.suffix if self.curve else ""
+            return growth.picture(curve, kind[1:]) if kind in growth.PICTURES else to_csv(curve)
+
+        contents: list[tuple[Path | None, Callable[[], str | bytes]]] = [
+            (self.out, lambda: to_csv(rows)),
+            (self.clips, lambda: to_csv(clips)),
+            (self.curve, grown),
+            (self.ladder_figure, lambda: ladder.drawing(rows)),
+        ]
+        for path, content in contents:
+            if path:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                atomic_write(path, content())
+
+
+def do_comparison(settings: Settings, sets: Sets, how: Measuring, outputs: Outputs) -> None:
     """Measure generated clips against real ones, both anywhere, and print a row a metric.
 
-    `ladder` is the codec of a ladder of references beside them; `figure` is where that is drawn.
+    Whatever the options alone tell to be wrong is refused before a clip is heard, and in a dry run too. What
+    only clips can tell is found with the first network, or ends a run whose features are kept: it goes on
+    from them.
     """
-    from ajbench import clipwise, codec, growth, protocols
+    from ajbench import clipwise, codec, ladder, protocols
     from ajbench.annotations import asked_of, captions_of
     from ajbench.clipsets import open_set
-    from ajbench.compare import compare, listed, pairs_of
+    from ajbench.compare import Comparison, compare, listed, pairs_of
     from ajbench.device import device_of
-    from ajbench.ladder import RUNGS, beside, drawing
-    from ajbench.metrics.features import Late
-    from ajbench.run import atomic_write
-    from ajbench.scores import check
-    from ajbench.tables import to_csv
 
-    heard = protocols.find(protocol)
-    check(metrics or ())
-    if curve:
-        growth.check(curve)
-    if figure and (figure.suffix != ".svg" or (metrics and "fd" not in metrics)):
-        raise UsageError(
-            f"--ladder-figure {figure}: it is an .svg, of FD (among --metrics if those are given)"
-        )
-    if not settings.force:
-        _refuse_existing({"--out": out, "--clips": clips, "--curve": curve, "--ladder-figure": figure})
-    mine, theirs = open_set(gen), open_set(ref, ref_split)
-    paired = pairs_of(mine, theirs, pairs)
-    asked, texts = asked_of(mine, labels), captions_of(mine, captions)
+    heard = protocols.find(how.protocol)
+    _check_metrics(how, outputs)
+    outputs.check(settings.force)
+    networks = _networks(how)
+    trip = codec.load(how.ladder, device_of()) if how.ladder else None
+    mine, theirs = open_set(sets.gen), open_set(sets.ref, sets.ref_split)
+    pairs = pairs_of(mine, theirs, sets.pairs)
+    asked, texts = asked_of(mine, sets.labels), captions_of(mine, sets.captions)
     if settings.dry_run:
-        plan: dict[str, Any] = {"gen": len(mine), "ref": len(theirs), "pairs": len(paired)}
-        console.emit(plan | {"features": features} | ({"ladder": RUNGS} if ladder else {}))
+        plan: dict[str, Any] = {"gen": len(mine), "ref": len(theirs), "pairs": len(pairs)}
+        plan["features"] = [network.name for network in networks]
+        console.emit(plan | ({"ladder": ladder.RUNGS} if trip else {}))
         return
-    trip = codec.load(ladder, device_of()) if ladder else None
-    rows, troubles, scored, grown = [], [], list[dict[str, Any]](), list[dict[str, Any]]()
-    notes, worse = [], dict[str, Any]()
-    for named in features:
-        name, _, weights = named.partition("=")
-        how = mine, theirs, Late(name, weights or None), heard, settings.work / "features"
-        draws: Any = {"pairs": paired, "resamples": resamples, "seed": settings.seed or 0}
+    whole, worse = Comparison([], [], []), dict[str, Any]()
+    for network in networks:
+        them = mine, theirs, network, heard, settings.work / "features"
+        draws: Any = {"pairs": pairs, "resamples": how.resamples, "seed": settings.seed or 0}
         found = compare(
-            *how,
-            metrics=metrics,
-            allow_partial=allow_partial,
+            *them,
+            metrics=how.metrics,
+            allow_partial=sets.allow_partial,
             asked=asked,
             captions=texts,
-            clips=bool(clips or worst),
-            curve=curve is not None,
+            clips=bool(outputs.clips or how.worst),
+            curve=outputs.curve is not None,
             **draws,
         )
         if trip:
-            found = beside(found, *how, trip, **draws)
-        rows += found.rows
-        scored += found.clips
-        grown += found.curve
-        troubles += [trouble for trouble in found.troubles if trouble not in troubles]
-        notes += [f"{name}: {note}" for note in found.notes]
-        if worst:
-            worse[name] = clipwise.worst(found.clips, worst)
-            notes += [f"{name}: {line}" for line in clipwise.told(worse[name])]
-    drawn = curve is not None and curve.suffix in growth.PICTURES
-    contents: list[tuple[Path | None, str | bytes]] = [
-        (out, to_csv(rows)),
-        (clips, to_csv(scored)),
-        (curve, growth.picture(grown, curve.suffix[1:]) if curve and drawn else to_csv(grown)),
-        (figure, drawing(rows) if figure else ""),
-    ]
-    for path, content in contents:
-        if path:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(path, content)
+            found = ladder.beside(found, *them, trip, **draws)
+        _gather(whole, found, network.name)
+        if how.worst:
+            worse[network.name] = clipwise.worst(found.clips, how.worst)
+            whole.notes.extend(f"{network.name}: {line}" for line in clipwise.told(worse[network.name]))
+    outputs.write(whole.rows, whole.clips, whole.curve)
+    more: dict[str, Any] = {"counts": listed(mine, theirs, whole.troubles)}
+    more |= {"worst": worse} if how.worst else {}
+    _show(whole, more | ({"curve": whole.curve} if outputs.curve else {}), bool(trip))
+
+
+def _check_metrics(how: Measuring, outputs: Outputs) -> None:
+    """Refuse metrics that are none, and a ladder, or a drawing of it, of metrics that it is not made of."""
+    from ajbench import ladder, scores
+
+    if how.metrics is None:
+        return
+    scores.check(how.metrics)
+    asked = {*how.metrics}
+    if how.ladder and not asked & {*ladder.RISING, scores.ALL}:
+        raise UsageError(
+            f"--ladder: not of {', '.join(how.metrics)}; --metrics has to have one of "
+            f"{', '.join(ladder.RISING)}, {scores.ALL}"
+        )
+    if outputs.ladder_figure and not asked & {*ladder.DRAWN, scores.ALL}:
+        raise UsageError(
+            f"--ladder-figure {outputs.ladder_figure}: is of FD; --metrics has to have one of "
+            f"{', '.join(ladder.DRAWN)}, {scores.ALL}"
+        )
+
+
+def _networks(how: Measuring) -> list["Late"]:
+    """Return the networks, of which none is loaded and all can be.
+
+    Raises:
+        UsageError: a name is unknown, or there twice, or of a network that cannot give a metric.
+        MissingError: there are no weights.
+    """
+    from ajbench import registry, scores
+    from ajbench.metrics.features import Late
+
+    named = [named.partition("=") for named in how.features]
+    names = [name.strip() for name, *_ in named]
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise UsageError(
+                f"--features {','.join(how.features)}: {name} is there twice, and its rows would be alike"
+            )
+        registry.resolve("features", name)
+        scores.choose(how.metrics, _lacking_by_name(name))
+    return [Late(name, path.strip() or None) for name, (*_, path) in zip(names, named, strict=True)]
+
+
+def _lacking_by_name(name: str) -> dict[str, str]:
+    """What a network is known to lack before it is loaded, and what to do: need → reason."""
+    from ajbench import registry
+
+    found = {}
+    if name in registry.FRAMES:
+        found["vectors"] = f"{name} hears frames, and not one vector a clip; ask for fad"
+    elif name not in registry.WITHOUT_CLASSES:
+        found["frames"] = f"{name} has one vector a clip; ask for fd"
+    if name in registry.WITHOUT_CLASSES:
+        found["classes"] = f"{name} knows no classes; take features that do, such as mn04"
+    if name not in registry.TEXTS:
+        found["text"] = f"{name} has no text side; take features clap"
+    return found
+
+
+def _gather(whole: "Comparison", found: "Comparison", name: str) -> None:
+    """Add what was found with one network to what was found before."""
+    whole.rows.extend(found.rows)
+    whole.clips.extend(found.clips)
+    whole.curve.extend(found.curve)
+    whole.troubles.extend(trouble for trouble in found.troubles if trouble not in whole.troubles)
+    whole.notes.extend(f"{name}: {note}" for note in found.notes)
+
+
+def _show(whole: "Comparison", more: dict[str, Any], ladder: bool) -> None:
+    """Print notes and rows; those by class only in a document."""
     columns = ["metric", "value", "ci_low", "ci_high", "n", "n_reference", "features", "protocol"]
     columns = (["row"] if ladder else []) + [*columns, "definition"]
-    for_all = [row for row in rows if not row["of"]]
-    if by_class := len(rows) - len(for_all):
-        notes.append(f"{by_class} rows by class: see --out or --json")
-    for note in notes:
+    for_all = [row for row in whole.rows if not row["of"]]
+    if by_class := len(whole.rows) - len(for_all):
+        whole.notes.append(f"{by_class} rows by class: see --out or --json")
+    for note in whole.notes:
         console.say(note)
-    counts = listed(mine, theirs, troubles)
-    document = {"rows": rows, "troubles": troubles, "counts": counts, "notes": notes}
-    document |= {"worst": worse} if worst else {}
-    document |= {"curve": grown} if curve else {}
+    document = {"rows": whole.rows, "troubles": whole.troubles, "notes": whole.notes} | more
     console.emit(document, table=(columns, [[row[name] for name in columns] for row in for_all]))
-
-
-def _refuse_existing(files: Mapping[str, Path | None]) -> None:
-    for option, path in files.items():
-        if path and path.exists():
-            raise UsageError(f"{option} {path}: is there already; name another, or overwrite it with --force")

@@ -13,7 +13,7 @@ from ajbench.clipsets import ClipSet
 from ajbench.codec import Codec
 from ajbench.compare import PAIRED, Comparison, Pairs, compare
 from ajbench.embeddings import embed
-from ajbench.errors import MissingError
+from ajbench.errors import MissingError, UsageError
 from ajbench.metrics.features import Late
 from ajbench.protocols import Protocol
 
@@ -24,7 +24,9 @@ GOOD, BAD = (HALVES, CODEC), (SHUFFLED, PINK, SILENCE)
 RUNGS = GOOD + BAD
 # Metrics of which a ladder is made, and whether more is better.
 RISING = {"fd": False, "fad": False, "kad": False, "is": True, "kl": False, "kl_sigmoid": False}
-UNSURPASSED = {"fd": HALVES, "kl": CODEC, "kl_sigmoid": CODEC}  # but by copies of the real clips
+DRAWN = ("fd", "fad")
+# But by copies of the real clips. KL of sigmoids may be negative, and is not least of equal clips.
+UNSURPASSED = {"fd": HALVES, "fad": HALVES, "kl": CODEC}
 LEAST = 4  # real clips, for two halves of two
 
 Line = dict[str, Any]
@@ -73,14 +75,11 @@ def beside(
     wanted = [metric for metric in dict.fromkeys(line["metric"] for line in found.rows) if metric in RISING]
     alone, paired = ([m for m in wanted if (m in PAIRED) is which] for which in (False, True))
     ours, theirs = (clips.take(embed(clips, extractor, protocol, cache).numbers) for clips in (gen, ref))
-    if len(theirs) < LEAST:
-        raise MissingError(f"--ladder: {len(theirs)} usable real clips; at least {LEAST}, for two halves")
     rng = np.random.default_rng(seed)
-    order, half = rng.permutation(len(theirs)), len(theirs) // 2
-    n = min(len(ours), half)
-    first, second = (theirs.take(np.sort(some)) for some in (order[:n], order[half:]))
-    some = ours.take(np.sort(rng.permutation(len(ours))[:n]))
+    some, first, second = _of_one_n(ours, theirs, rng)
     name = gen.path.resolve().name
+    name = f"{name} (generated)" if name in RUNGS else name
+    n = len(some)
     fewer = f"{name}, {n} clips"
     whole = [{"row": name, "note": ""} | line for line in found.rows]
     rows: list[Line] = [line for line in whole if line["metric"] in wanted]
@@ -110,16 +109,13 @@ def beside(
         notes.append(f"no {SHUFFLED}: all pairs have one real clip")
     if alone:
         notes.append(
-            f"ladder: {' and '.join(alone)} of {n} clips in each row, to {len(second)} real ones that none "
-            f"is made of (half of the reference); compare them with the row {fewer!r}"
+            f"ladder: {' and '.join(alone)} of {n} clips in each row, to {len(second)} real ones that "
+            f"none is made of (half of the reference); compare them with the row {fewer!r}"
         )
     position = {row: i for i, row in enumerate((name, HALVES, CODEC, fewer, SHUFFLED, PINK, SILENCE))}
     rows.sort(key=lambda line: (wanted.index(line["metric"]), position[line["row"]]))
     for metric in wanted:
-        lines = {line["row"]: line for line in rows if line["metric"] == metric}
-        _judge(lines, name if metric in PAIRED else fewer, metric)
-        if metric in UNSURPASSED and UNSURPASSED[metric] in lines:
-            _suspect(lines[name], lines[UNSURPASSED[metric]], metric)
+        _tell({line["row"]: line for line in rows if line["metric"] == metric}, metric, name, fewer)
     notes += [f"{line['row']}: {line['note']}" for line in rows if line["note"]]
     return replace(found, rows=rows + rest, notes=notes)
 
@@ -136,15 +132,21 @@ def deranged(pairs: Pairs, rng: np.random.Generator) -> Pairs:
 
 
 def drawing(rows: Sequence[Line]) -> str:
-    """Return FD of the rungs, and of as many generated clips, on a logarithmic line a network, as SVG."""
+    """Return FD or FAD of the rungs, and of as many generated clips, on a logarithmic line a network, as SVG.
+
+    Raises:
+        UsageError: there is neither.
+    """
     from ajbench import figures
 
-    networks: dict[str, list[Line]] = {}
+    networks: dict[tuple[str, str], list[Line]] = {}
     for line in rows:
-        if line["metric"] == "fd":
-            networks.setdefault(line["features"], []).append(line)
+        if line["metric"] in DRAWN:
+            networks.setdefault((line["features"], line["metric"]), []).append(line)
+    if not networks:
+        raise UsageError("--ladder-figure: there is neither FD nor FAD to draw")
     panels = []
-    for features, lines in networks.items():
+    for (features, metric), lines in networks.items():
         shown = lines[1:]  # the first is of the whole set, which has another n
         least = max(line["value"] for line in shown) / 1e3  # copies have none, and a logarithm neither
         marks = []
@@ -153,9 +155,19 @@ def drawing(rows: Sequence[Line]) -> str:
             value, low, high = (max(line[key], least) for key in ("value", "ci_low", "ci_high"))
             colour = (figures.SERIES[0], figures.REAL, figures.MUTED)[known]
             marks.append(figures.Mark(line["row"], value, low, high, colour))
-        head = f"FD ({features}) of {shown[0]['n']} clips to {shown[0]['n_reference']} real ones"
-        panels.append((head, marks))
+        n, m = shown[0]["n"], shown[0]["n_reference"]
+        panels.append((f"{metric.upper()} ({features}) of {n} clips to {m} real ones", marks))
     return figures.alone(figures.ladders(panels))
+
+
+def _of_one_n(ours: ClipSet, theirs: ClipSet, rng: np.random.Generator) -> tuple[ClipSet, ClipSet, ClipSet]:
+    """Return as many generated clips as real ones of the first half, those, and the whole second half."""
+    if len(theirs) < LEAST:
+        raise MissingError(f"--ladder: {len(theirs)} usable real clips; at least {LEAST}, for two halves")
+    order, half = rng.permutation(len(theirs)), len(theirs) // 2
+    n = min(len(ours), half)
+    first, second = (theirs.take(np.sort(some)) for some in (order[:n], order[half:]))
+    return ours.take(np.sort(rng.permutation(len(ours))[:n])), first, second
 
 
 def _of_pairs(gen: ClipSet, ref: ClipSet, pairs: Pairs) -> tuple[ClipSet, ClipSet]:
@@ -164,6 +176,13 @@ def _of_pairs(gen: ClipSet, ref: ClipSet, pairs: Pairs) -> tuple[ClipSet, ClipSe
     used = {pairs[gen.names[n]] for n in mine}
     others = [n for n, name in enumerate(ref.names) if name in used]
     return gen.take(np.array(mine)), ref.take(np.array(others))
+
+
+def _tell(lines: dict[str, Line], metric: str, name: str, fewer: str) -> None:
+    """Note in the lines of one metric all that is to be told of the set, whole or as many as the rungs."""
+    _judge(lines, name if metric in PAIRED else fewer, metric)
+    if metric in UNSURPASSED and UNSURPASSED[metric] in lines:
+        _suspect(lines[name], lines[UNSURPASSED[metric]], metric)
 
 
 def _judge(lines: dict[str, Line], name: str, metric: str) -> None:

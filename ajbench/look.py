@@ -101,13 +101,14 @@ def doctor(
     """
     from ajbench import catalogue
 
-    if download:
-        do_download(download.split(","))
-        return
+    got = do_download([name.strip() for name in download.split(",")]) if download else []
     if weights:
         files = catalogue.weight_files()
         columns = ["name", "file", "mb", "state", "where"]
         console.emit(files, table=(columns, [[file[name] for name in columns] for file in files]))
+        return
+    if download:
+        console.emit(got, table=(["name", "path"], [[one["name"], one["path"]] for one in got]))
         return
     found = catalogue.doctor(settings.work)
     console.emit(found, table=(["what", "found"], [[key, value] for key, value in catalogue.flat(found)]))

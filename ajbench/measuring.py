@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ajbench.commands import do_evaluation, do_sweep, pipeline_of
-from ajbench.comparing import do_comparison
+from ajbench.comparing import Measuring, Outputs, Sets, do_comparison
 from ajbench.errors import UsageError
 from ajbench.options import Settings, command
 
@@ -32,81 +32,97 @@ def eval_cls(settings: Settings) -> None:
     )
 
 
+PANEL = "Two sets of clips, without a recipe"
+OF_RECIPES = ("recipe", "data", "results", "generator", "overrides")  # and of no use to two sets
+
+
 def _of_sets(help: str, *names: str, **more: Any) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel="Two sets of clips, without a recipe", **more)
+    return typer.Option(*names, help=help, rich_help_panel=PANEL, **more)
+
+
+Gen = Annotated[Path | None, _of_sets("Generated clips: a clip store or a folder of sound files.", "--gen")]
+Ref = Annotated[Path | None, _of_sets("Real clips, likewise.", "--ref")]
+RefSplit = Annotated[
+    Literal["train", "val", "eval"] | None, _of_sets("Of a store of real clips: this split.", "--ref-split")
+]
+HeardAs = Annotated[
+    str,
+    _of_sets(
+        "Hear files and take KL as: ajbench, audioldm_eval, av-benchmark, stable-audio-metrics.", "--protocol"
+    ),
+]
+Features = Annotated[
+    str,
+    _of_sets(
+        "Networks, separated by commas; their weights from AJBENCH_WEIGHTS, or NAME=PATH.", "--features"
+    ),
+]
+Metrics = Annotated[
+    str | None,
+    _of_sets(
+        "Of those that `ajbench ls metrics` tells, or all that can be taken (default: fd, is, kl, "
+        "kl_sigmoid, agreement, as far as the sets allow).",
+        "--metrics",
+    ),
+]
+Paired = Annotated[Path | None, _of_sets("CSV with columns gen and ref, where names differ.", "--pairs")]
+Labels = Annotated[
+    str | None,
+    _of_sets(
+        "Labels that were asked for, if not a store's: CSV with columns clip and labels (separated by ;), or "
+        "parent: the folder that a file lies in.",
+        "--labels",
+        metavar="FILE.csv|parent",
+    ),
+]
+Captions = Annotated[
+    Path | None, _of_sets("Captions, if not a store's: CSV with columns clip and caption.", "--captions")
+]
+Partial = Annotated[
+    bool, _of_sets("Measure what is left where clips are unusable or unpaired.", "--allow-partial")
+]
+Bootstrap = Annotated[int, _of_sets("Resamples for intervals; 0: none.", "--bootstrap", min=0)]
+Table = Annotated[Path | None, _of_sets("Also write the table here.", "--out", metavar="FILE.csv")]
+Clips = Annotated[Path | None, _of_sets("Write scores of single clips here.", "--clips", metavar="FILE.csv")]
+Worst = Annotated[int, _of_sets("Name this many of the worst clips, by score.", "--worst", min=0)]
+Curve = Annotated[
+    Path | None,
+    _of_sets(
+        "Write FD against the number of clips here; as .svg or .png drawn.", "--curve", metavar="FILE.csv"
+    ),
+]
+Ladder = Annotated[
+    bool, _of_sets("Beside them real halves, the codec, shuffled labels, noise, silence.", "--ladder")
+]
+RoundTrip = Annotated[str, _of_sets("Of the ladder's round trip.", "--codec")]
+LadderFigure = Annotated[
+    Path | None, _of_sets("Draw the ladder's FD here.", "--ladder-figure", metavar="FILE.svg")
+]
 
 
 @app.command()
 @command()
 def eval_gen(
     settings: Settings,
-    gen: Annotated[
-        Path | None, _of_sets("Generated clips: a clip store or a folder of sound files.", "--gen")
-    ] = None,
-    ref: Annotated[Path | None, _of_sets("Real clips, likewise.", "--ref")] = None,
-    ref_split: Annotated[
-        Literal["train", "val", "eval"] | None,
-        _of_sets("Of a store of real clips: this split.", "--ref-split"),
-    ] = None,
-    protocol: Annotated[
-        str,
-        _of_sets(
-            "Hear files and take KL as: ajbench, audioldm_eval, av-benchmark, stable-audio-metrics.",
-            "--protocol",
-        ),
-    ] = "ajbench",
-    features: Annotated[
-        str,
-        _of_sets(
-            "Networks, separated by commas; their weights from AJBENCH_WEIGHTS, or NAME=PATH.", "--features"
-        ),
-    ] = "mn04",
-    metrics: Annotated[
-        str | None,
-        _of_sets(
-            "Of those that `ajbench ls metrics` tells, or all that can be taken (default: fd, is, kl, "
-            "kl_sigmoid, agreement, as far as the sets allow).",
-            "--metrics",
-        ),
-    ] = None,
-    pairs: Annotated[
-        Path | None, _of_sets("CSV with columns gen and ref, where names differ.", "--pairs")
-    ] = None,
-    labels: Annotated[
-        str | None,
-        _of_sets(
-            "Labels that were asked for, if not a store's: CSV with columns clip and labels (separated "
-            "by ;), or parent: the folder that a file lies in.",
-            "--labels",
-            metavar="FILE.csv|parent",
-        ),
-    ] = None,
-    captions: Annotated[
-        Path | None,
-        _of_sets("Captions, if not a store's: CSV with columns clip and caption.", "--captions"),
-    ] = None,
-    allow_partial: Annotated[
-        bool, _of_sets("Measure what is left where clips are unusable or unpaired.", "--allow-partial")
-    ] = False,
-    bootstrap: Annotated[int, _of_sets("Resamples for intervals; 0: none.", "--bootstrap", min=0)] = 200,
-    out: Annotated[Path | None, _of_sets("Also write the table here.", "--out", metavar="FILE.csv")] = None,
-    clips: Annotated[
-        Path | None, _of_sets("Write scores of single clips here.", "--clips", metavar="FILE.csv")
-    ] = None,
-    worst: Annotated[int, _of_sets("Name this many of the worst clips, by score.", "--worst", min=0)] = 0,
-    curve: Annotated[
-        Path | None,
-        _of_sets(
-            "Write FD against the number of clips here; as .svg or .png drawn.", "--curve", metavar="FILE.csv"
-        ),
-    ] = None,
-    ladder: Annotated[
-        bool, _of_sets("Beside them real halves, the codec, shuffled labels, noise, silence.", "--ladder")
-    ] = False,
-    codec: Annotated[str, _of_sets("Of the ladder's round trip.", "--codec")] = "tiny",
-    ladder_figure: Annotated[
-        Path | None, _of_sets("Draw the ladder's FD here.", "--ladder-figure", metavar="FILE.svg")
-    ] = None,
+    context: typer.Context,
+    gen: Gen = None,
+    ref: Ref = None,
+    ref_split: RefSplit = None,
+    protocol: HeardAs = "ajbench",
+    features: Features = "mn04",
+    metrics: Metrics = None,
+    pairs: Paired = None,
+    labels: Labels = None,
+    captions: Captions = None,
+    allow_partial: Partial = False,
+    bootstrap: Bootstrap = 200,
+    out: Table = None,
+    clips: Clips = None,
+    worst: Worst = 0,
+    curve: Curve = None,
+    ladder: Ladder = False,
+    codec: RoundTrip = "tiny",
+    ladder_figure: LadderFigure = None,
 ) -> None:
     """Measure generated clips.
 
@@ -118,39 +134,44 @@ def eval_gen(
       ajbench eval-gen --recipe esc10 --data DIR evaluate.features=mn04
       ajbench eval-gen --gen GENERATED --ref REAL --protocol audioldm_eval --features panns16k --ladder
     """
-    if ladder_figure and not ladder:
-        raise UsageError(f"--ladder-figure {ladder_figure}: there is no ladder to draw; add --ladder")
-    if ladder and not (gen or ref):
-        raise UsageError("--ladder: it stands beside --gen and --ref; a recipe has yardsticks of its own")
+    _refuse_unused(context, two_sets=bool(gen or ref), ladder=ladder)
     if gen or ref:
         if not (gen and ref):
             raise UsageError(f"eval-gen: {'--ref' if gen else '--gen'} is missing; two sets are compared")
-        do_comparison(
-            settings,
-            gen,
-            ref,
-            ref_split=ref_split,
-            protocol=protocol,
-            features=features.split(","),
-            metrics=metrics and metrics.split(","),
-            pairs=pairs,
-            labels=labels,
-            captions=captions,
-            allow_partial=allow_partial,
-            resamples=bootstrap,
-            out=out,
-            ladder=codec if ladder else None,
-            figure=ladder_figure,
-            clips=clips,
-            worst=worst,
-            curve=curve,
+        sets = Sets(gen, ref, ref_split, pairs, labels, captions, allow_partial)
+        names = tuple(name.strip() for name in metrics.split(",")) if metrics is not None else None
+        how = Measuring(
+            protocol, tuple(features.split(",")), names, bootstrap, worst, codec if ladder else None
         )
+        do_comparison(settings, sets, how, Outputs(out, clips, curve, ladder_figure))
         return
     pipeline = pipeline_of(settings, settings.load())
     stage = pipeline.eval_gen(["", *pipeline.probes] if settings.dry_run else pipeline.generated())
     do_evaluation(
         settings, pipeline, stage, ["row", "column", "metric", "split", "value", "ci_low", "ci_high"]
     )
+
+
+def _refuse_unused(context: typer.Context, *, two_sets: bool, ladder: bool) -> None:
+    """Refuse what was given on the command line and would be ignored, whatever its value."""
+    of_sets, of_recipes = list[str](), list[str]()
+    for parameter in context.command.params:
+        source = context.get_parameter_source(str(parameter.name))
+        if source is None or source.name != "COMMANDLINE":
+            continue
+        if getattr(parameter, "rich_help_panel", None) == PANEL:
+            of_sets.append(parameter.opts[0])
+        elif parameter.name in OF_RECIPES:
+            of_recipes.append("KEY=VALUE" if parameter.name == "overrides" else parameter.opts[0])
+    if of_sets and not two_sets:
+        raise UsageError(
+            f"{', '.join(of_sets)}: of two sets of clips alone; name them by --gen and --ref, or leave it "
+            "out, as a recipe says itself what is measured"
+        )
+    if of_recipes and two_sets:
+        raise UsageError(f"{', '.join(of_recipes)}: of a recipe, and --gen and --ref have none; leave it out")
+    if needless := [option for option in ("--codec", "--ladder-figure") if option in of_sets and not ladder]:
+        raise UsageError(f"{', '.join(needless)}: there is no ladder; add --ladder")
 
 
 @app.command()

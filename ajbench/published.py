@@ -16,6 +16,7 @@ from ajbench.errors import IntegrityError, UsageError
 from ajbench.registry import suggest
 
 TABLE = Path(__file__).with_name("weights.csv")
+ALSO = {"encodec": "encodec_24khz"}  # features by another name than their weights
 _HUB = re.compile(r"https://huggingface\.co/([^/]+/[^/]+)/resolve/[^/]+/(.+)")
 
 
@@ -69,12 +70,12 @@ def listed() -> tuple[WeightFile, ...]:
 
 
 def files_of(name: str) -> list[WeightFile]:
-    """Return the files of the weights of a name.
+    """Return the files of the weights of a name, or of the features of a name.
 
     Raises:
         UsageError: there are none; the message lists the names.
     """
-    if not (found := [file for file in listed() if file.name == name]):
+    if not (found := [file for file in listed() if file.name == ALSO.get(name, name)]):
         names = list(dict.fromkeys(file.name for file in listed()))
         raise UsageError(f"weights {name!r}: unknown{suggest(name, names)}; allowed: {', '.join(names)}")
     return found

@@ -153,7 +153,11 @@ def test_doctor_downloads_only_what_is_named_and_says_what_is_right(doctor, serv
     assert [line["state"] for line in json.loads(shown.stdout)] == ["missing", "missing"]
     assert f"put it at {tmp_path}/toy/w.pt" in shown.stdout and server.asked == []
     got = doctor("--weights", "--download", "toy", "--json")
-    assert got.exit_code == 0 and json.loads(got.stdout)[0]["path"] == str(tmp_path / "toy" / "w.pt")
+    assert got.exit_code == 0 and server.asked
+    assert [line["state"] for line in json.loads(got.stdout)] == ["right", "right size, hash not pinned"]
+    alone = doctor("--download", "toy", "--json")
+    assert json.loads(alone.stdout)[0]["path"] == str(tmp_path / "toy" / "w.pt")
+    assert doctor("--download", "toy, free").exit_code == 0
     states = [line["state"] for line in json.loads(doctor("--weights", "--json").stdout)]
     assert states == ["right", "right size, hash not pinned"]
     (tmp_path / "toy" / "w.pt").write_bytes(b"x" * len(CONTENT))

@@ -1,63 +1,24 @@
-"""The ladder of references: what its rungs sound like, that all are measured alike, and what is told."""
+"""The ladder of references: that all rungs are measured alike, and what is told."""
 
-import csv
-import itertools
-import json
 from collections import Counter
 
 import numpy as np
 import pytest
 import soundfile
-from scipy.signal import welch
-from typer.testing import CliRunner
+from chords import RATE, Ear, FrameEar, N, fill
 
-from ajbench import classifiers, codec, compare, ladder, protocols, rungs
-from ajbench.cli import app
+from ajbench import codec, compare, ladder, protocols, rungs
 from ajbench.clipsets import open_set
 from ajbench.embeddings import embed
-from ajbench.errors import MissingError
+from ajbench.errors import MissingError, UsageError
 from ajbench.metrics.distribution import frechet_distance, inception_score, kl_divergence
 
 PLAIN = protocols.find("ajbench")
-RATE, N = 16_000, 24
-
-
-class Ear:
-    """Log levels of ten bands as features, and some sums of them as logits."""
-
-    name, labels, mids, weights_hash = "ear", tuple("abcde"), None, "w1"
-    sample_rate, least, most = RATE, 240, None
-
-    def __init__(self):
-        self.heard = 0
-        self.mix = 0.4 * np.random.default_rng(3).normal(size=(10, 5)).astype(np.float32)
-
-    def __call__(self, wav):
-        self.heard += len(wav)
-        power = np.abs(np.fft.rfft(np.asarray(wav), axis=1)) ** 2 / wav.shape[1]
-        edges = np.geomspace(40, power.shape[1], 11).astype(int)
-        bands = np.stack([power[:, a:b].mean(axis=1) for a, b in itertools.pairwise(edges)], axis=1)
-        features = np.log10(bands + 1e-5).astype(np.float32)
-        return features, features @ self.mix
-
-
-def tones(path, seed, seconds=0.5, rate=RATE):
-    """Write a chord of decaying harmonics, each clip with its own pitch and colour."""
-    rng = np.random.default_rng(seed)
-    t = np.arange(int(seconds * rate)) / rate
-    pitch, fall = rng.uniform(200, 900), rng.uniform(0.3, 2)
-    wave = sum(np.sin(2 * np.pi * pitch * k * t + k) / k**fall for k in range(1, 8))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    wave = 0.1 * rng.uniform(0.3, 1) * wave * np.exp(-2 * t) + 1e-4 * rng.normal(size=len(t))
-    soundfile.write(path, wave, rate, subtype="PCM_16")
 
 
 @pytest.fixture
 def folders(tmp_path):
-    for k in range(N):
-        tones(tmp_path / "gen" / f"clip-{k:02d}.wav", k)
-        tones(tmp_path / "ref" / f"clip-{k:02d}.wav", 1000 + k)
-    return tmp_path
+    return fill(tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -80,79 +41,6 @@ def climb(folders, tiny, kept, ear=None, *, gen="gen", metrics=None, resamples=2
 
 def by_row(found, metric):
     return {line["row"]: line for line in found.rows if line["metric"] == metric}
-
-
-# Sounds
-
-
-def test_pink_noise_falls_by_3_db_an_octave_at_the_level_and_length_of_the_clip():
-    for rate in (16_000, 44_100):
-        clip = 0.1 * np.random.default_rng(0).normal(size=(20 * rate, 2)).astype(np.float32)
-        wave = rungs.pink_noise(0).make("a", clip, rate)
-        assert wave.shape == (20 * rate, 1) and wave.dtype == np.float32
-        assert np.sqrt(np.mean(wave**2)) == pytest.approx(np.sqrt(np.mean(clip**2)), rel=1e-3)
-        hz, power = welch(wave[:, 0], rate, nperseg=8192)
-        octaves = [
-            10 * np.log10(power[(hz >= low) & (hz < 2 * low)].mean()) for low in (50 * 2**k for k in range(7))
-        ]
-        assert np.polyfit(range(7), octaves, 1)[0] == pytest.approx(-3.01, abs=0.1)
-        assert np.abs(np.diff(octaves) + 3.01).max() < 1
-        infrasonic = power[(hz > 0) & (hz < 12)].mean() / power[(hz > 22) & (hz < 30)].mean()
-        assert infrasonic < 2  # flat where nobody hears
-
-
-def test_noise_is_that_of_a_seed_and_a_name():
-    clip = np.ones((1000, 1), np.float32)
-    made = rungs.pink_noise(1).make("a", clip, RATE)
-    assert np.array_equal(made, rungs.pink_noise(1).make("a", clip, RATE))
-    for other in (rungs.pink_noise(2).make("a", clip, RATE), rungs.pink_noise(1).make("b", clip, RATE)):
-        assert abs(np.corrcoef(made[:, 0], other[:, 0])[0, 1]) < 0.3
-
-
-def test_the_round_trip_is_the_codec_s_own_at_16_khz(folders, tiny):
-    wave = open_set(folders / "gen").samples(0)[0]
-    made = rungs.round_trip(tiny).make("a", wave[:6400], RATE)
-    assert np.array_equal(made[:, 0], tiny.decode(tiny.encode(wave[:6400].T)).numpy()[0])
-    tones(folders / "other" / "a.wav", 5, seconds=0.4567, rate=44_100)
-    stereo = np.repeat(open_set(folders / "other").samples(0)[0], 2, axis=1)
-    change = rungs.round_trip(tiny)
-    assert change.rate == RATE and change.make("a", stereo, 44_100).shape == (round(0.4567 * RATE), 1)
-
-
-def test_contents_differ_by_source_rung_seed_codec_and_name(folders, tiny):
-    def other():
-        changed = codec.load("tiny")
-        changed.weights_hash = "another"
-        return changed
-
-    soundfile.write(folders / "gen" / "copy.wav", *soundfile.read(folders / "gen" / "clip-00.wav"))
-    plain = open_set(folders / "gen")
-    copy = plain.names.index("copy")
-    assert plain.content(copy) == plain.content(0)
-    changes = [rungs.pink_noise(0), rungs.pink_noise(1), rungs.silence(), rungs.round_trip(tiny)]
-    sets = [plain, *(plain.changed(change) for change in (*changes, rungs.round_trip(other())))]
-    contents = [clips.content(n) for clips in sets for n in (0, 1)]
-    assert len(set(contents)) == 2 * len(sets)
-    noise = plain.changed(rungs.pink_noise(0))
-    assert noise.content(copy) != noise.content(0)  # it is another noise
-
-
-def test_what_is_taken_of_a_set_keeps_its_place(folders):
-    whole = open_set(folders / "gen")
-    part = whole.take(np.array([7, 2]))
-    assert list(part.names) == ["clip-07", "clip-02"] and len(part) == 2
-    assert part.content(0) == whole.content(7) and part.rates() == Counter({RATE: 2})
-    assert np.array_equal(part.samples(1)[0], whole.samples(2)[0])
-    assert not part.changed(rungs.silence()).samples(1)[0].any()
-
-
-def test_silence_is_measured_on_purpose_and_refused_by_accident(folders):
-    quiet = open_set(folders / "gen").changed(rungs.silence())
-    assert embed(quiet, Ear(), PLAIN, folders / "cache").computed == N
-    soundfile.write(folders / "gen" / "clip-03.wav", np.zeros(8000), RATE)
-    for clips in (open_set(folders / "gen"), open_set(folders / "gen").changed(rungs.silence())):
-        found = embed(clips, Ear(), PLAIN, folders / "other")
-        assert [one.number for one in found.left_out] == [3]
 
 
 # Pairs
@@ -283,8 +171,27 @@ def test_noise_and_copies_are_told_of_and_good_clips_are_not(folders, tiny, kept
     assert any("hiss" in note and "pink noise" in note for note in found.notes)
     found = climb(folders, tiny, kept, gen="ref")
     assert "suspicious: look for copies" in by_row(found, "kl")["ref"]["note"]
+    assert by_row(found, "kl_sigmoid")["ref"]["note"] == ""  # of which equal clips have no least value
     found = climb(folders, tiny, kept, gen="ref", resamples=0)  # without intervals nobody is accused
     assert not any("suspicious" in note for note in found.notes)
+
+
+def test_fad_has_rungs_and_is_drawn_beside_fd(folders, tiny, kept):
+    found = climb(folders, tiny, kept, FrameEar())
+    fad = {row: line["value"] for row, line in by_row(found, "fad").items()}
+    assert fad[ladder.HALVES] < min(fad[ladder.PINK], fad[ladder.SILENCE])
+    drawn = ladder.drawing([*found.rows, *climb(folders, tiny, kept).rows])
+    for head in ("FAD (vggish)", "FD (ear)"):
+        assert f"{head} of {N // 2} clips to {N // 2} real ones" in drawn
+    with pytest.raises(UsageError, match="neither FD nor FAD"):
+        ladder.drawing([line for line in found.rows if line["metric"] != "fad"])
+
+
+def test_a_set_of_a_rung_s_name_keeps_a_row_of_its_own(folders, tiny, kept):
+    (folders / "gen").rename(folders / "silence")
+    fd = by_row(climb(folders, tiny, kept, gen="silence", metrics=["fd"]), "fd")
+    assert len(fd) == 6 and fd[ladder.SILENCE]["n"] == N // 2
+    assert fd["silence (generated)"]["n"] == N and f"silence (generated), {N // 2} clips" in fd
 
 
 def test_silence_that_passes_for_good_is_told_of():
@@ -321,6 +228,18 @@ def test_fd_is_suspicious_below_what_real_clips_of_that_many_have():
     assert told(2.6, 100) == told(5.4, 60) == "before" != told(5.4, 50) and "as n goes" not in told(5.4, 50)
 
 
+@pytest.mark.parametrize(
+    ("metric", "accused"), [("fd", True), ("fad", True), ("kl", True), ("kl_sigmoid", False), ("kad", False)]
+)
+def test_only_metrics_whose_least_value_is_of_copies_accuse_of_them(metric, accused):
+    def line(value):
+        return {"value": value, "ci_low": value - 0.1, "ci_high": value + 0.1, "n": 9, "n_reference": 9}
+
+    lines = {"gen": line(1), ladder.HALVES: line(3), ladder.CODEC: line(3)}
+    ladder._tell(lines, metric, "gen", "gen")
+    assert ("suspicious" in lines["gen"]["note"]) is accused
+
+
 def test_the_drawing_shows_the_rungs_of_one_n(folders, tiny, kept):
     found = climb(folders, tiny, kept, gen="ref")  # copies: FD of all of them is 0
     drawn = ladder.drawing(found.rows)
@@ -328,37 +247,3 @@ def test_the_drawing_shows_the_rungs_of_one_n(folders, tiny, kept):
     for row in (ladder.HALVES, ladder.CODEC, f"ref, {N // 2} clips", ladder.PINK, ladder.SILENCE):
         assert f">{row}<" in drawn
     assert f"FD (ear) of {N // 2} clips to {N // 2} real ones" in drawn and ">ref<" not in drawn
-
-
-# The command
-
-
-def test_the_command_writes_table_and_drawing(folders):
-    saved = {"name": "taltrans-small", "labels": ["rain", "dog"], "clip_samples": 80_640, "options": {}}
-    classifiers.save(classifiers.build("taltrans-small", 2), folders / "judge", **saved, extra={})
-    for k in range(6, N):
-        for name in ("gen", "ref"):
-            (folders / name / f"clip-{k:02d}.wav").unlink()
-    sets = ["eval-gen", "--gen", str(folders / "gen"), "--ref", str(folders / "ref"), "--json", "-q"]
-    command = [*sets, "--features", f"reference={folders / 'judge'}", "--work", str(folders / "w")]
-    command += ["--bootstrap", "10", "--ladder"]
-    files = ["--out", str(folders / "out.csv"), "--ladder-figure", str(folders / "ladder.svg")]
-    done = CliRunner().invoke(app, [*command, *files])
-    assert done.exit_code == 0, done.output
-    shown = json.loads(done.stdout)
-    rows = [(line["row"], line["metric"]) for line in shown["rows"]]
-    assert rows[:4] == [("gen", "fd"), (ladder.HALVES, "fd"), (ladder.CODEC, "fd"), ("gen, 3 clips", "fd")]
-    assert any("compare them with the row" in note for note in shown["notes"])
-    lines = list(csv.DictReader((folders / "out.csv").read_text().splitlines()))
-    assert [(line["row"], line["metric"]) for line in lines] == rows and "note" in lines[0]
-    assert (folders / "ladder.svg").read_text().startswith("<svg")
-    assert CliRunner().invoke(app, [*command, *files[2:]]).exit_code == 2  # it is there
-    for wrong in (
-        [*sets, "--ladder-figure", "a.svg"],
-        ["eval-gen", "--ladder"],
-        [*command, "--ladder-figure", "a.png"],
-        [*command, "--ladder-figure", "a.svg", "--metrics", "kl"],
-        [*command, "--codec", "tinny"],
-    ):
-        done = CliRunner().invoke(app, wrong)
-        assert done.exit_code == 2 and done.stderr.count("\n") == 1, done.output
