@@ -133,7 +133,6 @@ def test_a_sweep_makes_a_set_for_each_value_and_leaves_the_run_as_it_was(done):
     lines = json.loads(found.stdout)["lines"]
     assert [line["set"] for line in lines] == ["strength=0.2", "strength=0.6"]
     assert all(line["n"] == 8 and line["fd_low"] <= line["fd"] <= line["fd_high"] for line in lines)
-    assert any(lines[0][metric] != lines[1][metric] for metric in ("fd", "kl", "is"))
     with (folder / "results/mini/sweep_strength.csv").open(newline="") as file:
         assert [float(line["fd"]) for line in csv.DictReader(file)] == [line["fd"] for line in lines]
     made = stages(folder)
