@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import get_window
 
 from ajbench.errors import UsageError
 
@@ -51,4 +50,6 @@ def _magnitudes(wave: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
     padded = np.pad(wave, size // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop]
     # The window is float64, and so the transform: in float32 the rounding of a constant would be 1e-8.
+    from scipy.signal import get_window  # takes longer to import than most metrics to compute
+
     return np.abs(np.fft.rfft(frames * get_window("hann", size), axis=1).astype(np.complex64))
