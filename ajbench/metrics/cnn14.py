@@ -22,7 +22,7 @@ from ajbench.device import device_of
 from ajbench.errors import IntegrityError, UsageError
 from ajbench.metrics import places
 from ajbench.metrics.ranking import Array
-from ajbench.metrics.winograd import Winograd
+from ajbench.metrics.winograd import Room, Winograd
 
 MELS, CLASSES, WIDTHS = 64, 527, (64, 128, 256, 512, 1024, 2048)
 WIDE = 128  # channels from which Winograd's transforms pay
@@ -62,12 +62,12 @@ class Block(nn.Module):
         x = functional.relu_(self.bn2(self.conv2(x)))
         return functional.avg_pool2d(x, self.pool) if self.pool > 1 else x
 
-    def fuse(self, winograd: bool) -> None:
-        """Fold the normalisations into the convolutions, in eval mode."""
+    def fuse(self, room: Room | None) -> None:
+        """Fold the normalisations into the convolutions, in eval mode; with `room` wide ones as Winograd."""
         for conv, norm in (("conv1", "bn1"), ("conv2", "bn2")):
             fused = fuse_conv_bn_eval(getattr(self, conv), getattr(self, norm))
-            wide = winograd and fused.in_channels >= WIDE
-            setattr(self, conv, Winograd(fused) if wide else fused)
+            wide = fused.in_channels >= WIDE
+            setattr(self, conv, Winograd(fused, room) if room and wide else fused)
             setattr(self, norm, nn.Identity())
 
 
@@ -116,9 +116,10 @@ class Cnn14(nn.Module):
             winograd: compute the wide convolutions as a CPU does them faster.
         """
         self.eval()
+        room = Room() if winograd else None
         for block in self.children():
             if isinstance(block, Block):
-                block.fuse(winograd)
+                block.fuse(room)
         return self
 
 
