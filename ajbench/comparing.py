@@ -10,6 +10,7 @@ from ajbench.errors import UsageError
 from ajbench.options import Settings
 
 if TYPE_CHECKING:
+    from ajbench.codec import Codec
     from ajbench.compare import Comparison
     from ajbench.metrics.features import Late
 
@@ -104,17 +105,16 @@ def do_comparison(settings: Settings, sets: Sets, how: Measuring, outputs: Outpu
     only clips can tell is found with the first network, or ends a run whose features are kept: it goes on
     from them.
     """
-    from ajbench import clipwise, codec, ladder, protocols
+    from ajbench import clipwise, ladder, protocols
     from ajbench.annotations import asked_of, captions_of
     from ajbench.clipsets import open_set
     from ajbench.compare import Comparison, compare, listed, pairs_of
-    from ajbench.device import device_of
 
     heard = protocols.find(how.protocol)
     _check_metrics(how, outputs)
     outputs.check(settings.force)
     networks = _networks(how)
-    trip = codec.load(how.ladder, device_of()) if how.ladder else None
+    trip = _codec(how.ladder) if how.ladder else None
     mine, theirs = open_set(sets.gen), open_set(sets.ref, sets.ref_split)
     pairs = pairs_of(mine, theirs, sets.pairs)
     asked, texts = asked_of(mine, sets.labels), captions_of(mine, sets.captions)
@@ -186,25 +186,17 @@ def _networks(how: Measuring) -> list["Late"]:
             raise UsageError(
                 f"--features {','.join(how.features)}: {name} is there twice, and its rows would be alike"
             )
-        registry.resolve("features", name)
-        scores.choose(how.metrics, _lacking_by_name(name))
+        registry.check("features", name)
+        kind = {"frames": name in registry.FRAMES, "classes": name not in registry.WITHOUT_CLASSES}
+        scores.choose(how.metrics, scores.lacking_of_kind(name, **kind, texts=name in registry.TEXTS))
     return [Late(name, path.strip() or None) for name, (*_, path) in zip(names, named, strict=True)]
 
 
-def _lacking_by_name(name: str) -> dict[str, str]:
-    """What a network is known to lack before it is loaded, and what to do: need → reason."""
-    from ajbench import registry
+def _codec(name: str) -> "Codec":
+    from ajbench import codec
+    from ajbench.device import device_of
 
-    found = {}
-    if name in registry.FRAMES:
-        found["vectors"] = f"{name} hears frames, and not one vector a clip; ask for fad"
-    elif name not in registry.WITHOUT_CLASSES:
-        found["frames"] = f"{name} has one vector a clip; ask for fd"
-    if name in registry.WITHOUT_CLASSES:
-        found["classes"] = f"{name} knows no classes; take features that do, such as mn04"
-    if name not in registry.TEXTS:
-        found["text"] = f"{name} has no text side; take features clap"
-    return found
+    return codec.load(name, device_of())
 
 
 def _gather(whole: "Comparison", found: "Comparison", name: str) -> None:

@@ -54,6 +54,15 @@ class Embeddings:
     left_out: list[LeftOut]
     computed: int
 
+    def vectors(self) -> NDArray[np.float64]:
+        """Return one vector a clip, [n, d]: the mean over frames where there are several."""
+        features = self.features.astype(np.float64)
+        if len(features) == len(self.numbers):
+            return features
+        starts = np.searchsorted(self.clips, np.arange(len(self.numbers)))
+        sums = np.add.reduceat(features, starts, axis=0)
+        return np.asarray(sums / np.bincount(self.clips)[:, None])
+
 
 def embed(
     clips: ClipSet,

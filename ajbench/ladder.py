@@ -4,18 +4,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ajbench import rungs
 from ajbench.clipsets import ClipSet
-from ajbench.codec import Codec
 from ajbench.compare import PAIRED, Comparison, Pairs, compare
 from ajbench.embeddings import embed
 from ajbench.errors import MissingError, UsageError
 from ajbench.metrics.features import Late
 from ajbench.protocols import Protocol
+
+if TYPE_CHECKING:
+    from ajbench.codec import Codec
 
 # From best to worst, as is known beforehand.
 HALVES, CODEC = "real, two halves", "codec round trip"
@@ -39,7 +41,7 @@ def beside(
     extractor: Late,
     protocol: Protocol,
     cache: Path,
-    codec: Codec,
+    codec: "Codec",
     *,
     pairs: Pairs,
     resamples: int = 200,

@@ -97,11 +97,7 @@ def embed_all(heard: Mapping[Which, Heard], extractor: Late, cache: Path, troubl
             ]
             place = {int(number): row for row, number in enumerate(seen.numbers)}
             one.keep([row for row, number in enumerate(one.numbers) if number in place])
-            # Networks that hear frames give several rows a clip.
-            sums = np.zeros((len(seen.numbers), seen.features.shape[1]))
-            np.add.at(sums, seen.clips, seen.features)
-            sums /= np.bincount(seen.clips, minlength=len(sums)).clip(1)[:, None]
-            vectors[which] = sums[[place[number] for number in one.numbers]]
+            vectors[which] = seen.vectors()[[place[number] for number in one.numbers]]
     real = np.concatenate([vectors["train"], vectors["eval"]])
     mean = real.mean(axis=0) if len(real) else 0.0
     for which, values in vectors.items():

@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +22,6 @@ from ajbench.protocols import Protocol, Wave
 from ajbench.run import seed_for
 
 HELD = 8_000_000  # counts of rows in resamples at once: 64 MB
-TEXTS = 64  # captions at once
 
 Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -74,19 +72,12 @@ class Material:
     @property
     def frames(self) -> bool:
         """Whether the network gives several vectors a clip."""
-        several = any(len(one.features) != len(one.numbers) for one in (self.ours, self.theirs))
-        return several or bool(getattr(self.extractor, "frames", False))
+        return self.extractor.frames
 
     @property
     def classes(self) -> bool:
         """Whether the network knows classes."""
         return self.ours.logits.shape[1] > 0
-
-    @property
-    def texts(self) -> bool:
-        """Whether the network has a text side."""
-        network = self.extractor
-        return network.texts if isinstance(network, Late) else hasattr(network, "text")
 
     @property
     def pooled(self) -> str:
@@ -106,7 +97,7 @@ class Material:
     @functools.cached_property
     def vectors(self) -> tuple[Floats, Floats]:
         """One vector a clip of both sets, the mean over frames where there are several."""
-        return _vectors(self.ours), _vectors(self.theirs)
+        return self.ours.vectors(), self.theirs.vectors()
 
     @functools.cached_property
     def both(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -193,22 +184,10 @@ class Material:
         assert self.captions
         texts = [self.captions[name] for name in self.names]
         flat = [text for own in texts for text in own]
-        network: Any = getattr(self.extractor, "extractor", self.extractor)
-        parts = [network.text(flat[start : start + TEXTS]) for start in range(0, len(flat), TEXTS)]
-        spoken = _unit(np.concatenate(parts))
+        spoken = _unit(self.extractor.text(flat))
         clips = np.repeat(np.arange(self.n), [len(own) for own in texts])
         cosines = np.einsum("td,td->t", spoken, _unit(self.vectors[0])[clips])
         return np.bincount(clips, cosines) / np.bincount(clips)
-
-
-def _vectors(one: Embeddings) -> Floats:
-    features = one.features.astype(np.float64)
-    if len(features) == len(one.numbers):
-        return features
-    order = np.argsort(one.clips, kind="stable")
-    starts = np.searchsorted(one.clips[order], np.arange(len(one.numbers)))
-    sums = np.add.reduceat(features[order], starts, axis=0)
-    return np.asarray(sums / np.bincount(one.clips)[:, None])
 
 
 def _unit(rows: NDArray[np.floating]) -> Floats:

@@ -12,9 +12,7 @@ from typing import Literal
 
 import numpy as np
 import soxr
-import torch
 from numpy.typing import NDArray
-from torchaudio.functional import resample
 
 from ajbench import audio
 from ajbench.errors import UsageError
@@ -71,6 +69,10 @@ class Protocol:
             elif source * rate / math.gcd(source, rate) ** 2 > MOST_RATIO:
                 raise audio.AudioError(f"sample rate {source} Hz (too odd for {self.resampler} to {rate} Hz)")
             else:
+                # Features that are kept are read without either.
+                import torch
+                from torchaudio.functional import resample
+
                 mono = resample(torch.from_numpy(np.ascontiguousarray(mono)), source, rate).numpy()
         if self.peak_db is not None:
             mono = mono * np.float32(10 ** (self.peak_db / 20) / max(float(np.abs(mono).max()), 1e-12))

@@ -88,11 +88,20 @@ def resolve(kind: str, name: str) -> Any:
     Raises:
         UsageError: the name is unknown; the message lists the allowed names.
     """
+    check(kind, name)
+    module, _, attribute = KINDS[kind][name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def check(kind: str, name: str) -> None:
+    """Refuse a name that stands for nothing among the entries of `kind`; nothing is imported.
+
+    Raises:
+        UsageError: the name is unknown; the message lists the allowed names.
+    """
     table = KINDS[kind]
     if name not in table:
         raise UsageError(f"{kind} {name!r} is unknown{suggest(name, table)}; allowed: {', '.join(table)}")
-    module, _, attribute = table[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
 
 
 def suggest(name: str, allowed: Iterable[str]) -> str:

@@ -1,5 +1,7 @@
 """Sounds of known quality, made of each real clip on its own."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import soxr
 import xxhash
@@ -7,8 +9,10 @@ from numpy.typing import NDArray
 
 from ajbench import audio
 from ajbench.clipsets import Change
-from ajbench.codec import Codec
 from ajbench.corpora import signals
+
+if TYPE_CHECKING:
+    from ajbench.codec import Codec
 
 LOWEST_HZ = 20.0  # below it the spectrum is flat: half of the level would be where nobody hears
 FRAME = 2 * audio.HOP  # samples that every codec takes a multiple of
@@ -35,7 +39,7 @@ def silence() -> Change:
     return Change("silence", lambda name, samples, rate: np.zeros_like(samples))
 
 
-def round_trip(codec: Codec) -> Change:
+def round_trip(codec: "Codec") -> Change:
     """Make each clip, its channels averaged and at 16 kHz, anew from its codes."""
 
     def make(name: str, samples: NDArray[np.float32], rate: int) -> NDArray[np.float32]:

@@ -224,31 +224,49 @@ def _mean_of_pairs(m: Material, metric: str, each: Floats, definition: str) -> S
     )
 
 
+def lacking_of_kind(
+    name: str, *, frames: bool, classes: bool, texts: bool, usual: bool = False
+) -> dict[str, str]:
+    """Return what a network of this kind does not have, and what to do: need → reason.
+
+    Args:
+        name: of the network.
+        frames: whether it hears frames.
+        classes: whether it knows classes.
+        texts: whether it reads text.
+        usual: whether nothing was asked for by name, so that no value is given twice.
+    """
+    found = {}
+    if frames:
+        found["vectors"] = f"{name} hears frames, and not one vector a clip; ask for fad"
+    elif classes or usual:
+        found["frames"] = f"{name} has one vector a clip; ask for fd"
+    if not classes:
+        found["classes"] = f"{name} knows no classes; take features that do, such as mn04"
+    if not texts:
+        found["text"] = f"{name} has no text side; take features clap"
+    return found
+
+
 def lacking_of_network(m: Material, wanted: Sequence[str], usual: bool) -> dict[str, str]:
     """Return what wanted metrics need and network or clips do not have, and why: need → reason.
 
     Args:
         m: the material.
-        wanted: metrics; the network itself is loaded only where one of them needs its text or labels.
-        usual: whether nothing was asked for by name, so that no value is given twice.
+        wanted: metrics; the network itself is loaded only where one of them needs its labels.
+        usual: whether nothing was asked for by name.
     """
-    name, found = m.extractor.name, dict[str, str]()
-    needs = {need for metric in wanted for need in METRICS[metric].needs}
-    if m.frames:
-        found["vectors"] = f"{name} hears frames, and not one vector a clip; ask for fad"
-    elif m.classes or usual:
-        found["frames"] = f"{name} has one vector a clip; ask for fd"
-    if not m.classes:
-        found["classes"] = f"{name} knows no classes; take features that do, such as mn04"
+    network = m.extractor
+    found = lacking_of_kind(
+        network.name, frames=network.frames, classes=m.classes, texts=network.texts, usual=usual
+    )
     if m.n < extrapolate.LEAST:
         found["subsets"] = f"there are {m.n} clips, at least {extrapolate.LEAST} are needed"
     if min(m.n, m.m) <= manifold.K:
         found["neighbours"] = (
             f"more than {manifold.K} clips are needed in each set, for {manifold.K} neighbours"
         )
-    if "text" in needs and not m.texts:
-        found["text"] = f"{name} has no text side; take features clap"
-    if "labels" in needs and m.classes and m.asked:
+    if m.asked and m.classes and any("labels" in METRICS[metric].needs for metric in wanted):
         found |= _lacking_of_labels(m, m.asked)
     return found
 

@@ -13,6 +13,7 @@ class Ear:
 
     name, labels, mids, weights_hash = "ear", tuple("abcde"), None, "w1"
     sample_rate, least, most = RATE, 240, None
+    frames = texts = False
 
     def __init__(self):
         self.heard = 0

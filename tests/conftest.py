@@ -100,3 +100,19 @@ def no_network(monkeypatch):
 
     for name in ("connect", "connect_ex"):
         monkeypatch.setattr(socket.socket, name, guard(getattr(socket.socket, name)))
+
+
+@pytest.fixture
+def chord_folders(tmp_path):
+    """Folders gen and ref of short chords with the same names."""
+    from chords import fill
+
+    return fill(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """The codec that the project ships."""
+    from ajbench import codec
+
+    return codec.load("tiny")

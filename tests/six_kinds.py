@@ -18,6 +18,7 @@ class Ear:
 
     name, labels, mids, weights_hash = "ear", KINDS, None, "w1"
     sample_rate, least, most = 16_000, 240, None
+    frames, texts = False, True
     mix = np.random.default_rng(3).normal(size=(8, 6)).astype(np.float32)
 
     def __call__(self, wav):
@@ -32,7 +33,7 @@ class Ear:
 class Deaf(Ear):
     """Knows neither classes nor texts."""
 
-    name, labels, text = "deaf", (), property()
+    name, labels, texts = "deaf", (), False
 
 
 def write(path, seed, seconds=0.25, loudest=0.3):

@@ -5,11 +5,12 @@ import json
 
 import numpy as np
 import pytest
+from commanded import eval_gen, untrained
 from six_kinds import KINDS, PLAIN, Ear, N, fill, heard, measure, sets, values, write
 from small_generator import LABELS, make_store
 from typer.testing import CliRunner
 
-from ajbench import classifiers, clipwise, compare, scores
+from ajbench import clipwise, compare, scores
 from ajbench.annotations import asked_of, captions_of
 from ajbench.cli import app
 from ajbench.clipsets import open_set
@@ -106,17 +107,7 @@ def test_the_curve_goes_from_few_clips_to_all_and_on(folders):
 
 
 def test_the_command_writes_rows_clips_and_curve(folders):
-    saved = {"name": "taltrans-small", "labels": list(KINDS), "clip_samples": 4_000, "options": {}}
-    classifiers.save(classifiers.build("taltrans-small", 6), folders / "judge", **saved, extra={})
-    command = ["eval-gen", "--gen", str(folders / "gen"), "--ref", str(folders / "ref"), "--json", "-q"]
-    command += [
-        "--features",
-        f"reference={folders / 'judge'}",
-        "--work",
-        str(folders / "w"),
-        "--bootstrap",
-        "5",
-    ]
+    command = [*eval_gen(folders, untrained(folders / "judge", KINDS, 4_000), "5"), "--json", "-q"]
     written = ["--out", "rows.csv", "--clips", "clips.csv", "--curve", "fd.svg"]
     written = [str(folders / one) if "." in one else one for one in written]
     wanted = ["--metrics", "all", "--labels", "parent", "--worst", "2"]
@@ -144,18 +135,9 @@ def test_the_command_writes_rows_clips_and_curve(folders):
 
 
 def test_what_people_see_has_definitions_and_no_rows_by_class(folders):
-    saved = {"name": "taltrans-small", "labels": list(KINDS), "clip_samples": 4_000, "options": {}}
-    classifiers.save(classifiers.build("taltrans-small", 6), folders / "judge", **saved, extra={})
-    command = ["eval-gen", "--gen", str(folders / "gen"), "--ref", str(folders / "ref"), "--worst", "1"]
-    command += [
-        "--features",
-        f"reference={folders / 'judge'}",
-        "--work",
-        str(folders / "w"),
-        "--bootstrap",
-        "5",
-    ]
-    done = CliRunner().invoke(app, [*command, "--metrics", "fd,agreement", "--labels", "parent"])
+    command = eval_gen(folders, untrained(folders / "judge", KINDS, 4_000), "5")
+    command += ["--worst", "1", "--labels", "parent"]
+    done = CliRunner().invoke(app, [*command, "--metrics", "fd,agreement"])
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["metric", "fd", "agreement"]

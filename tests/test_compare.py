@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 import soundfile
+from commanded import eval_gen, untrained
 from small_generator import make_store
 from typer.testing import CliRunner
 
-from ajbench import annotations, classifiers, compare, protocols, registry
+from ajbench import annotations, compare, protocols, registry
 from ajbench.cli import app
 from ajbench.clipsets import open_set
 from ajbench.embeddings import embed
@@ -25,6 +26,7 @@ class Ear:
 
     name, labels, mids, weights_hash = "ear", tuple("abcde"), None, "w1"
     sample_rate, least, most = 16_000, 240, None
+    frames = texts = False
 
     def __init__(self):
         self.heard = 0
@@ -291,8 +293,7 @@ def test_a_clip_may_be_named_na(folders):
 
 
 def test_a_second_run_does_not_load_the_network(folders, monkeypatch):
-    saved = {"name": "taltrans-small", "labels": list("abcde"), "clip_samples": 8_000, "options": {}}
-    classifiers.save(classifiers.build("taltrans-small", 5), folders / "judge", **saved, extra={})
+    untrained(folders / "judge", "abcde", 8_000)
     asked = {"metrics": ["fd", "is", "kl"], "resamples": 3}
     first = measure(folders, features.Late("reference", folders / "judge"), **asked)
     monkeypatch.setattr(features.Reference, "__init__", lambda *_: pytest.fail("it is loaded again"))
@@ -384,8 +385,7 @@ def test_of_stores_parents_are_the_pairs(tmp_path):
 
 
 def test_what_is_kept_needs_no_network(folders, monkeypatch):
-    saved = {"name": "taltrans-small", "labels": ["rain", "dog"], "clip_samples": 80_640, "options": {}}
-    classifiers.save(classifiers.build("taltrans-small", 2), folders / "judge", **saved, extra={})
+    untrained(folders / "judge", ("rain", "dog"), 80_640)
     gen = open_set(folders / "gen")
     first = embed(gen, features.Late("reference", folders / "judge"), PLAIN, folders / "cache")
     monkeypatch.setattr(features, "Reference", None)
@@ -410,20 +410,11 @@ def test_missing_weights_are_told_before_any_clip_is_heard(folders, monkeypatch)
 
 
 def test_the_command_prints_rows_and_writes_them(folders):
-    saved = {"name": "taltrans-small", "labels": ["rain", "dog"], "clip_samples": 80_640, "options": {}}
-    classifiers.save(classifiers.build("taltrans-small", 2), folders / "judge", **saved, extra={})
+    judge = untrained(folders / "judge", ("rain", "dog"), 80_640)
     for k in range(4, 20):  # a few clips will do
         (folders / "gen" / f"clip-{k}.wav").unlink()
         (folders / "ref" / f"clip-{k}.flac").unlink()
-    command = ["eval-gen", "--gen", str(folders / "gen"), "--ref", str(folders / "ref"), "--json", "-q"]
-    command += [
-        "--features",
-        f"reference={folders / 'judge'}",
-        "--work",
-        str(folders / "w"),
-        "--bootstrap",
-        "20",
-    ]
+    command = [*eval_gen(folders, judge, "20"), "--json", "-q"]
     done = CliRunner().invoke(app, [*command, "--out", str(folders / "out.csv")])
     assert done.exit_code == 0, done.output
     shown = json.loads(done.stdout)

@@ -5,9 +5,9 @@ from collections import Counter
 import numpy as np
 import pytest
 import soundfile
-from chords import RATE, Ear, FrameEar, N, fill
+from chords import RATE, Ear, FrameEar, N
 
-from ajbench import codec, compare, ladder, protocols, rungs
+from ajbench import compare, ladder, protocols, rungs
 from ajbench.clipsets import open_set
 from ajbench.embeddings import embed
 from ajbench.errors import MissingError, UsageError
@@ -16,24 +16,14 @@ from ajbench.metrics.distribution import frechet_distance, inception_score, kl_d
 PLAIN = protocols.find("ajbench")
 
 
-@pytest.fixture
-def folders(tmp_path):
-    return fill(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def tiny():
-    return codec.load("tiny")
-
-
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory):
     """Features, which tests share: they are known by what is heard."""
     return tmp_path_factory.mktemp("kept")
 
 
-def climb(folders, tiny, kept, ear=None, *, gen="gen", metrics=None, resamples=20, seed=0, **more):
-    how = open_set(folders / gen), open_set(folders / "ref"), ear or Ear(), PLAIN, kept
+def climb(chord_folders, tiny, kept, ear=None, *, gen="gen", metrics=None, resamples=20, seed=0, **more):
+    how = open_set(chord_folders / gen), open_set(chord_folders / "ref"), ear or Ear(), PLAIN, kept
     draws = {"pairs": compare.pairs_of(*how[:2]), "resamples": resamples, "seed": seed}
     found = compare.compare(*how, metrics=metrics, **draws, **more)
     return ladder.beside(found, *how, tiny, **draws)
@@ -59,8 +49,8 @@ def test_shuffled_labels_give_every_clip_the_counterpart_of_another():
 # Measurements
 
 
-def test_rungs_stand_in_their_order_at_one_n(folders, tiny, kept):
-    found = climb(folders, tiny, kept)
+def test_rungs_stand_in_their_order_at_one_n(chord_folders, tiny, kept):
+    found = climb(chord_folders, tiny, kept)
     half = N // 2
     fd = by_row(found, "fd")
     assert list(fd) == ["gen", ladder.HALVES, ladder.CODEC, f"gen, {half} clips", ladder.PINK, ladder.SILENCE]
@@ -78,8 +68,8 @@ def test_rungs_stand_in_their_order_at_one_n(folders, tiny, kept):
     assert any(f"compare them with the row 'gen, {half} clips'" in note for note in found.notes)
 
 
-def test_values_are_of_the_halves_and_of_each_clip_with_its_own(folders, tiny, kept):
-    found, ear, ref = climb(folders, tiny, kept, seed=4), Ear(), open_set(folders / "ref")
+def test_values_are_of_the_halves_and_of_each_clip_with_its_own(chord_folders, tiny, kept):
+    found, ear, ref = climb(chord_folders, tiny, kept, seed=4), Ear(), open_set(chord_folders / "ref")
     order = np.random.default_rng(4).permutation(N)
     first, second = np.sort(order[: N // 2]), np.sort(order[N // 2 :])
     real = embed(ref, ear, PLAIN, kept)
@@ -98,98 +88,98 @@ def test_values_are_of_the_halves_and_of_each_clip_with_its_own(folders, tiny, k
         assert kl[row]["value"] == pytest.approx(kl_divergence(made.logits, real.logits[first]), rel=1e-6)
 
 
-def test_a_smaller_generated_set_sets_the_n(folders, tiny, kept):
+def test_a_smaller_generated_set_sets_the_n(chord_folders, tiny, kept):
     for k in range(7, N):
-        (folders / "gen" / f"clip-{k:02d}.wav").unlink()
-    found = climb(folders, tiny, kept, metrics=["fd", "kl"], allow_partial=True)
+        (chord_folders / "gen" / f"clip-{k:02d}.wav").unlink()
+    found = climb(chord_folders, tiny, kept, metrics=["fd", "kl"], allow_partial=True)
     fd = by_row(found, "fd")
     assert {(line["n"], line["n_reference"]) for row, line in fd.items() if row != "gen"} == {(7, N // 2)}
     assert "gen, 7 clips" in fd and by_row(found, "kl")[ladder.SHUFFLED]["n"] == 7
 
 
-def test_only_shuffled_pairs_change_and_only_what_is_paired(folders, tiny, kept):
+def test_only_shuffled_pairs_change_and_only_what_is_paired(chord_folders, tiny, kept):
     for k in range(N):  # each generated clip a louder copy of its own counterpart
-        wave = soundfile.read(folders / "ref" / f"clip-{k:02d}.wav")[0]
-        soundfile.write(folders / "gen" / f"clip-{k:02d}.wav", 1.5 * wave, RATE)
-    found = climb(folders, tiny, kept)
+        wave = soundfile.read(chord_folders / "ref" / f"clip-{k:02d}.wav")[0]
+        soundfile.write(chord_folders / "gen" / f"clip-{k:02d}.wav", 1.5 * wave, RATE)
+    found = climb(chord_folders, tiny, kept)
     kl = by_row(found, "kl")
     assert kl["gen"]["value"] < 0.2 * kl[ladder.SHUFFLED]["value"]
     assert kl["gen"]["n"] == kl[ladder.SHUFFLED]["n"] == N
     assert not {ladder.SHUFFLED} & (by_row(found, "fd").keys() | by_row(found, "is").keys())
 
 
-def test_it_is_the_same_by_seed_and_what_was_computed_is_kept(folders, tiny, tmp_path):
+def test_it_is_the_same_by_seed_and_what_was_computed_is_kept(chord_folders, tiny, tmp_path):
     ear = Ear()
-    first = climb(folders, tiny, tmp_path / "cache", ear)
+    first = climb(chord_folders, tiny, tmp_path / "cache", ear)
     heard = ear.heard
     assert heard == 2 * N + 3 * (N // 2)  # both sets, and three sounds of half of the real clips
-    again = climb(folders, tiny, tmp_path / "cache", ear)
+    again = climb(chord_folders, tiny, tmp_path / "cache", ear)
     assert ear.heard == heard and again.rows == first.rows
-    other = by_row(climb(folders, tiny, tmp_path / "cache", ear, seed=1), "fd")
+    other = by_row(climb(chord_folders, tiny, tmp_path / "cache", ear, seed=1), "fd")
     assert other[ladder.HALVES]["value"] != by_row(first, "fd")[ladder.HALVES]["value"]
     assert other["gen"]["value"] == by_row(first, "fd")["gen"]["value"]
 
 
-def test_sets_without_pairs_have_no_paired_rungs(folders, tiny, kept):
+def test_sets_without_pairs_have_no_paired_rungs(chord_folders, tiny, kept):
     for k in range(N):
-        (folders / "gen" / f"clip-{k:02d}.wav").rename(folders / "gen" / f"made-{k:02d}.wav")
-    found = climb(folders, tiny, kept)
+        (chord_folders / "gen" / f"clip-{k:02d}.wav").rename(chord_folders / "gen" / f"made-{k:02d}.wav")
+    found = climb(chord_folders, tiny, kept)
     assert {line["metric"] for line in found.rows} == {"fd", "is"}
     assert not any(ladder.SHUFFLED in note for note in found.notes)
 
 
-def test_broken_real_clips_are_no_rung(folders, tiny, kept):
-    soundfile.write(folders / "ref" / "clip-04.wav", np.zeros(8000), RATE)
+def test_broken_real_clips_are_no_rung(chord_folders, tiny, kept):
+    soundfile.write(chord_folders / "ref" / "clip-04.wav", np.zeros(8000), RATE)
     with pytest.raises(MissingError, match="silent"):
-        climb(folders, tiny, kept)
-    found = climb(folders, tiny, kept, allow_partial=True)
+        climb(chord_folders, tiny, kept)
+    found = climb(chord_folders, tiny, kept, allow_partial=True)
     fd = by_row(found, "fd")
     assert fd["gen"]["n_reference"] == 23
     assert {(line["n"], line["n_reference"]) for row, line in fd.items() if row != "gen"} == {(11, 12)}
     assert by_row(found, "kl")[ladder.SHUFFLED]["n"] == 23
     for k in range(3, N):
         for name in ("gen", "ref"):
-            (folders / name / f"clip-{k:02d}.wav").unlink()
+            (chord_folders / name / f"clip-{k:02d}.wav").unlink()
     with pytest.raises(MissingError, match="3 usable real clips; at least 4"):
-        climb(folders, tiny, kept)
+        climb(chord_folders, tiny, kept)
 
 
 # What is told
 
 
-def test_noise_and_copies_are_told_of_and_good_clips_are_not(folders, tiny, kept):
+def test_noise_and_copies_are_told_of_and_good_clips_are_not(chord_folders, tiny, kept):
     fewer = f"{N // 2} clips"
-    good = by_row(climb(folders, tiny, kept, metrics=["fd"]), "fd")
+    good = by_row(climb(chord_folders, tiny, kept, metrics=["fd"]), "fd")
     assert all(line["note"] == "" for line in good.values())
     for k in range(N):
-        clip = soundfile.read(folders / "ref" / f"clip-{k:02d}.wav", dtype="float32", always_2d=True)[0]
-        (folders / "hiss").mkdir(exist_ok=True)
+        clip = soundfile.read(chord_folders / "ref" / f"clip-{k:02d}.wav", dtype="float32", always_2d=True)[0]
+        (chord_folders / "hiss").mkdir(exist_ok=True)
         noise = rungs.pink_noise(9).make(str(k), clip, RATE)
-        soundfile.write(folders / "hiss" / f"clip-{k:02d}.wav", noise, RATE)
-    found = climb(folders, tiny, kept, gen="hiss", metrics=["fd"])
+        soundfile.write(chord_folders / "hiss" / f"clip-{k:02d}.wav", noise, RATE)
+    found = climb(chord_folders, tiny, kept, gen="hiss", metrics=["fd"])
     assert "fd is not clearly better than that of pink noise" in by_row(found, "fd")[f"hiss, {fewer}"]["note"]
     assert any("hiss" in note and "pink noise" in note for note in found.notes)
-    found = climb(folders, tiny, kept, gen="ref")
+    found = climb(chord_folders, tiny, kept, gen="ref")
     assert "suspicious: look for copies" in by_row(found, "kl")["ref"]["note"]
     assert by_row(found, "kl_sigmoid")["ref"]["note"] == ""  # of which equal clips have no least value
-    found = climb(folders, tiny, kept, gen="ref", resamples=0)  # without intervals nobody is accused
+    found = climb(chord_folders, tiny, kept, gen="ref", resamples=0)  # without intervals nobody is accused
     assert not any("suspicious" in note for note in found.notes)
 
 
-def test_fad_has_rungs_and_is_drawn_beside_fd(folders, tiny, kept):
-    found = climb(folders, tiny, kept, FrameEar())
+def test_fad_has_rungs_and_is_drawn_beside_fd(chord_folders, tiny, kept):
+    found = climb(chord_folders, tiny, kept, FrameEar())
     fad = {row: line["value"] for row, line in by_row(found, "fad").items()}
     assert fad[ladder.HALVES] < min(fad[ladder.PINK], fad[ladder.SILENCE])
-    drawn = ladder.drawing([*found.rows, *climb(folders, tiny, kept).rows])
+    drawn = ladder.drawing([*found.rows, *climb(chord_folders, tiny, kept).rows])
     for head in ("FAD (vggish)", "FD (ear)"):
         assert f"{head} of {N // 2} clips to {N // 2} real ones" in drawn
     with pytest.raises(UsageError, match="neither FD nor FAD"):
         ladder.drawing([line for line in found.rows if line["metric"] != "fad"])
 
 
-def test_a_set_of_a_rung_s_name_keeps_a_row_of_its_own(folders, tiny, kept):
-    (folders / "gen").rename(folders / "silence")
-    fd = by_row(climb(folders, tiny, kept, gen="silence", metrics=["fd"]), "fd")
+def test_a_set_of_a_rung_s_name_keeps_a_row_of_its_own(chord_folders, tiny, kept):
+    (chord_folders / "gen").rename(chord_folders / "silence")
+    fd = by_row(climb(chord_folders, tiny, kept, gen="silence", metrics=["fd"]), "fd")
     assert len(fd) == 6 and fd[ladder.SILENCE]["n"] == N // 2
     assert fd["silence (generated)"]["n"] == N and f"silence (generated), {N // 2} clips" in fd
 
@@ -240,8 +230,8 @@ def test_only_metrics_whose_least_value_is_of_copies_accuse_of_them(metric, accu
     assert ("suspicious" in lines["gen"]["note"]) is accused
 
 
-def test_the_drawing_shows_the_rungs_of_one_n(folders, tiny, kept):
-    found = climb(folders, tiny, kept, gen="ref")  # copies: FD of all of them is 0
+def test_the_drawing_shows_the_rungs_of_one_n(chord_folders, tiny, kept):
+    found = climb(chord_folders, tiny, kept, gen="ref")  # copies: FD of all of them is 0
     drawn = ladder.drawing(found.rows)
     assert drawn.startswith("<svg") and 'xmlns="http://www.w3.org/2000/svg"' in drawn
     for row in (ladder.HALVES, ladder.CODEC, f"ref, {N // 2} clips", ladder.PINK, ladder.SILENCE):

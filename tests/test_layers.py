@@ -72,6 +72,12 @@ def test_looking_imports_nothing_heavy(command):
     assert found.stdout.strip() == "[]", found.stdout + found.stderr
 
 
+def test_kept_features_are_compared_without_torch():
+    code = "import sys, ajbench.comparing, ajbench.compare, ajbench.ladder; print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert found.stdout.strip() == "False", found.stdout + found.stderr
+
+
 def test_importing_ajbench_imports_nothing_heavy():
     code = f"import sys, ajbench, ajbench.recipe, ajbench.run; print({HEAVY!r} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

@@ -124,14 +124,16 @@ def test_frames_are_pooled_and_clips_drawn_whole(folders, monkeypatch):
         return Embeddings(np.arange(N), rows, owners, np.zeros((N, 0), np.float32), [], N)
 
     monkeypatch.setattr(compare, "embed", frames)
-    found = measure(folders, Deaf(), resamples=300)
+    ear = Deaf()
+    ear.frames = True
+    found = measure(folders, ear, resamples=300)
     (row,) = found.rows
     assert row["metric"] == "fad" and row["definition"].startswith("Gaussian FD of 3-d frames pooled over")
     rng = np.random.default_rng(0)
     ours, theirs = (frames(clips, None, None, None) for clips in (gen, ref))
     assert row["value"] == pytest.approx(frechet_distance(ours.features, theirs.features), rel=1e-9)
     # Frames of a clip are alike: drawn one by one they would seem to tell much more than they do.
-    m = Material(gen, ref, ours, theirs, Deaf(), PLAIN, {}, resamples=300)
+    m = Material(gen, ref, ours, theirs, ear, PLAIN, {}, resamples=300)
     own = [Embeddings(o.clips, o.features, np.arange(len(o.clips)), o.logits, [], 0) for o in (ours, theirs)]
     counts = [rng.multinomial(len(o.features), np.ones(len(o.features)) / len(o.features), 300) for o in own]
     loose = Material(gen, ref, *own, Deaf(), PLAIN, {}).distances(*counts)
@@ -139,9 +141,9 @@ def test_frames_are_pooled_and_clips_drawn_whole(folders, monkeypatch):
     assert m.vectors[0][3] == pytest.approx(ours.features[ours.clips == 3].mean(axis=0), rel=1e-9)
     rng = np.random.default_rng(0)
     with pytest.raises(UsageError, match=r"--metrics fd: deaf hears frames.*ask for fad"):
-        measure(folders, Deaf(), metrics=["fd"])
+        measure(folders, ear, metrics=["fd"])
     rng = np.random.default_rng(0)
-    everything = measure(folders, Deaf(), metrics=["all"], resamples=5)
+    everything = measure(folders, ear, metrics=["all"], resamples=5)
     rng, fewer = np.random.default_rng(0), frames(gen, None, None, None)
     m.ours, m.theirs = (replace(one, features=np.repeat(one.features, 40, axis=1)) for one in (fewer, fewer))
     rows = len(fewer.features)

@@ -5,9 +5,10 @@ import json
 
 import pytest
 from chords import Ear, FrameEar, fill
+from commanded import untrained
 from typer.testing import CliRunner
 
-from ajbench import classifiers, console, ladder, published, registry
+from ajbench import console, ladder, published, registry
 from ajbench.cli import app
 from ajbench.errors import NumericError
 
@@ -58,8 +59,7 @@ def refused(done, code=2):
 
 
 def test_table_and_drawing_are_written(eval_gen, tmp_path):
-    saved = {"name": "taltrans-small", "labels": ["rain", "dog"], "clip_samples": 80_640, "options": {}}
-    classifiers.save(classifiers.build("taltrans-small", 2), tmp_path / "judge", **saved, extra={})
+    untrained(tmp_path / "judge", ("rain", "dog"), 80_640)
     options = ["--features", " reference = judge", "--bootstrap", "10", "--ladder", "--json", "-q"]
     files = ["--out", "out.csv", "--ladder-figure", "new/ladder.svg"]
     done = eval_gen(*options, *files)

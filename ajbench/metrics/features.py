@@ -3,17 +3,18 @@
 import functools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
 
-from ajbench import audio, classifiers, registry
-from ajbench.classifiers.folder import read_config
+from ajbench import audio, registry
 from ajbench.errors import MissingError, UsageError
 from ajbench.metrics import places
 from ajbench.metrics.ranking import Array, to_numpy
 from ajbench.store import ClipStore
+
+if TYPE_CHECKING:  # of kept features only the weights' hash is needed, and neither torch nor a network
+    import torch
 
 NO_REFERENCE = "features reference need a classifier trained on real clips: run train-cls first"
 
@@ -63,9 +64,11 @@ class Reference:
     mids = None
     frames = False
 
-    def __init__(self, path: Path | str | None = None, device: torch.device | None = None) -> None:
+    def __init__(self, path: Path | str | None = None, device: "torch.device | None" = None) -> None:
         if path is None:
             raise MissingError(NO_REFERENCE)
+        from ajbench import classifiers
+
         self.classifier = classifiers.load(path, device)
         self.labels: Sequence[str] = self.classifier.labels
         self.least = self.most = int(self.classifier.config["clip_samples"])
@@ -99,11 +102,13 @@ class Late:
     """
 
     def __init__(self, name: str, path: Path | str | None = None) -> None:
-        self.name = name
-        self._make, self._path = registry.resolve("features", name), path
+        registry.check("features", name)
+        self.name, self._path = name, path
         if name != "reference":
             self.weights_hash = places.identity(places.locate(name, path))
         elif path is not None:
+            from ajbench.classifiers.folder import read_config
+
             self.weights_hash = str(read_config(Path(path))["xxh3"])
         else:
             raise MissingError(NO_REFERENCE)
@@ -111,8 +116,7 @@ class Late:
     @functools.cached_property
     def extractor(self) -> Extractor:
         """The extractor itself."""
-        made: Extractor = self._make(self._path)
-        return made
+        return load(self.name, self._path)
 
     @property
     def sample_rate(self) -> int:
@@ -159,10 +163,10 @@ class Late:
         Raises:
             UsageError: this network knows no text.
         """
-        read = getattr(self.extractor, "text", None)
-        if read is None:
+        if not self.texts:
             raise UsageError(f"features {self.name}: read no text, which a CLAP score needs; use clap")
-        found: np.ndarray = read(prompts)
+        network: Any = self.extractor
+        found: np.ndarray = network.text(prompts)
         return found
 
 
@@ -179,7 +183,7 @@ def load(name: str, path: Path | str | None = None) -> Extractor:
 
 
 def extract(
-    extractor: Extractor, clips: ClipStore | Iterable[np.ndarray | torch.Tensor], batch: int = 16
+    extractor: Extractor, clips: ClipStore | Iterable[Array], batch: int = 16
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return (features [N, d], logits [N, C]) of all clips in their order; audio is held one batch at a time.
 

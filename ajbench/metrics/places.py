@@ -6,7 +6,6 @@ from pathlib import Path
 import xxhash
 
 from ajbench import published, registry, weights
-from ajbench.codec import encodec_weights
 from ajbench.errors import MissingError
 from ajbench.shards import checksum
 
@@ -34,6 +33,8 @@ def locate(name: str, path: Path | str | None = None) -> Path:
             "`pip install hear21passt`, or use mn10"
         )
     if name == "encodec":
+        from ajbench.codec import encodec_weights  # and with it torch and the package
+
         return encodec_weights.locate(Path(path) if path is not None else None)
     if name in registry.FEATURE_FOLDERS:
         return _folder(name, Path(path) if path is not None else None)

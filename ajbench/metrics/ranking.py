@@ -5,20 +5,26 @@ values these functions return; they are faster because only positives are looked
 scores are close to one of theirs.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import torch
 from scipy.special import ndtri
 
 from ajbench.errors import NumericError, UsageError
 
-Array = np.ndarray | torch.Tensor
+if TYPE_CHECKING:  # arrays alone must not wait for torch, which takes seconds to import
+    import torch
+
+Array: TypeAlias = "np.ndarray | torch.Tensor"
 CODES = 1 << 14
 
 
 def to_numpy(array: Any) -> np.ndarray:
     """Return an array or tensor of any device as NumPy, in its own dtype (bfloat16 becomes float32)."""
+    if isinstance(array, np.ndarray):
+        return array
+    import torch
+
     if isinstance(array, torch.Tensor):
         array = array.detach().cpu()
         return (array.float() if array.dtype == torch.bfloat16 else array).numpy()
@@ -162,6 +168,8 @@ def _codes(scores: np.ndarray) -> np.ndarray:
 
     Spacing relative to the score suits logits and probabilities alike; what is too large is infinite.
     """
+    import torch
+
     bits = torch.from_numpy(scores).half().numpy().view(np.int16)
     rising = bits ^ ((bits >> 15) & 0x7FFF)  # the bits of negative numbers rise towards −∞
     return (rising >> 2) + np.int16(CODES // 2)
