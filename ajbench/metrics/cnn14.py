@@ -26,6 +26,9 @@ from ajbench.metrics.winograd import Room, Winograd
 
 MELS, CLASSES, WIDTHS = 64, 527, (64, 128, 256, 512, 1024, 2048)
 WIDE = 128  # channels from which Winograd's transforms pay
+# Values of a layer at once on a CPU, whose memory is then used again; more would be fresh from the system
+# each time, which costs as much as a layer.
+HELD = 1 << 22
 LEAST_FRAMES = 32  # five halvings of time have to leave one
 
 
@@ -80,6 +83,7 @@ class Cnn14(nn.Module):
     def __init__(self, setting: Setting) -> None:
         super().__init__()
         self.setting = setting
+        self.held: int | None = None
         mel = melscale_fbanks(
             setting.window // 2 + 1, setting.low, setting.high, MELS, setting.rate, "slaney", "slaney"
         )
@@ -103,20 +107,24 @@ class Cnn14(nn.Module):
     def forward(self, wav: Tensor) -> tuple[Tensor, Tensor]:
         """Map wav [B, n] at the setting's rate to embeddings [B, 2048] and logits [B, 527]."""
         x = self.bn0(self.spectrogram(wav).transpose(1, 3)).transpose(1, 3)
-        for number in range(1, len(WIDTHS) + 1):
-            x = self.get_submodule(f"conv_block{number}")(x)
+        for number, width in enumerate(WIDTHS, 1):
+            block = self.get_submodule(f"conv_block{number}")
+            clips = max(1, self.held // (width * x[0, 0].numel())) if self.held else len(x)
+            x = torch.cat([block(some) for some in x.split(clips)])
         x = x.mean(dim=3)
         embedding = functional.relu(self.fc1(x.amax(dim=2) + x.mean(dim=2)))
         return embedding, self.fc_audioset(embedding)
 
-    def fuse(self, winograd: bool = False) -> "Cnn14":
+    def fuse(self, cpu: bool = False) -> "Cnn14":
         """Fold the blocks' normalisations into their convolutions; return the network, in eval mode.
 
         Args:
-            winograd: compute the wide convolutions as a CPU does them faster.
+            cpu: compute as a CPU does faster, wide convolutions by Winograd's scheme, wide layers a few clips
+                at once.
         """
         self.eval()
-        room = Room() if winograd else None
+        room = Room() if cpu else None
+        self.held = HELD if cpu else None
         for block in self.children():
             if isinstance(block, Block):
                 block.fuse(room)
@@ -148,7 +156,7 @@ class Panns:
         with init_empty_weights():  # 80 M values that the file gives
             model = Cnn14(setting)
         _fill(model, file, name)
-        model = model.float().fuse(winograd=self.device.type == "cpu")
+        model = model.float().fuse(cpu=self.device.type == "cpu")
         self.model = model.requires_grad_(False).to(self.device)
         # Convolutions of a CPU are faster so.
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
+from scipy.linalg import blas, lapack
 from scipy.special import expit, log_expit, log_softmax, softmax, xlogy
 from threadpoolctl import threadpool_limits
 
@@ -18,9 +19,6 @@ from ajbench.metrics.ranking import Array, to_numpy
 # Rounding of small eigenvalues may move the trace of the root by this fraction before the slower way is
 # taken.
 _TOLERANCE = 1e-11
-# Columns at once of a product of which one triangle is wanted. General products of strips use all cores;
-# BLAS' own routines for triangles do not.
-_STRIP = 256
 
 
 def frechet_distance(x: Array, y: Array) -> float:
@@ -28,7 +26,7 @@ def frechet_distance(x: Array, y: Array) -> float:
 
     ‖μx−μy‖² + tr Σx + tr Σy − 2 tr (Σx Σy)^½ without a matrix square root: with centred A = x/√(N−1) and B =
     y/√(M−1) the last trace is the nuclear norm of A Bᵀ, and where both sets outnumber the dimension it is Σ
-    √λ(Lᵀ Σy L), L the Cholesky factor of Σx; where a covariance is (nearly) singular, the nuclear norm of the
+    √λ(U Σy Uᵀ), Σx = Uᵀ U by Cholesky; where a covariance is (nearly) singular, the nuclear norm of the
     product of QR factors.
 
     Raises:
@@ -89,7 +87,7 @@ def frechet_draws(x: Array, y: Array, x_counts: np.ndarray, y_counts: np.ndarray
             if few:
                 shift = rows[i, r, None] + columns[j, r] - means[0][r] @ means[1][r]
                 centred = scale[0] * (products[np.ix_(i, j)] - shift) * scale[1].T
-                root = float(linalg.svdvals(centred, check_finite=False).sum())
+                root = float(np.linalg.svd(centred, compute_uv=False).sum())
             else:
                 root = _trace_root(scale[0] * (a[i] - means[0][r]), scale[1] * (b[j] - means[1][r]))
             values[r] -= 2.0 * root
@@ -200,42 +198,16 @@ def _trace_root(a: np.ndarray, b: np.ndarray) -> float:
     """Trace of (aᵀa bᵀb)^½ for centred, scaled a [N, d] and b [M, d]."""
     dimension = a.shape[1]
     if min(len(a), len(b)) > dimension:
-        try:
-            lower = np.linalg.cholesky(_gram(a))
-        except np.linalg.LinAlgError:
-            lower = None
-        if lower is not None:
-            # The transpose is in LAPACK's order, and what was the lower triangle is its upper one.
-            product = _between(lower, _gram(b)).T
+        # scipy's BLAS, in whose order a transpose stands: only upper triangles are computed and read.
+        mine, theirs = (blas.dsyrk(1.0, v.T) for v in (a, b))
+        upper, singular = lapack.dpotrf(mine, overwrite_a=True, clean=False)
+        if not singular:
+            product, _ = lapack.dsygst(theirs, upper, itype=2, overwrite_a=True)  # U Σ Uᵀ
             squares = linalg.eigvalsh(product, lower=False, overwrite_a=True, check_finite=False, driver="ev")
             if squares[0] > 0:
                 roots = np.sqrt(squares)
                 rounding = np.finfo(float).eps * squares[-1] * np.sum(0.5 / roots)
                 if rounding < _TOLERANCE * roots.sum():
                     return float(roots.sum())
-    a, b = (
-        linalg.qr(v, mode="r", check_finite=False)[0][:dimension] if len(v) > dimension else v for v in (a, b)
-    )
-    return float(linalg.svdvals(a @ b.T, check_finite=False).sum())
-
-
-def _gram(a: np.ndarray) -> np.ndarray:
-    """Return aᵀa [d, d] of a [N, d]."""
-    product = np.empty((a.shape[1], a.shape[1]))
-    for start in range(0, len(product), _STRIP):
-        strip = slice(start, start + _STRIP)
-        product[start:, strip] = a[:, start:].T @ a[:, strip]
-        product[strip, start:] = product[start:, strip].T
-    return product
-
-
-def _between(lower: np.ndarray, middle: np.ndarray) -> np.ndarray:
-    """Return the lower triangle of lowerᵀ · middle · lower [d, d]; what stands above it has no meaning."""
-    half, product = np.empty_like(middle), np.empty_like(middle)
-    for start in range(0, len(middle), _STRIP):
-        strip = slice(start, start + _STRIP)
-        half[strip] = lower[start:, strip].T @ middle[start:]
-    for start in range(0, len(middle), _STRIP):
-        strip = slice(start, start + _STRIP)
-        product[start:, strip] = half[start:, start:] @ lower[start:, strip]
-    return product
+    left, right = (np.linalg.qr(v, mode="r") if len(v) > dimension else v for v in (a, b))
+    return float(np.linalg.svd(np.asarray(left) @ np.asarray(right).T, compute_uv=False).sum())
