@@ -41,7 +41,7 @@ def audit(
     Args:
         synth: the synthetic clips. train: what their generator may know. eval_: what it may not.
         extractor: whose embeddings are a second view; None: sound alone.
-        cache: where embeddings are kept.
+        cache: where embeddings are kept, and fingerprints as long as they are needed.
         allow_partial: go on without clips that cannot be heard.
 
     Raises:
@@ -52,7 +52,7 @@ def audit(
     _refuse_twins(given)
     troubles: list[Trouble] = []
     with console.progress(sum(map(len, given.values())), "hear", "clips") as advance:
-        heard = {which: hear(which, clips, troubles, advance) for which, clips in given.items()}
+        heard = {which: hear(which, clips, troubles, advance, cache) for which, clips in given.items()}
     if extractor is not None:
         assert cache is not None
         embed_all(heard, extractor, cache, troubles)

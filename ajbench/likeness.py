@@ -1,9 +1,10 @@
 """Sets of clips heard for the leak audit, by fingerprint and embedding, and how alike two sets are."""
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from ajbench import audio, console, protocols
 from ajbench.clipsets import ClipSet
 from ajbench.compare import Trouble, Which
+from ajbench.device import device_of
 from ajbench.embeddings import AHEAD, READERS, embed
 from ajbench.hearing import ahead
 from ajbench.metrics import audit
@@ -26,7 +28,7 @@ Detail = NDArray[np.float16]  # a fingerprint [T, 64]
 
 @dataclass
 class Heard:
-    """The usable clips of a set: their numbers, fingerprints, hashes of samples, and embeddings [n, d]."""
+    """The usable clips of a set: numbers, fingerprints (on disk), hashes of samples, embeddings [n, d]."""
 
     clips: ClipSet
     numbers: list[int] = field(default_factory=list)
@@ -46,8 +48,18 @@ class Heard:
         self.hashes = [self.hashes[row] for row in rows]
 
 
-def hear(which: Which, clips: ClipSet, troubles: list[Trouble], advance: Callable[[int], None]) -> Heard:
-    """Return the clips of a set that can be heard; the others are added to `troubles`."""
+def hear(
+    which: Which,
+    clips: ClipSet,
+    troubles: list[Trouble],
+    advance: Callable[[int], None],
+    folder: Path | None = None,
+) -> Heard:
+    """Return the clips of a set that can be heard; the others are added to `troubles`.
+
+    Fingerprints are on disk, in a nameless file in `folder` (None: where temporary files are), which goes
+    with them: those of a large corpus are more than memory.
+    """
 
     def listen(number: int) -> tuple[int, NDArray[np.float32] | str]:
         try:
@@ -55,16 +67,28 @@ def hear(which: Which, clips: ClipSet, troubles: list[Trouble], advance: Callabl
         except audio.AudioError as error:
             return number, error.reason
 
-    heard = Heard(clips)
-    with ThreadPoolExecutor(READERS) as pool, torch.inference_mode():
+    heard, lengths = Heard(clips), [0]
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+    with (
+        ThreadPoolExecutor(READERS) as pool,
+        tempfile.TemporaryFile(dir=folder) as file,
+        torch.inference_mode(),
+    ):
         for number, wave in ahead(pool, listen, range(len(clips)), AHEAD):
             advance(1)
             if isinstance(wave, str):
                 troubles.append(Trouble(which, clips.names[number], wave))
                 continue
             heard.numbers.append(number)
-            heard.details.append(audit.fingerprints(torch.from_numpy(wave)[None])[0].astype(np.float16))
+            detail = audit.fingerprints(torch.from_numpy(wave)[None])[0].astype(np.float16)
+            file.write(detail.tobytes())
+            lengths.append(len(detail))
             heard.hashes.append(xxhash.xxh3_128_hexdigest(np.rint(wave * 32768).astype(np.int32).data))
+        if heard.numbers:
+            file.flush()
+            frames = np.asarray(np.memmap(file, np.float16, "r")).reshape(-1, audit.BANDS)
+            heard.details = [frames[start:end] for start, end in pairwise(np.cumsum(lengths))]
     return heard
 
 
@@ -111,6 +135,9 @@ def scores(queries: Sequence[Detail], references: Sequence[Detail]) -> tuple[aud
 
     The shorter of two is slid over the longer; those of about one length go together, a block at a time.
     """
+    device = device_of()
+    if device.type != "cuda":  # others lack products of complex values
+        device = torch.device("cpu")
     like = np.empty((len(queries), len(references)), np.float32)
     prominence = np.empty_like(like)
     for mine, theirs in product(_alike(queries), _alike(references)):
@@ -118,9 +145,9 @@ def scores(queries: Sequence[Detail], references: Sequence[Detail]) -> tuple[aud
             _stack([some[k] for k in rows]) for some, rows in ((queries, mine), (references, theirs))
         )
         if first.shape[1] <= second.shape[1]:
-            found = audit.likeness(first, second)
+            found = audit.likeness(first, second, device)
         else:
-            one, two = audit.likeness(second, first)
+            one, two = audit.likeness(second, first, device)
             found = one.T, two.T
         like[np.ix_(mine, theirs)], prominence[np.ix_(mine, theirs)] = found
     return like, prominence

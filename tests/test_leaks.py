@@ -2,10 +2,12 @@
 
 import csv
 import json
+import mmap
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 from planted import KINDS, encoded, noise, plant
 from small_generator import make_store
 from typer.testing import CliRunner
@@ -15,6 +17,7 @@ from ajbench.cli import app
 from ajbench.clipsets import ClipSet, open_set
 from ajbench.corpora import mini
 from ajbench.errors import MissingError, UsageError
+from ajbench.metrics.audit import fingerprints
 
 SECONDS = 2.0
 
@@ -52,6 +55,19 @@ def look(root, synth="planted", **more):
 @pytest.fixture(scope="session")
 def found(corpus):
     return look(corpus)
+
+
+def test_fingerprints_are_those_of_the_clips_and_on_disk_in_a_file_that_goes_with_them(corpus, tmp_path):
+    heard = likeness.hear("eval", open_set(corpus / "eval"), [], lambda n: None, tmp_path / "new")
+    assert len(heard.details) == len(heard.numbers) == 30 and not list((tmp_path / "new").iterdir())
+    for row in (0, 17, 29):
+        wave = likeness.wave_of(heard.clips, heard.numbers[row])
+        expected = fingerprints(torch.from_numpy(wave)[None])[0]
+        assert np.abs(heard.details[row] - expected).max() < 1e-3  # half precision
+    root = heard.details[3]
+    while isinstance(root, np.ndarray):
+        root = root.base
+    assert isinstance(root, mmap.mmap)
 
 
 def test_planted_leaks_are_found_and_clean_clips_are_not(found):

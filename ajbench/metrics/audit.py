@@ -52,7 +52,10 @@ def fingerprints(wav: torch.Tensor) -> NDArray[np.float32]:
     return found
 
 
-def likeness(pieces: NDArray[np.float32], wholes: NDArray[np.float32]) -> tuple[Scores, Scores]:
+@torch.inference_mode()
+def likeness(
+    pieces: NDArray[np.float32], wholes: NDArray[np.float32], device: torch.device | None = None
+) -> tuple[Scores, Scores]:
     """Slide pieces over wholes and return (likeness, prominence), both float32 [A, B].
 
     Likeness is the correlation of two fingerprints at the best lag, 1 for a copy; up to half a piece may lie
@@ -62,6 +65,7 @@ def likeness(pieces: NDArray[np.float32], wholes: NDArray[np.float32]) -> tuple[
     Args:
         pieces: `fingerprints` [A, L, 64]; shorter ones are padded with zeros at the end.
         wholes: `fingerprints` [B, T, 64], likewise, T at least L.
+        device: where it computes; None is the CPU.
 
     Raises:
         UsageError: a whole is shorter than a piece, or the bands differ.
@@ -71,30 +75,29 @@ def likeness(pieces: NDArray[np.float32], wholes: NDArray[np.float32]) -> tuple[
         raise UsageError(f"likeness: pieces {pieces.shape} do not fit into wholes {wholes.shape}")
     lags = -(-(extent + 1) // NEAR) * NEAR  # from half a piece before to half a piece after the end
     n = fft.next_fast_len(lags + length - 1, real=True)
-    before = ((0, 0), (length // 2, 0), (0, 0))
-    spectra = fft.rfft(pieces.astype(np.float32), n, axis=1).conj().transpose(1, 0, 2)
-    others = fft.rfft(np.pad(wholes.astype(np.float32), before), n, axis=1).transpose(1, 2, 0)
-    energy = np.pad(np.square(wholes, dtype=np.float32).sum(axis=2), before[:2])
-    energy = np.pad(energy, ((0, 0), (1, max(0, lags + length - 1 - energy.shape[1])))).cumsum(axis=1)
-    under = np.sqrt((energy[:, length : length + lags] - energy[:, :lags]).clip(0)).T  # [lags, B]
-    norm = np.sqrt(np.square(pieces, dtype=np.float32).sum(axis=(1, 2))).clip(1e-6)
-    best = np.empty((len(pieces), len(wholes)), np.float32)
-    prominence = np.empty_like(best)
+    mine, theirs = (torch.as_tensor(some, dtype=torch.float32, device=device) for some in (pieces, wholes))
+    before = length // 2
+    spectra = torch.fft.rfft(mine, n, dim=1).conj().permute(1, 0, 2).resolve_conj().contiguous()
+    others = torch.fft.rfft(functional.pad(theirs, (0, 0, before, 0)), n, dim=1).permute(1, 2, 0).contiguous()
+    after = max(0, lags + length - 1 - before - extent)
+    energy = functional.pad(theirs.square().sum(dim=2), (before + 1, after)).cumsum(dim=1)
+    under = (energy[:, length : length + lags] - energy[:, :lags]).clamp_min(0).sqrt().T  # [lags, B]
+    norm = mine.square().sum(dim=(1, 2)).sqrt().clamp_min(1e-6)[:, None]
+    best = torch.empty(len(mine), len(theirs))
+    prominence = torch.empty_like(best)
     side = max(1, int((_BLOCK / n) ** 0.5))
-    for a, b in product(range(0, len(pieces), side), range(0, len(wholes), side)):
+    for a, b in product(range(0, len(mine), side), range(0, len(theirs), side)):
         rows, columns = slice(a, a + side), slice(b, b + side)
-        block = fft.irfft(spectra[:, rows] @ others[:, :, columns], n, axis=0)[:lags]
+        block = torch.fft.irfft(torch.bmm(spectra[:, rows], others[:, :, columns]), n, dim=0)[:lags]
         # Where there is next to nothing under a piece, chance would make much of it.
-        block /= np.maximum(under[:, None, columns], norm[None, rows, None] / 2)
-        bins = block.reshape(lags // NEAR, NEAR, *block.shape[1:]).max(axis=1)
-        at = bins.argmax(axis=0)[None]
-        top = np.take_along_axis(bins, at, axis=0)[0]
+        block /= torch.maximum(under[:, None, columns], norm[rows] / 2)
+        bins = block.reshape(lags // NEAR, NEAR, *block.shape[1:]).amax(dim=1)
+        top, at = bins.max(dim=0)
         for step in (-1, 0, 1):
-            np.put_along_axis(bins, (at + step).clip(0, len(bins) - 1), 0.0, axis=0)
-        scale = norm[rows, None]
-        best[rows, columns] = top / scale
-        prominence[rows, columns] = (top - 0.6 * bins.max(axis=0).clip(0)) / scale
-    return best, prominence
+            bins.scatter_(0, (at + step).clamp(0, len(bins) - 1)[None], 0.0)
+        best[rows, columns] = (top / norm[rows]).cpu()
+        prominence[rows, columns] = ((top - 0.6 * bins.amax(dim=0).clamp_min(0)) / norm[rows]).cpu()
+    return best.numpy(), prominence.numpy()
 
 
 @dataclass(frozen=True)

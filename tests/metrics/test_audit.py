@@ -94,6 +94,12 @@ def test_blocks_do_not_change_the_answer(sounds, monkeypatch):
         assert np.allclose(one, two, atol=1e-6)
 
 
+def test_all_is_computed_where_it_is_asked_for_and_copied_at_the_end(sounds):
+    # On the device `meta` an operation that mixes devices fails, with another error than this.
+    with pytest.raises(NotImplementedError, match="copy out of meta tensor"):
+        audit.likeness(prints(*sounds[:2]), prints(*sounds[2:]), torch.device("meta"))
+
+
 def test_pieces_longer_than_wholes_are_refused(sounds):
     found = prints(*sounds)
     with pytest.raises(UsageError, match="do not fit"):
