@@ -80,9 +80,9 @@ class Winograd(nn.Module):
             [weight.new_tensor(matrices[length]) for length in _TILE]
             for matrices in (_INPUT, _KERNEL, _OUTPUT)
         )
-        kernel = torch.einsum("ij,kcjl,ml->imck", g, weight, h)
+        kernel = torch.kron(g, h) @ weight.permute(2, 3, 1, 0).reshape(9, -1)
         self.register_buffer("spread", torch.kron(b, c))
-        self.register_buffer("kernel", kernel.flatten(0, 1))
+        self.register_buffer("kernel", kernel.view(-1, conv.in_channels, conv.out_channels))
         self.register_buffer("gather", torch.kron(a, d))
         self.register_buffer("bias", bias)
         self.room = room
