@@ -136,7 +136,7 @@ def scores(queries: Sequence[Detail], references: Sequence[Detail]) -> tuple[aud
     The shorter of two is slid over the longer; those of about one length go together, a block at a time.
     """
     device = device_of()
-    if device.type != "cuda":  # others lack products of complex values
+    if device.type != "cuda":  # complex products are not everywhere on MPS
         device = torch.device("cpu")
     like = np.empty((len(queries), len(references)), np.float32)
     prominence = np.empty_like(like)
