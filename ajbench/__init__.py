@@ -9,7 +9,7 @@ __all__ = ["AudioJourneyPipeline", "__version__"]
 def __getattr__(name: str) -> Any:
     """Import the pipeline only when asked for: `import ajbench` stays free of torch."""
     if name == "AudioJourneyPipeline":
-        from ajbench.generator.pipeline import AudioJourneyPipeline
+        from ajbench.generation.pipeline import AudioJourneyPipeline
 
         return AudioJourneyPipeline
     raise AttributeError(f"module 'ajbench' has no attribute {name!r}")

@@ -1,6 +1,6 @@
 """`python -m ajbench`."""
 
-from ajbench.cli import app
+from ajbench.cli.app import app
 
 if __name__ == "__main__":
     app()

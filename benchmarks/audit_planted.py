@@ -39,12 +39,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from planted import KINDS, encoded, noise, plant
 
-from ajbench import audio, console
-from ajbench.clipsets import open_set
-from ajbench.leaks import audit
-from ajbench.likeness import Heard, hear, scores, wave_of
-from ajbench.metrics.audit import fingerprints, spread, standout, waveform_match
-from ajbench.store import ClipStore
+from ajbench.core import console
+from ajbench.data import audio
+from ajbench.data.clip_set import open_set
+from ajbench.data.store import ClipStore
+from ajbench.evaluation.audit import audit
+from ajbench.evaluation.audit_similarity import Heard, hear, scores, wave_of
+from ajbench.metrics.audio_fingerprint import fingerprints, spread, standout, waveform_match
 
 TWINS = ("3-151080-A-20", "5-151085-A-20")
 

@@ -20,7 +20,8 @@ import transformers
 from recorded import processor, record, timed
 from torch import nn
 
-from ajbench import classifiers, console
+from ajbench import classifiers
+from ajbench.core import console
 
 CLASSES, SAMPLES = 527, 161_280
 PASSES = ("forward", "step")

@@ -15,12 +15,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ajbench import audio, classifiers, codec, console, recipe
+from ajbench import classifiers, codec
 from ajbench.classifiers.predict import predict
 from ajbench.classifiers.train import train_classifier
+from ajbench.core import console, recipe
+from ajbench.data import audio
+from ajbench.data.store import ClipStore
 from ajbench.metrics.ranking import summary
-from ajbench.prepare import prepare
-from ajbench.store import ClipStore
+from ajbench.pipeline.prepare import prepare
 
 KINDS = ("original", "decoded")
 

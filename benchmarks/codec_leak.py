@@ -18,7 +18,8 @@ import torch
 from judge import clips
 from torch.nn import functional
 
-from ajbench import audio, console
+from ajbench.core import console
+from ajbench.data import audio
 
 FRAMES = 80  # of 256 samples: 1.28 s
 BLOCK = 600 * audio.SAMPLE_RATE

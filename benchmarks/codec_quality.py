@@ -21,7 +21,9 @@ import soxr
 import torch
 from judge import CATEGORIES, clips, rank_esc10
 
-from ajbench import audio, codec, console
+from ajbench import codec
+from ajbench.core import console
+from ajbench.data import audio
 
 REPEATS = 5
 
@@ -84,7 +86,7 @@ def main() -> None:
     opus_decoded, opus_kbps = opus(wavs)
     judge = None
     if not options.no_judge:
-        from ajbench.metrics.mobilenet import mn04
+        from ajbench.features.mobilenet import mn04
 
         judge = mn04()
     rows = []

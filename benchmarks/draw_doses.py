@@ -8,11 +8,12 @@ import json
 import sys
 from pathlib import Path
 
-from ajbench import recipe, tables
-from ajbench.answer import answers
-from ajbench.figures import alone
-from ajbench.report import dose_figure
-from ajbench.rows import read_rows
+from ajbench.core import recipe
+from ajbench.core.rows import read_rows
+from ajbench.reporting import tables
+from ajbench.reporting.figures import alone
+from ajbench.reporting.report import dose_figure
+from ajbench.reporting.verdict import answers
 
 
 def main() -> None:

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ajbench import audio
-from ajbench.corpora import mini
+from ajbench.data import audio
+from ajbench.data.corpora import mini
 
 SAMPLES = 80_640
 SEED = 0

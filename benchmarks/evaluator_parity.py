@@ -32,8 +32,9 @@ import scipy
 import torch
 from recorded import processor, record
 
-from ajbench import audio, console
-from ajbench.metrics import features
+from ajbench.core import console
+from ajbench.data import audio
+from ajbench.features import extractor as features
 from ajbench.metrics.distribution import frechet_distance, inception_score, kl_divergence
 
 LIMITS = {"fd": 1e-4}

@@ -32,8 +32,8 @@ import soundfile
 import torch
 from recorded import processor, record
 
-from ajbench import audio
-from ajbench.metrics.cnn14 import SETTINGS, Cnn14
+from ajbench.data import audio
+from ajbench.features.panns import SETTINGS, Cnn14
 
 MOST = 1e-3
 # Deviation of embeddings before they are rectified, and of logits. Of larger embeddings of so few clips the

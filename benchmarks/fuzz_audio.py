@@ -25,8 +25,8 @@ import numpy as np
 import soundfile
 import soxr
 
-from ajbench import console
-from ajbench.compare import kind_of
+from ajbench.core import console
+from ajbench.evaluation.compare import kind_of
 
 LIMIT_MB, LIMIT_S = 2_000, 3_600
 RATE = 44_100

@@ -26,10 +26,10 @@ import torch
 from recorded import processor, record, timed
 from torch.utils.flop_counter import FlopCounterMode
 
-from ajbench import console
-from ajbench.generator import train, unet
-from ajbench.generator.sample import sample
-from ajbench.recipe import Generator
+from ajbench.core import console
+from ajbench.core.recipe import Generator
+from ajbench.generation import train, unet
+from ajbench.generation.sampling import sample
 
 ROWS, STATES, TEXT_DIM = 24, 50, 384
 BATCH = {"cpu": {"tiny": 4, "small": 2, "full": 1}, "cuda": {"tiny": 64, "small": 64, "full": 24}}

@@ -14,10 +14,12 @@ from pathlib import Path
 
 from recorded import record
 
-from ajbench import codec, console, ladder, protocols
-from ajbench.clipsets import open_set
-from ajbench.compare import compare, pairs_of
-from ajbench.metrics.features import Late
+from ajbench import codec
+from ajbench.core import console
+from ajbench.data.clip_set import open_set
+from ajbench.evaluation import baselines, protocols
+from ajbench.evaluation.compare import compare, pairs_of
+from ajbench.features.extractor import Late
 
 FOLDS = {"gen": ("1", "2"), "ref": ("3", "4")}
 SHOWN = ["row", "metric", "value", "ci_low", "ci_high", "n", "n_reference"]
@@ -52,7 +54,7 @@ def main() -> None:
         how = open_set(home / "gen"), open_set(home / "ref"), Late("mn04"), protocols.find("ajbench")
         cache, pairs = (options.work or home) / "features", pairs_of(*how[:2])
         found = compare(*how, cache, pairs=pairs)
-        found = ladder.beside(found, *how, cache, codec.load("tiny"), pairs=pairs)
+        found = baselines.beside(found, *how, cache, codec.load("tiny"), pairs=pairs)
     for note in found.notes:
         console.say(note)
     about = [found.rows[0][key] for key in ("features", "weights", "protocol")]

@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 
 from ajbench import codec as codecs
-from ajbench import console
-from ajbench.codec.whiten import Whitening
-from ajbench.generator.unet import noise_schedule
-from ajbench.store import ClipStore
+from ajbench.codec.whitening import Whitening
+from ajbench.core import console
+from ajbench.data.store import ClipStore
+from ajbench.generation.unet import noise_schedule
 
 STRENGTH = 0.6
 SHOWN = (0, 1, 2, 5, 10, 20, 40, 80, 127)

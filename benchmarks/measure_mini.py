@@ -12,9 +12,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 from sklearn.preprocessing import StandardScaler
 
-from ajbench import audio
-from ajbench.corpora import mini
-from ajbench.recipe import Data
+from ajbench.core.recipe import Data
+from ajbench.data import audio
+from ajbench.data.corpora import mini
 
 N_CLIPS = 800
 TRAIN_SIZES = (240, 800)

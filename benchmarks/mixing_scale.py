@@ -18,8 +18,8 @@ import numpy as np
 from recorded import processor, record
 from scipy import sparse
 
-from ajbench import mixing
-from ajbench.recipe import Mix
+from ajbench.core.recipe import Mix
+from ajbench.data import mixing
 
 REAL, CLASSES, BATCH = 2_100_000, 527, 256
 MIXES = {

@@ -26,8 +26,8 @@ from recorded import processor, record
 from scipy.stats import norm
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
-from ajbench import console
-from ajbench.evaluate import load_scores
+from ajbench.core import console
+from ajbench.evaluation.classification import load_scores
 from ajbench.metrics import ranking
 
 CLASSES = 527

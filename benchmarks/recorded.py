@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ajbench import console
+from ajbench.core import console
 
 
 def processor(device: str = "cpu") -> str:

@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 from recorded import processor, record
 
-from ajbench import audio, store
+from ajbench.data import audio, store
 
 FRAMES, BATCH = 504, 256
 SAMPLES = FRAMES * audio.HOP

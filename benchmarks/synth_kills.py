@@ -28,7 +28,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ajbench import console
+from ajbench.core import console
 
 DEATHS = 3
 SHARDS = 64  # about as many with --clips

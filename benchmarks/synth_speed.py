@@ -26,11 +26,11 @@ from diffusers import PNDMScheduler
 from recorded import processor, record
 from torch import Tensor
 
-from ajbench.generator.inversion import class_tokens
-from ajbench.generator.pipeline import AudioJourneyPipeline
-from ajbench.generator.sample import noise_for
-from ajbench.generator.text import sound_of
-from ajbench.store import ClipStore
+from ajbench.data.store import ClipStore
+from ajbench.generation.pipeline import AudioJourneyPipeline
+from ajbench.generation.prompts import sound_of
+from ajbench.generation.sampling import noise_for
+from ajbench.generation.textual_inversion import class_tokens
 
 GUIDANCE, STEPS, FAST_STEPS, BATCH = 3.0, 45, 16, 8
 

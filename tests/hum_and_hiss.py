@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from ajbench import audio, store
 from ajbench.classifiers.train import train_classifier
-from ajbench.recipe import Mix, Recipe
-from ajbench.sections import Classifier, overlay
+from ajbench.core.recipe import Mix, Recipe
+from ajbench.core.schema import Classifier, overlay
+from ajbench.data import audio, store
 
 SAMPLES = 21 * 320
 LABELS = ["Hum", "Hiss"]

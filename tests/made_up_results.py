@@ -2,10 +2,12 @@
 
 import numpy as np
 
-from ajbench import audio, evaluate, recipe, shards
-from ajbench.evaluate import Cell, Scores
-from ajbench.recipe import Mix
-from ajbench.rows import Context, append_rows, make_row
+from ajbench.core import recipe
+from ajbench.core.recipe import Mix
+from ajbench.core.rows import Context, append_rows, make_row
+from ajbench.data import audio, shards
+from ajbench.evaluation import classification
+from ajbench.evaluation.classification import Cell, Scores
 
 LABELS = [
     "chainsaw", "clock_tick", "crackling_fire", "crying_baby", "dog",
@@ -47,7 +49,7 @@ def predictions(plan, seeds=(0, 1, 2), n=80):
             for seed in seeds:
                 rng = np.random.default_rng([m, seed])
                 noise = rng.standard_normal(targets.shape) + 0.2 * rng.standard_normal(len(LABELS)) * k
-                cell = Cell(model.name, "-", model.aug, evaluate.column_name(plan.name, mix), seed)
+                cell = Cell(model.name, "-", model.aug, classification.column_name(plan.name, mix), seed)
                 cells[cell] = Scores(
                     (noise + skill * targets).astype(np.float32), targets, ids, tuple(LABELS)
                 )
@@ -59,9 +61,9 @@ def write_rows(path, plan, cells):
     rows = [
         row
         for cell, scores in cells.items()
-        for row in evaluate.cell_rows(cell, scores, CONTEXT, resamples=50)
+        for row in classification.cell_rows(cell, scores, CONTEXT, resamples=50)
     ]
-    rows += evaluate.compare_to_real(cells, plan.name, CONTEXT, resamples=100)
+    rows += classification.compare_to_real(cells, plan.name, CONTEXT, resamples=100)
     append_rows(path, rows + generation(plan))
     return path
 

@@ -26,7 +26,8 @@ def encoded(wave, how):
     if how == "tiny":
         import torch
 
-        from ajbench import audio, codec
+        from ajbench import codec
+        from ajbench.data import audio
 
         tiny = codec.load("tiny")
         with torch.inference_mode():

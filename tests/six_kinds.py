@@ -3,10 +3,10 @@
 import numpy as np
 import soundfile
 
-from ajbench import compare, protocols
-from ajbench.annotations import asked_of, captions_of
-from ajbench.clipsets import open_set
-from ajbench.embeddings import embed
+from ajbench.data.annotations import asked_of, captions_of
+from ajbench.data.clip_set import open_set
+from ajbench.evaluation import compare, protocols
+from ajbench.evaluation.feature_cache import embed
 
 PLAIN, STABLE = protocols.find("ajbench"), protocols.find("stable-audio-metrics")
 KINDS = ("bell", "dog", "rain", "siren", "train", "wind")

@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 
-from ajbench import audio, store
-from ajbench.codec.whiten import Whitening
-from ajbench.generator import folder, unet
-from ajbench.recipe import Recipe
+from ajbench.codec.whitening import Whitening
+from ajbench.core.recipe import Recipe
+from ajbench.data import audio, store
+from ajbench.generation import checkpoint, unet
 
 FRAMES = 42  # a grid of 2 × 21
 SAMPLES = FRAMES * 320
@@ -114,7 +114,7 @@ def make_generator(path, real, mask=False, text_encoder="minilm", width=384):
         model.encoder_hid_proj.weight *= 20
         model.conv_out.weight *= 5
     train = real.split_indices("train")
-    info = folder.GeneratorInfo(
+    info = checkpoint.GeneratorInfo(
         fingerprint="gen0",
         preset="tiny",
         text_encoder=text_encoder,
@@ -133,7 +133,7 @@ def make_generator(path, real, mask=False, text_encoder="minilm", width=384):
         prompts=1,
         prompts_cut=0,
     )
-    folder.save(path, model, unet.noise_schedule(), Whitening.from_json(real.meta.whitening), info)
+    checkpoint.save(path, model, unet.noise_schedule(), Whitening.from_json(real.meta.whitening), info)
     return path
 
 
@@ -144,8 +144,8 @@ def make_tokens(path, generator="gen0", train_ids=()):
     path.mkdir()
     tokens = {label: f"<aj-{label.lower().replace(' ', '-')}>" for label in LABELS}
     g = torch.Generator().manual_seed(1)
-    save_file({t: torch.randn(1, 384, generator=g) * 0.05 for t in tokens.values()}, path / folder.EMBEDS)
-    info = folder.TokensInfo(
+    save_file({t: torch.randn(1, 384, generator=g) * 0.05 for t in tokens.values()}, path / checkpoint.EMBEDS)
+    info = checkpoint.TokensInfo(
         fingerprint="tok0",
         generator=generator,
         text_encoder="minilm",
@@ -154,5 +154,5 @@ def make_tokens(path, generator="gen0", train_ids=()):
         train_steps=1,
         seed=0,
     )
-    folder.write_info(path / folder.TOKENS, info, [path / folder.EMBEDS])
+    checkpoint.write_info(path / checkpoint.TOKENS, info, [path / checkpoint.EMBEDS])
     return path

@@ -13,9 +13,9 @@ import torch
 from small_generator import FakeCodec, make_generator, make_store, make_tokens, small_recipe
 from synthesis_under_fire import digests
 
-from ajbench import console
-from ajbench.store import ClipStore
-from ajbench.synthesize import synthesize
+from ajbench.core import console
+from ajbench.data.store import ClipStore
+from ajbench.generation.synthesize import synthesize
 
 RECIPE = small_recipe(synth={"n": 14, "sampler_steps": 4})
 

@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 from small_generator import FakeCodec, make_generator, make_store, make_tokens, small_recipe
 
-from ajbench import console
-from ajbench.generator.pipeline import AudioJourneyPipeline
-from ajbench.store import ClipStore
-from ajbench.synthesize import synthesize
+from ajbench.core import console
+from ajbench.data.store import ClipStore
+from ajbench.generation.pipeline import AudioJourneyPipeline
+from ajbench.generation.synthesize import synthesize
 
 RECIPE = small_recipe(synth={"n": 14, "sampler_steps": 4})
 

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ajbench import audio
-from ajbench.audio import AudioError
-from ajbench.errors import MissingError, UsageError
+from ajbench.core.errors import MissingError, UsageError
+from ajbench.data import audio
+from ajbench.data.audio import AudioError
 
 torch.set_num_threads(1)
 

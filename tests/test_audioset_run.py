@@ -8,7 +8,7 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from ajbench.cli import app
+from ajbench.cli.app import app
 
 TRAIN, EVAL, RATE = 100, 40, 16_000
 SMALL = [

@@ -5,9 +5,10 @@ import pytest
 from small_generator import SAMPLES, FakeCodec, make_generator, make_store, make_tokens
 
 import ajbench
-from ajbench import card, recipe
-from ajbench.errors import IntegrityError, UsageError
-from ajbench.generator import folder
+from ajbench.core import recipe
+from ajbench.core.errors import IntegrityError, UsageError
+from ajbench.generation import checkpoint
+from ajbench.reporting import model_card
 
 MADE_BY = recipe.load("mini")
 
@@ -25,7 +26,7 @@ def row(**values):
 
 
 def test_the_folder_alone_gives_the_same_sound(paths, tmp_path):
-    out = card.export(MADE_BY, *paths, tmp_path / "out")
+    out = model_card.export(MADE_BY, *paths, tmp_path / "out")
     codec = FakeCodec()
     whole = ajbench.AudioJourneyPipeline.from_pretrained(out, codec=codec)
     parts = ajbench.AudioJourneyPipeline.from_pretrained(*paths, codec=codec)
@@ -37,7 +38,7 @@ def test_the_folder_alone_gives_the_same_sound(paths, tmp_path):
 def test_diffusers_opens_network_and_process_of_the_folder(paths, tmp_path):
     from diffusers import DDPMScheduler, UNet2DConditionModel
 
-    out = card.export(MADE_BY, *paths, tmp_path / "out")
+    out = model_card.export(MADE_BY, *paths, tmp_path / "out")
     assert UNet2DConditionModel.from_pretrained(out / "unet").config.in_channels == 128
     assert DDPMScheduler.from_pretrained(out / "scheduler").config.beta_schedule == "squaredcos_cap_v2"
 
@@ -47,23 +48,23 @@ def test_nothing_is_replaced_unless_asked(paths, tmp_path):
     out.mkdir()
     (out / "mine.txt").write_text("mine")
     with pytest.raises(UsageError, match="--force"):
-        card.export(MADE_BY, *paths, out)
+        model_card.export(MADE_BY, *paths, out)
     assert (out / "mine.txt").exists()
-    card.export(MADE_BY, *paths, out, force=True)
-    assert not (out / "mine.txt").exists() and (out / folder.INFO).exists()
+    model_card.export(MADE_BY, *paths, out, force=True)
+    assert not (out / "mine.txt").exists() and (out / checkpoint.INFO).exists()
 
 
 def test_a_damaged_generator_is_not_passed_on(tmp_path):
     generator = make_generator(tmp_path / "g", make_store(tmp_path / "store"))
     (generator / "whitening.json").write_text("{}")
     with pytest.raises(IntegrityError, match="whitening"):
-        card.export(MADE_BY, generator, make_tokens(tmp_path / "t"), tmp_path / "out")
+        model_card.export(MADE_BY, generator, make_tokens(tmp_path / "t"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_the_card_tells_what_was_measured_and_what_was_not(paths):
-    info, tokens = folder.read_info(paths[0]), folder.read_tokens(paths[1])[0]
-    plain = card.card(MADE_BY, info, tokens)
+    info, tokens = checkpoint.read_info(paths[0]), checkpoint.read_tokens(paths[1])[0]
+    plain = model_card.card(MADE_BY, info, tokens)
     assert f"float32 [{SAMPLES}]" in plain and "`<Clock tick>`" in plain and "Nothing yet" in plain
     assert "- clips: 12 of corpus mini" in plain
     rows = [
@@ -74,7 +75,7 @@ def test_the_card_tells_what_was_measured_and_what_was_not(paths):
         row(table="generation", metric="label_agreement", column="Dog", value=0.123),
         row(table="generation", metric="fd", value=9.9),
     ]
-    told = card.card(MADE_BY, info, tokens, rows)
+    told = model_card.card(MADE_BY, info, tokens, rows)
     assert "| img2img | FD to the evaluation clips | 5 | 4 to 6.5 | 320 |" in told
     assert "| img2img | asked class heard | 88.6 % | 86.0 % to 91.0 % | 320 |" in told
     assert "12.3" not in told and "9.9" not in told and "Nothing yet" not in told

@@ -11,9 +11,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from ajbench import __version__, catalogue, console, flow, recipe, registry
-from ajbench.cli import app
-from ajbench.errors import AjbenchError, IntegrityError, MissingError, NumericError, UsageError
+from ajbench import __version__
+from ajbench.cli.app import app
+from ajbench.core import console, recipe, registry
+from ajbench.core.errors import AjbenchError, IntegrityError, MissingError, NumericError, UsageError
+from ajbench.pipeline import catalogue, runner
 
 COMMANDS = [
     *(
@@ -270,9 +272,10 @@ def test_what_fails_inside_a_command_has_its_exit_code(ajbench, monkeypatch, err
 
 def test_a_bug_keeps_its_traceback():
     code = (
-        "from ajbench import catalogue, cli\n"
+        "from ajbench.cli.app import app\n"
+        "from ajbench.pipeline import catalogue\n"
         "catalogue.listing = lambda kind: 1 / 0\n"
-        "cli.app(['ls', 'models'])\n"
+        "app(['ls', 'models'])\n"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert found.returncode == 1
@@ -332,7 +335,7 @@ def test_doctor(ajbench):
 
 
 def test_tables_are_made_again_from_rows_alone(ajbench, monkeypatch):
-    from ajbench.rows import Context, append_rows, make_row
+    from ajbench.core.rows import Context, append_rows, make_row
 
     def row(run, value):
         context = Context(run, "mini", run, "", "mini fold 5")
@@ -353,7 +356,7 @@ def test_train_codec_is_known_by_its_sounds_and_settings(tmp_path, write_wav):
     write_wav("sounds/a.wav")
 
     def key(steps=1):
-        return flow.codec_training(tmp_path, [tmp_path / "sounds"], steps, 2, 1, 0).fingerprint
+        return runner.codec_training(tmp_path, [tmp_path / "sounds"], steps, 2, 1, 0).fingerprint
 
     first = key()
     assert key() == first

@@ -10,11 +10,11 @@ from six_kinds import KINDS, PLAIN, Ear, N, fill, heard, measure, sets, values, 
 from small_generator import LABELS, make_store
 from typer.testing import CliRunner
 
-from ajbench import clipwise, compare, scores
-from ajbench.annotations import asked_of, captions_of
-from ajbench.cli import app
-from ajbench.clipsets import open_set
-from ajbench.errors import MissingError, UsageError
+from ajbench.cli.app import app
+from ajbench.core.errors import MissingError, UsageError
+from ajbench.data.annotations import asked_of, captions_of
+from ajbench.data.clip_set import open_set
+from ajbench.evaluation import compare, generation_metrics, per_clip
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_single_clips_have_their_scores_and_the_worst_are_named(folders):
         assert np.mean([line[metric] for line in found.clips]) == pytest.approx(values(found)[metric])
     ranks = np.array([line["rank"] for line in found.clips])
     assert np.mean(ranks == 1) == pytest.approx(values(found)["agreement"])
-    worst = clipwise.worst(found.clips, 3)
+    worst = per_clip.worst(found.clips, 3)
     assert set(worst) == {"kl", "rank", "clap_score", "lsd", "distance"}
     for name, falling in (("kl", True), ("clap_score", False), ("distance", True)):
         ordered = sorted((line[name] for line in found.clips), reverse=falling)[:3]
@@ -115,7 +115,7 @@ def test_the_command_writes_rows_clips_and_curve(folders):
     assert done.exit_code == 0, done.output
     shown = json.loads(done.stdout)
     named = {row["metric"] for row in shown["rows"]}
-    assert named == set(scores.METRICS) - {"fad", "clap_score"}
+    assert named == set(generation_metrics.METRICS) - {"fad", "clap_score"}
     assert {row["of"] for row in shown["rows"]} == {"", *KINDS}
     assert len(shown["worst"]["reference"]["kl"]) == 2 and shown["curve"][-1]["n"] == "inf"
     with (folders / "rows.csv").open() as file:

@@ -9,12 +9,15 @@ from commanded import eval_gen, untrained
 from small_generator import make_store
 from typer.testing import CliRunner
 
-from ajbench import annotations, compare, protocols, registry
-from ajbench.cli import app
-from ajbench.clipsets import open_set
-from ajbench.embeddings import embed
-from ajbench.errors import IntegrityError, MissingError, UsageError
-from ajbench.metrics import features, resample
+from ajbench.cli.app import app
+from ajbench.core import registry
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.data import annotations
+from ajbench.data.clip_set import open_set
+from ajbench.evaluation import compare, protocols
+from ajbench.evaluation.feature_cache import embed
+from ajbench.features import extractor as features
+from ajbench.metrics import resample
 from ajbench.metrics.distribution import frechet_distance, inception_score, kl_divergence
 
 USUAL = ["fd", "is", "kl", "kl_sigmoid"]  # of folders
@@ -124,7 +127,7 @@ def test_features_are_computed_once_for_a_content_and_protocol(folders):
 
 
 def test_each_clip_has_its_own_numbers_whatever_lengths_lie_around_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("ajbench.embeddings.WAITING", 20)
+    monkeypatch.setattr("ajbench.evaluation.feature_cache.WAITING", 20)
     for k in range(40):
         write(tmp_path / "mixed" / f"{k:02d}.wav", k, seconds=(0.5, 0.5, 0.6, 0.3 + k / 100)[k % 4])
     clips, sizes = open_set(tmp_path / "mixed"), []
@@ -143,7 +146,7 @@ def test_each_clip_has_its_own_numbers_whatever_lengths_lie_around_it(tmp_path, 
 
 
 def test_what_was_computed_before_an_end_is_kept(folders, monkeypatch):
-    monkeypatch.setattr("ajbench.embeddings.PART", 4)
+    monkeypatch.setattr("ajbench.evaluation.feature_cache.PART", 4)
     ear, gen = Ear(), open_set(folders / "gen")
 
     class Ending(Ear):

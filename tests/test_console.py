@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ajbench import console
-from ajbench.errors import IntegrityError, UsageError
-from ajbench.recipe import CodecSection
+from ajbench.core import console
+from ajbench.core.errors import IntegrityError, UsageError
+from ajbench.core.recipe import CodecSection
 
 
 @pytest.fixture(autouse=True)

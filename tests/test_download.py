@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from ajbench import console, published
-from ajbench.cli import app
-from ajbench.download import fetch
-from ajbench.errors import IntegrityError, MissingError, UsageError
+from ajbench.cli.app import app
+from ajbench.core import console, published
+from ajbench.core.download import fetch
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 

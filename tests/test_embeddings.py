@@ -5,9 +5,9 @@ import pyarrow as pa
 import pytest
 import soundfile
 
-from ajbench import protocols
-from ajbench.clipsets import open_set
-from ajbench.embeddings import embed
+from ajbench.data.clip_set import open_set
+from ajbench.evaluation import protocols
+from ajbench.evaluation.feature_cache import embed
 
 PLAIN, WINDOWED = protocols.find("ajbench"), protocols.find("stable-audio-metrics")
 

@@ -93,7 +93,7 @@ def test_a_run_does_every_stage_and_writes_what_it_promises(done):
 
 
 def test_synthetic_clips_descend_from_training_clips(done):
-    from ajbench.store import ClipStore
+    from ajbench.data.store import ClipStore
 
     folder, _ = done
     real = ClipStore.open(next(folder.glob("work/mini/prepare-*")))
@@ -107,7 +107,7 @@ def test_a_second_run_does_nothing_and_does_not_import_torch(done):
     before, rows = stages(folder), (folder / "results/mini/rows.csv").read_bytes()
     code = (
         "import sys\n"
-        "from ajbench.cli import app\n"
+        "from ajbench.cli.app import app\n"
         "try:\n"
         f"    app({['run', 'mini', *SMALL]!r})\n"
         "except SystemExit as ended:\n"

@@ -11,8 +11,8 @@ import pytest
 from synthesis_under_fire import digests
 from typer.testing import CliRunner
 
-from ajbench.cli import app
-from ajbench.work import Stage
+from ajbench.cli.app import app
+from ajbench.pipeline.stage import Stage
 
 SMALL = [
     *("data.n_clips=40", "data.duration_s=1.68", "generator.train_steps=2", "generator.warmup_steps=1"),
@@ -29,17 +29,17 @@ def environment(**more):
 
 
 def test_without_ray_one_line_says_how_to_get_it(tmp_path, monkeypatch):
-    from ajbench.errors import MissingError
-    from ajbench.generator import on_ray
+    from ajbench.core.errors import MissingError
+    from ajbench.generation import ray_workers
 
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingError, match=r"pip install 'ajbench\[ray\]'"):
-        on_ray.need()
+        ray_workers.need()
 
 
 def test_launched_processes_do_not_clear_each_others_work(tmp_path, monkeypatch):
-    from ajbench.errors import UsageError
-    from ajbench.recipe import load
+    from ajbench.core.errors import UsageError
+    from ajbench.core.recipe import load
 
     stage = Stage("synth", load("mini"), tmp_path / "s", "f", "", lambda: None, shared=True)
     for name, value in (("WORLD_SIZE", "2"), ("RANK", "1")):

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from ajbench import evaluate
-from ajbench.classwise import per_class
-from ajbench.errors import IntegrityError, MissingError, UsageError
-from ajbench.evaluate import Cell, Scores
-from ajbench.recipe import Mix
-from ajbench.rows import Context, is_control
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.core.recipe import Mix
+from ajbench.core.rows import Context, is_control
+from ajbench.evaluation import classification
+from ajbench.evaluation.classification import Cell, Scores
+from ajbench.evaluation.classwise import per_class
 
 LABELS = ("clock", "dog", "rain", "siren")
 CONTEXT = Context("run-1", "esc10", "f1", "c0ffee", "esc10 fold 1")
@@ -47,15 +47,15 @@ def sklearn_map(s):
     ],
 )
 def test_columns_are_named_as_in_table_a11(mix, column):
-    assert evaluate.column_name("esc10", mix) == column
+    assert classification.column_name("esc10", mix) == column
 
 
 def test_scores_on_disk_come_back(tmp_path):
     made = predictions(1.0, 0)
-    path = evaluate.save_scores(
+    path = classification.save_scores(
         tmp_path / "scores.npz", made.scores, made.targets, made.clip_ids, made.labels
     )
-    back = evaluate.load_scores(path)
+    back = classification.load_scores(path)
     np.testing.assert_array_equal(back.scores, made.scores)
     np.testing.assert_array_equal(back.targets, made.targets)
     assert (back.clip_ids, back.labels) == (made.clip_ids, made.labels)
@@ -65,24 +65,26 @@ def test_scores_on_disk_come_back(tmp_path):
 
 def test_damaged_scores_are_refused(tmp_path):
     with pytest.raises(MissingError, match="train-cls"):
-        evaluate.load_scores(tmp_path / "scores.npz")
+        classification.load_scores(tmp_path / "scores.npz")
     made = predictions(1.0, 0)
     with pytest.raises(UsageError, match="59 clip ids"):
-        evaluate.save_scores(tmp_path / "x.npz", made.scores, made.targets, made.clip_ids[:-1], made.labels)
-    path = evaluate.save_scores(
+        classification.save_scores(
+            tmp_path / "x.npz", made.scores, made.targets, made.clip_ids[:-1], made.labels
+        )
+    path = classification.save_scores(
         tmp_path / "scores.npz", made.scores, made.targets, made.clip_ids, made.labels
     )
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(IntegrityError, match="train this cell again"):
-        evaluate.load_scores(path)
+        classification.load_scores(path)
     np.savez(path, scores=np.array([{"a": 1}], dtype=object))
     with pytest.raises(IntegrityError, match="not readable as predictions"):
-        evaluate.load_scores(path)
+        classification.load_scores(path)
 
 
 def test_rows_of_a_cell_agree_with_sklearn_and_hold_their_value():
     made = predictions(1.5, 3)
-    rows = evaluate.cell_rows(cell(seed=3), made, CONTEXT, resamples=200)
+    rows = classification.cell_rows(cell(seed=3), made, CONTEXT, resamples=200)
     found = {row["metric"]: row for row in rows}
     assert found["map"]["value"] == pytest.approx(sklearn_map(made))
     assert found["auc"]["value"] == pytest.approx(roc_auc_score(made.targets, made.scores, average="macro"))
@@ -100,10 +102,10 @@ def test_rows_of_a_cell_agree_with_sklearn_and_hold_their_value():
 
 def test_columns_of_controls_say_what_they_control_for():
     real = Mix()
-    assert evaluate.column_name("esc10", real, through_codec=True) == "esc10 (decoded)"
+    assert classification.column_name("esc10", real, through_codec=True) == "esc10 (decoded)"
     longer = real.model_copy(update={"match_steps": 80_000})
-    assert evaluate.column_name("as20k", longer) == "as20k (steps of +80kG)"
-    assert evaluate.column_name("esc10", Mix(dose=160), through_codec=True) == "+160G (decoded)"
+    assert classification.column_name("as20k", longer) == "as20k (steps of +80kG)"
+    assert classification.column_name("esc10", Mix(dose=160), through_codec=True) == "+160G (decoded)"
     assert [is_control(c) for c in ("esc10 (decoded)", "+160G", "esc10G", "α=0.5")] == [
         True,
         False,
@@ -114,9 +116,9 @@ def test_columns_of_controls_say_what_they_control_for():
 
 def test_a_control_is_compared_but_not_one_of_the_mixes_tried():
     cells = {cell("esc10", 0): predictions(1.0, 0), cell("+160G", 0): predictions(1.4, 0)}
-    alone = evaluate.compare_to_real(cells, "esc10", CONTEXT, resamples=50)
+    alone = classification.compare_to_real(cells, "esc10", CONTEXT, resamples=50)
     cells[cell("esc10 (decoded)", 0)] = predictions(1.2, 4)
-    both = evaluate.compare_to_real(cells, "esc10", CONTEXT, resamples=50)
+    both = classification.compare_to_real(cells, "esc10", CONTEXT, resamples=50)
 
     def of(rows, metric):
         return {row["column"]: (row["ci_low"], row["ci_high"]) for row in rows if row["metric"] == metric}
@@ -130,7 +132,7 @@ def test_gains_by_class(tmp_path):
     for column, strength in (("esc10", 1.0), ("+160G", 1.6)):
         for seed in (0, 1):
             made = predictions(strength, seed)
-            path = evaluate.save_scores(
+            path = classification.save_scores(
                 tmp_path / f"{column}{seed}.npz", made.scores, made.targets, made.clip_ids, made.labels
             )
             paths[cell(column, seed)] = path
@@ -140,13 +142,13 @@ def test_gains_by_class(tmp_path):
         assert line["+160G_gain"] == pytest.approx(line["+160G"] - line["esc10"], abs=0.011)
     first = [
         average_precision_score(s.targets[:, 0], s.scores[:, 0])
-        for s in map(evaluate.load_scores, (paths[cell("esc10", k)] for k in (0, 1)))
+        for s in map(classification.load_scores, (paths[cell("esc10", k)] for k in (0, 1)))
     ]
     assert lines[0]["esc10"] == pytest.approx(100 * np.mean(first), abs=0.006)
 
 
 def test_multi_label_clips_have_no_accuracy():
-    rows = evaluate.cell_rows(cell(), predictions(1.5, 3, multi=True), CONTEXT, resamples=50)
+    rows = classification.cell_rows(cell(), predictions(1.5, 3, multi=True), CONTEXT, resamples=50)
     assert [row["metric"] for row in rows] == ["map", "auc", "dprime", "classes"]
 
 
@@ -154,7 +156,7 @@ def test_difference_to_real_is_paired_and_of_the_mean_over_seeds():
     cells = {cell("esc10", k): predictions(1.0, k) for k in range(3)}
     cells |= {cell("+160G", k): predictions(1.4, k) for k in range(3)}
     cells |= {cell("esc10G", k): predictions(0.2, k) for k in range(3)}
-    rows = evaluate.compare_to_real(cells, "esc10", CONTEXT, resamples=300)
+    rows = classification.compare_to_real(cells, "esc10", CONTEXT, resamples=300)
     found = by_metric(rows)
     mean = {
         column: np.mean([sklearn_map(s) for c, s in cells.items() if c.column == column])
@@ -178,7 +180,8 @@ def test_interval_of_the_family_widens_with_the_doses_tried():
     one = {cell("esc10", 0): predictions(1.0, 0), cell("+160G", 0): predictions(1.4, 0)}
     two = one | {cell("+320G", 0): predictions(1.3, 5)}
     narrow, wide = (
-        by_metric(evaluate.compare_to_real(cells, "esc10", CONTEXT, resamples=400)) for cells in (one, two)
+        by_metric(classification.compare_to_real(cells, "esc10", CONTEXT, resamples=400))
+        for cells in (one, two)
     )
     same, family = narrow["+160G", "map_delta"], narrow["+160G", "map_delta_family"]
     assert (same["ci_low"], same["ci_high"]) == pytest.approx((family["ci_low"], family["ci_high"]))
@@ -188,14 +191,18 @@ def test_interval_of_the_family_widens_with_the_doses_tried():
 def test_same_predictions_differ_by_exactly_nothing():
     cells = {cell("esc10", k): predictions(1.0, k) for k in range(2)}
     cells |= {cell("+160G", k): predictions(1.0, k) for k in range(2)}
-    delta = by_metric(evaluate.compare_to_real(cells, "esc10", CONTEXT, resamples=50))["+160G", "map_delta"]
+    delta = by_metric(classification.compare_to_real(cells, "esc10", CONTEXT, resamples=50))[
+        "+160G", "map_delta"
+    ]
     assert (delta["value"], delta["ci_low"], delta["ci_high"]) == (0.0, 0.0, 0.0)
 
 
 def test_only_shared_seeds_are_compared():
     cells = {cell("esc10", k): predictions(1.0, k) for k in (0, 1)}
     cells |= {cell("+160G", k): predictions(1.4, k) for k in (1, 2)}
-    delta = by_metric(evaluate.compare_to_real(cells, "esc10", CONTEXT, resamples=50))["+160G", "map_delta"]
+    delta = by_metric(classification.compare_to_real(cells, "esc10", CONTEXT, resamples=50))[
+        "+160G", "map_delta"
+    ]
     assert delta["seed"] == "1"
     assert delta["value"] == pytest.approx(
         sklearn_map(predictions(1.4, 1)) - sklearn_map(predictions(1.0, 1))
@@ -205,12 +212,12 @@ def test_only_shared_seeds_are_compared():
 def test_what_cannot_be_compared_is_refused():
     real = predictions(1.0, 0)
     with pytest.raises(UsageError, match="no cell of column 'esc10'"):
-        evaluate.compare_to_real({cell("+160G"): real}, "esc10", CONTEXT)
+        classification.compare_to_real({cell("+160G"): real}, "esc10", CONTEXT)
     with pytest.raises(UsageError, match="share no seed"):
-        evaluate.compare_to_real(
+        classification.compare_to_real(
             {cell("esc10", 0): real, cell("+160G", 1): real}, "esc10", CONTEXT, resamples=9
         )
     other = Scores(real.scores, real.targets, tuple(reversed(real.clip_ids)), LABELS)
     with pytest.raises(IntegrityError, match="other clips"):
-        evaluate.compare_to_real({cell("esc10", 0): real, cell("+160G", 0): other}, "esc10", CONTEXT)
-    assert evaluate.compare_to_real({}, "esc10", CONTEXT) == []
+        classification.compare_to_real({cell("esc10", 0): real, cell("+160G", 0): other}, "esc10", CONTEXT)
+    assert classification.compare_to_real({}, "esc10", CONTEXT) == []

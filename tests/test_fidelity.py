@@ -7,15 +7,16 @@ import torch
 from scipy.special import softmax
 from small_generator import LABELS, FakeCodec, make_generator, make_store, make_tokens, small_recipe
 
-from ajbench import recipe, registry, shards, store
-from ajbench.classifiers.pool import Pool
+from ajbench.classifiers.dataset import Pool
 from ajbench.classifiers.train import faithful
-from ajbench.errors import UsageError
-from ajbench.generator.judge import Judge
-from ajbench.recipe import Mix
-from ajbench.run import seed_for
-from ajbench.stages import Pipeline, Places
-from ajbench.synthesize import synthesize
+from ajbench.core import recipe, registry
+from ajbench.core.errors import UsageError
+from ajbench.core.recipe import Mix
+from ajbench.core.run_dir import seed_for
+from ajbench.data import shards, store
+from ajbench.generation.fidelity import Judge
+from ajbench.generation.synthesize import synthesize
+from ajbench.pipeline.recipe_stages import Pipeline, Places
 
 torch.set_num_threads(1)
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from ajbench.errors import UsageError
-from ajbench.labels import LabelSet
+from ajbench.core.errors import UsageError
+from ajbench.data.labels import LabelSet
 
 names = st.lists(st.text("abcäß ,'", min_size=1).filter(str.strip), min_size=1, max_size=12, unique=True)
 

@@ -63,7 +63,7 @@ def test_looking_imports_nothing_heavy(command):
     code = (
         "import sys\n"
         "from typer.testing import CliRunner\n"
-        "from ajbench.cli import app\n"
+        "from ajbench.cli.app import app\n"
         f"result = CliRunner().invoke(app, {command!r})\n"
         "assert result.exit_code == 0, result.output\n"
         f"print(sorted({HEAVY!r} & set(sys.modules)))\n"
@@ -73,12 +73,17 @@ def test_looking_imports_nothing_heavy(command):
 
 
 def test_kept_features_are_compared_without_torch():
-    code = "import sys, ajbench.comparing, ajbench.compare, ajbench.ladder; print('torch' in sys.modules)"
+    code = (
+        "import sys, ajbench.cli.compare_sets, ajbench.evaluation.compare, ajbench.evaluation.baselines\n"
+        "print('torch' in sys.modules)"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert found.stdout.strip() == "False", found.stdout + found.stderr
 
 
 def test_importing_ajbench_imports_nothing_heavy():
-    code = f"import sys, ajbench, ajbench.recipe, ajbench.run; print({HEAVY!r} & set(sys.modules))"
+    code = (
+        f"import sys, ajbench, ajbench.core.recipe, ajbench.core.run_dir; print({HEAVY!r} & set(sys.modules))"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert found.stdout.strip() == "set()", found.stdout + found.stderr

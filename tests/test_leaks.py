@@ -12,12 +12,14 @@ from planted import KINDS, encoded, noise, plant
 from small_generator import make_store
 from typer.testing import CliRunner
 
-from ajbench import audio, console, findings, leaks, likeness
-from ajbench.cli import app
-from ajbench.clipsets import ClipSet, open_set
-from ajbench.corpora import mini
-from ajbench.errors import MissingError, UsageError
-from ajbench.metrics.audit import fingerprints
+from ajbench.cli.app import app
+from ajbench.core import console
+from ajbench.core.errors import MissingError, UsageError
+from ajbench.data import audio
+from ajbench.data.clip_set import ClipSet, open_set
+from ajbench.data.corpora import mini
+from ajbench.evaluation import audit, audit_findings, audit_similarity
+from ajbench.metrics.audio_fingerprint import fingerprints
 
 SECONDS = 2.0
 
@@ -49,7 +51,7 @@ def corpus(tmp_path_factory, sounds):
 
 
 def look(root, synth="planted", **more):
-    return leaks.audit(*(open_set(root / name) for name in (synth, "train", "eval")), **more)
+    return audit.audit(*(open_set(root / name) for name in (synth, "train", "eval")), **more)
 
 
 @pytest.fixture(scope="session")
@@ -58,10 +60,10 @@ def found(corpus):
 
 
 def test_fingerprints_are_those_of_the_clips_and_on_disk_in_a_file_that_goes_with_them(corpus, tmp_path):
-    heard = likeness.hear("eval", open_set(corpus / "eval"), [], lambda n: None, tmp_path / "new")
+    heard = audit_similarity.hear("eval", open_set(corpus / "eval"), [], lambda n: None, tmp_path / "new")
     assert len(heard.details) == len(heard.numbers) == 30 and not list((tmp_path / "new").iterdir())
     for row in (0, 17, 29):
-        wave = likeness.wave_of(heard.clips, heard.numbers[row])
+        wave = audit_similarity.wave_of(heard.clips, heard.numbers[row])
         expected = fingerprints(torch.from_numpy(wave)[None])[0]
         assert np.abs(heard.details[row] - expected).max() < 1e-3  # half precision
     root = heard.details[3]
@@ -130,7 +132,7 @@ def test_a_parent_is_a_leak_in_eval_and_memory_in_train(corpus, sounds, tmp_path
     plain = open_set(tmp_path)
     parents = {"syn-0": "eval-4", "syn-1": "train-7", "syn-like": "train-3"}
     synth = ClipSet(plain.path, plain.names, [parents.get(n) for n in plain.names], _files=plain._files)
-    found = leaks.audit(synth, open_set(corpus / "train"), open_set(corpus / "eval"))
+    found = audit.audit(synth, open_set(corpus / "train"), open_set(corpus / "eval"))
     assert [(one.clip, one.match, one.kinds) for one in found.of("leak")] == [
         ("syn-0", "eval-4", ("parent",))
     ]
@@ -142,11 +144,11 @@ def test_a_parent_is_a_leak_in_eval_and_memory_in_train(corpus, sounds, tmp_path
 
 def test_fingerprints_of_any_lengths_are_compared_as_one_by_one(rng):
     details = [rng.normal(size=(n, 64)).astype(np.float16) for n in (20, 24, 51, 55, 130, 23)]
-    like, prominence = likeness.scores(details[:3], details[1:])
+    like, prominence = audit_similarity.scores(details[:3], details[1:])
     assert like.shape == prominence.shape == (3, 5)
     for q, query in enumerate(details[:3]):
         for r, reference in enumerate(details[1:]):
-            alone = likeness.scores([query], [reference])[0][0, 0]
+            alone = audit_similarity.scores([query], [reference])[0][0, 0]
             assert like[q, r] == pytest.approx(alone, abs=0.06)  # padding weighs a little
     assert like[1, 0] == pytest.approx(1.0, abs=0.1) and like[2, 1] == pytest.approx(1.0, abs=0.1)
 
@@ -238,16 +240,20 @@ def test_equal_file_names_are_no_identity_and_copies_under_them_are_found(sounds
 
 def test_equal_ids_are_one_recording_in_stores_alone(tmp_path):
     def heard(clips, start):
-        return likeness.Heard(clips, [0, 1, 2], hashes=[f"{start + k}" for k in range(3)])
+        return audit_similarity.Heard(clips, [0, 1, 2], hashes=[f"{start + k}" for k in range(3)])
 
     store = open_set(make_store(tmp_path / "store").path)
     for name in store.names:
         write(tmp_path / "folder", name, np.zeros(400))
     folder = open_set(tmp_path / "folder")
-    stores = findings.Pairs({"synth": heard(store, 0), "train": heard(store, 3), "eval": heard(store, 6)})
+    stores = audit_findings.Pairs(
+        {"synth": heard(store, 0), "train": heard(store, 3), "eval": heard(store, 6)}
+    )
     assert [one.kinds for one in stores.listed()] == 9 * [("id",)]
     assert not stores.honest("train", "eval").any()
-    mixed = findings.Pairs({"synth": heard(store, 0), "train": heard(folder, 3), "eval": heard(folder, 6)})
+    mixed = audit_findings.Pairs(
+        {"synth": heard(store, 0), "train": heard(folder, 3), "eval": heard(folder, 6)}
+    )
     assert mixed.listed() == [] and mixed.honest("train", "eval").all()
 
 
@@ -256,19 +262,19 @@ def test_a_parent_by_a_name_that_both_folders_have_is_not_told(tmp_path):
     for name in ("a", "b"):
         write(folder, name, np.zeros(400))
     real, synth = open_set(folder), ClipSet(tmp_path, ["one", "two"], ["a", "b"])
-    held_out = likeness.Heard(real, [0, 1], hashes=["1", "2"])
-    made = likeness.Heard(synth, [0, 1], hashes=["3", "4"])
-    sets = {"synth": made, "train": likeness.Heard(real, [0], hashes=["5"]), "eval": held_out}
-    assert [(one.clip, one.match, one.kinds) for one in findings.Pairs(sets).listed()] == [
+    held_out = audit_similarity.Heard(real, [0, 1], hashes=["1", "2"])
+    made = audit_similarity.Heard(synth, [0, 1], hashes=["3", "4"])
+    sets = {"synth": made, "train": audit_similarity.Heard(real, [0], hashes=["5"]), "eval": held_out}
+    assert [(one.clip, one.match, one.kinds) for one in audit_findings.Pairs(sets).listed()] == [
         ("two", "b", ("parent",))
     ]
 
 
 def near(n, clips=200, kinds=("near",), relation="leak"):
     """An audit in which n clips are flagged."""
-    yard = findings.Yardstick("near", "eval", np.zeros(100), np.zeros(clips), 1.0)
-    found = [findings.Finding(relation, f"s{k}", f"e{k}", kinds, False) for k in range(n)]
-    return findings.Audit(found, [yard], {"synth": clips, "train": 120, "eval": 50}, [], 0)
+    yard = audit_findings.Yardstick("near", "eval", np.zeros(100), np.zeros(clips), 1.0)
+    found = [audit_findings.Finding(relation, f"s{k}", f"e{k}", kinds, False) for k in range(n)]
+    return audit_findings.Audit(found, [yard], {"synth": clips, "train": 120, "eval": 50}, [], 0)
 
 
 @pytest.mark.parametrize(
@@ -305,7 +311,7 @@ def test_what_chance_alone_would_flag_is_told():
 
 @pytest.mark.parametrize(("n", "code"), [(5, 0), (6, 4)])
 def test_strict_exits_with_4_beyond_chance(corpus, monkeypatch, n, code):
-    monkeypatch.setattr(leaks, "audit", lambda *sets, **more: near(n))
+    monkeypatch.setattr(audit, "audit", lambda *sets, **more: near(n))
     done = command(corpus, "clean", "--strict")
     assert done.exit_code == code, done.output
     assert f"{n} of 200 synthetic clips are near eval clips" in done.stderr

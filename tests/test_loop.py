@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from ajbench import checkpoints, curves, loop
-from ajbench.errors import IntegrityError, MissingError, NumericError
+from ajbench.core.errors import IntegrityError, MissingError, NumericError
+from ajbench.training import checkpoints, curves, loop
 
 torch.set_num_threads(1)
 STEPS = 12

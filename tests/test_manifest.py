@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ajbench.corpora.splits import hashed_fold, need_splits, split_by_fold, unique_ids
-from ajbench.errors import IntegrityError, MissingError, UsageError
-from ajbench.labels import LabelSet
-from ajbench.manifest import SCHEMA, Manifest, Problem, Row, csv_records, csv_rows, read_label_set
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.data.corpora.splits import hashed_fold, need_splits, split_by_fold, unique_ids
+from ajbench.data.labels import LabelSet
+from ajbench.data.manifest import SCHEMA, Manifest, Problem, Row, csv_records, csv_rows, read_label_set
 
 ROWS = [
     Row("dog/1", "/data/dog/1.wav", labels=("Bark", "Dog"), split="train", fold=1),

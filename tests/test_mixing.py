@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse, stats
 
-from ajbench import mixing
-from ajbench.errors import UsageError
-from ajbench.recipe import Mix
+from ajbench.core.errors import UsageError
+from ajbench.core.recipe import Mix
+from ajbench.data import mixing
 
 SIZE = 1_000_000
 

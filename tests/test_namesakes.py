@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from ajbench.corpora.audioset import label_set
-from ajbench.namesakes import ESC50, class_logits, namesakes_of
+from ajbench.data.corpora.audioset import label_set
+from ajbench.features.class_mapping import ESC50, class_logits, namesakes_of
 
 THEIRS, MIDS = ["Dog", "Rain", "Bell"], ["/m/d", "/m/r", "/m/b"]
 

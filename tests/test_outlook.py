@@ -10,10 +10,10 @@ import pytest
 from scipy import sparse, stats
 from typer.testing import CliRunner
 
-from ajbench.cli import app
-from ajbench.errors import UsageError
-from ajbench.generator.plan import ListedClips, plan, unguided
-from ajbench.recipe import Synth
+from ajbench.cli.app import app
+from ajbench.core.errors import UsageError
+from ajbench.core.recipe import Synth
+from ajbench.generation.plan import ListedClips, plan, unguided
 
 NAMES = ("dog", "rain", "unheard", "clock", "never")
 
@@ -67,8 +67,8 @@ def test_audiosets_label_table_is_enough_for_the_papers_plan(audioset_dir, tmp_p
 
 
 def test_the_label_table_lists_every_segment_once(audioset_dir):
-    from ajbench.corpora.audioset import listed
-    from ajbench.recipe import Data
+    from ajbench.core.recipe import Data
+    from ajbench.data.corpora.audioset import listed
 
     manifest = listed(Data(corpus="audioset"), audioset_dir)
     assert len(manifest.split("train")) == 22_160 and len(manifest.split("eval")) == 20_371

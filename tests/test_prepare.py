@@ -12,14 +12,15 @@ import soundfile
 import soxr
 import torch
 
-from ajbench import audio, console, store
-from ajbench.codec.whiten import Whitening
-from ajbench.corpora import folder, mini
-from ajbench.errors import IntegrityError, MissingError, UsageError
-from ajbench.manifest import Manifest
-from ajbench.prepare import ENCODE_BATCH, SAMPLE, estimate, prepare
-from ajbench.recipe import CodecSection, Data, Recipe
-from ajbench.verify import verify
+from ajbench.codec.whitening import Whitening
+from ajbench.core import console
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.core.recipe import CodecSection, Data, Recipe
+from ajbench.data import audio, store
+from ajbench.data.corpora import folder, mini
+from ajbench.data.manifest import Manifest
+from ajbench.data.verify import verify
+from ajbench.pipeline.prepare import ENCODE_BATCH, SAMPLE, estimate, prepare
 
 DURATION = 0.42
 N = 6720

@@ -6,9 +6,9 @@ import soxr
 import torch
 import torchaudio
 
-from ajbench import protocols
-from ajbench.audio import AudioError
-from ajbench.errors import UsageError
+from ajbench.core.errors import UsageError
+from ajbench.data.audio import AudioError
+from ajbench.evaluation import protocols
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from ajbench import published, registry
-from ajbench.errors import IntegrityError, UsageError
-from ajbench.generator import hub, initialise
+from ajbench.core import published, registry, transformers_folder
+from ajbench.core.errors import IntegrityError, UsageError
+from ajbench.generation import hub_encoders, pretrained
 
 
 def test_every_line_of_the_table_can_be_used():
@@ -29,10 +29,12 @@ def test_whatever_ajbench_loads_is_in_the_table():
         assert places[file].name == name
     for name, repository in registry.FEATURE_FOLDERS.items():
         assert all(f"huggingface.co/{repository}/" in file.url for file in published.files_of(name))
-    for name, entry in hub.PUBLISHED.items():
+    for name, entry in hub_encoders.PUBLISHED.items():
         assert {f"{name}/config.json"} <= set(places) and entry.ids[0] in places[f"{name}/config.json"].url
-        assert {Path(file.file).name for file in published.files_of(name)} & set(hub.TOKENIZERS)
-    assert f"sd14/{initialise.FILES[0]}" in places
+        assert {Path(file.file).name for file in published.files_of(name)} & set(
+            transformers_folder.TOKENIZERS
+        )
+    assert f"sd14/{pretrained.FILES[0]}" in places
     assert set(registry.FEATURES) - {"reference", "encodec"} <= {file.name for file in published.listed()}
 
 

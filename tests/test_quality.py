@@ -3,10 +3,10 @@ import pytest
 import torch
 from made_up_results import CONTEXT, LABELS, write_store
 
-from ajbench import quality, yardsticks
-from ajbench.errors import UsageError
+from ajbench.core.errors import UsageError
+from ajbench.data.store import ClipStore
+from ajbench.evaluation import generation, yardsticks
 from ajbench.metrics.distribution import frechet_distance, kl_divergence
-from ajbench.store import ClipStore
 
 
 class Ear:
@@ -51,13 +51,13 @@ def sets(tmp_path_factory):
         "noisy": write_store(folder / "noisy", "synthetic", per_class=10, blur=0.97, parents=True),
         "orphans": write_store(folder / "orphans", "synthetic", per_class=10, blur=0.05),
     }
-    return {name: quality.embed(Ear(), ClipStore.open(path)) for name, path in paths.items()}
+    return {name: generation.embed(Ear(), ClipStore.open(path)) for name, path in paths.items()}
 
 
 @pytest.fixture(scope="module")
 def measured(sets):
     return {
-        name: quality.generation_rows(name, sets[name], sets["real"], Ear(), CONTEXT, resamples=40)
+        name: generation.generation_rows(name, sets[name], sets["real"], Ear(), CONTEXT, resamples=40)
         for name in ("close", "noisy", "orphans")
     }
 
@@ -97,7 +97,7 @@ def test_what_is_left_out_is_said(sets, measured):
     rows, notes = measured["orphans"]
     assert not [row for row in rows if row["metric"] == "kl"]
     assert any("no KL, 100 of 100 clips lack a parent" in note for note in notes)
-    rows, notes = quality.generation_rows(
+    rows, notes = generation.generation_rows(
         "free", sets["close"], sets["real"], Ear(), CONTEXT, paired=False, resamples=5
     )
     assert not [row for row in rows if row["metric"] == "kl"]
@@ -109,8 +109,8 @@ def test_few_clips_for_the_dimension_are_noted(sets):
         def features(self, wav):
             return np.repeat(super().features(wav), 8, axis=1)
 
-    real = quality.embed(Wide(), sets["real"].store)
-    _, notes = quality.generation_rows("wide", real, real, Wide(), CONTEXT, resamples=2)
+    real = generation.embed(Wide(), sets["real"].store)
+    _, notes = generation.generation_rows("wide", real, real, Wide(), CONTEXT, resamples=2)
     assert any("from 80 clips in 192 dimensions" in note for note in notes)
 
 
@@ -127,8 +127,8 @@ def test_intervals_resample_parents_not_clips(sets):
             def __len__(self):
                 return 100
 
-        other = quality.Embedded(Renamed(), close.features, close.logits)
-        found = quality.generation_rows(name, other, sets["real"], Ear(), CONTEXT, resamples=60)[0]
+        other = generation.Embedded(Renamed(), close.features, close.logits)
+        found = generation.generation_rows(name, other, sets["real"], Ear(), CONTEXT, resamples=60)[0]
         rows[name] = pick(found, table="1", metric="is")
     width = {name: row["ci_high"] - row["ci_low"] for name, row in rows.items()}
     assert width["families"] > 1.5 * width["alone"], "ten families tell less than 100 single clips"
@@ -142,15 +142,15 @@ def test_another_label_set_is_refused(sets):
             return 2
 
     with pytest.raises(UsageError, match="its label set is not the real store's"):
-        other = quality.Embedded(Foreign(), np.zeros((2, 24)), np.zeros((2, 10)))
-        quality.generation_rows("foreign", other, sets["real"], Ear(), CONTEXT)
+        other = generation.Embedded(Foreign(), np.zeros((2, 24)), np.zeros((2, 10)))
+        generation.generation_rows("foreign", other, sets["real"], Ear(), CONTEXT)
 
 
 def test_classes_are_found_by_name_or_by_machine_id(sets):
     class Deaf(Ear):
         labels = ("Speech", "Music")
 
-    notes = quality.generation_rows("x", sets["close"], sets["real"], Deaf(), CONTEXT, resamples=2)[1]
+    notes = generation.generation_rows("x", sets["close"], sets["real"], Deaf(), CONTEXT, resamples=2)[1]
     assert any("no label agreement, ear does not know" in note for note in notes)
 
     class Backwards(Ear):
@@ -159,9 +159,9 @@ def test_classes_are_found_by_name_or_by_machine_id(sets):
         def logits(self, wav):
             return super().logits(wav)[:, ::-1]
 
-    backwards = quality.embed(Backwards(), sets["close"].store)
-    real = quality.embed(Backwards(), sets["real"].store)
-    rows, _ = quality.generation_rows("x", backwards, real, Backwards(), CONTEXT, resamples=2)
+    backwards = generation.embed(Backwards(), sets["close"].store)
+    real = generation.embed(Backwards(), sets["real"].store)
+    rows, _ = generation.generation_rows("x", backwards, real, Backwards(), CONTEXT, resamples=2)
     assert pick(rows, metric="label_agreement", column="all")["value"] > 0.95
 
 

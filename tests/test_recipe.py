@@ -3,8 +3,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ajbench import recipe, registry
-from ajbench.errors import UsageError
+from ajbench.core import recipe, registry
+from ajbench.core.errors import UsageError
 
 ORIGINALS = ("as20k", "as2m", "fsd50k", "vggsound", "esc50")
 

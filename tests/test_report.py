@@ -11,13 +11,15 @@ from made_up_results import CONTEXT, LABELS, predictions, small_recipe, write_ro
 from PIL import Image
 from sklearn.metrics import average_precision_score
 
-from ajbench import evaluate, figures, report, shards, tables
-from ajbench.answer import Answer, answers, headline, limits
-from ajbench.errors import MissingError
-from ajbench.manifest import Problem
-from ajbench.report import ReportData
-from ajbench.rows import make_row
-from ajbench.store import ClipStore
+from ajbench.core.errors import MissingError
+from ajbench.core.rows import make_row
+from ajbench.data import shards
+from ajbench.data.manifest import Problem
+from ajbench.data.store import ClipStore
+from ajbench.evaluation import classification
+from ajbench.reporting import figures, report, tables
+from ajbench.reporting.report import ReportData
+from ajbench.reporting.verdict import Answer, answers, headline, limits
 
 VOID = {"meta", "img", "br", "link", "input", "hr", "path", "use", "rect"}
 
@@ -57,7 +59,7 @@ def made(tmp_path_factory):
     folder, plan = tmp_path_factory.mktemp("report"), small_recipe()
     cells = predictions(plan)
     scores = {
-        cell: evaluate.save_scores(folder / f"{i}.npz", s.scores, s.targets, s.clip_ids, s.labels)
+        cell: classification.save_scores(folder / f"{i}.npz", s.scores, s.targets, s.clip_ids, s.labels)
         for i, (cell, s) in enumerate(cells.items())
     }
     real = write_store(folder / "real", per_class=4)
@@ -152,7 +154,7 @@ def test_ap_by_class_is_the_mean_over_seeds(made):
     assert len(table) == 2 * len(LABELS) and set(table["eval_clips"]) == {8}
     line = table[(table["model"] == "ast-tiny") & (table["class"] == "rain")].iloc[0]
     loaded = [
-        evaluate.load_scores(path)
+        classification.load_scores(path)
         for cell, path in data.scores.items()
         if (cell.model, cell.column) == ("ast-tiny", "+160G")
     ]

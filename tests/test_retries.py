@@ -12,13 +12,13 @@ import pytest
 import torch
 from small_generator import LABELS, FakeCodec, make_generator, make_store, make_tokens, small_recipe
 
-from ajbench import store as stores
-from ajbench.errors import IntegrityError, MissingError
-from ajbench.generator.job import BAD_GUIDE, Job
-from ajbench.generator.pipeline import AudioJourneyPipeline
-from ajbench.run import seed_for
-from ajbench.synthesize import synthesize
-from ajbench.verify import verify
+from ajbench.core.errors import IntegrityError, MissingError
+from ajbench.core.run_dir import seed_for
+from ajbench.data import store as stores
+from ajbench.data.verify import verify
+from ajbench.generation.pipeline import AudioJourneyPipeline
+from ajbench.generation.synthesize import synthesize
+from ajbench.generation.worker import BAD_GUIDE, Job
 
 torch.set_num_threads(1)
 N = 14

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ajbench.errors import IntegrityError, MissingError, UsageError
-from ajbench.rows import ROW_COLUMNS, Context, append_rows, make_row, read_rows
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.core.rows import ROW_COLUMNS, Context, append_rows, make_row, read_rows
 
 CONTEXT = Context("run-1", "esc10", "abc123", "deadbeef", "esc10 fold 1", seconds=12.5)
 

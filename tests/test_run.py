@@ -10,9 +10,9 @@ import sys
 
 import pytest
 
-from ajbench import run
-from ajbench.errors import IntegrityError, MissingError
-from ajbench.run import RunDir, atomic_write, lock, seed_for
+from ajbench.core import run_dir
+from ajbench.core.errors import IntegrityError, MissingError
+from ajbench.core.run_dir import RunDir, atomic_write, lock, seed_for
 
 
 def test_a_stage_from_start_to_done(tmp_path):
@@ -112,7 +112,7 @@ def test_a_failed_write_leaves_the_old_content_and_nothing_else(tmp_path, monkey
 
 def test_a_write_killed_before_the_rename_leaves_no_file_of_that_name(tmp_path):
     script = (
-        "import os, pathlib, signal, sys; from ajbench.run import atomic_write\n"
+        "import os, pathlib, signal, sys; from ajbench.core.run_dir import atomic_write\n"
         "pathlib.Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "atomic_write(pathlib.Path(sys.argv[1]), 'content')"
     )
@@ -164,34 +164,37 @@ def test_git_commit_is_that_of_ajbenchs_own_checkout(tmp_path, monkeypatch):
     package = tmp_path / "ajbench"
     package.mkdir()
     (package / "run.py").write_text("one")
-    run.git_commit.cache_clear()
-    monkeypatch.setattr(run, "__file__", str(package / "run.py"))
+    run_dir.git_commit.cache_clear()
+    monkeypatch.setattr(run_dir, "__file__", str(package / "run.py"))
     try:
-        assert run.git_commit() is None  # no checkout
+        assert run_dir.git_commit() is None  # no checkout
         git("init", "-q")
         git("add", ".")
         git("commit", "-qm", "first")
         commit = git("rev-parse", "HEAD")[:12]
-        run.git_commit.cache_clear()
-        assert run.git_commit() == commit
+        run_dir.git_commit.cache_clear()
+        assert run_dir.git_commit() == commit
         (tmp_path / "rows.csv").write_text("a result is no change of code")
-        run.git_commit.cache_clear()
-        assert run.git_commit() == commit
+        run_dir.git_commit.cache_clear()
+        assert run_dir.git_commit() == commit
         (package / "run.py").write_text("two")
-        run.git_commit.cache_clear()
-        assert run.git_commit() == f"{commit}-dirty"
+        run_dir.git_commit.cache_clear()
+        assert run_dir.git_commit() == f"{commit}-dirty"
         # Installed into an environment inside somebody else's checkout:
         installed = tmp_path / ".venv" / "lib" / "ajbench" / "run.py"
-        monkeypatch.setattr(run, "__file__", str(installed))
+        monkeypatch.setattr(run_dir, "__file__", str(installed))
         installed.parent.mkdir(parents=True)
-        run.git_commit.cache_clear()
-        assert run.git_commit() is None
+        run_dir.git_commit.cache_clear()
+        assert run_dir.git_commit() is None
     finally:
-        run.git_commit.cache_clear()
+        run_dir.git_commit.cache_clear()
 
 
 def test_modules_of_the_help_page_import_nothing_heavy():
-    script = "import sys, ajbench.run, ajbench.console; print({'torch', 'numpy', 'rich'} & {*sys.modules})"
+    script = (
+        "import sys, ajbench.core.run_dir, ajbench.core.console\n"
+        "print({'torch', 'numpy', 'rich'} & {*sys.modules})"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

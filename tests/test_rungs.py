@@ -9,9 +9,9 @@ import soundfile
 from chords import RATE, Ear, N, tones
 from scipy.signal import welch
 
-from ajbench import protocols, rungs
-from ajbench.clipsets import open_set
-from ajbench.embeddings import embed
+from ajbench.data.clip_set import open_set
+from ajbench.evaluation import protocols, rungs
+from ajbench.evaluation.feature_cache import embed
 
 PLAIN = protocols.find("ajbench")
 

@@ -8,16 +8,16 @@ from scipy.special import expit, softmax
 from six_kinds import KINDS, PLAIN, STABLE, Deaf, Ear, N, fill, heard, measure, sets, values
 from small_generator import make_store
 
-from ajbench import compare, scores
-from ajbench.annotations import Asked, asked_of, captions_of
-from ajbench.clipsets import open_set
-from ajbench.embeddings import Embeddings, embed
-from ajbench.errors import UsageError
-from ajbench.material import Material
+from ajbench.core.errors import UsageError
+from ajbench.data.annotations import Asked, asked_of, captions_of
+from ajbench.data.clip_set import open_set
+from ajbench.evaluation import compare, generation_metrics
+from ajbench.evaluation.feature_cache import Embeddings, embed
+from ajbench.evaluation.set_pair import Material
 from ajbench.metrics.distribution import frechet_distance
-from ajbench.metrics.kernel import kernel_distance
-from ajbench.metrics.manifold import neighbours
-from ajbench.metrics.spectral import log_spectral_distance
+from ajbench.metrics.kernel_distance import kernel_distance
+from ajbench.metrics.precision_recall import neighbours
+from ajbench.metrics.spectral_distance import log_spectral_distance
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def deaf(monkeypatch):
 
 def test_all_takes_every_metric_with_an_interval_and_a_definition(folders):
     found = measure(folders, metrics=["all"], resamples=40)
-    assert set(values(found)) == set(scores.METRICS) - {"fad"}
+    assert set(values(found)) == set(generation_metrics.METRICS) - {"fad"}
     assert [note for note in found.notes if note.startswith("no ")] == [
         "no fad: ear has one vector a clip; ask for fd"
     ]
@@ -182,7 +182,7 @@ def test_no_interval_goes_beyond_what_can_be(folders):
     assert rows["agreement"]["value"] == 0.75
     assert 0 <= rows["agreement"]["ci_low"] < 0.5 and rows["agreement"]["ci_high"] == 1
     for name, row in rows.items():
-        low, high = scores.METRICS[name].limits
+        low, high = generation_metrics.METRICS[name].limits
         assert low <= row["ci_low"] <= row["value"] <= row["ci_high"] <= high, row
     assert any("FD of 4 clips in 8 dimensions" in note for note in found.notes)
 

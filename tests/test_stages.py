@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from ajbench import cells, flow, preflight, recipe
-from ajbench.errors import IntegrityError, MissingError, NumericError, UsageError
-from ajbench.run import RunDir, lock
-from ajbench.stages import Pipeline, Places
-from ajbench.work import Stage
+from ajbench.core import recipe
+from ajbench.core.errors import IntegrityError, MissingError, NumericError, UsageError
+from ajbench.core.run_dir import RunDir, lock
+from ajbench.pipeline import preflight, runner, workers
+from ajbench.pipeline.recipe_stages import Pipeline, Places
+from ajbench.pipeline.stage import Stage
 
 SMALL = ("data.n_clips=40", "synth.n=20", "evaluate.doses=[10, 20]", "evaluate.seeds=[0]")
 
@@ -99,10 +100,10 @@ def test_a_plan_is_told_without_the_weights_that_its_estimate_would_need(tmp_pat
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     made = pipeline("codec.name=encodec_24khz@16k", "data.duration_s=1.68", work=tmp_path / "work")
-    told = flow.estimate(made.prepare)
+    told = runner.estimate(made.prepare)
     assert told["seconds"] is None and "encodec_24khz" in told["missing"]
     with pytest.raises(MissingError, match="encodec_24khz"):
-        flow.run_one(made.prepare, "cpu")
+        runner.run_one(made.prepare, "cpu")
 
 
 def test_a_mix_expression_is_compared_with_real_clips_alone():
@@ -296,16 +297,16 @@ def test_those_that_share_a_stage_all_end_and_one_finishes(tmp_path):
 def test_a_disk_that_is_too_small_is_refused_before_any_work(tmp_path):
     large = stage(tmp_path / "one", disk_mb=1e12)
     with pytest.raises(MissingError, match="MB needed"):
-        flow.run_one(large, "cpu")
+        runner.run_one(large, "cpu")
     assert not list(tmp_path.iterdir())
 
 
 def test_an_absent_device_is_refused():
     torch = pytest.importorskip("torch")
-    assert flow.available("cpu") == "cpu"
+    assert runner.available("cpu") == "cpu"
     if not torch.backends.mps.is_available():
         with pytest.raises(MissingError, match="--device mps"):
-            flow.available("mps")
+            runner.available("mps")
 
 
 @dataclass(frozen=True)
@@ -347,7 +348,7 @@ def done(folder):
 def test_cells_are_trained_side_by_side_with_one_thread_each(tmp_path):
     made = [Pretend(tmp_path / str(number)) for number in range(5)]
     before = os.environ.get("OMP_NUM_THREADS")
-    cells.train_all(made, 2, "cpu")
+    workers.train_all(made, 2, "cpu")
     assert all(done(cell.path) for cell in made)
     assert {(cell.path / "threads").read_text() for cell in made} == {"1"}
     assert os.environ.get("OMP_NUM_THREADS") == before
@@ -364,7 +365,7 @@ def test_cells_are_trained_side_by_side_with_one_thread_each(tmp_path):
 def test_a_cell_that_fails_stops_the_others_after_they_have_saved(tmp_path, act, error, message):
     slow, bad = Pretend(tmp_path / "slow", "slow"), Pretend(tmp_path / "bad", act)
     with pytest.raises(error, match=message):
-        cells.train_all([slow, bad], 2, "cpu")
+        workers.train_all([slow, bad], 2, "cpu")
     assert not done(slow.path)
     assert (slow.path / "saved").exists() or not (slow.path / "begun").exists()
 
@@ -374,10 +375,10 @@ def test_ctrl_c_reaches_every_cell_once_and_leaves_saved_state(tmp_path):
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from pathlib import Path\n"
         "from test_stages import Pretend\n"
-        "from ajbench import cells\n"
+        "from ajbench.pipeline import workers\n"
         "if __name__ == '__main__':\n"
         "    try:\n"
-        "        cells.train_all([Pretend(Path(sys.argv[2]) / name, 'slow') for name in 'ab'], 2, 'cpu')\n"
+        "        workers.train_all([Pretend(Path(sys.argv[2]) / name, 'slow') for name in 'ab'], 2, 'cpu')\n"
         "    except KeyboardInterrupt:\n"
         "        sys.exit(130)\n"
     )

@@ -13,10 +13,11 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from ajbench import audio, shards, store
-from ajbench.errors import IntegrityError, MissingError, UsageError
-from ajbench.manifest import Problem
-from ajbench.verify import verify
+from ajbench.core import files
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.data import audio, shards, store
+from ajbench.data.manifest import Problem
+from ajbench.data.verify import verify
 
 FRAMES = 21
 SAMPLES = FRAMES * 320
@@ -244,8 +245,8 @@ def test_a_shard_that_is_not_whole_is_found(folder, change):
 
 def test_each_shard_is_verified_once_a_process_and_again_when_it_changed(folder, monkeypatch):
     seen = []
-    real = shards.checksum
-    monkeypatch.setattr(shards, "checksum", lambda path: seen.append(path.name) or real(path))
+    real = files.checksum
+    monkeypatch.setattr(files, "checksum", lambda path: seen.append(path.name) or real(path))
     for _ in range(3):
         store.ClipStore.open(folder)
     assert seen == ["part-00000.arrow", "part-00001.arrow", "part-00002.arrow"]

@@ -2,9 +2,10 @@
 
 import pytest
 
-from ajbench import recipe, sweep
-from ajbench.errors import MissingError, UsageError
-from ajbench.stages import Pipeline, Places
+from ajbench.core import recipe
+from ajbench.core.errors import MissingError, UsageError
+from ajbench.pipeline import sweep
+from ajbench.pipeline.recipe_stages import Pipeline, Places
 
 SMALL = ("data.n_clips=40", "synth.n=20", "evaluate.doses=[10]", "evaluate.seeds=[0]")
 

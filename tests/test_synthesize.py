@@ -26,15 +26,15 @@ from small_generator import (
     small_recipe,
 )
 
-from ajbench import store as stores
-from ajbench.errors import IntegrityError, MissingError, NumericError, UsageError
-from ajbench.generator.job import Job
-from ajbench.generator.pipeline import AudioJourneyPipeline
-from ajbench.generator.plan import _interleaved
-from ajbench.preview import estimate
-from ajbench.run import seed_for
-from ajbench.synthesize import ListedClips, plan, synthesize
-from ajbench.verify import verify
+from ajbench.core.errors import IntegrityError, MissingError, NumericError, UsageError
+from ajbench.core.run_dir import seed_for
+from ajbench.data import store as stores
+from ajbench.data.verify import verify
+from ajbench.generation.pipeline import AudioJourneyPipeline
+from ajbench.generation.plan import _interleaved
+from ajbench.generation.synthesize import ListedClips, plan, synthesize
+from ajbench.generation.worker import Job
+from ajbench.pipeline.preview import estimate
 
 torch.set_num_threads(1)
 TOKENS = {label: f"<aj-{label.lower().replace(' ', '-')}>" for label in LABELS}
@@ -293,7 +293,7 @@ def test_what_does_not_fit_the_store_is_refused(real, generator, tokens, tmp_pat
 def test_prompts_that_were_cut_are_counted(real, generator, tmp_path, monkeypatch):
     monkeypatch.setattr(AudioJourneyPipeline, "grids", lambda self, prompts, *_: torch.zeros(4, 128, 2, 21))
     monkeypatch.setattr(
-        "ajbench.generator.plan.spoken", lambda label: "dog " * 12 if label == "Dog" else label
+        "ajbench.generation.plan.spoken", lambda label: "dog " * 12 if label == "Dog" else label
     )
     found = make(real, generator, None, tmp_path / "s", n=12, prompt="names")
     assert found.meta.extra["prompts_cut"] == sum("Dog" in labels for labels in found.column("labels")) > 0

@@ -5,14 +5,15 @@ import pytest
 import torch
 from small_generator import EVAL, TRAIN, FakeCodec, make_generator, make_store, small_recipe
 
-from ajbench import recipe, table1
 from ajbench.classifiers.train import check_descent
-from ajbench.errors import IntegrityError, MissingError, UsageError
-from ajbench.generator.plan import ListedClips, plan
-from ajbench.generator.text import sound_of, spoken
-from ajbench.run import seed_for
-from ajbench.stages import Pipeline, Places
-from ajbench.synthesize import synthesize
+from ajbench.core import recipe
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.core.run_dir import seed_for
+from ajbench.generation.plan import ListedClips, plan
+from ajbench.generation.prompts import sound_of, spoken
+from ajbench.generation.synthesize import synthesize
+from ajbench.pipeline import table1
+from ajbench.pipeline.recipe_stages import Pipeline, Places
 
 torch.set_num_threads(1)
 CAPTIONS = {"plan": "captions", "strength": 1.0, "prompt": "names"}

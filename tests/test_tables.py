@@ -7,9 +7,10 @@ import pytest
 from made_up_results import CONTEXT, predictions, small_recipe, write_rows
 from sklearn.metrics import average_precision_score
 
-from ajbench import evaluate, tables, typeset
-from ajbench.errors import MissingError
-from ajbench.rows import append_rows, make_row, read_rows
+from ajbench.core.errors import MissingError
+from ajbench.core.rows import append_rows, make_row, read_rows
+from ajbench.evaluation import classification
+from ajbench.reporting import formats, tables
 
 COUNTS = {
     "train": {"expected": 320, "found": 320, "decoded": 319, "kept": 318},
@@ -108,7 +109,7 @@ def test_markdown_and_latex_say_the_same(written):
     done, *_ = written
     line = read(done.paths["table_a11.csv"])[0]
     shown = f"{float(line['+320G']):.1f} ± {float(line['+320G_std']):.1f}"
-    delta = typeset.signed(float(line["+320G_delta"]))
+    delta = formats.signed(float(line["+320G_delta"]))
     text = done.paths["table_a11.md"].read_text()
     assert shown in text and delta in text and "published" in text and "not comparable" in text
     rows = [row for row in text.splitlines() if row.startswith("|")]
@@ -140,10 +141,10 @@ def test_other_recipes_old_settings_and_old_values_are_left_out(written, tmp_pat
     _, plan, cells, _ = written
     path = tmp_path / "rows.csv"
     cell, scores = next(iter(cells.items()))
-    wrong = evaluate.Scores(-scores.scores, scores.targets, scores.clip_ids, scores.labels)
-    bad = evaluate.cell_rows(cell, wrong, CONTEXT, resamples=10)
+    wrong = classification.Scores(-scores.scores, scores.targets, scores.clip_ids, scores.labels)
+    bad = classification.cell_rows(cell, wrong, CONTEXT, resamples=10)
     append_rows(path, [row | {"run": "earlier"} for row in bad])
-    append_rows(path, evaluate.cell_rows(cell, scores, CONTEXT, resamples=10))
+    append_rows(path, classification.cell_rows(cell, scores, CONTEXT, resamples=10))
     append_rows(path, [row | {"recipe": "esc50"} for row in bad])
     append_rows(path, [row | {"fingerprint": "of other settings"} for row in bad])
     line = read(tables.write(path, tmp_path, plan, fingerprints={"f0"}).paths["table_a11.csv"])[0]
@@ -157,7 +158,7 @@ def test_a_comparison_over_more_seeds_replaces_the_earlier_one(written, tmp_path
     path = tmp_path / "rows.csv"
     for seeds in ((0,), (0, 1, 2)):
         some = {cell: scores for cell, scores in cells.items() if cell.seed in seeds}
-        append_rows(path, evaluate.compare_to_real(some, "esc10", CONTEXT, resamples=20))
+        append_rows(path, classification.compare_to_real(some, "esc10", CONTEXT, resamples=20))
     rows = tables.select(read_rows(path), plan)
     assert set(rows["seed"]) == {"0;1;2"}
 
@@ -178,4 +179,4 @@ def test_without_measurements_it_says_what_to_run(tmp_path):
     ("value", "text"), [(1.84, "+1.8"), (-0.36, "−0.4"), (0.04, "0.0"), (-0.04, "0.0"), (-12.0, "−12.0")]
 )
 def test_differences_show_their_sign(value, text):
-    assert typeset.signed(value) == text
+    assert formats.signed(value) == text

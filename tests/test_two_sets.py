@@ -8,9 +8,11 @@ from chords import Ear, FrameEar, fill
 from commanded import untrained
 from typer.testing import CliRunner
 
-from ajbench import console, ladder, published, registry
-from ajbench.cli import app
-from ajbench.errors import NumericError
+from ajbench.cli.app import app
+from ajbench.core import console, published, registry
+from ajbench.core.errors import NumericError
+from ajbench.evaluation import baselines
+from ajbench.reporting import comparison_figures
 
 OF_SETS = [
     *(["--metrics", "kad"], ["--features", "mn04"], ["--protocol", "ajbench"], ["--bootstrap", "200"]),
@@ -47,7 +49,7 @@ def ears(monkeypatch):
         made.append(ear)
         return ear
 
-    monkeypatch.setattr("ajbench.metrics.features.Late", late)
+    monkeypatch.setattr("ajbench.features.extractor.Late", late)
     return made
 
 
@@ -66,7 +68,12 @@ def test_table_and_drawing_are_written(eval_gen, tmp_path):
     assert done.exit_code == 0, done.output
     shown = json.loads(done.stdout)
     rows = [(line["row"], line["metric"]) for line in shown["rows"]]
-    assert rows[:4] == [("gen", "fd"), (ladder.HALVES, "fd"), (ladder.CODEC, "fd"), ("gen, 4 clips", "fd")]
+    assert rows[:4] == [
+        ("gen", "fd"),
+        (baselines.HALVES, "fd"),
+        (baselines.CODEC, "fd"),
+        ("gen, 4 clips", "fd"),
+    ]
     assert any("compare them with the row" in note for note in shown["notes"])
     lines = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
     assert [(line["row"], line["metric"]) for line in lines] == rows and "note" in lines[0]
@@ -81,7 +88,7 @@ def test_every_network_has_its_rows_and_its_drawing(eval_gen, ears, tmp_path):
     )
     assert done.exit_code == 0, done.output
     shown = json.loads(done.stdout)
-    found = {(line["features"], line["metric"]) for line in shown["rows"] if line["row"] == ladder.PINK}
+    found = {(line["features"], line["metric"]) for line in shown["rows"] if line["row"] == baselines.PINK}
     assert found == {*(("mn04", m) for m in ("fd", "is", "kad", "kl", "kl_sigmoid"))} | {
         ("vggish", "fad"),
         ("vggish", "kad"),
@@ -95,7 +102,7 @@ def test_a_drawing_that_fails_takes_no_table_with_it(eval_gen, ears, tmp_path, m
     def fail(*arguments):
         raise NumericError("no drawing")
 
-    monkeypatch.setattr(ladder, "drawing", fail)
+    monkeypatch.setattr(comparison_figures, "baseline_figure", fail)
     tables = ["--out", "a.csv", "--clips", "b.csv", "--bootstrap", "0"]
     assert eval_gen("--ladder", "--ladder-figure", "a.svg", *tables).exit_code == NumericError.exit_code
     assert (tmp_path / "a.csv").stat().st_size and (tmp_path / "b.csv").stat().st_size

@@ -8,13 +8,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ajbench import registry
-from ajbench.audio import SAMPLE_RATE
-from ajbench.classifiers import folder as folders
-from ajbench.classifiers.folder import CONFIG, WEIGHTS, read_config
-from ajbench.device import device_of
-from ajbench.errors import IntegrityError, UsageError
-from ajbench.run import atomic_write
+from ajbench.classifiers import checkpoint as folders
+from ajbench.classifiers.checkpoint import CONFIG, WEIGHTS, read_config
+from ajbench.core import registry
+from ajbench.core.device import device_of
+from ajbench.core.errors import IntegrityError, UsageError
+from ajbench.core.run_dir import atomic_write
+from ajbench.data.audio import SAMPLE_RATE
 
 __all__ = ["CONFIG", "WEIGHTS", "Classifier", "build", "load", "read_config", "save"]
 

@@ -11,10 +11,10 @@ from torch.nn import functional
 
 from ajbench.classifiers import ast_weights
 from ajbench.classifiers.ast_weights import PATCH, patches
-from ajbench.classifiers.folder import locate
+from ajbench.classifiers.checkpoint import locate
 from ajbench.classifiers.frontend import Fbank
-from ajbench.classifiers.initialise import is_ours, load_weights, read_ours
-from ajbench.errors import IntegrityError
+from ajbench.classifiers.pretrained import is_ours, load_weights, read_ours
+from ajbench.core.errors import IntegrityError
 
 CLASS_TOKENS = 2
 

@@ -7,9 +7,9 @@ from typing import Any
 import timm
 import torch
 
-from ajbench.classifiers import folder as folders
-from ajbench.classifiers.initialise import Weights
-from ajbench.errors import IntegrityError, MissingError, UsageError
+from ajbench.classifiers import checkpoint as folders
+from ajbench.classifiers.pretrained import Weights
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
 
 PATCH = 16
 IMAGENET = {768: "deit_base_distilled_patch16_384", 384: "deit_small_distilled_patch16_224"}

@@ -6,7 +6,7 @@ from torch.nn import functional
 from torchaudio.compliance import kaldi
 from torchaudio.functional import melscale_fbanks
 
-from ajbench.audio import SAMPLE_RATE
+from ajbench.data.audio import SAMPLE_RATE
 
 
 class Fbank(nn.Module):

@@ -3,10 +3,10 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ajbench import console
 from ajbench.classifiers import Classifier
-from ajbench.errors import UsageError
-from ajbench.store import ClipStore
+from ajbench.core import console
+from ajbench.core.errors import UsageError
+from ajbench.data.store import ClipStore
 
 
 def predict(

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ajbench.classifiers.folder import locate
+from ajbench.classifiers.checkpoint import locate
 from ajbench.classifiers.frontend import TalMel
-from ajbench.classifiers.initialise import load_weights, read_ours
-from ajbench.errors import UsageError
+from ajbench.classifiers.pretrained import load_weights, read_ours
+from ajbench.core.errors import UsageError
 
 POOLS = ((2, 2), (2, 2), (1, 2), (1, 2), (1, 2))
 CHANNELS = (32, 32, 64, 64, 128, 128, 256, 256, 512, 512)

@@ -12,14 +12,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ajbench import classifiers, console, loop, mixing
+from ajbench import classifiers
 from ajbench.classifiers import frontend
-from ajbench.classifiers.pool import Pool
+from ajbench.classifiers.dataset import Pool
 from ajbench.classifiers.predict import predict
-from ajbench.errors import IntegrityError, MissingError, UsageError
-from ajbench.recipe import Classifier, Mix, Recipe
-from ajbench.run import seed_for, world
-from ajbench.store import ClipStore, ids_hash
+from ajbench.core import console
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.core.recipe import Classifier, Mix, Recipe
+from ajbench.core.run_dir import seed_for, world
+from ajbench.data import mixing
+from ajbench.data.store import ClipStore, ids_hash
+from ajbench.training import loop
 
 LAST = "last.safetensors"
 Batch = tuple[Tensor, Tensor, Tensor]

@@ -55,7 +55,7 @@ def load(name_or_path: str, device: torch.device | None = None) -> Codec:
         UsageError: unknown name.
         MissingError: its weights are not on this machine; another codec is never taken instead.
     """
-    from ajbench.registry import resolve
+    from ajbench.core.registry import resolve
 
     if name_or_path.endswith(".safetensors"):
         from ajbench.codec import tiny

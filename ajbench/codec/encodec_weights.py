@@ -16,8 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ajbench import weights
-from ajbench.errors import IntegrityError, MissingError
+from ajbench.core import weights
+from ajbench.core.errors import IntegrityError, MissingError
 
 CHECKPOINT = "encodec_24khz-d7cc33bc.th"  # the package's name for it; after the dash its SHA-256 begins
 HUB_ID = "facebook/encodec_24khz"

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from ajbench.audio import HOP, SAMPLE_RATE
-from ajbench.codec.model import DIM, N_CODEBOOKS, TinyCodec
-from ajbench.errors import IntegrityError, MissingError, UsageError
+from ajbench.codec.tiny_network import DIM, N_CODEBOOKS, TinyCodec
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.data.audio import HOP, SAMPLE_RATE
 
 WEIGHTS = Path(__file__).with_name("tiny.safetensors")
 

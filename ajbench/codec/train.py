@@ -20,11 +20,13 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ajbench import audio, console, loop
-from ajbench.codec.model import HOP, TinyCodec
-from ajbench.corpora import mini
-from ajbench.errors import MissingError
-from ajbench.run import atomic_write, seed_for
+from ajbench.codec.tiny_network import HOP, TinyCodec
+from ajbench.core import console
+from ajbench.core.errors import MissingError
+from ajbench.core.run_dir import atomic_write, seed_for
+from ajbench.data import audio
+from ajbench.data.corpora import mini
+from ajbench.training import loop
 
 SEGMENT = 64 * HOP
 LONGEST_S = 60.0

@@ -1,1 +1,1 @@
-"""Numbers that say whether synthetic audio helped: ranking, distribution distance, intervals, audits."""
+"""Metrics: pure functions of arrays, computed in float64."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
-from ajbench.errors import UsageError
+from ajbench.core.errors import UsageError
 from ajbench.metrics.ranking import Array, check, to_numpy
 
 # Resamples handled at once: memory is bounded by this many counts a clip, however many resamples are asked

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from ajbench.metrics import blocks
+from ajbench.metrics import pairwise
 from ajbench.metrics.ranking import Array
 
 # Numbers held at once in products of frames and in covariances of resamples: 64 MB.
@@ -38,7 +38,7 @@ def pooled_draws(
         UsageError: x and y are not [rows, dimension] of one dimension.
         NumericError: a feature is not finite.
     """
-    a, b = blocks.points(x, y)
+    a, b = pairwise.points(x, y)
     values = np.empty(len(x_counts))
     step = max(1, _HELD // a.shape[1] ** 2)
     for start in range(0, len(values), step):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from scipy.special import ndtri
 
-from ajbench.errors import NumericError, UsageError
+from ajbench.core.errors import NumericError, UsageError
 
 if TYPE_CHECKING:  # arrays alone must not wait for torch, which takes seconds to import
     import torch

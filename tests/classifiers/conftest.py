@@ -1,7 +1,7 @@
 import pytest
 from hum_and_hiss import make, record
 
-from ajbench import store
+from ajbench.data import store
 
 
 @pytest.fixture

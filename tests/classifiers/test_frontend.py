@@ -6,9 +6,9 @@ import torch
 import torchaudio
 from scipy import stats
 
-from ajbench import audio
 from ajbench.classifiers import frontend
 from ajbench.classifiers.frontend import Fbank, TalMel
+from ajbench.data import audio
 
 torch.set_num_threads(1)
 SAMPLES = 80_640

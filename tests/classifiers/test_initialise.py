@@ -11,7 +11,7 @@ from transformers import ASTConfig, ASTForAudioClassification
 
 from ajbench import classifiers
 from ajbench.classifiers import Classifier, ast_weights
-from ajbench.errors import IntegrityError, MissingError, UsageError
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
 
 torch.set_num_threads(1)
 SAMPLES = 13_440

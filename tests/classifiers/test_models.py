@@ -10,7 +10,7 @@ from torch import nn
 
 from ajbench import classifiers
 from ajbench.classifiers import Classifier, ast, taltrans
-from ajbench.errors import IntegrityError, MissingError, UsageError
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
 
 torch.set_num_threads(1)
 SAMPLES = 13_440

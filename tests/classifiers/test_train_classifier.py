@@ -5,11 +5,12 @@ import pytest
 import torch
 from hum_and_hiss import LABELS, SAMPLES, fit, make, recipe_of, record, same
 
-from ajbench import classifiers, mixing, store
-from ajbench.classifiers import pool
+from ajbench import classifiers
+from ajbench.classifiers import dataset
 from ajbench.classifiers.predict import predict
-from ajbench.errors import IntegrityError, MissingError, UsageError
-from ajbench.recipe import Mix
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.core.recipe import Mix
+from ajbench.data import mixing, store
 
 torch.set_num_threads(1)
 
@@ -48,7 +49,7 @@ def test_killed_and_resumed_training_ends_with_the_same_bits(tmp_path, real, syn
     assert [p.name for p in (tmp_path / "b" / "checkpoints").iterdir()] == ["step-00000005"]
     monkeypatch.setattr(mixing, "batch", whole)
     # Without the cache of decoded audio the bits are the same as well.
-    monkeypatch.setattr(pool, "CACHE_BYTES", 0)
+    monkeypatch.setattr(dataset, "CACHE_BYTES", 0)
     torch.manual_seed(99)
     resumed = fit(recipe_of(mix), real, synthetic, tmp_path / "b")
     assert same(straight, resumed)

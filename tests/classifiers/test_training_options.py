@@ -11,11 +11,12 @@ import pytest
 import torch
 from hum_and_hiss import LABELS, SAMPLES, fit, make, recipe_of, record, same, weights
 
-from ajbench import audio, decoded, store
 from ajbench.classifiers import train
-from ajbench.errors import IntegrityError, UsageError
-from ajbench.recipe import Mix
-from ajbench.verify import verify
+from ajbench.core.errors import IntegrityError, UsageError
+from ajbench.core.recipe import Mix
+from ajbench.data import audio, store
+from ajbench.data.verify import verify
+from ajbench.pipeline import decoded
 
 torch.set_num_threads(1)
 # Neither batch norm nor dropout: nothing depends on how a batch is divided.

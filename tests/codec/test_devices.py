@@ -10,14 +10,14 @@ import torch
 from small_encodec import build
 
 from ajbench import codec as codecs
-from ajbench.codec import encodec24
+from ajbench.codec import encodec
 
 META = torch.device("meta")
 
 
 @pytest.fixture(scope="module")
 def moved():
-    small = encodec24.from_model(build(n_q=8), "16k").to(META)
+    small = encodec.from_model(build(n_q=8), "16k").to(META)
     return {"tiny": codecs.load("tiny", META), "encodec": small}
 
 

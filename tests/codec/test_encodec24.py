@@ -4,13 +4,13 @@ import soxr
 import torch
 from small_encodec import N, build, wave
 
-from ajbench.codec import encodec24
-from ajbench.errors import UsageError
+from ajbench.codec import encodec
+from ajbench.core.errors import UsageError
 
 
 @pytest.fixture(scope="module")
 def codec():
-    return encodec24.from_model(build(), "16k")
+    return encodec.from_model(build(), "16k")
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_latents_are_sums_of_codewords(codec):
 
 
 def test_folding_weight_norm_leaves_the_network_as_it_was(package):
-    folded = encodec24.from_model(build(), "16k")._model
+    folded = encodec.from_model(build(), "16k")._model
     assert not any(hasattr(module, "weight_g") for module in folded.modules())
     assert any(hasattr(module, "weight_g") for module in package.modules())
     with torch.no_grad():
@@ -92,7 +92,7 @@ def test_results_may_enter_a_training_graph(codec):
 
 
 def test_24k_mode_resamples_properly():
-    codec = encodec24.from_model(build(), "24k")
+    codec = encodec.from_model(build(), "24k")
     model = build()
     model.set_target_bandwidth(6.0)
     wav = wave(2)
@@ -111,9 +111,9 @@ def test_24k_mode_resamples_properly():
 
 
 def test_the_mode_is_part_of_the_name_and_the_hash_of_the_weights_is_not():
-    narrow, wide = encodec24.from_model(build(), "16k"), encodec24.from_model(build(), "24k")
+    narrow, wide = encodec.from_model(build(), "16k"), encodec.from_model(build(), "24k")
     assert (narrow.name, wide.name) == ("encodec_24khz@16k", "encodec_24khz@24k")
-    assert narrow.weights_hash == wide.weights_hash != encodec24.from_model(build(seed=1), "16k").weights_hash
+    assert narrow.weights_hash == wide.weights_hash != encodec.from_model(build(seed=1), "16k").weights_hash
 
 
 @pytest.mark.parametrize(
@@ -122,9 +122,9 @@ def test_the_mode_is_part_of_the_name_and_the_hash_of_the_weights_is_not():
 )
 def test_waves_without_a_whole_number_of_frames_are_refused(mode, shape):
     with pytest.raises(UsageError, match=r"whole number of frames|expected \[B, n\]"):
-        encodec24.from_model(build(), mode).encode(np.zeros(shape, np.float32))
+        encodec.from_model(build(), mode).encode(np.zeros(shape, np.float32))
 
 
 def test_a_model_of_another_shape_is_refused():
     with pytest.raises(UsageError, match="4 codebooks"):
-        encodec24.from_model(build(n_q=4), "16k")
+        encodec.from_model(build(n_q=4), "16k")

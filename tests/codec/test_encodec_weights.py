@@ -14,8 +14,8 @@ from small_encodec import N, build, wave
 from transformers import EncodecConfig
 from transformers import EncodecModel as Theirs
 
-from ajbench.codec import encodec24, encodec_weights
-from ajbench.errors import IntegrityError, MissingError
+from ajbench.codec import encodec, encodec_weights
+from ajbench.core.errors import IntegrityError, MissingError
 
 small = partial(build, n_q=8)
 SNAPSHOT = "models--facebook--encodec_24khz/snapshots/0123"
@@ -44,12 +44,12 @@ def weights(tmp_path, monkeypatch, bare):
 
 def test_weights_are_read_from_the_named_folder_or_torch_s_cache(weights, tmp_path, monkeypatch):
     monkeypatch.setenv("AJBENCH_WEIGHTS", str(weights))
-    expected = encodec24.from_model(small(3), "16k")
-    assert encodec24.load_16k().weights_hash == expected.weights_hash
+    expected = encodec.from_model(small(3), "16k")
+    assert encodec.load_16k().weights_hash == expected.weights_hash
     monkeypatch.delenv("AJBENCH_WEIGHTS")
     (tmp_path / "torch").mkdir()
     weights.rename(tmp_path / "torch" / "checkpoints")
-    loaded = encodec24.load_24k()
+    loaded = encodec.load_24k()
     assert loaded.name == "encodec_24khz@24k"
     assert loaded.weights_hash == expected.weights_hash
 
@@ -57,7 +57,7 @@ def test_weights_are_read_from_the_named_folder_or_torch_s_cache(weights, tmp_pa
 def test_missing_weights_say_which_where_and_how_to_do_without(tmp_path, monkeypatch):
     monkeypatch.setenv("AJBENCH_WEIGHTS", str(tmp_path / "mine"))
     with pytest.raises(MissingError) as caught:
-        encodec24.load_16k()
+        encodec.load_16k()
     message = str(caught.value)
     assert "\n" not in message
     for part in (
@@ -82,7 +82,7 @@ def test_one_flipped_bit_of_the_weights_is_found(weights, monkeypatch):
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     with pytest.raises(IntegrityError, match="SHA-256 begins"):
-        encodec24.load_16k()
+        encodec.load_16k()
 
 
 def test_a_pickle_is_refused_even_with_the_right_checksum(weights, monkeypatch, tmp_path):
@@ -96,7 +96,7 @@ def test_a_pickle_is_refused_even_with_the_right_checksum(weights, monkeypatch, 
     monkeypatch.setattr(encodec_weights, "CHECKPOINT", name)
     monkeypatch.setenv("AJBENCH_WEIGHTS", str(weights))
     with pytest.raises(IntegrityError, match="not a plain state dict"):
-        encodec24.load_16k()
+        encodec.load_16k()
     assert not (tmp_path / "canary").exists()
 
 
@@ -144,7 +144,7 @@ def test_transformers_weights_make_the_same_codes_and_waves(tmp_path, monkeypatc
     monkeypatch.setenv("AJBENCH_WEIGHTS", str(tmp_path / "weights"))
     if config:
         monkeypatch.setattr(EncodecModel, "encodec_model_24khz", staticmethod(lambda pretrained: small(9)))
-    codec = encodec24.load_16k()
+    codec = encodec.load_16k()
     # As in memory, where weight norm has its newer names; the saved file has the older ones.
     assert any("parametrizations" in name for name in model.state_dict())
     assert (
@@ -168,7 +168,7 @@ def test_the_hash_of_the_weights_is_the_same_whichever_layout_they_come_from(
     weights, tmp_path, monkeypatch, place
 ):
     monkeypatch.setenv("AJBENCH_WEIGHTS", str(weights))
-    of_checkpoint = encodec24.load_16k()
+    of_checkpoint = encodec.load_16k()
     state = in_their_names(small(3).state_dict())
     assert "decoder.layers.3.conv.weight_g" in state
     if place == "own":
@@ -179,7 +179,7 @@ def test_the_hash_of_the_weights_is_the_same_whichever_layout_they_come_from(
         save_layout(tmp_path / "hf" / SNAPSHOT, state)
         (tmp_path / "hf" / "models--facebook--encodec_24khz" / "refs").mkdir()
         (tmp_path / "hf" / "models--facebook--encodec_24khz" / "refs" / "main").write_text("0123")
-    of_layout = encodec24.load_16k()
+    of_layout = encodec.load_16k()
     assert of_layout.weights_hash == of_checkpoint.weights_hash
     np.testing.assert_array_equal(of_layout.encode(wave(1)), of_checkpoint.encode(wave(1)))
 
@@ -189,7 +189,7 @@ def test_the_named_folder_goes_before_any_cache(weights, tmp_path, monkeypatch):
     weights.rename(tmp_path / "torch" / "checkpoints")
     save_layout(tmp_path / "mine" / "encodec_24khz", in_their_names(small(4).state_dict()))
     monkeypatch.setenv("AJBENCH_WEIGHTS", str(tmp_path / "mine"))
-    assert encodec24.load_16k().weights_hash == encodec24.from_model(small(4), "16k").weights_hash
+    assert encodec.load_16k().weights_hash == encodec.from_model(small(4), "16k").weights_hash
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_another_network_s_config_is_refused(weights, tmp_path, monkeypatch, cha
     save_layout(tmp_path / "mine" / "encodec_24khz", in_their_names(small(3).state_dict()), **change)
     monkeypatch.setenv("AJBENCH_WEIGHTS", str(tmp_path / "mine"))
     with pytest.raises(IntegrityError, match=reason):
-        encodec24.load_16k()
+        encodec.load_16k()
 
 
 def test_a_damaged_layout_is_refused(weights, tmp_path, monkeypatch):
@@ -214,14 +214,14 @@ def test_a_damaged_layout_is_refused(weights, tmp_path, monkeypatch):
     whole = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(whole[:-100])
     with pytest.raises(IntegrityError, match="not EnCodec's weights"):
-        encodec24.load_16k()
+        encodec.load_16k()
     state.pop("decoder.layers.3.conv.weight_g")
     save_file(state, folder / "model.safetensors")
     with pytest.raises(IntegrityError, match=r"not EnCodec's weights .*Missing key"):
-        encodec24.load_16k()
+        encodec.load_16k()
     (folder / "config.json").write_text("[1]")
     with pytest.raises(IntegrityError, match="damaged"):
-        encodec24.load_16k()
+        encodec.load_16k()
 
 
 def test_one_flipped_bit_in_the_hub_s_cache_is_found(weights, tmp_path):
@@ -233,8 +233,8 @@ def test_one_flipped_bit_in_the_hub_s_cache_is_found(weights, tmp_path):
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors").symlink_to(blob)
     blob.write_bytes(content)
-    encodec24.load_16k()
+    encodec.load_16k()
     content[-1] ^= 1
     blob.write_bytes(content)
     with pytest.raises(IntegrityError, match="SHA-256"):
-        encodec24.load_16k()
+        encodec.load_16k()

@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 from small_encodec import build, wave
 
 from ajbench import codec as codecs
-from ajbench.audio import FRAME_MULTIPLE, HOP
-from ajbench.codec import encodec24
-from ajbench.codec.whiten import Whitening
+from ajbench.codec import encodec
+from ajbench.codec.whitening import Whitening
+from ajbench.data.audio import FRAME_MULTIPLE, HOP
 
 UNIT = FRAME_MULTIPLE * HOP
 
 
 @cache
 def codec_of(name):
-    return codecs.load("tiny") if name == "tiny" else encodec24.from_model(build(n_q=8), name)
+    return codecs.load("tiny") if name == "tiny" else encodec.from_model(build(n_q=8), name)
 
 
 @cache

@@ -5,9 +5,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ajbench import audio, codec
+from ajbench import codec
 from ajbench.codec import tiny
-from ajbench.codec.model import (
+from ajbench.codec.tiny_network import (
     HOP,
     NOISE_HOP,
     NOISE_WINDOW,
@@ -17,8 +17,9 @@ from ajbench.codec.model import (
     TinyCodec,
     overlap_add,
 )
-from ajbench.corpora import mini
-from ajbench.errors import IntegrityError, MissingError, UsageError
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.data import audio
+from ajbench.data.corpora import mini
 
 SAMPLES = audio.clip_samples(1.26)
 

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from ajbench import audio, codec
+from ajbench import codec
 from ajbench.codec import train
-from ajbench.codec.model import TinyCodec
-from ajbench.errors import MissingError
+from ajbench.codec.tiny_network import TinyCodec
+from ajbench.core.errors import MissingError
+from ajbench.data import audio
 
 
 def _noise(level: float, seed: int) -> torch.Tensor:

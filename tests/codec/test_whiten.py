@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from ajbench.codec.whiten import Whitening
-from ajbench.errors import NumericError, UsageError
+from ajbench.codec.whitening import Whitening
+from ajbench.core.errors import NumericError, UsageError
 
 EPS = torch.finfo(torch.float32).eps
 

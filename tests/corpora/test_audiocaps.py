@@ -2,14 +2,15 @@
 
 import pytest
 
-from ajbench import console, store
-from ajbench.corpora import audiocaps, audioset
-from ajbench.errors import MissingError, UsageError
-from ajbench.generator.plan import ListedClips, plan
-from ajbench.manifest import Row
-from ajbench.prepare import prepare
-from ajbench.recipe import CodecSection, Data, Recipe, Synth
-from ajbench.verify import verify
+from ajbench.core import console
+from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.recipe import CodecSection, Data, Recipe, Synth
+from ajbench.data import store
+from ajbench.data.corpora import audiocaps, audioset
+from ajbench.data.manifest import Row
+from ajbench.data.verify import verify
+from ajbench.generation.plan import ListedClips, plan
+from ajbench.pipeline.prepare import prepare
 
 REPEATED = "clip id 'r1nicOVtvkQ_130' occurs twice; first used in line 2 of train.csv"
 AUDIOCAPS = Data(corpus="audiocaps")

@@ -6,14 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ajbench import console, store
-from ajbench.audio import SUFFIXES
-from ajbench.corpora import audioset
-from ajbench.errors import MissingError, UsageError
-from ajbench.manifest import Row
-from ajbench.prepare import prepare
-from ajbench.recipe import CodecSection, Data, Recipe
-from ajbench.verify import verify
+from ajbench.core import console
+from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.recipe import CodecSection, Data, Recipe
+from ajbench.data import store
+from ajbench.data.audio import SUFFIXES
+from ajbench.data.corpora import audioset
+from ajbench.data.manifest import Row
+from ajbench.data.verify import verify
+from ajbench.pipeline.prepare import prepare
 
 AUDIOSET = Data(corpus="audioset")
 HEADER = (

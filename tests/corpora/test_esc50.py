@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from ajbench.corpora import esc50
-from ajbench.errors import MissingError, UsageError
-from ajbench.recipe import Data
+from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.recipe import Data
+from ajbench.data.corpora import esc50
 
 HEADER = "filename,fold,target,category,esc10,src_file,take"
 ESC50 = Data(corpus="esc50")

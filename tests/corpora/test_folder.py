@@ -2,10 +2,10 @@
 
 import pytest
 
-from ajbench.corpora import folder
-from ajbench.corpora.splits import hashed_fold
-from ajbench.errors import MissingError, UsageError
-from ajbench.recipe import Data
+from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.recipe import Data
+from ajbench.data.corpora import folder
+from ajbench.data.corpora.splits import hashed_fold
 
 FOLDER = Data(corpus="folder")
 

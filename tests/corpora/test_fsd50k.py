@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from ajbench.corpora import fsd50k
-from ajbench.errors import MissingError, UsageError
-from ajbench.manifest import Row
-from ajbench.recipe import Data
+from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.recipe import Data
+from ajbench.data.corpora import fsd50k
+from ajbench.data.manifest import Row
 
 FSD50K = Data(corpus="fsd50k")
 VOCABULARY = ["0,Bark,/m/05tny_", "1,Dog,/m/0bt9lr", "2,Electric_guitar,/m/02sgy"]

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import signal, stats
 
-from ajbench.corpora import mini
-from ajbench.corpora.synthesizers import SYNTHESIZERS
-from ajbench.errors import UsageError
-from ajbench.recipe import Data
+from ajbench.core.errors import UsageError
+from ajbench.core.recipe import Data
+from ajbench.data.corpora import mini
+from ajbench.data.corpora.mini_sounds import SYNTHESIZERS
 
 NAMES = [name for name, _ in mini.CLASSES]
 RATE = 16_000

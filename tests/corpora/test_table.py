@@ -3,12 +3,12 @@
 import pandas
 import pytest
 
-from ajbench.corpora import table
-from ajbench.corpora.splits import hashed_fold
-from ajbench.errors import MissingError, UsageError
-from ajbench.labels import LabelSet
-from ajbench.manifest import Manifest, Row
-from ajbench.recipe import Data
+from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.recipe import Data
+from ajbench.data.corpora import table
+from ajbench.data.corpora.splits import hashed_fold
+from ajbench.data.labels import LabelSet
+from ajbench.data.manifest import Manifest, Row
 
 TABLE = Data(corpus="table")
 

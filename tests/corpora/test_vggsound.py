@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from ajbench.corpora import vggsound
-from ajbench.errors import MissingError, UsageError
-from ajbench.manifest import Row
-from ajbench.recipe import Data
+from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.recipe import Data
+from ajbench.data.corpora import vggsound
+from ajbench.data.manifest import Row
 
 VGGSOUND = Data(corpus="vggsound")
 REPEATED = "clip id '---g-f_I2yQ_000001' occurs twice; first used in line 1 of vggsound.csv"

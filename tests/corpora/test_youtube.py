@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ajbench import audio, console
-from ajbench.corpora import segments, youtube
-from ajbench.errors import MissingError, UsageError
+from ajbench.core import console
+from ajbench.core.errors import MissingError, UsageError
+from ajbench.data import audio
+from ajbench.data.corpora import segments, youtube
 
 ids = st.text(string.ascii_letters + string.digits + "-_", min_size=11, max_size=11)
 times = st.integers(0, 99_999) | st.decimals(0, 9_999, places=3)

@@ -12,12 +12,13 @@ from diffusers.loaders import TextualInversionLoaderMixin
 from safetensors.torch import load_file, save_file
 from small_generator import SMALL, FakeCodec, make_store, small_recipe
 
-from ajbench import preflight
-from ajbench.errors import IntegrityError, MissingError, UsageError
-from ajbench.generator import folder, hub, train, unet
-from ajbench.generator.pipeline import AudioJourneyPipeline
-from ajbench.generator.text import expand
-from ajbench.recipe import Recipe
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.core.recipe import Recipe
+from ajbench.generation import checkpoint as folder
+from ajbench.generation import hub_encoders, train, unet
+from ajbench.generation.pipeline import AudioJourneyPipeline
+from ajbench.generation.prompts import expand
+from ajbench.pipeline import preflight
 
 torch.set_num_threads(1)
 PROMPTS = ["The sound of dog, rain", "", "a clock nearby", "rain"]
@@ -32,8 +33,8 @@ def folders(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def published(monkeypatch, tmp_path):
     """The hub's encoders are small ones, and the cache is empty."""
-    table = {kind: hub.PUBLISHED[kind]._replace(dim=dim) for kind, dim in small.DIMS.items()}
-    monkeypatch.setattr(hub, "PUBLISHED", table)
+    table = {kind: hub_encoders.PUBLISHED[kind]._replace(dim=dim) for kind, dim in small.DIMS.items()}
+    monkeypatch.setattr(hub_encoders, "PUBLISHED", table)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("AJBENCH_WEIGHTS", raising=False)
 
@@ -45,7 +46,7 @@ def kind(request):
 
 @pytest.fixture
 def encoder(kind, folders):
-    return hub.load(str(folders[kind]), 12)
+    return hub_encoders.load(str(folders[kind]), 12)
 
 
 def reference(kind, folder):
@@ -77,7 +78,7 @@ def test_states_are_those_of_the_whole_models_text_part(kind, encoder, folders):
     ],
 )
 def test_empty_and_cut_prompts_end_as_the_model_was_trained(name, empty, pad, folders):
-    encoder = hub.load(str(folders[name]), 6)
+    encoder = hub_encoders.load(str(folders[name]), 6)
     (nothing, cut), mask = encoder.tokenize(["", "dog rain clock tick cat dog rain clock tick cat"])
     words = encoder.tokenizer.convert_ids_to_tokens
     assert words(nothing.tolist()) == empty + [pad] * (6 - len(empty))
@@ -87,10 +88,10 @@ def test_empty_and_cut_prompts_end_as_the_model_was_trained(name, empty, pad, fo
 
 def test_states_do_not_depend_on_companions_or_on_places_left_over(encoder, kind, folders):
     together, _ = encoder.encode([*PROMPTS, *(f"cat {'dog ' * i}" for i in range(9))])
-    again = hub.load(str(folders[kind]), 12)
+    again = hub_encoders.load(str(folders[kind]), 12)
     for place, prompt in enumerate(PROMPTS):
         assert torch.equal(again.encode([prompt])[0][0], together[place])
-    longer, _ = hub.load(str(folders[kind]), 20).encode(PROMPTS[2:3])
+    longer, _ = hub_encoders.load(str(folders[kind]), 20).encode(PROMPTS[2:3])
     length = int(encoder.tokenize(PROMPTS[2:3])[1].sum())
     torch.testing.assert_close(longer[0, :length], together[2, :length], rtol=0, atol=1e-5)
 
@@ -149,7 +150,7 @@ def test_diffusers_loads_the_learned_tokens(folders, tmp_path):
     class Loader(TextualInversionLoaderMixin):
         hf_device_map, components = None, {}
 
-    encoder = hub.load(str(folders["clip"]), 16)
+    encoder = hub_encoders.load(str(folders["clip"]), 16)
     g = torch.Generator().manual_seed(3)
     encoder.add_tokens(
         {"<aj-dog>": torch.randn(3, 24, generator=g), "<aj-rain>": torch.randn(1, 24, generator=g)}
@@ -176,50 +177,55 @@ def test_diffusers_loads_the_learned_tokens(folders, tmp_path):
 
 @pytest.mark.parametrize(("name", "limit"), [("clip", 77), ("clap", 512)])
 def test_more_tokens_than_places_are_refused(name, limit, folders):
-    encoder = hub.load(str(folders[name]), limit)
+    encoder = hub_encoders.load(str(folders[name]), limit)
     assert encoder.encode(["dog " * 600])[0].shape[1] == limit
     with pytest.raises(UsageError, match=f"max_tokens={limit + 1}.* to {limit}"):
-        hub.load(str(folders[name]), limit + 1)
+        hub_encoders.load(str(folders[name]), limit + 1)
 
 
 def test_t5_has_no_limit_but_needs_room_for_a_word(folders):
-    assert hub.load(str(folders["t5-large"]), 600).encode(["dog " * 700])[1].all()
+    assert hub_encoders.load(str(folders["t5-large"]), 600).encode(["dog " * 700])[1].all()
     with pytest.raises(UsageError, match="2 or more"):
-        hub.load(str(folders["t5-large"]), 1)
+        hub_encoders.load(str(folders["t5-large"]), 1)
 
 
 def test_named_encoders_come_from_the_weights_folder_or_the_hubs_cache(
     kind, encoder, folders, monkeypatch, tmp_path
 ):
     with pytest.raises(MissingError) as missing:
-        hub.load(kind, 12)
-    words = (hub.PUBLISHED[kind].ids[0], str(tmp_path / "cache"), "AJBENCH_WEIGHTS", "text_encoder=minilm")
+        hub_encoders.load(kind, 12)
+    words = (
+        hub_encoders.PUBLISHED[kind].ids[0],
+        str(tmp_path / "cache"),
+        "AJBENCH_WEIGHTS",
+        "text_encoder=minilm",
+    )
     assert all(word in str(missing.value) for word in words) and "\n" not in str(missing.value)
     monkeypatch.setenv("AJBENCH_WEIGHTS", str(folders[kind].parent))
-    named = hub.load(kind, 12)
+    named = hub_encoders.load(kind, 12)
     assert named.name == kind and torch.equal(named.encode(PROMPTS)[0], encoder.encode(PROMPTS)[0])
     assert named.weights_hash() == encoder.weights_hash()
     monkeypatch.delenv("AJBENCH_WEIGHTS")
     monkeypatch.setattr(
         "huggingface_hub.try_to_load_from_cache",
         lambda repository, file: (
-            str(folders[kind] / file) if repository == hub.PUBLISHED[kind].ids[-1] else None
+            str(folders[kind] / file) if repository == hub_encoders.PUBLISHED[kind].ids[-1] else None
         ),
     )
-    assert hub.load(kind, 12).weights_hash() == named.weights_hash()
-    monkeypatch.setitem(hub.PUBLISHED, kind, hub.PUBLISHED[kind]._replace(dim=999))
+    assert hub_encoders.load(kind, 12).weights_hash() == named.weights_hash()
+    monkeypatch.setitem(hub_encoders.PUBLISHED, kind, hub_encoders.PUBLISHED[kind]._replace(dim=999))
     with pytest.raises(IntegrityError, match="999"):
-        hub.load(kind, 12)
+        hub_encoders.load(kind, 12)
 
 
 def test_hashes_tell_weights_apart(folders):
-    hashes = {hub.load(str(folder), 12).weights_hash() for folder in folders.values()}
+    hashes = {hub_encoders.load(str(folder), 12).weights_hash() for folder in folders.values()}
     assert len(hashes) == len(small.KINDS)
 
 
 def test_loading_is_quiet_and_leaves_global_randomness_alone(kind, folders, capfd):
     state = torch.random.get_rng_state()
-    hub.load(str(folders[kind]), 12)
+    hub_encoders.load(str(folders[kind]), 12)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert capfd.readouterr() == ("", "")
 
@@ -230,7 +236,7 @@ def test_half_precision_weights_are_read_as_float32(tmp_path):
     folder = small.save("t5-large", tmp_path / "t5")
     T5ForConditionalGeneration.from_pretrained(folder).half().save_pretrained(folder)
     assert {weight.dtype for weight in load_file(folder / "model.safetensors").values()} == {torch.float16}
-    encoder = hub.load(str(folder), 12)
+    encoder = hub_encoders.load(str(folder), 12)
     assert {parameter.dtype for parameter in encoder.parameters()} == {torch.float32}
 
 
@@ -245,7 +251,10 @@ def pickled(folders, tmp_path, change=lambda weights: weights):
 
 def test_pickles_of_tensors_are_read_and_others_never_run(folders, tmp_path):
     folder = pickled(folders, tmp_path)
-    assert hub.load(str(folder), 12).weights_hash() == hub.load(str(folders["t5-large"]), 12).weights_hash()
+    assert (
+        hub_encoders.load(str(folder), 12).weights_hash()
+        == hub_encoders.load(str(folders["t5-large"]), 12).weights_hash()
+    )
 
     class Harm:
         def __reduce__(self):
@@ -255,7 +264,7 @@ def test_pickles_of_tensors_are_read_and_others_never_run(folders, tmp_path):
     for write in (torch.save, lambda content, path: path.write_bytes(pickle.dumps(content, protocol=2))):
         write({"shared.weight": Harm()}, file)
         with pytest.raises(IntegrityError, match="old"):
-            hub.load(str(folder), 12)
+            hub_encoders.load(str(folder), 12)
         assert not (tmp_path / "harm").exists()
 
 
@@ -264,7 +273,7 @@ def test_damaged_and_foreign_folders_are_refused_in_one_line(folders, tmp_path):
         folder = shutil.copytree(folders["clip"], tmp_path / match.replace(" ", "-"))
         change(folder)
         with pytest.raises(error, match=match) as raised:
-            hub.load(str(folder), 12)
+            hub_encoders.load(str(folder), 12)
         assert "\n" not in str(raised.value) and str(folder) in str(raised.value)
 
     def without(name):
@@ -337,7 +346,7 @@ def test_a_generator_is_trained_on_its_states_and_goes_with_no_other(folders, tm
     recipe = small_recipe(generator={"text_encoder": "clip", "train_steps": 2})
     out = train.train_generator(recipe, real, tmp_path / "g", fingerprint="f", codec=FakeCodec())
     info = folder.read_info(out)
-    assert (info.text_encoder, info.text_hash) == ("clip", hub.load("clip", 12).weights_hash())
+    assert (info.text_encoder, info.text_hash) == ("clip", hub_encoders.load("clip", 12).weights_hash())
     made = AudioJourneyPipeline.from_pretrained(out, codec=FakeCodec())
     assert made.unet.encoder_hid_proj.in_features == small.DIMS["clip"]
     assert made("The sound of dog", steps=2).shape == (info.clip_samples,)

@@ -12,10 +12,12 @@ from accelerate import PartialState
 from diffusers.training_utils import compute_snr
 from small_generator import SMALL, FakeCodec, make_store, small_recipe
 
-from ajbench import loop, recipe, store
-from ajbench.errors import MissingError, UsageError
-from ajbench.generator import batches, train, unet
-from ajbench.recipe import Generator
+from ajbench.core import recipe
+from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.recipe import Generator
+from ajbench.data import store
+from ajbench.generation import batches, train, unet
+from ajbench.training import loop
 
 torch.set_num_threads(1)
 

@@ -5,10 +5,11 @@ import torch
 from safetensors.torch import load_file
 from small_generator import SMALL, TRAIN, FakeCodec, make_store, small_recipe
 
-from ajbench import recipe, stages
-from ajbench.errors import UsageError
-from ajbench.generator import folder, held_out, train, unet
-from ajbench.run import seed_for
+from ajbench.core import recipe
+from ajbench.core.errors import UsageError
+from ajbench.core.run_dir import seed_for
+from ajbench.generation import checkpoint, train, unet, validation
+from ajbench.pipeline import recipe_stages
 
 torch.set_num_threads(1)
 VAL = 3
@@ -40,27 +41,29 @@ def weights(path):
 
 
 def test_the_val_split_is_looked_at_or_a_share_of_the_train_split(with_val, without, tmp_path):
-    trained, seen = held_out.divide(with_val, 0.5)
+    trained, seen = validation.divide(with_val, 0.5)
     assert list(trained) == list(with_val.split_indices("train"))
     assert list(seen) == list(with_val.split_indices("val"))
     everything = set(without.split_indices("train"))
-    assert set(held_out.divide(without, 0.0)[0]) == everything and not len(held_out.divide(without, 0.0)[1])
-    trained, seen = held_out.divide(without, 0.2)
+    assert set(validation.divide(without, 0.0)[0]) == everything and not len(
+        validation.divide(without, 0.0)[1]
+    )
+    trained, seen = validation.divide(without, 0.2)
     assert set(trained) | set(seen) == everything and not set(trained) & set(seen)
     assert 25 < len(seen) < 55
-    assert len(held_out.divide(without, 1e-9)[1]) == 1
+    assert len(validation.divide(without, 1e-9)[1]) == 1
     # A clip stays on its side in a corpus of fewer clips.
     fewer = make_store(tmp_path / "fewer", train=90, evaluated=20)
     chosen = {without.clip_ids[i] for i in seen} & set(fewer.clip_ids[:90])
-    assert chosen == {fewer.clip_ids[i] for i in held_out.divide(fewer, 0.2)[1]}
+    assert chosen == {fewer.clip_ids[i] for i in validation.divide(fewer, 0.2)[1]}
 
 
 def test_of_many_clips_a_fixed_few_are_looked_at(without, monkeypatch):
-    monkeypatch.setattr(held_out, "CLIPS", 7)
+    monkeypatch.setattr(validation, "CLIPS", 7)
     train_clips = without.split_indices("train")
-    few = held_out.watched(without, train_clips)
+    few = validation.watched(without, train_clips)
     assert len(set(few)) == 7 and set(few) <= set(train_clips) and list(few) == sorted(few)
-    assert set(held_out.watched(without, train_clips[::-1])) == set(few)
+    assert set(validation.watched(without, train_clips[::-1])) == set(few)
 
 
 def test_the_figure_is_the_mean_squared_error_at_fixed_noise_and_timesteps():
@@ -71,7 +74,7 @@ def test_the_figure_is_the_mean_squared_error_at_fixed_noise_and_timesteps():
     ids = [f"c{i}" for i in range(5)]
 
     def look(batch):
-        made = held_out.watch(10, ids, lambda picks: grid[picks], states, None, process, batch)
+        made = validation.watch(10, ids, lambda picks: grid[picks], states, None, process, batch)
         assert made.columns == ("loss", "loss_1", "loss_2", "loss_3", "loss_4") and made.every == 10
         with torch.no_grad():
             return made.look(model)
@@ -101,12 +104,12 @@ def test_the_figure_is_the_mean_squared_error_at_fixed_noise_and_timesteps():
 def test_training_does_not_feel_it_and_a_resumed_one_writes_the_same(with_val, tmp_path, monkeypatch):
     plain = run(with_val, tmp_path / "plain")
     seen = run(with_val, tmp_path / "seen", validate_every=2)
-    assert weights(plain) == weights(seen) and not (plain / held_out.FILE).exists()
-    rows = [line.split(",") for line in (seen / held_out.FILE).read_text().splitlines()]
+    assert weights(plain) == weights(seen) and not (plain / validation.FILE).exists()
+    rows = [line.split(",") for line in (seen / validation.FILE).read_text().splitlines()]
     assert [row[0] for row in rows] == ["step", "2", "4", "5"]
     losses = [float(row[1]) for row in rows[1:]]
     assert all(0.5 < loss < 2 for loss in losses) and len(set(losses)) == 3
-    assert folder.read_info(seen).held_out == ()
+    assert checkpoint.read_info(seen).held_out == ()
 
     whole, calls = train.loss, []
 
@@ -121,7 +124,7 @@ def test_training_does_not_feel_it_and_a_resumed_one_writes_the_same(with_val, t
         run(with_val, tmp_path / "cut", validate_every=2)
     monkeypatch.setattr(train, "loss", whole)
     again = run(with_val, tmp_path / "cut", validate_every=2)
-    assert (again / held_out.FILE).read_bytes() == (seen / held_out.FILE).read_bytes()
+    assert (again / validation.FILE).read_bytes() == (seen / validation.FILE).read_bytes()
     assert weights(again) == weights(seen)
     # The last row is of the weights that are written: the moving average.
     model = unet.build("tiny", 384)
@@ -145,7 +148,7 @@ def test_held_out_clips_are_not_trained_on_and_are_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr(train, "noisy_batches", spied)
     out = run(real, tmp_path / "g", train_steps=1, validate_every=1, val_share=0.3)
-    info = folder.read_info(out)
+    info = checkpoint.read_info(out)
     assert 1 <= len(info.held_out) < TRAIN and picked == [TRAIN - len(info.held_out)]
     # Heard in a way, and so among the clips that must not be evaluated on.
     assert info.train_ids == tuple(sorted(real.clip_ids[:TRAIN])) and {*info.held_out} < {*info.train_ids}
@@ -156,5 +159,5 @@ def test_held_out_clips_are_not_trained_on_and_are_named(tmp_path, monkeypatch):
 
 
 def test_several_processes_may_train_a_generator():
-    made = stages.Pipeline(recipe.load("mini", ["data.n_clips=40"]), stages.Places())
+    made = recipe_stages.Pipeline(recipe.load("mini", ["data.n_clips=40"]), recipe_stages.Places())
     assert made.train_gen.distributed and not made.invert.distributed

@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file
 from small_generator import LABELS, TRAIN, FakeCodec, make_generator, make_store, small_recipe
 
-from ajbench.errors import IntegrityError, UsageError
-from ajbench.generator import folder, inversion, train, unet
-from ajbench.generator.minilm import MiniLM
-from ajbench.generator.pipeline import AudioJourneyPipeline
-from ajbench.generator.plan import ListedClips, plan
+from ajbench.core.errors import IntegrityError, UsageError
+from ajbench.generation import checkpoint, textual_inversion, train, unet
+from ajbench.generation.minilm import MiniLM
+from ajbench.generation.pipeline import AudioJourneyPipeline
+from ajbench.generation.plan import ListedClips, plan
 
 torch.set_num_threads(1)
 CODEC = FakeCodec()
@@ -22,7 +22,7 @@ TOKENS = ("<aj-dog>", "<aj-rain>", "<aj-clock-tick>")
 
 @pytest.fixture(autouse=True)
 def exact(monkeypatch):
-    monkeypatch.setattr(inversion, "fast_precision", lambda: "fp32")
+    monkeypatch.setattr(textual_inversion, "fast_precision", lambda: "fp32")
 
 
 @pytest.fixture(scope="module")
@@ -46,17 +46,17 @@ def generators(generator, real, tmp_path_factory):
 
 
 def run(generator, real, out, **invert):
-    return inversion.invert(
+    return textual_inversion.invert(
         small_recipe(invert=invert), generator, real, out, fingerprint="t1", seed=2, codec=CODEC
     )
 
 
 def vectors(path):
-    return load_file(path / folder.EMBEDS)
+    return load_file(path / checkpoint.EMBEDS)
 
 
 def curve(path):
-    with (path / folder.CURVE).open(newline="") as file:
+    with (path / checkpoint.CURVE).open(newline="") as file:
         return [
             (int(r["last_step"]), r["class"], float(r["loss"]), int(r["n"])) for r in csv.DictReader(file)
         ]
@@ -95,7 +95,7 @@ def test_untrained_tokens_are_the_means_of_their_names(generator, real, tmp_path
 def test_vectors_may_begin_at_a_neutral_word(generator, real, tmp_path):
     out = run(generator, real, tmp_path / "t", train_steps=0, vectors=2, init="sound")
     assert all(torch.equal(v, MiniLM(12).initial("sound").expand(2, -1)) for v in vectors(out).values())
-    assert folder.read_tokens(out)[0].init == "sound"
+    assert checkpoint.read_tokens(out)[0].init == "sound"
 
 
 # Checkpoints are of steps 2, 4, 6, 7; windows end with 3, 6, 7.
@@ -110,7 +110,7 @@ def test_vectors_may_begin_at_a_neutral_word(generator, real, tmp_path):
 def test_stopped_in_the_middle_it_ends_with_the_same_bits(generator, real, tmp_path, monkeypatch, what, call):
     how = {"vectors": 2, "train_steps": 7, "log_every": 3}
     run(generator, real, tmp_path / "straight", **how)
-    owner = inversion.Inversion if what == "forward" else inversion.ClassCurve
+    owner = textual_inversion.Inversion if what == "forward" else textual_inversion.ClassCurve
     calls, plain = [], getattr(owner, what)
 
     def failing(*arguments):
@@ -127,7 +127,7 @@ def test_stopped_in_the_middle_it_ends_with_the_same_bits(generator, real, tmp_p
     monkeypatch.setattr(owner, what, plain)
     run(generator, real, tmp_path / "cut", **how)
     assert {row[0] for row in curve(tmp_path / "cut")} == {3, 6, 7}
-    for name in (folder.EMBEDS, folder.TOKENS, folder.CURVE):
+    for name in (checkpoint.EMBEDS, checkpoint.TOKENS, checkpoint.CURVE):
         assert (tmp_path / "straight" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes()
 
 
@@ -136,7 +136,7 @@ def test_tokens_lower_the_loss_they_are_trained_on(generator, real, tmp_path):
     for steps in (0, 20):
         out = run(generator, real, tmp_path / str(steps), train_steps=steps, lr=0.05, checkpoint_every=100)
         made = AudioJourneyPipeline.from_pretrained(generator, out, codec=CODEC)
-        module = inversion.Inversion(made, 3)
+        module = textual_inversion.Inversion(made, 3)
         g = torch.Generator().manual_seed(1)
         grid = made.whitening.grid(CODEC.latents(real.codes(real.split_indices("train"))))
         noise, t = torch.randn(grid.shape, generator=g), torch.arange(TRAIN) * 80
@@ -152,7 +152,7 @@ def test_tokens_lower_the_loss_they_are_trained_on(generator, real, tmp_path):
 
 
 def test_the_file_says_whose_tokens_they_are(generator, real, tmp_path):
-    info, _ = folder.read_tokens(run(generator, real, tmp_path / "t", train_steps=0))
+    info, _ = checkpoint.read_tokens(run(generator, real, tmp_path / "t", train_steps=0))
     assert info.tokens == dict(zip(LABELS, TOKENS, strict=True))
     assert (info.generator, info.fingerprint) == ("gen0", "t1")
     assert info.train_ids == tuple(sorted(real.clip_ids[:TRAIN]))
@@ -191,10 +191,12 @@ def test_the_curve_is_the_mean_error_of_each_class_clips(generator, real, tmp_pa
 
 
 def test_some_classes_alone_get_tokens_and_are_heard(generator, real, tmp_path, monkeypatch):
-    prompts, plain = [], inversion.sound_of
-    monkeypatch.setattr(inversion, "sound_of", lambda names: prompts.append(plain(names)) or prompts[-1])
+    prompts, plain = [], textual_inversion.sound_of
+    monkeypatch.setattr(
+        textual_inversion, "sound_of", lambda names: prompts.append(plain(names)) or prompts[-1]
+    )
     out = run(generator, real, tmp_path / "t", train_steps=2, classes=["Clock tick", "Dog"])
-    info, found = folder.read_tokens(out)
+    info, found = checkpoint.read_tokens(out)
     assert info.tokens == {"Dog": "<aj-dog>", "Clock tick": "<aj-clock-tick>"} and found.keys() == {
         *info.tokens.values()
     }
@@ -229,15 +231,15 @@ def test_prompts_that_vectors_make_too_long_are_counted(generator, real, tmp_pat
     # [CLS] the sound of, k vectors, [SEP]: 12 tokens hold seven vectors, not two classes of them.
     out = run(generator, real, tmp_path / "t", train_steps=0, vectors=7)
     several = {tuple(real[i].labels) for i in range(TRAIN) if len(real[i].labels) > 1}
-    assert folder.read_tokens(out)[0].prompts_cut == len(several) > 0
+    assert checkpoint.read_tokens(out)[0].prompts_cut == len(several) > 0
 
 
 def test_files_of_before_are_of_one_vector(generator, real, tmp_path):
     out = run(generator, real, tmp_path / "t", train_steps=0)
-    tree = json.loads((out / folder.TOKENS).read_text())
+    tree = json.loads((out / checkpoint.TOKENS).read_text())
     for key in ("vectors", "init", "prompts_cut"):
         del tree[key]
-    (out / folder.TOKENS).write_text(json.dumps(tree))
-    info, _ = folder.read_tokens(out)
+    (out / checkpoint.TOKENS).write_text(json.dumps(tree))
+    info, _ = checkpoint.read_tokens(out)
     assert (info.vectors, info.init, info.prompts_cut) == (1, "name", 0)
     assert AudioJourneyPipeline.from_pretrained(generator, out, codec=CODEC).text.tokens == sorted(TOKENS)

@@ -9,11 +9,12 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file
 from small_generator import LABELS, TRAIN, FakeCodec, make_generator, make_store, small_recipe
 
-from ajbench import card, recipe, synthesize
-from ajbench.errors import IntegrityError, MissingError, UsageError
-from ajbench.generator import folder, inversion, lora, unet
-from ajbench.generator.pipeline import AudioJourneyPipeline
-from ajbench.stages import Pipeline, Places
+from ajbench.core import recipe
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.generation import checkpoint, lora, synthesize, textual_inversion, unet
+from ajbench.generation.pipeline import AudioJourneyPipeline
+from ajbench.pipeline.recipe_stages import Pipeline, Places
+from ajbench.reporting import model_card
 
 torch.set_num_threads(1)
 CODEC = FakeCodec()
@@ -25,7 +26,7 @@ FAST = {"lora_lr": 0.02, "lr": 0.05, "checkpoint_every": 100}
 
 @pytest.fixture(autouse=True)
 def exact(monkeypatch):
-    monkeypatch.setattr(inversion, "fast_precision", lambda: "fp32")
+    monkeypatch.setattr(textual_inversion, "fast_precision", lambda: "fp32")
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def generator(real, tmp_path_factory):
 
 
 def run(generator, real, out, seed=2, **invert):
-    return inversion.invert(
+    return textual_inversion.invert(
         small_recipe(invert=invert), generator, real, out, fingerprint="l1", seed=seed, codec=CODEC
     )
 
@@ -81,13 +82,13 @@ def test_only_adapters_and_tokens_move(generator, real, tmp_path, monkeypatch, h
         assert all(torch.equal(before[name], after.pop(name)) for name in before)
         assert all(".lora_" in name for name in after)
     start = run(generator, real, tmp_path / "start", train_steps=0, **how)
-    info, vectors = folder.read_tokens(out)
+    info, vectors = checkpoint.read_tokens(out)
     assert info.lora_rank == how.get("lora_rank") and (out / lora.FILE).exists() == ("lora_rank" in how)
-    assert (out / folder.EMBEDS).exists() == ("tokens" not in how) and set(info.xxh3) == {
+    assert (out / checkpoint.EMBEDS).exists() == ("tokens" not in how) and set(info.xxh3) == {
         path.name for path in out.glob("*.safetensors")
     }
     assert len(info.tokens) == len(vectors) == (0 if "tokens" in how else 3)
-    assert all((vectors[name] != first).any() for name, first in folder.read_tokens(start)[1].items())
+    assert all((vectors[name] != first).any() for name, first in checkpoint.read_tokens(start)[1].items())
     if "lora_rank" in how:
         first, last = weights(start), weights(out)
         names = {f".{target}." for target in lora.TARGETS}
@@ -182,7 +183,7 @@ def test_what_was_trained_is_what_is_loaded(generator, real, tmp_path, monkeypat
 def test_stopped_in_the_middle_it_ends_with_the_same_bits(generator, real, tmp_path, monkeypatch, how):
     how = how | {"train_steps": 5, "log_every": 3}
     run(generator, real, tmp_path / "straight", **how)
-    calls, plain = [], inversion.Inversion.forward
+    calls, plain = [], textual_inversion.Inversion.forward
 
     def failing(*arguments):
         calls.append(1)
@@ -190,14 +191,14 @@ def test_stopped_in_the_middle_it_ends_with_the_same_bits(generator, real, tmp_p
             raise RuntimeError("cut")
         return plain(*arguments)
 
-    monkeypatch.setattr(inversion.Inversion, "forward", failing)
+    monkeypatch.setattr(textual_inversion.Inversion, "forward", failing)
     with pytest.raises(RuntimeError, match="cut"):
         run(generator, real, tmp_path / "cut", **how)
     assert (tmp_path / "cut" / "checkpoints" / "step-00000002").exists()
-    monkeypatch.setattr(inversion.Inversion, "forward", plain)
+    monkeypatch.setattr(textual_inversion.Inversion, "forward", plain)
     run(generator, real, tmp_path / "cut", **how)
     names = {path.name for path in (tmp_path / "straight").iterdir()} - {"checkpoints", "metrics.csv"}
-    assert {lora.FILE, folder.TOKENS, folder.CURVE} <= names
+    assert {lora.FILE, checkpoint.TOKENS, checkpoint.CURVE} <= names
     for name in names:
         assert (tmp_path / "straight" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes()
 
@@ -210,7 +211,7 @@ def test_each_of_both_has_its_own_learning_rate(generator, real, tmp_path):
     tokens = [
         (vector - first).abs().max().item()
         for vector, first in zip(
-            *(folder.read_tokens(path)[1].values() for path in (out, start)), strict=True
+            *(checkpoint.read_tokens(path)[1].values() for path in (out, start)), strict=True
         )
     ]
     adapters = [value.abs().max().item() for name, value in weights(out).items() if "lora_B" in name]
@@ -219,13 +220,15 @@ def test_each_of_both_has_its_own_learning_rate(generator, real, tmp_path):
 
 
 def test_alone_it_is_trained_on_plain_names_of_the_chosen_classes(generator, real, tmp_path, monkeypatch):
-    prompts, plain = [], inversion.sound_of
-    monkeypatch.setattr(inversion, "sound_of", lambda names: prompts.append(plain(names)) or prompts[-1])
+    prompts, plain = [], textual_inversion.sound_of
+    monkeypatch.setattr(
+        textual_inversion, "sound_of", lambda names: prompts.append(plain(names)) or prompts[-1]
+    )
     out = run(generator, real, tmp_path / "t", train_steps=1, classes=["Clock tick"], **ALONE)
     heard = [real[i] for i in range(TRAIN) if "Clock tick" in real[i].labels]
     assert prompts == [f"The sound of {', '.join(clip.labels)}" for clip in heard]
     assert 0 < len(heard) < TRAIN
-    assert folder.read_tokens(out)[0].train_ids == tuple(clip.clip_id for clip in heard)
+    assert checkpoint.read_tokens(out)[0].train_ids == tuple(clip.clip_id for clip in heard)
 
 
 def test_synthesis_takes_it_with_plain_names(generator, real, adapted, tmp_path):
@@ -240,8 +243,8 @@ def test_synthesis_takes_it_with_plain_names(generator, real, adapted, tmp_path)
 
 
 def test_an_exported_generator_carries_it(generator, real, adapted, tmp_path):
-    out = card.export(recipe.load("mini"), generator, adapted, tmp_path / "out")
-    told = (out / card.CARD).read_text()
+    out = model_card.export(recipe.load("mini"), generator, adapted, tmp_path / "out")
+    told = (out / model_card.CARD).read_text()
     assert "for LoRA of rank 3" in told and "Class tokens: none" in told
     assert np.array_equal(opened(out)(PROMPT, steps=2), opened(generator, adapted)(PROMPT, steps=2))
     # Adapted anew, the exported one begins without it.
@@ -249,18 +252,20 @@ def test_an_exported_generator_carries_it(generator, real, adapted, tmp_path):
     names = opened(generator), opened(out, again)
     assert np.array_equal(names[0](PROMPT, steps=2), names[1](PROMPT, steps=2))
     # Its clips are heard in what an exported generator makes, so they count for the leak rule.
-    info = folder.read_tokens(out)[0].model_copy(update={"train_ids": ("clip13",)})
-    folder.write_info(out / folder.TOKENS, info, [out / lora.FILE])
+    info = checkpoint.read_tokens(out)[0].model_copy(update={"train_ids": ("clip13",)})
+    checkpoint.write_info(out / checkpoint.TOKENS, info, [out / lora.FILE])
     with pytest.raises(IntegrityError, match="evaluation clips"):
         synthesize.inputs(small_recipe(synth={"prompt": "names"}).synth, real, out, None)
 
 
 def test_damage_and_files_of_before(generator, real, adapted, tmp_path):
     out = run(generator, real, tmp_path / "t", train_steps=0)
-    tree = json.loads((out / folder.TOKENS).read_text())
+    tree = json.loads((out / checkpoint.TOKENS).read_text())
     del tree["lora_rank"]
-    (out / folder.TOKENS).write_text(json.dumps(tree))
-    assert folder.read_tokens(out)[0].lora_rank is None and len(opened(generator, out).tokens) == len(LABELS)
+    (out / checkpoint.TOKENS).write_text(json.dumps(tree))
+    assert checkpoint.read_tokens(out)[0].lora_rank is None and len(opened(generator, out).tokens) == len(
+        LABELS
+    )
     damaged = run(generator, real, tmp_path / "d", train_steps=0, **ALONE)
     (damaged / lora.FILE).write_bytes((adapted / lora.FILE).read_bytes())
     with pytest.raises(IntegrityError, match=rf"{lora.FILE}: missing or damaged"):

@@ -4,10 +4,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ajbench.errors import MissingError, UsageError
-from ajbench.generator import minilm
-from ajbench.generator.minilm import MiniLM
-from ajbench.generator.text import class_tokens, spoken
+from ajbench.core.errors import MissingError, UsageError
+from ajbench.generation import minilm
+from ajbench.generation.minilm import MiniLM
+from ajbench.generation.prompts import class_tokens, spoken
 
 torch.set_num_threads(1)
 PROMPTS = ["The sound of dog, rain", "", "a clock ticks in an empty room", "rain"]

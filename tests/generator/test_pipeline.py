@@ -6,9 +6,9 @@ import torch
 from small_generator import SAMPLES, FakeCodec, make_generator, make_store, make_tokens
 
 import ajbench
-from ajbench.errors import IntegrityError, MissingError, UsageError
-from ajbench.generator import folder
-from ajbench.generator.pipeline import AudioJourneyPipeline
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.generation import checkpoint
+from ajbench.generation.pipeline import AudioJourneyPipeline
 
 torch.set_num_threads(1)
 CODEC = FakeCodec()
@@ -103,6 +103,6 @@ def test_what_is_missing_or_foreign_is_named(real, tmp_path, paths):
 
 
 def test_the_leak_rule_looks_at_ids(real, tmp_path):
-    folder.refuse_leak(tmp_path, real.clip_ids[:12], real)
+    checkpoint.refuse_leak(tmp_path, real.clip_ids[:12], real)
     with pytest.raises(IntegrityError, match="1 of the 3 evaluation clips"):
-        folder.refuse_leak(tmp_path, real.clip_ids[:13], real)
+        checkpoint.refuse_leak(tmp_path, real.clip_ids[:13], real)

@@ -13,9 +13,9 @@ from diffusers import (
 )
 from small_generator import SMALL
 
-from ajbench.errors import UsageError
-from ajbench.generator import unet
-from ajbench.generator.sample import SIGMA_MAX, noise_for, sample, schedule
+from ajbench.core.errors import UsageError
+from ajbench.generation import unet
+from ajbench.generation.sampling import SIGMA_MAX, noise_for, sample, schedule
 
 torch.set_num_threads(1)
 COSINE = dict(unet.noise_schedule().config)

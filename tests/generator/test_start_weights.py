@@ -11,11 +11,13 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from small_generator import FakeCodec, make_store, small_recipe
 
-from ajbench import flow, recipe
-from ajbench.errors import IntegrityError, MissingError, UsageError
-from ajbench.generator import folder, initialise, train, unet
-from ajbench.shards import checksum
-from ajbench.stages import Pipeline, Places
+from ajbench.core import recipe
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.core.files import checksum
+from ajbench.generation import checkpoint as folder
+from ajbench.generation import pretrained, train, unet
+from ajbench.pipeline import runner
+from ajbench.pipeline.recipe_stages import Pipeline, Places
 
 torch.set_num_threads(1)
 # As published in unet/config.json of CompVis/stable-diffusion-v1-4.
@@ -55,7 +57,7 @@ def test_all_of_stable_diffusion_but_its_ends_fits_in_full():
     published = shapes(theirs)
     assert len(published) == 686 and sum(p.numel() for p in theirs.parameters()) == 859_520_964
     assert published["down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"] == (320, 768)
-    left_out = initialise.misfits(shapes(ours), published, "sd14")
+    left_out = pretrained.misfits(shapes(ours), published, "sd14")
     assert set(left_out) == LEFT_OUT
     assert len(ours.state_dict()) - len(left_out) == 686 - 4
     # What names and shapes do not tell, such as heads and the form of the time embedding.
@@ -86,7 +88,7 @@ def source(tmp_path_factory):
 def test_every_other_tensor_is_theirs_and_so_is_what_it_computes(narrow, source):
     theirs = UNet2DConditionModel.from_pretrained(source / "unet", local_files_only=True).eval()
     model, fresh = unet.build("full", 768).eval(), unet.build("full", 768).state_dict()
-    start = initialise.start_from(model, str(source))
+    start = pretrained.start_from(model, str(source))
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, fresh[name] if name in LEFT_OUT else theirs.state_dict()[name]), name
     loaded = [p.numel() for name, p in model.named_parameters() if name not in LEFT_OUT]
@@ -126,7 +128,7 @@ def changed(source, folder, change):
 )
 def test_another_architecture_is_refused_by_name(narrow, source, tmp_path, change, message):
     with pytest.raises(IntegrityError, match=message):
-        initialise.start_from(unet.build("full", 768), changed(source, tmp_path / "odd", change))
+        pretrained.start_from(unet.build("full", 768), changed(source, tmp_path / "odd", change))
 
 
 class Canary:
@@ -141,21 +143,21 @@ def test_a_pickle_is_read_without_running_it(narrow, source, tmp_path):
     state = load_file(source / "unet" / FILE)
     torch.save(state, tmp_path / "diffusion_pytorch_model.bin")
     model, other = unet.build("full", 768), unet.build("full", 768)
-    initialise.start_from(model, str(tmp_path))
-    initialise.start_from(other, str(source))
+    pretrained.start_from(model, str(tmp_path))
+    pretrained.start_from(other, str(source))
     assert all(torch.equal(t, other.state_dict()[name]) for name, t in model.state_dict().items())
     torch.save(state | {"canary": Canary(tmp_path / "ran")}, tmp_path / "diffusion_pytorch_model.bin")
     with pytest.raises(IntegrityError, match="not a plain state dict"):
-        initialise.start_from(model, str(tmp_path))
+        pretrained.start_from(model, str(tmp_path))
     assert not (tmp_path / "ran").exists()
     (tmp_path / FILE).write_bytes(b"damaged")
     with pytest.raises(IntegrityError, match=rf"{FILE}: not readable"):
-        initialise.start_from(model, str(tmp_path))
+        pretrained.start_from(model, str(tmp_path))
 
 
 def test_a_folder_is_a_pipelines_or_the_unets(source):
     for place in (source, source / "unet", source / "unet" / FILE):
-        assert initialise.locate(str(place)) == source / "unet" / FILE
+        assert pretrained.locate(str(place)) == source / "unet" / FILE
 
 
 @pytest.mark.parametrize("init", ["sd14", "someone/unet"])
@@ -166,18 +168,18 @@ def test_the_weights_folder_goes_before_the_hubs_cache(init, source, tmp_path, m
         MissingError,
         match=rf"is not in {tmp_path / 'mine' / init} or in the hub's cache \({tmp_path}/cache\);",
     ) as refused:
-        initialise.locate(init)
+        pretrained.locate(init)
     assert "\n" not in str(refused.value)
     hub = "CompVis/stable-diffusion-v1-4" if init == "sd14" else init
     home = tmp_path / "cache" / f"models--{hub.replace('/', '--')}"
     shutil.copytree(source / "unet", home / "snapshots" / "133a" / "unet")
     (home / "refs").mkdir()
     (home / "refs" / "main").write_text("133a")
-    assert initialise.locate(init) == home / "snapshots" / "133a" / "unet" / FILE
+    assert pretrained.locate(init) == home / "snapshots" / "133a" / "unet" / FILE
     shutil.copytree(source / "unet", tmp_path / "mine" / init)
-    assert initialise.locate(init) == tmp_path / "mine" / init / FILE
+    assert pretrained.locate(init) == tmp_path / "mine" / init / FILE
     shutil.copytree(source / "unet", tmp_path / "mine" / init / "unet")
-    assert initialise.locate(init) == tmp_path / "mine" / init / "unet" / FILE
+    assert pretrained.locate(init) == tmp_path / "mine" / init / "unet" / FILE
 
 
 def test_the_hubs_cache_is_looked_in_and_nothing_is_fetched(source, tmp_path, monkeypatch):
@@ -189,18 +191,18 @@ def test_the_hubs_cache_is_looked_in_and_nothing_is_fetched(source, tmp_path, mo
             match=rf"{init}: unet/{FILE} of huggingface\.co/{hub} is not in the hub's cache \({tmp_path}\); "
             rf"fetch it with `hf download {hub} unet/{FILE}`.*generator\.init=FOLDER.*generator\.init=null",
         ) as refused:
-            initialise.locate(init)
+            pretrained.locate(init)
         assert "\n" not in str(refused.value)
     home = tmp_path / "models--CompVis--stable-diffusion-v1-4"
     shutil.copytree(source / "unet", home / "snapshots" / "133a" / "unet")
     (home / "refs").mkdir()
     (home / "refs" / "main").write_text("133a")
-    assert initialise.locate("sd14") == home / "snapshots" / "133a" / "unet" / FILE
+    assert pretrained.locate("sd14") == home / "snapshots" / "133a" / "unet" / FILE
     (tmp_path / "empty").mkdir()
     with pytest.raises(MissingError, match=f"neither unet/{FILE} nor"):
-        initialise.locate(str(tmp_path / "empty"))
+        pretrained.locate(str(tmp_path / "empty"))
     with pytest.raises(MissingError, match="no such folder"):
-        initialise.locate(str(tmp_path / "nowhere"))
+        pretrained.locate(str(tmp_path / "nowhere"))
 
 
 def test_a_training_begins_with_them_and_says_so(narrow, source, tmp_path, capsys):
@@ -244,6 +246,6 @@ def test_a_run_without_them_stops_before_it_begins(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     made = pipeline(tmp_path, "generator.init=sd14")
     with pytest.raises(MissingError, match=r"generator\.init=sd14"):
-        flow.run(made, "cpu")
+        runner.run(made, "cpu")
     assert not made.prepare.done()
-    json.dumps(flow.describe(tmp_path, made.stages()), default=str)  # a dry run can do without
+    json.dumps(runner.describe(tmp_path, made.stages()), default=str)  # a dry run can do without

@@ -2,8 +2,8 @@
 
 import pytest
 
-from ajbench.errors import UsageError
-from ajbench.generator.text import chosen_classes, class_tokens, expand, sound_of, spoken
+from ajbench.core.errors import UsageError
+from ajbench.generation.prompts import chosen_classes, class_tokens, expand, sound_of, spoken
 
 
 def test_prompts_are_those_of_appendix_e():

@@ -8,11 +8,11 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file
 from small_generator import FRAMES, LABELS, SMALL, TRAIN, FakeCodec, make_store, small_recipe
 
-from ajbench import loop
-from ajbench.codec.whiten import Whitening
-from ajbench.errors import IntegrityError, MissingError
-from ajbench.generator import folder, train, unet
-from ajbench.generator.minilm import MiniLM
+from ajbench.codec.whitening import Whitening
+from ajbench.core.errors import IntegrityError, MissingError
+from ajbench.generation import checkpoint, train, unet
+from ajbench.generation.minilm import MiniLM
+from ajbench.training import loop
 
 torch.set_num_threads(1)
 CODEC = FakeCodec()
@@ -57,7 +57,7 @@ def test_the_folder_opens_with_diffusers_alone_and_says_what_it_was_trained_on(t
         "diffusers",
         "UNet2DConditionModel",
     ]
-    info = folder.read_info(trained)
+    info = checkpoint.read_info(trained)
     assert info.train_ids == tuple(sorted(real.clip_ids[:TRAIN])) and info.labels == LABELS
     assert (info.codec, info.codec_hash, info.frames, info.fingerprint) == ("fake", "fa4e", FRAMES, "f1")
     assert json.loads((trained / "whitening.json").read_text()) == real.meta.whitening
@@ -82,12 +82,12 @@ def test_stopped_in_the_middle_it_ends_with_the_same_bits(trained, real, tmp_pat
     monkeypatch.setattr(train, "loss", failing)
     with pytest.raises(RuntimeError, match="cut"):
         run(real, tmp_path / "g")
-    assert not (tmp_path / "g" / folder.INFO).exists()
+    assert not (tmp_path / "g" / checkpoint.INFO).exists()
     monkeypatch.setattr(train, "loss", plain)
     run(real, tmp_path / "g")
     one, other = weights(trained), weights(tmp_path / "g")
     assert one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
-    assert (trained / folder.INFO).read_bytes() == (tmp_path / "g" / folder.INFO).read_bytes()
+    assert (trained / checkpoint.INFO).read_bytes() == (tmp_path / "g" / checkpoint.INFO).read_bytes()
 
 
 def test_at_first_only_the_ends_and_the_projection_move(real, tmp_path):

@@ -7,7 +7,7 @@ import torch
 from small_generator import SMALL
 from torch.utils.flop_counter import FlopCounterMode
 
-from ajbench.generator import unet
+from ajbench.generation import unet
 
 torch.set_num_threads(1)
 

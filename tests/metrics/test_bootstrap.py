@@ -3,7 +3,7 @@ import time
 import numpy as np
 import pytest
 
-from ajbench.errors import UsageError
+from ajbench.core.errors import UsageError
 from ajbench.metrics import bootstrap, ranking
 
 

@@ -5,10 +5,11 @@ import pytest
 import torch
 from accelerate import init_empty_weights
 
-from ajbench.errors import IntegrityError, MissingError, UsageError
-from ajbench.metrics import cnn14, features
-from ajbench.metrics.winograd import Winograd
-from ajbench.registry import FEATURE_FILES
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.core.registry import FEATURE_FILES
+from ajbench.features import extractor as features
+from ajbench.features import panns
+from ajbench.features.fast_conv import Winograd
 
 RATES = {"panns16k": 16_000, "panns32k": 32_000}
 
@@ -64,7 +65,7 @@ PUBLISHED = {
 @pytest.fixture(scope="module")
 def state():
     with init_empty_weights():
-        model = cnn14.Cnn14(cnn14.SETTINGS["panns16k"])
+        model = panns.Cnn14(panns.SETTINGS["panns16k"])
     return drawn({name: value.shape for name, value in model.state_dict().items()})
 
 
@@ -74,7 +75,7 @@ def heard(request, state):
 
     def build():
         with init_empty_weights():
-            model = cnn14.Cnn14(cnn14.SETTINGS[request.param]).eval()
+            model = panns.Cnn14(panns.SETTINGS[request.param]).eval()
         model.load_state_dict(state, strict=False, assign=True)
         return model
 
@@ -85,18 +86,18 @@ def heard(request, state):
         fast = quick(torch.cat([wav, *5 * [wav.flip(1)]]))
     assert isinstance(model.conv_block1.bn1, torch.nn.Identity)
     assert isinstance(quick.conv_block4.conv1, Winograd)
-    assert quick.held < 6 * wav.shape[1] // quick.setting.hop * cnn14.MELS * cnn14.WIDTHS[0], "one part"
+    assert quick.held < 6 * wav.shape[1] // quick.setting.hop * panns.MELS * panns.WIDTHS[0], "one part"
     return request.param, *([value[0].numpy() for value in pair] for pair in (plain, folded, fast))
 
 
 @pytest.fixture
 def small(monkeypatch, tmp_path):
     """small(name) → (path, state) of a checkpoint as PANNs' are, of a network of few channels."""
-    monkeypatch.setattr(cnn14, "WIDTHS", (4, 4, 8, 8, 8, 16))
+    monkeypatch.setattr(panns, "WIDTHS", (4, 4, 8, 8, 8, 16))
 
     def make(name="panns16k"):
-        setting = cnn14.SETTINGS[name]
-        model = cnn14.Cnn14(setting)
+        setting = panns.SETTINGS[name]
+        model = panns.Cnn14(setting)
         shapes = {key: value.shape for key, value in model.state_dict().items()}
         counts = {key: torch.tensor(9) for key in shapes if key.endswith("num_batches_tracked")}
         bins = setting.window // 2 + 1
@@ -144,7 +145,7 @@ def test_a_checkpoint_of_panns_gives_named_logits_and_embeddings(small, name):
     assert (
         extractor.labels[0] == "Speech" and extractor.mids[0] == "/m/09x0r" and len(extractor.labels) == 527
     )
-    model = cnn14.Cnn14(cnn14.SETTINGS[name]).eval()
+    model = panns.Cnn14(panns.SETTINGS[name]).eval()
     model.load_state_dict({k: v for k, v in state.items() if "extractor" not in k}, strict=False)
     with torch.inference_mode():
         assert logits == pytest.approx(model(wav)[1].numpy(), rel=1e-4, abs=1e-5)
@@ -160,7 +161,7 @@ def test_the_checkpoints_own_filters_are_used(small):
     path, state = small()
     state["logmel_extractor.melW"] *= 2
     torch.save({"model": state}, path)
-    model = cnn14.Cnn14(cnn14.SETTINGS["panns16k"])
+    model = panns.Cnn14(panns.SETTINGS["panns16k"])
     louder = features.load("panns16k", path).model.spectrogram(sweep(16_000))
     assert torch.allclose(louder, model.spectrogram(sweep(16_000)) + 10 * np.log10(2), atol=1e-3)
 

@@ -6,7 +6,7 @@ import torch
 from scipy.linalg import sqrtm
 from scipy.stats import entropy
 
-from ajbench.errors import NumericError, UsageError
+from ajbench.core.errors import NumericError, UsageError
 from ajbench.metrics.distribution import (
     frechet_distance,
     frechet_draws,

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from ajbench.errors import UsageError
+from ajbench.core.errors import UsageError
 from ajbench.metrics.distribution import frechet_distance, frechet_draws
-from ajbench.metrics.extrapolate import doubling_sizes, line, linear_sizes
+from ajbench.metrics.fd_infinity import doubling_sizes, line, linear_sizes
 from ajbench.metrics.frames import pooled_draws
 
 D = 16

@@ -3,11 +3,12 @@ import pytest
 import torch
 import torchaudio
 
-from ajbench import audio, classifiers
-from ajbench.device import device_of
-from ajbench.errors import MissingError, UsageError
-from ajbench.metrics import features
-from ajbench.metrics.mobilenet import MN
+from ajbench import classifiers
+from ajbench.core.device import device_of
+from ajbench.core.errors import MissingError, UsageError
+from ajbench.data import audio
+from ajbench.features import extractor as features
+from ajbench.features.mobilenet import MN
 
 
 class Means:

@@ -6,9 +6,10 @@ import torch
 from scipy.spatial.distance import pdist
 from sklearn.metrics.pairwise import rbf_kernel
 
-from ajbench.errors import NumericError, UsageError
-from ajbench.metrics import blocks, kernel
-from ajbench.metrics.kernel import kernel_distance, kernel_draws, median_distance
+from ajbench.core.errors import NumericError, UsageError
+from ajbench.metrics import kernel_distance as kernel
+from ajbench.metrics import pairwise
+from ajbench.metrics.kernel_distance import kernel_distance, kernel_draws, median_distance
 
 
 def sets(n=30, m=41, d=7, gap=0.4, seed=0):
@@ -37,7 +38,7 @@ def test_the_bandwidth_is_the_lower_median_of_distances(m, monkeypatch):
     assert median_distance(y) == pytest.approx(expected, rel=1e-12)
     monkeypatch.setattr(kernel, "_BINS", 3)
     monkeypatch.setattr(kernel, "_FEW", 5)
-    monkeypatch.setattr(blocks, "BLOCK", 100)
+    monkeypatch.setattr(pairwise, "BLOCK", 100)
     assert median_distance(y) == pytest.approx(expected, rel=1e-12)
 
 
@@ -93,7 +94,7 @@ def test_neither_the_order_nor_the_size_of_blocks_matters(monkeypatch):
     x, y = sets()
     value = kernel_distance(x, y)
     assert kernel_distance(x[::-1], y[::-1]) == pytest.approx(value, rel=1e-9)
-    monkeypatch.setattr(blocks, "BLOCK", 90)  # two rows at a time
+    monkeypatch.setattr(pairwise, "BLOCK", 90)  # two rows at a time
     assert kernel_distance(x, y) == pytest.approx(value, rel=1e-9)
 
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
-from ajbench.errors import UsageError
-from ajbench.metrics import blocks
-from ajbench.metrics.manifold import neighbours
+from ajbench.core.errors import UsageError
+from ajbench.metrics import pairwise
+from ajbench.metrics.precision_recall import neighbours
 
 NAMES = ("precision", "recall", "density", "coverage")
 
@@ -78,15 +78,15 @@ def test_neither_the_order_nor_the_size_of_blocks_matters(monkeypatch):
     again = neighbours(x[order], y[::-1])
     assert np.array_equal(again.density, found.density[order])
     assert np.array_equal(again.coverage[::-1], found.coverage)
-    monkeypatch.setattr(blocks, "BLOCK", 110)
+    monkeypatch.setattr(pairwise, "BLOCK", 110)
     small = neighbours(x, y)
     assert all(np.array_equal(getattr(small, name), getattr(found, name)) for name in NAMES)
 
 
 def test_the_nearest_is_scikit_learn_s(monkeypatch):
     x, y = sets()
-    monkeypatch.setattr(blocks, "BLOCK", 110)
-    index, distance = blocks.nearest(*blocks.points(x, y))
+    monkeypatch.setattr(pairwise, "BLOCK", 110)
+    index, distance = pairwise.nearest(*pairwise.points(x, y))
     expected = NearestNeighbors(n_neighbors=1).fit(y).kneighbors(x)
     assert np.array_equal(index, expected[1][:, 0])
     assert distance == pytest.approx(expected[0][:, 0], rel=1e-9)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from ajbench import audio
-from ajbench.errors import IntegrityError, MissingError
-from ajbench.metrics import features
-from ajbench.metrics.mobilenet import MobileNet
-from ajbench.registry import FEATURE_FILES
+from ajbench.core.errors import IntegrityError, MissingError
+from ajbench.core.registry import FEATURE_FILES
+from ajbench.data import audio
+from ajbench.features import extractor as features
+from ajbench.features.mobilenet import MobileNet
 
 WEIGHTS = FEATURE_FILES["mn04"]
 

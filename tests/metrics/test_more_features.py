@@ -7,9 +7,10 @@ import pytest
 import small_text_encoders
 import torch
 
-from ajbench.errors import IntegrityError, MissingError, UsageError
-from ajbench.metrics import features, places
-from ajbench.registry import FEATURE_FILES
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.core.registry import FEATURE_FILES
+from ajbench.features import extractor as features
+from ajbench.features import weights
 
 PROMPTS = ["The sound of dog, rain", "a clock nearby", "rain"]
 
@@ -72,10 +73,10 @@ def test_clap_hears_its_first_seconds_the_same_every_time(clap):
 
 
 def test_text_is_reached_before_and_after_loading(clap, clap_folder, monkeypatch):
-    monkeypatch.setattr("ajbench.metrics.clap.PROMPTS", 2)
+    monkeypatch.setattr("ajbench.features.clap.PROMPTS", 2)
     late = features.Late("clap", clap_folder)
     assert late.text(PROMPTS) == pytest.approx(clap.text(PROMPTS), abs=1e-5)
-    assert late.weights_hash == places.identity(clap_folder)
+    assert late.weights_hash == weights.identity(clap_folder)
 
 
 def test_clap_is_found_and_its_faults_are_told(clap_folder, tmp_path, monkeypatch):
@@ -158,7 +159,7 @@ def test_ast_is_refused_where_it_is_something_else(ast_folder, tmp_path, clap_fo
         features.load("ast", clap_folder)
     with pytest.raises(MissingError, match=r"config.json is missing; name a folder"):
         features.Late("ast", tmp_path)
-    assert features.Late("ast", ast_folder).weights_hash == places.identity(ast_folder)
+    assert features.Late("ast", ast_folder).weights_hash == weights.identity(ast_folder)
 
 
 # EnCodec
@@ -244,7 +245,8 @@ def test_passt_gives_what_its_package_gives(tmp_path):
 
 @pytest.mark.parametrize("key", ["evaluate.features", "synth.judge"])
 def test_recipes_refuse_networks_that_know_no_classes(key):
-    from ajbench import preflight, recipe
+    from ajbench.core import recipe
+    from ajbench.pipeline import preflight
 
     for name in ("clap", "vggish", "encodec"):
         with pytest.raises(

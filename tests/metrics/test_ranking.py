@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm, rankdata
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from ajbench.errors import NumericError, UsageError
+from ajbench.core.errors import NumericError, UsageError
 from ajbench.metrics import ranking
 
 

@@ -3,9 +3,9 @@ import cmath
 import numpy as np
 import pytest
 
-from ajbench.errors import UsageError
-from ajbench.metrics.agreement import asked_ranks
-from ajbench.metrics.spectral import log_spectral_distance
+from ajbench.core.errors import UsageError
+from ajbench.metrics.label_agreement import asked_ranks
+from ajbench.metrics.spectral_distance import log_spectral_distance
 
 
 def waves(n=2000, m=2300, seed=0):

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from ajbench.errors import IntegrityError, MissingError, UsageError
-from ajbench.metrics import features, vggish
-from ajbench.registry import FEATURE_FILES
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.core.registry import FEATURE_FILES
+from ajbench.features import extractor as features
+from ajbench.features import vggish
 
 FILE = FEATURE_FILES["vggish"]
 # Names and shapes in torchvggish's checkpoint.

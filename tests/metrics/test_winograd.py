@@ -2,14 +2,14 @@ import pytest
 import torch
 from torch import nn
 
-from ajbench.metrics import winograd
-from ajbench.metrics.winograd import Room, Winograd
+from ajbench.features import fast_conv
+from ajbench.features.fast_conv import Room, Winograd
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 5, 7), (3, 8, 2), (5, 6, 9), (2, 13, 4)])
 @pytest.mark.parametrize("tiles", [1, 3, 1000])
 def test_equals_the_convolution_for_any_size_and_any_number_of_clips_at_once(shape, tiles, monkeypatch):
-    monkeypatch.setattr(winograd, "_TILES", tiles)
+    monkeypatch.setattr(fast_conv, "_TILES", tiles)
     torch.manual_seed(0)
     batch, height, width = shape
     conv = nn.Conv2d(6, 10, 3, padding=1).double()

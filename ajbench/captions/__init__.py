@@ -1,0 +1,1 @@
+"""Text about clips: captions, and how well a visual caption agrees with what is heard."""

@@ -1,0 +1,150 @@
+"""A classifier on disk: a folder with `config.json` and `model.safetensors`, here or on the hub."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.core.files import checksum
+from ajbench.core.run_dir import atomic_write
+
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+REQUIRED = {"name", "labels", "clip_samples", "options", "xxh3"}
+PICKLES = {".bin", ".ckpt", ".pkl", ".pt", ".pth"}
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+
+
+def locate(source: Path | str) -> Path:
+    """Return the folder that `source` names: itself, or the local copy of a hub repository (`owner/name`).
+
+    Raises:
+        MissingError: there is no such folder, and the hub does not give it.
+        IntegrityError: a pickle.
+        UsageError: another file.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path
+    if path.suffix in PICKLES:
+        raise IntegrityError(_pickle(path))
+    if path.is_file():
+        raise UsageError(f"{path}: a file; name its folder, with {CONFIG} and {WEIGHTS}")
+    if not _HUB_ID.fullmatch(str(source)):
+        raise MissingError(f"{path}: no such folder; it should hold {CONFIG} and {WEIGHTS}")
+    # Not at the top: most runs need no hub.
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(source), allow_patterns=[CONFIG, WEIGHTS]))
+    except Exception as error:  # the hub's client raises a dozen kinds
+        reason = " ".join(str(error).split())[:160]
+        raise MissingError(
+            f"{source}: no folder here, and https://huggingface.co/{source} cannot be had ({reason}); "
+            f"offline, put its {CONFIG} and {WEIGHTS} into a folder and name that"
+        ) from None
+
+
+def read_json(folder: Path) -> dict[str, Any]:
+    """Return `config.json`, whoever wrote it.
+
+    Raises:
+        MissingError: there is none.
+        IntegrityError: it is damaged.
+    """
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise MissingError(
+            f"{folder}: no trained classifier ({CONFIG} is missing); run train-cls first"
+        ) from None
+    except ValueError:
+        config = None
+    if not isinstance(config, dict):
+        raise IntegrityError(f"{path}: damaged; train the classifier again")
+    return config
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return `config.json` of a trained classifier of ours.
+
+    Raises:
+        MissingError: nothing was trained there.
+        IntegrityError: the file is damaged, or not ours.
+    """
+    config = read_json(folder)
+    if missing := REQUIRED - config.keys():
+        raise IntegrityError(
+            f"{folder / CONFIG}: no classifier of ajbench, lacks {', '.join(sorted(missing))}; train one, "
+            "from a checkpoint of transformers with init=FOLDER"
+        )
+    return config
+
+
+def read_weights(folder: Path, xxh3: str | None = None) -> dict[str, Tensor]:
+    """Return the tensors of `model.safetensors` by name.
+
+    Args:
+        folder: holds the file.
+        xxh3: the checksum that it must have, if known.
+
+    Raises:
+        MissingError: there are no weights.
+        IntegrityError: they are damaged, or a pickle.
+    """
+    path = folder / WEIGHTS
+    if not path.exists():
+        for other in sorted(folder.iterdir()):
+            if other.suffix in PICKLES:
+                raise IntegrityError(_pickle(other))
+        raise MissingError(f"{path}: missing; train the classifier again, or copy it there")
+    if xxh3 is not None and checksum(path) != xxh3:
+        raise IntegrityError(f"{path}: checksum mismatch; train the classifier again")
+    try:
+        return dict(load_file(path))
+    except SafetensorError as error:
+        raise IntegrityError(f"{path}: damaged ({error}); train the classifier again") from None
+
+
+def write(folder: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+    """Write `model.safetensors` and, last, `config.json` with its checksum."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    part = folder / f".{WEIGHTS}.tmp"
+    save_file(tensors, part, metadata={"format": "pt"})
+    part.replace(folder / WEIGHTS)
+    whole = {**config, "xxh3": checksum(folder / WEIGHTS)}
+    atomic_write(folder / CONFIG, json.dumps(whole, indent=1, ensure_ascii=False))
+
+
+def card(config: Mapping[str, Any]) -> str:
+    """Return the model card of a trained classifier, in the hub's format."""
+    samples, rate, labels = config["clip_samples"], config["sampling_rate"], config["labels"]
+    return f"""---
+library_name: ajbench
+pipeline_tag: audio-classification
+---
+
+# {config["name"]}
+
+A classifier of {len(labels)} classes, trained with ajbench on clips of {samples / rate:g} s
+({samples:,} samples, mono, {rate:,} Hz).
+
+```python
+from ajbench.classifiers import Classifier
+classifier = Classifier.from_pretrained("FOLDER")  # or the hub's owner/name
+logits = classifier.predict(waves)  # float32 [clips, {samples}] → [clips, {len(labels)}]
+```
+
+Classes, in the order of the logits: {", ".join(f"`{label}`" for label in labels)}.
+"""
+
+
+def _pickle(path: Path) -> str:
+    return f"{path}: a pickle, which can run code when read; convert to safetensors ({WEIGHTS})"

@@ -1,0 +1,67 @@
+"""The clips that a classifier is trained on: labels of all of them in memory, audio as it is asked for."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor
+
+from ajbench.data.store import ClipStore
+
+CACHE_BYTES = 512 << 20  # decoded audio kept in memory, 16-bit: 3,300 clips of 5 s
+
+
+class Pool:
+    """Real train clips, then synthetic clips.
+
+    Args:
+        real: store of real clips.
+        train: indices of its train split [N].
+        synthetic: store of synthetic clips, where some are used.
+        heard: where the audio of the train clips is read, in their order, if not in `real`.
+        used: indices of the synthetic clips that are in the pool [S]; None: all.
+
+    Attributes:
+        targets: multi-hot, sparse float32 [N + S, C].
+    """
+
+    def __init__(
+        self,
+        real: ClipStore,
+        train: NDArray[np.int64],
+        synthetic: ClipStore | None,
+        heard: ClipStore | None = None,
+        used: NDArray[np.int64] | None = None,
+    ) -> None:
+        self.real, self.synthetic = heard or real, synthetic
+        self.places = np.arange(len(train), dtype=np.int64) if heard else train
+        self.used = np.arange(len(synthetic) if synthetic else 0) if used is None else used
+        made = [synthetic.sparse_targets()[self.used]] if synthetic else []
+        parts = [real.sparse_targets()[train], *made]
+        self.targets: sparse.csr_array = sparse.vstack(parts, format="csr")
+        self.samples = real.meta.clip_samples
+        clips = self.targets.shape[0]
+        kept = clips if 2 * clips * self.samples <= CACHE_BYTES else 0
+        self.cache = np.empty((kept, self.samples), dtype=np.int16)
+        self.filled = np.zeros(kept, dtype=bool)
+
+    def take(self, clips: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Return waves float32 [k, n] and targets float32 [k, C] of pool indices [k]."""
+        targets = torch.from_numpy(self.targets[clips].toarray())
+        if not len(self.cache):
+            return torch.from_numpy(self._decode(clips)), targets
+        new = np.unique(clips[~self.filled[clips]])
+        if len(new):
+            # Exact for a store's own FLAC, which has 16 bits.
+            self.cache[new] = np.rint(self._decode(new) * 32768).clip(-32768, 32767).astype(np.int16)
+            self.filled[new] = True
+        return torch.from_numpy(self.cache[clips].astype(np.float32) / np.float32(32768)), targets
+
+    def _decode(self, clips: NDArray[np.int64]) -> NDArray[np.float32]:
+        out = np.empty((len(clips), self.samples), dtype=np.float32)
+        is_real = clips < len(self.places)
+        if is_real.any():
+            out[is_real] = self.real.audio(self.places[clips[is_real]])
+        if self.synthetic is not None and not is_real.all():
+            out[~is_real] = self.synthetic.audio(self.used[clips[~is_real] - len(self.places)])
+        return out

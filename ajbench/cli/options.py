@@ -1,0 +1,159 @@
+"""What every command has in common: its options, its errors, its exit codes."""
+
+import errno
+import functools
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+
+import typer
+
+from ajbench.core import console
+from ajbench.core.errors import AjbenchError, MissingError
+
+if TYPE_CHECKING:
+    from ajbench.core.recipe import Recipe
+
+INTERRUPTED = 130
+# Those of the common options that mean nothing to a command that only looks.
+STAGE_OPTIONS = ("recipe", "data", "work", "results", "generator", "seed", "device", "dry_run", "force")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options that every stage has."""
+
+    recipe: str
+    data: Path | None
+    work: Path
+    results: Path
+    generator: Path | None
+    seed: int | None
+    device: str
+    dry_run: bool
+    json: bool
+    quiet: bool
+    verbose: int
+    force: bool
+    base: str | None
+    overrides: tuple[str, ...]
+
+    def load(self, *seeds: str, more: tuple[str, ...] = ()) -> "Recipe":
+        """Read the recipe; `seeds` are the keys that --seed sets, `more` what other options set."""
+        from ajbench.core.recipe import load
+
+        given = () if self.seed is None else tuple(f"{key}={self.seed}" for key in seeds)
+        return load(self.recipe, (*given, *more, *self.overrides), self.base)
+
+
+def _option(help: str, *names: str, **more: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel="Options of every stage", **more)
+
+
+def _settings(
+    recipe: Annotated[
+        str, _option("Name, YAML file or mix: esc10, esc10+320G, esc10G.", "--recipe")
+    ] = "mini",
+    data: Annotated[Path | None, _option("The corpus (mini needs none).", "--data", metavar="DIR")] = None,
+    work: Annotated[
+        Path, _option("Where stages leave their work.", "--work", metavar="DIR", envvar="AJBENCH_WORK")
+    ] = Path("work"),
+    results: Annotated[Path, _option("Where rows, tables and report go.", "--results", metavar="DIR")] = Path(
+        "results"
+    ),
+    generator: Annotated[
+        Path | None, _option("A trained generator instead of the recipe's own.", "--generator", metavar="DIR")
+    ] = None,
+    seed: Annotated[
+        int | None, _option("Seed of this stage (run: of generator, tokens, synthesis).", "--seed", min=0)
+    ] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda", "mps"], _option("Where it is computed.", "--device")
+    ] = "auto",
+    dry_run: Annotated[bool, _option("Tell what would be done, and do nothing.", "--dry-run")] = False,
+    json: Annotated[bool, _option("One JSON document on stdout.", "--json")] = False,
+    quiet: Annotated[bool, _option("No talk: paths and data only.", "--quiet", "-q")] = False,
+    verbose: Annotated[int, _option("More talk.", "--verbose", "-v", count=True)] = 0,
+    force: Annotated[bool, _option("Do again what is done.", "--force")] = False,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Recipe keys to change, e.g. mix.alpha=0.3"),
+    ] = None,
+) -> None:
+    """Never called: its parameters are those of every stage."""
+
+
+def command(hide: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a command of `function(settings, **own options)`: common options, console, errors.
+
+    Args:
+        hide: common options that this command does not have; they keep their defaults.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+        common = list(inspect.signature(_settings, eval_str=True).parameters.values())
+        defaults = {parameter.name: parameter.default for parameter in common}
+        shown = [*own, *(parameter for parameter in common if parameter.name not in hide)]
+
+        @functools.wraps(function)
+        def wrapper(**given: Any) -> None:
+            mine = {parameter.name: given.pop(parameter.name) for parameter in own}
+            values = defaults | {"base": None} | given
+            values["overrides"] = tuple(values["overrides"] or ())
+            settings = Settings(**{field.name: values[field.name] for field in fields(Settings)})
+            # Of processes that torchrun launched together only the first talks; errors are told by all.
+            mute = os.environ.get("RANK", "0") != "0"
+            console.configure(settings.json, settings.quiet or mute, settings.verbose, mute)
+            if settings.device == "cpu":
+                # torch and accelerate look here when they are imported, which is later than now.
+                os.environ |= {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}
+            function(settings, **mine)
+
+        guarded = _guard(wrapper)
+        parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in shown]
+        guarded.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        guarded.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return guarded
+
+    return decorate
+
+
+def _guard(function: Callable[..., None]) -> Callable[..., None]:
+    """End expected failures with one line and their exit code; a bug keeps its traceback."""
+
+    @functools.wraps(function)
+    def wrapper(**given: Any) -> None:
+        try:
+            function(**given)
+        except AjbenchError as error:
+            raise typer.Exit(console.fail(error)) from None
+        except KeyboardInterrupt:
+            console.fail(AjbenchError("interrupted; the same command goes on"))
+            raise typer.Exit(INTERRUPTED) from None
+        except MemoryError as error:
+            _missing(f"out of memory ({error or 'refused'}); what is finished stays")
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                _missing(
+                    f"{error.filename or 'disk'}: no space left; free some, then the same command goes on"
+                )
+            if error.errno in (errno.EACCES, errno.EROFS):
+                _missing(
+                    f"{error.filename}: {error.strerror}; choose other folders with --work and --results"
+                )
+            raise
+        except RuntimeError as error:
+            # torch has no type of its own for an allocation that its CPU allocator was refused.
+            if "out of memory" in str(error) or "can't allocate memory" in str(error):
+                _missing(f"out of memory ({str(error).splitlines()[0]}); what is finished stays")
+            raise
+
+    return wrapper
+
+
+def _missing(message: str) -> NoReturn:
+    raise typer.Exit(console.fail(MissingError(message))) from None

@@ -1,0 +1,211 @@
+"""The embedded codec's network: spectra in, EnCodec's residual quantiser, a spectrum with its own noise out.
+
+Shapes: wav [B, n] float32 at 16 kHz, n a multiple of 320 ⇒ latents [B, 128, T], T = n / 320 ⇒ codes [B, 8,
+T]. Frame-rate ConvNeXt blocks between a log-mel front end and an inverse STFT, as in Vocos (Siuzdak 2023).
+Rain, surf and fire are noise, which no regression loss makes natural; so the decoder is a sum of two spectra.
+Tones: long windows, amplitudes and phases that turn with each bin's own carrier, so that a steady output is a
+steady sinusoid and the network need not count frames. Noise: short windows, gains on Gaussian noise of the
+decoder's own. The energy score it is trained with (`codec/train.py`) rewards each for what it is good at.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ajbench.data.audio import HOP, SAMPLE_RATE
+
+DIM = 128
+N_CODEBOOKS = 8
+BINS = 1024
+LONG_WINDOW, LONG_MELS = 1280, 128
+SHORT_WINDOW, SHORT_HOP, SHORT_MELS = 256, 80, 32
+TONE_WINDOW, TONE_HOP = 1280, 320
+NOISE_WINDOW, NOISE_HOP = 640, 160
+TONE_BINS, NOISE_BINS = TONE_WINDOW // 2 + 1, NOISE_WINDOW // 2 + 1
+NOISE_FRAMES = HOP // NOISE_HOP  # noise frames per codec frame
+SEED = 20_240_101
+# Log amplitude of a bin: well above full scale, where exp would grow without bound on latents never seen.
+LOUDEST = 6.0
+
+
+class Block(nn.Module):
+    """ConvNeXt block on [B, T, C]: depthwise convolution over time, then a pointwise bottleneck."""
+
+    def __init__(self, dim: int, hidden: int, depth: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv1d(dim, dim, 7, padding=3, groups=dim)
+        self.norm = nn.LayerNorm(dim)
+        self.widen = nn.Linear(dim, hidden)
+        self.narrow = nn.Linear(hidden, dim)
+        self.scale = nn.Parameter(torch.full((dim,), 1.0 / depth))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [B, T, C] of [B, T, C]."""
+        y = self.depthwise(x.transpose(1, 2)).transpose(1, 2)
+        return x + self.scale * self.narrow(functional.gelu(self.widen(self.norm(y)), approximate="tanh"))
+
+
+class TinyCodec(nn.Module):
+    """Encoder, quantiser and decoder; every method is a pure function of its input."""
+
+    quantizer: Any  # the encodec package carries no types
+    long_bank: Tensor
+    long_window: Tensor
+    short_bank: Tensor
+    short_window: Tensor
+    tone_window: Tensor
+    tone_phase: Tensor
+    noise_window: Tensor
+
+    def __init__(
+        self, encoder_dim: int = 256, encoder_blocks: int = 3, decoder_dim: int = 320, decoder_blocks: int = 6
+    ) -> None:
+        super().__init__()
+        from encodec.quantization import ResidualVectorQuantizer
+        from torchaudio.functional import melscale_fbanks
+
+        self.config: dict[str, Any] = {
+            "encoder_dim": encoder_dim,
+            "encoder_blocks": encoder_blocks,
+            "decoder_dim": decoder_dim,
+            "decoder_blocks": decoder_blocks,
+        }
+        for name, window, mels in (("long", LONG_WINDOW, LONG_MELS), ("short", SHORT_WINDOW, SHORT_MELS)):
+            bank = melscale_fbanks(
+                window // 2 + 1, 0.0, SAMPLE_RATE / 2, mels, SAMPLE_RATE, norm=None, mel_scale="slaney"
+            )
+            self.register_buffer(f"{name}_bank", bank, persistent=False)
+            self.register_buffer(f"{name}_window", torch.hann_window(window), persistent=False)
+        self.register_buffer("tone_window", torch.hann_window(TONE_WINDOW), persistent=False)
+        self.register_buffer("noise_window", torch.hann_window(NOISE_WINDOW), persistent=False)
+        # random starting phases, or a steady spectrum would be a click a window
+        start = torch.rand(TONE_BINS, generator=torch.Generator().manual_seed(SEED)) * 2 * torch.pi
+        self.register_buffer("tone_phase", start, persistent=False)
+
+        features = LONG_MELS + SHORT_MELS * (HOP // SHORT_HOP)
+        self.encoder_in = nn.Conv1d(features, encoder_dim, 5, padding=2)
+        self.encoder = nn.Sequential(
+            *(Block(encoder_dim, 3 * encoder_dim, encoder_blocks) for _ in range(encoder_blocks))
+        )
+        self.encoder_out = nn.Sequential(nn.LayerNorm(encoder_dim), nn.Linear(encoder_dim, DIM))
+        self.encoder_skip = nn.Linear(LONG_MELS, DIM)
+        # Training starts and revives codes itself (codec/train.py): the package's k-means needs gigabytes,
+        # and what its expiry of unused codes writes is overwritten by the same call's moving average.
+        self.quantizer = ResidualVectorQuantizer(
+            dimension=DIM,
+            n_q=N_CODEBOOKS,
+            bins=BINS,
+            decay=0.99,
+            kmeans_init=False,
+            threshold_ema_dead_code=0,
+        )
+        self.decoder_in = nn.Conv1d(DIM, decoder_dim, 7, padding=3)
+        self.decoder = nn.Sequential(
+            *(Block(decoder_dim, 3 * decoder_dim, decoder_blocks) for _ in range(decoder_blocks))
+        )
+        self.decoder_norm = nn.LayerNorm(decoder_dim)
+        # per frame: log amplitude and phase as a 2-vector of every tone bin, log gain of every noise bin
+        self.head = nn.Linear(decoder_dim, 3 * TONE_BINS + NOISE_FRAMES * NOISE_BINS)
+        self.decoder_skip = nn.Linear(DIM, TONE_BINS + NOISE_BINS, bias=False)
+        self._start_as_vocoder()
+
+    @torch.no_grad()
+    def _start_as_vocoder(self) -> None:
+        # Untrained, the codec is a noise vocoder of 128 mel bands: harmonics pass through the bottleneck from
+        # the first step on. Without that path they take thousands of steps to appear.
+        scale, centre = 0.3, -5.0
+        self.encoder_skip.weight.copy_(scale * torch.eye(DIM))
+        self.encoder_skip.bias.fill_(-scale * centre)
+        for layer in (self.encoder_out[1], self.head):
+            layer.get_parameter("weight").mul_(0.1)
+        width = self.long_bank.sum(0).log()  # a band sums this many bins
+        peaks = self.long_bank.argmax(0).float() * SAMPLE_RATE / LONG_WINDOW
+        # a sample deviation of 1 is a mean magnitude of 19.4 in the long window, and takes these amplitudes
+        for first, bins, amplitude in ((0, TONE_BINS, 1 / 0.037), (TONE_BINS, NOISE_BINS, 1 / 0.046)):
+            hertz = torch.arange(bins) * SAMPLE_RATE / 2 / (bins - 1)
+            above = torch.searchsorted(peaks, hertz).clamp(1, LONG_MELS - 1)
+            low, high = peaks[above - 1], peaks[above]
+            share = ((hertz - low) / (high - low).clamp(min=1e-3)).clamp(0, 1)
+            spread = torch.zeros(bins, LONG_MELS)
+            spread.scatter_(1, (above - 1)[:, None], (1 - share)[:, None])
+            spread.scatter_add_(1, above[:, None], share[:, None])
+            self.decoder_skip.weight[first : first + bins] = spread / scale
+            level = centre - spread @ width + math.log(amplitude / 19.4 / 2**0.5)
+            if first:
+                self.head.bias[3 * TONE_BINS :] = level.repeat_interleave(NOISE_FRAMES)
+            else:
+                self.head.bias[:TONE_BINS] = level
+
+    def spectra(self, wav: Tensor) -> Tensor:
+        """Log-mel features float32 [B, C, T] of wav [B, n]: one long window and four short ones a frame."""
+        long = _log_mel(wav, self.long_window, HOP, self.long_bank)
+        short = _log_mel(wav, self.short_window, SHORT_HOP, self.short_bank)
+        batch, mels, frames = short.shape
+        short = short.reshape(batch, mels, frames * SHORT_HOP // HOP, HOP // SHORT_HOP).transpose(2, 3)
+        return torch.cat((long, short.reshape(batch, mels * (HOP // SHORT_HOP), -1)), dim=1)
+
+    def embed(self, wav: Tensor) -> Tensor:
+        """Encode wav [B, n] to latents [B, 128, T] before quantisation."""
+        spectra = self.spectra(wav)
+        deep = self.encoder_out(self.encoder(self.encoder_in(spectra).transpose(1, 2)))
+        return (deep + self.encoder_skip(spectra[:, :LONG_MELS].transpose(1, 2))).float().transpose(1, 2)
+
+    def spectrum(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Decode latents [B, 128, T] to tones [B, 641, T] complex and noise gains [B, 321, 2T]."""
+        x = self.decoder_norm(self.decoder(self.decoder_in(latents).transpose(1, 2)))
+        parts = self.head(x).float().transpose(1, 2)
+        skip = self.decoder_skip(latents.transpose(1, 2)).float().transpose(1, 2)
+        batch, _, frames = parts.shape
+        amplitude, real, imaginary = parts[:, : 3 * TONE_BINS].unflatten(1, (3, TONE_BINS)).unbind(1)
+        amplitude = (amplitude + skip[:, :TONE_BINS]).clamp(max=LOUDEST).exp()
+        amplitude = amplitude * (real.square() + imaginary.square() + 1e-8).rsqrt()
+        tones = torch.complex(amplitude * real, amplitude * imaginary) * self._carrier(frames)
+        gains = parts[:, 3 * TONE_BINS :].unflatten(1, (NOISE_BINS, NOISE_FRAMES)) + skip[:, TONE_BINS:, None]
+        gains = gains.clamp(max=LOUDEST).exp()
+        return tones, gains.transpose(2, 3).reshape(batch, NOISE_BINS, NOISE_FRAMES * frames)
+
+    def _carrier(self, frames: int) -> Tensor:
+        # bin k turns by 2π·k·hop/window a frame, here a quarter of a turn times k: exact in integers
+        quarters = (
+            torch.outer(torch.arange(TONE_BINS), torch.arange(frames)) * (4 * TONE_HOP // TONE_WINDOW) % 4
+        )
+        phase = quarters.to(self.tone_phase.device) * (torch.pi / 2) + self.tone_phase[:, None]
+        return torch.polar(torch.ones_like(phase), phase)
+
+    def synthesize(self, tones: Tensor, gains: Tensor, noise: Tensor) -> Tensor:
+        """Overlap-add tones and gains · noise (complex, each part of unit variance) to wav [B, 320 · T]."""
+        return overlap_add(tones, self.tone_window, TONE_HOP) + overlap_add(
+            gains * noise, self.noise_window, NOISE_HOP
+        )
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Decode latents [B, 128, T] to wav [B, 320 · T]; the noise is a fixed function of position."""
+        tones, gains = self.spectrum(latents)
+        # drawn frame by frame in memory order, so that a longer clip starts with a shorter one's noise
+        noise = torch.randn(gains.shape[2], NOISE_BINS, 2, generator=torch.Generator().manual_seed(SEED))
+        return self.synthesize(tones, gains, torch.view_as_complex(noise).T.to(latents.device))
+
+
+def _log_mel(wav: Tensor, window: Tensor, hop: int, bank: Tensor) -> Tensor:
+    size = window.shape[0]
+    edge = (size - hop) // 2
+    padded = functional.pad(wav, (edge, size - hop - edge))
+    power = torch.stft(padded, size, hop, window=window, center=False, return_complex=True).abs()
+    return torch.log(torch.matmul(bank.T, power) + 1e-4)
+
+
+def overlap_add(spectrum: Tensor, window: Tensor, hop: int) -> Tensor:
+    """Inverse STFT of [B, bins, F] to [B, hop · F], normalised by the windows' summed squares."""
+    frames, size = spectrum.shape[2], window.shape[0]
+    segments = torch.fft.irfft(spectrum, n=size, dim=1) * window[:, None]
+    total = (frames - 1) * hop + size
+    edge = (size - hop) // 2
+
+    def fold(columns: Tensor) -> Tensor:
+        added = functional.fold(columns, (1, total), (1, size), stride=(1, hop))[:, 0, 0]
+        return added[:, edge : edge + frames * hop]
+
+    return fold(segments) / fold(window.square()[:, None].expand(1, -1, frames))

@@ -1,0 +1,166 @@
+"""Codec latents [B, C, T] ⇔ the grid [B, C, T/21, 21] of zero mean and unit variance that U-Nets see.
+
+The paper scales each channel. Where channels all but move together, as in the codec `tiny` (one direction has
+82 % of the variance), noise that is small beside every channel drowns what distinguishes them; principal
+components are then brought closer to each other instead.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+
+from ajbench.core.errors import NumericError, UsageError
+from ajbench.data.audio import FRAME_MULTIPLE
+
+Kind = Literal["channel", "pca"]
+Document = dict[str, list[float] | list[list[float]]]
+# Least variance of a component beside the mean of all: below it is only rounding.
+LEAST_VARIANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """Statistics of the train split's latents, per channel or per principal component.
+
+    Attributes:
+        mean: one value per channel, float64 precision.
+        std: what a channel (or component) is divided by, above zero.
+        basis: principal components [C][C], orthonormal rows, the strongest first; None: the channels as they
+            are.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    basis: tuple[tuple[float, ...], ...] | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std) or not self.mean:
+            raise UsageError(f"whitening: {len(self.mean)} means but {len(self.std)} deviations")
+        pairs = enumerate(zip(self.mean, self.std, strict=True))
+        bad = [channel for channel, (mean, std) in pairs if not (abs(mean) < math.inf and 0 < std < math.inf)]
+        if bad:
+            raise NumericError(
+                f"whitening: channel {bad[0]} has mean {self.mean[bad[0]]} and deviation {self.std[bad[0]]} "
+                f"({len(bad)} such channels); latents must be finite and vary: use more or other clips"
+            )
+
+    @classmethod
+    def fit(cls, latents: Iterable[torch.Tensor], kind: Kind = "channel") -> "Whitening":
+        """Return the statistics of a stream of latents [B, C, T] (any B and T), accumulated in float64.
+
+        Batches are merged by Chan's parallel update, so that a mean far from zero costs no precision and
+        memory holds one batch.
+
+        Args:
+            latents: the stream.
+            kind: `channel` divides every channel by its population standard deviation (as the paper). `pca`
+                turns channels into principal components and divides each by the square root of its deviation
+                and by one number for all, so that the mean variance is 1.
+
+        Raises:
+            UsageError: the stream is empty.
+            NumericError: a channel is not finite or never varies.
+        """
+        assert kind in get_args(Kind), kind
+        count = 0
+        mean = squares = torch.zeros(0, dtype=torch.float64)
+        for batch in latents:
+            rows = batch.detach().double().transpose(0, 1).flatten(1).cpu()
+            n = rows.shape[1]
+            if n == 0:
+                continue
+            batch_mean = rows.mean(1)
+            centred = rows - batch_mean[:, None]
+            batch_squares = _gram(centred) if kind == "pca" else centred.square().sum(1)
+            if count == 0:
+                count, mean, squares = n, batch_mean, batch_squares
+                continue
+            shift = batch_mean - mean
+            between = torch.outer(shift, shift) if kind == "pca" else shift.square()
+            squares = squares + batch_squares + between * (count * n / (count + n))
+            mean = mean + shift * (n / (count + n))
+            count += n
+        if count == 0:
+            raise UsageError("whitening: no latents to fit on; the train split is empty")
+        if kind == "channel":
+            return cls(tuple(mean.tolist()), tuple((squares / count).sqrt().tolist()))
+        each = cls(tuple(mean.tolist()), tuple((squares.diagonal() / count).sqrt().tolist()))  # refuses
+        variance, directions = _eigh(squares / count)
+        variance, directions = variance.flip(0).clamp_min(0), directions.flip(1).T
+        # The sign is arbitrary: the largest entry is made positive. Ten digits keep the file small.
+        directions = directions * directions.gather(1, directions.abs().argmax(1, keepdim=True)).sign()
+        basis = tuple(tuple(round(value, 10) for value in row) for row in directions.tolist())
+        # Halfway, on a logarithmic scale, between as they are (power 0) and all alike (power 1/2).
+        scale = variance.clamp_min(LEAST_VARIANCE * variance.mean()) ** 0.25
+        scale = scale * (variance / scale.square()).mean().sqrt()
+        return cls(each.mean, tuple(scale.tolist()), basis)
+
+    def grid(self, latents: torch.Tensor) -> torch.Tensor:
+        """Whiten latents [B, C, T] and view them row-major as [B, C, T/21, 21].
+
+        Raises:
+            UsageError: T is not a multiple of 21 or C is not the number of channels fitted on.
+        """
+        if latents.ndim != 3 or latents.shape[1] != len(self.mean):
+            raise UsageError(f"whitening: latents {tuple(latents.shape)}, expected [B, {len(self.mean)}, T]")
+        batch, channels, frames = latents.shape
+        if frames % FRAME_MULTIPLE:
+            raise UsageError(
+                f"whitening: {frames} frames are not a multiple of {FRAME_MULTIPLE}; change data.duration_s"
+            )
+        white = self._turn(latents - _column(self.mean, latents)) / _column(self.std, latents)
+        return white.reshape(batch, channels, frames // FRAME_MULTIPLE, FRAME_MULTIPLE)
+
+    def latents(self, grid: torch.Tensor) -> torch.Tensor:
+        """Undo `grid`: [B, C, H, 21] ⇒ latents [B, C, 21·H], equal to the input up to float rounding."""
+        if grid.ndim != 4 or grid.shape[1] != len(self.mean) or grid.shape[3] != FRAME_MULTIPLE:
+            raise UsageError(
+                f"whitening: grid of {tuple(grid.shape)}, expected [B, {len(self.mean)}, H, {FRAME_MULTIPLE}]"
+            )
+        flat = grid.flatten(2)
+        return self._turn(flat * _column(self.std, flat), back=True) + _column(self.mean, flat)
+
+    def to_json(self) -> Document:
+        """Return what `store.json` and a generator's folder keep; floats survive the round trip exactly."""
+        plain: Document = {"mean": list(self.mean), "std": list(self.std)}
+        return plain if self.basis is None else {**plain, "basis": [list(row) for row in self.basis]}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "Whitening":
+        """Undo `to_json`."""
+        basis = document.get("basis")
+        return cls(
+            tuple(map(float, document["mean"])),
+            tuple(map(float, document["std"])),
+            None if basis is None else tuple(tuple(map(float, row)) for row in basis),
+        )
+
+    def _turn(self, x: torch.Tensor, back: bool = False) -> torch.Tensor:
+        if self.basis is None:
+            return x
+        basis = torch.tensor(self.basis, dtype=x.dtype, device=x.device)
+        # A product per clip, so that a clip's bits do not depend on its companions.
+        return torch.bmm((basis.T if back else basis).expand(len(x), -1, -1), x)
+
+
+def _column(values: Sequence[float], like: torch.Tensor) -> torch.Tensor:
+    return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None]
+
+
+def _gram(rows: torch.Tensor) -> torch.Tensor:
+    # In NumPy by einsum, which neither threads nor BLAS touch: the same bits in every process.
+    plain = rows.numpy()
+    return torch.from_numpy(np.einsum("it,jt->ij", plain, plain, optimize=False))
+
+
+def _eigh(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return torch.linalg.eigh(matrix)
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,205 @@
+"""The only printer: data to stdout (a table, or one JSON document), talk and progress to stderr."""
+
+import contextlib
+import dataclasses
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ajbench.core.errors import AjbenchError
+
+PLAIN_INTERVAL_S = 10.0  # between progress lines where stderr is no terminal
+
+
+@dataclasses.dataclass
+class _Settings:
+    json_mode: bool = False
+    quiet: bool = False
+    verbose: int = 0
+    mute: bool = False
+    bars: Any = None  # the rich display in use: a terminal can show only one
+
+
+_settings = _Settings()
+
+
+def configure(json_mode: bool = False, quiet: bool = False, verbose: int = 0, mute: bool = False) -> None:
+    """Set how this process talks: `--json`, `-q`, `-v`; `mute`: not even data, only errors."""
+    _settings.json_mode, _settings.quiet, _settings.verbose = json_mode, quiet, verbose
+    _settings.mute = mute
+
+
+def say(text: str) -> None:
+    """Tell the user something on stderr; silent with `-q`."""
+    if not _settings.quiet:
+        print(text, file=sys.stderr, flush=True)
+
+
+def detail(text: str) -> None:
+    """Tell on stderr what only `-v` asks for."""
+    if _settings.verbose:
+        say(text)
+
+
+def fail(error: BaseException) -> int:
+    """Print `ajbench: <message>` as one line on stderr, whatever the settings, and return the exit code."""
+    message = " ".join(str(error).split()) or type(error).__name__
+    print(f"ajbench: {message}", file=sys.stderr, flush=True)
+    return error.exit_code if isinstance(error, AjbenchError) else 1
+
+
+def emit(
+    document: Any, *, text: str | None = None, table: tuple[list[str], list[list[Any]]] | None = None
+) -> None:
+    """Print a command's result on stdout.
+
+    Args:
+        document: what `--json` prints (also printed where neither `text` nor `table` is given); paths, NumPy
+            scalars and arrays, dataclasses and pydantic models are made plain, NaN and infinities null.
+        text: what is printed otherwise.
+        table: (header, rows) printed otherwise, in aligned columns, below `text` if both are given.
+    """
+    if _settings.mute:
+        return
+    if _settings.json_mode or (text is None and table is None):
+        print(json.dumps(plain(document), indent=2, ensure_ascii=False, allow_nan=False), flush=True)
+        return
+    parts = [text] if text is not None else []
+    if table is not None:
+        parts.append(_aligned(*table))
+    print("\n".join(parts), flush=True)
+
+
+@contextlib.contextmanager
+def progress(total: int, what: str, unit: str = "clips") -> Iterator[Callable[..., None]]:
+    """Show how far `what` has come; the context gives `advance(n=1)`.
+
+    A bar with rate and time left where stderr is a terminal, else a line about every 10 s and one at the end;
+    nothing with `--json` or `-q`.
+    """
+    if _settings.json_mode or _settings.quiet:
+        yield lambda n=1: None
+    elif sys.stderr.isatty():
+        with _bar(total, what, unit) as advance:
+            yield advance
+    else:
+        lines = _Lines(total, what, unit)
+        yield lines.advance
+        lines.close()
+
+
+def plain(value: Any) -> Any:
+    """Return `value` in terms of JSON: dict, list, str, int, float, bool and None.
+
+    Raises:
+        TypeError: it contains something else.
+    """
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in (sorted(value) if isinstance(value, set | frozenset) else value)]
+    if isinstance(value, Path):
+        return str(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if hasattr(value, "model_dump"):
+        return plain(value.model_dump())
+    if hasattr(value, "tolist"):  # NumPy and torch, without importing them
+        return plain(value.tolist())
+    raise TypeError(f"{type(value).__name__} cannot be printed as JSON")
+
+
+class _Lines:
+    """Progress for logs: a line now and then."""
+
+    def __init__(self, total: int, what: str, unit: str) -> None:
+        self.total, self.what, self.unit, self.done = total, what, unit, 0
+        self.began = self.last = time.monotonic()
+
+    def advance(self, n: int = 1) -> None:
+        self.done += n
+        now = time.monotonic()
+        if now - self.last >= PLAIN_INTERVAL_S and self.done < self.total:
+            self.last = now
+            rate = self.done / (now - self.began)
+            left = f", {_span((self.total - self.done) / rate)} left" if rate else ""
+            say(f"{self.what}: {self.done}/{self.total} {self.unit}, {rate:.3g}/s{left}")
+
+    def close(self) -> None:
+        seconds = time.monotonic() - self.began
+        rate = f", {self.done / seconds:.3g}/s" if seconds else ""
+        say(f"{self.what}: {self.done}/{self.total} {self.unit} in {_span(seconds)}{rate}")
+
+
+@contextlib.contextmanager
+def _bar(total: int, what: str, unit: str) -> Iterator[Callable[..., None]]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Any) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text(f"{speed:.3g} {task.fields['unit']}/s" if speed else "")
+
+    with contextlib.ExitStack() as stack:
+        if _settings.bars is None:
+            columns = (
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                MofNCompleteColumn(),
+                Rate(),
+                TimeRemainingColumn(),
+            )
+            _settings.bars = stack.enter_context(Progress(*columns, console=Console(stderr=True)))
+            stack.callback(setattr, _settings, "bars", None)
+            task = _settings.bars.add_task(what, total=total, unit=unit)
+        else:  # inside another bar: a second row of it, gone when done
+            task = _settings.bars.add_task(what, total=total, unit=unit)
+            stack.callback(_settings.bars.remove_task, task)
+        bars = _settings.bars
+        yield lambda n=1: bars.advance(task, n)
+
+
+def _aligned(header: list[str], rows: list[list[Any]]) -> str:
+    cells = [[_cell(value) for value in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
+    numeric = [
+        all(isinstance(row[i], int | float | None) for row in rows) and bool(rows) for i in range(len(header))
+    ]
+    return "\n".join(
+        "  ".join(
+            text.rjust(width) if right else text.ljust(width)
+            for text, width, right in zip(line, widths, numeric, strict=True)
+        ).rstrip()
+        for line in [header, *cells]
+    )
+
+
+def _cell(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _span(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"

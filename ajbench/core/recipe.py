@@ -1,0 +1,264 @@
+"""Recipes: frozen, typed, one model per stage; YAML with `extends`, `key=value` overrides and mix
+expressions.
+
+A recipe says what an experiment means. Where it runs (device, workers, folders) is not part of it, so that
+the fingerprint of a stage changes only when its result could.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from ajbench.core.errors import UsageError
+from ajbench.core.schema import (
+    Classifier,
+    CodecSection,
+    Data,
+    Evaluate,
+    Fusion,
+    Generator,
+    GridModel,
+    Invert,
+    Mix,
+    Section,
+    Synth,
+    overlay,
+)
+
+__all__ = [
+    "Classifier",
+    "CodecSection",
+    "Data",
+    "Evaluate",
+    "Fusion",
+    "Generator",
+    "GridModel",
+    "Invert",
+    "Mix",
+    "Recipe",
+    "Section",
+    "Synth",
+    "dump",
+    "fingerprint",
+    "load",
+    "shipped",
+    "split_mix",
+]
+
+
+class Recipe(Section):
+    """One experiment, from corpus to table."""
+
+    name: str
+    description: str = ""
+    data: Data = Data()
+    codec: CodecSection = CodecSection()
+    generator: Generator = Generator()
+    invert: Invert = Invert()
+    synth: Synth = Synth()
+    mix: Mix = Mix()
+    classifier: Classifier = Classifier()
+    fusion: Fusion = Fusion()
+    evaluate: Evaluate = Evaluate()
+    table: Literal["a11", "t1"] | None = Field(None, description="do only what this table of the paper needs")
+    variant: str = Field("paper", description="whose settings: the paper's, or one that the recipe names")
+    per_classifier: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="classifier name → what differs from the classifier section"
+    )
+
+    @model_validator(mode="after")
+    def _classifiers(self) -> "Recipe":
+        lines = {f"evaluate.models.{i}": line.model_dump() for i, line in enumerate(self.evaluate.models)}
+        named = {f"per_classifier.{name}": {"name": name} for name in self.per_classifier}
+        for where, line in {**lines, **named, "classifier": {}}.items():
+            try:
+                self.classifier_of(line)
+            except ValidationError as error:
+                raise ValueError(f"{where}: {_first(error)}") from None
+        return self
+
+    def classifier_of(self, line: Mapping[str, Any] | None = None) -> Classifier:
+        """Return the classifier section with what the recipe says of this classifier, and `line`, over it."""
+        line = line or {}
+        special = self.per_classifier.get(line.get("name", self.classifier.name), {})
+        return Classifier.model_validate(overlay(overlay(self.classifier.model_dump(), special), line))
+
+
+_MIX = re.compile(r"^(?P<base>.+?)(?:(?P<only>G)|\+(?P<dose>\d+)(?P<kilo>k?)G)$")
+_PACKAGE = Path(__file__).parents[1]
+# A wheel carries the recipes inside the package; a checkout has them beside it.
+SHIPPED = _PACKAGE / "recipes" if (_PACKAGE / "recipes").is_dir() else _PACKAGE.parent / "recipes"
+
+
+def load(expression: str, overrides: Iterable[str] = (), base: str | None = None) -> Recipe:
+    """Read a recipe by shipped name, YAML path or mix expression, then apply `key=value` overrides.
+
+    Mix expressions (DESIGN section 3): `esc10` real only, `esc10+320G` plus the first 320 synthetic clips,
+    `as20k+40kG` plus the first 40,000, `esc10G` synthetic clips only.
+
+    Args:
+        expression: what to read.
+        overrides: `key=value`; `variant=NAME` takes that block of the recipe's `variants` first.
+        base: the recipe over which `expression` is laid, for one that names no corpus (`tables/a11`); the
+            result keeps the base's name, and with it its folders.
+
+    Raises:
+        UsageError: unknown recipe, key or value, with the dotted path of what is wrong.
+    """
+    name, mix = split_mix(expression)
+    tree = _read_tree(name)
+    if base:
+        changes = {key: value for key, value in tree.items() if key not in ("name", "description")}
+        name, mix = split_mix(base)
+        tree = overlay(_read_tree(name), changes)
+    elif tree.get("table"):
+        raise UsageError(
+            f"recipe {name}: a table of any recipe; say of which with --base, for instance --base esc10"
+        )
+    parsed = [_parse_override(override) for override in overrides]
+    tree = _with_variant(tree, name, next((o["variant"] for o in reversed(parsed) if "variant" in o), None))
+    tree = overlay(tree, {"mix": mix} if mix else {})
+    for override in parsed:
+        tree = _overridden(tree, override)
+    if tree.get("mix", {}).get("real") is False and not tree["mix"].get("dose"):
+        tree = overlay(tree, {"mix": {"dose": tree.get("synth", {}).get("n", Synth().n)}})
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise UsageError(f"recipe {expression}: {_explain(error)}") from None
+
+
+def split_mix(expression: str) -> tuple[str, dict[str, Any]]:
+    """Split a mix expression into recipe name and the keys of the mix section that it sets."""
+    if expression.endswith((".yaml", ".yml")) or (SHIPPED / f"{expression}.yaml").exists():
+        return expression, {}
+    match = _MIX.match(expression)
+    if not match:
+        return expression, {}
+    if match["only"]:
+        return match["base"], {"mode": "dose", "real": False}
+    return match["base"], {
+        "mode": "dose",
+        "real": True,
+        "dose": int(match["dose"]) * (1000 if match["kilo"] else 1),
+    }
+
+
+def dump(recipe: Recipe) -> str:
+    """Return the merged recipe as YAML."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def shipped() -> list[str]:
+    """Names of the recipes that come with ajbench."""
+    names = (path.relative_to(SHIPPED).with_suffix("").as_posix() for path in SHIPPED.rglob("*.yaml"))
+    return sorted(name for name in names if not name.startswith("tables/"))
+
+
+def fingerprint(*parts: Any) -> str:
+    """Hash meanings (recipe sections, plain values) and the fingerprints of inputs into 12 hex digits."""
+    plain = [part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts]
+    text = json.dumps(plain, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _read_tree(name: str) -> dict[str, Any]:
+    path = Path(name) if name.endswith((".yaml", ".yml")) else SHIPPED / f"{name}.yaml"
+    if not path.exists():
+        from ajbench.core.registry import suggest
+
+        raise UsageError(
+            f"recipe {name!r} is unknown{suggest(name, shipped())}; shipped: {', '.join(shipped())}"
+        )
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"recipe {path}: not readable as YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(tree, dict):
+        raise UsageError(f"recipe {path}: expected keys and values, found {type(tree).__name__}")
+    parent = tree.pop("extends", None)
+    tree.setdefault("name", path.stem)
+    if parent is None:
+        return tree
+    beside = path.parent / f"{parent}.yaml"
+    base = _read_tree(str(beside) if beside.exists() else str(parent))
+    # A variant is whole in the recipe that names it: nothing of the parent's shines through.
+    variants = {**base.get("variants", {}), **tree.get("variants", {})}
+    return overlay(base, tree) | ({"variants": variants} if variants else {})
+
+
+def _with_variant(tree: dict[str, Any], name: str, variant: str | None) -> dict[str, Any]:
+    """Lay one block of `variants` over the rest; without a wish, what the recipe says is the paper's."""
+    there = tree.pop("variants", {})
+    if variant is None:  # the recipe's own; one that was printed and read again holds it merged
+        variant = tree.get("variant", "paper")
+        return overlay(tree, there.get(variant, {}))
+    if variant == "paper":
+        return tree
+    if variant not in there:
+        allowed = ", ".join(["paper", *there])
+        raise UsageError(f"recipe {name}: variant={variant} is unknown; allowed: {allowed}")
+    return overlay(tree, there[variant])
+
+
+def _overridden(tree: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """Lay what the user asks for over the recipe; it also goes before what the recipe says by classifier."""
+    tree = overlay(tree, change)
+    asked = change.get("classifier")
+    if isinstance(asked, dict) and isinstance(tree.get("per_classifier"), dict):
+        kept = {name: overlay(keys, asked) for name, keys in tree["per_classifier"].items()}
+        tree["per_classifier"] = {name: keys | {"name": name} for name, keys in kept.items()}
+    return tree
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    key, sign, value = text.partition("=")
+    if not sign or not key:
+        raise UsageError(f"override {text!r}: expected key=value, for instance mix.alpha=0.3")
+    try:
+        tree: Any = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UsageError(f"override {text!r}: the value is not readable as YAML") from None
+    for name in reversed(key.split(".")):
+        tree = {name: tree}
+    return dict(tree)
+
+
+def _first(error: ValidationError) -> str:
+    item = error.errors()[0]
+    where = ".".join(str(part) for part in item["loc"])
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        from ajbench.core.registry import suggest
+
+        message = f"not a key{suggest(where, Classifier.model_fields)}"
+    return f"{where}: {message}" if where else message
+
+
+def _explain(error: ValidationError) -> str:
+    from ajbench.core.registry import suggest
+
+    lines = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            section: Any = Recipe
+            for part in item["loc"][:-1]:
+                section = getattr(section, "model_fields", {}).get(part)
+                section = getattr(section, "annotation", None)
+            allowed = list(getattr(section, "model_fields", {}))
+            lines.append(
+                f"{where} is not a key{suggest(str(item['loc'][-1]), allowed)}; allowed: {', '.join(allowed)}"
+            )
+        else:
+            # Of a whole section that does not fit together its message is enough.
+            found = "" if isinstance(item["input"], Mapping) else f" (found {item['input']!r})"
+            message = item["msg"].removeprefix("Value error, ")
+            lines.append(f"{where}: {message}{found}"[:240] if where else message)
+    return "; ".join(lines)

@@ -1,0 +1,220 @@
+"""Measurements as lines of rows.csv: append-only, whole lines, never the same measurement twice."""
+
+import csv
+import fcntl
+import io
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
+
+Row = dict[str, Any]
+
+ROW_COLUMNS = (
+    "time",
+    "run",
+    "recipe",
+    "fingerprint",
+    "git",
+    "table",
+    "row",
+    "column",
+    "dataset",
+    "split",
+    "metric",
+    "features",
+    "value",
+    "ci_low",
+    "ci_high",
+    "n",
+    "seed",
+    "seconds",
+    "device",
+)
+# What makes two lines the same measurement; value, interval and time are its outcome.
+KEY = (
+    "run",
+    "recipe",
+    "fingerprint",
+    "table",
+    "row",
+    "column",
+    "dataset",
+    "split",
+    "metric",
+    "features",
+    "seed",
+)
+_NUMBERS = ("value", "ci_low", "ci_high", "n", "seconds")
+_NAN = (float("nan"), float("nan"))
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all rows of one evaluation share: where the measurement comes from.
+
+    Attributes:
+        run: id of the run, for instance the name of its folder.
+        recipe: name of the recipe.
+        fingerprint: of the stage whose output is measured.
+        git: commit of the code.
+        dataset: corpus, for instance `esc10 fold 1`.
+        split: split of the real clips that are scored or compared with.
+        device: `cpu`, `cuda`, …
+        seconds: time of the measured stage; None where unknown.
+    """
+
+    run: str
+    recipe: str
+    fingerprint: str
+    git: str
+    dataset: str
+    split: str = "eval"
+    device: str = "cpu"
+    seconds: float | None = None
+
+
+def is_control(column: str) -> bool:
+    """Return whether a column of Table A11 is a control, such as `esc10 (decoded)`, rather than a mix."""
+    return column.endswith(")")
+
+
+def make_row(
+    context: Context,
+    table: str,
+    row: str,
+    column: str,
+    metric: str,
+    value: float,
+    interval: tuple[float, float] = _NAN,
+    *,
+    n: int,
+    seed: int | str = "",
+    features: str = "",
+    split: str | None = None,
+) -> Row:
+    """Return one measurement as a mapping with the keys of ROW_COLUMNS; `split` replaces the context's."""
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "run": context.run,
+        "recipe": context.recipe,
+        "fingerprint": context.fingerprint,
+        "git": context.git,
+        "table": table,
+        "row": row,
+        "column": column,
+        "dataset": context.dataset,
+        "split": context.split if split is None else split,
+        "metric": metric,
+        "features": features,
+        "value": value,
+        "ci_low": interval[0],
+        "ci_high": interval[1],
+        "n": n,
+        "seed": seed,
+        "seconds": context.seconds,
+        "device": context.device,
+    }
+
+
+def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Append measurements that the file does not have yet; several processes may do so at once.
+
+    A measurement is known by KEY. One whose last line there says the same is left as it stands; one that came
+    out otherwise (another machine, other versions) is a new line, and the last counts. The new lines go into
+    the file in one piece or, where the disk is full, not at all.
+
+    Returns:
+        How many lines were added.
+
+    Raises:
+        UsageError: a row has other keys than ROW_COLUMNS.
+        IntegrityError: the file has another header, or ends in half a line.
+    """
+    new = [{name: _text(value) for name, value in row.items()} for row in rows]
+    for row in new:
+        if set(row) != set(ROW_COLUMNS):
+            odd = sorted(set(row) ^ set(ROW_COLUMNS))
+            raise UsageError(
+                f"row for {path}: keys {', '.join(odd)} are missing or too many; see rows.ROW_COLUMNS"
+            )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # O_APPEND and a lock on the file itself: no lock file is left behind in a folder that is committed.
+    with path.open("ab", buffering=0) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        old = path.read_bytes()
+        known = {_key(row): _found(row) for row in _parse(path, old.decode())} if old else {}
+        fresh: list[dict[str, str]] = []
+        for row in new:
+            if known.get(_key(row)) != _found(row):
+                known[_key(row)] = _found(row)
+                fresh.append(row)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, ROW_COLUMNS, lineterminator="\n")
+        if not old:
+            writer.writeheader()
+        writer.writerows(fresh)
+        block = text.getvalue().encode()
+        if block:
+            try:
+                if file.write(block) != len(block):
+                    raise OSError(f"{path}: the disk took only a part of {len(block)} bytes")
+            except OSError:
+                file.truncate(len(old))
+                raise
+            os.fsync(file.fileno())
+    return len(fresh)
+
+
+def read_rows(path: Path) -> pd.DataFrame:
+    """Return rows.csv in file order: value, ci_low, ci_high, n, seconds as float64, everything else as text.
+
+    Raises:
+        MissingError: there is no such file.
+        IntegrityError: it is not a rows.csv, or ends in half a line.
+    """
+    if not path.exists():
+        raise MissingError(f"{path}: no measurements yet; run `ajbench run` or `ajbench eval-cls` first")
+    frame = pd.DataFrame(_parse(path, path.read_text(encoding="utf-8")), columns=list(ROW_COLUMNS), dtype=str)
+    for name in _NUMBERS:
+        try:
+            frame[name] = pd.to_numeric(frame[name].replace("", np.nan)).astype("float64")
+        except ValueError as error:
+            raise IntegrityError(f"{path}: column {name} is not numeric ({error})") from None
+    return frame
+
+
+def _parse(path: Path, text: str) -> list[dict[str, str]]:
+    lines = list(csv.reader(io.StringIO(text)))
+    if not lines or tuple(lines[0]) != ROW_COLUMNS:
+        raise IntegrityError(
+            f"{path}: the first line is not the header of rows.csv; move the file away and run again"
+        )
+    for number, line in enumerate(lines[1:], start=2):
+        if len(line) != len(ROW_COLUMNS) or (number == len(lines) and not text.endswith("\n")):
+            raise IntegrityError(
+                f"{path}: line {number} is not a whole measurement; delete that line and run again"
+            )
+    return [dict(zip(ROW_COLUMNS, line, strict=True)) for line in lines[1:]]
+
+
+def _key(row: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(row[name] for name in KEY)
+
+
+def _found(row: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(row[name] for name in ("value", "ci_low", "ci_high", "n"))
+
+
+def _text(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return format(float(value), ".6g") if isinstance(value, float) else str(value)

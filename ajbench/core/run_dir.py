@@ -1,0 +1,266 @@
+"""Folders of finished work: what was run, with what, how long, and whether it is done.
+
+A stage writes into its own folder, which also holds `recipe.yaml` (the merged recipe), `run.json`
+(provenance) and, once everything else is on disk, `DONE`.
+"""
+
+import contextlib
+import errno
+import fcntl
+import functools
+import hashlib
+import importlib.metadata
+import itertools
+import json
+import os
+import platform
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ajbench.core.errors import IntegrityError, MissingError
+
+PACKAGES = (
+    "ajbench",
+    "accelerate",
+    "diffusers",
+    "encodec",
+    "numpy",
+    "pyarrow",
+    "scikit-learn",
+    "soundfile",
+    "soxr",
+    "timm",
+    "torch",
+    "torchaudio",
+    "transformers",
+)
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_serial = itertools.count()
+
+
+class RunDir:
+    """The folder of one stage of one run, identified by the fingerprint of what is to be done there."""
+
+    def __init__(self, path: Path, stage: str, fingerprint: str) -> None:
+        self.path = Path(path)
+        self.stage = stage
+        self.fingerprint = fingerprint
+        self._began = time.monotonic()
+
+    def done(self) -> bool:
+        """Return whether this very stage (same fingerprint) was finished here."""
+        return (self.path / "DONE").exists() and self.info().get("fingerprint") == self.fingerprint
+
+    def info(self) -> dict[str, Any]:
+        """Return `run.json`, or an empty dict where nothing was started.
+
+        Raises:
+            IntegrityError: the file is damaged.
+        """
+        path = self.path / "run.json"
+        try:
+            tree = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except ValueError:
+            tree = None
+        if not isinstance(tree, dict):
+            raise IntegrityError(f"{path}: damaged, not a JSON object; remove the folder or use --force")
+        return tree
+
+    def start(self, recipe_yaml: str, seed: int | None, device: str, force: bool = False) -> None:
+        """Make the folder and record what is about to run; work there of the same fingerprint is kept.
+
+        Args:
+            recipe_yaml: the merged recipe, stored as `recipe.yaml`.
+            seed: the run's seed, or None where nothing is drawn.
+            device: where it runs.
+            force: clear a folder that an earlier run made, and start again.
+
+        Raises:
+            IntegrityError: the folder holds a run with another fingerprint (without `force`), or files that
+                no run made (with `force`, which would delete them).
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        if force:
+            self._clear()
+        earlier = self.info()
+        if earlier and earlier.get("fingerprint") != self.fingerprint:
+            raise IntegrityError(
+                f"{self.path}: holds {earlier.get('stage')} {earlier.get('fingerprint')}, "
+                f"not {self.stage} {self.fingerprint}; choose another --work folder or use --force"
+            )
+        self._began = time.monotonic()
+        (self.path / "DONE").unlink(missing_ok=True)
+        atomic_write(self.path / "recipe.yaml", recipe_yaml)
+        record = {
+            "stage": self.stage,
+            "fingerprint": self.fingerprint,
+            "seed": seed,
+            "device": device,
+            "started": _now(),
+            "sessions": int(earlier.get("sessions", 0)) + 1,
+            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            **environment(),
+        }
+        atomic_write(self.path / "run.json", json.dumps(record, indent=2, ensure_ascii=False))
+
+    def finish(self, extra: dict[str, Any] | None = None) -> None:
+        """Complete `run.json` (seconds since `start`, peak memory, `extra`), then write `DONE`."""
+        for stray in self.path.rglob(".*.tmp"):  # left by a process that was killed while writing
+            stray.unlink(missing_ok=True)
+        record = {
+            **self.info(),
+            **environment(),
+            "finished": _now(),
+            "seconds": round(time.monotonic() - self._began, 3),
+            "peak_memory_mb": peak_memory_mb(),
+            **(extra or {}),
+        }
+        atomic_write(self.path / "run.json", json.dumps(record, indent=2, ensure_ascii=False))
+        atomic_write(self.path / "DONE", f"{self.fingerprint}\n")
+
+    def _clear(self) -> None:
+        entries = [entry for entry in self.path.iterdir() if entry.suffix != ".lock"]
+        if entries and not (self.path / "run.json").exists():
+            raise IntegrityError(
+                f"{self.path}: --force would delete files that no run made; remove them by hand"
+            )
+        # run.json goes last: a clearing that is interrupted can be taken up again.
+        for entry in sorted(entries, key=lambda entry: entry.name == "run.json"):
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+
+
+def atomic_write(path: Path, data: bytes | str) -> None:
+    """Write a file so that its name holds either the old content or all of the new one, even after a crash.
+
+    Raises:
+        MissingError: no space left; nothing partial stays behind.
+    """
+    path = Path(path)
+    content = data.encode() if isinstance(data, str) else data
+    partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{next(_serial)}.tmp")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException as error:
+        partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in _DISK_FULL:
+            raise MissingError(
+                f"{path}: no space for {len(content)} bytes ({os.strerror(error.errno or 0)}); "
+                "free some and run again"
+            ) from None
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def seed_for(seed: int, *names: str | int) -> int:
+    """Derive a 63-bit seed from a run's seed and names (clip id, purpose), the same on every machine."""
+    text = json.dumps([seed, *names], ensure_ascii=False, separators=(",", ":"))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def world() -> tuple[int, int]:
+    """Return how many processes `torchrun` or `accelerate launch` started, and which of them this is."""
+    return int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+
+
+def local_rank() -> int:
+    """Return the number of this process among those that were launched together on this machine."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def environment() -> dict[str, Any]:
+    """Return what a result depends on besides the recipe: git commit, versions, platform, thread count."""
+    torch = sys.modules.get("torch")  # a stage that computes has imported it; asking must not cost a second
+    return {
+        "git": git_commit(),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()}-{platform.machine()}",
+        "threads": torch.get_num_threads() if torch else os.cpu_count(),
+        "versions": {name: version for name in PACKAGES if (version := _version(name))},
+    }
+
+
+@functools.cache
+def git_commit() -> str | None:
+    """Return the commit of the checkout ajbench runs from, `-dirty` if its code differs; None elsewhere."""
+    root = Path(__file__).resolve().parents[2]
+    top, _, commit = _git(root, "rev-parse", "--show-toplevel", "HEAD").partition("\n")
+    # An installed copy may lie inside somebody else's checkout (a virtual environment in their project).
+    if not commit or Path(top).resolve() != root:
+        return None
+    changed = _git(root, "status", "--porcelain", "--", "ajbench", "recipes")
+    return commit[:12] + ("-dirty" if changed else "")
+
+
+def peak_memory_mb() -> float:
+    """Return the largest resident size so far, in MB: of this process or of its largest finished child."""
+    # Not their sum: on Linux a forked child's figure starts from its parent's size.
+    largest = max(
+        resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    return round(largest / (2**20 if sys.platform == "darwin" else 2**10), 1)
+
+
+@contextlib.contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on `path` (made if absent) without waiting; it dies with its process.
+
+    Raises:
+        MissingError: another process holds it; the message names that process.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise MissingError(f"{path}: held by {holder}; wait until it ends, or stop it") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return answer.stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

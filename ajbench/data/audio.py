@@ -1,0 +1,313 @@
+"""Sound in and out: everything inside is mono float32 at 16 kHz.
+
+`soundfile` decodes and `soxr` resamples. A file that cannot become a clip is refused with a short reason,
+never replaced by another.
+"""
+
+import functools
+import io
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.run_dir import atomic_write
+
+if TYPE_CHECKING:  # only at_rate and log_mel need torch: reading and listing sounds must not wait for it
+    import torch
+
+SAMPLE_RATE = 16_000  # Hz
+HOP = 320  # samples per codec frame: 50 frames a second
+FRAME_MULTIPLE = 21  # codec frames come in columns of 21 (DESIGN: [128, T] is viewed as [128, T/21, 21])
+
+MIN_DURATION_S = 0.25  # a shorter sound holds too few codec frames (12.5) to say anything about its class
+SOURCE_RATES = 1_000, 1_000_000  # Hz; beyond them a file's header is wrong or its content is not sound
+SILENT_PEAK = 1e-4  # full scale is 1; 16-bit dither alone reaches 6e-5
+FULL_SCALE = 0.999
+CLIPPED_SHARE = 0.5  # more samples than this at full scale: clipped all through
+SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64")
+
+Wave = NDArray[np.float32]
+
+
+class AudioError(MissingError):
+    """A sound that cannot be used; `reason` says why without the path, as quarantine lists want it."""
+
+    def __init__(self, reason: str, path: Path | None = None) -> None:
+        super().__init__(f"{path}: {reason}" if path is not None else reason)
+        self.reason = reason
+
+
+def clip_samples(duration_s: float) -> int:
+    """Return the samples of a clip of `duration_s` seconds at 16 kHz, a multiple of 21 × 320 (0.42 s).
+
+    Raises:
+        UsageError: the duration is no such multiple; the message names the nearest that are.
+    """
+    unit = FRAME_MULTIPLE * HOP
+    samples = duration_s * SAMPLE_RATE
+    whole = round(samples / unit)
+    if whole < 1 or abs(samples - whole * unit) > 0.5:
+        near = sorted({max(1, math.floor(samples / unit)), max(1, math.ceil(samples / unit))})
+        choices = " or ".join(f"{n * unit / SAMPLE_RATE:g}" for n in near)
+        raise UsageError(
+            f"data.duration_s={duration_s:g}: a clip must be a multiple of {unit / SAMPLE_RATE:g} s "
+            f"({FRAME_MULTIPLE} frames of {HOP} samples at {SAMPLE_RATE} Hz); nearest: {choices}"
+        )
+    return whole * unit
+
+
+def probe(path: Path | str) -> tuple[int, int, int]:
+    """Return (sample rate in Hz, channels, frames) of a sound file's header.
+
+    Raises:
+        AudioError: missing, empty or unreadable.
+    """
+    path = Path(path)
+    with _open(path) as file:
+        return file.samplerate, file.channels, file.frames
+
+
+def read(
+    path: Path | str, sample_rate: int = SAMPLE_RATE, start_s: float = 0.0, duration_s: float | None = None
+) -> Wave:
+    """Decode a file (or `duration_s` seconds of it from `start_s`) to mono float32 [n] at `sample_rate`.
+
+    Channels are averaged; the rate is converted by soxr at HQ. The piece ends early where the file does.
+
+    Raises:
+        AudioError: the file is missing, empty, unreadable or truncated, or what was asked for is shorter than
+            `MIN_DURATION_S`, silent, clipped all through, or not finite.
+    """
+    path = Path(path)
+    samples, rate = decode(path, start_s, duration_s)
+    if len(samples) < MIN_DURATION_S * rate:
+        raise AudioError(f"too short ({len(samples) / rate:.2f} s; at least {MIN_DURATION_S:g} s)", path)
+    # Before resampling, which smooths clipping away and spreads a NaN.
+    if reason := defect(samples):
+        raise AudioError(reason, path)
+    mono = samples.mean(axis=1, dtype=np.float32)
+    if rate != sample_rate:
+        mono = soxr.resample(mono, rate, sample_rate, quality="HQ")
+    # What is left may still be nothing: channels in antiphase, or only what lies above the new band.
+    if reason := defect(mono):
+        raise AudioError(reason, path)
+    return np.ascontiguousarray(mono, dtype=np.float32)
+
+
+def decode(
+    path: Path, start_s: float = 0.0, duration_s: float | None = None
+) -> tuple[NDArray[np.float32], int]:
+    """Return a file's samples float32 [N, channels], or a piece of them, and its rate in Hz, as they are.
+
+    Raises:
+        AudioError: the file is missing, empty, unreadable or cut short.
+    """
+    with _open(path) as file:
+        rate, total = file.samplerate, file.frames
+        if cut := _cut_short(path):
+            raise AudioError(cut, path)
+        if total == 0:
+            raise AudioError("empty (no samples)", path)
+        if not SOURCE_RATES[0] <= rate <= SOURCE_RATES[1]:
+            raise AudioError(f"sample rate {rate} Hz ({SOURCE_RATES[0]} to {SOURCE_RATES[1]} Hz)", path)
+        start = round(start_s * rate)
+        if start >= total:
+            raise AudioError(f"start {start_s:g} s lies after the end ({total / rate:.2f} s)", path)
+        wanted = total - start
+        if duration_s is not None:
+            wanted = min(wanted, round(duration_s * rate))
+        try:
+            file.seek(start)
+            samples = file.read(wanted, dtype="float32", always_2d=True)
+        except (soundfile.SoundFileError, RuntimeError, OSError, MemoryError) as error:
+            raise AudioError(f"unreadable ({_brief(error)})", path) from None
+    if (wanted - len(samples)) / rate > 0.1:
+        raise AudioError(
+            f"truncated ({len(samples) / rate:.2f} s decoded of {wanted / rate:.2f} s declared)", path
+        )
+    return samples, rate
+
+
+def defect(wav: NDArray[np.floating]) -> str | None:
+    """Say why samples (any shape, full scale 1) are no sound: empty, not finite, silent, clipped all through.
+
+    None where nothing is wrong.
+    """
+    if wav.size == 0:
+        return "empty (no samples)"
+    level = np.abs(wav)
+    peak = float(level.max())
+    if not math.isfinite(peak):
+        bad = int(np.count_nonzero(~np.isfinite(wav)))
+        return f"not finite ({bad} of {wav.size} samples NaN or infinite)"
+    if peak < SILENT_PEAK:
+        return f"silent (peak {peak:.1e}; at least {SILENT_PEAK:.0e})"
+    share = float(np.count_nonzero(level >= FULL_SCALE)) / wav.size
+    if share > CLIPPED_SHARE:
+        return f"clipped all through ({share:.0%} of samples at full scale)"
+    return None
+
+
+def fit(wav: Wave, n: int) -> Wave:
+    """Return [n] samples: cropped from the start, or padded with zeros at the end."""
+    if len(wav) >= n:
+        return np.ascontiguousarray(wav[:n])
+    return np.pad(wav, (0, n - len(wav)))
+
+
+def flac_encode(wav: Wave) -> bytes:
+    """Encode [n] samples at 16 kHz as 16-bit FLAC (error at most half a step), clipped beyond full scale."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, _int16(wav), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def flac_decode(data: bytes) -> Wave:
+    """Decode what `flac_encode` made to float32 [n]; encoding that again gives the same samples.
+
+    Raises:
+        AudioError: the bytes are no FLAC or are damaged.
+    """
+    try:
+        samples, _ = soundfile.read(io.BytesIO(data), dtype="int16")
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        raise AudioError(f"unreadable ({_brief(error)})") from None
+    return samples.astype(np.float32) / np.float32(32768)
+
+
+def write(path: Path | str, wav: Wave, sample_rate: int = SAMPLE_RATE) -> None:
+    """Write [n] (or [n, channels]) samples as a 16-bit file, format by suffix (.wav, .flac), atomically."""
+    path = Path(path)
+    buffer = io.BytesIO()
+    soundfile.write(
+        buffer, _int16(wav), sample_rate, format=path.suffix.lstrip(".").upper(), subtype="PCM_16"
+    )
+    atomic_write(path, buffer.getvalue())
+
+
+def at_rate(wav: "Wave | torch.Tensor", sample_rate: int) -> "Wave | torch.Tensor":
+    """Convert waves [B, n] from 16 kHz, all at once: a tensor where `sample_rate` differs, else `wav` itself.
+
+    By torchaudio's windowed sinc at its defaults, as audioldm_eval and av-benchmark, whose distances move
+    with the method.
+    """
+    if sample_rate == SAMPLE_RATE:
+        return wav
+    import torch
+    from torchaudio.functional import resample
+
+    return resample(torch.as_tensor(wav, dtype=torch.float32), SAMPLE_RATE, sample_rate)
+
+
+def log_mel(
+    wav: "torch.Tensor",
+    n_fft: int,
+    win: int,
+    hop: int,
+    n_mels: int,
+    f_min: float,
+    f_max: float,
+    floor: float = 1e-5,
+    *,
+    sample_rate: int = SAMPLE_RATE,
+    mel: str = "slaney",
+    power: float = 1.0,
+) -> "torch.Tensor":
+    """Log-mel spectrogram of waves [B, n] → [B, n_mels, 1 + n // hop], differentiable, on the waves' device.
+
+    Periodic Hann window of `win` samples centred in `n_fft`, frames centred with reflected edges, magnitude
+    to the `power`, then log10(max(mel, floor)). `mel` is "slaney" (area-normalised, librosa's) or "htk"
+    (peak 1).
+    """
+    import torch
+
+    window = _window(win, wav.device, wav.dtype)
+    spectrum = torch.stft(
+        wav, n_fft, hop, win, window, center=True, pad_mode="reflect", return_complex=True
+    ).abs()
+    if power != 1.0:
+        spectrum = spectrum.pow(power)
+    bank = _mel_bank(n_fft, n_mels, f_min, f_max, sample_rate, mel, wav.device, wav.dtype)
+    return (bank @ spectrum).clamp_min(floor).log10()
+
+
+# Inference mode is left while a cached tensor is made: autograd refuses inference tensors later on.
+
+
+@functools.lru_cache(maxsize=64)
+def _window(win: int, device: "torch.device", dtype: "torch.dtype") -> "torch.Tensor":
+    import torch
+
+    with torch.inference_mode(False):
+        return torch.hann_window(win, device=device, dtype=dtype)
+
+
+@functools.lru_cache(maxsize=64)
+def _mel_bank(
+    n_fft: int,
+    n_mels: int,
+    f_min: float,
+    f_max: float,
+    sample_rate: int,
+    mel: str,
+    device: "torch.device",
+    dtype: "torch.dtype",
+) -> "torch.Tensor":
+    import torch
+    from torchaudio.functional import melscale_fbanks
+
+    norm = "slaney" if mel == "slaney" else None
+    with torch.inference_mode(False):
+        bank = melscale_fbanks(n_fft // 2 + 1, f_min, f_max, n_mels, sample_rate, norm=norm, mel_scale=mel)
+        return bank.T.contiguous().to(device=device, dtype=dtype)
+
+
+def _int16(wav: NDArray[np.floating]) -> NDArray[np.int16]:
+    # Scaled by 32768 both ways (libsndfile scales by 32767 one way), so that decode → encode is exact.
+    return np.clip(np.rint(np.asarray(wav, dtype=np.float64) * 32768), -32768, 32767).astype(np.int16)
+
+
+def _open(path: Path) -> soundfile.SoundFile:
+    try:
+        if not path.exists():
+            raise AudioError("missing", path)
+        if not path.is_file():  # a pipe would block for ever
+            raise AudioError("not a file", path)
+        if path.stat().st_size == 0:
+            raise AudioError("empty (0 bytes)", path)
+        return soundfile.SoundFile(path)
+    except (soundfile.SoundFileError, RuntimeError, OSError, TypeError, ValueError) as error:
+        raise AudioError(f"unreadable ({_brief(error)})", path) from None
+
+
+def _brief(error: BaseException) -> str:
+    text = error.error_string if isinstance(error, soundfile.LibsndfileError) else str(error)
+    return " ".join(text.split()).rstrip(".") or type(error).__name__
+
+
+def _cut_short(path: Path) -> str | None:
+    """Say whether a WAV or Ogg file ends before its container does; libsndfile would play what is left."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(12)
+        if head[:4] == b"RIFF":
+            declared = int.from_bytes(head[4:8], "little")
+            # Streaming writers leave 0 or all ones; careless ones count the 8 bytes of this header.
+            if declared not in (0, 0xFFFFFFFF) and declared > size:
+                return f"truncated (header declares {declared + 8} bytes, file has {size})"
+        if head[:4] == b"OggS":
+            file.seek(max(0, size - 65_307))  # the longest Ogg page
+            tail = file.read()
+            page = tail.rfind(b"OggS")
+            header = tail[page : page + 27]
+            segments = tail[page + 27 : page + 27 + header[26]] if page >= 0 and len(header) == 27 else b""
+            whole = len(header) == 27 and page + 27 + header[26] + sum(segments) <= len(tail)
+            if page < 0 or not whole or not header[5] & 4:
+                return "truncated (Ogg stream without its last page)"
+    return None

@@ -1,0 +1,100 @@
+"""A row of a manifest, heard: a wave cut to length and rounded to 16 bits, or a reason why there is none."""
+
+import contextlib
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ajbench.data import audio, store
+from ajbench.data.corpora import mini
+from ajbench.data.manifest import Row
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_MINI = "mini:"
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What became of a row: a wave and, unless its file is linked to, FLAC; or a reason why not.
+
+    Attributes:
+        rate: Hz, of the source; None where it is no usable sound.
+        found: whether there is a file at all.
+        sha256: of a file that was left out.
+    """
+
+    wav: NDArray[np.float32] | None = None
+    flac: bytes | None = None
+    rate: int | None = None
+    found: bool = True
+    reason: str | None = None
+    sha256: str | None = None
+
+
+def hear(row: Row, duration_s: float, first: Row | None = None, link: bool = False) -> Heard:
+    """Read one row's piece of sound.
+
+    Args:
+        row: names the file, or the clip of `mini` to render.
+        duration_s: of a clip.
+        first: the row that this one is a byte-level duplicate of.
+        link: keep no FLAC.
+    """
+    rendered = row.path.startswith(_MINI)
+    rate = None
+    try:
+        if rendered:
+            wav, rate = _render(row.path, duration_s), audio.SAMPLE_RATE
+        else:
+            n = audio.clip_samples(duration_s)
+            wav = store.read_piece(row.path, row.start_s, row.duration_s, n)
+            rate = audio.probe(row.path)[0]
+        reason = None
+    except audio.AudioError as error:
+        reason = error.reason
+    if reason is None and first is not None:
+        reason = f"byte-level duplicate of {first.clip_id} (split {first.split})"
+    if reason is not None:
+        found = rendered or Path(row.path).is_file()
+        return Heard(rate=rate, found=found, reason=reason, sha256=_sha256(row.path))
+    if link and not rendered:
+        return Heard(wav, rate=rate)
+    flac = audio.flac_encode(wav)
+    return Heard(audio.flac_decode(flac), flac, rate)
+
+
+def ahead(
+    pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], most: int
+) -> Iterator[Result]:
+    """Map in order, never more than `most` items ahead, so that memory stays bounded."""
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > most:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _render(path: str, duration_s: float) -> NDArray[np.float32]:
+    seed, index = path.removeprefix(_MINI).split(":")
+    return mini.render(int(seed), int(index), duration_s)[0]
+
+
+def _sha256(path: str) -> str | None:
+    with contextlib.suppress(OSError), Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+    return None

@@ -1,0 +1,152 @@
+"""AudioSet: 10 s pieces of YouTube videos in 527 classes, by the official lists and your own download.
+
+J. F. Gemmeke et al., "Audio Set: An ontology and human-labeled dataset for audio events", ICASSP 2017. 22,160
+balanced train, 2,041,789 unbalanced train and 20,371 eval segments (CC BY 4.0; the ontology CC BY-SA 4.0).
+https://research.google.com/audioset
+
+Layout: `balanced_train_segments.csv` and/or `unbalanced_train_segments.csv`, and `eval_segments.csv`, in the
+folder or in one right below it; the sound files anywhere below, named as `ajbench.data.corpora.youtube` says.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.recipe import Data
+from ajbench.data.corpora.segments import Segment, collect
+from ajbench.data.corpora.splits import check_keys
+from ajbench.data.corpora.youtube import check_id, seconds, tables
+from ajbench.data.labels import LabelSet
+from ajbench.data.manifest import Manifest, Problem, csv_records, csv_rows, read_label_set
+
+BALANCED, UNBALANCED = "balanced_train_segments.csv", "unbalanced_train_segments.csv"
+EVAL = "eval_segments.csv"
+SUBSETS = {"balanced": (BALANCED,), "unbalanced": (UNBALANCED,), "full": (BALANCED, UNBALANCED)}
+LABELS, ONTOLOGY = "class_labels_indices.csv", "ontology.json"
+
+
+class Sound(NamedTuple):
+    """A class of the ontology; `parents` are mids, `restrictions` abstract, blacklist, both or none."""
+
+    name: str
+    parents: tuple[str, ...]
+    restrictions: tuple[str, ...]
+
+
+@cache
+def label_set() -> LabelSet:
+    """Return AudioSet's 527 classes with their mids, in the order of its models' outputs."""
+    return read_label_set(Path(__file__).with_name("audioset_labels.csv"))
+
+
+@cache
+def ontology() -> Mapping[str, Sound]:
+    """Return the ontology's 632 classes by mid; 105 of them are not among the 527."""
+    records, _ = csv_records(Path(__file__).with_name("audioset_ontology.csv"))
+    return {
+        cells["mid"]: Sound(
+            cells["name"],
+            tuple(filter(None, cells["parents"].split(";"))),
+            tuple(filter(None, cells["restrictions"].split(";"))),
+        )
+        for _, cells in records
+    }
+
+
+def read(data: Data, root: Path | None, sounds: bool = True) -> Manifest:
+    """Read AudioSet below `root`: train by `data.subset` (balanced, unbalanced, full = both), and eval.
+
+    A clip is called by its video's id. Segments whose file is missing, as videos vanish from YouTube, are
+    problems of their split, so that the counts say how much of AudioSet this copy is. So is a segment with a
+    label outside the label set: with that label alone left out it would be wrong. The label set is always all
+    of the 527 classes, or all those of a `class_labels_indices.csv` beside the lists.
+
+    Raises:
+        UsageError: no root, an unknown subset, an eval fold, or a list that is no CSV.
+        MissingError: no list there, or no sound file of the train or the eval split.
+    """
+    if root is None:
+        raise UsageError(
+            "corpus audioset: say where it lies with --data DIR (the folder of the segment CSVs and audio)"
+        )
+    check_keys(data, subsets=tuple(SUBSETS))
+    names = SUBSETS[data.subset or "balanced"]
+    found = tables(root, (*names, EVAL, LABELS, ONTOLOGY))
+    for name in (*names, EVAL):
+        if name not in found:
+            raise MissingError(
+                f"{root / name}: missing; get it from https://research.google.com/audioset/download.html"
+            )
+    labels = read_label_set(found[LABELS]) if LABELS in found else label_set()
+    if labels.mids is None:
+        raise UsageError(f"{found[LABELS]}: column 'mid' is missing; AudioSet's lists name classes by mid")
+    outside = _names(found[ONTOLOGY]) if ONTOLOGY in found else {m: s.name for m, s in ontology().items()}
+    by_mid = dict(zip(labels.mids, labels.names, strict=True))
+    listed = (
+        item
+        for name in (*names, EVAL)
+        for item in segments(found[name], "eval" if name == EVAL else "train", by_mid, outside)
+    )
+    rows, problems = collect(root, listed, sounds)
+    return Manifest(rows, labels, problems)
+
+
+def listed(data: Data, root: Path | None) -> Manifest:
+    """Return what the lists below `root` hold, whether or not its sound is there; paths are empty."""
+    return read(data, root, sounds=False)
+
+
+def segments(
+    path: Path, split: str, by_mid: Mapping[str, str], outside: Mapping[str, str]
+) -> Iterator[Segment | Problem]:
+    """Yield what a segment list holds: `YTID, start_seconds, end_seconds, "mid,mid"` after # lines.
+
+    Args:
+        path: the CSV.
+        split: of all its segments.
+        by_mid: mid → name of the label set.
+        outside: mid → name of classes outside it, to say what an unknown mid is.
+
+    Raises:
+        UsageError: not UTF-8, or not CSV.
+    """
+    table = str(path)
+    known: dict[str, tuple[str, ...]] = {}  # most combinations of labels occur often: one tuple for all
+    for line, cells in csv_rows(path):
+        try:
+            if len(cells) < 4:
+                raise ValueError(f"{len(cells)} cells in the row; expected YTID, start, end, labels")
+            mids = ",".join(cells[3:])  # in one pair of quotes, or without
+            if mids not in known:
+                known[mids] = _labels(mids, by_mid, outside)
+            video, start, end = check_id(cells[0].strip()), seconds(cells[1]), seconds(cells[2])
+            if end <= start:
+                raise ValueError(f"end {end:g} s is not after start {start:g} s")
+            yield Segment(video, video, start, end - start, known[mids], split, table, line)
+        except ValueError as error:
+            yield Problem(cells[0].strip(), table, line, str(error), split)
+
+
+def _labels(mids: str, by_mid: Mapping[str, str], outside: Mapping[str, str]) -> tuple[str, ...]:
+    names = []
+    for mid in filter(None, map(str.strip, mids.split(","))):
+        if mid not in by_mid:
+            if mid in outside:
+                what = f"is {outside[mid]!r}, a class of the ontology outside the label set's {len(by_mid)}"
+            else:
+                what = f"is neither one of the label set's {len(by_mid)} classes nor in the ontology"
+            raise ValueError(f"mid {mid} {what}")
+        names.append(by_mid[mid])
+    if not names:
+        raise ValueError("labels is empty")
+    return tuple(dict.fromkeys(names))
+
+
+def _names(path: Path) -> dict[str, str]:
+    try:
+        return {entry["id"]: entry["name"] for entry in json.loads(path.read_text(encoding="utf-8"))}
+    except (ValueError, KeyError, TypeError):
+        raise UsageError(f"{path}: not AudioSet's ontology (a list of classes with id and name)") from None

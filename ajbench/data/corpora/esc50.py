@@ -1,0 +1,88 @@
+"""ESC-50 and its ten-class part ESC-10: environmental sounds of 5 s with five official folds.
+
+K. J. Piczak, "ESC: Dataset for Environmental Sound Classification", ACM Multimedia 2015. 2,000 clips (ESC-10:
+400), CC BY-NC 3.0 (ESC-10: CC BY 3.0). https://github.com/karolpiczak/ESC-50
+
+Layout: `meta/esc50.csv` (filename, fold, target, category, esc10, src_file, take) and `audio/`.
+"""
+
+from collections import Counter
+from pathlib import Path
+
+from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.recipe import Data
+from ajbench.data.corpora.splits import check_keys, split_by_fold, unique_ids
+from ajbench.data.labels import LabelSet
+from ajbench.data.manifest import Manifest, Problem, Row, csv_records
+
+FOLDS = (1, 2, 3, 4, 5)
+
+
+def read(data: Data, root: Path | None) -> Manifest:
+    """Read ESC-50 under `root`; with `data.subset: esc10` only the clips marked so.
+
+    The official folds are kept as they are: clips cut from one recording share a fold. Fold `data.eval_fold`
+    (default: the last) is the eval split. Labels are ordered by the corpus' own target number. A file that is
+    there as .ogg instead of .wav, or the reverse, is taken.
+
+    Raises:
+        UsageError: no root, another subset, a column missing, or an eval fold that holds no clip.
+        MissingError: no ESC-50 there, or none of its clips usable.
+    """
+    if root is None:
+        raise UsageError(
+            "corpus esc50: say where it lies with --data DIR (the folder of meta/esc50.csv and audio/)"
+        )
+    check_keys(data, subsets=("esc10",), folds=True)
+    table, audio = root / "meta" / "esc50.csv", root / "audio"
+    for path in (table, audio):
+        if not path.exists():
+            raise MissingError(f"{path}: missing; ESC-50 is a folder with meta/esc50.csv and audio/")
+    required = ["filename", "fold", "target", "category"] + (["esc10"] if data.subset == "esc10" else [])
+    records, problems = csv_records(table, required)
+    # Of several pairs with one target (or category) the most frequent wins; most_common is stable.
+    pairs = Counter((cells["target"], cells["category"]) for _, cells in records)
+    ranked = [pair for pair, _ in reversed(pairs.most_common())]
+    category_of = dict(ranked)
+    target_of = {category: target for target, category in ranked}
+    on_disk = {path.name for path in audio.iterdir()}
+
+    rows, lines = [], []
+    for line, cells in records:
+        if data.subset == "esc10" and cells["esc10"].lower() in ("false", "0"):
+            continue
+        target, category = cells["target"], cells["category"]
+        fold = int(cells["fold"]) if cells["fold"] in map(str, FOLDS) else None
+        name = _present(cells["filename"], on_disk)
+        reason = None
+        if data.subset == "esc10" and cells["esc10"].lower() not in ("true", "1"):
+            reason = f"esc10 {cells['esc10']!r} is neither True nor False"
+        elif fold is None:
+            reason = f"fold {cells['fold']!r} is none of {FOLDS[0]} to {FOLDS[-1]}"
+        elif not target.isdecimal():
+            reason = f"target {target!r} is not a number"
+        elif target_of[category] != target:
+            reason = f"target {target} disagrees with {category!r}, {target_of[category]} elsewhere"
+        elif category_of[target] != category:
+            reason = f"{category!r} disagrees with target {target}, {category_of[target]!r} elsewhere"
+        elif name is None:
+            reason = f"{cells['filename']}: not in {audio}"
+        clip_id = Path(cells["filename"]).stem
+        if reason:
+            problems.append(Problem(clip_id, str(table), line, reason, fold=fold))
+        else:
+            rows.append(Row(clip_id, str((audio / str(name)).resolve()), labels=(category,), fold=fold))
+            lines.append(line)
+    if not rows:
+        first = f"; first problem, line {problems[0].line}: {problems[0].reason}" if problems else ""
+        raise MissingError(f"{table}: no usable clip{first}")
+    rows, problems = split_by_fold(rows, problems, data.eval_fold)
+    rows, repeated = unique_ids(rows, lines)
+    names = sorted({row.labels[0] for row in rows}, key=lambda category: int(target_of[category]))
+    problems = sorted(problems + repeated, key=lambda problem: problem.line or 0)
+    return Manifest(rows, LabelSet(tuple(names)), problems)
+
+
+def _present(name: str, on_disk: set[str]) -> str | None:
+    stem = Path(name).stem
+    return next((found for found in (name, f"{stem}.wav", f"{stem}.ogg") if found in on_disk), None)

@@ -1,0 +1,48 @@
+"""Byte-level duplicates: rows of a manifest with the bytes, start and duration of an earlier one."""
+
+import contextlib
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+
+from ajbench.core import console, files
+from ajbench.data.manifest import Row
+
+
+def duplicates(rows: Sequence[Row], pool: Executor) -> dict[int, int]:
+    """Return, for every row that repeats an earlier one, the number of the first; `pool` reads the files.
+
+    Only files of the same size are read. A path that is no file repeats nothing but itself.
+    """
+    paths = list(dict.fromkeys(row.path for row in rows))
+    sizes = dict(zip(paths, pool.map(_size, paths), strict=True))
+    alike = Counter(sizes.values())
+    # A file of a size of its own is no duplicate and need not be read for this.
+    suspects = [path for path, size in sizes.items() if size is not None and alike[size] > 1]
+    digests = {}
+    if suspects:
+        with console.progress(len(suspects), "compare", "files") as advance:
+            for path, digest in zip(suspects, pool.map(_digest, suspects), strict=True):
+                digests[path] = digest
+                advance(1)
+    first: dict[tuple[str, float, float | None], int] = {}
+    found = {}
+    for number, row in enumerate(rows):
+        key = (digests.get(row.path, row.path), row.start_s, row.duration_s)
+        if first.setdefault(key, number) != number:
+            found[number] = first[key]
+    return found
+
+
+def _size(path: str) -> int | None:
+    with contextlib.suppress(OSError):
+        return Path(path).stat().st_size
+    return None
+
+
+def _digest(path: str) -> str:
+    # What cannot be read is like nothing else; hearing it will say why.
+    with contextlib.suppress(OSError):
+        return files.checksum(Path(path))
+    return path

@@ -1,0 +1,332 @@
+"""Clip stores: a corpus, real or synthetic, as audio, codec codes, labels and provenance, mapped from disk.
+
+`ClipStore` reads what `ajbench.data.shards` writes; the names that writers need are offered here too.
+"""
+
+import functools
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+
+from ajbench.core import files
+from ajbench.core.errors import IntegrityError, UsageError
+from ajbench.core.registry import suggest
+from ajbench.data import audio, shards
+from ajbench.data.shards import (
+    CLAIMS,
+    SCHEMA,
+    SHARD_CLIPS,
+    StoreMeta,
+    assemble,
+    claim,
+    discard,
+    finish,
+    ids_hash,
+    open_job,
+    read_meta,
+    shard_path,
+    write_quarantine,
+    write_shard,
+)
+
+__all__ = [
+    "CLAIMS",
+    "SCHEMA",
+    "SHARD_CLIPS",
+    "Clip",
+    "ClipStore",
+    "StoreMeta",
+    "assemble",
+    "claim",
+    "discard",
+    "finish",
+    "ids_hash",
+    "open_job",
+    "read_meta",
+    "read_piece",
+    "require_codec",
+    "shard_path",
+    "write_quarantine",
+    "write_shard",
+]
+
+DECODE_THREADS = 2
+COLUMNS = tuple(name for name in SCHEMA.names if name != "audio")
+
+_verified: set[tuple[str, int, int, int]] = set()
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip of a store; None where something is not known of it."""
+
+    clip_id: str
+    path: str
+    start_s: float
+    duration_s: float | None
+    labels: list[str]
+    split: str
+    fold: int | None
+    caption: str | None
+    video: str | None
+    visual_caption: str | None
+    parent_id: str | None
+    source: str
+    label_ids: list[int]
+    seed: int | None
+    strength: float | None
+    guidance: float | None
+    steps: int | None
+    generator: str | None
+    fidelity: float | None
+    index: int = field(compare=False)
+    store: "ClipStore" = field(repr=False, compare=False)
+
+    def audio(self) -> NDArray[np.float32]:
+        """Return the wave, float32 [clip_samples] at 16 kHz."""
+        return self.store.audio([self.index])[0]
+
+    @property
+    def codes(self) -> NDArray[np.uint16]:
+        """The codec codes, uint16 [8, T], as a read-only view of the mapped shard."""
+        return self.store.view(self.index)
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """Views of one mapped file; `table` has every column but audio and codes."""
+
+    table: pa.RecordBatch
+    codes: NDArray[np.uint16]  # [n, 8, T]
+    embedded: NDArray[np.bool_]  # [n]: whether the clip's audio is in the shard
+    offsets: NDArray[np.int64]  # [n + 1], into data
+    data: memoryview
+
+    def flac(self, row: int) -> memoryview | None:
+        # Arrow's own scalars would copy.
+        return self.data[self.offsets[row] : self.offsets[row + 1]] if self.embedded[row] else None
+
+
+class ClipStore:
+    """The clips of one store, numbered through all its shards in order.
+
+    Attributes:
+        path: the store's folder.
+        meta: what `store.json` says.
+        mapped: the shards' views, in order.
+    """
+
+    def __init__(self, path: Path, meta: StoreMeta) -> None:
+        self.path, self.meta = Path(path), meta
+        self.mapped = [_open_shard(self.path / entry.file, entry.clips) for entry in meta.shards]
+        self._offsets = np.cumsum([0, *(entry.clips for entry in meta.shards)])
+
+    @classmethod
+    def open(cls, path: Path | str, verify: bool = True) -> "ClipStore":
+        """Map the finished store in folder `path`, each shard's checksum being verified once a process.
+
+        Raises:
+            MissingError: there is no finished store.
+            IntegrityError: store.json or a shard (named) is damaged, or written by a newer ajbench.
+        """
+        path = Path(path)
+        meta = read_meta(path)
+        for entry in meta.shards if verify else ():
+            _verify_once(path / entry.file, entry.xxh3)
+        return cls(path, meta)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Other processes map the files again instead of receiving their content.
+        return ClipStore, (self.path, self.meta)
+
+    def __len__(self) -> int:
+        return int(self._offsets[-1])
+
+    def __getitem__(self, index: int) -> Clip:
+        number = range(len(self))[index]
+        shard, row = self._find(number)
+        return Clip(**shard.table.slice(row, 1).to_pylist()[0], index=number, store=self)
+
+    def __iter__(self) -> Iterator[Clip]:
+        for shard, start in zip(self.mapped, self._offsets, strict=False):
+            for row, values in enumerate(shard.table.to_pylist()):
+                yield Clip(**values, index=int(start) + row, store=self)
+
+    @functools.cached_property
+    def clip_ids(self) -> list[str]:
+        """All clip ids, in order."""
+        return self.column("clip_id")
+
+    def column(self, name: str) -> list[Any]:
+        """Return one column (not audio and codes, which have methods) as Python values, in order.
+
+        Raises:
+            UsageError: there is no such column.
+        """
+        if name not in COLUMNS:
+            near = suggest(name, COLUMNS)
+            raise UsageError(f"column {name!r} is unknown{near}; allowed: {', '.join(COLUMNS)}")
+        return [value for shard in self.mapped for value in shard.table.column(name).to_pylist()]
+
+    def codes(self, indices: ArrayLike) -> NDArray[np.uint16]:
+        """Return the codes uint16 [n, 8, T] of clips `indices` [n], copied from the mapped shards."""
+        parts, rows = self._locate(indices)
+        if len(self.mapped) == 1:
+            return self.mapped[0].codes[rows]
+        out = np.empty((len(rows), *self.mapped[0].codes.shape[1:]), np.uint16)
+        # Clip by clip, as each is then copied once; gathering shard by shard takes twice as long.
+        for target, part, row in zip(out, parts.tolist(), rows.tolist(), strict=True):
+            target[...] = self.mapped[part].codes[row]
+        return out
+
+    def view(self, index: int) -> NDArray[np.uint16]:
+        """Return the codes of one clip, uint16 [8, T], as a read-only view of the mapped shard."""
+        shard, row = self._find(index)
+        return shard.codes[row]
+
+    def audio(self, indices: ArrayLike) -> NDArray[np.float32]:
+        """Return the waves float32 [n, clip_samples] of clips `indices` [n].
+
+        FLAC in the shard is decoded, by two threads; a clip without is read from the file that it came from.
+
+        Raises:
+            IntegrityError: a clip's FLAC is damaged (possible only where checksums were not verified).
+            AudioError: a linked file is gone or has changed into something unusable.
+        """
+        parts, rows = self._locate(indices)
+        out = np.empty((len(rows), self.meta.clip_samples), np.float32)
+
+        def fill(n: int) -> None:
+            out[n] = self._wave(self.mapped[parts[n]], int(rows[n]))
+
+        if len(rows) < 2:
+            deque(map(fill, range(len(rows))), maxlen=0)
+        else:
+            # A pool a call: threads that outlive it would not survive the fork of a data loader.
+            with ThreadPoolExecutor(DECODE_THREADS) as pool:
+                deque(pool.map(fill, range(len(rows))), maxlen=0)
+        return out
+
+    def flac(self, index: int) -> memoryview | None:
+        """Return a clip's FLAC bytes as a view of the mapped shard; None where the store links to a file."""
+        shard, row = self._find(index)
+        return shard.flac(row)
+
+    def targets(self) -> NDArray[np.float32]:
+        """Return multi-hot targets float32 [N, C], classes in the order of `meta.labels`."""
+        return np.asarray(self.sparse_targets().toarray())
+
+    def sparse_targets(self) -> sparse.csr_array:
+        """Return `targets()` as a sparse array, whose size is that of the labels and not N · C."""
+        lists = [shard.table.column("label_ids") for shard in self.mapped]
+        sizes = [part.value_lengths().to_numpy() for part in lists]
+        ids = np.concatenate([np.empty(0, np.int32), *(part.flatten().to_numpy() for part in lists)])
+        ends = np.concatenate([[0], *sizes]).cumsum()
+        shape = (len(self), len(self.meta.labels))
+        return sparse.csr_array((np.ones(len(ids), np.float32), ids, ends), shape=shape)
+
+    def split_indices(self, split: str) -> NDArray[np.int64]:
+        """Return the indices int64 [n] of the clips of `split` (train, val or eval), in order."""
+        masks = [pc.equal(shard.table.column("split"), split).to_numpy(False) for shard in self.mapped]
+        return np.flatnonzero(np.concatenate(masks)).astype(np.int64, copy=False)
+
+    def _find(self, index: int) -> tuple[_Shard, int]:
+        parts, rows = self._locate([index])
+        return self.mapped[parts[0]], int(rows[0])
+
+    def _locate(self, indices: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        wanted = np.asarray(indices, dtype=np.int64).reshape(-1)
+        if len(wanted) and not (wanted.min() >= 0 and wanted.max() < len(self)):
+            raise IndexError(f"{self.path}: {wanted.min()} … {wanted.max()} asked of {len(self)} clips")
+        parts = np.searchsorted(self._offsets, wanted, side="right") - 1
+        return parts, wanted - self._offsets[parts]
+
+    def _wave(self, shard: _Shard, row: int) -> NDArray[np.float32]:
+        n, data = self.meta.clip_samples, shard.flac(row)
+        if data is None:
+            piece = shard.table.select(["path", "start_s", "duration_s"]).slice(row, 1).to_pylist()[0]
+            return read_piece(**piece, n=n)
+        try:
+            wav = audio.flac_decode(bytes(data))
+        except audio.AudioError as error:
+            clip_id = shard.table.column("clip_id")[row]
+            raise IntegrityError(
+                f"{self.path}: audio of clip {clip_id} is damaged ({error.reason})"
+            ) from None
+        if len(wav) != n:
+            clip_id = shard.table.column("clip_id")[row]
+            raise IntegrityError(f"{self.path}: clip {clip_id} has {len(wav)} samples, expected {n}")
+        return wav
+
+
+def read_piece(path: str, start_s: float, duration_s: float | None, n: int) -> NDArray[np.float32]:
+    """Read the first `n` samples at 16 kHz of a piece of a file, padded with zeros where it is shorter.
+
+    Raises:
+        AudioError: the piece is unusable.
+    """
+    longest = n / audio.SAMPLE_RATE
+    return audio.fit(audio.read(path, start_s=start_s, duration_s=min(longest, duration_s or longest)), n)
+
+
+def require_codec(store: ClipStore, name: str, weights_hash: str) -> None:
+    """Refuse a store whose codes were made by another codec, mode or weights.
+
+    Raises:
+        IntegrityError: they were; the message names both.
+    """
+    found = (store.meta.codec, store.meta.codec_hash)
+    if found != (name, weights_hash):
+        raise IntegrityError(
+            f"{store.path}: codes of codec {found[0]} (weights {found[1]}) cannot be used with {name} "
+            f"(weights {weights_hash}); prepare the corpus again with codec.name={name}"
+        )
+
+
+def _open_shard(path: Path, clips: int) -> _Shard:
+    batch = shards.map_shard(path)
+    if batch.num_rows != clips:
+        raise IntegrityError(f"{path}: {batch.num_rows} clips, store.json says {clips}; make the store again")
+    codes = batch.column("codes").flatten().to_numpy(zero_copy_only=True)
+    sound = batch.column("audio")
+    _, offsets, data = sound.buffers()
+    return _Shard(
+        table=batch.select(COLUMNS),
+        codes=codes.reshape(clips, shards.CODEBOOKS, -1),
+        embedded=sound.is_valid().to_numpy(zero_copy_only=False),
+        offsets=np.frombuffer(offsets, np.int64),
+        data=memoryview(data if data is not None else b""),
+    )
+
+
+def verify_checksum(path: Path, expected: str) -> None:
+    """Check one shard.
+
+    Raises:
+        IntegrityError: it is missing, or its checksum is another one.
+    """
+    if not path.exists():
+        raise IntegrityError(f"{path}: missing, though store.json lists it; make the store again")
+    if files.checksum(path) != expected:
+        raise IntegrityError(
+            f"{path}: checksum does not match store.json; the shard is corrupt, make the store again"
+        )
+
+
+def _verify_once(path: Path, expected: str) -> None:
+    if not path.exists():
+        verify_checksum(path, expected)
+    state = path.stat()
+    key = (expected, state.st_ino, state.st_size, state.st_mtime_ns)
+    if key not in _verified:
+        verify_checksum(path, expected)
+        _verified.add(key)

@@ -1,0 +1,96 @@
+"""A finished clip store, checked through and through."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from ajbench.core import console, files
+from ajbench.core.errors import IntegrityError
+from ajbench.data import shards
+from ajbench.data.store import ClipStore, read_meta, verify_checksum
+
+CLIPS_AT_ONCE = 64
+
+
+def verify(path: Path | str) -> dict[str, Any]:
+    """Check a finished store through and through: `ajbench verify STORE`.
+
+    Every checksum is computed anew and every clip decoded; clip ids must differ, codes be below 1024, label
+    ids agree with label names and the clips of each split with the counts in `store.json`; the plan of a
+    synthetic store must be that of its clips.
+
+    Returns:
+        A report: path, version, source, codec, fingerprint, clips, splits (split → clips), classes, shards
+        (file, clips, xxh3, bytes each), quarantined.
+
+    Raises:
+        MissingError: there is no finished store.
+        IntegrityError: anything is wrong; the message lists it.
+    """
+    path = Path(path)
+    meta = read_meta(path)
+    for entry in meta.shards:
+        verify_checksum(path / entry.file, entry.xxh3)
+    store = ClipStore(path, meta)
+    splits = store.column("split")
+    counts = {name: splits.count(name) for name in sorted(set(splits))}
+    if faults := [*_faults(store, counts), *_other_plan(store)]:
+        raise IntegrityError(f"{path}: {'; '.join(faults)}")
+    with console.progress(len(store), "verify") as advance:
+        for start in range(0, len(store), CLIPS_AT_ONCE):
+            clips = range(start, min(start + CLIPS_AT_ONCE, len(store)))
+            store.audio(clips)
+            advance(len(clips))
+    return {
+        "path": str(path),
+        "version": meta.version,
+        "source": meta.source,
+        "codec": meta.codec,
+        "fingerprint": meta.fingerprint,
+        "clips": len(store),
+        "splits": counts,
+        "classes": len(meta.labels),
+        "shards": [
+            {**entry.model_dump(), "bytes": (path / entry.file).stat().st_size} for entry in meta.shards
+        ],
+        "quarantined": _quarantined(path),
+    }
+
+
+def _faults(store: ClipStore, counts: dict[str, int]) -> list[str]:
+    faults = []
+    if repeated := len(store) - len(set(store.clip_ids)):
+        faults.append(f"{repeated} clip ids occur more than once")
+    known = store.meta.labels
+    for entry, shard in zip(store.meta.shards, store.mapped, strict=True):
+        if shard.codes.max(initial=0) >= shards.ENTRIES:
+            faults.append(f"{entry.file}: code {shard.codes.max()} (below {shards.ENTRIES} expected)")
+        names = shard.table.column("labels").to_pylist()
+        ids = shard.table.column("label_ids").to_pylist()
+        wrong = sum(
+            [known[i] if 0 <= i < len(known) else None for i in row] != of
+            for row, of in zip(ids, names, strict=True)
+        )
+        if wrong:
+            faults.append(f"{entry.file}: label ids of {wrong} clips disagree with their labels")
+    for split, numbers in store.meta.counts.items():
+        if numbers.get("kept", 0) != counts.get(split, 0):
+            faults.append(
+                f"split {split} has {counts.get(split, 0)} clips, store.json says {numbers.get('kept', 0)}"
+            )
+    return faults
+
+
+def _other_plan(store: ClipStore) -> list[str]:
+    known, plan = store.meta.extra.get("plan_xxh3"), store.path / "plan.parquet"
+    if not known or (plan.exists() and files.checksum(plan) == known):
+        return []
+    return [f"{plan.name}: gone or changed since the clips were made"]
+
+
+def _quarantined(path: Path) -> int:
+    file = path / "quarantine.csv"
+    if not file.exists():
+        return 0
+    with file.open(newline="", encoding="utf-8") as lines:
+        return sum(1 for _ in csv.DictReader(lines))

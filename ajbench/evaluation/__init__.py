@@ -1,0 +1,1 @@
+"""Two sets of clips compared, classifiers evaluated, and synthetic clips audited for copies."""

@@ -1,0 +1,67 @@
+"""Scores of single clips, and which clips have the worst."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ajbench.evaluation.generation_metrics import METRICS, TOP, Score
+from ajbench.evaluation.set_pair import Material
+
+Line = dict[str, Any]
+RANK, DISTANCE, NEAREST = "rank", "distance", "nearest"
+
+
+def lines(m: Material, scores: Mapping[str, Sequence[Score]]) -> list[Line]:
+    """Return a mapping a generated clip: its score by each metric that is a mean over clips, and neighbours.
+
+    `rank` is that of the best asked class (of agreement); `distance` that to the nearest real clip,
+    `nearest`, in the network's features: far from all, a clip is none of them.
+
+    Args:
+        m: the two sets.
+        scores: of each metric that was taken; the first is of all clips.
+    """
+    found: list[Line] = [
+        {"features": m.extractor.name, "gen": name, "ref": m.pairs.get(name, "")} for name in m.names
+    ]
+    for metric, (first, *_) in scores.items():
+        column = RANK if metric in TOP else metric
+        if first.each is not None:
+            places, values = first.each
+            for place, value in zip(places.tolist(), values.tolist(), strict=True):
+                found[place][column] = value
+    columns = dict.fromkeys(name for line in found for name in line)
+    nearest = m.nearest
+    real = [m.ref.names[m.theirs.numbers[place]] for place in nearest[0]]
+    return [
+        {**dict.fromkeys(columns), **line, DISTANCE: float(distance), NEAREST: name}
+        for line, distance, name in zip(found, nearest[1], real, strict=True)
+    ]
+
+
+def worst(found: Sequence[Line], count: int) -> dict[str, list[Line]]:
+    """Return the clips with the worst values, by score, worst first, each as {gen, ref, value}.
+
+    Those that are whole numbers or yes and no (precision, density) order too little and are left out.
+    """
+    falling = {DISTANCE, RANK} | {name for name, metric in METRICS.items() if metric.better == "lower"}
+    shown = {}
+    for name in dict.fromkeys(name for line in found for name in line):
+        if name in falling or name == "clap_score":
+            scored = [line for line in found if line[name] is not None]
+            order = np.argsort([line[name] for line in scored], kind="stable")
+            places = order[::-1][:count] if name in falling else order[:count]
+            other = NEAREST if name == DISTANCE else "ref"
+            shown[name] = [
+                {"gen": scored[n]["gen"], "ref": scored[n][other], "value": scored[n][name]} for n in places
+            ]
+    return shown
+
+
+def told(by_score: Mapping[str, Sequence[Line]]) -> list[str]:
+    """Return a line for each score of `worst`, for people."""
+    return [
+        f"worst by {score}: " + ", ".join(f"{one['gen']} ({one['value']:.4g})" for one in some)
+        for score, some in by_score.items()
+    ]

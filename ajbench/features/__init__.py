@@ -1,0 +1,1 @@
+"""Pretrained networks whose embeddings and class scores compare sets of clips."""

@@ -1,0 +1,237 @@
+"""EfficientAT's `mn04` and `mn10`: MobileNetV3 of width 0.4 and 1.0 that tag AudioSet's 527 classes.
+
+Schmid et al., "Efficient large-scale audio tagging via transformer-to-CNN knowledge distillation", 2023
+(MIT); their mAP is 43.2 and 47.1.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchaudio.compliance.kaldi import get_mel_banks
+from torchaudio.transforms import Resample
+
+from ajbench.core import weights
+from ajbench.core.device import device_of
+from ajbench.core.errors import IntegrityError
+from ajbench.data.audio import SAMPLE_RATE
+from ajbench.data.corpora.audioset import label_set
+from ajbench.features import weights as places
+from ajbench.metrics.ranking import Array
+
+WIDTHS = {"mn04": 0.4, "mn10": 1.0}
+RATE = 32_000  # of the network: the extractor takes 16 kHz, as all sound inside, and doubles it itself
+N_FFT, WINDOW, HOP, N_MELS = 1024, 800, 320, 128
+F_MAX = 15_000.0
+
+
+class Row(NamedTuple):
+    """One inverted residual: `kernel` and `stride` are of its depthwise convolution."""
+
+    kernel: int
+    expanded: int
+    out: int
+    squeeze: bool
+    swish: bool
+    stride: int
+
+
+# MobileNetV3-Large (Howard et al., Table 1).
+ROWS = (
+    Row(3, 16, 16, False, False, 1),
+    Row(3, 64, 24, False, False, 2),
+    Row(3, 72, 24, False, False, 1),
+    Row(5, 72, 40, True, False, 2),
+    Row(5, 120, 40, True, False, 1),
+    Row(5, 120, 40, True, False, 1),
+    Row(3, 240, 80, False, True, 2),
+    Row(3, 200, 80, False, True, 1),
+    Row(3, 184, 80, False, True, 1),
+    Row(3, 184, 80, False, True, 1),
+    Row(3, 480, 112, True, True, 1),
+    Row(3, 672, 112, True, True, 1),
+    Row(5, 672, 160, True, True, 2),
+    Row(5, 960, 160, True, True, 1),
+    Row(5, 960, 160, True, True, 1),
+)
+STEM, HIDDEN, CLASSES = 16, 1280, 527
+LAST = 6  # times the channels of the last row
+
+
+def channels(n: float) -> int:
+    """Return the nearest multiple of 8 that is at least 8 and 9/10 of `n`."""
+    nearest = max(8, int(n + 4) // 8 * 8)
+    return nearest + 8 if nearest < 0.9 * n else nearest
+
+
+def _conv(
+    c_in: int, c_out: int, kernel: int, act: type[nn.Module], stride: int = 1, groups: int = 1
+) -> nn.Sequential:
+    conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(c_out, eps=1e-3), act())
+
+
+class SqueezeExcite(nn.Module):
+    """Channel gates from the mean over frequency and time: [B, C, F, T] → same."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        squeezed = channels(width // 4)
+        self.fc1, self.fc2 = nn.Linear(width, squeezed), nn.Linear(squeezed, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale every channel by its gate."""
+        gates = torch.sigmoid(self.fc2(F.relu(self.fc1(x.mean(dim=(2, 3))))))
+        return x * gates[:, :, None, None]
+
+
+class InvertedResidual(nn.Module):
+    """Expand, filter by depth, gate, project; added to the input where shapes allow."""
+
+    def __init__(self, c_in: int, row: Row) -> None:
+        super().__init__()
+        act = nn.Hardswish if row.swish else nn.ReLU
+        layers: list[nn.Module] = [] if row.expanded == c_in else [_conv(c_in, row.expanded, 1, act)]
+        layers.append(_conv(row.expanded, row.expanded, row.kernel, act, row.stride, groups=row.expanded))
+        if row.squeeze:
+            layers.append(SqueezeExcite(row.expanded))
+        layers.append(_conv(row.expanded, row.out, 1, nn.Identity))
+        self.block = nn.Sequential(*layers)
+        self.residual = row.stride == 1 and row.out == c_in
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, C, F, T] to [B, C', F', T']."""
+        y = self.block(x)
+        return x + y if self.residual else y
+
+
+class MobileNet(nn.Module):
+    """The network behind its log-mel front end.
+
+    Args:
+        width: by which all numbers of channels are multiplied.
+    """
+
+    window: Tensor
+    mel: Tensor
+
+    def __init__(self, width: float) -> None:
+        super().__init__()
+        rows = [
+            row._replace(expanded=channels(row.expanded * width), out=channels(row.out * width))
+            for row in ROWS
+        ]
+        stem, hidden = channels(STEM * width), channels(HIDDEN * width)
+        inputs = (stem, *(row.out for row in rows[:-1]))
+        last = LAST * rows[-1].out
+        blocks = [InvertedResidual(c_in, row) for c_in, row in zip(inputs, rows, strict=True)]
+        self.features = nn.Sequential(
+            _conv(1, stem, 3, nn.Hardswish, stride=2), *blocks, _conv(rows[-1].out, last, 1, nn.Hardswish)
+        )
+        self.classifier = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(last, hidden),
+            nn.Hardswish(),
+            nn.Dropout(0.2),
+            nn.Linear(hidden, CLASSES),
+        )
+        banks, _ = get_mel_banks(N_MELS, N_FFT, RATE, 0.0, F_MAX, 100.0, -500.0, 1.0)
+        self.register_buffer("mel", F.pad(banks, (0, 1)), persistent=False)
+        self.register_buffer("window", torch.hann_window(WINDOW, periodic=False), persistent=False)
+
+    def spectrogram(self, wav: Tensor) -> Tensor:
+        """Return the pre-emphasised log-mel of wav [B, n], (ln(power + 1e-5) + 4.5) / 5: [B, 128, T]."""
+        emphasised = wav[:, 1:] - 0.97 * wav[:, :-1]
+        spectrum = torch.stft(emphasised, N_FFT, HOP, WINDOW, self.window, center=True, return_complex=True)
+        power = spectrum.real.square() + spectrum.imag.square()
+        return (torch.log(self.mel @ power + 1e-5) + 4.5) / 5.0
+
+    def forward(self, wav: Tensor) -> tuple[Tensor, Tensor]:
+        """Map wav [B, n] at 32 kHz to the mean of the last maps [B, 384 or 960] and logits [B, 527]."""
+        maps = self.features(self.spectrogram(wav)[:, None])
+        return maps.mean(dim=(2, 3)), self.classifier(maps)
+
+
+class MN:
+    """The extractors `mn04` and `mn10`: embeddings (384-d and 960-d) and 527 AudioSet logits of 16 kHz clips.
+
+    Args:
+        name: which.
+        path: EfficientAT's state dict; by default the file of its published name in the folder named by
+            AJBENCH_WEIGHTS.
+        device: where it computes; None is that of this process.
+
+    Raises:
+        MissingError: no such file.
+        IntegrityError: the file is not a state dict of this network, or not the published one.
+    """
+
+    sample_rate = SAMPLE_RATE
+    least, most = 4_000, None  # a quarter of a second: what ajbench takes for sound at all
+    frames = False
+
+    def __init__(self, name: str, path: Path | str | None = None, device: torch.device | None = None) -> None:
+        self.name = name
+        classes = label_set()
+        self.labels, self.mids = classes.names, classes.mids
+        self.device = device or device_of()
+        self.model = MobileNet(WIDTHS[name])
+        self.model.load_state_dict(_weights(places.checked(name, path), name, self.model))
+        self.model.eval().to(self.device)
+        # librosa's kaiser_best. torchaudio's default lets images above 8 kHz through, which the tagger hears.
+        self.resample = Resample(
+            SAMPLE_RATE,
+            RATE,
+            resampling_method="sinc_interp_kaiser",
+            lowpass_filter_width=64,
+            rolloff=0.9475937167399596,
+            beta=14.769656459379492,
+        ).to(self.device)
+
+    @torch.inference_mode()
+    def __call__(self, wav: Array) -> tuple[np.ndarray, np.ndarray]:
+        """Return (features [B, d], logits [B, 527]) of wav [B, n] at 16 kHz in one pass."""
+        x = torch.as_tensor(wav, dtype=torch.float32, device=self.device)
+        features, logits = self.model(self.resample(x))
+        return features.cpu().numpy(), logits.cpu().numpy()
+
+    def features(self, wav: Array) -> np.ndarray:
+        """Return the embeddings [B, d] of wav [B, n] at 16 kHz."""
+        return self(wav)[0]
+
+    def logits(self, wav: Array) -> np.ndarray:
+        """Return the logits [B, 527], before the sigmoid, of wav [B, n] at 16 kHz."""
+        return self(wav)[1]
+
+
+def mn04(path: Path | str | None = None, device: torch.device | None = None) -> MN:
+    """EfficientAT's MobileNetV3 of width 0.4 (1 M parameters, mAP 43.2): 384-d, 527 AudioSet logits.
+
+    Raises: as `MN`.
+    """
+    return MN("mn04", path, device)
+
+
+def mn10(path: Path | str | None = None, device: torch.device | None = None) -> MN:
+    """EfficientAT's MobileNetV3 of width 1 (4.9 M parameters, mAP 47.1): 960-d, 527 AudioSet logits.
+
+    Raises: as `MN`.
+    """
+    return MN("mn10", path, device)
+
+
+def _weights(file: Path, name: str, model: nn.Module) -> dict[str, Tensor]:
+    """State dict of a file, renamed to this file's modules and checked against `model`."""
+    try:
+        state = weights.unpickled(file)
+        renamed = {key.replace("conc_se_layers.0.", ""): value for key, value in state.items()}
+    except AttributeError as error:
+        raise IntegrityError(f"features {name}: {file} is not a plain state dict; get it again") from error
+    expected = {key: value.shape for key, value in model.state_dict().items()}
+    if {key: getattr(value, "shape", None) for key, value in renamed.items()} != expected:
+        raise IntegrityError(f"features {name}: {file} holds other tensors than {name}'s; get it again")
+    return renamed

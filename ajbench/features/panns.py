@@ -1,0 +1,231 @@
+"""PANNs' Cnn14 (Kong et al. 2020), the tagger over which most published FD, IS and KL are taken.
+
+Two networks of one shape: `panns16k` hears 16 kHz (checkpoint Cnn14_16k_mAP=0.438.pth), `panns32k` 32 kHz
+(Cnn14_mAP=0.431.pth). What audioldm_eval calls "2048" are the embeddings; of the logits it takes IS and KL.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import init_empty_weights
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchaudio.functional import melscale_fbanks
+
+from ajbench.core import weights
+from ajbench.core.device import device_of
+from ajbench.core.errors import IntegrityError, UsageError
+from ajbench.data.corpora.audioset import label_set
+from ajbench.features import weights as places
+from ajbench.features.fast_conv import Room, Winograd
+from ajbench.metrics.ranking import Array
+
+MELS, CLASSES, WIDTHS = 64, 527, (64, 128, 256, 512, 1024, 2048)
+WIDE = 128  # channels from which Winograd's transforms pay
+# Values of a layer at once on a CPU, whose memory is then used again; more would be fresh from the system
+# each time, which costs as much as a layer.
+HELD = 1 << 22
+LEAST_FRAMES = 32  # five halvings of time have to leave one
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Of one of the two networks: Hz (`rate`, `low`, `high`), and samples of spectrogram's window and hop."""
+
+    rate: int
+    window: int
+    hop: int
+    low: float
+    high: float
+
+
+SETTINGS = {
+    "panns16k": Setting(16_000, 512, 160, 50.0, 8_000.0),
+    "panns32k": Setting(32_000, 1_024, 320, 50.0, 14_000.0),
+}
+
+
+class Block(nn.Module):
+    """Two convolutions, each normalised and rectified, then an average over `pool` × `pool`."""
+
+    def __init__(self, inputs: int, outputs: int, pool: int) -> None:
+        super().__init__()
+        self.pool = pool
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn1, self.bn2 = nn.BatchNorm2d(outputs), nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [B, outputs, T / pool, F / pool] of [B, inputs, T, F]."""
+        x = functional.relu_(self.bn1(self.conv1(x)))
+        x = functional.relu_(self.bn2(self.conv2(x)))
+        return functional.avg_pool2d(x, self.pool) if self.pool > 1 else x
+
+    def fuse(self, room: Room | None) -> None:
+        """Fold the normalisations into the convolutions, in eval mode; with `room` wide ones as Winograd."""
+        for conv, norm in (("conv1", "bn1"), ("conv2", "bn2")):
+            fused = fuse_conv_bn_eval(getattr(self, conv), getattr(self, norm))
+            wide = fused.in_channels >= WIDE
+            setattr(self, conv, Winograd(fused, room) if room and wide else fused)
+            setattr(self, norm, nn.Identity())
+
+
+class Cnn14(nn.Module):
+    """The network behind its log-mel front end; modules have the checkpoints' names."""
+
+    window: Tensor
+    mel: Tensor
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__()
+        self.setting = setting
+        self.held: int | None = None
+        mel = melscale_fbanks(
+            setting.window // 2 + 1, setting.low, setting.high, MELS, setting.rate, "slaney", "slaney"
+        )
+        self.register_buffer("mel", mel)
+        self.register_buffer("window", torch.hann_window(setting.window), persistent=False)
+        self.bn0 = nn.BatchNorm2d(MELS)
+        for number, (inputs, outputs) in enumerate(zip((1, *WIDTHS), WIDTHS, strict=False), 1):
+            self.add_module(f"conv_block{number}", Block(inputs, outputs, 1 if number == len(WIDTHS) else 2))
+        self.fc1 = nn.Linear(WIDTHS[-1], WIDTHS[-1])
+        self.fc_audioset = nn.Linear(WIDTHS[-1], CLASSES)
+
+    def spectrogram(self, wav: Tensor) -> Tensor:
+        """Return the log-mel in dB, [B, 1, T, 64], of wav [B, n]."""
+        s = self.setting
+        spectrum = torch.stft(
+            wav, s.window, s.hop, window=self.window, center=True, pad_mode="reflect", return_complex=True
+        )
+        power = spectrum.real.square() + spectrum.imag.square()
+        return (10 * torch.log10((power.transpose(1, 2) @ self.mel).clamp_min(1e-10)))[:, None]
+
+    def forward(self, wav: Tensor) -> tuple[Tensor, Tensor]:
+        """Map wav [B, n] at the setting's rate to embeddings [B, 2048] and logits [B, 527]."""
+        x = self.bn0(self.spectrogram(wav).transpose(1, 3)).transpose(1, 3)
+        for number, width in enumerate(WIDTHS, 1):
+            block = self.get_submodule(f"conv_block{number}")
+            clips = max(1, self.held // (width * x[0, 0].numel())) if self.held else len(x)
+            x = torch.cat([block(some) for some in x.split(clips)])
+        x = x.mean(dim=3)
+        embedding = functional.relu(self.fc1(x.amax(dim=2) + x.mean(dim=2)))
+        return embedding, self.fc_audioset(embedding)
+
+    def fuse(self, cpu: bool = False) -> "Cnn14":
+        """Fold the blocks' normalisations into their convolutions; return the network, in eval mode.
+
+        Args:
+            cpu: compute as a CPU does faster, wide convolutions by Winograd's scheme, wide layers a few clips
+                at once.
+        """
+        self.eval()
+        room = Room() if cpu else None
+        self.held = HELD if cpu else None
+        for block in self.children():
+            if isinstance(block, Block):
+                block.fuse(room)
+        return self
+
+
+class Panns:
+    """The extractors `panns16k` and `panns32k`: 2048-d embeddings and 527 AudioSet logits, float32 NumPy.
+
+    Args:
+        name: which.
+        path: PANNs' checkpoint; by default the file of its name in the folder named by AJBENCH_WEIGHTS.
+        device: where it computes; None is that of this process.
+
+    Raises:
+        MissingError: no such file.
+        IntegrityError: the file is not a checkpoint of this network, or not the published one.
+    """
+
+    frames = False
+
+    def __init__(self, name: str, path: Path | str | None = None, device: torch.device | None = None) -> None:
+        self.name, setting = name, SETTINGS[name]
+        self.sample_rate = setting.rate
+        classes = label_set()
+        self.labels, self.mids = classes.names, classes.mids
+        self.device = device or device_of()
+        file = places.checked(name, path)
+        with init_empty_weights():  # 80 M values that the file gives
+            model = Cnn14(setting)
+        _fill(model, file, name)
+        model = model.float().fuse(cpu=self.device.type == "cpu")
+        self.model = model.requires_grad_(False).to(self.device)
+        # Convolutions of a CPU are faster so.
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.least, self.most = setting.hop * (LEAST_FRAMES - 1), None
+
+    @torch.inference_mode()
+    def __call__(self, wav: Array) -> tuple[np.ndarray, np.ndarray]:
+        """Return (features [B, 2048], logits [B, 527]) of wav [B, n] at `sample_rate`.
+
+        Raises:
+            UsageError: n is below `least`, 0.31 s.
+        """
+        if wav.shape[-1] < self.least:
+            raise UsageError(
+                f"features {self.name}: clips of {wav.shape[-1] / self.sample_rate:.2f} s, at least "
+                f"{self.least / self.sample_rate:.2f} s are needed; raise data.duration_s or use mn04"
+            )
+        features, logits = self.model(torch.as_tensor(wav, dtype=torch.float32, device=self.device))
+        return features.cpu().numpy(), logits.cpu().numpy()
+
+    def features(self, wav: Array) -> np.ndarray:
+        """Return the embeddings [B, 2048] of wav [B, n]."""
+        return self(wav)[0]
+
+    def logits(self, wav: Array) -> np.ndarray:
+        """Return the logits [B, 527], before the sigmoid, of wav [B, n]."""
+        return self(wav)[1]
+
+
+def panns16k(path: Path | str | None = None, device: torch.device | None = None) -> Panns:
+    """PANNs' Cnn14 of 16 kHz: 2048-d embeddings, 527 AudioSet logits; what most published FD is taken of.
+
+    Raises: as `Panns`.
+    """
+    return Panns("panns16k", path, device)
+
+
+def panns32k(path: Path | str | None = None, device: torch.device | None = None) -> Panns:
+    """PANNs' Cnn14 of 32 kHz: as panns16k, and not to be compared with it.
+
+    Raises: as `Panns`.
+    """
+    return Panns("panns32k", path, device)
+
+
+def _fill(model: Cnn14, file: Path, name: str) -> None:
+    """Load a checkpoint with its mel filters; its spectrogram's kernels are what `Cnn14` computes."""
+    try:
+        # The 16 kHz checkpoint also holds its sampler's shuffled indices, as NumPy arrays.
+        with torch.serialization.safe_globals(_arrays()):
+            saved = weights.unpickled(file)
+        state = dict(saved.get("model", saved))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise IntegrityError(f"features {name}: {file} is not a plain state dict; get it again") from error
+    kept = {
+        key: value
+        for key, value in state.items()
+        if not key.startswith(("spectrogram_extractor.", "logmel_extractor."))
+    }
+    kept["mel"] = state.get("logmel_extractor.melW", model.mel)
+    try:
+        model.load_state_dict(kept, assign=True)
+    except (RuntimeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise IntegrityError(f"features {name}: {file} holds another network ({reason})") from None
+
+
+def _arrays() -> list[Any]:
+    """What a pickle of NumPy's integer arrays names, by its old and its new name; none of it runs code."""
+    rebuild = np.zeros(0).__reduce__()[0]
+    names = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
+    return [*((rebuild, name) for name in names), np.ndarray, np.dtype, np.dtypes.Int64DType]

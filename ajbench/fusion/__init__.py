@@ -1,0 +1,1 @@
+"""Audio-visual classification: pooled tokens of sound and video, the video discounted by entailment."""

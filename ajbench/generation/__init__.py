@@ -1,0 +1,1 @@
+"""Latent diffusion in codec space: training, class tokens, sampling, and the synthesis of clip stores."""

@@ -1,0 +1,95 @@
+"""What the denoiser is trained on: prompts, grids, noise and timesteps, as pure functions of an index."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DDPMScheduler
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ajbench import codec as codecs
+from ajbench.codec.whitening import Whitening
+from ajbench.core.run_dir import seed_for
+from ajbench.data.store import ClipStore
+from ajbench.generation.prompts import sound_of, spoken
+from ajbench.generation.unet import noised
+
+Batch = dict[str, Tensor]
+BLOCK = 16  # clips whose noise is drawn together: a part of a batch draws the blocks that it shares in
+
+
+def prompts_of(store: ClipStore, indices: NDArray[np.int64]) -> list[str]:
+    """Return each clip's caption or, without one, "The sound of" its labels."""
+    captions, labels = store.column("caption"), store.column("labels")
+    return [captions[i] or sound_of([spoken(name) for name in labels[i]]) for i in indices]
+
+
+def grid_reader(
+    store: ClipStore, indices: NDArray[np.int64], codec: "codecs.Codec", whitening: Whitening
+) -> Callable[[Any], Tensor]:
+    """Return a function from positions in `indices` to whitened grids float32 [B, 128, H, 21]."""
+    return lambda picks: whitening.grid(codec.latents(store.codes(indices[picks])))
+
+
+def noisy_batches(
+    grids: Callable[[Any], Tensor], n: int, process: DDPMScheduler, size: int, seed: int, parts: int = 1
+) -> Callable[[int], Batch]:
+    """Return batch(index), a pure function: `noisy` grids, `target`, timesteps `t`, clips (`picks`).
+
+    What `target` is, see `unet.noised`. Every one of the `n` clips comes once an epoch, in an order drawn
+    for the epoch. Each batch has one timestep in every `size`-th part of the range: the loss varies less
+    from step to step, its expectation is the same.
+
+    A batch of `size` clips can come in `parts` (of processes, and of `accumulate`): index = step · parts +
+    part. Clips, noise and timesteps of a step are then the same as those of the whole batch.
+    """
+
+    @functools.lru_cache(2)
+    def order(epoch: int) -> Tensor:
+        return torch.randperm(n, generator=generator(seed, "epoch", epoch))
+
+    def draw(step: int, first: int, last: int, shape: torch.Size) -> tuple[Tensor, Tensor]:
+        """Noise and timesteps of places first to last in the batch of a step."""
+        blocks = range(first // BLOCK, -(-last // BLOCK))
+        noise, share = [], []
+        for block in blocks:
+            own = generator(seed, "noise", step, *([block] if block else []))
+            count = min(BLOCK, size - block * BLOCK)
+            noise.append(torch.randn((count, *shape), generator=own))
+            share.append(torch.arange(count) + block * BLOCK + torch.rand(count, generator=own))
+        mine = slice(first - blocks[0] * BLOCK, last - blocks[0] * BLOCK)
+        steps = len(process.betas)
+        t = (torch.cat(share)[mine] / size * steps).long().clamp_max(steps - 1)
+        return torch.cat(noise)[mine], t
+
+    def make(index: int) -> Batch:
+        step, part = divmod(index, parts)
+        first, last = (edge * size // parts for edge in (part, part + 1))
+        places = range(step * size + first, step * size + last)
+        picks = torch.stack([order(place // n)[place % n] for place in places])
+        grid = grids(picks.tolist()).cpu()
+        noise, t = draw(step, first, last, grid.shape[1:])
+        noisy, target = noised(process, grid, noise, t)
+        return {"noisy": noisy, "target": target, "t": t, "picks": picks}
+
+    return make
+
+
+def min_snr_weights(process: DDPMScheduler, gamma: float) -> Tensor:
+    """Return the weight of every timestep's loss, float32 [T] (Hang et al. 2023, min-SNR-γ).
+
+    In the error of the clean grid the weight is min(SNR, γ), SNR = ᾱ / (1 − ᾱ). The error of the noise is
+    SNR times that one, and that of the velocity SNR + 1 times, by which they are divided.
+    """
+    bar = process.alphas_cumprod.double()
+    snr = bar / (1 - bar)
+    velocity = process.config["prediction_type"] == "v_prediction"
+    return (snr.clamp_max(gamma) / (snr + 1 if velocity else snr)).float()
+
+
+def generator(seed: int, *names: str | int) -> torch.Generator:
+    """Return a source of randomness for one purpose."""
+    return torch.Generator().manual_seed(seed_for(seed, *names))

@@ -1,0 +1,198 @@
+"""A trained generator on disk, in diffusers' layout, and the class tokens and LoRA that belong to it.
+
+The folder holds `model_index.json`, `unet/`, `scheduler/` (both open with diffusers alone),
+`whitening.json` and, written last, `generator.json`: what it was trained on and with, checksums, and the
+ids of its training clips, by which the leak rule is kept.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeVar
+
+import diffusers
+from diffusers import DDPMScheduler, UNet2DConditionModel
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ajbench.codec.whitening import Whitening
+from ajbench.core.errors import IntegrityError, MissingError
+from ajbench.core.files import checksum
+from ajbench.core.run_dir import atomic_write
+from ajbench.data.store import ClipStore
+
+INFO = "generator.json"
+TOKENS = "tokens.json"
+EMBEDS = "learned_embeds.safetensors"
+CURVE = "metrics_classes.csv"
+Info = TypeVar("Info", "GeneratorInfo", "TokensInfo")
+
+
+class Start(BaseModel):
+    """Weights that a training started from.
+
+    Attributes:
+        source: as the recipe names them.
+        file: name of the weights file, `xxh3` its checksum.
+        tensors: how many were loaded, with `parameters` numbers.
+        left_out: tensors that stayed random.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str
+    file: str
+    xxh3: str
+    tensors: int
+    parameters: int
+    left_out: tuple[str, ...]
+
+
+class GeneratorInfo(BaseModel):
+    """What `generator.json` says.
+
+    Attributes:
+        text_encoder: registry name, or the folder of its weights; `text_hash` is of those ("": not known).
+        frames: of a clip; the grid has frames / 21 rows.
+        train_ids: the train split, sorted: the clips trained on and those held out of it.
+        held_out: those of it that were only looked at, sorted (`generator.val_share`).
+        start: weights that it was started from; None: random ones.
+        prompts_cut: training prompts longer than `max_tokens`.
+        xxh3: checksums of the other files.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: int = 1
+    fingerprint: str
+    preset: str
+    text_encoder: str
+    text_hash: str = ""
+    max_tokens: int
+    mask: bool
+    codec: str
+    codec_hash: str
+    clip_samples: int
+    frames: int
+    labels: tuple[str, ...]
+    train_ids: tuple[str, ...]
+    held_out: tuple[str, ...] = ()
+    start: Start | None = None
+    train_steps: int
+    seed: int
+    precision: str
+    parameters: int
+    prompts: int
+    prompts_cut: int
+    xxh3: dict[str, str] = {}
+
+
+class TokensInfo(BaseModel):
+    """What `tokens.json` says; files of before `vectors` are of one vector a token.
+
+    Attributes:
+        generator: a fingerprint.
+        tokens: label → class token; none where LoRA alone was trained.
+        vectors: of each token.
+        lora_rank: of the adapters that lie beside; None: there are none.
+        init: where they began, as in the recipe.
+        train_ids: the clips trained on, sorted.
+        prompts_cut: training prompts longer than the generator's `max_tokens`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: int = 1
+    fingerprint: str
+    generator: str
+    text_encoder: str
+    tokens: dict[str, str]
+    vectors: int = 1
+    init: str = "name"
+    lora_rank: int | None = None
+    train_ids: tuple[str, ...]
+    train_steps: int
+    seed: int
+    prompts_cut: int = 0
+    xxh3: dict[str, str] = {}
+
+
+def save(
+    folder: Path,
+    unet: UNet2DConditionModel,
+    process: DDPMScheduler,
+    whitening: Whitening,
+    info: GeneratorInfo,
+) -> None:
+    """Write a generator's folder, `generator.json` last."""
+    unet.save_pretrained(folder / "unet")
+    process.save_pretrained(folder / "scheduler")
+    index = {
+        "_class_name": "AudioJourneyPipeline",
+        "_diffusers_version": diffusers.__version__,
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "scheduler": ["diffusers", "DDPMScheduler"],
+    }
+    atomic_write(folder / "model_index.json", json.dumps(index, indent=2))
+    atomic_write(folder / "whitening.json", json.dumps(whitening.to_json()))
+    files = [folder / "whitening.json", *(folder / "scheduler").iterdir(), *(folder / "unet").iterdir()]
+    write_info(folder / INFO, info, files)
+
+
+def write_info(path: Path, info: GeneratorInfo | TokensInfo, files: Iterable[Path]) -> None:
+    """Write `generator.json` or `tokens.json` with the checksums of the files beside it."""
+    sums = {str(file.relative_to(path.parent)): checksum(file) for file in sorted(files)}
+    whole = info.model_copy(update={"xxh3": sums})
+    atomic_write(path, json.dumps(whole.model_dump(mode="json"), indent=1, ensure_ascii=False))
+
+
+def read_info(folder: Path) -> GeneratorInfo:
+    """Read a generator's `generator.json` and verify the files that it lists.
+
+    Raises:
+        MissingError: there is no finished generator.
+        IntegrityError: a file is damaged.
+    """
+    return _read(Path(folder) / INFO, GeneratorInfo, "ajbench train-gen")
+
+
+def read_tokens(folder: Path) -> tuple[TokensInfo, dict[str, Tensor]]:
+    """Return what is known of class tokens, and their vectors by token, from the folder that `invert` wrote.
+
+    Raises:
+        MissingError: there is no such folder.
+        IntegrityError: a file is damaged.
+    """
+    info = _read(Path(folder) / TOKENS, TokensInfo, "ajbench invert")
+    return info, load_file(Path(folder) / EMBEDS) if info.tokens else {}
+
+
+def refuse_leak(path: Path, train_ids: Iterable[str], store: ClipStore) -> None:
+    """Keep the leak rule: what was fitted on a clip must not make training data for a test on that clip.
+
+    Raises:
+        IntegrityError: training clips are among the evaluation clips of the store.
+    """
+    evaluated = {store.clip_ids[i] for i in store.split_indices("eval")}
+    if leaked := sorted(evaluated.intersection(train_ids)):
+        raise IntegrityError(
+            f"{path}: trained on {len(leaked)} of the {len(evaluated)} evaluation clips of "
+            f"{store.path} (such as {leaked[0]}); use one trained on this fold's train split"
+        )
+
+
+def _read(path: Path, kind: type[Info], command: str) -> Info:
+    if not path.is_file():
+        raise MissingError(f"{path}: not there; run `{command}` first")
+    try:
+        info = kind.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise IntegrityError(
+            f"{path}: damaged ({error.error_count()} faults); remove the folder, run `{command}`"
+        ) from None
+    for name, expected in info.xxh3.items():
+        file = path.parent / name
+        if not file.is_file() or checksum(file) != expected:
+            raise IntegrityError(f"{file}: missing or damaged; remove {path.parent} and run `{command}`")
+    return info

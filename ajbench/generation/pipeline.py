@@ -1,0 +1,200 @@
+"""From text, and a guide clip if there is one, to sound."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DDPMScheduler, UNet2DConditionModel
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ajbench import codec as codecs
+from ajbench.codec.whitening import Whitening
+from ajbench.core.errors import IntegrityError
+from ajbench.core.run_dir import seed_for
+from ajbench.data import audio
+from ajbench.generation import hub_encoders, lora
+from ajbench.generation.checkpoint import TOKENS, GeneratorInfo, read_info, read_tokens
+from ajbench.generation.prompts import spoken
+from ajbench.generation.sampling import Sampler, sample
+from ajbench.generation.text_encoder import TextEncoder
+
+
+class AudioJourneyPipeline:
+    """Text, and a guide clip if there is one, to sound.
+
+    Attributes:
+        info: what `generator.json` says.
+        unet: the denoiser, in eval mode, with LoRA in its weights if it was loaded.
+        text: the text encoder, with class tokens if they were loaded.
+        tokens: label → class token, as far as loaded.
+        whitening: latents ⇔ grid.
+        codec: latents ⇔ codes ⇔ sound.
+        training: configuration of the training process.
+    """
+
+    def __init__(
+        self,
+        info: GeneratorInfo,
+        unet: UNet2DConditionModel,
+        text: TextEncoder,
+        whitening: Whitening,
+        codec: "codecs.Codec",
+        training: Mapping[str, Any],
+    ) -> None:
+        if (codec.name, codec.weights_hash) != (info.codec, info.codec_hash):
+            raise IntegrityError(
+                f"generator {info.fingerprint}: of codec {info.codec} (weights {info.codec_hash}), "
+                f"this is {codec.name} (weights {codec.weights_hash}); train it again"
+            )
+        self.info, self.unet, self.text, self.codec = info, unet.eval().requires_grad_(False), text, codec
+        self.whitening, self.training = whitening, training
+        self.tokens: dict[str, str] = {}
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: Path | str,
+        tokens: Path | str | None = None,
+        codec: "codecs.Codec | None" = None,
+        device: str | torch.device = "cpu",
+        bare: bool = False,
+    ) -> "AudioJourneyPipeline":
+        """Load a generator, and class tokens and LoRA if given.
+
+        Args:
+            path: the folder that `train-gen` wrote.
+            tokens: the folder that `invert` wrote; None takes those that lie in `path`, if any do.
+            codec: an instance to use instead of loading the one that the generator names.
+            device: where U-Net, text encoder and a codec that is loaded go.
+            bare: leave tokens and LoRA that lie in `path`.
+
+        Raises:
+            MissingError: a folder, or the weights of codec or text encoder, are not there.
+            IntegrityError: a file is damaged, or codec, text encoder or tokens belong to another generator.
+        """
+        path = Path(path)
+        info = read_info(path)
+        unet = UNet2DConditionModel.from_pretrained(
+            path / "unet", local_files_only=True, use_safetensors=True
+        )
+        text = hub_encoders.load(info.text_encoder, info.max_tokens)
+        if info.text_hash and text.weights_hash() != info.text_hash:
+            raise IntegrityError(
+                f"{path}: of text encoder {info.text_encoder} (weights {info.text_hash}), the one on this "
+                f"machine has weights {text.weights_hash()}; put that one there, or train it again"
+            )
+        whitening = Whitening.from_json(json.loads((path / "whitening.json").read_text()))
+        training = dict(DDPMScheduler.load_config(path / "scheduler", local_files_only=True))
+        codec = codec or codecs.load(info.codec, torch.device(device))
+        pipeline = cls(info, unet.to(device), text.to(device), whitening, codec, training)
+        if tokens is not None or ((path / TOKENS).exists() and not bare):
+            pipeline._load_tokens(Path(tokens or path))
+        return pipeline
+
+    @property
+    def rows(self) -> int:
+        """Height of the grid."""
+        return self.info.frames // audio.FRAME_MULTIPLE
+
+    def __call__(
+        self,
+        prompt: str | Sequence[str],
+        seed: int = 0,
+        guide: NDArray[np.float32] | None = None,
+        strength: float = 1.0,
+        guidance: float = 4.0,
+        steps: int = 20,
+        sampler: Sampler = "dpmsolver++",
+        negative: str = "",
+        rescale: float = 0.0,
+    ) -> NDArray[np.float32]:
+        """Return sound, float32 [n] at 16 kHz, or [B, n] for a list of prompts.
+
+        Args:
+            prompt: free text; labels in angle brackets, `The sound of <dog>`, stand for their class tokens.
+            seed: the same call with the same seed gives the same sound; the clips of a list all differ.
+            guide: a wave [n] at 16 kHz to begin from, cut or padded to the generator's length.
+            strength: noise put on the guide, in (0, 1]; 1 ignores it.
+            guidance: how much more the prompt counts than training made it; 1 is not at all.
+            steps: of the sampler, from noise.
+            sampler: the solver.
+            negative: text that guidance leads away from, instead of no text.
+            rescale: as in `sample`.
+
+        Raises:
+            UsageError: strength below 1 without a guide.
+        """
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        grid = None
+        if guide is not None and strength < 1:
+            wave = audio.fit(np.asarray(guide, np.float32), self.info.clip_samples)[None]
+            grid = self.whitening.grid(self.codec.latents(self.codec.encode(wave))).expand(
+                len(prompts), -1, -1, -1
+            )
+        seeds = [seed_for(seed, "pipeline", number) for number in range(len(prompts))]
+        made = self.grids(
+            [self._with_tokens(one) for one in prompts],
+            grid,
+            seeds,
+            strength,
+            guidance,
+            steps,
+            sampler,
+            self._with_tokens(negative),
+            rescale,
+        )
+        wave = self.codec.decode_latents(self.whitening.latents(made)).cpu().numpy()
+        return wave[0] if isinstance(prompt, str) else wave
+
+    def grids(
+        self,
+        prompts: Sequence[str],
+        guide: Tensor | None,
+        seeds: Sequence[int],
+        strength: float,
+        guidance: float,
+        steps: int,
+        sampler: Sampler,
+        negative: str = "",
+        rescale: float = 0.0,
+    ) -> Tensor:
+        """Return whitened grids float32 [B, 128, H, 21] on the CPU; arguments as in `sample`."""
+        states, mask = self.text.encode(prompts)
+        uncond, uncond_mask = self.text.encode([negative])
+        masks = {"mask": mask, "uncond_mask": uncond_mask} if self.info.mask else {}
+        return sample(
+            self.unet,
+            states,
+            uncond,
+            guide,
+            seeds,
+            strength=strength,
+            guidance=guidance,
+            steps=steps,
+            sampler=sampler,
+            training=self.training,
+            rows=self.rows,
+            rescale=rescale,
+            **masks,
+        ).cpu()
+
+    def _with_tokens(self, prompt: str) -> str:
+        for label, token in self.tokens.items():
+            prompt = prompt.replace(f"<{label}>", token).replace(f"<{spoken(label)}>", token)
+        return prompt
+
+    def _load_tokens(self, folder: Path) -> None:
+        info, vectors = read_tokens(folder)
+        if info.generator != self.info.fingerprint:
+            raise IntegrityError(
+                f"{folder}: tokens of generator {info.generator}, not of {self.info.fingerprint}; "
+                "run `ajbench invert`"
+            )
+        self.text.add_tokens(vectors)
+        self.tokens = dict(info.tokens)
+        if info.lora_rank is not None:
+            lora.merge(self.unet, folder)

@@ -1,0 +1,75 @@
+"""What a synthesis began with: settings that bits depend on, and its plan; later processes keep to them."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from ajbench.core.device import device_of
+from ajbench.core.errors import IntegrityError
+from ajbench.core.recipe import Synth
+from ajbench.core.run_dir import atomic_write
+from ajbench.data import store as stores
+from ajbench.generation.plan import as_parquet
+from ajbench.generation.worker import PLAN, read_plan, remove_strays
+
+
+def exact(section: Synth, threads: int) -> dict[str, Any]:
+    """Return what a clip's bits depend on, here, besides recipe, generator and seed."""
+    return {
+        "threads": threads,
+        "device": device_of(0).type,
+        "torch": torch.__version__,
+        "micro_batch": section.micro_batch,
+    }
+
+
+def begin(folder: Path, table: pa.Table, now: Mapping[str, Any], allow_inexact: bool) -> str:
+    """Write the plan and the settings of a job, or compare with those it began with; returns the plan's hash.
+
+    Args:
+        folder: the store's; the caller alone does this.
+        table: the plan.
+        now: `exact` of this process.
+        allow_inexact: settings may be others; the plan never.
+
+    Raises:
+        IntegrityError: settings or plan are others, or the plan's file was changed.
+    """
+    path = folder / stores.CLAIMS / "settings.json"
+    content, digest = as_parquet(table)
+    remove_strays(folder, PLAN)
+    if not path.exists():
+        atomic_write(folder / PLAN, content)
+        atomic_write(path, json.dumps({**now, "plan": digest}))
+        return digest
+    began = json.loads(path.read_text())
+    if not allow_inexact:
+        require_same(folder, began, now)
+    known = str(began["plan"])
+    if not (folder / PLAN).exists() and digest == known:
+        atomic_write(folder / PLAN, content)
+    read_plan(folder, known)
+    if not pq.read_table(folder / PLAN).equals(table):
+        raise IntegrityError(
+            f"{folder / PLAN}: drawn anew, the plan differs from the one with which this job began (other "
+            "versions of NumPy or of the real store?); use --force to begin anew"
+        )
+    return known
+
+
+def require_same(folder: Path, began: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse settings other than those that a job began with.
+
+    Raises:
+        IntegrityError: they are; the message names them.
+    """
+    if other := [f"{k} {began.get(k)} → {v}" for k, v in now.items() if began.get(k) != v]:
+        raise IntegrityError(
+            f"{folder}: begun with other settings ({', '.join(other)}), which changes bits; use those, or "
+            "--allow-inexact"
+        )

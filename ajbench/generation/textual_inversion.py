@@ -1,0 +1,187 @@
+"""Textual inversion: a vector or more per class token, all classes at once, the rest frozen (App. E).
+
+LoRA on the U-Net's attention can be trained beside the tokens or, on plain names as in DreamBooth, instead.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from diffusers import DDPMScheduler
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ajbench import codec as codecs
+from ajbench.core import console
+from ajbench.core.errors import UsageError
+from ajbench.core.recipe import Invert, Recipe
+from ajbench.core.run_dir import seed_for
+from ajbench.data.store import ClipStore, require_codec
+from ajbench.generation import checkpoint as folders
+from ajbench.generation import lora, unet
+from ajbench.generation.class_curve import ClassCurve
+from ajbench.generation.pipeline import AudioJourneyPipeline
+from ajbench.generation.prompts import chosen_classes, class_tokens, sound_of, spoken
+from ajbench.generation.text_encoder import TextEncoder
+from ajbench.generation.train import Batch, fast_precision, grid_reader, noisy_batches
+from ajbench.training import loop
+
+
+class Inversion(nn.Module):
+    """U-Net and text encoder, of which class tokens' vectors or LoRA alone are trained; classes' losses."""
+
+    def __init__(self, made: AudioJourneyPipeline, classes: int) -> None:
+        super().__init__()
+        self.unet, self.text, self.masked = made.unet, made.text, made.info.mask
+        # A part of the module, so that checkpoints hold the sums of a window that is not yet full.
+        self.curve = ClassCurve(classes)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the squared errors, [B, 128, H, 21], of the prediction given prompts."""
+        states = self.text.states(batch["ids"], batch["mask"])
+        mask = batch["mask"] if self.masked else None
+        out = unet.denoise(self.unet, batch["noisy"], batch["t"], states, mask)
+        return (out.float() - batch["target"]).square()
+
+
+def invert(
+    recipe: Recipe,
+    generator_dir: Path,
+    store: ClipStore,
+    out: Path,
+    *,
+    fingerprint: str,
+    seed: int | None = None,
+    codec: "codecs.Codec | None" = None,
+) -> Path:
+    """Learn class tokens of the store's labels, all or some, or LoRA, on its train split, and write them.
+
+    Each vector of a token begins as the mean of the embeddings of its class' name, or of a word
+    (`invert.init`). With `invert.classes` only clips of those are trained on; other classes in their prompts
+    are spoken. `learned_embeds.safetensors` maps tokens to vectors [k, dim], as diffusers' loaders expect;
+    `tokens.json` maps labels to tokens. With `invert.lora_rank` `pytorch_lora_weights.safetensors` has the
+    adapters, for diffusers' loaders too; with `invert.tokens=false` they are all there is, and all classes
+    are spoken.
+
+    Args:
+        recipe: its `invert` section is used.
+        generator_dir: a trained generator; tokens and LoRA that were exported with it are left.
+        store: real clips.
+        out: receives tokens and LoRA, `metrics.csv` and, by class, `metrics_classes.csv`.
+        fingerprint: of everything that bears on the result.
+        seed: of order, noise and LoRA's first weights; None is the recipe's.
+        codec: an instance to use instead of loading the generator's.
+
+    Returns:
+        `out`.
+
+    Raises:
+        UsageError: `invert.classes` names a class that is not there, or classes without a train clip.
+        MissingError: there is no finished generator.
+        IntegrityError: generator and store are of different codecs, or the generator was trained on clips
+            that the store evaluates on.
+        NumericError: the loss is not finite.
+    """
+    section = recipe.invert
+    seed = section.seed if seed is None else seed
+    if (out / folders.TOKENS).exists() and folders.read_tokens(out)[0].fingerprint == fingerprint:
+        return out
+    chosen = chosen_classes(section.classes, store.meta.labels)
+    made = AudioJourneyPipeline.from_pretrained(generator_dir, codec=codec, bare=True)
+    require_codec(store, made.codec.name, made.codec.weights_hash)
+    folders.refuse_leak(generator_dir, made.info.train_ids, store)
+    every = class_tokens(store.meta.labels)  # of all labels: a class has the same token in every choice
+    tokens = {label: every[label] for label in chosen if section.tokens}
+    made.text.add_tokens({token: _start(made.text, section, label) for label, token in tokens.items()})
+    train, labels = store.split_indices("train"), store.column("labels")
+    if section.classes is not None:
+        train = train[[any(name in chosen for name in labels[i]) for i in train]]
+        if not len(train):
+            raise UsageError(f"invert.classes: no train clip of {store.path} has one of them")
+    prompts = [sound_of([tokens.get(name) or spoken(name) for name in labels[i]]) for i in train]
+    if cut := made.text.count_cut(sorted(set(prompts))):
+        console.say(
+            f"{cut} of {len(set(prompts))} prompts are longer than generator.max_tokens and lose their end"
+        )
+    trained = _trained(made, section, seed)
+    if section.train_steps:
+        # Tokenised by an encoder of its own: batches are made in another thread.
+        ids, mask = (part.cpu() for part in made.text.tokenize(prompts))
+        grids = grid_reader(store, train, made.codec, made.whitening)
+        process = DDPMScheduler.from_config(made.training)
+        noisy = noisy_batches(grids, len(train), process, section.batch_size, seed)
+        places = {name: place for place, name in enumerate(chosen)}
+
+        def batches(index: int) -> Batch:
+            batch = noisy(index)
+            classes = torch.zeros(section.batch_size, len(chosen))
+            for row, pick in enumerate(batch["picks"].tolist()):
+                classes[row, [places[name] for name in labels[train[pick]] if name in places]] = 1
+            return {**batch, "ids": ids[batch["picks"]], "mask": mask[batch["picks"]], "classes": classes}
+
+        def step(module: Any, batch: Batch, index: int) -> Tensor:
+            errors: Tensor = module(batch)
+            inversion.curve.add(errors, batch["classes"])
+            done, window = index + 1, section.log_every
+            if done % window == 0 or done == section.train_steps:
+                inversion.curve.write(out / folders.CURVE, index // window * window + 1, done, chosen)
+            return errors.mean()
+
+        inversion, peak = Inversion(made, len(chosen)), section.lr if section.tokens else section.lora_lr
+        loop.fit(
+            inversion,
+            step,
+            batches,
+            steps=section.train_steps,
+            # No decay: it would pull the tokens towards zero, away from where words are.
+            optimizer=torch.optim.AdamW(trained, lr=peak, weight_decay=0.0),
+            lr_at=loop.cosine(peak, 0, section.train_steps),
+            folder=out,
+            checkpoint_every=section.checkpoint_every,
+            seed=seed,
+            precision=fast_precision(),
+            what="invert",
+        )
+    if PartialState().is_main_process:
+        out.mkdir(parents=True, exist_ok=True)
+        files = []
+        if section.tokens:
+            part = out / f".{folders.EMBEDS}.tmp"
+            save_file(made.text.learned(), part)
+            files.append(part.replace(out / folders.EMBEDS))
+        if section.lora_rank:
+            lora.save(made.unet, out / lora.FILE)
+            files.append(out / lora.FILE)
+        info = folders.TokensInfo(
+            fingerprint=fingerprint,
+            generator=made.info.fingerprint,
+            text_encoder=made.info.text_encoder,
+            tokens=tokens,
+            vectors=section.vectors,
+            init=section.init,
+            lora_rank=section.lora_rank,
+            train_ids=tuple(sorted(store.clip_ids[i] for i in train)),
+            train_steps=section.train_steps,
+            seed=seed,
+            prompts_cut=cut,
+        )
+        folders.write_info(out / folders.TOKENS, info, files)
+    return out
+
+
+def _trained(made: AudioJourneyPipeline, section: Invert, seed: int) -> list[dict[str, Any]]:
+    """Return the optimiser's groups: the tokens' vectors, and the adapters, which are added to the U-Net."""
+    groups: list[dict[str, Any]] = []
+    if section.tokens:
+        groups.append({"params": [made.text.rows.requires_grad_(True)]})
+    if section.lora_rank:
+        adapters = lora.add(made.unet, section.lora_rank, seed_for(seed, "lora"))
+        ratio = section.lora_lr / section.lr if section.tokens else 1.0
+        groups.append({"params": adapters, "lr_ratio": ratio})
+    return groups
+
+
+def _start(text: TextEncoder, section: Invert, label: str) -> Tensor:
+    """Vectors [k, dim] of a class token before training."""
+    return text.initial(spoken(label) if section.init == "name" else section.init).expand(section.vectors, -1)

@@ -1,0 +1,259 @@
+"""Training the denoiser (section 4): codes ⇒ latents ⇒ whitened grid, conditioned on captions."""
+
+import importlib.util
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import PartialState
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+
+from ajbench import codec as codecs
+from ajbench.codec.whitening import Whitening
+from ajbench.core import console
+from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.recipe import Generator, Recipe
+from ajbench.core.run_dir import seed_for
+from ajbench.data import audio
+from ajbench.data.store import ClipStore, require_codec
+from ajbench.generation import checkpoint as folders
+from ajbench.generation import hub_encoders, pretrained, unet, validation
+from ajbench.generation.batches import (
+    Batch,
+    generator,
+    grid_reader,
+    min_snr_weights,
+    noisy_batches,
+    prompts_of,
+)
+from ajbench.generation.unet import ENDS
+from ajbench.training import loop
+
+CHUNK = 10_000  # prompts tokenised at once
+
+
+def train_generator(
+    recipe: Recipe,
+    store: ClipStore,
+    out: Path,
+    *,
+    fingerprint: str,
+    seed: int | None = None,
+    codec: "codecs.Codec | None" = None,
+) -> Path:
+    """Train a generator on the train split of `store` and write its folder; goes on where it was stopped.
+
+    Of several processes (torchrun) each computes its part of every batch.
+
+    Args:
+        recipe: its `generator` section is used.
+        store: real clips.
+        out: receives the generator (see `folder`), `metrics.csv` and, with `validate_every`,
+            `validation.csv` (see `held_out`).
+        fingerprint: of everything that bears on the result.
+        seed: of weights, order, noise and dropped conditions; None is the recipe's.
+        codec: an instance to use instead of loading the store's.
+
+    Returns:
+        `out`.
+
+    Raises:
+        UsageError: the processes do not divide the batch, 8-bit AdamW is asked for without CUDA, or a
+            validation without clips for it.
+        MissingError: the store has no whitening statistics, text encoder or codec weights are not there,
+            nor those to start from, or bitsandbytes is not installed.
+        IntegrityError: the store was encoded by another codec, or the weights to start from do not fit.
+        NumericError: the loss is not finite.
+    """
+    section = recipe.generator
+    seed = section.seed if seed is None else seed
+    if (out / folders.INFO).exists() and folders.read_info(out).fingerprint == fingerprint:
+        return out
+    parts = _parts(section)
+    codec = codec or codecs.load(store.meta.codec)
+    require_codec(store, codec.name, codec.weights_hash)
+    if store.meta.whitening is None:
+        raise MissingError(f"{store.path}: no whitening statistics; make the store with `ajbench prepare`")
+    whitening = Whitening.from_json(store.meta.whitening)
+    train, unseen = validation.divide(store, section.val_share)
+    if section.validate_every and not len(unseen):
+        raise UsageError(
+            f"generator.validate_every={section.validate_every}: {store.path} has no val split; set "
+            "generator.val_share, such as 0.05, or validate_every=null"
+        )
+    text = hub_encoders.load(section.text_encoder, section.max_tokens)
+    text.to(PartialState().device)
+    process = unet.noise_schedule(section.prediction)
+    model, start = _model(section, text.dim, seed_for(seed, "weights"))
+    prompts = prompts_of(store, train)
+    distinct = sorted(set(prompts))
+    cut = sum(text.count_cut(distinct[i : i + CHUNK]) for i in range(0, len(distinct), CHUNK))
+    if cut:
+        console.say(
+            f"{cut} of {len(distinct)} prompts are longer than generator.max_tokens and lose their end"
+        )
+    grids = grid_reader(store, train, codec, whitening)
+    noisy = noisy_batches(grids, len(prompts), process, section.batch_size, seed, parts)
+    weights = None if section.min_snr_gamma is None else min_snr_weights(process, section.min_snr_gamma)
+
+    def batches(index: int) -> Batch:
+        batch = noisy(index)
+        step, part = divmod(index, parts)
+        size = len(batch["picks"])
+        chance = torch.rand(section.batch_size, generator=generator(seed, "dropout", step))
+        dropped = (chance < section.condition_dropout)[part * size : (part + 1) * size].tolist()
+        picked = [prompts[i] for i in batch["picks"]]
+        states, mask = text.encode(["" if drop else one for drop, one in zip(dropped, picked, strict=True)])
+        if section.channels_last:
+            batch["noisy"] = batch["noisy"].contiguous(memory_format=torch.channels_last)
+        if weights is not None:
+            batch["weight"] = weights[batch["t"]]
+        return {**batch, "states": states, "mask": mask}
+
+    def step(module: Any, batch: Batch, index: int) -> Tensor:
+        return loss(module, batch, batch["states"], batch["mask"] if section.mask else None)
+
+    watch = None
+    if section.validate_every:
+        looked_at = validation.watched(store, unseen)
+        # Encoded before the training: afterwards another thread has the text encoder.
+        states, mask = (part.cpu() for part in text.encode(prompts_of(store, looked_at)))
+        watch = validation.watch(
+            section.validate_every,
+            [store.clip_ids[i] for i in looked_at],
+            grid_reader(store, looked_at, codec, whitening),
+            states,
+            mask if section.mask else None,
+            process,
+            section.batch_size // parts,
+        )
+    precision = fast_precision() if section.precision == "auto" else section.precision
+    lr_at = loop.cosine(section.lr, section.warmup_steps, section.train_steps)
+    frozen = min(section.frozen_steps, section.train_steps)
+    for first, last, folder, ends in (
+        (0, frozen, out / "frozen", True),
+        (frozen, section.train_steps, out, False),
+    ):
+        if first == last:
+            continue
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(not ends or name.startswith(ENDS))
+        loop.fit(
+            model,
+            step,
+            _later(batches, first * parts),
+            steps=last - first,
+            optimizer=_optimizer(section, model),
+            lr_at=_later(lr_at, first),
+            folder=folder,
+            checkpoint_every=section.checkpoint_every,
+            seed=seed,
+            accumulate=section.accumulate,
+            ema_decay=section.ema_decay,
+            watch=watch,
+            clip_grad=section.clip_grad,
+            precision=precision,
+            compiled=section.compile,
+            what="train-gen (ends)" if ends else "train-gen",
+        )
+    if PartialState().is_main_process:
+        info = folders.GeneratorInfo(
+            fingerprint=fingerprint,
+            preset=section.preset,
+            text_encoder=text.name,
+            text_hash=text.weights_hash(),
+            max_tokens=section.max_tokens,
+            mask=section.mask,
+            codec=codec.name,
+            codec_hash=codec.weights_hash,
+            clip_samples=store.meta.clip_samples,
+            frames=grids([0]).shape[2] * audio.FRAME_MULTIPLE,
+            labels=tuple(store.meta.labels),
+            train_ids=tuple(sorted(store.clip_ids[i] for i in store.split_indices("train"))),
+            held_out=tuple(sorted(store.clip_ids[i] for i in unseen)) if section.val_share else (),
+            start=start,
+            train_steps=section.train_steps,
+            seed=seed,
+            precision=precision,
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            prompts=len(distinct),
+            prompts_cut=cut,
+        )
+        folders.save(out, model.cpu(), process, whitening, info)
+        for folder in (out, out / "frozen"):
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    return out
+
+
+def loss(model: UNet2DConditionModel, batch: Batch, states: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the mean squared error of the prediction, each clip's times its `weight` where there is one."""
+    out = unet.denoise(model, batch["noisy"], batch["t"], states, mask)
+    error = (out.float() - batch["target"]).square()
+    return (error.mean((1, 2, 3)) * batch["weight"]).mean() if "weight" in batch else error.mean()
+
+
+def fast_precision() -> Literal["auto", "bf16"]:
+    """Return bf16 where the CPU computes in it (1.6 times as fast, measured), else the loop's own choice."""
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # absent before torch 2.9
+    on_cpu = PartialState().device.type == "cpu"
+    return "bf16" if on_cpu and any(capabilities.get(k) for k in ("avx512_bf16", "amx_bf16")) else "auto"
+
+
+def _parts(section: Generator) -> int:
+    """Return in how many parts a batch is computed: by processes, and by each one after another."""
+    processes = PartialState().num_processes
+    parts = processes * section.accumulate
+    if section.batch_size % parts:
+        raise UsageError(
+            f"generator.batch_size={section.batch_size}: {processes} processes with generator.accumulate="
+            f"{section.accumulate} do not divide it; choose a multiple of {parts}"
+        )
+    return parts
+
+
+def _model(
+    section: Generator, text_dim: int, seed: int
+) -> tuple[UNet2DConditionModel, "folders.Start | None"]:
+    """Return the U-Net as training begins, and what of it was loaded."""
+    model, start = unet.build(section.preset, text_dim, seed=seed, prediction=section.prediction), None
+    if section.init:
+        start = pretrained.start_from(model, section.init)
+        left_out = ", ".join(dict.fromkeys(name.rpartition(".")[0] for name in start.left_out))
+        console.say(
+            f"generator.init={section.init}: loaded {start.tensors} tensors, {start.parameters / 1e6:.1f} M "
+            f"parameters; left out: {left_out}"
+        )
+    if section.gradient_checkpointing:
+        model.enable_gradient_checkpointing()
+    if section.channels_last:
+        model.to(memory_format=torch.channels_last)
+    return model, start
+
+
+def _optimizer(section: Generator, model: nn.Module) -> torch.optim.Optimizer:
+    """Return AdamW over the parameters that are trained."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    settings: dict[str, Any] = {"lr": section.lr, "weight_decay": section.weight_decay}
+    if section.optimizer == "adamw":
+        return torch.optim.AdamW(trained, **settings, fused=True)
+    if PartialState().device.type != "cuda":
+        raise UsageError(
+            "generator.optimizer=adamw8bit needs CUDA, this is "
+            f"{PartialState().device.type}; set generator.optimizer=adamw"
+        )
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingError(
+            "generator.optimizer=adamw8bit: bitsandbytes is not installed; pip install bitsandbytes, or set "
+            "generator.optimizer=adamw"
+        )
+    import bitsandbytes
+
+    made: torch.optim.Optimizer = bitsandbytes.optim.AdamW8bit(trained, **settings)
+    return made
+
+
+def _later(function: Callable[[int], Any], shift: int) -> Callable[[int], Any]:
+    return lambda index: function(index + shift)

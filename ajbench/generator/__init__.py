@@ -1,1 +1,0 @@
-"""Latent diffusion: text → states, U-Net, training, class tokens, sampling, and the pipeline of them all."""

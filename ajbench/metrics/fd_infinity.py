@@ -1,0 +1,103 @@
+"""FD against the number of generated clips, and FD∞, what the line through it in 1/n comes to."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ajbench.core.errors import UsageError
+
+POINTS, DRAWS = 15, 4
+LEAST = 8  # clips
+Distances = Callable[[NDArray[np.int64]], NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Line:
+    """Distances of subsets, and the least-squares line through them over 1/n.
+
+    Attributes:
+        sizes: clips of each subset, int64 [P].
+        values: distances, float64 [P, D].
+        limit: the line's value at 1/n = 0.
+        slope: the line's slope.
+    """
+
+    sizes: NDArray[np.int64]
+    values: NDArray[np.float64]
+    limit: float
+    slope: float
+
+    def limits(self, resamples: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Return the limit of lines through resampled subsets of each size, float64 [R].
+
+        They tell how much it depends on which subsets were drawn, and not on which clips there are. Resamples
+        of D subsets have (D−1)/D of their variance, which is made up for.
+        """
+        points, draws = self.values.shape
+        chosen = rng.integers(0, draws, (resamples, points, draws))
+        drawn = np.take_along_axis(self.values[None], chosen, axis=2).mean(axis=2)
+        deviations = _fit(self.sizes, drawn)[0] - self.limit
+        return np.asarray(self.limit + deviations * np.sqrt(draws / max(draws - 1, 1)))
+
+
+def line(
+    distances: Distances, n: int, sizes: Sequence[int] | None = None, draws: int = DRAWS, seed: int = 0
+) -> Line:
+    """Measure subsets of n generated clips, drawn without replacement, and lay a line through them.
+
+    As Chong & Forsyth 2020 (FID∞) and fadtk: subsets of generated clips against all real ones, ordinary least
+    squares over 1/n. What is due to the number of real clips stays in it.
+
+    Args:
+        distances: of subsets: 0 and 1 for each clip, [S, n] → [S].
+        n: how many clips there are.
+        sizes: of subsets; None is `linear_sizes(n)`.
+        draws: subsets of each size.
+        seed: a subset depends on this, its size and its number alone.
+
+    Raises:
+        UsageError: fewer than 8 clips, or fewer than two sizes.
+    """
+    if n < LEAST:
+        raise UsageError(f"FD∞ of {n} clips: at least {LEAST} are needed for a line over their number")
+    numbers = np.array(linear_sizes(n) if sizes is None else sizes, np.int64)
+    if len(set(numbers.tolist())) < 2:
+        raise UsageError(f"FD∞ from subsets of {', '.join(map(str, numbers))} clips: give two sizes at least")
+    asked = [(size, draw) for size in numbers.tolist() for draw in range(draws if size < n else 1)]
+    subsets = np.zeros((len(asked), n), np.int64)
+    for subset, (size, draw) in zip(subsets, asked, strict=True):
+        subset[np.random.default_rng([seed, size, draw]).permutation(n)[:size]] = 1
+    found = dict(zip(asked, distances(subsets), strict=True))
+    # There is but one subset of all clips.
+    values = np.array(
+        [[found.get((size, d), found[size, 0]) for d in range(draws)] for size in numbers.tolist()]
+    )
+    limit, slope = _fit(numbers, values.mean(axis=1))
+    return Line(numbers, values, float(limit), float(slope))
+
+
+def linear_sizes(n: int, points: int = POINTS) -> list[int]:
+    """Return evenly spaced sizes from a quarter of n to n.
+
+    Smaller subsets, as the tenth of Chong & Forsyth, leave the line where clips are few for the dimension.
+    """
+    return sorted(set(np.linspace(max(n // 4, 2), n, points).round().astype(int).tolist()))
+
+
+def doubling_sizes(n: int, first: int = 50) -> list[int]:
+    """Return 50, 100, 200, … below n, then n itself; the first is less where there are few clips."""
+    start = min(first, max(2, n // 8))
+    sizes = [start * 2**k for k in range(64) if start * 2**k < n]
+    return [*sizes, n]
+
+
+def _fit(
+    sizes: NDArray[np.int64], values: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Limit and slope of the lines over 1/n through values [..., P]."""
+    x = 1 / sizes
+    centred = x - x.mean()
+    slope = values @ centred / (centred @ centred)
+    return values.mean(axis=-1) - slope * x.mean(), slope

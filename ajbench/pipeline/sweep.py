@@ -1,0 +1,90 @@
+"""One key of the synth section over several values: a synthetic set for each, measured side by side."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from ajbench.core.errors import UsageError
+from ajbench.core.recipe import Recipe, Synth
+from ajbench.core.registry import suggest
+from ajbench.core.run_dir import atomic_write
+from ajbench.pipeline import runner
+from ajbench.pipeline.recipe_stages import Pipeline
+from ajbench.pipeline.stage import Stage, in_order
+
+METRICS = ("fd", "kl", "is", "label_agreement")
+Line = dict[str, Any]
+
+
+def swept(recipe: Recipe, key: str, values: str, n: int | None = None) -> Recipe:
+    """Return the recipe with a probe for each value, called `key=value`, in place of its own probes.
+
+    Args:
+        recipe: whose synth section the sets have but for this key.
+        key: of the synth section, for instance `guidance`.
+        values: separated by commas.
+        n: clips of each set; None is `synth.n`. FD depends on it: sets of one sweep are of one size.
+
+    Raises:
+        UsageError: no such key, fewer than two values, or one twice.
+    """
+    if key not in Synth.model_fields:
+        allowed = ", ".join(Synth.model_fields)
+        raise UsageError(
+            f"sweep {key}: not a key of synth{suggest(key, Synth.model_fields)}; allowed: {allowed}"
+        )
+    if key in ("n", "seed", "classes"):
+        raise UsageError(f"sweep {key}: sets of other clips are not compared; sweep how they are made")
+    several = [yaml.safe_load(value) for value in values.split(",")]
+    if len({*map(str, several)}) < max(2, len(several)):
+        raise UsageError(f"sweep {key} {values}: two or more different values are needed, as in 1,2,4")
+    size = {} if n is None else {"n": n}
+    probes = {f"{key}={value}": {key: value, **size} for value in several}
+    evaluate = recipe.evaluate.model_copy(update={"probes": probes})
+    return recipe.model_copy(update={"evaluate": evaluate})
+
+
+def stages(pipeline: Pipeline) -> list[Stage]:
+    """Return the stages that make and measure the pipeline's probes, in order."""
+    return in_order([pipeline.eval_gen(tuple(pipeline.probes))])
+
+
+def run(pipeline: Pipeline, key: str, device: str, force: bool = False) -> dict[str, Any]:
+    """Do what is not done (with `force`: everything) and write `sweep_<key>.csv` to the results folder.
+
+    Rows of a sweep stay out of the folder's rows.csv: the recipe's tables are of its own sets.
+    """
+    from ajbench.reporting import tables
+
+    every = stages(pipeline)
+    runner.run_all(every, device, force)
+    found = lines(runner.rows_of(every[-1]), pipeline.recipe)
+    path = pipeline.results / f"sweep_{key}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, tables.to_csv(found))
+    return {"lines": found, "notes": runner.notes_of(every[-1]), "path": path}
+
+
+def lines(rows: Sequence[Mapping[str, Any]], recipe: Recipe) -> list[Line]:
+    """Return a line for each set: what was swept, and each metric with its interval.
+
+    FD is that to the evaluation clips, label agreement that of all classes; KL is left empty where clips have
+    no parent.
+    """
+    found = []
+    for name in recipe.evaluate.probes:
+        line: Line = {"set": name}
+        for metric in METRICS:
+            row = next((row for row in rows if row["row"] == name and _is(row, metric)), None)
+            for end, column in (("", "value"), ("_low", "ci_low"), ("_high", "ci_high")):
+                line[f"{metric}{end}"] = round(float(row[column]), 4) if row else None
+        mine = next(row for row in rows if row["row"] == name)
+        found.append(line | {"n": int(mine["n"]), "features": mine["features"]})
+    return found
+
+
+def _is(row: Mapping[str, Any], metric: str) -> bool:
+    if metric == "label_agreement":
+        return bool(row["metric"] == metric and row["column"] == "all")
+    return bool(row["metric"] == metric and row["table"] == "1")

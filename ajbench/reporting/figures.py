@@ -1,0 +1,269 @@
+"""Figures of the report: arrays in, SVG or PNG out; colours follow the page's light or dark theme."""
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+from PIL import Image
+
+from ajbench.data import audio
+
+# Stand-ins in the drawing for the page's CSS colours.
+INK, MUTED, RULE, REAL = "#010101", "#020202", "#030303", "#040404"
+SERIES = ("#050505", "#060606", "#070707", "#080808", "#090909", "#0a0a0a")
+_CSS = {INK: "ink", MUTED: "muted", RULE: "rule", REAL: "real"} | {
+    colour: f"c{i}" for i, colour in enumerate(SERIES, start=1)
+}
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "font.size": 9,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": MUTED,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 9.5,
+    "axes.titlecolor": INK,
+    "axes.titlepad": 10,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+}
+# What the CSS colours are where there is no page.
+_LIGHT = {"paper": "#fcfbf8", "ink": "#1d1c1a", "muted": "#6a665e", "rule": "#e3dfd6", "real": "#7d8894"}
+_DARK = {"paper": "#171614", "ink": "#ece8e0", "muted": "#a09a8e", "rule": "#34312c", "real": "#8d99a6"}
+_LIGHT |= {"c1": "#b5471d", "c2": "#1f6f78", "c3": "#7a5195"}
+_DARK |= {"c1": "#ee8a5c", "c2": "#5fb7c0", "c3": "#bf9add"}
+WIDTH = 9.6  # inches; the page scales the drawing to its column
+RANGE_DB = 70.0
+
+
+@dataclass(frozen=True)
+class Curve:
+    """mAP of one classifier over doses, in percent; `delta` is the paired difference to dose 0.
+
+    Shapes: doses, mean, low, high [D]; seeds [D] lists of single values; delta, delta_low, delta_high [D−1].
+    """
+
+    name: str
+    doses: Sequence[float]
+    mean: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+    seeds: Sequence[Sequence[float]]
+    delta: Sequence[float]
+    delta_low: Sequence[float]
+    delta_high: Sequence[float]
+    synthetic_only: float | None = None
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A value with its interval on a line of a dot plot; `colour` is one of this module's."""
+
+    name: str
+    value: float
+    low: float = field(default=float("nan"))
+    high: float = field(default=float("nan"))
+    colour: str = MUTED
+
+
+def dose_curve(curves: Sequence[Curve]) -> str:
+    """Return mAP against added synthetic clips (left) and the difference to real only (right), as SVG."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure((WIDTH, 3.7), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        doses = sorted({dose for curve in curves for dose in curve.doses})
+        step = max(doses[-1], 1) * 0.025
+        for i, curve in enumerate(curves):
+            colour, shift = SERIES[i % len(SERIES)], (i - (len(curves) - 1) / 2) * step
+            x = np.array(curve.doses) + shift
+            for where, values in zip(x + 0.6 * step, curve.seeds, strict=True):
+                left.plot([where] * len(values), values, ".", color=colour, alpha=0.55, markersize=4)
+            _bars(left, x, curve.mean, curve.low, curve.high, colour, label=curve.name)
+            if curve.synthetic_only is not None:
+                left.axhline(curve.synthetic_only, color=colour, linewidth=0.8, linestyle=(0, (1, 2.5)))
+            _bars(right, x[1:], curve.delta, curve.delta_low, curve.delta_high, colour)
+        right.axhline(0, color=INK, linewidth=0.7)
+        left.set_title("mAP, % (small dots: seeds; dotted line: synthetic clips only)")
+        right.set_title("difference to real clips only, points of mAP")
+        for axes, ticks in ((left, doses), (right, doses[1:])):
+            axes.set_xticks(ticks, [f"+{dose:,.0f}" if dose else "real only" for dose in ticks])
+            axes.set_xlabel("synthetic clips added")
+            axes.grid(axis="y", color=RULE, linewidth=0.6)
+            axes.set_axisbelow(True)
+            axes.margins(x=0.08)
+        right.set_xlim(left=doses[1] - step * 6 if len(doses) > 1 else None)
+        figure.legend(loc="outside upper left", ncols=len(curves), handletextpad=0.4, borderpad=0.4)
+        return _svg(figure, "dose")
+
+
+def bars(
+    labels: Sequence[str], before: Sequence[float], after: Sequence[float], names: tuple[str, str]
+) -> str:
+    """Return two horizontal bars per class (percent), `before` in the colour of real clips, as SVG."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure((WIDTH, 0.9 + 0.3 * len(labels)), layout="constrained")
+        axes = figure.subplots()
+        y = np.arange(len(labels))[::-1]
+        axes.barh(y + 0.19, before, 0.34, color=REAL, label=names[0])
+        axes.barh(y - 0.19, after, 0.34, color=SERIES[0], label=names[1])
+        for at, first, second in zip(y, before, after, strict=True):
+            text = f"{second - first:+.1f}".replace("-", "−")
+            axes.text(max(first, second) + 1, at, text, va="center", color=MUTED, fontsize=8)
+        axes.set_yticks(y, labels, color=INK)
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlim(0, 108)
+        axes.set_ylim(-0.7, len(labels) - 0.3)
+        axes.grid(axis="x", color=RULE, linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel("average precision, %, mean over seeds")
+        figure.legend(loc="outside upper left", ncols=2, handlelength=1, borderpad=0.4)
+        return _svg(figure, "classes")
+
+
+def ladders(panels: Sequence[tuple[str, Sequence[Mark]]]) -> str:
+    """Return dot plots side by side on logarithmic axes, smallest value on top, as SVG."""
+    with matplotlib.rc_context(_STYLE):
+        rows = max(len(marks) for _, marks in panels)
+        figure = Figure((WIDTH, 0.9 + 0.26 * rows), layout="constrained")
+        for axes, (title, marks) in zip(
+            figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
+        ):
+            ordered = sorted(marks, key=lambda mark: mark.value)
+            axes.set_xscale("log")
+            for y, mark in enumerate(ordered):
+                axes.hlines(y, mark.low, mark.high, color=mark.colour, linewidth=1.4)
+                axes.plot(mark.value, y, "o", color=mark.colour, markersize=5)
+            axes.set_yticks(range(len(ordered)), [mark.name for mark in ordered], color=INK)
+            axes.tick_params(axis="y", length=0)
+            axes.set_ylim(rows - 0.5, -0.5)
+            axes.set_title(title)
+            low, high = axes.get_xlim()
+            ticks = [t for e in range(-3, 7) for t in (10.0**e, 2 * 10.0**e, 5 * 10.0**e) if low <= t <= high]
+            axes.xaxis.set_major_locator(FixedLocator(ticks))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.tick_params(axis="x", which="minor", length=0)
+            axes.grid(axis="both", color=RULE, linewidth=0.6)
+            axes.set_axisbelow(True)
+            axes.spines["left"].set_visible(False)
+        return _svg(figure, "ladders")
+
+
+def shares(labels: Sequence[str], sets: Sequence[tuple[str, Sequence[float], str]]) -> str:
+    """Return one dot per class and set of clips as SVG; `sets` are (name, shares 0..1 [C], colour)."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure((WIDTH, 0.9 + 0.24 * len(labels)), layout="constrained")
+        axes = figure.subplots()
+        y = np.arange(len(labels))[::-1]
+        values = 100 * np.array([share for _, share, _ in sets], dtype=float)
+        axes.hlines(y, np.nanmin(values, axis=0), np.nanmax(values, axis=0), color=RULE, linewidth=2.5)
+        for (name, _, colour), row in zip(sets, values, strict=True):
+            axes.plot(row, y, "o", color=colour, markersize=5.5, label=name, clip_on=False)
+        axes.set_yticks(y, labels, color=INK)
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlim(0, 100)
+        axes.set_ylim(-0.7, len(labels) - 0.3)
+        axes.grid(axis="x", color=RULE, linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel("clips in which the asked-for class is heard first, %")
+        figure.legend(loc="outside upper left", ncols=len(sets), handletextpad=0.2, borderpad=0.4)
+        return _svg(figure, "shares")
+
+
+def distribution(
+    honest: np.ndarray, synthetic: np.ndarray, limit: float, names: tuple[str, str], label: str
+) -> str:
+    """Return how two sets of scores are distributed, as shares of clips, with the limit drawn, as SVG."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure((WIDTH, 2.6), layout="constrained")
+        axes = figure.subplots()
+        both = np.concatenate([honest, synthetic, [limit]])
+        edges = np.linspace(min(0.0, both.min()), both.max() * 1.02, 60)
+        for values, name, colour in zip((honest, synthetic), names, (REAL, SERIES[0]), strict=True):
+            share = 100 * np.histogram(values, edges)[0] / len(values)
+            axes.stairs(share, edges, color=colour, fill=True, alpha=0.35)
+            axes.stairs(share, edges, color=colour, linewidth=1.2, label=name)
+        axes.axvline(limit, color=INK, linewidth=1)
+        axes.text(limit, axes.get_ylim()[1], f"  {limit:.2f}", va="top", color=INK)
+        axes.set_xlabel(label)
+        axes.set_ylabel("clips, %")
+        figure.legend(loc="outside upper left", ncols=2, borderpad=0.4)
+        return _svg(figure, "distribution")
+
+
+def alone(drawing: str) -> str:
+    """Return a drawing of this module as an SVG file that stands alone, light or dark as its reader is."""
+    light, dark = (";".join(f"--{key}:{value}" for key, value in each.items()) for each in (_LIGHT, _DARK))
+    style = (
+        f"<style>svg{{{light};background:var(--paper);font-family:sans-serif}}"
+        f"@media (prefers-color-scheme:dark){{svg{{{dark}}}}}</style>"
+    )
+    head, rest = drawing.split(">", 1)
+    return f'{head} xmlns="http://www.w3.org/2000/svg">{style}{rest}\n'
+
+
+def spectrogram(wav: np.ndarray, width: int = 320, bands: int = 80) -> bytes:
+    """Return the log-mel spectrogram of wav [n] at 16 kHz as PNG: the 70 dB below the clip's own peak."""
+    hop = max(1, len(wav) // width)
+    import torch
+
+    sound = torch.from_numpy(np.ascontiguousarray(wav, dtype=np.float32))[None]
+    mel = audio.log_mel(sound, n_fft=1024, win=1024, hop=hop, n_mels=bands, f_min=50.0, f_max=8000.0)
+    level = 20 * mel[0].numpy()
+    shade = np.clip((level - level.max()) / RANGE_DB + 1, 0, 1)
+    image = Image.fromarray(np.round(255 * shade[::-1]).astype(np.uint8), mode="P")
+    palette = matplotlib.colormaps["magma"](np.arange(256))[:, :3]
+    image.putpalette(np.round(255 * palette).astype(np.uint8).tobytes())
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _bars(
+    axes: Axes,
+    x: np.ndarray,
+    value: Sequence[float],
+    low: Sequence[float],
+    high: Sequence[float],
+    colour: str,
+    label: str | None = None,
+) -> None:
+    axes.vlines(x, low, high, color=colour, linewidth=1.4)
+    axes.plot(x, value, "o-", color=colour, linewidth=1.2, markersize=5, label=label)
+
+
+def _svg(figure: Figure, name: str) -> str:
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r'<g id="[^"]*"', "<g", text)
+    text = re.sub(
+        r"<svg [^>]*?viewBox=\"([^\"]*)\"[^>]*>",
+        r'<svg viewBox="\1" xmlns:xlink="http://www.w3.org/1999/xlink">',
+        text,
+    )
+    # Text takes the page's font and, being text, can be found and copied.
+    text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)
+    for colour, variable in _CSS.items():
+        text = text.replace(colour, f"var(--{variable})")
+    return text

@@ -1,0 +1,288 @@
+"""The report: one folder of static HTML that opens from disk, with the answer and its evidence."""
+
+import csv
+import itertools
+import re
+import shutil
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from ajbench.core.recipe import Recipe, dump
+from ajbench.core.rows import read_rows
+from ajbench.core.run_dir import atomic_write
+from ajbench.data import audio
+from ajbench.data.store import Clip, ClipStore
+from ajbench.evaluation.classification import Cell
+from ajbench.evaluation.classwise import per_class
+from ajbench.reporting import figures, tables
+from ajbench.reporting.formats import blocks_1, blocks_a11
+from ajbench.reporting.verdict import QUESTION, Answer, answers, headline, limits
+
+EXAMPLES = 12  # classes that can be listened to
+SHOWN_CLASSES = 40  # in figures; AudioSet's 527 would not be legible
+SHOWN_PROBLEMS = 50
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """What a report is made from.
+
+    Attributes:
+        recipe: the merged recipe. rows: rows.csv. real: folder of the real clip store. synthetic: folders
+        of synthetic stores by the names their rows have (`img2img`, probes), the main one first. scores:
+        `scores.npz` of every trained cell. runs: `run.json` of every stage, as `RunDir.info()` returns it.
+        notes: of generation and yardstick rows. fingerprints: of the stages whose rows count; None takes
+        all rows of the recipe.
+    """
+
+    recipe: Recipe
+    rows: Path
+    real: Path
+    synthetic: Mapping[str, Path]
+    scores: Mapping[Cell, Path]
+    runs: Sequence[Mapping[str, Any]] = ()
+    notes: Sequence[str] = ()
+    fingerprints: Collection[str] | None = None
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A clip in the report; `audio` and `image` are relative links."""
+
+    brief: str
+    detail: str
+    audio: str
+    image: str
+
+
+def render(data: ReportData, out: Path) -> Path:
+    """Write `index.html`, `audio/`, `img/` and `per_class.csv` into folder `out` and return the page's path.
+
+    The folder needs nothing else: no server, no network. `audio/` and `img/` are replaced; pages of
+    `ajbench audit` that are there are linked.
+
+    Raises:
+        MissingError: rows.csv, a store or a scores file is not there.
+        IntegrityError: one of them is damaged.
+    """
+    rows = tables.select(read_rows(data.rows), data.recipe, data.fingerprints)
+    real = ClipStore.open(data.real)
+    sets = {name: ClipStore.open(path) for name, path in data.synthetic.items()}
+    found = answers(rows, data.recipe.name)
+    a11 = tables.a11_lines(rows, data.recipe, real.meta.counts)
+    first = tables.table_1_lines(rows, data.recipe)
+    out.mkdir(parents=True, exist_ok=True)
+    classes = per_class(data.scores, data.recipe.name)
+    measured = dict.fromkeys([*sets, *rows.loc[rows["table"] == "1", "row"]])
+    palette = dict(zip(measured, itertools.cycle(figures.SERIES), strict=False))
+    atomic_write(out / "per_class.csv", tables.to_csv(classes))
+    page = {
+        "recipe": data.recipe,
+        "question": QUESTION,
+        "headline": headline(found),
+        "answers": found,
+        "dose_figure": dose_figure(rows, data.recipe, found),
+        "a11": blocks_a11(a11, data.recipe),
+        "class_figure": _class_figure(classes, found, data.recipe),
+        "table_1": blocks_1(first, data.recipe) if any(n["source"] == "measured" for n in first) else [],
+        "ladder_figure": _ladder_figure(rows, palette),
+        "agreement_figure": _agreement_figure(rows, palette),
+        "agreement": _agreement(rows),
+        "sets": list(sets),
+        "examples": list(_examples(real, sets, out)),
+        "counts": real.meta.counts,
+        "problems": _problems(data.real),
+        "shown_problems": SHOWN_PROBLEMS,
+        "notes": list(dict.fromkeys(data.notes)),
+        "limits": limits(rows, data.recipe, found),
+        "audits": [path.name for path in sorted(out.glob("audit*.html"))],
+        "stages": _stages(data.runs),
+        "environment": data.runs[-1] if data.runs else {},
+        "yaml": dump(data.recipe),
+        "synthetic_corpus": tables.SYNTHETIC_CORPUS if data.recipe.data.corpus == "mini" else "",
+    }
+    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    html = environment.get_template("report.html.j2").render(page)
+    atomic_write(out / "index.html", html)
+    return out / "index.html"
+
+
+def dose_figure(rows: pd.DataFrame, recipe: Recipe, found: Sequence[Answer]) -> str:
+    """Return the dose curves of the answers' classifiers as SVG in the page's colours; "" without any."""
+    curves = []
+    for answer in found:
+        mine = rows[(rows["table"] == "A11") & (rows["row"] == answer.line)]
+        part = {
+            metric: mine[mine["metric"] == metric].set_index("column")[["value", "ci_low", "ci_high"]] * 100
+            for metric in ("map_mean", "map_delta")
+        }
+        means, deltas = part["map_mean"], part["map_delta"]
+        doses = [c for c in tables.columns_of(mine, recipe) if tables.dose_of(c) and c in deltas.index]
+        columns = [recipe.name, *doses]
+        if not doses or not set(columns) <= set(means.index):
+            continue
+        singles = mine[mine["metric"] == "map"]
+        alone = f"{recipe.name}G"
+        curves.append(
+            figures.Curve(
+                name=answer.name,
+                doses=[tables.dose_of(c) or 0 for c in columns],
+                mean=means.loc[columns, "value"].tolist(),
+                low=means.loc[columns, "ci_low"].tolist(),
+                high=means.loc[columns, "ci_high"].tolist(),
+                seeds=[(100 * singles.loc[singles["column"] == c, "value"]).tolist() for c in columns],
+                delta=deltas.loc[doses, "value"].tolist(),
+                delta_low=deltas.loc[doses, "ci_low"].tolist(),
+                delta_high=deltas.loc[doses, "ci_high"].tolist(),
+                synthetic_only=next(iter(means.loc[means.index == alone, "value"]), None),
+            )
+        )
+    return figures.dose_curve(curves) if curves else ""
+
+
+def _class_figure(
+    classes: Sequence[Mapping[str, Any]], found: Sequence[Answer], recipe: Recipe
+) -> dict[str, Any]:
+    if not found:
+        return {}
+    answer = next((a for a in found if a.line.endswith("/mx+sp")), found[0])
+    mine = [
+        line
+        for line in classes
+        if "/".join((line["model"], line["pretraining"], line["augmentation"])) == answer.line
+        and line.get(recipe.name) is not None
+        and line.get(answer.column) is not None
+    ]
+    if not mine:
+        return {}
+    mine.sort(key=lambda line: line[recipe.name] - line[answer.column])
+    shown = mine
+    if len(mine) > SHOWN_CLASSES:
+        shown = mine[: SHOWN_CLASSES // 2] + mine[-SHOWN_CLASSES // 2 :]
+    svg = figures.bars(
+        [f"{line['class']} ({line['eval_clips']})" for line in shown],
+        [line[recipe.name] for line in shown],
+        [line[answer.column] for line in shown],
+        (f"{recipe.name} (real only)", answer.column),
+    )
+    better = sum(line[answer.column] > line[recipe.name] for line in mine)
+    return {"svg": svg, "answer": answer, "classes": len(mine), "shown": len(shown), "better": better}
+
+
+def _ladder_figure(rows: pd.DataFrame, palette: Mapping[str, str]) -> str:
+    split = " ".join(rows.loc[(rows["table"] == "1") & (rows["metric"] == "fd"), "split"].tail(1))
+    panels = []
+    for metric, title, chosen in (
+        ("fd", f"FD to real clips of the {split} split", rows["split"] == split),
+        ("fd_class", "FD within a class, mean over classes", rows["split"] == "train"),
+    ):
+        part = rows[(rows["metric"] == metric) & chosen & (rows["value"] > 0)]
+        marks = [
+            figures.Mark(
+                r["row"],
+                r["value"],
+                max(r["ci_low"], 0.02 * r["value"]),
+                r["ci_high"],
+                palette.get(r["row"], figures.REAL if str(r["row"]).startswith("real") else figures.MUTED),
+            )
+            for r in part.to_dict("records")
+        ]
+        if marks:
+            panels.append((title, marks))
+    return figures.ladders(panels) if panels else ""
+
+
+def _agreement(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    part = rows[(rows["metric"] == "label_agreement") & (rows["column"] == "all")]
+    return [
+        {"name": r["row"], "n": int(r["n"])} | {k: 100 * r[k] for k in ("value", "ci_low", "ci_high")}
+        for r in part.to_dict("records")
+    ]
+
+
+def _agreement_figure(rows: pd.DataFrame, palette: Mapping[str, str]) -> str:
+    part = rows[(rows["metric"] == "label_agreement") & (rows["column"] != "all")]
+    if part.empty:
+        return ""
+    grid = part.pivot_table(index="column", columns="row", values="value")
+    names = [n for n in palette if n in grid] + [n for n in map(str, grid) if n.startswith("real")]
+    # The classes that came out worst, the best of them first.
+    grid = grid.sort_values(names[0], ascending=False).tail(SHOWN_CLASSES)
+    shown = [(name, grid[name].tolist(), palette.get(name, figures.REAL)) for name in names]
+    return figures.shares([str(c) for c in grid.index], shown)
+
+
+def _examples(real: ClipStore, sets: Mapping[str, ClipStore], out: Path) -> Iterator[dict[str, Any]]:
+    """Yield a row of sounds per class: its first clip in the main set, that one's parent, the other sets."""
+    for name in ("audio", "img"):
+        shutil.rmtree(out / name, ignore_errors=True)
+        (out / name).mkdir(parents=True)
+    parents = {clip_id: i for i, clip_id in enumerate(real.clip_ids)}
+    known = {
+        name: list(zip(s.column("label_ids"), s.column("parent_id"), strict=True)) for name, s in sets.items()
+    }
+    labels = real.meta.labels
+    step = max(1, -(-len(labels) // EXAMPLES))
+    for c in range(0, len(labels), step):
+        chosen: list[tuple[str, Clip]] = []
+        parent: str | None = None
+        for name, store in sets.items():
+            mine = [i for i, (ids, _) in enumerate(known[name]) if c in ids]
+            if not mine:
+                continue
+            # The same parent as in the main set, where this set has it.
+            index = next((i for i in mine if parent and known[name][i][1] == parent), mine[0])
+            if not chosen:
+                parent = known[name][index][1]
+            chosen.append((name, store[index]))
+        if not chosen:
+            continue
+        if parent in parents:
+            chosen.insert(0, ("real", real[parents[parent]]))
+        yield {"label": labels[c], "sounds": {name: _sound(name, clip, out) for name, clip in chosen}}
+
+
+def _sound(name: str, clip: Clip, out: Path) -> Sound:
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{name}-{clip.index}-{clip.clip_id}")[:80]
+    wav = clip.audio()
+    audio.write(out / "audio" / f"{stem}.flac", wav)
+    (out / "img" / f"{stem}.png").write_bytes(figures.spectrogram(wav))
+    brief = (
+        clip.clip_id if clip.strength is None else f"strength {clip.strength:g}, guidance {clip.guidance:g}"
+    )
+    facts = dict.fromkeys([clip.clip_id, ", ".join(clip.labels), brief])
+    return Sound(brief, " · ".join(facts), f"audio/{stem}.flac", f"img/{stem}.png")
+
+
+def _problems(store: Path) -> list[dict[str, str]]:
+    path = store / "quarantine.csv"
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _stages(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Time and memory by kind of stage."""
+    count = Counter(str(run.get("stage")) for run in runs)
+    return [
+        {
+            "stage": stage,
+            "runs": number,
+            "seconds": sum(float(run.get("seconds") or 0) for run in runs if run.get("stage") == stage),
+            "memory_mb": max(
+                float(run.get("peak_memory_mb") or 0) for run in runs if run.get("stage") == stage
+            ),
+            "devices": ", ".join(
+                sorted({str(run.get("device")) for run in runs if run.get("stage") == stage})
+            ),
+        }
+        for stage, number in count.items()
+    ]

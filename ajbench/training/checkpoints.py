@@ -1,0 +1,212 @@
+"""Checkpoints of a training: whole or absent, verified when loaded, with the averages of the weights."""
+
+import json
+import os
+import shutil
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import xxhash
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ajbench.core.errors import IntegrityError
+from ajbench.core.files import checksum
+
+KEEP = 2
+
+
+def newest(folder: Path) -> Path | None:
+    """Return the newest checkpoint folder under `folder`, or None."""
+    return max((folder / "checkpoints").glob("step-*"), default=None)
+
+
+class State:
+    """What a checkpoint holds: trained parameters, buffers beside them, the average, the optimiser."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        ema_decay: float | None,
+        average_after: Sequence[int],
+        steps: int,
+    ) -> None:
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        self.parameters = {name: p for name, p in module.named_parameters() if id(p) in held}
+        if len(self.parameters) != len(held):
+            raise ValueError("the optimiser holds parameters that are not in the module")
+        self.tensors: dict[str, Tensor] = {**self.parameters, **_buffers(module, self.parameters)}
+        self.optimizer, self.ema_decay, self.steps = optimizer, ema_decay, steps
+        self.average_after = average_after
+        self.best: dict[str, Any] | None = None  # step, score, file, xxh3
+        self.bests: deque[str | None] = deque(maxlen=KEEP)  # of the checkpoints that are kept
+        self.float_names = [name for name, t in self.tensors.items() if t.is_floating_point()]
+        self.floats = [self.tensors[name] for name in self.float_names]
+        self.average: list[Tensor] = []
+        if ema_decay is not None or average_after:
+            self.average = [t.detach().clone() for t in self.floats]
+
+    @torch.no_grad()
+    def after_step(self, index: int) -> None:
+        """Move the average towards the weights that step `index` left."""
+        if self.ema_decay is not None:
+            weight = 1 - min(self.ema_decay, (1 + index) / (10 + index))
+        else:
+            counted = bisect_right(self.average_after, index + 1)
+            if not counted or self.average_after[counted - 1] != index + 1:
+                return
+            weight = 1 / counted
+        torch._foreach_lerp_(self.average, [t.detach() for t in self.floats], weight)
+
+    @torch.no_grad()
+    def load_average(self) -> None:
+        """Put the average, where there is one, into the module."""
+        for tensor, mean in zip(self.floats, self.average, strict=False):
+            tensor.copy_(mean)
+
+    @contextmanager
+    def as_moving_average(self) -> Iterator[None]:
+        """Let the module hold its moving average, where there is one, for the time of the block."""
+        if self.ema_decay is None:
+            yield
+            return
+        kept = [tensor.detach().clone() for tensor in self.floats]
+        self.load_average()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for tensor, value in zip(self.floats, kept, strict=True):
+                    tensor.copy_(value)
+
+    def keep_if_best(self, folder: Path, done: int, value: float) -> None:
+        """Write the module's weights to `checkpoints/best-<done>` where `value` is above all before.
+
+        Each best has a file of its own, so that a checkpoint goes with the one that it knows of.
+        """
+        if self.best is None or value > self.best["score"]:
+            file = folder / "checkpoints" / f"best-{done:08d}.safetensors"
+            file.parent.mkdir(exist_ok=True)
+            part = file.with_name(f".{file.name}.tmp")
+            save_file({name: _plain(t) for name, t in self.tensors.items()}, part)
+            part.replace(file)
+            self.best = {"step": done, "score": value, "file": file.name, "xxh3": checksum(file)}
+
+    def load_best(self, folder: Path) -> None:
+        """Put the best weights that the newest checkpoint knows of, verified, into the module.
+
+        Raises:
+            IntegrityError: their file is missing or damaged.
+        """
+        path = newest(folder)
+        assert path
+        best = _verified(path)["best"]  # not self.best: only the process that scores first keeps it
+        file = path.with_name(best["file"])
+        if not file.exists() or checksum(file) != best["xxh3"]:
+            raise IntegrityError(f"{file}: missing or checksum mismatch; train again with --force")
+        _copy(file, self.tensors)
+
+    def save(self, folder: Path, done: int) -> None:
+        """Write `checkpoints/step-<done>` whole or not at all, then drop all but the last two."""
+        final = folder / "checkpoints" / f"step-{done:08d}"
+        part = final.with_name(f".{final.name}.tmp")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        save_file({name: _plain(t) for name, t in self.tensors.items()}, part / "weights.safetensors")
+        if self.average:
+            means = zip(self.float_names, self.average, strict=True)
+            save_file({name: _plain(t) for name, t in means}, part / "average.safetensors")
+        torch.save(self.optimizer.state_dict(), part / "optimizer.pt")
+        hashes = {path.name: checksum(path) for path in sorted(part.iterdir())}
+        state = {"step": done, "steps": self.steps, "best": self.best, "xxh3": hashes}
+        (part / "state.json").write_text(json.dumps({**state, "seal": _seal(state)}))
+        for path in part.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        shutil.rmtree(final, ignore_errors=True)
+        part.replace(final)
+        for old in sorted(final.parent.glob("step-*"))[:-KEEP]:
+            shutil.rmtree(old)
+        self.bests.append(self.best["file"] if self.best else None)
+        for weights in final.parent.glob("best-*"):
+            if weights.name not in self.bests:
+                weights.unlink()
+
+    def resume(self, folder: Path) -> int:
+        """Load the newest checkpoint; returns the number of steps done, 0 without one."""
+        path = newest(folder)
+        if path is None:
+            return 0
+        state = _verified(path)
+        if state["steps"] != self.steps:
+            raise IntegrityError(
+                f"{path}: of a run of {state['steps']} steps, this one has {self.steps}; use another folder"
+            )
+        _copy(path / "weights.safetensors", self.tensors)
+        if self.average:
+            file = path / "average.safetensors"
+            if not file.exists():
+                raise IntegrityError(f"{file}: missing; the run that wrote {path.name} kept no average")
+            _copy(file, dict(zip(self.float_names, self.average, strict=True)))
+        try:
+            self.optimizer.load_state_dict(torch.load(path / "optimizer.pt", weights_only=True))
+        except (ValueError, KeyError) as error:
+            raise IntegrityError(f"{path / 'optimizer.pt'}: of another optimiser ({error})") from None
+        self.best = state["best"]
+        self.bests.append(self.best["file"] if self.best else None)
+        return int(state["step"])
+
+
+def frozen(module: nn.Module, trained: dict[str, nn.Parameter]) -> dict[str, nn.Module]:
+    """Submodules that have parameters, none of which is trained."""
+    ids = {id(p) for p in trained.values()}
+    has = ((name, part, [id(p) for p in part.parameters()]) for name, part in module.named_modules())
+    return {name: part for name, part, own in has if own and ids.isdisjoint(own)}
+
+
+def _buffers(module: nn.Module, trained: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+    """Persistent buffers, such as batch norm's statistics, outside the frozen submodules."""
+    kept = module.state_dict(keep_vars=True).keys()
+    resting = tuple(f"{name}." for name in frozen(module, trained))
+    return {n: b for n, b in module.named_buffers() if n in kept and not n.startswith(resting)}
+
+
+def _copy(file: Path, target: dict[str, Tensor]) -> None:
+    source = load_file(file)
+    odd = sorted(source.keys() ^ target.keys())
+    if odd := odd or [name for name in source if source[name].shape != target[name].shape]:
+        raise IntegrityError(f"{file}: of another module (first difference: {odd[0]}); use another folder")
+    with torch.no_grad():
+        for name, tensor in source.items():
+            target[name].copy_(tensor)
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().contiguous()
+
+
+def _seal(state: dict[str, Any]) -> str:
+    return xxhash.xxh3_64_hexdigest(json.dumps(state, sort_keys=True).encode())
+
+
+def _verified(path: Path) -> dict[str, Any]:
+    """Read state.json and check every file against it."""
+    advice = f"delete {path} to go back to the checkpoint before it"
+    try:
+        state: dict[str, Any] = json.loads((path / "state.json").read_text())
+        seal = state.pop("seal")
+    except (OSError, ValueError, KeyError, AttributeError):
+        raise IntegrityError(f"{path / 'state.json'}: unreadable; {advice}") from None
+    if _seal(state) != seal:
+        raise IntegrityError(f"{path / 'state.json'}: checksum mismatch; {advice}")
+    for name, expected in state["xxh3"].items():
+        file = path / name
+        if not file.exists() or checksum(file) != expected:
+            raise IntegrityError(f"{file}: missing or checksum mismatch; {advice}")
+    return state
