@@ -23,7 +23,7 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "
 
 
 def environment(**more):
-    tests = Path(__file__).parent
+    tests = Path(__file__).parents[1]
     paths = os.pathsep.join([str(tests), str(tests.parent), os.environ.get("PYTHONPATH", "")])
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, **more}
 
@@ -86,7 +86,7 @@ def test_a_ray_run_with_a_killed_worker_ends_with_the_same_bytes(tmp_path):
     if not importlib.util.find_spec("ray"):
         pytest.skip("Ray is not installed; pip install 'ajbench[ray]'")
     done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("synthesis_on_ray.py"), tmp_path],
+        [sys.executable, Path(__file__).parents[1] / "synthesis_on_ray.py", tmp_path],
         env=environment(ACCELERATE_USE_CPU="true", RAY_raylet_start_wait_time_s="180"),
         capture_output=True,
         text=True,

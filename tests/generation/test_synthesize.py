@@ -330,7 +330,7 @@ def test_the_estimate_times_without_leaving_anything(real, generator, tokens):
 
 
 def test_no_kill_and_no_number_of_processes_changes_a_byte(tmp_path):
-    script = Path(__file__).with_name("synthesis_under_fire.py")
+    script = Path(__file__).parents[1] / "synthesis_under_fire.py"
     paths = os.pathsep.join([str(script.parent.parent), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, script, tmp_path],

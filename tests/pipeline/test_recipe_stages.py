@@ -374,7 +374,7 @@ def test_ctrl_c_reaches_every_cell_once_and_leaves_saved_state(tmp_path):
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from pathlib import Path\n"
-        "from test_stages import Pretend\n"
+        "from tests.pipeline.test_recipe_stages import Pretend\n"
         "from ajbench.pipeline import workers\n"
         "if __name__ == '__main__':\n"
         "    try:\n"
@@ -385,9 +385,9 @@ def test_ctrl_c_reaches_every_cell_once_and_leaves_saved_state(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(code)
     process = subprocess.Popen(
-        [sys.executable, str(script), str(Path(__file__).parent), str(tmp_path)],
+        [sys.executable, str(script), str(Path(__file__).parents[2]), str(tmp_path)],
         start_new_session=True,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
     )
     for _ in range(600):
         if all((tmp_path / name / "begun").exists() for name in "ab"):

@@ -161,8 +161,8 @@ def test_git_commit_is_that_of_ajbenchs_own_checkout(tmp_path, monkeypatch):
         command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(tmp_path), *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
-    package = tmp_path / "ajbench"
-    package.mkdir()
+    package = tmp_path / "ajbench" / "core"
+    package.mkdir(parents=True)
     (package / "run.py").write_text("one")
     run_dir.git_commit.cache_clear()
     monkeypatch.setattr(run_dir, "__file__", str(package / "run.py"))
@@ -181,7 +181,7 @@ def test_git_commit_is_that_of_ajbenchs_own_checkout(tmp_path, monkeypatch):
         run_dir.git_commit.cache_clear()
         assert run_dir.git_commit() == f"{commit}-dirty"
         # Installed into an environment inside somebody else's checkout:
-        installed = tmp_path / ".venv" / "lib" / "ajbench" / "run.py"
+        installed = tmp_path / ".venv" / "lib" / "ajbench" / "core" / "run.py"
         monkeypatch.setattr(run_dir, "__file__", str(installed))
         installed.parent.mkdir(parents=True)
         run_dir.git_commit.cache_clear()

@@ -1,0 +1,1 @@
+"""Stand-ins that tests share: small sounds, stores, models and results."""
