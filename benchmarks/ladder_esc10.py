@@ -19,7 +19,7 @@ from ajbench.core import console
 from ajbench.data.clip_set import open_set
 from ajbench.evaluation import baselines, protocols
 from ajbench.evaluation.compare import compare, pairs_of
-from ajbench.features.extractor import Late
+from ajbench.features.extractor import LazyExtractor
 
 FOLDS = {"gen": ("1", "2"), "ref": ("3", "4")}
 SHOWN = ["row", "metric", "value", "ci_low", "ci_high", "n", "n_reference"]
@@ -51,7 +51,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
         folders(options.esc10, home)
-        how = open_set(home / "gen"), open_set(home / "ref"), Late("mn04"), protocols.find("ajbench")
+        how = open_set(home / "gen"), open_set(home / "ref"), LazyExtractor("mn04"), protocols.find("ajbench")
         cache, pairs = (options.work or home) / "features", pairs_of(*how[:2])
         found = compare(*how, cache, pairs=pairs)
         found = baselines.beside(found, *how, cache, codec.load("tiny"), pairs=pairs)

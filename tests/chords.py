@@ -12,7 +12,7 @@ class Ear:
     """Log levels of ten bands as features, and some sums of them as logits."""
 
     name, labels, mids, weights_hash = "ear", tuple("abcde"), None, "w1"
-    sample_rate, least, most = RATE, 240, None
+    sample_rate, min_samples, max_samples = RATE, 240, None
     frames = texts = False
 
     def __init__(self):

@@ -17,7 +17,7 @@ class Ear:
     """Levels of eight pieces as features, sums of them as logits of six classes; texts by their letters."""
 
     name, labels, mids, weights_hash = "ear", KINDS, None, "w1"
-    sample_rate, least, most = 16_000, 240, None
+    sample_rate, min_samples, max_samples = 16_000, 240, None
     frames, texts = False, True
     mix = np.random.default_rng(3).normal(size=(8, 6)).astype(np.float32)
 

@@ -80,7 +80,7 @@ def audit(
       ajbench audit --synth MADE --train REAL --train-split train --eval REAL --eval-split eval
     """
     from ajbench.evaluation.audit import audit as look
-    from ajbench.features.extractor import Late
+    from ajbench.features.extractor import LazyExtractor
 
     for option, file in (("--out", out), ("--report", report)):
         if file and file.exists() and not settings.force:
@@ -94,7 +94,7 @@ def audit(
         raise UsageError(f"--out and --report are both {out}; name two files")
     made, known, held_out = _sets(settings, synth, train, eval_, train_split, eval_split, probe)
     name, _, path = (features or "").partition("=")
-    extractor = Late(name, path or None) if name else None
+    extractor = LazyExtractor(name, path or None) if name else None
     if settings.dry_run:
         console.emit({"synth": len(made), "train": len(known), "eval": len(held_out), "features": features})
         return

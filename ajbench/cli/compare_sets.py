@@ -12,7 +12,7 @@ from ajbench.core.errors import UsageError
 if TYPE_CHECKING:
     from ajbench.codec import Codec
     from ajbench.evaluation.compare import Comparison
-    from ajbench.features.extractor import Late
+    from ajbench.features.extractor import LazyExtractor
 
 Lines = list[dict[str, Any]]
 
@@ -172,7 +172,7 @@ def _check_metrics(how: Measuring, outputs: Outputs) -> None:
         )
 
 
-def _networks(how: Measuring) -> list["Late"]:
+def _networks(how: Measuring) -> list["LazyExtractor"]:
     """Return the networks, of which none is loaded and all can be.
 
     Raises:
@@ -181,7 +181,7 @@ def _networks(how: Measuring) -> list["Late"]:
     """
     from ajbench.core import registry
     from ajbench.evaluation import generation_metrics
-    from ajbench.features.extractor import Late
+    from ajbench.features.extractor import LazyExtractor
 
     named = [named.partition("=") for named in how.features]
     names = [name.strip() for name, *_ in named]
@@ -195,7 +195,7 @@ def _networks(how: Measuring) -> list["Late"]:
         generation_metrics.choose(
             how.metrics, generation_metrics.lacking_of_kind(name, **kind, texts=name in registry.TEXTS)
         )
-    return [Late(name, path.strip() or None) for name, (*_, path) in zip(names, named, strict=True)]
+    return [LazyExtractor(name, path.strip() or None) for name, (*_, path) in zip(names, named, strict=True)]
 
 
 def _codec(name: str) -> "Codec":

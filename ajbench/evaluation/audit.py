@@ -13,7 +13,7 @@ from ajbench.data.clip_set import ClipSet
 from ajbench.evaluation.audit_findings import SHARE, Audit, Pairs, Yardstick
 from ajbench.evaluation.audit_similarity import Heard, cosines, cut, embed_all, hear, scores, wave_of
 from ajbench.evaluation.compare import Trouble, Which, told
-from ajbench.features.extractor import Late
+from ajbench.features.extractor import LazyExtractor
 from ajbench.metrics import audio_fingerprint as metrics
 
 LEAST = 10  # real clips of each set: fewer say nothing of chance
@@ -29,7 +29,7 @@ def audit(
     train: ClipSet,
     eval_: ClipSet,
     *,
-    extractor: Late | None = None,
+    extractor: LazyExtractor | None = None,
     cache: Path | None = None,
     allow_partial: bool = False,
 ) -> Audit:

@@ -20,7 +20,7 @@ from ajbench.data.clip_set import ClipSet
 from ajbench.evaluation import protocols
 from ajbench.evaluation.compare import Trouble, Which
 from ajbench.evaluation.feature_cache import AHEAD, READERS, embed
-from ajbench.features.extractor import Late
+from ajbench.features.extractor import LazyExtractor
 from ajbench.metrics import audio_fingerprint
 
 ALIKE = 1.25  # clips whose lengths differ by less are compared at one length, padded
@@ -110,7 +110,9 @@ def wave_of(clips: ClipSet, number: int) -> NDArray[np.float32]:
     return wave
 
 
-def embed_all(heard: Mapping[Which, Heard], extractor: Late, cache: Path, troubles: list[Trouble]) -> None:
+def embed_all(
+    heard: Mapping[Which, Heard], extractor: LazyExtractor, cache: Path, troubles: list[Trouble]
+) -> None:
     """Give every set unit embeddings, from which the mean of the real ones is taken."""
     vectors = {}
     with console.progress(sum(len(one.clips) for one in heard.values()), extractor.name, "clips") as advance:

@@ -14,7 +14,7 @@ from ajbench.evaluation import rungs
 from ajbench.evaluation.compare import PAIRED, Comparison, Pairs, compare
 from ajbench.evaluation.feature_cache import embed
 from ajbench.evaluation.protocols import Protocol
-from ajbench.features.extractor import Late
+from ajbench.features.extractor import LazyExtractor
 
 if TYPE_CHECKING:
     from ajbench.codec import Codec
@@ -38,7 +38,7 @@ def beside(
     found: Comparison,
     gen: ClipSet,
     ref: ClipSet,
-    extractor: Late,
+    extractor: LazyExtractor,
     protocol: Protocol,
     cache: Path,
     codec: "Codec",

@@ -16,7 +16,7 @@ from ajbench.evaluation.feature_cache import Embeddings, embed
 from ajbench.evaluation.generation_metrics import METRICS, PAIRED, check, choose, lacking_of_network
 from ajbench.evaluation.protocols import Protocol
 from ajbench.evaluation.set_pair import Material
-from ajbench.features.extractor import Late
+from ajbench.features.extractor import LazyExtractor
 from ajbench.metrics import resample
 
 __all__ = ["METRICS", "PAIRED", "Comparison", "Pairs", "Trouble", "compare", "listed", "pairs_of", "told"]
@@ -92,7 +92,7 @@ def pairs_of(gen: ClipSet, ref: ClipSet, table: Path | None = None) -> Pairs:
 def compare(
     gen: ClipSet,
     ref: ClipSet,
-    extractor: Late,
+    extractor: LazyExtractor,
     protocol: Protocol,
     cache: Path,
     *,

@@ -17,7 +17,7 @@ from ajbench.data import audio
 from ajbench.data.clip_reader import ahead
 from ajbench.data.clip_set import ClipSet
 from ajbench.evaluation.protocols import Protocol
-from ajbench.features.extractor import Late
+from ajbench.features.extractor import LazyExtractor
 
 PART = 256  # clips after which what was computed is kept
 READERS, AHEAD = 2, 8
@@ -66,7 +66,7 @@ class Embeddings:
 
 def embed(
     clips: ClipSet,
-    extractor: Late,
+    extractor: LazyExtractor,
     protocol: Protocol,
     cache: Path,
     advance: Callable[[int], None] = lambda n: None,
@@ -99,8 +99,10 @@ def embed(
             samples, source = clips.samples(number)
             wave = protocol.wave(samples, source, extractor.sample_rate)
             windows = protocol.windows(wave, extractor.sample_rate)
-            length = max(windows.shape[1], extractor.least)
-            fitted = np.stack([audio.fit(one, min(length, extractor.most or length)) for one in windows])
+            length = max(windows.shape[1], extractor.min_samples)
+            fitted = np.stack(
+                [audio.fit(one, min(length, extractor.max_samples or length)) for one in windows]
+            )
             # Channels in antiphase, or sound above the band that is left, come to nothing.
             judged = protocol.peak_db is None and not clips.meant
             reason = audio.defect(fitted) if judged else None
@@ -130,7 +132,7 @@ def embed(
 
 def _vectors(
     heard: Iterator[tuple[str, NDArray[np.float32] | str]],
-    extractor: Late,
+    extractor: LazyExtractor,
     left_out: dict[str, str],
     advance: Callable[[int], None],
 ) -> Iterator[tuple[str, Vectors]]:
@@ -158,7 +160,7 @@ def _vectors(
 
 def _one_by_one(
     waiting: dict[int, list[tuple[str, NDArray[np.float32]]]],
-    extractor: Late,
+    extractor: LazyExtractor,
     advance: Callable[[int], None],
 ) -> Iterator[tuple[str, Vectors]]:
     clips = [clip for alike in waiting.values() for clip in alike]
@@ -168,7 +170,7 @@ def _one_by_one(
 
 
 def _together(
-    clips: list[tuple[str, NDArray[np.float32]]], extractor: Late, advance: Callable[[int], None]
+    clips: list[tuple[str, NDArray[np.float32]]], extractor: LazyExtractor, advance: Callable[[int], None]
 ) -> Iterator[tuple[str, Vectors]]:
     features, logits = extractor(np.stack([wave for _, wave in clips]))
     if features.ndim == 2:

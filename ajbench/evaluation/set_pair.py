@@ -16,7 +16,7 @@ from ajbench.data.clip_reader import ahead
 from ajbench.data.clip_set import ClipSet
 from ajbench.evaluation.feature_cache import AHEAD, READERS, Embeddings
 from ajbench.evaluation.protocols import Protocol, Wave
-from ajbench.features.extractor import Late
+from ajbench.features.extractor import LazyExtractor
 from ajbench.metrics import fd_infinity, pairwise, precision_recall, resample
 from ajbench.metrics.distribution import frechet_distance, frechet_draws
 from ajbench.metrics.frames import pooled_draws
@@ -50,7 +50,7 @@ class Material:
     ref: ClipSet
     ours: Embeddings
     theirs: Embeddings
-    extractor: Late
+    extractor: LazyExtractor
     protocol: Protocol
     pairs: Mapping[str, str]
     asked: Asked | None = None

@@ -38,7 +38,7 @@ class AudioSetAST:
 
     name = "ast"
     sample_rate = SAMPLE_RATE
-    least, most = 4_000, 400 + 160 * (FRAMES - 1)
+    min_samples, max_samples = 4_000, 400 + 160 * (FRAMES - 1)
     frames = False
 
     def __init__(self, path: Path | str | None = None, device: torch.device | None = None) -> None:
@@ -63,7 +63,7 @@ class AudioSetAST:
             raise IntegrityError(
                 f"features ast: {folder}: not made for {FRAMES} frames of {Fbank.bands} bands"
             )
-        model = AST(count, dim, depth, weights.heads, grids[weights.grid], clip_samples=self.most)
+        model = AST(count, dim, depth, weights.heads, grids[weights.grid], clip_samples=self.max_samples)
         initialise(model, str(folder))
         self.model = model.eval().requires_grad_(False).to(self.device)
 
@@ -83,6 +83,6 @@ class AudioSetAST:
 
     def _heard(self, wav: Array) -> Tensor:
         """Return the log-mel [B, 1024, 128] of wav [B, n], behind a short clip what a raw 0 becomes."""
-        front: Tensor = torch.as_tensor(wav, dtype=torch.float32, device=self.device)[:, : self.most]
+        front: Tensor = torch.as_tensor(wav, dtype=torch.float32, device=self.device)[:, : self.max_samples]
         heard: Tensor = self.model.frontend(front)
         return functional.pad(heard, (0, 0, 0, FRAMES - heard.shape[1]), value=self.model.frontend.zero)

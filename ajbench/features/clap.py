@@ -66,7 +66,7 @@ class Clap:
             )
         self.model = model.eval().requires_grad_(False).to(self.device)
         self.sample_rate = self.processor.sampling_rate
-        self.least, self.most = self.sample_rate // 4, self.processor.nb_max_samples
+        self.min_samples, self.max_samples = self.sample_rate // 4, self.processor.nb_max_samples
 
     def __call__(self, wav: Array) -> tuple[np.ndarray, np.ndarray]:
         """Return (features [B, 512], logits [B, 0]) of wav [B, n] at 48 kHz."""
@@ -75,7 +75,7 @@ class Clap:
     @torch.inference_mode()
     def features(self, wav: Array) -> np.ndarray:
         """Return the embeddings [B, 512], of length 1, of wav [B, n]."""
-        clips = list(torch.as_tensor(wav, dtype=torch.float32)[:, : self.most].cpu().numpy())
+        clips = list(torch.as_tensor(wav, dtype=torch.float32)[:, : self.max_samples].cpu().numpy())
         heard = self.processor(
             clips,
             sampling_rate=self.sample_rate,

@@ -28,7 +28,7 @@ class Encodec:
     sample_rate = 24_000
     labels: tuple[str, ...] = ()
     mids = None
-    least, most = 6_000, None  # a quarter of a second
+    min_samples, max_samples = 6_000, None  # a quarter of a second
     frames = True
 
     def __init__(self, path: Path | str | None = None, device: torch.device | None = None) -> None:

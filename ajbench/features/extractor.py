@@ -25,16 +25,16 @@ class Extractor(Protocol):
 
     Stores are at 16 kHz: `extract` converts for an extractor of another rate, called by itself it does not.
     `mids` are the AudioSet ids of `labels`, None where they are not known; a network that knows no classes
-    has no labels, and logits [B, 0]. Clips have at least `least` samples, and at most `most` where that is a
-    number. Networks of which `frames` is true hear k frames in a clip: their features are [B, k, d].
+    has no labels, and logits [B, 0]. Clips have `min_samples` to `max_samples` samples (None: no limit). An
+    extractor with `frames` gives k frames per clip: its features are [B, k, d].
     """
 
     name: str
     sample_rate: int
     labels: Sequence[str]
     mids: Sequence[str] | None
-    least: int
-    most: int | None
+    min_samples: int
+    max_samples: int | None
     frames: bool
 
     def __call__(self, wav: Array) -> tuple[np.ndarray, np.ndarray]:
@@ -72,7 +72,7 @@ class Reference:
 
         self.classifier = classifiers.load(path, device)
         self.labels: Sequence[str] = self.classifier.labels
-        self.least = self.most = int(self.classifier.config["clip_samples"])
+        self.min_samples = self.max_samples = int(self.classifier.config["clip_samples"])
 
     def __call__(self, wav: Array) -> tuple[np.ndarray, np.ndarray]:
         """Return (features [B, d], logits [B, C]) of wav [B, n]."""
@@ -87,7 +87,7 @@ class Reference:
         return to_numpy(self.classifier.predict(wav)).astype(np.float32, copy=False)
 
 
-class Late:
+class LazyExtractor:
     """An extractor whose network is loaded when it is first asked for; its weights are known before.
 
     Args:
@@ -135,14 +135,14 @@ class Late:
         return self.extractor.mids
 
     @property
-    def least(self) -> int:
+    def min_samples(self) -> int:
         """Samples that a clip has at least."""
-        return self.extractor.least
+        return self.extractor.min_samples
 
     @property
-    def most(self) -> int | None:
+    def max_samples(self) -> int | None:
         """Samples that a clip has at most."""
-        return self.extractor.most
+        return self.extractor.max_samples
 
     @property
     def frames(self) -> bool:

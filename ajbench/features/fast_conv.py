@@ -44,7 +44,7 @@ _OUTPUT = {
 }
 
 
-class Room:
+class ScratchBuffer:
     """Memory that layers use in turn: touching what is fresh from the system costs as much as computing."""
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class Winograd(nn.Module):
 
     Args:
         conv: the convolution that it stands for.
-        room: shared by the layers of a network, which one thread at a time may run.
+        scratch: shared by the layers of a network, which one thread at a time may run.
     """
 
     spread: Tensor
@@ -71,7 +71,7 @@ class Winograd(nn.Module):
     gather: Tensor
     bias: Tensor
 
-    def __init__(self, conv: nn.Conv2d, room: Room) -> None:
+    def __init__(self, conv: nn.Conv2d, scratch: ScratchBuffer) -> None:
         super().__init__()
         assert conv.kernel_size == (3, 3) and conv.padding == (1, 1) and conv.stride == (1, 1), conv
         assert conv.groups == 1 and conv.bias is not None, conv
@@ -85,7 +85,7 @@ class Winograd(nn.Module):
         self.register_buffer("kernel", kernel.view(-1, conv.in_channels, conv.out_channels))
         self.register_buffer("gather", torch.kron(a, d))
         self.register_buffer("bias", bias)
-        self.room = room
+        self.scratch = scratch
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [B, outputs, H, W] of [B, inputs, H, W], both best in channels-last order."""
@@ -107,7 +107,7 @@ class Winograd(nn.Module):
         """Write to done [4, 2, …, outputs] what tiles [6, 4, …, inputs] give; … are the tiles' places."""
         inputs, outputs = self.kernel.shape[1:]
         products, places = len(self.kernel), math.prod(tiles.shape[2:-1])
-        here, there = self.room.take(tiles, products * places * max(inputs, outputs))
+        here, there = self.scratch.take(tiles, products * places * max(inputs, outputs))
         values = here[: tiles.numel()]
         values.view(tiles.shape).copy_(tiles)
         spread = torch.mm(

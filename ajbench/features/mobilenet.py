@@ -171,7 +171,7 @@ class MN:
     """
 
     sample_rate = SAMPLE_RATE
-    least, most = 4_000, None  # a quarter of a second: what ajbench takes for sound at all
+    min_samples, max_samples = 4_000, None  # a quarter of a second: what ajbench takes for sound at all
     frames = False
 
     def __init__(self, name: str, path: Path | str | None = None, device: torch.device | None = None) -> None:

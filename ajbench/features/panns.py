@@ -21,7 +21,7 @@ from ajbench.core.device import device_of
 from ajbench.core.errors import IntegrityError, UsageError
 from ajbench.data.corpora.audioset import label_set
 from ajbench.features import weights as places
-from ajbench.features.fast_conv import Room, Winograd
+from ajbench.features.fast_conv import ScratchBuffer, Winograd
 from ajbench.metrics.ranking import Array
 
 MELS, CLASSES, WIDTHS = 64, 527, (64, 128, 256, 512, 1024, 2048)
@@ -65,12 +65,12 @@ class Block(nn.Module):
         x = functional.relu_(self.bn2(self.conv2(x)))
         return functional.avg_pool2d(x, self.pool) if self.pool > 1 else x
 
-    def fuse(self, room: Room | None) -> None:
-        """Fold the normalisations into the convolutions, in eval mode; with `room` wide ones as Winograd."""
+    def fuse(self, scratch: ScratchBuffer | None) -> None:
+        """Fold batch norms into the convolutions (eval mode); with `scratch`, use Winograd for wide ones."""
         for conv, norm in (("conv1", "bn1"), ("conv2", "bn2")):
             fused = fuse_conv_bn_eval(getattr(self, conv), getattr(self, norm))
             wide = fused.in_channels >= WIDE
-            setattr(self, conv, Winograd(fused, room) if room and wide else fused)
+            setattr(self, conv, Winograd(fused, scratch) if scratch and wide else fused)
             setattr(self, norm, nn.Identity())
 
 
@@ -123,11 +123,11 @@ class Cnn14(nn.Module):
                 at once.
         """
         self.eval()
-        room = Room() if cpu else None
+        scratch = ScratchBuffer() if cpu else None
         self.held = HELD if cpu else None
         for block in self.children():
             if isinstance(block, Block):
-                block.fuse(room)
+                block.fuse(scratch)
         return self
 
 
@@ -160,19 +160,19 @@ class Panns:
         self.model = model.requires_grad_(False).to(self.device)
         # Convolutions of a CPU are faster so.
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.least, self.most = setting.hop * (LEAST_FRAMES - 1), None
+        self.min_samples, self.max_samples = setting.hop * (LEAST_FRAMES - 1), None
 
     @torch.inference_mode()
     def __call__(self, wav: Array) -> tuple[np.ndarray, np.ndarray]:
         """Return (features [B, 2048], logits [B, 527]) of wav [B, n] at `sample_rate`.
 
         Raises:
-            UsageError: n is below `least`, 0.31 s.
+            UsageError: n is below `min_samples`, 0.31 s.
         """
-        if wav.shape[-1] < self.least:
+        if wav.shape[-1] < self.min_samples:
             raise UsageError(
                 f"features {self.name}: clips of {wav.shape[-1] / self.sample_rate:.2f} s, at least "
-                f"{self.least / self.sample_rate:.2f} s are needed; raise data.duration_s or use mn04"
+                f"{self.min_samples / self.sample_rate:.2f} s are needed; raise data.duration_s or use mn04"
             )
         features, logits = self.model(torch.as_tensor(wav, dtype=torch.float32, device=self.device))
         return features.cpu().numpy(), logits.cpu().numpy()

@@ -37,7 +37,7 @@ class Passt:
 
     name = "passt"
     sample_rate = 32_000
-    least = most = SECONDS * sample_rate
+    min_samples = max_samples = SECONDS * sample_rate
     frames = False
 
     def __init__(self, path: Path | str | None = None, device: torch.device | None = None) -> None:
@@ -57,8 +57,8 @@ class Passt:
     @torch.inference_mode()
     def __call__(self, wav: Array) -> tuple[np.ndarray, np.ndarray]:
         """Return (features [B, 768], logits [B, 527]) of wav [B, n] at 32 kHz."""
-        x = torch.as_tensor(wav, dtype=torch.float32, device=self.device)[:, : self.most]
-        x = functional.pad(x, (0, self.most - x.shape[1]))
+        x = torch.as_tensor(wav, dtype=torch.float32, device=self.device)[:, : self.max_samples]
+        x = functional.pad(x, (0, self.max_samples - x.shape[1]))
         logits, features = self.model(self.spectrogram(x)[:, None])
         return features.cpu().numpy(), logits.cpu().numpy()
 

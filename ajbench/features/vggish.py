@@ -90,7 +90,7 @@ class Vggish:
     sample_rate = SAMPLE_RATE
     labels: tuple[str, ...] = ()
     mids = None
-    least, most = WINDOW + HOP * (FRAMES - 1), None  # one example
+    min_samples, max_samples = WINDOW + HOP * (FRAMES - 1), None  # one example
     frames = True
 
     def __init__(self, path: Path | str | None = None, device: torch.device | None = None) -> None:
@@ -118,13 +118,13 @@ class Vggish:
         """Return the frames [B, k, 128] of wav [B, n].
 
         Raises:
-            UsageError: n is below `least`, 0.975 s.
+            UsageError: n is below `min_samples`, 0.975 s.
         """
         x = torch.as_tensor(wav, dtype=torch.float32, device=self.device)
-        if x.shape[1] < self.least:
+        if x.shape[1] < self.min_samples:
             raise UsageError(
                 f"features vggish: clips of {x.shape[1] / SAMPLE_RATE:.2f} s, at least "
-                f"{self.least / SAMPLE_RATE:.3f} s are needed; use mn04"
+                f"{self.min_samples / SAMPLE_RATE:.3f} s are needed; use mn04"
             )
         examples = self.examples(x)
         parts = [self.model(part[:, None]) for part in examples.flatten(0, 1).split(BLOCK)]

@@ -49,7 +49,7 @@ def ears(monkeypatch):
         made.append(ear)
         return ear
 
-    monkeypatch.setattr("ajbench.features.extractor.Late", late)
+    monkeypatch.setattr("ajbench.features.extractor.LazyExtractor", late)
     return made
 
 

@@ -157,7 +157,7 @@ class Ear:
     """Where a spectrum rises and falls, as features."""
 
     name, labels, mids, weights_hash = "ear", (), None, "w1"
-    sample_rate, least, most = 16_000, 240, None
+    sample_rate, min_samples, max_samples = 16_000, 240, None
 
     def __call__(self, wav):
         parts = np.abs(np.fft.rfft(np.asarray(wav)))[:, :16_000].reshape(len(wav), 200, -1).mean(axis=2)

@@ -28,7 +28,7 @@ class Ear:
     """Levels of twelve pieces of a clip as features, and some sums of them as logits."""
 
     name, labels, mids, weights_hash = "ear", tuple("abcde"), None, "w1"
-    sample_rate, least, most = 16_000, 240, None
+    sample_rate, min_samples, max_samples = 16_000, 240, None
     frames = texts = False
 
     def __init__(self):
@@ -183,7 +183,7 @@ def test_a_network_hears_as_many_samples_as_it_can(folders, least, most, length)
             assert wav.shape == (1, length)
             return super().__call__(wav)
 
-    Short.least, Short.most = least, most
+    Short.min_samples, Short.max_samples = least, most
     assert embed(open_set(folders / "short"), Short(), PLAIN, folders / "cache").computed == 1
 
 
@@ -298,9 +298,9 @@ def test_a_clip_may_be_named_na(folders):
 def test_a_second_run_does_not_load_the_network(folders, monkeypatch):
     untrained(folders / "judge", "abcde", 8_000)
     asked = {"metrics": ["fd", "is", "kl"], "resamples": 3}
-    first = measure(folders, features.Late("reference", folders / "judge"), **asked)
+    first = measure(folders, features.LazyExtractor("reference", folders / "judge"), **asked)
     monkeypatch.setattr(features.Reference, "__init__", lambda *_: pytest.fail("it is loaded again"))
-    again = measure(folders, features.Late("reference", folders / "judge"), **asked)
+    again = measure(folders, features.LazyExtractor("reference", folders / "judge"), **asked)
     assert again.rows == first.rows and len(first.rows) == 3
 
 
@@ -390,9 +390,9 @@ def test_of_stores_parents_are_the_pairs(tmp_path):
 def test_what_is_kept_needs_no_network(folders, monkeypatch):
     untrained(folders / "judge", ("rain", "dog"), 80_640)
     gen = open_set(folders / "gen")
-    first = embed(gen, features.Late("reference", folders / "judge"), PLAIN, folders / "cache")
+    first = embed(gen, features.LazyExtractor("reference", folders / "judge"), PLAIN, folders / "cache")
     monkeypatch.setattr(features, "Reference", None)
-    again = embed(gen, features.Late("reference", folders / "judge"), PLAIN, folders / "cache")
+    again = embed(gen, features.LazyExtractor("reference", folders / "judge"), PLAIN, folders / "cache")
     assert (first.computed, again.computed) == (20, 0)
     assert np.array_equal(first.features, again.features)
 
@@ -405,11 +405,11 @@ def test_missing_weights_are_told_before_any_clip_is_heard(folders, monkeypatch)
         ("reference", "train-cls"),
     ):
         with pytest.raises(MissingError, match=said):
-            features.Late(name)
+            features.LazyExtractor(name)
     with pytest.raises(MissingError):
-        features.Late("reference", folders / "nothing")
+        features.LazyExtractor("reference", folders / "nothing")
     with pytest.raises(UsageError, match="did you mean 'mn04'"):
-        features.Late("mn4")
+        features.LazyExtractor("mn4")
 
 
 def test_the_command_prints_rows_and_writes_them(folders):

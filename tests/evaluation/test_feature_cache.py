@@ -16,7 +16,7 @@ class Frames:
     """Mean and level of every tenth of a second; it knows no classes."""
 
     name, labels, mids, weights_hash, frames = "frames", (), None, "w1", True
-    sample_rate, least, most = 16_000, 1_600, None
+    sample_rate, min_samples, max_samples = 16_000, 1_600, None
 
     def __init__(self):
         self.heard = 0
@@ -105,7 +105,7 @@ def test_a_network_of_one_length_hears_every_window_in_it(clips, tmp_path, proto
     heard = []
 
     class Five(Frames):
-        least = most = 5 * 16_000
+        min_samples = max_samples = 5 * 16_000
 
         def __call__(self, wav):
             heard.extend(len(wave) for wave in wav)

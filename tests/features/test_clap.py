@@ -69,12 +69,12 @@ def test_clap_hears_its_first_seconds_the_same_every_time(clap):
     wav = noise(1.5, 48_000, clips=1)
     first, again, cut = clap(wav)[0], clap(wav)[0], clap(wav[:, :48_000])[0]
     assert np.array_equal(first, again) and np.array_equal(first, cut)
-    assert (clap.sample_rate, clap.most, clap.frames, clap.labels) == (48_000, 48_000, False, ())
+    assert (clap.sample_rate, clap.max_samples, clap.frames, clap.labels) == (48_000, 48_000, False, ())
 
 
 def test_text_is_reached_before_and_after_loading(clap, clap_folder, monkeypatch):
     monkeypatch.setattr("ajbench.features.clap.PROMPTS", 2)
-    late = features.Late("clap", clap_folder)
+    late = features.LazyExtractor("clap", clap_folder)
     assert late.text(PROMPTS) == pytest.approx(clap.text(PROMPTS), abs=1e-5)
     assert late.weights_hash == weights.identity(clap_folder)
 
@@ -87,14 +87,14 @@ def test_clap_is_found_and_its_faults_are_told(clap_folder, tmp_path, monkeypatc
     with pytest.raises(
         MissingError, match=r"laion/clap-htsat-unfused is not in .*doctor --weights --download clap"
     ):
-        features.Late("clap")
+        features.LazyExtractor("clap")
     shutil.copytree(clap_folder, tmp_path / "clap")
     assert features.load("clap").text(["rain"]).shape == (1, 8)
-    before = features.Late("clap").weights_hash
+    before = features.LazyExtractor("clap").weights_hash
     config = json.loads((tmp_path / "clap" / "config.json").read_text())
     config["audio_config"]["enable_fusion"] = True
     (tmp_path / "clap" / "config.json").write_text(json.dumps(config))
-    assert features.Late("clap").weights_hash != before
+    assert features.LazyExtractor("clap").weights_hash != before
     with pytest.raises((UsageError, IntegrityError)):
         features.load("clap")
     (tmp_path / "clap" / "preprocessor_config.json").unlink()
@@ -158,8 +158,8 @@ def test_ast_is_refused_where_it_is_something_else(ast_folder, tmp_path, clap_fo
     with pytest.raises(IntegrityError, match=r"neither of a classifier of ajbench nor of transformers' AST"):
         features.load("ast", clap_folder)
     with pytest.raises(MissingError, match=r"config.json is missing; name a folder"):
-        features.Late("ast", tmp_path)
-    assert features.Late("ast", ast_folder).weights_hash == weights.identity(ast_folder)
+        features.LazyExtractor("ast", tmp_path)
+    assert features.LazyExtractor("ast", ast_folder).weights_hash == weights.identity(ast_folder)
 
 
 # EnCodec
@@ -189,7 +189,7 @@ def test_encodec_frames_are_the_encoders_before_the_quantiser(encodec_file):
         expected = [model.encoder(torch.tensor(clip)[None, None]).squeeze(0).numpy().T for clip in wav]
     assert found.shape == (2, 38, 128) and logits.shape == (2, 0) and extractor.frames
     assert found == pytest.approx(np.stack(expected), abs=1e-6) and found.std() > 1e-4
-    assert extractor(wav[:, : extractor.least])[0].shape == (2, 19, 128)
+    assert extractor(wav[:, : extractor.min_samples])[0].shape == (2, 19, 128)
 
 
 def test_encodecs_published_weights_are_checked(encodec_file, tmp_path, monkeypatch):
@@ -197,9 +197,9 @@ def test_encodecs_published_weights_are_checked(encodec_file, tmp_path, monkeypa
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     with pytest.raises(MissingError, match=r"EnCodec's weights are not on this machine"):
-        features.Late("encodec")
+        features.LazyExtractor("encodec")
     with pytest.raises(MissingError, match="neither EnCodec's checkpoint nor a folder"):
-        features.Late("encodec", tmp_path)
+        features.LazyExtractor("encodec", tmp_path)
     (tmp_path / "encodec_24khz-d7cc33bc.th").write_bytes(encodec_file[1].read_bytes())
     with pytest.raises(IntegrityError, match="SHA-256 begins with"):
         features.load("encodec")
@@ -214,7 +214,7 @@ def test_encodecs_published_weights_are_checked(encodec_file, tmp_path, monkeypa
 def test_passt_without_its_package_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingError, match=r"hear21passt is not installed; `pip install 'ajbench\[passt\]'`"):
-        features.Late("passt", tmp_path / FEATURE_FILES["passt"])
+        features.LazyExtractor("passt", tmp_path / FEATURE_FILES["passt"])
 
 
 def test_passt_gives_what_its_package_gives(tmp_path):

@@ -184,7 +184,7 @@ def test_a_checkpoint_with_its_samplers_arrays_is_read_and_nothing_else_is_run(s
 
 def test_short_clips_are_refused(small):
     extractor = features.load("panns16k", small()[0])
-    extractor(np.zeros((1, extractor.least), np.float32))
+    extractor(np.zeros((1, extractor.min_samples), np.float32))
     with pytest.raises(UsageError, match=r"panns16k: clips of 0.30 s, at least 0.31 s"):
         extractor(np.zeros((1, 4800), np.float32))
 

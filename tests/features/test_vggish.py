@@ -105,7 +105,7 @@ def test_frames_are_those_of_the_network_written_out(small):
 
 def test_only_whole_examples_are_heard_and_shorter_clips_refused(small):
     extractor, _ = small
-    least = extractor.least
+    least = extractor.min_samples
     assert least == 15_600 and extractor(waves(least))[0].shape[1] == 1
     assert extractor(waves(least + 15_359))[0].shape[1] == 1
     assert extractor(waves(least + 15_360))[0].shape[1] == 2
@@ -115,7 +115,7 @@ def test_only_whole_examples_are_heard_and_shorter_clips_refused(small):
 
 
 def test_late_knows_the_weights_before_the_network(small, tmp_path):
-    late = features.Late("vggish", tmp_path / FILE)
+    late = features.LazyExtractor("vggish", tmp_path / FILE)
     assert re.fullmatch("[0-9a-f]{32}", late.weights_hash) and late.frames
     with pytest.raises(UsageError, match=r"read no text.*use clap"):
         late.text(["a dog"])
@@ -141,7 +141,7 @@ def test_missing_and_other_files(small, tmp_path, monkeypatch):
     with pytest.raises(
         MissingError, match=rf"none/{FILE} is missing; get it by `ajbench doctor.*torchvggish"
     ):
-        features.Late("vggish")
+        features.LazyExtractor("vggish")
 
 
 class Dangerous:
