@@ -13,7 +13,7 @@ from ajbench.classifiers.checkpoint import CONFIG, WEIGHTS, read_config
 from ajbench.core import registry
 from ajbench.core.device import device_of
 from ajbench.core.errors import IntegrityError, UsageError
-from ajbench.core.run_dir import atomic_write
+from ajbench.core.files import atomic_write
 from ajbench.data.audio import SAMPLE_RATE
 
 __all__ = ["CONFIG", "WEIGHTS", "Classifier", "build", "load", "read_config", "save"]

@@ -11,8 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
-from ajbench.core.files import checksum
-from ajbench.core.run_dir import atomic_write
+from ajbench.core.files import atomic_write, checksum
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 REQUIRED = {"name", "labels", "clip_samples", "options", "xxh3"}

@@ -108,7 +108,7 @@ def audit(
     )
     counts = found.counts()
     if out:
-        from ajbench.core.run_dir import atomic_write
+        from ajbench.core.files import atomic_write
         from ajbench.reporting.tables import to_csv
 
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -79,7 +79,7 @@ class Outputs:
 
     def write(self, rows: Lines, clips: Lines, curve: Lines) -> None:
         """Write tables, then what is drawn: a drawing that fails takes no table with it."""
-        from ajbench.core.run_dir import atomic_write
+        from ajbench.core.files import atomic_write
         from ajbench.reporting import comparison_figures
         from ajbench.reporting.tables import to_csv
 

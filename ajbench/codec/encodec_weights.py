@@ -4,7 +4,6 @@ Two layouts hold the same numbers: the checkpoint of the `encodec` package, and 
 `facebook/encodec_24khz` in transformers' names. Nothing is ever downloaded.
 """
 
-import hashlib
 import json
 import re
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from ajbench.core import weights
 from ajbench.core.errors import IntegrityError, MissingError
+from ajbench.core.files import sha256
 
 CHECKPOINT = "encodec_24khz-d7cc33bc.th"  # the package's name for it; after the dash its SHA-256 begins
 HUB_ID = "facebook/encodec_24khz"
@@ -116,7 +116,7 @@ def _whole(file: Path | None) -> Path | None:
 
 
 def _check(path: Path) -> None:
-    found, expected = _sha256(path)[:8], Path(CHECKPOINT).stem.split("-")[1]
+    found, expected = sha256(path)[:8], Path(CHECKPOINT).stem.split("-")[1]
     if found != expected:
         raise IntegrityError(
             f"{path}: SHA-256 begins with {found}, not {expected}; get it again from {ROOT_URL}{CHECKPOINT}"
@@ -138,11 +138,6 @@ def _transformers(folder: Path) -> dict[str, Tensor]:
     path = folder / WEIGHTS
     # The hub's cache names a large file after its SHA-256; a copied folder has nothing to check it by.
     blob = path.resolve().name
-    if re.fullmatch(r"[0-9a-f]{64}", blob) and _sha256(path) != blob:
+    if re.fullmatch(r"[0-9a-f]{64}", blob) and sha256(path) != blob:
         raise IntegrityError(f"{path}: does not have the SHA-256 that it is named by; get {HUB_ID} again")
     return rename(load_file(path))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,6 +1,5 @@
 """The embedded default codec: `TinyCodec` with the weights that the project trained and ships."""
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from torch import nn
 
 from ajbench.codec.tiny_network import DIM, N_CODEBOOKS, TinyCodec
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.core.files import sha256
 from ajbench.data.audio import HOP, SAMPLE_RATE
 
 WEIGHTS = Path(__file__).with_name("tiny.safetensors")
@@ -109,7 +109,7 @@ def load(path: str | Path = WEIGHTS) -> Tiny:
         network = build(config, tensors)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise IntegrityError(f"{path}: not a tiny codec ({' '.join(str(error).split())[:120]})") from None
-    return Tiny(network, hashlib.sha256(path.read_bytes()).hexdigest()[:16])
+    return Tiny(network, sha256(path)[:16])
 
 
 def build(config: dict[str, int], tensors: dict[str, torch.Tensor]) -> TinyCodec:

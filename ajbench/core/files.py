@@ -1,14 +1,85 @@
-"""What is done with any file: its checksum."""
+"""Files of any kind: checksums, atomic writes and locks."""
 
+import contextlib
+import errno
+import fcntl
+import hashlib
+import itertools
+import os
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import xxhash
 
+from ajbench.core.errors import MissingError
+
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_serial = itertools.count()
+
 
 def checksum(path: Path) -> str:
-    """Return the 128-bit XXH3 of a file, in hex."""
-    digest = xxhash.xxh3_128()
+    """Return the 128-bit XXH3 of a file in hexadecimal: fast, for files that ajbench wrote itself."""
     with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal: for files that others publish."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def atomic_write(path: Path, data: bytes | str) -> None:
+    """Write a file so that its name holds either the old content or all of the new, even after a crash.
+
+    Raises:
+        MissingError: no space is left; no partial file remains.
+    """
+    path = Path(path)
+    content = data.encode() if isinstance(data, str) else data
+    partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{next(_serial)}.tmp")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException as error:
+        partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in _DISK_FULL:
+            raise MissingError(
+                f"{path}: no space for {len(content)} bytes ({os.strerror(error.errno or 0)}); "
+                "free some and run again"
+            ) from None
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@contextlib.contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on `path` (created if absent) without waiting; it ends with its process.
+
+    Raises:
+        MissingError: another process holds the lock; the message names it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise MissingError(f"{path}: held by {holder}; wait until it ends, or stop it") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)

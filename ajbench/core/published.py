@@ -6,13 +6,13 @@ such a file is "not pinned", and nothing can be said of it but that it is there.
 
 import csv
 import functools
-import hashlib
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 from ajbench.core import weights
 from ajbench.core.errors import IntegrityError, UsageError
+from ajbench.core.files import sha256
 from ajbench.core.registry import suggest
 
 TABLE = Path(__file__).with_name("weights.csv")
@@ -89,9 +89,3 @@ def check(file: WeightFile, path: Path) -> None:
     """
     if wrong := file.fault(path):
         raise IntegrityError(f"{path}: {wrong}; remove it and get it again from {file.url}")
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

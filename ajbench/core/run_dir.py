@@ -4,27 +4,22 @@ A stage writes into its own folder, which also holds `recipe.yaml` (the merged r
 (provenance) and, once everything else is on disk, `DONE`.
 """
 
-import contextlib
-import errno
-import fcntl
 import functools
 import hashlib
 import importlib.metadata
-import itertools
 import json
 import os
 import platform
 import resource
 import shutil
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ajbench.core.errors import IntegrityError, MissingError
+from ajbench.core.errors import IntegrityError
+from ajbench.core.files import atomic_write
 
 PACKAGES = (
     "ajbench",
@@ -41,8 +36,6 @@ PACKAGES = (
     "torchaudio",
     "transformers",
 )
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_serial = itertools.count()
 
 
 class RunDir:
@@ -141,36 +134,6 @@ class RunDir:
                 entry.unlink()
 
 
-def atomic_write(path: Path, data: bytes | str) -> None:
-    """Write a file so that its name holds either the old content or all of the new one, even after a crash.
-
-    Raises:
-        MissingError: no space left; nothing partial stays behind.
-    """
-    path = Path(path)
-    content = data.encode() if isinstance(data, str) else data
-    partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{next(_serial)}.tmp")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException as error:
-        partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in _DISK_FULL:
-            raise MissingError(
-                f"{path}: no space for {len(content)} bytes ({os.strerror(error.errno or 0)}); "
-                "free some and run again"
-            ) from None
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 def seed_for(seed: int, *names: str | int) -> int:
     """Derive a 63-bit seed from a run's seed and names (clip id, purpose), the same on every machine."""
     text = json.dumps([seed, *names], ensure_ascii=False, separators=(",", ":"))
@@ -218,31 +181,6 @@ def peak_memory_mb() -> float:
         resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
     return round(largest / (2**20 if sys.platform == "darwin" else 2**10), 1)
-
-
-@contextlib.contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on `path` (made if absent) without waiting; it dies with its process.
-
-    Raises:
-        MissingError: another process holds it; the message names that process.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise MissingError(f"{path}: held by {holder}; wait until it ends, or stop it") from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        try:
-            yield
-        finally:
-            file.truncate(0)
 
 
 def _git(folder: Path, *arguments: str) -> str:

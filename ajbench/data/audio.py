@@ -16,7 +16,7 @@ import soxr
 from numpy.typing import NDArray
 
 from ajbench.core.errors import MissingError, UsageError
-from ajbench.core.run_dir import atomic_write
+from ajbench.core.files import atomic_write
 
 if TYPE_CHECKING:  # only at_rate and log_mel need torch: reading and listing sounds must not wait for it
     import torch

@@ -1,7 +1,6 @@
 """A row of a manifest, heard: a wave cut to length and rounded to 16 bits, or a reason why there is none."""
 
 import contextlib
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
@@ -12,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ajbench.core.files import sha256
 from ajbench.data import audio, store
 from ajbench.data.corpora import mini
 from ajbench.data.manifest import Row
@@ -65,7 +65,7 @@ def hear(row: Row, duration_s: float, first: Row | None = None, link: bool = Fal
         reason = f"byte-level duplicate of {first.clip_id} (split {first.split})"
     if reason is not None:
         found = rendered or Path(row.path).is_file()
-        return Heard(rate=rate, found=found, reason=reason, sha256=_sha256(row.path))
+        return Heard(rate=rate, found=found, reason=reason, sha256=_digest(row.path))
     if link and not rendered:
         return Heard(wav, rate=rate)
     flac = audio.flac_encode(wav)
@@ -94,7 +94,7 @@ def _render(path: str, duration_s: float) -> NDArray[np.float32]:
     return mini.render(int(seed), int(index), duration_s)[0]
 
 
-def _sha256(path: str) -> str | None:
-    with contextlib.suppress(OSError), Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _digest(path: str) -> str | None:
+    with contextlib.suppress(OSError):
+        return sha256(Path(path))
     return None

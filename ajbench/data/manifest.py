@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.core.files import atomic_write
 from ajbench.core.registry import suggest
-from ajbench.core.run_dir import atomic_write
 from ajbench.data.labels import LabelSet
 
 SPLIT_NAMES = {  # as corpora write them → as they are called here

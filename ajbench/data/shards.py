@@ -25,8 +25,7 @@ import xxhash
 from pydantic import BaseModel, ConfigDict, Field
 
 from ajbench.core.errors import IntegrityError, MissingError
-from ajbench.core.files import checksum
-from ajbench.core.run_dir import atomic_write
+from ajbench.core.files import atomic_write, checksum
 from ajbench.data import audio, manifest
 
 VERSION = 1

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Mix
 from ajbench.core.rows import ROW_COLUMNS, Context, Row, append_rows, is_control, make_row, read_rows
-from ajbench.core.run_dir import atomic_write
 from ajbench.metrics import bootstrap, ranking
 
 __all__ = [

@@ -18,8 +18,7 @@ from torch import Tensor
 
 from ajbench.codec.whitening import Whitening
 from ajbench.core.errors import IntegrityError, MissingError
-from ajbench.core.files import checksum
-from ajbench.core.run_dir import atomic_write
+from ajbench.core.files import atomic_write, checksum
 from ajbench.data.store import ClipStore
 
 INFO = "generator.json"

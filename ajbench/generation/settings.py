@@ -11,8 +11,8 @@ import torch
 
 from ajbench.core.device import device_of
 from ajbench.core.errors import IntegrityError
+from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Synth
-from ajbench.core.run_dir import atomic_write
 from ajbench.data import store as stores
 from ajbench.generation.plan import as_parquet
 from ajbench.generation.worker import PLAN, read_plan, remove_strays

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ajbench.core.run_dir import atomic_write
+from ajbench.core.files import atomic_write
 from ajbench.data.manifest import Problem
 
 RETRIES, STATISTICS, TIMING = "retries.csv", "statistics.csv", "timing.csv"

@@ -23,8 +23,8 @@ from ajbench.codec.whitening import Kind, Whitening
 from ajbench.core import console, registry
 from ajbench.core.device import device_of
 from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Recipe
-from ajbench.core.run_dir import atomic_write
 from ajbench.data import audio, store
 from ajbench.data.clip_reader import Heard, ahead, hear
 from ajbench.data.duplicates import duplicates

@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 from ajbench.core import registry
 from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Mix, Recipe, fingerprint
-from ajbench.core.run_dir import atomic_write
 from ajbench.core.schema import Classifier
 from ajbench.data.manifest import Manifest
 from ajbench.generation import pretrained

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from ajbench.core import console
 from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Recipe, dump, fingerprint
-from ajbench.core.run_dir import atomic_write, environment
+from ajbench.core.run_dir import environment
 from ajbench.pipeline.recipe_stages import NOTES, ROWS, Pipeline
 from ajbench.pipeline.stage import Stage
 from ajbench.pipeline.workers import SCORES, train_all

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.files import lock
 from ajbench.core.recipe import Recipe, dump
-from ajbench.core.run_dir import RunDir, lock, world
+from ajbench.core.run_dir import RunDir, world
 
 
 @dataclass(frozen=True)

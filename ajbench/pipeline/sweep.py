@@ -6,9 +6,9 @@ from typing import Any
 import yaml
 
 from ajbench.core.errors import UsageError
+from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Recipe, Synth
 from ajbench.core.registry import suggest
-from ajbench.core.run_dir import atomic_write
 from ajbench.pipeline import runner
 from ajbench.pipeline.recipe_stages import Pipeline
 from ajbench.pipeline.stage import Stage, in_order

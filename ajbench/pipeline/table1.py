@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 from pydantic import ValidationError
 
+from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Generator, Recipe
-from ajbench.core.run_dir import atomic_write
 from ajbench.core.schema import overlay
 from ajbench.pipeline import preflight, runner
 from ajbench.pipeline.recipe_stages import Pipeline, Places

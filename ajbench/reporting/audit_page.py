@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 
-from ajbench.core.run_dir import atomic_write
+from ajbench.core.files import atomic_write
 from ajbench.data import audio
 from ajbench.data.clip_set import ClipSet
 from ajbench.evaluation.audit_findings import Audit, Finding

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ajbench.core.errors import UsageError
+from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Recipe
-from ajbench.core.run_dir import atomic_write
 from ajbench.generation import checkpoint as folders
 from ajbench.generation import lora
 

@@ -13,9 +13,9 @@ from typing import Any
 import jinja2
 import pandas as pd
 
+from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Recipe, dump
 from ajbench.core.rows import read_rows
-from ajbench.core.run_dir import atomic_write
 from ajbench.data import audio
 from ajbench.data.store import Clip, ClipStore
 from ajbench.evaluation.classification import Cell

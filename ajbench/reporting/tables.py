@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Recipe
 from ajbench.core.rows import read_rows
-from ajbench.core.run_dir import atomic_write
 from ajbench.reporting.formats import Block, Line, blocks_1, blocks_a11, console_table, latex, markdown
 from ajbench.reporting.verdict import Answer, answers, headline
 

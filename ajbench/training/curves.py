@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from ajbench.core.run_dir import atomic_write
+from ajbench.core.files import atomic_write
 
 
 class Curve:

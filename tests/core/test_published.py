@@ -7,6 +7,7 @@ import pytest
 
 from ajbench.core import published, registry, transformers_folder
 from ajbench.core.errors import IntegrityError, UsageError
+from ajbench.core.files import sha256
 from ajbench.generation import hub_encoders, pretrained
 
 
@@ -40,7 +41,7 @@ def test_whatever_ajbench_loads_is_in_the_table():
 
 def test_the_tables_facts_are_those_of_the_file(tagger_path):
     (file,) = published.files_of("mn04")
-    assert tagger_path.stat().st_size == file.bytes and published.sha256(tagger_path) == file.sha256
+    assert tagger_path.stat().st_size == file.bytes and sha256(tagger_path) == file.sha256
     published.check(file, tagger_path)
 
 

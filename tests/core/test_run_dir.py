@@ -1,9 +1,6 @@
-"""Stage folders, atomic writes, locks, derived seeds."""
+"""Stage folders and derived seeds."""
 
-import errno
 import json
-import multiprocessing
-import os
 import re
 import subprocess
 import sys
@@ -11,8 +8,8 @@ import sys
 import pytest
 
 from ajbench.core import run_dir
-from ajbench.core.errors import IntegrityError, MissingError
-from ajbench.core.run_dir import RunDir, atomic_write, lock, seed_for
+from ajbench.core.errors import IntegrityError
+from ajbench.core.run_dir import RunDir, seed_for
 
 
 def test_a_stage_from_start_to_done(tmp_path):
@@ -94,33 +91,6 @@ def test_finish_sweeps_up_after_a_killed_process(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["DONE", "recipe.yaml", "run.json"]
 
 
-def test_a_failed_write_leaves_the_old_content_and_nothing_else(tmp_path, monkeypatch):
-    path = tmp_path / "store.json"
-    atomic_write(path, "old")
-    atomic_write(path, b"newer")
-    assert path.read_bytes() == b"newer"
-
-    def full(descriptor):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(MissingError, match=r"store.json: no space for 6 bytes .*free some"):
-        atomic_write(path, "newest")
-    assert path.read_bytes() == b"newer"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["store.json"]
-
-
-def test_a_write_killed_before_the_rename_leaves_no_file_of_that_name(tmp_path):
-    script = (
-        "import os, pathlib, signal, sys; from ajbench.core.run_dir import atomic_write\n"
-        "pathlib.Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "atomic_write(pathlib.Path(sys.argv[1]), 'content')"
-    )
-    path = tmp_path / "store.json"
-    assert subprocess.run([sys.executable, "-c", script, str(path)]).returncode == -9
-    assert not path.exists()
-
-
 def test_seeds_are_the_same_everywhere_and_tell_names_apart():
     # sha256 of '[7,"dog/1",3]', first 8 bytes, shifted right by one: written down so that it never changes
     assert seed_for(7, "dog/1", 3) == 261545640487047655
@@ -131,29 +101,6 @@ def test_seeds_are_the_same_everywhere_and_tell_names_apart():
     }
     assert len(seeds) == 14
     assert all(0 <= seed < 2**63 for seed in seeds)
-
-
-def hold(path, ready, release):
-    with lock(path):
-        ready.set()
-        release.wait(30)
-
-
-def test_a_lock_names_its_holder_and_dies_with_it(tmp_path):
-    path = tmp_path / "deep" / "stage.lock"
-    context = multiprocessing.get_context("spawn")
-    ready, release = context.Event(), context.Event()
-    holder = context.Process(target=hold, args=(path, ready, release))
-    holder.start()
-    assert ready.wait(30)
-    with pytest.raises(MissingError, match=f"held by process {holder.pid} on "), lock(path):
-        pass
-    holder.kill()
-    holder.join()
-    with lock(path), pytest.raises(MissingError, match=f"held by process {os.getpid()} on "), lock(path):
-        pass
-    with lock(path):
-        pass
 
 
 def test_git_commit_is_that_of_ajbenchs_own_checkout(tmp_path, monkeypatch):

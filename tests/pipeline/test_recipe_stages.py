@@ -14,7 +14,8 @@ import pytest
 
 from ajbench.core import recipe
 from ajbench.core.errors import IntegrityError, MissingError, NumericError, UsageError
-from ajbench.core.run_dir import RunDir, lock
+from ajbench.core.files import lock
+from ajbench.core.run_dir import RunDir
 from ajbench.pipeline import preflight, runner, workers
 from ajbench.pipeline.recipe_stages import Pipeline, Places
 from ajbench.pipeline.stage import Stage

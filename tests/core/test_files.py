@@ -1,0 +1,73 @@
+"""Checksums, atomic writes and locks."""
+
+import errno
+import hashlib
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import xxhash
+
+from ajbench.core.errors import MissingError
+from ajbench.core.files import atomic_write, checksum, lock, sha256
+
+
+def test_hashes_are_those_of_the_whole_file(tmp_path):
+    path = tmp_path / "weights"
+    content = bytes(range(256)) * 40_000  # more than one block
+    path.write_bytes(content)
+    assert checksum(path) == xxhash.xxh3_128_hexdigest(content)
+    assert sha256(path) == hashlib.sha256(content).hexdigest()
+
+
+def test_a_failed_write_leaves_the_old_content_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "store.json"
+    atomic_write(path, "old")
+    atomic_write(path, b"newer")
+    assert path.read_bytes() == b"newer"
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(MissingError, match=r"store\.json"):
+        atomic_write(path, "newest")
+    assert path.read_bytes() == b"newer"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["store.json"]
+
+
+def test_a_write_killed_before_the_rename_leaves_no_file_of_that_name(tmp_path):
+    script = (
+        "import os, pathlib, signal, sys; from ajbench.core.files import atomic_write\n"
+        "pathlib.Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "atomic_write(pathlib.Path(sys.argv[1]), 'content')"
+    )
+    path = tmp_path / "store.json"
+    assert subprocess.run([sys.executable, "-c", script, str(path)]).returncode == -signal.SIGKILL
+    assert not path.exists()
+
+
+def hold(path, ready, release):
+    with lock(path):
+        ready.set()
+        release.wait(30)
+
+
+def test_a_lock_names_its_holder_and_dies_with_it(tmp_path):
+    path = tmp_path / "deep" / "stage.lock"
+    context = multiprocessing.get_context("spawn")
+    ready, release = context.Event(), context.Event()
+    holder = context.Process(target=hold, args=(path, ready, release))
+    holder.start()
+    assert ready.wait(30)
+    with pytest.raises(MissingError, match=f"held by process {holder.pid} on "), lock(path):
+        pass
+    holder.kill()
+    holder.join()
+    with lock(path), pytest.raises(MissingError, match=f"held by process {os.getpid()} on "), lock(path):
+        pass
+    with lock(path):
+        pass
