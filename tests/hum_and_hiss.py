@@ -47,7 +47,7 @@ def make(folder, records, **meta):
 def recipe_of(mix=None, **classifier):
     values = {
         "name": "taltrans-small", "train_steps": 12, "batch_size": 8, "warmup_steps": 2,
-        "checkpoint_every": 5, "lr": 2e-3, "specaug_time": 4, "specaug_freq": 8,
+        "checkpoint_every": 5, "precision": "fp32", "lr": 2e-3, "specaug_time": 4, "specaug_freq": 8,
     }  # fmt: skip
     return Recipe(name="t", mix=mix or Mix(), classifier=Classifier(**overlay(values, classifier)))
 

@@ -55,6 +55,7 @@ def small_recipe(**sections):
     base = {
         "generator": {
             "max_tokens": 12,
+            "precision": "fp32",  # tests compare bits and gradients
             "train_steps": 6,
             "batch_size": 4,
             "warmup_steps": 2,

@@ -130,7 +130,7 @@ def train_classifier(
         validate=validate,
         validate_every=settings.validate_every or settings.steps_in(1, counted),
         clip_grad=settings.clip_grad,
-        precision=precision() if settings.precision == "auto" else settings.precision,
+        precision=settings.precision,
         compiled=settings.compile,
         what=f"train-cls {settings.name}",
     )
@@ -184,11 +184,6 @@ def check_descent(real: ClipStore, synthetic: ClipStore) -> None:
             f"{synthetic.path}: its generator was trained on other clips than {real.path}'s train split; "
             "train generator and classifier on the same fold"
         )
-
-
-def precision() -> Any:
-    """Return the loop's precision: bf16 where the hardware multiplies it, on a CPU too."""
-    return "bf16" if torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported() else "fp32"
 
 
 def _used(mix: Mix, synthetic: ClipStore | None) -> ClipStore | None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from ajbench.codec.tiny_network import HOP, TinyCodec
 from ajbench.core import console
+from ajbench.core.device import Precision
 from ajbench.core.errors import MissingError
 from ajbench.core.files import atomic_write
 from ajbench.core.run_dir import seed_for
@@ -218,13 +219,12 @@ def train_codec(
     quantize_from: int = 250,
     mini_clips: int = 600,
     seed: int = 0,
-    precision: Literal["fp32", "bf16"] = "bf16",
+    precision: Precision = "auto",
 ) -> TinyCodec:
     """Train the tiny codec on the sounds under `folders` and the mini corpus; write weights to
     `out`/tiny.safetensors.
 
     Killed at any instant, the same call goes on. Loss curve in `out`/metrics.csv.
-    On a processor that does not multiply bf16, fp32 is the faster one.
     """
     sounds = gather(folders, out, mini_clips=mini_clips, mini_seed=seed)
     share = sampling_share(sounds)

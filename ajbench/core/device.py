@@ -1,20 +1,41 @@
-"""Where a process computes."""
+"""The device that a process computes on, and the precision that it trains in."""
 
 import os
+from typing import TYPE_CHECKING, Literal
 
-import torch
+if TYPE_CHECKING:  # a stage that only asks for a precision must not wait for torch
+    import torch
+
+Precision = Literal["auto", "fp32", "bf16"]
 
 
-def device_of(rank: int | None = None) -> torch.device:
-    """Return where the process of this number on this machine computes: GPUs are dealt out in turn.
+def device_of(rank: int | None = None) -> "torch.device":
+    """Return the device of a process; processes on one machine take its GPUs in turn.
 
     Args:
-        rank: of the process on this machine; None is what torchrun or accelerate say, or 0.
+        rank: of the process on this machine; None: as torchrun or accelerate set it, else 0.
     """
+    import torch
+
     # accelerate's PartialState would make the processes of a launch wait for each other.
     if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
         return torch.device("cpu")
     if torch.cuda.is_available():
-        here = int(os.environ.get("LOCAL_RANK", 0)) if rank is None else rank
-        return torch.device("cuda", here % torch.cuda.device_count())
+        local = int(os.environ.get("LOCAL_RANK", 0)) if rank is None else rank
+        return torch.device("cuda", local % torch.cuda.device_count())
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def resolve_precision(setting: Precision, device: str) -> Literal["fp32", "bf16"]:
+    """Return the precision of a training: `auto` is bf16 on CUDA and fp32 elsewhere.
+
+    Some CPUs multiply bf16 and others do not. With fp32 on all of them, the same recipe gives the same
+    numbers; benchmarks/cpu_precision.py measures what bf16 would save.
+
+    Args:
+        setting: of the recipe.
+        device: kind of device: cpu, cuda or mps.
+    """
+    if setting == "auto":
+        return "bf16" if device == "cuda" else "fp32"
+    return setting

@@ -82,9 +82,7 @@ class Generator(Section):
     frozen_steps: Count = Field(
         0, description="train only conv_in/conv_out and the projection at first (appendix B.4)"
     )
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto: bf16 on CUDA, and on CPUs that multiply it"
-    )
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on CUDA, fp32 on CPUs")
     gradient_checkpointing: bool = Field(
         False, description="compute activations again in the backward pass: less memory, more time"
     )
@@ -274,9 +272,7 @@ class Classifier(Section):
     validate_every: AtLeastOne | None = Field(
         None, description="steps; null: once an epoch (with a val split)"
     )
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto: bf16 where the hardware multiplies it"
-    )
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on CUDA, fp32 on CPUs")
     compile: bool = Field(False, description="torch.compile: minutes at first, then faster steps")
     checkpoint_every: AtLeastOne = Field(200, description="steps")
 

@@ -24,7 +24,7 @@ from ajbench.generation.class_curve import ClassCurve
 from ajbench.generation.pipeline import AudioJourneyPipeline
 from ajbench.generation.prompts import chosen_classes, class_tokens, sound_of, spoken
 from ajbench.generation.text_encoder import TextEncoder
-from ajbench.generation.train import Batch, fast_precision, grid_reader, noisy_batches
+from ajbench.generation.train import Batch, grid_reader, noisy_batches
 from ajbench.training import loop
 
 
@@ -140,7 +140,6 @@ def invert(
             folder=out,
             checkpoint_every=section.checkpoint_every,
             seed=seed,
-            precision=fast_precision(),
             what="invert",
         )
     if PartialState().is_main_process:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -22,6 +22,7 @@ from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from ajbench.core import console
+from ajbench.core.device import Precision, resolve_precision
 from ajbench.core.errors import MissingError, NumericError
 from ajbench.core.run_dir import seed_for
 from ajbench.training.checkpoints import State, frozen, newest
@@ -51,7 +52,7 @@ def fit(
     validate_every: int = 0,
     watch: Watch | None = None,
     clip_grad: float | None = 1.0,
-    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    precision: Precision = "auto",
     compiled: bool = False,
     what: str = "train",
 ) -> nn.Module:
@@ -79,7 +80,7 @@ def fit(
         validate_every: steps between scores.
         watch: looks on in the first process, and writes a CSV; the weights have the same bits without it.
         clip_grad: largest norm of the whole gradient; None: no limit.
-        precision: bf16 autocast or not; auto is bf16 on CUDA and fp32 elsewhere.
+        precision: fp32, or bf16 by autocast; auto: see `resolve_precision`.
         compiled: run the module through `torch.compile`.
         what: name shown in progress and errors.
 
@@ -104,7 +105,7 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     first = state.resume(folder)
     accelerator.wait_for_everyone()
-    autocast = precision == "bf16" or (precision == "auto" and device.type == "cuda")
+    autocast = resolve_precision(precision, device.type) == "bf16"
     _train_mode(module, state)
     metrics = watched = None
     if accelerator.is_main_process:

@@ -72,7 +72,6 @@ def test_short_training_lowers_the_score_and_writes_weights(tmp_path):
 
     torch.manual_seed(0)
     untrained = score(TinyCodec())
-    # In bf16 a step takes ten times as long on a processor that does not multiply it.
     trained = train.train_codec(
         [], tmp_path, steps=20, batch_size=2, lr=2e-3, quantize_from=19, mini_clips=3, precision="fp32"
     )

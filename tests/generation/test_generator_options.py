@@ -25,7 +25,6 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     monkeypatch.setitem(unet.PRESETS, "tiny", SMALL)
-    monkeypatch.setattr(train, "fast_precision", lambda: "fp32")
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +48,6 @@ def launched(rank, processes, port, folder, options):
     torch.set_num_threads(1)
     PartialState(cpu=True)  # as a stage that is done by several processes does
     unet.PRESETS["tiny"] = SMALL
-    train.fast_precision = lambda: "fp32"
     watch_gradients(folder / f"{processes}-{rank}.pt")
     fit(folder, folder / f"out-{processes}", **options)
 

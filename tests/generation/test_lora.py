@@ -24,11 +24,6 @@ BOTH = {"lora_rank": 3}
 FAST = {"lora_lr": 0.02, "lr": 0.05, "checkpoint_every": 100}
 
 
-@pytest.fixture(autouse=True)
-def exact(monkeypatch):
-    monkeypatch.setattr(textual_inversion, "fast_precision", lambda: "fp32")
-
-
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
     return make_store(tmp_path_factory.mktemp("real") / "store")

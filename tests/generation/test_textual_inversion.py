@@ -20,11 +20,6 @@ CODEC = FakeCodec()
 TOKENS = ("<aj-dog>", "<aj-rain>", "<aj-clock-tick>")
 
 
-@pytest.fixture(autouse=True)
-def exact(monkeypatch):
-    monkeypatch.setattr(textual_inversion, "fast_precision", lambda: "fp32")
-
-
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
     return make_store(tmp_path_factory.mktemp("real") / "store")

@@ -21,7 +21,6 @@ CODEC = FakeCodec()
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     monkeypatch.setitem(unet.PRESETS, "tiny", SMALL)
-    monkeypatch.setattr(train, "fast_precision", lambda: "fp32")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +42,6 @@ def weights(path):
 def trained(real, tmp_path_factory):
     patch = pytest.MonkeyPatch()
     patch.setitem(unet.PRESETS, "tiny", SMALL)
-    patch.setattr(train, "fast_precision", lambda: "fp32")
     out = run(real, tmp_path_factory.mktemp("trained") / "generator")
     patch.undo()
     return out

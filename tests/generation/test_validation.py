@@ -18,7 +18,6 @@ VAL = 3
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     monkeypatch.setitem(unet.PRESETS, "tiny", SMALL)
-    monkeypatch.setattr(train, "fast_precision", lambda: "fp32")
 
 
 @pytest.fixture(scope="module")
