@@ -1,13 +1,12 @@
 """The shards of a synthesis in processes of this machine, started here."""
 
 import multiprocessing
-import os
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 
 from ajbench.core.errors import MissingError
+from ajbench.core.processes import end_with_parent
 from ajbench.generation.worker import POLL_S, Job
 
 
@@ -19,7 +18,7 @@ def share(job: Job, processes: int, first: int, advance: Callable[[int], None]) 
     """
     context = multiprocessing.get_context("spawn")
     done = 0
-    with ProcessPoolExecutor(processes, context, initializer=_end_with_parent) as pool:
+    with ProcessPoolExecutor(processes, context, initializer=end_with_parent) as pool:
         running: set[Future[None]] = {
             pool.submit(_work, job, rank) for rank in range(first, first + processes)
         }
@@ -41,15 +40,3 @@ def share(job: Job, processes: int, first: int, advance: Callable[[int], None]) 
 
 def _work(job: Job, rank: int) -> None:
     job.work(rank, lambda n: None)  # the parent tells how far it is
-
-
-def _end_with_parent() -> None:
-    """End this process when its parent has gone, even by a kill that left it no time to say so."""
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

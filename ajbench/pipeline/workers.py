@@ -7,17 +7,17 @@ many run beside it.
 import contextlib
 import os
 import signal
-import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ajbench.core import console
 from ajbench.core.errors import AjbenchError, MissingError
+from ajbench.core.processes import end_with_parent
 from ajbench.core.recipe import Recipe
 from ajbench.core.run_dir import world
 from ajbench.pipeline.stage import Stage
@@ -194,7 +194,7 @@ def _serve(pipe: Connection, device: str, force: bool) -> None:
     """Train what comes through the pipe; answer with None, an AjbenchError or a traceback."""
     # Ctrl-C then reaches the parent alone, which passes it on once; a second would cut a checkpoint short.
     os.setpgrp()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     console.configure(quiet=True)
     with contextlib.suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -208,13 +208,6 @@ def _serve(pipe: Connection, device: str, force: bool) -> None:
             except Exception:
                 answer = traceback.format_exc()
             pipe.send(answer)
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent:
-        parent.join()
-        os._exit(1)
 
 
 @contextlib.contextmanager
