@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from ajbench.core import console
+from ajbench.core.device import Array
 from ajbench.core.errors import MissingError
 from ajbench.data import audio
 from ajbench.features.class_mapping import ESC50
 from ajbench.features.mobilenet import MN, mn04
-from ajbench.metrics.ranking import Array
 
 # In alphabetical order, which is that of the indices.
 ESC10_TO_AUDIOSET = {

@@ -18,8 +18,9 @@ from ajbench.classifiers.dataset import Pool
 from ajbench.classifiers.predict import predict
 from ajbench.core import console
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.core.files import seed_for
 from ajbench.core.recipe import Classifier, Mix, Recipe
-from ajbench.core.run_dir import seed_for, world
+from ajbench.core.run_dir import world
 from ajbench.data import mixing
 from ajbench.data.store import ClipStore, ids_hash
 from ajbench.training import loop

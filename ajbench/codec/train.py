@@ -24,8 +24,7 @@ from ajbench.codec.tiny_network import HOP, TinyCodec
 from ajbench.core import console
 from ajbench.core.device import Precision
 from ajbench.core.errors import MissingError
-from ajbench.core.files import atomic_write
-from ajbench.core.run_dir import seed_for
+from ajbench.core.files import atomic_write, seed_for
 from ajbench.data import audio
 from ajbench.data.corpora import mini
 from ajbench.training import loop

@@ -1,11 +1,14 @@
-"""The device that a process computes on, and the precision that it trains in."""
+"""The device that a process computes on, the precision that it trains in, and arrays of any device."""
 
 import os
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
 
 if TYPE_CHECKING:  # a stage that only asks for a precision must not wait for torch
     import torch
 
+Array: TypeAlias = "np.ndarray | torch.Tensor"
 Precision = Literal["auto", "fp32", "bf16"]
 
 
@@ -39,3 +42,15 @@ def resolve_precision(setting: Precision, device: str) -> Literal["fp32", "bf16"
     if setting == "auto":
         return "bf16" if device == "cuda" else "fp32"
     return setting
+
+
+def to_numpy(array: Any) -> np.ndarray:
+    """Return an array or tensor of any device as NumPy, in its own dtype (bfloat16 becomes float32)."""
+    if isinstance(array, np.ndarray):
+        return array
+    import torch
+
+    if isinstance(array, torch.Tensor):
+        array = array.detach().cpu()
+        return (array.float() if array.dtype == torch.bfloat16 else array).numpy()
+    return np.asarray(array)

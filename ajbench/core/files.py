@@ -1,10 +1,11 @@
-"""Files of any kind: checksums, atomic writes and locks."""
+"""Files of any kind: checksums, atomic writes and locks; and seeds that are hashes of names."""
 
 import contextlib
 import errno
 import fcntl
 import hashlib
 import itertools
+import json
 import os
 import socket
 from collections.abc import Iterator
@@ -83,3 +84,9 @@ def lock(path: Path) -> Iterator[None]:
             yield
         finally:
             file.truncate(0)
+
+
+def seed_for(seed: int, *names: str | int) -> int:
+    """Return a 63-bit seed derived from a run's seed and names, the same on every machine."""
+    text = json.dumps([seed, *names], ensure_ascii=False, separators=(",", ":"))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

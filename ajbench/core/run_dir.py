@@ -5,7 +5,6 @@ A stage writes into its own folder, which also holds `recipe.yaml` (the merged r
 """
 
 import functools
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -132,12 +131,6 @@ class RunDir:
                 shutil.rmtree(entry)
             else:
                 entry.unlink()
-
-
-def seed_for(seed: int, *names: str | int) -> int:
-    """Derive a 63-bit seed from a run's seed and names (clip id, purpose), the same on every machine."""
-    text = json.dumps([seed, *names], ensure_ascii=False, separators=(",", ":"))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def world() -> tuple[int, int]:

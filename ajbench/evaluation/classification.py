@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ajbench.core.device import to_numpy
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Mix
@@ -97,8 +98,8 @@ def save_scores(path: Path, scores: Any, targets: Any, clip_ids: Any, labels: An
         UsageError: the shapes do not fit together.
     """
     arrays: dict[str, Any] = {
-        "scores": ranking.to_numpy(scores).astype(np.float32),
-        "targets": ranking.to_numpy(targets).astype(np.uint8),
+        "scores": to_numpy(scores).astype(np.float32),
+        "targets": to_numpy(targets).astype(np.uint8),
         "clip_ids": np.asarray(list(clip_ids), dtype=np.str_),
         "labels": np.asarray(list(labels), dtype=np.str_),
     }

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ajbench.core.errors import MissingError
-from ajbench.core.run_dir import seed_for
+from ajbench.core.files import seed_for
 from ajbench.data.annotations import Asked, Captions
 from ajbench.data.clip_reader import ahead
 from ajbench.data.clip_set import ClipSet

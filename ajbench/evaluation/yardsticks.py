@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from ajbench.codec import Codec
+from ajbench.core.device import to_numpy
 from ajbench.core.rows import Context, Row
 from ajbench.data.store import ClipStore
 from ajbench.evaluation.generation import MIN_HALF, TABLE, Embedded, Sheet, class_halves, draw, split_of
 from ajbench.features.extractor import Extractor, extract, of_store
-from ajbench.metrics.ranking import to_numpy
 
 BATCH = 16
 

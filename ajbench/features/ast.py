@@ -10,12 +10,11 @@ from torch.nn import functional
 from ajbench.classifiers.ast import AST, initialise
 from ajbench.classifiers.ast_weights import PATCH, patches, transformers
 from ajbench.classifiers.frontend import Fbank
-from ajbench.core.device import device_of
+from ajbench.core.device import Array, device_of
 from ajbench.core.errors import IntegrityError
 from ajbench.data.audio import SAMPLE_RATE
 from ajbench.data.corpora.audioset import label_set
 from ajbench.features import weights as places
-from ajbench.metrics.ranking import Array
 
 FRAMES = 1_024  # of 10 ms
 

@@ -10,10 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from ajbench.core import transformers_folder
-from ajbench.core.device import device_of
+from ajbench.core.device import Array, device_of
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.features import weights
-from ajbench.metrics.ranking import Array
 
 TOKENS = 77  # of a prompt, as LAION's own code cuts them
 PROMPTS = 64  # at once

@@ -8,8 +8,7 @@ import torch
 from encodec import EncodecModel
 
 from ajbench.codec import encodec_weights
-from ajbench.core.device import device_of
-from ajbench.metrics.ranking import Array
+from ajbench.core.device import Array, device_of
 
 
 class Encodec:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ajbench.core import registry
+from ajbench.core.device import Array, to_numpy
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.data import audio
 from ajbench.data.store import ClipStore
 from ajbench.features import weights
-from ajbench.metrics.ranking import Array, to_numpy
 
 if TYPE_CHECKING:  # of kept features only the weights' hash is needed, and neither torch nor a network
     import torch

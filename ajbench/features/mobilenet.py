@@ -15,12 +15,11 @@ from torchaudio.compliance.kaldi import get_mel_banks
 from torchaudio.transforms import Resample
 
 from ajbench.core import weights
-from ajbench.core.device import device_of
+from ajbench.core.device import Array, device_of
 from ajbench.core.errors import IntegrityError
 from ajbench.data.audio import SAMPLE_RATE
 from ajbench.data.corpora.audioset import label_set
 from ajbench.features import weights as places
-from ajbench.metrics.ranking import Array
 
 WIDTHS = {"mn04": 0.4, "mn10": 1.0}
 RATE = 32_000  # of the network: the extractor takes 16 kHz, as all sound inside, and doubles it itself

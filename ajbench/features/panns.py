@@ -17,12 +17,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchaudio.functional import melscale_fbanks
 
 from ajbench.core import weights
-from ajbench.core.device import device_of
+from ajbench.core.device import Array, device_of
 from ajbench.core.errors import IntegrityError, UsageError
 from ajbench.data.corpora.audioset import label_set
 from ajbench.features import weights as places
 from ajbench.features.fast_conv import ScratchBuffer, Winograd
-from ajbench.metrics.ranking import Array
 
 MELS, CLASSES, WIDTHS = 64, 527, (64, 128, 256, 512, 1024, 2048)
 WIDE = 128  # channels from which Winograd's transforms pay

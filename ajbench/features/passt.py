@@ -10,11 +10,10 @@ import torch
 from torch.nn import functional
 
 from ajbench.core import weights
-from ajbench.core.device import device_of
+from ajbench.core.device import Array, device_of
 from ajbench.core.errors import IntegrityError
 from ajbench.data.corpora.audioset import label_set
 from ajbench.features import weights as places
-from ajbench.metrics.ranking import Array
 
 SECONDS = 10
 ARCHITECTURE = "passt_s_swa_p16_128_ap476"

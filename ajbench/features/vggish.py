@@ -14,11 +14,10 @@ from accelerate import init_empty_weights
 from torch import Tensor, nn
 
 from ajbench.core import weights
-from ajbench.core.device import device_of
+from ajbench.core.device import Array, device_of
 from ajbench.core.errors import IntegrityError, UsageError
 from ajbench.data.audio import SAMPLE_RATE
 from ajbench.features import weights as places
-from ajbench.metrics.ranking import Array
 
 WINDOW, HOP, FFT = 400, 160, 512  # 25 ms, 10 ms
 MELS, LOW, HIGH = 64, 125.0, 7_500.0

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ajbench import codec as codecs
 from ajbench.codec.whitening import Whitening
-from ajbench.core.run_dir import seed_for
+from ajbench.core.files import seed_for
 from ajbench.data.store import ClipStore
 from ajbench.generation.prompts import sound_of, spoken
 from ajbench.generation.unet import noised

@@ -14,7 +14,7 @@ from torch import Tensor
 from ajbench import codec as codecs
 from ajbench.codec.whitening import Whitening
 from ajbench.core.errors import IntegrityError
-from ajbench.core.run_dir import seed_for
+from ajbench.core.files import seed_for
 from ajbench.data import audio
 from ajbench.generation import hub_encoders, lora
 from ajbench.generation.checkpoint import TOKENS, GeneratorInfo, read_info, read_tokens

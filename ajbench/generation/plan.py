@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.files import seed_for
 from ajbench.core.recipe import Synth
-from ajbench.core.run_dir import seed_for
 from ajbench.data.manifest import Manifest
 from ajbench.data.store import ClipStore
 from ajbench.generation.prompts import sound_of, spoken

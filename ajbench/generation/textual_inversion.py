@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from ajbench import codec as codecs
 from ajbench.core import console
 from ajbench.core.errors import UsageError
+from ajbench.core.files import seed_for
 from ajbench.core.recipe import Invert, Recipe
-from ajbench.core.run_dir import seed_for
 from ajbench.data.store import ClipStore, require_codec
 from ajbench.generation import checkpoint as folders
 from ajbench.generation import lora, unet

@@ -16,8 +16,8 @@ from ajbench.codec.whitening import Whitening
 from ajbench.core import console
 from ajbench.core.device import resolve_precision
 from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.files import seed_for
 from ajbench.core.recipe import Generator, Recipe
-from ajbench.core.run_dir import seed_for
 from ajbench.data import audio
 from ajbench.data.store import ClipStore, require_codec
 from ajbench.generation import checkpoint as folders

@@ -9,7 +9,7 @@ from diffusers import DDPMScheduler
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ajbench.core.run_dir import seed_for
+from ajbench.core.files import seed_for
 from ajbench.data.store import ClipStore
 from ajbench.generation import unet
 from ajbench.generation.batches import generator

@@ -22,9 +22,8 @@ from ajbench import codec as codecs
 from ajbench.core import registry
 from ajbench.core.device import device_of
 from ajbench.core.errors import IntegrityError
-from ajbench.core.files import atomic_write
+from ajbench.core.files import atomic_write, seed_for
 from ajbench.core.recipe import Synth
-from ajbench.core.run_dir import seed_for
 from ajbench.data import audio
 from ajbench.data import store as stores
 from ajbench.generation import shard_report

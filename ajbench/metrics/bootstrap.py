@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
+from ajbench.core.device import Array, to_numpy
 from ajbench.core.errors import UsageError
-from ajbench.metrics.ranking import Array, check, to_numpy
+from ajbench.metrics.ranking import check
 
 # Resamples handled at once: memory is bounded by this many counts a clip, however many resamples are asked
 # for.

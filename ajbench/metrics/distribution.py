@@ -13,8 +13,8 @@ from scipy.linalg import blas, lapack
 from scipy.special import expit, log_expit, log_softmax, softmax, xlogy
 from threadpoolctl import threadpool_limits
 
+from ajbench.core.device import Array, to_numpy
 from ajbench.core.errors import NumericError, UsageError
-from ajbench.metrics.ranking import Array, to_numpy
 
 # Rounding of small eigenvalues may move the trace of the root by this fraction before the slower way is
 # taken.

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
+from ajbench.core.device import Array
 from ajbench.metrics import pairwise
-from ajbench.metrics.ranking import Array
 
 # Numbers held at once in products of frames and in covariances of resamples: 64 MB.
 _HELD = 8_000_000

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from ajbench.core.device import Array
 from ajbench.core.errors import NumericError
 from ajbench.metrics import pairwise
-from ajbench.metrics.ranking import Array
 
 SCALE = 100.0
 EPS = 1e-8

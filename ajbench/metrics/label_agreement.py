@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from ajbench.core.device import Array, to_numpy
 from ajbench.core.errors import UsageError
-from ajbench.metrics.ranking import Array, to_numpy
 
 
 def asked_ranks(logits: Array, targets: Array) -> NDArray[np.float64]:

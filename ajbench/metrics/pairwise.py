@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from ajbench.core.device import Array, to_numpy
 from ajbench.core.errors import NumericError, UsageError
-from ajbench.metrics.ranking import Array, to_numpy
 
 # Distances held at once: 32 MB.
 BLOCK = 4_000_000

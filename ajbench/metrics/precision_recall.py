@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ajbench.core.device import Array
 from ajbench.core.errors import UsageError
 from ajbench.metrics import pairwise
-from ajbench.metrics.ranking import Array
 
 K = 5
 

@@ -5,30 +5,13 @@ values these functions return; they are faster because only positives are looked
 scores are close to one of theirs.
 """
 
-from typing import TYPE_CHECKING, Any, TypeAlias
-
 import numpy as np
 from scipy.special import ndtri
 
+from ajbench.core.device import Array, to_numpy
 from ajbench.core.errors import NumericError, UsageError
 
-if TYPE_CHECKING:  # arrays alone must not wait for torch, which takes seconds to import
-    import torch
-
-Array: TypeAlias = "np.ndarray | torch.Tensor"
 CODES = 1 << 14
-
-
-def to_numpy(array: Any) -> np.ndarray:
-    """Return an array or tensor of any device as NumPy, in its own dtype (bfloat16 becomes float32)."""
-    if isinstance(array, np.ndarray):
-        return array
-    import torch
-
-    if isinstance(array, torch.Tensor):
-        array = array.detach().cpu()
-        return (array.float() if array.dtype == torch.bfloat16 else array).numpy()
-    return np.asarray(array)
 
 
 def check(scores: Array, targets: Array) -> tuple[np.ndarray, np.ndarray]:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from ajbench.core import console
 from ajbench.core.device import Precision, resolve_precision
 from ajbench.core.errors import MissingError, NumericError
-from ajbench.core.run_dir import seed_for
+from ajbench.core.files import seed_for
 from ajbench.training.checkpoints import State, frozen, newest
 from ajbench.training.curves import Curve, Watch
 

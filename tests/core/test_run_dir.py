@@ -9,7 +9,8 @@ import pytest
 
 from ajbench.core import run_dir
 from ajbench.core.errors import IntegrityError
-from ajbench.core.run_dir import RunDir, seed_for
+from ajbench.core.files import seed_for
+from ajbench.core.run_dir import RunDir
 
 
 def test_a_stage_from_start_to_done(tmp_path):

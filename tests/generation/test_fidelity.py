@@ -11,8 +11,8 @@ from ajbench.classifiers.dataset import Pool
 from ajbench.classifiers.train import faithful
 from ajbench.core import recipe, registry
 from ajbench.core.errors import UsageError
+from ajbench.core.files import seed_for
 from ajbench.core.recipe import Mix
-from ajbench.core.run_dir import seed_for
 from ajbench.data import shards, store
 from ajbench.generation.fidelity import Judge
 from ajbench.generation.synthesize import synthesize

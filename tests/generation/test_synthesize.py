@@ -27,7 +27,7 @@ from small_generator import (
 )
 
 from ajbench.core.errors import IntegrityError, MissingError, NumericError, UsageError
-from ajbench.core.run_dir import seed_for
+from ajbench.core.files import seed_for
 from ajbench.data import store as stores
 from ajbench.data.verify import verify
 from ajbench.generation.pipeline import AudioJourneyPipeline

@@ -7,7 +7,7 @@ from small_generator import SMALL, TRAIN, FakeCodec, make_store, small_recipe
 
 from ajbench.core import recipe
 from ajbench.core.errors import UsageError
-from ajbench.core.run_dir import seed_for
+from ajbench.core.files import seed_for
 from ajbench.generation import checkpoint, train, unet, validation
 from ajbench.pipeline import recipe_stages
 

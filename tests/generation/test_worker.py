@@ -13,7 +13,7 @@ import torch
 from small_generator import LABELS, FakeCodec, make_generator, make_store, make_tokens, small_recipe
 
 from ajbench.core.errors import IntegrityError, MissingError
-from ajbench.core.run_dir import seed_for
+from ajbench.core.files import seed_for
 from ajbench.data import store as stores
 from ajbench.data.verify import verify
 from ajbench.generation.pipeline import AudioJourneyPipeline

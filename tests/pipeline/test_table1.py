@@ -8,7 +8,7 @@ from small_generator import EVAL, TRAIN, FakeCodec, make_generator, make_store, 
 from ajbench.classifiers.train import check_descent
 from ajbench.core import recipe
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
-from ajbench.core.run_dir import seed_for
+from ajbench.core.files import seed_for
 from ajbench.generation.plan import ListedClips, plan
 from ajbench.generation.prompts import sound_of, spoken
 from ajbench.generation.synthesize import synthesize
