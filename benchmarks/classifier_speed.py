@@ -17,7 +17,7 @@ from pathlib import Path
 import timm
 import torch
 import transformers
-from recorded import processor, record, timed
+from recorded import precisions, processor, record, timed
 from torch import nn
 
 from ajbench import classifiers
@@ -28,14 +28,6 @@ PASSES = ("forward", "step")
 KEY = ("model", "pass", "patchout", "precision", "batch")
 PATCHOUT = (0.0, 0.5, 0.6)
 Run = Callable[[], None]
-
-
-def precisions(device: str) -> list[str]:
-    """Return fp32, and bf16 where it is worth anything."""
-    if device == "cuda" or torch.cpu._is_avx512_bf16_supported():
-        return ["fp32", "bf16"]
-    console.say("no bf16 rows: this processor does not multiply it (AVX512-BF16)")
-    return ["fp32"]
 
 
 def theirs(attention: str) -> nn.Module:

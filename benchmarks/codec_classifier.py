@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ajbench import classifiers, codec
-from ajbench.classifiers.predict import predict
+from ajbench.classifiers import predict
 from ajbench.classifiers.train import train_classifier
 from ajbench.core import console, recipe
 from ajbench.data import audio

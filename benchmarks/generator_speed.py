@@ -23,7 +23,7 @@ from typing import Any
 
 import diffusers
 import torch
-from recorded import processor, record, timed
+from recorded import precisions, processor, record, timed
 from torch.utils.flop_counter import FlopCounterMode
 
 from ajbench.core import console
@@ -44,14 +44,6 @@ class Variant:
     channels_last: bool = False
     checkpointing: bool = False
     compile: bool = False
-
-
-def precisions(device: str) -> list[str]:
-    """Return fp32, and bf16 where the hardware multiplies it."""
-    if device == "cuda" or torch.cpu._is_avx512_bf16_supported():
-        return ["fp32", "bf16"]
-    console.say("no bf16 rows: this processor does not multiply it (AVX512-BF16)")
-    return ["fp32"]
 
 
 def variants(best: str, preset: str, compiled: bool) -> list[Variant]:

@@ -1,4 +1,4 @@
-"""What the speed measurements share: the hardware's name, a clock, and a table on screen and in a CSV."""
+"""Shared by the speed benchmarks: the hardware, its precisions, a clock, a table on screen and in a CSV."""
 
 import csv
 import platform
@@ -20,6 +20,21 @@ def processor(device: str = "cpu") -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, platform.processor() or platform.machine())
+
+
+def cpu_flag() -> str:
+    """Return the instruction set by which this processor multiplies bf16; empty where it has none."""
+    info = Path("/proc/cpuinfo")
+    flags = info.read_text().split() if info.exists() else []
+    return next((flag for flag in ("amx_bf16", "avx512_bf16") if flag in flags), "")
+
+
+def precisions(device: str) -> list[str]:
+    """Return fp32, and bf16 where the hardware multiplies it."""
+    if device == "cuda" or cpu_flag():
+        return ["fp32", "bf16"]
+    console.say("no bf16 rows: this processor does not multiply it (avx512_bf16, amx_bf16)")
+    return ["fp32"]
 
 
 def timed(once: Callable[[], Any], device: str) -> float:

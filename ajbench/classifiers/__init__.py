@@ -1,40 +1,42 @@
-"""Classifiers by name: build one, save it, load it for use."""
+"""Classifiers by name: build, save, load, predict."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from ajbench.classifiers import checkpoint as folders
 from ajbench.classifiers.checkpoint import CONFIG, WEIGHTS, read_config
-from ajbench.core import registry
+from ajbench.core import console, registry
 from ajbench.core.device import device_of
 from ajbench.core.errors import IntegrityError, UsageError
-from ajbench.core.files import atomic_write
+from ajbench.core.run_dir import atomic_write
 from ajbench.data.audio import SAMPLE_RATE
+from ajbench.data.store import ClipStore
 
-__all__ = ["CONFIG", "WEIGHTS", "Classifier", "build", "load", "read_config", "save"]
+__all__ = ["CONFIG", "WEIGHTS", "Classifier", "build", "load", "predict", "read_config", "save"]
 
-# Options that say where a training begins; a trained classifier is rebuilt without them.
-BEGINNING = {"init", "new_head", "labels"}
+# Options that choose the initial weights; a trained classifier is rebuilt without them.
+INITIAL = {"init", "new_head", "labels"}
 
 
 def build(name: str, num_classes: int, **options: Any) -> nn.Module:
-    """Build an untrained classifier: waves [B, n] or features [B, T, F] in, logits [B, C] out.
+    """Build an untrained classifier: waves [B, n] or features [B, T, F] → logits [B, C].
 
-    It has `.frontend(wav) -> features`, where SpecAugment acts, and `.embed(x) -> [B, d]`.
+    Its `.frontend(wav)` returns the features that SpecAugment masks, its `.embed(x)` vectors [B, d].
 
     Args:
         name: `ast`, `ast-small`, `ast-tiny`, `taltrans`, `taltrans-small`.
         num_classes: C.
-        options: of the model's constructor, and `init`, `new_head`, `labels` as its `initialise` takes them.
+        options: of the model's constructor; also `init`, `new_head`, `labels`, see its `initialise`.
 
     Raises:
-        UsageError: unknown name, or an option that the model does not have.
-        MissingError: the weights of `init` are not there.
+        UsageError: unknown name, or the model has no such option.
+        MissingError: the weights of `init` are missing.
         IntegrityError: they are damaged or do not fit.
     """
     make = registry.resolve("classifier", name)
@@ -51,7 +53,7 @@ class Classifier:
     Attributes:
         module: in eval mode.
         labels: names of the C classes, in the order of the logits.
-        config: name, labels, clip_samples, options, what the hub shows, and what the trainer added.
+        config: name, labels, clip_samples, options, the keys that the hub shows, and those of the training.
     """
 
     def __init__(self, module: nn.Module, config: Mapping[str, Any], device: torch.device) -> None:
@@ -65,16 +67,16 @@ class Classifier:
         """Load a trained classifier onto the device of this process.
 
         Args:
-            source: the folder that `train-cls` or `save_pretrained` wrote, or a hub id (`owner/name`).
+            source: a folder written by `train-cls` or `save_pretrained`, or a hub id (`owner/name`).
 
         Raises:
-            MissingError: nothing was trained there, or the hub does not give it.
+            MissingError: there is no trained classifier, or the hub cannot be reached.
             IntegrityError: weights or configuration are damaged or do not fit each other.
         """
         return load(folders.locate(source))
 
     def save_pretrained(self, folder: Path | str) -> None:
-        """Write weights, configuration and, unless there is one, a model card: a folder as a hub holds it."""
+        """Write weights, configuration and, unless there is one, a model card, ready for the hub."""
         folder = Path(folder)
         kept = {"name", "labels", "clip_samples", "options"}
         extra = {key: value for key, value in self.config.items() if key not in kept | {"xxh3"}}
@@ -101,6 +103,31 @@ class Classifier:
         return waves.to(self.device)
 
 
+def predict(
+    classifier: Classifier, store: ClipStore, indices: ArrayLike, batch: int = 32
+) -> NDArray[np.float32]:
+    """Return the logits float32 [n, C] of the clips `indices` [n] of a store, `batch` clips at a time.
+
+    Raises:
+        UsageError: the store's labels or clip length are not the classifier's.
+    """
+    if tuple(store.meta.labels) != classifier.labels:
+        raise UsageError(f"{store.path}: not the classifier's labels; use the store that it was trained on")
+    if store.meta.clip_samples != classifier.config["clip_samples"]:
+        raise UsageError(
+            f"{store.path}: clips of {store.meta.clip_samples} samples, but the classifier was trained on "
+            f"{classifier.config['clip_samples']}"
+        )
+    wanted = np.asarray(indices, dtype=np.int64)
+    out = np.empty((len(wanted), len(classifier.labels)), dtype=np.float32)
+    with console.progress(len(wanted), "predict") as advance:
+        for start in range(0, len(wanted), batch):
+            rows = slice(start, start + batch)
+            out[rows] = classifier.predict(store.audio(wanted[rows])).numpy()
+            advance(len(out[rows]))
+    return out
+
+
 def save(
     module: nn.Module,
     folder: Path,
@@ -111,16 +138,16 @@ def save(
     options: Mapping[str, Any],
     extra: Mapping[str, Any],
 ) -> None:
-    """Write `model.safetensors` and, last, `config.json` with its checksum.
+    """Write `model.safetensors`, then `config.json` with its checksum.
 
     Args:
         module: the trained classifier.
-        folder: receives both.
+        folder: receives both files.
         name, labels, clip_samples: as in `Classifier.config`.
-        options: with which `build` made the module; where it began (`init` and the like) is left out.
+        options: those `build` made the module with; `init` and the like are not written.
         extra: further keys of `config.json`.
     """
-    kept = {key: value for key, value in options.items() if key not in BEGINNING}
+    kept = {key: value for key, value in options.items() if key not in INITIAL}
     architecture = type(module).__name__
     config = {
         "name": name,
@@ -128,7 +155,7 @@ def save(
         "clip_samples": clip_samples,
         "options": kept | getattr(module, "adopted", {}),
         **extra,
-        # What a hub reads and shows.
+        # Read and shown by the hub.
         "architectures": [architecture],
         "model_type": f"ajbench-{architecture.lower()}",
         "id2label": {str(index): label for index, label in enumerate(labels)},
@@ -143,10 +170,10 @@ def load(path: Path | str, device: torch.device | None = None) -> Classifier:
 
     Args:
         path: the folder.
-        device: where it goes; None is that of this process.
+        device: None: the device of this process.
 
     Raises:
-        MissingError: nothing was trained there.
+        MissingError: there is no trained classifier.
         IntegrityError: weights or configuration are damaged or do not fit each other.
     """
     folder = Path(path)

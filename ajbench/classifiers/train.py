@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ajbench import classifiers
-from ajbench.classifiers import frontend
+from ajbench.classifiers import frontend, predict
 from ajbench.classifiers.dataset import Pool
-from ajbench.classifiers.predict import predict
 from ajbench.core import console
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.files import seed_for

@@ -74,7 +74,7 @@ class Cell:
         import torch
 
         from ajbench import classifiers
-        from ajbench.classifiers.predict import predict
+        from ajbench.classifiers import predict
         from ajbench.classifiers.train import train_classifier
         from ajbench.data.store import ClipStore
         from ajbench.evaluation import classification
@@ -112,7 +112,7 @@ def class_ap(classifier: Path, real: "ClipStore") -> "NDArray[np.float64]":
     What is trained on must not depend on the evaluation split.
     """
     from ajbench import classifiers
-    from ajbench.classifiers.predict import predict
+    from ajbench.classifiers import predict
     from ajbench.metrics.ranking import average_precision
 
     held_out = real.split_indices("val")

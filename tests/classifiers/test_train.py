@@ -6,8 +6,7 @@ import torch
 from hum_and_hiss import LABELS, SAMPLES, fit, make, recipe_of, record, same
 
 from ajbench import classifiers
-from ajbench.classifiers import dataset
-from ajbench.classifiers.predict import predict
+from ajbench.classifiers import dataset, predict
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.recipe import Mix
 from ajbench.data import mixing, store
