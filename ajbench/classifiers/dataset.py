@@ -18,7 +18,7 @@ class Pool:
         real: store of real clips.
         train: indices of its train split [N].
         synthetic: store of synthetic clips, where some are used.
-        heard: where the audio of the train clips is read, in their order, if not in `real`.
+        decoded: a store with the audio of the train clips, in their order; None: it is read from `real`.
         used: indices of the synthetic clips that are in the pool [S]; None: all.
 
     Attributes:
@@ -30,11 +30,11 @@ class Pool:
         real: ClipStore,
         train: NDArray[np.int64],
         synthetic: ClipStore | None,
-        heard: ClipStore | None = None,
+        decoded: ClipStore | None = None,
         used: NDArray[np.int64] | None = None,
     ) -> None:
-        self.real, self.synthetic = heard or real, synthetic
-        self.places = np.arange(len(train), dtype=np.int64) if heard else train
+        self.real, self.synthetic = decoded or real, synthetic
+        self.places = np.arange(len(train), dtype=np.int64) if decoded else train
         self.used = np.arange(len(synthetic) if synthetic else 0) if used is None else used
         made = [synthetic.sparse_targets()[self.used]] if synthetic else []
         parts = [real.sparse_targets()[train], *made]

@@ -38,8 +38,9 @@ def train_classifier(
     seed: int,
     fingerprint: str,
     class_ap: NDArray[np.float64] | None = None,
-    heard: ClipStore | None = None,
+    decoded: ClipStore | None = None,
     score: Score | None = None,
+    tracker: str = "csv",
 ) -> Path:
     """Train `recipe.classifier` on `recipe.mix` and save it in `out`; a killed call goes on when repeated.
 
@@ -56,9 +57,10 @@ def train_classifier(
         seed: of this training.
         fingerprint: kept in config.json; a finished classifier with the same one is not trained again.
         class_ap: average precision of each class [C] in an earlier run, for `mix.amplify`.
-        heard: the train clips as the codec gives them back, to be heard instead of the originals.
+        decoded: the train clips decoded from their codes, to be used instead of the originals.
         score: (logits [n, C], targets [n, C]) of the val split → higher is better, for
             `classifier.select=best`.
+        tracker: where loss curves go besides `metrics.csv`.
 
     Returns:
         `out`.
@@ -79,10 +81,10 @@ def train_classifier(
     if synthetic:
         check_descent(real, synthetic)
     ids = [real.clip_ids[i] for i in train]
-    if heard and heard.clip_ids != ids:
-        raise IntegrityError(f"{heard.path}: not the train clips of {real.path}; make it again")
+    if decoded and decoded.clip_ids != ids:
+        raise IntegrityError(f"{decoded.path}: not the train clips of {real.path}; make it again")
     used = faithful(recipe.mix, synthetic) if synthetic else np.arange(0)
-    pool = Pool(real, train, synthetic, heard, used)
+    pool = Pool(real, train, synthetic, decoded, used)
     parents = synthetic.column("parent_id") if synthetic else []
     owners = [parents[i] for i in used]
     plan = mixing.plan(recipe.mix, ids, owners, pool.targets, seed, class_ap)
@@ -132,6 +134,7 @@ def train_classifier(
         clip_grad=settings.clip_grad,
         precision=settings.precision,
         compiled=settings.compile,
+        tracker=tracker,
         what=f"train-cls {settings.name}",
     )
     state = PartialState()

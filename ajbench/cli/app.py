@@ -8,7 +8,7 @@ import typer
 
 from ajbench import __version__
 from ajbench.cli import audit, evaluate, inspect
-from ajbench.cli.options import Settings, command
+from ajbench.cli.options import Settings, Tracker, command
 from ajbench.cli.run import (
     SEEDS,
     do_export,
@@ -17,7 +17,6 @@ from ajbench.cli.run import (
     do_synth,
     pipeline_of,
     show_plan,
-    track,
 )
 from ajbench.core import console
 from ajbench.core.errors import UsageError
@@ -38,10 +37,6 @@ app = typer.Typer(
 app.add_typer(evaluate.app)
 app.add_typer(audit.app)
 app.add_typer(inspect.app)
-Tracker = Annotated[
-    Literal["csv", "tensorboard", "trackio", "wandb"],
-    typer.Option("--tracker", help="Where loss curves go, beside metrics.csv.", envvar="AJBENCH_TRACKER"),
-]
 Jobs = Annotated[int | None, typer.Option("--jobs", min=1, help="Processes at a time (default: one a core).")]
 
 
@@ -58,7 +53,7 @@ def _version(
 
 @app.command()
 @command(hide=("recipe", "data"))
-def demo(settings: Settings, jobs: Jobs = None) -> None:
+def demo(settings: Settings, jobs: Jobs = None, tracker: Tracker = "csv") -> None:
     """Run the whole loop on the embedded corpus `mini`.
 
     No data, no download, minutes on a CPU: generate, mix, train, evaluate, tabulate. Ends with the table on
@@ -69,7 +64,7 @@ def demo(settings: Settings, jobs: Jobs = None) -> None:
       ajbench demo
       ajbench demo 'evaluate.seeds=[0]' --results DIR
     """
-    do_run(settings, jobs)
+    do_run(settings, jobs, tracker=tracker)
 
 
 @app.command()
@@ -100,8 +95,7 @@ def run(
       ajbench run esc10 --data DIR
       ajbench run tables/a11 --base as20k --data DIR --cell 7
     """
-    track(tracker)
-    do_run(replace(settings, recipe=name, base=base), jobs, cell)
+    do_run(replace(settings, recipe=name, base=base), jobs, cell, tracker)
 
 
 @app.command()
@@ -134,6 +128,7 @@ def train_codec(
     steps: Annotated[int, typer.Option("--steps", min=1)] = 3500,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Segments of 1.28 s a step.")] = 16,
     mini_clips: Annotated[int, typer.Option("--mini-clips", min=0, help="Rendered clips beside them.")] = 600,
+    tracker: Tracker = "csv",
 ) -> None:
     """Train the codec `tiny` on sounds of yours.
 
@@ -148,7 +143,7 @@ def train_codec(
     from ajbench.pipeline import runner
 
     stage = runner.codec_training(
-        settings.work, sounds or [], steps, batch_size, mini_clips, settings.seed or 0
+        settings.work, sounds or [], steps, batch_size, mini_clips, settings.seed or 0, tracker
     )
     do_stage(settings, None, stage)
 
@@ -174,15 +169,14 @@ def train_gen(
       ajbench train-gen
       ajbench train-gen --recipe as20k --data DIR --init sd14
     """
-    track(tracker)
     more = () if init is None else (f"generator.init={init}",)
-    pipeline = pipeline_of(settings, settings.load("generator.seed", more=more))
+    pipeline = pipeline_of(settings, settings.load("generator.seed", more=more), tracker)
     do_stage(settings, pipeline, pipeline.train_gen)
 
 
 @app.command()
 @command()
-def invert(settings: Settings) -> None:
+def invert(settings: Settings, tracker: Tracker = "csv") -> None:
     """Learn class tokens by textual inversion, and LoRA if asked for.
 
     Generator and text encoder stay as they are; only the tokens' vectors, or LoRA's, are learned.
@@ -192,7 +186,7 @@ def invert(settings: Settings) -> None:
       ajbench invert
       ajbench invert --recipe esc10 --data DIR invert.lora_rank=8 invert.tokens=false
     """
-    pipeline = pipeline_of(settings, settings.load("invert.seed"))
+    pipeline = pipeline_of(settings, settings.load("invert.seed"), tracker)
     do_stage(settings, pipeline, pipeline.invert)
 
 
@@ -248,8 +242,7 @@ def train_cls(settings: Settings, tracker: Tracker = "csv") -> None:
       ajbench train-cls --recipe mini+60G
       ajbench train-cls --recipe as20k+40kG --data DIR classifier.lr=1e-4
     """
-    track(tracker)
-    pipeline = pipeline_of(settings, settings.load())
+    pipeline = pipeline_of(settings, settings.load(), tracker)
     do_stage(settings, pipeline, pipeline.train_cls(settings.seed or 0))
 
 

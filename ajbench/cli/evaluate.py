@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ajbench.cli.compare_sets import Measuring, Outputs, Sets, do_comparison
-from ajbench.cli.options import Settings, command
+from ajbench.cli.options import Settings, Tracker, command
 from ajbench.cli.run import do_evaluation, do_sweep, pipeline_of
 from ajbench.core.errors import UsageError
 
@@ -181,6 +181,7 @@ def sweep(
     key: Annotated[str, typer.Argument(metavar="KEY", help="Of the synth section, such as guidance.")],
     values: Annotated[str, typer.Argument(metavar="V1,V2,…", help="Its values, separated by commas.")],
     n: Annotated[int | None, typer.Option("--n", min=2, help="Clips of each set (default: synth.n).")] = None,
+    tracker: Tracker = "csv",
 ) -> None:
     """Try several values of one synthesis setting.
 
@@ -192,4 +193,4 @@ def sweep(
       ajbench sweep guidance 1,2,3,5,7,9 --n 160
       ajbench sweep strength 0.2,0.4,0.6,0.8 --recipe esc10 --data DIR
     """
-    do_sweep(settings, key, values, n)
+    do_sweep(settings, key, values, n, tracker)

@@ -4,6 +4,8 @@ import errno
 import functools
 import inspect
 import os
+import signal
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -20,6 +22,12 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 # Those of the common options that mean nothing to a command that only looks.
 STAGE_OPTIONS = ("recipe", "data", "work", "results", "generator", "seed", "device", "dry_run", "force")
+
+
+Tracker = Annotated[
+    Literal["csv", "tensorboard", "trackio", "wandb"],
+    typer.Option("--tracker", help="Where loss curves go besides metrics.csv.", envvar="AJBENCH_TRACKER"),
+]
 
 
 @dataclass(frozen=True)
@@ -111,6 +119,7 @@ def command(hide: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Calla
             if settings.device == "cpu":
                 # torch and accelerate look here when they are imported, which is later than now.
                 os.environ |= {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}
+            hear_interrupts()
             function(settings, **mine)
 
         guarded = _guard(wrapper)
@@ -120,6 +129,17 @@ def command(hide: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Calla
         return guarded
 
     return decorate
+
+
+def hear_interrupts() -> None:
+    """Let SIGINT interrupt this process even if it was started with SIGINT ignored.
+
+    Background jobs of a script and the children of job runners start that way, yet SIGINT is how job runners
+    ask ajbench to save its state and stop.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()  # only there may handlers be set
+    if in_main_thread and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _guard(function: Callable[..., None]) -> Callable[..., None]:

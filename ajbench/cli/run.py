@@ -1,6 +1,5 @@
 """What the commands do once their options are read: call, and print."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,28 +16,23 @@ if TYPE_CHECKING:
 SEEDS = ("generator.seed", "invert.seed", "synth.seed")
 
 
-def pipeline_of(settings: Settings, loaded: "Recipe") -> "Pipeline":
+def pipeline_of(settings: Settings, loaded: "Recipe", tracker: str = "csv") -> "Pipeline":
     """Return the stages of a recipe at the places that the options name."""
     from ajbench.pipeline.recipe_stages import Pipeline, Places
 
-    places = Places(settings.data, settings.work, settings.results, settings.generator)
+    places = Places(settings.data, settings.work, settings.results, settings.generator, tracker)
     return Pipeline(loaded, places)
 
 
-def track(tracker: str) -> None:
-    """Send loss curves to a tracker, from this process and from those that it starts."""
-    os.environ["AJBENCH_TRACKER"] = tracker  # inherited by the processes that train
-
-
-def do_run(settings: Settings, jobs: int | None, cell: int | None = None) -> None:
+def do_run(settings: Settings, jobs: int | None, cell: int | None = None, tracker: str = "csv") -> None:
     """Do every stage of a recipe (or one cell of its grid), or tell what would be done."""
     from ajbench.pipeline import runner
 
     loaded = settings.load(*SEEDS)
     if loaded.table == "t1":
-        do_table_1(settings, loaded)
+        do_table_1(settings, loaded, tracker)
         return
-    pipeline = pipeline_of(settings, loaded)
+    pipeline = pipeline_of(settings, loaded, tracker)
     pipeline.check(pipeline.recipe.evaluate.doses)
     if cell:
         do_stage(settings, None, runner.grid_cell(pipeline, cell))
@@ -57,13 +51,13 @@ def do_run(settings: Settings, jobs: int | None, cell: int | None = None) -> Non
     console.emit(done, table=(done["table"]["header"], done["table"]["lines"]))
 
 
-def do_table_1(settings: Settings, loaded: "Recipe") -> None:
+def do_table_1(settings: Settings, loaded: "Recipe", tracker: str) -> None:
     """Train or take the generators of Table 1 and compare them, or tell what would be done."""
     from ajbench.pipeline import runner, table1
 
     # The base's own probes are other sets, made in other ways.
     evaluate = loaded.evaluate.model_copy(update={"probes": {}})
-    pipeline = pipeline_of(settings, loaded.model_copy(update={"evaluate": evaluate}))
+    pipeline = pipeline_of(settings, loaded.model_copy(update={"evaluate": evaluate}), tracker)
     if settings.dry_run:
         show_plan(runner.describe(settings.work, table1.stages(pipeline)))
         return
@@ -120,11 +114,11 @@ def do_evaluation(settings: Settings, pipeline: "Pipeline", stage: "Stage", colu
     console.emit(rows, table=(columns, [[row[name] for name in columns] for row in rows]))
 
 
-def do_sweep(settings: Settings, key: str, values: str, n: int | None) -> None:
+def do_sweep(settings: Settings, key: str, values: str, n: int | None, tracker: str) -> None:
     """Make and measure a synthetic set for each value of a key, and print a line for each."""
     from ajbench.pipeline import runner, sweep
 
-    pipeline = pipeline_of(settings, sweep.swept(settings.load(*SEEDS), key, values, n))
+    pipeline = pipeline_of(settings, sweep.swept(settings.load(*SEEDS), key, values, n), tracker)
     pipeline.check()
     if settings.dry_run:
         show_plan(runner.describe(settings.work, sweep.stages(pipeline)))

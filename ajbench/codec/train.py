@@ -219,6 +219,7 @@ def train_codec(
     mini_clips: int = 600,
     seed: int = 0,
     precision: Precision = "auto",
+    tracker: str = "csv",
 ) -> TinyCodec:
     """Train the tiny codec on the sounds under `folders` and the mini corpus; write weights to
     `out`/tiny.safetensors.
@@ -258,6 +259,7 @@ def train_codec(
         seed=seed,
         ema_decay=0.999,
         precision=precision,
+        tracker=tracker,
         what="train-codec",
     )
     save(codec, out / "tiny.safetensors")

@@ -21,7 +21,6 @@ from ajbench.core.schema import (
     CodecSection,
     Data,
     Evaluate,
-    Fusion,
     Generator,
     GridModel,
     Invert,
@@ -36,7 +35,6 @@ __all__ = [
     "CodecSection",
     "Data",
     "Evaluate",
-    "Fusion",
     "Generator",
     "GridModel",
     "Invert",
@@ -64,7 +62,6 @@ class Recipe(Section):
     synth: Synth = Synth()
     mix: Mix = Mix()
     classifier: Classifier = Classifier()
-    fusion: Fusion = Fusion()
     evaluate: Evaluate = Evaluate()
     table: Literal["a11", "t1"] | None = Field(None, description="do only what this table of the paper needs")
     variant: str = Field("paper", description="whose settings: the paper's, or one that the recipe names")

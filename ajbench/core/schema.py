@@ -317,13 +317,6 @@ class Classifier(Section):
         return self.steps_in(self.warmup_epochs, epoch_size) if self.warmup_epochs else 0
 
 
-class Fusion(Section):
-    """Entailment-weighted audio-visual fusion."""
-
-    entailment: Literal["naive", "minilm", "t5", "bert", "llm"] = "minilm"
-    renormalise: bool = True
-
-
 class GridModel(BaseModel):
     """One line of Table A11: a classifier, its augmentation, and any key of the classifier section."""
 

@@ -54,6 +54,7 @@ def invert(
     fingerprint: str,
     seed: int | None = None,
     codec: "codecs.Codec | None" = None,
+    tracker: str = "csv",
 ) -> Path:
     """Learn class tokens of the store's labels, all or some, or LoRA, on its train split, and write them.
 
@@ -72,6 +73,7 @@ def invert(
         fingerprint: of everything that bears on the result.
         seed: of order, noise and LoRA's first weights; None is the recipe's.
         codec: an instance to use instead of loading the generator's.
+        tracker: where loss curves go besides metrics.csv.
 
     Returns:
         `out`.
@@ -140,6 +142,7 @@ def invert(
             folder=out,
             checkpoint_every=section.checkpoint_every,
             seed=seed,
+            tracker=tracker,
             what="invert",
         )
     if PartialState().is_main_process:

@@ -44,6 +44,7 @@ def train_generator(
     fingerprint: str,
     seed: int | None = None,
     codec: "codecs.Codec | None" = None,
+    tracker: str = "csv",
 ) -> Path:
     """Train a generator on the train split of `store` and write its folder; goes on where it was stopped.
 
@@ -57,6 +58,7 @@ def train_generator(
         fingerprint: of everything that bears on the result.
         seed: of weights, order, noise and dropped conditions; None is the recipe's.
         codec: an instance to use instead of loading the store's.
+        tracker: where loss curves go besides metrics.csv.
 
     Returns:
         `out`.
@@ -158,6 +160,7 @@ def train_generator(
             clip_grad=section.clip_grad,
             precision=precision,
             compiled=section.compile,
+            tracker=tracker,
             what="train-gen (ends)" if ends else "train-gen",
         )
     if PartialState().is_main_process:

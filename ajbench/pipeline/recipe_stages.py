@@ -50,12 +50,14 @@ class Places:
         work: stage folders are made in `<work>/<recipe>/`.
         results: rows, tables and report go to `<results>/<recipe>/`.
         generator: a trained generator to use instead of the recipe's own.
+        tracker: where loss curves go besides metrics.csv.
     """
 
     data: Path | None = None
     work: Path = Path("work")
     results: Path = Path("results")
     generator: Path | None = None
+    tracker: str = "csv"
 
 
 class Pipeline:
@@ -182,7 +184,8 @@ class Pipeline:
             from ajbench.data.store import ClipStore
             from ajbench.generation.train import train_generator
 
-            train_generator(recipe, ClipStore.open(prepared.path), path, fingerprint=key, seed=seed)
+            about: dict[str, Any] = {"fingerprint": key, "seed": seed, "tracker": self.places.tracker}
+            train_generator(recipe, ClipStore.open(prepared.path), path, **about)
 
         def check() -> None:
             preflight.check_text_encoder(recipe.generator.text_encoder)
@@ -202,7 +205,8 @@ class Pipeline:
             from ajbench.data.store import ClipStore
             from ajbench.generation.textual_inversion import invert
 
-            invert(recipe, self.generator, ClipStore.open(prepared.path), path, fingerprint=key, seed=seed)
+            about: dict[str, Any] = {"fingerprint": key, "seed": seed, "tracker": self.places.tracker}
+            invert(recipe, self.generator, ClipStore.open(prepared.path), path, **about)
 
         amount = f"{recipe.invert.train_steps} steps"
         needs = (prepared, *self._own_generator)
@@ -288,12 +292,13 @@ class Pipeline:
             label=f"{which}, {grid.expression(recipe)}, seed {seed}",
             seed=seed,
             real=self.prepare.path,
-            heard=decoded.path if decoded else None,
+            decoded=decoded.path if decoded else None,
             synthetic=synthetic.path if synthetic else None,
             base=base.path if base else None,
             clips=len(self.manifest.split("train")),
             path=path,
             fingerprint=key,
+            tracker=self.places.tracker,
         )
 
     def grid(self) -> list[Cell]:
@@ -320,7 +325,7 @@ class Pipeline:
     def with_needs(self, cell: Cell) -> Stage:
         """Return the training of a cell as a stage that names the stages whose folders it reads."""
         needs = [self.prepare]
-        if cell.heard:
+        if cell.decoded:
             needs.append(self.decoded)
         if cell.synthetic:
             needs.append(self.synth())

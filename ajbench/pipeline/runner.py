@@ -262,7 +262,13 @@ def tables_again(recipe: Recipe, results: Path) -> dict[str, Any]:
 
 
 def codec_training(
-    work: Path, sounds: Sequence[Path], steps: int, batch_size: int, mini_clips: int, seed: int
+    work: Path,
+    sounds: Sequence[Path],
+    steps: int,
+    batch_size: int,
+    mini_clips: int,
+    seed: int,
+    tracker: str = "csv",
 ) -> Stage:
     """Return the training of the codec `tiny` on folders of sounds as a stage."""
     files = [
@@ -277,7 +283,8 @@ def codec_training(
     def do() -> None:
         from ajbench.codec.train import train_codec
 
-        train_codec(sounds, path, steps=steps, batch_size=batch_size, mini_clips=mini_clips, seed=seed)
+        how: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "mini_clips": mini_clips}
+        train_codec(sounds, path, **how, seed=seed, tracker=tracker)
 
     made_of = ", ".join(map(str, [*sounds, f"{mini_clips} clips of mini"]))
     recipe = Recipe(name="codec", description=f"the codec `tiny`, trained on {made_of}")

@@ -40,24 +40,26 @@ class Cell:
         label: for people: classifier, augmentation, mix and seed.
         seed: of initialisation, order and augmentation.
         real: folder of the real clip store.
-        heard: folder of the train clips as the codec gives them back, where those are heard; else None.
+        decoded: folder of the train clips decoded from their codes, if those are trained on; else None.
         synthetic: folder of the synthetic one; None where no synthetic clip is used.
         base: folder of the cell whose AP by class `mix.amplify` reads; else None.
         clips: of the real train split, as far as the corpus lists them.
         path: folder that receives checkpoint and scores.
         fingerprint: of everything above that bears on the result.
+        tracker: where loss curves go besides metrics.csv.
     """
 
     recipe: Recipe
     label: str
     seed: int
     real: Path
-    heard: Path | None
+    decoded: Path | None
     synthetic: Path | None
     base: Path | None
     clips: int
     path: Path
     fingerprint: str
+    tracker: str = "csv"
 
     @property
     def steps(self) -> int:
@@ -93,8 +95,9 @@ class Cell:
             seed=self.seed,
             fingerprint=self.fingerprint,
             class_ap=class_ap(self.base, real) if self.base else None,
-            heard=ClipStore.open(self.heard) if self.heard else None,
+            decoded=ClipStore.open(self.decoded) if self.decoded else None,
             score=lambda logits, targets: float(summary(logits, targets)[measure]),
+            tracker=self.tracker,
         )
         if world()[1] > 0:
             return
@@ -197,6 +200,9 @@ def _serve(pipe: Connection, device: str, force: bool) -> None:
     end_with_parent()
     console.configure(quiet=True)
     with contextlib.suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
+        signal.signal(
+            signal.SIGINT, signal.default_int_handler
+        )  # also where the parent was started to ignore it
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         while True:
             cell = pipe.recv()

@@ -5,7 +5,6 @@ again ends with the same bits as one that was not (same device kind, versions an
 """
 
 import math
-import os
 import signal
 import threading
 import time
@@ -29,7 +28,6 @@ from ajbench.training.checkpoints import State, frozen, newest
 from ajbench.training.curves import Curve, Watch
 
 Step = Callable[[nn.Module, Any, int], Tensor]
-TRACKER = "AJBENCH_TRACKER"  # inherited by the processes that train side by side
 _AHEAD = 2  # batches decoded while one is trained on
 _COLUMNS = ("step", "loss", "lr", "seconds")
 
@@ -54,6 +52,7 @@ def fit(
     clip_grad: float | None = 1.0,
     precision: Precision = "auto",
     compiled: bool = False,
+    tracker: str = "csv",
     what: str = "train",
 ) -> nn.Module:
     """Train `module` for `steps` optimiser steps, going on from the newest checkpoint in `folder`.
@@ -82,6 +81,7 @@ def fit(
         clip_grad: largest norm of the whole gradient; None: no limit.
         precision: fp32, or bf16 by autocast; auto: see `resolve_precision`.
         compiled: run the module through `torch.compile`.
+        tracker: where loss curves go besides `metrics.csv`: csv (nowhere), tensorboard, trackio, wandb.
         what: name shown in progress and errors.
 
     Returns:
@@ -89,13 +89,13 @@ def fit(
 
     Raises:
         NumericError: loss or gradient is not finite; the last checkpoint stays.
-        MissingError: the tracker asked for (AJBENCH_TRACKER) is not installed.
+        MissingError: the tracker is not installed, or does not start.
         IntegrityError: a checkpoint is damaged or belongs to another module, optimiser or run length.
         KeyboardInterrupt: Ctrl-C, after the step at hand was finished and saved.
     """
     if ema_decay is not None and average_after:
         raise ValueError("ema_decay and average_after exclude each other")
-    accelerator = _accelerator(folder, what)
+    accelerator = _accelerator(tracker, folder, what)
     device, world, rank = accelerator.device, accelerator.num_processes, accelerator.process_index
     if world > 1 and device.type == "cuda":
         module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
@@ -177,8 +177,8 @@ def fit(
             if stop:
                 raise KeyboardInterrupt(f"{what}: stopped after step {done} of {steps}, which is saved")
     accelerator.wait_for_everyone()
-    for tracker in accelerator.trackers:  # end_training() would also end the group of processes
-        tracker.finish()
+    for used in accelerator.trackers:  # end_training() would also end the group of processes
+        used.finish()
     if validate:
         state.load_best(folder)
     else:
@@ -186,9 +186,8 @@ def fit(
     return module.eval()
 
 
-def _accelerator(folder: Path, what: str) -> Accelerator:
-    """Return accelerate's view of device and processes, with the tracker that the environment names."""
-    tracker = os.environ.get(TRACKER, "csv")
+def _accelerator(tracker: str, folder: Path, what: str) -> Accelerator:
+    """Return accelerate's view of device and processes, with a tracker of loss curves."""
     if tracker == "csv":  # metrics.csv, which is always written
         return Accelerator()
     accelerator = Accelerator(log_with=tracker, project_dir=folder)

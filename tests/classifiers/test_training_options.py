@@ -211,11 +211,11 @@ def test_real_clips_heard_through_the_codec(tmp_path):
     assert heard.meta.counts == {"train": dict.fromkeys(("expected", "found", "decoded", "kept"), 20)}
     verify(tmp_path / "heard")
 
-    out = fit(recipe_of(aug="none"), real, None, tmp_path / "decoded", heard=heard)
+    out = fit(recipe_of(aug="none"), real, None, tmp_path / "decoded", decoded=heard)
     assert not same(out, fit(recipe_of(aug="none"), real, None, tmp_path / "original"))
     swapped = make(tmp_path / "swapped", [record(i, split="train") for i in range(20)])
     with pytest.raises(IntegrityError, match="not the train clips"):
-        fit(recipe_of(), real, None, tmp_path / "no", heard=swapped)
+        fit(recipe_of(), real, None, tmp_path / "no", decoded=swapped)
 
 
 def test_decoding_goes_on_where_it_was_killed(tmp_path, monkeypatch):

@@ -132,8 +132,8 @@ def test_controls_are_real_clips_alone_with_more_steps_or_through_the_codec():
         "mini data.real_through_codec=true",
     ]
     found = dict(zip(labels, made.grid(), strict=True))
-    assert [found[name].heard for name in labels[:-1]] == [None] * 5
-    assert found[labels[-1]].heard == made.decoded.path
+    assert [found[name].decoded for name in labels[:-1]] == [None] * 5
+    assert found[labels[-1]].decoded == made.decoded.path
     assert found["mini mix.match_steps=20"].steps == found["mini+20G"].steps > found["mini"].steps
     assert made.decoded in made.sources()
     assert made.prepare.fingerprint == pipeline().prepare.fingerprint
@@ -142,7 +142,10 @@ def test_controls_are_real_clips_alone_with_more_steps_or_through_the_codec():
     assert [cell.path for cell in fixed.grid()] == [cell.path for cell in pipeline().grid()]
 
     own = pipeline("data.real_through_codec=true", "mix.dose=10")
-    assert [(cell.heard is None, cell.recipe.mix.dose) for cell in own.grid()][:2] == [(True, 0), (False, 10)]
+    assert [(cell.decoded is None, cell.recipe.mix.dose) for cell in own.grid()][:2] == [
+        (True, 0),
+        (False, 10),
+    ]
     assert own.prepare.fingerprint == pipeline().prepare.fingerprint
 
 
@@ -373,11 +376,12 @@ def test_a_cell_that_fails_stops_the_others_after_they_have_saved(tmp_path, act,
 
 def test_ctrl_c_reaches_every_cell_once_and_leaves_saved_state(tmp_path):
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import signal, sys; sys.path.insert(0, sys.argv[1])\n"
         "from pathlib import Path\n"
         "from tests.pipeline.test_recipe_stages import Pretend\n"
         "from ajbench.pipeline import workers\n"
         "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "    try:\n"
         "        workers.train_all([Pretend(Path(sys.argv[2]) / name, 'slow') for name in 'ab'], 2, 'cpu')\n"
         "    except KeyboardInterrupt:\n"
