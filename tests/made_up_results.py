@@ -7,7 +7,7 @@ from ajbench.core.recipe import Mix
 from ajbench.core.rows import Context, append_rows, make_row
 from ajbench.data import audio, shards
 from ajbench.evaluation import classification
-from ajbench.evaluation.classification import Cell, Scores
+from ajbench.evaluation.classification import Scores, TableCell
 
 LABELS = [
     "chainsaw", "clock_tick", "crackling_fire", "crying_baby", "dog",
@@ -49,7 +49,7 @@ def predictions(plan, seeds=(0, 1, 2), n=80):
             for seed in seeds:
                 rng = np.random.default_rng([m, seed])
                 noise = rng.standard_normal(targets.shape) + 0.2 * rng.standard_normal(len(LABELS)) * k
-                cell = Cell(model.name, "-", model.aug, classification.column_name(plan.name, mix), seed)
+                cell = TableCell(model.name, "-", model.aug, classification.column_name(plan.name, mix), seed)
                 cells[cell] = Scores(
                     (noise + skill * targets).astype(np.float32), targets, ids, tuple(LABELS)
                 )

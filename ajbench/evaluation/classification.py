@@ -1,13 +1,14 @@
-"""Measurements of classifiers: predictions on disk, their rows, and paired differences to real clips only.
+"""Classifier measurements: predictions on disk, rows of metrics, gains over real clips only, AP per class.
 
-A grid cell is one training: a line of Table A11 (model, pretraining, augmentation), a column (which clips)
-and a seed. Its folder keeps `scores.npz`, from which every number here can be made again.
+Each training is one cell of Table A11: a line (model, initialisation, augmentation), a column (the training
+clips) and a seed. Its `scores.npz` holds the predictions, from which all numbers here can be recomputed.
 """
 
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,28 +18,15 @@ from ajbench.core.device import to_numpy
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Mix
-from ajbench.core.rows import ROW_COLUMNS, Context, Row, append_rows, is_control, make_row, read_rows
+from ajbench.core.rows import Context, Row, is_control, make_row
 from ajbench.metrics import bootstrap, ranking
 
-__all__ = [
-    "ROW_COLUMNS",
-    "Cell",
-    "Context",
-    "Scores",
-    "append_rows",
-    "cell_rows",
-    "column_name",
-    "compare_to_real",
-    "load_scores",
-    "read_rows",
-    "save_scores",
-]
 TABLE = "A11"
-LEVEL = 0.95
+FAMILY_ERROR = 0.05  # shared by all mixes that are tried (Bonferroni)
 
 
-class Cell(NamedTuple):
-    """One training of the grid; `pretraining` is `-` without, `IM` for ImageNet weights, as in Table A11."""
+class TableCell(NamedTuple):
+    """A cell of Table A11; `pretraining` is `-` for none and `IM` for ImageNet weights, as in the paper."""
 
     model: str
     pretraining: str
@@ -48,13 +36,20 @@ class Cell(NamedTuple):
 
     @property
     def line(self) -> str:
-        """The line of Table A11, as in rows.csv: model/pretraining/augmentation."""
+        """The line of the table as written in rows.csv: model/pretraining/augmentation."""
         return f"{self.model}/{self.pretraining}/{self.augmentation}"
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Predictions on evaluation clips: logits float32 [n, C], targets [n, C] of 0/1, ids [n], names [C]."""
+    """Predictions on the evaluation clips.
+
+    Attributes:
+        scores: logits, float32 [n, C].
+        targets: 0 or 1, [n, C].
+        clip_ids: [n].
+        labels: class names, [C].
+    """
 
     scores: np.ndarray
     targets: np.ndarray
@@ -65,9 +60,10 @@ class Scores:
 def column_name(base: str, mix: Mix, through_codec: bool = False) -> str:
     """Return the column of Table A11 for a mix of the recipe `base`.
 
-    `esc10` real only, `+160G` real and the first 160 synthetic clips (`+40kG` for 40,000), `esc10G` synthetic
-    only, `α=0.5` for Eq. 1. Controls have what they control for in brackets: `esc10 (decoded)` heard real
-    clips through the codec, `as20k (steps of +80kG)` was trained as long as with that dose.
+    `esc10` is real clips only, `+160G` adds the first 160 synthetic clips (`+40kG`: 40,000), `esc10G` is
+    synthetic clips only, `α=0.5` is Eq. 1. Controls carry what they control for in brackets: in `esc10
+    (decoded)` the real clips have passed through the codec, `as20k (steps of +80kG)` has trained for as many
+    steps as that dose.
     """
     if mix.mode == "alpha":
         name = f"α={mix.alpha:g}"
@@ -85,17 +81,17 @@ def _dose(clips: int) -> str:
 
 
 def save_scores(path: Path, scores: Any, targets: Any, clip_ids: Any, labels: Any) -> Path:
-    """Write the predictions of a cell, atomically, as an npz of plain arrays (`scores.npz`; nothing pickled).
+    """Write the predictions of one cell as an npz of plain arrays, atomically.
 
     Args:
         path: the file.
-        scores: [n, C], logits as the classifier gives them.
-        targets: [n, C] of 0 and 1.
+        scores: logits [n, C].
+        targets: 0 or 1, [n, C].
         clip_ids: n ids, in the order of the rows.
         labels: C class names.
 
     Raises:
-        UsageError: the shapes do not fit together.
+        UsageError: the shapes do not match.
     """
     arrays: dict[str, Any] = {
         "scores": to_numpy(scores).astype(np.float32),
@@ -112,11 +108,11 @@ def save_scores(path: Path, scores: Any, targets: Any, clip_ids: Any, labels: An
 
 
 def load_scores(path: Path) -> Scores:
-    """Read what `save_scores` wrote.
+    """Read the file that `save_scores` wrote.
 
     Raises:
-        MissingError: no such file.
-        IntegrityError: damaged, or not made by `save_scores`.
+        MissingError: there is no such file.
+        IntegrityError: the file is damaged or has other contents.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -124,147 +120,11 @@ def load_scores(path: Path) -> Scores:
     except FileNotFoundError:
         raise MissingError(f"{path}: no predictions; run `ajbench train-cls` for this cell") from None
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise IntegrityError(
-            f"{path}: not readable as predictions ({error}); train this cell again"
-        ) from None
+        raise IntegrityError(f"{path}: not a readable predictions file ({error}); retrain the cell") from None
     if problem := _mismatch(arrays):
-        raise IntegrityError(f"{path}: {problem}; train this cell again")
-    return Scores(
-        arrays["scores"],
-        arrays["targets"],
-        tuple(arrays["clip_ids"].tolist()),
-        tuple(arrays["labels"].tolist()),
-    )
-
-
-def cell_rows(
-    cell: Cell, scores: Scores, context: Context, *, resamples: int = 1000, seed: int = 0
-) -> list[Row]:
-    """Return map, auc, dprime and (single-label clips only) accuracy of one cell, with intervals over clips.
-
-    And `classes`: how many have a positive among the evaluation clips; only these are averaged. Values are
-    fractions (map 0.784), not percent. `n` is the number of evaluation clips.
-
-    Args:
-        cell: which training.
-        scores: its predictions.
-        context: where they come from; `fingerprint` is the cell's.
-        resamples: bootstrap draws.
-        seed: of the draws, not of the cell.
-    """
-    s, t = ranking.check(scores.scores, scores.targets)
-    value = ranking.summary(s, t)
-    mean_ap = bootstrap.seeds_and_clips(s, t, resamples=resamples, seed=seed, level=LEVEL)
-    auc = bootstrap.interval(
-        lambda i: float(ranking.summary(s[i], t[i])["auc"]),
-        len(s),
-        resamples=resamples,
-        seed=seed,
-        level=LEVEL,
-    )
-    # d′ rises with AUC, so its bounds are those of AUC.
-    bounds = {
-        "map": (mean_ap.low, mean_ap.high),
-        "auc": (auc.low, auc.high),
-        "dprime": (ranking.d_prime(auc.low), ranking.d_prime(auc.high)),
-    }
-    if np.isfinite(value["accuracy"]):
-        right = bootstrap.interval(
-            lambda i: ranking.accuracy(s[i], t[i]), len(s), resamples=resamples, seed=seed, level=LEVEL
-        )
-        bounds["accuracy"] = (right.low, right.high)
-    about: dict[str, Any] = {"n": len(s), "seed": cell.seed}
-    rows = [
-        make_row(context, TABLE, cell.line, cell.column, metric, value[metric], b, **about)
-        for metric, b in bounds.items()
-    ]
-    used = value["classes_used"]
-    return [*rows, make_row(context, TABLE, cell.line, cell.column, "classes", used, **about)]
-
-
-def compare_to_real(
-    cells: Mapping[Cell, Scores],
-    real_column: str,
-    context: Context,
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> list[Row]:
-    """Return rows over seeds: `map_mean` of every column and its difference to real only, `map_delta`.
-
-    A difference is paired: each bootstrap resample draws clips and seeds once and scores both columns on
-    them; only seeds that both columns have count. `map_delta` has a 95 % interval; `map_delta_family` has
-    the interval at 1 − 0.05/k, k the number of columns that add synthetic clips, so that picking the best
-    of them is allowed for (Bonferroni). Column `seed` lists the seeds (`0;1;2`).
-
-    Args:
-        cells: predictions of any number of lines, columns and seeds, all on the same clips.
-        real_column: the column of real clips only, for instance `esc10`.
-        context: `fingerprint` should change with that of any cell.
-        resamples: bootstrap draws.
-        seed: of the draws.
-
-    Raises:
-        UsageError: a line has no cell of the real column or shares no seed with it.
-        IntegrityError: two cells were scored on different clips or classes, so that nothing is paired.
-    """
-    first = next(iter(cells.values()), None)
-    if first is None:
-        return []
-    for cell, scores in cells.items():
-        if scores.clip_ids != first.clip_ids or scores.labels != first.labels:
-            raise IntegrityError(
-                f"cell {cell}: scored on other clips or classes than the rest; evaluate it again"
-            )
-    rows = []
-    for line in dict.fromkeys(cell.line for cell in cells):
-        by_column: dict[str, dict[int, np.ndarray]] = {}
-        for cell, scores in cells.items():
-            if cell.line == line:
-                by_column.setdefault(cell.column, {})[cell.seed] = scores.scores
-        if real_column not in by_column:
-            raise UsageError(f"{line}: no cell of column {real_column!r} to compare with; train it first")
-        added = [
-            column
-            for column in by_column
-            if column not in (real_column, f"{real_column}G") and not is_control(column)
-        ]
-        for column, runs in by_column.items():
-            mean = bootstrap.seeds_and_clips(
-                np.stack([runs[k] for k in sorted(runs)]),
-                first.targets,
-                resamples=resamples,
-                seed=seed,
-                level=LEVEL,
-            )
-            n, seeds = len(first.clip_ids), ";".join(str(k) for k in sorted(runs))
-            rows.append(
-                make_row(context, TABLE, line, column, "map_mean", mean.value, mean[1:], n=n, seed=seeds)
-            )
-            if column == real_column:
-                continue
-            shared = sorted(set(runs) & set(by_column[real_column]))
-            if not shared:
-                raise UsageError(
-                    f"{line}: columns {column} and {real_column} share no seed; train both with one"
-                )
-            levels = {"map_delta": LEVEL}
-            if column in added:
-                levels["map_delta_family"] = 1 - (1 - LEVEL) / len(added)
-            for metric, level in levels.items():
-                delta = bootstrap.paired_difference(
-                    np.stack([runs[k] for k in shared]),
-                    np.stack([by_column[real_column][k] for k in shared]),
-                    first.targets,
-                    resamples=resamples,
-                    seed=seed,
-                    level=level,
-                )
-                seeds = ";".join(map(str, shared))
-                rows.append(
-                    make_row(context, TABLE, line, column, metric, delta.value, delta[1:], n=n, seed=seeds)
-                )
-    return rows
+        raise IntegrityError(f"{path}: {problem}; retrain the cell")
+    ids, labels = (tuple(arrays[name].tolist()) for name in ("clip_ids", "labels"))
+    return Scores(arrays["scores"], arrays["targets"], ids, labels)
 
 
 def _mismatch(arrays: Mapping[str, np.ndarray]) -> str | None:
@@ -274,3 +134,141 @@ def _mismatch(arrays: Mapping[str, np.ndarray]) -> str | None:
     if arrays["clip_ids"].shape != shape[:1] or arrays["labels"].shape != shape[1:]:
         return f"scores {shape} with {arrays['clip_ids'].size} clip ids and {arrays['labels'].size} labels"
     return None
+
+
+def cell_rows(
+    cell: TableCell, scores: Scores, context: Context, *, resamples: int = 1000, seed: int = 0
+) -> list[Row]:
+    """Return map, auc, dprime and, for single-label clips, accuracy of one cell with 95 % intervals.
+
+    Values are fractions (a map of 0.784), `n` is the number of evaluation clips. The last row, `classes`,
+    counts the classes with a positive evaluation clip; macro averages are over these.
+
+    Args:
+        cell: which training.
+        scores: its predictions.
+        context: the run; `fingerprint` is the cell's.
+        resamples: bootstrap resamples of clips.
+        seed: of the resampling.
+    """
+    s, t = ranking.check(scores.scores, scores.targets)
+    value = ranking.summary(s, t)
+    draws: dict[str, Any] = {"resamples": resamples, "seed": seed}
+    mean_ap = bootstrap.seeds_and_clips(s, t, **draws)
+    auc = bootstrap.interval(lambda i: float(ranking.summary(s[i], t[i])["auc"]), len(s), **draws)
+    # d′ is a monotonic function of AUC, and so are its bounds.
+    bounds = {
+        "map": mean_ap[1:],
+        "auc": auc[1:],
+        "dprime": (ranking.d_prime(auc.low), ranking.d_prime(auc.high)),
+    }
+    if np.isfinite(value["accuracy"]):
+        bounds["accuracy"] = bootstrap.interval(lambda i: ranking.accuracy(s[i], t[i]), len(s), **draws)[1:]
+    row = partial(make_row, context, TABLE, cell.line, cell.column, n=len(s), seed=cell.seed)
+    return [
+        *(row(name, value[name], ends) for name, ends in bounds.items()),
+        row("classes", value["classes_used"]),
+    ]
+
+
+def compare_to_real(
+    cells: Mapping[TableCell, Scores],
+    real_column: str,
+    context: Context,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> list[Row]:
+    """Return the mAP of every column over its seeds and its paired difference to real clips only.
+
+    `map_mean` is the mean over seeds. `map_delta` is the difference to `real_column`, with a 95 % interval:
+    each bootstrap resample draws clips and seeds once and scores both columns on them, so only shared seeds
+    count. `map_delta_family` widens that interval to 1 − 0.05/k for the k columns that add synthetic clips
+    (Bonferroni), as needed when the best of them is picked. The column `seed` lists the seeds (`0;1;2`).
+
+    Args:
+        cells: predictions of any lines, columns and seeds, all on the same clips.
+        real_column: the column of real clips only, for example `esc10`.
+        context: the run; `fingerprint` should change with that of any cell.
+        resamples: bootstrap resamples.
+        seed: of the resampling.
+
+    Raises:
+        UsageError: a line lacks the real column, or a column shares no seed with it.
+        IntegrityError: two cells were scored on different clips or classes.
+    """
+    first = next(iter(cells.values()), None)
+    if first is None:
+        return []
+    lines: dict[str, dict[str, dict[int, np.ndarray]]] = {}
+    for cell, scores in cells.items():
+        if (scores.clip_ids, scores.labels) != (first.clip_ids, first.labels):
+            raise IntegrityError(f"{cell}: scored on other clips or classes than the rest; evaluate it again")
+        lines.setdefault(cell.line, {}).setdefault(cell.column, {})[cell.seed] = scores.scores
+    draws: dict[str, Any] = {"resamples": resamples, "seed": seed}
+    rows = []
+    for line, columns in lines.items():
+        if real_column not in columns:
+            raise UsageError(f"{line}: column {real_column!r} is missing, so there is no baseline; train it")
+        real = columns[real_column]
+        mixes = [c for c in columns if c not in (real_column, f"{real_column}G") and not is_control(c)]
+        for column, runs in columns.items():
+            row = partial(make_row, context, TABLE, line, column, n=len(first.clip_ids))
+            mean = bootstrap.seeds_and_clips(_stacked(runs, sorted(runs)), first.targets, **draws)
+            rows.append(row("map_mean", mean.value, mean[1:], seed=_joined(runs)))
+            if column == real_column:
+                continue
+            shared = sorted(set(runs) & set(real))
+            if not shared:
+                raise UsageError(
+                    f"{line}: columns {column} and {real_column} share no seed; train one of each"
+                )
+            levels = {"map_delta": 0.95}
+            if column in mixes:
+                levels["map_delta_family"] = 1 - FAMILY_ERROR / len(mixes)
+            for metric, level in levels.items():
+                delta = bootstrap.paired_difference(
+                    _stacked(runs, shared), _stacked(real, shared), first.targets, level=level, **draws
+                )
+                rows.append(row(metric, delta.value, delta[1:], seed=_joined(shared)))
+    return rows
+
+
+def _joined(seeds: Iterable[int]) -> str:
+    return ";".join(map(str, sorted(seeds)))
+
+
+def _stacked(runs: Mapping[int, np.ndarray], seeds: list[int]) -> np.ndarray:
+    return np.stack([runs[seed] for seed in seeds])
+
+
+def per_class(scores: Mapping[TableCell, Path], real_column: str) -> list[dict[str, Any]]:
+    """Return AP per class in percent, averaged over seeds: one mapping per line of Table A11 and class.
+
+    Keys: model, pretraining, augmentation, class, eval_clips (the positives), one for each column and, for
+    each but `real_column`, `<column>_gain` over it. A class without positives has None for values.
+
+    Args:
+        scores: the `scores.npz` of each cell, all on the same clips.
+        real_column: the column of real clips only.
+    """
+    by_line: dict[str, dict[str, list[np.ndarray]]] = {}
+    names: tuple[str, ...] = ()
+    positives = np.zeros(0)
+    for cell, path in scores.items():
+        loaded = load_scores(path)
+        names, positives = loaded.labels, loaded.targets.sum(axis=0)
+        values = by_line.setdefault(cell.line, {}).setdefault(cell.column, [])
+        values.append(ranking.average_precision(loaded.scores, loaded.targets))
+    lines = []
+    for line, columns in by_line.items():
+        mean = {column: 100 * np.mean(values, axis=0) for column, values in columns.items()}
+        if real_column in mean:
+            mean |= {f"{c}_gain": v - mean[real_column] for c, v in mean.items() if c != real_column}
+        key = dict(zip(("model", "pretraining", "augmentation"), line.split("/"), strict=True))
+        for c, name in enumerate(names):
+            found = {
+                column: round(float(v[c]), 2) if np.isfinite(v[c]) else None for column, v in mean.items()
+            }
+            lines.append({**key, "class": name, "eval_clips": int(positives[c]), **found})
+    return lines

@@ -18,11 +18,11 @@ from ajbench.pipeline.workers import SCORES, Cell
 SET_RESAMPLES = 200  # a resample of a set is one FD, a thousand times the work of one mAP
 
 
-def cell_key(cell: Cell) -> classification.Cell:
+def cell_key(cell: Cell) -> classification.TableCell:
     """Return what a cell is called in rows.csv."""
     recipe, classifier = cell.recipe, cell.recipe.classifier
     column = classification.column_name(recipe.name, recipe.mix, recipe.data.real_through_codec)
-    return classification.Cell(
+    return classification.TableCell(
         classifier.name, pretraining(classifier.init), classifier.aug, column, cell.seed
     )
 
@@ -46,7 +46,7 @@ def measure_cells(recipe: Recipe, cells: Sequence[Cell], out: Path, dataset: str
     folder of this evaluation, whose name is the rows' run.
     """
     rows: list[Row] = []
-    lines: dict[str, dict[classification.Cell, classification.Scores]] = {}
+    lines: dict[str, dict[classification.TableCell, classification.Scores]] = {}
     resamples = recipe.evaluate.bootstrap
     with console.progress(2 * len(cells), "eval-cls", "classifiers") as advance:
         for cell in cells:

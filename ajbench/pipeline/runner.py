@@ -17,7 +17,7 @@ from ajbench.pipeline.stage import Stage
 from ajbench.pipeline.workers import SCORES, train_all
 
 if TYPE_CHECKING:
-    from ajbench.evaluation.classification import Cell as CellKey
+    from ajbench.evaluation.classification import TableCell
 
 RUN = "run.json"
 RECIPE = "recipe.yaml"
@@ -172,7 +172,7 @@ def publish(pipeline: Pipeline, stages: Sequence[Stage], again: bool = False) ->
 
     from ajbench.core.rows import append_rows
     from ajbench.data.store import ClipStore
-    from ajbench.evaluation.classwise import per_class
+    from ajbench.evaluation.classification import per_class
     from ajbench.reporting import tables
 
     for stage in stages:
@@ -309,7 +309,7 @@ def available(device: str) -> str:
     return device
 
 
-def _scores(pipeline: Pipeline) -> "dict[CellKey, Path]":
+def _scores(pipeline: Pipeline) -> "dict[TableCell, Path]":
     from ajbench.pipeline.evaluate import cell_key
 
     return {cell_key(cell): cell.stage().need() / SCORES for cell in pipeline.grid()}

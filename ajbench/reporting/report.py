@@ -18,8 +18,7 @@ from ajbench.core.recipe import Recipe, dump
 from ajbench.core.rows import read_rows
 from ajbench.data import audio
 from ajbench.data.store import Clip, ClipStore
-from ajbench.evaluation.classification import Cell
-from ajbench.evaluation.classwise import per_class
+from ajbench.evaluation.classification import TableCell, per_class
 from ajbench.reporting import figures, tables
 from ajbench.reporting.formats import blocks_1, blocks_a11
 from ajbench.reporting.verdict import QUESTION, Answer, answers, headline, limits
@@ -45,7 +44,7 @@ class ReportData:
     rows: Path
     real: Path
     synthetic: Mapping[str, Path]
-    scores: Mapping[Cell, Path]
+    scores: Mapping[TableCell, Path]
     runs: Sequence[Mapping[str, Any]] = ()
     notes: Sequence[str] = ()
     fingerprints: Collection[str] | None = None

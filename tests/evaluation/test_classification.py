@@ -6,8 +6,7 @@ from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.recipe import Mix
 from ajbench.core.rows import Context, is_control
 from ajbench.evaluation import classification
-from ajbench.evaluation.classification import Cell, Scores
-from ajbench.evaluation.classwise import per_class
+from ajbench.evaluation.classification import Scores, TableCell, per_class
 
 LABELS = ("clock", "dog", "rain", "siren")
 CONTEXT = Context("run-1", "esc10", "f1", "c0ffee", "esc10 fold 1")
@@ -25,7 +24,7 @@ def predictions(skill, seed, n=60, multi=False):
 
 
 def cell(column="esc10", seed=0, model="taltrans-small"):
-    return Cell(model, "-", "mx+sp", column, seed)
+    return TableCell(model, "-", "mx+sp", column, seed)
 
 
 def by_metric(rows):
