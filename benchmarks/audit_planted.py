@@ -37,7 +37,7 @@ import soxr
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from planted import KINDS, encoded, noise, plant
+from fakes import PLANT_KINDS, add_noise, encode_lossy, plant_copy
 
 from ajbench.core import console
 from ajbench.data import audio
@@ -55,8 +55,8 @@ def clean(waves: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, n
     made = {}
     for name, wave in waves.items():
         made[f"{name}-plain"] = wave
-        made[f"{name}-tiny"] = encoded(wave, "tiny")
-        made[f"{name}-noise"] = noise(wave, rng)
+        made[f"{name}-tiny"] = encode_lossy(wave, "tiny")
+        made[f"{name}-noise"] = add_noise(wave, rng)
         made[f"{name}-back"] = wave[::-1]
         made[f"{name}-fast"] = soxr.resample(wave, 17_280, 16_000)
     return made
@@ -86,8 +86,8 @@ def measure(files: dict[str, Path], seed: int, made: dict[str, np.ndarray] | Non
     synth = {f"clean-{name}": pool[name] for name in chosen}
     held_out = sorted(parts["eval"])
     for number, name in enumerate(rng.choice(held_out, 20, replace=False)):
-        kind = KINDS[number // 4]
-        variant, wave = plant(kind, number, parts["eval"][name], rng)
+        kind = PLANT_KINDS[number // 4]
+        variant, wave = plant_copy(kind, number, parts["eval"][name], rng)
         synth[f"planted-{kind}-{variant.replace(' ', '')}-{name}"] = wave
     with tempfile.TemporaryDirectory() as folder:
         sets = {"synth": synth, "train": parts["train"], "eval": parts["eval"]}
@@ -142,7 +142,7 @@ def nearest(folder: Path, shown: int = 3) -> list[dict[str, object]]:
     copies = []
     for k in np.flatnonzero(folds == 1):
         wave = _wave(heard, k)
-        made = encoded(wave, "tiny")
+        made = encode_lossy(wave, "tiny")
         like, _ = scores([fingerprints(torch.from_numpy(made)[None])[0]], [heard.details[k]])
         about = {"kind": "tiny", "eval_fold": 1, "clip": heard.names[k], "match": heard.names[k]}
         about |= {"standout": "", "likeness": round(float(like[0, 0]), 3)}

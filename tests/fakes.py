@@ -1,1 +1,212 @@
 """Stand-ins that tests share: small sounds, stores, models and results."""
+
+import io
+
+import numpy as np
+import soundfile
+
+from ajbench.core.recipe import Mix, Recipe, load
+from ajbench.core.rows import Context, append_rows, make_row
+
+# Copies for the leak audit to find
+
+PLANT_RATE = 16_000
+PLANT_KINDS = ("copy", "codec", "gain", "shift", "noise")
+
+
+def add_noise(wave, rng, colour="white", snr_db=10.0):
+    """Add noise, 10 dB below the clip's own level."""
+    made = rng.normal(size=len(wave))
+    if colour == "pink":
+        spectrum = np.fft.rfft(made)
+        spectrum[1:] /= np.sqrt(np.arange(1, len(spectrum)))
+        spectrum[0] = 0
+        made = np.fft.irfft(spectrum, len(wave))
+    scale = np.sqrt(np.mean(wave.astype(np.float64) ** 2) / np.mean(made**2) / 10 ** (snr_db / 10))
+    return (wave + scale * made).astype(np.float32)
+
+
+def encode_lossy(wave, how):
+    """Send a clip through a codec: libsndfile's at low rates, or `tiny`."""
+    if how == "tiny":
+        import torch
+
+        from ajbench import codec
+        from ajbench.data import audio
+
+        tiny = codec.load("tiny")
+        with torch.inference_mode():
+            whole = audio.fit(wave, -(-len(wave) // 6720) * 6720)[None]
+            return np.asarray(tiny.decode(tiny.encode(whole)))[0, : len(wave)].astype(np.float32)
+    format, subtype, level = {
+        "opus": ("OGG", "OPUS", 1.0),
+        "vorbis": ("OGG", "VORBIS", 1.0),
+        "mp3": ("MP3", "MPEG_LAYER_III", 0.9),
+    }[how]
+    buffer = io.BytesIO()
+    soundfile.write(buffer, wave, PLANT_RATE, format=format, subtype=subtype, compression_level=level)
+    buffer.seek(0)
+    return soundfile.read(buffer, dtype="float32")[0]
+
+
+def plant_copy(kind, number, wave, rng):
+    """Return a copy of a wave [n] of one of PLANT_KINDS, in the number's variant (name, wave)."""
+    if kind == "copy":
+        return kind, wave
+    if kind == "codec":
+        how = ("tiny", "opus", "vorbis", "mp3")[number % 4]
+        return how, encode_lossy(wave, how)
+    if kind == "gain":
+        return ("+6 dB", "-6 dB")[number % 2], wave * np.float32((2, 0.5)[number % 2])
+    if kind == "shift":
+        late = np.concatenate([np.zeros(PLANT_RATE // 5, np.float32), wave[: -PLANT_RATE // 5]])
+        early = np.concatenate([wave[PLANT_RATE // 5 :], np.zeros(PLANT_RATE // 5, np.float32)])
+        return ("+0.2 s", "-0.2 s")[number % 2], (late, early)[number % 2]
+    colour = ("white", "pink")[number % 2]
+    return colour, add_noise(wave, rng, colour)
+
+
+# Outcomes of a run, for the tests of tables and report
+
+ESC10_LABELS = [
+    "chainsaw", "clock_tick", "crackling_fire", "crying_baby", "dog",
+    "helicopter", "rain", "rooster", "sea_waves", "sneezing",
+]  # fmt: skip
+ESC10_CONTEXT = Context("eval-cls-1", "esc10", "f0", "c0ffee", "esc10 fold 5", seconds=61.0)
+RESULT_DURATION_S = 1.26
+
+
+def esc10_recipe(**evaluate_keys):
+    """The shipped esc10 recipe with two models, two doses and few resamples."""
+    section = {
+        "models": [
+            {"name": "taltrans-small", "aug": "mx+sp"},
+            {"name": "ast-tiny", "aug": "mx+sp"},
+        ],
+        "doses": [160, 320],
+        "bootstrap": 100,
+        **evaluate_keys,
+    }
+    base = load("esc10", ["data.duration_s=1.26"])
+    return Recipe.model_validate(base.model_dump() | {"evaluate": base.evaluate.model_dump() | section})
+
+
+def grid_predictions(plan, seeds=(0, 1, 2), n=80):
+    """Predictions of a grid: skill grows with the dose, synthetic only is worst, classes differ."""
+    from ajbench.evaluation.classification import Scores, TableCell, column_name
+
+    truth = np.arange(n) % len(ESC10_LABELS)
+    targets = np.eye(len(ESC10_LABELS), dtype=np.uint8)[truth]
+    ids = tuple(f"5-{i:03d}" for i in range(n))
+    real = plan.mix.model_copy(update={"dose": 0})
+    mixes = [real, Mix(real=False, dose=320), *(Mix(dose=dose) for dose in plan.evaluate.doses)]
+    cells = {}
+    for m, model in enumerate(plan.evaluate.models):
+        for k, mix in enumerate(mixes):
+            skill = (1.6 - 0.4 * m + 0.15 * k) * np.linspace(0.7, 1.5, len(ESC10_LABELS))
+            skill = skill * (0.4 if not mix.real else 1.0)
+            for seed in seeds:
+                rng = np.random.default_rng([m, seed])
+                noise = rng.standard_normal(targets.shape) + 0.2 * rng.standard_normal(len(ESC10_LABELS)) * k
+                cell = TableCell(model.name, "-", model.aug, column_name(plan.name, mix), seed)
+                cells[cell] = Scores(
+                    (noise + skill * targets).astype(np.float32), targets, ids, tuple(ESC10_LABELS)
+                )
+    return cells
+
+
+def write_result_rows(path, plan, cells):
+    """rows.csv as a run would leave it, classifiers and generated clips."""
+    from ajbench.evaluation.classification import cell_rows, compare_to_real
+
+    rows = [
+        row for cell, scores in cells.items() for row in cell_rows(cell, scores, ESC10_CONTEXT, resamples=50)
+    ]
+    rows += compare_to_real(cells, plan.name, ESC10_CONTEXT, resamples=100)
+    append_rows(path, rows + generation_rows(plan))
+    return path
+
+
+def generation_rows(plan):
+    """Rows of three generated sets and the baselines."""
+    rows = []
+
+    def add(table, row, column, metric, value, n=160, split="eval"):
+        ends = (0.85 * value, 1.15 * value)
+        rows.append(
+            make_row(
+                ESC10_CONTEXT, table, row, column, metric, value, ends, n=n, features="reference", split=split
+            )
+        )
+
+    for k, name in enumerate(["img2img", *plan.evaluate.probes]):
+        add("1", name, "", "fd", 21.0 + 17 * k)
+        add("1", name, "", "is", 5.2 - 0.9 * k)
+        if name != "unconditional":
+            add("1", name, "", "kl", 0.61 + 0.8 * k, split="train")
+        add("generation", name, "", "fd", 15.0 + 16 * k, split="train")
+        add("generation", name, "", "fd_class", 34.0 + 15 * k, split="train")
+        add("generation", name, "all", "label_agreement", 0.84 / (1 + k), split="train")
+        for c, label in enumerate(ESC10_LABELS):
+            share = min(0.99, (0.6 + 0.04 * c) / (1 + k))
+            add("generation", name, label, "label_agreement", share, n=16, split="train")
+    known = {"real, train split": 5.4, "real, two halves": 7.9, "real through the codec": 12.4}
+    known |= {"shuffled codes": 142.0, "white noise": 210.0}
+    for row, value in known.items():
+        add("generation", row, "", "fd", value)
+    add("generation", "real, same class", "", "fd_class", 18.0, split="train")
+    add("generation", "real, another class", "", "fd_class", 96.0, split="train")
+    add("generation", "real, eval split", "all", "label_agreement", 0.83, n=80)
+    for c, label in enumerate(ESC10_LABELS):
+        add("generation", "real, eval split", label, "label_agreement", 0.65 + 0.03 * c, n=8)
+    return rows
+
+
+def write_result_store(folder, source="real", per_class=3, blur=0.0, parents=()):
+    """A clip store of a few seconds: each class has its own pitch and rhythm; `blur` drowns it in noise."""
+    from ajbench.data import audio, shards
+
+    folder.mkdir(parents=True)
+    n = audio.clip_samples(RESULT_DURATION_S)
+    t = np.arange(n) / audio.SAMPLE_RATE
+    records = []
+    for c, label in enumerate(ESC10_LABELS):
+        for k in range(per_class):
+            rng = np.random.default_rng([c, k, source == "real"])
+            pulse = (np.sin(2 * np.pi * (1.5 + c) * t + k) > 0) * np.exp(-((t * (1.5 + c)) % 1) * 3)
+            tone = sum(np.sin(2 * np.pi * 180 * (c + 2) * h * t) / h for h in (1, 2, 3))
+            wav = (1 - blur) * 0.25 * tone * pulse + (0.01 + 0.1 * blur) * rng.standard_normal(n)
+            fold = k % 2
+            records.append(
+                {
+                    "clip_id": f"{source}-{label}-{k}",
+                    "path": f"audio/{label}-{k}.ogg",
+                    "duration_s": RESULT_DURATION_S,
+                    "labels": [label],
+                    "label_ids": [c],
+                    "split": "train" if source != "real" or fold == 0 else "eval",
+                    "fold": fold,
+                    "source": "real" if source == "real" else "synthetic",
+                    "parent_id": f"real-{label}-{k}" if parents else None,
+                    "strength": None if source == "real" else 0.6 + 0.4 * (blur > 0.5),
+                    "guidance": None if source == "real" else 4.0,
+                    "seed": None if source == "real" else 7,
+                    "audio": audio.flac_encode(wav.astype(np.float32)),
+                    "codes": rng.integers(0, 1024, (8, n // audio.HOP)).astype(np.uint16),
+                }
+            )
+    shards.write_shard(folder, 0, records)
+    shards.write_quarantine(folder, [])
+    counts = {"train": {"expected": 21, "found": 21, "decoded": 20, "kept": 20}}
+    counts["eval"] = {"expected": 10, "found": 10, "decoded": 10, "kept": 10}
+    meta = shards.StoreMeta(
+        codec="tiny",
+        codec_hash="0" * 12,
+        clip_samples=n,
+        labels=ESC10_LABELS,
+        counts=counts if source == "real" else {},
+        fingerprint="f0",
+        source="real" if source == "real" else "synthetic",
+    )
+    shards.finish(folder, meta)
+    return folder

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from planted import KINDS, encoded, noise, plant
+from fakes import PLANT_KINDS, add_noise, encode_lossy, plant_copy
 from small_generator import make_store
 from typer.testing import CliRunner
 
@@ -44,8 +44,8 @@ def corpus(tmp_path_factory, sounds):
         for k, wave in enumerate(sounds(first, n)):
             write(root / part, f"{part}-{k}", wave)
     for number in range(10):
-        kind = KINDS[number // 2]
-        variant, wave = plant(kind, number, sounds(40 + 2 * number, 1)[0], rng)
+        kind = PLANT_KINDS[number // 2]
+        variant, wave = plant_copy(kind, number, sounds(40 + 2 * number, 1)[0], rng)
         write(root / "planted", f"leak-{kind}-{number}-{variant.replace(' ', '')}", wave)
     return root
 
@@ -115,7 +115,7 @@ def test_short_cuts_and_long_mixtures_of_eval_clips_are_found(corpus, sounds, tm
 def test_copies_shared_by_train_and_eval_are_told_and_hide_no_leak(corpus, sounds, tmp_path):
     for k, wave in enumerate(sounds(0, 40)):
         rng = np.random.default_rng(k)
-        shared = noise(sounds(40 + k, 1)[0], rng) if k < 3 else wave
+        shared = add_noise(sounds(40 + k, 1)[0], rng) if k < 3 else wave
         write(tmp_path / "train", f"train-{k}", shared)
     for name in ("planted", "eval"):
         (tmp_path / name).symlink_to(corpus / name)
@@ -128,7 +128,7 @@ def test_copies_shared_by_train_and_eval_are_told_and_hide_no_leak(corpus, sound
 def test_a_parent_is_a_leak_in_eval_and_memory_in_train(corpus, sounds, tmp_path):
     for k, wave in enumerate(sounds(70, 12)):
         write(tmp_path, f"syn-{k}", wave)
-    write(tmp_path, "syn-like", encoded(sounds(3, 1)[0], "mp3"))
+    write(tmp_path, "syn-like", encode_lossy(sounds(3, 1)[0], "mp3"))
     plain = open_set(tmp_path)
     parents = {"syn-0": "eval-4", "syn-1": "train-7", "syn-like": "train-3"}
     synth = ClipSet(plain.path, plain.names, [parents.get(n) for n in plain.names], _files=plain._files)
@@ -231,7 +231,7 @@ def test_equal_file_names_are_no_identity_and_copies_under_them_are_found(sounds
     done = command(tmp_path, "made", "--strict", "--json")
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["findings"] == []
-    for k, made in ((3, sounds(43, 1)[0]), (8, noise(sounds(48, 1)[0], np.random.default_rng(1)))):
+    for k, made in ((3, sounds(43, 1)[0]), (8, add_noise(sounds(48, 1)[0], np.random.default_rng(1)))):
         write(tmp_path / "made", f"{k:04d}", made)
     pairs = {one.clip: (one.match, one.kinds[0]) for one in look(tmp_path, "made").of("leak")}
     assert pairs == {"0003": ("0003", "exact"), "0008": ("0008", "waveform")}
@@ -367,7 +367,7 @@ def test_twenty_leaks_planted_in_esc10_are_found(esc10_dir, tmp_path):
             write(tmp_path / part, f"clean-back-{name}", wave[::-1])
         if name in planted:
             number = sorted(planted).index(name)
-            _, made = plant(KINDS[number // 4], number, wave, rng)
+            _, made = plant_copy(PLANT_KINDS[number // 4], number, wave, rng)
             write(tmp_path / "synth", f"leak-{name}", made)
     found = look(tmp_path, "synth").of("leak")
     assert len({one.clip for one in found if one.clip == f"leak-{one.match}"}) >= 19

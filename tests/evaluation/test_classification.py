@@ -5,15 +5,23 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.recipe import Mix
 from ajbench.core.rows import Context, is_control
-from ajbench.evaluation import classification
-from ajbench.evaluation.classification import Scores, TableCell, per_class
+from ajbench.evaluation.classification import (
+    Scores,
+    TableCell,
+    cell_rows,
+    column_name,
+    compare_to_real,
+    load_scores,
+    per_class,
+    save_scores,
+)
 
 LABELS = ("clock", "dog", "rain", "siren")
 CONTEXT = Context("run-1", "esc10", "f1", "c0ffee", "esc10 fold 1")
 
 
 def predictions(skill, seed, n=60, multi=False):
-    """Scores that find the label the better the larger `skill` is; the clips do not depend on the seed."""
+    """Scores that are the better the larger `skill` is; the clips do not depend on the seed."""
     truth = np.random.default_rng(99).integers(0, len(LABELS), n)
     targets = np.eye(len(LABELS), dtype=np.uint8)[truth]
     if multi:
@@ -23,12 +31,28 @@ def predictions(skill, seed, n=60, multi=False):
     return Scores(scores, targets, tuple(f"clip-{i}" for i in range(n)), LABELS)
 
 
-def cell(column="esc10", seed=0, model="taltrans-small"):
-    return TableCell(model, "-", "mx+sp", column, seed)
+def cell(column="esc10", seed=0):
+    return TableCell("taltrans-small", "-", "mx+sp", column, seed)
 
 
-def by_metric(rows):
+def grid(seeds=(0,), **skills):
+    """Predictions of columns (`real` is esc10, `more` +160G, `alone` esc10G, `decoded` a control)."""
+    names = {"real": "esc10", "more": "+160G", "alone": "esc10G", "decoded": "esc10 (decoded)"}
+    return {cell(names[k], seed): predictions(skill, seed) for k, skill in skills.items() for seed in seeds}
+
+
+def compared(cells, resamples=50):
+    """Rows of the comparison by column and metric."""
+    rows = compare_to_real(cells, "esc10", CONTEXT, resamples=resamples)
     return {(row["column"], row["metric"]): row for row in rows}
+
+
+def ends(row):
+    return row["ci_low"], row["ci_high"]
+
+
+def save(path, s):
+    return save_scores(path, s.scores, s.targets, s.clip_ids, s.labels)
 
 
 def sklearn_map(s):
@@ -36,25 +60,27 @@ def sklearn_map(s):
 
 
 @pytest.mark.parametrize(
-    ("mix", "column"),
+    ("mix", "decoded", "column", "control"),
     [
-        (Mix(), "esc10"),
-        (Mix(dose=160), "+160G"),
-        (Mix(dose=40_000), "+40kG"),
-        (Mix(real=False, dose=320), "esc10G"),
-        (Mix(mode="alpha", alpha=0.25), "α=0.25"),
+        (Mix(), False, "esc10", False),
+        (Mix(dose=160), False, "+160G", False),
+        (Mix(dose=40_000), False, "+40kG", False),
+        (Mix(real=False, dose=320), False, "esc10G", False),
+        (Mix(mode="alpha", alpha=0.25), False, "α=0.25", False),
+        (Mix(), True, "esc10 (decoded)", True),
+        (Mix(dose=160), True, "+160G (decoded)", True),
+        (Mix().model_copy(update={"match_steps": 80_000}), False, "esc10 (steps of +80kG)", True),
     ],
 )
-def test_columns_are_named_as_in_table_a11(mix, column):
-    assert classification.column_name("esc10", mix) == column
+def test_columns_are_named_as_in_table_a11_and_controls_in_brackets(mix, decoded, column, control):
+    assert column_name("esc10", mix, decoded) == column
+    assert is_control(column) == control
 
 
-def test_scores_on_disk_come_back(tmp_path):
+def test_saved_scores_can_be_loaded(tmp_path):
     made = predictions(1.0, 0)
-    path = classification.save_scores(
-        tmp_path / "scores.npz", made.scores, made.targets, made.clip_ids, made.labels
-    )
-    back = classification.load_scores(path)
+    path = save(tmp_path / "scores.npz", made)
+    back = load_scores(path)
     np.testing.assert_array_equal(back.scores, made.scores)
     np.testing.assert_array_equal(back.targets, made.targets)
     assert (back.clip_ids, back.labels) == (made.clip_ids, made.labels)
@@ -62,29 +88,25 @@ def test_scores_on_disk_come_back(tmp_path):
         assert set(file) == {"scores", "targets", "clip_ids", "labels"}
 
 
-def test_damaged_scores_are_refused(tmp_path):
-    with pytest.raises(MissingError, match="train-cls"):
-        classification.load_scores(tmp_path / "scores.npz")
+def test_missing_mismatched_and_damaged_scores_are_refused(tmp_path):
+    path = tmp_path / "scores.npz"
+    with pytest.raises(MissingError, match=r"scores\.npz"):
+        load_scores(path)
     made = predictions(1.0, 0)
-    with pytest.raises(UsageError, match="59 clip ids"):
-        classification.save_scores(
-            tmp_path / "x.npz", made.scores, made.targets, made.clip_ids[:-1], made.labels
-        )
-    path = classification.save_scores(
-        tmp_path / "scores.npz", made.scores, made.targets, made.clip_ids, made.labels
-    )
+    with pytest.raises(UsageError, match=r"scores\.npz.* 59 "):
+        save_scores(path, made.scores, made.targets, made.clip_ids[:-1], made.labels)
+    save(path, made)
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(IntegrityError, match="train this cell again"):
-        classification.load_scores(path)
+    with pytest.raises(IntegrityError, match=r"scores\.npz"):
+        load_scores(path)
     np.savez(path, scores=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(IntegrityError, match="not readable as predictions"):
-        classification.load_scores(path)
+    with pytest.raises(IntegrityError, match=r"scores\.npz"):
+        load_scores(path)
 
 
-def test_rows_of_a_cell_agree_with_sklearn_and_hold_their_value():
+def test_rows_of_a_cell_agree_with_sklearn_and_contain_their_value():
     made = predictions(1.5, 3)
-    rows = classification.cell_rows(cell(seed=3), made, CONTEXT, resamples=200)
-    found = {row["metric"]: row for row in rows}
+    found = {row["metric"]: row for row in cell_rows(cell(seed=3), made, CONTEXT, resamples=200)}
     assert found["map"]["value"] == pytest.approx(sklearn_map(made))
     assert found["auc"]["value"] == pytest.approx(roc_auc_score(made.targets, made.scores, average="macro"))
     expected = (made.scores.argmax(1) == made.targets.argmax(1)).mean()
@@ -93,70 +115,41 @@ def test_rows_of_a_cell_agree_with_sklearn_and_hold_their_value():
     for row in found.values():
         assert row["ci_low"] < row["value"] < row["ci_high"]
         assert (row["n"], row["seed"], row["row"], row["table"]) == (60, 3, "taltrans-small/-/mx+sp", "A11")
-    # The standard error of a proportion, by its formula.
-    half_width = 1.96 * np.sqrt(expected * (1 - expected) / 60)
+    # The standard error of a proportion in closed form.
     width = found["accuracy"]["ci_high"] - found["accuracy"]["ci_low"]
-    assert width == pytest.approx(2 * half_width, rel=0.2)
+    assert width == pytest.approx(2 * 1.96 * np.sqrt(expected * (1 - expected) / 60), rel=0.2)
 
 
-def test_columns_of_controls_say_what_they_control_for():
-    real = Mix()
-    assert classification.column_name("esc10", real, through_codec=True) == "esc10 (decoded)"
-    longer = real.model_copy(update={"match_steps": 80_000})
-    assert classification.column_name("as20k", longer) == "as20k (steps of +80kG)"
-    assert classification.column_name("esc10", Mix(dose=160), through_codec=True) == "+160G (decoded)"
-    assert [is_control(c) for c in ("esc10 (decoded)", "+160G", "esc10G", "α=0.5")] == [
-        True,
-        False,
-        False,
-        False,
-    ]
+def test_multi_label_clips_have_no_accuracy():
+    rows = cell_rows(cell(), predictions(1.5, 3, multi=True), CONTEXT, resamples=50)
+    assert [row["metric"] for row in rows] == ["map", "auc", "dprime", "classes"]
 
 
-def test_a_control_is_compared_but_not_one_of_the_mixes_tried():
-    cells = {cell("esc10", 0): predictions(1.0, 0), cell("+160G", 0): predictions(1.4, 0)}
-    alone = classification.compare_to_real(cells, "esc10", CONTEXT, resamples=50)
-    cells[cell("esc10 (decoded)", 0)] = predictions(1.2, 4)
-    both = classification.compare_to_real(cells, "esc10", CONTEXT, resamples=50)
-
-    def of(rows, metric):
-        return {row["column"]: (row["ci_low"], row["ci_high"]) for row in rows if row["metric"] == metric}
-
-    assert of(both, "map_delta_family") == of(alone, "map_delta_family")
-    assert set(of(both, "map_delta")) == {"+160G", "esc10 (decoded)"}
+def test_a_control_is_compared_but_does_not_count_as_a_mix():
+    alone = compared(grid(real=1.0, more=1.4))
+    both = compared(grid(real=1.0, more=1.4, decoded=1.2))
+    assert ends(both["+160G", "map_delta_family"]) == ends(alone["+160G", "map_delta_family"])
+    assert {c for c, metric in both if metric == "map_delta"} == {"+160G", "esc10 (decoded)"}
+    assert {c for c, metric in both if metric == "map_delta_family"} == {"+160G"}
 
 
 def test_gains_by_class(tmp_path):
-    paths = {}
-    for column, strength in (("esc10", 1.0), ("+160G", 1.6)):
-        for seed in (0, 1):
-            made = predictions(strength, seed)
-            path = classification.save_scores(
-                tmp_path / f"{column}{seed}.npz", made.scores, made.targets, made.clip_ids, made.labels
-            )
-            paths[cell(column, seed)] = path
+    cells = grid((0, 1), real=1.0, more=1.6)
+    paths = {key: save(tmp_path / f"{key.column}{key.seed}.npz", s) for key, s in cells.items()}
     lines = per_class(paths, "esc10")
-    assert [line["class"] for line in lines] == list(made.labels)
+    assert [line["class"] for line in lines] == list(LABELS)
     for line in lines:
         assert line["+160G_gain"] == pytest.approx(line["+160G"] - line["esc10"], abs=0.011)
     first = [
-        average_precision_score(s.targets[:, 0], s.scores[:, 0])
-        for s in map(classification.load_scores, (paths[cell("esc10", k)] for k in (0, 1)))
+        average_precision_score(cells[cell("esc10", k)].targets[:, 0], cells[cell("esc10", k)].scores[:, 0])
+        for k in (0, 1)
     ]
     assert lines[0]["esc10"] == pytest.approx(100 * np.mean(first), abs=0.006)
 
 
-def test_multi_label_clips_have_no_accuracy():
-    rows = classification.cell_rows(cell(), predictions(1.5, 3, multi=True), CONTEXT, resamples=50)
-    assert [row["metric"] for row in rows] == ["map", "auc", "dprime", "classes"]
-
-
-def test_difference_to_real_is_paired_and_of_the_mean_over_seeds():
-    cells = {cell("esc10", k): predictions(1.0, k) for k in range(3)}
-    cells |= {cell("+160G", k): predictions(1.4, k) for k in range(3)}
-    cells |= {cell("esc10G", k): predictions(0.2, k) for k in range(3)}
-    rows = classification.compare_to_real(cells, "esc10", CONTEXT, resamples=300)
-    found = by_metric(rows)
+def test_the_difference_to_real_clips_is_paired_and_averaged_over_seeds():
+    cells = grid((0, 1, 2), real=1.0, more=1.4, alone=0.2)
+    found = compared(cells, resamples=300)
     mean = {
         column: np.mean([sklearn_map(s) for c, s in cells.items() if c.column == column])
         for column in ("esc10", "+160G", "esc10G")
@@ -172,51 +165,35 @@ def test_difference_to_real_is_paired_and_of_the_mean_over_seeds():
     assert paired["ci_high"] - paired["ci_low"] < 0.6 * (own["ci_high"] - own["ci_low"])
     assert paired["ci_low"] > 0
     assert ("esc10", "map_delta") not in found
-    assert ("esc10G", "map_delta_family") not in found, "synthetic only is no candidate for helping"
+    assert ("esc10G", "map_delta_family") not in found, "synthetic clips only is not a mix"
 
 
-def test_interval_of_the_family_widens_with_the_doses_tried():
-    one = {cell("esc10", 0): predictions(1.0, 0), cell("+160G", 0): predictions(1.4, 0)}
-    two = one | {cell("+320G", 0): predictions(1.3, 5)}
-    narrow, wide = (
-        by_metric(classification.compare_to_real(cells, "esc10", CONTEXT, resamples=400))
-        for cells in (one, two)
-    )
-    same, family = narrow["+160G", "map_delta"], narrow["+160G", "map_delta_family"]
-    assert (same["ci_low"], same["ci_high"]) == pytest.approx((family["ci_low"], family["ci_high"]))
+def test_the_interval_of_the_family_widens_with_the_number_of_mixes():
+    one = grid(real=1.0, more=1.4)
+    narrow, wide = (compared(some, 400) for some in (one, one | {cell("+320G"): predictions(1.3, 5)}))
+    assert ends(narrow["+160G", "map_delta"]) == pytest.approx(ends(narrow["+160G", "map_delta_family"]))
     assert wide["+160G", "map_delta_family"]["ci_low"] < wide["+160G", "map_delta"]["ci_low"]
 
 
-def test_same_predictions_differ_by_exactly_nothing():
-    cells = {cell("esc10", k): predictions(1.0, k) for k in range(2)}
-    cells |= {cell("+160G", k): predictions(1.0, k) for k in range(2)}
-    delta = by_metric(classification.compare_to_real(cells, "esc10", CONTEXT, resamples=50))[
-        "+160G", "map_delta"
-    ]
-    assert (delta["value"], delta["ci_low"], delta["ci_high"]) == (0.0, 0.0, 0.0)
+def test_equal_predictions_differ_by_exactly_zero():
+    delta = compared(grid((0, 1), real=1.0, more=1.0))["+160G", "map_delta"]
+    assert (delta["value"], *ends(delta)) == (0.0, 0.0, 0.0)
 
 
 def test_only_shared_seeds_are_compared():
-    cells = {cell("esc10", k): predictions(1.0, k) for k in (0, 1)}
-    cells |= {cell("+160G", k): predictions(1.4, k) for k in (1, 2)}
-    delta = by_metric(classification.compare_to_real(cells, "esc10", CONTEXT, resamples=50))[
-        "+160G", "map_delta"
-    ]
+    delta = compared(grid((0, 1), real=1.0) | grid((1, 2), more=1.4))["+160G", "map_delta"]
     assert delta["seed"] == "1"
-    assert delta["value"] == pytest.approx(
-        sklearn_map(predictions(1.4, 1)) - sklearn_map(predictions(1.0, 1))
-    )
+    expected = sklearn_map(predictions(1.4, 1)) - sklearn_map(predictions(1.0, 1))
+    assert delta["value"] == pytest.approx(expected)
 
 
-def test_what_cannot_be_compared_is_refused():
+def test_cells_that_cannot_be_compared_are_refused():
     real = predictions(1.0, 0)
-    with pytest.raises(UsageError, match="no cell of column 'esc10'"):
-        classification.compare_to_real({cell("+160G"): real}, "esc10", CONTEXT)
-    with pytest.raises(UsageError, match="share no seed"):
-        classification.compare_to_real(
-            {cell("esc10", 0): real, cell("+160G", 1): real}, "esc10", CONTEXT, resamples=9
-        )
+    with pytest.raises(UsageError, match="'esc10'"):
+        compared(grid(more=1.0))
+    with pytest.raises(UsageError, match=r"\+160G and esc10"):
+        compared(grid(real=1.0) | grid((1,), more=1.0))
     other = Scores(real.scores, real.targets, tuple(reversed(real.clip_ids)), LABELS)
-    with pytest.raises(IntegrityError, match="other clips"):
-        classification.compare_to_real({cell("esc10", 0): real, cell("+160G", 0): other}, "esc10", CONTEXT)
-    assert classification.compare_to_real({}, "esc10", CONTEXT) == []
+    with pytest.raises(IntegrityError, match=r"\+160G"):
+        compared(grid(real=1.0) | {cell("+160G", 0): other})
+    assert compared({}) == {}

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from made_up_results import CONTEXT, LABELS, write_store
+from fakes import ESC10_CONTEXT as CONTEXT
+from fakes import ESC10_LABELS as LABELS
+from fakes import write_result_store
 
 from ajbench.core.errors import UsageError
 from ajbench.data.store import ClipStore
@@ -46,10 +48,10 @@ def sets(tmp_path_factory):
     """The real store, a close and a noisy copy of it with parents, each through the ear."""
     folder = tmp_path_factory.mktemp("stores")
     paths = {
-        "real": write_store(folder / "real", per_class=16),
-        "close": write_store(folder / "close", "synthetic", per_class=10, blur=0.05, parents=True),
-        "noisy": write_store(folder / "noisy", "synthetic", per_class=10, blur=0.97, parents=True),
-        "orphans": write_store(folder / "orphans", "synthetic", per_class=10, blur=0.05),
+        "real": write_result_store(folder / "real", per_class=16),
+        "close": write_result_store(folder / "close", "synthetic", per_class=10, blur=0.05, parents=True),
+        "noisy": write_result_store(folder / "noisy", "synthetic", per_class=10, blur=0.97, parents=True),
+        "orphans": write_result_store(folder / "orphans", "synthetic", per_class=10, blur=0.05),
     }
     return {name: generation.embed(Ear(), ClipStore.open(path)) for name, path in paths.items()}
 

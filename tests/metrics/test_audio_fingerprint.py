@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from fakes import add_noise, encode_lossy
 from hypothesis import given
 from hypothesis import strategies as st
-from planted import encoded, noise
 
 from ajbench.core.errors import UsageError
 from ajbench.data.corpora import mini
@@ -57,7 +57,11 @@ def test_one_rhythm_does_not_make_two_sounds_alike():
 def test_a_copy_of_steady_noise_survives_noise_and_codecs():
     wave = rain(1)
     rng = np.random.default_rng(0)
-    copies = [noise(wave, rng), noise(wave, rng, "pink"), *(encoded(wave, how) for how in ("opus", "tiny"))]
+    copies = [
+        add_noise(wave, rng),
+        add_noise(wave, rng, "pink"),
+        *(encode_lossy(wave, how) for how in ("opus", "tiny")),
+    ]
     like, _ = audio_fingerprint.likeness(
         prints(*copies), prints(wave, *(rain(seed) for seed in range(50, 80)))
     )
@@ -151,7 +155,7 @@ def test_waves_match_at_their_lag_and_gain(rng):
     assert correlation == pytest.approx(1.0, abs=1e-9) and residual < -80
     late = np.concatenate([rain(9)[:3200], wave[:-3200]])
     assert audio_fingerprint.waveform_match(wave, late)[0] > 0.8
-    correlation, residual = audio_fingerprint.waveform_match(wave, noise(wave, rng))
+    correlation, residual = audio_fingerprint.waveform_match(wave, add_noise(wave, rng))
     assert correlation == pytest.approx((1 / 1.1) ** 0.5, abs=0.005)
     assert residual == pytest.approx(10 * np.log10(0.1 / 1.1), abs=0.3)
     assert audio_fingerprint.waveform_match(wave, rain(5))[0] < 0.1

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
-from made_up_results import CONTEXT, LABELS, predictions, small_recipe, write_rows, write_store
+from fakes import ESC10_CONTEXT, ESC10_LABELS, esc10_recipe, write_result_store
 from PIL import Image
 from sklearn.metrics import average_precision_score
 
@@ -52,28 +52,27 @@ class Page(HTMLParser):
             self.text.append(data)
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
+@pytest.fixture(scope="session")
+def made(grid_results, tmp_path_factory):
     """A rendered report with everything in it: (data, folder, page)."""
     torch.set_num_threads(1)
-    folder, plan = tmp_path_factory.mktemp("report"), small_recipe()
-    cells = predictions(plan)
+    folder, (plan, cells, rows) = tmp_path_factory.mktemp("report"), grid_results
     scores = {
         cell: classification.save_scores(folder / f"{i}.npz", s.scores, s.targets, s.clip_ids, s.labels)
         for i, (cell, s) in enumerate(cells.items())
     }
-    real = write_store(folder / "real", per_class=4)
+    real = write_result_store(folder / "real", per_class=4)
     problem = Problem("5-9", "audio/<5>.ogg", None, "silent (peak 3.1e-05; at least 1e-04)")
     shards.write_quarantine(real, [problem])
     sets = {
-        "img2img": write_store(folder / "img2img", "synthetic", blur=0.3, parents=True),
-        "noise": write_store(folder / "noise", "synthetic", blur=0.9),
+        "img2img": write_result_store(folder / "img2img", "synthetic", blur=0.3, parents=True),
+        "noise": write_result_store(folder / "noise", "synthetic", blur=0.9),
     }
     run = {"stage": "synth", "seconds": 660.0, "peak_memory_mb": 812.5, "device": "cpu", "git": "c0ffee"}
     run |= {"python": "3.11.7", "platform": "Linux", "threads": 2, "versions": {"torch": "2.11.0"}}
     data = ReportData(
         recipe=plan,
-        rows=write_rows(folder / "rows.csv", plan, cells),
+        rows=rows,
         real=real,
         synthetic=sets,
         scores=scores,
@@ -129,7 +128,7 @@ def test_the_answer_and_its_evidence_are_on_it(made):
 def test_sounds_and_pictures_are_those_of_the_stores(made):
     data, folder, _ = made
     heard = sorted((folder / "audio").iterdir())
-    assert len(heard) == len(list((folder / "img").iterdir())) == 3 * len(LABELS)
+    assert len(heard) == len(list((folder / "img").iterdir())) == 3 * len(ESC10_LABELS)
     real = ClipStore.open(data.real)
     index = real.clip_ids.index("real-dog-0")
     [path] = [path for path in heard if "real-dog-0" in path.name]
@@ -151,7 +150,7 @@ def test_each_row_begins_with_the_parent(made):
 def test_ap_by_class_is_the_mean_over_seeds(made):
     data, folder, _ = made
     table = pd.read_csv(folder / "per_class.csv")
-    assert len(table) == 2 * len(LABELS) and set(table["eval_clips"]) == {8}
+    assert len(table) == 2 * len(ESC10_LABELS) and set(table["eval_clips"]) == {8}
     line = table[(table["model"] == "ast-tiny") & (table["class"] == "rain")].iloc[0]
     loaded = [
         classification.load_scores(path)
@@ -159,7 +158,7 @@ def test_ap_by_class_is_the_mean_over_seeds(made):
         if (cell.model, cell.column) == ("ast-tiny", "+160G")
     ]
     values = [average_precision_score(s.targets[:, 6], s.scores[:, 6]) for s in loaded]
-    assert LABELS[6] == "rain" and line["+160G"] == pytest.approx(100 * np.mean(values), abs=0.006)
+    assert ESC10_LABELS[6] == "rain" and line["+160G"] == pytest.approx(100 * np.mean(values), abs=0.006)
 
 
 def test_rendering_again_gives_the_same_folder(made):
@@ -188,7 +187,7 @@ def test_generated_clips_alone_make_tables_and_a_page(made, tmp_path):
     rows = report.read_rows(data.rows)
     path = tmp_path / "rows.csv"
     rows[rows["table"] != "A11"].to_csv(path, index=False)
-    plan = small_recipe(published="none")
+    plan = esc10_recipe(published="none")
     written = tables.write(path, tmp_path, plan)
     assert written.lines == [] and written.answers == [] and "table_1.csv" in written.paths
     page = Page(report.render(ReportData(plan, path, data.real, {}, {}), tmp_path / "out").read_text())
@@ -204,7 +203,9 @@ def test_missing_inputs_are_named(made, tmp_path):
 def comparison(line, column, low, value, high, family=None):
     made = {"map_delta": (low, high), "map_delta_family": family or (low, high)}
     return [
-        make_row(CONTEXT, "A11", f"{line}/-/mx+sp", column, metric, value / 100, ends, n=80, seed="0;1;2")
+        make_row(
+            ESC10_CONTEXT, "A11", f"{line}/-/mx+sp", column, metric, value / 100, ends, n=80, seed="0;1;2"
+        )
         | {"ci_low": ends[0] / 100, "ci_high": ends[1] / 100}
         for metric, ends in made.items()
     ]
@@ -260,7 +261,7 @@ def test_synthetic_only_is_no_answer_and_nothing_is_not_measured():
 
 
 def test_one_seed_is_a_limit():
-    plan = small_recipe()
+    plan = esc10_recipe()
     rows = pd.DataFrame(comparison("a", "+320G", 1, 2, 3))
     found = [Answer("a/-/none", "+320G", 2.0, 1.0, 3.0, 1, 1, 1)]
     said = " ".join(limits(rows, plan, found))

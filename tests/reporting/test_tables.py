@@ -4,7 +4,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from made_up_results import CONTEXT, predictions, small_recipe, write_rows
+from fakes import ESC10_CONTEXT, esc10_recipe
 from sklearn.metrics import average_precision_score
 
 from ajbench.core.errors import MissingError
@@ -18,13 +18,11 @@ COUNTS = {
 }
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
+@pytest.fixture(scope="session")
+def written(grid_results, tmp_path_factory):
     """The tables of a made-up run, and what they were made from."""
-    folder, plan = tmp_path_factory.mktemp("tables"), small_recipe()
-    cells = predictions(plan)
-    rows = write_rows(folder / "rows.csv", plan, cells)
-    return tables.write(rows, folder / "esc10", plan, counts=COUNTS), plan, cells, rows
+    plan, cells, rows = grid_results
+    return tables.write(rows, tmp_path_factory.mktemp("tables"), plan, counts=COUNTS), plan, cells, rows
 
 
 def read(path):
@@ -142,9 +140,9 @@ def test_other_recipes_old_settings_and_old_values_are_left_out(written, tmp_pat
     path = tmp_path / "rows.csv"
     cell, scores = next(iter(cells.items()))
     wrong = classification.Scores(-scores.scores, scores.targets, scores.clip_ids, scores.labels)
-    bad = classification.cell_rows(cell, wrong, CONTEXT, resamples=10)
+    bad = classification.cell_rows(cell, wrong, ESC10_CONTEXT, resamples=10)
     append_rows(path, [row | {"run": "earlier"} for row in bad])
-    append_rows(path, classification.cell_rows(cell, scores, CONTEXT, resamples=10))
+    append_rows(path, classification.cell_rows(cell, scores, ESC10_CONTEXT, resamples=10))
     append_rows(path, [row | {"recipe": "esc50"} for row in bad])
     append_rows(path, [row | {"fingerprint": "of other settings"} for row in bad])
     line = read(tables.write(path, tmp_path, plan, fingerprints={"f0"}).paths["table_a11.csv"])[0]
@@ -158,7 +156,7 @@ def test_a_comparison_over_more_seeds_replaces_the_earlier_one(written, tmp_path
     path = tmp_path / "rows.csv"
     for seeds in ((0,), (0, 1, 2)):
         some = {cell: scores for cell, scores in cells.items() if cell.seed in seeds}
-        append_rows(path, classification.compare_to_real(some, "esc10", CONTEXT, resamples=20))
+        append_rows(path, classification.compare_to_real(some, "esc10", ESC10_CONTEXT, resamples=20))
     rows = tables.select(read_rows(path), plan)
     assert set(rows["seed"]) == {"0;1;2"}
 
@@ -166,13 +164,13 @@ def test_a_comparison_over_more_seeds_replaces_the_earlier_one(written, tmp_path
 def test_columns_stand_in_the_papers_order(written):
     _, plan, _, _ = written
     found = ["+2kG", "α=0.5", "esc10", "+800G", "esc10G"]
-    rows = [make_row(CONTEXT, "A11", "x/-/none", c, "map", 0.5, n=9, seed=0) for c in found]
+    rows = [make_row(ESC10_CONTEXT, "A11", "x/-/none", c, "map", 0.5, n=9, seed=0) for c in found]
     assert tables.columns_of(pd.DataFrame(rows), plan) == ["esc10G", "esc10", "+800G", "+2kG", "α=0.5"]
 
 
 def test_without_measurements_it_says_what_to_run(tmp_path):
     with pytest.raises(MissingError, match="ajbench run"):
-        tables.write(tmp_path / "rows.csv", tmp_path, small_recipe())
+        tables.write(tmp_path / "rows.csv", tmp_path, esc10_recipe())
 
 
 @pytest.mark.parametrize(
