@@ -1,16 +1,16 @@
-# Everything from a bare machine: only Python 3.11 (to 3.13) and a package registry are needed.
+# Needs only Python 3.11 to 3.13 and a package registry.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.ajbench-installed
 export UV_PYTHON_DOWNLOADS := never
-# Else a process that may not write compiles 2,000 modules anew, which takes longer than most commands.
+# Otherwise a process without write access compiles 2,000 modules each time, which takes longer than most commands.
 export UV_COMPILE_BYTECODE := 1
 
 .PHONY: setup demo test test-slow lint format tables report clean
 
 setup: $(STAMP)
 
-# uv is taken from the machine, else installed into a small environment of its own.
+# Uses the machine's uv, else installs one into a small environment.
 $(STAMP): requirements.lock pyproject.toml
 	@set -e; \
 	uv=$$(command -v uv || true); \
@@ -42,7 +42,7 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Pivots every results/<recipe>/rows.csv again.
+# Writes the tables of every results/<recipe>/rows.csv again.
 tables: setup
 	@set -e; for rows in results/*/rows.csv; do \
 	  [ -e "$$rows" ] || continue; \
