@@ -17,7 +17,7 @@ from ajbench.evaluation.generation_metrics import METRICS, PAIRED, check, choose
 from ajbench.evaluation.protocols import Protocol
 from ajbench.evaluation.set_pair import Material
 from ajbench.features.extractor import LazyExtractor
-from ajbench.metrics import resample
+from ajbench.metrics import bootstrap
 
 __all__ = ["METRICS", "PAIRED", "Comparison", "Pairs", "Trouble", "compare", "listed", "pairs_of", "told"]
 
@@ -175,7 +175,7 @@ def compare(
     rows = []
     for metric, parts in scores.items():
         for part in parts:
-            low, high = resample.ends(part.value, part.draws, limits=METRICS[metric].limits)
+            low, high = bootstrap.ends(part.value, part.draws, limits=METRICS[metric].limits)
             row = {"metric": metric, "of": part.of, "value": part.value, "ci_low": low, "ci_high": high}
             rows.append(row | {"n": part.n, "n_reference": part.m} | about | {"definition": part.definition})
     return Comparison(

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from ajbench.evaluation.set_pair import Material
-from ajbench.metrics import fd_infinity, resample
+from ajbench.metrics import bootstrap, fd_infinity
 
 DRAWS = 10
 
@@ -21,13 +21,13 @@ def lines(m: Material) -> list[Line]:
     line, curve = m.line, m.curve(fd_infinity.doubling_sizes(m.n), DRAWS)
     name, found = m.extractor.name, list[Line]()
     for size, values in zip(curve.sizes.tolist(), curve.values, strict=True):
-        tail = (1 - resample.LEVEL) / 2
+        tail = (1 - bootstrap.LEVEL) / 2
         low, high = np.quantile(values, (tail, 1 - tail)).tolist() if size < m.n else (None, None)
         mean, fit = float(values.mean()), line.limit + line.slope / size
         found.append(
             {"features": name, "n": size, "draws": DRAWS if size < m.n else 1}
             | {"fd": mean, "low": low, "high": high, "fit": fit}
         )
-    low, high = resample.ends(line.limit, line.limits(m.resamples, m.rng("fd_inf")))
+    low, high = bootstrap.ends(line.limit, line.limits(m.resamples, m.rng("fd_inf")))
     last = {"features": name, "n": "inf", "draws": line.values.shape[1]}
     return [*found, last | {"fd": line.limit, "low": low, "high": high, "fit": line.limit}]

@@ -15,13 +15,12 @@ from ajbench.core.rows import Context, Row, make_row
 from ajbench.data.store import ClipStore
 from ajbench.features.class_mapping import class_logits, namesakes_of
 from ajbench.features.extractor import Extractor, extract
-from ajbench.metrics.bootstrap import interval
+from ajbench.metrics.bootstrap import LEVEL, interval
 from ajbench.metrics.distribution import frechet_distance, inception_score, kl_divergence
 
 TABLE_1 = "1"
 TABLE = "generation"
 ALL = "all"  # the column of label agreement over all classes
-LEVEL = 0.95
 # FD by class compares halves of a class's clips; a Gaussian of fewer than four says nothing.
 MIN_HALF = 4
 

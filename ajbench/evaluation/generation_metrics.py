@@ -13,11 +13,11 @@ from ajbench.data.annotations import Asked
 from ajbench.evaluation.set_pair import Material
 from ajbench.features.class_mapping import class_logits, namesakes_of
 from ajbench.metrics import (
+    bootstrap,
     fd_infinity,
     kernel_distance,
     label_agreement,
     precision_recall,
-    resample,
     spectral_distance,
 )
 from ajbench.metrics.distribution import inception_draws, inception_score, kl_of_pairs
@@ -191,12 +191,12 @@ def _neighbours(m: Material, metric: str) -> list[Score]:
     drawn = m.counts(metric)[0 if generated else 1]
     definition = f"{NEIGHBOURS[metric]}, k = {precision_recall.K}, balls held fixed in resamples" + m.pooled
     places = (np.arange(m.n), each) if generated else None
-    return [Score(float(each.mean()), resample.means(each, drawn), m.n, m.m, definition, each=places)]
+    return [Score(float(each.mean()), bootstrap.means(each, drawn), m.n, m.m, definition, each=places)]
 
 
 def _clap_score(m: Material, metric: str) -> list[Score]:
     each = m.caption_cosines()
-    draws = resample.means(each, m.counts(metric)[0])
+    draws = bootstrap.means(each, m.counts(metric)[0])
     definition = f"mean cosine of audio and caption in {m.extractor.name}; of several captions their mean"
     return [Score(float(each.mean()), draws, m.n, 0, definition, each=(np.arange(m.n), each))]
 
@@ -219,19 +219,24 @@ def _agreement(m: Material, metric: str) -> list[Score]:
         rows = np.flatnonzero(~np.isnan(values))
         if len(rows):
             hits = (values[rows] <= top).astype(float)
-            groups = resample.groups_of([m.keys[row] for row in rows])
-            drawn = resample.counts(groups, m.resamples, m.rng(metric, name))
+            groups = bootstrap.groups_of([m.keys[row] for row in rows])
+            drawn = bootstrap.counts(groups, m.resamples, m.rng(metric, name))
             each = (rows, values[rows]) if not name else None
-            draws = resample.means(hits, drawn)
+            draws = bootstrap.means(hits, drawn)
             scores.append(Score(float(hits.mean()), draws, len(rows), 0, definition, name, each))
     return scores
 
 
 def _mean_of_pairs(m: Material, metric: str, each: Floats, definition: str) -> Score:
-    drawn = resample.counts(m.pair_groups, m.resamples, m.rng(metric))
+    drawn = bootstrap.counts(m.pair_groups, m.resamples, m.rng(metric))
     places = m.both[0]
     return Score(
-        float(each.mean()), resample.means(each, drawn), len(each), len(each), definition, each=(places, each)
+        float(each.mean()),
+        bootstrap.means(each, drawn),
+        len(each),
+        len(each),
+        definition,
+        each=(places, each),
     )
 
 

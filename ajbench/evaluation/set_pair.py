@@ -17,9 +17,8 @@ from ajbench.data.clip_set import ClipSet
 from ajbench.evaluation.feature_cache import AHEAD, READERS, Embeddings
 from ajbench.evaluation.protocols import Protocol, Wave
 from ajbench.features.extractor import LazyExtractor
-from ajbench.metrics import fd_infinity, pairwise, precision_recall, resample
-from ajbench.metrics.distribution import frechet_distance, frechet_draws
-from ajbench.metrics.frames import pooled_draws
+from ajbench.metrics import bootstrap, fd_infinity, pairwise, precision_recall
+from ajbench.metrics.distribution import frechet_distance, frechet_draws, pooled_draws
 
 HELD = 8_000_000  # counts of rows in resamples at once: 64 MB
 
@@ -120,7 +119,7 @@ class Material:
     @functools.cached_property
     def pair_groups(self) -> list[NDArray[np.int64]]:
         """Pairs that share a real clip, together."""
-        return resample.groups_of(self.both[1].tolist())
+        return bootstrap.groups_of(self.both[1].tolist())
 
     @functools.cached_property
     def neighbours(self) -> precision_recall.Neighbours:
@@ -130,7 +129,7 @@ class Material:
     @functools.cached_property
     def nearest(self) -> tuple[NDArray[np.int64], Floats]:
         """The nearest real clip of each generated one, and how far it is."""
-        return pairwise.nearest(*pairwise.points(*self.vectors))
+        return pairwise.nearest(*self.vectors)
 
     def rng(self, *purpose: str) -> np.random.Generator:
         """Return the generator of a purpose, whatever else is measured."""
@@ -139,9 +138,9 @@ class Material:
     def counts(self, purpose: str) -> tuple[Counts, Counts]:
         """Return how often generated [R, n] and real [R, m] clips are drawn in each resample."""
         rng = self.rng(purpose)
-        groups = resample.groups_of(self.keys)
+        groups = bootstrap.groups_of(self.keys)
         alone = [np.array([place]) for place in range(self.m)]
-        return resample.counts(groups, self.resamples, rng), resample.counts(alone, self.resamples, rng)
+        return bootstrap.counts(groups, self.resamples, rng), bootstrap.counts(alone, self.resamples, rng)
 
     def distance(self) -> float:
         """Return FD of the rows of both sets."""

@@ -1,28 +1,30 @@
-"""Bootstrap intervals over evaluation clips and over training seeds, and paired differences.
+"""Bootstrap intervals over clips and over training seeds, and paired differences.
 
-Intervals are percentiles of the resampled values, moved by (value − their mean). A resample repeats clips,
-which lifts AP of rare classes and FD: plain percentiles can lie wholly above the value they belong to. Moved,
-they cover the expectation of the statistic over test sets of the same size at about the stated level
+Intervals are percentiles of the resampled values, shifted by (value − their mean). A resample repeats clips,
+which raises the AP of rare classes and FD: plain percentiles can lie entirely above the value. Shifted, they
+cover the expectation of the statistic over test sets of the same size at about the stated level
 (`tests/metrics/test_bootstrap.py`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from ajbench.core.device import Array, to_numpy
 from ajbench.core.errors import UsageError
 from ajbench.metrics.ranking import check
 
-# Resamples handled at once: memory is bounded by this many counts a clip, however many resamples are asked
-# for.
+LEVEL = 0.95
+Groups = Sequence[NDArray[np.int64]]
+# Resamples computed at once, which bounds memory.
 _BLOCK = 256
 
 
 class Interval(NamedTuple):
-    """A value on the whole sample and the bounds of its bootstrap interval."""
+    """The value on all clips and the bounds of its bootstrap interval."""
 
     value: float
     low: float
@@ -35,32 +37,70 @@ def interval(
     *,
     resamples: int = 1000,
     seed: int,
-    level: float = 0.95,
+    level: float = LEVEL,
     limits: tuple[float, float] = (-np.inf, np.inf),
 ) -> Interval:
-    """Return the interval of any statistic of n clips.
+    """Return the interval of a statistic of n clips.
 
     Args:
-        statistic: maps clip indices int64 [n] (with repetitions) to a float; NaN leaves the resample out.
+        statistic: clip indices int64 [n], with repetitions → a float; a resample that gives NaN is left out.
         n: clips.
         resamples: draws with replacement.
         seed: of the draws; the same seed gives the same interval.
         level: fraction of the resampled values between the bounds.
-        limits: least and greatest value the statistic can take, beyond which no bound goes.
+        limits: lowest and highest value of the statistic, to which the bounds are clipped.
     """
     rng = _generator(n, resamples, seed, level)
     values = np.array([statistic(rng.integers(0, n, n)) for _ in range(resamples)])
     return _interval(float(statistic(np.arange(n))), values, level, limits)
 
 
+def groups_of(keys: Sequence[Hashable]) -> list[NDArray[np.int64]]:
+    """Return the positions of each distinct key."""
+    places: dict[Hashable, list[int]] = {}
+    for place, key in enumerate(keys):
+        places.setdefault(key, []).append(place)
+    return [np.array(group) for group in places.values()]
+
+
+def counts(groups: Groups, resamples: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return how often each of n clips occurs in each resample of groups of clips, [R, n]."""
+    member = np.zeros(sum(map(len, groups)), np.int64)
+    for number, group in enumerate(groups):
+        member[group] = number
+    return _group_counts(len(groups), resamples, rng)[:, member]
+
+
+def means(values: NDArray[np.float64], drawn: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the mean of values [n] in each resample [R, n]."""
+    return np.asarray(drawn @ values / drawn.sum(axis=1).clip(1))
+
+
+def ends(
+    value: float,
+    draws: NDArray[np.float64],
+    level: float = LEVEL,
+    limits: tuple[float, float] = (-np.inf, np.inf),
+) -> tuple[float, float]:
+    """Return the bounds of the interval of a value from resampled values [R], NaN without any.
+
+    Bounds outside `limits`, the range of the statistic, are clipped to it, or to the value where rounding
+    has put that outside.
+    """
+    if not len(draws):
+        return float("nan"), float("nan")
+    low, high = np.quantile(draws - draws.mean(), ((1 - level) / 2, (1 + level) / 2)) + value
+    lowest, highest = min(limits[0], value), max(limits[1], value)
+    return float(np.clip(low, lowest, highest)), float(np.clip(high, lowest, highest))
+
+
 def seeds_and_clips(
-    scores: Array, targets: Array, *, resamples: int = 1000, seed: int, level: float = 0.95
+    scores: Array, targets: Array, *, resamples: int = 1000, seed: int, level: float = LEVEL
 ) -> Interval:
     """Return the interval of the mAP averaged over training seeds, resampling seeds and clips.
 
-    All seeds are scored on the same clips, so a resample draws clips once for all of them, and seeds with
-    replacement. Three seeds say little about their own spread: with few, read the interval as a lower limit
-    of the uncertainty.
+    All seeds are scored on the same clips, so a resample draws one set of clips for all of them, and seeds
+    with replacement. With few seeds, such as three, the interval understates the uncertainty.
 
     Args:
         scores: [S, N, C], or [N, C] of one run (then only clips are resampled).
@@ -84,16 +124,16 @@ def paired_difference(
     pair_seeds: bool = True,
     resamples: int = 1000,
     seed: int,
-    level: float = 0.95,
+    level: float = LEVEL,
 ) -> Interval:
-    """Return the interval of mAP(scores) − mAP(baseline) on the same clips: each resample scores both.
+    """Return the interval of mAP(scores) − mAP(baseline), both scored on the clips of each resample.
 
     Args:
         scores: [S, N, C] or [N, C].
         baseline: [S', N, C] or [N, C], of the same clips and classes.
         targets: [N, C] of 0 and 1.
-        pair_seeds: run k of both shares its seed and is drawn together (needs S = S'); otherwise the two sets
-            of runs are drawn independently.
+        pair_seeds: run k has the same seed in both, and they are drawn together (S = S'); otherwise the two
+            sets of runs are drawn independently.
         resamples: draws of clips and seeds.
         seed: of the draws.
         level: fraction of the resampled values between the bounds.
@@ -117,18 +157,20 @@ def paired_difference(
 
 
 def clip_counts(n: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Return how often each of n clips occurs in each resample, float32 [n, resamples] (columns sum to n)."""
-    counts = np.empty((n, resamples), np.float32)
-    for r in range(resamples):
-        counts[:, r] = np.bincount(rng.integers(0, n, n), minlength=n)
-    return counts
+    """Return how often each of n clips occurs in each resample, float32 [n, R] (columns sum to n)."""
+    return np.ascontiguousarray(_group_counts(n, resamples, rng).T, np.float32)
+
+
+def _group_counts(n: int, resamples: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    drawn = (rng.integers(0, n, n) for _ in range(resamples))
+    return np.array([np.bincount(row, minlength=n) for row in drawn], np.int64).reshape(resamples, n)
 
 
 def resampled_map(scores: np.ndarray, targets: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Return the mAP of every run on every resample, float64 [S, R].
 
     A clip counts `counts` times in precision and recall; tied scores are one threshold. Classes without a
-    positive in a resample are left out of its mean; a resample without any is NaN.
+    positive in a resample are left out of its mean; a resample without a positive gives NaN.
 
     Args:
         scores: [S, N, C].
@@ -149,10 +191,10 @@ def resampled_map(scores: np.ndarray, targets: np.ndarray, counts: np.ndarray) -
 
 
 def _threshold_members(scores: np.ndarray, positive: np.ndarray) -> tuple[sparse.csr_array, sparse.csr_array]:
-    """0/1 matrices [G, N] over the G distinct scores of positives, descending: all clips, and the positives.
+    """Return 0/1 matrices [G, N] over the G distinct scores of positives, descending: all clips, positives.
 
-    A clip belongs to the first threshold it reaches; clips below every positive touch no precision and are
-    left out.
+    A clip belongs to the first threshold that it reaches; clips below every positive affect no precision and
+    are left out.
     """
     thresholds = np.unique(scores[positive])
     group = len(thresholds) - np.searchsorted(thresholds, scores, "right")
@@ -168,7 +210,7 @@ def _threshold_members(scores: np.ndarray, positive: np.ndarray) -> tuple[sparse
 def _draw_maps(
     runs: list[np.ndarray], targets: np.ndarray, resamples: int, rng: np.random.Generator
 ) -> list[np.ndarray]:
-    """The mAP [S, R] of each set of runs on the same resamples of clips."""
+    """Return the mAP [S, R] of each set of runs on the same resamples of clips."""
     blocks = []
     for start in range(0, resamples, _BLOCK):
         counts = clip_counts(len(targets), min(_BLOCK, resamples - start), rng)
@@ -198,16 +240,11 @@ def _generator(n: int, resamples: int, seed: int, level: float) -> np.random.Gen
 
 
 def _mean_of_drawn(values: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-    """Mean over the drawn seeds [S, R] of values [S, R], the spread of S draws from S seeds made unbiased."""
+    """Return the mean of values [S, R] over the drawn seeds [S, R], with the unbiased spread of S seeds."""
     centre = values.mean(axis=0)
     drawn = np.take_along_axis(values, seeds, axis=0).mean(axis=0)
     return centre + (drawn - centre) * np.sqrt(len(values) / max(len(values) - 1, 1))
 
 
 def _interval(value: float, resampled: np.ndarray, level: float, limits: tuple[float, float]) -> Interval:
-    resampled = resampled[np.isfinite(resampled)]
-    if not resampled.size:
-        return Interval(value, float("nan"), float("nan"))
-    bounds = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2]) + (value - resampled.mean())
-    low, high = np.clip(bounds, *limits)
-    return Interval(value, float(low), float(high))
+    return Interval(value, *ends(value, resampled[np.isfinite(resampled)], level, limits))

@@ -1,9 +1,9 @@
-"""Distances between sets of clips from their features or logits, in float64: FD, inception score, KL."""
+"""Fréchet distance, inception score and KL divergence from features or logits, in float64."""
 
 import contextlib
 import itertools
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import numpy as np
@@ -13,36 +13,33 @@ from scipy.linalg import blas, lapack
 from scipy.special import expit, log_expit, log_softmax, softmax, xlogy
 from threadpoolctl import threadpool_limits
 
-from ajbench.core.device import Array, to_numpy
-from ajbench.core.errors import NumericError, UsageError
+from ajbench.core.device import Array
+from ajbench.core.errors import UsageError
+from ajbench.metrics.pairwise import Points, centred_pair, checked, pair
 
-# Rounding of small eigenvalues may move the trace of the root by this fraction before the slower way is
-# taken.
+# Largest relative error of the trace by rounding of small eigenvalues; above it, the slower way is taken.
 _TOLERANCE = 1e-11
+# Numbers held at once in products of frames and in covariances of resamples: 64 MB.
+_HELD = 8_000_000
 
 
 def frechet_distance(x: Array, y: Array) -> float:
     """Return the Fréchet distance of Gaussians fitted to x [N, d] and y [M, d] (covariances over N−1, M−1).
 
-    ‖μx−μy‖² + tr Σx + tr Σy − 2 tr (Σx Σy)^½ without a matrix square root: with centred A = x/√(N−1) and B =
-    y/√(M−1) the last trace is the nuclear norm of A Bᵀ, and where both sets outnumber the dimension it is Σ
-    √λ(U Σy Uᵀ), Σx = Uᵀ U by Cholesky; where a covariance is (nearly) singular, the nuclear norm of the
-    product of QR factors.
+    ‖μx−μy‖² + tr Σx + tr Σy − 2 tr (Σx Σy)^½, without a matrix square root. With A = x/√(N−1) and
+    B = y/√(M−1), both centred, the last trace is the nuclear norm of A Bᵀ. Where both sets have more clips
+    than dimensions it is Σ √λ(U Σy Uᵀ) with Σx = Uᵀ U by Cholesky; where a covariance is (nearly) singular,
+    the nuclear norm of the product of QR factors.
 
     Raises:
-        UsageError: the two are not [clips, dimension] of one dimension and two clips at least.
+        UsageError: not [clips, dimension], different dimensions, or fewer than two clips.
         NumericError: a feature is not finite.
 
     Warns:
         UserWarning: fewer clips than dimensions, where FD depends strongly on the number of clips.
     """
-    a, b = (_checked(to_numpy(v), what) for v, what in ((x, "x"), (y, "y")))
-    dimension = a.shape[1]
-    if b.shape[1] != dimension:
-        raise UsageError(
-            f"features have {dimension} and {b.shape[1]} dimensions; both sets need the same extractor"
-        )
-    fewest = min(len(a), len(b))
+    a, b = pair(x, y)
+    dimension, fewest = a.shape[1], min(len(a), len(b))
     if fewest < dimension:
         warnings.warn(
             f"FD of {fewest} clips in {dimension} dimensions: covariances are singular and the value depends "
@@ -50,17 +47,17 @@ def frechet_distance(x: Array, y: Array) -> float:
             stacklevel=2,
         )
     gap = a.mean(axis=0) - b.mean(axis=0)
-    for v in (a, b):  # copies of what was given
+    for v in (a, b):  # copies
         v -= v.mean(axis=0)
         v *= 1 / np.sqrt(len(v) - 1)
     return float(gap @ gap + np.vdot(a, a) + np.vdot(b, b) - 2.0 * _trace_root(a, b))
 
 
-def frechet_draws(x: Array, y: Array, x_counts: np.ndarray, y_counts: np.ndarray) -> NDArray[np.float64]:
+def frechet_draws(x: Array, y: Array, x_counts: np.ndarray, y_counts: np.ndarray) -> Points:
     """Return the Fréchet distance of resamples of x [N, d] and y [M, d], float64 [R].
 
     Equal to `frechet_distance` of the repeated rows, without repeating them: a row that is drawn k times is
-    one row times √k, and where clips are fewer than dimensions all resamples share the products of x and y.
+    one row times √k, and with fewer clips than dimensions all resamples share the products of x and y.
 
     Args:
         x: features.
@@ -68,9 +65,7 @@ def frechet_draws(x: Array, y: Array, x_counts: np.ndarray, y_counts: np.ndarray
         x_counts: how often each row of x is drawn, whole numbers [R, N].
         y_counts: the same of y, [R, M].
     """
-    a, b = (_checked(to_numpy(v), what) for v, what in ((x, "x"), (y, "y")))
-    centre = b.mean(axis=0)  # for precision: what is shared by all rows would drown the rest
-    a, b = a - centre, b - centre
+    a, b = centred_pair(x, y)
     means = [counts @ v / counts.sum(axis=1, keepdims=True) for counts, v in ((x_counts, a), (y_counts, b))]
     weights = [counts / (counts.sum(axis=1, keepdims=True) - 1) for counts in (x_counts, y_counts)]
     values = np.sum((means[0] - means[1]) ** 2, axis=1)
@@ -79,7 +74,7 @@ def frechet_draws(x: Array, y: Array, x_counts: np.ndarray, y_counts: np.ndarray
     few = min(len(a), len(b)) <= a.shape[1]
     if few:
         products, rows, columns = a @ b.T, a @ means[1].T, b @ means[0].T
-    # Of many small matrices two threads take twice as long as one.
+    # With many small matrices, two threads take twice as long as one.
     with threadpool_limits(1, "blas") if few else contextlib.nullcontext():
         for r, (v, w) in enumerate(zip(*weights, strict=True)):
             i, j = np.flatnonzero(v), np.flatnonzero(w)
@@ -94,16 +89,51 @@ def frechet_draws(x: Array, y: Array, x_counts: np.ndarray, y_counts: np.ndarray
     return np.asarray(values)
 
 
+def pooled_draws(
+    x: Array,
+    x_clips: NDArray[np.int64],
+    y: Array,
+    y_clips: NDArray[np.int64],
+    x_counts: NDArray[np.int64],
+    y_counts: NDArray[np.int64],
+) -> Points:
+    """Return the Fréchet distance of the frames of resamples of clips, float64 [R].
+
+    A clip is drawn with all its frames. Equal to `frechet_distance` of the repeated frames; each clip's sums
+    and products are computed once, so that a resample costs as much as it has clips.
+
+    Args:
+        x: frames of generated clips [rows, d].
+        x_clips: clip number of each row, [rows].
+        y: frames of real clips.
+        y_clips: the same of y.
+        x_counts: how often each generated clip is drawn, [R, N].
+        y_counts: how often each real clip is drawn, [R, M].
+
+    Raises:
+        UsageError: not [rows, dimension], or different dimensions.
+        NumericError: a feature is not finite.
+    """
+    a, b = centred_pair(x, y)
+    values = np.empty(len(x_counts))
+    step = max(1, _HELD // a.shape[1] ** 2)
+    for start in range(0, len(values), step):
+        some = slice(start, start + step)
+        sides = (_moments(a, x_clips, x_counts[some]), _moments(b, y_clips, y_counts[some]))
+        values[some] = [_gaussian_distance(*mine, *other) for mine, other in zip(*sides, strict=True)]
+    return values
+
+
 def inception_score(logits: Array, splits: int = 10, seed: int = 2020) -> tuple[float, float]:
     """Return mean and standard deviation over splits of exp(mean KL(p(class|clip) ‖ mean of the split)).
 
-    As audioldm_eval and torch-fidelity: softmax of logits [N, C] in float64, one shuffle by
+    As in audioldm_eval and torch-fidelity: softmax of logits [N, C] in float64, shuffled once by
     `RandomState(seed)`.
 
     Raises:
         UsageError: fewer clips than splits.
     """
-    z = _checked(to_numpy(logits), "logits")
+    z = checked(logits, "logits")
     if not 1 <= splits <= len(z):
         raise UsageError(f"inception score with {splits} splits of {len(z)} clips: each split needs a clip")
     scores = _split_scores(*_entropies(z), np.arange(len(z)), splits, seed)
@@ -113,11 +143,11 @@ def inception_score(logits: Array, splits: int = 10, seed: int = 2020) -> tuple[
 def inception_draws(
     logits: Array, draws: Iterable[NDArray[np.int64]], splits: int = 10, seed: int = 2020
 ) -> NDArray[np.float64]:
-    """Return the inception score of resamples of logits [N, C], each given by its rows: float64 [R].
+    """Return the inception score of resamples of logits [N, C], each given by its rows, float64 [R].
 
-    Equal to the mean of `inception_score` of the repeated rows; the softmax is taken once for all.
+    Equal to the mean of `inception_score` of the repeated rows; the softmax is computed once.
     """
-    p, entropy = _entropies(_checked(to_numpy(logits), "logits"))
+    p, entropy = _entropies(checked(logits, "logits"))
     return np.array([np.mean(_split_scores(p, entropy, rows, splits, seed)) for rows in draws])
 
 
@@ -146,7 +176,7 @@ def kl_divergence(
     direction: Literal["ref||gen", "gen||ref"] = "ref||gen",
     eps: float = 1e-6,
 ) -> float:
-    """Return the mean of `kl_of_pairs`, whose arguments and errors it has."""
+    """Return the mean of `kl_of_pairs`; same arguments and errors."""
     return float(kl_of_pairs(gen_logits, ref_logits, link, direction, eps).mean())
 
 
@@ -157,18 +187,18 @@ def kl_of_pairs(
     direction: Literal["ref||gen", "gen||ref"] = "ref||gen",
     eps: float = 1e-6,
 ) -> NDArray[np.float64]:
-    """Return Σ_c p (log p − log(q + eps)) of each pair, [N], of logits [N, C], clips paired by row.
+    """Return Σ_c p (log p − log(q + eps)) of each pair, [N], from logits [N, C] whose rows are paired.
 
-    "ref||gen" (p reference, q generated) is audioldm_eval's KL, "gen||ref" that of stable-audio-metrics.
-    av-benchmark's is "ref||gen" with eps 0. The sigmoid link sums classes without their 1−p terms, as both
-    tools' kl_sigmoid: it can be negative.
+    "ref||gen" (p reference, q generated) is the KL of audioldm_eval, and with eps 0 that of av-benchmark;
+    "gen||ref" that of stable-audio-metrics. With the sigmoid link, classes are summed without their 1−p
+    terms, as in kl_sigmoid of the first two: the value can be negative.
 
     Raises:
         UsageError: shapes differ, or link or direction is unknown.
         NumericError: a logit is not finite.
     """
-    gen = _checked(to_numpy(gen_logits), "gen_logits", 1)
-    ref = _checked(to_numpy(ref_logits), "ref_logits", 1)
+    gen = checked(gen_logits, "gen_logits", 1)
+    ref = checked(ref_logits, "ref_logits", 1)
     if gen.shape != ref.shape:
         raise UsageError(f"KL pairs clips by row: gen_logits {gen.shape} and ref_logits {ref.shape} differ")
     if link not in ("softmax", "sigmoid"):
@@ -183,22 +213,11 @@ def kl_of_pairs(
     return np.asarray(np.sum(p * np.subtract(*logs), axis=1))
 
 
-def _checked(values: np.ndarray, what: str, at_least: int = 2) -> np.ndarray:
-    if values.ndim != 2 or len(values) < at_least:
-        raise UsageError(
-            f"{what} must be [clips, dimension] with at least {at_least} clips, got {values.shape}"
-        )
-    finite = np.isfinite(values).all(axis=1)
-    if not finite.all():
-        raise NumericError(f"{what} holds a value that is not finite, first in row {finite.argmin()}")
-    return values.astype(np.float64)
-
-
 def _trace_root(a: np.ndarray, b: np.ndarray) -> float:
-    """Trace of (aᵀa bᵀb)^½ for centred, scaled a [N, d] and b [M, d]."""
+    """Return the trace of (aᵀa bᵀb)^½ of centred, scaled a [N, d] and b [M, d]."""
     dimension = a.shape[1]
     if min(len(a), len(b)) > dimension:
-        # scipy's BLAS, in whose order a transpose stands: only upper triangles are computed and read.
+        # Fortran order, hence the transpose; only upper triangles are computed and read.
         mine, theirs = (blas.dsyrk(1.0, v.T) for v in (a, b))
         upper, singular = lapack.dpotrf(mine, overwrite_a=True, clean=False)
         if not singular:
@@ -211,3 +230,35 @@ def _trace_root(a: np.ndarray, b: np.ndarray) -> float:
                     return float(roots.sum())
     left, right = (np.linalg.qr(v, mode="r") if len(v) > dimension else v for v in (a, b))
     return float(np.linalg.svd(np.asarray(left) @ np.asarray(right).T, compute_uv=False).sum())
+
+
+def _moments(
+    rows: Points, clips: NDArray[np.int64], counts: NDArray[np.int64]
+) -> Iterator[tuple[Points, Points]]:
+    """Yield mean [d] and covariance [d, d] of the rows of each resample."""
+    order = np.argsort(clips, kind="stable")
+    edges = np.searchsorted(clips[order], np.arange(counts.shape[1] + 1))
+    d = rows.shape[1]
+    weights = counts.astype(np.float64)
+    sums, products = np.zeros((len(counts), d)), np.zeros((len(counts), d * d))
+    step = max(1, _HELD // d**2)
+    for start in range(0, counts.shape[1], step):
+        numbers = range(start, min(start + step, counts.shape[1]))
+        parts = [rows[order[edges[n] : edges[n + 1]]] for n in numbers]
+        drawn = weights[:, numbers.start : numbers.stop]
+        sums += drawn @ np.stack([part.sum(axis=0) for part in parts])
+        products += drawn @ np.stack([(part.T @ part).reshape(-1) for part in parts])
+    for total, first, second in zip(weights @ np.diff(edges), sums, products, strict=True):
+        mean = first / total
+        yield mean, (second.reshape(d, d) - total * np.outer(mean, mean)) / (total - 1)
+
+
+def _gaussian_distance(
+    mean: Points, covariance: Points, other_mean: Points, other_covariance: Points
+) -> float:
+    """Return the Fréchet distance of two Gaussians."""
+    squares, vectors = linalg.eigh(covariance)
+    root = vectors * np.sqrt(squares.clip(0))
+    trace = np.sqrt(linalg.eigvalsh(root.T @ other_covariance @ root).clip(0)).sum()
+    gap = mean - other_mean
+    return float(gap @ gap + np.trace(covariance) + np.trace(other_covariance) - 2 * trace)

@@ -61,7 +61,7 @@ def kernel_draws(
         UsageError: as `kernel_distance`.
         NumericError: as `kernel_distance`.
     """
-    a, b = pairwise.points(x, y)
+    a, b = pairwise.centred_pair(x, y)
     sigma = median_distance(b) if bandwidth is None else bandwidth
     if not sigma > 0:
         raise NumericError("KAD: most real clips have the same features, so that the bandwidth is 0")
@@ -80,7 +80,7 @@ def median_distance(y: Array) -> float:
         UsageError: fewer than two rows.
         NumericError: a feature is not finite.
     """
-    b, _ = pairwise.points(y, y)
+    b, _ = pairwise.centred_pair(y, y)
     rank = (len(b) * (len(b) - 1) // 2 - 1) // 2
     low, high = 0.0, 2 * float(np.sqrt(np.einsum("md,md->m", b, b).max())) + 1e-300
     while True:

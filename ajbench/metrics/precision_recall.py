@@ -3,70 +3,87 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ajbench.core.device import Array
+from ajbench.core.device import Array, to_numpy
 from ajbench.core.errors import UsageError
 from ajbench.metrics import pairwise
+from ajbench.metrics.pairwise import Points
 
 K = 5
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """What each clip is to the other set; the means over clips are the four measures.
+    """The four measures clip by clip; their means are the published values.
 
-    A clip's ball is all that is nearer to it than its k-th nearest neighbour in its own set.
+    The ball of a clip holds all points nearer to it than its k-th nearest neighbour in its own set, and its
+    centre: the ball is open, as in Naeem's `prdc`, but a clip with k or more copies still has one.
 
     Attributes:
         precision: whether a generated clip lies in the ball of a real one, float64 [N] of 0 and 1.
-        density: in how many balls of real clips a generated one lies, divided by k, [N].
+        density: number of balls of real clips that a generated clip lies in, divided by k, [N].
         recall: whether a real clip lies in the ball of a generated one, [M].
-        coverage: whether the ball of a real clip has a generated one in it, [M].
+        coverage: whether the ball of a real clip holds a generated one, [M].
     """
 
-    precision: NDArray[np.float64]
-    density: NDArray[np.float64]
-    recall: NDArray[np.float64]
-    coverage: NDArray[np.float64]
+    precision: Points
+    density: Points
+    recall: Points
+    coverage: Points
 
 
 def neighbours(x: Array, y: Array, k: int = K) -> Neighbours:
-    """Return how generated x [N, d] and real y [M, d] lie to each other.
+    """Return the four measures of generated x [N, d] and real y [M, d], in memory for one block of distances.
 
     Precision and recall of Kynkäänniemi et al. 2019, density and coverage of Naeem et al. 2020, by Euclidean
-    distances; a block of distances is held at a time.
+    distances.
 
     Args:
         x: features of generated clips.
         y: features of real clips.
-        k: neighbours; 5 is the default of Naeem's own `prdc`.
+        k: neighbours; 5 is the default of `prdc`.
 
     Raises:
-        UsageError: the two are not [clips, dimension] of one dimension, or a set has not more than k clips.
+        UsageError: not [clips, dimension], different dimensions, or a set of k clips or fewer.
         NumericError: a feature is not finite.
     """
-    a, b = pairwise.points(x, y)
+    a, b = pairwise.centred_pair(x, y)
     if k < 1 or min(len(a), len(b)) <= k:
         raise UsageError(
-            f"precision, recall, density and coverage by {k} neighbours of {len(a)} generated and {len(b)} "
-            f"real clips: more than {max(k, 1)} are needed in each"
+            f"precision, recall, density and coverage with k={k} of {len(a)} generated and {len(b)} real "
+            f"clips: each set needs more than {max(k, 1)}"
         )
-    mine, theirs = _radii(a, k), _radii(b, k)
-    density, recalled = np.zeros(len(a)), np.zeros(len(b), bool)
-    closest = np.full(len(b), np.inf)
+    x, y = to_numpy(x), to_numpy(y)
+    radii_a, radii_b = _radii(x, a, k), _radii(y, b, k)
+    density = np.zeros(len(a))
+    recall, coverage = np.zeros(len(b), bool), np.zeros(len(b), bool)
+    slack = pairwise.slack(a, b)
     for rows, block in pairwise.squared(a, b):
-        density[rows] = (block < theirs).sum(axis=1) / k
-        recalled |= (block < mine[rows, None]).any(axis=0)
-        closest = np.minimum(closest, block.min(axis=0))
-    precision, coverage = (density > 0).astype(float), (closest < theirs).astype(float)
-    return Neighbours(precision, density, recalled.astype(float), coverage)
+        real = np.broadcast_to(radii_b, block.shape)
+        generated = np.broadcast_to(radii_a[rows, None], block.shape)
+        in_real, in_generated = block < real, block < generated
+        # A distance within rounding of a radius or of 0 is computed again.
+        close = (abs(block - real) <= slack) | (abs(block - generated) <= slack) | (block <= slack)
+        i, j = close.nonzero()
+        distance = pairwise.exact(x[rows], y, i, j)
+        in_real[i, j] = (distance < real[i, j]) | (distance == 0)
+        in_generated[i, j] = (distance < generated[i, j]) | (distance == 0)
+        density[rows] = in_real.sum(axis=1) / k
+        recall |= in_generated.any(axis=0)
+        coverage |= in_real.any(axis=0)
+    return Neighbours((density > 0).astype(float), density, recall.astype(float), coverage.astype(float))
 
 
-def _radii(points: NDArray[np.float64], k: int) -> NDArray[np.float64]:
-    """Squared distance of each row to its k-th nearest other."""
+def _radii(features: np.ndarray, points: Points, k: int) -> Points:
+    """Return the squared distance of each row of features (`points`: centred) to its k-th nearest other."""
     radii = np.empty(len(points))
+    margin = 2 * pairwise.slack(points, points)
     for rows, block in pairwise.squared(points, points):
         block[np.arange(len(block)), np.arange(rows.start, rows.stop)] = np.inf
-        radii[rows] = np.partition(block, k - 1, axis=1)[:, k - 1]
+        limit = np.partition(block, k - 1, axis=1)[:, k - 1]
+        # Those that can be among the k nearest, whatever the rounding.
+        i, j = np.nonzero(block <= limit[:, None] + margin)
+        distance = pairwise.exact(features[rows], features, i, j)
+        ordered = distance[np.lexsort((distance, i))]
+        radii[rows] = ordered[np.searchsorted(i, np.arange(len(block))) + k - 1]
     return radii

@@ -17,7 +17,7 @@ from ajbench.data.clip_set import open_set
 from ajbench.evaluation import compare, protocols
 from ajbench.evaluation.feature_cache import embed
 from ajbench.features import extractor as features
-from ajbench.metrics import resample
+from ajbench.metrics import bootstrap
 from ajbench.metrics.distribution import frechet_distance, inception_score, kl_divergence
 
 USUAL = ["fd", "is", "kl", "kl_sigmoid"]  # of folders
@@ -364,8 +364,8 @@ def test_a_set_of_one_clip_and_unknown_metrics_are_refused(folders):
 
 
 def test_clips_of_one_parent_are_resampled_together():
-    groups = resample.groups_of(["a", "b", "a", "c", "b"])
-    counts = resample.counts(groups, 300, np.random.default_rng(0))
+    groups = bootstrap.groups_of(["a", "b", "a", "c", "b"])
+    counts = bootstrap.counts(groups, 300, np.random.default_rng(0))
     assert counts.shape == (300, 5)
     assert (counts[:, 0] == counts[:, 2]).all() and (counts[:, 1] == counts[:, 4]).all()
     assert (counts[:, 0] + counts[:, 1] + counts[:, 3] == 3).all()

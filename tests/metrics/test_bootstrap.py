@@ -117,3 +117,12 @@ def test_bad_input_is_refused():
     assert bootstrap.paired_difference(scores, scores[:2], targets, pair_seeds=False, seed=0, resamples=9)
     with pytest.raises(UsageError, match="level"):
         bootstrap.interval(lambda i: 0.0, 3, seed=0, level=95)
+
+
+def test_ends_are_centred_on_the_value_and_not_beyond_what_can_be():
+    draws = np.linspace(0.3, 0.9, 601)  # their mean is 0.6
+    assert bootstrap.ends(0.8, draws) == pytest.approx((0.515, 1.085))
+    assert bootstrap.ends(0.8, draws, limits=(0, 1)) == pytest.approx((0.515, 1))
+    assert bootstrap.ends(0.1, draws, limits=(0, 1)) == pytest.approx((0, 0.385))
+    assert bootstrap.ends(-1e-14, draws * 1e-15, limits=(0, np.inf))[0] == -1e-14  # of two equal sets
+    assert np.isnan(bootstrap.ends(0.8, draws[:0], limits=(0, 1))).all()

@@ -13,6 +13,7 @@ from ajbench.metrics.distribution import (
     inception_draws,
     inception_score,
     kl_divergence,
+    pooled_draws,
 )
 
 
@@ -72,6 +73,23 @@ def test_fd_of_resamples_is_that_of_the_repeated_rows(n, m, d):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             assert value == pytest.approx(frechet_distance(*repeated), rel=1e-9)
+
+
+@pytest.mark.parametrize("held", [8_000_000, 600])
+def test_pooled_frames_are_fd_of_the_repeated_frames(held, monkeypatch):
+    monkeypatch.setattr("ajbench.metrics.distribution._HELD", held)
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(90, 16)) + 0.1, rng.normal(size=(120, 16)) * 1.3
+    x_clips, y_clips = np.sort(rng.integers(0, 9, 90)), rng.integers(0, 12, 120)  # of any order
+    x_counts = np.vstack([np.ones(9, int), rng.multinomial(9, np.ones(9) / 9, 6)])
+    y_counts = np.vstack([np.ones(12, int), rng.multinomial(12, np.ones(12) / 12, 6)])
+    found = pooled_draws(x, x_clips, y + 30, y_clips, x_counts, y_counts)
+    for r, value in enumerate(found):
+        repeated = [
+            np.repeat(points, counts[clips], axis=0)
+            for points, clips, counts in ((x, x_clips, x_counts[r]), (y + 30, y_clips, y_counts[r]))
+        ]
+        assert value == pytest.approx(frechet_distance(*repeated), rel=1e-6)
 
 
 def test_fd_of_singular_covariances_with_many_clips():

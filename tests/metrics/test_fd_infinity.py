@@ -4,7 +4,6 @@ import pytest
 from ajbench.core.errors import UsageError
 from ajbench.metrics.distribution import frechet_distance, frechet_draws
 from ajbench.metrics.fd_infinity import doubling_sizes, line, linear_sizes
-from ajbench.metrics.frames import pooled_draws
 
 D = 16
 SCALES = np.linspace(0.5, 2, D)
@@ -84,20 +83,3 @@ def test_few_clips_are_refused():
         line(lambda subsets: subsets.sum(axis=1).astype(float), 7)
     with pytest.raises(UsageError, match="two sizes at least"):
         line(lambda subsets: subsets.sum(axis=1).astype(float), 20, [10, 10])
-
-
-@pytest.mark.parametrize("held", [8_000_000, 600])
-def test_pooled_frames_are_fd_of_the_repeated_frames(held, monkeypatch):
-    monkeypatch.setattr("ajbench.metrics.frames._HELD", held)
-    rng = np.random.default_rng(0)
-    x, y = gaussians(90, 120)
-    x_clips, y_clips = np.sort(rng.integers(0, 9, 90)), rng.integers(0, 12, 120)  # of any order
-    x_counts = np.vstack([np.ones(9, int), rng.multinomial(9, np.ones(9) / 9, 6)])
-    y_counts = np.vstack([np.ones(12, int), rng.multinomial(12, np.ones(12) / 12, 6)])
-    found = pooled_draws(x, x_clips, y + 30, y_clips, x_counts, y_counts)
-    for r, value in enumerate(found):
-        repeated = [
-            np.repeat(points, counts[clips], axis=0)
-            for points, clips, counts in ((x, x_clips, x_counts[r]), (y + 30, y_clips, y_counts[r]))
-        ]
-        assert value == pytest.approx(frechet_distance(*repeated), rel=1e-6)

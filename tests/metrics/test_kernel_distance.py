@@ -102,10 +102,10 @@ def test_what_has_no_kernel_distance_is_refused():
     x, y = sets()
     with pytest.raises(NumericError, match="bandwidth is 0"):
         kernel_distance(x, np.ones_like(y))
-    with pytest.raises(UsageError, match="of one extractor"):
+    with pytest.raises(UsageError, match="7 and 3 dimensions"):
         kernel_distance(x, y[:, :3])
     with pytest.raises(UsageError, match="at least 2 clips"):
         kernel_distance(x[:1], y)
     y[3, 2] = np.nan
-    with pytest.raises(NumericError, match="y holds a value that is not finite, first in row 3"):
+    with pytest.raises(NumericError, match=r"^y .* row 3"):
         kernel_distance(x, y)

@@ -57,11 +57,46 @@ def test_golden_values():
     assert values(far, y, 1) == {"precision": 0, "density": 0, "recall": 0, "coverage": 0}
 
 
-def test_the_same_set_is_covered_wholly_and_dense_by_its_neighbours():
-    x, _ = sets()
-    found = values(x, x)
-    # A point is in its own ball, and in those of whom it is one of the k − 1 nearest: k in the mean.
-    assert found == pytest.approx({"precision": 1, "recall": 1, "density": 1, "coverage": 1}, rel=1e-12)
+def repeated(points, places, times):
+    """The points, with those at `places` repeated, in an order that mixes the copies with the others."""
+    counts = np.ones(len(points), int)
+    counts[places] = times
+    rows = np.repeat(np.arange(len(points)), counts)
+    return points[np.random.default_rng(1).permutation(rows)]
+
+
+@pytest.mark.parametrize("block", [1, 170, 1000, pairwise.BLOCK])
+@pytest.mark.parametrize("d", [4, 300])
+@pytest.mark.parametrize("copies", [1, 2, 9])
+def test_a_set_against_itself(copies, d, block, monkeypatch):
+    monkeypatch.setattr(pairwise, "BLOCK", block)
+    x = repeated(sets(d=d)[0] + 100, [3, 20], copies)
+    order = np.random.default_rng(2).permutation(len(x))
+    found = neighbours(x[order], x)
+    assert all((getattr(found, name) == 1).all() for name in ("precision", "recall", "coverage"))
+    distances = np.square(x[:, None] - x).sum(axis=2)
+    radii = np.sort(distances, axis=1)[:, 5]  # without the clip itself the fifth
+    density = ((distances < radii) | (distances == 0)).sum(axis=1) / 5
+    assert np.array_equal(found.density, density[order])
+    # A clip lies in its own ball and, in the mean, in those of k - 1 others.
+    if copies == 1:
+        assert round(5 * found.density.sum()) == 5 * len(x) and found.density.mean() == pytest.approx(
+            1, rel=1e-15
+        )
+
+
+def test_ties_are_decided_by_the_rule_whatever_the_offset():
+    # On a line of evenly spaced points a ball of k = 2 reaches to the next points and, being open, holds
+    # its centre alone; at the two ends it reaches to the second and holds the first.
+    line = np.arange(20.0)
+    density = np.full(20, 0.5)
+    density[[1, 18]] = 1.0
+    for offset, spacing in ((0, 1), (1000, 0.125), (-7, 2.0**-10)):
+        points = np.stack([line * spacing + offset, np.full(20, offset)], axis=1)
+        found = neighbours(points, points[::-1], k=2)
+        assert np.array_equal(found.density, density), (offset, spacing)
+    copies = np.repeat(line, 3)[:, None]
+    assert values(copies, copies, 2) == {"precision": 1, "recall": 1, "density": 1.5, "coverage": 1}
 
 
 def test_sharper_clips_are_precise_and_cover_little():
@@ -86,13 +121,15 @@ def test_neither_the_order_nor_the_size_of_blocks_matters(monkeypatch):
 def test_the_nearest_is_scikit_learn_s(monkeypatch):
     x, y = sets()
     monkeypatch.setattr(pairwise, "BLOCK", 110)
-    index, distance = pairwise.nearest(*pairwise.points(x, y))
+    index, distance = pairwise.nearest(x, y)
     expected = NearestNeighbors(n_neighbors=1).fit(y).kneighbors(x)
     assert np.array_equal(index, expected[1][:, 0])
     assert distance == pytest.approx(expected[0][:, 0], rel=1e-9)
+    index, distance = pairwise.nearest(y + 100, np.concatenate([y, y]) + 100)
+    assert np.array_equal(index, np.arange(len(y))) and not distance.any()  # of equal clips the first
 
 
 def test_too_few_clips_are_refused():
     x, y = sets()
-    with pytest.raises(UsageError, match="by 5 neighbours of 60 generated and 5 real clips: more than 5"):
+    with pytest.raises(UsageError, match="k=5 of 60"):
         neighbours(x, y[:5])
