@@ -1,25 +1,25 @@
-"""How many of 20 planted leaks among 400 clips `ajbench audit` finds on ESC-10, and its false alarms.
+"""How many of 20 planted leaks among 400 clips of ESC-10 `ajbench audit` finds, and its false alarms.
 
 python benchmarks/audit_planted.py ESC10 [--seeds N] [--synth STORE] [--out FILE.csv] [--nearest FILE.csv]
 
-For every seed one fold is the eval split, another is held apart, the other three are the train split. The
-synthetic set is 20 planted copies of eval clips (four each: as they are, through tiny, Opus, Vorbis and MP3
-at low rates, ±6 dB, ±0.2 s, noise at 10 dB) and 380 clean clips: those held apart as they are, through tiny,
-with noise, backwards and 8 % faster; or, with --synth, clips of a generator that was trained on folds 1 to 4,
-of which fold 5 is then the eval split. The clips 3-151080-A-20 and 5-151085-A-20, one recording in two folds,
-and what was generated from the former are left out of the clean ones.
+For each seed one fold is the eval split, one is set aside, and the other three are the train split. The
+synthetic set has 20 planted copies of eval clips (four each: unchanged, through tiny, Opus, Vorbis and MP3
+at low rates, ±6 dB, ±0.2 s, noise at 10 dB) and 380 clean clips: those set aside, unchanged, through tiny,
+with noise, reversed and 8 % faster. With --synth the clean clips come from a generator trained on folds 1
+to 4, and fold 5 is the eval split. Clean clips exclude 3-151080-A-20 and 5-151085-A-20, one recording in
+two folds, and everything generated from the former.
 
-There are five splits: seeds from 5 on repeat them, and their pools of clean clips, with other copies and
-noises. All draws of --synth have one train and one eval set and one pool. audit_planted.csv is of
+There are five splits: seeds from 5 on repeat them and their clean clips, with other copies and noise. All
+draws of --synth share one train set, one eval set and one set of clean clips. audit_planted.csv comes from
 
 ajbench run esc10 --data ESC10 --work WORK
 python benchmarks/audit_planted.py ESC10 --seeds 8 --synth WORK/esc10/synth-…
 
-where STORE is the `synth` store of 640 clips of that run; others in WORK are of 160 or less.
+where synth-… is the store of 640 clips; the other synthetic stores in WORK have at most 160.
 
-With --nearest nothing is planted: every fold in turn is the eval split, the others are the train split, and
-the three clips of these that stand out most are listed with their match (`honest`); so are, of the first
-fold's copies through tiny, those with the lowest, median and highest correlation of waves (`tiny`):
+With --nearest nothing is planted. Each fold in turn is the eval split and the others are the train split. The
+table lists the three train clips with the highest standout and their match (`honest`) and, of the first
+fold's copies through tiny, those with the lowest, median and highest waveform correlation (`tiny`):
 
 python benchmarks/audit_planted.py ESC10 --nearest benchmarks/audit_nearest.csv
 """
@@ -63,14 +63,14 @@ def clean(waves: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, n
 
 
 def generated(path: Path) -> dict[str, np.ndarray]:
-    """Return the clips of a store, but for those guided by a twin."""
+    """Return the clips of a store, except those guided by a twin."""
     store = ClipStore.open(path)
     kept = [i for i, parent in enumerate(store.column("parent_id")) if parent not in TWINS]
     return {store.clip_ids[i]: store.audio([i])[0] for i in kept}
 
 
 def measure(files: dict[str, Path], seed: int, made: dict[str, np.ndarray] | None) -> dict[str, object]:
-    """Plant, look, count."""
+    """Plant copies, run the audit, count what it finds."""
     rng = np.random.default_rng(seed)
     fold = 5 if made is not None else seed % 5 + 1
     apart = fold % 5 + 1
@@ -94,7 +94,7 @@ def measure(files: dict[str, Path], seed: int, made: dict[str, np.ndarray] | Non
         for which, clips in sets.items():
             (Path(folder) / which).mkdir()
             for name, wave in clips.items():
-                # Twice as loud may be beyond full scale, and is clipped as a file would be.
+                # Twice as loud may exceed full scale and is clipped, as in a file.
                 soundfile.write(Path(folder) / which / f"{name}.wav", np.clip(wave, -1, 1), 16_000)
         began = time.perf_counter()
         found = audit(*(open_set(Path(folder) / which) for which in sets))
@@ -121,7 +121,7 @@ def measure(files: dict[str, Path], seed: int, made: dict[str, np.ndarray] | Non
 
 
 def nearest(folder: Path, shown: int = 3) -> list[dict[str, object]]:
-    """Return the train clips nearest to eval clips, of every fold, and what `tiny` leaves of waves."""
+    """Return each fold's train clips nearest to eval clips, and how waveforms correlate after `tiny`."""
     heard = hear("train", open_set(folder / "audio"), [], lambda done: None)
     folds = np.array([int(name[0]) for name in heard.names])
     rows = []

@@ -1,12 +1,12 @@
-"""Seconds of a forward pass and of a training step (forward and backward) of the classifiers, beside peers.
+"""Seconds of a forward pass and of a training step of the classifiers, compared with transformers' AST.
 
 python benchmarks/classifier_speed.py [--rounds 5] [--device cpu|cuda] [--batch N] [--out FILE.csv]
 
-AST-base (10.08 s: 1,024 frames; 527 classes) against transformers' ASTForAudioClassification with its fused
-(sdpa) and plain (eager) attention, in one process: every round runs each of them once in turn, so that a busy
-moment of the machine meets all. Inputs are random features. Rows in bf16 (autocast) are written where the
-hardware multiplies it. `times_sdpa` and `times_eager` say how many times as fast as transformers' a row is:
-the median over the rounds of the ratio within a round.
+A training step is forward and backward. AST-base (10.08 s: 1,024 frames; 527 classes) is compared with
+transformers' ASTForAudioClassification with fused (sdpa) and plain (eager) attention, in one process. Every
+round runs each of them once in turn, so that other load on the machine affects all. Inputs are random
+features. Rows in bf16 (autocast) are written where the hardware multiplies it. `times_sdpa` and
+`times_eager` are speed-ups over transformers: the median over rounds of the ratio within a round.
 """
 
 import argparse
@@ -85,7 +85,7 @@ def contestants(
 
 
 def main() -> None:
-    """Measure and write one row a model, pass and precision."""
+    """Measure and write one row per model, pass and precision."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,10 +1,10 @@
-"""What the codec costs a classifier: accuracy on ESC-10's fold 5 of originals and of decoded clips.
+"""What the codec costs a classifier: accuracy on originals and on decoded clips of ESC-10's fold 5.
 
 python benchmarks/codec_classifier.py ESC10 WORK [--seeds 3] [--out FILE.csv]
 
-Trains taltrans-small (the recipe esc10, mixup and SpecAugment) on folds 1 to 4, once on originals and once on
-clips that went through the codec, and scores fold 5 of both kinds. WORK receives the decoded clips and the
-classifiers; what is there is not done again.
+Trains taltrans-small (recipe esc10, mixup and SpecAugment) on folds 1 to 4, once on originals and once on
+decoded clips, and scores both versions of fold 5. WORK receives the decoded clips and the classifiers;
+finished parts are reused.
 """
 
 import argparse
@@ -28,7 +28,7 @@ KINDS = ("original", "decoded")
 
 
 def decode_corpus(source: Path, target: Path) -> None:
-    """Write every clip of a corpus in ESC-50's layout through the codec, as WAV under the same stem."""
+    """Decode every clip of a corpus in ESC-50's layout from its codes; write WAV files of the same stem."""
     if (target / "meta").is_dir():
         return
     network = codec.load("tiny")
@@ -44,7 +44,7 @@ def decode_corpus(source: Path, target: Path) -> None:
 
 
 def main() -> None:
-    """Train, score, print a row a training kind, evaluation kind and seed, and the means."""
+    """Train and score; print one row per training set, evaluation set and seed, and the means."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

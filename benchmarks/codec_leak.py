@@ -1,12 +1,12 @@
-"""Are clips of an evaluation corpus among the sounds that the codec was trained on?
+"""Search the codec's training sounds for clips of an evaluation corpus.
 
 python benchmarks/codec_leak.py TRAINING FOLDER
 
-TRAINING is the folder of `ajbench train-codec` (sounds.i16, sounds.json), FOLDER has audio in ESC-50's
-layout. The loudest 1.28 s of every clip is slid over every frame of the training sounds as a 64-band log-mel
-patch from which each band's mean is taken (or every steady noise would look like every other), scaled to
-unit norm; printed are the highest correlations. `--self-test` plants ten clips 6 dB down among the training
-sounds first, to show what a copy scores.
+TRAINING is the folder of `ajbench train-codec` (sounds.i16, sounds.json); FOLDER has audio in ESC-50's
+layout. The loudest 1.28 s of each clip slides over every frame of the training sounds as a 64-band log-mel
+patch of unit norm; each band's mean is removed, or every steady noise would look like every other. Prints
+the highest correlations. `--self-test` first plants ten clips 6 dB down among the training sounds, to show
+what a copy scores.
 """
 
 import argparse

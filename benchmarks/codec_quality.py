@@ -1,10 +1,10 @@
-"""The codec on clips it never heard: log-mel L1, SI-SDR, an outside judge and speed, beside Opus.
+"""Quality of the codec on unseen clips, compared with Opus: log-mel L1, SI-SDR, a tagger, and speed.
 
 python benchmarks/codec_quality.py ESC10 [--codec tiny | --codec FILE.safetensors] [--fold 5] [--out FILE.csv]
 
-Opus is at its lowest bitrate, the nearest to the codec's 4 kbit/s (50 frames × 8 codebooks × 10 bits). The
-judge is mn04, an AudioSet tagger that had no part in the training: how often it ranks the right one of ten
-categories first (its weights: the folder named by AJBENCH_WEIGHTS; left out with --no-judge).
+Opus runs at its lowest bitrate, the closest to the codec's 4 kbit/s (50 frames × 8 codebooks × 10 bits). The
+tagger is mn04, an AudioSet model that no part of the codec was trained with: how often it ranks the right one
+of ten categories first. Its weights are in the folder AJBENCH_WEIGHTS; --no-judge leaves it out.
 """
 
 import argparse
@@ -66,13 +66,13 @@ def times_real_time(function: Callable[[], object], seconds_of_audio: float) -> 
 
 
 def main() -> None:
-    """Measure and print; write a row a system."""
+    """Measure and print; write one row per system."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--codec", default="tiny")
-    parser.add_argument("--every", type=int, default=1, help="take every K-th clip")
+    parser.add_argument("--every", type=int, default=1, help="use every K-th clip only")
     parser.add_argument("--no-judge", action="store_true")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The real sounds on which the embedded codec was trained: recordings in packages of Debian 12 (bookworm), all under
-# free licences (docs/codec.md). Unpacks them into FOLDER, one sub-folder a package; about 2.5 GB travel, 1.3 GB stay.
+# Downloads the sounds that the embedded codec was trained on: recordings from packages of Debian 12 (bookworm), all
+# under free licences (docs/codec.md). Unpacks them into FOLDER, one sub-folder per package: 2.5 GB to download, 1.3 GB on
+# disk.
 #
 #   bash benchmarks/codec_sounds.sh FOLDER     then     ajbench train-codec --sounds FOLDER
 set -euo pipefail

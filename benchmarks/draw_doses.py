@@ -1,4 +1,4 @@
-"""Draw the dose curves of committed results as a picture that stands alone, light and dark.
+"""Draw the dose curves of committed results as a self-contained SVG for light and dark backgrounds.
 
 Run from the repository root: `python benchmarks/draw_doses.py [esc10 [docs/esc10.svg]]`. Reads
 `results/<recipe>/rows.csv` and `run.json`.

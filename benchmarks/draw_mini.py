@@ -59,7 +59,7 @@ def main(out: Path) -> None:
     bar.set_label("dB below the loudest point")
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=80)
-    # A palette of 256 colours: a third of the size, and nothing to see of it.
+    # A palette of 256 colours: a third of the size without a visible difference.
     Image.open(buffer).convert("RGB").quantize(256).save(out, optimize=True)
 
 

@@ -1,18 +1,18 @@
-"""FD, IS and KL of ajbench beside those of audioldm_eval and av-benchmark, on the same arrays.
+"""Compare FD, IS and KL with those of audioldm_eval and av-benchmark on the same arrays.
 
 python benchmarks/evaluator_parity.py --audioldm-eval DIR --av-benchmark DIR --data DIR --tagger FILE
 [--out FILE.csv]
 
-DIRs of the tools are checkouts of haoheliu/audioldm_eval (written against commit 8dc07ee) and
-hkchengrex/av-benchmark (050a5cd). Of each only the three files of these metrics are loaded, by their paths:
-the packages around them want a GPU, networks and downloads. They run as they are; nothing is replaced.
+The DIRs of the tools are checkouts of haoheliu/audioldm_eval (written against commit 8dc07ee) and
+hkchengrex/av-benchmark (050a5cd). Only the three files with these metrics are loaded, by path, because the
+packages need a GPU, networks and downloads. They run unchanged.
 
-Arrays: rectified correlated features, more clips than dimensions and fewer (where FD's covariances are
-singular: their matrix root takes most of a minute); logits whose scale differs by clip; and embeddings and
-logits that mn04 (--tagger) gives of 100 clips of ESC-10 and of 100 others (--data, ESC-50's layout), KL
-pairing them by order. All are float32, which is what extractors give the tools.
+Arrays: rectified correlated features, with more clips than dimensions and with fewer (FD's covariances are
+then singular, and their matrix root takes most of a minute); logits whose scale varies by clip; and
+embeddings and logits of mn04 (--tagger) for 100 clips of ESC-10 and 100 others (--data, ESC-50's layout),
+paired by order for KL. All are float32, as extractors give them to the tools.
 
-Exits with 1 where a relative difference is above 1e-6, of FD 1e-4. Seconds are of one call on one thread.
+Exits with 1 where a relative difference exceeds 1e-6 (FD: 1e-4). Seconds are of one call on one thread.
 """
 
 import argparse
@@ -45,7 +45,7 @@ Metric = Callable[[np.ndarray, np.ndarray], Values]
 
 
 def module(path: Path) -> ModuleType:
-    """Load one file of a checkout, without the package it is in."""
+    """Load one file of a checkout without its package."""
     spec = importlib.util.spec_from_file_location(f"{path.parts[-4]}_{path.stem}", path)
     if spec is None or spec.loader is None or not path.is_file():
         raise SystemExit(f"{path}: no such file; is this the tool's checkout?")
@@ -124,7 +124,7 @@ def random_cases() -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
 
 
 def real_cases(data: Path, tagger: Path) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
-    """Yield what mn04 hears in 100 clips of ESC-10 and in 100 others."""
+    """Yield embeddings and logits of mn04 for 100 clips of ESC-10 and 100 others."""
     files = sorted((data / "audio").iterdir())[:200]
     extractor = features.load("mn04", tagger)
     batches = (
@@ -136,10 +136,10 @@ def real_cases(data: Path, tagger: Path) -> Iterator[tuple[str, str, np.ndarray,
 
 
 def clocked(metric: Metric, gen: np.ndarray, ref: np.ndarray) -> tuple[Values, float]:
-    """Run a metric, without what it prints; return its values and seconds."""
+    """Run a metric with its output suppressed; return its values and seconds."""
     began = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        # They call sqrtm with an argument that scipy will drop; ours says that FD of few clips depends on n.
+        # They call sqrtm with a deprecated argument; ours warns that FD of few clips depends on n.
         warnings.simplefilter("ignore")
         found = metric(gen, ref)
     return found, time.perf_counter() - began

@@ -1,9 +1,9 @@
-"""FD of ajbench beside the usual route, covariances and scipy's matrix square root, on the same features.
+"""Compare the speed of FD with covariances and scipy's matrix square root, on the same features.
 
 python benchmarks/fd_speed.py [--rounds 5] [--out FILE.csv]
 
-Rectified random features of 2,048 dimensions, 1,000 and 5,000 clips a set. The two take turns; seconds are
-medians. Exit code 1 where the values differ by more than 1e-4.
+Rectified random features of 2,048 dimensions, 1,000 and 5,000 clips per set. The two take turns; seconds are
+medians. Exits with 1 where the values differ by more than 1e-4.
 """
 
 import argparse

@@ -1,17 +1,17 @@
-"""eval-gen beside audioldm_eval's own loop on the same two folders: the same values, and the time of each.
+"""Compare eval-gen with audioldm_eval's own loop on the same two folders: values and time.
 
 python benchmarks/folder_parity.py ESC10 --audioldm-eval DIR [--n 100] [--rounds 1] [--out FILE.csv]
 
-ESC10 is a folder in ESC-50's layout, DIR a checkout of haoheliu/audioldm_eval (8dc07ee); torchlibrosa, which
-that needs, has to be installed. n clips against n others under the same names, among them a stereo file, one
-at 44.1 kHz and a short one. Both run as processes of their own, from nothing, with the same Cnn14 at 16 kHz:
-random weights, each layer normalised by what a few clips give, so that it tells clips apart, in a checkpoint
-of PANNs' form. The tool's `WaveDataset`, `get_featuresdict`, `calculate_fid`, `calculate_isc` and
-`calculate_kl` run as they are, with its six workers. What is replaced: `torchaudio.load` (by soundfile, as
-torchaudio's own needs torchcodec), and imports of what is not run here (scikit-image, ssr_eval, VGGish).
+ESC10 is a folder in ESC-50's layout, DIR a checkout of haoheliu/audioldm_eval (8dc07ee), which needs
+torchlibrosa. n clips are compared with n others of the same names, among them a stereo file, one at
+44.1 kHz and a short one. Both run as separate processes with the same Cnn14 at 16 kHz: random weights, each
+layer normalised on a few clips so that it distinguishes clips, in a checkpoint of PANNs' form. The tool's
+`WaveDataset`, `get_featuresdict`, `calculate_fid`, `calculate_isc` and `calculate_kl` run unchanged, with its
+six workers. Replaced are `torchaudio.load` (by soundfile, because torchaudio's needs torchcodec) and imports
+of parts that are not run (scikit-image, ssr_eval, VGGish).
 
-A row a metric: both values and their relative difference. Then the medians of the seconds, of ours also with
-features kept from before. Exit code 1 where a difference is above 1e-3.
+One row per metric: both values and their relative difference. Then the median seconds, ours also with cached
+features. Exits with 1 where a difference exceeds 1e-3.
 """
 
 import argparse
@@ -36,8 +36,8 @@ from ajbench.data import audio
 from ajbench.features.panns import SETTINGS, Cnn14
 
 MOST = 1e-3
-# Deviation of embeddings before they are rectified, and of logits. Of larger embeddings of so few clips the
-# tool's matrix root has an imaginary part that it refuses.
+# Standard deviation of embeddings before rectification, and of logits. With larger embeddings of so few clips
+# the tool rejects the imaginary part of its matrix root.
 SPREAD = 0.1, 3.0
 NAMES = {
     "fd": "frechet_distance",
@@ -48,7 +48,7 @@ NAMES = {
 
 
 def peer(checkout: Path) -> Any:
-    """Import audioldm_eval's `eval` module from a checkout, without what is not run."""
+    """Import audioldm_eval's `eval` module from a checkout, without the parts that are not run."""
 
     class Anything(types.ModuleType):
         def __getattr__(self, name: str) -> Any:
@@ -102,7 +102,7 @@ def network(checkout: Path, waves: torch.Tensor, home: Path) -> Path:
     model = Cnn14(SETTINGS["panns16k"]).train()
     for layer in model.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
-            layer.momentum = None  # the mean of all that it sees
+            layer.momentum = None  # average over all batches
 
     def normalise(layer: torch.nn.Module, given: tuple[torch.Tensor], out: torch.Tensor) -> torch.Tensor:
         scale, bias = SPREAD[layer is model.fc_audioset] / out.std(dim=0), out.mean(dim=0)
@@ -118,7 +118,7 @@ def network(checkout: Path, waves: torch.Tensor, home: Path) -> Path:
     folder = home / ".cache" / "audioldm_eval" / "ckpt"
     folder.mkdir(parents=True)
     for name in ("Cnn14_mAP=0.431.pth", "Cnn14_16k_mAP=0.438.pth"):
-        (folder / name).touch()  # else it would be asked for on the web
+        (folder / name).touch()  # otherwise the tool would download it
     os.environ["HOME"] = str(home)
     module = peer(checkout)
     s = SETTINGS["panns16k"]
@@ -132,7 +132,7 @@ def network(checkout: Path, waves: torch.Tensor, home: Path) -> Path:
 
 
 def folders(esc10: Path, n: int, home: Path) -> tuple[Path, Path]:
-    """Write n clips and n others, under the same names; where there are too few, the same ones backwards."""
+    """Write n clips and n others under the same names; where there are too few, reuse them reversed."""
     sounds = sorted((esc10 / "audio").iterdir())
     enough = len(sounds) >= 2 * n
     if len(sounds) < n:
@@ -150,7 +150,7 @@ def folders(esc10: Path, n: int, home: Path) -> tuple[Path, Path]:
             if number == 1:
                 start = max(0, int(np.abs(wave).argmax()) - rate // 4)
                 wave = wave[start : start + rate // 2]
-            if number != 2:  # which stays at its own rate
+            if number != 2:  # which keeps its rate
                 step = rate / 16_000
                 wave = wave if step == 1 else _at_16k(wave, rate)
                 rate = 16_000

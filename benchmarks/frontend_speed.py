@@ -1,12 +1,13 @@
-"""Clips a second of the log-mel front ends, beside the per-clip functions whose values they return.
+"""Clips per second of the log-mel front ends, compared with the per-clip functions they replace.
 
 python benchmarks/frontend_speed.py [--clips 8] [--rounds 9] [--out FILE.csv]
 
 Clips are 10 s of noise. AST's features: torchaudio's `kaldi.fbank` called clip by clip as in AST's own loader
 (the base of the ratios), transformers' ASTFeatureExtractor, and `Fbank`: its reference, its fast log-mel and
-the whole front end (padded and normalised). TALtrans': torchaudio's MelSpectrogram and AmplitudeToDB (the
-base), and `TalMel`. Kinds take turns within a round; printed are medians over rounds, and of each round's
-ratio to the base. Differences are from the base, in log-mel units (TALtrans: dB). Run it on an idle machine.
+the whole front end (padded and normalised). TALtrans' features: torchaudio's MelSpectrogram and
+AmplitudeToDB (the base), and `TalMel`. They take turns within a round; printed are medians over rounds, and
+of each round's ratio to the base. Differences from the base are in log-mel units (TALtrans: dB). Run it on
+an idle machine.
 """
 
 import argparse
@@ -28,7 +29,7 @@ Kinds = dict[str, Callable[[Tensor], Tensor]]
 
 
 def ast_kinds(device: str) -> Kinds:
-    """The ways to AST's features of waves [B, n], the base first; the last two pad and normalise."""
+    """Implementations of AST's features of waves [B, n], the base first; the last two pad and normalise."""
     front = Fbank().to(device)
     extractor = transformers.ASTFeatureExtractor()
 
@@ -50,7 +51,7 @@ def kaldi(waves: Tensor) -> Tensor:
 
 
 def tal_kinds(device: str) -> Kinds:
-    """The ways to TALtrans' features of waves [B, n], the base first."""
+    """Implementations of TALtrans' features of waves [B, n], the base first."""
     front = TalMel().to(device)
     transform = torchaudio.transforms.MelSpectrogram(
         16_000, n_fft=4096, win_length=1024, hop_length=400, n_mels=64, norm="slaney", mel_scale="slaney"
@@ -60,7 +61,7 @@ def tal_kinds(device: str) -> Kinds:
 
 
 def measure(kinds: Kinds, waves: Tensor, rounds: int) -> list[list]:
-    """Rows [kind, ms a clip, clips a second, ratio to the first, mean and maximum of |difference|]."""
+    """Return rows [kind, ms per clip, clips per second, ratio to the first, mean and max |difference|]."""
     base = next(iter(kinds))
     seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
     for number in range(rounds + 1):  # the first warms up

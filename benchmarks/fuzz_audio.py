@@ -1,13 +1,13 @@
-"""Measure a folder of broken sound files: none may crash, hang or vanish, and memory stays bounded.
+"""Evaluate a folder of damaged sound files: no crash, no hang, no lost file, bounded memory.
 
 python benchmarks/fuzz_audio.py ESC10 [--n 1000] [--features mn04] [--protocol ajbench] [--out FILE.csv]
 
-ESC10 is a folder in ESC-50's layout. Files are made of its clips from a seed, as many of each kind: cut short
-(WAV, FLAC, Ogg), with bits flipped (all three), another format than the suffix says, NaN samples, no bytes,
-random bytes, a header alone, any sample rate in it, eight channels, 4 and 192 kHz, and one kind whole. Then
-`ajbench eval-gen --allow-partial` compares them with whole clips. A row a kind: files, how many were
-measured, and how many were left out for which reasons. Exit code 1 where one is in neither list, or the
-command fails, runs longer than an hour or takes 2 GB.
+ESC10 is a folder in ESC-50's layout. The files are made from its clips with a seed, equally many of each
+kind: truncated (WAV, FLAC, Ogg), bits flipped (all three), another format than the suffix says, NaN samples,
+empty, random bytes, a header only, an arbitrary sample rate in the header, eight channels, 4 and 192 kHz, and
+intact. `ajbench eval-gen --allow-partial` compares them with intact clips. One row per kind: files, how many
+were scored, and how many were left out for which reasons. Exits with 1 if a file is in neither list, or if
+the command fails, runs longer than an hour or takes 2 GB.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def as_file(wave: np.ndarray, rate: int, kind: str, folder: Path, **more: str) -
 
 
 def kinds(folder: Path) -> dict[str, tuple[str, Callable[[np.ndarray, np.random.Generator], bytes]]]:
-    """Return, by name: the suffix, and what makes a file's bytes of a clip [n] at 44.1 kHz."""
+    """Return by name the suffix and a function from a clip [n] at 44.1 kHz to the bytes of a file."""
     made: dict[str, tuple[str, Callable[[np.ndarray, np.random.Generator], bytes]]] = {}
     for kind in ("wav", "flac", "ogg"):
         made[f"{kind} cut"] = kind, lambda w, r, k=kind: cut(as_file(w, RATE, k, folder), r)
@@ -84,7 +84,7 @@ def kinds(folder: Path) -> dict[str, tuple[str, Callable[[np.ndarray, np.random.
 
 
 def main() -> None:
-    """Make the files, measure them, and see what became of each."""
+    """Make the files, evaluate them, and record the outcome of each."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

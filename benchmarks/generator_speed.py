@@ -1,16 +1,16 @@
-"""Seconds of a training step of the U-Net, and of generating clips with it.
+"""Seconds of a training step of the U-Net, and of sampling with it.
 
 python benchmarks/generator_speed.py [--rounds 5] [--device cpu|cuda] [--presets tiny small] [--compile]
     [--batch N] [--out FILE.csv]
 
 A training step is forward, backward and AdamW on noise of the paper's shape: grids of 24 × 21 (10.08 s) and
-50 text states. On a CPU the presets tiny and small, on CUDA also full; each as it is and with channels_last,
+50 text states. Presets are tiny and small on a CPU, also full on CUDA; each plain and with channels_last,
 bf16 (where the hardware multiplies it), gradient checkpointing (full) and torch.compile (on CUDA, or with
---compile). Variants of one preset take turns: every round times each of them once. FLOPs are counted by
-torch for a forward pass (an addition and a multiplication are two) and taken three times for a step;
-`of_matmul` is their rate as a share of that of a large matrix product in the same precision, measured here
-(on CUDA the convolutions of fp32 are torch's default, TF32, and the product is not). On CUDA there are also
-rows of sampling: 45 PNDM steps from noise with guidance 5, with the GPU-hours that 80,000 clips take.
+--compile). Variants of one preset take turns: every round times each of them once. torch counts the FLOPs
+of a forward pass (an addition and a multiplication are two); a step takes three times as many. `of_matmul` is
+their rate as a share of the rate of a large matrix product in the same precision, measured here (on CUDA
+fp32 convolutions use TF32, torch's default, and the product does not). On CUDA there are also rows for
+sampling: 45 PNDM steps from noise with guidance 5, with the GPU-hours for 80,000 clips.
 """
 
 import argparse
@@ -47,7 +47,7 @@ class Variant:
 
 
 def variants(best: str, preset: str, compiled: bool) -> list[Variant]:
-    """Return what is worth comparing, in fp32 and in the best precision."""
+    """Return the variants to compare, in fp32 and in the fastest precision."""
     found = [Variant(), Variant(best), Variant(best, channels_last=True)]
     if preset == "full":
         found.append(Variant(best, channels_last=True, checkpointing=True))
@@ -138,15 +138,15 @@ def measure(calls: dict[Any, Callable[[], Any]], device: str, rounds: int) -> di
 
 
 def main() -> None:
-    """Measure, and write one row a preset and variant."""
+    """Measure, and write one row per preset and variant."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--presets", nargs="+", choices=("tiny", "small", "full"))
-    parser.add_argument("--compile", action="store_true", help="also on a CPU: minutes for each")
-    parser.add_argument("--batch", type=int, help="clips a step, of every preset")
+    parser.add_argument("--compile", action="store_true", help="also on a CPU: takes minutes per variant")
+    parser.add_argument("--batch", type=int, help="clips per step, for every preset")
     parser.add_argument("--sample-batch", type=int, default=32, help="clips generated at once, on CUDA")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".csv"))
     options = parser.parse_args()
@@ -181,7 +181,7 @@ def main() -> None:
     for preset in presets:
         flops, batch = forward_flops(preset), options.batch or BATCH[device][preset]
         chosen = variants(list(rates)[-1], preset, options.compile or device == "cuda")
-        # Models of several gigabytes one at a time; smaller ones take turns.
+        # Models of several gigabytes run one at a time; smaller ones take turns.
         for group in [[one] for one in chosen] if preset == "full" else [chosen]:
             console.say(f"{preset}: {', '.join(map(str, group))}")
             calls = {variant: training_step(preset, variant, batch, device) for variant in group}
@@ -194,7 +194,7 @@ def main() -> None:
                 variant = Variant(precision)
                 calls = {variant: sampling(preset, dtype, options.sample_batch, device)}
                 found = measure(calls, device, options.rounds)[variant]
-                # PNDM takes its second step twice, and guidance computes each with and without text.
+                # PNDM repeats its second step, and guidance computes each step with and without text.
                 add(preset, "sample", variant, options.sample_batch, found, flops * 2 * (STEPS + 1))
                 del calls
                 gc.collect()

@@ -1,7 +1,7 @@
-"""How often the AudioSet tagger mn04 hears in a clip which of ESC-10's ten categories it is.
+"""How often the AudioSet tagger mn04 predicts the right one of ESC-10's ten categories.
 
 python benchmarks/judge.py FOLDER: originals in ESC-50's layout (`meta/esc50.csv`, `audio/`), or any folder
-with one subfolder of clips a category. Weights: the folder named by AJBENCH_WEIGHTS.
+with one sub-folder of clips per category. Weights: in the folder AJBENCH_WEIGHTS.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from ajbench.data import audio
 from ajbench.features.class_mapping import ESC50
 from ajbench.features.mobilenet import MN, mn04
 
-# In alphabetical order, which is that of the indices.
+# In alphabetical order, which is the order of the indices.
 ESC10_TO_AUDIOSET = {
     name: ESC50[name]
     for name in (
@@ -30,7 +30,7 @@ CATEGORIES = tuple(ESC10_TO_AUDIOSET)
 
 
 def rank_esc10(wavs: Array, judge: MN) -> np.ndarray:
-    """Return the category index, int64 [B], that the judge ranks first for clips wavs [B, n] at 16 kHz."""
+    """Return the category index, int64 [B], that mn04 ranks first for clips wavs [B, n] at 16 kHz."""
     logits, column = judge.logits(wavs), {name: i for i, name in enumerate(judge.labels)}
     scores = [logits[:, [column[name] for name in names]].max(axis=1) for names in ESC10_TO_AUDIOSET.values()]
     return np.argmax(scores, axis=0)
@@ -60,7 +60,7 @@ def clips(folder: Path) -> list[tuple[Path, int]]:
 
 
 def accuracy(folder: Path, judge: MN, duration_s: float = 5.04, batch: int = 16) -> np.ndarray:
-    """Return the confusion matrix [asked, heard] of the clips of a folder, cut or padded to `duration_s`."""
+    """Return the confusion matrix [requested, predicted] of a folder's clips, cut or padded to `duration_s`."""
     confusion = np.zeros((len(CATEGORIES),) * 2, np.int64)
     for part in _batched(clips(folder), batch):
         wavs = np.stack([audio.fit(audio.read(file), audio.clip_samples(duration_s)) for file, _ in part])
@@ -75,7 +75,7 @@ def _batched(items: list[tuple[Path, int]], size: int) -> Iterator[list[tuple[Pa
 
 
 def main() -> None:
-    """Measure one folder and print the share recognised by category."""
+    """Measure one folder and print the accuracy per category."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     confusion = accuracy(parser.parse_args().folder, mn04())

@@ -1,10 +1,10 @@
-"""The ladder of `eval-gen --ladder` on ESC-10: what FD, IS and KL of mn04 are of sounds of known quality.
+"""The baselines of `eval-gen --ladder` on ESC-10: FD, IS and KL of mn04 for sounds of known quality.
 
 AJBENCH_WEIGHTS=DIR python benchmarks/ladder_esc10.py [ESC10] [--work DIR] [--out FILE.csv]
 
-ESC10 is a folder in ESC-50's layout (default: ../shared/data/esc10), DIR has mn04's weights. In the place of
-generated clips stand the 160 recordings of folds 1 and 2, against the 160 of folds 3 and 4: what a perfect
-generator would reach. Clips are paired within their class, so KL is that of another clip of the same class.
+ESC10 is a folder in ESC-50's layout (default: ../shared/data/esc10); DIR has mn04's weights. In place of
+generated clips the 160 recordings of folds 1 and 2 are compared with the 160 of folds 3 and 4: what a perfect
+generator would reach. Clips are paired within their class, so KL compares two clips of one class.
 """
 
 import argparse
@@ -26,7 +26,7 @@ SHOWN = ["row", "metric", "value", "ci_low", "ci_high", "n", "n_reference"]
 
 
 def folders(esc10: Path, home: Path) -> None:
-    """Link the recordings of both pairs of folds into two folders, a class's under the same names."""
+    """Link the recordings of both pairs of folds into two folders, with matching names within a class."""
     with (esc10 / "meta" / "esc50.csv").open(newline="", encoding="utf-8") as file:
         lines = sorted(csv.DictReader(file), key=lambda line: line["filename"])
     for name, folds in FOLDS.items():
@@ -40,7 +40,7 @@ def folders(esc10: Path, home: Path) -> None:
 
 
 def main() -> None:
-    """Measure both sets and the rungs."""
+    """Evaluate both sets and the baselines."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

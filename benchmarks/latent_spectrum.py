@@ -1,10 +1,10 @@
-"""How a codec's latents spread over directions, and what noise does to them under each whitening.
+"""How a codec's latents spread over directions, and how noise affects them under each whitening.
 
 python benchmarks/latent_spectrum.py STORE [--out FILE.csv]
 
-STORE is a real clip store (a finished `prepare-…` of `ajbench run esc10`). A row a principal component of the
-train split's latents: its share of the variance, its variance in the grid under both whitenings, and its
-signal-to-noise ratio there at strength 0.6, where the same noise has been put on every direction.
+STORE is a real clip store (a finished `prepare-…` of `ajbench run esc10`). One row per principal component of
+the train split's latents: its share of the variance, its variance in the grid under both whitenings, and its
+signal-to-noise ratio there at strength 0.6, where every direction receives the same noise.
 """
 
 import argparse

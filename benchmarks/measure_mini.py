@@ -1,4 +1,4 @@
-"""Measure the embedded corpus: clips a second of one core, and what a linear classifier makes of them.
+"""Measure the corpus `mini`: rendered clips per second on one core, and the mAP of a linear classifier.
 
 Run from the repository root: `OMP_NUM_THREADS=1 python benchmarks/measure_mini.py` (about a minute).
 """
@@ -29,7 +29,7 @@ def features(wav: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
-    """Print the speed and, for each size of corpus, the mAP on fold 5 of the largest."""
+    """Print the speed, and for each corpus size the mAP on fold 5 of the largest corpus."""
     torch.set_num_threads(1)
     started = time.process_time()
     clips = [mini.render(0, index) for index in range(N_CLIPS)]

@@ -1,10 +1,10 @@
-"""Sampler set-up at AudioSet's full size: 2.1 million clips of 527 classes, 2.4 labels a clip, long-tailed.
+"""Sampler set-up at AudioSet's full size: 2.1 million clips, 527 classes, 2.4 labels per clip, long-tailed.
 
     python benchmarks/mixing_scale.py
 
 Each mix is set up in a process of its own: from clip ids, sparse targets and parents to the first batch of
 256. Writes benchmarks/mixing_scale.csv: seconds of set-up (weights, plan, first batch), milliseconds of a
-later batch, and the process' peak memory less what it had with the imports alone.
+later batch, and the peak memory of the process beyond its imports.
 """
 
 import multiprocessing
@@ -47,7 +47,7 @@ def peak_mb() -> float:
 
 
 def measure(name: str, pipe: Connection) -> None:
-    """Set one mix up and send what it took."""
+    """Set up one mix and send its time and memory."""
     before = peak_mb()
     rng = np.random.default_rng(0)
     mix = MIXES[name]

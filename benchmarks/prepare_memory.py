@@ -1,12 +1,12 @@
-"""Peak memory of `ajbench prepare` by the size of the corpus: is it bounded?
+"""Peak memory of `ajbench prepare` against the size of the corpus.
 
     python benchmarks/prepare_memory.py [--clips 5000 20000] [--seconds 0.42]
 
-Clips are WAV files of seeded noise, all different and all of one size, so that each is also read in search of
-duplicates; the corpus is a table, the codec `tiny`. Each size is prepared by a process of its own. Writes
-benchmarks/prepare_memory.csv: seconds, clips a second, peak resident size as the kernel reports it at the end
-(`peak_mb`), the largest anonymous part of it seen ten times a second (`anonymous_mb`: what was allocated,
-without pages of mapped files, which the system takes back at will), and the seconds of the dry run.
+Clips are WAV files of seeded noise, all different and of one size, so each is also read for the duplicate
+check. The corpus is a table, the codec `tiny`. Each size is prepared by its own process. Writes
+benchmarks/prepare_memory.csv: seconds, clips per second, the kernel's peak resident size (`peak_mb`), the
+largest anonymous part of it, sampled ten times a second (`anonymous_mb`: allocated memory, without pages of
+mapped files), and the seconds that the dry run estimates.
 """
 
 import argparse
@@ -27,7 +27,7 @@ FILES_A_FOLDER = 1000
 
 
 def make_corpus(folder: Path, clips: int, seconds: float) -> Path:
-    """Write the clips and their table; returns the table."""
+    """Write the clips and their table; return the table's path."""
     lines = ["path,labels,split"]
     for i in range(clips):
         path = folder / f"{i // FILES_A_FOLDER:03d}" / f"{i:06d}.wav"
@@ -41,14 +41,14 @@ def make_corpus(folder: Path, clips: int, seconds: float) -> Path:
 
 
 def command(table: Path, work: Path, seconds: float, *options: str) -> list[str]:
-    """The command line that prepares the corpus."""
+    """Return the command line that prepares the corpus."""
     keys = ["data.corpus=table", f"data.duration_s={seconds}", "data.eval_fold=null"]
     places = ["--data", str(table), "--work", str(work), "--quiet"]
     return [sys.executable, "-m", "ajbench", "prepare", "--recipe", "mini", *keys, *places, *options]
 
 
 def measure(table: Path, work: Path, seconds: float) -> tuple[float, float, float]:
-    """Prepare in a process of its own: seconds, peak and anonymous MB."""
+    """Prepare in a separate process; return seconds, peak MB and anonymous MB."""
     start, anonymous = time.perf_counter(), 0
     process = subprocess.Popen(command(table, work, seconds), stdout=subprocess.DEVNULL)
     while True:

@@ -1,15 +1,15 @@
-"""Seconds of the ranking metrics at AudioSet's size, beside scikit-learn's loops over classes.
+"""Seconds of the ranking metrics at AudioSet's size, compared with scikit-learn's loops over classes.
 
 python benchmarks/ranking_speed.py [--clips 20000] [--rounds 5] [--scores FILE.npz] [--out FILE.csv]
 
-Scores are normal, float32, then rounded to float16 (ties); labels 2.4 a clip over 527 classes, long-tailed.
-Compared are average precision alone with a loop of `average_precision_score`, and the whole summary with the
-loop of AST's `calculate_stats` (AP, AUC, precision-recall and ROC curve of each class). Kinds take turns
-within a round, all on one thread; printed are medians over rounds, and of each round's ratio, the largest
-difference from scikit-learn (of classes' AP and AUC and of d′), and the process's largest memory so far.
-Run it on an idle machine.
+Scores are normal, float32, then rounded to float16 (ties); 2.4 labels per clip over 527 classes, long-tailed.
+Average precision is compared with a loop of `average_precision_score`, and the whole summary with the loop of
+AST's `calculate_stats` (AP, AUC, precision-recall and ROC curve of each class). They take turns within a
+round, all on one thread. Printed are medians over rounds, and of each round's ratio, the largest difference
+from scikit-learn (of any class's AP and AUC, and of d′), and the peak memory of the process so far. Run it on
+an idle machine.
 
---scores also compares the values on the predictions that a training left (its scores.npz).
+--scores also compares the values on the predictions of a training (its scores.npz).
 """
 
 import argparse
@@ -47,7 +47,7 @@ def sklearn_ap(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def ast_statistics(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Average precision and AUC of each class [C], with the curves that AST's loop also asks for."""
+    """Average precision and AUC of each class [C], with the curves that AST's loop also computes."""
     ap, auc = [], []
     for s, t in zip(scores.T, targets.T, strict=True):
         ap.append(average_precision_score(t, s, average=None))
@@ -91,7 +91,7 @@ def measure(scores: np.ndarray, targets: np.ndarray, rounds: int) -> list[list]:
 
 
 def main() -> None:
-    """Measure both kinds of scores; compare with predictions if asked."""
+    """Measure both kinds of scores; compare on predictions if --scores is given."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

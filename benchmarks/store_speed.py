@@ -1,16 +1,16 @@
-"""Random access to clips: a store of 200,000 clips beside a `.pt` and a `.npy` file per clip.
+"""Random access to clips: a store of 200,000 clips, compared with one `.pt` or `.npy` file per clip.
 
     python benchmarks/store_speed.py [--clips 200000] [--files 20000] [--rounds 15] [--audio ESC10_FOLDER]
 
-Codes are random, uint16 [8, 504] a clip (10.08 s). A batch is what class-balanced drawing gives: 256 indices
-at random. The store is written by the project's own shard writer; the files by `torch.save` and `numpy.save`,
-of the first 20,000 clips only, to which their batches are confined. The kinds take turns within a round, each
-on fresh indices; every batch is compared with what was written. Times are of the processor, so that others on
-the machine do not matter, and all has just been written and is in the page cache: it is the work that is
-measured and not the disk. Ratios are of the medians.
+Codes are random, uint16 [8, 504] per clip (10.08 s). A batch is 256 random indices, as class-balanced
+sampling draws them. The store is written by the project's shard writer; the files by `torch.save` and
+`numpy.save`, for the first 20,000 clips only, to which their batches are limited. The kinds take turns within
+a round, each with new indices; every batch is compared with what was written. Times are CPU times, so other
+load does not matter, and everything is in the page cache: this measures the work, not the disk. Ratios are of
+the medians.
 
-Also bytes a clip: of each kind on disk, and with `--audio` of a store with codes and 16-bit FLAC of ESC-10
-recordings repeated to 10.08 s (their own are 5 s), scaled to the 2,042,985 clips of AudioSet-2M. Writes
+Also bytes per clip: of each kind on disk and, with `--audio`, of a store with codes and 16-bit FLAC of ESC-10
+recordings repeated to 10.08 s (they are 5 s long), scaled to the 2,042,985 clips of AudioSet-2M. Writes
 benchmarks/store_speed.csv and benchmarks/store_bytes.csv.
 """
 
@@ -67,7 +67,7 @@ def write_store(folder: Path, clips: int) -> store.ClipStore:
 
 
 def write_files(folder: Path, clips: store.ClipStore, n: int) -> Kinds:
-    """Write the first clips as files, in folders of a thousand; returns how each kind reads a batch."""
+    """Write the first clips as files, a thousand per folder; return a function per kind that reads a batch."""
     for name in ("pt", "npy"):
         for i in range(n):
             path = place(folder, i, name)
@@ -86,12 +86,12 @@ def write_files(folder: Path, clips: store.ClipStore, n: int) -> Kinds:
 
 
 def place(folder: Path, i: int, kind: str) -> Path:
-    """Where a clip's file lies."""
+    """Return the path of a clip's file."""
     return folder / kind / f"{i // 1000:03d}" / f"{i:06d}.{kind}"
 
 
 def measure(kinds: Kinds, known: dict[str, int], rounds: int) -> dict[str, float]:
-    """Median seconds of a batch for each kind, whose indices lie below `known`."""
+    """Return the median seconds per batch of each kind, with indices below `known`."""
     seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
     rng = np.random.default_rng(0)
     for number in range(rounds + 1):  # the first warms up
@@ -107,16 +107,16 @@ def measure(kinds: Kinds, known: dict[str, int], rounds: int) -> dict[str, float
 
 
 def bytes_a_clip(path: Path, clips: int) -> float:
-    """Mean size of the files of a folder, a clip."""
+    """Return the mean file size of a folder, per clip."""
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) / clips
 
 
 def bytes_with_audio(folder: Path, corpus: Path) -> tuple[float, float, int]:
-    """Write a store of ESC-10 at 10.08 s: bytes a clip, of its FLAC alone, and the number of clips."""
+    """Write a store of ESC-10 at 10.08 s; return bytes per clip, those of FLAC, and the number of clips."""
     records: list[dict] = []
     for i, path in enumerate(sorted((corpus / "audio").iterdir())):
         wav = audio.read(path)
-        flac = audio.flac_encode(np.resize(wav, SAMPLES))  # repeated, as recordings are half as long
+        flac = audio.flac_encode(np.resize(wav, SAMPLES))  # repeated, because the recordings are half as long
         about = {"clip_id": path.stem, "path": str(path), "labels": ["a"], "label_ids": [0], "split": "train"}
         records.append(about | {"audio": flac, "codes": codes_of(np.array([i]))[0]})
     folder.mkdir()

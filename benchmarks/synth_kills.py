@@ -1,17 +1,17 @@
-"""Kill a synthesis at random instants, again and again, and compare what it ends with, byte by byte.
+"""Kill a synthesis at random moments, restart it, and compare it byte by byte with an undisturbed run.
 
 python benchmarks/synth_kills.py WORK [--recipe esc10] [--data DIR] [--n 64] [--kills 10] [--out FILE.csv]
                                       [--clips 2000] [--set KEY=VALUE …]
 
-WORK holds the recipe's finished prepare, train-gen and invert (a run's work folder). `ajbench synth` is run
-as a user would: once undisturbed, then with one and with two processes, each time ended by SIGKILL (the
-whole process group) at instants drawn over an undisturbed run's length, and started again.
+WORK holds the recipe's finished prepare, train-gen and invert (the work folder of a run). `ajbench synth`
+runs as a user would run it: once undisturbed, then with one and with two processes, each time ended by
+SIGKILL (the whole process group) at moments drawn over the length of an undisturbed run, and restarted.
 
-With --clips that many are made instead: by one process, by two, by three on their own of which one is killed
-at a random instant three times (and another begun), and by Ray, one of whose workers is killed. What is made
-does not matter here, so for synth_kills_2000.csv the generator was trained for 30 steps: prepare, train-gen,
-invert and this script had generator.train_steps=30 generator.warmup_steps=5 invert.train_steps=0
-synth.sampler_steps=4 synth.strength=0.4. All shared one core, so its seconds compare nothing.
+With --clips that many clips are made instead: by one process, by two, by three independent ones of which one
+is killed at a random moment three times (and another started), and by Ray, with one worker killed. The sound
+does not matter here, so for synth_kills_2000.csv the generator was trained for 30 steps: prepare,
+train-gen, invert and this script had generator.train_steps=30 generator.warmup_steps=5 invert.train_steps=0
+synth.sampler_steps=4 synth.strength=0.4. All ran on one core, so the seconds are not comparable.
 """
 
 import argparse
@@ -35,7 +35,7 @@ SHARDS = 64  # about as many with --clips
 
 
 def start(options: argparse.Namespace, work: Path, *more: str) -> subprocess.Popen:
-    """Start the command in a process group of its own."""
+    """Start the command in its own process group."""
     n = options.clips or options.n
     size = max(1, options.clips // SHARDS) if options.clips else 8
     data = ["--data", str(options.data)] if options.data else []
@@ -47,7 +47,7 @@ def start(options: argparse.Namespace, work: Path, *more: str) -> subprocess.Pop
 
 
 def digests(work: Path, recipe: str) -> dict[str, str]:
-    """Return the hash of every file that a finished store keeps, but for the records of when it ran."""
+    """Return the hash of every file of a finished store, except records of times."""
     store = next(path for path in (work / recipe).glob("synth-*") if (path / "store.json").exists())
     names = ("store.json", "plan.parquet", "quarantine.csv", "retries.csv", "statistics.csv")
     kept = [*store.glob("*.arrow"), *(store / name for name in names)]
@@ -64,7 +64,7 @@ def home(source: Path, folder: Path, recipe: str) -> Path:
 
 
 def end(job: subprocess.Popen) -> None:
-    """Wait for a job that nobody killed."""
+    """Wait for a job that is not killed."""
     if job.wait():
         raise SystemExit(f"a run ended with {job.returncode}")
 
@@ -72,7 +72,7 @@ def end(job: subprocess.Popen) -> None:
 def again_and_again(
     options: argparse.Namespace, work: Path, processes: int, took: float, expected: dict[str, str]
 ) -> tuple[Path, int]:
-    """Kill and start again `options.kills` times; returns the folder of the last store, and the kills."""
+    """Kill and restart `options.kills` times; return the folder of the last store and the number of kills."""
     draw, kills, folder = random.Random(processes), 0, work
     while True:
         job = start(options, work, "--processes", str(processes))
@@ -86,14 +86,14 @@ def again_and_again(
             raise SystemExit(f"a run ended with {job.returncode}")
         if job.returncode == 0 and kills >= options.kills:
             return work, kills
-        if job.returncode == 0:  # done before its kill: what is left of them goes to a new store
+        if job.returncode == 0:  # finished before its kill: the remaining kills go to a new store
             if digests(work, options.recipe) != expected:
                 return work, kills
             work = home(options.work, folder.with_name(f"{folder.name}-{kills}"), options.recipe)
 
 
 def three_of_which_one_dies(options: argparse.Namespace, work: Path, took: float) -> int:
-    """Let three commands share a store; one of them dies, and another is begun, three times."""
+    """Let three commands share a store; kill one of them and start another, three times."""
     draw, kills = random.Random(3), 0
     jobs = [start(options, work) for _ in range(3)]
     while kills < DEATHS:
@@ -113,7 +113,7 @@ def three_of_which_one_dies(options: argparse.Namespace, work: Path, took: float
 
 
 def ray_of_which_one_dies(options: argparse.Namespace, work: Path, took: float) -> int:
-    """Let two workers of Ray make a store; one of them, at work, dies."""
+    """Let two Ray workers make a store; kill one of them while it works."""
     job = start(options, work, "--engine", "ray", "--processes", "2")
     draw, due = random.Random(4), None
     while job.poll() is None:
@@ -130,7 +130,7 @@ def ray_of_which_one_dies(options: argparse.Namespace, work: Path, took: float) 
 
 
 def _workers_of(driver: int) -> list[int]:
-    """Processes below `driver` that do a task, by the name that Ray gives them (Linux)."""
+    """Return the child processes of `driver` that run a task, by the name that Ray gives them (Linux)."""
     parents: dict[int, int] = {}
     busy = []
     for folder in Path("/proc").glob("[0-9]*"):
@@ -153,7 +153,7 @@ def _ancestors(pid: int, parents: dict[int, int]) -> set[int]:
 
 
 def many(options: argparse.Namespace, took: float) -> list[tuple[str, Callable[[Path], int]]]:
-    """Return the ways in which `--clips` makes them, each a function of a work folder that counts kills."""
+    """Return the set-ups of `--clips`: functions of a work folder that return the number of kills."""
 
     def two(work: Path) -> int:
         end(start(options, work, "--processes", "2"))
@@ -170,7 +170,7 @@ def many(options: argparse.Namespace, took: float) -> list[tuple[str, Callable[[
 
 
 def main() -> None:
-    """Run, kill, compare; exit code 1 where a byte differs."""
+    """Run, kill, compare; exit with 1 where a byte differs."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -179,8 +179,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--n", type=int, default=64)
     parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--clips", type=int, help="make that many in four ways; 2000 takes hours on a CPU")
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="as the stages in WORK")
+    parser.add_argument(
+        "--clips", type=int, help="generate this many in four set-ups; 2000 takes hours on a CPU"
+    )
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="KEY=VALUE", help="keys that the stages in WORK were run with"
+    )
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     rows: list[list[object]] = []

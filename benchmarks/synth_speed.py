@@ -1,17 +1,17 @@
-"""Synthesis, clips a second: one clip per call as published sampling scripts do it, and ajbench's batches.
+"""Clips per second of synthesis: one clip per call as in published sampling scripts, and ajbench's batches.
 
 python benchmarks/synth_speed.py GENERATOR TOKENS STORE [--clips 16] [--rounds 5] [--out FILE.csv]
 
 GENERATOR, TOKENS and STORE are folders of `ajbench train-gen`, `invert` and `prepare`. Prompts are those of
-the store's first train clips, noise is drawn from a seed a clip, and every way ends with waves.
+the store's first train clips, noise is seeded per clip, and all variants end with waveforms.
 
-- one by one: a clip a call, the text encoder called for prompt and empty prompt each time, guidance by two
-  passes of the U-Net a step, 45 steps of PNDM (46 calls); diffusers' scheduler and U-Net, nothing else.
-- batches: the same steps through `AudioJourneyPipeline.grids`, as `ajbench synth` does.
+- one by one: one clip per call, prompt and empty prompt encoded each time, two U-Net passes per step for
+  guidance, 45 steps of PNDM (46 calls); diffusers' scheduler and U-Net, nothing else.
+- batches: the same steps through `AudioJourneyPipeline.grids`, as in `ajbench synth`.
 - fast: the same with 16 steps of DPM-Solver++ even in log-SNR, ajbench's recommended setting.
 
-Ways take turns within a round; printed are medians over rounds, and of each round's ratio to the first. The
-difference is the largest between the grids of a way and those of the first.
+They take turns within a round; printed are medians over rounds, and of each round's ratio to the first. The
+difference is the largest between its grids and those of the first.
 """
 
 import argparse
@@ -37,7 +37,7 @@ GUIDANCE, STEPS, FAST_STEPS, BATCH = 3.0, 45, 16, 8
 
 @torch.no_grad()
 def one_by_one(pipeline: AudioJourneyPipeline, prompts: list[str], seeds: list[int]) -> Tensor:
-    """Grids [B, 128, H, 21], made as a sampling script makes them, decoded one by one."""
+    """Return grids [B, 128, H, 21] sampled as in a published script, decoded one by one."""
     scheduler = PNDMScheduler.from_config(
         dict(pipeline.training), skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1
     )
@@ -60,7 +60,7 @@ def one_by_one(pipeline: AudioJourneyPipeline, prompts: list[str], seeds: list[i
 def batches(
     pipeline: AudioJourneyPipeline, prompts: list[str], seeds: list[int], sampler: str, steps: int
 ) -> Tensor:
-    """The same in batches, text states from the pipeline's cache."""
+    """Return the same in batches, with text states from the pipeline's cache."""
     grids = []
     for start in range(0, len(prompts), BATCH):
         part = slice(start, start + BATCH)
