@@ -60,7 +60,7 @@ def clips(folder: Path) -> list[tuple[Path, int]]:
 
 
 def accuracy(folder: Path, judge: MN, duration_s: float = 5.04, batch: int = 16) -> np.ndarray:
-    """Return the confusion matrix [requested, predicted] of a folder's clips, cut or padded to `duration_s`."""
+    """Return the confusion matrix [requested, predicted] of a folder's clips, fitted to `duration_s`."""
     confusion = np.zeros((len(CATEGORIES),) * 2, np.int64)
     for part in _batched(clips(folder), batch):
         wavs = np.stack([audio.fit(audio.read(file), audio.clip_samples(duration_s)) for file, _ in part])

@@ -67,7 +67,7 @@ def write_store(folder: Path, clips: int) -> store.ClipStore:
 
 
 def write_files(folder: Path, clips: store.ClipStore, n: int) -> Kinds:
-    """Write the first clips as files, a thousand per folder; return a function per kind that reads a batch."""
+    """Write the first clips as files, a thousand per folder; return a batch reader per kind."""
     for name in ("pt", "npy"):
         for i in range(n):
             path = place(folder, i, name)
