@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 from recorded import processor, record
 
-from ajbench.data import audio, store
+from ajbench.data import audio, shards, store
 
 FRAMES, BATCH = 504, 256
 SAMPLES = FRAMES * audio.HOP
@@ -40,29 +40,29 @@ Kinds = dict[str, Callable[[NDArray[np.int64]], Codes]]
 
 def codes_of(indices: NDArray[np.int64]) -> Codes:
     """Codes uint16 [n, 8, 504] of clips, all different: those of one random shard, shifted shard by shard."""
-    shard, row = np.divmod(indices, store.SHARD_CLIPS)
+    shard, row = np.divmod(indices, shards.SHARD_CLIPS)
     shift = (37 * shard).astype(np.uint16)[:, None, None]
     return (_shard()[row] + shift) % np.uint16(1024)
 
 
 @functools.cache
 def _shard() -> Codes:
-    return np.random.default_rng(0).integers(0, 1024, (store.SHARD_CLIPS, 8, FRAMES), dtype=np.uint16)
+    return np.random.default_rng(0).integers(0, 1024, (shards.SHARD_CLIPS, 8, FRAMES), dtype=np.uint16)
 
 
 def write_store(folder: Path, clips: int) -> store.ClipStore:
     """Write a store of codes without audio."""
     folder.mkdir()
-    for shard, start in enumerate(range(0, clips, store.SHARD_CLIPS)):
-        codes = codes_of(np.arange(start, min(start + store.SHARD_CLIPS, clips)))
+    for shard, start in enumerate(range(0, clips, shards.SHARD_CLIPS)):
+        codes = codes_of(np.arange(start, min(start + shards.SHARD_CLIPS, clips)))
         records = [
             {"clip_id": f"Y{start + i:011d}", "path": "", "labels": ["a"], "label_ids": [0], "split": "train"}
             | {"codes": one}
             for i, one in enumerate(codes)
         ]
-        store.write_shard(folder, shard, records)
+        shards.write_shard(folder, shard, records)
     about = {"codec": "random", "codec_hash": "0", "fingerprint": "0", "labels": ["a"]}
-    store.finish(folder, store.StoreMeta(clip_samples=SAMPLES, **about))
+    shards.finish(folder, shards.StoreMeta(clip_samples=SAMPLES, **about))
     return store.ClipStore.open(folder)
 
 
@@ -120,7 +120,7 @@ def bytes_with_audio(folder: Path, corpus: Path) -> tuple[float, float, int]:
         about = {"clip_id": path.stem, "path": str(path), "labels": ["a"], "label_ids": [0], "split": "train"}
         records.append(about | {"audio": flac, "codes": codes_of(np.array([i]))[0]})
     folder.mkdir()
-    store.write_shard(folder, 0, records)
+    shards.write_shard(folder, 0, records)
     sound = sum(len(one["audio"]) for one in records) / len(records)
     return bytes_a_clip(folder, len(records)), sound, len(records)
 

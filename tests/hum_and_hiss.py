@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from ajbench.classifiers.train import train_classifier
 from ajbench.core.recipe import Mix, Recipe
 from ajbench.core.schema import Classifier, overlay
-from ajbench.data import audio, store
+from ajbench.data import audio, shards, store
 
 SAMPLES = 21 * 320
 LABELS = ["Hum", "Hiss"]
@@ -32,7 +32,7 @@ def record(i, **changes):
 
 def make(folder, records, **meta):
     folder.mkdir()
-    store.write_shard(folder, 0, records)
+    shards.write_shard(folder, 0, records)
     values = {
         "codec": "fake",
         "codec_hash": "00",
@@ -40,7 +40,7 @@ def make(folder, records, **meta):
         "labels": LABELS,
         "fingerprint": "f",
     }
-    store.finish(folder, store.StoreMeta(**(values | meta)))
+    shards.finish(folder, shards.StoreMeta(**(values | meta)))
     return store.ClipStore.open(folder)
 
 

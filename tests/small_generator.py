@@ -5,7 +5,7 @@ import torch
 
 from ajbench.codec.whitening import Whitening
 from ajbench.core.recipe import Recipe
-from ajbench.data import audio, store
+from ajbench.data import audio, shards, store
 from ajbench.generation import checkpoint, unet
 
 FRAMES = 42  # a grid of 2 × 21
@@ -91,9 +91,9 @@ def make_store(path, train=TRAIN, evaluated=EVAL, captions=False, prefix="clip",
                 "codes": codes,
             }
         )
-    store.write_shard(path, 0, records)
+    shards.write_shard(path, 0, records)
     whitening = Whitening.fit([codec.latents(np.stack([r["codes"] for r in records[:train]]))])
-    meta = store.StoreMeta(
+    meta = shards.StoreMeta(
         codec=codec.name,
         codec_hash=codec.weights_hash,
         clip_samples=SAMPLES,
@@ -102,7 +102,7 @@ def make_store(path, train=TRAIN, evaluated=EVAL, captions=False, prefix="clip",
         whitening=whitening.to_json(),
         fingerprint="real",
     )
-    store.finish(path, meta)
+    shards.finish(path, meta)
     return store.ClipStore.open(path)
 
 

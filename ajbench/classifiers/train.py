@@ -21,7 +21,8 @@ from ajbench.core.files import seed_for
 from ajbench.core.recipe import Classifier, Mix, Recipe
 from ajbench.core.run_dir import world
 from ajbench.data import mixing
-from ajbench.data.store import ClipStore, ids_hash
+from ajbench.data.shards import ids_hash
+from ajbench.data.store import ClipStore
 from ajbench.training import loop
 
 LAST = "last.safetensors"

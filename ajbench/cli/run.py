@@ -199,9 +199,9 @@ def show_synthesis(plan: dict[str, Any]) -> None:
         rows += [[f"stage {line['stage']}", line["state"]] for line in stages]
     console.emit(plan, table=(["what", "planned"], rows))
     if without := used["unguided"]:
-        from ajbench.generation.plan import UNGUIDED, told
+        from ajbench.generation.plan import UNGUIDED, class_list
 
-        console.say(f"{told(without)} without a train clip as guide: {UNGUIDED[used['unguided_are']]}")
+        console.say(f"{class_list(without)} without a train clip: {UNGUIDED[used['unguided_are']]}")
     seconds = plan["seconds"]
     unknown = plan.get("missing") or "no time known without a generator"
     time = f"about {seconds:.0f} s, as a first batch goes" if seconds else unknown

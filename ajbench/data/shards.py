@@ -1,12 +1,12 @@
-"""How a clip store comes to be: shards, the claims of the processes that write them, and the closing.
+"""The file format of clip stores, and how it is written.
 
 A store is `part-00000.arrow`, `part-00001.arrow`, … (one uncompressed record batch each), `quarantine.csv`
-(what was left out, and why) and, written last, `store.json` with a checksum of every shard. Until then the
-folder `.claims/` holds what the processes of one job tell each other. `ajbench.data.store` reads all this.
+(which clips were rejected, and why) and, written last, `store.json` with a checksum of every shard. While a
+job is filling the store, the folder `.claims/` holds its locks and notes (see `ajbench.data.shard_job`).
+`ajbench.data.store` reads stores.
 """
 
 import csv
-import fcntl
 import hashlib
 import io
 import json
@@ -15,7 +15,6 @@ import re
 import shutil
 import socket
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,7 +35,7 @@ QUARANTINE_COLUMNS = ("clip_id", "path", "line", "reason", "sha256")
 _REQUIRED = ("clip_id", "path", "start_s", "labels", "label_ids", "split", "source")
 _SHARD = re.compile(r"part-\d{5}\.arrow")
 
-# Every column of a shard but `codes`, a fixed_size_list<uint16>[8·T] as wide as the store's clips are long.
+# Every column of a shard except `codes`, a fixed_size_list<uint16>[8·T] whose width follows the clip length.
 SCHEMA = pa.schema(
     [
         *(item.with_nullable(item.name not in _REQUIRED) for item in manifest.SCHEMA),
@@ -46,16 +45,16 @@ SCHEMA = pa.schema(
         pa.field("guidance", pa.float64()),
         pa.field("steps", pa.int32()),
         pa.field("generator", pa.string()),
-        pa.field("fidelity", pa.float64()),  # see `ajbench.generation.fidelity`; stores of before have none
-        # 16-bit FLAC at 16 kHz; null where path and start_s say which file to read. Offsets have 64 bits, as
-        # 4,096 long clips pass 2 GB.
+        pa.field("fidelity", pa.float64()),  # see `ajbench.generation.fidelity`; older stores lack the column
+        # 16-bit FLAC at 16 kHz; null if the clip is read from `path` at `start_s`. Offsets have 64 bits, as
+        # 4,096 long clips exceed 2 GB.
         pa.field("audio", pa.large_binary()),
     ]
 )
 
 
 class ShardEntry(BaseModel):
-    """A shard as `store.json` lists it."""
+    """One shard, as listed in `store.json`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -65,7 +64,7 @@ class ShardEntry(BaseModel):
 
 
 class StoreMeta(BaseModel):
-    """What `store.json` holds besides a checksum of itself.
+    """The content of `store.json`, without the checksum of the file itself.
 
     `counts` gives, for each split, how many clips were expected, found, decoded and kept.
     """
@@ -98,18 +97,18 @@ def write_shard(folder: Path, index: int, records: Sequence[Mapping[str, Any]]) 
     """Write shard `index` whole or not at all.
 
     Args:
-        folder: the store's.
+        folder: of the store.
         index: number of the shard.
-        records: a mapping per clip from column names to values; `codes` is uint16 [8, T], `audio` is FLAC or
-            None. Columns left out are null, but `start_s` is then 0 and `source` "real".
+        records: one mapping per clip from column names to values; `codes` is uint16 [8, T], `audio` is FLAC
+            or None. Missing columns become null, except `start_s` (0) and `source` ("real").
 
     Raises:
-        ValueError: an unknown column, a value missing or of another type, codes of unequal shapes.
-        MissingError: no space left; nothing partial stays behind.
+        ValueError: a column is unknown, a value is missing or of the wrong type, or codes differ in shape.
+        MissingError: no space is left; no partial file remains.
     """
     batch = _batch(records)
     path = shard_path(folder, index)
-    # Named after its writer: where a file system carries no locks there may be two.
+    # The name contains the writer: on a file system without locks there may be two.
     partial = path.with_name(f"{path.stem}.{socket.gethostname()}.{os.getpid()}.arrow.tmp")
     try:
         with partial.open("wb") as file:
@@ -131,105 +130,41 @@ def write_shard(folder: Path, index: int, records: Sequence[Mapping[str, Any]]) 
 
 
 def ids_hash(clip_ids: Iterable[str]) -> str:
-    """Hash a set of clip ids, whatever their order: which clips something was fitted on."""
+    """Return a hash of a set of clip ids, independent of their order: the clips something was fitted on."""
     return hashlib.sha256(json.dumps(sorted(clip_ids), ensure_ascii=False).encode()).hexdigest()[:16]
 
 
-def open_job(folder: Path, fingerprint: str) -> bool:
-    """Make or join the job that fills `folder`; return whether the store is finished already.
-
-    Raises:
-        IntegrityError: the folder belongs to a job of another fingerprint, or holds shards of an unknown one.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    if finished := (folder / "store.json").exists():
-        found = read_meta(folder).fingerprint
-    else:
-        job = folder / CLAIMS / "job"
-        job.parent.mkdir(exist_ok=True)
-        with (folder / CLAIMS / "job.lock").open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not job.exists():
-                if strange := next(iter(_shards(folder)), None):
-                    raise IntegrityError(
-                        f"{strange}: a shard of no known job; remove it or use another folder"
-                    )
-                atomic_write(job, fingerprint)
-            found = job.read_text()
-    if found != fingerprint:
-        raise IntegrityError(
-            f"{folder}: holds work of fingerprint {found}, not {fingerprint}; use another folder or --force"
-        )
-    if finished:
-        _clear(folder)  # a process that came late may have claimed something
-    return finished
-
-
-def claim(folder: Path, name: str) -> AbstractContextManager[Any] | None:
-    """Claim a piece of a job, for instance a shard; None where another process holds it.
-
-    The claim is a `flock`, so it ends with the context or with the process, and nothing has to be cleaned up
-    after a kill. It holds between machines where the folder's file system carries locks to its server: NFS 4
-    and NFS 3 with its lock service (Linux turns flock into locks of the whole file), Lustre with `-o flock`,
-    GPFS, CephFS. There a process' death frees it at once, a machine's when the server notices (NFS 4: about
-    90 s). On mounts with `nolock`, `local_lock=all` or `localflock`, machines do not see each other's claims:
-    each makes every shard, which costs time but no byte, as shards are alike and put in place whole.
-    """
-    path = folder / CLAIMS / f"{name}.lock"
-    while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            file = path.open("ab")
-        except FileNotFoundError:  # the job was closed in between
-            continue
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            return None
-        if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
-            return file
-        file.close()  # the lock is on a file that is no longer there
-
-
 def assemble(folder: Path, meta: StoreMeta) -> StoreMeta:
-    """Return `meta` with the shards found in `folder`, their clips and checksums.
+    """Return `meta` with the shards found in `folder`, with their clip counts and checksums.
 
     Raises:
-        MissingError: there is none.
-        IntegrityError: one is no shard.
+        MissingError: there is no shard.
+        IntegrityError: a file is not a shard.
     """
     entries = []
-    for path in _shards(folder):
+    for path in written(folder):
         entries.append(ShardEntry(file=path.name, clips=map_shard(path).num_rows, xxh3=checksum(path)))
     if not entries:
-        raise MissingError(f"{folder}: no shard was written, so there is no store")
+        raise MissingError(f"{folder}: no shard was written; run the stage that makes the store again")
     return meta.model_copy(update={"shards": entries})
 
 
 def finish(folder: Path, meta: StoreMeta) -> StoreMeta:
-    """Close a store: list the shards (unless `assemble` did), write `store.json`, remove the claims."""
+    """Close a store: list the shards (unless `assemble` did), write `store.json`, remove locks and notes."""
     whole = meta if meta.shards else assemble(folder, meta)
     tree = whole.model_dump(mode="json")
     text = json.dumps({**tree, "xxh3": _digest_of(tree)}, indent=1, ensure_ascii=False)
     atomic_write(folder / "store.json", text)
-    _clear(folder)
+    clear(folder)
     return whole
 
 
-def discard(folder: Path) -> None:
-    """Remove an unfinished store's shards and claims, so that its job starts anew; `quarantine.csv` stays."""
-    for path in _shards(folder):
-        path.unlink()
-    _clear(folder)
-
-
 def read_meta(path: Path) -> StoreMeta:
-    """Read `store.json` of folder `path`.
+    """Read `store.json` in folder `path`.
 
     Raises:
-        MissingError: there is none.
-        IntegrityError: it is damaged, or written by a newer ajbench.
+        MissingError: there is no `store.json`.
+        IntegrityError: the file is damaged, or was written by a newer ajbench.
     """
     file = path / "store.json"
     if not file.exists():
@@ -252,7 +187,7 @@ def read_meta(path: Path) -> StoreMeta:
 def write_quarantine(
     folder: Path, problems: Iterable[manifest.Problem], sha256: Mapping[str, str] | None = None
 ) -> None:
-    """Write `quarantine.csv`, a row for everything left out; `sha256` maps paths to digests where known."""
+    """Write `quarantine.csv`, one row per rejected clip; `sha256` maps paths to digests where known."""
     digests = sha256 or {}
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
@@ -265,20 +200,18 @@ def map_shard(path: Path) -> pa.RecordBatch:
     """Map a shard into memory without reading it.
 
     Raises:
-        IntegrityError: it is no shard of this format.
+        IntegrityError: the file is not a shard of this format.
     """
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         schema = _schema(reader.schema.field("codes").type.list_size)
-        before = schema.remove(schema.get_field_index("fidelity"))
-        if reader.num_record_batches != 1 or not (
-            reader.schema.equals(schema) or reader.schema.equals(before)
-        ):
-            raise ValueError("other columns or batches than a shard has")
+        older = schema.remove(schema.get_field_index("fidelity"))
+        if reader.num_record_batches != 1 or reader.schema not in (schema, older):
+            raise ValueError("unexpected columns or batches")
         batch = reader.get_batch(0)
-        if reader.schema.equals(schema):
-            return batch
-        return batch.append_column("fidelity", pa.nulls(len(batch), pa.float64())).select(schema.names)
+        if reader.schema == older:
+            batch = batch.append_column("fidelity", pa.nulls(len(batch), pa.float64())).select(schema.names)
+        return batch
     except (pa.ArrowException, OSError, ValueError, KeyError, AttributeError) as error:
         reason = " ".join(str(error).split())[:160]
         raise IntegrityError(f"{path}: not a readable shard ({reason}); make the store again") from None
@@ -315,11 +248,13 @@ def _digest_of(tree: Mapping[str, Any]) -> str:
     return xxhash.xxh3_128_hexdigest(json.dumps(tree, sort_keys=True, ensure_ascii=False).encode())
 
 
-def _shards(folder: Path) -> list[Path]:
+def written(folder: Path) -> list[Path]:
+    """Return the shards in `folder`, in order."""
     return sorted(path for path in folder.iterdir() if _SHARD.fullmatch(path.name))
 
 
-def _clear(folder: Path) -> None:
+def clear(folder: Path) -> None:
+    """Remove the locks and notes of a job, and partial files of processes that were killed."""
     for pattern in ("part-*.arrow.tmp", ".store.json.*.tmp", ".quarantine.csv.*.tmp"):
         for partial in folder.glob(pattern):
             partial.unlink(missing_ok=True)

@@ -1,7 +1,4 @@
-"""Clip stores: a corpus, real or synthetic, as audio, codec codes, labels and provenance, mapped from disk.
-
-`ClipStore` reads what `ajbench.data.shards` writes; the names that writers need are offered here too.
-"""
+"""Reading clip stores: the audio, codec codes, labels and provenance of a corpus, mapped from disk."""
 
 import functools
 from collections import deque
@@ -21,43 +18,7 @@ from ajbench.core import files
 from ajbench.core.errors import IntegrityError, UsageError
 from ajbench.core.registry import suggest
 from ajbench.data import audio, shards
-from ajbench.data.shards import (
-    CLAIMS,
-    SCHEMA,
-    SHARD_CLIPS,
-    StoreMeta,
-    assemble,
-    claim,
-    discard,
-    finish,
-    ids_hash,
-    open_job,
-    read_meta,
-    shard_path,
-    write_quarantine,
-    write_shard,
-)
-
-__all__ = [
-    "CLAIMS",
-    "SCHEMA",
-    "SHARD_CLIPS",
-    "Clip",
-    "ClipStore",
-    "StoreMeta",
-    "assemble",
-    "claim",
-    "discard",
-    "finish",
-    "ids_hash",
-    "open_job",
-    "read_meta",
-    "read_piece",
-    "require_codec",
-    "shard_path",
-    "write_quarantine",
-    "write_shard",
-]
+from ajbench.data.shards import SCHEMA, StoreMeta, read_meta
 
 DECODE_THREADS = 2
 COLUMNS = tuple(name for name in SCHEMA.names if name != "audio")
@@ -67,7 +28,7 @@ _verified: set[tuple[str, int, int, int]] = set()
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip of a store; None where something is not known of it."""
+    """One clip of a store; unknown values are None."""
 
     clip_id: str
     path: str
@@ -92,22 +53,22 @@ class Clip:
     store: "ClipStore" = field(repr=False, compare=False)
 
     def audio(self) -> NDArray[np.float32]:
-        """Return the wave, float32 [clip_samples] at 16 kHz."""
+        """Return the waveform, float32 [clip_samples] at 16 kHz."""
         return self.store.audio([self.index])[0]
 
     @property
     def codes(self) -> NDArray[np.uint16]:
-        """The codec codes, uint16 [8, T], as a read-only view of the mapped shard."""
+        """The codec codes, uint16 [8, T], a read-only view of the mapped shard."""
         return self.store.view(self.index)
 
 
 @dataclass(frozen=True)
 class _Shard:
-    """Views of one mapped file; `table` has every column but audio and codes."""
+    """Views of one mapped file; `table` has every column except audio and codes."""
 
     table: pa.RecordBatch
     codes: NDArray[np.uint16]  # [n, 8, T]
-    embedded: NDArray[np.bool_]  # [n]: whether the clip's audio is in the shard
+    embedded: NDArray[np.bool_]  # [n]: whether the shard contains the clip's audio
     offsets: NDArray[np.int64]  # [n + 1], into data
     data: memoryview
 
@@ -117,12 +78,12 @@ class _Shard:
 
 
 class ClipStore:
-    """The clips of one store, numbered through all its shards in order.
+    """The clips of one store, numbered consecutively through its shards.
 
     Attributes:
-        path: the store's folder.
-        meta: what `store.json` says.
-        mapped: the shards' views, in order.
+        path: the folder of the store.
+        meta: the content of `store.json`.
+        mapped: views of the shards, in order.
     """
 
     def __init__(self, path: Path, meta: StoreMeta) -> None:
@@ -132,11 +93,15 @@ class ClipStore:
 
     @classmethod
     def open(cls, path: Path | str, verify: bool = True) -> "ClipStore":
-        """Map the finished store in folder `path`, each shard's checksum being verified once a process.
+        """Map the finished store in folder `path`.
+
+        Args:
+            path: the folder.
+            verify: check the shards' checksums, each once per process.
 
         Raises:
             MissingError: there is no finished store.
-            IntegrityError: store.json or a shard (named) is damaged, or written by a newer ajbench.
+            IntegrityError: store.json or a shard is damaged, or was written by a newer ajbench.
         """
         path = Path(path)
         meta = read_meta(path)
@@ -145,7 +110,7 @@ class ClipStore:
         return cls(path, meta)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Other processes map the files again instead of receiving their content.
+        # Other processes map the files again instead of receiving the content.
         return ClipStore, (self.path, self.meta)
 
     def __len__(self) -> int:
@@ -167,7 +132,7 @@ class ClipStore:
         return self.column("clip_id")
 
     def column(self, name: str) -> list[Any]:
-        """Return one column (not audio and codes, which have methods) as Python values, in order.
+        """Return one column as Python values, in order; audio and codes have methods of their own.
 
         Raises:
             UsageError: there is no such column.
@@ -183,24 +148,24 @@ class ClipStore:
         if len(self.mapped) == 1:
             return self.mapped[0].codes[rows]
         out = np.empty((len(rows), *self.mapped[0].codes.shape[1:]), np.uint16)
-        # Clip by clip, as each is then copied once; gathering shard by shard takes twice as long.
+        # Clip by clip, so that each is copied once; gathering shard by shard takes twice as long.
         for target, part, row in zip(out, parts.tolist(), rows.tolist(), strict=True):
             target[...] = self.mapped[part].codes[row]
         return out
 
     def view(self, index: int) -> NDArray[np.uint16]:
-        """Return the codes of one clip, uint16 [8, T], as a read-only view of the mapped shard."""
+        """Return the codes of one clip, uint16 [8, T], a read-only view of the mapped shard."""
         shard, row = self._find(index)
         return shard.codes[row]
 
     def audio(self, indices: ArrayLike) -> NDArray[np.float32]:
-        """Return the waves float32 [n, clip_samples] of clips `indices` [n].
+        """Return the waveforms float32 [n, clip_samples] of clips `indices` [n].
 
-        FLAC in the shard is decoded, by two threads; a clip without is read from the file that it came from.
+        FLAC in the shard is decoded by two threads; a clip without FLAC is read from its original file.
 
         Raises:
-            IntegrityError: a clip's FLAC is damaged (possible only where checksums were not verified).
-            AudioError: a linked file is gone or has changed into something unusable.
+            IntegrityError: a clip's FLAC is damaged (possible only if checksums were not verified).
+            AudioError: a linked file is missing or no longer usable.
         """
         parts, rows = self._locate(indices)
         out = np.empty((len(rows), self.meta.clip_samples), np.float32)
@@ -211,13 +176,13 @@ class ClipStore:
         if len(rows) < 2:
             deque(map(fill, range(len(rows))), maxlen=0)
         else:
-            # A pool a call: threads that outlive it would not survive the fork of a data loader.
+            # One pool per call: threads that outlive the call would not survive the fork of a data loader.
             with ThreadPoolExecutor(DECODE_THREADS) as pool:
                 deque(pool.map(fill, range(len(rows))), maxlen=0)
         return out
 
     def flac(self, index: int) -> memoryview | None:
-        """Return a clip's FLAC bytes as a view of the mapped shard; None where the store links to a file."""
+        """Return a clip's FLAC bytes, a view of the mapped shard; None if the store links to a file."""
         shard, row = self._find(index)
         return shard.flac(row)
 
@@ -226,7 +191,7 @@ class ClipStore:
         return np.asarray(self.sparse_targets().toarray())
 
     def sparse_targets(self) -> sparse.csr_array:
-        """Return `targets()` as a sparse array, whose size is that of the labels and not N · C."""
+        """Return `targets()` as a sparse array, whose size grows with the labels and not with N · C."""
         lists = [shard.table.column("label_ids") for shard in self.mapped]
         sizes = [part.value_lengths().to_numpy() for part in lists]
         ids = np.concatenate([np.empty(0, np.int32), *(part.flatten().to_numpy() for part in lists)])
@@ -246,7 +211,9 @@ class ClipStore:
     def _locate(self, indices: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         wanted = np.asarray(indices, dtype=np.int64).reshape(-1)
         if len(wanted) and not (wanted.min() >= 0 and wanted.max() < len(self)):
-            raise IndexError(f"{self.path}: {wanted.min()} … {wanted.max()} asked of {len(self)} clips")
+            raise IndexError(
+                f"{self.path}: clips {wanted.min()} … {wanted.max()} requested, it has {len(self)}"
+            )
         parts = np.searchsorted(self._offsets, wanted, side="right") - 1
         return parts, wanted - self._offsets[parts]
 
@@ -269,20 +236,20 @@ class ClipStore:
 
 
 def read_piece(path: str, start_s: float, duration_s: float | None, n: int) -> NDArray[np.float32]:
-    """Read the first `n` samples at 16 kHz of a piece of a file, padded with zeros where it is shorter.
+    """Read the first `n` samples at 16 kHz of a segment of a file, zero-padded if it is shorter.
 
     Raises:
-        AudioError: the piece is unusable.
+        AudioError: the segment is not usable.
     """
     longest = n / audio.SAMPLE_RATE
     return audio.fit(audio.read(path, start_s=start_s, duration_s=min(longest, duration_s or longest)), n)
 
 
 def require_codec(store: ClipStore, name: str, weights_hash: str) -> None:
-    """Refuse a store whose codes were made by another codec, mode or weights.
+    """Refuse a store whose codes come from another codec or other weights.
 
     Raises:
-        IntegrityError: they were; the message names both.
+        IntegrityError: they do; the message names both.
     """
     found = (store.meta.codec, store.meta.codec_hash)
     if found != (name, weights_hash):
@@ -309,10 +276,10 @@ def _open_shard(path: Path, clips: int) -> _Shard:
 
 
 def verify_checksum(path: Path, expected: str) -> None:
-    """Check one shard.
+    """Check the checksum of one shard.
 
     Raises:
-        IntegrityError: it is missing, or its checksum is another one.
+        IntegrityError: the shard is missing, or its checksum differs from the expected one.
     """
     if not path.exists():
         raise IntegrityError(f"{path}: missing, though store.json lists it; make the store again")

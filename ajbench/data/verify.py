@@ -1,4 +1,4 @@
-"""A finished clip store, checked through and through."""
+"""A complete check of a finished clip store."""
 
 import csv
 from pathlib import Path
@@ -7,34 +7,34 @@ from typing import Any
 from ajbench.core import console, files
 from ajbench.core.errors import IntegrityError
 from ajbench.data import shards
-from ajbench.data.store import ClipStore, read_meta, verify_checksum
+from ajbench.data.store import ClipStore, verify_checksum
 
 CLIPS_AT_ONCE = 64
 
 
 def verify(path: Path | str) -> dict[str, Any]:
-    """Check a finished store through and through: `ajbench verify STORE`.
+    """Check everything in a finished store: `ajbench verify STORE`.
 
-    Every checksum is computed anew and every clip decoded; clip ids must differ, codes be below 1024, label
-    ids agree with label names and the clips of each split with the counts in `store.json`; the plan of a
-    synthetic store must be that of its clips.
+    Every checksum is computed again and every clip is decoded. Clip ids must be unique, codes below 1024,
+    label ids consistent with label names, the clips of each split as many as `store.json` counts, and the
+    plan of a synthetic store unchanged.
 
     Returns:
         A report: path, version, source, codec, fingerprint, clips, splits (split → clips), classes, shards
-        (file, clips, xxh3, bytes each), quarantined.
+        (file, clips, xxh3 and bytes of each), quarantined.
 
     Raises:
         MissingError: there is no finished store.
-        IntegrityError: anything is wrong; the message lists it.
+        IntegrityError: something is wrong; the message lists what.
     """
     path = Path(path)
-    meta = read_meta(path)
+    meta = shards.read_meta(path)
     for entry in meta.shards:
         verify_checksum(path / entry.file, entry.xxh3)
     store = ClipStore(path, meta)
     splits = store.column("split")
     counts = {name: splits.count(name) for name in sorted(set(splits))}
-    if faults := [*_faults(store, counts), *_other_plan(store)]:
+    if faults := [*_faults(store, counts), *_changed_plan(store)]:
         raise IntegrityError(f"{path}: {'; '.join(faults)}")
     with console.progress(len(store), "verify") as advance:
         for start in range(0, len(store), CLIPS_AT_ONCE):
@@ -60,11 +60,11 @@ def verify(path: Path | str) -> dict[str, Any]:
 def _faults(store: ClipStore, counts: dict[str, int]) -> list[str]:
     faults = []
     if repeated := len(store) - len(set(store.clip_ids)):
-        faults.append(f"{repeated} clip ids occur more than once")
+        faults.append(f"{repeated} clips have the id of another clip")
     known = store.meta.labels
     for entry, shard in zip(store.meta.shards, store.mapped, strict=True):
         if shard.codes.max(initial=0) >= shards.ENTRIES:
-            faults.append(f"{entry.file}: code {shard.codes.max()} (below {shards.ENTRIES} expected)")
+            faults.append(f"{entry.file}: code {shard.codes.max()} (must be below {shards.ENTRIES})")
         names = shard.table.column("labels").to_pylist()
         ids = shard.table.column("label_ids").to_pylist()
         wrong = sum(
@@ -72,7 +72,7 @@ def _faults(store: ClipStore, counts: dict[str, int]) -> list[str]:
             for row, of in zip(ids, names, strict=True)
         )
         if wrong:
-            faults.append(f"{entry.file}: label ids of {wrong} clips disagree with their labels")
+            faults.append(f"{entry.file}: {wrong} clips whose label ids disagree with their labels")
     for split, numbers in store.meta.counts.items():
         if numbers.get("kept", 0) != counts.get(split, 0):
             faults.append(
@@ -81,11 +81,11 @@ def _faults(store: ClipStore, counts: dict[str, int]) -> list[str]:
     return faults
 
 
-def _other_plan(store: ClipStore) -> list[str]:
+def _changed_plan(store: ClipStore) -> list[str]:
     known, plan = store.meta.extra.get("plan_xxh3"), store.path / "plan.parquet"
     if not known or (plan.exists() and files.checksum(plan) == known):
         return []
-    return [f"{plan.name}: gone or changed since the clips were made"]
+    return [f"{plan.name}: missing, or changed after the clips were made"]
 
 
 def _quarantined(path: Path) -> int:

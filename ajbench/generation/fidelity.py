@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ajbench.core import registry
 from ajbench.core.errors import UsageError
 from ajbench.data import audio
-from ajbench.data.store import StoreMeta
+from ajbench.data.shards import StoreMeta
 from ajbench.features.class_mapping import class_logits, namesakes_of
 
 

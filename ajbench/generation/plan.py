@@ -1,4 +1,4 @@
-"""The plan of a synthesis: which clips, with which labels, prompts, guides and seeds, before any is made."""
+"""The plan of a synthesis: labels, prompt, guide and seed of every clip, decided before any is generated."""
 
 import io
 import itertools
@@ -19,16 +19,19 @@ from ajbench.data.manifest import Manifest
 from ajbench.data.store import ClipStore
 from ajbench.generation.prompts import sound_of, spoken
 
-# Clip ids, places in the train split (parent or guide; -1: none) and label ids, each of n clips.
+# Clip ids, positions in the split (parent or guide; -1: none) and label ids, each for n clips.
 Draw = tuple[list[str], NDArray[np.int64], list[list[int]]]
 
-UNGUIDED = {"leave_out": "left out", "noise": "made from noise"}  # what `synth.unguided` does, in words
+UNGUIDED = {
+    "leave_out": "left out",
+    "noise": "made from noise",
+}  # the values of `synth.unguided`, for messages
 
 PLAN_SCHEMA = pa.schema(
     [
         pa.field("clip_id", pa.string(), nullable=False),
         pa.field("parent_id", pa.string()),  # the guide clip
-        pa.field("parent", pa.int64()),  # its place in the real store
+        pa.field("parent", pa.int64()),  # its index in the real store
         pa.field("labels", pa.list_(pa.string()), nullable=False),
         pa.field("label_ids", pa.list_(pa.int32()), nullable=False),
         pa.field("caption", pa.string()),
@@ -40,15 +43,15 @@ PLAN_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class ListedClips:
-    """What a plan is drawn from: the labels of a split, whether or not its sound is there.
+    """What a plan is drawn from: the clips of a split with their labels. Their audio is not needed.
 
     Attributes:
-        where: they are listed, for messages.
+        where: the store or list they come from, for messages.
         names: of the classes, in the order of the label set.
         clip_ids: of the clips.
-        places: int64 [N], of these clips in the store (or among the rows of the manifest).
-        targets: float32 [N, C], sparse; not zero where clip n has class c, columns of a row in order.
-        captions: of the clips, where they have one.
+        places: int64 [N], the clips' indices in the store (or rows of the manifest).
+        targets: float32 [N, C], sparse, nonzero if clip n has class c; columns of a row in ascending order.
+        captions: of the clips, None for clips without one; empty if captions were not read.
     """
 
     where: str
@@ -56,11 +59,11 @@ class ListedClips:
     clip_ids: list[str]
     places: NDArray[np.int64]
     targets: sparse.csr_array
-    captions: tuple[str | None, ...] = ()  # empty: not read
+    captions: tuple[str | None, ...] = ()
 
     @classmethod
     def of_store(cls, store: ClipStore, split: str = "train", *, captions: bool = False) -> "ListedClips":
-        """Return a split of a real store, with its captions (slow to read) only where a plan is of them."""
+        """Return a split of a real store; captions are slow to read and needed for that plan only."""
         places, ids = store.split_indices(split), store.clip_ids
         texts = store.column("caption") if captions else None
         return cls(
@@ -74,7 +77,7 @@ class ListedClips:
 
     @classmethod
     def of_manifest(cls, manifest: Manifest, where: str, split: str = "train") -> "ListedClips":
-        """Return a split of a corpus as its reader, or its label table alone, lists it."""
+        """Return a split of a corpus from its manifest or its label table."""
         rows = [(place, row) for place, row in enumerate(manifest.rows) if row.split == split]
         ids = [manifest.label_set.index(name) for _, row in rows for name in row.labels]
         ends = np.cumsum([0, *(len(row.labels) for _, row in rows)])
@@ -89,7 +92,7 @@ class ListedClips:
         )
 
     def take(self, keep: NDArray[np.bool_]) -> "ListedClips":
-        """Return those of the clips where `keep` [N] is true."""
+        """Return the clips for which `keep` [N] is true."""
         rows = np.flatnonzero(keep)
         return replace(
             self,
@@ -101,7 +104,7 @@ class ListedClips:
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """Clips of each class, int64 [C]."""
+        """The number of clips of each class, int64 [C]."""
         return np.bincount(self.targets.indices, minlength=len(self.names))
 
     def labels(self) -> list[list[int]]:
@@ -113,39 +116,41 @@ class ListedClips:
 def plan(
     section: Synth, clips: ListedClips, tokens: Mapping[str, str] | None = None, seed: int | None = None
 ) -> pa.Table:
-    """Return what is to be generated, a row a clip (`PLAN_SCHEMA`), from one split alone (`split_of`).
+    """Return the plan: one row per clip to generate (`PLAN_SCHEMA`), drawn from one split (`split_of`).
 
-    `per-clip` (DA-Fusion; X̃_ij of Eq. 1): the j-th augmentation of every clip before the (j+1)-th of any,
-    in an order drawn for j in which every stretch has the classes' shares of the whole; labels are the
-    parent's. `random-classes` (App. E): one to three classes drawn at random, and as guide a clip that has
-    at least one of them; of classes without a train clip `synth.unguided` decides. `captions` (Table 1): a
-    clip from noise for the caption of every evaluation clip, or its labels if it has none, to be compared
-    with that clip and for nothing else. In all a shorter plan is the beginning of a longer one, so doses are
-    nested.
+    - `per-clip` (DA-Fusion; X̃_ij of Eq. 1): the j-th augmentation of every clip comes before the (j+1)-th of
+      any. The order within j is random, but every section of it has the class proportions of the whole.
+      Labels are those of the parent.
+    - `random-classes` (App. E): one to three random classes, and as guide a clip with at least one of them.
+      `synth.unguided` decides about classes without a train clip.
+    - `captions` (Table 1): a clip from noise for every evaluation clip, from its caption or, without one, its
+      labels. These clips are compared with the evaluation clips and never used for training.
+
+    A shorter plan is always the beginning of a longer one, so doses are nested.
 
     Args:
         section: the recipe's synth section.
-        clips: of the split that the plan is drawn from.
-        tokens: label → class token, for prompts of learned tokens.
+        clips: the split that the plan is drawn from.
+        tokens: label → class token, for prompts with learned tokens.
         seed: of the run; None is the section's.
 
     Raises:
-        UsageError: no train clip has one of the classes asked for, or any for `random-classes`; or
-            `synth.unguided=refuse` and a class has no train clip.
-        MissingError: prompts of tokens, but a class has none.
+        UsageError: no clip has a requested class, or, for `random-classes`, any label; or a class has no
+            train clip and `synth.unguided=refuse`.
+        MissingError: the prompts need tokens, but a class has none.
     """
     seed = section.seed if seed is None else seed
     names = clips.names
     usable = np.arange(len(names)) < (section.classes or len(names))
     if section.unguided == "refuse" and (without := unguided(section, clips)):
         raise UsageError(
-            f"synth.unguided=refuse: {told(without)} without a train clip in {clips.where}; use leave_out "
-            "or noise"
+            f"synth.unguided=refuse: {class_list(without)} without a train clip in {clips.where}; use "
+            "leave_out or noise"
         )
     if section.classes:
         clips = clips.take(np.asarray(clips.targets[:, np.flatnonzero(usable)].sum(axis=1)).reshape(-1) > 0)
     if not clips.clip_ids:
-        raise UsageError(f"synth.classes={section.classes}: no clip of {clips.where} has one of them")
+        raise UsageError(f"synth.classes={section.classes}: no clip of {clips.where} has any of them")
     draw = _DRAWS[section.plan]
     clip_ids, drawn, label_ids = draw(section, seed, clips, usable)
     labels = [[names[k] for k in row] for row in label_ids]
@@ -168,45 +173,45 @@ def plan(
 
 
 def split_of(section: Synth) -> str:
-    """Return the split that a plan is drawn from, and that its clips are of."""
+    """Return the split that a plan is drawn from and that its clips belong to."""
     return "eval" if section.plan == "captions" else "train"
 
 
 def unguided(section: Synth, clips: ListedClips) -> list[str]:
-    """Return the classes that `random-classes` is asked for and that no train clip has.
+    """Return the classes requested by a `random-classes` plan that no train clip has.
 
-    They have no guide, and the generator never heard them. Other plans ask for clips, so for none of these.
+    They have no guide and were not in the generator's training data. Other plans never request such classes.
     """
     if section.plan != "random-classes":
         return []
-    asked = len(clips.names) if section.classes is None else section.classes
-    return [clips.names[k] for k in np.flatnonzero(clips.counts == 0) if k < asked]
+    requested = section.classes or len(clips.names)
+    return [clips.names[k] for k in np.flatnonzero(clips.counts == 0) if k < requested]
 
 
-def told(names: list[str], most: int = 10) -> str:
-    """Return names as a message has them: how many, and the first of them."""
-    more = f", … {len(names) - most} more" if len(names) > most else ""
-    return f"{len(names)} class{'es' if len(names) > 1 else ''} ({', '.join(names[:most])}{more})"
+def class_list(names: list[str], shown: int = 10) -> str:
+    """Return class names for a message: how many, and the first few."""
+    more = f", … {len(names) - shown} more" if len(names) > shown else ""
+    return f"{len(names)} class{'es' if len(names) > 1 else ''} ({', '.join(names[:shown])}{more})"
 
 
 def as_parquet(table: pa.Table) -> tuple[bytes, str]:
-    """Return a plan as the content of its file, and the hash of that."""
+    """Return the content of a plan's file and its hash."""
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
     return buffer.getvalue(), xxhash.xxh3_128_hexdigest(buffer.getvalue())
 
 
 def _tidy(targets: sparse.csr_array) -> sparse.csr_array:
-    # Double labels would count twice, and what is drawn depends on the order of a row's columns.
+    # Repeated labels would count twice, and the draw depends on the order of a row's columns.
     targets = sparse.csr_array(targets)
     targets.sum_duplicates()
     return targets
 
 
 def _per_clip(section: Synth, seed: int, clips: ListedClips, usable: NDArray[np.bool_]) -> Draw:
-    """Clip ids, places in the train split and label ids of the `per-clip` plan."""
+    """Return the `per-clip` draw."""
     train_ids, width = clips.clip_ids, len(clips.names)
-    # The rarest label of each clip, of equally rare ones the first; class 0 for clips without labels.
+    # The rarest label of each clip (the first of equally rare ones); class 0 for clips without labels.
     rarest = np.zeros(len(train_ids), np.int64)
     labelled = np.flatnonzero(np.diff(clips.targets.indptr))
     ids = clips.targets.indices.astype(np.int64)
@@ -227,7 +232,7 @@ def _per_clip(section: Synth, seed: int, clips: ListedClips, usable: NDArray[np.
 def _interleaved(
     classes: NDArray[np.int64], counts: NDArray[np.int64], rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Return a permutation, random within classes, of which every stretch has the classes' shares."""
+    """Return a permutation, random within classes, every section of which has the class proportions."""
     shuffled = rng.permutation(len(classes))
     by_class = shuffled[np.argsort(classes[shuffled], kind="stable")]
     rank = np.arange(len(classes)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -236,15 +241,13 @@ def _interleaved(
 
 
 def _random_classes(section: Synth, seed: int, clips: ListedClips, usable: NDArray[np.bool_]) -> Draw:
-    """Clip ids, places of the guides and label ids of the `random-classes` plan."""
+    """Return the `random-classes` draw."""
     if not clips.counts[usable].any():
-        raise UsageError(
-            "synth.plan=random-classes: no train clip of the store has a label; use synth.plan=per-clip"
-        )
+        raise UsageError("synth.plan=random-classes: no train clip has a label; use synth.plan=per-clip")
     pool = np.flatnonzero(usable if section.unguided == "noise" else usable & (clips.counts > 0))
     share = np.stack([np.random.default_rng(seed_for(seed, "plan", k)).random(section.n) for k in range(5)])
     number = 1 + (share[0] * min(3, len(pool))).astype(np.int64)
-    # Three draws without replacement: each skips the places taken before it.
+    # Three draws without replacement: each skips the positions taken before it.
     a = (share[1] * len(pool)).astype(np.int64)
     b = (share[2] * max(1, len(pool) - 1)).astype(np.int64)
     b += b >= a
@@ -263,8 +266,8 @@ def _random_classes(section: Synth, seed: int, clips: ListedClips, usable: NDArr
 
 
 def _of_union(sets: list[NDArray[np.int32]], u: float) -> int:
-    """Return the member of the sets' union at share u in [0, 1) of it, in order; -1 where it is empty."""
-    # np.unique takes twice as long, of a plan's 80,000 calls.
+    """Return the member at fraction u in [0, 1) of the sorted union of the sets; -1 if it is empty."""
+    # np.unique takes twice as long, and a plan makes 80,000 calls.
     every = np.sort(np.concatenate(sets)) if len(sets) > 1 else sets[0]
     if not len(every):
         return -1
@@ -274,7 +277,7 @@ def _of_union(sets: list[NDArray[np.int32]], u: float) -> int:
 
 
 def _captions(section: Synth, seed: int, clips: ListedClips, usable: NDArray[np.bool_]) -> Draw:
-    """Clip ids, places in the eval split and label ids of the `captions` plan."""
+    """Return the `captions` draw."""
     n = len(clips.clip_ids)
     places = np.arange(section.n) % n
     labels = clips.labels()
@@ -295,7 +298,7 @@ def _prompts(
     without = sorted({name for row in labels for name in row}.difference(tokens or {}))
     if without:
         raise MissingError(
-            f"synth.prompt=tokens: {len(without)} classes have no learned token (such as {without[0]!r}); "
-            "run `ajbench invert` (invert.classes: of all), or use synth.prompt=names"
+            f"synth.prompt=tokens: {class_list(without)} without a learned token; run `ajbench invert` "
+            "for all classes (invert.classes=null), or use synth.prompt=names"
         )
     return [sound_of([tokens[name] for name in row]) for row in labels] if tokens else []

@@ -1,4 +1,4 @@
-"""The shards of a synthesis in processes of this machine, started here."""
+"""Synthesis in several processes of this machine."""
 
 import multiprocessing
 from collections.abc import Callable
@@ -7,14 +7,15 @@ from concurrent.futures.process import BrokenProcessPool
 
 from ajbench.core.errors import MissingError
 from ajbench.core.processes import end_with_parent
-from ajbench.generation.worker import POLL_S, Job
+from ajbench.data.shard_job import POLL_S
+from ajbench.generation.worker import Job
 
 
 def share(job: Job, processes: int, first: int, advance: Callable[[int], None]) -> None:
-    """Let `processes` others, numbered from `first`, do the job, and report what they have finished.
+    """Let `processes` child processes, numbered from `first`, do the job, and report finished clips.
 
     Raises:
-        MissingError: one was killed.
+        MissingError: a process was killed.
     """
     context = multiprocessing.get_context("spawn")
     done = 0
@@ -29,14 +30,15 @@ def share(job: Job, processes: int, first: int, advance: Callable[[int], None]) 
                     future.result()
                 except BrokenProcessPool:
                     raise MissingError(
-                        f"{job.out}: a process was killed, most likely for want of memory; run "
-                        "again with fewer --processes"
+                        f"{job.out}: a process was killed, most likely because memory ran out; run again "
+                        "with fewer --processes"
                     ) from None
-            ready = sum(job.note(shard).exists() for shard in job.shards)
-            now = min(job.n, ready * job.section.shard_size)
+            now = sum(
+                len(job.shards.items(shard)) for shard in job.shards.shards if job.shards.written(shard)
+            )
             advance(now - done)
             done = now
 
 
 def _work(job: Job, rank: int) -> None:
-    job.work(rank, lambda n: None)  # the parent tells how far it is
+    job.work(rank, lambda n: None)  # the parent reports progress

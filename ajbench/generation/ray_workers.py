@@ -1,8 +1,8 @@
-"""The shards of a synthesis as Ray tasks: on this machine, or on a cluster whose nodes see one folder.
+"""Synthesis with Ray, one task per shard, on this machine or on a cluster with a shared folder.
 
-A task claims its shard as any process does, so that a Ray job and others may share a store. A worker that
-dies sets its claim free (see `ajbench.data.shards.claim` for shared folders), and Ray gives the shard to
-another.
+A task claims its shard as any process does, so Ray and other processes can work on the same store. When a
+worker dies, its claim is released (see `ajbench.data.shard_job.claim` for shared folders) and Ray gives the
+shard to another worker.
 """
 
 import contextlib
@@ -13,19 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from ajbench.core.errors import AjbenchError, MissingError
+from ajbench.data.shard_job import POLL_S
 from ajbench.generation.settings import exact, require_same
-from ajbench.generation.worker import POLL_S, Job, Models
+from ajbench.generation.worker import Job, Models
 
-RETRIES = 5  # deaths of workers that a shard survives
+RETRIES = 5  # how many dead workers a shard survives
 
-_loaded: dict[Path, Models] = {}  # in a worker, for its next shard
+_loaded: dict[Path, Models] = {}  # kept in a worker for its next shard
 
 
 def need() -> Any:
     """Return the module `ray`.
 
     Raises:
-        MissingError: it is not installed.
+        MissingError: Ray is not installed.
     """
     try:
         import ray
@@ -35,23 +36,25 @@ def need() -> Any:
 
 
 def share(job: Job, processes: int, began: Mapping[str, Any] | None, advance: Callable[[int], None]) -> None:
-    """Let Ray's workers make the shards, and report what they have finished.
+    """Let Ray's workers make the shards, and report finished clips.
 
-    Where RAY_ADDRESS names a cluster, its resources say how many work at a time: a task takes `job.threads`
-    CPUs, and a GPU where this machine has one. Else Ray is started here for `processes` workers.
+    If RAY_ADDRESS names a cluster, its resources limit how many tasks run at a time: a task takes
+    `job.threads` CPUs, and a GPU if this machine has one. Otherwise Ray is started here for `processes`
+    workers.
 
     Args:
-        job: what is to be done.
-        processes: at a time, on this machine.
-        began: the settings to which every worker must conform; None: any are allowed.
-        advance: is told of clips.
+        job: the synthesis.
+        processes: workers at a time, on this machine.
+        began: the settings that every worker must have; None: any are allowed.
+        advance: called with the number of clips finished.
 
     Raises:
-        MissingError: the workers on one shard died again and again; or what a worker's own error says.
+        MissingError: too many workers died on one shard.
+        AjbenchError: the error that a worker raised.
     """
     ray = need()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    with contextlib.redirect_stdout(sys.stderr):  # Ray tells of dead workers on stdout, which is for data
+    with contextlib.redirect_stdout(sys.stderr):  # Ray reports dead workers on stdout, which is for data
         _share(ray, job, processes, began, advance)
 
 
@@ -67,12 +70,12 @@ def _share(
         on_gpu = exact(job.section, job.threads)["device"] == "cuda"
         task = ray.remote(num_cpus=job.threads, num_gpus=int(on_gpu), max_retries=RETRIES)(_make)
         whole = ray.put(job)
-        running = {task.remote(whole, shard, began): shard for shard in job.shards}
+        running = {task.remote(whole, shard, began): shard for shard in job.shards.shards}
         while running:
             for answer in ray.wait(list(running), timeout=POLL_S)[0]:
                 shard = running.pop(answer)
                 _result(ray, answer, job, shard)
-                advance(min(job.section.shard_size, job.n - shard * job.section.shard_size))
+                advance(len(job.shards.items(shard)))
     finally:
         if ours:
             ray.shutdown()
@@ -82,18 +85,18 @@ def _result(ray: Any, answer: Any, job: Job, shard: int) -> None:
     try:
         ray.get(answer)
     except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, AjbenchError):  # else it is a bug, whose traceback is wanted
+        if isinstance(error.cause, AjbenchError):  # anything else is a bug and needs its traceback
             raise error.cause from None
         raise
     except ray.exceptions.RayError as error:
         raise MissingError(
             f"{job.out}: {RETRIES + 1} workers died on shard {shard} ({type(error).__name__}), most likely "
-            "for want of memory; run again with fewer --processes"
+            "because memory ran out; run again with fewer --processes"
         ) from None
 
 
 def _make(job: Job, shard: int, began: Mapping[str, Any] | None) -> None:
-    """Make one shard, in a worker."""
+    """Make one shard (runs in a worker)."""
     if began is not None:
         require_same(job.out, began, exact(job.section, job.threads))
     models = job.work(0, lambda n: None, [shard], _loaded.get(job.out))

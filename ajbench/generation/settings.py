@@ -1,4 +1,4 @@
-"""What a synthesis began with: settings that bits depend on, and its plan; later processes keep to them."""
+"""The settings that the bits of a synthesis depend on, and its plan; processes that join later must match."""
 
 import json
 from collections.abc import Mapping
@@ -13,13 +13,13 @@ from ajbench.core.device import device_of
 from ajbench.core.errors import IntegrityError
 from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Synth
-from ajbench.data import store as stores
+from ajbench.data.shards import CLAIMS
 from ajbench.generation.plan import as_parquet
 from ajbench.generation.worker import PLAN, read_plan, remove_strays
 
 
 def exact(section: Synth, threads: int) -> dict[str, Any]:
-    """Return what a clip's bits depend on, here, besides recipe, generator and seed."""
+    """Return what a clip's bits depend on besides recipe, generator and seed, as it is in this process."""
     return {
         "threads": threads,
         "device": device_of(0).type,
@@ -29,18 +29,21 @@ def exact(section: Synth, threads: int) -> dict[str, Any]:
 
 
 def begin(folder: Path, table: pa.Table, now: Mapping[str, Any], allow_inexact: bool) -> str:
-    """Write the plan and the settings of a job, or compare with those it began with; returns the plan's hash.
+    """Write the plan and the settings of a job, or compare them with those it began with.
 
     Args:
-        folder: the store's; the caller alone does this.
+        folder: of the store; one process at a time may call this.
         table: the plan.
         now: `exact` of this process.
-        allow_inexact: settings may be others; the plan never.
+        allow_inexact: accept other settings, but never another plan.
+
+    Returns:
+        The hash of the plan's file.
 
     Raises:
-        IntegrityError: settings or plan are others, or the plan's file was changed.
+        IntegrityError: settings or plan differ, or the plan's file was changed.
     """
-    path = folder / stores.CLAIMS / "settings.json"
+    path = folder / CLAIMS / "settings.json"
     content, digest = as_parquet(table)
     remove_strays(folder, PLAN)
     if not path.exists():
@@ -56,20 +59,20 @@ def begin(folder: Path, table: pa.Table, now: Mapping[str, Any], allow_inexact: 
     read_plan(folder, known)
     if not pq.read_table(folder / PLAN).equals(table):
         raise IntegrityError(
-            f"{folder / PLAN}: drawn anew, the plan differs from the one with which this job began (other "
-            "versions of NumPy or of the real store?); use --force to begin anew"
+            f"{folder / PLAN}: the plan of this run differs from the one the job began with (another seed, "
+            "version of NumPy or real store?); use --force to start anew"
         )
     return known
 
 
 def require_same(folder: Path, began: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse settings other than those that a job began with.
+    """Refuse settings that differ from those a job began with.
 
     Raises:
-        IntegrityError: they are; the message names them.
+        IntegrityError: they differ; the message names them.
     """
     if other := [f"{k} {began.get(k)} → {v}" for k, v in now.items() if began.get(k) != v]:
         raise IntegrityError(
-            f"{folder}: begun with other settings ({', '.join(other)}), which changes bits; use those, or "
-            "--allow-inexact"
+            f"{folder}: begun with other settings ({', '.join(other)}), so clips would differ in their last "
+            "bits; use those settings, or --allow-inexact"
         )

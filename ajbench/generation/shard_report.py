@@ -1,4 +1,4 @@
-"""What a synthesis tells of itself: each shard's statistics, each seed that failed, and how long it took."""
+"""The reports of a synthesis: statistics of each shard, rejected seeds, and times."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ from ajbench.core.files import atomic_write
 from ajbench.data.manifest import Problem
 
 RETRIES, STATISTICS, TIMING = "retries.csv", "statistics.csv", "timing.csv"
-# Times and processes differ from run to run, so they have a file of their own; the others never do.
+# Times and processes differ between runs, so they have their own file; the other files are deterministic.
 COLUMNS = {
     RETRIES: ("clip_id", "attempt", "seed", "reason"),
     STATISTICS: (
@@ -35,7 +35,7 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Attempt:
-    """A seed with which a clip came to nothing; attempt 0 is the plan's own seed."""
+    """A seed whose result was rejected; attempt 0 is the plan's seed."""
 
     clip_id: str
     attempt: int
@@ -43,15 +43,15 @@ class Attempt:
     reason: str
 
 
-def levels(wave: NDArray[np.float32]) -> tuple[float, float]:
-    """Return peak and mean square of a wave [n], full scale 1."""
+def peak_and_power(wave: NDArray[np.float32]) -> tuple[float, float]:
+    """Return peak and mean square of a waveform [n], full scale 1."""
     return float(np.abs(wave).max()), float(np.square(wave, dtype=np.float64).mean())
 
 
 def statistics(
     shard: int,
     planned: int,
-    heard: Sequence[tuple[float, float]],
+    levels: Sequence[tuple[float, float]],
     failed: Sequence[Attempt],
     retries: int,
     *,
@@ -62,18 +62,18 @@ def statistics(
 
     Args:
         shard: its number.
-        planned: clips that it should have.
-        heard: `levels` of those that it has.
-        failed: seeds that came to nothing.
-        retries: results made because all before were unusable.
-        candidates: results made of each planned clip anyhow.
-        fidelity: of the clips kept, where they were judged.
+        planned: clips in the plan.
+        levels: peak and mean square of each clip kept (see `peak_and_power`).
+        failed: rejected seeds.
+        retries: results made because all earlier ones were rejected.
+        candidates: results made of every planned clip in any case.
+        fidelity: of the clips kept, if they were judged.
 
     Returns:
-        Peaks (full scale 1) and RMS (dB of full scale, over all samples) of the clips kept, None where there
-        are none; shares, among all results, of those that were silent or clipped all through.
+        Peaks (full scale 1) and RMS (dB of full scale, over all samples) of the clips kept, None if there
+        are none; the shares of silent and of clipped results among all results.
     """
-    peaks, squares = np.array(heard, np.float64).reshape(-1, 2).T
+    peaks, squares = np.array(levels, np.float64).reshape(-1, 2).T
     results = planned * candidates + retries
 
     def share(word: str) -> float:
@@ -82,10 +82,10 @@ def statistics(
     return {
         "shard": shard,
         "planned": planned,
-        "kept": len(heard),
-        "peak_max": round(peaks.max(), 5) if len(heard) else None,
-        "peak_mean": round(peaks.mean(), 5) if len(heard) else None,
-        "rms_db": round(10 * np.log10(squares.mean()), 3) if len(heard) else None,
+        "kept": len(levels),
+        "peak_max": round(peaks.max(), 5) if len(levels) else None,
+        "peak_mean": round(peaks.mean(), 5) if len(levels) else None,
+        "rms_db": round(10 * np.log10(squares.mean()), 3) if len(levels) else None,
         "silent_share": share("silent"),
         "clipped_share": share("clipped"),
         "retries": retries,
@@ -93,8 +93,8 @@ def statistics(
     }
 
 
-def left_out(failed: Iterable[Attempt], kept: Mapping[str, Any], split: str) -> list[Problem]:
-    """Return the clips of which no seed was usable, with the reason of the last."""
+def rejected(failed: Iterable[Attempt], kept: Mapping[str, Any], split: str) -> list[Problem]:
+    """Return the clips for which no seed was usable, with the reason of the last one."""
     tried: dict[str, list[Attempt]] = {}
     for item in failed:
         tried.setdefault(item.clip_id, []).append(item)

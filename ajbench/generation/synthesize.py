@@ -1,38 +1,36 @@
-"""Synthesis: a plan first, then its shards, in as many processes as wanted, into a synthetic clip store.
+"""Synthesis: make a plan, then generate its shards in any number of processes into a synthetic clip store.
 
-A clip is a function of (run seed, clip id), the generator and the plan's row. Work runs in micro-batches
-that are always full (padded), as a clip's bits do not depend on its companions but may on the size of the
-batch. A shard is written whole or not at all, so a run that was killed goes on with the missing ones and
-ends with the same bytes.
+A clip is a function of (run seed, clip id), the generator and the plan's row. Micro-batches are always full
+(padded): a clip's bits do not depend on the other clips in its batch, but they may depend on its size.
+`ajbench.data.shard_job` resumes interrupted runs; they end with the same bytes.
 """
 
-import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ajbench import codec as codecs
 from ajbench.core import console
-from ajbench.core.errors import IntegrityError
+from ajbench.core.errors import IntegrityError, NumericError
 from ajbench.core.recipe import Recipe, Synth
 from ajbench.core.run_dir import local_rank, world
-from ajbench.data import store as stores
+from ajbench.data import shards
+from ajbench.data.manifest import Problem
+from ajbench.data.shard_job import POLL_S, claimed, discard, open_job
+from ajbench.data.store import ClipStore, require_codec
 from ajbench.generation import checkpoint as folders
 from ajbench.generation import processes as local
-from ajbench.generation import ray_workers, settings
-from ajbench.generation.closing import close
-from ajbench.generation.plan import UNGUIDED, ListedClips, plan, split_of, told, unguided
-from ajbench.generation.worker import POLL_S, Job
-
-__all__ = ["Engine", "ListedClips", "inputs", "plan", "synthesize"]
+from ajbench.generation import ray_workers, settings, shard_report
+from ajbench.generation.plan import UNGUIDED, ListedClips, class_list, plan, split_of, unguided
+from ajbench.generation.worker import Job, remove_strays
 
 Engine = Literal["local", "ray"]
 
 
 def synthesize(
     recipe: Recipe,
-    store: stores.ClipStore,
+    store: ClipStore,
     generator_dir: Path,
     tokens_dir: Path | None,
     out: Path,
@@ -45,37 +43,37 @@ def synthesize(
     codec: "codecs.Codec | None" = None,
     engine: Engine = "local",
     judge_weights: Path | None = None,
-) -> stores.ClipStore:
-    """Generate the clips of the recipe's plan, or what is still missing of them, into the store `out`.
+) -> ClipStore:
+    """Generate the clips of the recipe's plan, or those that are still missing, into the store `out`.
 
-    Results that are silent, clipped all through or not finite are tried again with `synth.retries` other
-    seeds (each that failed is in `retries.csv`), then left out, listed in `quarantine.csv`, and not replaced.
-    Any number of processes, of this call and of others on the same folder, share the shards; of those that
-    `torchrun` launched, the first closes the store.
+    Results that are silent, clipped or not finite are replaced with up to `synth.retries` other seeds (each
+    rejected seed is in `retries.csv`); clips that still fail are listed in `quarantine.csv` and are missing
+    from the store. Any number of processes, of this call and of others on the same folder, share the shards;
+    of those that `torchrun` launched, the first closes the store.
 
     Args:
         recipe: its `synth` section is used.
         store: real clips; guides come from its train split.
         generator_dir: a trained generator.
-        tokens_dir: its class tokens or LoRA; None where neither is needed.
-        out: the synthetic store's folder.
-        fingerprint: of everything that bears on the store; another one is refused in the same folder.
-        processes: that generate; 1 is this one. Of Ray: how many at a time on this machine.
-        threads: of torch, in each.
+        tokens_dir: its class tokens or LoRA; None if neither is used.
+        out: folder of the synthetic store.
+        fingerprint: of everything that affects the store; a folder with another fingerprint is refused.
+        processes: number of generating processes; 1 is this one. With Ray: workers at a time on this machine.
+        threads: torch threads per process.
         seed: of the run; None is the recipe's.
-        allow_inexact: go on although threads, device kind or versions differ from those the job began with.
+        allow_inexact: continue even if threads, device type or versions differ from those the job began with.
         codec: an instance to use instead of loading the generator's.
-        engine: `local` processes, or `ray` tasks, a shard each.
-        judge_weights: of `synth.judge`, where it is a trained classifier.
+        engine: `local` processes, or `ray` with one task per shard.
+        judge_weights: of `synth.judge`, if it is a trained classifier.
 
     Raises:
-        IntegrityError: the generator was trained on clips that the store evaluates on (the leak rule),
-            belongs to another codec or clip length, or the folder to another job or plan.
-        MissingError: generator, tokens, a codec's weights or Ray are not there, or the disk is full.
+        IntegrityError: the generator was trained on the store's evaluation clips (the leak rule) or belongs
+            to another codec or clip length, or the folder belongs to another job or plan.
+        MissingError: generator, tokens, the codec's weights or Ray are missing, or the disk is full.
         NumericError: no result was usable.
     """
     first = world()[1] == 0
-    if not stores.open_job(out, fingerprint):
+    if not open_job(out, fingerprint):
         if engine == "ray":
             ray_workers.need()
         section = recipe.synth
@@ -85,15 +83,15 @@ def synthesize(
         clips = ListedClips.of_store(store, split_of(section), captions=section.plan == "captions")
         without = unguided(section, clips)
         if without:
-            console.say(f"synth: {told(without)} without a train clip as guide: {UNGUIDED[section.unguided]}")
+            console.say(f"synth: {class_list(without)} without a train clip: {UNGUIDED[section.unguided]}")
         table = plan(section, clips, tokens, seed)
-        with _claimed(out, "settings"):
-            over = (out / "store.json").exists()  # since it was looked for
-            known = "" if over else settings.begin(out, table, exact, allow_inexact)
+        with claimed(out, "settings"):
+            closed = (out / "store.json").exists()  # another process may have finished meanwhile
+            known = "" if closed else settings.begin(out, table, exact, allow_inexact)
         paths = generator_dir, tokens_dir, out
         job = Job(section, store, *paths, codec, threads, len(table), seed, known, judge_weights)
         with console.progress(job.n, "synth") as advance:
-            if over:
+            if closed:
                 pass
             elif engine == "ray":
                 ray_workers.share(job, processes, None if allow_inexact else exact, advance)
@@ -101,22 +99,23 @@ def synthesize(
                 job.work(local_rank(), advance)
             else:
                 local.share(job, processes, processes * local_rank(), advance)
-        while not (first or job.closed):
+        while not (first or job.shards.closed):
             time.sleep(POLL_S)
-        if not job.closed:
-            with _claimed(out, "finish"):
-                if not job.closed:
-                    close(job, fingerprint, info, exact, without)
-        stores.open_job(out, fingerprint)  # clears what was claimed after the store had been closed
-    return stores.ClipStore.open(out, verify=first)
+        job.shards.close(lambda notes: _finish(job, notes, fingerprint, info, exact, without))
+    return ClipStore.open(out, verify=first)
 
 
 def inputs(
-    section: Synth, store: stores.ClipStore, generator_dir: Path, tokens_dir: Path | None
+    section: Synth, store: ClipStore, generator_dir: Path, tokens_dir: Path | None
 ) -> tuple[folders.GeneratorInfo, dict[str, str] | None]:
-    """Read what is known of generator and tokens, and refuse what does not fit the store."""
+    """Return what is known about the generator, and its class tokens (label → token) if there are any.
+
+    Raises:
+        IntegrityError: generator or tokens do not fit the store.
+        MissingError: one of them is missing.
+    """
     info = folders.read_info(generator_dir)
-    stores.require_codec(store, info.codec, info.codec_hash)
+    require_codec(store, info.codec, info.codec_hash)
     if info.clip_samples != store.meta.clip_samples:
         raise IntegrityError(
             f"{generator_dir}: makes clips of {info.clip_samples} samples, those of {store.path} have "
@@ -124,7 +123,7 @@ def inputs(
         )
     folders.refuse_leak(generator_dir, info.train_ids, store)
     if tokens_dir is None:
-        if (generator_dir / folders.TOKENS).exists():  # exported: LoRA is heard without being asked for
+        if (generator_dir / folders.TOKENS).exists():  # an exported generator: its LoRA is always applied
             known, _ = folders.read_tokens(generator_dir)
             folders.refuse_leak(generator_dir, known.train_ids if known.lora_rank else (), store)
         return info, None
@@ -133,9 +132,71 @@ def inputs(
     return info, known.tokens
 
 
-@contextlib.contextmanager
-def _claimed(folder: Path, name: str) -> Iterator[None]:
-    while (held := stores.claim(folder, name)) is None:
-        time.sleep(POLL_S)
-    with held:
-        yield
+def _finish(
+    job: Job,
+    notes: list[dict[str, Any]],
+    fingerprint: str,
+    info: folders.GeneratorInfo,
+    exact: Mapping[str, Any],
+    without: Sequence[str],
+) -> None:
+    """Combine the notes of all shards into quarantine and reports, and close the store.
+
+    Args:
+        job: whose shards are all written.
+        notes: of the shards.
+        fingerprint: of the store.
+        info: of the generator.
+        exact: the settings that bits depend on.
+        without: classes without a train clip.
+
+    Raises:
+        NumericError: no result was usable.
+    """
+    problems = [Problem(**item) for note in notes for item in note["problems"]]
+    failed = [item for note in notes for item in note[shard_report.RETRIES]]
+    cut = sum(note["cut"] for note in notes)
+    for name in ("quarantine.csv", *shard_report.COLUMNS, "store.json"):
+        remove_strays(job.out, name)
+    shards.write_quarantine(job.out, problems)
+    shard_report.write(job.out, shard_report.RETRIES, failed)
+    for name in (shard_report.STATISTICS, shard_report.TIMING):
+        shard_report.write(job.out, name, [note[name] for note in notes])
+    if len(problems) == job.n:
+        discard(job.out)
+        raise NumericError(
+            f"{job.out}: none of {job.n} results is usable ({problems[0].reason}); train the "
+            "generator longer or lower synth.guidance"
+        )
+    mended = len({item["clip_id"] for item in failed}) - len(problems)
+    if mended:
+        console.say(f"synth: {mended} of {job.n} clips needed another seed: {job.out / shard_report.RETRIES}")
+    if problems:
+        console.say(f"synth: {len(problems)} of {job.n} clips rejected: {job.out / 'quarantine.csv'}")
+    if cut:
+        console.say(f"synth: {cut} of {job.n} prompts were truncated to generator.max_tokens tokens")
+    counts = dict.fromkeys(("expected", "found", "decoded"), job.n) | {"kept": job.n - len(problems)}
+    real = job.store.meta
+    meta = shards.StoreMeta(
+        codec=info.codec,
+        codec_hash=info.codec_hash,
+        hop=real.hop,
+        clip_samples=real.clip_samples,
+        labels=real.labels,
+        mids=real.mids,
+        counts={split_of(job.section): counts},
+        fingerprint=fingerprint,
+        source="synthetic",
+        train_ids_hash=shards.ids_hash(info.train_ids),
+        extra={
+            "plan": job.section.plan,
+            "plan_xxh3": job.plan_hash,
+            "generator": info.fingerprint,
+            "frames": info.frames,
+            "prompts_cut": cut,
+            "mended": mended,
+            "unguided": {"what": job.section.unguided, "classes": list(without)},
+            **exact,
+        },
+    )
+    shards.finish(job.out, meta)

@@ -1,8 +1,7 @@
-"""A synthesis as a process sees it: claim a shard, make its clips in micro-batches, write it."""
+"""The part of a synthesis that every process does: claim shards and generate their clips in micro-batches."""
 
 import contextlib
 import io
-import json
 import os
 import socket
 import time
@@ -22,36 +21,36 @@ from ajbench import codec as codecs
 from ajbench.core import registry
 from ajbench.core.device import device_of
 from ajbench.core.errors import IntegrityError
-from ajbench.core.files import atomic_write, seed_for
+from ajbench.core.files import seed_for
 from ajbench.core.recipe import Synth
 from ajbench.data import audio
-from ajbench.data import store as stores
+from ajbench.data.shard_job import ShardJob
+from ajbench.data.shards import StoreMeta
 from ajbench.generation import shard_report
 from ajbench.generation.fidelity import Judge
 from ajbench.generation.pipeline import AudioJourneyPipeline
 from ajbench.generation.plan import split_of
 
 PLAN = "plan.parquet"
-POLL_S = 0.2
-BAD_GUIDE = "not finite (latents of the guide clip)"  # which no other seed would mend
+BAD_GUIDE = "not finite (latents of the guide clip)"  # another seed would not help
 
-# A store's record and its wave's levels, or why there is none.
-Made = tuple[dict[str, Any], tuple[float, float]] | str
+# A clip's record and the levels of its waveform, or the reason why it was rejected.
+Result = tuple[dict[str, Any], tuple[float, float]] | str
 
 
 class Guides(Protocol):
-    """What a job asks of the real store: codes of guide clips, and how long clips are."""
+    """What a synthesis needs of the real store: the codes of guide clips, and the metadata."""
 
     @property
-    def meta(self) -> stores.StoreMeta:
-        """What the store's `store.json` says."""
+    def meta(self) -> StoreMeta:
+        """The content of `store.json`."""
 
     def codes(self, indices: ArrayLike) -> NDArray[np.uint16]:
-        """Codes uint16 [n, 8, T] of the clips at `indices`."""
+        """Return the codes uint16 [n, 8, T] of the clips at `indices`."""
 
 
 class Models(NamedTuple):
-    """What a process loads for a job, once."""
+    """The models that a process loads once per job."""
 
     pipeline: AudioJourneyPipeline
     judge: Judge | None
@@ -59,7 +58,21 @@ class Models(NamedTuple):
 
 @dataclass(frozen=True)
 class Job:
-    """What a process needs in order to take part; it travels to others."""
+    """A synthesis as every process that takes part receives it.
+
+    Attributes:
+        section: the recipe's `synth` section.
+        store: real clips, for guides.
+        generator_dir: a trained generator.
+        tokens_dir: its class tokens or LoRA; None if neither is used.
+        out: folder of the synthetic store.
+        codec: an instance to use instead of loading the generator's.
+        threads: torch threads per process.
+        n: clips in the plan.
+        seed: of the run.
+        plan_hash: of `plan.parquet`.
+        judge_weights: of `synth.judge`, if it is a trained classifier.
+    """
 
     section: Synth
     store: Guides
@@ -74,33 +87,12 @@ class Job:
     judge_weights: Path | None = None
 
     @property
-    def shards(self) -> range:
-        """Numbers of the shards."""
-        return range(-(-self.n // self.section.shard_size))
-
-    @property
-    def closed(self) -> bool:
-        """Whether the store is finished."""
-        return (self.out / "store.json").exists()
-
-    def note(self, shard: int) -> Path:
-        """Path of what was left out of a shard; written after it, so that it tells the shard is done."""
-        return self.out / stores.CLAIMS / f"part-{shard:05d}.json"
-
-    def plan(self) -> pa.Table:
-        """Read the plan.
-
-        Raises:
-            IntegrityError: the file is not what it was when the job began.
-        """
-        return pq.read_table(io.BytesIO(read_plan(self.out, self.plan_hash)))
-
-    def rows(self, table: pa.Table, shard: int) -> pa.Table:
-        """The plan's rows of a shard."""
-        return table.slice(shard * self.section.shard_size, self.section.shard_size)
+    def shards(self) -> ShardJob:
+        """The shards of the synthetic store."""
+        return ShardJob(self.out, self.n, self.section.shard_size)
 
     def load(self, rank: int) -> Models:
-        """Load generator, tokens, codec and what scores the clips, if anything does, for process `rank`."""
+        """Load generator, tokens, codec and, if clips are judged, the judge, for process `rank`."""
         device, named, judge = device_of(rank), self.section.judge, None
         if named is not None:
             name = named if named in registry.FEATURES else "reference"
@@ -114,82 +106,74 @@ class Job:
         self,
         rank: int,
         advance: Callable[[int], None],
-        shards: Iterable[int] | None = None,
+        some: Iterable[int] | None = None,
         models: Models | None = None,
     ) -> Models | None:
-        """Make every shard (of `shards`) that no other process is making, and wait for those.
+        """Write every shard (of `some`) that no other process is writing, and wait for the others.
 
         Returns:
-            The models that were given, or loaded when they were first needed.
+            The models: those given, or loaded for the first shard; None if there was nothing to do.
+
+        Raises:
+            IntegrityError: the plan has changed since the job began.
         """
-        table = self.plan()
-        waiting = list(self.shards if shards is None else shards)
+        table = pq.read_table(io.BytesIO(read_plan(self.out, self.plan_hash)))
+
+        def make(shard: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+            nonlocal models
+            models = models or self.load(rank)
+            return self.make(models, table, shard, advance)
+
         with use_threads(self.threads):
-            # Once another process has closed the store the notes are gone.
-            while waiting and not self.closed:
-                left = []
-                for shard in waiting:
-                    held = None if self.note(shard).exists() else stores.claim(self.out, f"part-{shard:05d}")
-                    with held or contextlib.nullcontext():
-                        if held and not self.note(shard).exists():
-                            models = models or self.load(rank)
-                            self.make(models, shard, table, advance)
-                        elif self.note(shard).exists():
-                            advance(len(self.rows(table, shard)))
-                        else:
-                            left.append(shard)
-                if left == waiting:
-                    time.sleep(POLL_S)
-                waiting = left
+            self.shards.run(make, advance, some)
         return models
 
-    def make(self, models: Models, shard: int, table: pa.Table, advance: Callable[[int], None]) -> None:
-        """Generate and write one shard, then its note.
+    def make(
+        self, models: Models, table: pa.Table, shard: int, advance: Callable[[int], None]
+    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """Generate one shard of the plan `table`; return its records and its note.
 
-        Of `synth.candidates` results of a clip the judge's best is kept. Where all come to nothing others are
-        tried, as often as `synth.retries` says. Attempts after the first have the seed of (run seed, clip id,
-        attempt).
+        Of `synth.candidates` results per clip, the one with the highest fidelity is kept. If all are
+        rejected, up to `synth.retries` further seeds are tried. Attempt 0 uses the plan's seed, later
+        attempts that of (run seed, clip id, attempt).
         """
         began = time.monotonic()
-        rows = self.rows(table, shard).to_pylist()
+        items = self.shards.items(shard)
+        rows = table.slice(items.start, len(items)).to_pylist()
         kept: dict[str, tuple[dict[str, Any], tuple[float, float]]] = {}
         failed: list[shard_report.Attempt] = []
         todo, retries, candidates = rows, 0, self.section.candidates
         for attempt in range(candidates + self.section.retries):
             again = []
             for part in self.batches(todo):
-                for row, made in zip(part, self.generate(models, part), strict=True):
+                for row, result in zip(part, self.generate(models, part), strict=True):
                     clip_id = row["clip_id"]
-                    if isinstance(made, str):
-                        failed.append(shard_report.Attempt(clip_id, attempt, row["seed"], made))
-                    elif clip_id not in kept or _fidelity(made) > _fidelity(kept[clip_id]):
-                        kept[clip_id] = made
+                    if isinstance(result, str):
+                        failed.append(shard_report.Attempt(clip_id, attempt, row["seed"], result))
+                    elif clip_id not in kept or _fidelity(result) > _fidelity(kept[clip_id]):
+                        kept[clip_id] = result
                     more = attempt + 1 < candidates or clip_id not in kept
-                    if more and made != BAD_GUIDE:
+                    if more and result != BAD_GUIDE:
                         again.append(row | {"seed": seed_for(self.seed, clip_id, attempt + 1)})
                 if not attempt:
                     advance(len(part))
             retries += len(todo) if attempt >= candidates else 0
             todo = again
-        done = [kept[row["clip_id"]] for row in rows if row["clip_id"] in kept]
-        if done:
-            stores.write_shard(self.out, shard, [record for record, _ in done])
-        heard = [levels for _, levels in done]
+        clips = [kept[row["clip_id"]] for row in rows if row["clip_id"] in kept]
         seconds = time.monotonic() - began
-        note = {
-            "problems": [
-                asdict(problem) for problem in shard_report.left_out(failed, kept, split_of(self.section))
-            ],
+        problems = shard_report.rejected(failed, kept, split_of(self.section))
+        return [record for record, _ in clips], {
+            "problems": [asdict(problem) for problem in problems],
             "cut": models.pipeline.text.count_cut([row["prompt"] for row in rows]),
             shard_report.RETRIES: [asdict(item) for item in failed],
             shard_report.STATISTICS: shard_report.statistics(
                 shard,
                 len(rows),
-                heard,
+                [levels for _, levels in clips],
                 failed,
                 retries,
                 candidates=candidates,
-                fidelity=[_fidelity(item) for item in done] if self.section.judge else (),
+                fidelity=[_fidelity(item) for item in clips] if self.section.judge else (),
             ),
             shard_report.TIMING: {
                 "shard": shard,
@@ -198,27 +182,26 @@ class Job:
                 "process": f"{socket.gethostname()}:{os.getpid()}",
             },
         }
-        atomic_write(self.note(shard), json.dumps(note))
 
     def batches(self, rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-        """Yield up to `micro_batch` rows at a time; those from noise take other steps, so go apart."""
+        """Yield up to `micro_batch` rows at a time; clips from noise need other steps and are kept apart."""
         for from_noise in (False, True):
             alike = [row for row in rows if (row["parent"] is None) == from_noise]
             for start in range(0, len(alike), self.section.micro_batch):
                 yield alike[start : start + self.section.micro_batch]
 
-    def generate(self, models: Models, rows: list[dict[str, Any]]) -> Iterator[Made]:
-        """Yield what comes of each of up to `micro_batch` rows of the plan, all with a guide or none."""
+    def generate(self, models: Models, rows: list[dict[str, Any]]) -> Iterator[Result]:
+        """Yield the results of up to `micro_batch` rows of the plan, all with a guide or all without."""
         pipeline, judge = models
         section, codec, whitening = self.section, pipeline.codec, pipeline.whitening
         padded = rows + rows[-1:] * (section.micro_batch - len(rows))
-        guide, heard = None, torch.ones(len(padded), dtype=torch.bool)
+        guide, guided = None, torch.ones(len(padded), dtype=torch.bool)
         if padded[0]["parent"] is None:
             section = section.model_copy(update={"strength": 1.0})
         if section.strength < 1:
             guide = whitening.grid(codec.latents(self.store.codes([row["parent"] for row in padded])))
-            heard = _finite(guide)
-            guide = _without(guide, heard)
+            guided = _finite(guide)
+            guide = _zeroed(guide, guided)
         grids = pipeline.grids(
             [row["prompt"] for row in padded],
             guide,
@@ -231,25 +214,23 @@ class Job:
             section.guidance_rescale,
         )
         usable = _finite(grids)
-        latents = whitening.latents(_without(grids, usable))
+        latents = whitening.latents(_zeroed(grids, usable))
         usable &= _finite(latents)
-        codes = codec.quantize(_without(latents, usable))
+        codes = codec.quantize(_zeroed(latents, usable))
         waves = codec.decode(codes).cpu().numpy()
         scores = [None] * len(padded)
         if judge:
             scores = judge(waves, [row["label_ids"] for row in padded]).tolist()
-        checked = zip(rows, heard.tolist(), usable.tolist(), codes, waves, scores, strict=False)
-        for row, guided, sound, code, wave, score in checked:
-            if not guided or not sound:
-                yield "not finite (latents)" if guided else BAD_GUIDE
+        checked = zip(rows, guided.tolist(), usable.tolist(), codes, waves, scores, strict=False)
+        for row, has_guide, finite, code, wave, score in checked:
+            if not has_guide or not finite:
+                yield "not finite (latents)" if has_guide else BAD_GUIDE
                 continue
             if reason := audio.defect(wave):
                 yield reason
                 continue
-            about = {
-                name: row[name] for name in ("clip_id", "parent_id", "labels", "label_ids", "caption", "seed")
-            }
-            record = about | {
+            copied = ("clip_id", "parent_id", "labels", "label_ids", "caption", "seed")
+            record = {name: row[name] for name in copied} | {
                 "path": "",
                 "duration_s": self.store.meta.clip_samples / audio.SAMPLE_RATE,
                 "split": split_of(section),
@@ -262,33 +243,33 @@ class Job:
                 "audio": audio.flac_encode(audio.fit(wave, self.store.meta.clip_samples)),
                 "codes": code,
             }
-            yield record, shard_report.levels(wave)
+            yield record, shard_report.peak_and_power(wave)
 
 
 def read_plan(folder: Path, known: str) -> bytes:
-    """Return the content of a job's plan, whose hash is `known`.
+    """Return the content of a job's plan, whose hash must be `known`.
 
     Raises:
-        IntegrityError: it is gone, or another one.
+        IntegrityError: the file is missing or has changed.
     """
     path = folder / PLAN
     content = path.read_bytes() if path.exists() else b""
     if xxhash.xxh3_128_hexdigest(content) != known:
         raise IntegrityError(
-            f"{path}: not the plan with which this job began; nobody may change it: use --force to begin anew"
+            f"{path}: missing or changed since this job began; restore it, or use --force to start anew"
         )
     return content
 
 
 def remove_strays(folder: Path, name: str) -> None:
-    """Remove what a process that was killed while writing `name` left; nobody else may be writing it."""
+    """Remove partial files of processes that were killed while writing `name`; none may be writing it now."""
     for stray in folder.glob(f".{name}.*.tmp"):
         stray.unlink()
 
 
 @contextlib.contextmanager
 def use_threads(n: int) -> Iterator[None]:
-    """Give torch `n` threads within the context."""
+    """Let torch use `n` threads within the context."""
     before = torch.get_num_threads()
     torch.set_num_threads(n)
     try:
@@ -297,22 +278,22 @@ def use_threads(n: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _fidelity(made: tuple[dict[str, Any], tuple[float, float]]) -> float:
-    score = made[0]["fidelity"]
+def _fidelity(clip: tuple[dict[str, Any], tuple[float, float]]) -> float:
+    score = clip[0]["fidelity"]
     return -1.0 if score is None else float(score)
 
 
 def _guidance(section: Synth) -> float:
-    # Without text both passes of guidance are the same one.
+    # Without text the two passes of guidance are identical.
     return 1.0 if section.prompt == "none" else section.guidance
 
 
 def _finite(batch: torch.Tensor) -> torch.Tensor:
-    """Say which items of a batch are finite throughout: bool [B], on the CPU."""
+    """Return which items of a batch have only finite values: bool [B], on the CPU."""
     return batch.isfinite().flatten(1).all(1).cpu()
 
 
-def _without(batch: torch.Tensor, usable: torch.Tensor) -> torch.Tensor:
-    """Put zeros in place of what is not usable, so that nothing spreads from it."""
+def _zeroed(batch: torch.Tensor, usable: torch.Tensor) -> torch.Tensor:
+    """Replace the items that are not usable by zeros, so that they cannot affect the others."""
     shape = (-1, *[1] * (batch.ndim - 1))
     return torch.where(usable.to(batch.device).view(shape), batch, torch.zeros_like(batch))

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ajbench.core.recipe import Recipe, Synth
-from ajbench.data import store as stores
+from ajbench.data.shards import StoreMeta
+from ajbench.data.store import ClipStore
 from ajbench.generation.plan import ListedClips, plan, unguided
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def preview(section: Synth, clips: ListedClips) -> dict[str, Any]:
 
 def estimate(
     recipe: Recipe,
-    store: stores.ClipStore | None,
+    store: ClipStore | None,
     generator_dir: Path,
     tokens_dir: Path | None = None,
     *,
@@ -126,7 +127,7 @@ class _Noise:
     """Guides of random codes, in place of a store: what is sampled takes as long whatever it begins from."""
 
     def __init__(self, info: "GeneratorInfo") -> None:
-        self.meta = stores.StoreMeta(
+        self.meta = StoreMeta(
             codec=info.codec,
             codec_hash=info.codec_hash,
             clip_samples=info.clip_samples,

@@ -155,7 +155,7 @@ class Pipeline:
 
         def do() -> None:
             from ajbench.data.store import ClipStore
-            from ajbench.pipeline.decoded import decode_train_split
+            from ajbench.pipeline.prepare import decode_train_split
 
             decode_train_split(ClipStore.open(prepared.path), path, fingerprint=key)
 

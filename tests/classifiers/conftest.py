@@ -1,7 +1,7 @@
 import pytest
 from hum_and_hiss import make, record
 
-from ajbench.data import store
+from ajbench.data import shards
 
 
 @pytest.fixture
@@ -17,4 +17,4 @@ def synthetic(tmp_path, real):
         for m in (1, 2)
         for p in parents
     ]
-    return make(tmp_path / "synthetic", made, source="synthetic", train_ids_hash=store.ids_hash(parents))
+    return make(tmp_path / "synthetic", made, source="synthetic", train_ids_hash=shards.ids_hash(parents))

@@ -14,9 +14,9 @@ from hum_and_hiss import LABELS, SAMPLES, fit, make, recipe_of, record, same, we
 from ajbench.classifiers import train
 from ajbench.core.errors import IntegrityError, UsageError
 from ajbench.core.recipe import Mix
-from ajbench.data import audio, store
+from ajbench.data import audio, shards, store
 from ajbench.data.verify import verify
-from ajbench.pipeline import decoded
+from ajbench.pipeline.prepare import decode_train_split
 
 torch.set_num_threads(1)
 # Neither batch norm nor dropout: nothing depends on how a batch is divided.
@@ -202,7 +202,7 @@ class Quiet:
 def test_real_clips_heard_through_the_codec(tmp_path):
     codes = [np.full((8, 21), 1 + i, np.uint16) for i in range(30)]
     real = make(tmp_path / "real", [record(i, codes=codes[i]) for i in range(30)])
-    heard = decoded.decode_train_split(real, tmp_path / "heard", fingerprint="x", codec=Quiet())
+    heard = decode_train_split(real, tmp_path / "heard", fingerprint="x", codec=Quiet())
     train_ids = [real.clip_ids[i] for i in real.split_indices("train")]
     assert heard.clip_ids == train_ids
     levels = np.abs(heard.audio(np.arange(len(heard)))).max(axis=1)
@@ -220,20 +220,20 @@ def test_real_clips_heard_through_the_codec(tmp_path):
 
 def test_decoding_goes_on_where_it_was_killed(tmp_path, monkeypatch):
     real = make(tmp_path / "real", [record(i) for i in range(30)])
-    monkeypatch.setattr(store, "SHARD_CLIPS", 6)
-    whole = decoded.decode_train_split(real, tmp_path / "a", fingerprint="x", codec=Quiet())
-    write = store.write_shard
+    monkeypatch.setattr(shards, "SHARD_CLIPS", 6)
+    whole = decode_train_split(real, tmp_path / "a", fingerprint="x", codec=Quiet())
+    write = shards.write_shard
 
     def killed(folder, index, records):
         if index == 2:
             raise KeyboardInterrupt
         return write(folder, index, records)
 
-    monkeypatch.setattr(store, "write_shard", killed)
+    monkeypatch.setattr(shards, "write_shard", killed)
     with pytest.raises(KeyboardInterrupt):
-        decoded.decode_train_split(real, tmp_path / "b", fingerprint="x", codec=Quiet())
-    monkeypatch.setattr(store, "write_shard", write)
-    again = decoded.decode_train_split(real, tmp_path / "b", fingerprint="x", codec=Quiet())
+        decode_train_split(real, tmp_path / "b", fingerprint="x", codec=Quiet())
+    monkeypatch.setattr(shards, "write_shard", write)
+    again = decode_train_split(real, tmp_path / "b", fingerprint="x", codec=Quiet())
     assert [e.xxh3 for e in again.meta.shards] == [e.xxh3 for e in whole.meta.shards]
     assert json.loads((tmp_path / "a" / "store.json").read_text())["clip_samples"] == SAMPLES
     assert audio.flac_decode(bytes(whole.flac(0))).shape == (SAMPLES,)

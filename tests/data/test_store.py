@@ -15,7 +15,7 @@ import pytest
 
 from ajbench.core import files
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
-from ajbench.data import audio, shards, store
+from ajbench.data import audio, shard_job, shards, store
 from ajbench.data.manifest import Problem
 from ajbench.data.verify import verify
 
@@ -58,7 +58,7 @@ def meta(**changes):
         "fingerprint": "0123456789ab",
         "whitening": {"mean": [0.1, -2e-5], "std": [1.0, 0.3]},
     }
-    return store.StoreMeta(**(values | changes))
+    return shards.StoreMeta(**(values | changes))
 
 
 def build(folder, sizes=SIZES, changes=None, **meta_changes):
@@ -66,9 +66,9 @@ def build(folder, sizes=SIZES, changes=None, **meta_changes):
     start = 0
     for index, size in enumerate(sizes):
         records = [record(i, **(changes or {}).get(i, {})) for i in range(start, start + size)]
-        store.write_shard(folder, index, records)
+        shards.write_shard(folder, index, records)
         start += size
-    store.finish(folder, meta(**meta_changes))
+    shards.finish(folder, meta(**meta_changes))
     return folder
 
 
@@ -218,14 +218,14 @@ def test_every_flipped_bit_of_a_shard_is_found_and_the_shard_named(folder, rng):
 def test_every_flipped_bit_of_store_json_is_found_or_means_nothing(folder, rng):
     path = folder / "store.json"
     whole = path.read_bytes()
-    meaning = store.read_meta(folder)
+    meaning = shards.read_meta(folder)
     for position in range(len(whole)):
         damaged = bytearray(whole)
         damaged[position] ^= 1 << rng.integers(8)
         path.write_bytes(damaged)
         # Only `1e-05` as `1E-05` and the like can pass.
         with contextlib.suppress(IntegrityError):
-            assert store.read_meta(folder) == meaning
+            assert shards.read_meta(folder) == meaning
 
 
 @pytest.mark.parametrize("change", ["truncated", "longer", "missing", "empty"])
@@ -273,7 +273,7 @@ def test_damaged_flac_is_an_integrity_error_where_checksums_were_not_verified(tm
 def test_an_unfinished_store_is_not_a_store(tmp_path):
     with pytest.raises(MissingError, match="no finished clip store"):
         store.ClipStore.open(tmp_path)
-    store.write_shard(tmp_path, 0, [record(0)])
+    shards.write_shard(tmp_path, 0, [record(0)])
     with pytest.raises(MissingError, match="no finished clip store"):
         store.ClipStore.open(tmp_path)
 
@@ -311,12 +311,12 @@ def test_records_that_make_no_shard_are_refused(tmp_path):
         ([record(0), record(1, codes=codes_of(1)[:, :20])], "same shape"),
     ]:
         with pytest.raises(ValueError, match=reason):
-            store.write_shard(tmp_path, 0, records)
+            shards.write_shard(tmp_path, 0, records)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_disk_leaves_nothing_partial(tmp_path):
-    store.write_shard(tmp_path, 0, [record(0)])
+    shards.write_shard(tmp_path, 0, [record(0)])
     before = (tmp_path / "part-00000.arrow").read_bytes()
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -324,7 +324,7 @@ def test_a_full_disk_leaves_nothing_partial(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, old[1]))
         for index in (0, 1):
             with pytest.raises(MissingError, match="cannot write"):
-                store.write_shard(tmp_path, index, [record(i) for i in range(5)])
+                shards.write_shard(tmp_path, index, [record(i) for i in range(5)])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
         signal.signal(signal.SIGXFSZ, handler)
@@ -333,13 +333,13 @@ def test_a_full_disk_leaves_nothing_partial(tmp_path):
 
 
 def test_finish_removes_what_a_killed_job_left(tmp_path):
-    store.open_job(tmp_path, "0123456789ab")
-    store.write_shard(tmp_path, 0, [record(0)])
+    shard_job.open_job(tmp_path, "0123456789ab")
+    shards.write_shard(tmp_path, 0, [record(0)])
     (tmp_path / "part-00001.arrow.tmp").write_bytes(b"half")
     (tmp_path / "run.json").write_text("{}")
-    with store.claim(tmp_path, "part-00000"):
+    with shard_job.claim(tmp_path, "part-00000"):
         pass
-    whole = store.finish(tmp_path, meta())
+    whole = shards.finish(tmp_path, meta())
     assert {path.name for path in tmp_path.iterdir()} == {"part-00000.arrow", "run.json", "store.json"}
     assert [(entry.file, entry.clips) for entry in whole.shards] == [("part-00000.arrow", 1)]
     assert store.ClipStore.open(tmp_path).meta == whole
@@ -347,11 +347,11 @@ def test_finish_removes_what_a_killed_job_left(tmp_path):
 
 def test_finishing_nothing_is_refused(tmp_path):
     with pytest.raises(MissingError, match="no shard"):
-        store.finish(tmp_path, meta())
+        shards.finish(tmp_path, meta())
 
 
 def hold(folder, pipe):
-    held = store.claim(folder, "part-00000")
+    held = shard_job.claim(folder, "part-00000")
     pipe.send("taken" if held is None else "held")
     pipe.recv()
 
@@ -366,18 +366,18 @@ def start_holder(folder):
 def test_a_claim_excludes_other_processes_and_dies_with_its_holder(tmp_path):
     first, _, answer = start_holder(tmp_path)
     assert answer == "held"
-    assert store.claim(tmp_path, "part-00000") is None
-    with store.claim(tmp_path, "part-00001"):
+    assert shard_job.claim(tmp_path, "part-00000") is None
+    with shard_job.claim(tmp_path, "part-00001"):
         pass
     first.kill()
     first.join()
-    with store.claim(tmp_path, "part-00000"):
-        assert store.claim(tmp_path, "part-00000") is None
+    with shard_job.claim(tmp_path, "part-00000"):
+        assert shard_job.claim(tmp_path, "part-00000") is None
         second, pipe, answer = start_holder(tmp_path)
         assert answer == "taken"
         pipe.send(None)
         second.join()
-    with store.claim(tmp_path, "part-00000"):
+    with shard_job.claim(tmp_path, "part-00000"):
         pass
 
 
@@ -389,39 +389,39 @@ def test_a_claim_made_while_the_job_is_closed_holds_on_a_file_that_is_there(tmp_
     def flock(file, operation):
         if left:
             left.pop()
-            shards._clear(tmp_path)
+            shards.clear(tmp_path)
         real(file, operation)
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with store.claim(tmp_path, "part-00000"):
-        assert store.claim(tmp_path, "part-00000") is None
+    with shard_job.claim(tmp_path, "part-00000"):
+        assert shard_job.claim(tmp_path, "part-00000") is None
 
 
 def test_another_job_is_refused(tmp_path):
-    assert store.open_job(tmp_path / "s", "0123456789ab") is False
-    assert store.open_job(tmp_path / "s", "0123456789ab") is False
+    assert shard_job.open_job(tmp_path / "s", "0123456789ab") is False
+    assert shard_job.open_job(tmp_path / "s", "0123456789ab") is False
     with pytest.raises(IntegrityError, match="holds work of fingerprint 0123456789ab, not ffff"):
-        store.open_job(tmp_path / "s", "ffff")
+        shard_job.open_job(tmp_path / "s", "ffff")
     build(tmp_path / "s")
-    assert store.open_job(tmp_path / "s", "0123456789ab") is True
+    assert shard_job.open_job(tmp_path / "s", "0123456789ab") is True
     assert not (tmp_path / "s" / ".claims").exists()
     with pytest.raises(IntegrityError, match="not ffff"):
-        store.open_job(tmp_path / "s", "ffff")
+        shard_job.open_job(tmp_path / "s", "ffff")
 
 
 def test_shards_of_an_unknown_job_are_refused(tmp_path):
-    store.write_shard(tmp_path, 0, [record(0)])
-    with pytest.raises(IntegrityError, match="no known job"):
-        store.open_job(tmp_path, "0123456789ab")
+    shards.write_shard(tmp_path, 0, [record(0)])
+    with pytest.raises(IntegrityError, match="unknown job"):
+        shard_job.open_job(tmp_path, "0123456789ab")
 
 
 def test_discard_keeps_only_the_quarantine(tmp_path):
-    store.open_job(tmp_path, "0123456789ab")
-    store.write_shard(tmp_path, 0, [record(0)])
-    store.write_quarantine(tmp_path, [])
-    store.discard(tmp_path)
+    shard_job.open_job(tmp_path, "0123456789ab")
+    shards.write_shard(tmp_path, 0, [record(0)])
+    shards.write_quarantine(tmp_path, [])
+    shard_job.discard(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["quarantine.csv"]
-    assert store.open_job(tmp_path, "another") is False
+    assert shard_job.open_job(tmp_path, "another") is False
 
 
 def test_another_codec_is_refused(folder):
@@ -439,7 +439,7 @@ def test_verify_reports_what_is_there(folder):
         Problem("x", "/sounds/x.wav", 7, "silent (peak 0)"),
         Problem(None, "/sounds/y,z.wav", None, 'odd "name"'),
     ]
-    store.write_quarantine(folder, problems, {"/sounds/x.wav": "ab" * 32})
+    shards.write_quarantine(folder, problems, {"/sounds/x.wav": "ab" * 32})
     report = verify(folder)
     assert report["clips"] == 8
     assert report["splits"] == {"eval": 2, "train": 6}
@@ -456,9 +456,9 @@ def test_verify_reports_what_is_there(folder):
 @pytest.mark.parametrize(
     ("changes", "meta_changes", "reason"),
     [
-        ({5: {"clip_id": "clip-0"}}, {}, "1 clip ids occur more than once"),
+        ({5: {"clip_id": "clip-0"}}, {}, "1 clips have the id of another"),
         ({6: {"codes": np.full((8, FRAMES), 1024, np.uint16)}}, {}, r"part-00002\.arrow: code 1024"),
-        ({2: {"label_ids": [0]}, 3: {"label_ids": [3]}}, {}, r"part-00000\.arrow: label ids of 2 clips"),
+        ({2: {"label_ids": [0]}, 3: {"label_ids": [3]}}, {}, r"part-00000\.arrow: 2 clips"),
         (
             {},
             {"counts": {"train": {"kept": 6}, "eval": {"kept": 3}}},
@@ -472,4 +472,4 @@ def test_verify_finds_what_checksums_cannot(tmp_path, changes, meta_changes, rea
 
 
 def test_ids_hash_is_that_of_a_set():
-    assert store.ids_hash(["a", "b"]) == store.ids_hash(["b", "a"]) != store.ids_hash(["ab"])
+    assert shards.ids_hash(["a", "b"]) == shards.ids_hash(["b", "a"]) != shards.ids_hash(["ab"])

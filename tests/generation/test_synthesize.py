@@ -28,11 +28,12 @@ from small_generator import (
 
 from ajbench.core.errors import IntegrityError, MissingError, NumericError, UsageError
 from ajbench.core.files import seed_for
+from ajbench.data import shards
 from ajbench.data import store as stores
 from ajbench.data.verify import verify
 from ajbench.generation.pipeline import AudioJourneyPipeline
-from ajbench.generation.plan import _interleaved
-from ajbench.generation.synthesize import ListedClips, plan, synthesize
+from ajbench.generation.plan import ListedClips, _interleaved, plan
+from ajbench.generation.synthesize import synthesize
 from ajbench.generation.worker import Job
 from ajbench.pipeline.preview import estimate
 
@@ -186,7 +187,7 @@ def test_the_store_tells_where_each_clip_comes_from(made, real):
     assert verify(made.path)["clips"] == len(made) == 30
     assert pq.read_table(made.path / "plan.parquet")["clip_id"].to_pylist() == made.clip_ids
     assert made.meta.source == "synthetic" and made.meta.counts["train"]["kept"] == 30
-    assert made.meta.train_ids_hash == stores.ids_hash(real.clip_ids[:TRAIN])
+    assert made.meta.train_ids_hash == shards.ids_hash(real.clip_ids[:TRAIN])
     assert [entry.clips for entry in made.meta.shards] == [6] * 5
     clip = made[13]
     assert (clip.source, clip.split, clip.strength, clip.guidance, clip.steps) == (
