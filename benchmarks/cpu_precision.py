@@ -38,6 +38,7 @@ HEADER = (
     "steps",
     "seconds_step",
     "seconds",
+    "cpu_seconds",
     "map",
     "bf16_flag",
     "device",

@@ -38,6 +38,7 @@ ROW_COLUMNS = (
     "seed",
     "seconds",
     "device",
+    "precision",
 )
 # What makes two lines the same measurement; value, interval and time are its outcome.
 KEY = (
@@ -70,6 +71,7 @@ class Context:
         split: split of the real clips that are scored or compared with.
         device: `cpu`, `cuda`, …
         seconds: time of the measured stage; None where unknown.
+        precision: of the training that is measured, else of the extractor.
     """
 
     run: str
@@ -80,6 +82,7 @@ class Context:
     split: str = "eval"
     device: str = "cpu"
     seconds: float | None = None
+    precision: str = "fp32"
 
 
 def is_control(column: str) -> bool:
@@ -122,6 +125,7 @@ def make_row(
         "seed": seed,
         "seconds": context.seconds,
         "device": context.device,
+        "precision": context.precision,
     }
 
 
@@ -151,26 +155,32 @@ def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     with path.open("ab", buffering=0) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         old = path.read_bytes()
-        known = {_key(row): _found(row) for row in _parse(path, old.decode())} if old else {}
+        stored = _parse(path, old.decode()) if old else []
+        known = {_key(row): _found(row) for row in stored}
         fresh: list[dict[str, str]] = []
         for row in new:
             if known.get(_key(row)) != _found(row):
                 known[_key(row)] = _found(row)
                 fresh.append(row)
+        if not fresh:
+            return 0
+        # A file without the column precision is written again with it.
+        extended = bool(old) and not old.startswith(",".join(ROW_COLUMNS).encode())
         text = io.StringIO()
         writer = csv.DictWriter(text, ROW_COLUMNS, lineterminator="\n")
-        if not old:
+        if extended or not old:
             writer.writeheader()
-        writer.writerows(fresh)
-        block = text.getvalue().encode()
-        if block:
-            try:
-                if file.write(block) != len(block):
-                    raise OSError(f"{path}: the disk took only a part of {len(block)} bytes")
-            except OSError:
-                file.truncate(len(old))
-                raise
-            os.fsync(file.fileno())
+        writer.writerows([*stored, *fresh] if extended else fresh)
+        block, start = text.getvalue().encode(), 0 if extended else len(old)
+        try:
+            file.truncate(start)
+            if file.write(block) != len(block):
+                raise OSError(f"{path}: the disk took only a part of {len(block)} bytes")
+        except OSError:
+            file.truncate(start)
+            file.write(old[start:])
+            raise
+        os.fsync(file.fileno())
     return len(fresh)
 
 
@@ -194,16 +204,17 @@ def read_rows(path: Path) -> pd.DataFrame:
 
 def _parse(path: Path, text: str) -> list[dict[str, str]]:
     lines = list(csv.reader(io.StringIO(text)))
-    if not lines or tuple(lines[0]) != ROW_COLUMNS:
+    # Files written before the column precision lack it.
+    if not lines or tuple(lines[0]) not in (ROW_COLUMNS, ROW_COLUMNS[:-1]):
         raise IntegrityError(
             f"{path}: the first line is not the header of rows.csv; move the file away and run again"
         )
     for number, line in enumerate(lines[1:], start=2):
-        if len(line) != len(ROW_COLUMNS) or (number == len(lines) and not text.endswith("\n")):
+        if len(line) != len(lines[0]) or (number == len(lines) and not text.endswith("\n")):
             raise IntegrityError(
                 f"{path}: line {number} is not a whole measurement; delete that line and run again"
             )
-    return [dict(zip(ROW_COLUMNS, line, strict=True)) for line in lines[1:]]
+    return [dict(zip(ROW_COLUMNS, [*line, ""], strict=False)) for line in lines[1:]]
 
 
 def _key(row: Mapping[str, str]) -> tuple[str, ...]:

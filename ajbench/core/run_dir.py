@@ -67,13 +67,16 @@ class RunDir:
             raise IntegrityError(f"{path}: damaged, not a JSON object; remove the folder or use --force")
         return tree
 
-    def start(self, recipe_yaml: str, seed: int | None, device: str, force: bool = False) -> None:
+    def start(
+        self, recipe_yaml: str, seed: int | None, device: str, precision: str = "fp32", force: bool = False
+    ) -> None:
         """Make the folder and record what is about to run; work there of the same fingerprint is kept.
 
         Args:
             recipe_yaml: the merged recipe, stored as `recipe.yaml`.
             seed: the run's seed, or None where nothing is drawn.
             device: where it runs.
+            precision: that it computes in: fp32 or bf16.
             force: clear a folder that an earlier run made, and start again.
 
         Raises:
@@ -97,6 +100,7 @@ class RunDir:
             "fingerprint": self.fingerprint,
             "seed": seed,
             "device": device,
+            "precision": precision,
             "started": _now(),
             "sessions": int(earlier.get("sessions", 0)) + 1,
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],

@@ -1,6 +1,7 @@
 """Finished cells and synthetic stores → lines of rows.csv: what eval-cls and eval-gen do."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ def measure_cells(recipe: Recipe, cells: Sequence[Cell], out: Path, dataset: str
     """
     rows: list[Row] = []
     lines: dict[str, dict[classification.TableCell, classification.Scores]] = {}
+    precisions: set[str] = set()
     resamples = recipe.evaluate.bootstrap
     with console.progress(2 * len(cells), "eval-cls", "classifiers") as advance:
         for cell in cells:
@@ -60,12 +62,14 @@ def measure_cells(recipe: Recipe, cells: Sequence[Cell], out: Path, dataset: str
                 dataset=dataset,
                 device=info["device"],
                 seconds=info["seconds"],
+                precision=info.get("precision", ""),
             )
+            precisions.add(context.precision)
             scores = classification.load_scores(cell.path / SCORES)
             lines.setdefault(key.line, {})[key] = scores
             rows += classification.cell_rows(key, scores, context, resamples=resamples)
             advance(1)
-        context = _context(recipe, out, dataset)
+        context = replace(_context(recipe, out, dataset), precision=";".join(sorted(precisions)))
         for line in lines.values():
             if any(key.column == recipe.name for key in line):
                 rows += classification.compare_to_real(line, recipe.name, context, resamples=resamples)

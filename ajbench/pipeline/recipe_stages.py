@@ -193,6 +193,7 @@ class Pipeline:
                 pretrained.locate(init)
 
         about: dict[str, Any] = {"seed": seed, "needs": (prepared,), "distributed": True, "check": check}
+        about["precision"] = section.precision
         return Stage("train-gen", recipe, path, key, f"{section.train_steps} steps", do, **about)
 
     @cached_property
@@ -210,7 +211,7 @@ class Pipeline:
 
         amount = f"{recipe.invert.train_steps} steps"
         needs = (prepared, *self._own_generator)
-        return Stage("invert", recipe, path, key, amount, do, seed=seed, needs=needs)
+        return Stage("invert", recipe, path, key, amount, do, seed=seed, needs=needs, precision="auto")
 
     def synth(
         self,

@@ -288,7 +288,7 @@ def codec_training(
 
     made_of = ", ".join(map(str, [*sounds, f"{mini_clips} clips of mini"]))
     recipe = Recipe(name="codec", description=f"the codec `tiny`, trained on {made_of}")
-    return Stage("train-codec", recipe, path, key, f"{steps} steps", do, seed=seed)
+    return Stage("train-codec", recipe, path, key, f"{steps} steps", do, seed=seed, precision="auto")
 
 
 def available(device: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ajbench.core.device import Precision, resolve_precision
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.files import lock
 from ajbench.core.recipe import Recipe, dump
@@ -31,6 +32,7 @@ class Stage:
         needs: stages that must be finished before.
         shared: several processes may do it together; else one at a time.
         distributed: the processes of one `torchrun` do it together, each its part.
+        precision: of a training, as the recipe sets it; else fp32.
         check: refuses, before any work, what would fail for want of weights.
         estimate: tells clips, bytes and seconds from a first batch, once what it needs is finished.
     """
@@ -47,6 +49,7 @@ class Stage:
     needs: tuple["Stage", ...] = ()
     shared: bool = False
     distributed: bool = False
+    precision: Precision = "fp32"
     check: Callable[[], None] | None = None
     estimate: Callable[[], dict[str, Any]] | None = None
 
@@ -98,10 +101,11 @@ class Stage:
             self._run_together(device, force, rank)
             return True
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        precision = resolve_precision(self.precision, device)
         folder, alone = self.folder, self.path.with_name(f".{self.path.name}.lock")
         with nullcontext() if self.shared else lock(alone):
             if rank == 0:  # of processes launched together the first keeps the folder
-                folder.start(dump(self.recipe), self.seed, device, force)
+                folder.start(dump(self.recipe), self.seed, device, precision, force)
             self.do()
             if not self.shared:
                 folder.finish({"what": self.what})
@@ -124,10 +128,10 @@ class Stage:
         together = PartialState(cpu=cpu)
         assert together.num_processes == world()[0]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        folder = self.folder
+        folder, precision = self.folder, resolve_precision(self.precision, device)
         with lock(self.path.with_name(f".{self.path.name}.lock")) if rank == 0 else nullcontext():
             if rank == 0:
-                folder.start(dump(self.recipe), self.seed, device, force)
+                folder.start(dump(self.recipe), self.seed, device, precision, force)
             together.wait_for_everyone()
             self.do()
             if rank == 0:

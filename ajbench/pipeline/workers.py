@@ -70,6 +70,7 @@ class Cell:
         """Return the training of this cell as a stage; `needs` are those whose folders it reads."""
         amount = f"{self.steps} steps"
         about: dict[str, Any] = {"what": self.label, "seed": self.seed, "needs": needs, "distributed": True}
+        about["precision"] = self.recipe.classifier.precision
         return Stage("train-cls", self.recipe, self.path, self.fingerprint, amount, self._train, **about)
 
     def _train(self) -> None:

@@ -261,6 +261,9 @@ def test_a_stage_is_done_once_and_again_with_force(tmp_path):
     assert len(done) == 2
     assert one.need() == tmp_path / "one"
     assert one.folder.info()["device"] == "cpu"
+    for setting, used in (("auto", "fp32"), ("bf16", "bf16")):
+        assert stage(tmp_path / "one", precision=setting).run("cpu", force=True)
+        assert one.folder.info()["precision"] == used
 
 
 def test_a_stage_that_fails_is_not_done(tmp_path):
