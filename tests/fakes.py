@@ -14,6 +14,12 @@ PLANT_RATE = 16_000
 PLANT_KINDS = ("copy", "codec", "gain", "shift", "noise")
 
 
+def write_clip(folder, name, wave):
+    """Write a wave [n] as a 16-bit WAV file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    soundfile.write(folder / f"{name}.wav", np.clip(wave, -1, 1), PLANT_RATE, subtype="PCM_16")
+
+
 def add_noise(wave, rng, colour="white", snr_db=10.0):
     """Add noise, 10 dB below the clip's own level."""
     made = rng.normal(size=len(wave))
