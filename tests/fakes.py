@@ -216,3 +216,14 @@ def write_result_store(folder, source="real", per_class=3, blur=0.0, parents=())
     )
     shards.finish(folder, meta)
     return folder
+
+
+# What corpus readers leave out
+
+
+def check_problems(problems, *expected):
+    """Check problems against (line, clip id, word in the reason, split) each, in order."""
+    found = [(problem.line, problem.clip_id, problem.split) for problem in problems]
+    assert found == [(line, clip_id, split) for line, clip_id, _, split in expected]
+    for problem, (_, _, word, _) in zip(problems, expected, strict=True):
+        assert word in problem.reason

@@ -17,12 +17,8 @@ CORPORA: Mapping[str, str] = {
     "folder": "ajbench.data.corpora.folder:read",
     "table": "ajbench.data.corpora.table:read",
 }
-# Corpora whose tables say enough to plan with while their sound is not there.
-LABEL_TABLES: Mapping[str, str] = {
-    "audioset": "ajbench.data.corpora.audioset:listed",
-    "vggsound": "ajbench.data.corpora.vggsound:listed",
-    "audiocaps": "ajbench.data.corpora.audiocaps:listed",
-}
+# Corpora whose lists are enough to plan with: their readers take `need_files=False`.
+LABEL_TABLES = ("audioset", "vggsound", "audiocaps")
 CODECS: Mapping[str, str] = {
     "tiny": "ajbench.codec.tiny:load",
     "encodec_24khz@16k": "ajbench.codec.encodec:load_16k",
@@ -74,7 +70,6 @@ FEATURE_FOLDERS: Mapping[str, str] = {
 }
 KINDS: Mapping[str, Mapping[str, str]] = {
     "corpus": CORPORA,
-    "label table": LABEL_TABLES,
     "codec": CODECS,
     "text encoder": TEXT_ENCODERS,
     "classifier": CLASSIFIERS,
