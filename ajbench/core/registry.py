@@ -25,7 +25,7 @@ CODECS: Mapping[str, str] = {
     "encodec_24khz@24k": "ajbench.codec.encodec:load_24k",
 }
 TEXT_ENCODERS: Mapping[str, str] = {
-    "minilm": "ajbench.generation.minilm:MiniLM",
+    "minilm": "ajbench.generation.text_encoder:MiniLM",
     "t5-large": "ajbench.generation.hub_encoders:t5_large",
     "flan-t5": "ajbench.generation.hub_encoders:flan_t5",
     "clip": "ajbench.generation.hub_encoders:clip",
