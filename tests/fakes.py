@@ -1,6 +1,7 @@
 """Stand-ins that tests share: small sounds, stores, models and results."""
 
 import io
+import json
 
 import numpy as np
 import soundfile
@@ -12,12 +13,6 @@ from ajbench.core.rows import Context, append_rows, make_row
 
 PLANT_RATE = 16_000
 PLANT_KINDS = ("copy", "codec", "gain", "shift", "noise")
-
-
-def write_clip(folder, name, wave):
-    """Write a wave [n] as a 16-bit WAV file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    soundfile.write(folder / f"{name}.wav", np.clip(wave, -1, 1), PLANT_RATE, subtype="PCM_16")
 
 
 def add_noise(wave, rng, colour="white", snr_db=10.0):
@@ -227,3 +222,23 @@ def check_problems(problems, *expected):
     assert found == [(line, clip_id, split) for line, clip_id, _, split in expected]
     for problem, (_, _, word, _) in zip(problems, expected, strict=True):
         assert word in problem.reason
+
+
+# Pipelines of the corpus mini
+
+MINI = ("data.n_clips=40", "synth.n=20", "evaluate.doses=[10, 20]", "evaluate.seeds=[0]")
+
+
+def mini_pipeline(*overrides, expression="mini", base=None, **places):
+    """Return the stages of a recipe on few clips; none of them is run."""
+    from ajbench.pipeline.recipe_stages import Pipeline, Places
+
+    return Pipeline(load(expression, [*MINI, *overrides], base), Places(**places))
+
+
+def given_generator(folder, train_ids=(), codec="tiny"):
+    """Write what checks and fingerprints read of a trained generator; return its folder."""
+    folder.mkdir()
+    (folder / "generator.json").write_text(json.dumps({"train_ids": list(train_ids), "codec": codec}))
+    (folder / "unet.safetensors").write_bytes(b"weights")
+    return folder
