@@ -1,15 +1,19 @@
 """ajbench: does synthetic audio help my classifier, how much of it, and can I trust the answer?"""
 
+import importlib
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["AudioJourneyPipeline", "__version__"]
+# Public names and the modules that define them, imported on first use: `import ajbench` stays free of torch.
+_PUBLIC = {
+    "AudioJourneyPipeline": "ajbench.generation.pipeline",
+    "audit": "ajbench.evaluation.audit",
+}
+__all__ = ["AudioJourneyPipeline", "__version__", "audit"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the pipeline only when asked for: `import ajbench` stays free of torch."""
-    if name == "AudioJourneyPipeline":
-        from ajbench.generation.pipeline import AudioJourneyPipeline
-
-        return AudioJourneyPipeline
+    """Return a public name from the module that defines it."""
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
     raise AttributeError(f"module 'ajbench' has no attribute {name!r}")

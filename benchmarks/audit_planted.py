@@ -43,8 +43,8 @@ from ajbench.core import console
 from ajbench.data import audio
 from ajbench.data.clip_set import open_set
 from ajbench.data.store import ClipStore
-from ajbench.evaluation.audit import audit
-from ajbench.evaluation.audit_similarity import Heard, hear, scores, wave_of
+from ajbench.evaluation.audit import audit_sets
+from ajbench.evaluation.audit_similarity import UsableClips, scores, usable_clips, wave_of
 from ajbench.metrics.audio_fingerprint import fingerprints, spread, standout, waveform_match
 
 TWINS = ("3-151080-A-20", "5-151085-A-20")
@@ -97,7 +97,7 @@ def measure(files: dict[str, Path], seed: int, made: dict[str, np.ndarray] | Non
                 # Twice as loud may exceed full scale and is clipped, as in a file.
                 soundfile.write(Path(folder) / which / f"{name}.wav", np.clip(wave, -1, 1), 16_000)
         began = time.perf_counter()
-        found = audit(*(open_set(Path(folder) / which) for which in sets))
+        found = audit_sets(*(open_set(Path(folder) / which) for which in sets))
         seconds = time.perf_counter() - began
     leaks = found.of("leak")
     right = {one.clip for one in leaks if one.clip.startswith("planted") and one.clip.endswith(one.match)}
@@ -111,7 +111,7 @@ def measure(files: dict[str, Path], seed: int, made: dict[str, np.ndarray] | Non
         "found": len(right),
         "clean": 380,
         "false_alarms": len(alarms),
-        "threshold": round(found.yardsticks[0].threshold, 2),
+        "threshold": round(found.calibrations[0].threshold, 2),
         "train": len(parts["train"]),
         "eval": len(parts["eval"]),
         "seconds": round(seconds, 1),
@@ -122,37 +122,37 @@ def measure(files: dict[str, Path], seed: int, made: dict[str, np.ndarray] | Non
 
 def nearest(folder: Path, shown: int = 3) -> list[dict[str, object]]:
     """Return each fold's train clips nearest to eval clips, and how waveforms correlate after `tiny`."""
-    heard = hear("train", open_set(folder / "audio"), [], lambda done: None)
-    folds = np.array([int(name[0]) for name in heard.names])
+    clips = usable_clips("train", open_set(folder / "audio"), [], lambda done: None)
+    folds = np.array([int(name[0]) for name in clips.names])
     rows = []
     for fold in range(1, 6):
         train, held_out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-        like, prominent = scores(*([heard.details[k] for k in part] for part in (train, held_out)))
+        like, prominent = scores(*([clips.fingerprints[k] for k in part] for part in (train, held_out)))
         standing = standout(prominent, spread(prominent.T))
         for row in np.argsort(-standing.max(axis=1))[:shown]:
             match = standing[row].argmax()
             pair = train[row], held_out[match]
             rows.append(
                 {"kind": "honest", "eval_fold": fold}
-                | {side: heard.names[k] for side, k in zip(("clip", "match"), pair, strict=True)}
+                | {side: clips.names[k] for side, k in zip(("clip", "match"), pair, strict=True)}
                 | {"standout": round(float(standing[row, match]), 2)}
                 | {"likeness": round(float(like[row, match]), 3)}
-                | {"waveform": round(waveform_match(*(_wave(heard, k) for k in pair))[0], 3)}
+                | {"waveform": round(waveform_match(*(_wave(clips, k) for k in pair))[0], 3)}
             )
     copies = []
     for k in np.flatnonzero(folds == 1):
-        wave = _wave(heard, k)
+        wave = _wave(clips, k)
         made = encode_lossy(wave, "tiny")
-        like, _ = scores([fingerprints(torch.from_numpy(made)[None])[0]], [heard.details[k]])
-        about = {"kind": "tiny", "eval_fold": 1, "clip": heard.names[k], "match": heard.names[k]}
+        like, _ = scores([fingerprints(torch.from_numpy(made)[None])[0]], [clips.fingerprints[k]])
+        about = {"kind": "tiny", "eval_fold": 1, "clip": clips.names[k], "match": clips.names[k]}
         about |= {"standout": "", "likeness": round(float(like[0, 0]), 3)}
         copies.append(about | {"waveform": round(waveform_match(made, wave)[0], 3)})
     copies.sort(key=lambda row: row["waveform"])
     return rows + [copies[k] for k in (0, len(copies) // 2, -1)]
 
 
-def _wave(heard: Heard, row: int) -> np.ndarray:
-    return wave_of(heard.clips, heard.numbers[row])
+def _wave(clips: UsableClips, row: int) -> np.ndarray:
+    return wave_of(clips.clips, clips.numbers[row])
 
 
 def write(rows: list[dict[str, object]], out: Path) -> None:

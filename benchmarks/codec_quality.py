@@ -86,9 +86,9 @@ def main() -> None:
     opus_decoded, opus_kbps = opus(wavs)
     judge = None
     if not options.no_judge:
-        from ajbench.features.mobilenet import mn04
+        from ajbench import features
 
-        judge = mn04()
+        judge = features.load("mn04")
     rows = []
     kbps = network.n_codebooks * 10 * network.sample_rate / network.hop / 1000
     for name, rate, heard in (

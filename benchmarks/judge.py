@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
+from ajbench import features
 from ajbench.core import console
 from ajbench.core.device import Array
 from ajbench.core.errors import MissingError
 from ajbench.data import audio
 from ajbench.features.class_mapping import ESC50
-from ajbench.features.mobilenet import MN, mn04
+from ajbench.features.extractor import Extractor
 
 # In alphabetical order, which is the order of the indices.
 ESC10_TO_AUDIOSET = {
@@ -29,7 +30,7 @@ ESC10_TO_AUDIOSET = {
 CATEGORIES = tuple(ESC10_TO_AUDIOSET)
 
 
-def rank_esc10(wavs: Array, judge: MN) -> np.ndarray:
+def rank_esc10(wavs: Array, judge: Extractor) -> np.ndarray:
     """Return the category index, int64 [B], that mn04 ranks first for clips wavs [B, n] at 16 kHz."""
     logits, column = judge.logits(wavs), {name: i for i, name in enumerate(judge.labels)}
     scores = [logits[:, [column[name] for name in names]].max(axis=1) for names in ESC10_TO_AUDIOSET.values()]
@@ -59,7 +60,7 @@ def clips(folder: Path) -> list[tuple[Path, int]]:
     return found
 
 
-def accuracy(folder: Path, judge: MN, duration_s: float = 5.04, batch: int = 16) -> np.ndarray:
+def accuracy(folder: Path, judge: Extractor, duration_s: float = 5.04, batch: int = 16) -> np.ndarray:
     """Return the confusion matrix [requested, predicted] of a folder's clips, fitted to `duration_s`."""
     confusion = np.zeros((len(CATEGORIES),) * 2, np.int64)
     for part in _batched(clips(folder), batch):
@@ -78,7 +79,7 @@ def main() -> None:
     """Measure one folder and print the accuracy per category."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    confusion = accuracy(parser.parse_args().folder, mn04())
+    confusion = accuracy(parser.parse_args().folder, features.load("mn04"))
     share = np.diag(confusion) / confusion.sum(axis=1).clip(1)
     rows: list[list] = [
         [name, int(n), float(s)] for name, n, s in zip(CATEGORIES, confusion.sum(axis=1), share, strict=True)

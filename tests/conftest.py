@@ -116,3 +116,28 @@ def tiny():
     from ajbench import codec
 
     return codec.load("tiny")
+
+
+@pytest.fixture(scope="session")
+def mini_waves():
+    """mini_waves(first, n): 2-s waves of `mini`, all different."""
+    from ajbench.data.corpora import mini
+
+    made = {k: mini.render(11, k, 2.0)[0] for k in range(110)}
+    return lambda first, n=1: [made[k] for k in range(first, first + n)]
+
+
+@pytest.fixture(scope="session")
+def audit_folders(tmp_path_factory, mini_waves):
+    """Folders train (40 clips), eval (30), clean (30) and planted (the clean ones and 10 copies of eval)."""
+    from fakes import PLANT_KINDS, plant_copy, write_clip
+
+    root, rng = tmp_path_factory.mktemp("audit"), np.random.default_rng(5)
+    for part, first, n in (("train", 0, 40), ("eval", 40, 30), ("clean", 70, 30), ("planted", 70, 30)):
+        for k, wave in enumerate(mini_waves(first, n)):
+            write_clip(root / part, f"{part}-{k}", wave)
+    for number in range(10):
+        kind = PLANT_KINDS[number // 2]
+        variant, wave = plant_copy(kind, number, *mini_waves(40 + 2 * number), rng)
+        write_clip(root / "planted", f"leak-{kind}-{number}-{variant.replace(' ', '')}", wave)
+    return root

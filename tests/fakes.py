@@ -1,7 +1,6 @@
 """Stand-ins that tests share: small sounds, stores, models and results."""
 
 import io
-import json
 
 import numpy as np
 import soundfile
@@ -13,6 +12,12 @@ from ajbench.core.rows import Context, append_rows, make_row
 
 PLANT_RATE = 16_000
 PLANT_KINDS = ("copy", "codec", "gain", "shift", "noise")
+
+
+def write_clip(folder, name, wave):
+    """Write a wave [n] as a 16-bit WAV file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    soundfile.write(folder / f"{name}.wav", np.clip(wave, -1, 1), PLANT_RATE, subtype="PCM_16")
 
 
 def add_noise(wave, rng, colour="white", snr_db=10.0):
@@ -213,32 +218,137 @@ def write_result_store(folder, source="real", per_class=3, blur=0.0, parents=())
     return folder
 
 
-# What corpus readers leave out
+# Text encoders, with tokenizers of a few words
+
+TEXT_ENCODER_WORDS = ("the", "sound", "of", "dog", "rain", "clock", "tick", "a", "nearby", "cat")
+TEXT_ENCODER_DIMS = {"t5-large": 20, "flan-t5": 20, "clip": 24, "clap": 16}  # width of the states
 
 
-def check_problems(problems, *expected):
-    """Check problems against (line, clip id, word in the reason, split) each, in order."""
-    found = [(problem.line, problem.clip_id, problem.split) for problem in problems]
-    assert found == [(line, clip_id, split) for line, clip_id, _, split in expected]
-    for problem, (_, _, word, _) in zip(problems, expected, strict=True):
-        assert word in problem.reason
+def save_text_encoder(kind, folder, **how):
+    """Write a small random model of TEXT_ENCODER_DIMS into `folder`, as transformers saves it on the hub."""
+    import torch
 
-
-# Pipelines of the corpus mini
-
-MINI = ("data.n_clips=40", "synth.n=20", "evaluate.doses=[10, 20]", "evaluate.seeds=[0]")
-
-
-def mini_pipeline(*overrides, expression="mini", base=None, **places):
-    """Return the stages of a recipe on few clips; none of them is run."""
-    from ajbench.pipeline.recipe_stages import Pipeline, Places
-
-    return Pipeline(load(expression, [*MINI, *overrides], base), Places(**places))
-
-
-def given_generator(folder, train_ids=(), codec="tiny"):
-    """Write what checks and fingerprints read of a trained generator; return its folder."""
-    folder.mkdir()
-    (folder / "generator.json").write_text(json.dumps({"train_ids": list(train_ids), "codec": codec}))
-    (folder / "unet.safetensors").write_bytes(b"weights")
+    with torch.random.fork_rng([]):
+        torch.manual_seed(len(kind))
+        model, tokenizer = {"clip": _small_clip, "clap": _small_clap}.get(kind, _small_t5)(kind)
+        for parameter in model.parameters():  # biases and norms too, so that each matters
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    model.save_pretrained(folder, **how)
+    tokenizer.save_pretrained(folder)
     return folder
+
+
+def _small_t5(kind):
+    from transformers import T5Config, T5ForConditionalGeneration, T5TokenizerFast
+
+    pieces = [
+        "<pad>",
+        "</s>",
+        "<unk>",
+        "▁",
+        *(f"▁{w}" for w in TEXT_ENCODER_WORDS),
+        ",",
+        *"abcdefghijklmnopqrstuvwxyz<>-_",
+    ]
+    vocab = [(piece, -float(place)) for place, piece in enumerate(pieces)]
+    tokenizer = T5TokenizerFast(vocab=vocab, extra_ids=4)
+    config = T5Config(
+        vocab_size=len(tokenizer) + 3,  # the table on the hub has more rows than there are words
+        d_model=20,
+        d_kv=5,
+        d_ff=32,
+        num_layers=2,
+        num_heads=4,
+        feed_forward_proj="gated-gelu" if kind == "flan-t5" else "relu",
+        tie_word_embeddings=kind != "flan-t5",
+        decoder_start_token_id=0,
+    )
+    return T5ForConditionalGeneration(config), tokenizer
+
+
+def _small_clip(kind):
+    from transformers import CLIPConfig, CLIPModel, CLIPTokenizerFast
+
+    letters = "abcdefghijklmnopqrstuvwxyz,<>-_0123456789"
+    pieces, merges = [*letters, *(f"{letter}</w>" for letter in letters)], []
+    for word in TEXT_ENCODER_WORDS:
+        _add_merges([*word[:-1], f"{word[-1]}</w>"], pieces, merges)
+    vocab = {piece: place for place, piece in enumerate([*pieces, "<|startoftext|>", "<|endoftext|>"])}
+    tokenizer = CLIPTokenizerFast(vocab=vocab, merges=merges)
+    layers = {"intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = {
+        "vocab_size": len(vocab),
+        "hidden_size": 24,
+        "max_position_embeddings": 77,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        **layers,
+    }
+    vision = {"hidden_size": 16, "image_size": 8, "patch_size": 4, **layers}
+    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)), tokenizer
+
+
+def _small_clap(kind):
+    from transformers import ClapConfig, ClapModel, RobertaTokenizerFast
+
+    specials = ["<s>", "<pad>", "</s>", "<unk>"]
+    pieces, merges = [*"abcdefghijklmnopqrstuvwxyz,<>-_0123456789TĠ"], []
+    for word in TEXT_ENCODER_WORDS:
+        _add_merges([*f"Ġ{word}"], pieces, merges)
+    vocab = {piece: place for place, piece in enumerate([*specials, *pieces, "<mask>"])}
+    tokenizer = RobertaTokenizerFast(vocab=vocab, merges=merges)
+    text = {
+        "vocab_size": len(vocab),
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 514,
+        "type_vocab_size": 1,
+        "pad_token_id": 1,
+        "projection_dim": 8,
+    }
+    audio = {
+        "spec_size": 32,
+        "num_mel_bins": 8,
+        "patch_size": 4,
+        "patch_stride": [4, 4],
+        "window_size": 4,
+        "patch_embeds_hidden_size": 8,
+        "hidden_size": 16,
+        "depths": [1, 1],
+        "num_attention_heads": [1, 2],
+        "projection_dim": 8,
+    }
+    return ClapModel(ClapConfig(text_config=text, audio_config=audio, projection_dim=8)), tokenizer
+
+
+def _add_merges(symbols, pieces, merges):
+    """Add the merges that make one piece of a word's symbols, from the left."""
+    while len(symbols) > 1:
+        pair = (symbols[0], symbols[1])
+        if pair not in merges:
+            merges.append(pair)
+            pieces.append("".join(pair))
+        symbols = ["".join(pair), *symbols[2:]]
+
+
+# Sounds
+
+
+def noise(seconds, rate, clips=2, seed=0):
+    """Return white noise [clips, n], float32; each clip is 0.02 louder than the one before."""
+    rng = np.random.default_rng(seed)
+    level = 0.02 * np.arange(1, clips + 1)[:, None]
+    return (level * rng.normal(size=(clips, int(seconds * rate)))).astype(np.float32)
+
+
+class Unsafe:
+    """What a malicious pickle holds: reading it would create the file `path`."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return type(self.path).touch, (self.path,)

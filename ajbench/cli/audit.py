@@ -1,11 +1,12 @@
-"""The command that looks for leaks: audit."""
+"""The command `audit`: looks for synthetic clips that repeat real ones."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ajbench.cli.options import SEEDS, Settings, command
+from ajbench.cli.options import Settings, command
+from ajbench.cli.run import SEEDS, pipeline_of
 from ajbench.core import console
 from ajbench.core.errors import NumericError, UsageError
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 Split = Literal["train", "val", "eval"]
+SETS = "--synth, --train and --eval"
 
 
 def _of_sets(help: str, *names: str, **more: Any) -> Any:
@@ -27,129 +29,133 @@ def audit(
     synth: Annotated[
         Path | None, _of_sets("Synthetic clips: a clip store or a folder of sound files.", "--synth")
     ] = None,
-    train: Annotated[Path | None, _of_sets("Real clips of the train split, likewise.", "--train")] = None,
-    eval_: Annotated[Path | None, _of_sets("Real clips of the eval split, likewise.", "--eval")] = None,
-    train_split: Annotated[
-        Split | None, _of_sets("Of a store at --train: this split.", "--train-split")
+    train: Annotated[
+        Path | None, _of_sets("Real train clips: a clip store or a folder of sound files.", "--train")
     ] = None,
-    eval_split: Annotated[Split | None, _of_sets("Of a store at --eval: this split.", "--eval-split")] = None,
+    eval_: Annotated[
+        Path | None, _of_sets("Real eval clips: a clip store or a folder of sound files.", "--eval")
+    ] = None,
+    train_split: Annotated[
+        Split | None, _of_sets("Use only this split of the store at --train.", "--train-split")
+    ] = None,
+    eval_split: Annotated[
+        Split | None, _of_sets("Use only this split of the store at --eval.", "--eval-split")
+    ] = None,
     features: Annotated[
         str | None,
         typer.Option(
             "--features",
-            help="Compare embeddings, too: mn04, panns16k, … (weights: AJBENCH_WEIGHTS, or NAME=PATH).",
+            help="Also compare embeddings of this extractor: mn04, panns16k, … (weights: AJBENCH_WEIGHTS, or "
+            "NAME=PATH).",
         ),
     ] = None,
     probe: Annotated[
-        str, typer.Option("--probe", help="Of a recipe: the set of this name in evaluate.probes.")
+        str, typer.Option("--probe", help="Audit this probe of the recipe (evaluate.probes).")
     ] = "",
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE.csv", help="List the pairs here.")
+        Path | None, typer.Option("--out", metavar="FILE.csv", help="Write the pairs to this CSV.")
     ] = None,
     report: Annotated[
         Path | None,
         typer.Option(
             "--report",
             metavar="FILE.html",
-            help="A page to look at and listen to; of a recipe: beside its report, if not here.",
+            help="Write a page with spectrograms and players (default for a recipe: next to its report).",
         ),
     ] = None,
     allow_partial: Annotated[
-        bool, typer.Option("--allow-partial", help="Go on without clips that cannot be heard.")
+        bool, typer.Option("--allow-partial", help="Skip clips that cannot be read.")
     ] = False,
     strict: Annotated[
         bool,
         typer.Option(
             "--strict",
-            help="Exit with 4 where a synthetic clip repeats an eval clip by samples, waveform, parent or "
-            "id, or where more are near one by detail or embedding alone than chance explains (it brings up "
-            "to 1 %; p < 0.05).",
+            help="Exit with 4 if a synthetic clip repeats an eval clip by samples, waveform, parent or id, "
+            "or if more clips are close to one by detail or embedding only than chance explains (up to 1 % "
+            "are expected; p < 0.05).",
         ),
     ] = False,
 ) -> None:
-    """Look for synthetic clips that repeat real ones.
+    """Find synthetic clips that repeat real ones.
 
-    By id (of stores), parent, samples, detail of the sound, and embeddings: of evaluation clips, which is a
-    leak, and of train clips, which is memorisation. What counts as near is taken from train against eval
-    clips. The sets are a recipe's own, or any three stores or folders.
+    Copies of eval clips are leaks, copies of train clips memorisation. Clips are compared by id (stores
+    only), parent, samples, waveform, spectral detail and, on request, embedding. The threshold for similarity
+    is calibrated on train against eval clips. Without the three sets, those of the recipe are audited.
 
     \b
     Examples:
       ajbench audit --recipe esc10 --data DIR --report audit.html --strict
       ajbench audit --synth MADE --train REAL --train-split train --eval REAL --eval-split eval
     """
-    from ajbench.evaluation.audit import audit as look
+    from ajbench.evaluation.audit import audit_sets
     from ajbench.features.extractor import LazyExtractor
 
     for option, file in (("--out", out), ("--report", report)):
         if file and file.exists() and not settings.force:
-            raise UsageError(f"{option} {file}: is there already; name another, or overwrite it with --force")
-    own = not (synth or train or eval_)
-    _refuse_idle(own, probe, train_split, eval_split)
-    if own and report is None:
-        home = settings.pipeline(settings.load(*SEEDS)).results
+            raise UsageError(f"{option} {file}: exists; choose another file, or overwrite it with --force")
+    of_recipe = not (synth or train or eval_)
+    if of_recipe and report is None:
+        home = pipeline_of(settings, settings.load(*SEEDS)).results
         report = home / "report" / (f"audit_{probe}.html" if probe else "audit.html")
     if out and report and out.resolve() == report.resolve():
-        raise UsageError(f"--out and --report are both {out}; name two files")
-    made, known, held_out = _sets(settings, synth, train, eval_, train_split, eval_split, probe)
+        raise UsageError(f"--out and --report are both {out}; choose two files")
+    if of_recipe:
+        splits = {"--train-split": train_split, "--eval-split": eval_split}
+        sets = _sets_of_recipe(settings, probe, splits)
+    else:
+        sets = _named_sets(synth, train, eval_, train_split, eval_split, probe)
     name, _, path = (features or "").partition("=")
     extractor = LazyExtractor(name, path or None) if name else None
     if settings.dry_run:
-        console.emit({"synth": len(made), "train": len(known), "eval": len(held_out), "features": features})
+        sizes = dict(zip(("synth", "train", "eval"), map(len, sets), strict=True))
+        console.emit(sizes | {"features": features})
         return
-    found = look(
-        made,
-        known,
-        held_out,
-        extractor=extractor,
-        cache=settings.work / "features",
-        allow_partial=allow_partial,
+    found = audit_sets(
+        *sets, extractor=extractor, cache=settings.work / "features", allow_partial=allow_partial
     )
-    counts = found.counts()
+    counts, pairs = found.counts(), [one.row() for one in found.findings]
     if out:
         from ajbench.core.files import atomic_write
         from ajbench.reporting.tables import to_csv
 
         out.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(out, to_csv([one.row() for one in found.findings]))
+        atomic_write(out, to_csv(pairs))
     if report:
         from ajbench.reporting import audit_page
 
-        audit_page.render(found, (made, known, held_out), report)
+        audit_page.render(found, sets, report)
         console.say(f"page: {report}")
-    for text in found.told():
-        console.say(text)
-    rows = [one.row() for one in found.yardsticks]
+    sentences = found.sentences()
+    for sentence in sentences:
+        console.say(sentence)
+    rows = [one.row() for one in found.calibrations]
     columns = [name for name in rows[0] if name != "honest_clips"]
-    document = {
-        "counts": counts,
-        "yardsticks": rows,
-        "findings": [one.row() for one in found.findings],
-        "troubles": found.troubles,
-    }
+    document = {"counts": counts, "yardsticks": rows, "findings": pairs, "troubles": found.troubles}
     console.emit(document, table=(columns, [[row[name] for name in columns] for row in rows]))
     if strict and found.tally("leak").holds:
-        told, example = found.told(), found.of("leak")[0]
+        example = found.of("leak")[0]
         raise NumericError(
-            "; ".join(told[: 2 if counts["near_alone"] else 1])
-            + f": such as {example.clip} of {example.match}; leave them out (--out FILE.csv lists them)"
+            "; ".join(sentences[: 2 if counts["near_alone"] else 1])
+            + f"; for example, {example.clip} and {example.match}; remove the clips that --out FILE.csv lists"
         )
 
 
-def _refuse_idle(own: bool, probe: str, train_split: Split | None, eval_split: Split | None) -> None:
-    """Refuse options that would say nothing: of sets with a recipe's own, of a recipe with named sets."""
-    if probe and not own:
-        raise UsageError(f"--probe {probe}: is of a recipe's sets; leave it, or --synth, --train and --eval")
-    splits = {"--train-split": train_split, "--eval-split": eval_split}
-    if own and (idle := [f"{option} {split}" for option, split in splits.items() if split]):
-        raise UsageError(
-            f"{' and '.join(idle)}: a recipe's sets have their splits; leave it, or name --synth, --train "
-            "and --eval"
-        )
+def _sets_of_recipe(
+    settings: Settings, probe: str, splits: dict[str, Split | None]
+) -> "tuple[ClipSet, ClipSet, ClipSet]":
+    """Return the synthetic, train and eval clips of the recipe."""
+    from ajbench.data.clip_set import open_set
+
+    if idle := [f"{option} {split}" for option, split in splits.items() if split]:
+        raise UsageError(f"{' and '.join(idle)}: a recipe has its own splits; remove it, or give {SETS}")
+    pipeline = pipeline_of(settings, settings.load(*SEEDS))
+    if probe and probe not in pipeline.probes:
+        raise UsageError(f"--probe {probe}: evaluate.probes has {', '.join(pipeline.probes) or 'none'}")
+    synth, real = pipeline.synth(probe).need(), pipeline.prepare.need()
+    return open_set(synth), open_set(real, "train"), open_set(real, "eval")
 
 
-def _sets(
-    settings: Settings,
+def _named_sets(
     synth: Path | None,
     train: Path | None,
     eval_: Path | None,
@@ -157,21 +163,15 @@ def _sets(
     eval_split: Split | None,
     probe: str,
 ) -> "tuple[ClipSet, ClipSet, ClipSet]":
-    """Return the synthetic, train and eval clips: those named, or a recipe's."""
+    """Return the synthetic, train and eval clips named on the command line."""
     from ajbench.data.clip_set import open_set
 
-    given = {"--synth": synth, "--train": train, "--eval": eval_}
-    if missing := [name for name, path in given.items() if path is None]:
-        if len(missing) < len(given):
-            raise UsageError(f"audit: {' and '.join(missing)} missing; all three sets are compared")
-        pipeline = settings.pipeline(settings.load(*SEEDS))
-        if probe and probe not in pipeline.probes:
-            raise UsageError(f"--probe {probe}: evaluate.probes has {', '.join(pipeline.probes) or 'none'}")
-        synth, real = pipeline.synth(probe).need(), pipeline.prepare.need()
-        return open_set(synth), open_set(real, "train"), open_set(real, "eval")
-    assert synth is not None
-    assert train is not None
-    assert eval_ is not None
+    if probe:
+        raise UsageError(f"--probe {probe}: belongs to a recipe; remove it, or {SETS}")
+    if synth is None or train is None or eval_ is None:
+        given = {"--synth": synth, "--train": train, "--eval": eval_}
+        missing = " and ".join(name for name, path in given.items() if path is None)
+        raise UsageError(f"audit: {missing} missing; give all of {SETS}, or none to audit a recipe")
     if train.resolve() == eval_.resolve() and not (train_split and eval_split):
         raise UsageError(
             f"--train and --eval are both {train}; name the splits of a store (--train-split train "

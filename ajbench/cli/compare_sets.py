@@ -191,10 +191,9 @@ def _networks(how: Measuring) -> list["LazyExtractor"]:
                 f"--features {','.join(how.features)}: {name} is there twice, and its rows would be alike"
             )
         registry.check("features", name)
-        kind = {"frames": name in registry.FRAMES, "classes": name not in registry.WITHOUT_CLASSES}
-        generation_metrics.choose(
-            how.metrics, generation_metrics.lacking_of_kind(name, **kind, texts=name in registry.TEXTS)
-        )
+        of = registry.FEATURES[name]
+        kind = {"frames": of.frames, "classes": of.classes, "texts": of.texts}
+        generation_metrics.choose(how.metrics, generation_metrics.lacking_of_kind(name, **kind))
     return [LazyExtractor(name, path.strip() or None) for name, (*_, path) in zip(names, named, strict=True)]
 
 

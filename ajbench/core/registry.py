@@ -1,13 +1,21 @@
-"""Names users type → "module:attr", imported only when asked for."""
+"""Names that users type → what they stand for, as "module:attr" that is imported only when needed.
+
+Other packages add their own with `register`; `$AJBENCH_PLUGINS` makes the command line import them.
+"""
 
 import difflib
 import importlib
+import importlib.util
+import inspect
+import os
+import sys
 from collections.abc import Iterable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from ajbench.core.errors import UsageError
+from ajbench.core.errors import MissingError, UsageError
 
-CORPORA: Mapping[str, str] = {
+CORPORA: dict[str, Any] = {
     "mini": "ajbench.data.corpora.mini:read",
     "esc50": "ajbench.data.corpora.esc50:read",
     "audioset": "ajbench.data.corpora.audioset:read",
@@ -17,64 +25,161 @@ CORPORA: Mapping[str, str] = {
     "folder": "ajbench.data.corpora.folder:read",
     "table": "ajbench.data.corpora.table:read",
 }
-# Corpora whose lists are enough to plan with: their readers take `need_files=False`.
-LABEL_TABLES = ("audioset", "vggsound", "audiocaps")
-CODECS: Mapping[str, str] = {
+# Corpora whose tables are enough to plan with while the sound files are missing.
+LABEL_TABLES: dict[str, Any] = {
+    "audioset": "ajbench.data.corpora.audioset:listed",
+    "vggsound": "ajbench.data.corpora.vggsound:listed",
+    "audiocaps": "ajbench.data.corpora.audiocaps:listed",
+}
+CODECS: dict[str, Any] = {
     "tiny": "ajbench.codec.tiny:load",
     "encodec_24khz@16k": "ajbench.codec.encodec:load_16k",
     "encodec_24khz@24k": "ajbench.codec.encodec:load_24k",
 }
-TEXT_ENCODERS: Mapping[str, str] = {
-    "minilm": "ajbench.generation.text_encoder:MiniLM",
+TEXT_ENCODERS: dict[str, Any] = {
+    "minilm": "ajbench.generation.minilm:MiniLM",
     "t5-large": "ajbench.generation.hub_encoders:t5_large",
     "flan-t5": "ajbench.generation.hub_encoders:flan_t5",
     "clip": "ajbench.generation.hub_encoders:clip",
     "clap": "ajbench.generation.hub_encoders:clap",
 }
-CLASSIFIERS: Mapping[str, str] = {
+CLASSIFIERS: dict[str, Any] = {
     "taltrans": "ajbench.classifiers.taltrans:taltrans",
     "taltrans-small": "ajbench.classifiers.taltrans:taltrans_small",
     "ast": "ajbench.classifiers.ast:ast",
     "ast-small": "ajbench.classifiers.ast:ast_small",
     "ast-tiny": "ajbench.classifiers.ast:ast_tiny",
 }
-FEATURES: Mapping[str, str] = {
-    "reference": "ajbench.features.extractor:Reference",
-    "mn04": "ajbench.features.mobilenet:mn04",
-    "mn10": "ajbench.features.mobilenet:mn10",
-    "panns16k": "ajbench.features.panns:panns16k",
-    "panns32k": "ajbench.features.panns:panns32k",
-    "passt": "ajbench.features.passt:Passt",
-    "ast": "ajbench.features.ast:AudioSetAST",
-    "clap": "ajbench.features.clap:Clap",
-    "vggish": "ajbench.features.vggish:Vggish",
-    "encodec": "ajbench.features.encodec:Encodec",
+
+
+class ExtractorEntry(NamedTuple):
+    """An extractor of features, as far as it is known without importing it.
+
+    Attributes:
+        target: subclass of `ajbench.features.extractor.Extractor`, or "module:attr".
+        description: one line for `ajbench ls features`.
+        classes: whether it has logits: without them there is no IS, KL or label agreement.
+        frames: whether its features are k frames per clip instead of one vector.
+        texts: whether it embeds text too, as a CLAP score needs.
+        weights: name in weights.csv, if not the extractor's own name.
+        package: module that has to be installed; an extra of ajbench has the extractor's name.
+    """
+
+    target: Any
+    description: str
+    classes: bool = True
+    frames: bool = False
+    texts: bool = False
+    weights: str = ""
+    package: str = ""
+
+
+FEATURES: dict[str, ExtractorEntry] = {
+    "reference": ExtractorEntry(
+        "ajbench.features.extractor:Reference",
+        "a classifier trained by the same recipe on real clips; values of different recipes do not compare",
+    ),
+    "mn04": ExtractorEntry(
+        "ajbench.features.mobilenet:MobileNetTagger",
+        "EfficientAT's MobileNetV3 of width 0.4 (1 M parameters, mAP 43.2): 384-d, 527 AudioSet logits",
+    ),
+    "mn10": ExtractorEntry(
+        "ajbench.features.mobilenet:MobileNetTagger",
+        "EfficientAT's MobileNetV3 of width 1 (4.9 M parameters, mAP 47.1): 960-d, 527 AudioSet logits",
+    ),
+    "panns16k": ExtractorEntry(
+        "ajbench.features.panns:Panns",
+        "PANNs' Cnn14 for 16 kHz: 2048-d, 527 AudioSet logits; the basis of most published FD, IS and KL",
+    ),
+    "panns32k": ExtractorEntry(
+        "ajbench.features.panns:Panns",
+        "PANNs' Cnn14 for 32 kHz: like panns16k, but values of the two do not compare",
+    ),
+    "passt": ExtractorEntry(
+        "ajbench.features.passt:Passt",
+        "PaSST-S (mAP 47.6): 768-d, 527 AudioSet logits; needs the package hear21passt",
+        package="hear21passt",
+    ),
+    "ast": ExtractorEntry(
+        "ajbench.features.ast:AudioSetAST", "AST fine-tuned on AudioSet: 768-d, 527 AudioSet logits"
+    ),
+    "clap": ExtractorEntry(
+        "ajbench.features.clap:Clap",
+        "LAION's CLAP: 512-d embeddings of sound and of text, no classes",
+        classes=False,
+        texts=True,
+    ),
+    "vggish": ExtractorEntry(
+        "ajbench.features.vggish:Vggish",
+        "VGGish: 128-d frames, one per 0.96 s, no classes; the basis of most published FAD",
+        classes=False,
+        frames=True,
+    ),
+    "encodec": ExtractorEntry(
+        "ajbench.features.encodec:Encodec",
+        "EnCodec's 24 kHz encoder before its quantiser: 128-d frames, 75 per second, no classes",
+        classes=False,
+        frames=True,
+        weights="encodec_24khz",
+    ),
 }
-# Of these, networks that know no classes: they have no logits to take IS, KL or a judgement of.
-WITHOUT_CLASSES = ("clap", "vggish", "encodec")
-# Networks that hear k frames in a clip rather than the clip, and those that read text.
-FRAMES = ("vggish", "encodec")
-TEXTS = ("clap",)
-# Their weights: files by the names under which they are published, folders as transformers saves them.
-FEATURE_FILES: Mapping[str, str] = {
-    "mn04": "mn04_as_mAP_432.pt",
-    "mn10": "mn10_as_mAP_471.pt",
-    "panns16k": "Cnn14_16k_mAP=0.438.pth",
-    "panns32k": "Cnn14_mAP=0.431.pth",
-    "passt": "passt-s-f128-p16-s10-ap.476-swa.pt",
-    "vggish": "vggish-10086976.pth",
-}
-FEATURE_FOLDERS: Mapping[str, str] = {
-    "ast": "MIT/ast-finetuned-audioset-10-10-0.4593",
-    "clap": "laion/clap-htsat-unfused",
-}
-KINDS: Mapping[str, Mapping[str, str]] = {
+KINDS: Mapping[str, dict[str, Any]] = {
     "corpus": CORPORA,
+    "label table": LABEL_TABLES,
     "codec": CODECS,
     "text encoder": TEXT_ENCODERS,
     "classifier": CLASSIFIERS,
     "features": FEATURES,
 }
+PLUGINS = "AJBENCH_PLUGINS"
+
+
+def register(kind: str, name: str, target: Any, description: str = "", **more: Any) -> None:
+    """Add an entry of your own, or replace one.
+
+    Args:
+        kind: of `KINDS`.
+        name: by which recipes and options select it.
+        target: what it stands for, or "module:attr".
+        description: one line; by default the first of the target's docstring.
+        **more: of features, the other attributes of `ExtractorEntry`.
+
+    Raises:
+        UsageError: no such kind, or the name is one of ajbench's own.
+    """
+    if kind not in KINDS:
+        raise UsageError(f"kind {kind!r} is unknown{suggest(kind, KINDS)}; allowed: {', '.join(KINDS)}")
+    known = KINDS[kind].get(name)
+    if str(getattr(known, "target", known)).startswith("ajbench."):
+        raise UsageError(f"{kind} {name!r} is ajbench's own; register yours under another name")
+    if kind == "features":
+        description = description or (inspect.getdoc(target) or "").partition("\n")[0]
+        target = ExtractorEntry(target, description, **more)
+    KINDS[kind][name] = target
+
+
+def load_plugins() -> None:
+    """Import the Python files and modules that `$AJBENCH_PLUGINS` lists; they register their entries.
+
+    Files end in `.py`; entries are separated as in `$PATH`.
+
+    Raises:
+        MissingError: a file is not there.
+    """
+    for named in filter(None, os.environ.get(PLUGINS, "").split(os.pathsep)):
+        if not named.endswith(".py"):
+            importlib.import_module(named)
+            continue
+        path = Path(named).expanduser().resolve()
+        name = f"{PLUGINS.lower()}:{path}"
+        if name in sys.modules:
+            continue
+        if not path.is_file():
+            raise MissingError(f"{PLUGINS}: {path} is not there")
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None and spec.loader is not None, path
+        sys.modules[name] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
 
 
 def resolve(kind: str, name: str) -> Any:
@@ -84,16 +189,21 @@ def resolve(kind: str, name: str) -> Any:
         UsageError: the name is unknown; the message lists the allowed names.
     """
     check(kind, name)
-    module, _, attribute = KINDS[kind][name].partition(":")
+    target = KINDS[kind][name]
+    target = target.target if isinstance(target, ExtractorEntry) else target
+    if not isinstance(target, str):
+        return target
+    module, _, attribute = target.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 
 def check(kind: str, name: str) -> None:
-    """Refuse a name that stands for nothing among the entries of `kind`; nothing is imported.
+    """Refuse a name that is not among the entries of `kind`; nothing but plug-ins is imported.
 
     Raises:
         UsageError: the name is unknown; the message lists the allowed names.
     """
+    load_plugins()
     table = KINDS[kind]
     if name not in table:
         raise UsageError(f"{kind} {name!r} is unknown{suggest(name, table)}; allowed: {', '.join(table)}")

@@ -1,4 +1,4 @@
-"""Find byte-level duplicates: rows of a manifest with the file content, start and duration of another."""
+"""Byte-level duplicates: rows of a manifest with the bytes, start and duration of an earlier one."""
 
 import contextlib
 from collections import Counter
@@ -11,13 +11,14 @@ from ajbench.data.manifest import Row
 
 
 def duplicates(rows: Sequence[Row], pool: Executor) -> dict[int, int]:
-    """Return the index of the first such row for each row that repeats it; `pool` reads the files.
+    """Return, for every row that repeats an earlier one, the number of the first; `pool` reads the files.
 
-    Only files that share their size with another are read. A path that is no file only repeats itself.
+    Only files of the same size are read. A path that is no file repeats nothing but itself.
     """
     paths = list(dict.fromkeys(row.path for row in rows))
     sizes = dict(zip(paths, pool.map(_size, paths), strict=True))
     alike = Counter(sizes.values())
+    # A file of a size of its own is no duplicate and need not be read for this.
     suspects = [path for path, size in sizes.items() if size is not None and alike[size] > 1]
     digests = {}
     if suspects:
@@ -41,7 +42,7 @@ def _size(path: str) -> int | None:
 
 
 def _digest(path: str) -> str:
-    # An unreadable file is no duplicate; decoding it will give the reason.
+    # What cannot be read is like nothing else; hearing it will say why.
     with contextlib.suppress(OSError):
         return files.checksum(Path(path))
     return path

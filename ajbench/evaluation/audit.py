@@ -1,30 +1,84 @@
-"""The leak audit: which synthetic clips repeat real ones, by name or by sound, beyond what chance brings."""
+"""The leak audit: synthetic clips that repeat real ones, by name or by sound, more often than by chance."""
 
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from ajbench.core import console
 from ajbench.core.errors import MissingError, UsageError
-from ajbench.data.clip_set import ClipSet
-from ajbench.evaluation.audit_findings import SHARE, Audit, Pairs, Yardstick
-from ajbench.evaluation.audit_similarity import Heard, cosines, cut, embed_all, hear, scores, wave_of
+from ajbench.data.clip_set import ClipSet, open_set
+from ajbench.evaluation.audit_findings import SHARE, Audit, Calibration, Pairs
+from ajbench.evaluation.audit_similarity import (
+    UsableClips,
+    cosines,
+    embed_all,
+    loudest_part,
+    scores,
+    usable_clips,
+    wave_of,
+)
 from ajbench.evaluation.compare import Trouble, Which, told
 from ajbench.features.extractor import LazyExtractor
-from ajbench.metrics import audio_fingerprint as metrics
+from ajbench.metrics import audio_fingerprint
+from ajbench.metrics.audio_fingerprint import Scores
 
-LEAST = 10  # real clips of each set: fewer say nothing of chance
-PEERS = 1000  # clips of a yardstick
-SHOWN = 3  # matches of one clip that are listed
-WAVEFORM = 0.9  # correlation: noise at 10 dB leaves 0.953
-EXACT_DB = -40.0  # of a residual: a level change and 16 bits leave less
-HELD = 8_000_000  # scores of one block of synthetic clips: 32 MB
+MIN_REAL = 10  # real clips of each split: fewer do not calibrate a threshold
+CALIBRATION = 1000  # clips of the other split that calibrate a threshold
+LISTED = 3  # matches per clip
+WAVEFORM = 0.9  # correlation; white noise at 10 dB SNR leaves 0.953
+EXACT_DB = -40.0  # residual; a change of level and 16-bit rounding leave less
+BLOCK_SCORES = 8_000_000  # scores of one block of synthetic clips: 32 MB
 
 
 def audit(
+    synth: Path | str,
+    train: Path | str,
+    eval: Path | str,
+    *,
+    train_split: str | None = None,
+    eval_split: str | None = None,
+    features: str | None = None,
+    cache: Path | str | None = None,
+    allow_partial: bool = False,
+) -> pd.DataFrame:
+    """Return the pairs of clips that are more alike than independent clips are, one a row.
+
+    Args:
+        synth: synthetic clips: a clip store or a folder of sound files, as `train` and `eval` are.
+        train: real clips that the generator may know.
+        eval: real clips that it must not know.
+        train_split: of the store `train`, only this split.
+        eval_split: of the store `eval`, only this split.
+        features: also compare the embeddings of this extractor.
+        cache: folder for embeddings; None keeps none.
+        allow_partial: skip clips that cannot be read.
+
+    Raises:
+        UsageError: two sets are the same, or the extractor is unknown.
+        MissingError: clips cannot be read, a set has too few, or the extractor's weights are missing.
+    """
+    splits = {"train": (train, train_split), "eval": (eval, eval_split)}
+    real = [open_set(Path(path), split, f"{name}_split") for name, (path, split) in splits.items()]
+    extractor = LazyExtractor(features) if features else None
+    with nullcontext(str(cache)) if cache else tempfile.TemporaryDirectory() as folder:
+        found = audit_sets(
+            open_set(Path(synth)),
+            *real,
+            extractor=extractor,
+            cache=Path(folder),
+            allow_partial=allow_partial,
+        )
+    return pd.DataFrame([one.row() for one in found.findings])
+
+
+def audit_sets(
     synth: ClipSet,
     train: ClipSet,
     eval_: ClipSet,
@@ -33,162 +87,190 @@ def audit(
     cache: Path | None = None,
     allow_partial: bool = False,
 ) -> Audit:
-    """Look for synthetic clips that repeat evaluation clips (leaks) or train clips (memorised).
+    """Find synthetic clips that repeat eval clips (leaks) or train clips (memorisation).
 
-    A clip is flagged where it is nearer to a clip than honest ones are: train clips to eval clips, for
-    leaks; eval clips to train clips, for what is memorised. They are heard at the synthetic clips' length.
+    A synthetic clip is flagged if it is closer to a real clip than real clips of the other split are: train
+    clips calibrate the threshold for leaks, eval clips the one for memorisation. For the calibration they are
+    cut to the length of the synthetic clips.
 
     Args:
-        synth: the synthetic clips. train: what their generator may know. eval_: what it may not.
-        extractor: whose embeddings are a second view; None: sound alone.
-        cache: where embeddings are kept, and fingerprints as long as they are needed.
-        allow_partial: go on without clips that cannot be heard.
+        synth: the synthetic clips.
+        train: real clips that the generator may know.
+        eval_: real clips that it must not know.
+        extractor: gives embeddings as a second view; None compares fingerprints only.
+        cache: folder for embeddings and, during the audit, fingerprints.
+        allow_partial: skip clips that cannot be read.
 
     Raises:
-        UsageError: two of the sets are the same clips.
-        MissingError: clips cannot be heard, or a set has too few.
+        UsageError: two of the sets are the same.
+        MissingError: clips cannot be read, or a set has too few.
     """
     given: dict[Which, ClipSet] = {"synth": synth, "train": train, "eval": eval_}
-    _refuse_twins(given)
+    _refuse_same(given)
     troubles: list[Trouble] = []
-    with console.progress(sum(map(len, given.values())), "hear", "clips") as advance:
-        heard = {which: hear(which, clips, troubles, advance, cache) for which, clips in given.items()}
+    total = sum(map(len, given.values()))
+    with console.progress(total, "read", "clips") as advance:
+        sets = {which: usable_clips(which, clips, troubles, advance, cache) for which, clips in given.items()}
     if extractor is not None:
         assert cache is not None
-        embed_all(heard, extractor, cache, troubles)
+        embed_all(sets, extractor, cache, troubles)
     for one in troubles:
-        console.say(f"cannot be heard: {one.set} {one.clip}: {one.reason}")
-    total = sum(map(len, given.values()))
+        console.say(f"unusable: {one.set} {one.clip}: {one.reason}")
     if troubles and not allow_partial:
         raise MissingError(
-            f"{len(troubles)} of {total} clips cannot be heard: {told(troubles)}; mend them, or go on "
-            "without them by --allow-partial"
+            f"{len(troubles)} of {total} clips are unusable: {told(troubles)}; repair them, or skip "
+            "them with --allow-partial"
         )
-    for which, some in heard.items():
-        least = 1 if which == "synth" else LEAST
-        if len(some.numbers) < least:
+    for which, some in sets.items():
+        needed = 1 if which == "synth" else MIN_REAL
+        if len(some.numbers) < needed:
             raise MissingError(
-                f"{some.clips.path}: {len(some.numbers)} usable clips for --{which}; at least {least} needed"
-                + (", to tell copies from chance" if least > 1 else "")
+                f"--{which} {some.clips.path}: too few usable clips ({len(some.numbers)}; at least {needed})"
             )
-    found = Pairs(heard)
-    yardsticks: list[Yardstick] = []
-    others: tuple[tuple[Which, Which], ...] = (("eval", "train"), ("train", "eval"))
-    with console.progress(2 * len(heard["synth"].numbers), "compare", "clips") as advance:
-        for target, peers in others:
-            yardsticks += _against(heard, target, peers, found, advance)
-    known = set(heard["train"].names)
-    guided = sum(synth.parents[n] in known for n in heard["synth"].numbers)
-    clips: dict[Which, int] = {which: len(one.numbers) for which, one in heard.items()}
-    return Audit(found.listed(), yardsticks, clips, troubles, guided)
+    found = Pairs(sets)
+    calibrations: list[Calibration] = []
+    splits: tuple[tuple[Which, Which], ...] = (("eval", "train"), ("train", "eval"))
+    with console.progress(2 * len(sets["synth"].numbers), "compare", "clips") as advance:
+        for target, other in splits:
+            calibrations += _compare(sets, target, other, found, advance)
+    known = set(sets["train"].names)
+    guided = sum(synth.parents[n] in known for n in sets["synth"].numbers)
+    clips: dict[Which, int] = {which: len(one.numbers) for which, one in sets.items()}
+    return Audit(found.listed(), calibrations, clips, troubles, guided)
 
 
-def _refuse_twins(given: Mapping[Which, ClipSet]) -> None:
+def _refuse_same(given: Mapping[Which, ClipSet]) -> None:
     for (a, first), (b, second) in pairwise([*given.items(), next(iter(given.items()))]):
         if first.path.resolve() == second.path.resolve() and list(first.names) == list(second.names):
             raise UsageError(
-                f"--{a} and --{b} are the same {len(first)} clips of {first.path}; name different folders, "
-                "or of one store different splits (--train-split train --eval-split eval)"
+                f"--{a} and --{b}: both are the {len(first)} clips of {first.path}; name different folders, "
+                "or different splits of a store (--train-split train --eval-split eval)"
             )
 
 
-def _against(
-    heard: Mapping[Which, Heard],
+def _compare(
+    sets: Mapping[Which, UsableClips],
     target: Which,
-    peers: Which,
+    other: Which,
     found: Pairs,
     advance: Callable[[int], None],
-) -> Iterator[Yardstick]:
-    """Compare synthetic clips with those of a set, by the yardstick of its peers, in each view."""
-    mine, others, made = heard[target], heard[peers], heard["synth"]
-    chosen = np.unique(np.linspace(0, len(others.numbers) - 1, min(PEERS, len(others.numbers))).astype(int))
-    length = int(np.median([len(detail) for detail in made.details]))
-    honest = found.honest(peers, target)[chosen]
-    if honest.sum() < LEAST:
+) -> Iterator[Calibration]:
+    """Compare synthetic clips with real clips of the split `target`, calibrated on the other split.
+
+    Findings go into `found`. Yields the calibration of each view: spectral detail, embedding.
+    """
+    references, real, made = sets[target], sets[other], sets["synth"]
+    count = len(real.numbers)
+    chosen = np.unique(np.linspace(0, count - 1, min(CALIBRATION, count)).astype(int)).tolist()
+    length = int(np.median([len(one) for one in made.fingerprints]))
+    independent = found.independent(other, target)[chosen]
+    if independent.sum() < MIN_REAL:
         raise MissingError(
-            f"{others.clips.path}: {honest.sum()} {peers} clips are not in {mine.clips.path}, too; at least "
-            f"{LEAST} are needed, to tell copies from chance"
+            f"--{other} {real.clips.path}: too few clips without a copy in {references.clips.path} "
+            f"({independent.sum()}; at least {MIN_REAL}) to calibrate the threshold"
         )
-    views: dict[str, Callable[[Heard, Sequence[int], bool], tuple[metrics.Scores, metrics.Scores]]]
+    views: dict[str, Callable[[UsableClips, Sequence[int], bool], tuple[Scores, Scores]]]
     views = {
-        "near": lambda one, rows, short: scores(
-            [cut(one.details[row], length) if short else one.details[row] for row in rows], mine.details
+        "near": lambda some, rows, cut: scores(
+            [loudest_part(some.fingerprints[k], length) if cut else some.fingerprints[k] for k in rows],
+            references.fingerprints,
         )
     }
     if made.vectors is not None:
-        views["embedding"] = lambda one, rows, _: cosines(one, rows, mine)
-    for view, compare in views.items():
-        like, prominent = compare(others, chosen.tolist(), True)
-        columns = metrics.spread(prominent.T)
-        standing = metrics.standout(prominent, columns)
-        yard = standing.max(axis=1)[honest]
-        limit = metrics.threshold(yard, SHARE / len(views))
-        candidate = float(np.quantile(yard, 0.9))
+        views["embedding"] = lambda some, rows, _: cosines(some, rows, references)
+    for view, score in views.items():
+        like, prominence = score(real, chosen, True)
+        spread = audio_fingerprint.spread(prominence.T)
+        standout = audio_fingerprint.standout(prominence, spread)
+        nearest = standout.max(axis=1)[independent]
+        limit = audio_fingerprint.threshold(nearest, SHARE / len(views))
+        waveforms = _Waveforms(sets, target, found, limit, candidate=float(np.quantile(nearest, 0.9)))
         wave_limit = WAVEFORM
         if view == "near":
-            waves = _note(found, heard, peers, target, chosen.tolist(), like, standing, limit, candidate, 2.0)
-            # Where honest clips are one wave, such as hum, waves say nothing.
-            plain = [value for value, row in waves if honest[row] and standing[row].max() <= limit]
-            wave_limit = (
-                max(WAVEFORM, metrics.threshold(np.array(plain))) if len(plain) >= LEAST else WAVEFORM
-            )
+            matched = waveforms.check(other, chosen, like, standout, 2.0)
+            # If independent clips share their waveform, such as mains hum, it takes more to tell a copy.
+            usual = [value for value, k in matched if independent[k] and standout[k].max() <= limit]
+            if len(usual) >= MIN_REAL:
+                wave_limit = max(WAVEFORM, audio_fingerprint.threshold(np.array(usual)))
         best = []
-        block = max(1, HELD // len(mine.numbers))
+        block = max(1, BLOCK_SCORES // len(references.numbers))
         for start in range(0, len(made.numbers), block):
             rows = list(range(start, min(start + block, len(made.numbers))))
-            like, prominent = compare(made, rows, False)
-            standing = metrics.standout(prominent, columns)
-            best.append(standing.max(axis=1))
+            like, prominence = score(made, rows, False)
+            standout = audio_fingerprint.standout(prominence, spread)
+            best.append(standout.max(axis=1))
             if view == "near":
-                _note(found, heard, "synth", target, rows, like, standing, limit, candidate, wave_limit)
+                waveforms.check("synth", rows, like, standout, wave_limit)
                 advance(len(rows))
             else:
-                for row, match in zip(*np.nonzero(standing > limit), strict=True):
-                    about = {"embedding": float(standing[row, match]), "embedding_threshold": limit}
-                    found.add("synth", rows[row], target, int(match), "embedding", **about)
-        yield Yardstick(view, target, yard, np.concatenate(best), limit)
+                for k, match in zip(*np.nonzero(standout > limit), strict=True):
+                    values = {"embedding": float(standout[k, match]), "embedding_threshold": limit}
+                    found.add("synth", rows[k], target, int(match), ("embedding",), **values)
+        yield Calibration(view, target, nearest, np.concatenate(best), limit)
 
 
-def _note(
-    found: Pairs,
-    heard: Mapping[Which, Heard],
-    of: Which,
-    target: Which,
-    rows: Sequence[int],
-    like: metrics.Scores,
-    standing: NDArray[np.float64],
-    limit: float,
-    candidate: float,
-    wave_limit: float,
-) -> list[tuple[float, int]]:
-    """Hear again the best match of each clip if it is a candidate, and all that are flagged; note findings.
+@dataclass(frozen=True)
+class _Waveforms:
+    """Compares the waveforms of similar clips and notes what was found.
 
-    Returns:
-        (correlation of waves, place in rows) of each best match.
+    Attributes:
+        sets: all clips.
+        target: the split that clips are compared with.
+        found: takes the findings.
+        limit: standout from which a pair is `near`.
+        candidate: standout from which a clip's best match is worth the comparison of waveforms.
     """
-    waves = []
-    kept = min(SHOWN, standing.shape[1])
-    top = np.argpartition(-standing, kept - 1, axis=1)[:, :kept]
-    for place, row in enumerate(rows):
-        ranked = sorted(top[place].tolist(), key=lambda match: -standing[place, match])
-        picked = [m for k, m in enumerate(ranked) if standing[place, m] > (limit if k else candidate)]
-        wave = wave_of(heard[of].clips, heard[of].numbers[row]) if picked else None
-        for match in picked:
-            assert wave is not None
-            other = wave_of(heard[target].clips, heard[target].numbers[match])
-            correlation, residual = metrics.waveform_match(wave, other)
-            if match == ranked[0]:
-                waves.append((correlation, place))
-            score = float(standing[place, match])
-            kinds = ["near"] if score > limit else []
-            kinds += ["waveform"] if correlation >= wave_limit else []
-            kinds += ["exact"] if residual <= EXACT_DB and kinds else []
-            about = {"standout": score, "threshold": limit, "likeness": float(like[place, match])}
-            about |= {"waveform": correlation, "residual_db": residual}
-            # A split's pairs are told once, as train clips that are like eval clips.
-            if kinds and (of, target) != ("eval", "train"):
-                for kind in kinds:
-                    found.add(of, row, target, match, kind, **about)
-            elif (of, row, target, match) in found.pairs:
-                found.add(of, row, target, match, None, **about)
-    return waves
+
+    sets: Mapping[Which, UsableClips]
+    target: Which
+    found: Pairs
+    limit: float
+    candidate: float
+
+    def check(
+        self,
+        of: Which,
+        rows: Sequence[int],
+        like: Scores,
+        standout: NDArray[np.float64],
+        wave_limit: float,
+    ) -> list[tuple[float, int]]:
+        """Compare the clips `rows` of a set with their best matches.
+
+        Args:
+            of: the set.
+            rows: its clips.
+            like: likeness to the target clips, [len(rows), R].
+            standout: likewise.
+            wave_limit: correlation from which a pair is of the kind `waveform`.
+
+        Returns:
+            (correlation with the best match, position in rows) of each clip that was a candidate.
+        """
+        some, references = self.sets[of], self.sets[self.target]
+        correlations = []
+        kept = min(LISTED, standout.shape[1])
+        top = np.argpartition(-standout, kept - 1, axis=1)[:, :kept]
+        for k, row in enumerate(rows):
+            ranked = sorted(top[k].tolist(), key=lambda match: -standout[k, match])
+            picked = [
+                m for m in ranked if standout[k, m] > (self.candidate if m == ranked[0] else self.limit)
+            ]
+            wave = wave_of(some.clips, some.numbers[row]) if picked else np.zeros(0, np.float32)
+            for match in picked:
+                other = wave_of(references.clips, references.numbers[match])
+                correlation, residual = audio_fingerprint.waveform_match(wave, other)
+                if match == ranked[0]:
+                    correlations.append((correlation, k))
+                score = float(standout[k, match])
+                kinds = ["near"] if score > self.limit else []
+                kinds += ["waveform"] if correlation >= wave_limit else []
+                kinds += ["exact"] if residual <= EXACT_DB and kinds else []
+                values = {"standout": score, "threshold": self.limit, "likeness": float(like[k, match])}
+                values |= {"waveform": correlation, "residual_db": residual}
+                # Pairs of the two real splits are listed once, as train clips that repeat eval clips.
+                if (of, self.target) == ("eval", "train"):
+                    kinds = []
+                if kinds or (of, row, self.target, match) in self.found.pairs:
+                    self.found.add(of, row, self.target, match, kinds, **values)
+        return correlations

@@ -1,6 +1,6 @@
-"""What the leak audit finds: pairs of clips, and the yardsticks that make them findings."""
+"""What the leak audit reports: pairs of clips, calibrated thresholds and a verdict in sentences."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -8,25 +8,38 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from ajbench.evaluation.audit_similarity import Heard
+from ajbench.evaluation.audit_similarity import UsableClips
 from ajbench.evaluation.compare import Trouble, Which
 
-# From the surest to the weakest.
-KINDS = ("exact", "waveform", "parent", "id", "near", "embedding")
-WEAK = frozenset(("near", "embedding"))  # which chance brings, too
-SHARE = 0.01  # of honest clips that may be flagged by these, over all views
-LIKELY = 0.05  # chance that brings so many weak flags counts as their explanation
+KINDS = ("exact", "waveform", "parent", "id", "near", "embedding")  # from the surest to the weakest
+WEAK = frozenset(("near", "embedding"))  # independent clips have these, too
+SHARE = 0.01  # of independent clips that may be flagged by them, over all views
+ALPHA = 0.05  # more weak flags than chance explains: p below this
+SETS: dict[str, tuple[Which, Which]] = {
+    "leak": ("synth", "eval"),
+    "memorised": ("synth", "train"),
+    "split": ("train", "eval"),
+}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A pair of clips that are more alike than chance makes them.
+    """A pair of clips that are more alike than independent clips are.
 
     Attributes:
-        relation: `leak`: synthetic and eval; `memorised`: synthetic and train; `split`: train and eval.
-        kinds: of id, parent, exact, waveform, near, embedding.
-        standout: how far the sounds' prominence stands out, and `threshold` of that; None where it was not
-            among the clip's best matches.
+        relation: `leak` (synthetic and eval), `memorised` (synthetic and train) or `split` (train and eval).
+        clip: the synthetic clip, or the train clip of a split.
+        match: the real clip that it repeats.
+        kinds: some of KINDS, the surest first.
+        own_parent: whether `match` is the guide of the clip.
+        standout: by spectral detail; this and the next four are None if `match` was not among the clip's
+            best matches.
+        threshold: of the standout.
+        likeness: correlation of the fingerprints.
+        waveform: correlation of the waveforms.
+        residual_db: level of the difference of the waveforms.
+        embedding: standout of the cosine of the embeddings.
+        embedding_threshold: of that standout.
     """
 
     relation: Literal["leak", "memorised", "split"]
@@ -43,41 +56,42 @@ class Finding:
     embedding_threshold: float | None = None
 
     def row(self) -> dict[str, Any]:
-        """Return a line of the table."""
-        sets = {"leak": ("synth", "eval"), "memorised": ("synth", "train"), "split": ("train", "eval")}
-        of, other = sets[self.relation]
+        """Return the pair as a row of the table."""
+        of, other = SETS[self.relation]
         values = {name: value for name, value in vars(self).items() if name not in ("clip", "match")}
-        about = {"relation": self.relation, "set": of, "clip": self.clip, "match_set": other}
-        about |= {"match": self.match}
-        return about | values | {"kinds": "+".join(self.kinds)}
+        key = {"relation": self.relation, "set": of, "clip": self.clip, "match_set": other}
+        return key | {"match": self.match} | values | {"kinds": "+".join(self.kinds)}
 
 
 @dataclass(frozen=True)
-class Yardstick:
-    """How near honest clips come to those of a set, and synthetic ones.
+class Calibration:
+    """How close clips come to their nearest clip of a split, and the threshold that follows.
 
     Attributes:
-        view: `near` (log-mel detail) or `embedding`. set: whose clips are come near to.
-        honest: standouts of the nearest [n]. synthetic: likewise [Q]. threshold: of a finding.
+        view: `near` (spectral detail) or `embedding`.
+        set: the split.
+        real: standouts of independent real clips, from the other split, [n].
+        synthetic: standouts of the synthetic clips, [Q].
+        threshold: standout above which a clip is flagged.
     """
 
     view: str
     set: Which
-    honest: NDArray[np.float64]
+    real: NDArray[np.float64]
     synthetic: NDArray[np.float64]
     threshold: float
 
     def row(self) -> dict[str, Any]:
-        """Return a line of the table."""
-        low, high, top = np.quantile(self.honest, (0.5, 0.9, 0.99))
+        """Return the calibration as a row of the table; `honest` are the real clips."""
+        median, high, top = np.quantile(self.real, (0.5, 0.9, 0.99))
         return {
             "view": self.view,
             "set": self.set,
-            "honest_clips": len(self.honest),
-            "honest_median": float(low),
+            "honest_clips": len(self.real),
+            "honest_median": float(median),
             "honest_90": float(high),
             "honest_99": float(top),
-            "honest_max": float(self.honest.max()),
+            "honest_max": float(self.real.max()),
             "threshold": self.threshold,
             "synthetic_median": float(np.median(self.synthetic)),
             "synthetic_max": float(self.synthetic.max()),
@@ -87,11 +101,12 @@ class Yardstick:
 
 @dataclass(frozen=True)
 class Tally:
-    """How many clips of one relation were flagged.
+    """How many clips of one relation are flagged.
 
     Attributes:
-        sure: by exact, waveform, parent or id. weak: by near or embedding alone.
-        clips: that could be weak: all synthetic ones, or the yardstick's train clips.
+        sure: by exact, waveform, parent or id.
+        weak: by near or embedding only.
+        clips: that could be flagged: the synthetic clips, or the train clips that calibrate the threshold.
     """
 
     sure: int
@@ -100,82 +115,95 @@ class Tally:
 
     @property
     def chance(self) -> float:
-        """Weak flags that honest clips would have, at most."""
+        """Expected weak flags among as many independent clips, at most."""
         return SHARE * self.clips
 
     @property
     def p(self) -> float:
-        """Probability of as many weak flags, or more, among as many honest clips drawn independently."""
+        """P(X ≥ weak) for X ~ Binomial(clips, SHARE)."""
         return float(stats.binom.sf(self.weak - 1, self.clips, SHARE))
 
     @property
     def holds(self) -> bool:
-        """Whether clips are repeated beyond what chance explains."""
-        return self.sure > 0 or self.p < LIKELY
+        """Whether clips are repeated beyond chance."""
+        return self.sure > 0 or self.p < ALPHA
 
-    def told(self, which: str, other: str) -> str:
-        """Return the sentence on clips of one set that are near to those of another."""
-        beyond = f"more than that explains (p = {self.p:.1g})"
-        verdict = beyond if self.p < LIKELY else "which may explain them"
+    def sentence(self, which: str, other: str) -> str:
+        """Return the verdict on the weak flags."""
+        verdict = "more than chance explains" if self.p < ALPHA else "which chance may explain"
         return (
-            f"{self.weak} of {self.clips} {which} clips are near {other} clips by detail or embedding alone; "
-            f"chance brings up to {self.chance:.1f}, {verdict}"
+            f"{_share(self.weak, self.clips, which, 'are close to', other)} by spectral detail or embedding "
+            f"only, {verdict} (up to {self.chance:.1f} expected, p = {self.p:.1g})"
         )
+
+
+SINGULAR = {"repeat": "repeats", "resemble": "resembles", "are close to": "is close to"}
+
+
+def _share(n: int, total: int, which: str, verb: str, other: str) -> str:
+    """Return, for example, `1 of 24 synthetic clips repeats an eval clip`."""
+    one = f"{SINGULAR[verb]} {'an' if other == 'eval' else 'a'} {other} clip"
+    return f"{n} of {total} {which} clip{'s' * (total != 1)} {one if n == 1 else f'{verb} {other} clips'}"
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found, worst first; which clips were heard, and which could not be."""
+    """The result of an audit.
+
+    Attributes:
+        findings: pairs, leaks first, the surest first.
+        calibrations: per split and view.
+        clips: number of usable clips per set.
+        troubles: clips that could not be used.
+        guided: number of synthetic clips whose guide is a train clip.
+    """
 
     findings: list[Finding]
-    yardsticks: list[Yardstick]
+    calibrations: list[Calibration]
     clips: Mapping[Which, int]
     troubles: list[Trouble]
-    guided: int  # synthetic clips whose parent is a train clip
+    guided: int
 
     def of(self, relation: str) -> list[Finding]:
         """Return the findings of one relation."""
         return [one for one in self.findings if one.relation == relation]
 
     def tally(self, relation: str) -> Tally:
-        """Return how many clips have which findings of one relation."""
+        """Return how many clips of one relation are flagged."""
         found = self.of(relation)
         sure = {one.clip for one in found if not WEAK.issuperset(one.kinds)}
-        compared = len(self.yardsticks[0].honest) if relation == "split" else self.clips["synth"]
-        return Tally(len(sure), len({one.clip for one in found} - sure), compared)
+        clips = len(self.calibrations[0].real) if relation == "split" else self.clips["synth"]
+        return Tally(len(sure), len({one.clip for one in found} - sure), clips)
 
-    def told(self) -> list[str]:
-        """Return what was found, in sentences."""
+    def sentences(self) -> list[str]:
+        """Return the verdict: one sentence on leaks, then what else was found, without full stops."""
         counts = self.counts()
-        leaks, memorised, split = (self.tally(relation) for relation in ("leak", "memorised", "split"))
-        kinds = ", ".join(
-            f"{number} {kind}" for kind, number in counts["leaked_by_kind"].items() if kind not in WEAK
-        )
-        lines = [
-            f"{leaks.sure} of {leaks.clips} synthetic clips repeat eval clips"
-            + (f" ({kinds})" if kinds else "")
-        ]
-        lines += [leaks.told("synthetic", "eval")] if leaks.weak else []
+        leaks, memorised, split = (self.tally(relation) for relation in SETS)
+        clips, by_kind = self.clips["synth"], counts["leaked_by_kind"]
+        kinds = ", ".join(f"{kind} {number}" for kind, number in by_kind.items() if kind not in WEAK)
+        lines = [_share(leaks.sure, clips, "synthetic", "repeat", "eval")]
+        lines[0] += f" (by kind: {kinds})" if kinds else ""
+        lines += [leaks.sentence("synthetic", "eval")] if leaks.weak else []
+        alike, own = counts["like_a_train_clip"], counts["like_their_parent"]
         lines.append(
-            f"{counts['like_a_train_clip']} are like train clips, {counts['like_their_parent']} of them like "
-            f"their own parent; {counts['guided_by_train']} were guided by one"
+            f"{_share(alike, clips, 'synthetic', 'resemble', 'train')} ({own} their own guide); "
+            f"{self.guided} had a train clip as guide"
         )
-        lines += [memorised.told("synthetic", "train")] if memorised.weak else []
-        train = self.clips["train"]
-        lines += [f"{split.sure} of {train} train clips repeat eval clips"] if split.sure else []
-        lines += [split.told("train", "eval")] if split.weak else []
+        lines += [memorised.sentence("synthetic", "train")] if memorised.weak else []
+        lines += [_share(split.sure, self.clips["train"], "train", "repeat", "eval")] if split.sure else []
+        lines += [split.sentence("train", "eval")] if split.weak else []
         if pairs := self.of("split"):
-            lines[-1] += f", such as {pairs[0].clip} of {pairs[0].match}"
-            lines[-1] += "; the split itself leaks" if split.holds else ""
+            lines[-1] += f"; for example, {pairs[0].clip} is close to {pairs[0].match}"
+            lines[-1] += ": the real splits themselves leak" if split.holds else ""
         return lines
 
     def counts(self) -> dict[str, Any]:
-        """Return numbers of clips: heard, leaked (by kind), like train clips (their own parent), doubled."""
+        """Return the number of clips per set and per finding."""
         leaks, memorised = self.of("leak"), self.of("memorised")
         tally = self.tally("leak")
         kinds = dict.fromkeys(kind for one in leaks for kind in one.kinds)
-        heard: dict[str, Any] = {str(which): number for which, number in self.clips.items()}
-        return heard | {
+        usable: dict[str, Any] = {str(which): number for which, number in self.clips.items()}
+        return usable | {
             "left_out": len(self.troubles),
             "leaked": len({one.clip for one in leaks}),
             "leaked_by_kind": {kind: len({one.clip for one in leaks if kind in one.kinds}) for kind in kinds},
@@ -191,68 +219,69 @@ class Audit:
 
 
 class Pairs:
-    """Pairs and what is said of them, gathered from several views."""
+    """Pairs of clips and their findings, gathered from all views.
 
-    def __init__(self, heard: Mapping[Which, Heard]) -> None:
-        self.heard = heard
-        self.names = {which: one.names for which, one in heard.items()}
-        self.parents = [heard["synth"].clips.parents[n] for n in heard["synth"].numbers]
+    Names, guides and sample hashes are compared at once, everything else is added.
+
+    Args:
+        sets: the usable clips of all three sets.
+    """
+
+    def __init__(self, sets: Mapping[Which, UsableClips]) -> None:
+        self.names = {which: one.names for which, one in sets.items()}
+        self.parents = [sets["synth"].clips.parents[n] for n in sets["synth"].numbers]
         self.pairs: dict[tuple[Which, int, Which, int], dict[str, Any]] = {}
-        self.unclear: set[str] = set()
-        # Files of two folders may be numbered alike, or named to be paired; ids of stores name a recording.
-        stores = {which for which, one in heard.items() if one.clips.label_set() is not None}
-        pairs: tuple[tuple[Which, Which], ...] = (("synth", "eval"), ("synth", "train"), ("train", "eval"))
-        for of, other in pairs:
+        # An id of a store names a recording. Files of two folders may share numbers, or names to pair them.
+        stores = {which for which, one in sets.items() if one.clips.label_set() is not None}
+        for of, other in SETS.values():
             if {of, other} <= stores:
-                self._same(of, other, "id", self.names)
-            self._same(of, other, "exact", {which: one.hashes for which, one in heard.items()})
+                self._add_equal(of, other, "id", self.names)
+            self._add_equal(of, other, "exact", {which: one.hashes for which, one in sets.items()})
         place = {name: row for row, name in enumerate(self.names["eval"])}
-        if not {"train", "eval"} <= stores:  # whose name both have may be the parent in either
-            self.unclear = place.keys() & set(self.names["train"])
+        # In folders, a name that both splits have does not tell which clip the guide is.
+        ambiguous = set() if {"train", "eval"} <= stores else place.keys() & set(self.names["train"])
         for row, parent in enumerate(self.parents):
-            if parent in place and parent not in self.unclear:
-                self.add("synth", row, "eval", place[parent], "parent")
+            if parent in place and parent not in ambiguous:
+                self.add("synth", row, "eval", place[parent], ("parent",))
 
-    def add(self, of: Which, row: int, other: Which, match: int, kind: str | None, **about: float) -> None:
-        """Note a kind (None: only numbers) of the pair of clip `row` of one set and `match` of another."""
+    def add(
+        self, of: Which, row: int, other: Which, match: int, kinds: Iterable[str], **values: float
+    ) -> None:
+        """Note the kinds and values of the pair of clip `row` of one set and clip `match` of another."""
         entry = self.pairs.setdefault((of, row, other, match), {"kinds": []})
-        entry["kinds"] += [kind] if kind and kind not in entry["kinds"] else []
-        entry |= about
+        entry["kinds"] += [kind for kind in kinds if kind not in entry["kinds"]]
+        entry |= values
 
-    def honest(self, of: Which, other: Which) -> NDArray[np.bool_]:
-        """Say which clips of a set are no known copies of another's."""
-        known = np.ones(len(self.names[of]), bool)
+    def independent(self, of: Which, other: Which) -> NDArray[np.bool_]:
+        """Return which clips of a set have no known copy in the other set."""
+        free = np.ones(len(self.names[of]), bool)
         for a, row, b, match in self.pairs:
             if {a, b} == {of, other}:
-                known[row if a == of else match] = False
-        return known
+                free[row if a == of else match] = False
+        return free
 
     def listed(self) -> list[Finding]:
-        """Return what is a finding: leaks first, the surest kinds first."""
-        relations: dict[tuple[str, str], Any] = {
-            ("synth", "eval"): "leak",
-            ("synth", "train"): "memorised",
-            ("train", "eval"): "split",
-        }
+        """Return the findings: leaks first, the surest kinds first."""
+        relations: dict[tuple[Which, Which], Any] = {sets: relation for relation, sets in SETS.items()}
         found = []
-        for (of, row, other, match), about in self.pairs.items():
-            if not about["kinds"]:
+        for (of, row, other, match), entry in self.pairs.items():
+            if not entry["kinds"]:
                 continue
             name = self.names[other][match]
-            mine = of == "synth" and self.parents[row] == name
-            values = {key: value for key, value in about.items() if key != "kinds"}
-            kinds = tuple(sorted(about["kinds"], key=KINDS.index))
-            found.append(Finding(relations[of, other], self.names[of][row], name, kinds, mine, **values))
-        order = list(relations.values())
+            own = of == "synth" and self.parents[row] == name
+            values = {key: value for key, value in entry.items() if key != "kinds"}
+            kinds = tuple(sorted(entry["kinds"], key=KINDS.index))
+            found.append(Finding(relations[of, other], self.names[of][row], name, kinds, own, **values))
+        order = list(SETS)
         return sorted(
             found,
             key=lambda one: (order.index(one.relation), KINDS.index(one.kinds[0]), -(one.standout or 0.0)),
         )
 
-    def _same(self, of: Which, other: Which, kind: str, values: Mapping[Which, Sequence[str]]) -> None:
+    def _add_equal(self, of: Which, other: Which, kind: str, values: Mapping[Which, Sequence[str]]) -> None:
         places: dict[str, int] = {}
         for row, value in enumerate(values[other]):
             places.setdefault(value, row)
         for row, value in enumerate(values[of]):
             if value in places:
-                self.add(of, row, other, places[value], kind)
+                self.add(of, row, other, places[value], (kind,))

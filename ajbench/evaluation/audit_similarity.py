@@ -1,4 +1,4 @@
-"""Sets of clips heard for the leak audit, by fingerprint and embedding, and how alike two sets are."""
+"""What the leak audit compares: fingerprints, sample hashes and embeddings of clips, and their scores."""
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -22,54 +22,63 @@ from ajbench.evaluation.compare import Trouble, Which
 from ajbench.evaluation.feature_cache import AHEAD, READERS, embed
 from ajbench.features.extractor import LazyExtractor
 from ajbench.metrics import audio_fingerprint
+from ajbench.metrics.audio_fingerprint import Scores
 
-ALIKE = 1.25  # clips whose lengths differ by less are compared at one length, padded
-FRAMES = 2**17  # of clips at once: their spectra take 70 MB
-Detail = NDArray[np.float16]  # a fingerprint [T, 64]
+LENGTH_RATIO = 1.25  # clips whose lengths differ by less are zero-padded and compared in one block
+BLOCK_FRAMES = 2**17  # frames of one block: the spectra take 70 MB
+Fingerprint = NDArray[np.float16]  # [T, 64]
 
 
 @dataclass
-class Heard:
-    """The usable clips of a set: numbers, fingerprints (on disk), hashes of samples, embeddings [n, d]."""
+class UsableClips:
+    """The clips of a set that can be compared.
+
+    Attributes:
+        clips: the whole set.
+        numbers: positions of the usable clips in it, [n].
+        fingerprints: one per usable clip, [T, 64], in a memory-mapped file.
+        hashes: of the samples, rounded to 16 bits.
+        vectors: unit embeddings float32 [n, d], if there is an extractor.
+    """
 
     clips: ClipSet
     numbers: list[int] = field(default_factory=list)
-    details: list[Detail] = field(default_factory=list)
+    fingerprints: list[Fingerprint] = field(default_factory=list)
     hashes: list[str] = field(default_factory=list)
     vectors: NDArray[np.float32] | None = None
 
     @property
     def names(self) -> list[str]:
-        """Of the usable clips."""
+        """Names of the usable clips."""
         return [self.clips.names[n] for n in self.numbers]
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Keep these clips alone."""
+        """Drop all but the given usable clips."""
         self.numbers = [self.numbers[row] for row in rows]
-        self.details = [self.details[row] for row in rows]
+        self.fingerprints = [self.fingerprints[row] for row in rows]
         self.hashes = [self.hashes[row] for row in rows]
 
 
-def hear(
+def usable_clips(
     which: Which,
     clips: ClipSet,
     troubles: list[Trouble],
     advance: Callable[[int], None],
     folder: Path | None = None,
-) -> Heard:
-    """Return the clips of a set that can be heard; the others are added to `troubles`.
+) -> UsableClips:
+    """Return the fingerprints and hashes of a set's usable clips; append the others to `troubles`.
 
-    Fingerprints are on disk, in a nameless file in `folder` (None: where temporary files are), which goes
-    with them: those of a large corpus are more than memory.
+    The fingerprints of a large corpus exceed memory. They live in an unnamed file in `folder` (None: the
+    system's temporary folder), which vanishes with them.
     """
 
-    def listen(number: int) -> tuple[int, NDArray[np.float32] | str]:
+    def read(number: int) -> tuple[int, NDArray[np.float32] | str]:
         try:
             return number, wave_of(clips, number)
         except audio.AudioError as error:
             return number, error.reason
 
-    heard, lengths = Heard(clips), [0]
+    usable, lengths = UsableClips(clips), [0]
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
     with (
@@ -77,28 +86,28 @@ def hear(
         tempfile.TemporaryFile(dir=folder) as file,
         torch.inference_mode(),
     ):
-        for number, wave in ahead(pool, listen, range(len(clips)), AHEAD):
+        for number, wave in ahead(pool, read, range(len(clips)), AHEAD):
             advance(1)
             if isinstance(wave, str):
                 troubles.append(Trouble(which, clips.names[number], wave))
                 continue
-            heard.numbers.append(number)
-            detail = audio_fingerprint.fingerprints(torch.from_numpy(wave)[None])[0].astype(np.float16)
-            file.write(detail.tobytes())
-            lengths.append(len(detail))
-            heard.hashes.append(xxhash.xxh3_128_hexdigest(np.rint(wave * 32768).astype(np.int32).data))
-        if heard.numbers:
+            found = audio_fingerprint.fingerprints(torch.from_numpy(wave)[None])[0].astype(np.float16)
+            file.write(found.tobytes())
+            lengths.append(len(found))
+            usable.numbers.append(number)
+            usable.hashes.append(xxhash.xxh3_128_hexdigest(np.rint(wave * 32768).astype(np.int32).data))
+        if usable.numbers:
             file.flush()
             frames = np.asarray(np.memmap(file, np.float16, "r")).reshape(-1, audio_fingerprint.BANDS)
-            heard.details = [frames[start:end] for start, end in pairwise(np.cumsum(lengths))]
-    return heard
+            usable.fingerprints = [frames[start:end] for start, end in pairwise(np.cumsum(lengths))]
+    return usable
 
 
 def wave_of(clips: ClipSet, number: int) -> NDArray[np.float32]:
-    """Return a clip's wave [n] at 16 kHz, channels averaged.
+    """Return a clip as a mono wave [n] at 16 kHz.
 
     Raises:
-        AudioError: there is no sound, or less than 0.25 s of it.
+        AudioError: the clip is silent, damaged or shorter than 0.25 s.
     """
     samples, rate = clips.samples(number)
     wave = protocols.find("ajbench").wave(samples, rate, audio.SAMPLE_RATE)
@@ -111,18 +120,16 @@ def wave_of(clips: ClipSet, number: int) -> NDArray[np.float32]:
 
 
 def embed_all(
-    heard: Mapping[Which, Heard], extractor: LazyExtractor, cache: Path, troubles: list[Trouble]
+    sets: Mapping[Which, UsableClips], extractor: LazyExtractor, cache: Path, troubles: list[Trouble]
 ) -> None:
-    """Give every set unit embeddings, from which the mean of the real ones is taken."""
+    """Add unit embeddings to every set, centred on the mean of the real clips."""
     vectors = {}
-    with console.progress(sum(len(one.clips) for one in heard.values()), extractor.name, "clips") as advance:
-        for which, one in heard.items():
+    with console.progress(sum(len(one.clips) for one in sets.values()), extractor.name, "clips") as advance:
+        for which, one in sets.items():
             seen = embed(one.clips, extractor, protocols.find("ajbench"), cache, advance)
             known = {(trouble.set, trouble.clip) for trouble in troubles}
             reasons = {one.clips.names[left.number]: left.reason for left in seen.left_out}
-            troubles += [
-                Trouble(which, name, why) for name, why in reasons.items() if (which, name) not in known
-            ]
+            troubles += [Trouble(which, *item) for item in reasons.items() if (which, item[0]) not in known]
             place = {int(number): row for row, number in enumerate(seen.numbers)}
             one.keep([row for row, number in enumerate(one.numbers) if number in place])
             vectors[which] = seen.vectors()[[place[number] for number in one.numbers]]
@@ -131,22 +138,20 @@ def embed_all(
     for which, values in vectors.items():
         centred = values - mean
         norm = np.linalg.norm(centred, axis=1, keepdims=True).clip(1e-12)
-        heard[which].vectors = (centred / norm).astype(np.float32)
+        sets[which].vectors = (centred / norm).astype(np.float32)
 
 
-def scores(
-    queries: Sequence[Detail], references: Sequence[Detail]
-) -> tuple[audio_fingerprint.Scores, audio_fingerprint.Scores]:
-    """Return likeness and prominence, float32 [Q, R], of fingerprints [T, 64] of any lengths.
+def scores(queries: Sequence[Fingerprint], references: Sequence[Fingerprint]) -> tuple[Scores, Scores]:
+    """Return likeness and prominence, both float32 [Q, R], of fingerprints [T, 64] of any lengths.
 
-    The shorter of two is slid over the longer; those of about one length go together, a block at a time.
+    The shorter of two fingerprints slides over the longer. Those of similar length are compared in blocks.
     """
     device = device_of()
-    if device.type != "cuda":  # complex products are not everywhere on MPS
+    if device.type != "cuda":  # MPS lacks some complex products
         device = torch.device("cpu")
     like = np.empty((len(queries), len(references)), np.float32)
     prominence = np.empty_like(like)
-    for mine, theirs in product(_alike(queries), _alike(references)):
+    for mine, theirs in product(_blocks(queries), _blocks(references)):
         first, second = (
             _stack([some[k] for k in rows]) for some, rows in ((queries, mine), (references, theirs))
         )
@@ -159,41 +164,39 @@ def scores(
     return like, prominence
 
 
-def _alike(details: Sequence[Detail]) -> list[list[int]]:
-    """Return the places of fingerprints of about one length together, no more at once than memory bears."""
+def _blocks(fingerprints: Sequence[Fingerprint]) -> list[list[int]]:
+    """Return the positions of fingerprints in blocks of similar length that fit into memory."""
     groups: dict[int, list[int]] = {}
-    for place, detail in enumerate(details):
-        groups.setdefault(int(np.log(len(detail)) / np.log(ALIKE)), []).append(place)
-    parts = []
+    for place, one in enumerate(fingerprints):
+        groups.setdefault(int(np.log(len(one)) / np.log(LENGTH_RATIO)), []).append(place)
+    blocks = []
     for group in groups.values():
-        block = max(1, FRAMES // max(len(details[place]) for place in group))
-        parts += [group[start : start + block] for start in range(0, len(group), block)]
-    return parts
+        size = max(1, BLOCK_FRAMES // max(len(fingerprints[place]) for place in group))
+        blocks += [group[start : start + size] for start in range(0, len(group), size)]
+    return blocks
 
 
-def _stack(details: Sequence[Detail]) -> NDArray[np.float32]:
-    longest = max(map(len, details))
-    out = np.zeros((len(details), longest, details[0].shape[1]), np.float32)
-    for row, detail in zip(out, details, strict=True):
-        row[: len(detail)] = detail
+def _stack(fingerprints: Sequence[Fingerprint]) -> NDArray[np.float32]:
+    longest = max(map(len, fingerprints))
+    out = np.zeros((len(fingerprints), longest, fingerprints[0].shape[1]), np.float32)
+    for row, one in zip(out, fingerprints, strict=True):
+        row[: len(one)] = one
     return out
 
 
-def cut(detail: Detail, length: int) -> Detail:
-    """Return the `length` frames of a fingerprint that hold most of it."""
-    if len(detail) <= length:
-        return detail
-    energy = np.square(detail, dtype=np.float32).sum(axis=1)
+def loudest_part(fingerprint: Fingerprint, length: int) -> Fingerprint:
+    """Return the `length` consecutive frames of a fingerprint with the most energy."""
+    if len(fingerprint) <= length:
+        return fingerprint
+    energy = np.square(fingerprint, dtype=np.float32).sum(axis=1)
     total = np.concatenate([[0.0], energy.cumsum()])
     start = int((total[length:] - total[:-length]).argmax())
-    return detail[start : start + length]
+    return fingerprint[start : start + length]
 
 
-def cosines(
-    one: Heard, rows: Sequence[int], other: Heard
-) -> tuple[audio_fingerprint.Scores, audio_fingerprint.Scores]:
-    """Return cosines [rows, R] of embeddings, twice: as likeness and as what is measured by."""
-    assert one.vectors is not None
-    assert other.vectors is not None
-    cosines = one.vectors[rows] @ other.vectors.T
-    return cosines, cosines
+def cosines(queries: UsableClips, rows: Sequence[int], references: UsableClips) -> tuple[Scores, Scores]:
+    """Return the cosines [len(rows), R] of embeddings, as likeness and as prominence."""
+    assert queries.vectors is not None
+    assert references.vectors is not None
+    found = queries.vectors[rows] @ references.vectors.T
+    return found, found

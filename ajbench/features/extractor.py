@@ -1,207 +1,244 @@
-"""Extractors by name: clips → embeddings and logits, over which distances between sets of clips are taken."""
+"""What every extractor has in common, one that loads its network late, and features of many clips."""
 
 import functools
+import importlib.util
+import inspect
+import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ajbench.core import registry
-from ajbench.core.device import Array, to_numpy
-from ajbench.core.errors import MissingError, UsageError
+from ajbench.core import registry, weights
+from ajbench.core.device import Array, device_of, to_numpy
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.data import audio
 from ajbench.data.store import ClipStore
-from ajbench.features import weights
 
-if TYPE_CHECKING:  # of kept features only the weights' hash is needed, and neither torch nor a network
+if TYPE_CHECKING:  # cached features need only the hash of the weights, not torch
     import torch
 
-NO_REFERENCE = "features reference need a classifier trained on real clips: run train-cls first"
 
+class Extractor:
+    """Clips → embeddings and, if it knows classes, logits.
 
-class Extractor(Protocol):
-    """What FD, IS and KL need of a model: wav [B, n], float32 at `sample_rate` Hz, in; float32 NumPy out.
+    A subclass sets the attributes, loads its network in `__init__` and implements `compute`. What it can do
+    without being loaded (classes, frames, texts) stands where it is registered: `registry.ExtractorEntry`.
 
-    Stores are at 16 kHz: `extract` converts for an extractor of another rate, called by itself it does not.
-    `mids` are the AudioSet ids of `labels`, None where they are not known; a network that knows no classes
-    has no labels, and logits [B, 0]. Clips have `min_samples` to `max_samples` samples (None: no limit). An
-    extractor with `frames` gives k frames per clip: its features are [B, k, d].
+    Args:
+        name: in `registry.FEATURES`.
+        path: its weights; None for the usual places.
+        device: where it computes; None for the device of this process.
+
+    Attributes:
+        weights: where its weights are, checked against the published hash if they are in the usual places;
+            None if it has none.
+        sample_rate: Hz of the clips that it takes; `extract` and eval-gen convert to it.
+        labels: names of the classes, one per logit; empty if it knows no classes.
+        mids: AudioSet ids of the classes; None if unknown.
+        min_samples: length to which eval-gen pads shorter clips with zeros.
+        max_samples: length to which it cuts longer ones; None for no limit.
+
+    Raises:
+        MissingError: the weights, or a package, are not there.
+        IntegrityError: the weights are damaged, another network's, or not the published ones.
     """
 
-    name: str
+    sample_rate: int = audio.SAMPLE_RATE
+    labels: Sequence[str] = ()
+    mids: Sequence[str] | None = None
+    min_samples: int = 4_000
+    max_samples: int | None = None
+
+    def __init__(
+        self, name: str, path: Path | str | None = None, device: "torch.device | None" = None
+    ) -> None:
+        self.name, self.device = name, device or device_of()
+        self.weights = cast(Path, locate(name, path))  # None only if it has no weights
+        if path is None and self.weights is not None:
+            weights.check(weights.files_of(name)[0].name, self.weights)
+
+    def compute(self, wav: "torch.Tensor") -> "tuple[Array, Array | None]":
+        """Return features [B, d] or [B, k, d], and logits [B, C] before any link or None.
+
+        Args:
+            wav: float32 [B, n] at `sample_rate`, on `device`; gradients are off.
+        """
+        raise NotImplementedError
+
+    def __call__(self, wav: Array) -> tuple[np.ndarray, np.ndarray]:
+        """Return features [B, d] or [B, k, d] and logits [B, C], float32, of wav [B, n] at `sample_rate`."""
+        import torch
+
+        with torch.inference_mode():
+            features, logits = self.compute(torch.as_tensor(wav, dtype=torch.float32, device=self.device))
+            if logits is None:
+                logits = np.zeros((len(wav), 0))
+        found = [to_numpy(values).astype(np.float32, order="C", copy=False) for values in (features, logits)]
+        return found[0], found[1]
+
+    def features(self, wav: Array) -> np.ndarray:
+        """Return the embeddings [B, d], or [B, k, d] of an extractor of frames."""
+        return self(wav)[0]
+
+    def logits(self, wav: Array) -> np.ndarray:
+        """Return the logits [B, C], before any link; C is 0 if it knows no classes."""
+        return self(wav)[1]
+
+    def text(self, prompts: Sequence[str]) -> np.ndarray:
+        """Return the embeddings [n, d] of texts, of unit norm, in the space of the features.
+
+        Raises:
+            UsageError: it embeds no text.
+        """
+        raise UsageError(f"features {self.name}: no embeddings of text, which clap_score needs; use clap")
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Turn whatever goes wrong while `weights` are loaded into one line that names them.
+
+        Raises:
+            IntegrityError: they are not a state dict of this network.
+        """
+        try:
+            yield
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise IntegrityError(
+                f"features {self.name}: {self.weights} does not hold the weights of {self.name} ({reason}); "
+                "get it again"
+            ) from None
+
+    def refuse_short(self, wav: "torch.Tensor") -> None:
+        """Refuse clips [B, n] that are shorter than `min_samples`.
+
+        Raises:
+            UsageError: they are.
+        """
+        if wav.shape[-1] < self.min_samples:
+            raise UsageError(
+                f"features {self.name}: clips of {wav.shape[-1] / self.sample_rate:.3f} s; at least "
+                f"{self.min_samples / self.sample_rate:.3f} s are needed: raise data.duration_s or use mn04"
+            )
+
+
+class Reference(Extractor):
+    """The `reference` extractor: a classifier trained by the same recipe on real clips.
+
+    Its weights are the folder that `train-cls` wrote. Values of different recipes, and published ones, are
+    not comparable.
+    """
+
+    def __init__(
+        self, name: str, path: Path | str | None = None, device: "torch.device | None" = None
+    ) -> None:
+        super().__init__(name, path, device)
+        from ajbench import classifiers
+
+        self.classifier = classifiers.load(self.weights, device)
+        self.labels = self.classifier.labels
+        self.min_samples = self.max_samples = int(self.classifier.config["clip_samples"])
+
+    def compute(self, wav: "torch.Tensor") -> tuple[Array, Array]:
+        """Return the penultimate embeddings [B, d] and the logits [B, C]."""
+        return self.classifier.embed(wav), self.classifier.predict(wav)
+
+    def logits(self, wav: Array) -> np.ndarray:
+        """Return the logits [B, C] alone, in half the time of both."""
+        return to_numpy(self.classifier.predict(wav)).astype(np.float32, copy=False)
+
+
+class LazyExtractor:
+    """An extractor whose network is loaded on first use; the identity of its weights is known before.
+
+    Args:
+        name: of the extractor.
+        path: its weights; None for the usual places.
+
+    Attributes:
+        weights_hash: identity of the weights; of an extractor without any, of its source file.
+
+    Raises:
+        UsageError: the name is unknown.
+        MissingError: the weights are not there.
+    """
+
     sample_rate: int
     labels: Sequence[str]
     mids: Sequence[str] | None
     min_samples: int
     max_samples: int | None
-    frames: bool
-
-    def __call__(self, wav: Array) -> tuple[np.ndarray, np.ndarray]:
-        """Return (features [B, d] or [B, k, d], logits [B, C])."""
-
-    def features(self, wav: Array) -> np.ndarray:
-        """Return the embeddings [B, d], or [B, k, d]."""
-
-    def logits(self, wav: Array) -> np.ndarray:
-        """Return the logits [B, C], one column a label, before any link."""
-
-
-class Reference:
-    """The `reference` extractor: a classifier trained by the same recipe on real clips.
-
-    Values of different recipes, and published ones, are not comparable.
-
-    Args:
-        path: checkpoint folder of `train-cls`.
-        device: where it computes; None is that of this process.
-
-    Raises:
-        MissingError: no path was given or nothing is there.
-    """
-
-    name = "reference"
-    sample_rate = audio.SAMPLE_RATE
-    mids = None
-    frames = False
-
-    def __init__(self, path: Path | str | None = None, device: "torch.device | None" = None) -> None:
-        if path is None:
-            raise MissingError(NO_REFERENCE)
-        from ajbench import classifiers
-
-        self.classifier = classifiers.load(path, device)
-        self.labels: Sequence[str] = self.classifier.labels
-        self.min_samples = self.max_samples = int(self.classifier.config["clip_samples"])
-
-    def __call__(self, wav: Array) -> tuple[np.ndarray, np.ndarray]:
-        """Return (features [B, d], logits [B, C]) of wav [B, n]."""
-        return self.features(wav), self.logits(wav)
-
-    def features(self, wav: Array) -> np.ndarray:
-        """Return the penultimate embeddings [B, d] of wav [B, n]."""
-        return to_numpy(self.classifier.embed(wav)).astype(np.float32, copy=False)
-
-    def logits(self, wav: Array) -> np.ndarray:
-        """Return the logits [B, C] of wav [B, n]."""
-        return to_numpy(self.classifier.predict(wav)).astype(np.float32, copy=False)
-
-
-class LazyExtractor:
-    """An extractor whose network is loaded when it is first asked for; its weights are known before.
-
-    Args:
-        name: of the extractor.
-        path: of its weights; None is their usual place.
-
-    Attributes:
-        weights_hash: of the weights, a file or a folder.
-
-    Raises:
-        UsageError: the name is unknown.
-        MissingError: there are no weights.
-    """
 
     def __init__(self, name: str, path: Path | str | None = None) -> None:
         registry.check("features", name)
         self.name, self._path = name, path
-        if name != "reference":
-            self.weights_hash = weights.identity(weights.locate(name, path))
-        elif path is not None:
-            from ajbench.classifiers.checkpoint import read_config
-
-            self.weights_hash = str(read_config(Path(path))["xxh3"])
-        else:
-            raise MissingError(NO_REFERENCE)
+        entry = registry.FEATURES[name]
+        self.classes, self.frames, self.texts = entry.classes, entry.frames, entry.texts
+        self.weights_hash = _identity(name, locate(name, path))
 
     @functools.cached_property
     def extractor(self) -> Extractor:
         """The extractor itself."""
-        return load(self.name, self._path)
+        from ajbench import features
 
-    @property
-    def sample_rate(self) -> int:
-        """Hz that it hears."""
-        return self.extractor.sample_rate
+        return features.load(self.name, self._path)
 
-    @property
-    def labels(self) -> Sequence[str]:
-        """The classes of its logits."""
-        return self.extractor.labels
-
-    @property
-    def mids(self) -> Sequence[str] | None:
-        """AudioSet ids of those classes, where they are known."""
-        return self.extractor.mids
-
-    @property
-    def min_samples(self) -> int:
-        """Samples that a clip has at least."""
-        return self.extractor.min_samples
-
-    @property
-    def max_samples(self) -> int | None:
-        """Samples that a clip has at most."""
-        return self.extractor.max_samples
-
-    @property
-    def frames(self) -> bool:
-        """Whether it hears k frames in a clip rather than the clip; known by its name, without loading it."""
-        return self.name in registry.FRAMES
-
-    @property
-    def texts(self) -> bool:
-        """Whether it reads text; known by its name."""
-        return self.name in registry.TEXTS
+    def __getattr__(self, attribute: str) -> Any:
+        """Return what only the loaded extractor knows."""
+        if attribute.startswith("_") or attribute == "extractor":
+            raise AttributeError(attribute)
+        return getattr(self.extractor, attribute)
 
     def __call__(self, wav: Array) -> tuple[np.ndarray, np.ndarray]:
         """Return (features [B, d] or [B, k, d], logits [B, C])."""
         return self.extractor(wav)
 
-    def text(self, prompts: Sequence[str]) -> np.ndarray:
-        """Return the embeddings [n, d] of prompts, of length 1, in the space of the features.
 
-        Raises:
-            UsageError: this network knows no text.
-        """
-        if not self.texts:
-            raise UsageError(f"features {self.name}: read no text, which a CLAP score needs; use clap")
-        network: Any = self.extractor
-        found: np.ndarray = network.text(prompts)
-        return found
+def locate(name: str, path: Path | str | None = None) -> Path | None:
+    """Return where the weights of an extractor are; None if it has none.
 
-
-def load(name: str, path: Path | str | None = None) -> Extractor:
-    """Return the extractor `name` of `registry.FEATURES`, its weights from `path` or their usual place.
+    Args:
+        name: of the extractor.
+        path: what the user named; None for the usual places.
 
     Raises:
-        UsageError: the name is unknown.
-        MissingError: the weights are not there.
-        IntegrityError: the file there holds something else.
+        MissingError: they are not there, or the package that reads them is not installed.
     """
-    extractor: Extractor = registry.resolve("features", name)(path)
-    return extractor
+    entry = registry.FEATURES[name]
+    if entry.package and importlib.util.find_spec(entry.package) is None:
+        raise MissingError(
+            f"features {name}: the package {entry.package} is not installed; "
+            f"`pip install 'ajbench[{name}]'`, or use mn04"
+        )
+    if name == "reference":
+        if path is None:
+            raise MissingError("features reference: no classifier trained on real clips; run train-cls first")
+        return Path(path)
+    if (published := entry.weights or name) not in {file.name for file in weights.listed()}:
+        return Path(path) if path is not None else None
+    instead = "features reference" if name.startswith("mn") else "features mn04"
+    return weights.locate(published, path, who=f"features {name}", instead=f"use {instead}")
 
 
 def extract(
     extractor: Extractor, clips: ClipStore | Iterable[Array], batch: int = 16
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return (features [N, d], logits [N, C]) of all clips in their order; audio is held one batch at a time.
-
-    Where the extractor hears another rate than 16 kHz each batch is converted, as `audio.at_rate`.
+    """Return features [N, d] and logits [N, C] of all clips in their order, one batch of audio at a time.
 
     Args:
-        extractor: the model, one that hears clips rather than frames.
-        clips: a store, or batches of wav [b, n] at 16 kHz (whose sizes are then kept).
-        batch: clips at once from a store.
+        extractor: one with a vector per clip, not frames; clips are converted to its rate.
+        clips: a store, or batches of wav [b, n] at 16 kHz, which are kept as they are.
+        batch: clips of a store that are read at once.
 
     Raises:
-        MissingError: there is not one clip.
+        MissingError: there are no clips.
     """
     batches = of_store(clips, np.arange(len(clips)), batch) if isinstance(clips, ClipStore) else clips
     parts = [extractor(audio.at_rate(wav, extractor.sample_rate)) for wav in batches]
     if not parts:
-        raise MissingError(f"features {extractor.name}: there is no clip to extract from")
+        raise MissingError(f"features {extractor.name}: no clips to extract from")
     features, logits = (np.concatenate(part) for part in zip(*parts, strict=True))
     return features, logits
 
@@ -210,3 +247,19 @@ def of_store(store: ClipStore, indices: np.ndarray, batch: int) -> Iterator[np.n
     """Yield the clips `indices` of a store in batches of wav [b, n]."""
     for start in range(0, len(indices), batch):
         yield store.audio(indices[start : start + batch])
+
+
+def _identity(name: str, path: Path | None) -> str:
+    if name == "reference":
+        from ajbench.classifiers.checkpoint import read_config
+
+        assert path is not None
+        return str(read_config(path)["xxh3"])
+    files = [path] if path else []
+    if not isinstance(target := registry.FEATURES[name].target, str):
+        # An extractor that the user registered changes with its code; in a notebook it has no file.
+        try:
+            files.append(Path(inspect.getfile(target)))
+        except (OSError, TypeError):
+            return f"unsaved-{time.time_ns()}"
+    return "-".join(map(weights.identity, files)) or name

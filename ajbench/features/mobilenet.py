@@ -7,7 +7,6 @@ Schmid et al., "Efficient large-scale audio tagging via transformer-to-CNN knowl
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,11 +14,9 @@ from torchaudio.compliance.kaldi import get_mel_banks
 from torchaudio.transforms import Resample
 
 from ajbench.core import weights
-from ajbench.core.device import Array, device_of
-from ajbench.core.errors import IntegrityError
 from ajbench.data.audio import SAMPLE_RATE
 from ajbench.data.corpora.audioset import label_set
-from ajbench.features import weights as places
+from ajbench.features.extractor import Extractor
 
 WIDTHS = {"mn04": 0.4, "mn10": 1.0}
 RATE = 32_000  # of the network: the extractor takes 16 kHz, as all sound inside, and doubles it itself
@@ -155,33 +152,24 @@ class MobileNet(nn.Module):
         return maps.mean(dim=(2, 3)), self.classifier(maps)
 
 
-class MN:
-    """The extractors `mn04` and `mn10`: embeddings (384-d and 960-d) and 527 AudioSet logits of 16 kHz clips.
+class MobileNetTagger(Extractor):
+    """The extractors `mn04` and `mn10`: embeddings (384-d and 960-d) and 527 AudioSet logits at 16 kHz.
 
-    Args:
-        name: which.
-        path: EfficientAT's state dict; by default the file of its published name in the folder named by
-            AJBENCH_WEIGHTS.
-        device: where it computes; None is that of this process.
-
-    Raises:
-        MissingError: no such file.
-        IntegrityError: the file is not a state dict of this network, or not the published one.
+    Its weights are EfficientAT's state dict.
     """
 
-    sample_rate = SAMPLE_RATE
-    min_samples, max_samples = 4_000, None  # a quarter of a second: what ajbench takes for sound at all
-    frames = False
-
     def __init__(self, name: str, path: Path | str | None = None, device: torch.device | None = None) -> None:
-        self.name = name
+        super().__init__(name, path, device)
         classes = label_set()
         self.labels, self.mids = classes.names, classes.mids
-        self.device = device or device_of()
         self.model = MobileNet(WIDTHS[name])
-        self.model.load_state_dict(_weights(places.checked(name, path), name, self.model))
+        with self.reading():
+            state = weights.unpickled(self.weights)
+            # EfficientAT's squeeze-and-excitation has one more level.
+            state = {key.replace("conc_se_layers.0.", ""): value for key, value in state.items()}
+            self.model.load_state_dict(state)
         self.model.eval().to(self.device)
-        # librosa's kaiser_best. torchaudio's default lets images above 8 kHz through, which the tagger hears.
+        # librosa's kaiser_best: torchaudio's default leaves images above 8 kHz, which change the predictions.
         self.resample = Resample(
             SAMPLE_RATE,
             RATE,
@@ -191,46 +179,7 @@ class MN:
             beta=14.769656459379492,
         ).to(self.device)
 
-    @torch.inference_mode()
-    def __call__(self, wav: Array) -> tuple[np.ndarray, np.ndarray]:
-        """Return (features [B, d], logits [B, 527]) of wav [B, n] at 16 kHz in one pass."""
-        x = torch.as_tensor(wav, dtype=torch.float32, device=self.device)
-        features, logits = self.model(self.resample(x))
-        return features.cpu().numpy(), logits.cpu().numpy()
-
-    def features(self, wav: Array) -> np.ndarray:
-        """Return the embeddings [B, d] of wav [B, n] at 16 kHz."""
-        return self(wav)[0]
-
-    def logits(self, wav: Array) -> np.ndarray:
-        """Return the logits [B, 527], before the sigmoid, of wav [B, n] at 16 kHz."""
-        return self(wav)[1]
-
-
-def mn04(path: Path | str | None = None, device: torch.device | None = None) -> MN:
-    """EfficientAT's MobileNetV3 of width 0.4 (1 M parameters, mAP 43.2): 384-d, 527 AudioSet logits.
-
-    Raises: as `MN`.
-    """
-    return MN("mn04", path, device)
-
-
-def mn10(path: Path | str | None = None, device: torch.device | None = None) -> MN:
-    """EfficientAT's MobileNetV3 of width 1 (4.9 M parameters, mAP 47.1): 960-d, 527 AudioSet logits.
-
-    Raises: as `MN`.
-    """
-    return MN("mn10", path, device)
-
-
-def _weights(file: Path, name: str, model: nn.Module) -> dict[str, Tensor]:
-    """State dict of a file, renamed to this file's modules and checked against `model`."""
-    try:
-        state = weights.unpickled(file)
-        renamed = {key.replace("conc_se_layers.0.", ""): value for key, value in state.items()}
-    except AttributeError as error:
-        raise IntegrityError(f"features {name}: {file} is not a plain state dict; get it again") from error
-    expected = {key: value.shape for key, value in model.state_dict().items()}
-    if {key: getattr(value, "shape", None) for key, value in renamed.items()} != expected:
-        raise IntegrityError(f"features {name}: {file} holds other tensors than {name}'s; get it again")
-    return renamed
+    def compute(self, wav: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the embeddings [B, d] and the logits [B, 527], before the sigmoid."""
+        features, logits = self.model(self.resample(wav))
+        return features, logits

@@ -17,10 +17,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchaudio.functional import melscale_fbanks
 
 from ajbench.core import weights
-from ajbench.core.device import Array, device_of
-from ajbench.core.errors import IntegrityError, UsageError
 from ajbench.data.corpora.audioset import label_set
-from ajbench.features import weights as places
+from ajbench.features.extractor import Extractor
 from ajbench.features.fast_conv import ScratchBuffer, Winograd
 
 MELS, CLASSES, WIDTHS = 64, 527, (64, 128, 256, 512, 1024, 2048)
@@ -28,7 +26,7 @@ WIDE = 128  # channels from which Winograd's transforms pay
 # Values of a layer at once on a CPU, whose memory is then used again; more would be fresh from the system
 # each time, which costs as much as a layer.
 HELD = 1 << 22
-LEAST_FRAMES = 32  # five halvings of time have to leave one
+MIN_FRAMES = 32  # one frame is left after time is halved five times
 
 
 @dataclass(frozen=True)
@@ -130,101 +128,46 @@ class Cnn14(nn.Module):
         return self
 
 
-class Panns:
-    """The extractors `panns16k` and `panns32k`: 2048-d embeddings and 527 AudioSet logits, float32 NumPy.
+class Panns(Extractor):
+    """The extractors `panns16k` and `panns32k`: 2048-d embeddings and 527 AudioSet logits.
 
-    Args:
-        name: which.
-        path: PANNs' checkpoint; by default the file of its name in the folder named by AJBENCH_WEIGHTS.
-        device: where it computes; None is that of this process.
-
-    Raises:
-        MissingError: no such file.
-        IntegrityError: the file is not a checkpoint of this network, or not the published one.
+    Its weights are PANNs' checkpoint.
     """
-
-    frames = False
 
     def __init__(self, name: str, path: Path | str | None = None, device: torch.device | None = None) -> None:
-        self.name, setting = name, SETTINGS[name]
-        self.sample_rate = setting.rate
+        super().__init__(name, path, device)
+        setting = SETTINGS[name]
+        self.sample_rate, self.min_samples = setting.rate, setting.hop * (MIN_FRAMES - 1)
         classes = label_set()
         self.labels, self.mids = classes.names, classes.mids
-        self.device = device or device_of()
-        file = places.checked(name, path)
-        with init_empty_weights():  # 80 M values that the file gives
+        with init_empty_weights():  # the file brings all 80 M values
             model = Cnn14(setting)
-        _fill(model, file, name)
+        # The 16 kHz checkpoint also holds the shuffled indices of its sampler, as NumPy arrays.
+        with self.reading(), torch.serialization.safe_globals(_numpy_arrays()):
+            saved = weights.unpickled(self.weights)
+            state = dict(saved.get("model", saved))
+            bank = state.get("logmel_extractor.melW", model.mel)
+            # The kernels of its spectrogram are what `Cnn14` computes itself.
+            state = {key: value for key, value in state.items() if "_extractor." not in key}
+            model.load_state_dict(state | {"mel": bank}, assign=True)
         model = model.float().fuse(cpu=self.device.type == "cpu")
         self.model = model.requires_grad_(False).to(self.device)
-        # Convolutions of a CPU are faster so.
+        # Convolutions on a CPU are faster with channels last.
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.min_samples, self.max_samples = setting.hop * (LEAST_FRAMES - 1), None
 
-    @torch.inference_mode()
-    def __call__(self, wav: Array) -> tuple[np.ndarray, np.ndarray]:
-        """Return (features [B, 2048], logits [B, 527]) of wav [B, n] at `sample_rate`.
+    def compute(self, wav: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the embeddings [B, 2048] and the logits [B, 527], before the sigmoid.
 
         Raises:
-            UsageError: n is below `min_samples`, 0.31 s.
+            UsageError: the clips are shorter than 0.31 s.
         """
-        if wav.shape[-1] < self.min_samples:
-            raise UsageError(
-                f"features {self.name}: clips of {wav.shape[-1] / self.sample_rate:.2f} s, at least "
-                f"{self.min_samples / self.sample_rate:.2f} s are needed; raise data.duration_s or use mn04"
-            )
-        features, logits = self.model(torch.as_tensor(wav, dtype=torch.float32, device=self.device))
-        return features.cpu().numpy(), logits.cpu().numpy()
-
-    def features(self, wav: Array) -> np.ndarray:
-        """Return the embeddings [B, 2048] of wav [B, n]."""
-        return self(wav)[0]
-
-    def logits(self, wav: Array) -> np.ndarray:
-        """Return the logits [B, 527], before the sigmoid, of wav [B, n]."""
-        return self(wav)[1]
+        self.refuse_short(wav)
+        features, logits = self.model(wav)
+        return features, logits
 
 
-def panns16k(path: Path | str | None = None, device: torch.device | None = None) -> Panns:
-    """PANNs' Cnn14 of 16 kHz: 2048-d embeddings, 527 AudioSet logits; what most published FD is taken of.
-
-    Raises: as `Panns`.
-    """
-    return Panns("panns16k", path, device)
-
-
-def panns32k(path: Path | str | None = None, device: torch.device | None = None) -> Panns:
-    """PANNs' Cnn14 of 32 kHz: as panns16k, and not to be compared with it.
-
-    Raises: as `Panns`.
-    """
-    return Panns("panns32k", path, device)
-
-
-def _fill(model: Cnn14, file: Path, name: str) -> None:
-    """Load a checkpoint with its mel filters; its spectrogram's kernels are what `Cnn14` computes."""
-    try:
-        # The 16 kHz checkpoint also holds its sampler's shuffled indices, as NumPy arrays.
-        with torch.serialization.safe_globals(_arrays()):
-            saved = weights.unpickled(file)
-        state = dict(saved.get("model", saved))
-    except (AttributeError, TypeError, ValueError) as error:
-        raise IntegrityError(f"features {name}: {file} is not a plain state dict; get it again") from error
-    kept = {
-        key: value
-        for key, value in state.items()
-        if not key.startswith(("spectrogram_extractor.", "logmel_extractor."))
-    }
-    kept["mel"] = state.get("logmel_extractor.melW", model.mel)
-    try:
-        model.load_state_dict(kept, assign=True)
-    except (RuntimeError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise IntegrityError(f"features {name}: {file} holds another network ({reason})") from None
-
-
-def _arrays() -> list[Any]:
-    """What a pickle of NumPy's integer arrays names, by its old and its new name; none of it runs code."""
+def _numpy_arrays() -> list[Any]:
+    """Return what a pickle of NumPy's integer arrays refers to, under old and new names; it is harmless."""
     rebuild = np.zeros(0).__reduce__()[0]
     names = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
     return [*((rebuild, name) for name in names), np.ndarray, np.dtype, np.dtypes.Int64DType]

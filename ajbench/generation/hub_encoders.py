@@ -5,40 +5,28 @@ folder that the recipe names; torch is imported when one is loaded.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ajbench.core import registry, transformers_folder, weights
-from ajbench.core.errors import IntegrityError, MissingError
+from ajbench.core.errors import IntegrityError
 
 if TYPE_CHECKING:
     from ajbench.generation.text_encoder import TextEncoder
 
 
-class Published(NamedTuple):
-    """Weights on the hub: their ids (a cache may know them by an older one), and the width of states."""
-
-    ids: tuple[str, ...]
-    dim: int
-
-
-PUBLISHED = {
-    "t5-large": Published(("google-t5/t5-large", "t5-large"), 1024),
-    "flan-t5": Published(("google/flan-t5-large",), 1024),
-    "clip": Published(("openai/clip-vit-large-patch14",), 768),
-    "clap": Published(("laion/clap-htsat-unfused",), 768),
-}
+WIDTHS = {"t5-large": 1024, "flan-t5": 1024, "clip": 768, "clap": 768}  # of their states
 
 
 def load(name: str, max_tokens: int) -> "TextEncoder":
-    """Return the text encoder named by `generator.text_encoder`.
+    """Return the text encoder that a recipe means by `generator.text_encoder`.
 
     Args:
-        name: of the registry, or a folder (a path with a slash) with weights and tokenizer as saved by
-            transformers.
+        name: of the registry, or a folder with weights and tokenizer as transformers saves them (a path with
+            a slash in it).
         max_tokens: states per prompt.
 
     Raises:
-        UsageError: an unknown name, a folder of another type of model, or `max_tokens` above its limit.
+        UsageError: an unknown name, a folder of another kind of model, or `max_tokens` beyond its limit.
         MissingError: its weights are not on this machine; the message says what to do.
         IntegrityError: they are damaged or of another model.
     """
@@ -69,41 +57,34 @@ def clap(max_tokens: int = 50) -> "TextEncoder":
 
 
 def is_folder(name: str) -> bool:
-    """Return whether `generator.text_encoder` is a folder of weights rather than a name."""
+    """Say whether a recipe's text encoder is a folder of weights rather than a name."""
     return name not in registry.TEXT_ENCODERS and "/" in name
 
 
 def find(name: str) -> Path:
-    """Return the folder that holds a published encoder's files.
+    """Return the folder of a published encoder on this machine.
 
     Raises:
-        MissingError: it is not on this machine.
+        MissingError: it is not there.
     """
-    ids = PUBLISHED[name].ids
-    found = weights.own(f"{name}/config.json") or weights.cached(ids, "config.json")
-    if found is None:
-        raise MissingError(
-            f"text encoder {name}: {ids[0]} is not {weights.places(name)}; put its files (config, tokenizer, "
-            f"safetensors) into a folder {name} and name the folder above it in {weights.VARIABLE}, or run "
-            "without: generator.text_encoder=minilm"
-        )
-    return found.parent
+    instead = "run without it: generator.text_encoder=minilm"
+    return weights.locate(name, who=f"text encoder {name}", instead=instead)
 
 
 def read(folder: Path, max_tokens: int, name: str | None = None) -> "TextEncoder":
-    """Return the text encoder of a T5, CLIP or CLAP model saved by transformers, in float32.
+    """Return the text encoder of a T5, CLIP or CLAP that transformers saved, in float32.
 
-    Weights are read from safetensors or else from a pickle that contains only tensors.
+    Weights are read from safetensors or, where there are none, from a pickle of tensors alone.
 
     Args:
-        folder: with weights, `config.json` and tokenizer.
+        folder: weights, `config.json` and tokenizer.
         max_tokens: states per prompt.
         name: for messages; None is the folder's path.
 
     Raises:
-        UsageError: another type of model, or `max_tokens` above its limit.
-        MissingError: a file is missing.
-        IntegrityError: a file is damaged or incomplete.
+        UsageError: another kind of model, or `max_tokens` beyond its limit.
+        MissingError: a file is not there.
+        IntegrityError: a file is damaged, or weights or words are missing in it.
     """
     name = name or str(folder)
     kind = transformers_folder.kind_of(folder)
@@ -113,22 +94,22 @@ def read(folder: Path, max_tokens: int, name: str | None = None) -> "TextEncoder
     model, tokenizer = transformers_folder.parts(folder, architecture)
     model = getattr(model, part) if part else model
     if len(tokenizer) > model.get_input_embeddings().num_embeddings or tokenizer.pad_token is None:
-        raise IntegrityError(f"{folder}: the tokenizer does not belong to the model; download both again")
+        raise IntegrityError(f"{folder}: the tokenizer is not that of the model; get both again")
     return TextEncoder(model, tokenizer, max_tokens, name=name, limit=_limit(kind, model.config))
 
 
 def _published(name: str, max_tokens: int) -> "TextEncoder":
-    folder, entry = find(name), PUBLISHED[name]
+    folder = find(name)
     encoder = read(folder, max_tokens, name)
-    if encoder.dim != entry.dim:
+    if encoder.dim != WIDTHS[name]:
         raise IntegrityError(
-            f"{folder}: states of {encoder.dim} numbers, {entry.ids[0]} has {entry.dim}; put its files there"
+            f"{folder}: states of width {encoder.dim}; {name} has {WIDTHS[name]}; get the right files"
         )
     return encoder
 
 
 def _limit(kind: str, config: Any) -> int | None:
-    if kind == "t5":  # relative positions
+    if kind == "t5":  # places are relative
         return None
-    # RoBERTa's positions start after that of its padding token.
+    # RoBERTa's places begin behind the one of its padding.
     return int(config.max_position_embeddings) - (config.pad_token_id + 1 if kind == "clap" else 0)

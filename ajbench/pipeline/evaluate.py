@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ajbench import codec
+from ajbench import codec, features
 from ajbench.core import console
 from ajbench.core.device import device_of
 from ajbench.core.recipe import Recipe
@@ -13,19 +13,17 @@ from ajbench.core.rows import Context, Row
 from ajbench.core.run_dir import RunDir
 from ajbench.data.store import ClipStore
 from ajbench.evaluation import classification, generation, yardsticks
-from ajbench.features import extractor as features
-from ajbench.pipeline.classifier_stages import SCORES
-from ajbench.pipeline.stage import Stage
+from ajbench.pipeline.workers import SCORES, Cell
 
 SET_RESAMPLES = 200  # a resample of a set is one FD, a thousand times the work of one mAP
 
 
-def cell_key(cell: Stage) -> classification.TableCell:
+def cell_key(cell: Cell) -> classification.TableCell:
     """Return what a cell is called in rows.csv."""
     recipe, classifier = cell.recipe, cell.recipe.classifier
     column = classification.column_name(recipe.name, recipe.mix, recipe.data.real_through_codec)
     return classification.TableCell(
-        classifier.name, pretraining(classifier.init), classifier.aug, column, cell.seed or 0
+        classifier.name, pretraining(classifier.init), classifier.aug, column, cell.seed
     )
 
 
@@ -41,7 +39,7 @@ def set_name(recipe: Recipe, probe: str) -> str:
     return probe or ("img2img" if recipe.synth.strength < 1 else "from noise")
 
 
-def measure_cells(recipe: Recipe, cells: Sequence[Stage], out: Path, dataset: str) -> list[Row]:
+def measure_cells(recipe: Recipe, cells: Sequence[Cell], out: Path, dataset: str) -> list[Row]:
     """Return the rows of trained cells: each on its own, and every mix against real clips alone.
 
     A classifier of which no cell on real clips alone is there has no difference to report. `out` is the
@@ -54,7 +52,7 @@ def measure_cells(recipe: Recipe, cells: Sequence[Stage], out: Path, dataset: st
     with console.progress(2 * len(cells), "eval-cls", "classifiers") as advance:
         for cell in cells:
             key = cell_key(cell)
-            info = cell.folder.info()
+            info = cell.stage().folder.info()
             context = Context(
                 run=out.name,
                 recipe=recipe.name,

@@ -45,8 +45,8 @@ def check_names(recipe: Recipe) -> None:
                 f"allowed: {', '.join(table)}"
             )
     for key, chosen in (("evaluate.features", recipe.evaluate.features), ("synth.judge", recipe.synth.judge)):
-        if chosen in registry.WITHOUT_CLASSES:
-            able = [name for name in registry.FEATURES if name not in registry.WITHOUT_CLASSES]
+        if chosen in registry.FEATURES and not registry.FEATURES[chosen].classes:
+            able = [name for name, entry in registry.FEATURES.items() if entry.classes]
             raise UsageError(
                 f"{key}={chosen}: knows no classes, which is needed here; allowed: {', '.join(able)}; FD "
                 f"of it: ajbench eval-gen --gen DIR --ref DIR --features {chosen}"
@@ -111,7 +111,7 @@ def check_text_encoder(name: str) -> None:
     """
     if hub_encoders.is_folder(name):
         transformers_folder.kind_of(Path(name))
-    elif name in hub_encoders.PUBLISHED:
+    elif name in hub_encoders.WIDTHS:
         hub_encoders.find(name)
 
 
@@ -156,7 +156,7 @@ def label_table(recipe: Recipe, data: Path | None, error: MissingError) -> Manif
     corpus = recipe.data.corpus
     if corpus not in registry.LABEL_TABLES:
         raise error
-    found: Manifest = registry.resolve("corpus", corpus)(recipe.data, data, need_files=False)
+    found: Manifest = registry.resolve("label table", corpus)(recipe.data, data)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ajbench.core.recipe import Recipe
@@ -128,6 +129,15 @@ def latex(blocks: Iterable[Block]) -> str:
         ]
         parts.append("\n".join([*body, r"\end{tabular}", rf"\caption{{{caption}}}", r"\end{table}"]))
     return "\n\n".join(parts) + "\n"
+
+
+def html(template: str, page: dict[str, Any]) -> str:
+    """Return the HTML of a template of this package (`report`, `audit`), filled with the values of `page`."""
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.get_template(f"{template}.html.j2").render(page)
 
 
 def console_table(block: Block) -> tuple[list[str], list[list[str]]]:

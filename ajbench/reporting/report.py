@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 
 from ajbench.core.files import atomic_write
@@ -20,7 +19,7 @@ from ajbench.data import audio
 from ajbench.data.store import Clip, ClipStore
 from ajbench.evaluation.classification import TableCell, per_class
 from ajbench.reporting import figures, tables
-from ajbench.reporting.formats import blocks_1, blocks_a11
+from ajbench.reporting.formats import blocks_1, blocks_a11, html
 from ajbench.reporting.verdict import QUESTION, Answer, answers, headline, limits
 
 EXAMPLES = 12  # classes that can be listened to
@@ -106,10 +105,7 @@ def render(data: ReportData, out: Path) -> Path:
         "yaml": dump(data.recipe),
         "synthetic_corpus": tables.SYNTHETIC_CORPUS if data.recipe.data.corpus == "mini" else "",
     }
-    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    html = environment.get_template("report.html.j2").render(page)
-    atomic_write(out / "index.html", html)
+    atomic_write(out / "index.html", html("report", page))
     return out / "index.html"
 
 

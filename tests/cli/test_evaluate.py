@@ -9,7 +9,7 @@ from commanded import untrained
 from typer.testing import CliRunner
 
 from ajbench.cli.app import app
-from ajbench.core import console, published, registry
+from ajbench.core import console, registry
 from ajbench.core.errors import NumericError
 from ajbench.evaluation import baselines
 from ajbench.reporting import comparison_figures
@@ -44,7 +44,7 @@ def ears(monkeypatch):
     made = []
 
     def late(name, path=None):
-        ear = FrameEar() if name in registry.FRAMES else Ear()
+        ear = FrameEar() if registry.FEATURES[name].frames else Ear()
         ear.name = name
         made.append(ear)
         return ear
@@ -153,16 +153,3 @@ def test_options_of_two_sets_are_refused_with_a_recipe(eval_gen, arguments):
     shown = refused(eval_gen(*arguments, "--recipe", "mini", "--dry-run", sets=False))
     for option in options.split(", "):
         assert option in shown and "of two sets of clips alone" in shown
-
-
-def test_what_names_tell_of_networks_is_so():
-    for name in registry.FEATURES:
-        network = registry.resolve("features", name)
-        assert getattr(network, "frames", False) == (name in registry.FRAMES)
-        assert hasattr(network, "text") == (name in registry.TEXTS)
-
-
-def test_weights_are_known_by_the_features_that_they_are_of():
-    assert published.files_of("encodec") == published.files_of("encodec_24khz")
-    for name in registry.FEATURES.keys() - {"reference"}:
-        assert published.files_of(name)

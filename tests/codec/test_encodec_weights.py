@@ -1,4 +1,4 @@
-"""Where EnCodec's weights are found, and that both layouts make the same codec."""
+"""Both layouts of EnCodec's weights make the same codec; missing and damaged ones are refused."""
 
 import hashlib
 import json
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from encodec import EncodecModel
+from fakes import Unsafe
 from huggingface_hub import constants
 from safetensors.torch import save_file
 from small_encodec import N, build, wave
@@ -15,6 +16,7 @@ from transformers import EncodecConfig
 from transformers import EncodecModel as Theirs
 
 from ajbench.codec import encodec, encodec_weights
+from ajbench.core import weights
 from ajbench.core.errors import IntegrityError, MissingError
 
 small = partial(build, n_q=8)
@@ -25,30 +27,36 @@ SNAPSHOT = "models--facebook--encodec_24khz/snapshots/0123"
 def bare(tmp_path, monkeypatch):
     """A machine without weights."""
     monkeypatch.delenv("AJBENCH_WEIGHTS", raising=False)
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "torch"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
 
 
+def publish(monkeypatch, path):
+    """Make a file the published checkpoint of EnCodec."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    (row,) = weights.files_of("encodec_24khz")
+    row = row._replace(file=path.name, sha256=digest, bytes=path.stat().st_size)
+    monkeypatch.setattr(weights, "listed", lambda: (row,))
+
+
 @pytest.fixture
-def weights(tmp_path, monkeypatch, bare):
-    """A folder with a checkpoint of `small(3)` under the name the package would give to its bytes."""
-    folder = tmp_path / "weights"
-    folder.mkdir()
-    torch.save(small(3).state_dict(), folder / "made.th")
-    name = f"encodec_24khz-{hashlib.sha256((folder / 'made.th').read_bytes()).hexdigest()[:8]}.th"
-    (folder / "made.th").rename(folder / name)
-    monkeypatch.setattr(encodec_weights, "CHECKPOINT", name)
+def checkpoint(tmp_path, monkeypatch, bare):
+    """The published checkpoint, one of `small(3)`, in a folder of its own."""
+    path = tmp_path / "weights" / "made.th"
+    path.parent.mkdir()
+    torch.save(small(3).state_dict(), path)
+    publish(monkeypatch, path)
     monkeypatch.setattr(EncodecModel, "encodec_model_24khz", staticmethod(lambda pretrained: small(9)))
-    return folder
+    return path
 
 
-def test_weights_are_read_from_the_named_folder_or_torch_s_cache(weights, tmp_path, monkeypatch):
-    monkeypatch.setenv("AJBENCH_WEIGHTS", str(weights))
+def test_weights_are_read_from_the_own_folder_or_torchs_cache(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setenv("AJBENCH_WEIGHTS", str(checkpoint.parent))
     expected = encodec.from_model(small(3), "16k")
     assert encodec.load_16k().weights_hash == expected.weights_hash
     monkeypatch.delenv("AJBENCH_WEIGHTS")
-    (tmp_path / "torch").mkdir()
-    weights.rename(tmp_path / "torch" / "checkpoints")
+    (tmp_path / "torch" / "hub").mkdir(parents=True)
+    checkpoint.parent.rename(tmp_path / "torch" / "hub" / "checkpoints")
     loaded = encodec.load_24k()
     assert loaded.name == "encodec_24khz@24k"
     assert loaded.weights_hash == expected.weights_hash
@@ -63,41 +71,32 @@ def test_missing_weights_say_which_where_and_how_to_do_without(tmp_path, monkeyp
     for part in (
         "encodec_24khz-d7cc33bc.th",
         "facebook/encodec_24khz",
-        "config.json and model.safetensors",
-        str(tmp_path / "mine" / "encodec_24khz"),
         str(tmp_path / "hf"),
         "https://dl.fbaipublicfiles.com/encodec/v0/encodec_24khz-d7cc33bc.th",
         str(tmp_path / "mine"),
-        str(tmp_path / "torch" / "checkpoints"),
+        str(tmp_path / "torch" / "hub" / "checkpoints"),
         "AJBENCH_WEIGHTS",
         "codec.name=tiny",
     ):
         assert part in message
 
 
-def test_one_flipped_bit_of_the_weights_is_found(weights, monkeypatch):
-    monkeypatch.setenv("AJBENCH_WEIGHTS", str(weights))
-    path = weights / encodec_weights.CHECKPOINT
-    content = bytearray(path.read_bytes())
+def test_one_flipped_bit_of_the_weights_is_found(checkpoint, monkeypatch):
+    monkeypatch.setenv("AJBENCH_WEIGHTS", str(checkpoint.parent))
+    content = bytearray(checkpoint.read_bytes())
     content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(IntegrityError, match="SHA-256 begins"):
+    checkpoint.write_bytes(content)
+    with pytest.raises(IntegrityError, match=str(checkpoint)):
         encodec.load_16k()
 
 
-def test_a_pickle_is_refused_even_with_the_right_checksum(weights, monkeypatch, tmp_path):
-    class Canary:
-        def __reduce__(self):
-            return (type(tmp_path).touch, (tmp_path / "canary",))
-
-    torch.save({"x": Canary()}, weights / "bad.th")
-    name = f"bad-{hashlib.sha256((weights / 'bad.th').read_bytes()).hexdigest()[:8]}.th"
-    (weights / "bad.th").rename(weights / name)
-    monkeypatch.setattr(encodec_weights, "CHECKPOINT", name)
-    monkeypatch.setenv("AJBENCH_WEIGHTS", str(weights))
-    with pytest.raises(IntegrityError, match="not a plain state dict"):
+def test_a_pickle_of_code_is_refused_even_with_the_right_checksum(checkpoint, monkeypatch, tmp_path):
+    torch.save({"x": Unsafe(tmp_path / "ran")}, checkpoint)
+    publish(monkeypatch, checkpoint)
+    monkeypatch.setenv("AJBENCH_WEIGHTS", str(checkpoint.parent))
+    with pytest.raises(IntegrityError, match=str(checkpoint)):
         encodec.load_16k()
-    assert not (tmp_path / "canary").exists()
+    assert not (tmp_path / "ran").exists()
 
 
 def theirs(**config):
@@ -165,9 +164,9 @@ def test_transformers_weights_make_the_same_codes_and_waves(tmp_path, monkeypatc
 
 @pytest.mark.parametrize("place", ["own", "hub"])
 def test_the_hash_of_the_weights_is_the_same_whichever_layout_they_come_from(
-    weights, tmp_path, monkeypatch, place
+    checkpoint, tmp_path, monkeypatch, place
 ):
-    monkeypatch.setenv("AJBENCH_WEIGHTS", str(weights))
+    monkeypatch.setenv("AJBENCH_WEIGHTS", str(checkpoint.parent))
     of_checkpoint = encodec.load_16k()
     state = in_their_names(small(3).state_dict())
     assert "decoder.layers.3.conv.weight_g" in state
@@ -184,9 +183,9 @@ def test_the_hash_of_the_weights_is_the_same_whichever_layout_they_come_from(
     np.testing.assert_array_equal(of_layout.encode(wave(1)), of_checkpoint.encode(wave(1)))
 
 
-def test_the_named_folder_goes_before_any_cache(weights, tmp_path, monkeypatch):
-    (tmp_path / "torch").mkdir()
-    weights.rename(tmp_path / "torch" / "checkpoints")
+def test_the_own_folder_goes_before_any_cache(checkpoint, tmp_path, monkeypatch):
+    (tmp_path / "torch" / "hub").mkdir(parents=True)
+    checkpoint.parent.rename(tmp_path / "torch" / "hub" / "checkpoints")
     save_layout(tmp_path / "mine" / "encodec_24khz", in_their_names(small(4).state_dict()))
     monkeypatch.setenv("AJBENCH_WEIGHTS", str(tmp_path / "mine"))
     assert encodec.load_16k().weights_hash == encodec.from_model(small(4), "16k").weights_hash
@@ -200,31 +199,35 @@ def test_the_named_folder_goes_before_any_cache(weights, tmp_path, monkeypatch):
         ({"model_type": "dac"}, "model_type dac"),
     ],
 )
-def test_another_network_s_config_is_refused(weights, tmp_path, monkeypatch, change, reason):
+def test_another_network_s_config_is_refused(checkpoint, tmp_path, monkeypatch, change, reason):
     save_layout(tmp_path / "mine" / "encodec_24khz", in_their_names(small(3).state_dict()), **change)
     monkeypatch.setenv("AJBENCH_WEIGHTS", str(tmp_path / "mine"))
     with pytest.raises(IntegrityError, match=reason):
         encodec.load_16k()
 
 
-def test_a_damaged_layout_is_refused(weights, tmp_path, monkeypatch):
+def test_a_damaged_layout_is_refused(checkpoint, tmp_path, monkeypatch):
     state = in_their_names(small(3).state_dict())
     folder = save_layout(tmp_path / "mine" / "encodec_24khz", state)
     monkeypatch.setenv("AJBENCH_WEIGHTS", str(tmp_path / "mine"))
     whole = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(whole[:-100])
-    with pytest.raises(IntegrityError, match="not EnCodec's weights"):
+    with pytest.raises(IntegrityError, match=str(folder)):
         encodec.load_16k()
     state.pop("decoder.layers.3.conv.weight_g")
     save_file(state, folder / "model.safetensors")
-    with pytest.raises(IntegrityError, match=r"not EnCodec's weights .*Missing key"):
+    with pytest.raises(IntegrityError, match=r"decoder\.model\.3"):
         encodec.load_16k()
     (folder / "config.json").write_text("[1]")
-    with pytest.raises(IntegrityError, match="damaged"):
+    with pytest.raises(IntegrityError, match=r"config\.json"):
+        encodec.load_16k()
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(IntegrityError, match=r"model\.safetensors"):
         encodec.load_16k()
 
 
-def test_one_flipped_bit_in_the_hub_s_cache_is_found(weights, tmp_path):
+def test_one_flipped_bit_in_the_hub_s_cache_is_found(checkpoint, tmp_path):
     folder = save_layout(tmp_path / "hf" / SNAPSHOT, in_their_names(small(3).state_dict()))
     (tmp_path / "hf" / "models--facebook--encodec_24khz" / "refs").mkdir()
     (tmp_path / "hf" / "models--facebook--encodec_24khz" / "refs" / "main").write_text("0123")
@@ -236,5 +239,5 @@ def test_one_flipped_bit_in_the_hub_s_cache_is_found(weights, tmp_path):
     encodec.load_16k()
     content[-1] ^= 1
     blob.write_bytes(content)
-    with pytest.raises(IntegrityError, match="SHA-256"):
+    with pytest.raises(IntegrityError, match=r"model\.safetensors"):
         encodec.load_16k()

@@ -10,7 +10,6 @@ from small_generator import make_store
 from typer.testing import CliRunner
 
 from ajbench.cli.app import app
-from ajbench.core import registry
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.data import annotations
 from ajbench.data.clip_set import open_set
@@ -304,16 +303,6 @@ def test_a_second_run_does_not_load_the_network(folders, monkeypatch):
     assert again.rows == first.rows and len(first.rows) == 3
 
 
-def test_names_tell_which_networks_hear_frames_and_read_text():
-    for name in registry.FEATURES:
-        network = registry.resolve("features", name)
-        if isinstance(network, type):  # others are made by a function, of networks that hear clips
-            assert network.frames == (name in registry.FRAMES), name
-            assert hasattr(network, "text") == (name in registry.TEXTS), name
-    for name in ("mn04", "mn10", "panns16k", "panns32k"):
-        assert name not in (*registry.FRAMES, *registry.TEXTS)
-
-
 def test_unusable_and_unpaired_clips_are_counted_and_refused_or_left_out(folders, capsys):
     soundfile.write(folders / "gen" / "clip-1.wav", np.zeros(8_000), 16_000)
     (folders / "gen" / "clip-2.wav").write_bytes(b"RIFF nothing")
@@ -395,21 +384,6 @@ def test_what_is_kept_needs_no_network(folders, monkeypatch):
     again = embed(gen, features.LazyExtractor("reference", folders / "judge"), PLAIN, folders / "cache")
     assert (first.computed, again.computed) == (20, 0)
     assert np.array_equal(first.features, again.features)
-
-
-def test_missing_weights_are_told_before_any_clip_is_heard(folders, monkeypatch):
-    monkeypatch.delenv("AJBENCH_WEIGHTS", raising=False)
-    for name, said in (
-        ("mn04", "mn04_as_mAP_432.pt"),
-        ("panns32k", "Cnn14_mAP=0.431.pth"),
-        ("reference", "train-cls"),
-    ):
-        with pytest.raises(MissingError, match=said):
-            features.LazyExtractor(name)
-    with pytest.raises(MissingError):
-        features.LazyExtractor("reference", folders / "nothing")
-    with pytest.raises(UsageError, match="did you mean 'mn04'"):
-        features.LazyExtractor("mn4")
 
 
 def test_the_command_prints_rows_and_writes_them(folders):

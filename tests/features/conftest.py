@@ -1,5 +1,8 @@
+import warnings
+
 import pytest
 import torch
+from fakes import save_text_encoder
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -8,3 +11,72 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def empty_caches(tmp_path, monkeypatch):
+    """Point torch's and the hub's caches to empty folders, and AJBENCH_WEIGHTS to tmp_path."""
+    monkeypatch.setenv("AJBENCH_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def clap_folder(tmp_path_factory):
+    """A small random CLAP with its tokenizer and audio processor."""
+    from transformers import ClapFeatureExtractor
+
+    folder = save_text_encoder("clap", tmp_path_factory.mktemp("clap"))
+    ClapFeatureExtractor(
+        feature_size=8, truncation="rand_trunc", padding="repeatpad", frequency_min=50, max_length_s=1
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ast_folder(tmp_path_factory):
+    """A small random AST with five classes."""
+    from transformers import ASTConfig, ASTForAudioClassification
+
+    folder = tmp_path_factory.mktemp("ast")
+    layers = {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    names = {i: f"sound {i}" for i in range(5)}
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        model = ASTForAudioClassification(ASTConfig(hidden_size=16, num_labels=5, id2label=names, **layers))
+        for parameter in model.parameters():
+            parameter.data += 0.2 * torch.randn_like(parameter)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def encodec_file(tmp_path_factory):
+    """(model, path): EnCodec with random weights, and its checkpoint."""
+    from encodec import EncodecModel
+
+    path = tmp_path_factory.mktemp("encodec") / "mine.th"
+    with torch.random.fork_rng([]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(0)
+        model = EncodecModel.encodec_model_24khz(pretrained=False).eval()
+    torch.save(model.state_dict(), path)
+    return model, path
+
+
+@pytest.fixture(scope="session")
+def reference_folder(tmp_path_factory):
+    """An untrained classifier of rain and dog, clips of 80,640 samples."""
+    from ajbench import classifiers
+
+    folder = tmp_path_factory.mktemp("reference")
+    classifiers.save(
+        classifiers.build("taltrans-small", 2),
+        folder,
+        name="taltrans-small",
+        labels=["rain", "dog"],
+        clip_samples=80_640,
+        options={},
+        extra={},
+    )
+    return folder

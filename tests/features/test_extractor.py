@@ -1,107 +1,210 @@
+import re
+import types
+
 import numpy as np
 import pytest
 import torch
 import torchaudio
+from fakes import Unsafe
 
-from ajbench import classifiers
+from ajbench import features
+from ajbench.core import registry, weights
 from ajbench.core.device import device_of
-from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.data import audio
-from ajbench.features import extractor as features
-from ajbench.features.mobilenet import MN
+from ajbench.features import extractor as module
+from ajbench.features.extractor import Extractor, LazyExtractor, extract
 
 
-class Means:
-    name, labels, mids, sample_rate = "means", ("low", "high"), None, 16_000
+class Means(Extractor):
+    """Three samples as features; lowest and highest as logits."""
 
-    def __call__(self, wav):
-        self.largest = max(len(wav), getattr(self, "largest", 0))
-        return self.features(wav), self.logits(wav)
+    labels = ("low", "high")
 
-    def features(self, wav):
-        return np.asarray(wav)[:, :3]
+    def __init__(self, name="means", path=None, device=None):
+        self.name, self.device, self.largest = name, torch.device("cpu"), 0
 
-    def logits(self, wav):
-        return np.stack([wav.min(axis=1), wav.max(axis=1)], axis=1)
+    def compute(self, wav):
+        self.largest = max(len(wav), self.largest)
+        return wav[:, :3], torch.stack([wav.amin(dim=1), wav.amax(dim=1)], dim=1)
 
 
-def test_extract_keeps_the_order_of_clips():
-    wav = np.random.default_rng(0).normal(size=(7, 20)).astype(np.float32)
-    embedded, logits = features.extract(Means(), (wav[i : i + 3] for i in range(0, 7, 3)))
-    assert np.array_equal(embedded, wav[:, :3])
+def test_extract_keeps_the_order_of_clips(rng):
+    wav = rng.normal(size=(7, 20)).astype(np.float32)
+    embedded, logits = extract(Means(), (wav[i : i + 3] for i in range(0, 7, 3)))
+    assert np.array_equal(embedded, wav[:, :3]) and np.array_equal(embedded, Means().features(wav))
+    assert np.array_equal(logits, np.stack([wav.min(1), wav.max(1)], 1))
     assert np.array_equal(logits, Means().logits(wav))
 
 
-def test_extract_reads_a_store_by_batches(monkeypatch):
+def test_extract_reads_a_store_in_batches(monkeypatch, rng):
+    wav = rng.normal(size=(7, 20)).astype(np.float32)
+
     class Store:
-        wav = np.random.default_rng(0).normal(size=(7, 20)).astype(np.float32)
+        __len__ = lambda _: 7  # noqa: E731
+        audio = lambda _, indices: wav[indices]  # noqa: E731
 
-        def __len__(self):
-            return 7
-
-        def audio(self, indices):
-            return self.wav[indices]
-
-    monkeypatch.setattr(features, "ClipStore", Store)
+    monkeypatch.setattr(module, "ClipStore", Store)
     extractor = Means()
-    embedded, _ = features.extract(extractor, Store(), batch=2)
-    assert np.array_equal(embedded, Store.wav[:, :3]) and extractor.largest == 2
-    with pytest.raises(MissingError, match="no clip"):
-        features.extract(extractor, [])
+    embedded, _ = extract(extractor, Store(), batch=2)
+    assert np.array_equal(embedded, wav[:, :3]) and extractor.largest == 2
+    with pytest.raises(MissingError, match="means"):
+        extract(extractor, [])
 
 
-def test_extract_converts_for_an_extractor_of_another_rate():
+def test_extract_converts_to_the_rate_of_the_extractor():
     class Pitch(Means):
         sample_rate = 32_000
 
-        def features(self, wav):
+        def compute(self, wav):
             assert wav.shape == (2, 32_000)
-            spectrum = np.abs(np.fft.rfft(np.asarray(wav)))
-            return np.stack([spectrum.argmax(axis=1), spectrum.max(axis=1) / 16_000], axis=1)
-
-        def logits(self, wav):
-            return super().logits(np.asarray(wav))
+            spectrum = torch.fft.rfft(wav).abs()
+            peak = torch.stack([spectrum.argmax(1), spectrum.amax(1) / 16_000], 1)
+            return peak, super().compute(wav)[1]
 
     t = np.arange(16_000) / 16_000
     wav = np.stack([np.sin(2 * np.pi * f * t) for f in (440, 3000)]).astype(np.float32)
-    found, logits = features.extract(Pitch(), [wav, torch.tensor(wav[::-1].copy())])
+    found, logits = extract(Pitch(), [wav, torch.tensor(wav[::-1].copy())])
     assert found[:, 0].tolist() == [440, 3000, 3000, 440]
     assert found[:, 1] == pytest.approx(1, abs=0.01)
-    # As both tools convert.
+    # The same conversion as in the published tools.
     expected = torchaudio.functional.resample(torch.tensor(wav), 16_000, 32_000)
-    assert np.array_equal(logits[:2], Means().logits(expected.numpy()))
-
-
-def test_extractors_of_sixteen_kilohertz_get_the_waves_themselves():
-    wav = np.zeros((2, 100), np.float32)
+    assert np.array_equal(logits[:2], Means().logits(expected))
     assert audio.at_rate(wav, 16_000) is wav
-    assert features.Reference.sample_rate == MN.sample_rate == 16_000
 
 
-def test_reference_is_a_trained_classifier(tmp_path):
-    module = classifiers.build("taltrans-small", 2)
-    saved = {"name": "taltrans-small", "labels": ["rain", "dog"], "clip_samples": 80_640, "options": {}}
-    classifiers.save(module, tmp_path, **saved, extra={})
-    extractor = features.load("reference", tmp_path)
-    wav = np.random.default_rng(0).normal(size=(2, 80_640)).astype(np.float32)
+def test_reference_is_a_trained_classifier(reference_folder, monkeypatch, rng):
+    def wait(*_args, **_more):
+        raise AssertionError("waits for the other processes of a launch, one of which may never come")
+
+    monkeypatch.setattr("accelerate.PartialState.__init__", wait)
+    extractor = features.load("reference", reference_folder)
+    wav = rng.normal(size=(2, 80_640)).astype(np.float32)
     embedded, logits = extractor(wav)
     assert extractor.labels == ("rain", "dog") and logits.shape == (2, 2)
     assert embedded.shape[0] == 2 and embedded.dtype == logits.dtype == np.float32
     assert np.array_equal(logits, extractor.classifier.predict(wav).numpy())
-
-
-def test_loading_waits_for_no_other_process_of_a_launch(tmp_path, monkeypatch):
-    def wait(*_args, **_more):
-        raise AssertionError("joins the group of processes, one of which may never come")
-
-    saved = {"name": "taltrans-small", "labels": ["rain", "dog"], "clip_samples": 80_640, "options": {}}
-    classifiers.save(classifiers.build("taltrans-small", 2), tmp_path, **saved, extra={})
-    monkeypatch.setattr("accelerate.PartialState.__init__", wait)
-    assert features.load("reference", tmp_path).classifier.device == device_of(0)
+    assert np.array_equal(logits, extractor.logits(wav))
+    assert (extractor.min_samples, extractor.max_samples) == (80_640, 80_640)
+    assert extractor.classifier.device == device_of(0)
+    assert LazyExtractor("reference", reference_folder).weights_hash == extractor.classifier.config["xxh3"]
 
 
 def test_unknown_and_missing_extractors():
-    with pytest.raises(UsageError, match="did you mean 'mn04'"):
-        features.load("mn4")
-    with pytest.raises(MissingError, match="train-cls first"):
-        features.load("reference")
+    for make in (features.load, LazyExtractor):
+        with pytest.raises(UsageError, match="did you mean 'mn04'"):
+            make("mn4")
+        with pytest.raises(MissingError, match="train-cls"):
+            make("reference")
+
+
+@pytest.mark.parametrize("name", [name for name in registry.FEATURES if name not in ("reference", "passt")])
+def test_missing_weights_are_found_out_before_anything_is_loaded(name, empty_caches, tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "resolve", lambda *_: pytest.fail("the module is imported"))
+    row = weights.files_of(name)[0]
+    with pytest.raises(
+        MissingError, match=f"^features {name}: .*{re.escape(row.url)}.*use features "
+    ) as missing:
+        LazyExtractor(name)
+    assert str(tmp_path) in str(missing.value) and "\n" not in str(missing.value)
+    with pytest.raises(MissingError, match=r"/nowhere.pth"):
+        LazyExtractor(name, "/nowhere.pth")
+
+
+@pytest.mark.parametrize("name", ["mn04", "panns16k", "vggish", "encodec"])
+def test_files_of_something_else_are_refused_in_one_line_and_no_code_is_run(name, tmp_path):
+    path = tmp_path / "other.pth"
+    for content in ([1, 2], {"model": 3}, {"model": [1, 2]}, torch.zeros(3), {"x": Unsafe(tmp_path / "ran")}):
+        torch.save(content, path)
+        with pytest.raises(IntegrityError, match=str(path)) as error:
+            features.load(name, path)
+        assert "\n" not in str(error.value)
+    for content in (b"no such thing", b""):
+        path.write_bytes(content)
+        with pytest.raises(IntegrityError, match=str(path)):
+            features.load(name, path)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["mn10", "panns32k", "vggish", "encodec"])
+def test_weights_in_the_usual_places_have_to_be_the_published_ones(name, empty_caches, tmp_path):
+    row = weights.files_of(name)[0]
+    (tmp_path / row.file).write_bytes(b"junk")
+    assert LazyExtractor(name).weights_hash == weights.identity(tmp_path / row.file)
+    with pytest.raises(IntegrityError, match=re.escape(row.url)):
+        features.load(name)
+
+
+def test_a_lazy_extractor_knows_its_kind_and_loads_once(reference_folder, monkeypatch):
+    lazy = LazyExtractor("reference", reference_folder)
+    assert (lazy.classes, lazy.frames, lazy.texts, lazy.name) == (True, False, False, "reference")
+    loaded = []
+    monkeypatch.setattr(features, "load", lambda *given: loaded.append(given) or Means())
+    assert lazy.labels == ("low", "high") and lazy.sample_rate == 16_000 and lazy.max_samples is None
+    assert lazy(np.zeros((1, 5), np.float32))[0].shape == (1, 3)
+    assert loaded == [("reference", reference_folder)]
+    with pytest.raises(UsageError, match="clap"):
+        lazy.text(["a dog"])
+    with pytest.raises(AttributeError):
+        lazy._private  # noqa: B018
+
+
+@pytest.fixture
+def plugins(monkeypatch, tmp_path):
+    """Write a plug-in file that AJBENCH_PLUGINS names; what it registers is forgotten afterwards."""
+    for kind, table in registry.KINDS.items():
+        monkeypatch.setitem(registry.KINDS, kind, table)
+    monkeypatch.setattr(registry, "FEATURES", dict(registry.FEATURES))
+    monkeypatch.setitem(registry.KINDS, "features", registry.FEATURES)
+
+    def write(text):
+        path = tmp_path / "mine.py"
+        path.write_text(text)
+        monkeypatch.setenv("AJBENCH_PLUGINS", str(path))
+        return path
+
+    return write
+
+
+OWN = """
+from ajbench.core import registry
+from ajbench.features.extractor import Extractor
+
+class Mine(Extractor):
+    "Half of each clip."
+    def compute(self, wav):
+        return wav[:, ::2], None
+
+registry.register("features", "half", Mine, classes=False)
+"""
+
+
+def test_an_extractor_of_a_plug_in_file_is_an_extractor_like_any_other(plugins, rng):
+    path = plugins(OWN)
+    lazy = LazyExtractor("half")
+    assert registry.FEATURES["half"].description == "Half of each clip." and not lazy.classes
+    wav = rng.normal(size=(2, 8)).astype(np.float32)
+    found, logits = lazy(wav)
+    assert np.array_equal(found, wav[:, ::2]) and logits.shape == (2, 0)
+    assert found.flags["C_CONTIGUOUS"]
+    # Its code is its identity, so that cached features of other code are not used.
+    assert lazy.weights_hash == weights.identity(path)
+    assert LazyExtractor("half", path).weights_hash != lazy.weights_hash
+    with pytest.raises(UsageError, match="mn04"):
+        registry.register("features", "mn04", Means)
+    with pytest.raises(UsageError, match="'feature'"):
+        registry.register("feature", "half", Means)
+
+
+def test_plug_ins_that_are_not_there_are_refused(plugins, tmp_path, monkeypatch):
+    monkeypatch.setenv("AJBENCH_PLUGINS", str(tmp_path / "nowhere.py"))
+    with pytest.raises(MissingError, match=r"AJBENCH_PLUGINS.*nowhere.py"):
+        LazyExtractor("half")
+
+
+def test_an_extractor_without_a_file_is_never_taken_from_the_cache(plugins, monkeypatch):
+    interactive = types.new_class("Interactive", (Means,))
+    interactive.__module__ = "__main__"
+    monkeypatch.setattr(module.inspect, "getfile", lambda _: (_ for _ in ()).throw(OSError))
+    registry.register("features", "interactive", interactive)
+    assert LazyExtractor("interactive").weights_hash != LazyExtractor("interactive").weights_hash

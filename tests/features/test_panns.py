@@ -1,13 +1,11 @@
-import re
-
 import numpy as np
 import pytest
 import torch
 from accelerate import init_empty_weights
+from fakes import Unsafe
 
-from ajbench.core.errors import IntegrityError, MissingError, UsageError
-from ajbench.core.registry import FEATURE_FILES
-from ajbench.features import extractor as features
+from ajbench import features
+from ajbench.core.errors import IntegrityError, UsageError
 from ajbench.features import panns
 from ajbench.features.fast_conv import Winograd
 
@@ -15,7 +13,7 @@ RATES = {"panns16k": 16_000, "panns32k": 32_000}
 
 
 def drawn(shapes, seed=0):
-    """A state dict of these shapes from one stream in the order of names; activations stay alive."""
+    """Return a random state dict of these shapes, drawn in order of names; activations do not die out."""
     rng, state = np.random.default_rng(seed), {}
     for name in sorted(name for name in shapes if not name.endswith(("num_batches_tracked", "mel"))):
         shape = shapes[name]
@@ -36,7 +34,7 @@ def drawn(shapes, seed=0):
 
 
 def sweep(rate, seconds=2.0, seed=0):
-    """A tone that rises to 0.3 of the rate, and noise: float32 [1, n]."""
+    """Return a tone that rises to 0.3 of the rate, plus noise: float32 [1, n]."""
     t = np.arange(round(seconds * rate)) / rate
     noise = np.random.default_rng(seed).normal(0, 0.01, len(t))
     rising = 0.3 * np.sin(2 * np.pi * (100 * t + 0.15 * rate / seconds * t * t))
@@ -70,8 +68,8 @@ def state():
 
 
 @pytest.fixture(scope="module", params=RATES)
-def heard(request, state):
-    """Name, and (embedding [2048], logits [527]) of the sweep by the network: plain, folded, as on a CPU."""
+def outputs(request, state):
+    """Name; (embedding [2048], logits [527]) of the sweep from the network: plain, folded, as on a CPU."""
 
     def build():
         with init_empty_weights():
@@ -107,15 +105,15 @@ def small(monkeypatch, tmp_path):
         }
         bank = {"logmel_extractor.melW": model.mel.clone()}
         state = drawn(shapes) | counts | kernels | bank
-        path = tmp_path / FEATURE_FILES[name]
+        path = tmp_path / f"{name}.pth"
         torch.save({"iteration": 600_000, "model": state}, path, _use_new_zipfile_serialization=False)
         return path, state
 
     return make
 
 
-def test_equals_the_original_implementation(heard):
-    name, (embedding, logits), *_ = heard
+def test_equals_the_original_implementation(outputs):
+    name, (embedding, logits), *_ = outputs
     expected = PUBLISHED[name]
     assert embedding.shape == (2048,) and logits.shape == (527,)
     assert embedding[list(expected["embedding"])] == pytest.approx(
@@ -128,8 +126,8 @@ def test_equals_the_original_implementation(heard):
     assert logits.std() == pytest.approx(expected["spread"], rel=1e-5)
 
 
-def test_folded_normalisations_and_what_a_cpu_does_faster_change_nothing(heard):
-    for plain, *others in zip(*heard[1:], strict=True):
+def test_folded_batch_norms_and_the_fast_path_of_a_cpu_change_nothing(outputs):
+    for plain, *others in zip(*outputs[1:], strict=True):
         assert all(np.abs(plain - one).max() < 1e-5 * np.abs(plain).max() for one in others)
 
 
@@ -166,18 +164,14 @@ def test_the_checkpoints_own_filters_are_used(small):
     assert torch.allclose(louder, model.spectrogram(sweep(16_000)) + 10 * np.log10(2), atol=1e-3)
 
 
-def test_a_checkpoint_with_its_samplers_arrays_is_read_and_nothing_else_is_run(small, tmp_path):
+def test_a_checkpoint_with_the_arrays_of_its_sampler_is_read_and_no_code_is_run(small, tmp_path):
     path, state = small()
     sampler = {"indexes": np.arange(5), "pointer": 3}  # as in the published one of 16 kHz
     torch.save({"model": state, "sampler": sampler}, path, _use_new_zipfile_serialization=False)
     assert features.load("panns16k", path)(sweep(16_000))[0].shape == (1, 16)
 
-    class Ran:
-        def __reduce__(self):
-            return (tmp_path / "ran").touch, ()
-
-    torch.save({"model": state, "sampler": Ran()}, path)
-    with pytest.raises(IntegrityError, match="not a plain state dict"):
+    torch.save({"model": state, "sampler": Unsafe(tmp_path / "ran")}, path)
+    with pytest.raises(IntegrityError, match=str(path)):
         features.load("panns16k", path)
     assert not (tmp_path / "ran").exists()
 
@@ -185,35 +179,13 @@ def test_a_checkpoint_with_its_samplers_arrays_is_read_and_nothing_else_is_run(s
 def test_short_clips_are_refused(small):
     extractor = features.load("panns16k", small()[0])
     extractor(np.zeros((1, extractor.min_samples), np.float32))
-    with pytest.raises(UsageError, match=r"panns16k: clips of 0.30 s, at least 0.31 s"):
+    with pytest.raises(UsageError, match="panns16k"):
         extractor(np.zeros((1, 4800), np.float32))
 
 
-@pytest.mark.parametrize("name", RATES)
-def test_missing_weights_say_where_and_what_else(tmp_path, monkeypatch, name):
-    file = re.escape(FEATURE_FILES[name])
-    monkeypatch.setenv("AJBENCH_WEIGHTS", str(tmp_path))
-    with pytest.raises(MissingError, match=rf"^features {name}: {tmp_path}/{file} is missing.*or use mn04$"):
-        features.load(name)
-    with pytest.raises(MissingError, match=r"/nowhere.pth is missing"):
-        features.load(name, "/nowhere.pth")
-    monkeypatch.delenv("AJBENCH_WEIGHTS")
-    with pytest.raises(MissingError, match=f"set AJBENCH_WEIGHTS to the folder of {file}"):
-        features.load(name)
-
-
-def test_other_files_are_refused(small, tmp_path):
-    path = tmp_path / "other.pth"
-    for content in ([1, 2], {"model": 3}, {"model": torch.zeros(3)}, {"model": [1, 2]}):
-        torch.save(content, path)
-        with pytest.raises(IntegrityError, match="not a plain state dict") as error:
-            features.load("panns16k", path)
-        assert "\n" not in str(error.value)
-    for content in (b"no such thing", b""):
-        path.write_bytes(content)
-        with pytest.raises(IntegrityError, match="not a plain state dict"):
-            features.load("panns16k", path)
+def test_weights_of_another_network_are_refused(small, tmp_path):
     found, state = small()
+    path = tmp_path / "other.pth"
     foreign = [
         state | {"fc_audioset.bias": torch.zeros(10)},
         {key: value for key, value in state.items() if key != "bn0.weight"},
@@ -222,9 +194,9 @@ def test_other_files_are_refused(small, tmp_path):
     ]
     for content in foreign:
         torch.save({"model": content}, path)
-        with pytest.raises(IntegrityError, match="holds another network") as error:
+        with pytest.raises(IntegrityError, match=str(path)) as error:
             features.load("panns16k", path)
         assert "\n" not in str(error.value)
-    # Of the other rate, which only the filters tell.
-    with pytest.raises(IntegrityError, match=r"panns32k: .* holds another network"):
+    # Only the mel filters differ between the two rates.
+    with pytest.raises(IntegrityError, match="panns32k"):
         features.load("panns32k", found)

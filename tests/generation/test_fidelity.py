@@ -16,7 +16,6 @@ from ajbench.core.recipe import Mix
 from ajbench.data import shards, store
 from ajbench.generation.fidelity import Judge
 from ajbench.generation.synthesize import synthesize
-from ajbench.pipeline.classifier_stages import reference_stage
 from ajbench.pipeline.recipe_stages import Pipeline, Places
 
 torch.set_num_threads(1)
@@ -28,7 +27,7 @@ class Ear:
     name, mids, sample_rate = "ear", None, 16_000
     labels = ("Siren", "Rain", "Dog", "Speech", "Clock tick")
 
-    def __init__(self, path=None, device=None):
+    def __init__(self, name, path=None, device=None):
         self.path = path
 
     def logits(self, wav):
@@ -37,7 +36,7 @@ class Ear:
 
 @pytest.fixture(autouse=True)
 def _known(monkeypatch):
-    monkeypatch.setitem(registry.FEATURES, "ear", f"{__name__}:Ear")
+    monkeypatch.setitem(registry.FEATURES, "ear", registry.ExtractorEntry(Ear, "for tests"))
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +76,7 @@ def test_a_judge_of_another_rate_hears_it(paths, monkeypatch):
 
 def test_a_judge_that_does_not_know_a_class_is_refused(paths):
     other = paths[0].meta.model_copy(update={"labels": ["Dog", "Wolf"]})
-    with pytest.raises(UsageError, match=r"synth\.judge.*Wolf"):
+    with pytest.raises(UsageError, match=r"does not know 1 of 2 classes .*Wolf"):
         Judge("ear", None, other)
 
 
@@ -151,7 +150,7 @@ def test_the_run_s_own_judge_is_trained_before_the_clips_are_made():
     names = [stage.name for stage in made.sources()]
     assert names == ["prepare", "train-gen", "invert", "train-cls", "synth", "synth"]
     judge = made.sources()[3]
-    assert judge.path == reference_stage(made).path
+    assert judge.path == made.reference().path
     assert judge.path in [stage.path for stage in made.synth().needs]
     labels = [stage.fingerprint for stage in made.stages()]
     assert len(labels) == len(set(labels))

@@ -6,12 +6,13 @@ import pickle
 import shutil
 
 import pytest
-import small_text_encoders as small
 import torch
 from diffusers.loaders import TextualInversionLoaderMixin
+from fakes import TEXT_ENCODER_DIMS, save_text_encoder
 from safetensors.torch import load_file, save_file
 from small_generator import SMALL, FakeCodec, make_store, small_recipe
 
+from ajbench.core import weights
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.recipe import Recipe
 from ajbench.generation import checkpoint as folder
@@ -27,19 +28,18 @@ PROMPTS = ["The sound of dog, rain", "", "a clock nearby", "rain"]
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     home = tmp_path_factory.mktemp("weights")
-    return {kind: small.save(kind, home / kind) for kind in small.KINDS}
+    return {kind: save_text_encoder(kind, home / kind) for kind in TEXT_ENCODER_DIMS}
 
 
 @pytest.fixture(autouse=True)
 def published(monkeypatch, tmp_path):
     """The hub's encoders are small ones, and the cache is empty."""
-    table = {kind: hub_encoders.PUBLISHED[kind]._replace(dim=dim) for kind, dim in small.DIMS.items()}
-    monkeypatch.setattr(hub_encoders, "PUBLISHED", table)
+    monkeypatch.setattr(hub_encoders, "WIDTHS", dict(TEXT_ENCODER_DIMS))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("AJBENCH_WEIGHTS", raising=False)
 
 
-@pytest.fixture(params=small.KINDS)
+@pytest.fixture(params=TEXT_ENCODER_DIMS)
 def kind(request):
     return request.param
 
@@ -62,7 +62,7 @@ def test_states_are_those_of_the_whole_models_text_part(kind, encoder, folders):
     ids, mask = encoder.tokenize(PROMPTS)
     with torch.no_grad():
         expected = reference(kind, folders[kind])(input_ids=ids, attention_mask=mask.long()).last_hidden_state
-    assert expected.shape == (4, 12, small.DIMS[kind]) and encoder.dim == small.DIMS[kind]
+    assert expected.shape == (4, 12, TEXT_ENCODER_DIMS[kind]) and encoder.dim == TEXT_ENCODER_DIMS[kind]
     torch.testing.assert_close(encoder.states(ids, mask), expected, rtol=0, atol=1e-6)
     torch.testing.assert_close(encoder.encode(PROMPTS)[0], expected, rtol=0, atol=1e-6)
     assert expected[0].std(0).min() > 0.01  # the places differ, so the comparison says something
@@ -194,33 +194,28 @@ def test_named_encoders_come_from_the_weights_folder_or_the_hubs_cache(
 ):
     with pytest.raises(MissingError) as missing:
         hub_encoders.load(kind, 12)
-    words = (
-        hub_encoders.PUBLISHED[kind].ids[0],
-        str(tmp_path / "cache"),
-        "AJBENCH_WEIGHTS",
-        "text_encoder=minilm",
-    )
+    row = weights.files_of(kind)[0]
+    words = (row.url, str(tmp_path / "cache"), "AJBENCH_WEIGHTS", "text_encoder=minilm")
     assert all(word in str(missing.value) for word in words) and "\n" not in str(missing.value)
     monkeypatch.setenv("AJBENCH_WEIGHTS", str(folders[kind].parent))
     named = hub_encoders.load(kind, 12)
     assert named.name == kind and torch.equal(named.encode(PROMPTS)[0], encoder.encode(PROMPTS)[0])
     assert named.weights_hash() == encoder.weights_hash()
     monkeypatch.delenv("AJBENCH_WEIGHTS")
+    last = row.also or row.url.removeprefix("https://huggingface.co/").partition("/resolve")[0]
     monkeypatch.setattr(
         "huggingface_hub.try_to_load_from_cache",
-        lambda repository, file: (
-            str(folders[kind] / file) if repository == hub_encoders.PUBLISHED[kind].ids[-1] else None
-        ),
+        lambda repository, file: str(folders[kind] / file) if repository == last else None,
     )
     assert hub_encoders.load(kind, 12).weights_hash() == named.weights_hash()
-    monkeypatch.setitem(hub_encoders.PUBLISHED, kind, hub_encoders.PUBLISHED[kind]._replace(dim=999))
+    monkeypatch.setitem(hub_encoders.WIDTHS, kind, 999)
     with pytest.raises(IntegrityError, match="999"):
         hub_encoders.load(kind, 12)
 
 
 def test_hashes_tell_weights_apart(folders):
     hashes = {hub_encoders.load(str(folder), 12).weights_hash() for folder in folders.values()}
-    assert len(hashes) == len(small.KINDS)
+    assert len(hashes) == len(TEXT_ENCODER_DIMS)
 
 
 def test_loading_is_quiet_and_leaves_global_randomness_alone(kind, folders, capfd):
@@ -233,7 +228,7 @@ def test_loading_is_quiet_and_leaves_global_randomness_alone(kind, folders, capf
 def test_half_precision_weights_are_read_as_float32(tmp_path):
     from transformers import T5ForConditionalGeneration
 
-    folder = small.save("t5-large", tmp_path / "t5")
+    folder = save_text_encoder("t5-large", tmp_path / "t5")
     T5ForConditionalGeneration.from_pretrained(folder).half().save_pretrained(folder)
     assert {weight.dtype for weight in load_file(folder / "model.safetensors").values()} == {torch.float16}
     encoder = hub_encoders.load(str(folder), 12)
@@ -303,7 +298,7 @@ def test_damaged_and_foreign_folders_are_refused_in_one_line(folders, tmp_path):
     refused(UsageError, "kind 'bert'", config(model_type="bert"))
     refused(
         IntegrityError,
-        "tokenizer",
+        "not that of the model",
         lambda folder: (
             shutil.copy(folders["t5-large"] / "tokenizer.json", folder / "tokenizer.json") and grown(folder)
         ),
@@ -348,7 +343,7 @@ def test_a_generator_is_trained_on_its_states_and_goes_with_no_other(folders, tm
     info = folder.read_info(out)
     assert (info.text_encoder, info.text_hash) == ("clip", hub_encoders.load("clip", 12).weights_hash())
     made = AudioJourneyPipeline.from_pretrained(out, codec=FakeCodec())
-    assert made.unet.encoder_hid_proj.in_features == small.DIMS["clip"]
+    assert made.unet.encoder_hid_proj.in_features == TEXT_ENCODER_DIMS["clip"]
     assert made("The sound of dog", steps=2).shape == (info.clip_samples,)
     weights = load_file(tmp_path / "clip" / "model.safetensors")
     weights["text_model.final_layer_norm.bias"] += 1

@@ -16,9 +16,8 @@ from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.files import checksum
 from ajbench.generation import checkpoint as folder
 from ajbench.generation import pretrained, train, unet
-from ajbench.pipeline import estimates
+from ajbench.pipeline import runner
 from ajbench.pipeline.recipe_stages import Pipeline, Places
-from ajbench.pipeline.stage import run_stages
 
 torch.set_num_threads(1)
 # As published in unet/config.json of CompVis/stable-diffusion-v1-4.
@@ -118,13 +117,13 @@ def changed(source, folder, change):
     [
         (
             lambda s: s.pop("mid_block.resnets.0.conv1.weight"),
-            r"mid_block\.resnets\.0\.conv1\.weight",
+            r"mid_block\.resnets\.0\.conv1\.weight is missing",
         ),
         (
             lambda s: s.update({"time_embedding.linear_1.bias": torch.zeros(5)}),
-            r"time_embedding\.linear_1\.bias.*\(5,\).*\(128,\)",
+            r"time_embedding\.linear_1\.bias has shape \(5,\) instead of \(128,\)",
         ),
-        (lambda s: s.update({"add_embedding.bias": torch.zeros(2)}), r"add_embedding\.bias"),
+        (lambda s: s.update({"add_embedding.bias": torch.zeros(2)}), r"it has add_embedding\.bias"),
     ],
 )
 def test_another_architecture_is_refused_by_name(narrow, source, tmp_path, change, message):
@@ -165,12 +164,10 @@ def test_a_folder_is_a_pipelines_or_the_unets(source):
 def test_the_weights_folder_goes_before_the_hubs_cache(init, source, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("AJBENCH_WEIGHTS", str(tmp_path / "mine"))
-    with pytest.raises(
-        MissingError,
-        match=rf"is not in {tmp_path / 'mine' / init} or in the hub's cache \({tmp_path}/cache\);",
-    ) as refused:
+    with pytest.raises(MissingError, match=f"generator.init={init}") as refused:
         pretrained.locate(init)
-    assert "\n" not in str(refused.value)
+    message = str(refused.value)
+    assert f"({tmp_path / 'mine'})" in message and f"({tmp_path}/cache)" in message and "\n" not in message
     hub = "CompVis/stable-diffusion-v1-4" if init == "sd14" else init
     home = tmp_path / "cache" / f"models--{hub.replace('/', '--')}"
     shutil.copytree(source / "unet", home / "snapshots" / "133a" / "unet")
@@ -187,22 +184,25 @@ def test_the_hubs_cache_is_looked_in_and_nothing_is_fetched(source, tmp_path, mo
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.delenv("AJBENCH_WEIGHTS", raising=False)
     for init, hub in (("sd14", "CompVis/stable-diffusion-v1-4"), ("someone/unet", "someone/unet")):
-        with pytest.raises(
-            MissingError,
-            match=rf"{init}: unet/{FILE} of huggingface\.co/{hub} is not in the hub's cache \({tmp_path}\); "
-            rf"fetch it with `hf download {hub} unet/{FILE}`.*generator\.init=FOLDER.*generator\.init=null",
-        ) as refused:
+        with pytest.raises(MissingError, match=f"generator.init={init}") as refused:
             pretrained.locate(init)
-        assert "\n" not in str(refused.value)
+        message, get = (
+            str(refused.value),
+            "--download sd14" if init == "sd14" else f"hf download {hub} unet/{FILE}",
+        )
+        assert all(
+            word in message for word in (f"huggingface.co/{hub}", str(tmp_path), "AJBENCH_WEIGHTS", get)
+        )
+        assert f"unet/{FILE}" in message and "generator.init=null" in message and "\n" not in message
     home = tmp_path / "models--CompVis--stable-diffusion-v1-4"
     shutil.copytree(source / "unet", home / "snapshots" / "133a" / "unet")
     (home / "refs").mkdir()
     (home / "refs" / "main").write_text("133a")
     assert pretrained.locate("sd14") == home / "snapshots" / "133a" / "unet" / FILE
     (tmp_path / "empty").mkdir()
-    with pytest.raises(MissingError, match=f"neither unet/{FILE} nor"):
+    with pytest.raises(MissingError, match=rf"{tmp_path}/empty .*unet/{FILE}"):
         pretrained.locate(str(tmp_path / "empty"))
-    with pytest.raises(MissingError, match="no such folder"):
+    with pytest.raises(MissingError, match="nowhere"):
         pretrained.locate(str(tmp_path / "nowhere"))
 
 
@@ -247,6 +247,6 @@ def test_a_run_without_them_stops_before_it_begins(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     made = pipeline(tmp_path, "generator.init=sd14")
     with pytest.raises(MissingError, match=r"generator\.init=sd14"):
-        run_stages(made.stages(), "cpu")
+        runner.run(made, "cpu")
     assert not made.prepare.done()
-    json.dumps(estimates.describe(tmp_path, made.stages()), default=str)  # a dry run can do without
+    json.dumps(runner.describe(tmp_path, made.stages()), default=str)  # a dry run can do without

@@ -4,16 +4,16 @@ import csv
 import json
 
 import pytest
-import small_text_encoders as small
 import torch
+from fakes import TEXT_ENCODER_DIMS, save_text_encoder
 from safetensors.torch import load_file
 from small_generator import LABELS, TRAIN, FakeCodec, make_generator, make_store, small_recipe
 
 from ajbench.core.errors import IntegrityError, UsageError
 from ajbench.generation import checkpoint, textual_inversion, train, unet
+from ajbench.generation.minilm import MiniLM
 from ajbench.generation.pipeline import AudioJourneyPipeline
 from ajbench.generation.plan import ListedClips, plan
-from ajbench.generation.text_encoder import MiniLM
 
 torch.set_num_threads(1)
 CODEC = FakeCodec()
@@ -34,8 +34,8 @@ def generator(real, tmp_path_factory):
 def generators(generator, real, tmp_path_factory):
     """A generator for every kind of text encoder."""
     home, made = tmp_path_factory.mktemp("kinds"), {"minilm": generator}
-    for kind, dim in small.DIMS.items():
-        weights = small.save(kind, home / f"{kind}-weights")
+    for kind, dim in TEXT_ENCODER_DIMS.items():
+        weights = save_text_encoder(kind, home / f"{kind}-weights")
         made[kind] = make_generator(home / kind, real, text_encoder=str(weights), width=dim)
     return made
 
@@ -218,7 +218,7 @@ def test_prompts_of_tokens_of_several_vectors_are_planned_short_and_heard_whole(
     before = made("The sound of <Rain>", steps=2)
     with torch.no_grad():
         made.text.rows[-1] += 1  # the last of rain's, which is loaded last
-    made.text._cache.clear()
+    made.text._known.clear()
     assert (made("The sound of <Rain>", steps=2) != before).any()
 
 

@@ -1,0 +1,105 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+from fakes import add_noise, write_clip
+from small_generator import make_store
+from typer.testing import CliRunner
+
+from ajbench.cli.app import app
+from ajbench.evaluation import audit
+from ajbench.evaluation.audit_findings import Audit, Calibration, Finding
+
+
+def run(*line):
+    return CliRunner().invoke(app, ["audit", *map(str, line)])
+
+
+def named(root, synth, *more):
+    return run("--synth", root / synth, "--train", root / "train", "--eval", root / "eval", *more)
+
+
+def refused(*line):
+    done = run(*line)
+    assert done.exit_code == 2 and len(done.stderr.strip().splitlines()) == 1, done.output
+    return done.stderr
+
+
+def test_pairs_and_page_are_written_and_strict_exits_with_4(audit_folders, tmp_path):
+    files = ["--out", tmp_path / "a.csv", "--report", tmp_path / "a.html", "--work", tmp_path / "w"]
+    done = named(audit_folders, "planted", "--json", "--strict", *files)
+    assert done.exit_code == 4, done.output
+    shown = json.loads(done.stdout)
+    assert shown["counts"]["leaked"] >= 9 and shown["counts"]["synth"] == 40
+    assert "ajbench: " in done.stderr and shown["findings"][0]["clip"] in done.stderr
+    rows = list(csv.DictReader((tmp_path / "a.csv").open()))
+    assert len(rows) == len(shown["findings"]) and {"clip", "match", "kinds", "threshold"} <= set(rows[0])
+    page = (tmp_path / "a.html").read_text()
+    assert page.count("<audio") == 2 * min(10, len(shown["findings"]))
+    assert "data:audio/flac;base64," in page and "http" not in page.replace("http://www.w3.org", "")
+    assert named(audit_folders, "planted", *files).exit_code == 2  # the files exist
+    assert named(audit_folders, "planted", "-q").exit_code == 0
+    clean = named(audit_folders, "clean", "--strict", "--out", tmp_path / "b.csv")
+    assert clean.exit_code == 0, clean.output
+    assert "0 of 30 synthetic clips" in clean.stderr
+    assert clean.stdout.splitlines()[0].split()[:2] == ["view", "set"]
+
+
+def test_equal_file_names_mean_nothing_and_copies_under_them_are_found(mini_waves, tmp_path):
+    for part, first in (("train", 0), ("eval", 40), ("made", 70)):
+        for k, wave in enumerate(mini_waves(first, 30)):
+            write_clip(tmp_path / part, f"{k:04d}", wave)
+    done = named(tmp_path, "made", "--strict", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["findings"] == []
+    write_clip(tmp_path / "made", "0003", *mini_waves(43))
+    write_clip(tmp_path / "made", "0008", add_noise(*mini_waves(48), np.random.default_rng(1)))
+    done = named(tmp_path, "made", "--strict", "--json")
+    assert done.exit_code == 4
+    pairs = {one["clip"]: one for one in json.loads(done.stdout)["findings"] if one["relation"] == "leak"}
+    assert {(clip, one["match"], one["kinds"].split("+")[0]) for clip, one in pairs.items()} == {
+        ("0003", "0003", "exact"),
+        ("0008", "0008", "waveform"),
+    }
+
+
+@pytest.mark.parametrize(("n", "code"), [(5, 0), (6, 4)])
+def test_strict_exits_with_4_beyond_chance(audit_folders, monkeypatch, n, code):
+    found = [Finding("leak", f"s{k}", f"e{k}", ("near",), False) for k in range(n)]
+    calibration = Calibration("near", "eval", np.zeros(100), np.zeros(200), 1.0)
+    made = Audit(found, [calibration], {"synth": 200, "train": 120, "eval": 50}, [], 0)
+    monkeypatch.setattr(audit, "audit_sets", lambda *sets, **more: made)
+    done = named(audit_folders, "clean", "--strict")
+    assert done.exit_code == code, done.output
+    assert f"{n} of 200 synthetic clips" in done.stderr
+    assert ("s0 and e0" in done.stderr) == bool(code)
+
+
+def test_options_without_effect_are_refused(audit_folders, tmp_path):
+    sets = [word for name in ("train", "eval") for word in (f"--{name}", audit_folders / name)]
+    sets += ["--synth", audit_folders / "clean"]
+    assert "--probe noise" in refused(*sets, "--probe", "noise")
+    work = ("--work", tmp_path / "w")
+    assert "--train-split train" in refused("--recipe", "mini", "--train-split", "train", *work)
+    assert "--eval-split val" in refused("--recipe", "mini", "--eval-split", "val", *work)
+    one = tmp_path / "one"
+    message = refused(*sets, "--out", one, "--report", tmp_path / "w" / ".." / "one")
+    assert "--out and --report" in message and not one.exists()
+
+
+def test_a_dry_run_checks_the_features(audit_folders, tmp_path, monkeypatch):
+    monkeypatch.setenv("AJBENCH_WEIGHTS", str(tmp_path))
+    missing = f"mn04={tmp_path / 'none.pt'}"
+    assert named(audit_folders, "clean", "--dry-run", "--features", "nosuch").exit_code == 2
+    assert named(audit_folders, "clean", "--dry-run", "--features", missing).exit_code == 3
+    assert named(audit_folders, "clean", "--dry-run").exit_code == 0
+
+
+def test_all_sets_and_the_splits_of_one_store_must_be_named(audit_folders, tmp_path):
+    store = make_store(tmp_path / "real")
+    one = ["--synth", audit_folders / "clean", "--train", store.path, "--eval", store.path]
+    assert "--train-split train" in refused(*one)
+    plan = run(*one, "--train-split", "train", "--eval-split", "eval", "--dry-run")
+    assert json.loads(plan.stdout)["eval"] == len(store.split_indices("eval"))
+    assert "--train and --eval missing" in refused("--synth", audit_folders / "clean")
