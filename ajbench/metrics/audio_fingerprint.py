@@ -1,8 +1,8 @@
-"""Does synthetic audio repeat real clips? How alike two sounds are, and how far beyond what chance brings.
+"""Similarity of two sounds beyond chance, to find copies of a recording.
 
-A copy is told from a sound of the same kind by its detail: what is left of a log-mel spectrogram once each
-band's slow course and each frame's level are taken away is all but unrelated between two recordings, even of
-steady rain, and outlives noise, level, shift and codecs.
+The fingerprint is the detail of a log-mel spectrogram: each band without its slow course, each frame without
+its level. The detail of two recordings is nearly uncorrelated, even of steady rain, while that of a copy
+survives noise, gain, shifts and codecs.
 """
 
 import functools
@@ -19,35 +19,32 @@ from ajbench.core.errors import UsageError
 from ajbench.data import audio
 
 BANDS, WINDOW, HOP = 64, 1024, audio.HOP
-FLOOR_DB = (
-    -10.0
-)  # of the white noise that is supposed under every clip: noise at 10 dB SNR then changes little
-SLOW = 23  # frames (0.46 s) of the Hann window over which a band's slow course is taken
-MOST = 0.3  # decades (6 dB) at which detail is clipped, so that single onsets do not decide
-NEAR = 5  # frames: no lag closer than this to the best one counts as another
+FLOOR_DB = -10.0  # white noise assumed under every clip, so that real noise at 10 dB SNR changes little
+SMOOTHING = 23  # frames (0.46 s) of the Hann window that gives a band's slow course
+MAX_DETAIL = 0.3  # decades (6 dB): clipped, so that single onsets do not dominate
+LAG_BIN = 5  # frames: lags within neighbouring bins of the best lag do not count as another lag
 
-# Complex values in one block of cross-spectra: 64 MB.
-_BLOCK = 8_000_000
+_BLOCK = 8_000_000  # complex values of one block of cross-spectra: 64 MB
 
 Scores = NDArray[np.float32]
 
 
 def fingerprints(wav: torch.Tensor) -> NDArray[np.float32]:
-    """Return the detail of log-mel spectrograms, float32 [B, 1 + n // 320, 64]; gain does not count.
+    """Return the spectral detail of clips, float32 [B, 1 + n // 320, 64], whatever their gain.
 
     Args:
-        wav: [B, n], float32 at 16 kHz, at least 0.25 s.
+        wav: float32 [B, n] at 16 kHz, at least 0.25 s.
     """
     level = wav.square().mean(dim=1, keepdim=True).sqrt().clamp_min(1e-8)
     power = 10.0 ** _log_mel(wav / level)
-    # Of white noise with variance 1 every bin holds the sum of the squared window.
+    # White noise of variance 1 has the sum of the squared window in every bin.
     noise = 10.0 ** (_impulse() + FLOOR_DB / 10) * 0.375 * WINDOW
     mel = (power + noise[:, None].to(power)).log10()
-    window = torch.hann_window(SLOW + 2, periodic=False, dtype=mel.dtype, device=mel.device)[1:-1]
-    padded = functional.pad(mel, (SLOW // 2, SLOW // 2), mode="replicate")
+    window = torch.hann_window(SMOOTHING + 2, periodic=False, dtype=mel.dtype, device=mel.device)[1:-1]
+    padded = functional.pad(mel, (SMOOTHING // 2, SMOOTHING // 2), mode="replicate")
     slow = functional.conv1d(padded.flatten(0, 1)[:, None], (window / window.sum())[None, None])
     detail = mel - slow.reshape(mel.shape)
-    detail = (detail - detail.mean(dim=1, keepdim=True)).clamp(-MOST, MOST)
+    detail = (detail - detail.mean(dim=1, keepdim=True)).clamp(-MAX_DETAIL, MAX_DETAIL)
     found: NDArray[np.float32] = detail.transpose(1, 2).contiguous().cpu().numpy().astype(np.float32)
     return found
 
@@ -59,21 +56,21 @@ def likeness(
     """Slide pieces over wholes and return (likeness, prominence), both float32 [A, B].
 
     Likeness is the correlation of two fingerprints at the best lag, 1 for a copy; up to half a piece may lie
-    beyond either end. Prominence is likeness less 0.6 times the best correlation at another lag: two clocks
-    that tick alike are alike at many lags, a copy is at one.
+    beyond either end. Prominence is likeness − 0.6 × the best correlation at another lag: similar clocks
+    match at many lags, a copy at one.
 
     Args:
-        pieces: `fingerprints` [A, L, 64]; shorter ones are padded with zeros at the end.
-        wholes: `fingerprints` [B, T, 64], likewise, T at least L.
-        device: where it computes; None is the CPU.
+        pieces: `fingerprints` [A, L, 64]; shorter ones are zero-padded at the end.
+        wholes: `fingerprints` [B, T, 64] with T ≥ L, zero-padded likewise.
+        device: for the computation; None is the CPU.
 
     Raises:
-        UsageError: a whole is shorter than a piece, or the bands differ.
+        UsageError: the wholes are shorter than the pieces, or the bands differ.
     """
     length, extent = pieces.shape[1], wholes.shape[1]
     if length > extent or pieces.shape[2:] != wholes.shape[2:]:
-        raise UsageError(f"likeness: pieces {pieces.shape} do not fit into wholes {wholes.shape}")
-    lags = -(-(extent + 1) // NEAR) * NEAR  # from half a piece before to half a piece after the end
+        raise UsageError(f"likeness: pieces {pieces.shape} are longer than wholes {wholes.shape}")
+    lags = -(-(extent + 1) // LAG_BIN) * LAG_BIN  # from half a piece before to half a piece after the end
     n = fft.next_fast_len(lags + length - 1, real=True)
     mine, theirs = (torch.as_tensor(some, dtype=torch.float32, device=device) for some in (pieces, wholes))
     before = length // 2
@@ -89,9 +86,9 @@ def likeness(
     for a, b in product(range(0, len(mine), side), range(0, len(theirs), side)):
         rows, columns = slice(a, a + side), slice(b, b + side)
         block = torch.fft.irfft(torch.bmm(spectra[:, rows], others[:, :, columns]), n, dim=0)[:lags]
-        # Where there is next to nothing under a piece, chance would make much of it.
+        # Bounded below: under a nearly silent stretch the quotient would be meaningless.
         block /= torch.maximum(under[:, None, columns], norm[rows] / 2)
-        bins = block.reshape(lags // NEAR, NEAR, *block.shape[1:]).amax(dim=1)
+        bins = block.reshape(lags // LAG_BIN, LAG_BIN, *block.shape[1:]).amax(dim=1)
         top, at = bins.max(dim=0)
         for step in (-1, 0, 1):
             bins.scatter_(0, (at + step).clamp(0, len(bins) - 1)[None], 0.0)
@@ -102,69 +99,69 @@ def likeness(
 
 @dataclass(frozen=True)
 class Spread:
-    """What a clip's scores with others are usually like: their median and upper decile, each [n]."""
+    """Median and upper decile of each clip's scores with other clips, both [n]."""
 
-    middle: NDArray[np.float64]
+    median: NDArray[np.float64]
     high: NDArray[np.float64]
 
 
 def spread(scores: Scores) -> Spread:
-    """Return the spread of each row of scores [n, m], of which the best is left aside: it is in question."""
+    """Return the spread of each row of scores [n, m] without its maximum, which may be a copy."""
     others = np.sort(scores, axis=1)[:, : max(1, scores.shape[1] - 1)]
-    middle, high = np.quantile(others, (0.5, 0.9), axis=1)
-    return Spread(middle, high)
+    median, high = np.quantile(others, (0.5, 0.9), axis=1)
+    return Spread(median, high)
 
 
-def standout(scores: Scores, columns: Spread, least: float = 0.01) -> NDArray[np.float64]:
-    """Return how far scores [Q, R] stand out of those usual for both clips, float64 [Q, R].
+def standout(scores: Scores, columns: Spread, epsilon: float = 0.01) -> NDArray[np.float64]:
+    """Return how far scores [Q, R] exceed what both clips reach with other clips, float64 [Q, R].
 
-    (s − median) / (upper decile − median + least), mean of that among the query's scores and among the
-    reference's: 1 is what one of ten brings. Dogs are alike and rains are not; this makes both comparable.
+    (s − median) / (upper decile − median + ε), averaged over the query's and the reference's spread: one in
+    ten other clips reaches 1. Barks are more alike than rain; the standout makes them comparable.
 
     Args:
         scores: of queries with references.
-        columns: of the references, by clips that are known to be others.
-        least: what is added to the spread.
+        columns: spread of the references, from clips that are independent of them.
+        epsilon: ε, added to the spread.
     """
     rows = spread(scores)
-    by_query = (scores - rows.middle[:, None]) / (rows.high - rows.middle + least)[:, None]
-    by_reference = (scores - columns.middle) / (columns.high - columns.middle + least)
+    by_query = (scores - rows.median[:, None]) / (rows.high - rows.median + epsilon)[:, None]
+    by_reference = (scores - columns.median) / (columns.high - columns.median + epsilon)
     found: NDArray[np.float64] = (by_query + by_reference) / 2
     return found
 
 
-def threshold(yardstick: NDArray[np.float64], share: float = 0.01) -> float:
-    """Return the score that at most `share` of honest clips exceed.
+def threshold(scores: NDArray[np.float64], share: float = 0.01) -> float:
+    """Return the score that at most `share` of independent clips exceed.
 
-    The conformal quantile of the yardstick, ⌈(1 − share)(n + 1)⌉-th of n: a clip drawn like those of the
-    yardstick exceeds it with probability `share` at most. Held between the 1 − share/10 and 1 − share/100
-    quantiles of the Gumbel law (nearest neighbours are maxima) through its median and upper decile: not
-    lower, so that chance makes no low threshold, and not higher, so that copies within the yardstick, up to
-    a tenth of it, make no high one. Of fewer than 1/share − 1 clips, which have no such quantile, the higher.
+    It is the conformal quantile of the calibration scores, the ⌈(1 − share)(n + 1)⌉-th of n: another
+    independent clip exceeds it with probability `share` at most. It is bounded by the 1 − share/10 and
+    1 − share/100 quantiles of a Gumbel distribution (nearest neighbours are maxima) through the median and
+    the upper decile: from below, so that a lucky draw gives no low threshold; from above, so that copies
+    among the calibration clips, up to a tenth, give no high one. Fewer than 1/share − 1 clips have no such
+    quantile; the upper bound is used.
 
     Args:
-        yardstick: scores [n] of clips that are no copies with their nearest references.
+        scores: of independent clips with their nearest references, [n].
         share: of false alarms.
     """
-    middle, high = np.quantile(yardstick, (0.5, 0.9))
-    scale = (high - middle) / (_gumbel(0.9) - _gumbel(0.5))
-    low, most = (middle + scale * (_gumbel(p) - _gumbel(0.5)) for p in (1 - share / 10, 1 - share / 100))
-    place = int(np.ceil((1 - share) * (len(yardstick) + 1)))
-    if place > len(yardstick):
-        return float(most)
-    return float(np.clip(np.sort(yardstick)[place - 1], low, most))
+    median, high = np.quantile(scores, (0.5, 0.9))
+    scale = (high - median) / (_gumbel(0.9) - _gumbel(0.5))
+    lower, upper = (median + scale * (_gumbel(p) - _gumbel(0.5)) for p in (1 - share / 10, 1 - share / 100))
+    place = int(np.ceil((1 - share) * (len(scores) + 1)))
+    if place > len(scores):
+        return float(upper)
+    return float(np.clip(np.sort(scores)[place - 1], lower, upper))
 
 
 def waveform_match(first: NDArray[np.float32], second: NDArray[np.float32]) -> tuple[float, float]:
     """Return (correlation, residual) of two waves at their best lag and gain.
 
-    The correlation, of either sign, is over where they overlap: at least half of the shorter one. The
-    residual is what one, scaled to fit, leaves of the other there, in dB: 10·lg(1 − correlation²), no lower
-    than −100.
+    The correlation, regardless of sign, is over the overlap, which is at least half of the shorter wave. The
+    residual is the level of their difference at the best gain, 10·lg(1 − correlation²) dB, at least −100 dB.
 
     Args:
         first: [n] at 16 kHz.
-        second: [m], likewise.
+        second: [m] at 16 kHz.
     """
     short, long = sorted((first.astype(np.float64), second.astype(np.float64)), key=len)
     n, m = len(short), len(long)
@@ -177,7 +174,7 @@ def waveform_match(first: NDArray[np.float32], second: NDArray[np.float32]) -> t
     starts = lags - n
     mine = total_short[np.minimum(n, m - starts)] - total_short[np.maximum(0, -starts)]
     other = total_long[np.minimum(m, starts + n)] - total_long[np.maximum(0, starts)]
-    # Where a half holds next to nothing, chance would make much of it.
+    # An overlap with little of the energy of either wave would match by chance.
     enough = (mine > 0.25 * total_short[-1]) & (other > 0.25 * total_long[-1] * n / m)
     values = np.abs(products[lags]) / np.sqrt((mine * other).clip(1e-12))
     correlation = float(values[enough].max(initial=0.0).clip(0.0, 1.0))
@@ -194,7 +191,7 @@ def _log_mel(wav: torch.Tensor) -> torch.Tensor:
 
 @functools.cache
 def _impulse() -> torch.Tensor:
-    """Log-mel [64] of a flat spectrum of power 1: a frame with an impulse in its middle."""
+    """Log-mel [64] of a flat spectrum of power 1: a frame with an impulse at its centre."""
     wav = torch.zeros(1, 8 * HOP)
     wav[0, 4 * HOP] = 1.0
     return _log_mel(wav)[0, :, 4]

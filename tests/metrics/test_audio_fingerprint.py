@@ -1,5 +1,3 @@
-"""Copies and other sounds told apart by arrays: fingerprints, likeness, standouts, thresholds, waves."""
-
 import numpy as np
 import pytest
 import torch
@@ -9,11 +7,11 @@ from hypothesis import strategies as st
 
 from ajbench.core.errors import UsageError
 from ajbench.data.corpora import mini
-from ajbench.metrics import audio_fingerprint
+from ajbench.metrics import audio_fingerprint as fp
 
 
 def rain(seed, seconds=2.0):
-    """Steady noise, louder below: any two are alike in everything but detail."""
+    """Steady noise, louder at low frequencies: any two are alike in everything but detail."""
     rng = np.random.default_rng(seed)
     spectrum = np.fft.rfft(rng.normal(size=int(16_000 * seconds)))
     spectrum /= 1 + np.arange(len(spectrum)) / 4000
@@ -22,7 +20,7 @@ def rain(seed, seconds=2.0):
 
 
 def prints(*waves):
-    return audio_fingerprint.fingerprints(torch.from_numpy(np.stack(waves)))
+    return fp.fingerprints(torch.from_numpy(np.stack(waves)))
 
 
 @pytest.fixture(scope="module")
@@ -30,27 +28,27 @@ def sounds():
     return [rain(seed) for seed in range(6)] + [mini.render(3, k, 2.0)[0] for k in range(6)]
 
 
-def test_a_fingerprint_is_detail_without_level_slow_course_or_spectrum(sounds):
+def test_a_fingerprint_has_no_level_spectrum_or_slow_course(sounds):
     found = prints(*sounds)
     assert found.shape == (12, 101, 64) and found.dtype == np.float32
-    assert np.abs(found).max() <= audio_fingerprint.MOST + 1e-6
-    assert np.abs(found[:6].mean(axis=1)).max() < 0.03  # of steady sounds; clipping leaves a little of others
+    assert np.abs(found).max() <= fp.MAX_DETAIL + 1e-6
+    assert np.abs(found[:6].mean(axis=1)).max() < 0.03  # steady sounds; clipping leaves a bias in the others
     louder = prints(*(7 * wave for wave in sounds))
     assert np.abs(louder - found).max() < 1e-3
 
 
 @given(gain=st.floats(0.01, 30), shift=st.integers(-6000, 6000), seed=st.integers(0, 5))
-def test_a_copy_is_alike_at_any_gain_and_shift_and_another_rain_is_not(gain, shift, seed):
+def test_a_copy_matches_at_any_gain_and_shift_and_another_rain_does_not(gain, shift, seed):
     wave, other = rain(seed), rain(seed + 100)
     copy = (gain * np.roll(wave, shift)).astype(np.float32)
-    like, prominence = audio_fingerprint.likeness(prints(copy), prints(wave, other))
+    like, prominence = fp.likeness(prints(copy), prints(wave, other))
     assert like[0, 0] > 0.6 and prominence[0, 0] > 0.5
     assert like[0, 1] < 0.2 and prominence[0, 1] < 0.1
 
 
-def test_one_rhythm_does_not_make_two_sounds_alike():
+def test_a_shared_rhythm_is_not_a_match():
     pulses = np.repeat(np.random.default_rng(2).uniform(0.05, 1, 40), 800).astype(np.float32)
-    like, _ = audio_fingerprint.likeness(prints(pulses * rain(1)), prints(pulses * rain(2), pulses * rain(1)))
+    like, _ = fp.likeness(prints(pulses * rain(1)), prints(pulses * rain(2), pulses * rain(1)))
     assert like[0, 0] < 0.25 and like[0, 1] > 0.99
 
 
@@ -62,16 +60,14 @@ def test_a_copy_of_steady_noise_survives_noise_and_codecs():
         add_noise(wave, rng, "pink"),
         *(encode_lossy(wave, how) for how in ("opus", "tiny")),
     ]
-    like, _ = audio_fingerprint.likeness(
-        prints(*copies), prints(wave, *(rain(seed) for seed in range(50, 80)))
-    )
+    like, _ = fp.likeness(prints(*copies), prints(wave, *(rain(seed) for seed in range(50, 80))))
     assert (like[:, 0] > 2 * like[:, 1:].max(axis=1)).all()
 
 
 def test_likeness_is_the_correlation_at_the_best_lag(rng):
     whole = rng.normal(size=(1, 90, 64)).astype(np.float32)
     piece = whole[:, 30:70] + 0.5 * rng.normal(size=(1, 40, 64)).astype(np.float32)
-    like, prominence = audio_fingerprint.likeness(piece, whole)
+    like, prominence = fp.likeness(piece, whole)
     direct = max(
         (piece[0] * whole[0, lag : lag + 40]).sum()
         / np.linalg.norm(piece[0])
@@ -80,59 +76,59 @@ def test_likeness_is_the_correlation_at_the_best_lag(rng):
     )
     assert like[0, 0] == pytest.approx(direct, rel=1e-5)
     assert 0.8 < prominence[0, 0] < like[0, 0]
-    # A copy of which two fifths lie beyond the end is found, less sure by what is not there.
-    over, _ = audio_fingerprint.likeness(whole[:, 66:], np.ascontiguousarray(whole[:, :81]))
+    # A copy of which two fifths lie beyond the end is found, with a lower score.
+    over, _ = fp.likeness(whole[:, 66:], np.ascontiguousarray(whole[:, :81]))
     assert over[0, 0] == pytest.approx((15 / 24) ** 0.5, abs=0.1)
 
 
-def test_what_repeats_at_many_lags_is_not_prominent(rng):
+def test_a_match_at_many_lags_is_not_prominent(rng):
     beat = np.tile(rng.normal(size=(1, 15, 64)).astype(np.float32), (1, 6, 1))
     other = beat + 0.3 * rng.normal(size=beat.shape).astype(np.float32)
-    like, prominence = audio_fingerprint.likeness(other, beat)
+    like, prominence = fp.likeness(other, beat)
     assert like[0, 0] > 0.9 and prominence[0, 0] < 0.5
 
 
 def test_blocks_do_not_change_the_answer(sounds, monkeypatch):
     found = prints(*sounds)
-    whole = audio_fingerprint.likeness(found[:5], found[5:])
-    monkeypatch.setattr(audio_fingerprint, "_BLOCK", 1)
-    for one, two in zip(whole, audio_fingerprint.likeness(found[:5], found[5:]), strict=True):
+    whole = fp.likeness(found[:5], found[5:])
+    monkeypatch.setattr(fp, "_BLOCK", 1)
+    for one, two in zip(whole, fp.likeness(found[:5], found[5:]), strict=True):
         assert np.allclose(one, two, atol=1e-6)
 
 
-def test_all_is_computed_where_it_is_asked_for_and_copied_at_the_end(sounds):
-    # On the device `meta` an operation that mixes devices fails, with another error than this.
+def test_everything_is_computed_on_the_device_and_copied_at_the_end(sounds):
+    # On the device `meta`, an operation that mixes devices fails with another error.
     with pytest.raises(NotImplementedError, match="copy out of meta tensor"):
-        audio_fingerprint.likeness(prints(*sounds[:2]), prints(*sounds[2:]), torch.device("meta"))
+        fp.likeness(prints(*sounds[:2]), prints(*sounds[2:]), torch.device("meta"))
 
 
 def test_pieces_longer_than_wholes_are_refused(sounds):
     found = prints(*sounds)
-    with pytest.raises(UsageError, match="do not fit"):
-        audio_fingerprint.likeness(found, found[:, :-1])
+    with pytest.raises(UsageError, match="likeness"):
+        fp.likeness(found, found[:, :-1])
 
 
-def test_standouts_are_comparable_between_clips_that_are_alike_and_that_are_not(rng):
-    honest = np.abs(rng.normal(size=(200, 40))).astype(np.float32)
+def test_standouts_are_comparable_between_similar_and_dissimilar_sounds(rng):
+    others = np.abs(rng.normal(size=(200, 40))).astype(np.float32)
     made = np.abs(rng.normal(size=(30, 40))).astype(np.float32)
-    scale = np.where(np.arange(40) % 2, 0.2, 0.01).astype(np.float32)  # dogs and rains
-    columns = audio_fingerprint.spread((honest * scale).T)
+    scale = np.where(np.arange(40) % 2, 0.2, 0.01).astype(np.float32)  # barks and rain
+    columns = fp.spread((others * scale).T)
     made[3, 4] = made[3, 5] = 20.0
-    found = audio_fingerprint.standout(made * scale, columns, least=0.0)
+    found = fp.standout(made * scale, columns, epsilon=0.0)
     assert found[:, 1::2].std() < 3 * found[:, ::2].std()
     assert set(np.argsort(-found.max(axis=1))[:1]) == {3}
     assert found[3, 4] > 5 and found[3, 5] > 5
 
 
 @pytest.mark.parametrize("n", [20, 100, 1000])
-def test_honest_clips_exceed_the_threshold_seldom_and_copies_within_do_not_raise_it(n):
+def test_independent_clips_rarely_exceed_the_threshold_and_copies_do_not_raise_it(n):
     rng = np.random.default_rng(n)
     alarms, raised = [], []
     for _ in range(200):
-        yard = rng.gumbel(1.0, 0.5, n)
-        limit = audio_fingerprint.threshold(yard)
+        scores = rng.gumbel(1.0, 0.5, n)
+        limit = fp.threshold(scores)
         alarms.append((rng.gumbel(1.0, 0.5, 500) > limit).mean())
-        raised.append(audio_fingerprint.threshold(np.concatenate([yard[n // 20 :], np.full(n // 20, 50.0)])))
+        raised.append(fp.threshold(np.concatenate([scores[n // 20 :], np.full(n // 20, 50.0)])))
     assert np.mean(alarms) < 0.01
     assert np.median(raised) < 1.0 + 0.5 * 14
 
@@ -140,22 +136,20 @@ def test_honest_clips_exceed_the_threshold_seldom_and_copies_within_do_not_raise
 def test_the_threshold_is_the_conformal_quantile_between_its_bounds():
     heavy = np.concatenate([np.linspace(0, 1, 95), np.linspace(2.0, 2.5, 104)[:5]])
     place = int(np.ceil(0.99 * 101))
-    assert audio_fingerprint.threshold(heavy[:98]) > audio_fingerprint.threshold(
-        np.append(heavy[:98], 0.5)
-    )  # too few for a quantile
-    bounds = [audio_fingerprint.threshold(np.concatenate([heavy[:-1], [top]])) for top in (heavy[-1], 1e9)]
+    assert fp.threshold(heavy[:98]) > fp.threshold(np.append(heavy[:98], 0.5))  # too few for a quantile
+    bounds = [fp.threshold(np.concatenate([heavy[:-1], [top]])) for top in (heavy[-1], 1e9)]
     assert np.sort(heavy)[place - 1] <= bounds[0] + 1e-9
     assert bounds[1] < 10
 
 
-def test_waves_match_at_their_lag_and_gain(rng):
+def test_waveforms_match_at_their_lag_and_gain(rng):
     wave = rain(4)
-    assert audio_fingerprint.waveform_match(wave, -0.3 * wave) == pytest.approx((1.0, -100.0), abs=1e-6)
-    correlation, residual = audio_fingerprint.waveform_match(wave[5000:], 2 * wave)
+    assert fp.waveform_match(wave, -0.3 * wave) == pytest.approx((1.0, -100.0), abs=1e-6)
+    correlation, residual = fp.waveform_match(wave[5000:], 2 * wave)
     assert correlation == pytest.approx(1.0, abs=1e-9) and residual < -80
     late = np.concatenate([rain(9)[:3200], wave[:-3200]])
-    assert audio_fingerprint.waveform_match(wave, late)[0] > 0.8
-    correlation, residual = audio_fingerprint.waveform_match(wave, add_noise(wave, rng))
+    assert fp.waveform_match(wave, late)[0] > 0.8
+    correlation, residual = fp.waveform_match(wave, add_noise(wave, rng))
     assert correlation == pytest.approx((1 / 1.1) ** 0.5, abs=0.005)
     assert residual == pytest.approx(10 * np.log10(0.1 / 1.1), abs=0.3)
-    assert audio_fingerprint.waveform_match(wave, rain(5))[0] < 0.1
+    assert fp.waveform_match(wave, rain(5))[0] < 0.1
