@@ -116,7 +116,7 @@ def audit(
     counts, pairs = found.counts(), [one.row() for one in found.findings]
     if out:
         from ajbench.core.files import atomic_write
-        from ajbench.reporting.tables import to_csv
+        from ajbench.reporting.formats import to_csv
 
         out.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(out, to_csv(pairs))

@@ -81,7 +81,7 @@ class Outputs:
         """Write tables, then what is drawn: a drawing that fails takes no table with it."""
         from ajbench.core.files import atomic_write
         from ajbench.reporting import comparison_figures
-        from ajbench.reporting.tables import to_csv
+        from ajbench.reporting.formats import to_csv
 
         def grown() -> str | bytes:
             kind = self.curve.suffix if self.curve else ""

@@ -173,7 +173,7 @@ def publish(pipeline: Pipeline, stages: Sequence[Stage], again: bool = False) ->
     from ajbench.core.rows import append_rows
     from ajbench.data.store import ClipStore
     from ajbench.evaluation.classification import per_class
-    from ajbench.reporting import tables
+    from ajbench.reporting import formats, tables
 
     for stage in stages:
         if stage.name in ("eval-cls", "eval-gen"):
@@ -186,7 +186,7 @@ def publish(pipeline: Pipeline, stages: Sequence[Stage], again: bool = False) ->
     with console.progress(2, "tables and report", "parts") as advance:
         written = tables.write(out / ROWS, out, pipeline.recipe, counts=counts, fingerprints=wanted)
         classes = per_class(_scores(pipeline), pipeline.recipe.name)
-        atomic_write(out / CLASSES, tables.to_csv(classes))
+        atomic_write(out / CLASSES, formats.to_csv(classes))
         advance(1)
         pages = [] if table else [render_report(pipeline, stages)]
         advance(1)

@@ -55,14 +55,14 @@ def run(pipeline: Pipeline, key: str, device: str, force: bool = False) -> dict[
 
     Rows of a sweep stay out of the folder's rows.csv: the recipe's tables are of its own sets.
     """
-    from ajbench.reporting import tables
+    from ajbench.reporting import formats
 
     every = stages(pipeline)
     runner.run_all(every, device, force)
     found = lines(runner.rows_of(every[-1]), pipeline.recipe)
     path = pipeline.results / f"sweep_{key}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, tables.to_csv(found))
+    atomic_write(path, formats.to_csv(found))
     return {"lines": found, "notes": runner.notes_of(every[-1]), "path": path}
 
 

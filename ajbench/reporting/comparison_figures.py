@@ -38,7 +38,7 @@ def baseline_figure(rows: Sequence[Line]) -> str:
             marks.append(figures.Mark(line["row"], value, low, high, colour))
         n, m = shown[0]["n"], shown[0]["n_reference"]
         panels.append((f"{metric.upper()} ({features}) of {n} clips to {m} real ones", marks))
-    return figures.alone(figures.ladders(panels))
+    return figures.alone(figures.baselines(panels))
 
 
 def curve_figure(found: Sequence[Line], kind: str) -> bytes:

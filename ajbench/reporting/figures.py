@@ -1,4 +1,4 @@
-"""Figures of the report: arrays in, SVG or PNG out; colours follow the page's light or dark theme."""
+"""Figures of the report as SVG, spectrograms as PNG; colours follow the light or dark theme of the page."""
 
 import io
 import re
@@ -15,7 +15,7 @@ from PIL import Image
 
 from ajbench.data import audio
 
-# Stand-ins in the drawing for the page's CSS colours.
+# Placeholders, replaced by the CSS variables of the page.
 INK, MUTED, RULE, REAL = "#010101", "#020202", "#030303", "#040404"
 SERIES = ("#050505", "#060606", "#070707", "#080808", "#090909", "#0a0a0a")
 _CSS = {INK: "ink", MUTED: "muted", RULE: "rule", REAL: "real"} | {
@@ -33,6 +33,9 @@ _STYLE: Any = {
     "axes.titlesize": 9.5,
     "axes.titlecolor": INK,
     "axes.titlepad": 10,
+    "axes.axisbelow": True,
+    "grid.color": RULE,
+    "grid.linewidth": 0.6,
     "text.color": INK,
     "xtick.color": MUTED,
     "ytick.color": MUTED,
@@ -42,8 +45,9 @@ _STYLE: Any = {
     "ytick.major.width": 0.6,
     "legend.frameon": False,
     "legend.fontsize": 9,
+    "legend.borderpad": 0.4,
 }
-# What the CSS colours are where there is no page.
+# The colours of templates/style.css.j2, for a drawing without a page.
 _LIGHT = {"paper": "#fcfbf8", "ink": "#1d1c1a", "muted": "#6a665e", "rule": "#e3dfd6", "real": "#7d8894"}
 _DARK = {"paper": "#171614", "ink": "#ece8e0", "muted": "#a09a8e", "rule": "#34312c", "real": "#8d99a6"}
 _LIGHT |= {"c1": "#b5471d", "c2": "#1f6f78", "c3": "#7a5195"}
@@ -54,9 +58,19 @@ RANGE_DB = 70.0
 
 @dataclass(frozen=True)
 class Curve:
-    """mAP of one classifier over doses, in percent; `delta` is the paired difference to dose 0.
+    """mAP of one classifier against the dose, in percent.
 
-    Shapes: doses, mean, low, high [D]; seeds [D] lists of single values; delta, delta_low, delta_high [D−1].
+    Attributes:
+        name: of the classifier.
+        doses: synthetic clips added, [D], 0 first.
+        mean: over seeds, [D], with `low` and `high`.
+        low: lower bounds.
+        high: upper bounds.
+        seeds: the values of single seeds, D lists.
+        delta: paired differences to dose 0, [D−1], with `delta_low` and `delta_high`.
+        delta_low: lower bounds.
+        delta_high: upper bounds.
+        synthetic_only: mAP without real clips.
     """
 
     name: str
@@ -73,7 +87,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Mark:
-    """A value with its interval on a line of a dot plot; `colour` is one of this module's."""
+    """A value with its interval on a row of a dot plot; `colour` is one of this module."""
 
     name: str
     value: float
@@ -83,7 +97,7 @@ class Mark:
 
 
 def dose_curve(curves: Sequence[Curve]) -> str:
-    """Return mAP against added synthetic clips (left) and the difference to real only (right), as SVG."""
+    """Return mAP against the dose (left) and the difference to real clips only (right), as SVG."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure((WIDTH, 3.7), layout="constrained")
         left, right = figure.subplots(1, 2)
@@ -94,21 +108,20 @@ def dose_curve(curves: Sequence[Curve]) -> str:
             x = np.array(curve.doses) + shift
             for where, values in zip(x + 0.6 * step, curve.seeds, strict=True):
                 left.plot([where] * len(values), values, ".", color=colour, alpha=0.55, markersize=4)
-            _bars(left, x, curve.mean, curve.low, curve.high, colour, label=curve.name)
+            _intervals(left, x, curve.mean, curve.low, curve.high, colour, label=curve.name)
             if curve.synthetic_only is not None:
                 left.axhline(curve.synthetic_only, color=colour, linewidth=0.8, linestyle=(0, (1, 2.5)))
-            _bars(right, x[1:], curve.delta, curve.delta_low, curve.delta_high, colour)
+            _intervals(right, x[1:], curve.delta, curve.delta_low, curve.delta_high, colour)
         right.axhline(0, color=INK, linewidth=0.7)
         left.set_title("mAP, % (small dots: seeds; dotted line: synthetic clips only)")
         right.set_title("difference to real clips only, points of mAP")
         for axes, ticks in ((left, doses), (right, doses[1:])):
             axes.set_xticks(ticks, [f"+{dose:,.0f}" if dose else "real only" for dose in ticks])
             axes.set_xlabel("synthetic clips added")
-            axes.grid(axis="y", color=RULE, linewidth=0.6)
-            axes.set_axisbelow(True)
+            axes.grid(axis="y")
             axes.margins(x=0.08)
         right.set_xlim(left=doses[1] - step * 6 if len(doses) > 1 else None)
-        figure.legend(loc="outside upper left", ncols=len(curves), handletextpad=0.4, borderpad=0.4)
+        figure.legend(loc="outside upper left", ncols=len(curves), handletextpad=0.4)
         return _svg(figure, "dose")
 
 
@@ -119,26 +132,21 @@ def bars(
     with matplotlib.rc_context(_STYLE):
         figure = Figure((WIDTH, 0.9 + 0.3 * len(labels)), layout="constrained")
         axes = figure.subplots()
-        y = np.arange(len(labels))[::-1]
-        axes.barh(y + 0.19, before, 0.34, color=REAL, label=names[0])
-        axes.barh(y - 0.19, after, 0.34, color=SERIES[0], label=names[1])
+        y = _rows(axes, labels)
+        axes.barh(y - 0.19, before, 0.34, color=REAL, label=names[0])
+        axes.barh(y + 0.19, after, 0.34, color=SERIES[0], label=names[1])
         for at, first, second in zip(y, before, after, strict=True):
             text = f"{second - first:+.1f}".replace("-", "−")
             axes.text(max(first, second) + 1, at, text, va="center", color=MUTED, fontsize=8)
-        axes.set_yticks(y, labels, color=INK)
-        axes.tick_params(axis="y", length=0)
         axes.set_xlim(0, 108)
-        axes.set_ylim(-0.7, len(labels) - 0.3)
-        axes.grid(axis="x", color=RULE, linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.spines["left"].set_visible(False)
+        axes.grid(axis="x")
         axes.set_xlabel("average precision, %, mean over seeds")
-        figure.legend(loc="outside upper left", ncols=2, handlelength=1, borderpad=0.4)
+        figure.legend(loc="outside upper left", ncols=2, handlelength=1)
         return _svg(figure, "classes")
 
 
-def ladders(panels: Sequence[tuple[str, Sequence[Mark]]]) -> str:
-    """Return dot plots side by side on logarithmic axes, smallest value on top, as SVG."""
+def baselines(panels: Sequence[tuple[str, Sequence[Mark]]]) -> str:
+    """Return one dot plot per panel (title, marks) on a logarithmic axis, smallest value on top, as SVG."""
     with matplotlib.rc_context(_STYLE):
         rows = max(len(marks) for _, marks in panels)
         figure = Figure((WIDTH, 0.9 + 0.26 * rows), layout="constrained")
@@ -150,9 +158,7 @@ def ladders(panels: Sequence[tuple[str, Sequence[Mark]]]) -> str:
             for y, mark in enumerate(ordered):
                 axes.hlines(y, mark.low, mark.high, color=mark.colour, linewidth=1.4)
                 axes.plot(mark.value, y, "o", color=mark.colour, markersize=5)
-            axes.set_yticks(range(len(ordered)), [mark.name for mark in ordered], color=INK)
-            axes.tick_params(axis="y", length=0)
-            axes.set_ylim(rows - 0.5, -0.5)
+            _rows(axes, [mark.name for mark in ordered], rows)
             axes.set_title(title)
             low, high = axes.get_xlim()
             ticks = [t for e in range(-3, 7) for t in (10.0**e, 2 * 10.0**e, 5 * 10.0**e) if low <= t <= high]
@@ -160,10 +166,8 @@ def ladders(panels: Sequence[tuple[str, Sequence[Mark]]]) -> str:
             axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
             axes.xaxis.set_minor_formatter(NullFormatter())
             axes.tick_params(axis="x", which="minor", length=0)
-            axes.grid(axis="both", color=RULE, linewidth=0.6)
-            axes.set_axisbelow(True)
-            axes.spines["left"].set_visible(False)
-        return _svg(figure, "ladders")
+            axes.grid(axis="both")
+        return _svg(figure, "baselines")
 
 
 def shares(labels: Sequence[str], sets: Sequence[tuple[str, Sequence[float], str]]) -> str:
@@ -171,46 +175,41 @@ def shares(labels: Sequence[str], sets: Sequence[tuple[str, Sequence[float], str
     with matplotlib.rc_context(_STYLE):
         figure = Figure((WIDTH, 0.9 + 0.24 * len(labels)), layout="constrained")
         axes = figure.subplots()
-        y = np.arange(len(labels))[::-1]
+        y = _rows(axes, labels)
         values = 100 * np.array([share for _, share, _ in sets], dtype=float)
         axes.hlines(y, np.nanmin(values, axis=0), np.nanmax(values, axis=0), color=RULE, linewidth=2.5)
         for (name, _, colour), row in zip(sets, values, strict=True):
             axes.plot(row, y, "o", color=colour, markersize=5.5, label=name, clip_on=False)
-        axes.set_yticks(y, labels, color=INK)
-        axes.tick_params(axis="y", length=0)
         axes.set_xlim(0, 100)
-        axes.set_ylim(-0.7, len(labels) - 0.3)
-        axes.grid(axis="x", color=RULE, linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.spines["left"].set_visible(False)
-        axes.set_xlabel("clips in which the asked-for class is heard first, %")
-        figure.legend(loc="outside upper left", ncols=len(sets), handletextpad=0.2, borderpad=0.4)
+        axes.grid(axis="x")
+        axes.set_xlabel("clips whose requested class is predicted first, %")
+        figure.legend(loc="outside upper left", ncols=len(sets), handletextpad=0.2)
         return _svg(figure, "shares")
 
 
 def distribution(
-    honest: np.ndarray, synthetic: np.ndarray, limit: float, names: tuple[str, str], label: str
+    real: np.ndarray, synthetic: np.ndarray, threshold: float, names: tuple[str, str], label: str
 ) -> str:
-    """Return how two sets of scores are distributed, as shares of clips, with the limit drawn, as SVG."""
+    """Return histograms of two sets of scores, in percent of clips, with a threshold, as SVG."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure((WIDTH, 2.6), layout="constrained")
         axes = figure.subplots()
-        both = np.concatenate([honest, synthetic, [limit]])
+        both = np.concatenate([real, synthetic, [threshold]])
         edges = np.linspace(min(0.0, both.min()), both.max() * 1.02, 60)
-        for values, name, colour in zip((honest, synthetic), names, (REAL, SERIES[0]), strict=True):
+        for values, name, colour in zip((real, synthetic), names, (REAL, SERIES[0]), strict=True):
             share = 100 * np.histogram(values, edges)[0] / len(values)
             axes.stairs(share, edges, color=colour, fill=True, alpha=0.35)
             axes.stairs(share, edges, color=colour, linewidth=1.2, label=name)
-        axes.axvline(limit, color=INK, linewidth=1)
-        axes.text(limit, axes.get_ylim()[1], f"  {limit:.2f}", va="top", color=INK)
+        axes.axvline(threshold, color=INK, linewidth=1)
+        axes.text(threshold, axes.get_ylim()[1], f"  {threshold:.2f}", va="top", color=INK)
         axes.set_xlabel(label)
         axes.set_ylabel("clips, %")
-        figure.legend(loc="outside upper left", ncols=2, borderpad=0.4)
+        figure.legend(loc="outside upper left", ncols=2)
         return _svg(figure, "distribution")
 
 
 def alone(drawing: str) -> str:
-    """Return a drawing of this module as an SVG file that stands alone, light or dark as its reader is."""
+    """Return a drawing of this module as a standalone SVG file, light or dark by the reader's setting."""
     light, dark = (";".join(f"--{key}:{value}" for key, value in each.items()) for each in (_LIGHT, _DARK))
     style = (
         f"<style>svg{{{light};background:var(--paper);font-family:sans-serif}}"
@@ -221,7 +220,7 @@ def alone(drawing: str) -> str:
 
 
 def spectrogram(wav: np.ndarray, width: int = 320, bands: int = 80) -> bytes:
-    """Return the log-mel spectrogram of wav [n] at 16 kHz as PNG: the 70 dB below the clip's own peak."""
+    """Return the log-mel spectrogram of wav [n] at 16 kHz as PNG, over 70 dB below the peak of the clip."""
     hop = max(1, len(wav) // width)
     import torch
 
@@ -237,7 +236,17 @@ def spectrogram(wav: np.ndarray, width: int = 320, bands: int = 80) -> bytes:
     return buffer.getvalue()
 
 
-def _bars(
+def _rows(axes: Axes, labels: Sequence[str], rows: int | None = None) -> np.ndarray:
+    """Label one row per name, the first on top, and return the positions [n]; leave space for `rows`."""
+    y = np.arange(len(labels))
+    axes.set_yticks(y, labels, color=INK)
+    axes.set_ylim((rows or len(labels)) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    return y
+
+
+def _intervals(
     axes: Axes,
     x: np.ndarray,
     value: Sequence[float],
@@ -262,7 +271,7 @@ def _svg(figure: Figure, name: str) -> str:
         r'<svg viewBox="\1" xmlns:xlink="http://www.w3.org/1999/xlink">',
         text,
     )
-    # Text takes the page's font and, being text, can be found and copied.
+    # Text stays text, in the font of the page.
     text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)
     for colour, variable in _CSS.items():
         text = text.replace(colour, f"var(--{variable})")

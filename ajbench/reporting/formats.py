@@ -1,6 +1,8 @@
-"""Finished tables as text: blocks of cells for reading, written as Markdown, LaTeX or terminal lines."""
+"""Tables as text: Markdown, LaTeX, CSV, HTML and lines for the terminal."""
 
-from collections.abc import Iterable
+import csv
+import io
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,14 @@ Line = dict[str, Any]
 
 @dataclass(frozen=True)
 class Block:
-    """A table for reading: each cell is its text and, in small print, a difference or an interval.
+    """A table for reading.
 
-    The first `words` columns are text, the others figures.
+    Attributes:
+        title: of the table.
+        header: column names.
+        lines: cells, each its text and, in small print, a difference or an interval.
+        notes: sentences below the table, without full stops.
+        words: the number of leading text columns; the others are numbers.
     """
 
     title: str
@@ -25,68 +32,63 @@ class Block:
 
 
 def blocks_a11(lines: list[Line], recipe: Recipe) -> list[Block]:
-    """Return Table A11 for reading: the measured block, and the published one where the recipe wants it."""
-    blocks = []
-    for source in ("measured", "published"):
-        mine = [line for line in lines if line["source"] == source]
-        if not mine and source == "published":
-            continue
-        columns = list(dict.fromkeys(k[:-4] for line in mine for k in line if k.endswith("_std")))
-        cells = []
-        for line in mine:
-            head = [
-                (line["model"], ""),
-                (line["backbone"] or "–", ""),
-                (line["pretraining"].strip("-") or "–", ""),
-            ]
-            head.append((line["augmentation"], ""))
-            cells.append(head + [(_mean_std(line, c), _delta(line, c)) for c in columns])
-        notes = _notes(mine)
-        if source == "measured" and mine:
-            notes = [
-                f"{mine[0]['dataset']}, {mine[0]['eval_clips']} evaluation clips{_classes(mine[0])}"
-                f"{_kept(mine[0])}",
-                *notes,
-            ]
-            seeds = "–".join(str(n) for n in sorted({line["seeds"] for line in mine}))
-            notes.append(
-                f"mAP in percent, mean ± standard deviation over {seeds} seeds; below it the paired "
-                f"difference to {recipe.name} with its 95 % interval over clips and seeds; "
-                f"{_training(recipe)}"
-            )
-        title = (
-            f"Table A11, {recipe.name} (measured)"
-            if source == "measured"
-            else "Table A11 of the paper (published)"
-        )
-        blocks.append(Block(title, ["Model", "Backbone", "PT", "Aug", *columns], cells, notes, 4))
+    """Return Table A11 as blocks: measured lines and, if there are any, published ones."""
+    measured = [line for line in lines if line["source"] == "measured"]
+    blocks = [_block_a11(f"Table A11, {recipe.name} (measured)", measured, recipe)]
+    if published := [line for line in lines if line["source"] == "published"]:
+        blocks.append(_block_a11("Table A11 of the paper (published)", published, None))
     return blocks
 
 
+def _block_a11(title: str, lines: list[Line], recipe: Recipe | None) -> Block:
+    columns = list(dict.fromkeys(k[:-4] for line in lines for k in line if k.endswith("_std")))
+    cells = []
+    for line in lines:
+        head = (
+            line["model"],
+            line["backbone"] or "–",
+            line["pretraining"].strip("-") or "–",
+            line["augmentation"],
+        )
+        values = [(_mean_std(line, c), _delta(line, c)) for c in columns]
+        cells.append([*((text, "") for text in head), *values])
+    notes = _notes(lines)
+    if recipe and lines:
+        first = lines[0]
+        classes = f" of {counted(first['classes'], 'class')}" if first.get("classes") else ""
+        notes.insert(
+            0, f"{first['dataset']}, {counted(first['eval_clips'], 'evaluation clip')}{classes}{_kept(first)}"
+        )
+        *fewer, seeds = sorted({line["seeds"] for line in lines})
+        notes.append(
+            f"mAP in percent, mean ± standard deviation over {''.join(f'{n}–' for n in fewer)}"
+            f"{counted(seeds, 'seed')}; below it the paired difference to {recipe.name} with its 95 % "
+            f"interval over clips and seeds; {_training(recipe)}"
+        )
+    return Block(title, ["Model", "Backbone", "PT", "Aug", *columns], cells, notes, 4)
+
+
 def blocks_1(lines: list[Line], recipe: Recipe) -> list[Block]:
-    """Return Table 1 for reading: measured sets and published models."""
+    """Return Table 1 as blocks: measured sets and published models, whichever there are."""
     blocks = []
-    for source in ("measured", "published"):
+    titles = {
+        "measured": f"Table 1, {recipe.name} (measured)",
+        "published": "Table 1 of the paper (published)",
+    }
+    for source, title in titles.items():
         mine = [line for line in lines if line["source"] == source]
         if not mine:
             continue
-        header = ["Model", "Datasets", "FD ↓", "IS ↑", "KL ↓", "Features"] + ["n"] * (source == "measured")
-        cells = []
+        header = ["Model", "Datasets", "FD ↓", "IS ↑", "KL ↓", "Features"]
+        cells, notes = [], _notes(mine)
         for line in mine:
             values = [(_plain(line.get(m)), _range(line, m)) for m in ("fd", "is", "kl")]
             cells.append([(line["model"], ""), (line["datasets"], ""), *values, (line["features"], "")])
-            if source == "measured":
-                cells[-1].append((str(line["n"]), ""))
-        notes = _notes(mine)
         if source == "measured":
-            notes.insert(
-                0, f"FD to the real clips of the {mine[0]['reference']} split; KL of each clip to its parent"
-            )
-        title = (
-            f"Table 1, {recipe.name} (measured)"
-            if source == "measured"
-            else "Table 1 of the paper (published)"
-        )
+            header.append("n")
+            cells = [[*row, (str(line["n"]), "")] for row, line in zip(cells, mine, strict=True)]
+            split = mine[0]["reference"]
+            notes.insert(0, f"FD to the real clips of the {split} split; KL of each clip to its parent")
         blocks.append(Block(title, header, cells, notes, 2))
     return blocks
 
@@ -113,26 +115,29 @@ def latex(blocks: Iterable[Block]) -> str:
         for line in block.lines:
             lines.append(" & ".join(_tex(text) for text, _ in line) + r" \\")
             if any(small for _, small in line):
-                lines.append(
-                    " & ".join(rf"{{\scriptsize {_tex(small)}}}" if small else "" for _, small in line)
-                    + r" \\"
-                )
+                small_print = (rf"{{\scriptsize {_tex(small)}}}" if small else "" for _, small in line)
+                lines.append(" & ".join(small_print) + r" \\")
         caption = _tex(". ".join([block.title, *block.notes]) + ".")
         align = "l" * block.words + "r" * (len(block.header) - block.words)
-        body = [
-            r"\begin{table}",
-            r"\centering",
-            rf"\begin{{tabular}}{{{align}}}",
-            r"\toprule",
-            *lines,
-            r"\bottomrule",
-        ]
-        parts.append("\n".join([*body, r"\end{tabular}", rf"\caption{{{caption}}}", r"\end{table}"]))
+        head = [r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{{align}}}", r"\toprule"]
+        end = [r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption}}}", r"\end{table}"]
+        parts.append("\n".join([*head, *lines, *end]))
     return "\n\n".join(parts) + "\n"
 
 
+def to_csv(lines: Sequence[Line]) -> str:
+    """Return mappings as CSV, with free text (dataset, note) in the last columns."""
+    text = io.StringIO()
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    names.sort(key=lambda name: name in ("dataset", "note"))
+    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: "" if v is None else v for k, v in line.items()} for line in lines)
+    return text.getvalue()
+
+
 def html(template: str, page: dict[str, Any]) -> str:
-    """Return the HTML of a template of this package (`report`, `audit`), filled with the values of `page`."""
+    """Return the HTML of a template (`report` or `audit`), filled with the values of `page`."""
     import jinja2
 
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
@@ -141,7 +146,7 @@ def html(template: str, page: dict[str, Any]) -> str:
 
 
 def console_table(block: Block) -> tuple[list[str], list[list[str]]]:
-    """Return (header, lines) for the terminal: differences on a line of their own, marked Δ."""
+    """Return (header, lines) for the terminal, with differences on lines of their own, marked Δ."""
     keep = [i for i, name in enumerate(block.header) if name not in ("Backbone", "PT")]
     lines = []
     for line in block.lines:
@@ -149,6 +154,17 @@ def console_table(block: Block) -> tuple[list[str], list[list[str]]]:
         if any(small for _, small in line):
             lines.append(["", "Δ", *(line[i][1] for i in keep[2:])])
     return [block.header[i] for i in keep], lines
+
+
+def counted(n: int, noun: str) -> str:
+    """Return a number with its noun: `1 clip`, `2 clips`, `3 classes`."""
+    return f"{n:,} {noun}{'' if n == 1 else 'es' if noun.endswith('s') else 's'}"
+
+
+def signed(value: float) -> str:
+    """Return a difference in percentage points with its sign: `+1.8`, `−0.4`, `0.0`."""
+    text = f"{value:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
 
 
 def _plain(value: float | None) -> str:
@@ -164,8 +180,7 @@ def _mean_std(line: Line, column: str) -> str:
     mean, std = line.get(column), line.get(f"{column}_std")
     if mean is None:
         return "–"
-    # Published deviations go down to 0.01.
-    digits = 1 if line["source"] == "measured" else 2
+    digits = 1 if line["source"] == "measured" else 2  # published deviations go down to 0.01
     return f"{mean:.1f}" if std is None else f"{mean:.1f} ± {std:.{digits}f}"
 
 
@@ -174,58 +189,37 @@ def _delta(line: Line, column: str) -> str:
     return "" if None in values else "{} [{}, {}]".format(*(signed(v) for v in values if v is not None))
 
 
-def signed(value: float) -> str:
-    """Return a difference in percent points with its sign: `+1.8`, `−0.4`, `0.0`."""
-    text = f"{value:+.1f}"
-    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
-
-
 def _notes(lines: list[Line]) -> list[str]:
-    return list(dict.fromkeys(part for line in lines for part in line["note"].split("; ") if part))
+    """Return the notes of all lines, each once, as sentences."""
+    found = dict.fromkeys(part for line in lines for part in line["note"].split("; ") if part)
+    return [note[0].upper() + note[1:] for note in found]
 
 
 def _training(recipe: Recipe) -> str:
     settings = [recipe.classifier_of(line.model_dump()) for line in recipe.evaluate.models]
     if all(one.train_steps for one in settings):
         return "all mixes of a line train for the same number of steps"
-    return "training counts epochs: a larger mix takes more steps"
-
-
-def _classes(line: Line) -> str:
-    return f" of {line['classes']} classes" if line.get("classes") else ""
-
-
-def _lost(line: Line, split: str) -> str:
-    """Say why clips that a corpus lists are not in the store."""
-    expected, found, decoded, kept = (
-        line.get(f"{split}_{name}") for name in ("expected", "found", "decoded", "kept")
-    )
-    if found is None or decoded is None or expected == kept:
-        return ""
-    lost = {"missing": expected - found, "broken": found - decoded, "duplicate": decoded - kept}
-    return ": " + ", ".join(f"{number} {what}" for what, number in lost.items() if number)
+    return "training is counted in epochs, so larger mixes train for more steps"
 
 
 def _kept(line: Line) -> str:
-    parts = [
-        f"{split} {line[f'{split}_kept']} of {line[f'{split}_expected']}{_lost(line, split)}"
-        for split in ("train", "val", "eval")
-        if line.get(f"{split}_expected")
-    ]
+    """Return how many of the clips that the corpus lists are in the store, and why the others are not."""
+    parts = []
+    for split in ("train", "val", "eval"):
+        names = ("expected", "found", "decoded", "kept")
+        expected, found, decoded, kept = (line.get(f"{split}_{name}") for name in names)
+        if not expected:
+            continue
+        part = f"{split} {kept} of {expected}"
+        if found is not None and decoded is not None and expected != kept:
+            lost = {"missing": expected - found, "broken": found - decoded, "duplicate": decoded - kept}
+            part += ": " + ", ".join(f"{number} {what}" for what, number in lost.items() if number)
+        parts.append(part)
     return f" (clips kept: {', '.join(parts)})" if parts else ""
 
 
-_TEX = {
-    "&": r"\&",
-    "%": r"\%",
-    "#": r"\#",
-    "_": r"\_",
-    "$": r"\$",
-    "−": "$-$",
-    "±": r"$\pm$",
-    "α": r"$\alpha$",
-}
-_TEX |= {"↓": r"$\downarrow$", "↑": r"$\uparrow$", "–": "--", "Δ": r"$\Delta$", "×": r"$\times$"}
+_TEX = {"&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_", "$": r"\$", "−": "$-$", "±": r"$\pm$", "–": "--"}
+_TEX |= {"α": r"$\alpha$", "Δ": r"$\Delta$", "×": r"$\times$", "↓": r"$\downarrow$", "↑": r"$\uparrow$"}
 
 
 def _tex(text: str) -> str:

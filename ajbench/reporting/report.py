@@ -1,10 +1,9 @@
-"""The report: one folder of static HTML that opens from disk, with the answer and its evidence."""
+"""The report: one folder of static HTML that opens from disk, with the verdict and its evidence."""
 
 import csv
 import itertools
 import re
 import shutil
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +21,8 @@ from ajbench.reporting import figures, tables
 from ajbench.reporting.formats import blocks_1, blocks_a11, html
 from ajbench.reporting.verdict import QUESTION, Answer, answers, headline, limits
 
-EXAMPLES = 12  # classes that can be listened to
-SHOWN_CLASSES = 40  # in figures; AudioSet's 527 would not be legible
+EXAMPLES = 12  # classes with audio examples
+SHOWN_CLASSES = 40  # in figures: AudioSet's 527 would not be legible
 SHOWN_PROBLEMS = 50
 
 
@@ -32,11 +31,15 @@ class ReportData:
     """What a report is made from.
 
     Attributes:
-        recipe: the merged recipe. rows: rows.csv. real: folder of the real clip store. synthetic: folders
-        of synthetic stores by the names their rows have (`img2img`, probes), the main one first. scores:
-        `scores.npz` of every trained cell. runs: `run.json` of every stage, as `RunDir.info()` returns it.
-        notes: of generation and yardstick rows. fingerprints: of the stages whose rows count; None takes
-        all rows of the recipe.
+        recipe: the merged recipe.
+        rows: rows.csv.
+        real: folder of the real clip store.
+        synthetic: folders of synthetic stores by the name of their rows (`img2img`, probes), the main one
+            first.
+        scores: `scores.npz` of every trained cell.
+        runs: `run.json` of every stage, from `RunDir.info()`.
+        notes: on the rows of generated clips and baselines.
+        fingerprints: of the stages whose rows count; None accepts all rows of the recipe.
     """
 
     recipe: Recipe
@@ -51,7 +54,7 @@ class ReportData:
 
 @dataclass(frozen=True)
 class Sound:
-    """A clip in the report; `audio` and `image` are relative links."""
+    """A clip in the report, with relative links to its `audio` and `image`."""
 
     brief: str
     detail: str
@@ -60,13 +63,13 @@ class Sound:
 
 
 def render(data: ReportData, out: Path) -> Path:
-    """Write `index.html`, `audio/`, `img/` and `per_class.csv` into folder `out` and return the page's path.
+    """Write `index.html`, `audio/`, `img/` and `per_class.csv` into the folder `out`; return the page's path.
 
-    The folder needs nothing else: no server, no network. `audio/` and `img/` are replaced; pages of
-    `ajbench audit` that are there are linked.
+    The folder needs no server and no network. `audio/` and `img/` are replaced; pages of `ajbench audit` in
+    the folder are linked.
 
     Raises:
-        MissingError: rows.csv, a store or a scores file is not there.
+        MissingError: rows.csv, a store or a scores file is missing.
         IntegrityError: one of them is damaged.
     """
     rows = tables.select(read_rows(data.rows), data.recipe, data.fingerprints)
@@ -89,7 +92,7 @@ def render(data: ReportData, out: Path) -> Path:
         "a11": blocks_a11(a11, data.recipe),
         "class_figure": _class_figure(classes, found, data.recipe),
         "table_1": blocks_1(first, data.recipe) if any(n["source"] == "measured" for n in first) else [],
-        "ladder_figure": _ladder_figure(rows, palette),
+        "baseline_figure": _baseline_figure(rows, palette),
         "agreement_figure": _agreement_figure(rows, palette),
         "agreement": _agreement(rows),
         "sets": list(sets),
@@ -103,14 +106,14 @@ def render(data: ReportData, out: Path) -> Path:
         "stages": _stages(data.runs),
         "environment": data.runs[-1] if data.runs else {},
         "yaml": dump(data.recipe),
-        "synthetic_corpus": tables.SYNTHETIC_CORPUS if data.recipe.data.corpus == "mini" else "",
+        "rendered": tables.RENDERED if data.recipe.data.corpus == "mini" else "",
     }
     atomic_write(out / "index.html", html("report", page))
     return out / "index.html"
 
 
 def dose_figure(rows: pd.DataFrame, recipe: Recipe, found: Sequence[Answer]) -> str:
-    """Return the dose curves of the answers' classifiers as SVG in the page's colours; "" without any."""
+    """Return the dose curves of all classifiers that have an answer as SVG; "" if there is none."""
     curves = []
     for answer in found:
         mine = rows[(rows["table"] == "A11") & (rows["row"] == answer.line)]
@@ -151,9 +154,8 @@ def _class_figure(
     mine = [
         line
         for line in classes
-        if "/".join((line["model"], line["pretraining"], line["augmentation"])) == answer.line
-        and line.get(recipe.name) is not None
-        and line.get(answer.column) is not None
+        if f"{line['model']}/{line['pretraining']}/{line['augmentation']}" == answer.line
+        and None not in (line.get(recipe.name), line.get(answer.column))
     ]
     if not mine:
         return {}
@@ -171,7 +173,7 @@ def _class_figure(
     return {"svg": svg, "answer": answer, "classes": len(mine), "shown": len(shown), "better": better}
 
 
-def _ladder_figure(rows: pd.DataFrame, palette: Mapping[str, str]) -> str:
+def _baseline_figure(rows: pd.DataFrame, palette: Mapping[str, str]) -> str:
     split = " ".join(rows.loc[(rows["table"] == "1") & (rows["metric"] == "fd"), "split"].tail(1))
     panels = []
     for metric, title, chosen in (
@@ -191,7 +193,7 @@ def _ladder_figure(rows: pd.DataFrame, palette: Mapping[str, str]) -> str:
         ]
         if marks:
             panels.append((title, marks))
-    return figures.ladders(panels) if panels else ""
+    return figures.baselines(panels) if panels else ""
 
 
 def _agreement(rows: pd.DataFrame) -> list[dict[str, Any]]:
@@ -208,14 +210,14 @@ def _agreement_figure(rows: pd.DataFrame, palette: Mapping[str, str]) -> str:
         return ""
     grid = part.pivot_table(index="column", columns="row", values="value")
     names = [n for n in palette if n in grid] + [n for n in map(str, grid) if n.startswith("real")]
-    # The classes that came out worst, the best of them first.
+    # The classes with the lowest agreement, in descending order.
     grid = grid.sort_values(names[0], ascending=False).tail(SHOWN_CLASSES)
     shown = [(name, grid[name].tolist(), palette.get(name, figures.REAL)) for name in names]
     return figures.shares([str(c) for c in grid.index], shown)
 
 
 def _examples(real: ClipStore, sets: Mapping[str, ClipStore], out: Path) -> Iterator[dict[str, Any]]:
-    """Yield a row of sounds per class: its first clip in the main set, that one's parent, the other sets."""
+    """Yield sounds per class: its first clip in the main set, the guide of that clip, and the other sets."""
     for name in ("audio", "img"):
         shutil.rmtree(out / name, ignore_errors=True)
         (out / name).mkdir(parents=True)
@@ -232,7 +234,7 @@ def _examples(real: ClipStore, sets: Mapping[str, ClipStore], out: Path) -> Iter
             mine = [i for i, (ids, _) in enumerate(known[name]) if c in ids]
             if not mine:
                 continue
-            # The same parent as in the main set, where this set has it.
+            # Prefer a clip with the same guide as in the main set.
             index = next((i for i in mine if parent and known[name][i][1] == parent), mine[0])
             if not chosen:
                 parent = known[name][index][1]
@@ -265,19 +267,17 @@ def _problems(store: Path) -> list[dict[str, str]]:
 
 
 def _stages(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Time and memory by kind of stage."""
-    count = Counter(str(run.get("stage")) for run in runs)
+    """Return runs, time, peak memory and devices per kind of stage."""
+    by_stage: dict[str, list[Mapping[str, Any]]] = {}
+    for run in runs:
+        by_stage.setdefault(str(run.get("stage")), []).append(run)
     return [
         {
             "stage": stage,
-            "runs": number,
-            "seconds": sum(float(run.get("seconds") or 0) for run in runs if run.get("stage") == stage),
-            "memory_mb": max(
-                float(run.get("peak_memory_mb") or 0) for run in runs if run.get("stage") == stage
-            ),
-            "devices": ", ".join(
-                sorted({str(run.get("device")) for run in runs if run.get("stage") == stage})
-            ),
+            "runs": len(mine),
+            "seconds": sum(float(run.get("seconds") or 0) for run in mine),
+            "memory_mb": max(float(run.get("peak_memory_mb") or 0) for run in mine),
+            "devices": ", ".join(sorted({str(run.get("device")) for run in mine})),
         }
-        for stage, number in count.items()
+        for stage, mine in by_stage.items()
     ]

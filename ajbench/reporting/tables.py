@@ -1,9 +1,8 @@
-"""rows.csv ⇒ Table A11 and Table 1 in the paper's shape, published figures below measured ones."""
+"""Table A11 and Table 1 from rows.csv, in the paper's layout, with the published figures below."""
 
 import csv
-import io
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,37 +13,46 @@ import pandas as pd
 from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Recipe
 from ajbench.core.rows import read_rows
-from ajbench.reporting.formats import Block, Line, blocks_1, blocks_a11, console_table, latex, markdown
-from ajbench.reporting.verdict import Answer, answers, headline
+from ajbench.reporting.formats import (
+    Block,
+    Line,
+    blocks_1,
+    blocks_a11,
+    console_table,
+    latex,
+    markdown,
+    to_csv,
+)
 
 _PACKAGE = Path(__file__).parents[1]
-# A wheel carries the published figures inside the package; a checkout has them under results.
+# A wheel has the published figures inside the package, a checkout in results/.
 PUBLISHED = (
     _PACKAGE / "published" if (_PACKAGE / "published").is_dir() else _PACKAGE.parent / "results" / "published"
 )
 COUNTED = ("expected", "found", "decoded", "kept")  # of the clips that the corpus lists
 BACKBONES = {"taltrans": "CNN+T", "ast": "DeiT"}
-SYNTHETIC_CORPUS = (
-    "corpus mini is rendered by ajbench itself: a check of the machinery, not a result about sound"
+A11_KEY = ("model", "backbone", "pretraining", "augmentation")
+PUBLISHED_COLUMNS = ("AS-20kG", "AS-20k", "+20kG", "+40kG", "+60kG", "+80kG", "AS-2M")
+ENDS = {"": "value", "_low": "ci_low", "_high": "ci_high"}
+RENDERED = "the corpus mini is rendered by ajbench: a test of the pipeline, not a result about recorded sound"
+NOT_COMPARABLE_A11 = "published, trained and evaluated on AudioSet: not comparable with the measured rows"
+NOT_COMPARABLE_1 = (
+    "published, with another extractor and other reference clips: not comparable with the measured rows"
 )
-NOT_COMPARABLE_A11 = "published, trained and scored on AudioSet: not comparable with the measured rows"
-NOT_COMPARABLE_1 = "published, other features and reference clips: not comparable with the measured rows"
-# In the paper's source (Liu et al., 2023) its KL is 2.52, its FAD 7.75.
-SLIPS_1 = {"DiffSound": "the 7.76 printed as KL of DiffSound is its FAD"}
+# Liu et al. (2023) report a KL of 2.52 and a FAD of 7.75.
+CORRECTIONS_1 = {"DiffSound": "the 7.76 printed as the KL of DiffSound is its FAD"}
 
 
 @dataclass(frozen=True)
 class Written:
-    """What `write` made.
+    """What `write` has written.
 
     Attributes:
         paths: by name: `table_a11.csv`, `table_a11.md`, `table_a11.tex`, `table_1.csv`, …, `generation.csv`.
         document: the measured lines, for `--json`.
-        header: and `lines`: Table A11's measured part for the console.
-        lines: see `header`.
-        notes: what has to be said beside the figures.
-        headline: the answer to the user's question in a few words.
-        answers: the answer per classifier; `str(answer)` is a sentence.
+        header: of the measured part of Table A11, for the terminal.
+        lines: of the same.
+        notes: on the same.
     """
 
     paths: dict[str, Path]
@@ -52,8 +60,6 @@ class Written:
     header: list[str]
     lines: list[list[str]]
     notes: list[str]
-    headline: str
-    answers: list[Answer]
 
 
 def write(
@@ -64,80 +70,68 @@ def write(
     counts: Mapping[str, Mapping[str, int]] | None = None,
     fingerprints: Collection[str] | None = None,
 ) -> Written:
-    """Pivot rows.csv into the tables of one recipe.
+    """Write the tables of one recipe from rows.csv.
 
-    Writes `table_a11.{csv,md,tex}`; `table_1.{csv,md,tex}` and `generation.csv` where generated clips were
-    measured. Of a measurement that occurs more than once the last counts.
+    These are `table_a11.{csv,md,tex}` and, if generated clips were evaluated, `table_1.{csv,md,tex}` and
+    `generation.csv`. If a measurement occurs more than once, the last one counts.
 
     Args:
-        rows_path: rows.csv; rows of other recipes in it are left out. out_dir: made if absent. recipe:
-        gives the order of lines and columns, and which published rows stand below. counts: `store.json`'s
-        counts of the real store (split → expected, found, decoded, kept). fingerprints: of the stages that
-        count; others' rows, of earlier settings, are left out. None takes all.
+        rows_path: rows.csv; rows of other recipes are ignored.
+        out_dir: the folder, which is created if missing.
+        recipe: gives the order of lines and columns, and which published rows are shown.
+        counts: of the real clips by split, from `store.json` (expected, found, decoded, kept).
+        fingerprints: of the stages that count; None accepts all.
 
     Raises:
-        MissingError: no rows.csv.
+        MissingError: there is no rows.csv.
         IntegrityError: rows.csv is damaged.
     """
     rows = select(read_rows(rows_path), recipe, fingerprints)
     out_dir.mkdir(parents=True, exist_ok=True)
-    files: dict[str, str] = {}
-    a11, first, generation = (
-        a11_lines(rows, recipe, counts),
-        table_1_lines(rows, recipe),
-        generation_lines(rows),
-    )
+    a11, generation = a11_lines(rows, recipe, counts), generation_lines(rows)
     a11_blocks = blocks_a11(a11, recipe)
-    files |= _formats("table_a11", a11, a11_blocks)
-    if any(line["source"] == "measured" for line in first):
-        files |= _formats("table_1", first, blocks_1(first, recipe))
+    files = _formats("table_a11", a11, a11_blocks)
+    first, first_files = table_1(rows, recipe)
+    files |= first_files if first else {}
     if generation:
         files["generation.csv"] = to_csv(generation)
     for name, text in files.items():
         atomic_write(out_dir / name, text)
-    measured = {
-        name: [line for line in lines if line.get("source", "measured") == "measured"]
-        for name, lines in (("table_a11", a11), ("table_1", first), ("generation", generation))
-    }
     header, lines = console_table(a11_blocks[0])
-    found = answers(rows, recipe.name)
     return Written(
         paths={name: out_dir / name for name in files},
-        document=measured,
+        document={"table_a11": _measured(a11), "table_1": first, "generation": generation},
         header=header,
         lines=lines,
         notes=a11_blocks[0].notes,
-        headline=headline(found),
-        answers=found,
     )
 
 
 def table_1(rows: pd.DataFrame, recipe: Recipe) -> tuple[list[Line], dict[str, str]]:
-    """Return Table 1 of given rows: its measured lines, and the content of table_1.{csv,md,tex} by name."""
+    """Return the measured lines of Table 1, and table_1.{csv,md,tex} as text by name."""
     lines = table_1_lines(rows, recipe)
-    measured = [line for line in lines if line["source"] == "measured"]
-    return measured, _formats("table_1", lines, blocks_1(lines, recipe))
+    return _measured(lines), _formats("table_1", lines, blocks_1(lines, recipe))
 
 
 def select(rows: pd.DataFrame, recipe: Recipe, fingerprints: Collection[str] | None = None) -> pd.DataFrame:
-    """Return the rows of one recipe that count: of wanted fingerprints, each measurement's last."""
+    """Return the rows of a recipe that count: of the given fingerprints, and the last of each measurement."""
     rows = rows[rows["recipe"] == recipe.name]
     if fingerprints is not None:
         rows = rows[rows["fingerprint"].isin(set(fingerprints))]
-    # Over seeds, the row that knows more seeds replaces the earlier one.
+    # A value over seeds replaces an earlier one over fewer seeds.
     seed = rows["seed"].where(~rows["metric"].isin(("map_mean", "map_delta", "map_delta_family")), "all")
     key = ["table", "row", "column", "dataset", "split", "metric", "features", "_seed"]
     return rows.assign(_seed=seed).drop_duplicates(key, keep="last").drop(columns="_seed")
 
 
 def dose_of(column: str) -> int | None:
-    """Return the synthetic clips that a column adds: 160 for `+160G`, 40,000 for `+40kG`, None for others."""
+    """Return the dose of a column: 160 for `+160G`, 40,000 for `+40kG`, None for other columns."""
     match = re.fullmatch(r"\+(\d+)(k?)G", column)
     return int(match[1]) * (1000 if match[2] else 1) if match else None
 
 
 def columns_of(rows: pd.DataFrame, recipe: Recipe) -> list[str]:
-    """Return the measured columns of Table A11 in the paper's order: synthetic only, real, doses, others."""
+    """Return the measured columns of Table A11 in order: synthetic clips only, real only, doses, others."""
     found = list(dict.fromkeys(rows.loc[rows["table"] == "A11", "column"]))
     ends = [f"{recipe.name}G", recipe.name]
     doses = sorted((c for c in found if dose_of(c) is not None), key=lambda c: dose_of(c) or 0)
@@ -147,28 +141,26 @@ def columns_of(rows: pd.DataFrame, recipe: Recipe) -> list[str]:
 def a11_lines(
     rows: pd.DataFrame, recipe: Recipe, counts: Mapping[str, Mapping[str, int]] | None = None
 ) -> list[Line]:
-    """Return Table A11 as mappings, mAP in percent: measured lines, then the published ones.
+    """Return Table A11 with mAP in percent: measured lines, then the published ones.
 
-    For each column: `<column>` (mean over seeds), `<column>_std`, and other than real only `<column>_delta`,
-    `<column>_delta_low`, `<column>_delta_high`.
+    Each column has `<column>` (mean over seeds) and `<column>_std`, and all but real clips only have
+    `<column>_delta`, `<column>_delta_low` and `<column>_delta_high`.
     """
     rows = rows[rows["table"] == "A11"]
     columns = columns_of(rows, recipe)
     order = [(m.name, m.aug) for m in recipe.evaluate.models]
-    names = sorted(
-        dict.fromkeys(rows["row"]), key=lambda r: _position(order, (r.split("/")[0], r.split("/")[-1]))
-    )
+
+    def position(name: str) -> int:
+        key = (name.split("/")[0], name.split("/")[-1])
+        return order.index(key) if key in order else len(order)
+
     lines = []
-    for name in names:
+    for name in sorted(dict.fromkeys(rows["row"]), key=position):
         model, pretraining, augmentation = name.split("/")
+        backbone = BACKBONES.get(model.split("-")[0], "")
         mine = rows[rows["row"] == name]
-        line: Line = {
-            "model": model,
-            "backbone": BACKBONES.get(model.split("-")[0], ""),
-            "pretraining": pretraining,
-            "augmentation": augmentation,
-            "source": "measured",
-        }
+        line: Line = dict(zip(A11_KEY, (model, backbone, pretraining, augmentation), strict=True))
+        line["source"] = "measured"
         seeds: list[str] = []
         for column in columns:
             cell = mine[mine["column"] == column]
@@ -182,7 +174,7 @@ def a11_lines(
             line[f"{column}_std"] = _percent(values.std(ddof=1)) if len(values) > 1 else None
             delta = cell[cell["metric"] == "map_delta"]
             if column != recipe.name:
-                for end, field in (("", "value"), ("_low", "ci_low"), ("_high", "ci_high")):
+                for end, field in ENDS.items():
                     line[f"{column}_delta{end}"] = _percent(delta[field].iloc[0]) if len(delta) else None
         line["seeds"] = len(seeds) or int(mine["seed"].nunique())
         line["eval_clips"] = int(mine["n"].max())
@@ -191,50 +183,37 @@ def a11_lines(
         for split, numbers in (counts or {}).items():
             line |= {f"{split}_{name}": numbers.get(name) for name in COUNTED}
         line["dataset"] = mine["dataset"].iloc[-1]
-        line["note"] = SYNTHETIC_CORPUS if recipe.data.corpus == "mini" else ""
+        line["note"] = _note(recipe)
         lines.append(line)
     return lines + (_published_a11() if recipe.evaluate.published == "as20k" else [])
 
 
 def table_1_lines(rows: pd.DataFrame, recipe: Recipe) -> list[Line]:
-    """Return Table 1 as mappings: measured sets of generated clips, then the published models."""
+    """Return Table 1: the measured sets of generated clips, then the published models."""
     rows = rows[rows["table"] == "1"]
     lines: list[Line] = []
     for (name, features), mine in rows.groupby(["row", "features"], sort=False):
         line: Line = {"model": name, "datasets": mine["dataset"].iloc[-1]}
         for metric in ("fd", "is", "kl"):
             found = mine[mine["metric"] == metric]
-            for end, field in (("", "value"), ("_low", "ci_low"), ("_high", "ci_high")):
+            for end, field in ENDS.items():
                 line[f"{metric}{end}"] = _rounded(found[field].iloc[-1], 4) if len(found) else None
-        line |= {
-            "features": features,
-            "reference": " ".join(mine.loc[mine["metric"] == "fd", "split"].tail(1)),
-            "n": int(mine["n"].max()),
-            "source": "measured",
-            "note": SYNTHETIC_CORPUS if recipe.data.corpus == "mini" else "",
-        }
-        lines.append(line)
+        reference = " ".join(mine.loc[mine["metric"] == "fd", "split"].tail(1))
+        line |= {"features": features, "reference": reference, "n": int(mine["n"].max())}
+        lines.append({**line, "source": "measured", "note": _note(recipe)})
     if recipe.evaluate.published == "none":
         return lines
     for row in published("table_1"):
         line = {name: row[name] for name in ("model", "datasets")}
         line |= {name: float(row[name]) if row[name] else None for name in ("fd", "is", "kl")}
-        note = "; ".join(filter(None, [NOT_COMPARABLE_1, SLIPS_1.get(row["model"])]))
-        lines.append(
-            {
-                **line,
-                "features": "panns16k",
-                "reference": "AudioCaps test",
-                "source": "published",
-                "note": note,
-            }
-        )
+        line |= {"features": "panns16k", "reference": "AudioCaps test", "source": "published"}
+        notes = [NOT_COMPARABLE_1, CORRECTIONS_1.get(row["model"])]
+        lines.append({**line, "note": "; ".join(filter(None, notes))})
     return lines
 
 
 def generation_lines(rows: pd.DataFrame) -> list[Line]:
-    """Return the measurements of generated clips and yardsticks (FD, label agreement), one a line."""
-    rows = rows[rows["table"].isin(("1", "generation"))]
+    """Return the measurements of generated clips and baselines (FD, label agreement), one per line."""
     names = {
         "row": "set",
         "column": "class",
@@ -243,30 +222,32 @@ def generation_lines(rows: pd.DataFrame) -> list[Line]:
         "features": "features",
     }
     lines = []
-    for row in rows.to_dict("records"):
+    for row in rows[rows["table"].isin(("1", "generation"))].to_dict("records"):
         line: Line = {new: row[old] for old, new in names.items()}
-        line |= {name: _rounded(row[name], 4) for name in ("value", "ci_low", "ci_high")}
+        line |= {name: _rounded(row[name], 4) for name in ENDS.values()}
         lines.append({**line, "n": int(row["n"])})
     return lines
 
 
 def published(name: str) -> list[dict[str, str]]:
-    """Return a table of the paper as printed, for instance `table_a11`."""
+    """Return a table of the paper as printed, for example `table_a11`."""
     with (PUBLISHED / f"{name}.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
 def _published_a11() -> list[Line]:
     lines: dict[tuple[str, ...], Line] = {}
-    columns = ["AS-20kG", "AS-20k", "+20kG", "+40kG", "+60kG", "+80kG", "AS-2M"]
+    blank = {f"{c}{end}": None for c in PUBLISHED_COLUMNS for end in ("", "_std")}
     for row in published("table_a11"):
-        key = tuple(row[name] for name in ("model", "backbone", "pretraining", "augmentation"))
-        blank = {f"{c}{end}": None for c in columns for end in ("", "_std")}
-        line = lines.setdefault(
-            key,
-            dict(zip(("model", "backbone", "pretraining", "augmentation"), key, strict=True))
-            | {"source": "published", **blank, "dataset": "AudioSet", "note": NOT_COMPARABLE_A11},
-        )
+        key = {name: row[name] for name in A11_KEY}
+        line: Line = {
+            **key,
+            "source": "published",
+            **blank,
+            "dataset": "AudioSet",
+            "note": NOT_COMPARABLE_A11,
+        }
+        line = lines.setdefault(tuple(key.values()), line)
         line[row["dataset"]] = float(row["map"])
         line[f"{row['dataset']}_std"] = float(row["map_std"]) if row["map_std"] else None
     return list(lines.values())
@@ -276,20 +257,12 @@ def _formats(name: str, lines: list[Line], blocks: list[Block]) -> dict[str, str
     return {f"{name}.csv": to_csv(lines), f"{name}.md": markdown(blocks), f"{name}.tex": latex(blocks)}
 
 
-def to_csv(lines: Sequence[Line]) -> str:
-    """Return mappings as CSV, free text (dataset, note) last."""
-    text = io.StringIO()
-    names = list(dict.fromkeys(name for line in lines for name in line))
-    # Free text last: it is long, and the figures are what one looks for.
-    names.sort(key=lambda name: name in ("dataset", "note"))
-    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: "" if v is None else v for k, v in line.items()} for line in lines)
-    return text.getvalue()
+def _measured(lines: list[Line]) -> list[Line]:
+    return [line for line in lines if line["source"] == "measured"]
 
 
-def _position(order: Sequence[tuple[str, str]], key: tuple[str, str]) -> int:
-    return order.index(key) if key in order else len(order)
+def _note(recipe: Recipe) -> str:
+    return RENDERED if recipe.data.corpus == "mini" else ""
 
 
 def _percent(value: float) -> float | None:

@@ -1,4 +1,4 @@
-"""Does synthetic audio help? The answer, per classifier and in a few words, and what limits it."""
+"""Does synthetic audio help? A verdict per classifier, a headline, and the limits of both."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,21 +7,25 @@ import pandas as pd
 
 from ajbench.core.recipe import Recipe
 from ajbench.core.rows import is_control
-from ajbench.reporting.formats import signed
+from ajbench.reporting.formats import counted, signed
 
 QUESTION = "Does synthetic audio help?"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The best mix of one classifier against real clips only, in points of mAP.
+    """The best mix of one classifier against real clips only.
 
     Attributes:
-        line: model/pretraining/augmentation. column: the mix, for instance `+320G`: of those that clearly
-        help the best, else simply the best. delta: the paired difference; `low` and `high` are its 95 %
-        interval. low: see `delta`. high: see `delta`. seeds: trainings of each mix. mixes: mixes tried that
-        add synthetic clips. effect: 1 helps, −1 hurts, 0 neither can be told. Judged by an interval wide
-        enough for all mixes tried.
+        line: the classifier, model/pretraining/augmentation.
+        column: the mix, for example `+320G`: the best of those that help for certain, otherwise the best.
+        delta: paired difference in points of mAP.
+        low: lower bound of its 95 % interval.
+        high: upper bound.
+        seeds: number of seeds of each mix.
+        mixes: number of mixes with synthetic clips.
+        effect: 1 if it helps, −1 if it hurts, 0 if the interval that is corrected for the number of mixes
+            contains zero.
     """
 
     line: str
@@ -42,34 +46,41 @@ class Answer:
 
     @property
     def verdict(self) -> str:
-        """What the interval allows to say."""
+        """What the interval allows one to say."""
         if self.effect:
             return "helps" if self.effect > 0 else "hurts"
         if self.low > 0 or self.high < 0:
-            return f"clear of zero alone, but not once the choice among {self.mixes} mixes is allowed for"
+            return (
+                f"distinguishable from zero, but not after correction for the choice among {self.mixes} mixes"
+            )
         return "not distinguishable from zero"
 
     @property
     def points(self) -> str:
-        """The difference as text, with its sign."""
+        """The difference with its sign."""
         return signed(self.delta)
 
     @property
     def range(self) -> str:
-        """The interval as text."""
+        """The 95 % interval."""
         return f"[{signed(self.low)}, {signed(self.high)}]"
 
     def __str__(self) -> str:
-        seeds = "1 seed" if self.seeds == 1 else f"{self.seeds} seeds"
-        return f"{self.name}, {self.column}: {self.points} mAP {self.range}, {seeds}, {self.verdict}"
+        verb = {1: "raises", -1: "lowers", 0: "changes"}[self.effect]
+        points = self.points.lstrip("+−") if self.effect else self.points
+        end = "" if self.effect else f", {self.verdict}"
+        return (
+            f"{self.name}: {self.column} {verb} mAP by {points} points relative to real clips only "
+            f"(95 % interval {self.range}, {counted(self.seeds, 'seed')}){end}"
+        )
 
 
 def answers(rows: pd.DataFrame, recipe_name: str) -> list[Answer]:
-    """Return an answer per classifier, in the order of the rows; none where nothing was compared.
+    """Return the verdict on each classifier that has a comparison, in the order of the rows.
 
     Args:
-        rows: of one recipe, as `tables.select` leaves them.
-        recipe_name: which is also the name of the column of real clips only.
+        rows: of one recipe, as selected by `tables.select`.
+        recipe_name: also the name of the column of real clips only.
     """
     found = []
     rows = rows[(rows["table"] == "A11") & ~rows["column"].isin((recipe_name, f"{recipe_name}G"))]
@@ -92,72 +103,74 @@ def answers(rows: pd.DataFrame, recipe_name: str) -> list[Answer]:
 def headline(found: Sequence[Answer]) -> str:
     """Answer the question for all classifiers together in a few words."""
     if not found:
-        return "Not measured yet: no mix was compared with real clips only."
+        return "Not measured yet: no mix has been compared with real clips only."
     helped, hurt = (sum(a.effect == sign for a in found) for sign in (1, -1))
     if len(found) == 1:
         return {1: "Yes.", -1: "No, it hurts.", 0: "Not measurably."}[found[0].effect]
     if helped == len(found):
-        return "Yes, both classifiers." if helped == 2 else f"Yes, all {helped} classifiers."
+        return f"Yes, for {'both' if helped == 2 else f'all {helped}'} classifiers."
     if not helped and not hurt:
-        return f"Not measurably, for any of {len(found)} classifiers."
-    told = f"{helped or 'None'} of {len(found)} classifiers"
-    return f"{told}; it hurts {hurt}." if hurt else f"{told}, measurably."
+        return f"Not measurably for any of {len(found)} classifiers."
+    share = f"For {helped or 'none'} of {len(found)} classifiers"
+    return f"{share}; it hurts {hurt}." if hurt else f"{share}."
 
 
 def limits(rows: pd.DataFrame, recipe: Recipe, found: Sequence[Answer]) -> list[str]:
-    """Return, as sentences, how far the answers reach."""
-    said = []
+    """Return, as sentences, what the verdicts do not cover.
+
+    Args:
+        rows: of the recipe, as selected by `tables.select`.
+        recipe: the merged recipe.
+        found: the verdicts.
+    """
+    lines = []
     if recipe.data.corpus == "mini":
-        said.append(
-            "The corpus is rendered by ajbench itself. These figures show that the loop works; about "
-            "recorded sound they say nothing."
+        lines.append(
+            "The corpus is rendered by ajbench. These figures show that the pipeline works; they say "
+            "nothing about recorded sound."
         )
     if found:
-        n, seeds = int(rows.loc[rows["table"] == "A11", "n"].max()), max(a.seeds for a in found)
+        clips, seeds = int(rows.loc[rows["table"] == "A11", "n"].max()), max(a.seeds for a in found)
         mixes = max(a.mixes for a in found)
-        said.append(
-            f"{n} evaluation clips of one split. Intervals cover other clips and seeds like these, "
-            "not another corpus, fold, generator or classifier."
+        lines.append(
+            f"The figures rest on {counted(clips, 'evaluation clip')} of one split. The intervals cover "
+            "other clips and seeds like these, but not another corpus, fold, generator or classifier."
         )
         if seeds == 1:
-            said.append(
-                "One training a mix: intervals cover other clips, but nothing is known of other seeds."
-            )
+            lines.append("There is 1 seed per mix: the intervals do not cover the variation between seeds.")
         else:
-            said.append(
-                f"{seeds} seeds a mix. Resampling so few shows {seeds - 1}/{seeds} of the variance "
-                "between seeds: where seeds differ much, the intervals are too narrow."
+            lines.append(
+                f"There are {seeds} seeds per mix. Resampling so few shows only {seeds - 1}/{seeds} of the "
+                "variance between seeds: if seeds differ much, the intervals are too narrow."
             )
         if mixes > 1:
-            said.append(
-                f"The best of {mixes} mixes is named by its result on the evaluation clips, which "
-                f"flatters it. The verdict allows for that (interval at 1 − 0.05/{mixes}); the "
-                "interval shown is the plain 95 %."
+            lines.append(
+                f"The best of {mixes} mixes is chosen by its result on the evaluation clips, which is "
+                f"optimistic. The verdict corrects for that (interval at 1 − 0.05/{mixes}); the interval "
+                "shown is the plain 95 % interval."
             )
         if all(recipe.classifier_of(line.model_dump()).train_steps for line in recipe.evaluate.models):
-            said.append(
-                "Every mix trains for the same number of steps: with more clips, each is met less often."
+            lines.append(
+                "All mixes train for the same number of steps: the more clips, the fewer epochs over each."
             )
         elif "match_steps" not in recipe.evaluate.controls:
-            said.append(
-                "More clips also mean more steps; evaluate.controls=[match_steps] tells the two apart."
+            lines.append(
+                "More clips also mean more training steps; evaluate.controls=[match_steps] separates the two."
             )
     named = sorted(set(rows.loc[rows["table"] == "1", "features"]))
     if named:
-        said.append(
-            f"FD, inception score and KL are taken over the features {', '.join(named)} and depend on "
-            "the number of clips: compare them within this page, not with published values."
+        lines.append(
+            f"FD, inception score and KL depend on the extractor (here {', '.join(named)}) and on the number "
+            "of clips: compare them within this page, not with published values."
         )
     if "reference" in named:
-        said.append(
-            "The reference features are those of a classifier trained on the very clips that the "
-            "generator learned and started from: kinder to clips close to these than a stranger "
-            "would be."
+        lines.append(
+            "The reference extractor is a classifier trained on the clips that the generator was trained on "
+            "and starts from: it favours clips close to these more than an independent extractor would."
         )
-    heard = any(str(column).endswith("(decoded)") for column in rows["column"])
-    but = ", but for the column (decoded)" if heard else ""
-    said.append(
-        f"Generated clips have passed through the codec {recipe.codec.name} at 16 kHz; the real clips "
-        f"that classifiers train on and are scored on have not{but}."
+    decoded = any(str(column).endswith("(decoded)") for column in rows["column"])
+    lines.append(
+        f"Generated clips have passed through the codec {recipe.codec.name} at 16 kHz; the real clips that "
+        f"classifiers are trained and evaluated on have not{', except in the column (decoded)' * decoded}."
     )
-    return said
+    return lines

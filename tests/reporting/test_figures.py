@@ -1,0 +1,28 @@
+import io
+import re
+
+import numpy as np
+from PIL import Image
+
+from ajbench.reporting import figures
+
+
+def test_a_spectrogram_has_high_frequencies_on_top():
+    t = np.arange(16_000) / 16_000
+    rows = []
+    for hertz in (200, 4000):
+        wave = np.sin(2 * np.pi * hertz * t).astype(np.float32)
+        picture = np.asarray(Image.open(io.BytesIO(figures.spectrogram(wave))))
+        rows.append(int(picture.mean(axis=1).argmax()))
+    assert rows[1] < 30 < 60 < rows[0]
+    figures.spectrogram(np.zeros(16_000, np.float32))
+
+
+def test_figures_have_the_colours_of_the_page_and_searchable_text():
+    svg = figures.bars(["dog <&>", "rain"], [50.0, 60.0], [55.0, 58.0], ("real", "+160G"))
+    assert "dog &lt;&amp;&gt;" in svg and "+5.0" in svg and "−2.0" in svg
+    assert not set(re.findall(r"#[0-9a-f]{6}", svg)), "no colour is fixed"
+    assert svg == figures.bars(["dog <&>", "rain"], [50.0, 60.0], [55.0, 58.0], ("real", "+160G"))
+    alone = figures.alone(svg)
+    used = set(re.findall(r"var\(--(\w+)\)", alone))
+    assert used and all(f"--{name}:" in alone for name in used)
