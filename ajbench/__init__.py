@@ -9,11 +9,14 @@ _PUBLIC = {
     "AudioJourneyPipeline": "ajbench.generation.pipeline",
     "audit": "ajbench.evaluation.audit",
 }
+_PACKAGES = ("captions", "classifiers", "codec", "features", "fusion", "metrics")  # with public names
 __all__ = ["AudioJourneyPipeline", "__version__", "audit"]
 
 
 def __getattr__(name: str) -> Any:
-    """Return a public name from the module that defines it."""
+    """Return a public name from the module that defines it, or a package."""
     if name in _PUBLIC:
         return getattr(importlib.import_module(_PUBLIC[name]), name)
+    if name in _PACKAGES:
+        return importlib.import_module(f"ajbench.{name}")
     raise AttributeError(f"module 'ajbench' has no attribute {name!r}")

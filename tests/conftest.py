@@ -54,6 +54,12 @@ def published_dir():
     return _shared("published")
 
 
+@pytest.fixture(scope="session")
+def golden_dir():
+    """Reference values: entailment scores and caption metrics of the paper's examples."""
+    return _shared("golden")
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(20240711)

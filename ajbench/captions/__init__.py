@@ -1,1 +1,5 @@
-"""Text about clips: captions, and how well a visual caption agrees with what is heard."""
+"""Captions of clips, and how well a visual caption agrees with what is audible."""
+
+from ajbench.captions.entailment import entailment
+
+__all__ = ["entailment"]
