@@ -37,7 +37,7 @@ CODECS: dict[str, Any] = {
     "encodec_24khz@24k": "ajbench.codec.encodec:load_24k",
 }
 TEXT_ENCODERS: dict[str, Any] = {
-    "minilm": "ajbench.generation.minilm:MiniLM",
+    "minilm": "ajbench.generation.text_encoder:MiniLM",
     "t5-large": "ajbench.generation.hub_encoders:t5_large",
     "flan-t5": "ajbench.generation.hub_encoders:flan_t5",
     "clip": "ajbench.generation.hub_encoders:clip",

@@ -1,4 +1,4 @@
-"""What the denoiser is trained on: prompts, grids, noise and timesteps, as pure functions of an index."""
+"""Training batches of the denoiser: prompts, grids, noise and timesteps as pure functions of an index."""
 
 import functools
 from collections.abc import Callable
@@ -18,11 +18,11 @@ from ajbench.generation.prompts import sound_of, spoken
 from ajbench.generation.unet import noised
 
 Batch = dict[str, Tensor]
-BLOCK = 16  # clips whose noise is drawn together: a part of a batch draws the blocks that it shares in
+BLOCK = 16  # clips whose noise is drawn together; a part of a batch draws only the blocks it overlaps
 
 
 def prompts_of(store: ClipStore, indices: NDArray[np.int64]) -> list[str]:
-    """Return each clip's caption or, without one, "The sound of" its labels."""
+    """Return the caption of each clip or, without one, "The sound of" and its labels."""
     captions, labels = store.column("caption"), store.column("labels")
     return [captions[i] or sound_of([spoken(name) for name in labels[i]]) for i in indices]
 
@@ -30,21 +30,22 @@ def prompts_of(store: ClipStore, indices: NDArray[np.int64]) -> list[str]:
 def grid_reader(
     store: ClipStore, indices: NDArray[np.int64], codec: "codecs.Codec", whitening: Whitening
 ) -> Callable[[Any], Tensor]:
-    """Return a function from positions in `indices` to whitened grids float32 [B, 128, H, 21]."""
+    """Return a function that maps positions in `indices` to whitened grids float32 [B, 128, H, 21]."""
     return lambda picks: whitening.grid(codec.latents(store.codes(indices[picks])))
 
 
 def noisy_batches(
     grids: Callable[[Any], Tensor], n: int, process: DDPMScheduler, size: int, seed: int, parts: int = 1
 ) -> Callable[[int], Batch]:
-    """Return batch(index), a pure function: `noisy` grids, `target`, timesteps `t`, clips (`picks`).
+    """Return batch(index), a pure function: `noisy` grids, `target`, timesteps `t` and clips (`picks`).
 
-    What `target` is, see `unet.noised`. Every one of the `n` clips comes once an epoch, in an order drawn
-    for the epoch. Each batch has one timestep in every `size`-th part of the range: the loss varies less
-    from step to step, its expectation is the same.
+    For `target` see `unet.noised`. Each of the `n` clips occurs once per epoch, in a random order that
+    differs between epochs. The range of timesteps is divided into `size` equal parts, and a batch has one
+    timestep in
+    each: the loss varies less from step to step, its expectation is the same.
 
-    A batch of `size` clips can come in `parts` (of processes, and of `accumulate`): index = step · parts +
-    part. Clips, noise and timesteps of a step are then the same as those of the whole batch.
+    A batch of `size` clips can be divided into `parts` (for processes and `accumulate`): index = step · parts
+    + part. Clips, noise and timesteps of a step are the same as those of the undivided batch.
     """
 
     @functools.lru_cache(2)
@@ -52,7 +53,7 @@ def noisy_batches(
         return torch.randperm(n, generator=generator(seed, "epoch", epoch))
 
     def draw(step: int, first: int, last: int, shape: torch.Size) -> tuple[Tensor, Tensor]:
-        """Noise and timesteps of places first to last in the batch of a step."""
+        """Noise and timesteps of items first to last in the batch of a step."""
         blocks = range(first // BLOCK, -(-last // BLOCK))
         noise, share = [], []
         for block in blocks:
@@ -79,10 +80,10 @@ def noisy_batches(
 
 
 def min_snr_weights(process: DDPMScheduler, gamma: float) -> Tensor:
-    """Return the weight of every timestep's loss, float32 [T] (Hang et al. 2023, min-SNR-γ).
+    """Return the loss weight of every timestep, float32 [T] (Hang et al. 2023, min-SNR-γ).
 
-    In the error of the clean grid the weight is min(SNR, γ), SNR = ᾱ / (1 − ᾱ). The error of the noise is
-    SNR times that one, and that of the velocity SNR + 1 times, by which they are divided.
+    The weight of the clean grid's squared error is min(SNR, γ) with SNR = ᾱ / (1 − ᾱ). The squared error of
+    the noise is SNR times, that of the velocity SNR + 1 times as large, so the weight is divided by that.
     """
     bar = process.alphas_cumprod.double()
     snr = bar / (1 - bar)
@@ -91,5 +92,5 @@ def min_snr_weights(process: DDPMScheduler, gamma: float) -> Tensor:
 
 
 def generator(seed: int, *names: str | int) -> torch.Generator:
-    """Return a source of randomness for one purpose."""
+    """Return a random generator for one purpose, seeded by the run's seed and the purpose's names."""
     return torch.Generator().manual_seed(seed_for(seed, *names))

@@ -1,8 +1,8 @@
-"""A trained generator on disk, in diffusers' layout, and the class tokens and LoRA that belong to it.
+"""The folders of trained generators, in diffusers' layout, and of their class tokens and LoRA.
 
-The folder holds `model_index.json`, `unet/`, `scheduler/` (both open with diffusers alone),
-`whitening.json` and, written last, `generator.json`: what it was trained on and with, checksums, and the
-ids of its training clips, by which the leak rule is kept.
+A generator's folder has `model_index.json`, `unet/` and `scheduler/` (which diffusers can load alone),
+`whitening.json` and, written last, `generator.json`: training data and settings, checksums, and the ids of
+the training clips for the leak rule.
 """
 
 import json
@@ -29,13 +29,13 @@ Info = TypeVar("Info", "GeneratorInfo", "TokensInfo")
 
 
 class Start(BaseModel):
-    """Weights that a training started from.
+    """The weights that a training started from.
 
     Attributes:
-        source: as the recipe names them.
-        file: name of the weights file, `xxh3` its checksum.
-        tensors: how many were loaded, with `parameters` numbers.
-        left_out: tensors that stayed random.
+        source: `generator.init` of the recipe.
+        file: name of the weights file; `xxh3` is its checksum.
+        tensors: number of tensors loaded, with `parameters` parameters.
+        left_out: tensors that kept their random initialisation.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,15 +49,15 @@ class Start(BaseModel):
 
 
 class GeneratorInfo(BaseModel):
-    """What `generator.json` says.
+    """The content of `generator.json`.
 
     Attributes:
-        text_encoder: registry name, or the folder of its weights; `text_hash` is of those ("": not known).
-        frames: of a clip; the grid has frames / 21 rows.
-        train_ids: the train split, sorted: the clips trained on and those held out of it.
-        held_out: those of it that were only looked at, sorted (`generator.val_share`).
-        start: weights that it was started from; None: random ones.
-        prompts_cut: training prompts longer than `max_tokens`.
+        text_encoder: registry name or folder of the weights; `text_hash` is their hash ("": unknown).
+        frames: codec frames per clip; the grid has frames / 21 rows.
+        train_ids: all clips of the train split, sorted, including those in `held_out`.
+        held_out: the clips of the train split used for validation only, sorted (`generator.val_share`).
+        start: the weights that training started from; None: random ones.
+        prompts_cut: number of training prompts truncated to `max_tokens`.
         xxh3: checksums of the other files.
     """
 
@@ -88,16 +88,16 @@ class GeneratorInfo(BaseModel):
 
 
 class TokensInfo(BaseModel):
-    """What `tokens.json` says; files of before `vectors` are of one vector a token.
+    """The content of `tokens.json`; files without `vectors` have one vector per token.
 
     Attributes:
-        generator: a fingerprint.
-        tokens: label → class token; none where LoRA alone was trained.
-        vectors: of each token.
-        lora_rank: of the adapters that lie beside; None: there are none.
-        init: where they began, as in the recipe.
-        train_ids: the clips trained on, sorted.
-        prompts_cut: training prompts longer than the generator's `max_tokens`.
+        generator: its fingerprint.
+        tokens: label → class token; empty if only LoRA was trained.
+        vectors: per token.
+        lora_rank: of the adapters in the same folder; None: there are none.
+        init: of the vectors, as in the recipe.
+        train_ids: the training clips, sorted.
+        prompts_cut: number of training prompts truncated to the generator's `max_tokens`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -140,14 +140,14 @@ def save(
 
 
 def write_info(path: Path, info: GeneratorInfo | TokensInfo, files: Iterable[Path]) -> None:
-    """Write `generator.json` or `tokens.json` with the checksums of the files beside it."""
+    """Write `generator.json` or `tokens.json` with the checksums of `files`."""
     sums = {str(file.relative_to(path.parent)): checksum(file) for file in sorted(files)}
     whole = info.model_copy(update={"xxh3": sums})
     atomic_write(path, json.dumps(whole.model_dump(mode="json"), indent=1, ensure_ascii=False))
 
 
 def read_info(folder: Path) -> GeneratorInfo:
-    """Read a generator's `generator.json` and verify the files that it lists.
+    """Read `generator.json` in `folder` and verify the files that it lists.
 
     Raises:
         MissingError: there is no finished generator.
@@ -157,7 +157,7 @@ def read_info(folder: Path) -> GeneratorInfo:
 
 
 def read_tokens(folder: Path) -> tuple[TokensInfo, dict[str, Tensor]]:
-    """Return what is known of class tokens, and their vectors by token, from the folder that `invert` wrote.
+    """Read the folder that `invert` wrote; return `tokens.json` and the vectors [k, dim] by token.
 
     Raises:
         MissingError: there is no such folder.
@@ -168,10 +168,10 @@ def read_tokens(folder: Path) -> tuple[TokensInfo, dict[str, Tensor]]:
 
 
 def refuse_leak(path: Path, train_ids: Iterable[str], store: ClipStore) -> None:
-    """Keep the leak rule: what was fitted on a clip must not make training data for a test on that clip.
+    """Enforce the leak rule: a model trained on a clip must not generate training data for a test on it.
 
     Raises:
-        IntegrityError: training clips are among the evaluation clips of the store.
+        IntegrityError: evaluation clips of the store are among the training clips.
     """
     evaluated = {store.clip_ids[i] for i in store.split_indices("eval")}
     if leaked := sorted(evaluated.intersection(train_ids)):
@@ -183,12 +183,12 @@ def refuse_leak(path: Path, train_ids: Iterable[str], store: ClipStore) -> None:
 
 def _read(path: Path, kind: type[Info], command: str) -> Info:
     if not path.is_file():
-        raise MissingError(f"{path}: not there; run `{command}` first")
+        raise MissingError(f"{path}: missing; run `{command}` first")
     try:
         info = kind.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise IntegrityError(
-            f"{path}: damaged ({error.error_count()} faults); remove the folder, run `{command}`"
+            f"{path}: damaged ({error.error_count()} errors); remove the folder and run `{command}`"
         ) from None
     for name, expected in info.xxh3.items():
         file = path.parent / name

@@ -1,4 +1,4 @@
-"""A judge of synthetic clips: how much of what is heard in one is what was asked for."""
+"""Fidelity of synthetic clips: how strongly a classifier predicts the requested classes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,21 +15,21 @@ from ajbench.features.class_mapping import class_logits, namesakes_of
 
 
 class Judge:
-    """A tagger or classifier that scores clips for their labels.
+    """A tagger or classifier that scores clips against their requested labels.
 
-    The score of a clip, its fidelity, is the share of the softmax over the corpus' classes that falls on the
-    labels asked for: 1 where the judge hears nothing else, above 1/2 only where it ranks one of them first
-    (or two of them before all others). Which of several labels it hears does not matter.
+    The score of a clip, its fidelity, is the softmax probability over the corpus' classes that falls on the
+    requested labels: 1 if nothing else is predicted, above 1/2 only if a requested label ranks first (or
+    several of them rank before all others). Which of several requested labels is predicted does not matter.
 
     Args:
-        name: of the features whose logits are taken, one of `registry.FEATURES`.
-        weights: folder or file of the judge's weights; None: their usual place.
-        meta: of the real store: its classes.
-        device: where it computes; None is that of this process.
+        name: of an extractor with logits, one of `registry.FEATURES`.
+        weights: folder or file of the judge's weights; None: the default location.
+        meta: of the real store, for its classes.
+        device: to compute on; None is that of this process.
 
     Raises:
-        UsageError: the judge does not know one of the classes.
-        MissingError: its weights are not there.
+        UsageError: the judge lacks one of the classes.
+        MissingError: its weights are missing.
     """
 
     def __init__(
@@ -39,18 +39,20 @@ class Judge:
         found = namesakes_of(meta.labels, meta.mids, self.extractor.labels, self.extractor.mids)
         if found.unknown:
             raise UsageError(
-                f"synth.judge={name}: does not know {found.lacking}; use reference, or the folder of a "
-                "classifier trained on these classes"
+                f"synth.judge={name}: lacks {found.lacking}; use reference, or the folder of a classifier "
+                "trained on these classes"
             )
         self.columns = found.columns
 
-    def __call__(self, waves: NDArray[np.float32], asked: Sequence[Sequence[int]]) -> NDArray[np.float64]:
-        """Return the fidelity [B] of waves [B, n], float32 at 16 kHz, of which labels `asked` are expected.
+    def __call__(self, waves: NDArray[np.float32], requested: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+        """Return the fidelity float64 [B] of waveforms float32 [B, n] at 16 kHz.
 
-        It is NaN where nothing is asked for.
+        Args:
+            waves: of the clips.
+            requested: label ids of each clip; without any, the fidelity is NaN.
         """
-        heard = audio.at_rate(waves, self.extractor.sample_rate)
-        logits = class_logits(np.asarray(self.extractor.logits(heard), np.float64), self.columns)
-        share = np.exp(logits - logits.max(axis=1, keepdims=True))
-        share /= share.sum(axis=1, keepdims=True)
-        return np.array([share[i, list(ids)].sum() if ids else np.nan for i, ids in enumerate(asked)])
+        resampled = audio.at_rate(waves, self.extractor.sample_rate)
+        logits = class_logits(np.asarray(self.extractor.logits(resampled), np.float64), self.columns)
+        shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+        shares /= shares.sum(axis=1, keepdims=True)
+        return np.array([shares[i, list(ids)].sum() if ids else np.nan for i, ids in enumerate(requested)])

@@ -18,15 +18,15 @@ WIDTHS = {"t5-large": 1024, "flan-t5": 1024, "clip": 768, "clap": 768}  # of the
 
 
 def load(name: str, max_tokens: int) -> "TextEncoder":
-    """Return the text encoder that a recipe means by `generator.text_encoder`.
+    """Return the text encoder named by `generator.text_encoder`.
 
     Args:
-        name: of the registry, or a folder with weights and tokenizer as transformers saves them (a path with
-            a slash in it).
+        name: of the registry, or a folder (a path with a slash) with weights and tokenizer as saved by
+            transformers.
         max_tokens: states per prompt.
 
     Raises:
-        UsageError: an unknown name, a folder of another kind of model, or `max_tokens` beyond its limit.
+        UsageError: an unknown name, a folder of another type of model, or `max_tokens` above its limit.
         MissingError: its weights are not on this machine; the message says what to do.
         IntegrityError: they are damaged or of another model.
     """
@@ -57,7 +57,7 @@ def clap(max_tokens: int = 50) -> "TextEncoder":
 
 
 def is_folder(name: str) -> bool:
-    """Say whether a recipe's text encoder is a folder of weights rather than a name."""
+    """Return whether `generator.text_encoder` is a folder of weights rather than a name."""
     return name not in registry.TEXT_ENCODERS and "/" in name
 
 
@@ -72,19 +72,19 @@ def find(name: str) -> Path:
 
 
 def read(folder: Path, max_tokens: int, name: str | None = None) -> "TextEncoder":
-    """Return the text encoder of a T5, CLIP or CLAP that transformers saved, in float32.
+    """Return the text encoder of a T5, CLIP or CLAP model saved by transformers, in float32.
 
-    Weights are read from safetensors or, where there are none, from a pickle of tensors alone.
+    Weights are read from safetensors or else from a pickle that contains only tensors.
 
     Args:
-        folder: weights, `config.json` and tokenizer.
+        folder: with weights, `config.json` and tokenizer.
         max_tokens: states per prompt.
         name: for messages; None is the folder's path.
 
     Raises:
-        UsageError: another kind of model, or `max_tokens` beyond its limit.
-        MissingError: a file is not there.
-        IntegrityError: a file is damaged, or weights or words are missing in it.
+        UsageError: another type of model, or `max_tokens` above its limit.
+        MissingError: a file is missing.
+        IntegrityError: a file is damaged or incomplete.
     """
     name = name or str(folder)
     kind = transformers_folder.kind_of(folder)
@@ -94,7 +94,7 @@ def read(folder: Path, max_tokens: int, name: str | None = None) -> "TextEncoder
     model, tokenizer = transformers_folder.parts(folder, architecture)
     model = getattr(model, part) if part else model
     if len(tokenizer) > model.get_input_embeddings().num_embeddings or tokenizer.pad_token is None:
-        raise IntegrityError(f"{folder}: the tokenizer is not that of the model; get both again")
+        raise IntegrityError(f"{folder}: the tokenizer does not belong to the model; download both again")
     return TextEncoder(model, tokenizer, max_tokens, name=name, limit=_limit(kind, model.config))
 
 
@@ -109,7 +109,7 @@ def _published(name: str, max_tokens: int) -> "TextEncoder":
 
 
 def _limit(kind: str, config: Any) -> int | None:
-    if kind == "t5":  # places are relative
+    if kind == "t5":  # relative positions
         return None
-    # RoBERTa's places begin behind the one of its padding.
+    # RoBERTa's positions start after that of its padding token.
     return int(config.max_position_embeddings) - (config.pad_token_id + 1 if kind == "clap" else 0)

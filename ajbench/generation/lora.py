@@ -1,4 +1,4 @@
-"""LoRA on the denoiser's attention (Hu et al. 2021): W + BA for its projections; A and B are trained."""
+"""LoRA on the attention of the denoiser (Hu et al. 2021): projections become W + BA; A and B are trained."""
 
 from pathlib import Path
 
@@ -7,19 +7,19 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import nn
 
-FILE = "pytorch_lora_weights.safetensors"  # as diffusers' loaders look for it
-PREFIX = "unet"  # of its keys, for a pipeline's loader to know which part is meant
+FILE = "pytorch_lora_weights.safetensors"  # the name that diffusers' loaders expect
+PREFIX = "unet"  # of the keys, so that a pipeline's loader knows the part
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 
 
 def add(unet: UNet2DConditionModel, rank: int, seed: int) -> list[nn.Parameter]:
-    """Put adapters on every attention of a frozen U-Net and return their parameters, which alone are trained.
+    """Add adapters to every attention of a frozen U-Net and return their parameters, the trainable ones.
 
-    B begins as zeros, so that the U-Net's output stays what it was; A is random.
+    B is initialised with zeros, so the U-Net's output does not change; A is random.
 
     Args:
         unet: on the CPU; changed in place.
-        rank: of BA; its scale is 1 (α = rank, what loaders take where a file does not say).
+        rank: of BA; the scale is 1 (α = rank, the default of loaders).
         seed: of A.
     """
     from peft import LoraConfig
@@ -31,12 +31,12 @@ def add(unet: UNet2DConditionModel, rank: int, seed: int) -> list[nn.Parameter]:
 
 
 def save(unet: UNet2DConditionModel, file: Path) -> None:
-    """Write the adapters as diffusers' loaders expect them, whole or not at all."""
+    """Write the adapters in the format of diffusers' loaders, whole or not at all."""
     from peft.utils import get_peft_model_state_dict
 
     tensors = get_peft_model_state_dict(unet)
     part = file.with_name(f".{file.name}.tmp")
-    # Not diffusers' own writer: it puts the targets into the file in an order that changes from run to run.
+    # diffusers' own writer stores the targets in an order that differs from run to run.
     save_file(
         {f"{PREFIX}.{name}": tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
         part,
@@ -46,8 +46,8 @@ def save(unet: UNet2DConditionModel, file: Path) -> None:
 
 
 def merge(unet: UNet2DConditionModel, folder: Path) -> None:
-    """Add the adapters that lie in `folder` to the U-Net's weights: W becomes W + BA, the rest stays."""
-    # Layers are made with random weights before those of the file are put in.
+    """Merge the adapters in `folder` into the weights of the U-Net: W becomes W + BA."""
+    # The layers are created with random weights before those of the file are loaded.
     with torch.random.fork_rng([]):
         unet.load_lora_adapter(folder, prefix=PREFIX, weight_name=FILE, local_files_only=True)
     unet.fuse_lora()

@@ -1,4 +1,4 @@
-"""From text, and a guide clip if there is one, to sound."""
+"""Text-to-audio with a trained generator, optionally starting from a guide clip."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -24,16 +24,16 @@ from ajbench.generation.text_encoder import TextEncoder
 
 
 class AudioJourneyPipeline:
-    """Text, and a guide clip if there is one, to sound.
+    """Generates audio from text, optionally starting from a guide clip.
 
     Attributes:
-        info: what `generator.json` says.
-        unet: the denoiser, in eval mode, with LoRA in its weights if it was loaded.
+        info: the content of `generator.json`.
+        unet: the denoiser, in eval mode, with LoRA merged into its weights if there is one.
         text: the text encoder, with class tokens if they were loaded.
-        tokens: label → class token, as far as loaded.
+        tokens: label → class token, if they were loaded.
         whitening: latents ⇔ grid.
-        codec: latents ⇔ codes ⇔ sound.
-        training: configuration of the training process.
+        codec: latents ⇔ codes ⇔ audio.
+        training: configuration of the training noise schedule.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class AudioJourneyPipeline:
     ) -> None:
         if (codec.name, codec.weights_hash) != (info.codec, info.codec_hash):
             raise IntegrityError(
-                f"generator {info.fingerprint}: of codec {info.codec} (weights {info.codec_hash}), "
+                f"generator {info.fingerprint}: trained with codec {info.codec} (weights {info.codec_hash}), "
                 f"this is {codec.name} (weights {codec.weights_hash}); train it again"
             )
         self.info, self.unet, self.text, self.codec = info, unet.eval().requires_grad_(False), text, codec
@@ -63,17 +63,17 @@ class AudioJourneyPipeline:
         device: str | torch.device = "cpu",
         bare: bool = False,
     ) -> "AudioJourneyPipeline":
-        """Load a generator, and class tokens and LoRA if given.
+        """Load a generator and, if given, class tokens and LoRA.
 
         Args:
             path: the folder that `train-gen` wrote.
-            tokens: the folder that `invert` wrote; None takes those that lie in `path`, if any do.
-            codec: an instance to use instead of loading the one that the generator names.
-            device: where U-Net, text encoder and a codec that is loaded go.
-            bare: leave tokens and LoRA that lie in `path`.
+            tokens: the folder that `invert` wrote; None: those in `path`, if there are any.
+            codec: an instance to use instead of loading the generator's codec.
+            device: for U-Net, text encoder and a codec loaded here.
+            bare: ignore tokens and LoRA in `path`.
 
         Raises:
-            MissingError: a folder, or the weights of codec or text encoder, are not there.
+            MissingError: a folder, or the weights of codec or text encoder, are missing.
             IntegrityError: a file is damaged, or codec, text encoder or tokens belong to another generator.
         """
         path = Path(path)
@@ -84,8 +84,8 @@ class AudioJourneyPipeline:
         text = hub_encoders.load(info.text_encoder, info.max_tokens)
         if info.text_hash and text.weights_hash() != info.text_hash:
             raise IntegrityError(
-                f"{path}: of text encoder {info.text_encoder} (weights {info.text_hash}), the one on this "
-                f"machine has weights {text.weights_hash()}; put that one there, or train it again"
+                f"{path}: trained with text encoder {info.text_encoder} (weights {info.text_hash}), but on "
+                f"this machine it has weights {text.weights_hash()}; use the former, or train it again"
             )
         whitening = Whitening.from_json(json.loads((path / "whitening.json").read_text()))
         training = dict(DDPMScheduler.load_config(path / "scheduler", local_files_only=True))
@@ -97,7 +97,7 @@ class AudioJourneyPipeline:
 
     @property
     def rows(self) -> int:
-        """Height of the grid."""
+        """The height of the grid."""
         return self.info.frames // audio.FRAME_MULTIPLE
 
     def __call__(
@@ -112,17 +112,17 @@ class AudioJourneyPipeline:
         negative: str = "",
         rescale: float = 0.0,
     ) -> NDArray[np.float32]:
-        """Return sound, float32 [n] at 16 kHz, or [B, n] for a list of prompts.
+        """Return audio, float32 [n] at 16 kHz, or [B, n] for a list of prompts.
 
         Args:
             prompt: free text; labels in angle brackets, `The sound of <dog>`, stand for their class tokens.
-            seed: the same call with the same seed gives the same sound; the clips of a list all differ.
-            guide: a wave [n] at 16 kHz to begin from, cut or padded to the generator's length.
-            strength: noise put on the guide, in (0, 1]; 1 ignores it.
-            guidance: how much more the prompt counts than training made it; 1 is not at all.
-            steps: of the sampler, from noise.
+            seed: the same call with the same seed gives the same audio; the clips of a list all differ.
+            guide: a waveform [n] at 16 kHz to start from, cut or padded to the generator's clip length.
+            strength: amount of noise added to the guide, in (0, 1]; 1 ignores the guide.
+            guidance: scale of classifier-free guidance; 1 turns it off.
+            steps: of the sampler, when starting from noise.
             sampler: the solver.
-            negative: text that guidance leads away from, instead of no text.
+            negative: prompt to steer away from, in place of the empty one.
             rescale: as in `sample`.
 
         Raises:
@@ -191,8 +191,8 @@ class AudioJourneyPipeline:
         info, vectors = read_tokens(folder)
         if info.generator != self.info.fingerprint:
             raise IntegrityError(
-                f"{folder}: tokens of generator {info.generator}, not of {self.info.fingerprint}; "
-                "run `ajbench invert`"
+                f"{folder}: tokens of generator {info.generator}, not of {self.info.fingerprint}; run "
+                "`ajbench invert`"
             )
         self.text.add_tokens(vectors)
         self.tokens = dict(info.tokens)

@@ -1,4 +1,4 @@
-"""Start the U-Net from Stable Diffusion 1.4's (appendix B): every block but its two ends."""
+"""Initialising the U-Net with Stable Diffusion 1.4 (appendix B): all blocks except its two ends."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def is_local(init: str) -> bool:
-    """Return whether `generator.init` names something on this disk; else it is `sd14` or a hub id."""
+    """Return whether `generator.init` is a path on this machine rather than `sd14` or a hub id."""
     return init != "sd14" and Path(init).expanduser().exists()
 
 
@@ -39,20 +39,20 @@ def locate(init: str) -> Path:
 
 
 def start_from(model: "UNet2DConditionModel", init: str) -> "Start":
-    """Load every block of a U-Net from Stable Diffusion's, but conv_in, conv_out and the projection.
+    """Load all blocks of a U-Net from Stable Diffusion, except conv_in, conv_out and the text projection.
 
-    Those work on other channels, or on another text encoder; they keep what they hold.
+    Those have other channels or belong to another text encoder; they keep their weights.
 
     Args:
         model: of preset `full`; changed in place.
         init: see `locate`.
 
     Returns:
-        What was loaded, as `generator.json` records it.
+        What was loaded, for `generator.json`.
 
     Raises:
-        MissingError: the weights are not there.
-        IntegrityError: they are damaged, or of another architecture; the first tensor at fault is named.
+        MissingError: the weights are missing.
+        IntegrityError: they are damaged or of another architecture; the message names the first bad tensor.
     """
     import torch
     from safetensors import SafetensorError
@@ -70,7 +70,7 @@ def start_from(model: "UNet2DConditionModel", init: str) -> "Start":
                 ours[name].copy_(read(name))
     except (SafetensorError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:160]
-        raise IntegrityError(f"{file}: not readable as weights ({reason}); fetch it again") from None
+        raise IntegrityError(f"{file}: not readable as weights ({reason}); download it again") from None
     return Start(
         source=init,
         file=file.name,
@@ -82,10 +82,10 @@ def start_from(model: "UNet2DConditionModel", init: str) -> "Start":
 
 
 def misfits(ours: Shapes, theirs: Shapes, source: str) -> list[str]:
-    """Return our tensors that must be left out, given the shapes on both sides by name.
+    """Return the tensors of ours that cannot be loaded, given the shapes of both models by name.
 
     Raises:
-        IntegrityError: anything else is missing, has another shape, or has no place here.
+        IntegrityError: any other tensor is missing, has another shape, or is unknown to our model.
     """
     from ajbench.generation.unet import ENDS
 
@@ -98,13 +98,13 @@ def misfits(ours: Shapes, theirs: Shapes, source: str) -> list[str]:
         if theirs[name] != shape:
             raise IntegrityError(f"{source}: {what}: {name} has shape {theirs[name]} instead of {shape}")
     if more := next((name for name in theirs if name not in ours and not name.startswith(ENDS)), None):
-        raise IntegrityError(f"{source}: {what}: it has {more}, which this one has not")
+        raise IntegrityError(f"{source}: {what}: unexpected tensor {more}")
     return [name for name in ours if name.startswith(ENDS)]
 
 
 @contextmanager
 def _opened(file: Path) -> Iterator[tuple[Shapes, Callable[[str], "Tensor"]]]:
-    """Yield the shapes in a file and a function name → tensor; a pickle is read without running code."""
+    """Yield the shapes in a file and a function name → tensor; pickles are read without running code."""
     if file.suffix == ".safetensors":
         from safetensors import safe_open
 

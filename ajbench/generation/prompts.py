@@ -1,4 +1,4 @@
-"""Prompts, and the class tokens in them."""
+"""Prompts and class tokens."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -8,12 +8,12 @@ from ajbench.data.labels import LabelSet
 
 
 def sound_of(names: Sequence[str]) -> str:
-    """Return the prompt of App. E, "The sound of dog, rain"; "" (no condition) without names."""
+    """Return the prompt of App. E, "The sound of dog, rain"; without names "" (unconditional)."""
     return f"The sound of {', '.join(names)}" if names else ""
 
 
 def spoken(label: str) -> str:
-    """Return a label as it is written in a prompt: "crying_baby" → "crying baby"."""
+    """Return a label as written in prompts: "crying_baby" → "crying baby"."""
     return " ".join(label.replace("_", " ").split())
 
 
@@ -21,7 +21,7 @@ def chosen_classes(wanted: Sequence[str] | None, labels: Sequence[str]) -> list[
     """Return the labels that get a token, in the order of `labels`.
 
     Raises:
-        UsageError: a wanted one is not among the labels, or none is wanted.
+        UsageError: `wanted` is empty or has an unknown label.
     """
     if wanted is None:
         return list(labels)
@@ -35,7 +35,7 @@ def chosen_classes(wanted: Sequence[str] | None, labels: Sequence[str]) -> list[
 
 
 def class_tokens(labels: Sequence[str]) -> dict[str, str]:
-    """Return a token for each label, all different: "Civil siren" → "<aj-civil-siren>"."""
+    """Return a distinct token for each label: "Civil siren" → "<aj-civil-siren>"."""
     tokens: dict[str, str] = {}
     for number, label in enumerate(labels):
         slug = re.sub(r"[\W_]+", "-", label.lower()).strip("-")
@@ -46,24 +46,30 @@ def class_tokens(labels: Sequence[str]) -> dict[str, str]:
     return tokens
 
 
+def truncated(cut: int, total: int, max_tokens: int) -> str:
+    """Return the message that `cut` of `total` prompts are longer than `max_tokens`."""
+    were = "was" if cut == 1 else "were"
+    return f"{cut} of {total} prompts {were} truncated to generator.max_tokens={max_tokens} tokens"
+
+
 def vector_names(token: str, vectors: int) -> list[str]:
-    """Return a name for each vector of a token, as diffusers does: "<aj-dog>", "<aj-dog>_1", …"""
+    """Return the names of a token's vectors, as in diffusers: "<aj-dog>", "<aj-dog>_1", …"""
     return [token, *(f"{token}_{number}" for number in range(1, vectors))]
 
 
 def expand(prompt: str, vectors: Mapping[str, int]) -> str:
-    """Return a prompt in which every token is followed by the names of its further vectors.
+    """Return a prompt in which every token is followed by the names of its other vectors.
 
-    "The sound of <aj-dog>" becomes "The sound of <aj-dog> <aj-dog>_1 <aj-dog>_2" where <aj-dog> has three
-    vectors. A prompt that was expanded before stays as it is.
+    "The sound of <aj-dog>" becomes "The sound of <aj-dog> <aj-dog>_1 <aj-dog>_2" if <aj-dog> has three
+    vectors. Expanding twice has no further effect.
 
     Args:
-        prompt: of words and tokens.
-        vectors: how many vectors each token has.
+        prompt: words and tokens.
+        vectors: the number of vectors of each token.
     """
     for token, count in vectors.items():
         if count > 1 and token in prompt:
-            name, spelt = re.escape(token), " ".join(vector_names(token, count))
-            # Tokens hold no backslash, so what they are spelt as is taken as it is.
-            prompt = re.sub(rf"{name}(?!_\d)(?: {name}_\d+)*", spelt, prompt)
+            name, expanded = re.escape(token), " ".join(vector_names(token, count))
+            # Tokens contain no backslash, so the replacement needs no escaping.
+            prompt = re.sub(rf"{name}(?!_\d)(?: {name}_\d+)*", expanded, prompt)
     return prompt

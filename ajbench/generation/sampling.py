@@ -1,8 +1,8 @@
 """Sampling: noise (or a noised guide) ⇒ grid, with classifier-free guidance and diffusers' solvers.
 
-Pure functions of tensors and seeds. What the solvers lose is known from a case with an exact answer
-(Gaussian data, see the tests): at diffusers' defaults, 20 steps of DPM-Solver++ or UniPC lose up to half
-the deviation of fine channels. Steps spaced evenly in log-SNR lose about 1 %.
+Pure functions of tensors and seeds. For Gaussian data the exact solution is known (see the tests): with
+diffusers' defaults, 20 steps of DPM-Solver++ or UniPC lose up to half the standard deviation of channels with
+little variance. With steps evenly spaced in log-SNR, they lose about 1 %.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,15 +25,15 @@ from ajbench.generation.unet import denoise
 
 Sampler = Literal["dpmsolver++", "unipc", "ddim", "pndm"]
 
-# Largest noise-to-signal ratio that is worth a step (Karras et al. 2022). The cosine schedule ends at
-# 20,291, on the way from which Karras sigmas spend 12 of 20 steps, and diffusers' UniPC fails.
+# Largest noise-to-signal ratio that is worth a step (Karras et al. 2022). The cosine schedule ends at 20,291:
+# Karras sigmas would spend 12 of 20 steps above 80, and diffusers' UniPC fails there.
 SIGMA_MAX = 80.0
-# Log-SNR spacing under the two names that diffusers has for it.
+# Log-SNR spacing, for which diffusers has two names.
 _SOLVERS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "dpmsolver++": (DPMSolverMultistepScheduler, {"use_lu_lambdas": True}),
     "unipc": (UniPCMultistepScheduler, {"use_exponential_sigmas": True}),
 }
-# As Stable Diffusion configures them.
+# Configured as in Stable Diffusion.
 _STEPPERS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "ddim": (DDIMScheduler, {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}),
     "pndm": (PNDMScheduler, {"skip_prk_steps": True, "set_alpha_to_one": False, "steps_offset": 1}),
@@ -41,21 +41,21 @@ _STEPPERS: dict[str, tuple[type[Any], dict[str, Any]]] = {
 
 
 def schedule(sampler: Sampler, steps: int, strength: float, training: Mapping[str, Any]) -> Any:
-    """Return a diffusers scheduler, its timesteps set, that begins where `strength` of the noise is in.
+    """Return a diffusers scheduler, with timesteps set, that starts at the noise level of `strength`.
 
-    Strength s is the training step s · 1000, whatever the sampler. diffusers' image-to-image takes it as a
-    share of the sampling steps instead, which is the same for samplers that step evenly in time, and far
-    more noise for those that do not. The scheduler is therefore that of the training process cut off at
-    this step.
+    Strength s means training step s · 1000 for every sampler. In diffusers' image-to-image pipelines it is a
+    fraction of the sampling steps, which is the same for samplers with steps evenly spaced in time, but far
+    more noise for others. The scheduler is therefore that of the training noise schedule, truncated at this
+    step.
 
     Args:
         sampler: the solver.
-        steps: those of a run from noise; at strength s, int(s · steps) of them are made, at least one.
-        strength: noise put on the guide, in (0, 1]; 1 begins with noise alone.
-        training: configuration of the training process, as in the generator's `scheduler/`.
+        steps: number of steps from pure noise; at strength s, max(1, int(s · steps)) of them are done.
+        strength: amount of noise added to the guide, in (0, 1]; 1 starts from pure noise.
+        training: configuration of the training noise schedule, as in the generator's `scheduler/`.
 
     Raises:
-        UsageError: more steps than the training process has up to there.
+        UsageError: there are more sampling steps than training steps below the start.
     """
     betas = DDPMScheduler.from_config(dict(training)).betas
     made = max(1, int(steps * strength))
@@ -66,8 +66,8 @@ def schedule(sampler: Sampler, steps: int, strength: float, training: Mapping[st
         start = int((((1 - kept) / kept).sqrt() <= SIGMA_MAX).sum())
     if made >= start:
         raise UsageError(
-            f"synth.sampler_steps={steps} at strength {strength:g}: {made} steps, but only {start} of "
-            "training lie below; lower the steps or raise the strength"
+            f"synth.sampler_steps={steps} at strength {strength:g}: {made} sampling steps, but only {start} "
+            "training steps; use fewer steps or a higher strength"
         )
     kind, options = solver or _STEPPERS[sampler]
     scheduler = kind(
@@ -78,12 +78,12 @@ def schedule(sampler: Sampler, steps: int, strength: float, training: Mapping[st
     )
     scheduler.set_timesteps(made)
     if solver:
-        scheduler.set_begin_index(0)  # else it is looked up by timestep, of which two may be the same
+        scheduler.set_begin_index(0)  # otherwise looked up by timestep, and timesteps may repeat
     return scheduler
 
 
 def noise_for(seeds: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
-    """Return noise float32 [B, *shape], each item from a generator of its own seed, on the CPU."""
+    """Return noise float32 [B, *shape] on the CPU, each item from its own seed."""
     drawn = (torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds)
     return torch.stack(list(drawn))
 
@@ -109,28 +109,28 @@ def sample(
     """Return grids float32 [B, 128, rows, 21] for a batch of clips.
 
     Args:
-        unet: where it is, the work is done.
-        states: of the prompts, [B, L, d].
-        uncond: of the empty prompt, or of the text that guidance leads away from, [1, L, d].
-        guide: whitened grids of the guide clips [B, 128, rows, 21]; not looked at when strength is 1.
-        seeds: one a clip; nothing else is drawn from.
-        strength: share of the training noise put on the guide (SDEdit).
-        guidance: classifier-free: uncond + guidance · (cond - uncond), in one pass; 1 is cond alone, at
-            half the cost.
-        steps: of a run from noise.
+        unet: the denoiser; its device is used.
+        states: text states of the prompts, [B, L, d].
+        uncond: text states of the empty or negative prompt, [1, L, d].
+        guide: whitened grids of the guide clips [B, 128, rows, 21]; ignored if strength is 1.
+        seeds: one per clip, the only source of randomness.
+        strength: amount of training noise added to the guide (SDEdit).
+        guidance: classifier-free: uncond + guidance · (cond − uncond) in one forward pass; 1 is cond alone,
+            at half the cost.
+        steps: number of steps from pure noise.
         sampler: the solver.
-        training: configuration of the training process.
-        rows: 21 frames each.
-        rescale: how far a guided prediction's deviation, which guidance enlarges, goes back to that of the
-            prediction with text alone, 0 to 1 (Lin et al. 2024, Eq. 14-16).
-        mask: of the prompts' tokens, bool [B, L]; None attends to the padding as well.
-        uncond_mask: of `uncond`'s tokens, [1, L].
+        training: configuration of the training noise schedule.
+        rows: height of the grid, 21 frames each.
+        rescale: how far the standard deviation of a guided prediction, which guidance increases, is moved
+            back to that of the conditional prediction, 0 to 1 (Lin et al. 2024, Eq. 14-16).
+        mask: of the prompts' tokens, bool [B, L]; None attends to padding as well.
+        uncond_mask: of the tokens of `uncond`, [1, L].
 
     Raises:
-        UsageError: strength below 1 without a guide, or more steps than there are.
+        UsageError: strength below 1 without a guide, or too many steps.
     """
     if guide is None and strength < 1:
-        raise UsageError(f"strength {strength:g} needs a guide clip to begin from; use strength 1 without")
+        raise UsageError(f"strength={strength:g}: below 1 a guide clip is needed; give one or use strength 1")
     scheduler = schedule(sampler, steps, strength, training)
     device = unet.device
     noise = noise_for(seeds, (unet.config["in_channels"], rows, FRAME_MULTIPLE)).to(device)
@@ -151,7 +151,7 @@ def sample(
         twice = torch.cat([x, x]) if guided else x
         out = denoise(unet, twice.to(unet.dtype), t, states, mask).float()
         if guided:
-            # The same for noise and velocity, which are a linear function of each other given x.
+            # Valid for noise and velocity alike: given x, each is an affine function of the other.
             without, given = out.chunk(2)
             out = without + guidance * (given - without)
             if rescale:

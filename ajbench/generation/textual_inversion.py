@@ -1,6 +1,7 @@
-"""Textual inversion: a vector or more per class token, all classes at once, the rest frozen (App. E).
+"""Textual inversion: one or more vectors per class token, all classes at once, the rest frozen (App. E).
 
-LoRA on the U-Net's attention can be trained beside the tokens or, on plain names as in DreamBooth, instead.
+LoRA on the U-Net's attention can be trained together with the tokens or, with plain class names as in
+DreamBooth, instead of them.
 """
 
 from pathlib import Path
@@ -22,23 +23,23 @@ from ajbench.generation import checkpoint as folders
 from ajbench.generation import lora, unet
 from ajbench.generation.class_curve import ClassCurve
 from ajbench.generation.pipeline import AudioJourneyPipeline
-from ajbench.generation.prompts import chosen_classes, class_tokens, sound_of, spoken
+from ajbench.generation.prompts import chosen_classes, class_tokens, sound_of, spoken, truncated
 from ajbench.generation.text_encoder import TextEncoder
 from ajbench.generation.train import Batch, grid_reader, noisy_batches
 from ajbench.training import loop
 
 
 class Inversion(nn.Module):
-    """U-Net and text encoder, of which class tokens' vectors or LoRA alone are trained; classes' losses."""
+    """U-Net and text encoder, of which only class token vectors or LoRA are trained, and the class losses."""
 
     def __init__(self, made: AudioJourneyPipeline, classes: int) -> None:
         super().__init__()
         self.unet, self.text, self.masked = made.unet, made.text, made.info.mask
-        # A part of the module, so that checkpoints hold the sums of a window that is not yet full.
+        # Part of the module, so that checkpoints contain the sums of an incomplete window.
         self.curve = ClassCurve(classes)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the squared errors, [B, 128, H, 21], of the prediction given prompts."""
+        """Return the squared errors of the prediction, [B, 128, H, 21]."""
         states = self.text.states(batch["ids"], batch["mask"])
         mask = batch["mask"] if self.masked else None
         out = unet.denoise(self.unet, batch["noisy"], batch["t"], states, mask)
@@ -56,22 +57,22 @@ def invert(
     codec: "codecs.Codec | None" = None,
     tracker: str = "csv",
 ) -> Path:
-    """Learn class tokens of the store's labels, all or some, or LoRA, on its train split, and write them.
+    """Learn class tokens for the store's labels, or LoRA, or both, on its train split, and write them.
 
-    Each vector of a token begins as the mean of the embeddings of its class' name, or of a word
-    (`invert.init`). With `invert.classes` only clips of those are trained on; other classes in their prompts
-    are spoken. `learned_embeds.safetensors` maps tokens to vectors [k, dim], as diffusers' loaders expect;
-    `tokens.json` maps labels to tokens. With `invert.lora_rank` `pytorch_lora_weights.safetensors` has the
-    adapters, for diffusers' loaders too; with `invert.tokens=false` they are all there is, and all classes
-    are spoken.
+    Each vector of a token is initialised with the mean embedding of the class name, or of a word
+    (`invert.init`). With `invert.classes`, only clips of these classes are used; their other classes appear
+    in prompts by name. `learned_embeds.safetensors` maps tokens to vectors [k, dim], `tokens.json` labels to
+    tokens. With `invert.lora_rank`, `pytorch_lora_weights.safetensors` has the adapters; with
+    `invert.tokens=false` only they are trained, and all classes appear by name. diffusers can load both
+    safetensors files.
 
     Args:
         recipe: its `invert` section is used.
-        generator_dir: a trained generator; tokens and LoRA that were exported with it are left.
+        generator_dir: a trained generator; tokens and LoRA exported with it are ignored.
         store: real clips.
         out: receives tokens and LoRA, `metrics.csv` and, by class, `metrics_classes.csv`.
-        fingerprint: of everything that bears on the result.
-        seed: of order, noise and LoRA's first weights; None is the recipe's.
+        fingerprint: of everything that affects the result.
+        seed: of order, noise and LoRA's initial weights; None is the recipe's.
         codec: an instance to use instead of loading the generator's.
         tracker: where loss curves go besides metrics.csv.
 
@@ -79,10 +80,10 @@ def invert(
         `out`.
 
     Raises:
-        UsageError: `invert.classes` names a class that is not there, or classes without a train clip.
+        UsageError: `invert.classes` has an unknown class, or its classes have no train clip.
         MissingError: there is no finished generator.
-        IntegrityError: generator and store are of different codecs, or the generator was trained on clips
-            that the store evaluates on.
+        IntegrityError: generator and store use different codecs, or the generator was trained on evaluation
+            clips of the store.
         NumericError: the loss is not finite.
     """
     section = recipe.invert
@@ -93,22 +94,20 @@ def invert(
     made = AudioJourneyPipeline.from_pretrained(generator_dir, codec=codec, bare=True)
     require_codec(store, made.codec.name, made.codec.weights_hash)
     folders.refuse_leak(generator_dir, made.info.train_ids, store)
-    every = class_tokens(store.meta.labels)  # of all labels: a class has the same token in every choice
+    every = class_tokens(store.meta.labels)  # of all labels: a class always has the same token
     tokens = {label: every[label] for label in chosen if section.tokens}
     made.text.add_tokens({token: _start(made.text, section, label) for label, token in tokens.items()})
     train, labels = store.split_indices("train"), store.column("labels")
     if section.classes is not None:
         train = train[[any(name in chosen for name in labels[i]) for i in train]]
         if not len(train):
-            raise UsageError(f"invert.classes: no train clip of {store.path} has one of them")
+            raise UsageError(f"invert.classes: no train clip of {store.path} has any of them")
     prompts = [sound_of([tokens.get(name) or spoken(name) for name in labels[i]]) for i in train]
     if cut := made.text.count_cut(sorted(set(prompts))):
-        console.say(
-            f"{cut} of {len(set(prompts))} prompts are longer than generator.max_tokens and lose their end"
-        )
+        console.say(truncated(cut, len(set(prompts)), made.text.max_tokens))
     trained = _trained(made, section, seed)
     if section.train_steps:
-        # Tokenised by an encoder of its own: batches are made in another thread.
+        # Tokenised here, because batches are made in another thread.
         ids, mask = (part.cpu() for part in made.text.tokenize(prompts))
         grids = grid_reader(store, train, made.codec, made.whitening)
         process = DDPMScheduler.from_config(made.training)
@@ -136,7 +135,7 @@ def invert(
             step,
             batches,
             steps=section.train_steps,
-            # No decay: it would pull the tokens towards zero, away from where words are.
+            # No weight decay: it would pull the tokens towards zero, away from other words.
             optimizer=torch.optim.AdamW(trained, lr=peak, weight_decay=0.0),
             lr_at=loop.cosine(peak, 0, section.train_steps),
             folder=out,
@@ -173,7 +172,7 @@ def invert(
 
 
 def _trained(made: AudioJourneyPipeline, section: Invert, seed: int) -> list[dict[str, Any]]:
-    """Return the optimiser's groups: the tokens' vectors, and the adapters, which are added to the U-Net."""
+    """Return the optimiser's parameter groups: token vectors, and adapters, which are added to the U-Net."""
     groups: list[dict[str, Any]] = []
     if section.tokens:
         groups.append({"params": [made.text.rows.requires_grad_(True)]})
@@ -185,5 +184,5 @@ def _trained(made: AudioJourneyPipeline, section: Invert, seed: int) -> list[dic
 
 
 def _start(text: TextEncoder, section: Invert, label: str) -> Tensor:
-    """Vectors [k, dim] of a class token before training."""
+    """Return the initial vectors [k, dim] of a class token."""
     return text.initial(spoken(label) if section.init == "name" else section.init).expand(section.vectors, -1)

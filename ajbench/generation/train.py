@@ -1,4 +1,4 @@
-"""Training the denoiser (section 4): codes ⇒ latents ⇒ whitened grid, conditioned on captions."""
+"""Training of the denoiser (section 4): codes ⇒ latents ⇒ whitened grid, conditioned on captions."""
 
 import importlib.util
 import shutil
@@ -30,10 +30,11 @@ from ajbench.generation.batches import (
     noisy_batches,
     prompts_of,
 )
+from ajbench.generation.prompts import truncated
 from ajbench.generation.unet import ENDS
 from ajbench.training import loop
 
-CHUNK = 10_000  # prompts tokenised at once
+CHUNK = 10_000  # prompts tokenised at a time
 
 
 def train_generator(
@@ -46,17 +47,17 @@ def train_generator(
     codec: "codecs.Codec | None" = None,
     tracker: str = "csv",
 ) -> Path:
-    """Train a generator on the train split of `store` and write its folder; goes on where it was stopped.
+    """Train a generator on the train split of `store` and write its folder; an interrupted run resumes.
 
-    Of several processes (torchrun) each computes its part of every batch.
+    With several processes (torchrun), each computes its part of every batch.
 
     Args:
         recipe: its `generator` section is used.
         store: real clips.
-        out: receives the generator (see `folder`), `metrics.csv` and, with `validate_every`,
-            `validation.csv` (see `held_out`).
-        fingerprint: of everything that bears on the result.
-        seed: of weights, order, noise and dropped conditions; None is the recipe's.
+        out: receives the generator (see `checkpoint`), `metrics.csv` and, with `validate_every`,
+            `validation.csv` (see `validation`).
+        fingerprint: of everything that affects the result.
+        seed: of weights, order, noise and condition dropout; None is the recipe's.
         codec: an instance to use instead of loading the store's.
         tracker: where loss curves go besides metrics.csv.
 
@@ -64,11 +65,11 @@ def train_generator(
         `out`.
 
     Raises:
-        UsageError: the processes do not divide the batch, 8-bit AdamW is asked for without CUDA, or a
-            validation without clips for it.
-        MissingError: the store has no whitening statistics, text encoder or codec weights are not there,
-            nor those to start from, or bitsandbytes is not installed.
-        IntegrityError: the store was encoded by another codec, or the weights to start from do not fit.
+        UsageError: the number of processes does not divide the batch, 8-bit AdamW is requested without CUDA,
+            or validation without validation clips.
+        MissingError: the store has no whitening statistics; weights of text encoder, codec or
+            `generator.init` are missing; or bitsandbytes is not installed.
+        IntegrityError: the store was encoded by another codec, or the weights of `generator.init` do not fit.
         NumericError: the loss is not finite.
     """
     section = recipe.generator
@@ -95,9 +96,7 @@ def train_generator(
     distinct = sorted(set(prompts))
     cut = sum(text.count_cut(distinct[i : i + CHUNK]) for i in range(0, len(distinct), CHUNK))
     if cut:
-        console.say(
-            f"{cut} of {len(distinct)} prompts are longer than generator.max_tokens and lose their end"
-        )
+        console.say(truncated(cut, len(distinct), section.max_tokens))
     grids = grid_reader(store, train, codec, whitening)
     noisy = noisy_batches(grids, len(prompts), process, section.batch_size, seed, parts)
     weights = None if section.min_snr_gamma is None else min_snr_weights(process, section.min_snr_gamma)
@@ -121,13 +120,13 @@ def train_generator(
 
     watch = None
     if section.validate_every:
-        looked_at = validation.watched(store, unseen)
-        # Encoded before the training: afterwards another thread has the text encoder.
-        states, mask = (part.cpu() for part in text.encode(prompts_of(store, looked_at)))
+        watched = validation.watched(store, unseen)
+        # Encoded before training, during which another thread uses the text encoder.
+        states, mask = (part.cpu() for part in text.encode(prompts_of(store, watched)))
         watch = validation.watch(
             section.validate_every,
-            [store.clip_ids[i] for i in looked_at],
-            grid_reader(store, looked_at, codec, whitening),
+            [store.clip_ids[i] for i in watched],
+            grid_reader(store, watched, codec, whitening),
             states,
             mask if section.mask else None,
             process,
@@ -193,20 +192,20 @@ def train_generator(
 
 
 def loss(model: UNet2DConditionModel, batch: Batch, states: Tensor, mask: Tensor | None) -> Tensor:
-    """Return the mean squared error of the prediction, each clip's times its `weight` where there is one."""
+    """Return the mean squared error of the prediction, with the clips' `weight` if there is one."""
     out = unet.denoise(model, batch["noisy"], batch["t"], states, mask)
     error = (out.float() - batch["target"]).square()
     return (error.mean((1, 2, 3)) * batch["weight"]).mean() if "weight" in batch else error.mean()
 
 
 def _parts(section: Generator) -> int:
-    """Return in how many parts a batch is computed: by processes, and by each one after another."""
+    """Return the number of parts of a batch: processes × accumulation steps."""
     processes = PartialState().num_processes
     parts = processes * section.accumulate
     if section.batch_size % parts:
         raise UsageError(
-            f"generator.batch_size={section.batch_size}: {processes} processes with generator.accumulate="
-            f"{section.accumulate} do not divide it; choose a multiple of {parts}"
+            f"generator.batch_size={section.batch_size}: not divisible by {processes} processes × "
+            f"generator.accumulate={section.accumulate}; choose a multiple of {parts}"
         )
     return parts
 
@@ -214,7 +213,7 @@ def _parts(section: Generator) -> int:
 def _model(
     section: Generator, text_dim: int, seed: int
 ) -> tuple[UNet2DConditionModel, "folders.Start | None"]:
-    """Return the U-Net as training begins, and what of it was loaded."""
+    """Return the initial U-Net, and which weights were loaded into it."""
     model, start = unet.build(section.preset, text_dim, seed=seed, prediction=section.prediction), None
     if section.init:
         start = pretrained.start_from(model, section.init)
@@ -231,7 +230,7 @@ def _model(
 
 
 def _optimizer(section: Generator, model: nn.Module) -> torch.optim.Optimizer:
-    """Return AdamW over the parameters that are trained."""
+    """Return AdamW for the trainable parameters."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     settings: dict[str, Any] = {"lr": section.lr, "weight_decay": section.weight_decay}
     if section.optimizer == "adamw":

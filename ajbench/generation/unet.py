@@ -1,4 +1,4 @@
-"""The denoiser, diffusers' text-conditioned U-Net on the whitened grid, and its noise schedule."""
+"""The denoiser, a text-conditioned U-Net of diffusers on the whitened grid, and its noise schedule."""
 
 from typing import Any, Literal
 
@@ -7,18 +7,18 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from torch import Tensor
 
 CHANNELS = 128  # of the codec's latents
-CROSS_DIM = 768  # Stable Diffusion's; the projection from the text encoder's width is part of the U-Net
+CROSS_DIM = 768  # as in Stable Diffusion; the U-Net projects text states to this dimension
 TRAIN_TIMESTEPS = 1000
 
-# What has no counterpart in Stable Diffusion: other channels, and the paper's projection of the text, which
-# diffusers calls so. Appendix B.4's first phase trains these alone.
+# Layers without a counterpart in Stable Diffusion: input and output have other channels, and the paper adds a
+# projection of the text (`encoder_hid_proj`). The first training phase of appendix B.4 trains only these.
 ENDS = ("conv_in.", "conv_out.", "encoder_hid_proj.")
 
 Preset = Literal["tiny", "small", "full"]
 Prediction = Literal["epsilon", "v_prediction"]
 
-# The first width is never below the latents' 128 channels: noise of full rank has to pass through it, as
-# these U-Nets have no skip from input to output.
+# The first width is at least 128, the number of latent channels: full-rank noise must pass through it,
+# because these U-Nets have no skip connection from input to output.
 PRESETS: dict[Preset, dict[str, Any]] = {
     "tiny": {
         "widths": (128, 128, 192),
@@ -34,7 +34,7 @@ PRESETS: dict[Preset, dict[str, Any]] = {
         "heads": 8,
         "pooled": True,
     },
-    # Stable Diffusion 1.4's (appendix B); its checkpoint's blocks fit all but conv_in and conv_out.
+    # Stable Diffusion 1.4 (appendix B): its checkpoint fits all blocks except conv_in and conv_out.
     "full": {
         "widths": (320, 640, 1280, 1280),
         "attention": (True, True, True, False),
@@ -54,14 +54,14 @@ def build(
 ) -> UNet2DConditionModel:
     """Return a U-Net with random weights: noisy grid [B, 128, H, 21], t [B], states [B, L, text_dim] ⇒ noise.
 
-    With v-prediction it returns the velocity, of which it first predicts 0: for whitened data without any
-    structure that is the optimum, so that training begins with the structure. Predicting the noise, the
-    network has to learn to pass on its input before anything else.
+    With v-prediction it returns the velocity and initially predicts 0, which is optimal for white data:
+    training starts with the structure of the data. With noise prediction, the network must first learn to
+    copy its input.
 
-    `encoder_hid_proj` is the learned projection text_dim → cross_dim. Presets with `pooled` also add the
-    text, pooled over its tokens, to the time embedding: from there it reaches every block at once, where
-    cross-attention alone takes thousands of steps to matter. H and 21 need not be divisible by the
-    downsampling: diffusers then hands each upsampler the size of its skip connection.
+    `encoder_hid_proj` is the learned projection text_dim → cross_dim. Presets with `pooled` also add the text
+    states, pooled over tokens, to the time embedding, where they reach every block at once; with
+    cross-attention alone, text has no effect for thousands of steps. H and 21 need not be divisible by the
+    downsampling factor: diffusers passes the size of the skip connection to each upsampler.
     """
     shape = PRESETS[preset]
     attention, reverse = shape["attention"], tuple(reversed(shape["attention"]))
@@ -88,7 +88,7 @@ def build(
 
 
 def noise_schedule(prediction: Prediction = "epsilon") -> DDPMScheduler:
-    """Return the training process of Table A10: cosine, 1,000 steps; there the network predicts the noise."""
+    """Return the noise schedule of Table A10: cosine, 1,000 steps; the paper predicts the noise."""
     return DDPMScheduler(
         num_train_timesteps=TRAIN_TIMESTEPS,
         beta_schedule="squaredcos_cap_v2",
@@ -98,9 +98,9 @@ def noise_schedule(prediction: Prediction = "epsilon") -> DDPMScheduler:
 
 
 def noised(process: DDPMScheduler, grid: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """Return noisy grids at timesteps [B], √ᾱ · grid + √(1 − ᾱ) · noise, and what is to be predicted of them.
+    """Return noisy grids at timesteps t [B], √ᾱ · grid + √(1 − ᾱ) · noise, and the prediction target.
 
-    That is what `process` says: the noise, or the velocity √ᾱ · noise − √(1 − ᾱ) · grid.
+    Depending on `process` the target is the noise, or the velocity √ᾱ · noise − √(1 − ᾱ) · grid.
     """
     velocity = process.config["prediction_type"] == "v_prediction"
     target = process.get_velocity(grid, noise, t) if velocity else noise
@@ -110,12 +110,12 @@ def noised(process: DDPMScheduler, grid: Tensor, noise: Tensor, t: Tensor) -> tu
 def denoise(
     unet: UNet2DConditionModel, noisy: Tensor, t: Tensor, states: Tensor, mask: Tensor | None
 ) -> Tensor:
-    """Predict noise or velocity in grids [B, 128, H, 21] at timesteps [B], given text states [B, L, d].
+    """Predict noise or velocity of grids [B, 128, H, 21] at timesteps t [B], given text states [B, L, d].
 
-    With a mask, bool [B, L], states of padding are not looked at.
+    With a mask, bool [B, L], states of padding are ignored.
     """
     if mask is not None:
-        states = states * mask[..., None].to(states)  # pooling knows no mask
+        states = states * mask[..., None].to(states)  # pooling has no mask
     out: Tensor = unet(
         noisy, t, encoder_hidden_states=states, encoder_attention_mask=mask, return_dict=False
     )[0]

@@ -117,13 +117,13 @@ def changed(source, folder, change):
     [
         (
             lambda s: s.pop("mid_block.resnets.0.conv1.weight"),
-            r"mid_block\.resnets\.0\.conv1\.weight is missing",
+            r"mid_block\.resnets\.0\.conv1\.weight",
         ),
         (
             lambda s: s.update({"time_embedding.linear_1.bias": torch.zeros(5)}),
-            r"time_embedding\.linear_1\.bias has shape \(5,\) instead of \(128,\)",
+            r"time_embedding\.linear_1\.bias.*\(5,\).*\(128,\)",
         ),
-        (lambda s: s.update({"add_embedding.bias": torch.zeros(2)}), r"it has add_embedding\.bias"),
+        (lambda s: s.update({"add_embedding.bias": torch.zeros(2)}), r"add_embedding\.bias"),
     ],
 )
 def test_another_architecture_is_refused_by_name(narrow, source, tmp_path, change, message):

@@ -11,9 +11,9 @@ from small_generator import LABELS, TRAIN, FakeCodec, make_generator, make_store
 
 from ajbench.core.errors import IntegrityError, UsageError
 from ajbench.generation import checkpoint, textual_inversion, train, unet
-from ajbench.generation.minilm import MiniLM
 from ajbench.generation.pipeline import AudioJourneyPipeline
 from ajbench.generation.plan import ListedClips, plan
+from ajbench.generation.text_encoder import MiniLM
 
 torch.set_num_threads(1)
 CODEC = FakeCodec()
@@ -218,7 +218,7 @@ def test_prompts_of_tokens_of_several_vectors_are_planned_short_and_heard_whole(
     before = made("The sound of <Rain>", steps=2)
     with torch.no_grad():
         made.text.rows[-1] += 1  # the last of rain's, which is loaded last
-    made.text._known.clear()
+    made.text._cache.clear()
     assert (made("The sound of <Rain>", steps=2) != before).any()
 
 

