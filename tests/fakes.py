@@ -1,6 +1,7 @@
 """Stand-ins that tests share: small sounds, stores, models and results."""
 
 import io
+import json
 
 import numpy as np
 import soundfile
@@ -215,6 +216,37 @@ def write_result_store(folder, source="real", per_class=3, blur=0.0, parents=())
         source="real" if source == "real" else "synthetic",
     )
     shards.finish(folder, meta)
+    return folder
+
+
+# What corpus readers leave out
+
+
+def check_problems(problems, *expected):
+    """Check problems against (line, clip id, word in the reason, split) each, in order."""
+    found = [(problem.line, problem.clip_id, problem.split) for problem in problems]
+    assert found == [(line, clip_id, split) for line, clip_id, _, split in expected]
+    for problem, (_, _, word, _) in zip(problems, expected, strict=True):
+        assert word in problem.reason
+
+
+# Pipelines of the corpus mini
+
+MINI = ("data.n_clips=40", "synth.n=20", "evaluate.doses=[10, 20]", "evaluate.seeds=[0]")
+
+
+def mini_pipeline(*overrides, expression="mini", base=None, **places):
+    """Return the stages of a recipe on few clips; none of them is run."""
+    from ajbench.pipeline.recipe_stages import Pipeline, Places
+
+    return Pipeline(load(expression, [*MINI, *overrides], base), Places(**places))
+
+
+def given_generator(folder, train_ids=(), codec="tiny"):
+    """Write what checks and fingerprints read of a trained generator; return its folder."""
+    folder.mkdir()
+    (folder / "generator.json").write_text(json.dumps({"train_ids": list(train_ids), "codec": codec}))
+    (folder / "unet.safetensors").write_bytes(b"weights")
     return folder
 
 

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ajbench.cli.options import Settings, command
-from ajbench.cli.run import SEEDS, pipeline_of
+from ajbench.cli.options import SEEDS, Settings, command
 from ajbench.core import console
 from ajbench.core.errors import NumericError, UsageError
 
@@ -95,7 +94,7 @@ def audit(
             raise UsageError(f"{option} {file}: exists; choose another file, or overwrite it with --force")
     of_recipe = not (synth or train or eval_)
     if of_recipe and report is None:
-        home = pipeline_of(settings, settings.load(*SEEDS)).results
+        home = settings.pipeline(settings.load(*SEEDS)).results
         report = home / "report" / (f"audit_{probe}.html" if probe else "audit.html")
     if out and report and out.resolve() == report.resolve():
         raise UsageError(f"--out and --report are both {out}; choose two files")
@@ -148,7 +147,7 @@ def _sets_of_recipe(
 
     if idle := [f"{option} {split}" for option, split in splits.items() if split]:
         raise UsageError(f"{' and '.join(idle)}: a recipe has its own splits; remove it, or give {SETS}")
-    pipeline = pipeline_of(settings, settings.load(*SEEDS))
+    pipeline = settings.pipeline(settings.load(*SEEDS))
     if probe and probe not in pipeline.probes:
         raise UsageError(f"--probe {probe}: evaluate.probes has {', '.join(pipeline.probes) or 'none'}")
     synth, real = pipeline.synth(probe).need(), pipeline.prepare.need()

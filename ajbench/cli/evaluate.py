@@ -1,14 +1,19 @@
-"""Commands that measure: eval-cls, eval-gen, sweep."""
+"""Commands that measure: eval-cls, eval-gen."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from ajbench.cli.compare_sets import Measuring, Outputs, Sets, do_comparison
-from ajbench.cli.options import Settings, Tracker, command
-from ajbench.cli.run import do_evaluation, do_sweep, pipeline_of
+from ajbench.cli.options import Settings, command
+from ajbench.cli.run import show_plan
+from ajbench.core import console
 from ajbench.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from ajbench.pipeline.recipe_stages import Pipeline
+    from ajbench.pipeline.stage import Stage
 
 app = typer.Typer()
 
@@ -25,9 +30,11 @@ def eval_cls(settings: Settings) -> None:
       ajbench eval-cls
       ajbench eval-cls --recipe esc10+320G --data DIR --json
     """
-    pipeline = pipeline_of(settings, settings.load())
-    stage = pipeline.eval_cls(pipeline.grid() if settings.dry_run else pipeline.trained())
-    do_evaluation(
+    from ajbench.pipeline.classifier_stages import grid_stages, trained_stages
+
+    pipeline = settings.pipeline(settings.load())
+    stage = pipeline.eval_cls((grid_stages if settings.dry_run else trained_stages)(pipeline))
+    _run_evaluation(
         settings, pipeline, stage, ["row", "column", "seed", "metric", "value", "ci_low", "ci_high"]
     )
 
@@ -145,9 +152,9 @@ def eval_gen(
         )
         do_comparison(settings, sets, how, Outputs(out, clips, curve, ladder_figure))
         return
-    pipeline = pipeline_of(settings, settings.load())
+    pipeline = settings.pipeline(settings.load())
     stage = pipeline.eval_gen(["", *pipeline.probes] if settings.dry_run else pipeline.generated())
-    do_evaluation(
+    _run_evaluation(
         settings, pipeline, stage, ["row", "column", "metric", "split", "value", "ci_low", "ci_high"]
     )
 
@@ -174,23 +181,16 @@ def _refuse_unused(context: typer.Context, *, two_sets: bool, ladder: bool) -> N
         raise UsageError(f"{', '.join(needless)}: there is no ladder; add --ladder")
 
 
-@app.command()
-@command()
-def sweep(
-    settings: Settings,
-    key: Annotated[str, typer.Argument(metavar="KEY", help="Of the synth section, such as guidance.")],
-    values: Annotated[str, typer.Argument(metavar="V1,V2,…", help="Its values, separated by commas.")],
-    n: Annotated[int | None, typer.Option("--n", min=2, help="Clips of each set (default: synth.n).")] = None,
-    tracker: Tracker = "csv",
-) -> None:
-    """Try several values of one synthesis setting.
+def _run_evaluation(settings: Settings, pipeline: "Pipeline", stage: "Stage", columns: list[str]) -> None:
+    """Run an evaluation unless it is finished and print its rows, or show what would be done."""
+    from ajbench.pipeline import results_folder
+    from ajbench.pipeline.stage import run_stages
 
-    A set of clips for each: FD, KL, inception score and label agreement with intervals, on screen and in
-    `<results>/<recipe>/sweep_<key>.csv`. The generator is the recipe's; what is made is kept.
-
-    \b
-    Examples:
-      ajbench sweep guidance 1,2,3,5,7,9 --n 160
-      ajbench sweep strength 0.2,0.4,0.6,0.8 --recipe esc10 --data DIR
-    """
-    do_sweep(settings, key, values, n, tracker)
+    if settings.dry_run:
+        show_plan(settings, [*stage.needs, stage])
+        return
+    run_stages([stage], settings.device, settings.force)
+    rows = results_folder.add_rows(pipeline, stage)
+    for note in results_folder.notes_of(stage):
+        console.say(note)
+    console.emit(rows, table=(columns, [[row[name] for name in columns] for row in rows]))

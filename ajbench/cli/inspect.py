@@ -1,14 +1,14 @@
-"""Commands that look without doing: ls, show, verify, doctor."""
+"""Commands that show something and change nothing: ls, show, verify, doctor."""
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from ajbench.cli.options import STAGE_OPTIONS, Settings, command
-from ajbench.cli.run import do_download
+from ajbench.cli.options import STAGE_OPTIONS, RecipeName, Settings, command
 from ajbench.core import console
+from ajbench.core.errors import UsageError
 
 app = typer.Typer()
 NO_RECIPE = (*STAGE_OPTIONS, "overrides")
@@ -22,7 +22,7 @@ def ls(
         Literal["recipes", "corpora", "models", "codecs", "encoders", "features", "metrics"], typer.Argument()
     ],
 ) -> None:
-    """List what a recipe can name.
+    """List the names that a recipe can use.
 
     \b
     Examples:
@@ -39,9 +39,9 @@ def ls(
 @command(hide=STAGE_OPTIONS)
 def show(
     settings: Settings,
-    name: Annotated[str, typer.Argument(metavar="RECIPE", help="Name, YAML file or mix expression.")],
+    name: RecipeName,
 ) -> None:
-    """Print a recipe with all that it inherits.
+    """Print a recipe with everything it inherits.
 
     \b
     Examples:
@@ -60,7 +60,9 @@ def verify(
     settings: Settings,
     store: Annotated[Path, typer.Argument(metavar="STORE", help="Folder of a clip store.")],
 ) -> None:
-    """Check a clip store through and through.
+    """Check a clip store.
+
+    Checksums, number of clips, audio and codes of every shard.
 
     \b
     Examples:
@@ -80,19 +82,19 @@ def verify(
 def doctor(
     settings: Settings,
     weights: Annotated[
-        bool, typer.Option("--weights", help="Published weights: which are here, right, missing.")
+        bool, typer.Option("--weights", help="List published weights: found, verified, missing.")
     ] = False,
     download: Annotated[
         str | None,
         typer.Option(
-            "--download", metavar="NAME[,NAME]", help="Get these published weights into AJBENCH_WEIGHTS."
+            "--download", metavar="NAME[,NAME]", help="Download these weights into AJBENCH_WEIGHTS."
         ),
     ] = None,
 ) -> None:
-    """Tell what ajbench finds on this machine.
+    """Show what ajbench finds on this machine.
 
-    Versions, device, threads, memory, disk, weights. Nothing is downloaded but what --download names; that is
-    resumed where it was ended, and checked by size and SHA-256 where they are published.
+    Versions, device, threads, memory, disk and weights. Only what --download names is downloaded: interrupted
+    downloads are resumed, and files are checked by size and SHA-256 if those are published.
 
     \b
     Examples:
@@ -101,7 +103,7 @@ def doctor(
     """
     from ajbench.pipeline import catalogue
 
-    got = do_download([name.strip() for name in download.split(",")]) if download else []
+    got = _download([name.strip() for name in download.split(",")]) if download else []
     if weights:
         files = catalogue.weight_files()
         columns = ["name", "file", "mb", "state", "where"]
@@ -112,3 +114,24 @@ def doctor(
         return
     found = catalogue.doctor(settings.work)
     console.emit(found, table=(["what", "found"], [[key, value] for key, value in catalogue.flat(found)]))
+
+
+def _download(names: list[str]) -> list[dict[str, Any]]:
+    """Download published weights into `$AJBENCH_WEIGHTS`; return names, paths and if they are pinned."""
+    from ajbench.core import weights
+    from ajbench.core.download import fetch
+
+    files = [file for name in names for file in weights.files_of(name)]
+    home = weights.folder()
+    if home is None:
+        raise UsageError(
+            f"--download {','.join(names)}: {weights.VARIABLE} is not set; set it to a folder for weights"
+        )
+    done = []
+    for file in files:
+        with console.progress(file.bytes or 0, f"{file.name} {file.file}", "bytes") as advance:
+            path = fetch(file, home, advance)
+        done.append({"name": file.name, "path": path, "pinned": bool(file.sha256)})
+        if not file.sha256:
+            console.say(f"{path}: no published hash to check it against")
+    return done

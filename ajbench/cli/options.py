@@ -1,4 +1,4 @@
-"""What every command has in common: its options, its errors, its exit codes."""
+"""What all commands share: options, handling of errors, exit codes."""
 
 import errno
 import functools
@@ -13,17 +13,22 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
+from ajbench import __version__
 from ajbench.core import console
 from ajbench.core.errors import AjbenchError, MissingError
 
 if TYPE_CHECKING:
     from ajbench.core.recipe import Recipe
+    from ajbench.pipeline.recipe_stages import Pipeline
 
 INTERRUPTED = 130
-# Those of the common options that mean nothing to a command that only looks.
+# Common options that commands which only show something do not have.
 STAGE_OPTIONS = ("recipe", "data", "work", "results", "generator", "seed", "device", "dry_run", "force")
-
-
+SEEDS = ("generator.seed", "invert.seed", "synth.seed")
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="Name, YAML file or mix expression.")]
+Jobs = Annotated[
+    int | None, typer.Option("--jobs", min=1, help="Parallel processes (default: one per core).")
+]
 Tracker = Annotated[
     Literal["csv", "tensorboard", "trackio", "wandb"],
     typer.Option("--tracker", help="Where loss curves go besides metrics.csv.", envvar="AJBENCH_TRACKER"),
@@ -32,7 +37,7 @@ Tracker = Annotated[
 
 @dataclass(frozen=True)
 class Settings:
-    """The options that every stage has."""
+    """The common options."""
 
     recipe: str
     data: Path | None
@@ -50,15 +55,37 @@ class Settings:
     overrides: tuple[str, ...]
 
     def load(self, *seeds: str, more: tuple[str, ...] = ()) -> "Recipe":
-        """Read the recipe; `seeds` are the keys that --seed sets, `more` what other options set."""
+        """Read the recipe.
+
+        Args:
+            seeds: keys that --seed sets.
+            more: `key=value` of other options.
+        """
         from ajbench.core.recipe import load
 
         given = () if self.seed is None else tuple(f"{key}={self.seed}" for key in seeds)
         return load(self.recipe, (*given, *more, *self.overrides), self.base)
 
+    def pipeline(self, recipe: "Recipe", tracker: str = "csv") -> "Pipeline":
+        """Return the stages of a recipe in the folders that the options name."""
+        from ajbench.pipeline.recipe_stages import Pipeline, Places
+
+        return Pipeline(recipe, Places(self.data, self.work, self.results, self.generator, tracker))
+
+
+def show_version(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version, then stop.", is_eager=True)
+    ] = False,
+) -> None:
+    """The options of `ajbench` itself."""
+    if version:
+        console.emit({"version": __version__}, text=__version__)
+        raise typer.Exit
+
 
 def _option(help: str, *names: str, **more: Any) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel="Options of every stage", **more)
+    return typer.Option(*names, help=help, rich_help_panel="Common options", **more)
 
 
 def _settings(
@@ -67,35 +94,33 @@ def _settings(
     ] = "mini",
     data: Annotated[Path | None, _option("The corpus (mini needs none).", "--data", metavar="DIR")] = None,
     work: Annotated[
-        Path, _option("Where stages leave their work.", "--work", metavar="DIR", envvar="AJBENCH_WORK")
+        Path, _option("Folder for the outputs of stages.", "--work", metavar="DIR", envvar="AJBENCH_WORK")
     ] = Path("work"),
-    results: Annotated[Path, _option("Where rows, tables and report go.", "--results", metavar="DIR")] = Path(
-        "results"
-    ),
+    results: Annotated[
+        Path, _option("Folder for rows, tables and report.", "--results", metavar="DIR")
+    ] = Path("results"),
     generator: Annotated[
-        Path | None, _option("A trained generator instead of the recipe's own.", "--generator", metavar="DIR")
+        Path | None, _option("Use this trained generator, train none.", "--generator", metavar="DIR")
     ] = None,
     seed: Annotated[
         int | None, _option("Seed of this stage (run: of generator, tokens, synthesis).", "--seed", min=0)
     ] = None,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda", "mps"], _option("Where it is computed.", "--device")
-    ] = "auto",
-    dry_run: Annotated[bool, _option("Tell what would be done, and do nothing.", "--dry-run")] = False,
-    json: Annotated[bool, _option("One JSON document on stdout.", "--json")] = False,
-    quiet: Annotated[bool, _option("No talk: paths and data only.", "--quiet", "-q")] = False,
-    verbose: Annotated[int, _option("More talk.", "--verbose", "-v", count=True)] = 0,
-    force: Annotated[bool, _option("Do again what is done.", "--force")] = False,
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], _option("Device to use.", "--device")] = "auto",
+    dry_run: Annotated[bool, _option("Show what would be done, then stop.", "--dry-run")] = False,
+    json: Annotated[bool, _option("Print one JSON document.", "--json")] = False,
+    quiet: Annotated[bool, _option("Quiet: print only results and errors.", "--quiet", "-q")] = False,
+    verbose: Annotated[int, _option("Print more messages.", "--verbose", "-v", count=True)] = 0,
+    force: Annotated[bool, _option("Redo finished stages.", "--force")] = False,
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Recipe keys to change, e.g. mix.alpha=0.3"),
+        typer.Argument(metavar="[KEY=VALUE]...", help="Recipe keys to change, such as mix.alpha=0.3"),
     ] = None,
 ) -> None:
-    """Never called: its parameters are those of every stage."""
+    """Never called: its parameters are the common options."""
 
 
 def command(hide: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make a command of `function(settings, **own options)`: common options, console, errors.
+    """Turn `function(settings, **own options)` into a command with the common options and error handling.
 
     Args:
         hide: common options that this command does not have; they keep their defaults.
@@ -113,13 +138,13 @@ def command(hide: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Calla
             values = defaults | {"base": None} | given
             values["overrides"] = tuple(values["overrides"] or ())
             settings = Settings(**{field.name: values[field.name] for field in fields(Settings)})
-            # Of processes that torchrun launched together only the first talks; errors are told by all.
+            # Of the processes that torchrun launches, only the first prints; all print errors.
             mute = os.environ.get("RANK", "0") != "0"
             console.configure(settings.json, settings.quiet or mute, settings.verbose, mute)
             if settings.device == "cpu":
-                # torch and accelerate look here when they are imported, which is later than now.
+                # torch and accelerate read these when they are imported, which is later.
                 os.environ |= {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}
-            hear_interrupts()
+            _accept_interrupts()
             function(settings, **mine)
 
         guarded = _guard(wrapper)
@@ -131,7 +156,7 @@ def command(hide: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Calla
     return decorate
 
 
-def hear_interrupts() -> None:
+def _accept_interrupts() -> None:
     """Let SIGINT interrupt this process even if it was started with SIGINT ignored.
 
     Background jobs of a script and the children of job runners start that way, yet SIGINT is how job runners
@@ -152,14 +177,14 @@ def _guard(function: Callable[..., None]) -> Callable[..., None]:
         except AjbenchError as error:
             raise typer.Exit(console.fail(error)) from None
         except KeyboardInterrupt:
-            console.fail(AjbenchError("interrupted; the same command goes on"))
+            console.fail(AjbenchError("interrupted; run the same command again to resume"))
             raise typer.Exit(INTERRUPTED) from None
         except MemoryError as error:
-            _missing(f"out of memory ({error or 'refused'}); what is finished stays")
+            _missing(f"out of memory ({error or 'allocation refused'}); finished stages are kept")
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 _missing(
-                    f"{error.filename or 'disk'}: no space left; free some, then the same command goes on"
+                    f"{error.filename or 'disk'}: no space left; free some, then run the same command again"
                 )
             if error.errno in (errno.EACCES, errno.EROFS):
                 _missing(
@@ -167,9 +192,9 @@ def _guard(function: Callable[..., None]) -> Callable[..., None]:
                 )
             raise
         except RuntimeError as error:
-            # torch has no type of its own for an allocation that its CPU allocator was refused.
+            # torch has no error class of its own for memory that its CPU allocator could not get.
             if "out of memory" in str(error) or "can't allocate memory" in str(error):
-                _missing(f"out of memory ({str(error).splitlines()[0]}); what is finished stays")
+                _missing(f"out of memory ({str(error).splitlines()[0]}); finished stages are kept")
             raise
 
     return wrapper

@@ -1,10 +1,11 @@
-"""What the commands do once their options are read: call, and print."""
+"""Commands of whole recipes: demo, run, sweep, tables, report; and how a single stage runs."""
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
 
-from ajbench.cli.options import Settings
+import typer
+
+from ajbench.cli.options import SEEDS, Jobs, RecipeName, Settings, Tracker, command
 from ajbench.core import console
 from ajbench.core.errors import UsageError
 
@@ -13,162 +14,168 @@ if TYPE_CHECKING:
     from ajbench.pipeline.recipe_stages import Pipeline
     from ajbench.pipeline.stage import Stage
 
-SEEDS = ("generator.seed", "invert.seed", "synth.seed")
+app = typer.Typer()
 
 
-def pipeline_of(settings: Settings, loaded: "Recipe", tracker: str = "csv") -> "Pipeline":
-    """Return the stages of a recipe at the places that the options name."""
-    from ajbench.pipeline.recipe_stages import Pipeline, Places
+@app.command()
+@command(hide=("recipe", "data"))
+def demo(settings: Settings, jobs: Jobs = None, tracker: Tracker = "csv") -> None:
+    """Run all stages on the embedded corpus `mini`.
 
-    places = Places(settings.data, settings.work, settings.results, settings.generator, tracker)
-    return Pipeline(loaded, places)
+    No data, no download, minutes on a CPU: generate, mix, train, evaluate, tabulate. Prints a table laid out
+    like Table A11 and writes a report to `<results>/mini/report/index.html`.
+
+    \b
+    Examples:
+      ajbench demo
+      ajbench demo 'evaluate.seeds=[0]' --results DIR
+    """
+    _run_recipe(settings, settings.pipeline(settings.load(*SEEDS), tracker), jobs)
 
 
-def do_run(settings: Settings, jobs: int | None, cell: int | None = None, tracker: str = "csv") -> None:
-    """Do every stage of a recipe (or one cell of its grid), or tell what would be done."""
-    from ajbench.pipeline import runner
+@app.command()
+@command(hide=("recipe",))
+def run(
+    settings: Settings,
+    name: RecipeName,
+    jobs: Jobs = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--base", metavar="RECIPE", help="Recipe that a table is made of: tables/a11, tables/t1."
+        ),
+    ] = None,
+    cell: Annotated[
+        int | None,
+        typer.Option("--cell", min=1, help="Train only this classifier of the grid (for a job array)."),
+    ] = None,
+    tracker: Tracker = "csv",
+) -> None:
+    """Run every stage of a recipe, from clips to report.
 
-    loaded = settings.load(*SEEDS)
-    if loaded.table == "t1":
-        do_table_1(settings, loaded, tracker)
+    Finished stages are skipped; after a change, only the stages that depend on it run again. A mix expression
+    (`esc10+320G`) compares that mix with real clips alone, instead of the recipe's grid. `tables/a11 --base
+    R` runs what Table A11 of recipe R needs; with --dry-run it lists the classifiers with steps, disk space
+    and time. `tables/t1 --base R` compares generators on the captions of the evaluation clips.
+
+    \b
+    Examples:
+      ajbench run esc10 --data DIR
+      ajbench run tables/a11 --base as20k --data DIR --cell 7
+    """
+    settings = replace(settings, recipe=name, base=base)
+    recipe = settings.load(*SEEDS)
+    if recipe.table == "t1":
+        _run_table_1(settings, recipe, tracker)
         return
-    pipeline = pipeline_of(settings, loaded, tracker)
-    pipeline.check(pipeline.recipe.evaluate.doses)
+    pipeline = settings.pipeline(recipe, tracker)
     if cell:
-        do_stage(settings, None, runner.grid_cell(pipeline, cell))
-        return
-    if settings.dry_run and pipeline.recipe.table:
-        show_grid(runner.describe_grid(pipeline), runner.describe(settings.work, pipeline.sources()))
-        return
-    if settings.dry_run:
-        show_plan(runner.describe(pipeline.places.work, pipeline.stages()))
-        return
-    done = runner.run(pipeline, settings.device, jobs, settings.force)
-    if not done["ran"]:
-        console.say(f"nothing to do: every stage of {pipeline.recipe.name} is done")
-    for line in (*done["table"]["notes"], f"results: {done['results']}"):
-        console.say(line)
-    console.emit(done, table=(done["table"]["header"], done["table"]["lines"]))
+        run_stage(settings, _grid_cell(pipeline, cell))
+    else:
+        _run_recipe(settings, pipeline, jobs)
 
 
-def do_table_1(settings: Settings, loaded: "Recipe", tracker: str) -> None:
-    """Train or take the generators of Table 1 and compare them, or tell what would be done."""
-    from ajbench.pipeline import runner, table1
+@app.command()
+@command()
+def sweep(
+    settings: Settings,
+    key: Annotated[str, typer.Argument(metavar="KEY", help="Key of the synth section, such as guidance.")],
+    values: Annotated[str, typer.Argument(metavar="V1,V2,…", help="Values, separated by commas.")],
+    n: Annotated[int | None, typer.Option("--n", min=2, help="Clips per set (default: synth.n).")] = None,
+    tracker: Tracker = "csv",
+) -> None:
+    """Compare several values of one synthesis setting.
 
-    # The base's own probes are other sets, made in other ways.
-    evaluate = loaded.evaluate.model_copy(update={"probes": {}})
-    pipeline = pipeline_of(settings, loaded.model_copy(update={"evaluate": evaluate}), tracker)
-    if settings.dry_run:
-        show_plan(runner.describe(settings.work, table1.stages(pipeline)))
-        return
-    done = table1.run(pipeline, settings.device, settings.force)
-    if not done["ran"]:
-        console.say("nothing to do: every stage of Table 1 is done")
-    for note in (*done["notes"], f"results: {done['files'][0].parent}"):
-        console.say(note)
-    header = ["model", "fd", "is", "kl", "n"]
-    cells = [
-        [line["model"], *(_with_interval(line, m) for m in header[1:4]), line["n"]] for line in done["lines"]
-    ]
-    console.emit(done, table=(header, cells))
+    Generates one set of clips per value. FD, KL, inception score and label agreement with intervals are
+    printed and written to `<results>/<recipe>/sweep_<key>.csv`. All sets are made by the recipe's generator
+    and are kept.
 
+    \b
+    Examples:
+      ajbench sweep guidance 1,2,3,5,7,9 --n 160
+      ajbench sweep strength 0.2,0.4,0.6,0.8 --recipe esc10 --data DIR
+    """
+    from ajbench.pipeline import sweep as sweeps
 
-def do_stage(settings: Settings, pipeline: "Pipeline | None", stage: "Stage") -> None:
-    """Do one stage, or tell what would be done; `pipeline` checks the recipe first."""
-    from ajbench.pipeline import runner
-
-    if pipeline:
-        pipeline.check()
-    if settings.dry_run:
-        show_plan(runner.describe(settings.work, [*stage.needs, stage]) | runner.estimate(stage))
-        return
-    ran = runner.run_one(stage, settings.device, settings.force)
-    if not ran:
-        console.say(f"nothing to do: {stage.name} is done")
-    info = stage.folder.info()
-    document = {"stage": stage.name, "path": stage.path, "fingerprint": stage.fingerprint, "ran": ran}
-    console.emit(document | {"seconds": info["seconds"]}, text=str(stage.path))
-
-
-def do_synth(settings: Settings, pipeline: "Pipeline", probe: str, **how: Any) -> None:
-    """Do a synthesis (`how`: as in `Pipeline.synth`), or tell what it would make."""
-    if settings.dry_run:
-        from ajbench.pipeline import synthesis_summary
-
-        show_synthesis(synthesis_summary.synthesis(pipeline, probe, how["processes"]))
-        return
-    do_stage(settings, pipeline, pipeline.synth(probe, **how))
-
-
-def do_evaluation(settings: Settings, pipeline: "Pipeline", stage: "Stage", columns: list[str]) -> None:
-    """Do an evaluation and print its rows."""
-    from ajbench.pipeline import runner
-
-    if settings.dry_run:
-        show_plan(runner.describe(settings.work, [*stage.needs, stage]))
-        return
-    runner.run_one(stage, settings.device, settings.force)
-    rows, notes = runner.share(pipeline, stage)
-    for note in notes:
-        console.say(note)
-    console.emit(rows, table=(columns, [[row[name] for name in columns] for row in rows]))
-
-
-def do_sweep(settings: Settings, key: str, values: str, n: int | None, tracker: str) -> None:
-    """Make and measure a synthetic set for each value of a key, and print a line for each."""
-    from ajbench.pipeline import runner, sweep
-
-    pipeline = pipeline_of(settings, sweep.swept(settings.load(*SEEDS), key, values, n), tracker)
+    pipeline = settings.pipeline(sweeps.swept(settings.load(*SEEDS), key, values, n), tracker)
     pipeline.check()
     if settings.dry_run:
-        show_plan(runner.describe(settings.work, sweep.stages(pipeline)))
+        show_plan(settings, sweeps.stages(pipeline))
         return
-    done = sweep.run(pipeline, key, settings.device, settings.force)
+    done = sweeps.run(pipeline, key, settings.device, settings.force)
     for note in (*done["notes"], f"results: {done['path']}"):
         console.say(note)
-    header = ["set", *sweep.METRICS]
-    cells = [
-        [line["set"], *(_with_interval(line, metric) for metric in sweep.METRICS)] for line in done["lines"]
-    ]
-    console.emit(done, table=(header, cells))
+    console.emit(done, table=_with_intervals(done["lines"], ["set", *sweeps.METRICS]))
 
 
-def _with_interval(line: dict[str, Any], metric: str) -> str:
-    if line[metric] is None:
-        return ""
-    return f"{line[metric]:.3g} ({line[f'{metric}_low']:.3g} to {line[f'{metric}_high']:.3g})"
+@app.command()
+@command(hide=("data", "work", "generator", "seed", "device", "force"))
+def tables(settings: Settings) -> None:
+    """Pivot rows.csv into the paper's tables.
 
+    Reads `<results>/<recipe>/rows.csv` and writes CSV, Markdown and LaTeX next to it.
 
-def do_export(settings: Settings, out: Path) -> None:
-    """Put a trained generator, its tokens and a model card into one folder."""
-    from ajbench.pipeline import runner
-    from ajbench.reporting import model_card
+    \b
+    Examples:
+      ajbench tables
+      ajbench tables --recipe esc10 --json
+    """
+    from ajbench.pipeline import results_folder
 
-    pipeline = pipeline_of(settings, settings.load(*SEEDS))
-    needed = [pipeline.train_gen, pipeline.invert]
+    recipe = settings.load()
     if settings.dry_run:
-        show_plan(runner.describe(settings.work, needed))
+        out = settings.results / recipe.name
+        rows = out / results_folder.ROWS
+        console.emit({"recipe": recipe.name, "rows": rows, "there": rows.exists(), "results": out})
         return
-    generator = pipeline.places.generator or pipeline.train_gen.need()
-    measured = pipeline.eval_gen(("", *pipeline.probes))
-    rows = runner.rows_of(measured) if measured.done() else []
-    made = model_card.export(pipeline.recipe, generator, pipeline.invert.need(), out, rows, settings.force)
-    console.emit({"path": made, "measured": bool(rows)}, text=str(made))
+    written = results_folder.write_tables(recipe, settings.results)
+    console.emit(written, table=(written["table"]["header"], written["table"]["lines"]))
 
 
-def show_grid(plan: dict[str, Any], before: dict[str, Any]) -> None:
-    """Print what a dry run of a grid tells."""
-    columns = ["cell", "what", "state", "steps", "disk_mb", "seconds"]
-    lines = [[line[name] for name in columns] for line in plan["cells"]]
-    console.emit(plan | {"before": before}, table=(columns, lines))
-    console.say(
-        f"{plan['todo']} of {len(plan['cells'])} cells to do: {plan['steps']} steps, {plan['disk_mb']} MB; "
-        f"one after another about {plan['hours']} h; before them {before['todo']} stages to do"
-    )
+@app.command()
+@command(hide=("seed", "force", "device"))
+def report(settings: Settings) -> None:
+    """Render the HTML report of a finished run.
+
+    Dose curves, AP by class, and real and synthetic clips to listen to.
+
+    \b
+    Examples:
+      ajbench report
+      ajbench report --recipe esc10 --data DIR
+    """
+    from ajbench.pipeline import results_folder
+
+    pipeline = settings.pipeline(settings.load(*SEEDS))
+    stages = pipeline.stages()
+    if settings.dry_run:
+        show_plan(settings, stages)
+        return
+    page = results_folder.render_report(pipeline, stages)
+    console.emit({"report": page}, text=str(page))
 
 
-def show_plan(plan: dict[str, Any]) -> None:
-    """Print what a dry run of stages tells."""
+def run_stage(settings: Settings, stage: "Stage") -> None:
+    """Run one stage unless it is finished, or show what would be done."""
+    from ajbench.pipeline.stage import run_stages
+
+    if settings.dry_run:
+        show_plan(settings, [*stage.needs, stage], estimate=True)
+        return
+    ran = bool(run_stages([stage], settings.device, settings.force))
+    if not ran:
+        console.say(f"nothing to do: {stage.name} is finished")
+    document = {"stage": stage.name, "path": stage.path, "fingerprint": stage.fingerprint, "ran": ran}
+    console.emit(document | {"seconds": stage.folder.info()["seconds"]}, text=str(stage.path))
+
+
+def show_plan(settings: Settings, stages: "list[Stage]", estimate: bool = False) -> None:
+    """Print the state, amount and disk space of stages; `estimate`: also the time of the last one."""
+    from ajbench.pipeline import estimates
+
+    plan = estimates.describe(settings.work, stages)
+    if estimate:
+        plan |= estimates.estimate(stages[-1])
     columns = ["stage", "what", "state", "amount", "disk_mb"]
     console.emit(plan, table=(columns, [[line[name] for name in columns] for line in plan["stages"]]))
     console.say(
@@ -176,54 +183,84 @@ def show_plan(plan: dict[str, Any]) -> None:
         f"{plan['disk_free_mb']} MB free"
     )
     if seconds := plan.get("seconds"):
-        console.say(f"about {seconds:.0f} s, as a first batch goes")
+        console.say(f"about {seconds:.0f} s, extrapolated from one batch")
     if missing := plan.get("missing"):
-        console.say(f"no time can be told, nor can it be run: {missing}")
+        console.say(f"cannot be estimated or run: {missing}")
 
 
-def show_synthesis(plan: dict[str, Any]) -> None:
-    """Print what a dry run of a synthesis tells."""
-    used, guides = plan["classes"], plan["guides"]
-    labels = ", ".join(f"{k}: {n}" for k, n in plan["labels_a_clip"].items())
-    rows = [
-        ["clips", plan["clips"]],
-        ["shards", plan["shards"]],
-        ["classes used", f"{used['used']} of {used['asked']}"],
-        ["labels a clip", labels],
-        ["guides that hold an asked class", f"{guides['holding_an_asked_class']} of {guides['clips']}"],
-        ["clips from noise", plan["from_noise"]],
-        ["store_mb", plan["store_mb"]],
-        ["audio", plan["audio"]],
-    ]
-    if stages := plan.get("stages"):
-        rows += [[f"stage {line['stage']}", line["state"]] for line in stages]
-    console.emit(plan, table=(["what", "planned"], rows))
-    if without := used["unguided"]:
-        from ajbench.generation.plan import UNGUIDED, class_list
+def _run_recipe(settings: Settings, pipeline: "Pipeline", jobs: int | None) -> None:
+    from ajbench.pipeline import results_folder
+    from ajbench.pipeline.stage import run_stages
 
-        console.say(f"{class_list(without)} without a train clip: {UNGUIDED[used['unguided_are']]}")
-    seconds = plan["seconds"]
-    unknown = plan.get("missing") or "no time known without a generator"
-    time = f"about {seconds:.0f} s, as a first batch goes" if seconds else unknown
-    console.say(f"{plan['disk_mb']} MB needed, {plan['disk_free_mb']} MB free; {time}")
+    recipe = pipeline.recipe
+    pipeline.check(recipe.evaluate.doses)
+    if settings.dry_run and recipe.table:
+        _show_grid(pipeline)
+        return
+    stages = pipeline.stages(jobs)
+    if settings.dry_run:
+        show_plan(settings, stages)
+        return
+    ran = run_stages(stages, settings.device, settings.force, workers=jobs)
+    done = results_folder.publish(pipeline, stages, again=bool(ran)) | {"ran": ran}
+    if not ran:
+        console.say(f"nothing to do: every stage of {recipe.name} is finished")
+    for line in (*done["table"]["notes"], f"results: {done['results']}"):
+        console.say(line)
+    console.emit(done, table=(done["table"]["header"], done["table"]["lines"]))
 
 
-def do_download(names: Sequence[str]) -> list[dict[str, Any]]:
-    """Download published weights into `$AJBENCH_WEIGHTS`; return name, path and "pinned" of each file."""
-    from ajbench.core import weights
-    from ajbench.core.download import fetch
+def _run_table_1(settings: Settings, recipe: "Recipe", tracker: str) -> None:
+    from ajbench.pipeline import table1
 
-    files = [file for name in names for file in weights.files_of(name)]
-    home = weights.folder()
-    if home is None:
-        raise UsageError(
-            f"--download {','.join(names)}: {weights.VARIABLE} is not set; set it to the folder for weights"
-        )
-    done = []
-    for file in files:
-        with console.progress(file.bytes or 0, f"{file.name} {file.file}", "bytes") as advance:
-            done.append({"name": file.name, "path": fetch(file, home, advance), "pinned": bool(file.sha256)})
-    for one in done:
-        if not one["pinned"]:
-            console.say(f"{one['path']}: not pinned, so there was no hash to compare it with")
-    return done
+    # The probes of the base are other sets, generated in other ways.
+    evaluate = recipe.evaluate.model_copy(update={"probes": {}})
+    pipeline = settings.pipeline(recipe.model_copy(update={"evaluate": evaluate}), tracker)
+    if settings.dry_run:
+        show_plan(settings, table1.stages(pipeline))
+        return
+    done = table1.run(pipeline, settings.device, settings.force)
+    if not done["ran"]:
+        console.say("nothing to do: every stage of Table 1 is finished")
+    for note in (*done["notes"], f"results: {done['files'][0].parent}"):
+        console.say(note)
+    header, cells = _with_intervals(done["lines"], ["model", "fd", "is", "kl"])
+    cells = [[*row, line["n"]] for row, line in zip(cells, done["lines"], strict=True)]
+    console.emit(done, table=([*header, "n"], cells))
+
+
+def _grid_cell(pipeline: "Pipeline", number: int) -> "Stage":
+    from ajbench.pipeline.classifier_stages import grid_stages
+
+    pipeline.check(pipeline.recipe.evaluate.doses)
+    stages = grid_stages(pipeline)
+    if number > len(stages):
+        raise UsageError(f"--cell {number}: the grid has cells 1 to {len(stages)}; --dry-run lists them")
+    return stages[number - 1]
+
+
+def _show_grid(pipeline: "Pipeline") -> None:
+    from ajbench.pipeline import estimates
+
+    plan = estimates.describe_grid(pipeline)
+    before = estimates.describe(pipeline.places.work, pipeline.sources())
+    columns = ["cell", "what", "state", "steps", "disk_mb", "seconds"]
+    lines = [[line[name] for name in columns] for line in plan["cells"]]
+    console.emit(plan | {"before": before}, table=(columns, lines))
+    console.say(
+        f"{plan['todo']} of {len(plan['cells'])} classifiers to train: {plan['steps']} steps, "
+        f"{plan['disk_mb']} MB, about {plan['hours']} h one after another; "
+        f"{before['todo']} earlier stages to do"
+    )
+
+
+def _with_intervals(lines: list[dict[str, Any]], columns: list[str]) -> tuple[list[str], list[list[Any]]]:
+    """Return a table whose first column is a name and whose others are metrics with their intervals."""
+
+    def cell(line: dict[str, Any], metric: str) -> str:
+        if line[metric] is None:
+            return ""
+        return f"{line[metric]:.3g} ({line[f'{metric}_low']:.3g} to {line[f'{metric}_high']:.3g})"
+
+    name, *metrics = columns
+    return columns, [[line[name], *(cell(line, metric) for metric in metrics)] for line in lines]

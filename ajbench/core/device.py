@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
+from ajbench.core.errors import MissingError
+
 if TYPE_CHECKING:  # a stage that only asks for a precision must not wait for torch
     import torch
 
@@ -27,6 +29,24 @@ def device_of(rank: int | None = None) -> "torch.device":
         local = int(os.environ.get("LOCAL_RANK", 0)) if rank is None else rank
         return torch.device("cuda", local % torch.cuda.device_count())
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def available(device: str) -> str:
+    """Return the device that `--device` names: itself, or for `auto` the best one here.
+
+    Raises:
+        MissingError: this machine does not have it.
+    """
+    import torch
+
+    usable = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        return next(name for name, found in usable.items() if found)
+    if not usable[device]:
+        raise MissingError(
+            f"--device {device}: not found on this machine, or its driver is missing; use --device cpu"
+        )
+    return device
 
 
 def resolve_precision(setting: Precision, device: str) -> Literal["fp32", "bf16"]:

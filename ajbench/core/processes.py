@@ -15,3 +15,12 @@ def end_with_parent() -> None:
             os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def default_workers() -> int:
+    """Return how many processes should compute at the same time: one per core on a CPU, one on a GPU."""
+    from ajbench.core.device import device_of
+
+    if device_of().type != "cpu":
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

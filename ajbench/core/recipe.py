@@ -147,6 +147,20 @@ def split_mix(expression: str) -> tuple[str, dict[str, Any]]:
     }
 
 
+def expression(recipe: Recipe) -> str:
+    """Return what a user would type for a recipe's mix: the inverse of `split_mix`."""
+    mix, name = recipe.mix, recipe.name
+    if mix.mode == "alpha":
+        text = f"{name} mix.alpha={mix.alpha:g}"
+    elif not mix.real:
+        text = f"{name}G"
+    else:
+        text = f"{name}+{mix.dose}G" if mix.dose else name
+    if mix.match_steps:
+        text += f" mix.match_steps={mix.match_steps}"
+    return f"{text} data.real_through_codec=true" if recipe.data.real_through_codec else text
+
+
 def dump(recipe: Recipe) -> str:
     """Return the merged recipe as YAML."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -25,12 +25,8 @@ CORPORA: dict[str, Any] = {
     "folder": "ajbench.data.corpora.folder:read",
     "table": "ajbench.data.corpora.table:read",
 }
-# Corpora whose tables are enough to plan with while the sound files are missing.
-LABEL_TABLES: dict[str, Any] = {
-    "audioset": "ajbench.data.corpora.audioset:listed",
-    "vggsound": "ajbench.data.corpora.vggsound:listed",
-    "audiocaps": "ajbench.data.corpora.audiocaps:listed",
-}
+# Corpora whose lists are enough to plan with: their readers take `need_files=False`.
+LABEL_TABLES = ("audioset", "vggsound", "audiocaps")
 CODECS: dict[str, Any] = {
     "tiny": "ajbench.codec.tiny:load",
     "encodec_24khz@16k": "ajbench.codec.encodec:load_16k",
@@ -125,7 +121,6 @@ FEATURES: dict[str, ExtractorEntry] = {
 }
 KINDS: Mapping[str, dict[str, Any]] = {
     "corpus": CORPORA,
-    "label table": LABEL_TABLES,
     "codec": CODECS,
     "text encoder": TEXT_ENCODERS,
     "classifier": CLASSIFIERS,

@@ -1,6 +1,6 @@
-"""Sound in and out: everything inside is mono float32 at 16 kHz.
+"""Read and write audio; inside ajbench all of it is mono float32 at 16 kHz.
 
-`soundfile` decodes and `soxr` resamples. A file that cannot become a clip is refused with a short reason,
+`soundfile` decodes and `soxr` resamples. A file that cannot become a clip is refused with a short reason, and
 never replaced by another.
 """
 
@@ -18,25 +18,25 @@ from numpy.typing import NDArray
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.files import atomic_write
 
-if TYPE_CHECKING:  # only at_rate and log_mel need torch: reading and listing sounds must not wait for it
+if TYPE_CHECKING:  # only at_rate and log_mel need it, and importing it takes seconds
     import torch
 
 SAMPLE_RATE = 16_000  # Hz
 HOP = 320  # samples per codec frame: 50 frames a second
-FRAME_MULTIPLE = 21  # codec frames come in columns of 21 (DESIGN: [128, T] is viewed as [128, T/21, 21])
+FRAME_MULTIPLE = 21  # the generator sees latents [128, T] as a grid [128, T/21, 21]
 
-MIN_DURATION_S = 0.25  # a shorter sound holds too few codec frames (12.5) to say anything about its class
-SOURCE_RATES = 1_000, 1_000_000  # Hz; beyond them a file's header is wrong or its content is not sound
-SILENT_PEAK = 1e-4  # full scale is 1; 16-bit dither alone reaches 6e-5
+MIN_DURATION_S = 0.25  # shorter clips have too few codec frames (12.5) to tell classes apart
+SOURCE_RATES = 1_000, 1_000_000  # Hz; other rates mean a wrong header, or data that is not audio
+SILENT_PEAK = 1e-4  # re full scale; 16-bit dither alone reaches 6e-5
 FULL_SCALE = 0.999
-CLIPPED_SHARE = 0.5  # more samples than this at full scale: clipped all through
+CLIPPED_SHARE = 0.5  # of samples at full scale, above which a clip is refused
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64")
 
 Wave = NDArray[np.float32]
 
 
 class AudioError(MissingError):
-    """A sound that cannot be used; `reason` says why without the path, as quarantine lists want it."""
+    """A clip that cannot be used; `reason` says why, without the path, for quarantine lists."""
 
     def __init__(self, reason: str, path: Path | None = None) -> None:
         super().__init__(f"{path}: {reason}" if path is not None else reason)
@@ -44,10 +44,10 @@ class AudioError(MissingError):
 
 
 def clip_samples(duration_s: float) -> int:
-    """Return the samples of a clip of `duration_s` seconds at 16 kHz, a multiple of 21 × 320 (0.42 s).
+    """Return the number of samples of a clip at 16 kHz, a multiple of 21 × 320 (0.42 s).
 
     Raises:
-        UsageError: the duration is no such multiple; the message names the nearest that are.
+        UsageError: the duration is no such multiple; the message has the nearest ones.
     """
     unit = FRAME_MULTIPLE * HOP
     samples = duration_s * SAMPLE_RATE
@@ -63,7 +63,7 @@ def clip_samples(duration_s: float) -> int:
 
 
 def probe(path: Path | str) -> tuple[int, int, int]:
-    """Return (sample rate in Hz, channels, frames) of a sound file's header.
+    """Return (sample rate in Hz, channels, frames) from the header of an audio file.
 
     Raises:
         AudioError: missing, empty or unreadable.
@@ -78,23 +78,23 @@ def read(
 ) -> Wave:
     """Decode a file (or `duration_s` seconds of it from `start_s`) to mono float32 [n] at `sample_rate`.
 
-    Channels are averaged; the rate is converted by soxr at HQ. The piece ends early where the file does.
+    Channels are averaged; soxr resamples at quality HQ. The result is shorter if the file ends early.
 
     Raises:
-        AudioError: the file is missing, empty, unreadable or truncated, or what was asked for is shorter than
-            `MIN_DURATION_S`, silent, clipped all through, or not finite.
+        AudioError: the file is missing, empty, unreadable or truncated, or the requested part is shorter than
+            `MIN_DURATION_S`, silent, clipped (over half of the samples), or not finite.
     """
     path = Path(path)
     samples, rate = decode(path, start_s, duration_s)
     if len(samples) < MIN_DURATION_S * rate:
         raise AudioError(f"too short ({len(samples) / rate:.2f} s; at least {MIN_DURATION_S:g} s)", path)
-    # Before resampling, which smooths clipping away and spreads a NaN.
+    # Before resampling, which hides clipping and spreads NaNs.
     if reason := defect(samples):
         raise AudioError(reason, path)
     mono = samples.mean(axis=1, dtype=np.float32)
     if rate != sample_rate:
         mono = soxr.resample(mono, rate, sample_rate, quality="HQ")
-    # What is left may still be nothing: channels in antiphase, or only what lies above the new band.
+    # Again afterwards: channels in antiphase cancel, and resampling removes what is above the new band.
     if reason := defect(mono):
         raise AudioError(reason, path)
     return np.ascontiguousarray(mono, dtype=np.float32)
@@ -103,22 +103,22 @@ def read(
 def decode(
     path: Path, start_s: float = 0.0, duration_s: float | None = None
 ) -> tuple[NDArray[np.float32], int]:
-    """Return a file's samples float32 [N, channels], or a piece of them, and its rate in Hz, as they are.
+    """Return the samples of a file or of a part of it, float32 [n, channels], and their rate in Hz.
 
     Raises:
-        AudioError: the file is missing, empty, unreadable or cut short.
+        AudioError: the file is missing, empty, unreadable or truncated.
     """
     with _open(path) as file:
         rate, total = file.samplerate, file.frames
-        if cut := _cut_short(path):
-            raise AudioError(cut, path)
+        if truncated := _truncation(path):
+            raise AudioError(truncated, path)
         if total == 0:
             raise AudioError("empty (no samples)", path)
         if not SOURCE_RATES[0] <= rate <= SOURCE_RATES[1]:
             raise AudioError(f"sample rate {rate} Hz ({SOURCE_RATES[0]} to {SOURCE_RATES[1]} Hz)", path)
         start = round(start_s * rate)
         if start >= total:
-            raise AudioError(f"start {start_s:g} s lies after the end ({total / rate:.2f} s)", path)
+            raise AudioError(f"start {start_s:g} s is after the end ({total / rate:.2f} s)", path)
         wanted = total - start
         if duration_s is not None:
             wanted = min(wanted, round(duration_s * rate))
@@ -135,9 +135,9 @@ def decode(
 
 
 def defect(wav: NDArray[np.floating]) -> str | None:
-    """Say why samples (any shape, full scale 1) are no sound: empty, not finite, silent, clipped all through.
+    """Return why samples (any shape, full scale 1) cannot be used: empty, not finite, silent or clipped.
 
-    None where nothing is wrong.
+    None if they can be used.
     """
     if wav.size == 0:
         return "empty (no samples)"
@@ -150,29 +150,29 @@ def defect(wav: NDArray[np.floating]) -> str | None:
         return f"silent (peak {peak:.1e}; at least {SILENT_PEAK:.0e})"
     share = float(np.count_nonzero(level >= FULL_SCALE)) / wav.size
     if share > CLIPPED_SHARE:
-        return f"clipped all through ({share:.0%} of samples at full scale)"
+        return f"clipped ({share:.0%} of samples at full scale)"
     return None
 
 
 def fit(wav: Wave, n: int) -> Wave:
-    """Return [n] samples: cropped from the start, or padded with zeros at the end."""
+    """Return [n] samples: cropped or padded with zeros at the end."""
     if len(wav) >= n:
         return np.ascontiguousarray(wav[:n])
     return np.pad(wav, (0, n - len(wav)))
 
 
 def flac_encode(wav: Wave) -> bytes:
-    """Encode [n] samples at 16 kHz as 16-bit FLAC (error at most half a step), clipped beyond full scale."""
+    """Encode [n] samples at 16 kHz as 16-bit FLAC, rounded to the nearest step and clipped to full scale."""
     buffer = io.BytesIO()
     soundfile.write(buffer, _int16(wav), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     return buffer.getvalue()
 
 
 def flac_decode(data: bytes) -> Wave:
-    """Decode what `flac_encode` made to float32 [n]; encoding that again gives the same samples.
+    """Decode the output of `flac_encode` to float32 [n]; encoding it again gives the same samples.
 
     Raises:
-        AudioError: the bytes are no FLAC or are damaged.
+        AudioError: the bytes are not FLAC, or damaged.
     """
     try:
         samples, _ = soundfile.read(io.BytesIO(data), dtype="int16")
@@ -182,7 +182,7 @@ def flac_decode(data: bytes) -> Wave:
 
 
 def write(path: Path | str, wav: Wave, sample_rate: int = SAMPLE_RATE) -> None:
-    """Write [n] (or [n, channels]) samples as a 16-bit file, format by suffix (.wav, .flac), atomically."""
+    """Write samples [n] or [n, channels] atomically as a 16-bit file in the format of its suffix."""
     path = Path(path)
     buffer = io.BytesIO()
     soundfile.write(
@@ -192,10 +192,10 @@ def write(path: Path | str, wav: Wave, sample_rate: int = SAMPLE_RATE) -> None:
 
 
 def at_rate(wav: "Wave | torch.Tensor", sample_rate: int) -> "Wave | torch.Tensor":
-    """Convert waves [B, n] from 16 kHz, all at once: a tensor where `sample_rate` differs, else `wav` itself.
+    """Resample waves [B, n] from 16 kHz to `sample_rate`, as a tensor; at 16 kHz, return `wav` itself.
 
-    By torchaudio's windowed sinc at its defaults, as audioldm_eval and av-benchmark, whose distances move
-    with the method.
+    With torchaudio's windowed sinc at its defaults, as in audioldm_eval and av-benchmark: the distances of
+    extractors depend on the method.
     """
     if sample_rate == SAMPLE_RATE:
         return wav
@@ -219,11 +219,11 @@ def log_mel(
     mel: str = "slaney",
     power: float = 1.0,
 ) -> "torch.Tensor":
-    """Log-mel spectrogram of waves [B, n] → [B, n_mels, 1 + n // hop], differentiable, on the waves' device.
+    """Return the log-mel spectrogram of waves [B, n] → [B, n_mels, 1 + n // hop]; gradients flow.
 
     Periodic Hann window of `win` samples centred in `n_fft`, frames centred with reflected edges, magnitude
-    to the `power`, then log10(max(mel, floor)). `mel` is "slaney" (area-normalised, librosa's) or "htk"
-    (peak 1).
+    raised to `power`, then log10(max(mel, floor)). `mel` is "slaney" (area-normalised, as in librosa) or
+    "htk" (peak 1).
     """
     import torch
 
@@ -237,7 +237,7 @@ def log_mel(
     return (bank @ spectrum).clamp_min(floor).log10()
 
 
-# Inference mode is left while a cached tensor is made: autograd refuses inference tensors later on.
+# Cached tensors are made outside inference mode, since autograd cannot use inference tensors later.
 
 
 @functools.lru_cache(maxsize=64)
@@ -269,7 +269,7 @@ def _mel_bank(
 
 
 def _int16(wav: NDArray[np.floating]) -> NDArray[np.int16]:
-    # Scaled by 32768 both ways (libsndfile scales by 32767 one way), so that decode → encode is exact.
+    # By 32768 in both directions (libsndfile uses 32767 in one), so that decode → encode is exact.
     return np.clip(np.rint(np.asarray(wav, dtype=np.float64) * 32768), -32768, 32767).astype(np.int16)
 
 
@@ -277,7 +277,7 @@ def _open(path: Path) -> soundfile.SoundFile:
     try:
         if not path.exists():
             raise AudioError("missing", path)
-        if not path.is_file():  # a pipe would block for ever
+        if not path.is_file():  # a pipe would block forever
             raise AudioError("not a file", path)
         if path.stat().st_size == 0:
             raise AudioError("empty (0 bytes)", path)
@@ -291,14 +291,14 @@ def _brief(error: BaseException) -> str:
     return " ".join(text.split()).rstrip(".") or type(error).__name__
 
 
-def _cut_short(path: Path) -> str | None:
-    """Say whether a WAV or Ogg file ends before its container does; libsndfile would play what is left."""
+def _truncation(path: Path) -> str | None:
+    """Return how a WAV or Ogg file is truncated, if it is: libsndfile decodes the rest without an error."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(12)
         if head[:4] == b"RIFF":
             declared = int.from_bytes(head[4:8], "little")
-            # Streaming writers leave 0 or all ones; careless ones count the 8 bytes of this header.
+            # Streaming writers leave 0 or all ones; some writers count the 8 bytes of this header too.
             if declared not in (0, 0xFFFFFFFF) and declared > size:
                 return f"truncated (header declares {declared + 8} bytes, file has {size})"
         if head[:4] == b"OggS":

@@ -1,4 +1,4 @@
-"""Byte-level duplicates: rows of a manifest with the bytes, start and duration of an earlier one."""
+"""Find byte-level duplicates: rows of a manifest with the file content, start and duration of another."""
 
 import contextlib
 from collections import Counter
@@ -11,14 +11,13 @@ from ajbench.data.manifest import Row
 
 
 def duplicates(rows: Sequence[Row], pool: Executor) -> dict[int, int]:
-    """Return, for every row that repeats an earlier one, the number of the first; `pool` reads the files.
+    """Return the index of the first such row for each row that repeats it; `pool` reads the files.
 
-    Only files of the same size are read. A path that is no file repeats nothing but itself.
+    Only files that share their size with another are read. A path that is no file only repeats itself.
     """
     paths = list(dict.fromkeys(row.path for row in rows))
     sizes = dict(zip(paths, pool.map(_size, paths), strict=True))
     alike = Counter(sizes.values())
-    # A file of a size of its own is no duplicate and need not be read for this.
     suspects = [path for path, size in sizes.items() if size is not None and alike[size] > 1]
     digests = {}
     if suspects:
@@ -42,7 +41,7 @@ def _size(path: str) -> int | None:
 
 
 def _digest(path: str) -> str:
-    # What cannot be read is like nothing else; hearing it will say why.
+    # An unreadable file is no duplicate; decoding it will give the reason.
     with contextlib.suppress(OSError):
         return files.checksum(Path(path))
     return path

@@ -1,4 +1,4 @@
-"""The names of classes, in the order of a model's outputs."""
+"""Label sets: class names in the order of a model's outputs."""
 
 import json
 from collections import Counter
@@ -16,10 +16,10 @@ from ajbench.core.registry import suggest
 
 @dataclass(frozen=True)
 class LabelSet:
-    """Class names in index order, with AudioSet machine ids (`mids`) where they are known.
+    """Class names in index order, with AudioSet machine ids (`mids`) if known.
 
     Raises:
-        UsageError: a name or mid occurs twice, a name is empty, or there are not as many mids as names.
+        UsageError: a repeated name or mid, an empty name, or another number of mids than names.
     """
 
     names: tuple[str, ...]
@@ -27,21 +27,19 @@ class LabelSet:
 
     def __post_init__(self) -> None:
         if any(not name.strip() for name in self.names):
-            raise UsageError("label set: a label has no name; give every class one")
+            raise UsageError("label set: a label is empty; give every class a name")
         for what, values in (("label", self.names), ("mid", self.mids or ())):
             value, count = max(Counter(values).items(), key=itemgetter(1), default=("", 0))
             if count > 1:
-                raise UsageError(
-                    f"label set: {what} {value!r} occurs {count} times; give every class its own"
-                )
+                raise UsageError(f"label set: {what} {value!r} occurs {count} times; use each only once")
         if self.mids is not None and len(self.mids) != len(self.names):
             raise UsageError(
-                f"label set: {len(self.names)} names but {len(self.mids)} mids; give one mid per name"
+                f"label set: names: {len(self.names)}, mids: {len(self.mids)}; give one mid per name"
             )
 
     @classmethod
     def from_names(cls, names: Iterable[str]) -> "LabelSet":
-        """Make the label set of all distinct `names`, sorted."""
+        """Return the label set of the distinct `names`, sorted."""
         return cls(tuple(sorted(set(names))))
 
     @cached_property
@@ -58,7 +56,7 @@ class LabelSet:
         """Return the output index of class `name`.
 
         Raises:
-            UsageError: no such class; the message names a near one.
+            UsageError: no such class; the message suggests a similar one.
         """
         if name not in self._indices:
             shown = ", ".join(self.names[:10]) + (f", … ({len(self)} in all)" if len(self) > 10 else "")
@@ -66,7 +64,7 @@ class LabelSet:
         return self._indices[name]
 
     def multi_hot(self, labels: Sequence[Sequence[str]]) -> NDArray[np.float32]:
-        """Return targets [N, C]: 1 where clip n (given by its label names) has class c, else 0."""
+        """Return multi-hot targets [N, C] of clips given by their label names."""
         targets = np.zeros((len(labels), len(self)), dtype=np.float32)
         counts = np.fromiter(map(len, labels), dtype=np.int64, count=len(labels))
         columns = np.fromiter((self.index(name) for row in labels for name in row), dtype=np.int64)
@@ -79,6 +77,6 @@ class LabelSet:
 
     @classmethod
     def from_json(cls, text: str) -> "LabelSet":
-        """Inverse of `to_json`."""
+        """Return the label set that `to_json` wrote."""
         tree = json.loads(text)
         return cls(tuple(tree["names"]), None if tree["mids"] is None else tuple(tree["mids"]))

@@ -1,12 +1,12 @@
-"""The one table that every corpus becomes: a row a clip, with what had to be left out and why.
+"""The manifest: a table with one row per clip, and the problems that left clips out.
 
-Also CSV with line numbers, which corpus readers share.
+Also the CSV readers with line numbers that all corpora use.
 """
 
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ajbench.core.files import atomic_write
 from ajbench.core.registry import suggest
 from ajbench.data.labels import LabelSet
 
-SPLIT_NAMES = {  # as corpora write them → as they are called here
+SPLIT_NAMES = {  # name in a corpus → name in ajbench
     "train": "train",
     "val": "val",
     "valid": "val",
@@ -27,13 +27,13 @@ SPLIT_NAMES = {  # as corpora write them → as they are called here
     "eval": "eval",
     "test": "eval",
 }
-LABEL_SEPARATOR = ";"  # between labels in a manifest's CSV form
+LABEL_SEPARATOR = ";"  # between labels in a CSV manifest
 NAME_COLUMNS = ("name", "display_name", "label")
 
 
 @dataclass(frozen=True, slots=True)  # there may be millions
 class Row:
-    """One clip: where it is, what is heard in it, and on which side of the evaluation it stands."""
+    """One clip: its file, labels and captions, and its split."""
 
     clip_id: str
     path: str
@@ -51,7 +51,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something left out: which clip and file, on which line of which table if any, and why."""
+    """A clip that is left out: its id, the file or table with the line number, and the reason."""
 
     clip_id: str | None
     path: str
@@ -81,7 +81,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Manifest:
-    """Rows in corpus order, the label set they use, and the problems met on the way."""
+    """Rows in the order of the corpus, their label set, and the problems of reading it."""
 
     rows: list[Row]
     label_set: LabelSet
@@ -92,11 +92,11 @@ class Manifest:
         return [row for row in self.rows if row.split == name]
 
     def write(self, path: Path) -> None:
-        """Write Parquet (label set and problems in its metadata), or CSV with `<stem>.labels.csv` and
-        `<stem>.problems.csv` beside it, by suffix.
+        """Write a .parquet file with label set and problems in its metadata, or a .csv file with
+        `<stem>.labels.csv` and `<stem>.problems.csv` next to it.
 
         Raises:
-            UsageError: another suffix, or a label that contains the CSV's separator.
+            UsageError: another suffix, or a label that contains the separator of the CSV.
         """
         columns = {name: [getattr(row, name) for row in self.rows] for name in SCHEMA.names}
         if _suffix(path) == ".csv":
@@ -113,32 +113,30 @@ class Manifest:
 
     @classmethod
     def read(cls, path: Path) -> "Manifest":
-        """Inverse of `write`.
+        """Read what `write` wrote.
 
         Raises:
             MissingError: no such file.
-            IntegrityError: it is no manifest, or damaged.
+            IntegrityError: not a manifest, or damaged.
         """
         if not path.exists():
             raise MissingError(f"{path}: missing; `ajbench prepare` writes it")
         try:
             return _read_csv(path) if _suffix(path) == ".csv" else _read_parquet(path)
         except (pa.ArrowException, ValueError, KeyError, TypeError) as error:
-            raise IntegrityError(
-                f"{path}: not a manifest of ajbench ({' '.join(str(error).split())})"
-            ) from None
+            raise IntegrityError(f"{path}: not a manifest ({' '.join(str(error).split())})") from None
 
 
 def csv_records(
     path: Path, required: Iterable[str] = ()
 ) -> tuple[list[tuple[int, dict[str, str]]], list[Problem]]:
-    """Read a CSV with header as (line number, {column: cell}) records; the header is line 1.
+    """Read a CSV with a header as records (line number, {column: cell}); the header is line 1.
 
-    A record with too few or too many cells becomes a problem. Empty lines are passed over.
+    A record with too few or too many cells becomes a problem. Empty lines are skipped.
 
     Raises:
         MissingError: no such file.
-        UsageError: not UTF-8, not CSV, a repeated or a missing column (named).
+        UsageError: not UTF-8, not CSV, or a repeated or missing column.
     """
     records: list[tuple[int, dict[str, str]]] = []
     problems: list[Problem] = []
@@ -163,7 +161,7 @@ def csv_records(
             if not cells:
                 continue
             if len(cells) != len(header):
-                reason = f"{len(cells)} cells in the row, {len(header)} in the header"
+                reason = f"cells: {len(cells)} in the row, {len(header)} in the header"
                 problems.append(Problem(None, str(path), lines.line_num, reason))
                 continue
             records.append((lines.line_num, dict(zip(header, map(str.strip, cells), strict=True))))
@@ -173,9 +171,9 @@ def csv_records(
 
 
 def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line number, cells) of a CSV without header; empty lines and those that begin with # are not.
+    """Yield (line number, cells) of a CSV without a header; empty lines and # lines are skipped.
 
-    Unlike `csv_records` this holds one line at a time: some of these tables have millions.
+    Unlike `csv_records`, this reads line by line: some of these tables have millions of lines.
 
     Raises:
         MissingError: no such file.
@@ -198,10 +196,10 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 def read_label_set(path: Path) -> LabelSet:
     """Read a label set CSV: a column name, display_name or label; optional `mid` and `index` (0 … C-1).
 
-    AudioSet's `class_labels_indices.csv` is one.
+    AudioSet's `class_labels_indices.csv` is such a file.
 
     Raises:
-        UsageError: no name column, or indices that are not 0 … C-1 each once.
+        UsageError: no column of names, or indices other than 0 … C-1, each once.
     """
     records, problems = csv_records(path)
     if problems:
@@ -227,28 +225,21 @@ def read_label_set(path: Path) -> LabelSet:
 
 def _suffix(path: Path) -> str:
     if path.suffix not in (".parquet", ".csv"):
-        raise UsageError(f"{path}: a manifest is written as .parquet or .csv")
+        raise UsageError(f"{path}: a manifest must be .parquet or .csv")
     return path.suffix
 
 
 def _write_csv(path: Path, manifest: Manifest, columns: dict[str, list[Any]]) -> None:
-    if clash := next((name for name in manifest.label_set.names if LABEL_SEPARATOR in name), None):
+    names, mids = manifest.label_set.names, manifest.label_set.mids
+    if clash := next((name for name in names if LABEL_SEPARATOR in name), None):
         raise UsageError(
             f"{path}: label {clash!r} contains {LABEL_SEPARATOR!r}; write the manifest as .parquet"
         )
     columns["labels"] = [LABEL_SEPARATOR.join(labels) for labels in columns["labels"]]
-    _write_table(path, list(columns), zip(*columns.values(), strict=True))
-    mids = manifest.label_set.mids
-    names = manifest.label_set.names
-    header = ["index", "name"] if mids is None else ["index", "name", "mid"]
-    table = [range(len(names)), names] if mids is None else [range(len(names)), names, mids]
-    _write_table(path.with_suffix(".labels.csv"), header, zip(*table, strict=True))
-    header = [item.name for item in fields(Problem)]
-    _write_table(
-        path.with_suffix(".problems.csv"),
-        header,
-        ([*vars(problem).values()] for problem in manifest.problems),
-    )
+    labels = {"index": range(len(names)), "name": names} | ({"mid": mids} if mids else {})
+    problems = {item.name: [getattr(p, item.name) for p in manifest.problems] for item in fields(Problem)}
+    for suffix, table in ((".csv", columns), (".labels.csv", labels), (".problems.csv", problems)):
+        _write_table(path.with_suffix(suffix), list(table), zip(*table.values(), strict=True))
 
 
 def _write_table(path: Path, header: list[str], rows: Iterable[Iterable[Any]]) -> None:
@@ -263,37 +254,19 @@ def _read_csv(path: Path) -> Manifest:
     records, broken = csv_records(path, SCHEMA.names)
     if broken:
         raise ValueError(f"line {broken[0].line}: {broken[0].reason}")
-    rows = [
-        Row(
-            clip_id=cells["clip_id"],
-            path=cells["path"],
-            start_s=float(cells["start_s"]),
-            duration_s=float(cells["duration_s"]) if cells["duration_s"] else None,
-            labels=tuple(filter(None, cells["labels"].split(LABEL_SEPARATOR))),
-            split=cells["split"],
-            fold=int(cells["fold"]) if cells["fold"] else None,
-            caption=cells["caption"] or None,
-            video=cells["video"] or None,
-            visual_caption=cells["visual_caption"] or None,
-            parent_id=cells["parent_id"] or None,
-            source=cells["source"],
-        )
-        for _, cells in records
-    ]
-    label_set = read_label_set(path.with_suffix(".labels.csv"))
-    listed, _ = csv_records(path.with_suffix(".problems.csv"), [item.name for item in fields(Problem)])
-    problems = [
-        Problem(
-            clip_id=cells["clip_id"] or None,
-            path=cells["path"],
-            line=int(cells["line"]) if cells["line"] else None,
-            reason=cells["reason"],
-            split=cells["split"] or None,
-            fold=int(cells["fold"]) if cells["fold"] else None,
-        )
-        for _, cells in listed
-    ]
-    return Manifest(rows, label_set, problems)
+    rows = []
+    for _, cells in records:
+        labels = tuple(filter(None, cells["labels"].split(LABEL_SEPARATOR)))
+        rows.append(Row(**{**_values(cells, SCHEMA.names), "path": cells["path"], "labels": labels}))
+    columns = [item.name for item in fields(Problem)]
+    listed, _ = csv_records(path.with_suffix(".problems.csv"), columns)
+    problems = [Problem(**_values(cells, columns)) for _, cells in listed]
+    return Manifest(rows, read_label_set(path.with_suffix(".labels.csv")), problems)
+
+
+def _values(cells: dict[str, str], columns: Iterable[str]) -> dict[str, Any]:
+    kinds: dict[str, Callable[[str], Any]] = {"start_s": float, "duration_s": float, "fold": int, "line": int}
+    return {name: kinds.get(name, str)(cells[name]) if cells[name] else None for name in columns}
 
 
 def _read_parquet(path: Path) -> Manifest:

@@ -1,7 +1,7 @@
-"""Which clip stands where: Eq. 1 α-mixing, dose concatenation, balanced and amplified weights, epoch orders.
+"""Mixing real and synthetic clips: α-mixing (Eq. 1), doses, balanced and amplified weights, epoch orders.
 
-Index maths only. `i` counts real clips, `j` the augmentations of one real clip, and an index into a mix is
-one into the concatenation [real; synthetic].
+Index arithmetic only. `i` counts real clips, `j` the augmentations of one real clip, and clips of a mix are
+numbered in the concatenation [real; synthetic].
 """
 
 import functools
@@ -19,7 +19,7 @@ from ajbench.core.errors import UsageError
 Indices = NDArray[np.int64]
 Floats = NDArray[np.float64]
 AnyFloats = NDArray[np.float32] | NDArray[np.float64]
-Targets: TypeAlias = "AnyFloats | sparse.csr_array"  # multi-hot [N, C]; sparse where N reaches millions
+Targets: TypeAlias = "AnyFloats | sparse.csr_array"  # multi-hot [N, C]; sparse for millions of clips
 
 
 def alpha_indices(
@@ -30,13 +30,13 @@ def alpha_indices(
     rng: np.random.Generator,
     weights: Floats | None = None,
 ) -> tuple[NDArray[np.bool_], Indices, Indices]:
-    """Draw `size` positions of an α-mixed epoch (Eq. 1 of the paper).
+    """Draw `size` clips of an α-mixed epoch (Eq. 1 of the paper).
 
-    i is uniform over the N real clips (or follows `weights` [N]); with probability 1 − α the real clip x_i is
-    taken, else its augmentation x̃_ij with j uniform over M.
+    i is uniform over the N real clips (or follows `weights` [N]). With probability 1 − α the real clip x_i is
+    drawn, else its augmentation x̃_ij with j uniform over M.
 
     Returns:
-        is_synthetic bool [size], i int64 [size], j int64 [size] (of no meaning where the draw is real).
+        is_synthetic bool [size], i int64 [size], j int64 [size] (meaningless for real clips).
 
     Raises:
         UsageError: α outside [0, 1], no real clip, or α > 0 without augmentations.
@@ -44,7 +44,9 @@ def alpha_indices(
     if not 0 <= alpha <= 1:
         raise UsageError(f"mix.alpha={alpha}: must lie in [0, 1]")
     if n_real < 1 or (alpha > 0 and n_aug < 1):
-        raise UsageError(f"alpha mixing: {n_real} real clips with {n_aug} augmentations each; need 1")
+        raise UsageError(
+            f"mix.mode=alpha: {n_real} real clips with {n_aug} augmentations each; at least 1 needed"
+        )
     i = rng.integers(n_real, size=size) if weights is None else draw(weights, size, rng)
     is_synthetic = rng.random(size) < alpha
     j = rng.integers(max(n_aug, 1), size=size)
@@ -54,14 +56,14 @@ def alpha_indices(
 def dose_indices(n_real: int, n_synthetic: int, dose: int, real: bool = True) -> Indices:
     """Return the clips of a dose mix: all real clips (unless `real` is false) and the first `dose` synthetic.
 
-    Nested: the clips of a dose are among those of every larger dose (Table A11's +20kG … +80kG).
+    Doses are nested: each one is part of every larger one (+20kG … +80kG of Table A11).
 
     Raises:
-        UsageError: the dose exceeds the synthetic clips, or nothing is left to train on.
+        UsageError: the dose exceeds the number of synthetic clips, or there is no clip at all.
     """
     if dose > n_synthetic:
         raise UsageError(
-            f"mix.dose={dose}: only {n_synthetic} synthetic clips exist; raise synth.n or lower it"
+            f"mix.dose={dose}: only {n_synthetic} synthetic clips; raise synth.n or lower the dose"
         )
     if not real and dose == 0:
         raise UsageError("mix.real=false with mix.dose=0 leaves no clip to train on")
@@ -70,12 +72,12 @@ def dose_indices(n_real: int, n_synthetic: int, dose: int, real: bool = True) ->
 
 
 def parents(real_ids: Sequence[str], synthetic_parent_ids: Sequence[str | None]) -> Indices:
-    """Return for each real clip the synthetic clips made from it, int64 [N, M], in the store's order.
+    """Return the synthetic clips made from each real clip, int64 [N, M], in the order of the store.
 
-    Synthetic clips of other parents are left out.
+    Synthetic clips with other parents are ignored.
 
     Raises:
-        UsageError: the real clips have different numbers of augmentations, so that Eq. 1's M does not exist.
+        UsageError: real clips have different numbers M of augmentations, which Eq. 1 does not allow.
     """
     place = {clip_id: i for i, clip_id in enumerate(real_ids)}
     found = (-1 if parent is None else place.get(parent, -1) for parent in synthetic_parent_ids)
@@ -84,26 +86,26 @@ def parents(real_ids: Sequence[str], synthetic_parent_ids: Sequence[str | None])
     counts = np.bincount(owner[children], minlength=len(real_ids))
     if len(counts) and counts.min() != counts.max():
         raise UsageError(
-            f"mix.mode=alpha needs as many synthetic clips of each real clip, found {counts.min()} (for"
-            f" {real_ids[int(counts.argmin())]}) to {counts.max()}; use synth.plan=per-clip with synth.n"
-            f" a multiple of {len(real_ids)}, or mix.mode=dose"
+            "mix.mode=alpha needs the same number of synthetic clips for each real clip, found "
+            f"{counts.min()} (of {real_ids[int(counts.argmin())]}) to {counts.max()}; use "
+            f"synth.plan=per-clip with a multiple of {len(real_ids)} as synth.n, or mix.mode=dose"
         )
     return children.reshape(len(real_ids), -1)
 
 
 def label_weights(targets: Targets) -> Floats:
-    """Return 1000 / (count + 0.01) of each label [C], for multi-hot targets [N, C] (AST's sampler)."""
+    """Return 1000 / (count + 0.01) per label [C] for multi-hot targets [N, C], as in AST's sampler."""
     count: Floats = np.asarray(targets.sum(axis=0, dtype=np.float64))
     return 1000.0 / (count + 0.01)
 
 
 def amplify(weights: Floats, ap: AnyFloats, k: int) -> Floats:
-    """Return label weights [C] with 0.4 / AP added for the k labels of lowest AP [C] (the paper's control).
+    """Return label weights [C] plus 0.4 / AP for the k labels with the lowest AP [C] (the paper's control).
 
-    Labels whose AP is NaN (no positives) are passed over; ties go to the lower index.
+    Labels with AP NaN (no positives) are skipped; of equal APs the lower index comes first.
 
     Raises:
-        UsageError: an AP that is not above 0, or fewer than k labels with an AP.
+        UsageError: an AP of 0 or less, or fewer than k labels with an AP.
     """
     ap = np.asarray(ap, dtype=np.float64)
     known = int(np.isfinite(ap).sum())
@@ -118,43 +120,45 @@ def amplify(weights: Floats, ap: AnyFloats, k: int) -> Floats:
 
 
 def balanced_weights(targets: Targets, labels: Floats | None = None) -> Floats:
-    """Return w_clip = Σ over its labels of 1000 / (count + 0.01), [N], for multi-hot targets [N, C].
+    """Return w_clip = Σ_labels 1000 / (count + 0.01), [N], for multi-hot targets [N, C].
 
-    `labels` [C] replaces the label weights, for instance by amplified ones.
+    `labels` [C] replaces the label weights, for instance with amplified ones.
     """
     per_label = label_weights(targets) if labels is None else labels
     return np.asarray(targets @ per_label, dtype=np.float64)
 
 
 def draw(weights: Floats | None, size: int, rng: np.random.Generator) -> Indices:
-    """Draw `size` indices: in proportion to `weights` with replacement; without weights each of `size` once.
+    """Draw `size` indices with replacement in proportion to `weights`; without weights, a permutation.
 
     Raises:
-        UsageError: no weight is above 0, or one is negative or not finite.
+        UsageError: all weights are 0, or one is negative or not finite.
     """
     if weights is None:
         return rng.permutation(size).astype(np.int64)
     bounds = np.cumsum(np.asarray(weights, dtype=np.float64))
     if not len(bounds) or not np.isfinite(bounds[-1]) or bounds[-1] <= 0 or np.min(weights) < 0:
-        raise UsageError("sampling weights must be finite, at least 0 and not all 0; have the clips labels?")
-    # In ascending order the look-ups stay in the processor's cache, which tells with millions of clips.
+        raise UsageError(
+            "sampling weights must be finite, at least 0 and not all 0; do the clips have labels?"
+        )
+    # Sorted, so that searches stay in the processor's cache: this matters with millions of clips.
     found = np.searchsorted(bounds, np.sort(rng.random(size)) * bounds[-1], side="right")
-    # Rounding may reach the upper bound itself: the last clip with a weight owns it.
+    # Rounding may reach the upper bound, which belongs to the last clip with a weight.
     last = int(np.searchsorted(bounds, bounds[-1], side="left"))
     return rng.permutation(np.minimum(found, last).astype(np.int64))
 
 
 def epoch_rng(seed: int, epoch: int) -> np.random.Generator:
-    """Return the generator of an epoch's order, a function of (seed, epoch) alone."""
+    """Return the random generator of an epoch's order, which depends on (seed, epoch) only."""
     return np.random.default_rng([seed, epoch])
 
 
 def batch(order: Callable[[int], Indices], epoch_size: int, batch_size: int, index: int) -> Indices:
-    """Return the clips of the index-th batch of an endless sequence of epochs, int64 [batch_size].
+    """Return the clips of batch number `index` in an endless sequence of epochs, int64 [batch_size].
 
     Batches are cut from the concatenation of `order(0)`, `order(1)`, … (each [epoch_size]), so a batch may
-    hold the end of one epoch and the beginning of the next. Pure in `index`, so that resuming mid-epoch and
-    giving each of several processes its own batches need nothing more.
+    have the end of one epoch and the beginning of the next. It depends on `index` only, so resuming mid-epoch
+    and sharing batches among processes need no further state.
     """
     position = np.arange(index * batch_size, (index + 1) * batch_size, dtype=np.int64)
     epoch, offset = np.divmod(position, epoch_size)
@@ -163,12 +167,12 @@ def batch(order: Callable[[int], Indices], epoch_size: int, batch_size: int, ind
 
 @dataclass(frozen=True)
 class Plan:
-    """What a mix draws. Indices count the pool: the real train clips, then all synthetic clips.
+    """How a mix is sampled. Indices number the real train clips first, then all synthetic clips.
 
     Attributes:
-        epoch_size: clips in an epoch.
+        epoch_size: clips per epoch.
         order: epoch → indices [epoch_size], a pure function.
-        partners: (k, rng) → indices [k], drawn from the same clips but never balanced, for mixup.
+        partners: (k, rng) → indices [k] of the same clips for mixup, never balanced.
     """
 
     epoch_size: int
@@ -189,21 +193,21 @@ def plan(
     Args:
         mix: mode, dose or α, balance.
         real_ids: ids of the N real train clips.
-        parent_ids: real parent of each of the S synthetic clips, in the store's order.
-        targets: multi-hot [N + S, C] of the pool.
+        parent_ids: real parent of each of the S synthetic clips, in the order of the store.
+        targets: multi-hot [N + S, C] of all clips.
         seed: of the epochs' orders.
-        class_ap: average precision of each class [C], which `mix.amplify` needs.
+        class_ap: average precision per class [C], needed by `mix.amplify`.
 
     Raises:
-        UsageError: the mix asks for clips, or for average precisions, that are not there.
+        UsageError: the mix needs clips or average precisions that do not exist.
     """
     n_real = len(real_ids)
     if mix.mode == "alpha":
         table = parents(real_ids, parent_ids) if mix.alpha > 0 else np.empty((n_real, 0), dtype=np.int64)
         if mix.alpha > 0 and not table.shape[1]:
             raise UsageError(
-                f"mix.mode=alpha: none of {len(parent_ids)} synthetic clips has a real train clip as its "
-                "parent; make them from clips, with synth.plan=per-clip, or use mix.mode=dose"
+                f"mix.mode=alpha: none of the {len(parent_ids)} synthetic clips is made from a real train "
+                "clip; use synth.plan=per-clip or mix.mode=dose"
             )
         weights = _weights(mix, targets[:n_real], class_ap)
 
@@ -215,22 +219,22 @@ def plan(
 
         return Plan(
             n_real,
-            _kept(lambda epoch: alpha(n_real, epoch_rng(seed, epoch), weights)),
+            _cached(lambda epoch: alpha(n_real, epoch_rng(seed, epoch), weights)),
             lambda k, rng: alpha(k, rng, None),
         )
     clips = dose_indices(n_real, len(parent_ids), mix.dose, mix.real)
     if not len(clips):
-        raise UsageError("the train split holds no real clip and mix.dose=0: nothing to train on")
+        raise UsageError("mix.dose=0 and no real clip in the train split: nothing to train on")
     weights = _weights(mix, targets[clips], class_ap)
     return Plan(
         len(clips),
-        _kept(lambda epoch: clips[draw(weights, len(clips), epoch_rng(seed, epoch))]),
+        _cached(lambda epoch: clips[draw(weights, len(clips), epoch_rng(seed, epoch))]),
         lambda k, rng: clips[rng.integers(len(clips), size=k)],
     )
 
 
-def _kept(order: Callable[[int], Indices]) -> Callable[[int], Indices]:
-    # A batch asks for one epoch's order or two; hundreds of batches ask for the same.
+def _cached(order: Callable[[int], Indices]) -> Callable[[int], Indices]:
+    # A batch needs the orders of one or two epochs, and hundreds of batches need the same ones.
     return functools.lru_cache(maxsize=2)(order)
 
 
@@ -238,9 +242,9 @@ def _weights(mix: recipe.Mix, targets: Targets, class_ap: AnyFloats | None) -> F
     if not mix.amplify:
         return balanced_weights(targets) if mix.balanced else None
     if not mix.balanced:
-        raise UsageError(f"mix.amplify={mix.amplify} adds to balanced weights: set mix.balanced=true")
+        raise UsageError(f"mix.amplify={mix.amplify} adds to balanced weights; set mix.balanced=true")
     if class_ap is None:
         raise UsageError(
-            f"mix.amplify={mix.amplify} needs the average precision of every class of an earlier run"
+            f"mix.amplify={mix.amplify} needs the average precision of each class from an earlier run"
         )
     return balanced_weights(targets, amplify(label_weights(targets), class_ap, mix.amplify))

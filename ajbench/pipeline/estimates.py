@@ -1,56 +1,229 @@
-"""What the cells of a grid will take: steps, disk and time, before any is trained."""
+"""Estimates of amount, disk and time, made before any work: what a dry run shows.
 
-from collections.abc import Sequence
+Times are extrapolated: from finished runs of the same classifier, from a few training steps on noise, or from
+one micro-batch of a synthesis.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from ajbench.core import console
+from ajbench.core.errors import MissingError
+from ajbench.core.recipe import Recipe
 from ajbench.core.schema import Classifier
-from ajbench.pipeline.catalogue import parameters
-from ajbench.pipeline.workers import Cell
+from ajbench.data import audio
+from ajbench.data.shards import StoreMeta
+from ajbench.data.store import ClipStore
+from ajbench.pipeline import classifier_stages
+from ajbench.pipeline.stage import Stage, free_mb, needed_mb
+
+if TYPE_CHECKING:
+    from ajbench.codec import Codec
+    from ajbench.generation.checkpoint import GeneratorInfo
+    from ajbench.pipeline.recipe_stages import Pipeline
+
+SLOW_S = 0.5  # a classifier that takes longer for one clip is timed on two clips only
 
 
-def estimates(cells: Sequence[Cell], classes: int, clip_samples: int) -> list[dict[str, Any]]:
-    """Return for each cell its number (from 1, as `--cell` takes it), steps, disk in MB and seconds.
-
-    Seconds come from finished cells of the same classifier and batch, or else from a few steps on noise.
-    Disk is what stays; while it trains, a cell takes about nine times as much for its two checkpoints.
-
-    Args:
-        cells: of a grid, in its order.
-        classes: of the label set.
-        clip_samples: of a clip.
-    """
-    known: dict[Any, list[float]] = {}
-    for cell in cells:
-        if cell.stage().done():
-            settings = cell.recipe.classifier
-            known.setdefault(_kind(settings), []).append(cell.stage().folder.info()["seconds"] / cell.steps)
-    megabytes = {
-        name: round(4e-6 * parameters(name, classes), 1)
-        for name in {cell.recipe.classifier.name for cell in cells}
+def describe(work: Path, stages: Sequence[Stage]) -> dict[str, Any]:
+    """Return the state, amount and disk space of stages, and the disk space of all that are not finished."""
+    todo = [stage for stage in stages if not stage.done()]
+    return {
+        "recipe": stages[0].recipe.name,
+        "stages": [
+            {
+                "stage": stage.name,
+                "what": stage.what,
+                "state": "todo" if stage in todo else "done",
+                "amount": stage.amount,
+                "disk_mb": stage.disk_mb,
+                "fingerprint": stage.fingerprint,
+                "path": stage.path,
+            }
+            for stage in stages
+        ],
+        "todo": len(todo),
+        "disk_mb": round(needed_mb(todo), 1),
+        "disk_free_mb": round(free_mb(work), 1),
     }
-    fresh = {_kind(cell.recipe.classifier): cell.recipe.classifier for cell in cells}
-    fresh = {kind: settings for kind, settings in fresh.items() if kind not in known}
-    if fresh:
-        from ajbench.pipeline.classifier_speed import step_seconds
 
-        with console.progress(len(fresh), "time", "classifiers") as advance:
-            for kind, settings in fresh.items():
-                known[kind] = [step_seconds(settings, classes, clip_samples)]
-                advance(1)
-    return [
+
+def estimate(stage: Stage) -> dict[str, Any]:
+    """Return what one batch of a stage shows, such as its seconds; nothing if no batch can be run yet.
+
+    Weights that are missing are named under `missing`; a plan can be shown without them.
+    """
+    if stage.estimate is None or stage.done() or not all(needed.done() for needed in stage.needs):
+        return {}
+    try:
+        return stage.estimate()
+    except MissingError as error:
+        return {"seconds": None, "missing": str(error)}
+
+
+def describe_grid(pipeline: "Pipeline") -> dict[str, Any]:
+    """Return the number, steps, disk space and time of the classifiers of a recipe's grid.
+
+    Cells are numbered from 1, as `--cell` takes them. Disk space is what remains; during training a
+    classifier takes about nine times as much for its two checkpoints.
+    """
+    from ajbench.pipeline.catalogue import parameters
+
+    classes = len(pipeline.manifest.label_set)
+    train_clips = len(pipeline.manifest.split("train"))
+    samples = audio.clip_samples(pipeline.recipe.data.duration_s)
+    stages = classifier_stages.grid_stages(pipeline)
+    steps = [s.recipe.classifier.steps(s.recipe.mix.counted(train_clips)) for s in stages]
+    known: dict[Any, list[float]] = {}
+    done = [stage.done() for stage in stages]
+    for stage, n, finished in zip(stages, steps, done, strict=True):
+        if finished:
+            known.setdefault(_kind(stage), []).append(stage.folder.info()["seconds"] / n)
+    unknown = {_kind(stage): stage.recipe.classifier for stage in stages if _kind(stage) not in known}
+    with console.progress(len(unknown), "time", "classifiers") as advance:
+        for kind, settings in unknown.items():
+            known[kind] = [step_seconds(settings, classes, samples)]
+            advance(1)
+    names = {stage.recipe.classifier.name for stage in stages}
+    megabytes = {name: round(4e-6 * parameters(name, classes), 1) for name in names}
+    cells: list[dict[str, Any]] = [
         {
             "cell": number,
-            "what": cell.label,
-            "state": "done" if cell.stage().done() else "todo",
-            "steps": cell.steps,
-            "disk_mb": megabytes[cell.recipe.classifier.name],
-            "seconds": round(median(known[_kind(cell.recipe.classifier)]) * cell.steps, 1),
+            "what": stage.what,
+            "state": "done" if finished else "todo",
+            "steps": n,
+            "disk_mb": megabytes[stage.recipe.classifier.name],
+            "seconds": round(median(known[_kind(stage)]) * n, 1),
         }
-        for number, cell in enumerate(cells, start=1)
+        for number, (stage, n, finished) in enumerate(zip(stages, steps, done, strict=True), start=1)
     ]
+    todo = [cell for cell in cells if cell["state"] == "todo"]
+    return {
+        "recipe": pipeline.recipe.name,
+        "cells": cells,
+        "todo": len(todo),
+        "steps": sum(cell["steps"] for cell in todo),
+        "disk_mb": round(sum(cell["disk_mb"] for cell in todo), 1),
+        "hours": round(sum(cell["seconds"] for cell in todo) / 3600, 2),
+    }
 
 
-def _kind(settings: Classifier) -> tuple[Any, ...]:
+def step_seconds(settings: Classifier, classes: int, clip_samples: int) -> float:
+    """Return the seconds of one training step of `settings.batch_size` clips on one thread (or the GPU).
+
+    Front end, forward and backward pass are timed on a few clips of noise and scaled to the batch.
+    """
+    import torch
+    from torch.nn import functional
+
+    from ajbench import classifiers
+    from ajbench.core.device import device_of
+
+    device = device_of()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = classifiers.build(settings.name, classes, **settings.model_options(clip_samples))
+        module = module.to(device).train()
+        wav = torch.randn(min(8, settings.batch_size), clip_samples, device=device) * 0.1
+
+    def timed(clips: int) -> float:
+        start = time.perf_counter()
+        logits = module(wav[:clips])
+        functional.binary_cross_entropy_with_logits(logits, torch.zeros_like(logits)).backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return (time.perf_counter() - start) / clips
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in training
+    try:
+        seconds = timed(2)  # batch norm needs two clips
+        if seconds < SLOW_S:
+            seconds = min(timed(len(wav)) for _ in range(2))
+    finally:
+        torch.set_num_threads(threads)
+    return seconds * settings.batch_size
+
+
+def synthesis_seconds(
+    recipe: Recipe,
+    store: ClipStore | None,
+    generator_dir: Path,
+    tokens_dir: Path | None = None,
+    *,
+    processes: int = 1,
+    threads: int = 1,
+    codec: "Codec | None" = None,
+    judge_weights: Path | None = None,
+) -> float:
+    """Return the seconds that a synthesis would take, extrapolated from its second micro-batch.
+
+    Args:
+        recipe: its `synth` section is used.
+        store: real clips that generator and tokens must belong to; None if there are none yet.
+        generator_dir: a trained generator.
+        tokens_dir: its class tokens; None: plain names take their place, which takes as long.
+        processes: that share the work, each as fast as this one.
+        threads: of torch, in each.
+        codec: an instance to use instead of loading the generator's.
+        judge_weights: of `synth.judge`, if it is a trained classifier.
+
+    Raises:
+        IntegrityError: generator or tokens do not belong to the store.
+        MissingError: generator, tokens or a codec's weights are missing.
+    """
+    from ajbench.generation import checkpoint
+    from ajbench.generation.synthesize import inputs
+    from ajbench.generation.worker import Job, use_threads
+
+    section = recipe.synth
+    if store:
+        info = inputs(section, store, generator_dir, tokens_dir)[0]
+    else:
+        info = checkpoint.read_info(generator_dir)
+    paths = generator_dir, tokens_dir, Path()
+    job = Job(section, _NoiseGuides(info), *paths, codec, threads, section.n, 0, "", judge_weights)
+    prompt = {"prompt": f"The sound of {info.labels[0]}", "caption": None}
+    label = {"labels": [info.labels[0]], "label_ids": [0], "parent": 0, "parent_id": None}
+    rows: list[Mapping[str, Any]] = [
+        {"clip_id": f"syn-{k}", "seed": k, **prompt, **label}
+        for k in range(min(section.n, section.micro_batch))
+    ]
+    with use_threads(threads):
+        models = job.load(0)
+        for _ in range(2):  # the first warms up
+            began = time.perf_counter()
+            for _ in job.generate(models, [dict(row) for row in rows]):
+                pass
+            seconds = time.perf_counter() - began
+    batches = -(-section.n // section.micro_batch) * section.candidates
+    return round(seconds * batches / processes, 1)
+
+
+class _NoiseGuides:
+    """Guides of random codes in place of a store: sampling takes as long whatever it starts from."""
+
+    def __init__(self, info: "GeneratorInfo") -> None:
+        self.meta = StoreMeta(
+            codec=info.codec,
+            codec_hash=info.codec_hash,
+            clip_samples=info.clip_samples,
+            labels=list(info.labels),
+            fingerprint="",
+        )
+        self._frames = info.frames
+
+    def codes(self, indices: ArrayLike) -> NDArray[np.uint16]:
+        shape = (len(np.asarray(indices)), 8, self._frames)
+        return np.random.default_rng(0).integers(0, 1024, shape).astype(np.uint16)
+
+
+def _kind(stage: Stage) -> tuple[Any, ...]:
+    settings = stage.recipe.classifier
     return settings.name, settings.batch_size, repr(sorted(settings.options.items())), settings.aug

@@ -13,17 +13,18 @@ from ajbench.core.rows import Context, Row
 from ajbench.core.run_dir import RunDir
 from ajbench.data.store import ClipStore
 from ajbench.evaluation import classification, generation, yardsticks
-from ajbench.pipeline.workers import SCORES, Cell
+from ajbench.pipeline.classifier_stages import SCORES
+from ajbench.pipeline.stage import Stage
 
 SET_RESAMPLES = 200  # a resample of a set is one FD, a thousand times the work of one mAP
 
 
-def cell_key(cell: Cell) -> classification.TableCell:
+def cell_key(cell: Stage) -> classification.TableCell:
     """Return what a cell is called in rows.csv."""
     recipe, classifier = cell.recipe, cell.recipe.classifier
     column = classification.column_name(recipe.name, recipe.mix, recipe.data.real_through_codec)
     return classification.TableCell(
-        classifier.name, pretraining(classifier.init), classifier.aug, column, cell.seed
+        classifier.name, pretraining(classifier.init), classifier.aug, column, cell.seed or 0
     )
 
 
@@ -39,7 +40,7 @@ def set_name(recipe: Recipe, probe: str) -> str:
     return probe or ("img2img" if recipe.synth.strength < 1 else "from noise")
 
 
-def measure_cells(recipe: Recipe, cells: Sequence[Cell], out: Path, dataset: str) -> list[Row]:
+def measure_cells(recipe: Recipe, cells: Sequence[Stage], out: Path, dataset: str) -> list[Row]:
     """Return the rows of trained cells: each on its own, and every mix against real clips alone.
 
     A classifier of which no cell on real clips alone is there has no difference to report. `out` is the
@@ -52,7 +53,7 @@ def measure_cells(recipe: Recipe, cells: Sequence[Cell], out: Path, dataset: str
     with console.progress(2 * len(cells), "eval-cls", "classifiers") as advance:
         for cell in cells:
             key = cell_key(cell)
-            info = cell.stage().folder.info()
+            info = cell.folder.info()
             context = Context(
                 run=out.name,
                 recipe=recipe.name,

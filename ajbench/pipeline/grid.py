@@ -45,17 +45,3 @@ def columns(recipe: Recipe) -> list[Column]:
     if "through_codec" in recipe.evaluate.controls:
         found.append(Column(alone, through_codec=True))
     return list(dict.fromkeys([Column(alone), *found]))
-
-
-def expression(recipe: Recipe) -> str:
-    """Return what a user would type for the mix of a cell's recipe."""
-    mix, name = recipe.mix, recipe.name
-    if mix.mode == "alpha":
-        text = f"{name} mix.alpha={mix.alpha:g}"
-    elif not mix.real:
-        text = f"{name}G"
-    else:
-        text = f"{name}+{mix.dose}G" if mix.dose else name
-    if mix.match_steps:
-        text += f" mix.match_steps={mix.match_steps}"
-    return f"{text} data.real_through_codec=true" if recipe.data.real_through_codec else text

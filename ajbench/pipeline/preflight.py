@@ -156,7 +156,7 @@ def label_table(recipe: Recipe, data: Path | None, error: MissingError) -> Manif
     corpus = recipe.data.corpus
     if corpus not in registry.LABEL_TABLES:
         raise error
-    found: Manifest = registry.resolve("label table", corpus)(recipe.data, data)
+    found: Manifest = registry.resolve("corpus", corpus)(recipe.data, data, need_files=False)
     return found
 
 

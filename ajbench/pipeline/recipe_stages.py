@@ -1,31 +1,29 @@
-"""The stages of a recipe: what each reads, the fingerprint and folder that follow from it, and their order.
+"""The stages of a recipe: what each reads, its fingerprint and folder, and their order.
 
 A stage's fingerprint is the hash of the recipe sections that it reads, the version of its format and the
-fingerprints of its inputs. Its folder `<work>/<recipe>/<stage>-<fingerprint>/` is therefore found again by
-the same command, and another one is used as soon as anything changes that bears on the result. Nothing here
-imports torch before a stage has work to do.
+fingerprints of its inputs. The same command therefore finds the folder
+`<work>/<recipe>/<stage>-<fingerprint>/` again, and a change of anything that the result depends on leads to
+another folder. Nothing here imports torch before a stage has work to do.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 from ajbench.core import registry
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.files import atomic_write
-from ajbench.core.recipe import Mix, Recipe, fingerprint
-from ajbench.core.schema import Classifier
+from ajbench.core.processes import default_workers
+from ajbench.core.recipe import Recipe, fingerprint
 from ajbench.data.manifest import Manifest
 from ajbench.generation import pretrained
-from ajbench.pipeline import grid, preflight
+from ajbench.pipeline import classifier_stages, preflight
 from ajbench.pipeline.stage import Stage, in_order
-from ajbench.pipeline.workers import Cell
 
-# Raised by one when a stage's code changes what it writes: work of before is then done again, not misread.
+# Raised by one when a stage's code changes what it writes: earlier outputs are then made again, not misread.
 VERSIONS = {
     "prepare": 1,
     "decode": 1,
@@ -38,7 +36,7 @@ VERSIONS = {
 }
 ROWS = "rows.csv"
 NOTES = "notes.json"
-CLIPS_PER_PROCESS = 50
+CLIPS_PER_PROCESS = 50  # a process takes about as long to start as to generate a few dozen clips
 
 
 @dataclass(frozen=True)
@@ -46,8 +44,8 @@ class Places:
     """Where a run reads and writes.
 
     Attributes:
-        data: the corpus; None where it is rendered.
-        work: stage folders are made in `<work>/<recipe>/`.
+        data: the corpus; None if it is rendered.
+        work: stages have their folders in `<work>/<recipe>/`.
         results: rows, tables and report go to `<results>/<recipe>/`.
         generator: a trained generator to use instead of the recipe's own.
         tracker: where loss curves go besides metrics.csv.
@@ -61,11 +59,11 @@ class Places:
 
 
 class Pipeline:
-    """The stages of one recipe at given places; nothing is read or computed before it is asked for.
+    """The stages of one recipe; nothing is read or computed before it is needed.
 
     Args:
         recipe: what is done.
-        places: where.
+        places: where it is done.
 
     Raises:
         UsageError: the recipe names something that does not exist.
@@ -80,37 +78,47 @@ class Pipeline:
         }
 
     def check(self, doses: Sequence[int] = ()) -> None:
-        """Refuse, before any work, what would fail after hours for want of clips or classes.
+        """Check, before any work, that the corpus has the clips and classes that the recipe needs.
 
         Args:
-            doses: of synthetic clips that will be asked for beside `mix.dose`.
+            doses: numbers of synthetic clips that will be needed, besides `mix.dose`.
+
+        Raises:
+            UsageError: it has not.
+            MissingError: the corpus, or the given generator, is missing.
+            IntegrityError: the given generator does not fit.
         """
         preflight.check_amounts(self.recipe, self.manifest, doses)
         if self.places.generator:
             preflight.check_generator(self.places.generator, self.recipe, self.manifest)
 
-    def stages(self) -> list[Stage]:
-        """Return every stage in the order of a run."""
-        cells = [cell.stage() for cell in (*self.bases(), *self.grid())]
-        return in_order([*self.sources(), *cells, *self.evaluations()])
+    def stages(self, jobs: int | None = 1) -> list[Stage]:
+        """Return every stage in the order of a run; `jobs` as in `sources`."""
+        classifiers = classifier_stages.grid_stages(self)
+        bases = [need for stage in classifiers for need in stage.needs if need.name == "train-cls"]
+        return in_order([*self.sources(jobs), *bases, *classifiers, *self.evaluations()])
 
-    def sources(self, processes: int = 1) -> list[Stage]:
-        """Return the stages before the classifiers, in order; up to `processes` share a synthesis."""
-        probes = {} if self.recipe.table else self.probes
-        sizes = {"": self.recipe.synth.n} | {name: section.n for name, section in probes.items()}
-        # A process takes about as long to begin as to generate a few tens of clips.
-        sets = [self.synth(name, max(1, min(processes, n // CLIPS_PER_PROCESS))) for name, n in sizes.items()]
+    def sources(self, jobs: int | None = 1) -> list[Stage]:
+        """Return the stages before the classifiers, in order.
+
+        Args:
+            jobs: most processes that share a synthesis; None: one per core on a CPU, one on a GPU.
+        """
         decoded = (self.decoded,) if self.through_codec else ()
+        sizes = {"": self.recipe.synth.n}
+        if not self.recipe.table:
+            sizes |= {name: section.n for name, section in self.probes.items()}
+        sets = [self.synth(name, jobs and _paying(jobs, n)) for name, n in sizes.items()]
         return in_order([self.prepare, *self._own_generator, self.invert, *decoded, *sets])
 
     def evaluations(self) -> list[Stage]:
         """Return the stages after the classifiers of the grid."""
-        measured = self.eval_cls(self.grid())
+        measured = self.eval_cls(classifier_stages.grid_stages(self))
         return [measured] if self.recipe.table else [measured, self.eval_gen(("", *self.probes))]
 
     @cached_property
     def manifest(self) -> Manifest:
-        """The corpus as its reader sees it."""
+        """What the reader of the corpus found."""
         found: Manifest = registry.resolve("corpus", self.recipe.data.corpus)(
             self.recipe.data, self.places.data
         )
@@ -118,7 +126,7 @@ class Pipeline:
 
     @property
     def dataset(self) -> str:
-        """What rows call the corpus, with the fold that is evaluated."""
+        """The name of the corpus in rows.csv, with the fold that is evaluated."""
         data = self.recipe.data
         folds = {row.fold for row in self.manifest.split("eval")} - {None}
         name = data.corpus if data.subset is None else f"{data.corpus} {data.subset}"
@@ -131,7 +139,7 @@ class Pipeline:
         recipe, clips = self.recipe, len(self.manifest.rows)
         data = recipe.data.model_dump(mode="json", exclude={"real_through_codec"})  # the store is the same
         inputs = preflight.codec_identity(recipe.codec.name), preflight.corpus_identity(self.manifest)
-        key, path = self._place("prepare", data, recipe.codec, *inputs)
+        key, path = self.place("prepare", data, recipe.codec, *inputs)
 
         def do() -> None:
             from ajbench.pipeline.prepare import prepare
@@ -151,7 +159,7 @@ class Pipeline:
     def decoded(self) -> Stage:
         """Real train clips → the same, decoded from their codes."""
         prepared = self.prepare
-        key, path = self._place("decode", prepared.fingerprint)
+        key, path = self.place("decode", prepared.fingerprint)
 
         def do() -> None:
             from ajbench.data.store import ClipStore
@@ -166,7 +174,7 @@ class Pipeline:
 
     @property
     def through_codec(self) -> bool:
-        """Whether some classifier hears real clips through the codec."""
+        """Whether a classifier is trained on decoded real clips."""
         return self.recipe.data.real_through_codec or "through_codec" in self.recipe.evaluate.controls
 
     @cached_property
@@ -178,7 +186,7 @@ class Pipeline:
             weights = preflight.weights_identity(pretrained.locate(init))
             section = section.model_copy(update={"init": weights})
         inputs = prepared.fingerprint, *preflight.text_encoder_identity(recipe.generator.text_encoder)
-        key, path = self._place("train-gen", section, *inputs)
+        key, path = self.place("train-gen", section, *inputs)
 
         def do() -> None:
             from ajbench.data.store import ClipStore
@@ -200,7 +208,7 @@ class Pipeline:
     def invert(self) -> Stage:
         """Real clips and generator → learned class tokens, LoRA, or both."""
         recipe, prepared, seed = self.recipe, self.prepare, self.recipe.invert.seed
-        key, path = self._place("invert", recipe.invert, prepared.fingerprint, self.generator_key)
+        key, path = self.place("invert", recipe.invert, prepared.fingerprint, self.generator_key)
 
         def do() -> None:
             from ajbench.data.store import ClipStore
@@ -216,11 +224,18 @@ class Pipeline:
     def synth(
         self,
         probe: str = "",
-        processes: int = 1,
+        processes: int | None = 1,
         allow_inexact: bool = False,
         engine: Literal["local", "ray"] = "local",
     ) -> Stage:
-        """Real clips, generator and tokens → synthetic clip store: the recipe's own, or that of a probe."""
+        """Real clips, generator and tokens → synthetic clip store.
+
+        Args:
+            probe: name of the set in `evaluate.probes`; empty: the recipe's own set.
+            processes: that share the work; None: as many as pay, at most one per core on a CPU, one on a GPU.
+            allow_inexact: resume although threads, device or versions have changed.
+            engine: local processes or Ray.
+        """
         section = self.probes[probe] if probe else self.recipe.synth
         recipe = self.recipe.model_copy(update={"synth": section})
         if section.prompt == "tokens" and not recipe.invert.tokens:
@@ -228,13 +243,13 @@ class Pipeline:
             raise UsageError(f"{key}=tokens: invert.tokens=false learns none; set {key}=names, or none")
         adapted = section.prompt == "tokens" or recipe.invert.lora_rank is not None
         prepared, tokens = self.prepare, (self.invert,) if adapted else ()
-        judge = (self.reference().stage(),) if section.judge == "reference" else ()
+        judge = (classifier_stages.reference_stage(self),) if section.judge == "reference" else ()
         weights = judge[0].path if judge else preflight.judge_weights(section.judge)
         inputs = prepared.fingerprint, self.generator_key, [stage.fingerprint for stage in (*tokens, *judge)]
-        named = section  # by its content: where a judge lies means nothing
+        named = section  # a judge counts by its content, not by its path
         if weights and not judge:
             named = section.model_copy(update={"judge": preflight.weights_identity(weights)})
-        key, path = self._place("synth", named, *inputs)
+        key, path = self.place("synth", named, *inputs)
 
         def given() -> dict[str, Any]:
             from ajbench.data.store import ClipStore
@@ -244,14 +259,14 @@ class Pipeline:
                 "store": ClipStore.open(prepared.path),
                 "generator_dir": self.generator,
                 "tokens_dir": tokens[0].path if tokens else None,
-                "processes": processes,
+                "processes": processes or _paying(default_workers(), section.n),
                 "judge_weights": weights,
             }
 
         def estimate() -> dict[str, Any]:
-            from ajbench.pipeline.preview import estimate
+            from ajbench.pipeline.estimates import synthesis_seconds
 
-            return estimate(**given())
+            return {"seconds": synthesis_seconds(**given())}
 
         def do() -> None:
             from ajbench.generation.synthesize import synthesize
@@ -274,126 +289,38 @@ class Pipeline:
             estimate=estimate,
         )
 
-    def cell(self, classifier: Classifier, mix: Mix, seed: int, through_codec: bool | None = None) -> Cell:
-        """Return one cell: classifier, mix, seed, and whether real clips are heard through the codec."""
-        data = self.recipe.data
-        if through_codec is not None:
-            data = data.model_copy(update={"real_through_codec": through_codec})
-        decoded = self.decoded if data.real_through_codec and mix.real else None
-        synthetic = self.synth() if mix.mode == "alpha" or mix.dose else None
-        base = self._base(classifier, seed) if mix.amplify else None
-        inputs = [stage and stage.fingerprint for stage in (self.prepare, decoded, synthetic, base)]
-        if classifier.init and Path(classifier.init).is_dir():  # a hub id or "imagenet" stands for itself
-            inputs.append(preflight.weights_identity(Path(classifier.init)))
-        key, path = self._place("train-cls", classifier, mix, seed, *inputs)
-        which = f"{classifier.name} {classifier.aug}"
-        recipe = self.recipe.model_copy(update={"data": data, "classifier": classifier, "mix": mix})
-        return Cell(
-            recipe=recipe,
-            label=f"{which}, {grid.expression(recipe)}, seed {seed}",
-            seed=seed,
-            real=self.prepare.path,
-            decoded=decoded.path if decoded else None,
-            synthetic=synthetic.path if synthetic else None,
-            base=base.path if base else None,
-            clips=len(self.manifest.split("train")),
-            path=path,
-            fingerprint=key,
-            tracker=self.places.tracker,
-        )
-
-    def grid(self) -> list[Cell]:
-        """Return the cells of Table A11: models × mixes × seeds, the mixes' controls among them."""
-        return [
-            self.cell(model, column.mix, seed, column.through_codec)
-            for model, column, seed in product(
-                grid.models(self.recipe), grid.columns(self.recipe), self.recipe.evaluate.seeds
-            )
-        ]
-
-    def bases(self) -> list[Cell]:
-        """Return the cells that must be trained before those of the grid: what `mix.amplify` reads."""
-        if not self.recipe.mix.amplify:
-            return []
-        choices = product(grid.models(self.recipe), self.recipe.evaluate.seeds)
-        return [self._base(model, seed) for model, seed in choices]
-
-    def train_cls(self, seed: int) -> Stage:
-        """The recipe's own mix → its own classifier, and its scores on the evaluation clips."""
-        classifier, mix = self.recipe.classifier_of(), self.recipe.mix
-        return self.with_needs(self.cell(classifier, mix, seed))
-
-    def with_needs(self, cell: Cell) -> Stage:
-        """Return the training of a cell as a stage that names the stages whose folders it reads."""
-        needs = [self.prepare]
-        if cell.decoded:
-            needs.append(self.decoded)
-        if cell.synthetic:
-            needs.append(self.synth())
-        if cell.base:
-            needs.append(self._base(cell.recipe.classifier, cell.seed).stage())
-        return cell.stage(*needs)
-
-    def trained(self) -> list[Cell]:
-        """Return the finished cells: of the grid, and of the recipe's own classifier and mix.
-
-        Raises:
-            MissingError: there is none.
-        """
-        mixes = ((grid.real(self.recipe), False), (self.recipe.mix, None))
-        own = [
-            self.cell(self.recipe.classifier_of(), mix, seed, through_codec)
-            for mix, through_codec in mixes
-            for seed in self.recipe.evaluate.seeds
-        ]
-        cells = {cell.fingerprint: cell for cell in (*self.grid(), *own) if cell.stage().done()}
-        if not cells:
-            raise MissingError(
-                f"{self.home}: no trained classifier of these settings; first run `ajbench train-cls`"
-            )
-        return list(cells.values())
-
     def generated(self) -> list[str]:
-        """Return the names of the synthetic sets that are finished; the recipe's own is an empty string.
+        """Return the names of the finished synthetic sets; the recipe's own is an empty string.
 
         Raises:
             MissingError: there is none.
         """
-        names = [name for name in ("", *self.probes) if self.synth(name).done()]
-        if not names:
-            raise MissingError(
-                f"{self.home}: no synthetic clips of these settings; first run `ajbench synth`"
-            )
-        return names
+        if found := [name for name in ("", *self.probes) if self.synth(name).done()]:
+            return found
+        raise MissingError(f"{self.home}: no synthetic clips of these settings; first run `ajbench synth`")
 
-    def reference(self) -> Cell:
-        """Return the cell that judges generated clips: real clips only, the first augmented classifier."""
-        models = grid.models(self.recipe)
-        model = next((model for model in models if model.aug == "mx+sp"), models[0])
-        return self.cell(model, grid.real(self.recipe), self.recipe.evaluate.seeds[0], through_codec=False)
-
-    def eval_cls(self, cells: Sequence[Cell]) -> Stage:
-        """Scores of cells → rows."""
+    def eval_cls(self, classifiers: Sequence[Stage]) -> Stage:
+        """Scores of classifiers → rows."""
         recipe = self.recipe
-        keys = sorted(cell.fingerprint for cell in cells)
-        key, path = self._place("eval-cls", recipe.evaluate.bootstrap, keys)
+        keys = sorted(stage.fingerprint for stage in classifiers)
+        key, path = self.place("eval-cls", recipe.evaluate.bootstrap, keys)
 
         def do() -> None:
             from ajbench.pipeline.evaluate import measure_cells
 
-            self._record(path, measure_cells(recipe, cells, path, self.dataset))
+            self._record(path, measure_cells(recipe, classifiers, path, self.dataset))
 
-        needs = tuple(cell.stage() for cell in cells)
-        return Stage("eval-cls", recipe, path, key, f"{len(cells)} classifiers", do, needs=needs)
+        amount = f"{len(classifiers)} classifiers"
+        return Stage("eval-cls", recipe, path, key, amount, do, needs=tuple(classifiers))
 
     def eval_gen(self, names: Sequence[str]) -> Stage:
-        """Synthetic stores, judged beside real clips → rows; the recipe's own store has an empty name."""
+        """Synthetic stores and real clips → rows; the name of the recipe's own store is empty."""
         recipe, section = self.recipe, self.recipe.evaluate
         stores = {name: self.synth(name) for name in names}
-        judge = (self.reference().stage(),) if section.features == "reference" else ()
+        judge = (classifier_stages.reference_stage(self),) if section.features == "reference" else ()
         needs = (self.prepare, *stores.values(), *judge)
         inputs = [(stage.what, stage.fingerprint) for stage in needs]
-        key, path = self._place("eval-gen", section.features, section.bootstrap, *inputs)
+        key, path = self.place("eval-gen", section.features, section.bootstrap, *inputs)
 
         def do() -> None:
             from ajbench.pipeline.evaluate import measure_sets
@@ -414,7 +341,7 @@ class Pipeline:
 
     @cached_property
     def generator_key(self) -> str:
-        """What stands for the generator in fingerprints."""
+        """The generator in fingerprints of other stages."""
         given = self.places.generator
         return preflight.weights_identity(given) if given else self.train_gen.fingerprint
 
@@ -422,10 +349,8 @@ class Pipeline:
     def _own_generator(self) -> tuple[Stage, ...]:
         return () if self.places.generator else (self.train_gen,)
 
-    def _base(self, classifier: Classifier, seed: int) -> Cell:
-        return self.cell(classifier, grid.real(self.recipe, amplify=0), seed, through_codec=False)
-
-    def _place(self, stage: str, *inputs: Any) -> tuple[str, Path]:
+    def place(self, stage: str, *inputs: Any) -> tuple[str, Path]:
+        """Return the fingerprint and the folder of a stage with these inputs."""
         key = fingerprint(stage, VERSIONS[stage], *inputs)
         return key, self.home / f"{stage}-{key}"
 
@@ -434,3 +359,8 @@ class Pipeline:
 
         append_rows(folder / ROWS, rows)
         append_rows(self.home / ROWS, rows)
+
+
+def _paying(jobs: int, clips: int) -> int:
+    """Return how many of `jobs` processes save time in a synthesis of this many clips."""
+    return max(1, min(jobs, clips // CLIPS_PER_PROCESS))

@@ -1,14 +1,16 @@
-"""A piece of work with a folder of its own: done once, and found again by its fingerprint."""
+"""Stages: work that has a folder of its own and is found again by its fingerprint; and how they run."""
 
 import os
+import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ajbench.core.device import Precision, resolve_precision
+from ajbench.core import console
+from ajbench.core.device import Precision, available, resolve_precision
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.files import lock
 from ajbench.core.recipe import Recipe, dump
@@ -17,24 +19,26 @@ from ajbench.core.run_dir import RunDir, world
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a recipe, or one of several of its kind.
+    """One stage of a recipe, or one of several of the same name.
 
     Attributes:
         name: its command.
         recipe: as this stage reads it.
         path: its folder.
-        fingerprint: of everything that bears on its result.
-        amount: how much there is to do, in words.
-        do: does it, writing into `path`.
-        what: which of several, for people: a probe or a cell; else empty.
-        seed: what it draws from; None where nothing is drawn.
-        disk_mb: what it will leave on disk, where that is known beforehand.
-        needs: stages that must be finished before.
-        shared: several processes may do it together; else one at a time.
-        distributed: the processes of one `torchrun` do it together, each its part.
-        precision: of a training, as the recipe sets it; else fp32.
-        check: refuses, before any work, what would fail for want of weights.
-        estimate: tells clips, bytes and seconds from a first batch, once what it needs is finished.
+        fingerprint: hash of everything that its result depends on.
+        amount: how much work it is, in words.
+        do: does the work and writes into `path`.
+        what: distinguishes stages of the same name for the user; empty if there is only one.
+        seed: None if nothing is random.
+        disk_mb: what it will leave on disk, if known.
+        needs: stages that must be finished before it starts.
+        shared: several processes may do it together; otherwise one at a time.
+        distributed: the processes of one `torchrun` launch do it together.
+        parallel: independent stages of this kind may run at the same time, each in a worker process; `do` can
+            be pickled.
+        precision: of a training, as the recipe sets it; otherwise fp32.
+        check: raises, before any work, if weights are missing.
+        estimate: returns clips, bytes and seconds extrapolated from one batch, once `needs` are finished.
     """
 
     name: str
@@ -49,13 +53,19 @@ class Stage:
     needs: tuple["Stage", ...] = ()
     shared: bool = False
     distributed: bool = False
+    parallel: bool = False
     precision: Precision = "fp32"
     check: Callable[[], None] | None = None
     estimate: Callable[[], dict[str, Any]] | None = None
 
     @property
+    def title(self) -> str:
+        """Its name on screen."""
+        return f"{self.name} ({self.what})" if self.what else self.name
+
+    @property
     def folder(self) -> RunDir:
-        """Its folder, with its state."""
+        """Its folder and the state of it."""
         return RunDir(self.path, self.name, self.fingerprint)
 
     def done(self) -> bool:
@@ -71,78 +81,140 @@ class Stage:
         if not self.done():
             which = f" ({self.what})" if self.what else ""
             raise MissingError(
-                f"{self.path}: not there yet; first run `ajbench {self.name}`{which} with the same recipe"
+                f"{self.path}: not finished; first run `ajbench {self.name}`{which} with the same recipe"
             )
         return self.path
 
-    def run(self, device: str, force: bool = False) -> bool:
-        """Do it, unless it is done already; returns whether there was anything to do.
+    def run(self, device: str, force: bool = False) -> None:
+        """Do the work. What an interrupted run has left is used; with `force` it is deleted.
 
         Raises:
-            MissingError: a stage that it needs is not finished, or another process is at it.
-            UsageError: several processes were launched, and this stage is not done by several.
+            MissingError: another process is running it.
+            UsageError: several processes were launched for a stage that one process does.
         """
-        if self.done() and not force:
-            return False
-        for stage in self.needs:
-            stage.need()
         processes, rank = world()
-        if processes > 1 and not (self.shared or self.distributed):
+        launched = processes > 1
+        if launched and not (self.shared or self.distributed):
             raise UsageError(
-                f"{self.name}: {processes} processes were launched, but one does it; launch only train-gen, "
+                f"{self.name}: runs in one process, but {processes} were launched; launch only train-gen, "
                 "train-cls, synth or prepare"
             )
-        if processes > 1 and self.shared and force:
+        if launched and self.shared and force:
             raise UsageError(
-                f"{self.name}: --force would remove what other launched processes have begun; remove "
+                f"{self.name}: --force would delete what the other launched processes have started; delete "
                 f"{self.path} instead"
             )
-        if processes > 1 and self.distributed:
-            self._run_together(device, force, rank)
-            return True
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        folder, lock_file = self.folder, self.path.with_name(f".{self.path.name}.lock")
+        record = {"what": self.what} | ({"processes": processes} if launched else {})
         precision = resolve_precision(self.precision, device)
-        folder, alone = self.folder, self.path.with_name(f".{self.path.name}.lock")
-        with nullcontext() if self.shared else lock(alone):
-            if rank == 0:  # of processes launched together the first keeps the folder
+        together = launched and self.distributed
+        barrier = _barrier() if together else lambda: None
+        with lock(lock_file) if not self.shared and rank == 0 else nullcontext():
+            if rank == 0:  # the first of the launched processes writes the state of the folder
                 folder.start(dump(self.recipe), self.seed, device, precision, force)
+            barrier()
             self.do()
-            if not self.shared:
-                folder.finish({"what": self.what})
-        more = {"processes": processes} if processes > 1 else {}
-        while not folder.done():  # of those that shared the work, one finishes
+            if not self.shared and rank == 0:
+                folder.finish(record)
+        barrier()
+        while not folder.done():  # one of the processes that share the work finishes the folder
             if rank == 0:
-                with suppress(MissingError), lock(alone):
-                    folder.finish({"what": self.what, **more})
+                with suppress(MissingError), lock(lock_file):
+                    folder.finish(record)
             time.sleep(0.01)
-        return True
 
-    def _run_together(self, device: str, force: bool, rank: int) -> None:
-        """Do it with the other processes of a launch: the first keeps the folder, all compute."""
-        import torch
-        from accelerate import PartialState
 
-        cpu = not torch.cuda.is_available()
-        if cpu:  # accelerate joins processes on CPUs only when told so
-            os.environ["ACCELERATE_USE_CPU"] = "true"
-        together = PartialState(cpu=cpu)
-        assert together.num_processes == world()[0]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        folder, precision = self.folder, resolve_precision(self.precision, device)
-        with lock(self.path.with_name(f".{self.path.name}.lock")) if rank == 0 else nullcontext():
-            if rank == 0:
-                folder.start(dump(self.recipe), self.seed, device, precision, force)
-            together.wait_for_everyone()
-            self.do()
-            if rank == 0:
-                folder.finish({"what": self.what, "processes": together.num_processes})
-        together.wait_for_everyone()
+def run_stages(
+    stages: Sequence[Stage], device: str, force: bool = False, workers: int | None = 0
+) -> list[str]:
+    """Run, in order, the stages that are not finished, or with `force` all of them.
+
+    This is the only place that decides whether a stage has to run.
+
+    Args:
+        stages: each after those that it needs.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        force: run finished stages again.
+        workers: processes for parallel stages; 0: this process runs them one by one; None: one per core on a
+            CPU, one on a GPU.
+
+    Returns:
+        Titles of the stages that ran.
+
+    Raises:
+        MissingError: the device, weights, disk space or a needed stage are missing; before any work.
+    """
+    todo = [stage for stage in stages if force or not stage.done()]
+    if not todo:
+        return []
+    running = {stage.fingerprint for stage in todo}
+    for stage in todo:
+        if stage.check:
+            stage.check()
+        for needed in stage.needs:
+            if needed.fingerprint not in running:
+                needed.need()
+    space, free = needed_mb(todo), free_mb(todo[0].path)
+    if space > free:
+        raise MissingError(
+            f"{todo[0].path.parent}: {space:.0f} MB needed, {free:.0f} MB free; choose another --work"
+        )
+    device = available(device)
+    for batch in _batches(todo):
+        if batch[0].parallel and workers != 0:
+            from ajbench.pipeline.workers import run_in_workers
+
+            run_in_workers(batch, workers, device, force)
+            continue
+        for stage in batch:
+            console.say(f"{stage.title}: {stage.amount}")
+            stage.run(device, force)
+    return [stage.title for stage in todo]
 
 
 def in_order(stages: Iterable[Stage]) -> list[Stage]:
-    """Return stages and what they need, each once, none before what it needs."""
+    """Return stages and what they need, each once and after everything that it needs."""
     found: dict[str, Stage] = {}
     for stage in stages:
         for one in (*in_order(stage.needs), stage):
             found.setdefault(one.fingerprint, one)
     return list(found.values())
+
+
+def needed_mb(stages: Iterable[Stage]) -> float:
+    """Return the disk space that stages will take, in MB, as far as it is known."""
+    return sum(stage.disk_mb or 0.0 for stage in stages)
+
+
+def free_mb(folder: Path) -> float:
+    """Return the free disk space in MB where a folder is, or will be."""
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(existing).free / 1e6
+
+
+def _batches(stages: Sequence[Stage]) -> list[list[Stage]]:
+    """Split stages: neighbours that are parallel and do not need each other together, others alone."""
+    batches: list[list[Stage]] = []
+    for stage in stages:
+        needed = {need.fingerprint for need in stage.needs}
+        last = batches[-1] if batches else []
+        together = stage.parallel and last and last[0].parallel
+        if together and needed.isdisjoint(one.fingerprint for one in last):
+            last.append(stage)
+        else:
+            batches.append([stage])
+    return batches
+
+
+def _barrier() -> Callable[[], None]:
+    """Join the processes of a launch and return a function that waits for all of them."""
+    import torch
+    from accelerate import PartialState
+
+    cpu = not torch.cuda.is_available()
+    if cpu:  # otherwise accelerate does not join processes on CPUs
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+    state = PartialState(cpu=cpu)
+    assert state.num_processes == world()[0]
+    return state.wait_for_everyone

@@ -1,4 +1,4 @@
-"""One key of the synth section over several values: a synthetic set for each, measured side by side."""
+"""Several values of one key of the synth section: a synthetic set for each, and their metrics."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,25 +9,25 @@ from ajbench.core.errors import UsageError
 from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Recipe, Synth
 from ajbench.core.registry import suggest
-from ajbench.pipeline import runner
+from ajbench.pipeline import results_folder
 from ajbench.pipeline.recipe_stages import Pipeline
-from ajbench.pipeline.stage import Stage, in_order
+from ajbench.pipeline.stage import Stage, in_order, run_stages
 
 METRICS = ("fd", "kl", "is", "label_agreement")
 Line = dict[str, Any]
 
 
 def swept(recipe: Recipe, key: str, values: str, n: int | None = None) -> Recipe:
-    """Return the recipe with a probe for each value, called `key=value`, in place of its own probes.
+    """Return the recipe with a probe for each value, named `key=value`, instead of its own probes.
 
     Args:
-        recipe: whose synth section the sets have but for this key.
-        key: of the synth section, for instance `guidance`.
+        recipe: the sets have its synth section except for this key.
+        key: of the synth section, such as `guidance`.
         values: separated by commas.
-        n: clips of each set; None is `synth.n`. FD depends on it: sets of one sweep are of one size.
+        n: clips per set; None: `synth.n`. FD depends on it, so all sets have the same size.
 
     Raises:
-        UsageError: no such key, fewer than two values, or one twice.
+        UsageError: an unknown key, fewer than two values, or a value twice.
     """
     if key not in Synth.model_fields:
         allowed = ", ".join(Synth.model_fields)
@@ -35,10 +35,12 @@ def swept(recipe: Recipe, key: str, values: str, n: int | None = None) -> Recipe
             f"sweep {key}: not a key of synth{suggest(key, Synth.model_fields)}; allowed: {allowed}"
         )
     if key in ("n", "seed", "classes"):
-        raise UsageError(f"sweep {key}: sets of other clips are not compared; sweep how they are made")
+        raise UsageError(
+            f"sweep {key}: changes which clips the sets have; sweep a key that changes how they are made"
+        )
     several = [yaml.safe_load(value) for value in values.split(",")]
     if len({*map(str, several)}) < max(2, len(several)):
-        raise UsageError(f"sweep {key} {values}: two or more different values are needed, as in 1,2,4")
+        raise UsageError(f"sweep {key} {values}: give at least two different values, such as 1,2,4")
     size = {} if n is None else {"n": n}
     probes = {f"{key}={value}": {key: value, **size} for value in several}
     evaluate = recipe.evaluate.model_copy(update={"probes": probes})
@@ -51,25 +53,25 @@ def stages(pipeline: Pipeline) -> list[Stage]:
 
 
 def run(pipeline: Pipeline, key: str, device: str, force: bool = False) -> dict[str, Any]:
-    """Do what is not done (with `force`: everything) and write `sweep_<key>.csv` to the results folder.
+    """Run the stages and write `sweep_<key>.csv` to the results folder.
 
-    Rows of a sweep stay out of the folder's rows.csv: the recipe's tables are of its own sets.
+    The rows are not added to the folder's rows.csv, since the recipe's tables compare its own sets.
     """
     from ajbench.reporting import formats
 
     every = stages(pipeline)
-    runner.run_all(every, device, force)
-    found = lines(runner.rows_of(every[-1]), pipeline.recipe)
+    run_stages(every, device, force)
+    found = lines(results_folder.rows_of(every[-1]), pipeline.recipe)
     path = pipeline.results / f"sweep_{key}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, formats.to_csv(found))
-    return {"lines": found, "notes": runner.notes_of(every[-1]), "path": path}
+    return {"lines": found, "notes": results_folder.notes_of(every[-1]), "path": path}
 
 
 def lines(rows: Sequence[Mapping[str, Any]], recipe: Recipe) -> list[Line]:
-    """Return a line for each set: what was swept, and each metric with its interval.
+    """Return a line for each set: its value of the key, and each metric with its interval.
 
-    FD is that to the evaluation clips, label agreement that of all classes; KL is left empty where clips have
+    FD is measured against the evaluation clips, label agreement over all classes; KL is empty if clips have
     no parent.
     """
     found = []

@@ -1,52 +1,51 @@
-"""What `synth --dry-run` tells: the plan in numbers, disk, time, and how much of the corpus is there."""
+"""What `synth --dry-run` shows: the plan in numbers, disk space, time, and the part of the corpus found."""
 
 from typing import Any
 
+import numpy as np
+
 from ajbench.core.errors import MissingError
+from ajbench.core.recipe import Synth
 from ajbench.data.manifest import Manifest
-from ajbench.pipeline import preflight, runner
+from ajbench.generation.plan import ListedClips, plan, split_of, unguided
+from ajbench.pipeline import estimates, preflight
 from ajbench.pipeline.recipe_stages import Pipeline
+from ajbench.pipeline.stage import free_mb
 
 NO_AUDIO = "no audio found: planned from the label table alone"
 
 
-def synthesis(pipeline: Pipeline, probe: str = "", processes: int = 1) -> dict[str, Any]:
-    """Return what is known of a synthesis before it begins.
+def synthesis_summary(pipeline: Pipeline, probe: str = "", processes: int = 1) -> dict[str, Any]:
+    """Return what is known about a synthesis before it starts.
 
     Args:
         pipeline: the recipe and its places.
-        probe: the set of this name; else the recipe's own.
+        probe: name of the set in `evaluate.probes`; empty: the recipe's own set.
         processes: that would share the work.
 
     Returns:
-        What `preview` says; `planned_from` (store: the prepared clips; files: of the corpus; label table:
-        where no sound is found) and `audio` in words; store_mb, disk_mb (of all that is to do), disk_free_mb;
-        seconds, None where no generator is there to be timed; and, where there is sound, what `flow.describe`
-        says of the stages.
+        What `plan_summary` returns; `planned_from` (store: the prepared clips; files: the corpus; label
+        table: no audio was found) and `audio` in words; store_mb, disk_mb (of all that is not finished),
+        disk_free_mb; seconds, None if there is no generator to time; and, if there is audio, the stages as
+        `estimates.describe` returns them.
 
     Raises:
-        MissingError: the corpus is not there, not even its label table.
-        UsageError: the recipe asks for what the corpus has not.
+        MissingError: the corpus is missing, even its label table.
+        UsageError: the corpus does not have what the recipe asks for.
     """
-    from ajbench.generation.plan import ListedClips, split_of
-    from ajbench.pipeline.preview import estimate, preview
-
     recipe, places = pipeline.recipe, pipeline.places
     section = pipeline.probes[probe] if probe else recipe.synth
     recipe = recipe.model_copy(update={"synth": section})
     try:
-        manifest, sounds = pipeline.manifest, True
+        manifest, found = pipeline.manifest, True
     except MissingError as error:
-        manifest, sounds = preflight.label_table(recipe, places.data, error), False
+        manifest, found = preflight.label_table(recipe, places.data, error), False
     preflight.check_amounts(recipe, manifest)
     if places.generator:
         preflight.check_generator(places.generator, recipe, manifest)
-    where = f"corpus {recipe.data.corpus}"
-    clips, origin = (
-        ListedClips.of_manifest(manifest, where, split_of(section)),
-        "files" if sounds else "label table",
-    )
-    stage = pipeline.synth(probe, processes) if sounds else None
+    clips = ListedClips.of_manifest(manifest, f"corpus {recipe.data.corpus}", split_of(section))
+    origin = "files" if found else "label table"
+    stage = pipeline.synth(probe, processes) if found else None
     if stage and pipeline.prepare.done():
         from ajbench.data.store import ClipStore
 
@@ -56,22 +55,65 @@ def synthesis(pipeline: Pipeline, probe: str = "", processes: int = 1) -> dict[s
     size = preflight.store_mb(recipe, section.n)
     document = {
         "recipe": recipe.name,
-        **preview(section, clips),
+        **plan_summary(section, clips),
         "planned_from": origin,
-        "audio": _heard(manifest) if sounds else NO_AUDIO,
+        "audio": _audio_found(manifest) if stage else NO_AUDIO,
         "store_mb": size,
         "disk_mb": size,
-        "disk_free_mb": round(runner.free_mb(places.work), 1),
+        "disk_free_mb": round(free_mb(places.work), 1),
         "seconds": None,
     }
     if stage:
-        document |= runner.describe(places.work, [*stage.needs, stage]) | runner.estimate(stage)
+        document |= estimates.describe(places.work, [*stage.needs, stage]) | estimates.estimate(stage)
     if places.generator and document["seconds"] is None and not (stage and stage.done()):
-        document |= estimate(recipe, None, places.generator, processes=processes)
+        document["seconds"] = estimates.synthesis_seconds(recipe, None, places.generator, processes=processes)
     return document
 
 
-def _heard(manifest: Manifest) -> str:
+def plan_summary(section: Synth, clips: ListedClips) -> dict[str, Any]:
+    """Return a plan in numbers.
+
+    Args:
+        section: the recipe's synth section.
+        clips: of the train split.
+
+    Returns:
+        clips, shards, micro_batches; classes: used, asked (how many), unguided (names); labels_a_clip (number
+        → clips); guides: clips with one, holding a requested class, different; from_noise.
+
+    Raises:
+        UsageError: as `plan`.
+    """
+    table = plan(section, clips, {name: name for name in clips.names})
+    requested = table["label_ids"].to_pylist()
+    row_of = {place: row for row, place in enumerate(clips.places.tolist())}
+    labels = clips.labels()
+    guides: list[tuple[int, list[int]]] = []  # (row of the guide, requested classes)
+    if section.strength < 1:
+        parents = table["parent"].to_pylist()
+        guides = [(row_of[p], ids) for p, ids in zip(parents, requested, strict=True) if p is not None]
+    numbers = np.bincount([len(ids) for ids in requested])
+    return {
+        "clips": len(table),
+        "shards": -(-len(table) // section.shard_size),
+        "micro_batches": -(-len(table) // section.micro_batch),
+        "classes": {
+            "used": len({k for ids in requested for k in ids}),
+            "asked": section.classes or len(clips.names),
+            "unguided": unguided(section, clips),
+            "unguided_are": section.unguided,
+        },
+        "labels_a_clip": {str(k): int(n) for k, n in enumerate(numbers) if n},
+        "guides": {
+            "clips": len(guides),
+            "holding_an_asked_class": sum(not {*labels[row]}.isdisjoint(ids) for row, ids in guides),
+            "different": len({row for row, _ in guides}),
+        },
+        "from_noise": len(table) - len(guides),
+    }
+
+
+def _audio_found(manifest: Manifest) -> str:
     found = len(manifest.split("train"))
     lost = sum(problem.split == "train" for problem in manifest.problems)
     return f"{found} of {found + lost} train clips found"

@@ -1,6 +1,7 @@
 """Table 1 of the paper: generators that differ in their text, compared on the evaluation clips' captions."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,11 @@ from pydantic import ValidationError
 from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Generator, Recipe
 from ajbench.core.schema import overlay
-from ajbench.pipeline import preflight, runner
-from ajbench.pipeline.recipe_stages import Pipeline, Places
-from ajbench.pipeline.stage import Stage, in_order
+from ajbench.pipeline import preflight, results_folder
+from ajbench.pipeline.recipe_stages import Pipeline
+from ajbench.pipeline.stage import Stage, in_order, run_stages
 
-FOLDER = "folder"  # the key of `evaluate.generators` that names a trained one
+FOLDER = "folder"  # key in `evaluate.generators` for a generator that is already trained
 PAPER: Mapping[str, Mapping[str, Any]] = {
     "clap": {"text_encoder": "clap", "mask": False},
     "clap-masked": {"text_encoder": "clap", "mask": True},
@@ -24,13 +25,13 @@ PAPER: Mapping[str, Mapping[str, Any]] = {
 
 
 def variants(pipeline: Pipeline) -> dict[str, Pipeline]:
-    """Return a pipeline for each generator of `evaluate.generators`, with one set of clips of its name.
+    """Return a pipeline for each generator of `evaluate.generators`, by default the paper's four.
 
-    Where none are named they are the paper's four. A set has a clip for the caption of each evaluation clip.
+    Each generates one set, named after its generator, with a clip for the caption of each evaluation clip.
     All share the prepared clips.
 
     Raises:
-        UsageError: a generator has a key that the generator section does not take.
+        UsageError: a generator has a key that the generator section does not have.
     """
     recipe, found = pipeline.recipe, {}
     clips = len(pipeline.manifest.split("eval"))
@@ -39,7 +40,7 @@ def variants(pipeline: Pipeline) -> dict[str, Pipeline]:
         folder = keys.pop(FOLDER, None)
         places = pipeline.places
         if folder:
-            places = Places(places.data, places.work, places.results, Path(folder))
+            places = replace(places, generator=Path(folder))
         evaluate = recipe.evaluate.model_copy(update={"probes": {name: {"n": clips}}})
         mine = {"generator": _section(recipe, name, keys), "evaluate": evaluate}
         found[name] = Pipeline(recipe.model_copy(update=mine), places)
@@ -47,12 +48,12 @@ def variants(pipeline: Pipeline) -> dict[str, Pipeline]:
 
 
 def stages(pipeline: Pipeline) -> list[Stage]:
-    """Return the stages of the whole table, in order, each once."""
+    """Return the stages of the whole table in order, each once."""
     return in_order(mine.eval_gen((name,)) for name, mine in variants(pipeline).items())
 
 
 def run(pipeline: Pipeline, device: str, force: bool = False) -> dict[str, Any]:
-    """Do what is not done (with `force`: everything) and write the table into `<results>/<recipe>/t1/`.
+    """Run the stages and write the table to `<results>/<recipe>/t1/`.
 
     Returns:
         `files` (table_1.csv, .md, .tex), `ran` (titles of the stages), `lines` (of the CSV), `notes`.
@@ -62,17 +63,17 @@ def run(pipeline: Pipeline, device: str, force: bool = False) -> dict[str, Any]:
     parts = variants(pipeline)
     for mine in parts.values():
         mine.check()
-    ran = runner.run_all(stages(pipeline), device, force)
+    ran = run_stages(stages(pipeline), device, force)
     measured = [mine.eval_gen((name,)) for name, mine in parts.items()]
-    rows = pd.DataFrame([row for stage in measured for row in runner.rows_of(stage)])
-    # Yardsticks are the same beside every generator.
+    rows = pd.DataFrame([row for stage in measured for row in results_folder.rows_of(stage)])
+    # Every generator is compared with the same baselines.
     rows = rows.drop_duplicates(["table", "row", "column", "metric", "split", "features"], keep="last")
     out = pipeline.results / "t1"
     out.mkdir(parents=True, exist_ok=True)
     lines, files = tables.table_1(rows, pipeline.recipe)
     for name, text in files.items():
         atomic_write(out / name, text)
-    notes = list(dict.fromkeys(note for stage in measured for note in runner.notes_of(stage)))
+    notes = list(dict.fromkeys(note for stage in measured for note in results_folder.notes_of(stage)))
     return {
         "files": [out / name for name in files],
         "ran": ran,

@@ -1,148 +1,45 @@
-"""The cells of the grid (classifier × mix × seed), trained side by side, each in a process with one thread.
-
-One thread each, because small models gain little from two and because a cell's bits then do not depend on how
-many run beside it.
-"""
+"""Worker processes that run independent stages at the same time, each with one thread."""
 
 import contextlib
 import os
 import signal
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from ajbench.core import console
 from ajbench.core.errors import AjbenchError, MissingError
-from ajbench.core.processes import end_with_parent
-from ajbench.core.recipe import Recipe
-from ajbench.core.run_dir import world
+from ajbench.core.processes import default_workers, end_with_parent
 from ajbench.pipeline.stage import Stage
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
-    from ajbench.data.store import ClipStore
+def run_in_workers(stages: Sequence[Stage], processes: int | None, device: str, force: bool = False) -> None:
+    """Run parallel stages of one name in up to `processes` worker processes.
 
-SCORES = "scores.npz"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One classifier to train, and its scores on the evaluation clips.
-
-    Attributes:
-        recipe: with the classifier and mix of this cell.
-        label: for people: classifier, augmentation, mix and seed.
-        seed: of initialisation, order and augmentation.
-        real: folder of the real clip store.
-        decoded: folder of the train clips decoded from their codes, if those are trained on; else None.
-        synthetic: folder of the synthetic one; None where no synthetic clip is used.
-        base: folder of the cell whose AP by class `mix.amplify` reads; else None.
-        clips: of the real train split, as far as the corpus lists them.
-        path: folder that receives checkpoint and scores.
-        fingerprint: of everything above that bears on the result.
-        tracker: where loss curves go besides metrics.csv.
-    """
-
-    recipe: Recipe
-    label: str
-    seed: int
-    real: Path
-    decoded: Path | None
-    synthetic: Path | None
-    base: Path | None
-    clips: int
-    path: Path
-    fingerprint: str
-    tracker: str = "csv"
-
-    @property
-    def steps(self) -> int:
-        """Optimiser steps of its training."""
-        return self.recipe.classifier.steps(self.recipe.mix.counted(self.clips))
-
-    def stage(self, *needs: Stage) -> Stage:
-        """Return the training of this cell as a stage; `needs` are those whose folders it reads."""
-        amount = f"{self.steps} steps"
-        about: dict[str, Any] = {"what": self.label, "seed": self.seed, "needs": needs, "distributed": True}
-        about["precision"] = self.recipe.classifier.precision
-        return Stage("train-cls", self.recipe, self.path, self.fingerprint, amount, self._train, **about)
-
-    def _train(self) -> None:
-        import torch
-
-        from ajbench import classifiers
-        from ajbench.classifiers import predict
-        from ajbench.classifiers.train import train_classifier
-        from ajbench.data.store import ClipStore
-        from ajbench.evaluation import classification
-        from ajbench.metrics.ranking import summary
-
-        measure = "accuracy" if self.recipe.classifier.loss == "ce" else "map"
-
-        torch.set_num_threads(1)
-        real = ClipStore.open(self.real)
-        synthetic = ClipStore.open(self.synthetic) if self.synthetic else None
-        train_classifier(
-            self.recipe,
-            real,
-            synthetic,
-            self.path,
-            seed=self.seed,
-            fingerprint=self.fingerprint,
-            class_ap=class_ap(self.base, real) if self.base else None,
-            decoded=ClipStore.open(self.decoded) if self.decoded else None,
-            score=lambda logits, targets: float(summary(logits, targets)[measure]),
-            tracker=self.tracker,
-        )
-        if world()[1] > 0:
-            return
-        held_out = real.split_indices("eval")
-        scores = predict(classifiers.load(self.path), real, held_out)
-        ids = [real.clip_ids[i] for i in held_out]
-        classification.save_scores(
-            self.path / SCORES, scores, real.targets()[held_out], ids, real.meta.labels
-        )
-
-
-def class_ap(classifier: Path, real: "ClipStore") -> "NDArray[np.float64]":
-    """Return the AP by class [C] of a trained classifier on the val split, or else on the train split.
-
-    What is trained on must not depend on the evaluation split.
-    """
-    from ajbench import classifiers
-    from ajbench.classifiers import predict
-    from ajbench.metrics.ranking import average_precision
-
-    held_out = real.split_indices("val")
-    indices = held_out if len(held_out) else real.split_indices("train")
-    return average_precision(predict(classifiers.load(classifier), real, indices), real.targets()[indices])
-
-
-def train_all(cells: Sequence[Cell], processes: int, device: str, force: bool = False) -> None:
-    """Train cells in up to `processes` processes at once.
+    Args:
+        stages: none needs another of them.
+        processes: None: one per core on a CPU, one on a GPU.
+        device: recorded in their folders.
+        force: run them again from the start.
 
     Raises:
-        AjbenchError: the first cell that failed; the others save their state and can be taken up again.
-        KeyboardInterrupt: Ctrl-C, after every cell at work has saved its state.
+        AjbenchError: of the first stage that failed; the others save their state and can be resumed.
+        KeyboardInterrupt: Ctrl-C, after all running stages have saved their state.
     """
-    waiting = list(reversed(cells))
+    waiting = list(reversed(stages))
     workers: list[_Worker] = []
     try:
-        with console.progress(len(cells), "train-cls", "classifiers") as advance:
-            for _ in range(min(processes, len(cells))):
+        with console.progress(len(stages), stages[0].name, "stages") as advance:
+            for _ in range(min(processes or default_workers(), len(stages))):
                 workers.append(_Worker(device, force))
                 workers[-1].give(waiting.pop())
-            while busy := [worker for worker in workers if worker.cell]:
+            while busy := [worker for worker in workers if worker.stage]:
                 ready = connection.wait([worker.pipe for worker in busy])
                 for worker in busy:
                     if worker.pipe in ready:
-                        console.detail(f"{worker.collect().label}: done")
+                        console.detail(f"{worker.collect().title}: done")
                         advance(1)
                         if waiting:
                             worker.give(waiting.pop())
@@ -154,62 +51,62 @@ def train_all(cells: Sequence[Cell], processes: int, device: str, force: bool = 
 
 
 class _Worker:
-    """A process that trains one cell after another; spawned, so that it never inherits a half-used torch."""
+    """A process that runs one stage after another; spawned, so that it inherits no state of torch."""
 
     def __init__(self, device: str, force: bool) -> None:
         context = get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, device, force))
-        self.cell: Cell | None = None
+        self.stage: Stage | None = None
         with _child_settings():
             self.process.start()
         theirs.close()
 
-    def give(self, cell: Cell) -> None:
-        self.cell = cell
-        self.pipe.send(cell)
+    def give(self, stage: Stage) -> None:
+        self.stage = stage
+        self.pipe.send(replace(stage, needs=()))  # they are finished, and their functions cannot be pickled
 
-    def collect(self) -> Cell:
-        """Return the cell that it has finished, or raise what kept it from that."""
-        cell, self.cell = self.cell, None
-        assert cell is not None
+    def collect(self) -> Stage:
+        """Return the stage that it has finished, or raise what stopped it."""
+        stage, self.stage = self.stage, None
+        assert stage is not None
         try:
             error = self.pipe.recv()
         except EOFError:
             self.process.join()
             raise MissingError(
-                f"{cell.label}: its process ended with code {self.process.exitcode}, most likely for want of "
+                f"{stage.what}: its process ended with code {self.process.exitcode}, most likely out of "
                 "memory; run again with a lower --jobs"
             ) from None
         if isinstance(error, AjbenchError):
-            raise type(error)(f"{cell.label}: {error}")
+            raise type(error)(f"{stage.what}: {error}")
         if error is not None:
-            raise RuntimeError(f"{cell.label}:\n{error}")
-        return cell
+            raise RuntimeError(f"{stage.what}:\n{error}")
+        return stage
 
     def interrupt(self) -> None:
-        """End it: an idle one at once, a busy one after the step at hand is saved."""
-        if self.cell and self.process.pid and self.process.is_alive():
+        """End it: an idle process at once, a busy one after the current training step is saved."""
+        if self.stage and self.process.pid and self.process.is_alive():
             os.kill(self.process.pid, signal.SIGINT)
         self.pipe.close()
 
 
 def _serve(pipe: Connection, device: str, force: bool) -> None:
-    """Train what comes through the pipe; answer with None, an AjbenchError or a traceback."""
-    # Ctrl-C then reaches the parent alone, which passes it on once; a second would cut a checkpoint short.
+    """Run the stages that arrive; answer each with None, an AjbenchError or a traceback."""
+    # Ctrl-C then reaches only the parent, which passes it on once; a second one would stop the saving.
     os.setpgrp()
     end_with_parent()
     console.configure(quiet=True)
     with contextlib.suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
         signal.signal(
             signal.SIGINT, signal.default_int_handler
-        )  # also where the parent was started to ignore it
+        )  # even if the parent was started to ignore it
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         while True:
-            cell = pipe.recv()
+            stage = pipe.recv()
             answer: AjbenchError | str | None = None
             try:
-                cell.stage().run(device, force)
+                stage.run(device, force)
             except AjbenchError as error:
                 answer = error
             except Exception:
@@ -219,7 +116,7 @@ def _serve(pipe: Connection, device: str, force: bool) -> None:
 
 @contextlib.contextmanager
 def _child_settings() -> Iterator[None]:
-    """What a process started within inherits: one thread for BLAS and OpenMP, and Ctrl-C held back."""
+    """Start processes with one thread for BLAS and OpenMP, and with SIGINT blocked."""
     threads = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     os.environ |= dict.fromkeys(threads, "1")
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

@@ -15,7 +15,8 @@ from ajbench import __version__
 from ajbench.cli.app import app
 from ajbench.core import console, recipe, registry
 from ajbench.core.errors import AjbenchError, IntegrityError, MissingError, NumericError, UsageError
-from ajbench.pipeline import catalogue, runner
+from ajbench.pipeline import catalogue
+from ajbench.pipeline.codec_training import codec_stage
 
 COMMANDS = [
     *(
@@ -356,7 +357,7 @@ def test_train_codec_is_known_by_its_sounds_and_settings(tmp_path, write_wav):
     write_wav("sounds/a.wav")
 
     def key(steps=1):
-        return runner.codec_training(tmp_path, [tmp_path / "sounds"], steps, 2, 1, 0).fingerprint
+        return codec_stage(tmp_path, [tmp_path / "sounds"], steps, 2, 1, 0).fingerprint
 
     first = key()
     assert key() == first

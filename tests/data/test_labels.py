@@ -37,23 +37,23 @@ def test_from_names_is_sorted_and_distinct():
     assert "cow" not in labels
 
 
-def test_unknown_label_names_a_near_one():
+def test_an_unknown_label_is_refused_with_a_suggestion():
     labels = LabelSet(("siren", "engine"))
-    with pytest.raises(UsageError, match=r"label 'sirene' is unknown, did you mean 'siren'.*siren, engine"):
+    with pytest.raises(UsageError, match=r"'sirene'.*did you mean 'siren'.*siren, engine"):
         labels.index("sirene")
     with pytest.raises(UsageError, match="'rain'"):
         labels.multi_hot([["siren"], ["rain"]])
 
 
 @pytest.mark.parametrize(
-    ("classes", "mids", "message"),
+    ("classes", "mids", "word"),
     [
         (("a", "b", "a"), None, "label 'a' occurs 2 times"),
         (("a", "b"), ("/m/1", "/m/1"), "mid '/m/1' occurs 2 times"),
-        (("a", "b"), ("/m/1",), "2 names but 1 mids"),
-        (("a", " "), None, "has no name"),
+        (("a", "b"), ("/m/1",), "names: 2, mids: 1"),
+        (("a", " "), None, "empty"),
     ],
 )
-def test_inconsistent_label_sets_are_refused(classes, mids, message):
-    with pytest.raises(UsageError, match=message):
+def test_inconsistent_label_sets_are_refused(classes, mids, word):
+    with pytest.raises(UsageError, match=word):
         LabelSet(classes, mids)

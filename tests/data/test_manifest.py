@@ -1,15 +1,12 @@
-"""The manifest: round trips, CSV records with line numbers, splits from folds."""
-
-from dataclasses import replace
-from pathlib import Path
+"""The manifest: round trips, CSV records with line numbers, label sets."""
 
 import pandas
 import pytest
+from fakes import check_problems
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
-from ajbench.data.corpora.splits import hashed_fold, need_splits, split_by_fold, unique_ids
 from ajbench.data.labels import LabelSet
 from ajbench.data.manifest import SCHEMA, Manifest, Problem, Row, csv_records, csv_rows, read_label_set
 
@@ -47,26 +44,26 @@ def test_parquet_opens_in_pandas_with_the_documented_columns(tmp_path):
     assert list(frame.labels[0]) == ["Bark", "Dog"]
 
 
-def test_files_that_are_no_manifest_are_refused(tmp_path):
-    with pytest.raises(MissingError, match=r"none.parquet: missing; `ajbench prepare`"):
+def test_other_files_are_refused(tmp_path):
+    with pytest.raises(MissingError, match=r"none\.parquet"):
         Manifest.read(tmp_path / "none.parquet")
-    with pytest.raises(UsageError, match=r"\.parquet or \.csv"):
+    with pytest.raises(UsageError, match=r"manifest\.xlsx"):
         MANIFEST.write(tmp_path / "manifest.xlsx")
     (tmp_path / "manifest.parquet").write_bytes(b"PAR1 but no more")
-    with pytest.raises(IntegrityError, match="not a manifest"):
+    with pytest.raises(IntegrityError, match=r"manifest\."):
         Manifest.read(tmp_path / "manifest.parquet")
     pandas.DataFrame({"path": ["a"]}).to_parquet(tmp_path / "other.parquet")
-    with pytest.raises(IntegrityError, match="columns path; expected clip_id"):
+    with pytest.raises(IntegrityError, match=r"other\.parquet.*clip_id"):
         Manifest.read(tmp_path / "other.parquet")
     MANIFEST.write(tmp_path / "manifest.csv")
     (tmp_path / "manifest.csv").write_text(",".join(SCHEMA.names) + "\n" + "x," * 11 + "x\n")
-    with pytest.raises(IntegrityError, match="not a manifest"):
+    with pytest.raises(IntegrityError, match=r"manifest\."):
         Manifest.read(tmp_path / "manifest.csv")
 
 
 def test_a_label_with_the_separator_cannot_be_written_as_csv(tmp_path):
     labels = LabelSet(("a;b",))
-    with pytest.raises(UsageError, match=r"label 'a;b' contains ';'; write the manifest as .parquet"):
+    with pytest.raises(UsageError, match="'a;b'"):
         Manifest([], labels).write(tmp_path / "manifest.csv")
 
 
@@ -75,31 +72,32 @@ def test_csv_records_number_the_lines_as_an_editor_does(tmp_path):
     path.write_bytes(b'\xef\xbb\xbfpath, labels\r\na.wav, "Bark, Dog"\r\n\r\nb.wav\r\n c.wav ,x\r\n')
     records, problems = csv_records(path, ["path", "labels"])
     assert records == [(2, {"path": "a.wav", "labels": "Bark, Dog"}), (5, {"path": "c.wav", "labels": "x"})]
-    assert problems == [Problem(None, str(path), 4, "1 cells in the row, 2 in the header")]
+    check_problems(problems, (4, None, "cells: 1", None))
+    assert problems[0].path == str(path)
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "word"),
     [
-        (b"path,label\na,b\n", "column 'labels' is missing, did you mean 'label'.; found: path, label$"),
-        (b"", "column 'path' is missing; found: no header"),
-        (b"path,labels,path\n", "column 'path' occurs more than once"),
-        (b"path,labels\n\xff\xfe,x\n", r"not UTF-8 text \(byte 12\)"),
-        (b'path,labels\n"a,b\n', r"t.csv:2: not readable as CSV"),
+        (b"path,label\na,b\n", "'labels'.*did you mean 'label'.*path, label$"),
+        (b"", "'path'"),
+        (b"path,labels,path\n", "'path'"),
+        (b"path,labels\n\xff\xfe,x\n", "UTF-8.*byte 12"),
+        (b'path,labels\n"a,b\n', r"t\.csv:2"),
     ],
 )
-def test_broken_csv_is_refused_with_its_place(tmp_path, content, message):
+def test_a_malformed_csv_is_refused_with_its_line(tmp_path, content, word):
     path = tmp_path / "t.csv"
     path.write_bytes(content)
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError, match=word):
         csv_records(path, ["path", "labels"])
 
 
-def test_csv_rows_have_no_header_and_comments_are_passed_over(tmp_path):
+def test_csv_rows_skip_comments_and_have_no_header(tmp_path):
     path = tmp_path / "t.csv"
     path.write_bytes(b'\xef\xbb\xbf# a, b\r\n-x, 1.0, "c,d"\r\n\r\n# "\ny,2\n')
     assert list(csv_rows(path)) == [(2, ["-x", "1.0", "c,d"]), (5, ["y", "2"])]
-    with pytest.raises(MissingError, match=r"none.csv: missing"):
+    with pytest.raises(MissingError, match=r"none\.csv"):
         list(csv_rows(tmp_path / "none.csv"))
 
 
@@ -142,61 +140,17 @@ def test_label_sets_are_ordered_by_index(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "word"),
     [
-        ("index,title\n0,a\n", "no column of class names; expected one of name, display_name, label"),
-        ("index,name\n0,a\n2,b\n", "'index' must hold 0 … 1, each once"),
-        ("index,name\nzero,a\n", "'index' must hold"),
-        ("name\na\na\n", "label_set.csv: label set: label 'a' occurs 2 times"),
-        ("index,name\n0,a,b\n", "label_set.csv:2: 3 cells"),
+        ("index,title\n0,a\n", "name, display_name, label"),
+        ("index,name\n0,a\n2,b\n", "'index'.* 0 … 1"),
+        ("index,name\nzero,a\n", "'index'"),
+        ("name\na\na\n", r"label_set\.csv.*'a' occurs 2 times"),
+        ("index,name\n0,a,b\n", r"label_set\.csv:2: cells: 3"),
     ],
 )
-def test_broken_label_sets_are_refused(tmp_path, content, message):
+def test_a_malformed_label_set_is_refused(tmp_path, content, word):
     path = tmp_path / "label_set.csv"
     path.write_text(content)
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError, match=word):
         read_label_set(path)
-
-
-def rows_in(folds):
-    return [Row(str(i), f"{i}.wav", labels=("a",), fold=fold) for i, fold in enumerate(folds)]
-
-
-@given(st.lists(st.integers(1, 5), min_size=2, max_size=40), st.data())
-def test_exactly_one_fold_is_evaluated(folds, data):
-    present = sorted(set(folds))
-    wanted = data.draw(st.sampled_from([None, *present]))
-    if len(present) == 1:
-        with pytest.raises(MissingError, match=r"all .* clips are in fold"):
-            split_by_fold(rows_in(folds), [], wanted)
-        return
-    chosen = wanted or present[-1]
-    problems = [Problem("p", "t.csv", 2, "bad", fold=fold) for fold in (chosen, None)]
-    rows, told = split_by_fold(rows_in(folds), problems, wanted)
-    assert [row.split for row in rows] == ["eval" if fold == chosen else "train" for fold in folds]
-    assert [replace(row, split="train") for row in rows] == rows_in(folds)  # nothing else changed
-    assert [problem.split for problem in told] == ["eval", None]
-
-
-def test_a_fold_without_clips_is_refused():
-    with pytest.raises(UsageError, match=r"data.eval_fold=4: no such fold; allowed: 1, 2, 5"):
-        split_by_fold(rows_in([1, 2, 5]), [], 4)
-
-
-def test_both_sides_need_clips():
-    need_splits([Row("a", "a", split="train"), Row("b", "b", split="eval")], Path("data"))
-    with pytest.raises(MissingError, match="data: no clips in split 'eval'; found: train, val"):
-        need_splits([Row("a", "a", split="train"), Row("b", "b", split="val")], Path("data"))
-
-
-def test_hashed_folds_are_even_and_never_change():
-    folds = [hashed_fold(f"clip-{i}") for i in range(5000)]
-    assert all(900 < folds.count(fold) < 1100 for fold in range(1, 6))
-    assert folds[:8] == [5, 5, 2, 2, 4, 1, 3, 5]
-
-
-def test_the_first_of_a_repeated_id_is_kept():
-    rows = [Row("a", "1.wav"), Row("b", "2.wav"), Row("a", "3.wav", split="eval")]
-    kept, problems = unique_ids(rows, [2, 3, 4])
-    assert kept == rows[:2]
-    assert problems == [Problem("a", "3.wav", 4, "clip id 'a' occurs twice; first used by 1.wav", "eval")]

@@ -16,6 +16,7 @@ from ajbench.core.recipe import Mix
 from ajbench.data import shards, store
 from ajbench.generation.fidelity import Judge
 from ajbench.generation.synthesize import synthesize
+from ajbench.pipeline.classifier_stages import reference_stage
 from ajbench.pipeline.recipe_stages import Pipeline, Places
 
 torch.set_num_threads(1)
@@ -150,7 +151,7 @@ def test_the_run_s_own_judge_is_trained_before_the_clips_are_made():
     names = [stage.name for stage in made.sources()]
     assert names == ["prepare", "train-gen", "invert", "train-cls", "synth", "synth"]
     judge = made.sources()[3]
-    assert judge.path == made.reference().path
+    assert judge.path == reference_stage(made).path
     assert judge.path in [stage.path for stage in made.synth().needs]
     labels = [stage.fingerprint for stage in made.stages()]
     assert len(labels) == len(set(labels))

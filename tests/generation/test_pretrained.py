@@ -16,8 +16,9 @@ from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.files import checksum
 from ajbench.generation import checkpoint as folder
 from ajbench.generation import pretrained, train, unet
-from ajbench.pipeline import runner
+from ajbench.pipeline import estimates
 from ajbench.pipeline.recipe_stages import Pipeline, Places
+from ajbench.pipeline.stage import run_stages
 
 torch.set_num_threads(1)
 # As published in unet/config.json of CompVis/stable-diffusion-v1-4.
@@ -247,6 +248,6 @@ def test_a_run_without_them_stops_before_it_begins(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     made = pipeline(tmp_path, "generator.init=sd14")
     with pytest.raises(MissingError, match=r"generator\.init=sd14"):
-        runner.run(made, "cpu")
+        run_stages(made.stages(), "cpu")
     assert not made.prepare.done()
-    json.dumps(runner.describe(tmp_path, made.stages()), default=str)  # a dry run can do without
+    json.dumps(estimates.describe(tmp_path, made.stages()), default=str)  # a dry run can do without

@@ -35,7 +35,7 @@ from ajbench.generation.pipeline import AudioJourneyPipeline
 from ajbench.generation.plan import ListedClips, _interleaved, plan
 from ajbench.generation.synthesize import synthesize
 from ajbench.generation.worker import Job
-from ajbench.pipeline.preview import estimate
+from ajbench.pipeline.estimates import synthesis_seconds
 
 torch.set_num_threads(1)
 TOKENS = {label: f"<aj-{label.lower().replace(' ', '-')}>" for label in LABELS}
@@ -323,10 +323,10 @@ def test_going_on_with_other_threads_needs_a_word(made, real, generator, tokens,
 
 def test_the_estimate_times_without_leaving_anything(real, generator, tokens):
     before = sorted(real.path.iterdir())
-    found = estimate(small_recipe(), real, generator, tokens, codec=FakeCodec())
-    assert 0 < found["seconds"] < 60
-    shared = estimate(small_recipe(), None, generator, codec=FakeCodec(), processes=1000)
-    assert shared["seconds"] < 0.5 * found["seconds"]  # a generator alone can be timed
+    found = synthesis_seconds(small_recipe(), real, generator, tokens, codec=FakeCodec())
+    assert 0 < found < 60
+    shared = synthesis_seconds(small_recipe(), None, generator, codec=FakeCodec(), processes=1000)
+    assert shared < 0.5 * found  # a generator alone can be timed
     assert sorted(real.path.iterdir()) == before
 
 

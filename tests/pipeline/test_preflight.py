@@ -1,8 +1,63 @@
+"""What is refused before any work, and the identity of inputs."""
+
+import os
+
 import pytest
+from fakes import given_generator, mini_pipeline
 
 from ajbench.core import recipe, registry
-from ajbench.core.errors import UsageError
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.pipeline import preflight
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("synth.n=15", ["evaluate.doses", "20", "synth.n=15"]),
+        ("mix.dose=21", ["mix.dose", "21"]),
+        ("synth.classes=17", ["synth.classes=17", "16"]),
+        ("data.eval_fold=6", ["data.eval_fold=6"]),
+        ("data.corpus=mimi", ["data.corpus", "'mini'"]),
+        ("evaluate.models=[{name: asst, aug: none}]", ["evaluate.models", "'ast'"]),
+        ("evaluate.probes.noise.strenght=1", ["evaluate.probes.noise.strenght", "'strength'"]),
+        ("evaluate.probes.noise.strength=2", ["evaluate.probes.noise.strength"]),
+        ("codec.name=tinny", ["codec.name", "'tiny'"]),
+        ("evaluate.features=pans", ["evaluate.features", "panns16k"]),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_any_work(tmp_path, override, parts):
+    with pytest.raises(UsageError) as caught:
+        made = mini_pipeline(override, work=tmp_path / "work")
+        made.check(made.recipe.evaluate.doses)
+    assert [part for part in parts if part not in str(caught.value)] == []
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_generator_that_was_trained_on_evaluation_clips_is_refused(tmp_path):
+    clips = mini_pipeline().manifest
+    train = [row.clip_id for row in clips.split("train")]
+    held_out = clips.split("eval")[0].clip_id
+    mini_pipeline(generator=given_generator(tmp_path / "clean", train)).check()
+    with pytest.raises(IntegrityError, match=held_out):
+        mini_pipeline(generator=given_generator(tmp_path / "leaky", [*train, held_out])).check()
+    with pytest.raises(IntegrityError, match="encodec_24khz@16k"):
+        mini_pipeline(generator=given_generator(tmp_path / "other", train, "encodec_24khz@16k")).check()
+    with pytest.raises(MissingError, match=r"generator\.json"):
+        mini_pipeline(generator=tmp_path / "nowhere").check()
+
+
+def test_the_identity_of_a_corpus_is_its_content(tmp_path, write_wav):
+    def identity():
+        made = mini_pipeline("data.corpus=folder", "data.eval_fold=null", data=tmp_path / "c")
+        return preflight.corpus_identity(made.manifest)
+
+    for name in ("x/1", "x/2", "x/3", "y/4", "y/5", "y/6"):
+        write_wav(f"c/{name}.wav")
+    first = identity()
+    os.utime(tmp_path / "c/x/1.wav", (0, 0))
+    assert identity() == first
+    (tmp_path / "c/x/1.wav").rename(tmp_path / "c/y/1.wav")
+    assert identity() != first
 
 
 @pytest.mark.parametrize("key", ["evaluate.features", "synth.judge"])

@@ -170,14 +170,14 @@ def test_defects_are_listed_with_their_reason_and_left_out(tmp_path, flawed):
     reasons = dict(zip(table["clip_id"], table["reason"], strict=True))
     expected = {
         "train/a/silent": "silent",
-        "train/a/clipped": "clipped all through",
+        "train/a/clipped": "clipped",
         "train/a/short": "too short",
         "train/a/empty": "empty",
         "train/a/noise": "unreadable",
         "train/a/cut": "truncated",
         "train/a/2": "byte-level duplicate of eval/b/leak (split eval)",
         "train/a/link": "byte-level duplicate of train/a/4 (split train)",
-        "train/a/notes": "not read: suffix '.txt'",
+        "train/a/notes": "unsupported suffix '.txt'",
         "train/a/gone": "missing",
     }
     assert reasons.keys() == expected.keys()
@@ -213,7 +213,7 @@ def test_segments_of_one_file_are_no_duplicates_but_the_same_segment_twice_is(tm
     assert clips[1].start_s == 0.5
     table = pd.read_csv(tmp_path / "store" / "quarantine.csv")
     assert table["reason"][0] == "byte-level duplicate of x@0.5 (split train)"
-    assert table["reason"][1].startswith("start 9 s lies after the end")
+    assert table["reason"][1].startswith("start 9 s is after the end")
     assert meta.counts["train"] == {"expected": 3, "found": 3, "decoded": 2, "kept": 2}
     assert meta.counts["eval"] == {"expected": 2, "found": 2, "decoded": 2, "kept": 1}
 

@@ -1,21 +1,20 @@
-"""AudioCaps: 10 s pieces of AudioSet with captions by people; AudioSet's labels if its lists are there.
+"""AudioCaps: 10 s clips of AudioSet with captions by people; labels from AudioSet's lists if present.
 
-C. D. Kim et al., "AudioCaps: Generating captions for audios in the wild", NAACL 2019. About 50,000 clips, one
-caption for each of train, five for each of val and test. https://github.com/cdjkim/audiocaps
+C. D. Kim et al., "AudioCaps: Generating captions for audios in the wild", NAACL 2019. About 50,000 clips: one
+caption per train clip, five per val or test clip. https://github.com/cdjkim/audiocaps
 
-Layout: `train.csv`, `test.csv` and perhaps `val.csv` (audiocap_id, youtube_id, start_time, caption; also as
-`audiocaps_train.csv` …) in the folder or in one right below it; the sound files anywhere below, named
-`<audiocap_id>` or as `ajbench.data.corpora.youtube` says.
+Layout: `train.csv`, `test.csv` and optionally `val.csv` (audiocap_id, youtube_id, start_time, caption; or
+`audiocaps_train.csv` …) in the folder or directly below it; the sound files anywhere below, named
+`<audiocap_id>` or as described in `ajbench.data.corpora.youtube`.
 """
 
 from pathlib import Path
 
-from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.errors import MissingError
 from ajbench.core.recipe import Data
 from ajbench.data.corpora import audioset
-from ajbench.data.corpora.segments import Segment, collect
-from ajbench.data.corpora.splits import check_keys
-from ajbench.data.corpora.youtube import check_id, seconds, tables
+from ajbench.data.corpora.splits import corpus_root
+from ajbench.data.corpora.youtube import Segment, check_id, find_tables, match_files, parse_seconds
 from ajbench.data.manifest import Manifest, Problem, csv_records
 
 SPLITS = {"train": "train", "val": "val", "test": "eval"}
@@ -25,26 +24,27 @@ LENGTH_S = 10.0
 Labels = dict[tuple[str, float], tuple[str, ...]]
 
 
-def read(data: Data, root: Path | None, sounds: bool = True) -> Manifest:
+def read(data: Data, root: Path | None, need_files: bool = True) -> Manifest:
     """Read AudioCaps below `root`; its test split is eval.
 
-    A clip, called `<youtube id>_<start>`, is one row with the first of its captions in the order of the list;
-    the others are not used. The label set is AudioSet's. Labels come from those of AudioSet's segment lists
-    that lie beside the captions (nearly all clips are in `unbalanced_train_segments.csv`), by id and start:
-    where they know any clip, one that they do not know is a problem, for without labels it would count as a
-    clip in which nothing is heard. Where they know none, or are not there, no clip has labels.
+    Each clip, with id `<youtube id>_<start>`, is one row with the first of its captions. The label set is
+    AudioSet's. Labels come from AudioSet's segment lists next to the captions, by id and start (nearly all
+    clips are in `unbalanced_train_segments.csv`). If the lists have any of the clips, a clip that they lack
+    is a problem: without labels it would count as a negative of every class. Without such a list no clip
+    has labels.
+
+    Args:
+        data: section of the recipe.
+        root: folder of the CSVs and the audio.
+        need_files: if false, clips without a sound file are rows too, with an empty path.
 
     Raises:
-        UsageError: no root, a subset or an eval fold, a column missing, or a list that is no CSV.
-        MissingError: no list there, or no sound file of the train or the eval split.
+        UsageError: no root, a subset or an eval fold, a missing column, or a list that is no CSV.
+        MissingError: a list is missing, or the train or the eval split has no sound file.
     """
-    if root is None:
-        raise UsageError(
-            "corpus audiocaps: say where it lies with --data DIR (the folder of the CSVs and audio)"
-        )
-    check_keys(data)
+    root = corpus_root(data, root, "the folder of the CSVs and the audio")
     names = [f"{prefix}{name}.csv" for name in SPLITS for prefix in ("", "audiocaps_")]
-    found = tables(root, (*names, audioset.BALANCED, audioset.UNBALANCED, audioset.EVAL))
+    found = find_tables(root, (), (*names, audioset.BALANCED, audioset.UNBALANCED, audioset.EVAL))
     listed: list[Segment | Problem] = []
     for name, split in SPLITS.items():
         path = found.get(f"{name}.csv") or found.get(f"audiocaps_{name}.csv")
@@ -55,17 +55,14 @@ def read(data: Data, root: Path | None, sounds: bool = True) -> Manifest:
     lists = [found[name] for name in (audioset.BALANCED, audioset.UNBALANCED, audioset.EVAL) if name in found]
     wanted = {item.video_id for item in listed if isinstance(item, Segment)}
     labels = _labels(lists, wanted)
-    rows, problems = collect(root, (_labelled(item, labels) for item in listed) if labels else listed, sounds)
+    if labels:
+        listed = [_labelled(item, labels) for item in listed]
+    rows, problems = match_files(root, listed, need_files)
     return Manifest(rows, audioset.label_set(), problems)
 
 
-def listed(data: Data, root: Path | None) -> Manifest:
-    """Return what the lists below `root` hold, whether or not its sound is there; paths are empty."""
-    return read(data, root, sounds=False)
-
-
 def _captioned(path: Path, split: str) -> list[Segment | Problem]:
-    """One segment for each id and start, with the first caption; the ids of all of them may name its file."""
+    """Return one segment per id and start, with the first caption; its file may have any of their ids."""
     table = str(path)
     records, broken = csv_records(path, COLUMNS)
     clips: dict[str, Segment] = {}
@@ -73,7 +70,7 @@ def _captioned(path: Path, split: str) -> list[Segment | Problem]:
     for line, cells in records:
         video, number = cells["youtube_id"], cells["audiocap_id"]
         try:
-            start_s = seconds(cells["start_time"])
+            start_s = parse_seconds(cells["start_time"])
             clip_id = f"{check_id(video)}_{start_s:g}"
         except ValueError as error:
             problems.append(Problem(video, table, line, str(error), split))
@@ -86,7 +83,7 @@ def _captioned(path: Path, split: str) -> list[Segment | Problem]:
 
 
 def _labels(lists: list[Path], wanted: set[str]) -> Labels:
-    """Labels of AudioSet's segments of the wanted videos, by id and start."""
+    """Return the labels of AudioSet's segments of the wanted videos, by id and start."""
     known = audioset.label_set()
     by_mid = dict(zip(known.mids or (), known.names, strict=True))
     return {
@@ -101,6 +98,4 @@ def _labelled(item: Segment | Problem, labels: Labels) -> Segment | Problem:
     if isinstance(item, Problem):
         return item
     names = labels.get((item.video_id, item.start_s))
-    return (
-        item._replace(labels=names) if names else item.problem("in none of AudioSet's lists that are there")
-    )
+    return item._replace(labels=names) if names else item.problem("not in AudioSet's segment lists")

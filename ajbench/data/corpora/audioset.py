@@ -1,11 +1,12 @@
-"""AudioSet: 10 s pieces of YouTube videos in 527 classes, by the official lists and your own download.
+"""AudioSet: 10 s clips of YouTube videos in 527 classes, from the official lists and your own download.
 
 J. F. Gemmeke et al., "Audio Set: An ontology and human-labeled dataset for audio events", ICASSP 2017. 22,160
 balanced train, 2,041,789 unbalanced train and 20,371 eval segments (CC BY 4.0; the ontology CC BY-SA 4.0).
 https://research.google.com/audioset
 
 Layout: `balanced_train_segments.csv` and/or `unbalanced_train_segments.csv`, and `eval_segments.csv`, in the
-folder or in one right below it; the sound files anywhere below, named as `ajbench.data.corpora.youtube` says.
+folder or directly below it; the sound files anywhere below, named as described in
+`ajbench.data.corpora.youtube`.
 """
 
 import json
@@ -14,11 +15,10 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.errors import UsageError
 from ajbench.core.recipe import Data
-from ajbench.data.corpora.segments import Segment, collect
-from ajbench.data.corpora.splits import check_keys
-from ajbench.data.corpora.youtube import check_id, seconds, tables
+from ajbench.data.corpora.splits import corpus_root
+from ajbench.data.corpora.youtube import Segment, check_id, find_tables, match_files, parse_seconds
 from ajbench.data.labels import LabelSet
 from ajbench.data.manifest import Manifest, Problem, csv_records, csv_rows, read_label_set
 
@@ -26,10 +26,11 @@ BALANCED, UNBALANCED = "balanced_train_segments.csv", "unbalanced_train_segments
 EVAL = "eval_segments.csv"
 SUBSETS = {"balanced": (BALANCED,), "unbalanced": (UNBALANCED,), "full": (BALANCED, UNBALANCED)}
 LABELS, ONTOLOGY = "class_labels_indices.csv", "ontology.json"
+SOURCE = "https://research.google.com/audioset/download.html"
 
 
 class Sound(NamedTuple):
-    """A class of the ontology; `parents` are mids, `restrictions` abstract, blacklist, both or none."""
+    """A class of the ontology: `parents` are mids; `restrictions` may contain abstract and blacklist."""
 
     name: str
     parents: tuple[str, ...]
@@ -56,30 +57,26 @@ def ontology() -> Mapping[str, Sound]:
     }
 
 
-def read(data: Data, root: Path | None, sounds: bool = True) -> Manifest:
+def read(data: Data, root: Path | None, need_files: bool = True) -> Manifest:
     """Read AudioSet below `root`: train by `data.subset` (balanced, unbalanced, full = both), and eval.
 
-    A clip is called by its video's id. Segments whose file is missing, as videos vanish from YouTube, are
-    problems of their split, so that the counts say how much of AudioSet this copy is. So is a segment with a
-    label outside the label set: with that label alone left out it would be wrong. The label set is always all
-    of the 527 classes, or all those of a `class_labels_indices.csv` beside the lists.
+    Clip ids are video ids. Segments whose file is missing, as videos vanish from YouTube, are problems of
+    their split, so that the counts show how much of AudioSet this copy has. A segment with a label outside
+    the label set is a problem too: its other labels alone would be wrong. The label set has all 527 classes,
+    or those of a `class_labels_indices.csv` next to the lists.
+
+    Args:
+        data: section of the recipe.
+        root: folder of the segment CSVs and the audio.
+        need_files: if false, clips without a sound file are rows too, with an empty path.
 
     Raises:
         UsageError: no root, an unknown subset, an eval fold, or a list that is no CSV.
-        MissingError: no list there, or no sound file of the train or the eval split.
+        MissingError: a list is missing, or the train or the eval split has no sound file.
     """
-    if root is None:
-        raise UsageError(
-            "corpus audioset: say where it lies with --data DIR (the folder of the segment CSVs and audio)"
-        )
-    check_keys(data, subsets=tuple(SUBSETS))
+    root = corpus_root(data, root, "the folder of the segment CSVs and the audio", tuple(SUBSETS))
     names = SUBSETS[data.subset or "balanced"]
-    found = tables(root, (*names, EVAL, LABELS, ONTOLOGY))
-    for name in (*names, EVAL):
-        if name not in found:
-            raise MissingError(
-                f"{root / name}: missing; get it from https://research.google.com/audioset/download.html"
-            )
+    found = find_tables(root, (*names, EVAL), (LABELS, ONTOLOGY), SOURCE)
     labels = read_label_set(found[LABELS]) if LABELS in found else label_set()
     if labels.mids is None:
         raise UsageError(f"{found[LABELS]}: column 'mid' is missing; AudioSet's lists name classes by mid")
@@ -90,39 +87,34 @@ def read(data: Data, root: Path | None, sounds: bool = True) -> Manifest:
         for name in (*names, EVAL)
         for item in segments(found[name], "eval" if name == EVAL else "train", by_mid, outside)
     )
-    rows, problems = collect(root, listed, sounds)
+    rows, problems = match_files(root, listed, need_files)
     return Manifest(rows, labels, problems)
-
-
-def listed(data: Data, root: Path | None) -> Manifest:
-    """Return what the lists below `root` hold, whether or not its sound is there; paths are empty."""
-    return read(data, root, sounds=False)
 
 
 def segments(
     path: Path, split: str, by_mid: Mapping[str, str], outside: Mapping[str, str]
 ) -> Iterator[Segment | Problem]:
-    """Yield what a segment list holds: `YTID, start_seconds, end_seconds, "mid,mid"` after # lines.
+    """Yield the segments of a list: `YTID, start_seconds, end_seconds, "mid,mid"` after # lines.
 
     Args:
         path: the CSV.
-        split: of all its segments.
-        by_mid: mid → name of the label set.
-        outside: mid → name of classes outside it, to say what an unknown mid is.
+        split: of all segments.
+        by_mid: mid → name, of the label set.
+        outside: mid → name, of classes outside the label set, for messages.
 
     Raises:
         UsageError: not UTF-8, or not CSV.
     """
     table = str(path)
-    known: dict[str, tuple[str, ...]] = {}  # most combinations of labels occur often: one tuple for all
+    known: dict[str, tuple[str, ...]] = {}  # most combinations of labels are frequent and share one tuple
     for line, cells in csv_rows(path):
         try:
             if len(cells) < 4:
-                raise ValueError(f"{len(cells)} cells in the row; expected YTID, start, end, labels")
+                raise ValueError(f"cells: {len(cells)} in the row; expected YTID, start, end, labels")
             mids = ",".join(cells[3:])  # in one pair of quotes, or without
             if mids not in known:
                 known[mids] = _labels(mids, by_mid, outside)
-            video, start, end = check_id(cells[0].strip()), seconds(cells[1]), seconds(cells[2])
+            video, start, end = check_id(cells[0].strip()), parse_seconds(cells[1]), parse_seconds(cells[2])
             if end <= start:
                 raise ValueError(f"end {end:g} s is not after start {start:g} s")
             yield Segment(video, video, start, end - start, known[mids], split, table, line)

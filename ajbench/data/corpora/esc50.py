@@ -1,4 +1,4 @@
-"""ESC-50 and its ten-class part ESC-10: environmental sounds of 5 s with five official folds.
+"""ESC-50 and its ten-class subset ESC-10: environmental sounds of 5 s in five official folds.
 
 K. J. Piczak, "ESC: Dataset for Environmental Sound Classification", ACM Multimedia 2015. 2,000 clips (ESC-10:
 400), CC BY-NC 3.0 (ESC-10: CC BY 3.0). https://github.com/karolpiczak/ESC-50
@@ -9,9 +9,9 @@ Layout: `meta/esc50.csv` (filename, fold, target, category, esc10, src_file, tak
 from collections import Counter
 from pathlib import Path
 
-from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.errors import MissingError
 from ajbench.core.recipe import Data
-from ajbench.data.corpora.splits import check_keys, split_by_fold, unique_ids
+from ajbench.data.corpora.splits import corpus_root, need_splits, split_by_fold, unique_ids
 from ajbench.data.labels import LabelSet
 from ajbench.data.manifest import Manifest, Problem, Row, csv_records
 
@@ -19,28 +19,24 @@ FOLDS = (1, 2, 3, 4, 5)
 
 
 def read(data: Data, root: Path | None) -> Manifest:
-    """Read ESC-50 under `root`; with `data.subset: esc10` only the clips marked so.
+    """Read ESC-50 under `root`; with `data.subset: esc10` only the clips of ESC-10.
 
-    The official folds are kept as they are: clips cut from one recording share a fold. Fold `data.eval_fold`
-    (default: the last) is the eval split. Labels are ordered by the corpus' own target number. A file that is
-    there as .ogg instead of .wav, or the reverse, is taken.
+    The official folds are kept: clips cut from one recording share a fold. Fold `data.eval_fold` (default:
+    the last) is the eval split. Labels are in the order of the corpus' target numbers. A .wav file may be
+    an .ogg file instead, and the reverse.
 
     Raises:
-        UsageError: no root, another subset, a column missing, or an eval fold that holds no clip.
-        MissingError: no ESC-50 there, or none of its clips usable.
+        UsageError: no root, an unknown subset, a missing column, or an eval fold without clips.
+        MissingError: no ESC-50 there, or no usable clip.
     """
-    if root is None:
-        raise UsageError(
-            "corpus esc50: say where it lies with --data DIR (the folder of meta/esc50.csv and audio/)"
-        )
-    check_keys(data, subsets=("esc10",), folds=True)
+    root = corpus_root(data, root, "the folder of meta/esc50.csv and audio/", ("esc10",), folds=True)
     table, audio = root / "meta" / "esc50.csv", root / "audio"
     for path in (table, audio):
         if not path.exists():
             raise MissingError(f"{path}: missing; ESC-50 is a folder with meta/esc50.csv and audio/")
     required = ["filename", "fold", "target", "category"] + (["esc10"] if data.subset == "esc10" else [])
     records, problems = csv_records(table, required)
-    # Of several pairs with one target (or category) the most frequent wins; most_common is stable.
+    # If a target (or category) occurs in several pairs, the most frequent is right; most_common is stable.
     pairs = Counter((cells["target"], cells["category"]) for _, cells in records)
     ranked = [pair for pair, _ in reversed(pairs.most_common())]
     category_of = dict(ranked)
@@ -73,13 +69,10 @@ def read(data: Data, root: Path | None) -> Manifest:
         else:
             rows.append(Row(clip_id, str((audio / str(name)).resolve()), labels=(category,), fold=fold))
             lines.append(line)
-    if not rows:
-        first = f"; first problem, line {problems[0].line}: {problems[0].reason}" if problems else ""
-        raise MissingError(f"{table}: no usable clip{first}")
     rows, problems = split_by_fold(rows, problems, data.eval_fold)
-    rows, repeated = unique_ids(rows, lines)
+    need_splits(rows, problems, table)
+    rows, problems = unique_ids(rows, lines, problems)
     names = sorted({row.labels[0] for row in rows}, key=lambda category: int(target_of[category]))
-    problems = sorted(problems + repeated, key=lambda problem: problem.line or 0)
     return Manifest(rows, LabelSet(tuple(names)), problems)
 
 

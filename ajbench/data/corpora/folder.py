@@ -6,26 +6,31 @@ from pathlib import Path
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.recipe import Data
 from ajbench.data.audio import SUFFIXES
-from ajbench.data.corpora.splits import check_keys, hashed_fold, need_splits, split_by_fold, unique_ids
+from ajbench.data.corpora.splits import (
+    corpus_root,
+    hashed_fold,
+    need_splits,
+    split_by_fold,
+    unique_ids,
+)
 from ajbench.data.labels import LabelSet
 from ajbench.data.manifest import SPLIT_NAMES, Manifest, Problem, Row
 
 
 def read(data: Data, root: Path | None) -> Manifest:
-    """Read every sound file under `root`, labelled by its class folder; deeper folders belong to that class.
+    """Read every sound file under `root`; its label is its class folder, at any depth.
 
-    Where every folder in `root` is named as a split (train, val, eval; also valid, validation, test), those
-    are the splits. Otherwise five folds are made from a hash of the file name's stem, whatever its class and
-    suffix, and `data.eval_fold` (default: the last) is evaluated. Files that start with a dot are passed
-    over; any other that is no sound by its suffix, or lies outside a class folder, is listed as a problem.
+    If every folder in `root` is named after a split (train, val, eval; also valid, validation, test), those
+    are the splits. Otherwise the hash of the file name without suffix gives one of five folds, whatever the
+    class, and `data.eval_fold` (default: the last) is evaluated. Files that start with a dot are skipped; a
+    file with another suffix, or outside a class folder, is a problem.
 
     Raises:
-        UsageError: no root, a subset, an eval fold that holds no clip, or an eval fold beside split folders.
-        MissingError: no such folder, no clips in it, or split folders without train or eval.
+        UsageError: no root, a subset, an eval fold without clips, or an eval fold although there are split
+            folders.
+        MissingError: no such folder, no clips in it, or no train or eval split.
     """
-    if root is None:
-        raise UsageError("corpus folder: say where it lies with --data DIR (one folder per class)")
-    check_keys(data, folds=True)
+    root = corpus_root(data, root, "one folder per class", folds=True)
     if not root.is_dir():
         raise MissingError(f"{root}: no such folder; expected one folder per class")
     root = root.resolve()
@@ -42,29 +47,27 @@ def read(data: Data, root: Path | None) -> Manifest:
         clip_id = "/".join((*parts[:-1], path.stem))
         inside = parts[1:] if has_splits else parts
         if len(inside) < 2:
-            problems.append(Problem(clip_id, str(path), None, "not read: lies outside a class folder"))
+            problems.append(Problem(clip_id, str(path), None, "not in a class folder"))
             continue
         split = SPLIT_NAMES[parts[0]] if has_splits else "train"
         fold = None if has_splits else hashed_fold(path.stem)
         if path.suffix.lower() not in SUFFIXES:
-            reason = f"not read: suffix {path.suffix!r}; allowed: {', '.join(SUFFIXES)}"
+            reason = f"unsupported suffix {path.suffix!r}; convert to one of {', '.join(SUFFIXES)}"
         elif not path.is_file():
-            reason = "missing: a link to a file that is not there"
+            reason = "missing: broken link"
         else:
             rows.append(Row(clip_id, str(path), labels=(inside[0],), split=split, fold=fold))
             continue
         problems.append(Problem(clip_id, str(path), None, reason, split, fold))
-    if not rows:
-        raise MissingError(f"{root}: no clips; expected <class>/<file> with one of {', '.join(SUFFIXES)}")
     if not has_splits:
         rows, problems = split_by_fold(rows, problems, data.eval_fold)
-    need_splits(rows, root)
-    rows, repeated = unique_ids(rows, [None] * len(rows))
-    return Manifest(rows, LabelSet.from_names(row.labels[0] for row in rows), problems + repeated)
+    need_splits(rows, problems, root, f"<class>/<file> with one of {', '.join(SUFFIXES)}")
+    rows, problems = unique_ids(rows, [None] * len(rows), problems)
+    return Manifest(rows, LabelSet.from_names(row.labels[0] for row in rows), problems)
 
 
 def _files(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    # Unlike rglob this follows links to folders (class folders often are), though never in a circle.
+    # Unlike rglob this follows links to folders, which class folders often are, but never in a circle.
     above |= {folder.resolve()}
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):

@@ -11,53 +11,49 @@ from pathlib import Path
 
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.recipe import Data
-from ajbench.core.registry import suggest
 from ajbench.data.audio import SUFFIXES
-from ajbench.data.corpora.splits import check_keys, need_splits, unique_ids
+from ajbench.data.corpora.splits import clip_labels, corpus_root, need_splits, unique_ids
 from ajbench.data.labels import LabelSet
 from ajbench.data.manifest import Manifest, Problem, Row, csv_records, csv_rows
 
 GROUND_TRUTH = "FSD50K.ground_truth"
+VOCABULARY = "vocabulary.csv"
 AUDIO = {"dev": "FSD50K.dev_audio", "eval": "FSD50K.eval_audio"}
 
 
 def read(data: Data, root: Path | None) -> Manifest:
-    """Read FSD50K under `root`: dev's own train and val splits, and eval.
+    """Read FSD50K under `root`: the train and val splits of dev, and eval.
 
-    Labels are as published: those of a class' ancestors are among them. A clip that is there with another
-    suffix than .wav is taken. What is missing or wrong in a line is a problem of its split.
+    Labels are as published, including the ancestors of each class. Sound files may have any suffix that
+    ajbench reads. A line with a mistake or without a file is a problem of its split.
 
     Raises:
-        UsageError: no root, a subset or an eval fold, a column missing, or a vocabulary that is none.
+        UsageError: no root, a subset or an eval fold, a missing column, or a malformed vocabulary.
         MissingError: no FSD50K there, or no usable clip of the train or the eval split.
     """
-    if root is None:
-        raise UsageError(f"corpus fsd50k: say where it lies with --data DIR (the folder of {GROUND_TRUTH}/)")
-    check_keys(data)
+    root = corpus_root(data, root, f"the folder of {GROUND_TRUTH}/")
     truth = root / GROUND_TRUTH
-    needed = [truth / name for name in ("dev.csv", "eval.csv", "vocabulary.csv")]
+    needed = [truth / name for name in ("dev.csv", "eval.csv", VOCABULARY)]
     for path in (*needed, *(root / name for name in AUDIO.values())):
         if not path.exists():
             raise MissingError(f"{path}: missing; get FSD50K from https://zenodo.org/records/4060432")
-    label_set = _vocabulary(truth / "vocabulary.csv")
+    label_set = _vocabulary(truth / VOCABULARY)
     rows: list[Row] = []
     problems: list[Problem] = []
     for part, folder in AUDIO.items():
         here, wrong = _part(truth / f"{part}.csv", (root / folder).resolve(), label_set)
         rows += here
         problems += wrong
-    if not rows:
-        first = f"; first problem, line {problems[0].line}: {problems[0].reason}" if problems else ""
-        raise MissingError(f"{root}: no usable clip{first}")
-    need_splits(rows, root)
+    need_splits(rows, problems, root)
     return Manifest(rows, label_set, problems)
 
 
 def _part(table: Path, audio: Path, label_set: LabelSet) -> tuple[list[Row], list[Problem]]:
-    """Read dev.csv, whose lines say train or val, or eval.csv, whose lines do not say eval."""
+    """Read dev.csv, which has a column `split` (train or val), or eval.csv, which has none."""
     dev = table.stem == "dev"
     records, problems = csv_records(table, ("fname", "labels", "mids", *(("split",) if dev else ())))
     files = _sounds(audio)
+    by_name = dict(zip(label_set.names, label_set.names, strict=True))
     rows: list[Row] = []
     lines: list[int | None] = []
     for line, cells in records:
@@ -65,7 +61,10 @@ def _part(table: Path, audio: Path, label_set: LabelSet) -> tuple[list[Row], lis
         try:
             if dev and split not in ("train", "val"):
                 raise ValueError(f"split {split!r} is neither train nor val")
-            labels = _labels(cells, label_set)
+            labels = clip_labels(cells["labels"].split(","), by_name, VOCABULARY)
+            mids = [(label_set.mids or ())[label_set.index(label)] for label in labels]
+            if list(dict.fromkeys("".join(cells["mids"].split()).split(","))) != mids:
+                raise ValueError(f"mids {cells['mids']} disagree with those of the labels, {','.join(mids)}")
             if name not in files:
                 raise ValueError(f"missing: not in {audio} with any of {', '.join(SUFFIXES)}")
             rows.append(Row(name, str(audio / files[name]), labels=labels, split=split))
@@ -73,34 +72,19 @@ def _part(table: Path, audio: Path, label_set: LabelSet) -> tuple[list[Row], lis
         except ValueError as error:
             known = split if split in ("train", "val", "eval") else None
             problems.append(Problem(name, str(table), line, str(error), known))
-    rows, repeated = unique_ids(rows, lines)
-    return rows, sorted(problems + repeated, key=lambda problem: problem.line or 0)
+    return unique_ids(rows, lines, problems)
 
 
 def _vocabulary(path: Path) -> LabelSet:
-    """Read `index,label,mid` lines, which have no header."""
+    """Read lines of `index,label,mid`, without a header."""
     rows = [[cell.strip() for cell in cells] for _, cells in csv_rows(path)]
-    if any(len(cells) != 3 for cells in rows) or [cells[0] for cells in rows] != [
-        str(k) for k in range(len(rows))
-    ]:
+    in_order = [cells[0] for cells in rows] == [str(k) for k in range(len(rows))]
+    if not in_order or any(len(cells) != 3 for cells in rows):
         raise UsageError(f"{path}: expected lines of index, label, mid, with the indices 0, 1, … in order")
     return LabelSet(tuple(cells[1] for cells in rows), tuple(cells[2] for cells in rows))
 
 
-def _labels(cells: dict[str, str], label_set: LabelSet) -> tuple[str, ...]:
-    names = tuple(filter(None, map(str.strip, cells["labels"].split(","))))
-    if not names:
-        raise ValueError("labels is empty")
-    for name in names:
-        if name not in label_set:
-            raise ValueError(f"label {name!r} is not in vocabulary.csv{suggest(name, label_set.names)}")
-    mids = ",".join((label_set.mids or ())[label_set.index(name)] for name in names)
-    if "".join(cells["mids"].split()) != mids:
-        raise ValueError(f"mids {cells['mids']} disagree with the labels', {mids}")
-    return tuple(dict.fromkeys(names))
-
-
 def _sounds(folder: Path) -> dict[str, str]:
-    """File names by stem; of several the first by name."""
+    """Return file names by stem; of several with one stem, the first in alphabetical order."""
     names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     return {Path(name).stem: name for name in reversed(names)}

@@ -1,7 +1,7 @@
-"""The embedded corpus: sixteen AudioSet classes rendered on the spot, any number of clips, from a seed.
+"""The embedded corpus: any number of clips of sixteen AudioSet classes, rendered on demand from a seed.
 
-Nothing is stored: the manifest's paths read `mini:<seed>:<index>` and `render` turns one into sound. Clip i
-is a function of (seed, i) alone, so that a corpus of n clips is the beginning of every larger one.
+Nothing is stored: the manifest's paths are `mini:<seed>:<index>`, and `render` makes the sound. Clip i
+depends on (seed, i) only, so a corpus of n clips is the beginning of every larger one.
 """
 
 from collections.abc import Mapping
@@ -18,12 +18,12 @@ from ajbench.core.registry import suggest
 from ajbench.data.audio import Wave
 from ajbench.data.corpora.mini_signals import RATE, log_uniform, noise
 from ajbench.data.corpora.mini_sounds import SYNTHESIZERS
+from ajbench.data.corpora.splits import FOLDS, check_options
 from ajbench.data.labels import LabelSet
 from ajbench.data.manifest import Manifest, Row
 
-FOLDS = 5
-SHORTEST_EVENT = 4_000  # samples; every synthesiser has begun to sound by then
-SHORTEST_CLIP = 6_720  # one column of the codec's grid, 0.42 s
+SHORTEST_EVENT = 4_000  # samples; every synthesiser produces sound within them
+SHORTEST_CLIP = 6_720  # samples, 0.42 s: one column of the codec's grid
 CLASSES: tuple[tuple[str, str], ...] = (
     ("Baby cry, infant cry", "/t/dd00002"),
     ("Bark", "/m/05tny_"),
@@ -65,16 +65,15 @@ _ORDER, _SCENE, _SOUND = range(3)
 
 
 def read(data: Data, root: Path | None = None) -> Manifest:
-    """List the first `data.n_clips` clips of the corpus of `data.corpus_seed`; nothing is rendered.
+    """List the first `data.n_clips` clips of the corpus of `data.corpus_seed`, without rendering them.
 
-    Folds 1 … 5 go round clip by clip; `data.eval_fold` (None: the last) is the eval split, the others train.
-    `root` is not looked at: the corpus has no files.
+    Clips take folds 1 … 5 in turn; `data.eval_fold` (None: the last) is the eval split, the others train.
+    `root` is ignored: the corpus has no files.
 
     Raises:
-        UsageError: an evaluation fold above 5, fewer clips than folds, or `data.subset`: mini has no subsets.
+        UsageError: an evaluation fold above 5, fewer clips than folds, or a subset.
     """
-    if data.subset is not None:
-        raise UsageError(f"data.subset={data.subset}: corpus mini has no subsets; leave data.subset out")
+    check_options(data, folds=True)
     eval_fold = FOLDS if data.eval_fold is None else data.eval_fold
     if eval_fold > FOLDS:
         raise UsageError(f"data.eval_fold={eval_fold}: corpus mini has folds 1 … {FOLDS}; choose one of them")
@@ -99,7 +98,7 @@ def read(data: Data, root: Path | None = None) -> Manifest:
 
 @dataclass(frozen=True)
 class Scene:
-    """What clip `index` holds, known without rendering it."""
+    """The content of a clip, known without rendering it."""
 
     labels: tuple[str, ...]
     caption: str
@@ -110,14 +109,15 @@ class Scene:
 def scene(seed: int, index: int) -> Scene:
     """Draw the content of clip `index`: 1 to 3 different classes, the room and the caption.
 
-    First labels: each block of 16 clips holds every class once, and each block of 80 holds every class once
-    in every one of the five folds (`index % 5`): one permutation serves five blocks of 16, and 16 % 5 = 1.
+    First labels are balanced: each block of 16 clips has every class once, and each block of 80 has every
+    class once in each of the five folds (`index % 5`), as five blocks of 16 share one permutation and
+    16 % 5 = 1.
 
     Raises:
         UsageError: a negative seed or index.
     """
     if seed < 0 or index < 0:
-        raise UsageError(f"mini:{seed}:{index}: seed and index are whole numbers from 0 upwards")
+        raise UsageError(f"mini:{seed}:{index}: seed and index must be 0 or more")
     order = _rng(seed, _ORDER, index // (FOLDS * len(CLASSES))).permutation(len(CLASSES))
     first = int(order[index % len(CLASSES)])
     rng = _rng(seed, _SCENE, index)
@@ -133,25 +133,25 @@ def render(seed: int, index: int, duration_s: float = 5.04) -> tuple[Wave, tuple
     """Render clip `index` of the corpus of `seed`.
 
     Args:
-        seed: corpus seed, from 0 upwards.
-        index: number of the clip, from 0 upwards.
-        duration_s: length in seconds, from 0.42 upwards; the result has round(duration_s · 16,000) samples.
+        seed: of the corpus, at least 0.
+        index: number of the clip, at least 0.
+        duration_s: length in s, at least 0.42; the clip has round(duration_s · 16,000) samples.
 
     Returns:
-        Mono float32 sound [n] at 16 kHz with a peak of 0.1 … 0.95, its labels (AudioSet names, the principal
-        event first), and a caption.
+        Mono float32 samples [n] at 16 kHz with a peak of 0.1 … 0.95; labels (AudioSet names, the main event
+        first); caption.
 
     Raises:
         UsageError: a negative seed or index, or a shorter duration.
     """
     n = round(duration_s * RATE)
     if n < SHORTEST_CLIP:
-        raise UsageError(f"mini:{seed}:{index}: duration_s={duration_s} is too short; from 0.42 upwards")
+        raise UsageError(f"mini:{seed}:{index}: duration_s={duration_s} is too short; at least 0.42")
     what = scene(seed, index)
     mix = np.zeros(n, np.float32)
     for position, label in enumerate(what.labels):
         rng = _rng(seed, _SOUND, index, position + 1)
-        # Lengths in whole tenths of the clip keep the transforms at sizes that factor well.
+        # Lengths in tenths of the clip keep FFT sizes that factor well.
         length = n * int(rng.integers(6, 11)) // 10
         start = int(rng.integers(0, n - length + 1))
         event = render_event(label, rng, length)
@@ -173,13 +173,13 @@ def render_event(name: str, rng: Generator, n_samples: int) -> Wave:
     """Render one dry event of class `name` → float32 [n_samples] at 16 kHz with a peak of 1.
 
     Raises:
-        UsageError: `name` is not one of the classes of the corpus, or below 4,000 samples are asked for.
+        UsageError: `name` is not a class of the corpus, or fewer than 4,000 samples are requested.
     """
     if name not in SYNTHESIZERS:
         near = suggest(name, SYNTHESIZERS)
         raise UsageError(f"mini has no class {name!r}{near}; allowed: {'; '.join(SYNTHESIZERS)}")
     if n_samples < SHORTEST_EVENT:
-        raise UsageError(f"mini: {n_samples} samples are too few for {name!r}; from {SHORTEST_EVENT} upwards")
+        raise UsageError(f"mini: {n_samples} samples are too few for {name!r}; at least {SHORTEST_EVENT}")
     wav = SYNTHESIZERS[name](rng, n_samples).astype(np.float32, copy=False)
     return wav / np.abs(wav).max()
 
@@ -189,7 +189,7 @@ def _rng(seed: int, *key: int) -> Generator:
 
 
 def _loudness(wav: Wave) -> float:
-    # The loudest 50 ms: a clock under rain stays as audible as its ticks are, however rare they are.
+    # RMS of the loudest 50 ms, so that sparse events such as ticks are as loud as steady ones.
     power = wav[: len(wav) // 800 * 800].reshape(-1, 800)
     return float(np.sqrt(np.einsum("ij,ij->i", power, power).max() / 800))
 

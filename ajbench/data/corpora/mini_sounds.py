@@ -1,7 +1,7 @@
-"""Sixteen everyday sounds as small physical models: modes that ring, pulses that filter, noise that breathes.
+"""Sixteen everyday sounds as small physical models: damped modes, filtered pulses, modulated noise.
 
-Every synthesiser takes a random generator and a number of samples and returns one float32 event [n] at 16
-kHz, of arbitrary level; each call draws new parameters (size, pitch, rate, material, vocal tract, weather).
+Each synthesiser takes a random generator and a number of samples, and returns one event float32 [n] at 16 kHz
+of arbitrary level. Each call draws new parameters (size, pitch, rate, material, vocal tract, weather).
 """
 
 from collections.abc import Callable, Mapping
@@ -31,7 +31,7 @@ from ajbench.data.corpora.mini_signals import (
 
 
 def church_bell(rng: Generator, n: int) -> Wave:
-    """Bronze bell: hum, prime, minor tierce, quint, nominal …, each split into a beating pair; tolled."""
+    """Tolling bronze bell: hum, prime, minor third, fifth, nominal …, each split into a beating pair."""
     pitch = log_uniform(rng, 170, 620)
     ratio = np.array([0.5, 1, 1.19, 1.5, 2, 2.5, 2.66, 3, 4.1, 5.4]) * np.exp(0.008 * rng.standard_normal(10))
     amp = np.array([0.6, 0.9, 1, 0.4, 1, 0.3, 0.35, 0.4, 0.3, 0.2]) * rng.uniform(0.4, 1.4, 10)
@@ -60,7 +60,7 @@ def siren(rng: Generator, n: int) -> Wave:
 
 
 def tick_tock(rng: Generator, n: int) -> Wave:
-    """Clock escapement: alternating clicks of two pitches, wooden or metal case, steady as a pendulum."""
+    """Clock escapement: clicks of two alternating pitches at a steady rate, in a wooden or metal case."""
     period, base = log_uniform(rng, 0.2, 0.62), log_uniform(rng, 1100, 2800)
     ratio, length = np.r_[1, rng.uniform(1.3, 4.2, 4)], 1600
     t60 = log_uniform(rng, 0.012, 0.07) * np.r_[1, rng.uniform(0.4, 1, 4)]
@@ -154,7 +154,7 @@ def whistle(rng: Generator, n: int) -> Wave:
 
 
 def cricket(rng: Generator, n: int) -> Wave:
-    """Stridulating insects: a pure carrier in pulses, grouped into chirps or an unbroken trill."""
+    """Crickets: pulses of a pure tone, grouped into chirps or a continuous trill."""
     out, t = np.zeros(n, np.float32), np.arange(n, dtype=np.float32) / RATE
     for level in (1.0, rng.uniform(0, 0.5)):
         rate, teeth = rng.uniform(22, 65), int(rng.integers(2, 6))
@@ -168,7 +168,7 @@ def cricket(rng: Generator, n: int) -> Wave:
 
 
 def tweet(rng: Generator, n: int) -> Wave:
-    """Songbird: phrases that repeat one short whistled syllable, which sweeps up or down or arches."""
+    """Songbird: phrases that repeat a short whistled syllable with a sweep or an arch in pitch."""
     out, top = np.zeros(n, np.float32), harmonics([1, rng.uniform(0, 0.25)], 3700)
     start = rng.uniform(0, min(0.5, 0.3 * n / RATE))
     while start < n / RATE:
@@ -200,7 +200,7 @@ def telephone_bell(rng: Generator, n: int) -> Wave:
 
 
 def helicopter(rng: Generator, n: int) -> Wave:
-    """Helicopter: blade slap, the rotor noise that it chops, turbine whine; coming or going."""
+    """Helicopter: blade slap, rotor noise modulated by it, turbine whine; approaching or leaving."""
     blade_hz = log_uniform(rng, 9, 24) * drift(rng, n, 1, 0.01)
     order = np.arange(1, 40)
     slap = oscillator(blade_hz, harmonics(np.exp(-order / rng.uniform(6, 14) + 1j * rng.uniform(0, 0.4)), 26))
@@ -223,7 +223,7 @@ def voiced(rng: Generator, pitch_hz: Wave, formants: ArrayLike, rough: float, br
 
 
 def bark(rng: Generator, n: int) -> Wave:
-    """Dog: short rough bursts with a rising and falling pitch, in groups; big dogs are lower and longer."""
+    """Dog: groups of short rough bursts with a rising and falling pitch; lower and longer for large dogs."""
     size = rng.random()
     pitch, length = 620 * 0.42**size, int(RATE * (0.09 + 0.13 * size * rng.uniform(0.7, 1.3)))
     tract = np.array([1100, 2300, 3700]) * 0.55**size * rng.uniform(0.9, 1.1, 3)
@@ -237,7 +237,7 @@ def bark(rng: Generator, n: int) -> Wave:
 
 
 def crackle(rng: Generator, n: int) -> Wave:
-    """Wood fire: snaps of power-law strength over a soft flutter of flames."""
+    """Wood fire: snaps with power-law strength over the soft flutter of flames."""
     flutter = noise(rng, n, band(40, rng.uniform(150, 400), 1, 2)) * drift(rng, n, 8, 0.25)
     exponent, snaps = rng.uniform(1.3, 2.2), np.zeros(n, np.float32)
     for rate in (rng.uniform(2, 7), log_uniform(rng, 12, 70)):
@@ -249,7 +249,7 @@ def crackle(rng: Generator, n: int) -> Wave:
 
 
 def baby_cry(rng: Generator, n: int) -> Wave:
-    """Infant: long arched cries with harmonics and formants, a gasp of breath between them."""
+    """Infant: long harmonic cries with an arched pitch and formants, separated by gasps."""
     out, start = np.zeros(n, np.float32), rng.uniform(0, min(0.4, 0.2 * n / RATE))
     base, tract = log_uniform(rng, 330, 560), np.array([1050, 2900, 4600]) * rng.uniform(0.85, 1.15, 3)
     tense = rng.uniform(0.004, 0.02)

@@ -1,19 +1,34 @@
-"""What corpus readers check and settle alike: subsets, folds, splits, clip ids."""
+"""Checks that corpus readers share: options of the data section, labels, folds, splits and clip ids."""
 
 import hashlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.recipe import Data
+from ajbench.core.registry import suggest
 from ajbench.data.manifest import Problem, Row
 
-FOLDS = 5  # of corpora that bring neither splits nor folds
+FOLDS = 5  # of corpora that have neither splits nor folds
 
 
-def check_keys(data: Data, subsets: Collection[str] = (), folds: bool = False) -> None:
-    """Refuse a subset that the corpus has not, and an eval fold where it has no folds.
+def corpus_root(
+    data: Data, root: Path | None, contents: str, subsets: Collection[str] = (), folds: bool = False
+) -> Path:
+    """Return `root`, the value of --data, after checking it and the options; `contents` is for the message.
+
+    Raises:
+        UsageError: no root, an unknown subset, or an eval fold of a corpus without folds.
+    """
+    if root is None:
+        raise UsageError(f"corpus {data.corpus}: give its location with --data PATH ({contents})")
+    check_options(data, subsets, folds)
+    return root
+
+
+def check_options(data: Data, subsets: Collection[str] = (), folds: bool = False) -> None:
+    """Refuse a subset that the corpus does not have, and an eval fold if it has no folds.
 
     Raises:
         UsageError: the data section asks for one.
@@ -23,34 +38,57 @@ def check_keys(data: Data, subsets: Collection[str] = (), folds: bool = False) -
         raise UsageError(f"data.subset={data.subset}: corpus {data.corpus} has no such subset; {allowed}")
     if data.eval_fold is not None and not folds:
         raise UsageError(
-            f"data.eval_fold={data.eval_fold}: corpus {data.corpus} has splits, no folds; leave it out"
+            f"data.eval_fold={data.eval_fold}: corpus {data.corpus} has splits, not folds; leave it out"
         )
 
 
+def clip_labels(written: Iterable[str], by_name: Mapping[str, str] | None, where: str) -> tuple[str, ...]:
+    """Return the distinct labels of one clip, in order; empty ones are skipped.
+
+    Args:
+        written: label names or mids.
+        by_name: name or mid → name; None if any name is a label.
+        where: the known labels are listed, for the message.
+
+    Raises:
+        ValueError: no label, or an unknown one.
+    """
+    names = tuple(dict.fromkeys(filter(None, map(str.strip, written))))
+    if not names:
+        raise ValueError("labels is empty")
+    if by_name is None:
+        return names
+    for name in names:
+        if name not in by_name:
+            raise ValueError(f"label {name!r} is not in {where}{suggest(name, by_name)}")
+    return tuple(dict.fromkeys(by_name[name] for name in names))
+
+
 def hashed_fold(name: str) -> int:
-    """Return the fold 1 … 5 of a file by its name alone, so that adding files never moves others."""
+    """Return a fold 1 … 5 that depends on the file's name only, so that adding files never moves others."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % FOLDS + 1
 
 
 def split_by_fold(
     rows: Sequence[Row], problems: Sequence[Problem], eval_fold: int | None
 ) -> tuple[list[Row], list[Problem]]:
-    """Put what is in `eval_fold` (None: the last fold with clips) in the eval split and all else in train.
+    """Assign fold `eval_fold` (None: the last one with clips) to the eval split, all others to train.
 
-    Problems whose fold is known get their split too: what was expected is counted by split.
+    Problems whose fold is known get a split as well, since expected clips are counted per split.
 
     Raises:
-        UsageError: no clip is in that fold; the message lists those that hold clips.
-        MissingError: all clips are in one fold, so nothing is left to train on.
+        UsageError: no clip is in that fold; the message lists the folds that have clips.
+        MissingError: all clips are in one fold, so that none is left to train on.
     """
+    if not rows:
+        return [], list(problems)
     present = sorted({row.fold for row in rows if row.fold is not None})
     chosen = present[-1] if eval_fold is None and present else eval_fold
     if chosen not in present:
         raise UsageError(f"data.eval_fold={eval_fold}: no such fold; allowed: {', '.join(map(str, present))}")
     if len(present) < 2:
-        raise MissingError(
-            f"all {len(rows)} clips are in fold {chosen}: one fold is evaluated, another must be trained on"
-        )
+        clips = "the only clip is" if len(rows) == 1 else f"all {len(rows)} clips are"
+        raise MissingError(f"{clips} in fold {chosen}; add clips, since training needs a second fold")
 
     def side(fold: int | None) -> str:
         return "eval" if fold == chosen else "train"
@@ -59,26 +97,47 @@ def split_by_fold(
     return [replace(row, split=side(row.fold)) for row in rows], list(known)
 
 
-def need_splits(rows: Iterable[Row], where: Path) -> None:
+def need_splits(rows: Collection[Row], problems: Sequence[Problem], where: Path, expected: str = "") -> None:
     """Check that there are clips to train on and clips to evaluate on.
+
+    Args:
+        rows: the usable clips.
+        problems: of the others; the first one is quoted if there is no usable clip.
+        where: path of the corpus, for the message.
+        expected: contents of the corpus, for the message.
 
     Raises:
         MissingError: the train or the eval split is empty.
     """
+    if not rows:
+        place = f", line {problems[0].line}" if problems and problems[0].line else ""
+        first = f"; first problem{place}: {problems[0].reason}" if problems else ""
+        raise MissingError(f"{where}: no usable clip{expected and f'; expected {expected}'}{first}")
     found = {row.split for row in rows}
     for split in ("train", "eval"):
         if split not in found:
             raise MissingError(f"{where}: no clips in split {split!r}; found: {', '.join(sorted(found))}")
 
 
-def unique_ids(rows: Iterable[Row], lines: Iterable[int | None]) -> tuple[list[Row], list[Problem]]:
-    """Keep the first row of every clip id; later ones become problems (`lines`: each row's line, or None)."""
+def unique_ids(
+    rows: Iterable[Row], lines: Iterable[int | None], problems: Iterable[Problem] = ()
+) -> tuple[list[Row], list[Problem]]:
+    """Keep the first row of each clip id and turn the others into problems.
+
+    Args:
+        rows: of one table.
+        lines: line number of each row, or None.
+        problems: found so far.
+
+    Returns:
+        The rows that are kept, and all problems ordered by line.
+    """
     first: dict[str, Row] = {}
-    problems = []
+    found = list(problems)
     for row, line in zip(rows, lines, strict=True):
         if row.clip_id in first:
             reason = f"clip id {row.clip_id!r} occurs twice; first used by {first[row.clip_id].path}"
-            problems.append(Problem(row.clip_id, row.path, line, reason, row.split, row.fold))
+            found.append(Problem(row.clip_id, row.path, line, reason, row.split, row.fold))
         else:
             first[row.clip_id] = row
-    return list(first.values()), problems
+    return list(first.values()), sorted(found, key=lambda problem: problem.line or 0)

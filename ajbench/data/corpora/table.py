@@ -1,8 +1,8 @@
-"""Your own clips in a table: CSV or Parquet with a row a clip.
+"""Your own clips in a table: CSV or Parquet with one row per clip.
 
 Columns: `path` and `labels`, and any of `clip_id, split, fold, start_s, duration_s, caption, video,
-visual_caption, parent_id, source`; others are passed over. A label set beside the table (`label_set.csv`,
-`labels.csv`, `<table>.labels.csv` or AudioSet's `class_labels_indices.csv`) fixes the classes and their
+visual_caption, parent_id, source`; other columns are ignored. A label set next to the table (`label_set.csv`,
+`labels.csv`, `<table>.labels.csv` or AudioSet's `class_labels_indices.csv`) defines the classes and their
 order.
 """
 
@@ -18,34 +18,36 @@ import pyarrow.parquet as pq
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.recipe import Data
 from ajbench.core.registry import suggest
-from ajbench.data.corpora.splits import check_keys, hashed_fold, need_splits, split_by_fold, unique_ids
+from ajbench.data.corpora.splits import (
+    clip_labels,
+    corpus_root,
+    hashed_fold,
+    need_splits,
+    split_by_fold,
+    unique_ids,
+)
 from ajbench.data.labels import LabelSet
 from ajbench.data.manifest import SPLIT_NAMES, Manifest, Problem, Row, csv_records, read_label_set
 
 TABLES = ("manifest.parquet", "manifest.csv", "clips.csv")
 LABEL_SETS = ("label_set.csv", "labels.csv", "class_labels_indices.csv")
-_BESIDE = (".labels.csv", ".problems.csv")
+_WRITTEN_WITH_MANIFEST = (".labels.csv", ".problems.csv")
 
 
 def read(data: Data, root: Path | None) -> Manifest:
     """Read the table `root`, or the one table in folder `root`.
 
-    Labels of a row are separated by `data.label_separator` (in Parquet they may be a list) and may be names
-    or mids. Relative paths start at the table's folder. Splits come from `split`; or from `fold` where there
-    is no split column or `data.eval_fold` is given; or, with neither column, from five folds by a hash of the
-    file name's stem. A row without `clip_id` is called by its path without suffix, with `@start` where it
-    starts later than 0 s. The lines of problems are those of the CSV (its header is line 1), or a Parquet
-    file's rows counted from 1.
+    Labels of a row are names or mids, separated by `data.label_separator` (in Parquet they may be a list).
+    Paths are relative to the table's folder. Splits come from the column `split`; from `fold` if there is no
+    column `split` or `data.eval_fold` is given; without both, from five folds by a hash of the file name. The
+    default of `clip_id` is the path without suffix, with `@start` if the clip starts later than 0 s. Problems
+    have the line number in a CSV (its header is line 1), or the row number in a Parquet file, from 1 on.
 
     Raises:
-        UsageError: no root, a subset, several tables, a column missing, or an eval fold that holds no clip.
+        UsageError: no root, a subset, several tables, a missing column, or an eval fold without clips.
         MissingError: no table there, or no usable clip in it.
     """
-    if root is None:
-        raise UsageError(
-            "corpus table: say where it lies with --data FILE (CSV or Parquet, columns path and labels)"
-        )
-    check_keys(data, folds=True)
+    root = corpus_root(data, root, "CSV or Parquet, columns path and labels", folds=True)
     path = find_table(root)
     folder = path.resolve().parent
     if path.suffix == ".csv":
@@ -66,7 +68,7 @@ def read(data: Data, root: Path | None) -> Manifest:
 
     rows, lines = [], []
     for line, cells in records:
-        # The side is settled first: what was expected is counted by split, whether or not it is usable.
+        # The split comes first: expected clips are counted per split, whether or not they are usable.
         split, fold, reason = _side(cells, sides)
         try:
             if reason:
@@ -77,23 +79,20 @@ def read(data: Data, root: Path | None) -> Manifest:
             written = _text(cells, "clip_id")
             known_split = split if sides == "split" and not reason else None
             problems.append(Problem(written, str(path), line, str(error), known_split, fold))
-    if not rows:
-        first = f"; first problem, line {problems[0].line}: {problems[0].reason}" if problems else ""
-        raise MissingError(f"{path}: no usable clip{first}")
     if sides != "split":
         rows, problems = split_by_fold(rows, problems, data.eval_fold)
-    need_splits(rows, path)
-    rows, repeated = unique_ids(rows, lines)
+    need_splits(rows, problems, path)
+    rows, problems = unique_ids(rows, lines, problems)
     label_set = known or LabelSet.from_names(name for row in rows for name in row.labels)
-    return Manifest(rows, label_set, sorted(problems + repeated, key=lambda problem: problem.line or 0))
+    return Manifest(rows, label_set, problems)
 
 
 def find_table(root: Path) -> Path:
-    """Return the table that `root` is or holds: manifest.parquet, manifest.csv, clips.csv, or the only one.
+    """Return `root` if it is a table, or the one in it: manifest.parquet, manifest.csv, clips.csv or another.
 
     Raises:
         MissingError: there is none.
-        UsageError: there are several, or `root` is a file of another kind.
+        UsageError: there are several, or `root` is a file with another suffix.
     """
     if root.is_file():
         if root.suffix not in (".csv", ".parquet"):
@@ -108,7 +107,7 @@ def find_table(root: Path) -> Path:
             for path in root.iterdir()
             if path.suffix in (".csv", ".parquet")
             and path.name not in LABEL_SETS
-            and not path.name.endswith(_BESIDE)
+            and not path.name.endswith(_WRITTEN_WITH_MANIFEST)
         )
     if not found:
         raise MissingError(f"{root}: no table; expected {', '.join(TABLES)} or one other .csv or .parquet")
@@ -120,7 +119,7 @@ def find_table(root: Path) -> Path:
 
 
 def _side(cells: Mapping[str, Any], sides: str) -> tuple[str, int | None, str | None]:
-    """Return (split, fold, what is wrong with them)."""
+    """Return split, fold, and the problem with them if there is one."""
     fold_text, split_text = _text(cells, "fold"), _text(cells, "split")
     fold = _whole(fold_text)
     if sides == "hash":
@@ -143,7 +142,7 @@ def _row(
     written, video = _text(cells, "path"), _text(cells, "video")
     if written is None:
         raise ValueError("path is empty")
-    # Not resolve(): links keep the names by which the table knows them.
+    # Not resolve(): clip ids come from the names in the table, not from the targets of links.
     path = Path(os.path.normpath(folder / written))
     if not path.is_file():
         raise ValueError(f"{written}: no such file in {folder}")
@@ -159,7 +158,7 @@ def _row(
         path=str(path),
         start_s=start_s,
         duration_s=duration_s,
-        labels=_labels(cells["labels"], separator, by_name),
+        labels=clip_labels(_written_labels(cells["labels"], separator), by_name, "the label set"),
         split=split,
         fold=fold,
         source=_text(cells, "source") or "real",
@@ -170,19 +169,10 @@ def _row(
     )
 
 
-def _labels(value: Any, separator: str, by_name: Mapping[str, str] | None) -> tuple[str, ...]:
+def _written_labels(value: Any, separator: str) -> list[str]:
     if isinstance(value, str):
-        value = value.split(separator)
-    parts = value if isinstance(value, list) else [] if value is None else [value]
-    names = tuple(dict.fromkeys(part for part in (str(part).strip() for part in parts) if part))
-    if not names:
-        raise ValueError("labels is empty")
-    if by_name is None:
-        return names
-    for name in names:
-        if name not in by_name:
-            raise ValueError(f"label {name!r} is not in the label set{suggest(name, by_name)}")
-    return tuple(dict.fromkeys(by_name[name] for name in names))
+        return value.split(separator)
+    return [str(part) for part in (value if isinstance(value, list) else [] if value is None else [value])]
 
 
 def _text(cells: Mapping[str, Any], column: str) -> str | None:
@@ -204,7 +194,7 @@ def _seconds(cells: Mapping[str, Any], column: str) -> float | None:
 
 
 def _whole(text: str | None) -> int | None:
-    # pandas writes whole numbers of a column with gaps as 1.0
+    # In a column with gaps, pandas writes whole numbers as 1.0.
     digits = (text or "").removesuffix(".0")
     return int(digits) if digits.isdecimal() and int(digits) > 0 else None
 

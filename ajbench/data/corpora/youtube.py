@@ -1,65 +1,111 @@
-"""Files of YouTube clips, found by what downloaders call them.
+"""Clips cut from YouTube videos: segments that a corpus lists, matched with the files of a download.
 
-`<id>`, `<id>_<start>` or `<id>_<start>_<end>` (also `<start>-<end>`), in seconds or milliseconds, the id
-perhaps after `Y` (PANNs) or `id_`; in any folder, with any suffix that is read here.
+Files may be named as downloaders do: `<id>`, `<id>_<start>` or `<id>_<start>_<end>` (or `<start>-<end>`), in
+seconds or milliseconds, with an optional prefix `Y` (PANNs) or `id_`. They may lie in any folder and have any
+suffix that ajbench reads.
 """
 
+import gc
 import math
 import os
+import random
 import re
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import lru_cache
+from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
+from ajbench.core import console
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.data import audio
+from ajbench.data.corpora.splits import need_splits
+from ajbench.data.manifest import Problem, Row
 
 ID_LENGTH = 11
-UNREAD = (".aac", ".m4a", ".mkv", ".mp4", ".webm", ".wma")  # what downloads may have been left as
+OTHER_SUFFIXES = (".aac", ".m4a", ".mkv", ".mp4", ".webm", ".wma")  # of downloads that need conversion
+CLIP_S = 12.0  # a longer file is a whole video: clips last 10 s, and cutting at key frames may add 2 s
+PROBED = 200  # headers that are read to decide whether files without a start in their name are whole videos
+THREADS = 8
 
 _ID = re.compile(r"[\w-]{11}", re.ASCII)
 _PREFIXES = ("", "Y", "id_")
 _TIMES = re.compile(r"_(\d+(?:\.\d+)?)(?:[_-]\d+(?:\.\d+)?)?", re.ASCII)
-_KEPT = frozenset((*audio.SUFFIXES, *UNREAD))
+_SOUND = frozenset(audio.SUFFIXES)
+_MEDIA = frozenset((*audio.SUFFIXES, *OTHER_SUFFIXES))
+
+
+class Segment(NamedTuple):
+    """A part of a video as a corpus lists it; its file may also be named after one of `also`."""
+
+    clip_id: str
+    video_id: str
+    start_s: float
+    duration_s: float
+    labels: tuple[str, ...]
+    split: str
+    table: str
+    line: int
+    caption: str | None = None
+    also: tuple[str, ...] = ()
+
+    def problem(self, reason: str) -> Problem:
+        """Return the problem that leaves this segment out."""
+        return Problem(self.clip_id, self.table, self.line, reason, self.split)
+
+    def row(self, path: str, start_s: float = 0.0) -> Row:
+        """Return the manifest's row: `start_s` is where the segment starts in the file."""
+        return Row(
+            self.clip_id, path, start_s, self.duration_s, self.labels, self.split, caption=self.caption
+        )
 
 
 class File(NamedTuple):
-    """A file, and the start that its name tells: seconds or milliseconds, None without one."""
+    """A media file and the start in its name, in seconds or milliseconds; None if the name has none."""
 
     start: float | None
     path: str
 
     @property
     def name(self) -> str:
-        """The file's name."""
+        """The name of the file."""
         return self.path.rpartition(os.sep)[2]
 
     @property
     def suffix(self) -> str:
-        """The suffix in small letters, with its dot."""
+        """The suffix in lower case, with its dot."""
         return _suffix(self.path)
 
-    def starts_at(self, start_s: float) -> bool:
-        """Whether the name does not speak against the file's being cut from `start_s` on."""
+    def may_start_at(self, start_s: float) -> bool:
+        """Return whether the name allows that the file was cut from `start_s` on."""
         start = self.start
         return start is None or int(start) == int(start_s) or round(start) == round(1000 * start_s)
 
 
-def tables(root: Path, names: Iterable[str]) -> dict[str, Path]:
-    """Return the tables of these names that lie in `root` or in a folder right below it.
+def find_tables(
+    root: Path, names: Iterable[str], optional: Iterable[str] = (), source: str = ""
+) -> dict[str, Path]:
+    """Return the tables with these names in `root` or in a folder directly below it.
+
+    Args:
+        root: folder of the corpus.
+        names: tables that must exist.
+        optional: tables that may be absent.
+        source: URL of the tables, for the message.
 
     Raises:
-        MissingError: `root` is no folder.
+        MissingError: `root` is no folder, or a table is missing.
         UsageError: two folders below `root` have a table of the same name, and `root` has none.
     """
     if not root.is_dir():
         raise MissingError(f"{root}: no such folder")
     with os.scandir(root) as entries:
-        # Folders by suffix first: in a folder of millions of sounds only few names need a closer look.
-        folders = sorted(Path(e.path) for e in entries if _suffix(e.name) not in _KEPT and e.is_dir())
-    found = {}
-    for name in names:
+        # Suffixes first: in a folder of millions of sounds, only a few names need a closer look.
+        folders = sorted(Path(e.path) for e in entries if _suffix(e.name) not in _MEDIA and e.is_dir())
+    found, names = {}, tuple(names)
+    for name in (*names, *optional):
         places = [folder / name for folder in folders if (folder / name).is_file()]
         if (root / name).is_file():
             found[name] = root / name
@@ -67,11 +113,13 @@ def tables(root: Path, names: Iterable[str]) -> dict[str, Path]:
             raise UsageError(f"{places[0]}, {places[1]}: two tables of one name; put the right one in {root}")
         elif places:
             found[name] = places[0]
+        elif name in names:
+            raise MissingError(f"{root / name}: missing; get it from {source}")
     return found
 
 
 def check_id(text: str) -> str:
-    """Return a video's id.
+    """Return a video id.
 
     Raises:
         ValueError: it is none.
@@ -81,9 +129,9 @@ def check_id(text: str) -> str:
     return text
 
 
-@lru_cache(maxsize=4096)  # most segments begin at one of few times, which then share their number
-def seconds(text: str) -> float:
-    """Return a time from 0 s on.
+@lru_cache(maxsize=4096)  # most segments share a few start times, so their floats are shared too
+def parse_seconds(text: str) -> float:
+    """Return a time of 0 s or later.
 
     Raises:
         ValueError: it is none.
@@ -97,25 +145,10 @@ def seconds(text: str) -> float:
     return value
 
 
-def find(root: Path, ids: Container[str]) -> dict[str, list[File]]:
-    """Return the media files below `root` by the one of `ids` in their names.
+def parse_name(stem: str, ids: Container[str]) -> tuple[str, float | None] | None:
+    """Return the id and the start (None if absent) in a file name without suffix; None if no id is in it.
 
-    Folders are listed once each, links to folders followed, hidden names passed over; no file is opened.
-
-    Raises:
-        MissingError: a folder cannot be listed.
-    """
-    found: dict[str, list[File]] = {}
-    for path, stem in _media(str(root.resolve())):
-        if named := parse(stem, ids):
-            found.setdefault(named[0], []).append(File(named[1], path))
-    return found
-
-
-def parse(stem: str, ids: Container[str]) -> tuple[str, float | None] | None:
-    """Return the id in a file name without suffix, and the start it tells (as written, None without one).
-
-    Ids may hold `_` and begin with `-` or `Y`, so that only a known one is taken for one; None for no such.
+    Ids may contain `_` and begin with `-` or `Y`, so only one of `ids` is taken for an id.
     """
     if stem in ids:
         return stem, None
@@ -127,8 +160,96 @@ def parse(stem: str, ids: Container[str]) -> tuple[str, float | None] | None:
             if not rest:
                 return name, None
             if times := _TIMES.fullmatch(rest):
-                return name, seconds(times[1])
+                return name, parse_seconds(times[1])
     return None
+
+
+def match_files(
+    root: Path, listed: Iterable[Segment | Problem], need_files: bool = True
+) -> tuple[list[Row], list[Problem]]:
+    """Find the file of each listed segment below `root`, and where the segment starts in it.
+
+    A file with a start in its name contains that segment only. A file named by the id alone may be the whole
+    video: see `whole_videos`. A segment without a file, or listed before, becomes a problem of its split.
+
+    Args:
+        root: folder of the corpus.
+        listed: segments, and the problems of lines that are none.
+        need_files: if false, no file is searched and every segment becomes a row without a path, which is
+            enough to plan with.
+
+    Returns:
+        Rows in listed order; problems by table and line.
+
+    Raises:
+        MissingError: a folder cannot be listed, or the train or the eval split has no clip.
+    """
+    # Nothing here makes reference cycles, and searching millions of rows for them took 40 % of the time.
+    with _no_garbage_collection():
+        segments, problems = _distinct(listed)
+        rows = _rows(segments, root, problems) if need_files else [segment.row("") for segment in segments]
+    need_splits(rows, problems, root)
+    return rows, sorted(problems, key=lambda problem: (problem.path, problem.line or 0))
+
+
+def _distinct(listed: Iterable[Segment | Problem]) -> tuple[list[Segment], list[Problem]]:
+    """Separate segments from problems; a clip that is listed again is a problem."""
+    first: dict[str, Segment] = {}
+    problems: list[Problem] = []
+    for item in listed:
+        if isinstance(item, Problem):
+            problems.append(item)
+        elif (before := first.setdefault(item.clip_id, item)) is not item:
+            place = f"line {before.line} of {Path(before.table).name}"
+            problems.append(item.problem(f"clip id {item.clip_id!r} occurs twice; first used in {place}"))
+    return list(first.values()), problems
+
+
+def _rows(segments: Sequence[Segment], root: Path, problems: list[Problem]) -> list[Row]:
+    """Return the rows of the segments that have a file; append a problem for each of the others."""
+    files = find_files(root, {name for segment in segments for name in (segment.video_id, *segment.also)})
+    paths: list[str] = []  # "": no file
+    unknown: list[bool] = []  # whether the file may be a whole video
+    for segment in segments:
+        file, reason = _file_of(segment, files)
+        if reason:
+            problems.append(segment.problem(reason))
+        paths.append(file.path if file else "")
+        unknown.append(file is not None and file.start is None and segment.start_s > 0)
+    del files
+    starts = [segment.start_s for segment in compress(segments, unknown)]
+    whole = whole_videos(list(compress(paths, unknown)), starts)
+    return [
+        segment.row(path, segment.start_s if path in whole else 0.0)
+        for segment, path in zip(segments, paths, strict=True)
+        if path
+    ]
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def find_files(root: Path, ids: Container[str]) -> dict[str, list[File]]:
+    """Return the media files below `root` by the one of `ids` in their names.
+
+    Each folder is listed once, links to folders are followed, hidden names skipped; no file is opened.
+
+    Raises:
+        MissingError: a folder cannot be listed.
+    """
+    found: dict[str, list[File]] = {}
+    for path, stem in _media(str(root.resolve())):
+        if named := parse_name(stem, ids):
+            found.setdefault(named[0], []).append(File(named[1], path))
+    return found
 
 
 def _media(root: str) -> Iterator[tuple[str, str]]:
@@ -142,10 +263,10 @@ def _media(root: str) -> Iterator[tuple[str, str]]:
                     if entry.name.startswith("."):
                         continue
                     stem, _, suffix = entry.name.rpartition(".")
-                    if f".{suffix.lower()}" in _KEPT:
+                    if f".{suffix.lower()}" in _MEDIA:
                         yield entry.path, stem
                     elif entry.is_dir():
-                        # Links to folders are followed, though never in a circle.
+                        # Links to folders are followed, but never in a circle.
                         real = os.path.realpath(entry.path)
                         if real not in seen:
                             seen.add(real)
@@ -155,5 +276,63 @@ def _media(root: str) -> Iterator[tuple[str, str]]:
 
 
 def _suffix(name: str) -> str:
-    # pathlib's takes ten times as long, which counts with millions of names.
+    # pathlib takes ten times as long, which matters with millions of names.
     return "." + name.rpartition(".")[2].lower()
+
+
+def _file_of(segment: Segment, files: Mapping[str, Sequence[File]]) -> tuple[File | None, str | None]:
+    """Return the file of a segment, or the reason why there is none."""
+    named = files.get(segment.video_id, [])
+    if segment.also:
+        named = [*named, *(file for name in segment.also for file in files.get(name, ()))]
+    if not named:
+        return None, "missing: no file is named after this id"
+    file = named[0] if len(named) == 1 else min(named, key=lambda file: _rank(file, segment))
+    if not file.may_start_at(segment.start_s):
+        return None, f"missing: no file starts at {segment.start_s:g} s (found {file.name})"
+    if file.suffix not in _SOUND:
+        return None, f"unsupported suffix {file.suffix!r}; convert to one of {', '.join(audio.SUFFIXES)}"
+    return file, None
+
+
+def _rank(file: File, segment: Segment) -> tuple[bool, bool, bool, str]:
+    """Order the files of one segment, best first: a start in the name is better than none."""
+    return not file.may_start_at(segment.start_s), file.suffix not in _SOUND, file.start is None, file.path
+
+
+def whole_videos(paths: Sequence[str], starts: Sequence[float]) -> frozenset[str]:
+    """Return which files, all named by the id alone, are whole videos rather than clips cut to the segment.
+
+    Most downloaders cut, and opening millions of files takes hours. So up to `PROBED` headers decide for all
+    files if they agree; otherwise every header is read. A file longer than `CLIP_S` is a whole video.
+    Unreadable files are ignored.
+
+    Args:
+        paths: files of segments that start after 0 s.
+        starts: start of each segment in s.
+    """
+    # A video shorter than CLIP_S looks like a clip, unless its segment starts later than that.
+    telling = [path for path, start in zip(paths, starts, strict=True) if start >= CLIP_S] or paths
+    # At random, since every n-th file may be of one kind; with a fixed seed, so that all runs agree.
+    sample = random.Random(0).sample(telling, min(PROBED, len(telling)))
+    kinds = {_is_whole(path) for path in sample} - {None}
+    if len(kinds) < 2:
+        return frozenset(paths if kinds == {True} else ())
+    whole = set()
+    with (
+        ThreadPoolExecutor(THREADS) as pool,
+        console.progress(len(paths), "read lengths", "files") as advance,
+    ):
+        for path, is_whole in zip(paths, pool.map(_is_whole, paths), strict=True):
+            if is_whole:
+                whole.add(path)
+            advance(1)
+    return frozenset(whole)
+
+
+def _is_whole(path: str) -> bool | None:
+    try:
+        rate, _, frames = audio.probe(path)
+    except audio.AudioError:
+        return None
+    return frames > CLIP_S * rate

@@ -1,6 +1,7 @@
-"""AudioCaps: first captions, labels that are AudioSet's or none, and clips without labels further on."""
+"""AudioCaps: first captions, AudioSet's labels or none, and clips without labels in stores and plans."""
 
 import pytest
+from fakes import check_problems
 
 from ajbench.core import console
 from ajbench.core.errors import MissingError, UsageError
@@ -12,7 +13,6 @@ from ajbench.data.verify import verify
 from ajbench.generation.plan import ListedClips, plan
 from ajbench.pipeline.prepare import prepare
 
-REPEATED = "clip id 'r1nicOVtvkQ_130' occurs twice; first used in line 2 of train.csv"
 AUDIOCAPS = Data(corpus="audiocaps")
 HEADER = "audiocap_id,youtube_id,start_time,caption"
 TRAIN = ["91139,r1nicOVtvkQ,130,A woman talks nearby as water pours", "58146,--PJHxphWEs,30,A dog barks"]
@@ -26,19 +26,17 @@ FILES = ["r1nicOVtvkQ.wav", "Y--PJHxphWEs.wav", "val/97152.wav", "7fmOlUlwoNg_20
 
 
 @pytest.fixture
-def make(tmp_path):
-    """make(train, val, test, files, **segment lists) -> root with those lists and empty files."""
+def make(touch):
+    """make(train, val, test, files, **segment lists) -> root with these lists and empty files."""
 
     def build(train=TRAIN, val=VAL, test=TEST, files=FILES, prefix="", **lists):
+        root = touch(*files)
         for name, lines in (("train", train), ("val", val), ("test", test)):
             if lines is not None:
-                (tmp_path / f"{prefix}{name}.csv").write_text("\n".join([HEADER, *lines, ""]))
+                (root / f"{prefix}{name}.csv").write_text("\n".join([HEADER, *lines, ""]))
         for name, lines in lists.items():
-            (tmp_path / f"{name}_segments.csv").write_text("\n".join(["# YTID, …", *lines, ""]))
-        for name in files:
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).touch()
-        return tmp_path
+            (root / f"{name}_segments.csv").write_text("\n".join(["# YTID, …", *lines, ""]))
+        return root
 
     return build
 
@@ -62,7 +60,7 @@ def test_a_clip_has_the_first_of_its_captions(make, prefix):
     assert manifest.label_set == audioset.label_set()
 
 
-def test_labels_are_those_of_audioset_by_id_and_start(make):
+def test_labels_are_audiosets_by_id_and_start(make):
     unbalanced = [
         'r1nicOVtvkQ, 130.000, 140.000, "/m/09x0r,/m/0838f"',
         "vfY_TJq7n_U, 120.000, 130.000, /m/09x0r",  # another start
@@ -77,44 +75,42 @@ def test_labels_are_those_of_audioset_by_id_and_start(make):
         "--PJHxphWEs_30": ("Dog",),
         "7fmOlUlwoNg_20": ("Dog",),
     }
-    assert [(p.line, p.clip_id, p.reason, p.split) for p in manifest.problems] == [
-        (4, "GOD8Bt5LfDE_100", "in none of AudioSet's lists that are there", "eval"),
-        (2, "vfY_TJq7n_U_130", "in none of AudioSet's lists that are there", "val"),
-    ]
+    check_problems(
+        manifest.problems,
+        (4, "GOD8Bt5LfDE_100", "AudioSet", "eval"),
+        (2, "vfY_TJq7n_U_130", "AudioSet", "val"),
+    )
 
 
-def test_lists_that_know_no_clip_give_no_labels(make):
+def test_lists_without_any_of_the_clips_give_no_labels(make):
     root = make(balanced_train=["aaaaaaaaaaa, 30.000, 40.000, /m/0bt9lr"])
     manifest = audiocaps.read(AUDIOCAPS, root)
     assert len(manifest.rows) == 5
     assert {row.labels for row in manifest.rows} == {()}
 
 
-def test_problems_are_named_and_captions_after_the_first_are_none(make):
+def test_problems_have_their_line_and_split(make):
     train = [*TRAIN, "1,short,0,x", "2,abcdefghijk,soon,x", "3,abcdefghijk,0", "4,abcdefghijk,0,Not there"]
     manifest = audiocaps.read(AUDIOCAPS, make(train, val=None, test=[*TEST, TRAIN[0]]))
-    assert [(p.line, p.clip_id, p.reason, p.split) for p in manifest.problems] == [
-        (5, "r1nicOVtvkQ_130", REPEATED, "eval"),
-        (4, "short", "id 'short' is not 11 letters, digits, - and _", "train"),
-        (5, "abcdefghijk", "'soon' is not a time in seconds", "train"),
-        (6, None, "3 cells in the row, 4 in the header", "train"),
-        (7, "abcdefghijk_0", "missing: no file is named by this id", "train"),
-    ]  # fmt: skip
+    check_problems(
+        manifest.problems,
+        (5, "r1nicOVtvkQ_130", "line 2 of train.csv", "eval"),
+        (4, "short", "'short'", "train"),
+        (5, "abcdefghijk", "'soon'", "train"),
+        (6, None, "cells: 3", "train"),
+        (7, "abcdefghijk_0", "missing", "train"),
+    )
 
 
-def test_what_is_not_there_is_named(make, tmp_path):
-    with pytest.raises(UsageError, match="--data DIR"):
-        audiocaps.read(AUDIOCAPS, None)
-    with pytest.raises(MissingError, match=r"train.csv: missing; get it from https"):
+def test_lists_are_required(make, tmp_path):
+    with pytest.raises(MissingError, match=r"train\.csv"):
         audiocaps.read(AUDIOCAPS, tmp_path)
     root = make(test=None)
-    with pytest.raises(MissingError, match=r"test.csv: missing; get it from https"):
+    with pytest.raises(MissingError, match=r"test\.csv"):
         audiocaps.read(AUDIOCAPS, root)
     (root / "test.csv").write_text("id,youtube_id,start_time,caption\n")
-    with pytest.raises(UsageError, match=r"test.csv: column 'audiocap_id' is missing"):
+    with pytest.raises(UsageError, match=r"test\.csv.*'audiocap_id'"):
         audiocaps.read(AUDIOCAPS, root)
-    with pytest.raises(UsageError, match=r"data.eval_fold=2: corpus audiocaps has splits, no folds"):
-        audiocaps.read(Data(corpus="audiocaps", eval_fold=2), root)
 
 
 def test_the_official_test_list(audioset_dir, make, tmp_path):
@@ -127,7 +123,7 @@ def test_the_official_test_list(audioset_dir, make, tmp_path):
     assert len(held_out) + sum(p.split == "eval" for p in manifest.problems) == 975
 
 
-def test_clips_without_labels_go_through_the_store_and_the_plan(make, tmp_path, write_wav):
+def test_clips_without_labels_can_be_stored_and_planned(make, tmp_path, write_wav):
     root = make(files=[])
     for name in FILES:
         write_wav(name.replace(".flac", ".wav"))
@@ -145,7 +141,5 @@ def test_clips_without_labels_go_through_the_store_and_the_plan(make, tmp_path, 
     verify(tmp_path / "store")
     planned = plan(Synth(n=6, prompt="names"), ListedClips.of_store(clips))
     assert set(planned.column("prompt").to_pylist()) == {""}
-    with pytest.raises(
-        UsageError, match=r"synth.plan=random-classes: no train clip of the store has a label"
-    ):
+    with pytest.raises(UsageError, match=r"synth\.plan=random-classes"):
         plan(Synth(n=6, plan="random-classes", prompt="names"), ListedClips.of_store(clips))

@@ -1,4 +1,4 @@
-"""The embedded corpus: what is promised about clips, and that each class sounds like what it is called."""
+"""The embedded corpus: properties of its clips, and that each class sounds like its name."""
 
 import csv
 import functools
@@ -52,7 +52,7 @@ def centroid(wav):
 
 
 def track(wav, low=100, high=8000, frame=512, hop=256):
-    """Strongest frequency of each frame that is not quiet, Hz."""
+    """Strongest frequency in Hz of each frame that is not quiet."""
     freq, _, bins = signal.stft(wav, RATE, nperseg=frame, nfft=4096, noverlap=frame - hop)
     keep = (freq >= low) & (freq <= high)
     power = np.abs(bins[keep]) ** 2
@@ -61,13 +61,13 @@ def track(wav, low=100, high=8000, frame=512, hop=256):
 
 
 def modulation(wav, low, high):
-    """Share of the envelope's fluctuation that lies at low … high Hz."""
+    """Share of the envelope's modulation at low … high Hz."""
     level = envelope(wav, 80)
     freq, power = signal.periodogram(level - level.mean(), RATE / 80)
     return power[(freq >= low) & (freq <= high)].sum() / power.sum()
 
 
-def test_clips_are_a_function_of_seed_and_index_alone():
+def test_clips_depend_on_seed_and_index_only():
     first, labels, caption = mini.render(3, 11)
     mini.render(3, 12)
     np.random.seed(0)
@@ -77,7 +77,7 @@ def test_clips_are_a_function_of_seed_and_index_alone():
     assert not np.array_equal(first, mini.render(4, 11)[0])
 
 
-def test_the_corpus_of_seed_0_stays_what_it_is():
+def test_the_corpus_of_seed_0_never_changes():
     for index, (labels, caption, rms) in enumerate(SEED_0):
         wav, *words = mini.render(0, index)
         assert words == [labels, caption]
@@ -86,7 +86,7 @@ def test_the_corpus_of_seed_0_stays_what_it_is():
 
 @settings(max_examples=40)
 @given(st.integers(0, 2**40), st.integers(0, 10**6), st.sampled_from([0.42, 0.84, 1.26, 5.04]))
-def test_every_clip_is_sound_with_one_to_three_labels(seed, index, duration_s):
+def test_every_clip_has_one_to_three_labels(seed, index, duration_s):
     wav, labels, caption = mini.render(seed, index, duration_s)
     assert wav.dtype == np.float32 and wav.shape == (round(duration_s * RATE),)
     assert 0.09 < np.abs(wav).max() <= 0.96
@@ -97,8 +97,8 @@ def test_every_clip_is_sound_with_one_to_three_labels(seed, index, duration_s):
         assert any(clause.lower() in caption.lower() for clause in mini.CLAUSES[label])
 
 
-def test_every_label_is_heard_and_nothing_else(monkeypatch):
-    """With a sine of its own for every class, the labels' lines stand out of each clip and no others."""
+def test_every_label_is_audible_and_no_other(monkeypatch):
+    """If each class is a sine of another frequency, a clip has the lines of its labels only."""
     pitch = {name: 300 + 400 * k for k, name in enumerate(NAMES)}
 
     def sine(name, rng, n):
@@ -144,32 +144,30 @@ def test_the_manifest_lists_clips_that_can_be_rendered():
     assert {(row.fold == 2, row.split) for row in chosen.rows} == {(True, "eval"), (False, "train")}
 
 
-def test_classes_carry_audiosets_names_and_mids(audioset_dir):
+def test_classes_have_audiosets_names_and_mids(audioset_dir):
     with (audioset_dir / "class_labels_indices.csv").open(encoding="utf-8", newline="") as file:
         known = {(row["display_name"], row["mid"]) for row in csv.DictReader(file)}
     assert set(mini.CLASSES) <= known
 
 
-def test_every_class_has_its_synthesiser_and_its_words():
+def test_every_class_has_a_synthesiser_and_captions():
     assert set(NAMES) == set(SYNTHESIZERS) == set(mini.CLAUSES) and sorted(NAMES) == NAMES
 
 
 @pytest.mark.parametrize(
-    ("call", "message"),
+    ("call", "word"),
     [
         (lambda: mini.render(-1, 0), "mini:-1:0"),
-        (lambda: mini.render(0, 0, 0.2), "from 0.42"),
+        (lambda: mini.render(0, 0, 0.2), "duration_s=0.2"),
         (lambda: mini.render_event("Brak", np.random.default_rng(0), 16_000), "Bark"),
-        (lambda: mini.render_event("Bark", np.random.default_rng(0), 100), "from 4000"),
-        (lambda: mini.read(Data(eval_fold=6)), "folds 1 … 5"),
-        (lambda: mini.read(Data(subset="esc10")), "data.subset"),
-        (lambda: mini.read(Data(n_clips=4)), "data.n_clips"),
+        (lambda: mini.render_event("Bark", np.random.default_rng(0), 100), "4000"),
+        (lambda: mini.read(Data(eval_fold=6)), r"data\.eval_fold=6"),
+        (lambda: mini.read(Data(n_clips=4)), r"data\.n_clips=4"),
     ],
 )
-def test_what_cannot_be_made_is_refused_in_one_line(call, message):
-    with pytest.raises(UsageError, match=message) as caught:
+def test_impossible_requests_are_refused(call, word):
+    with pytest.raises(UsageError, match=word):
         call()
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -226,7 +224,7 @@ def test_a_clock_ticks_at_a_steady_rate():
         assert np.std(gaps) < 0.06 * np.median(gaps) + 0.01
 
 
-def test_a_bell_is_struck_and_rings_on():
+def test_a_bell_has_an_attack_and_a_long_decay():
     for wav in events("Church bell"):
         level = envelope(wav)
         start = int(np.argmax(level > 0.1 * level.max()))
@@ -234,7 +232,7 @@ def test_a_bell_is_struck_and_rings_on():
         assert level[start + 60] > 0.005 * level.max()
 
 
-def test_rotor_and_gong_beat_at_their_rates():
+def test_rotors_and_telephone_bells_pulse_at_their_rates():
     for wav in events("Helicopter"):
         assert modulation(wav, 8, 60) > 0.5
     for wav in events("Telephone bell ringing"):
@@ -252,7 +250,7 @@ def test_waves_swell_slowly_while_rain_is_steady():
     assert spread["Waves, surf"] > 0.25 and spread["Wind"] > 0.25 and spread["Rain"] < 0.15
 
 
-def test_snaps_and_beats_are_sudden():
+def test_snaps_ticks_and_drum_beats_are_impulsive():
     for name, least in (("Crackle", 20), ("Tick-tock", 20), ("Snare drum", 4)):
         assert np.median([stats.kurtosis(wav) for wav in events(name)]) > least, name
     assert abs(np.median([stats.kurtosis(wav) for wav in events("Wind")])) < 8

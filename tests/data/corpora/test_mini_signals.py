@@ -30,7 +30,7 @@ def test_an_oscillator_at_constant_pitch_is_a_sine():
     assert_allclose(tone, np.sin(2 * np.pi * freq * np.arange(1, n + 1) / mini_signals.RATE), atol=2e-3)
 
 
-def test_noise_has_unit_power_and_the_spectrum_asked_for():
+def test_noise_has_unit_power_and_the_requested_spectrum():
     wav = mini_signals.noise(np.random.default_rng(0), 160_001, mini_signals.band(500, 2000, 4, 4))
     assert wav.dtype == np.float32 and wav.shape == (160_001,)
     assert_allclose(np.sqrt(np.mean(wav**2)), 1, rtol=1e-5)
@@ -50,7 +50,7 @@ def test_a_filter_keeps_phase_and_scales_each_frequency():
     assert_allclose(mini_signals.filtered(wav, peak), 3 * wav, atol=0.02)
 
 
-def test_strikes_add_up_and_are_cut_at_the_end():
+def test_strikes_add_up_and_end_with_the_signal():
     kernel = np.array([1, 2, 3], np.float32)
     out = mini_signals.strike(6, kernel, np.array([0, 1, 5, 9]) / mini_signals.RATE, [1, 10, 100, 1000])
     assert out.tolist() == [1, 12, 23, 30, 0, 100]

@@ -1,0 +1,187 @@
+"""The classifiers of a recipe as stages: its own, those of Table A11's grid, and the work that each does."""
+
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ajbench.core.errors import MissingError
+from ajbench.core.recipe import Mix, Recipe, expression
+from ajbench.core.run_dir import world
+from ajbench.core.schema import Classifier
+from ajbench.pipeline import grid, preflight
+from ajbench.pipeline.stage import Stage
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ajbench.data.store import ClipStore
+    from ajbench.pipeline.recipe_stages import Pipeline
+
+SCORES = "scores.npz"
+
+
+def classifier_stage(
+    pipeline: "Pipeline", settings: Classifier, mix: Mix, seed: int, through_codec: bool | None = None
+) -> Stage:
+    """Return the training of a classifier on a mix, and its scores of the evaluation clips.
+
+    Args:
+        pipeline: stages of the recipe, whose clip stores are used.
+        settings: of the classifier.
+        mix: what it is trained on.
+        seed: of the training.
+        through_codec: whether real clips are decoded from their codes; None: as the recipe says.
+    """
+    data = pipeline.recipe.data
+    if through_codec is not None:
+        data = data.model_copy(update={"real_through_codec": through_codec})
+    decoded = pipeline.decoded if data.real_through_codec and mix.real else None
+    synthetic = pipeline.synth() if mix.mode == "alpha" or mix.dose else None
+    base = None
+    if mix.amplify:
+        base = classifier_stage(pipeline, settings, grid.real(pipeline.recipe, amplify=0), seed, False)
+    sources = (pipeline.prepare, decoded, synthetic, base)
+    inputs = [stage and stage.fingerprint for stage in sources]
+    if settings.init and Path(settings.init).is_dir():  # a hub id or "imagenet" stands for itself
+        inputs.append(preflight.weights_identity(Path(settings.init)))
+    key, path = pipeline.place("train-cls", settings, mix, seed, *inputs)
+    recipe = pipeline.recipe.model_copy(update={"data": data, "classifier": settings, "mix": mix})
+    return Stage(
+        "train-cls",
+        recipe,
+        path,
+        key,
+        f"{settings.steps(mix.counted(len(pipeline.manifest.split('train'))))} steps",
+        partial(
+            train_and_score,
+            recipe,
+            path,
+            seed=seed,
+            fingerprint=key,
+            real=pipeline.prepare.path,
+            decoded=decoded.path if decoded else None,
+            synthetic=synthetic.path if synthetic else None,
+            base=base.path if base else None,
+            tracker=pipeline.places.tracker,
+        ),
+        what=f"{settings.name} {settings.aug}, {expression(recipe)}, seed {seed}",
+        seed=seed,
+        needs=tuple(stage for stage in sources if stage),
+        distributed=True,
+        parallel=True,
+        precision=settings.precision,
+    )
+
+
+def own_stage(pipeline: "Pipeline", seed: int) -> Stage:
+    """Return the recipe's own classifier on its own mix."""
+    return classifier_stage(pipeline, pipeline.recipe.classifier_of(), pipeline.recipe.mix, seed)
+
+
+def grid_stages(pipeline: "Pipeline") -> list[Stage]:
+    """Return the classifiers of Table A11: models × mixes × seeds, with the controls among the mixes."""
+    recipe = pipeline.recipe
+    return [
+        classifier_stage(pipeline, model, column.mix, seed, column.through_codec)
+        for model, column, seed in product(grid.models(recipe), grid.columns(recipe), recipe.evaluate.seeds)
+    ]
+
+
+def reference_stage(pipeline: "Pipeline") -> Stage:
+    """Return the classifier that judges generated clips: the first augmented one, on real clips only."""
+    recipe = pipeline.recipe
+    models = grid.models(recipe)
+    model = next((model for model in models if model.aug == "mx+sp"), models[0])
+    return classifier_stage(pipeline, model, grid.real(recipe), recipe.evaluate.seeds[0], False)
+
+
+def trained_stages(pipeline: "Pipeline") -> list[Stage]:
+    """Return the finished classifiers: those of the grid, and the recipe's own on real clips and on its mix.
+
+    Raises:
+        MissingError: there is none.
+    """
+    recipe, own = pipeline.recipe, pipeline.recipe.classifier_of()
+    wanted = grid_stages(pipeline)
+    for seed in recipe.evaluate.seeds:
+        wanted += [classifier_stage(pipeline, own, grid.real(recipe), seed, False), own_stage(pipeline, seed)]
+    if found := {stage.fingerprint: stage for stage in wanted if stage.done()}:
+        return list(found.values())
+    raise MissingError(
+        f"{pipeline.home}: no trained classifier of these settings; first run `ajbench train-cls`"
+    )
+
+
+def train_and_score(
+    recipe: Recipe,
+    out: Path,
+    *,
+    seed: int,
+    fingerprint: str,
+    real: Path,
+    decoded: Path | None = None,
+    synthetic: Path | None = None,
+    base: Path | None = None,
+    tracker: str = "csv",
+) -> None:
+    """Train `recipe.classifier` on `recipe.mix`, then write its scores of the evaluation clips.
+
+    It computes with one thread: small models gain little from two, and its bits then do not depend on how
+    many others are trained at the same time.
+
+    Args:
+        recipe: sections classifier and mix.
+        out: receives the checkpoint and `scores.npz`.
+        seed: of initialisation, order and augmentation.
+        fingerprint: stored with the checkpoint.
+        real: folder of the real clip store.
+        decoded: folder of the train clips decoded from their codes, if those are trained on.
+        synthetic: folder of the synthetic clip store, if the mix needs one.
+        base: folder of the classifier whose AP by class `mix.amplify` needs.
+        tracker: where loss curves go besides `metrics.csv`.
+    """
+    import torch
+
+    from ajbench import classifiers
+    from ajbench.classifiers.train import train_classifier
+    from ajbench.data.store import ClipStore
+    from ajbench.evaluation import classification
+    from ajbench.metrics.ranking import summary
+
+    torch.set_num_threads(1)
+    measure = "accuracy" if recipe.classifier.loss == "ce" else "map"
+    store = ClipStore.open(real)
+    train_classifier(
+        recipe,
+        store,
+        ClipStore.open(synthetic) if synthetic else None,
+        out,
+        seed=seed,
+        fingerprint=fingerprint,
+        class_ap=class_ap(base, store) if base else None,
+        decoded=ClipStore.open(decoded) if decoded else None,
+        score=lambda logits, targets: float(summary(logits, targets)[measure]),
+        tracker=tracker,
+    )
+    if world()[1] > 0:  # of the processes of a launch, the first scores
+        return
+    held_out = store.split_indices("eval")
+    scores = classifiers.predict(classifiers.load(out), store, held_out)
+    ids = [store.clip_ids[i] for i in held_out]
+    classification.save_scores(out / SCORES, scores, store.targets()[held_out], ids, store.meta.labels)
+
+
+def class_ap(classifier: Path, real: "ClipStore") -> "NDArray[np.float64]":
+    """Return the AP by class [C] of a trained classifier on the val split, or without one on the train split.
+
+    The evaluation split must have no influence on training.
+    """
+    from ajbench import classifiers
+    from ajbench.metrics.ranking import average_precision
+
+    held_out = real.split_indices("val")
+    indices = held_out if len(held_out) else real.split_indices("train")
+    scores = classifiers.predict(classifiers.load(classifier), real, indices)
+    return average_precision(scores, real.targets()[indices])

@@ -1,0 +1,56 @@
+"""The training of the codec `tiny` on a user's sounds, as a stage of no recipe."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ajbench.core.recipe import Recipe, fingerprint
+from ajbench.pipeline.stage import Stage
+
+VERSION = 1
+
+
+def codec_stage(
+    work: Path,
+    sounds: Sequence[Path],
+    steps: int,
+    batch_size: int,
+    mini_clips: int,
+    seed: int,
+    tracker: str = "csv",
+) -> Stage:
+    """Return the training as a stage, identified by the names and sizes of the sounds and by its settings.
+
+    Args:
+        work: its folder is made in `<work>/codec/`.
+        sounds: folders of sound files.
+        steps: of the optimiser.
+        batch_size: segments per step.
+        mini_clips: rendered clips that are added.
+        seed: of initialisation, order and rendered clips.
+        tracker: where loss curves go besides `metrics.csv`.
+    """
+    files = [
+        [str(path.relative_to(folder)), path.stat().st_size]
+        for folder in sounds
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    ]
+    key = fingerprint("train-codec", VERSION, files, steps, batch_size, mini_clips, seed)
+    path = work / "codec" / f"train-codec-{key}"
+
+    def do() -> None:
+        from ajbench.codec.train import train_codec
+
+        train_codec(
+            sounds,
+            path,
+            steps=steps,
+            batch_size=batch_size,
+            mini_clips=mini_clips,
+            seed=seed,
+            tracker=tracker,
+        )
+
+    trained_on = ", ".join(map(str, [*sounds, f"{mini_clips} clips of mini"]))
+    recipe = Recipe(name="codec", description=f"the codec `tiny`, trained on {trained_on}")
+    return Stage("train-codec", recipe, path, key, f"{steps} steps", do, seed=seed, precision="auto")

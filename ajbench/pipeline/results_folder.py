@@ -1,0 +1,174 @@
+"""The results folder of a recipe: rows, tables and report, written from finished stages."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ajbench.core import console
+from ajbench.core.files import atomic_write
+from ajbench.core.recipe import Recipe, dump, fingerprint
+from ajbench.core.run_dir import environment
+from ajbench.pipeline.classifier_stages import SCORES, grid_stages
+from ajbench.pipeline.recipe_stages import NOTES, ROWS, Pipeline
+from ajbench.pipeline.stage import Stage
+
+if TYPE_CHECKING:
+    from ajbench.evaluation.classification import TableCell
+
+RUN = "run.json"
+RECIPE = "recipe.yaml"
+CLASSES = "table_a11_classes.csv"
+# Raised by one when the form of tables or report changes: they are then written again.
+VERSION = 1
+
+
+def publish(pipeline: Pipeline, stages: Sequence[Stage], again: bool = False) -> dict[str, Any]:
+    """Write rows, tables and report of finished stages to the results folder, unless it has them.
+
+    There `run.json` lists the stages that the tables are made from; `recipe.yaml` is the merged recipe.
+
+    Args:
+        pipeline: the recipe and its places.
+        stages: finished.
+        again: write them even if the folder has them.
+
+    Returns:
+        `results` (the folder), `files` (names in it) and `table` (header, lines and notes of Table A11).
+    """
+    out, table = pipeline.results, pipeline.recipe.table
+    wanted = {stage.fingerprint for stage in stages}
+    key = fingerprint("publish", VERSION, pipeline.recipe, [stage.fingerprint for stage in stages])
+    state = _state(out)
+    # A single table is part of a whole run.
+    known = state.get("fingerprint") == key or (table and wanted <= {*state.get("fingerprints", ())})
+    if not known or again or not all((out / name).exists() for name in state["files"]):
+        state = _write(pipeline, stages, state, key)
+    return {"results": out, "files": state["files"], "table": state["table"]}
+
+
+def _write(pipeline: Pipeline, stages: Sequence[Stage], before: dict[str, Any], key: str) -> dict[str, Any]:
+    """Write everything and return the content of `run.json`; `before` is the earlier one."""
+    from ajbench.core.rows import append_rows
+    from ajbench.data.store import ClipStore
+    from ajbench.evaluation.classification import per_class
+    from ajbench.reporting import formats, tables
+
+    out, recipe = pipeline.results, pipeline.recipe
+    for stage in stages:
+        if stage.name in ("eval-cls", "eval-gen"):
+            append_rows(out / ROWS, rows_of(stage))
+    counts = ClipStore.open(pipeline.prepare.need(), verify=False).meta.counts
+    history = [_history(stage) for stage in stages]
+    fingerprints = {stage.fingerprint for stage in stages}
+    if recipe.table:  # evaluations of generated clips by an earlier run are kept
+        kept = [line for line in before.get("stages", []) if line["stage"] == "eval-gen"]
+        history += kept
+        fingerprints |= {line["fingerprint"] for line in kept}
+    pinned = sorted(fingerprints)
+    with console.progress(2, "tables and report", "parts") as advance:
+        written = tables.write(out / ROWS, out, recipe, counts=counts, fingerprints=pinned)
+        atomic_write(out / CLASSES, formats.to_csv(per_class(_scores(pipeline), recipe.name)))
+        advance(1)
+        pages = [] if recipe.table else [render_report(pipeline, stages)]
+        advance(1)
+    state = {
+        "recipe": recipe.name,
+        "fingerprint": key,
+        "files": [str(path.relative_to(out)) for path in (*written.paths.values(), out / CLASSES, *pages)],
+        "table": {"header": written.header, "lines": written.lines, "notes": written.notes},
+        "counts": counts,
+        "fingerprints": pinned,
+        "stages": history,
+        **environment(),
+    }
+    atomic_write(out / RECIPE, dump(recipe))
+    _write_state(out, state)
+    return state
+
+
+def render_report(pipeline: Pipeline, stages: Sequence[Stage]) -> Path:
+    """Render the HTML report of finished stages, whose rows are in the results folder; return its page."""
+    from ajbench.pipeline.evaluate import set_name
+    from ajbench.reporting import report
+
+    data = report.ReportData(
+        recipe=pipeline.recipe,
+        rows=pipeline.results / ROWS,
+        real=pipeline.prepare.need(),
+        synthetic={
+            set_name(pipeline.recipe, name): pipeline.synth(name).need() for name in ("", *pipeline.probes)
+        },
+        scores=_scores(pipeline),
+        runs=[stage.folder.info() for stage in stages],
+        notes=[note for stage in stages if stage.name == "eval-gen" for note in notes_of(stage)],
+        fingerprints={stage.fingerprint for stage in stages},
+    )
+    return report.render(data, pipeline.results / "report")
+
+
+def add_rows(pipeline: Pipeline, stage: Stage) -> list[dict[str, Any]]:
+    """Add the rows of a finished evaluation to the results folder and return them."""
+    from ajbench.core.rows import append_rows
+
+    out, rows = pipeline.results, rows_of(stage)
+    append_rows(out / ROWS, rows)
+    if state := _state(out):  # the tables of an earlier run take these rows too
+        state["fingerprints"] = sorted({*state["fingerprints"], *(row["fingerprint"] for row in rows)})
+        _write_state(out, state)
+    return rows
+
+
+def write_tables(recipe: Recipe, results: Path) -> dict[str, Any]:
+    """Write the tables from `<results>/<recipe>/rows.csv` alone, of the same rows as the last run."""
+    from ajbench.reporting import formats, tables
+
+    out = results / recipe.name
+    state = _state(out)
+    written = tables.write(
+        out / ROWS, out, recipe, counts=state.get("counts"), fingerprints=state.get("fingerprints")
+    )
+    return {
+        "files": sorted(written.paths.values()),
+        "table": {"header": written.header, "lines": written.lines, "notes": written.notes},
+        **written.document,
+    }
+
+
+def rows_of(stage: Stage) -> list[dict[str, Any]]:
+    """Return the rows of a finished evaluation."""
+    from ajbench.core.rows import read_rows
+
+    rows: Any = read_rows(stage.path / ROWS).to_dict("records")
+    return list(rows)
+
+
+def notes_of(stage: Stage) -> list[str]:
+    """Return the notes that belong to the rows of a finished evaluation."""
+    path = stage.path / NOTES
+    return list(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else []
+
+
+def _scores(pipeline: Pipeline) -> "dict[TableCell, Path]":
+    from ajbench.pipeline.evaluate import cell_key
+
+    return {cell_key(stage): stage.need() / SCORES for stage in grid_stages(pipeline)}
+
+
+def _history(stage: Stage) -> dict[str, Any]:
+    info = stage.folder.info()
+    kept = ("started", "seconds", "peak_memory_mb", "device", "git")
+    about = {"stage": stage.name, "what": stage.what, "fingerprint": stage.fingerprint}
+    return about | {name: info[name] for name in kept}
+
+
+def _state(out: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads((out / RUN).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found
+
+
+def _write_state(out: Path, state: dict[str, Any]) -> None:
+    atomic_write(out / RUN, json.dumps(state, indent=2, ensure_ascii=False) + "\n")

@@ -1,0 +1,79 @@
+"""The classifiers that a recipe trains, and what they are trained on."""
+
+import pytest
+from fakes import mini_pipeline
+
+from ajbench.pipeline.classifier_stages import grid_stages, own_stage
+
+
+def grid(*overrides, **more):
+    return grid_stages(mini_pipeline(*overrides, **more))
+
+
+def paths(stages):
+    return {stage.path for stage in stages}
+
+
+def steps(stage):
+    return int(stage.amount.split()[0])
+
+
+def test_train_cls_and_the_grid_have_one_folder_for_the_same_classifier():
+    own = mini_pipeline("classifier.name=taltrans-small", "classifier.aug=none", "mix.dose=10")
+    assert own_stage(own, 0).path in paths(grid())
+
+
+@pytest.mark.parametrize(
+    ("expression", "overrides", "mixes"),
+    [
+        ("mini+10G", [], {("dose", True, 0), ("dose", True, 10)}),
+        ("miniG", [], {("dose", True, 0), ("dose", False, 20)}),
+        ("mini", ["mix.mode=alpha"], {("dose", True, 0), ("alpha", True, 0)}),
+        ("mini", [], {("dose", True, 0), ("dose", False, 20), ("dose", True, 10), ("dose", True, 20)}),
+        (
+            "mini",
+            ["evaluate.synthetic_only=false"],
+            {("dose", True, 0), ("dose", True, 10), ("dose", True, 20)},
+        ),
+    ],
+)
+def test_every_mix_is_compared_with_real_clips_alone(expression, overrides, mixes):
+    stages = grid(*overrides, expression=expression)
+    found = [stage.recipe.mix for stage in stages]
+    assert {(mix.mode, mix.real, mix.dose) for mix in found} == mixes
+    for stage, mix in zip(stages, found, strict=True):  # only those that use synthetic clips need their store
+        needs = [need.name for need in stage.needs]
+        assert needs == ["prepare", *["synth"] * (mix.dose > 0 or mix.mode == "alpha")]
+
+
+def test_controls_are_real_clips_alone_with_more_steps_or_through_the_codec():
+    epochs = ["classifier.epochs=1", "evaluate.controls=[match_steps, through_codec]"]
+    made = mini_pipeline(*epochs, "evaluate.models=[{name: taltrans-small, aug: none}]")
+    found = {stage.what.split(", ")[1]: stage for stage in grid_stages(made)}
+    plain = ["mini", "miniG", "mini+10G", "mini+20G", "mini mix.match_steps=20"]
+    assert list(found) == [*plain, "mini data.real_through_codec=true"]
+    assert not any(made.decoded in found[name].needs for name in plain)
+    assert found["mini data.real_through_codec=true"].needs == (made.prepare, made.decoded)
+    assert steps(found["mini mix.match_steps=20"]) == steps(found["mini+20G"]) > steps(found["mini"])
+    assert made.decoded in made.sources()
+    assert made.prepare.fingerprint == mini_pipeline().prepare.fingerprint
+    # Where every mix trains for the same steps, more steps are no control.
+    assert paths(grid("evaluate.controls=[match_steps]")) == paths(grid())
+
+    own = mini_pipeline("data.real_through_codec=true", "mix.dose=10")
+    real, mixed = grid_stages(own)[:2]
+    assert own.decoded not in real.needs and real.recipe.mix.dose == 0
+    assert own.decoded in mixed.needs and mixed.recipe.mix.dose == 10
+    assert own.prepare.fingerprint == mini_pipeline().prepare.fingerprint
+
+
+def test_amplify_needs_a_classifier_of_real_clips_alone():
+    made = mini_pipeline("mix.amplify=4", "mix.balanced=true")
+    stages = grid_stages(made)
+    bases = {need.path: need for stage in stages for need in stage.needs if need.name == "train-cls"}
+    assert all(any(need.path in bases for need in stage.needs) for stage in stages)
+    assert len(bases) == len({stage.recipe.classifier.aug for stage in stages})
+    assert all(base.recipe.mix.amplify == 0 and base.recipe.mix.dose == 0 for base in bases.values())
+    order = [stage.path for stage in made.stages() if stage.name == "train-cls"]
+    assert {*order[: len(bases)]} == {*bases}  # before the others, so that these can run side by side
+    assert not any(need.name == "train-cls" for stage in grid() for need in stage.needs)

@@ -1,0 +1,74 @@
+"""A stage's folder, lock and state, and the one function that runs stages."""
+
+import pytest
+
+from ajbench.core import recipe
+from ajbench.core.errors import MissingError, NumericError
+from ajbench.core.files import lock
+from ajbench.pipeline.stage import Stage, in_order, run_stages
+
+
+def stage(folder, do=lambda: None, name="prepare", **more):
+    return Stage(name, recipe.load("mini"), folder, folder.name, "1 clip", do, **more)
+
+
+def test_a_stage_runs_once_and_again_with_force(tmp_path):
+    runs = []
+    one = stage(tmp_path / "one", lambda: runs.append(1), what="probe")
+    assert run_stages([one], "cpu") == ["prepare (probe)"]
+    assert run_stages([one], "cpu") == []
+    assert run_stages([one], "cpu", force=True) == ["prepare (probe)"]
+    assert len(runs) == 2
+    assert one.need() == tmp_path / "one"
+    assert one.folder.info()["device"] == "cpu"
+    for setting, used in (("auto", "fp32"), ("bf16", "bf16")):
+        run_stages([stage(tmp_path / "one", precision=setting)], "cpu", force=True)
+        assert one.folder.info()["precision"] == used
+
+
+def test_a_stage_that_fails_is_not_finished(tmp_path):
+    def fail():
+        raise NumericError("NaN")
+
+    with pytest.raises(NumericError):
+        run_stages([stage(tmp_path / "one", fail)], "cpu")
+    assert not stage(tmp_path / "one").done()
+    assert run_stages([stage(tmp_path / "one")], "cpu")
+
+
+def test_a_stage_whose_needs_are_not_finished_makes_nothing(tmp_path):
+    first = stage(tmp_path / "first")
+    second = stage(tmp_path / "second", name="synth", needs=(first,))
+    with pytest.raises(MissingError, match="ajbench prepare"):
+        run_stages([second], "cpu")
+    assert not list(tmp_path.iterdir())
+    assert [one.name for one in in_order([second, first])] == ["prepare", "synth"]
+    assert run_stages(in_order([second]), "cpu") == ["prepare", "synth"]
+
+
+def test_two_processes_do_not_run_one_stage(tmp_path):
+    with lock(tmp_path / ".one.lock"), pytest.raises(MissingError, match=r"\.one\.lock"):
+        run_stages([stage(tmp_path / "one")], "cpu")
+
+
+def test_processes_that_share_a_stage_all_end_and_one_finishes_it(tmp_path):
+    def do():
+        # For the files this is another process that does the same work at the same time.
+        assert not stage(tmp_path / "one").done()
+        inner.run("cpu")
+
+    inner = stage(tmp_path / "one", shared=True)
+    assert run_stages([stage(tmp_path / "one", do, shared=True)], "cpu")
+    assert inner.done()
+    assert inner.folder.info()["sessions"] == 2
+
+
+def test_missing_weights_and_a_full_disk_are_found_before_any_work(tmp_path):
+    def check():
+        raise MissingError("weights.pt")
+
+    small = stage(tmp_path / "small")
+    for problem, match in (({"check": check}, "weights.pt"), ({"disk_mb": 1e12}, "MB needed")):
+        with pytest.raises(MissingError, match=match):
+            run_stages([small, stage(tmp_path / "large", **problem)], "cpu")
+    assert not list(tmp_path.iterdir())

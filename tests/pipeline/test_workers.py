@@ -1,0 +1,106 @@
+"""Stages in worker processes: order, threads, failures and Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from ajbench.core import recipe
+from ajbench.core.errors import MissingError, NumericError
+from ajbench.pipeline.stage import Stage, run_stages
+from ajbench.pipeline.workers import run_in_workers
+
+ROOT = Path(__file__).parents[2]
+
+
+def act(folder, what):
+    """Do something quick instead of training."""
+    if what == "nan":
+        raise NumericError("loss is NaN at step 3")
+    if what == "bug":
+        raise ZeroDivisionError("a bug")
+    if what == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "slow":
+        try:
+            (folder / "begun").touch()
+            time.sleep(60)
+        except KeyboardInterrupt:
+            (folder / "saved").touch()
+            raise
+    (folder / "threads").write_text(os.environ["OMP_NUM_THREADS"])
+
+
+def stage(folder, what="write", needs=()):
+    loaded, do = recipe.load("mini"), partial(act, folder, what)
+    return Stage(
+        "train-cls", loaded, folder, "abc" + folder.name, "", do, folder.name, needs=needs, parallel=True
+    )
+
+
+def test_parallel_stages_run_with_one_thread_each_after_those_they_need(tmp_path):
+    real = Stage(
+        "prepare", recipe.load("mini"), tmp_path / "real", "real", "", lambda: None
+    )  # no pickle of it
+    first = [stage(tmp_path / str(number)) for number in range(3)]
+    needing = stage(tmp_path / "needing", needs=(real, first[0]))
+    before = os.environ.get("OMP_NUM_THREADS")
+    run_stages([real, *first, needing], "cpu", workers=2)
+    assert all(one.done() for one in (*first, needing))
+    assert {(one.path / "threads").read_text() for one in first} == {"1"}
+    assert os.environ.get("OMP_NUM_THREADS") == before
+    began = (needing.path / "threads").stat().st_mtime_ns
+    assert all(began > (one.path / "DONE").stat().st_mtime_ns for one in first)
+
+
+@pytest.mark.parametrize(
+    ("what", "error", "match"),
+    [
+        ("nan", NumericError, "bad: loss is NaN at step 3"),
+        ("bug", RuntimeError, "ZeroDivisionError: a bug"),
+        ("die", MissingError, "code -9.*--jobs"),
+    ],
+)
+def test_a_stage_that_fails_stops_the_others_after_they_have_saved(tmp_path, what, error, match):
+    slow = stage(tmp_path / "slow", "slow")
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as under nohup; workers must not ignore it
+    try:
+        with pytest.raises(error, match=match):
+            run_in_workers([slow, stage(tmp_path / "bad", what)], 2, "cpu")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not slow.done()
+    assert (slow.path / "saved").exists() or not (slow.path / "begun").exists()
+
+
+def test_ctrl_c_reaches_every_stage_once_and_leaves_saved_state(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import signal, sys\n"
+        "from pathlib import Path\n"
+        "from tests.pipeline.test_workers import stage\n"
+        "from ajbench.pipeline.workers import run_in_workers\n"
+        "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "    try:\n"
+        "        run_in_workers([stage(Path(sys.argv[1]) / name, 'slow') for name in 'ab'], 2, 'cpu')\n"
+        "    except KeyboardInterrupt:\n"
+        "        sys.exit(130)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path)],
+        start_new_session=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    for _ in range(600):
+        if all((tmp_path / name / "begun").exists() for name in "ab"):
+            break
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert all((tmp_path / name / "saved").exists() for name in "ab")
