@@ -121,7 +121,7 @@ def add_rows(pipeline: Pipeline, stage: Stage) -> list[dict[str, Any]]:
 
 def write_tables(recipe: Recipe, results: Path) -> dict[str, Any]:
     """Write the tables from `<results>/<recipe>/rows.csv` alone, of the same rows as the last run."""
-    from ajbench.reporting import formats, tables
+    from ajbench.reporting import tables
 
     out = results / recipe.name
     state = _state(out)
