@@ -1,4 +1,4 @@
-"""AST: a distilled vision transformer (DeiT) on fbank patches, two class tokens, mean of their states."""
+"""AST: a distilled vision transformer (DeiT) on patches of filter banks, with two class tokens."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -26,10 +26,10 @@ class AST(nn.Module):
         num_classes: C.
         dim, depth, heads: of the transformer.
         stride: between 16×16 patches (10: overlapping, the original).
-        clip_samples: wave length for which the position table is made; other lengths cut or interpolate it.
-        patchout: share of the patches left out while training (PaSST's unstructured patchout); 0: none.
-        dropout: within the blocks.
-        norm_eps: of every layer norm; None: as in the original, 1e-6, in the head 1e-5.
+        clip_samples: wave length of the position table; for other lengths it is cropped or interpolated.
+        patchout: share of the patches dropped in training (PaSST's unstructured patchout); 0: none.
+        dropout: in the blocks.
+        norm_eps: of every layer norm; None: the original's, 1e-6, and 1e-5 in the head.
     """
 
     head_names = ("head.",)
@@ -50,7 +50,7 @@ class AST(nn.Module):
         super().__init__()
         self.frontend = Fbank()
         self.heads, self.norm_eps = heads, norm_eps
-        self.adopted: dict[str, Any] = {}  # options taken over from the weights that it began with
+        self.adopted: dict[str, Any] = {}  # options adopted from the initial weights
         self.patchout = patchout
         self.patch = nn.Conv2d(1, dim, PATCH, stride)
         self.grid = (patches(Fbank.bands, stride), patches(self.frontend.frames(clip_samples), stride))
@@ -64,7 +64,7 @@ class AST(nn.Module):
         self.blocks = nn.ModuleList(
             kind(dim, heads, qkv_bias=True, proj_drop=dropout, norm_layer=norm) for kind in kinds
         )
-        # As DeiT begins without trained weights: a deviation of 0.02 at 768 wide, the same gain at others.
+        # DeiT's initialisation: a deviation of 0.02 at width 768, the same gain at other widths.
         for linear in (module for module in self.blocks.modules() if isinstance(module, nn.Linear)):
             nn.init.trunc_normal_(linear.weight, std=0.02 * (768 / dim) ** 0.5)
             nn.init.zeros_(linear.bias)
@@ -72,7 +72,7 @@ class AST(nn.Module):
         self.head = nn.Sequential(nn.LayerNorm(dim, eps=norm_eps or 1e-5), nn.Linear(dim, num_classes))
 
     def embed(self, x: Tensor) -> Tensor:
-        """Features or waves → mean state of the two class tokens [B, d], the penultimate vector."""
+        """Features or waves → penultimate vectors [B, d]: the mean state of the two class tokens."""
         features = self.frontend(x) if x.ndim == 2 else x
         maps = self.patch(features.transpose(1, 2).unsqueeze(1))
         places = positions(self.pos_embed[:, CLASS_TOKENS:], self.grid, (maps.shape[2], maps.shape[3]))
@@ -91,7 +91,7 @@ class AST(nn.Module):
         return logits.float()
 
     def adopt(self, norm_eps: float | None) -> None:
-        """Take over the layer norms' epsilon of trained weights, unless one was asked for."""
+        """Adopt the epsilon of the layer norms of trained weights, unless the module was built with one."""
         if self.norm_eps is None and norm_eps is not None:
             for norm in (module for module in self.modules() if isinstance(module, nn.LayerNorm)):
                 norm.eps = norm_eps
@@ -99,10 +99,10 @@ class AST(nn.Module):
 
 
 class LastBlock(Block):
-    """A block after which only the class tokens are read: queries, projection and MLP are theirs alone."""
+    """A block that computes the class tokens only, all that is read of the last block."""
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens [B, N, d] → class tokens [B, 2, d], as `Block` gives them."""
+        """Tokens [B, N, d] → class tokens [B, 2, d], equal to those of `Block`."""
         attn, width = self.attn, tokens.shape[2]
         normed, weight, bias = self.norm1(tokens), attn.qkv.weight, attn.qkv.bias
         query = functional.linear(normed[:, :CLASS_TOKENS], weight[:width], bias[:width])
@@ -114,9 +114,9 @@ class LastBlock(Block):
 
 
 def positions(table: Tensor, grid: tuple[int, int], wanted: tuple[int, int]) -> Tensor:
-    """Fit a position table [1, F · T, d] of grid (F, T) to another grid (F', T') as AST does.
+    """Fit a position table [1, F · T, d] of grid (F, T) to another grid: [1, F' · T', d].
 
-    A shorter axis takes the centre, a longer one is interpolated bilinearly; returns [1, F' · T', d].
+    As in AST, a shorter axis takes the centre and a longer one is interpolated bilinearly.
     """
     if wanted == grid:
         return table
@@ -132,7 +132,7 @@ def positions(table: Tensor, grid: tuple[int, int], wanted: tuple[int, int]) -> 
 
 
 def _drop(tokens: Tensor, share: float) -> Tensor:
-    """Keep a random 1 − share of the tokens [B, N, d] of every clip."""
+    """Keep a random share of 1 − `share` of the tokens [B, N, d] of each clip."""
     clips, count, width = tokens.shape
     kept = max(1, round(count * (1 - share)))
     order = torch.rand(clips, count, device=tokens.device).argsort(dim=1)[:, :kept]
@@ -140,20 +140,20 @@ def _drop(tokens: Tensor, share: float) -> Tensor:
 
 
 def initialise(module: AST, source: str, new_head: bool = False, labels: Sequence[str] | None = None) -> None:
-    """Load trained weights into `module`; the position table is fitted to its grid.
+    """Load trained weights into `module`, the position table fitted to its grid.
 
     Args:
         module: receives them, and the epsilon of their layer norms unless it was built with one.
         source: "imagenet" for timm's distilled DeiT of the same width, with a new head; or a folder or hub id
-            with config.json and model.safetensors, of a trained AST of ours or of transformers
+            with config.json and model.safetensors, of an AST trained by ajbench or of transformers
             (`MIT/ast-finetuned-audioset-10-10-0.4593`).
-        new_head: keep the module's own, untrained head.
-        labels: the module's classes, compared with those of the weights where both are known.
+        new_head: keep the module's untrained head.
+        labels: the module's classes, compared with those of the weights if both are known.
 
     Raises:
         UsageError: there are no ImageNet weights of this width.
-        MissingError: the weights are not there.
-        IntegrityError: damaged, a pickle, not an AST's, of another width or depth, or of other classes.
+        MissingError: the weights are missing.
+        IntegrityError: damaged, a pickle, not of an AST, or of another width, depth or set of classes.
     """
     if source == "imagenet":
         weights = ast_weights.imagenet(module.cls_token.shape[2], len(module.blocks))
@@ -162,7 +162,7 @@ def initialise(module: AST, source: str, new_head: bool = False, labels: Sequenc
         weights = read_ours(folder, AST) if is_ours(folder) else ast_weights.transformers(folder)
     table = weights.state.get("pos_embed")
     if table is None or table.shape[1] != CLASS_TOKENS + weights.grid[0] * weights.grid[1]:
-        raise IntegrityError(f"init={source}: has no position table of {weights.grid} patches")
+        raise IntegrityError(f"init={source}: no position table of {weights.grid} patches")
     places = positions(table[:, CLASS_TOKENS:], weights.grid, module.grid)
     weights.state["pos_embed"] = torch.cat([table[:, :CLASS_TOKENS], places], dim=1)
     load_weights(module, weights, new_head, labels)

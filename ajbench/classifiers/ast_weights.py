@@ -1,4 +1,4 @@
-"""Weights that an AST can begin with: timm's distilled DeiT, and checkpoints of transformers' AST."""
+"""Initial weights of an AST: timm's distilled DeiT, or a checkpoint of transformers' AST."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ from ajbench.core.errors import IntegrityError, MissingError, UsageError
 PATCH = 16
 IMAGENET = {768: "deit_base_distilled_patch16_384", 384: "deit_small_distilled_patch16_224"}
 MODEL_TYPE = "audio-spectrogram-transformer"
-# Of transformers' ASTConfig; a config.json may leave out what it does not change.
+# Defaults of transformers' ASTConfig, which a config.json may omit.
 _DEFAULTS = {
     "num_attention_heads": 12,
     "num_mel_bins": 128,
@@ -24,7 +24,7 @@ _DEFAULTS = {
     "layer_norm_eps": 1e-12,
     "hidden_act": "gelu",
 }
-# transformers' names → ours, applied in this order.
+# Names in transformers → names here, applied in this order.
 _RENAMED = {
     r"^audio_spectrogram_transformer\.": "",
     r"^embeddings\.distillation_token": "dist_token",
@@ -50,21 +50,23 @@ def patches(size: int, stride: int) -> int:
 
 
 def imagenet(width: int, depth: int) -> Weights:
-    """Fetch timm's distilled DeiT of a width, its first `depth` blocks; patch weights are summed over RGB.
+    """Fetch the first `depth` blocks of timm's distilled DeiT, with patch weights summed over RGB.
 
     Raises:
         UsageError: there are no ImageNet weights of this width.
-        MissingError: timm cannot get them.
+        MissingError: timm cannot download them.
     """
     if width not in IMAGENET:
-        raise UsageError(f"init=imagenet: no weights of width {width}; there are {sorted(IMAGENET)}")
+        raise UsageError(
+            f"init=imagenet: no weights of width {width}; widths: {', '.join(map(str, sorted(IMAGENET)))}"
+        )
     name = IMAGENET[width]
     try:
         deit = timm.create_model(name, pretrained=True)
-    except Exception as error:  # the hub's client raises a dozen kinds
+    except Exception as error:  # the hub's client has no common base of its errors
         raise MissingError(
-            f"init=imagenet: timm cannot get {name} from the hub ({' '.join(str(error).split())[:160]}); "
-            "connect once, or copy the hub's cache (HF_HOME) from a machine that did; or train without init"
+            f"init=imagenet: timm cannot download {name} ({' '.join(str(error).split())[:160]}); "
+            "go online once, copy the hub's cache (HF_HOME) from another machine, or train without init"
         ) from None
     state = deit.state_dict()
     state["patch.weight"] = state.pop("patch_embed.proj.weight").sum(dim=1, keepdim=True)
@@ -80,15 +82,15 @@ def transformers(folder: Path) -> Weights:
     """Read a checkpoint of transformers' ASTForAudioClassification (`MIT/ast-finetuned-audioset-*`).
 
     Raises:
-        MissingError: a file is not there.
-        IntegrityError: it is damaged, or something else.
+        MissingError: a file is missing.
+        IntegrityError: damaged, or another model.
     """
     written = folders.read_json(folder)
     config: dict[str, Any] = _DEFAULTS | written
     if config.get("model_type") != MODEL_TYPE or config["hidden_act"] != "gelu":
         raise IntegrityError(
-            f"init={folder}: {folders.CONFIG} is neither of a classifier of ajbench nor of transformers' AST "
-            f"(model_type {MODEL_TYPE}, hidden_act gelu)"
+            f"init={folder}: {folders.CONFIG} is neither of a classifier trained by ajbench nor of "
+            f"transformers' AST (model_type {MODEL_TYPE}, hidden_act gelu)"
         )
     state = folders.read_weights(folder)
     for theirs, ours in _RENAMED.items():
@@ -110,6 +112,6 @@ def transformers(folder: Path) -> Weights:
 
 
 def _labels(names: dict[str, str]) -> tuple[str, ...] | None:
-    """Return the classes in order; None for transformers' placeholders (LABEL_0)."""
+    """Return the class names in order; None for transformers' placeholders (LABEL_0)."""
     ordered = tuple(names[key] for key in sorted(names, key=int))
     return None if not ordered or all(re.fullmatch(r"LABEL_\d+", name) for name in ordered) else ordered

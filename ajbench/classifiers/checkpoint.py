@@ -1,4 +1,4 @@
-"""A classifier on disk: a folder with `config.json` and `model.safetensors`, here or on the hub."""
+"""A classifier on disk or on the hub: a folder with `config.json` and `model.safetensors`."""
 
 import json
 import re
@@ -20,10 +20,10 @@ _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def locate(source: Path | str) -> Path:
-    """Return the folder that `source` names: itself, or the local copy of a hub repository (`owner/name`).
+    """Return the folder `source`, or the local copy of the hub repository `source` (`owner/name`).
 
     Raises:
-        MissingError: there is no such folder, and the hub does not give it.
+        MissingError: no such folder, and the hub cannot be reached or does not have it.
         IntegrityError: a pickle.
         UsageError: another file.
     """
@@ -33,27 +33,26 @@ def locate(source: Path | str) -> Path:
     if path.suffix in PICKLES:
         raise IntegrityError(_pickle(path))
     if path.is_file():
-        raise UsageError(f"{path}: a file; name its folder, with {CONFIG} and {WEIGHTS}")
+        raise UsageError(f"{path}: a file; give the folder that holds {CONFIG} and {WEIGHTS}")
     if not _HUB_ID.fullmatch(str(source)):
         raise MissingError(f"{path}: no such folder; it should hold {CONFIG} and {WEIGHTS}")
-    # Not at the top: most runs need no hub.
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(str(source), allow_patterns=[CONFIG, WEIGHTS]))
-    except Exception as error:  # the hub's client raises a dozen kinds
+    except Exception as error:  # the hub's client has no common base of its errors
         reason = " ".join(str(error).split())[:160]
         raise MissingError(
-            f"{source}: no folder here, and https://huggingface.co/{source} cannot be had ({reason}); "
-            f"offline, put its {CONFIG} and {WEIGHTS} into a folder and name that"
+            f"{source}: no such folder, and https://huggingface.co/{source} cannot be downloaded ({reason}); "
+            f"offline, put its {CONFIG} and {WEIGHTS} into a folder and give that folder"
         ) from None
 
 
 def read_json(folder: Path) -> dict[str, Any]:
-    """Return `config.json`, whoever wrote it.
+    """Return `config.json`, written by ajbench or by others.
 
     Raises:
-        MissingError: there is none.
+        MissingError: there is no such file.
         IntegrityError: it is damaged.
     """
     path = folder / CONFIG
@@ -71,17 +70,17 @@ def read_json(folder: Path) -> dict[str, Any]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Return `config.json` of a trained classifier of ours.
+    """Return `config.json` of a classifier trained by ajbench.
 
     Raises:
-        MissingError: nothing was trained there.
-        IntegrityError: the file is damaged, or not ours.
+        MissingError: there is no trained classifier.
+        IntegrityError: the file is damaged, or not written by ajbench.
     """
     config = read_json(folder)
     if missing := REQUIRED - config.keys():
         raise IntegrityError(
-            f"{folder / CONFIG}: no classifier of ajbench, lacks {', '.join(sorted(missing))}; train one, "
-            "from a checkpoint of transformers with init=FOLDER"
+            f"{folder / CONFIG}: not a classifier trained by ajbench ({', '.join(sorted(missing))} missing); "
+            "to start from a checkpoint of transformers, train with init=FOLDER"
         )
     return config
 
@@ -91,11 +90,11 @@ def read_weights(folder: Path, xxh3: str | None = None) -> dict[str, Tensor]:
 
     Args:
         folder: holds the file.
-        xxh3: the checksum that it must have, if known.
+        xxh3: expected checksum, if known.
 
     Raises:
-        MissingError: there are no weights.
-        IntegrityError: they are damaged, or a pickle.
+        MissingError: the file is missing.
+        IntegrityError: it is damaged, or a pickle.
     """
     path = folder / WEIGHTS
     if not path.exists():
@@ -112,7 +111,7 @@ def read_weights(folder: Path, xxh3: str | None = None) -> dict[str, Tensor]:
 
 
 def write(folder: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
-    """Write `model.safetensors` and, last, `config.json` with its checksum."""
+    """Write `model.safetensors`, then `config.json` with its checksum."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     part = folder / f".{WEIGHTS}.tmp"
@@ -132,8 +131,8 @@ pipeline_tag: audio-classification
 
 # {config["name"]}
 
-A classifier of {len(labels)} classes, trained with ajbench on clips of {samples / rate:g} s
-({samples:,} samples, mono, {rate:,} Hz).
+A classifier of {len(labels)} {"class" if len(labels) == 1 else "classes"}, trained with ajbench on
+clips of {samples / rate:g} s ({samples:,} samples, mono, {rate:,} Hz).
 
 ```python
 from ajbench.classifiers import Classifier
@@ -146,4 +145,4 @@ Classes, in the order of the logits: {", ".join(f"`{label}`" for label in labels
 
 
 def _pickle(path: Path) -> str:
-    return f"{path}: a pickle, which can run code when read; convert to safetensors ({WEIGHTS})"
+    return f"{path}: a pickle, which can run code when loaded; convert it to safetensors ({WEIGHTS})"

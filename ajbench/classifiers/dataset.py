@@ -1,4 +1,4 @@
-"""The clips that a classifier is trained on: labels of all of them in memory, audio as it is asked for."""
+"""The clips that a classifier is trained on: labels in memory, audio decoded when needed."""
 
 import numpy as np
 import torch
@@ -12,14 +12,14 @@ CACHE_BYTES = 512 << 20  # decoded audio kept in memory, 16-bit: 3,300 clips of 
 
 
 class Pool:
-    """Real train clips, then synthetic clips.
+    """Real train clips followed by synthetic clips.
 
     Args:
         real: store of real clips.
         train: indices of its train split [N].
-        synthetic: store of synthetic clips, where some are used.
+        synthetic: store of synthetic clips, if any are used.
         decoded: a store with the audio of the train clips, in their order; None: it is read from `real`.
-        used: indices of the synthetic clips that are in the pool [S]; None: all.
+        used: indices of the synthetic clips in the pool [S]; None: all.
 
     Attributes:
         targets: multi-hot, sparse float32 [N + S, C].
@@ -52,7 +52,7 @@ class Pool:
             return torch.from_numpy(self._decode(clips)), targets
         new = np.unique(clips[~self.filled[clips]])
         if len(new):
-            # Exact for a store's own FLAC, which has 16 bits.
+            # Exact for the FLAC of a store, which has 16 bits.
             self.cache[new] = np.rint(self._decode(new) * 32768).clip(-32768, 32767).astype(np.int16)
             self.filled[new] = True
         return torch.from_numpy(self.cache[clips].astype(np.float32) / np.float32(32768)), targets

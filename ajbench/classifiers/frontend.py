@@ -1,4 +1,4 @@
-"""From waves to normalised log-mel features [B, T, F], and the augmentations on either side of that step."""
+"""Waves to normalised log-mel features [B, T, F], and the augmentations before and after."""
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,9 @@ class Fbank(nn.Module):
     1,024 for 10 s, the published lengths), then (x + 4.2677393) / (2 · 4.5689974).
 
     Args:
-        exact: call torchaudio's function, clip by clip, and return its bits. Otherwise the same sums are
-            taken in another order, several times faster: rounding differs, by 1e-2 at most where a band is
-            all but silent and by about 1e-6 on average, in log-mel units.
+        exact: call torchaudio's function clip by clip, with the same bits. Otherwise the same sums are
+            computed in another order, several times faster; rounding differs by at most 1e-2, where a band
+            is nearly silent, and by about 1e-6 on average, in log-mel units.
     """
 
     mean, std = -4.2677393, 4.5689974
@@ -35,7 +35,7 @@ class Fbank(nn.Module):
         bank, _ = kaldi.get_mel_banks(self.bands, self.fft, SAMPLE_RATE, 20.0, 0.0, 100.0, -500.0, 1.0)
         # Kaldi's banks lack the Nyquist bin; its weight is 0.
         self.mel = MelBank(functional.pad(bank, (0, 1)).T)
-        # The window's first sample is 0 and left out with the sample that it multiplies.
+        # The first sample of the window is 0; it and the sample that it multiplies are left out.
         hann = torch.hann_window(self.window, periodic=False)[1:].clone()
         self.register_buffer("hann", hann, persistent=False)
         self.hann: Tensor
@@ -74,7 +74,7 @@ class Fbank(nn.Module):
             out.copy_(self.reference(wav))
             return
         step = _clips_at_once(wav)
-        # The zeros behind each frame are written once and serve all clips.
+        # The zeros behind each frame are written once for all clips.
         padded = wav.new_zeros(step, out.shape[1], self.fft)
         with torch.autocast(wav.device.type, enabled=False):
             for clips, rows in zip(wav.split(step), out.split(step), strict=True):
@@ -83,10 +83,10 @@ class Fbank(nn.Module):
                 rows.clamp_min_(torch.finfo(torch.float32).eps).log_()
 
     def _frame(self, wav: Tensor, out: Tensor) -> None:
-        """Cut waves [B, n] into frames without mean, pre-emphasised and windowed: out [B, t, 399].
+        """Cut waves [B, n] into frames less their mean, pre-emphasised and windowed: out [B, t, 399].
 
-        Pre-emphasis is done before cutting, once a sample and not once for each frame that the sample is in.
-        Of a frame's mean m it leaves m − 0.97 m, at all samples but a frame's first, where the window is 0.
+        Pre-emphasis comes before the cut, once per sample instead of once per frame. It leaves m − 0.97 m of
+        the mean m of a frame, except at the first sample, where the window is 0.
         """
         wav = wav - wav.mean(dim=1, keepdim=True)
         sums = wav.unfold(1, self.window, self.hop).sum(dim=2, keepdim=True)
@@ -104,7 +104,7 @@ class TalMel(nn.Module):
 
     Args:
         n_fft: a smaller one than the original 4,096 costs less and keeps the level (the bank is scaled by
-            4096 / n_fft) but interpolates the lowest bands more coarsely.
+            4096 / n_fft), but resolves the lowest bands more coarsely.
     """
 
     mean, std = -29.686901, 40.898224
@@ -134,7 +134,7 @@ class TalMel(nn.Module):
         with torch.autocast(wav.device.type, enabled=False):
             for clips, rows in zip(wav.split(step), out.split(step), strict=True):
                 longer = functional.pad(clips[:, None], (half, half), mode="reflect")[:, 0]
-                # Only magnitudes are used: the window need not sit in the middle of the longer transform.
+                # Only magnitudes are used, so the window need not be centred in the longer transform.
                 frames = longer.unfold(1, self.window, self.hop)[:, : out.shape[1]]
                 torch.mul(frames, self.hann, out=padded[:, :, : self.window])
                 self.mel(torch.fft.rfft(padded), out=rows)
@@ -143,17 +143,16 @@ class TalMel(nn.Module):
 
 
 class MelBank(nn.Module):
-    """Weighs the power of a spectrum by a mel bank [F, M], skipping most of the zeros.
+    """Weights the power of a spectrum by a mel bank [F, M], skipping most of the zeros.
 
-    A band covers few of the F bins: the product is taken for a group of neighbouring bands at a time, over
-    the bins that any of them covers.
+    A band covers few of the F bins: each group of neighbouring bands is multiplied over its own bins only.
     """
 
-    group = 32  # narrower skips more zeros, but products of few columns run slower
+    group = 32  # smaller groups skip more zeros, but products with few columns are slower
 
     def __init__(self, bank: Tensor) -> None:
         super().__init__()
-        # Squares of real and imaginary parts stay side by side, and the product adds them up.
+        # Real and imaginary squares stay interleaved; the product adds them up.
         self.register_buffer("weights", bank.repeat_interleave(2, dim=0), persistent=False)
         self.weights: Tensor
         self.blocks: list[tuple[slice, slice]] = []
@@ -170,35 +169,35 @@ class MelBank(nn.Module):
 
 
 def _clips_at_once(wav: Tensor) -> int:
-    """Return how many of the waves [B, n] to transform together.
+    """Return how many of the waves [B, n] to transform at once.
 
-    On a CPU one: its frames are still in the cache when the next step reads them, and features then do not
-    depend on the batch that a clip is in, to the last bit. Elsewhere all.
+    One on a CPU: its frames are still in the cache when the next step reads them, and the features of a clip
+    are the same to the last bit in every batch. All elsewhere.
     """
     return 1 if wav.device.type == "cpu" else max(len(wav), 1)
 
 
 def spec_augment(features: Tensor, draws: Tensor, *, time: int, freq: int, fill: float = 0.0) -> Tensor:
-    """Mask one stretch of frames and one of bands in every clip.
+    """Mask a span of frames and a span of bands in every clip.
 
-    Widths are uniform below `time` frames and `freq` bands, positions uniform where the stretch fits. The
+    Widths are uniform below `time` frames and `freq` bands, positions uniform where the span fits. The
     published recipes mask with 0 before normalisation.
 
     Args:
         features: [B, T, F].
-        draws: uniform in [0, 1), [B, 4], on the features' device: width and place in time, then in frequency.
+        draws: uniform in [0, 1), [B, 4], on the same device: width and position in time, then in frequency.
         time: widest mask plus one, frames.
         freq: widest mask plus one, bands.
-        fill: what masked values become.
+        fill: the masked value.
     """
     _, frames, bands = features.shape
-    across = _stretch(frames, time, draws[:, 0:1], draws[:, 1:2]).unsqueeze(2)
-    down = _stretch(bands, freq, draws[:, 2:3], draws[:, 3:4]).unsqueeze(1)
+    across = _span(frames, time, draws[:, 0:1], draws[:, 1:2]).unsqueeze(2)
+    down = _span(bands, freq, draws[:, 2:3], draws[:, 3:4]).unsqueeze(1)
     return features.masked_fill(across | down, fill)
 
 
-def _stretch(size: int, widest: int, width: Tensor, start: Tensor) -> Tensor:
-    """Boolean [B, size], true on one stretch a row, from uniform draws [B, 1]."""
+def _span(size: int, widest: int, width: Tensor, start: Tensor) -> Tensor:
+    """Return a boolean mask [B, size] with one span per row, from uniform draws [B, 1]."""
     width = (width * min(widest, size)).long()
     first = (start * (size - width + 1)).long()
     position = torch.arange(size, device=width.device)

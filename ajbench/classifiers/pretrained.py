@@ -1,4 +1,4 @@
-"""Begin a classifier from trained weights: what the architectures share."""
+"""Initialise a classifier from trained weights: code shared by the architectures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from ajbench.core.errors import IntegrityError
 
 
 class Receiver(Protocol):
-    """What a module that can be initialised says of itself."""
+    """Attributes of a module that can be initialised."""
 
-    heads: int  # of the attention; the shapes of the weights do not tell
-    head_names: tuple[str, ...]  # beginnings of the names of what depends on the classes
+    heads: int  # attention heads, which the shapes of the weights do not show
+    head_names: tuple[str, ...]  # prefixes of the names of tensors that depend on the classes
     class_bias: str  # name of a tensor [C]
 
 
@@ -26,10 +26,10 @@ class Weights:
     """Trained weights under the names of the module that receives them.
 
     Attributes:
-        source: where they come from, for messages.
+        source: their origin, for messages.
         state: tensors by name.
-        heads: of the attention.
-        labels: names of the classes in order; None where they are not known.
+        heads: attention heads.
+        labels: names of the classes in order; None: unknown.
         grid: of an AST's position table, (F, T).
         norm_eps: of an AST's layer norms; None: the module's own.
     """
@@ -43,16 +43,16 @@ class Weights:
 
 
 def is_ours(folder: Path) -> bool:
-    """Return whether `config.json` of a folder is of a classifier that ajbench trained."""
+    """Return whether `config.json` of a folder was written by ajbench."""
     return {"name", "options"} <= folders.read_json(folder).keys()
 
 
 def read_ours(folder: Path, architecture: type[nn.Module]) -> Weights:
-    """Read a classifier that ajbench trained.
+    """Read a classifier trained by ajbench.
 
     Raises:
-        MissingError: a file is not there.
-        IntegrityError: damaged, or of another architecture.
+        MissingError: a file is missing.
+        IntegrityError: damaged, or another architecture.
     """
     config = folders.read_config(folder)
     with init_empty_weights():
@@ -60,7 +60,7 @@ def read_ours(folder: Path, architecture: type[nn.Module]) -> Weights:
     there = twin.__class__
     if there is not architecture:
         raise IntegrityError(
-            f"init={folder}: {config['name']} is {_a(there)}, this classifier {_a(architecture)}; name "
+            f"init={folder}: {config['name']} is {_a(there)}, this classifier {_a(architecture)}; give "
             "a folder of the same architecture"
         )
     state, labels = folders.read_weights(folder, config["xxh3"]), tuple(config["labels"])
@@ -69,16 +69,16 @@ def read_ours(folder: Path, architecture: type[nn.Module]) -> Weights:
 
 
 def load_weights(module: nn.Module, weights: Weights, new_head: bool, labels: Sequence[str] | None) -> None:
-    """Put `weights` into `module`, a `Receiver`; its own head stays with `new_head`, or where they have none.
+    """Load `weights` into `module`, a `Receiver`.
 
     Args:
-        module: receives them.
-        weights: all of the module's, or all but the head.
-        new_head: keep the module's own, untrained head.
-        labels: the module's classes, compared with those of the weights where both are known.
+        module: receives them; it keeps its head with `new_head`, or if the weights have none.
+        weights: of the whole module, or without the head.
+        new_head: keep the module's untrained head.
+        labels: the module's classes, compared with those of the weights if both are known.
 
     Raises:
-        IntegrityError: another number of classes, other classes, another shape.
+        IntegrityError: another number of classes, other classes, or another shape.
     """
     kind: Any = module
     state = weights.state
@@ -89,28 +89,28 @@ def load_weights(module: nn.Module, weights: Weights, new_head: bool, labels: Se
         _same_classes(weights, len(module.state_dict()[kind.class_bias]), len(state[kind.class_bias]), labels)
     if weights.heads != kind.heads:
         raise IntegrityError(
-            f"init={weights.source}: not the weights of {_a(type(module))} like this "
-            f"({weights.heads} attention heads, here {kind.heads})"
+            f"init={weights.source}: not the weights of {_a(type(module))} of this size "
+            f"({weights.heads} attention heads, expected {kind.heads})"
         )
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise IntegrityError(
-            f"init={weights.source}: not the weights of {_a(type(module))} like this ({reason})"
+            f"init={weights.source}: not the weights of {_a(type(module))} of this size ({reason})"
         ) from None
 
 
 def _same_classes(weights: Weights, here: int, there: int, labels: Sequence[str] | None) -> None:
-    remedy = "classifier.new_head=true keeps all but the head"
+    remedy = "classifier.new_head=true loads all but the head"
     if here != there:
         raise IntegrityError(
-            f"init={weights.source}: its head has {there} classes, this classifier {here}; {remedy}"
+            f"init={weights.source}: its head has {there} classes, this classifier has {here}; {remedy}"
         )
     for index, (mine, theirs) in enumerate(zip(labels or (), weights.labels or (), strict=False)):
         if mine != theirs:
             raise IntegrityError(
-                f"init={weights.source}: class {index} is {theirs!r} there and {mine!r} here; {remedy}"
+                f"init={weights.source}: class {index} is {theirs!r}, in this classifier {mine!r}; {remedy}"
             )
 
 

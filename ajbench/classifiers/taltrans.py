@@ -1,6 +1,6 @@
 """TALtrans: ten convolutions, one transformer layer applied twice, attention pooling over frames.
 
-After lijuncheng16/AudioTaggingDoneRight (Net_mModal_mgpu.TransformerEncoder), which the paper uses.
+As in lijuncheng16/AudioTaggingDoneRight (Net_mModal_mgpu.TransformerEncoder), which the paper uses.
 """
 
 import math
@@ -28,12 +28,12 @@ class TalTrans(nn.Module):
 
     Args:
         num_classes: C.
-        channels: of the ten 3×3 convolutions (batch norm, ReLU); a max-pool follows every second one, so that
-            a quarter of the frames and two of the bands are left: the model is 2 · channels[-1] wide.
+        channels: of the ten 3×3 convolutions (batch norm, ReLU). A max-pool after every second one leaves a
+            quarter of the frames and two bands: the model is 2 · channels[-1] wide.
         heads, feedforward: of the transformer layer (post-norm).
-        passes: how often a transformer layer is applied.
-        tied: the same layer in every pass, as in the paper; else one for each.
-        dropout: within the transformer layer.
+        passes: number of times that a transformer layer is applied.
+        tied: the same layer in every pass, as in the paper; else one per pass.
+        dropout: in the transformer layer.
         n_fft: of the front end.
     """
 
@@ -59,7 +59,7 @@ class TalTrans(nn.Module):
             for inside, outside in pairwise(sizes[2 * i : 2 * i + 3]):
                 blocks += [nn.Conv2d(inside, outside, 3, padding=1), nn.BatchNorm2d(outside), nn.ReLU(True)]
             blocks.append(nn.MaxPool2d(pool))
-        # On a CPU this order of memory trains a fifth faster, on a GPU with tensor cores more.
+        # This memory layout trains a fifth faster on a CPU, and more on a GPU with tensor cores.
         self.convolutions = nn.Sequential(*blocks)
         self.convolutions.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         width = channels[-1] * self.frontend.bands // math.prod(bands for _, bands in POOLS)
@@ -84,14 +84,14 @@ class TalTrans(nn.Module):
         return states
 
     def embed(self, x: Tensor) -> Tensor:
-        """Features or waves → mean frame state [B, d], the penultimate vector."""
+        """Features or waves → penultimate vectors [B, d]: the mean frame state."""
         return self.hidden(x).mean(dim=1).float()
 
     def forward(self, x: Tensor) -> Tensor:
         """Features or waves → logits [B, C].
 
-        The pooled value is a probability (attention-weighted mean of frame probabilities); returned is its
-        logit, with the probability clamped to [1e-7, 1 − 1e-7].
+        The pooled value is a probability, the attention-weighted mean of frame probabilities. Its logit is
+        returned, with the probability clamped to [1e-7, 1 − 1e-7].
         """
         states = self.hidden(x)
         with torch.autocast(x.device.type, enabled=False):
@@ -115,17 +115,17 @@ def initialise(
 
     Args:
         module: receives them.
-        source: folder or hub id of a trained TALtrans of ours.
-        new_head: keep the module's own, untrained head.
+        source: folder or hub id of a TALtrans trained by ajbench.
+        new_head: keep the module's untrained head.
         labels: the module's classes, compared with those of the weights.
 
     Raises:
-        UsageError: "imagenet", which has none for this architecture.
-        MissingError: the weights are not there.
-        IntegrityError: damaged, a pickle, not a TALtrans' of this size, or of other classes.
+        UsageError: "imagenet", which has no weights for this architecture.
+        MissingError: the weights are missing.
+        IntegrityError: damaged, a pickle, not of a TALtrans of this size, or of other classes.
     """
     if source == "imagenet":
-        raise UsageError("init=imagenet: there are none for TALtrans; name a folder with a trained one")
+        raise UsageError("init=imagenet: no such weights for TALtrans; give the folder of a trained one")
     load_weights(module, read_ours(locate(source), TalTrans), new_head, labels)
 
 
@@ -136,7 +136,7 @@ def taltrans(
     labels: Sequence[str] | None = None,
     **options: Any,
 ) -> TalTrans:
-    """Build the paper's TALtrans: 12.1 M parameters at 527 classes; `init` and on as in `initialise`."""
+    """Build the paper's TALtrans, 12.1 M parameters at 527 classes; the rest as in `initialise`."""
     module = TalTrans(num_classes, **options)
     if init:
         initialise(module, init, new_head, labels)
@@ -144,7 +144,7 @@ def taltrans(
 
 
 def taltrans_small(num_classes: int, **options: Any) -> TalTrans:
-    """Build TALtrans' structure an eighth to a quarter as wide, for two CPU cores and some hundred clips."""
+    """Build a TALtrans an eighth to a quarter as wide, for two CPU cores and some hundred clips."""
     small: dict[str, Any] = {
         "channels": SMALL_CHANNELS,
         "heads": 4,

@@ -43,22 +43,22 @@ def train_classifier(
     score: Score | None = None,
     tracker: str = "csv",
 ) -> Path:
-    """Train `recipe.classifier` on `recipe.mix` and save it in `out`; a killed call goes on when repeated.
+    """Train `recipe.classifier` on `recipe.mix` and save it in `out`; resumes if it was interrupted.
 
-    Only the train split of `real` is used (and its val split, where the best weights are selected). Order,
+    Only the train split of `real` is used, and its val split to select the best weights. Order,
     augmentation, initialisation and dropout are functions of `seed`; order and augmentation do not depend on
-    how many processes share a batch.
+    the number of processes that share a batch.
 
     Args:
         recipe: sections classifier and mix.
         real: store of real clips.
-        synthetic: store of synthetic clips; None where the mix needs none.
-        out: receives `model.safetensors`, `config.json`, `metrics.csv` (of `classifier.select=best` also
-            `last.safetensors`) and, until it is done, checkpoints.
+        synthetic: store of synthetic clips; None if the mix needs none.
+        out: receives `model.safetensors`, `config.json`, `metrics.csv`, with `classifier.select=best` also
+            `last.safetensors`, and checkpoints until the training is done.
         seed: of this training.
-        fingerprint: kept in config.json; a finished classifier with the same one is not trained again.
+        fingerprint: written to config.json; a finished classifier with the same one is not trained again.
         class_ap: average precision of each class [C] in an earlier run, for `mix.amplify`.
-        decoded: the train clips decoded from their codes, to be used instead of the originals.
+        decoded: the train clips decoded from their codes, used instead of the originals.
         score: (logits [n, C], targets [n, C]) of the val split → higher is better, for
             `classifier.select=best`.
         tracker: where loss curves go besides `metrics.csv`.
@@ -67,8 +67,8 @@ def train_classifier(
         `out`.
 
     Raises:
-        UsageError: more synthetic clips asked for than there are, the mix cannot be formed, the processes do
-            not divide the batch, or the best weights are asked for without a val split.
+        UsageError: too few synthetic clips, the mix cannot be formed, the processes do not divide the batch,
+            or `classifier.select=best` without a val split.
         IntegrityError: the synthetic clips descend from evaluation clips or belong to another store.
         NumericError: the loss is not finite.
     """
@@ -83,7 +83,7 @@ def train_classifier(
         check_descent(real, synthetic)
     ids = [real.clip_ids[i] for i in train]
     if decoded and decoded.clip_ids != ids:
-        raise IntegrityError(f"{decoded.path}: not the train clips of {real.path}; make it again")
+        raise IntegrityError(f"{decoded.path}: not the train clips of {real.path}; decode them again")
     used = faithful(recipe.mix, synthetic) if synthetic else np.arange(0)
     pool = Pool(real, train, synthetic, decoded, used)
     parents = synthetic.column("parent_id") if synthetic else []
@@ -162,22 +162,22 @@ def train_classifier(
 
 
 def check_descent(real: ClipStore, synthetic: ClipStore) -> None:
-    """Refuse synthetic clips that cannot be mixed with `real`, or must not be.
+    """Check that synthetic clips may be mixed with `real`.
 
     Raises:
         IntegrityError: another codec, clip length or label set; a parent outside the train split (the leak
-            rule), of which the first is named; a generator trained on other clips than this train split.
+            rule); a generator trained on other clips than this train split.
     """
     for name in ("codec", "codec_hash", "clip_samples", "labels"):
         ours, theirs = getattr(real.meta, name), getattr(synthetic.meta, name)
         if ours != theirs:
             raise IntegrityError(
-                f"{synthetic.path}: {name} {theirs}, but {ours} in {real.path}; make both with one recipe"
+                f"{synthetic.path}: {name} {theirs}, but {ours} in {real.path}; use one recipe for both"
             )
     split = dict(zip(real.clip_ids, real.column("split"), strict=True))
     for clip_id, parent in zip(synthetic.clip_ids, synthetic.column("parent_id"), strict=True):
         if parent is not None and split.get(parent) != "train":
-            where = f"in the {split[parent]} split" if parent in split else "not a clip"
+            where = f"in the {split[parent]} split" if parent in split else "which is not a clip"
             raise IntegrityError(
                 f"{synthetic.path}: clip {clip_id} was made from {parent}, {where} of {real.path}; "
                 "synthetic clips may descend from the train split only"
@@ -191,33 +191,33 @@ def check_descent(real: ClipStore, synthetic: ClipStore) -> None:
 
 
 def _used(mix: Mix, synthetic: ClipStore | None) -> ClipStore | None:
-    """Return the synthetic store where the mix draws from it."""
+    """Return the synthetic store if the mix draws from it, else None."""
     needed = mix.alpha > 0 if mix.mode == "alpha" else mix.dose > 0
     if needed and synthetic is None:
         asked = f"mix.alpha={mix.alpha}" if mix.mode == "alpha" else f"mix.dose={mix.dose}"
-        raise UsageError(f"{asked} needs synthetic clips and there are none; run synth first")
+        raise UsageError(f"{asked} needs synthetic clips, but there are none; run synth first")
     return synthetic if needed else None
 
 
 def faithful(mix: Mix, synthetic: ClipStore) -> NDArray[np.int64]:
-    """Return the synthetic clips, in order, whose fidelity is at least `mix.min_fidelity`.
+    """Return the indices of the synthetic clips whose fidelity is at least `mix.min_fidelity`.
 
     Raises:
-        UsageError: fewer than `mix.dose` have it, or they were not judged.
+        UsageError: fewer than `mix.dose` such clips, or the clips have no fidelity.
     """
     if not mix.min_fidelity:
         return np.arange(len(synthetic))
     scores = synthetic.column("fidelity")
     if None in scores:
         raise UsageError(
-            f"mix.min_fidelity={mix.min_fidelity:g}: the clips of {synthetic.path} were not judged; set "
-            "synth.judge and make them again"
+            f"mix.min_fidelity={mix.min_fidelity:g}: the clips of {synthetic.path} have no fidelity; set "
+            "synth.judge and run synth again"
         )
     kept = np.flatnonzero(np.array(scores, np.float64) >= mix.min_fidelity)
     if mix.mode == "dose" and mix.dose > len(kept):
         raise UsageError(
-            f"mix.dose={mix.dose}: {len(kept)} of {len(scores)} synthetic clips have "
-            f"mix.min_fidelity={mix.min_fidelity:g}; raise synth.n or synth.candidates, or lower one of them"
+            f"mix.dose={mix.dose}: only {len(kept)} of {len(scores)} synthetic clips reach "
+            f"mix.min_fidelity={mix.min_fidelity:g}; lower one of these, or raise synth.n or synth.candidates"
         )
     return kept
 
@@ -225,8 +225,8 @@ def faithful(mix: Mix, synthetic: ClipStore) -> NDArray[np.int64]:
 def _batches(settings: Classifier, plan: mixing.Plan, pool: Pool, seed: int) -> Callable[[int], Batch]:
     """Return the function index → waves, targets and SpecAugment draws of one part of a step's batch.
 
-    What is drawn is drawn for the whole batch of a step, and of it a part takes its own: the same clips are
-    mixed and masked in the same way whatever the number of parts and processes.
+    Random numbers are drawn for the whole batch of a step, and each part takes its share: clips are mixed
+    and masked in the same way for any number of parts and processes.
 
     Raises:
         UsageError: the parts do not divide the batch.
@@ -235,8 +235,8 @@ def _batches(settings: Classifier, plan: mixing.Plan, pool: Pool, seed: int) -> 
     parts, whole = processes * settings.accumulate, settings.batch_size
     if whole % parts:
         raise UsageError(
-            f"classifier.batch_size={whole}: {processes} processes with classifier.accumulate="
-            f"{settings.accumulate} do not divide it; choose a multiple of {parts}"
+            f"classifier.batch_size={whole}: not divisible by {processes} processes × classifier.accumulate="
+            f"{settings.accumulate}; choose a multiple of {parts}"
         )
     size = whole // parts
 
@@ -288,7 +288,7 @@ def _schedule(settings: Classifier, epoch_size: int, steps: int, warmup: int) ->
 
 
 def _averaged(settings: Classifier, epoch_size: int, steps: int) -> Sequence[int]:
-    """Return the numbers of steps after which weights are averaged."""
+    """Return the steps after which weights are averaged."""
     if settings.ema_decay is not None:
         return []
     if settings.average_epochs is None:
@@ -297,14 +297,14 @@ def _averaged(settings: Classifier, epoch_size: int, steps: int) -> Sequence[int
     ends = [settings.steps_in(epoch, epoch_size) for epoch in range(first, last + 1)]
     if ends[-1] > steps:
         raise UsageError(
-            f"classifier.average_epochs={[first, last]}: training ends after {steps} steps, in epoch"
-            f" {steps * settings.batch_size // epoch_size}; lower the last epoch"
+            f"classifier.average_epochs={[first, last]}: training ends after {steps} steps, in epoch "
+            f"{steps * settings.batch_size // epoch_size}; lower the last epoch"
         )
     return sorted(set(ends))
 
 
 def _validation(real: ClipStore, score: Score) -> Callable[[nn.Module], float]:
-    """Return the function module → score on the val split.
+    """Return a function: module → score on the val split.
 
     Raises:
         UsageError: there is no val split.
@@ -313,7 +313,7 @@ def _validation(real: ClipStore, score: Score) -> Callable[[nn.Module], float]:
     if not len(held_out):
         raise UsageError(
             f"classifier.select=best: {real.path} has no val split; use classifier.select=last, which "
-            "averages weights"
+            "averages the last weights"
         )
     about = {"labels": real.meta.labels, "clip_samples": real.meta.clip_samples}
     targets = real.targets()[held_out]

@@ -206,7 +206,9 @@ def _agreement(m: Material, metric: str) -> list[Score]:
     top, names = TOP[metric], m.asked.names
     found = namesakes_of(names, m.asked.mids, m.extractor.labels, m.extractor.mids)
     assert not found.unknown  # is among what `lacking` tells
-    ranks = label_agreement.asked_ranks(class_logits(m.ours.logits, found.columns), m.asked.targets(m.names))
+    ranks = label_agreement.requested_ranks(
+        class_logits(m.ours.logits, found.columns), m.asked.targets(m.names)
+    )
     first = (
         "an asked class is ranked first" if top == 1 else f"an asked class is ranked among the first {top}"
     )

@@ -1,4 +1,4 @@
-"""FD against the number of generated clips, and FD∞, what the line through it in 1/n comes to."""
+"""FD as a function of the number of generated clips n, and FD∞, its linear extrapolation to 1/n = 0."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ajbench.core.errors import UsageError
 
 POINTS, DRAWS = 15, 4
-LEAST = 8  # clips
+MIN_CLIPS = 8
 Distances = Callable[[NDArray[np.int64]], NDArray[np.float64]]
 
 
@@ -32,8 +32,8 @@ class Line:
     def limits(self, resamples: int, rng: np.random.Generator) -> NDArray[np.float64]:
         """Return the limit of lines through resampled subsets of each size, float64 [R].
 
-        They tell how much it depends on which subsets were drawn, and not on which clips there are. Resamples
-        of D subsets have (D−1)/D of their variance, which is made up for.
+        Their spread is due to the choice of subsets, not to the choice of clips. Resamples of D subsets have
+        (D−1)/D of the variance, which is corrected for.
         """
         points, draws = self.values.shape
         chosen = rng.integers(0, draws, (resamples, points, draws))
@@ -45,32 +45,32 @@ class Line:
 def line(
     distances: Distances, n: int, sizes: Sequence[int] | None = None, draws: int = DRAWS, seed: int = 0
 ) -> Line:
-    """Measure subsets of n generated clips, drawn without replacement, and lay a line through them.
+    """Measure subsets of n generated clips, drawn without replacement, and fit a line to them.
 
-    As Chong & Forsyth 2020 (FID∞) and fadtk: subsets of generated clips against all real ones, ordinary least
-    squares over 1/n. What is due to the number of real clips stays in it.
+    As Chong & Forsyth 2020 (FID∞) and fadtk: subsets of the generated clips against all real ones, ordinary
+    least squares over 1/n. The bias due to the number of real clips remains.
 
     Args:
-        distances: of subsets: 0 and 1 for each clip, [S, n] → [S].
-        n: how many clips there are.
-        sizes: of subsets; None is `linear_sizes(n)`.
+        distances: subsets as 0 and 1 for each clip [S, n] → distances [S].
+        n: number of clips.
+        sizes: of subsets; None: `linear_sizes(n)`.
         draws: subsets of each size.
-        seed: a subset depends on this, its size and its number alone.
+        seed: with its size and its number, determines a subset.
 
     Raises:
         UsageError: fewer than 8 clips, or fewer than two sizes.
     """
-    if n < LEAST:
-        raise UsageError(f"FD∞ of {n} clips: at least {LEAST} are needed for a line over their number")
+    if n < MIN_CLIPS:
+        raise UsageError(f"FD∞ of {n} clips: at least {MIN_CLIPS} are needed")
     numbers = np.array(linear_sizes(n) if sizes is None else sizes, np.int64)
     if len(set(numbers.tolist())) < 2:
-        raise UsageError(f"FD∞ from subsets of {', '.join(map(str, numbers))} clips: give two sizes at least")
+        raise UsageError(f"FD∞ from subsets of {', '.join(map(str, numbers))} clips: give at least two sizes")
     asked = [(size, draw) for size in numbers.tolist() for draw in range(draws if size < n else 1)]
     subsets = np.zeros((len(asked), n), np.int64)
     for subset, (size, draw) in zip(subsets, asked, strict=True):
         subset[np.random.default_rng([seed, size, draw]).permutation(n)[:size]] = 1
     found = dict(zip(asked, distances(subsets), strict=True))
-    # There is but one subset of all clips.
+    # All clips are one subset only.
     values = np.array(
         [[found.get((size, d), found[size, 0]) for d in range(draws)] for size in numbers.tolist()]
     )
@@ -81,13 +81,14 @@ def line(
 def linear_sizes(n: int, points: int = POINTS) -> list[int]:
     """Return evenly spaced sizes from a quarter of n to n.
 
-    Smaller subsets, as the tenth of Chong & Forsyth, leave the line where clips are few for the dimension.
+    Smaller subsets, such as the tenth of Chong & Forsyth, are not on the line if clips are few for the
+    dimension.
     """
     return sorted(set(np.linspace(max(n // 4, 2), n, points).round().astype(int).tolist()))
 
 
 def doubling_sizes(n: int, first: int = 50) -> list[int]:
-    """Return 50, 100, 200, … below n, then n itself; the first is less where there are few clips."""
+    """Return 50, 100, 200, … below n, then n; the first is smaller if there are few clips."""
     start = min(first, max(2, n // 8))
     sizes = [start * 2**k for k in range(64) if start * 2**k < n]
     return [*sizes, n]
@@ -96,7 +97,7 @@ def doubling_sizes(n: int, first: int = 50) -> list[int]:
 def _fit(
     sizes: NDArray[np.int64], values: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Limit and slope of the lines over 1/n through values [..., P]."""
+    """Return limit and slope of the lines over 1/n fitted to values [..., P]."""
     x = 1 / sizes
     centred = x - x.mean()
     slope = values @ centred / (centred @ centred)

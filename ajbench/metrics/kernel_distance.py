@@ -12,7 +12,7 @@ from ajbench.metrics import pairwise
 SCALE = 100.0
 EPS = 1e-8
 _BINS = 1 << 16
-# Distances of the median's bin that are sorted at once: 32 MB.
+# Distances that are sorted at once to find the median: 32 MB.
 _FEW = 4_000_000
 
 Weights = NDArray[np.int64]
@@ -21,21 +21,21 @@ Weights = NDArray[np.int64]
 def kernel_distance(x: Array, y: Array, bandwidth: float | None = None) -> float:
     """Return the kernel distance of generated x [N, d] to real y [M, d], as KAD's paper defines it.
 
-    100 · (mean k(x, x′) + mean k(y, y′) − 2 mean k(x, y)), pairs of a clip with itself left out, with k(a, b)
-    = exp(−‖a − b‖² / (2 σ² + 1e-8)). Unbiased, so that it does not depend on the number of clips; around 0,
-    and below it as often as above, where both sets are of one kind.
+    100 · (mean k(x, x′) + mean k(y, y′) − 2 mean k(x, y)), without pairs of a clip with itself, where
+    k(a, b) = exp(−‖a − b‖² / (2 σ² + 1e-8)). It is unbiased, so it does not depend on the number of clips;
+    for two sets from one distribution it is around 0, and as often below as above.
 
-    The bandwidth is that of the reference, as its paper and kadtk's README have it. kadtk's code takes the
-    evaluated set's: it gives this value with the folders exchanged, and pools the frames of all clips where
-    eval-gen takes a clip's mean.
+    The bandwidth is computed from the reference, as in the paper and kadtk's README. kadtk's code computes it
+    from the evaluated set: it gives this value with the folders exchanged. It also pools the frames of all
+    clips, while eval-gen takes the mean of each clip.
 
     Args:
         x: features of generated clips.
         y: features of real clips.
-        bandwidth: σ; None is `median_distance(y)`.
+        bandwidth: σ; None: `median_distance(y)`.
 
     Raises:
-        UsageError: the two are not [clips, dimension] of one dimension and two clips at least.
+        UsageError: not [clips, dimension], different dimensions, or fewer than two clips.
         NumericError: a feature is not finite, or the bandwidth is 0.
     """
     x_counts, y_counts = (np.ones((1, len(v)), np.int64) for v in (x, y))
@@ -47,15 +47,15 @@ def kernel_draws(
 ) -> NDArray[np.float64]:
     """Return the kernel distance of resamples of x [N, d] and y [M, d], float64 [R].
 
-    Kernels are taken once for all resamples, w K w, and held a block of rows at a time. Pairs of a clip with
-    its own copy are left out as are pairs of a clip with itself: they say nothing of two clips.
+    Kernels are computed once for all resamples (w K w), a block of rows at a time. Pairs of a clip with its
+    copy in a resample are left out, like pairs of a clip with itself.
 
     Args:
         x: features of generated clips.
         y: features of real clips.
         x_counts: how often each row of x is drawn, [R, N].
         y_counts: the same of y, [R, M].
-        bandwidth: σ; None is `median_distance(y)`, for all resamples.
+        bandwidth: σ of all resamples; None: `median_distance(y)`.
 
     Raises:
         UsageError: as `kernel_distance`.
@@ -64,7 +64,7 @@ def kernel_draws(
     a, b = pairwise.centred_pair(x, y)
     sigma = median_distance(b) if bandwidth is None else bandwidth
     if not sigma > 0:
-        raise NumericError("KAD: most real clips have the same features, so that the bandwidth is 0")
+        raise NumericError("KAD: the bandwidth is 0, as most real clips have the same features")
     gamma = 1 / (2 * sigma**2 + EPS)
     within = [_within(v, w, gamma) for v, w in ((a, x_counts), (b, y_counts))]
     across = _across(a, b, x_counts, y_counts, gamma) / (x_counts.sum(axis=1) * y_counts.sum(axis=1))
@@ -72,9 +72,9 @@ def kernel_draws(
 
 
 def median_distance(y: Array) -> float:
-    """Return the median distance between two rows of y [M, d]; of an even number the lower, as kadtk.
+    """Return the median distance between two rows of y [M, d]; the lower one of an even number, as in kadtk.
 
-    Exact, though distances are never all held: they are counted in bins, until that of the median has few.
+    Exact without holding all distances: they are counted in bins, refined until that of the median has few.
 
     Raises:
         UsageError: fewer than two rows.
@@ -102,14 +102,14 @@ def median_distance(y: Array) -> float:
 
 
 def _pairs(points: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
-    """Yield the distances of all pairs of two rows, each pair once, in parts."""
+    """Yield the distances of all pairs of rows, each pair once, in parts."""
     for rows, block in pairwise.squared(points, points):
         upper = np.arange(len(points)) > np.arange(rows.start, rows.stop)[:, None]
         yield np.sqrt(block[upper])
 
 
 def _within(points: NDArray[np.float64], counts: Weights, gamma: float) -> NDArray[np.float64]:
-    """Mean kernel of two different rows in each resample."""
+    """Return the mean kernel of two different rows in each resample."""
     weights = counts.astype(np.float64)
     total = np.zeros(len(weights))
     for rows, block in pairwise.squared(points, points):

@@ -1,8 +1,8 @@
 """Ranking metrics of multi-label scores in float64: average precision, AUC, d-prime, accuracy.
 
-Tied scores are one threshold, as in scikit-learn's `average_precision_score` and `roc_auc_score`, whose
-values these functions return; they are faster because only positives are looked up, among the few clips whose
-scores are close to one of theirs.
+The values are those of scikit-learn's `average_precision_score` and `roc_auc_score`, where tied scores are
+one threshold. They are faster because only the positives are ranked, each among the few clips with close
+scores.
 """
 
 import numpy as np
@@ -34,17 +34,17 @@ def check(scores: Array, targets: Array) -> tuple[np.ndarray, np.ndarray]:
 
 
 def average_precision(scores: Array, targets: Array) -> np.ndarray:
-    """Return the average precision of every class, float64 [C], NaN where a class has no positive.
+    """Return the average precision of every class, float64 [C], NaN for a class without a positive.
 
     Args:
-        scores: [N, C], higher is more confident; any monotone link gives the same value.
+        scores: [N, C], higher is more confident; monotone transforms do not matter.
         targets: [N, C] of 0 and 1.
     """
     return _per_class(*check(scores, targets))[0]
 
 
 def roc_auc(scores: Array, targets: Array) -> np.ndarray:
-    """Return the area under the ROC curve of every class, float64 [C]; NaN without positives or negatives."""
+    """Return the area under the ROC curve of every class, float64 [C], NaN without positives or negatives."""
     return _per_class(*check(scores, targets))[1]
 
 
@@ -54,15 +54,15 @@ def d_prime(auc: float) -> float:
 
 
 def accuracy(scores: Array, targets: Array) -> float:
-    """Return the share of clips whose highest score is their label; NaN unless each has exactly one label."""
+    """Return the share of clips whose label has the highest score; NaN unless each has exactly one label."""
     return _accuracy(*check(scores, targets))
 
 
 def summary(scores: Array, targets: Array) -> dict[str, float | int]:
-    """Return map, auc, dprime, accuracy, n (clips) and classes_used (those with positives, averaged in map).
+    """Return map, auc, dprime, accuracy, n (clips) and classes_used (with positives, averaged in map).
 
-    `auc` is the mean over classes with positives and negatives, `dprime` that of this mean, as in AST's and
-    PSLA's logs.
+    `auc` is the mean over classes with positives and negatives, `dprime` the d′ of that mean, as in the logs
+    of AST and PSLA.
     """
     s, t = check(scores, targets)
     ap, auc = _per_class(s, t)
@@ -91,11 +91,11 @@ def _accuracy(scores: np.ndarray, positive: np.ndarray) -> float:
 
 
 def _per_class(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Average precision and AUC of each column, from the ranks of its positives.
+    """Return average precision and AUC of each column, from the ranks of its positives.
 
     The precision at a positive's threshold is (positives at or above it) / (clips at or above it); AP is its
-    mean over the positives, which is sklearn's sum over distinct thresholds. AUC counts negatives below, and
-    half of those tied.
+    mean over the positives, equal to sklearn's sum over distinct thresholds. AUC counts the negatives below
+    and half of those tied.
     """
     n, n_classes = scores.shape
     ap, auc = np.full(n_classes, np.nan), np.full(n_classes, np.nan)
@@ -117,20 +117,20 @@ def _per_class(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np
 
 
 def _columns(scores: np.ndarray) -> np.ndarray:
-    """Scores [N, C] → [C, N], a class's in one stretch of memory, as float32 or float64, without −0.0."""
+    """Return scores [N, C] as contiguous [C, N], float32 or float64, without −0.0."""
     kind = np.float32 if scores.dtype in (np.float16, np.float32) else np.float64
     columns = np.empty(scores.shape[::-1], kind)
-    for start in range(0, len(scores), 512):  # a block stays in the cache while it is turned
+    for start in range(0, len(scores), 512):  # a block stays in the cache while it is transposed
         columns[:, start : start + 512] = scores[start : start + 512].T
     np.add(columns, 0.0, out=columns)  # −0.0 equals 0.0 but has other bits
     return columns
 
 
 def _ranks(column: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rank some of the scores [N] among all of them without sorting all.
+    """Rank some of the scores [N] among all of them without sorting them all.
 
-    Coarse codes say which scores are clearly above or below a wanted one: these are counted. Only those that
-    share a code with a wanted one are sorted.
+    Scores whose coarse code differs from that of a wanted score are counted; only those that share one are
+    sorted.
 
     Returns:
         The scores at `rows`, ascending, and how many of all are below, and below or equal, int64 [len(rows)].
@@ -147,12 +147,12 @@ def _ranks(column: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def _codes(scores: np.ndarray) -> np.ndarray:
-    """Scores [N] → int16 in [0, CODES) that never fall where scores rise: the leading bits of float16.
+    """Return int16 codes in [0, CODES) of scores [N], monotone in the score: the leading bits of float16.
 
-    Spacing relative to the score suits logits and probabilities alike; what is too large is infinite.
+    Their relative spacing suits logits as well as probabilities; scores too large become infinite.
     """
     import torch
 
     bits = torch.from_numpy(scores).half().numpy().view(np.int16)
-    rising = bits ^ ((bits >> 15) & 0x7FFF)  # the bits of negative numbers rise towards −∞
+    rising = bits ^ ((bits >> 15) & 0x7FFF)  # the bits of negative numbers increase towards −∞
     return (rising >> 2) + np.int16(CODES // 2)

@@ -1,4 +1,4 @@
-"""Log-spectral distance between a generated clip and the real one that it answers to."""
+"""Log-spectral distance between a generated clip and its paired real clip."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,21 +6,21 @@ from numpy.typing import NDArray
 from ajbench.core.errors import UsageError
 
 EPS = 1e-12
-RATE = 16_000  # Hz, at which eval-gen takes it
+RATE = 16_000  # Hz, used by eval-gen
 
 
 def log_spectral_distance(gen: NDArray[np.floating], ref: NDArray[np.floating], rate: int = RATE) -> float:
     """Return the mean over frames of the root of the mean over frequencies of log₁₀(|R|² / |G|²)².
 
-    As audioldm_eval takes it, by ssr_eval: clips without their mean, at peak 1, then cut to the shorter;
-    periodic Hann windows of ⌊2048 · rate / 44,100⌋ samples (743 at 16 kHz) every 10 ms, centred, zeros
-    outside; ε = 1e-12 beside |G| and beside the ratio. Its 1,120 samples cut from the front of every
-    generated clip, for a vocoder's delay, are not cut here. Waves and magnitudes are float32 and the
-    transform is float64, as librosa's.
+    As in audioldm_eval, through ssr_eval: clips less their mean, scaled to peak 1, cut to the shorter one;
+    centred periodic Hann windows of ⌊2048 · rate / 44,100⌋ samples (743 at 16 kHz) every 10 ms, zeros
+    outside; ε = 1e-12 added to |G| and to the ratio. The tool also cuts 1,120 samples, a vocoder's delay,
+    from the front of every generated clip; that is not done here. Waves and magnitudes are float32 and the
+    transform is float64, as in librosa.
 
-    A clip of all zeros has no bin above 0. Zeros within a clip are a constant once its mean is taken off, and
-    most of their bins what rounding leaves, about 1e-17: a padded clip is far even from itself (in
-    practice 4 where half of it is padding), and further from one that is not padded.
+    A clip of zeros has no bin above 0. Zeros within a clip become a constant when the mean is subtracted,
+    and most of their bins are rounding errors of about 1e-17, far below ε. A padded clip is therefore far
+    even from itself (about 4 if half of it is padding), and farther from a clip without padding.
 
     Args:
         gen: wave [n].
@@ -28,7 +28,7 @@ def log_spectral_distance(gen: NDArray[np.floating], ref: NDArray[np.floating], 
         rate: Hz of both.
 
     Raises:
-        UsageError: less than 10 ms are left.
+        UsageError: the shorter clip has less than 10 ms.
     """
     n = min(len(gen), len(ref))
     if n < rate // 100:
@@ -39,17 +39,17 @@ def log_spectral_distance(gen: NDArray[np.floating], ref: NDArray[np.floating], 
 
 
 def _levelled(wave: NDArray[np.floating]) -> NDArray[np.float32]:
-    """The wave without its mean, its peak at 1."""
+    """Return the wave less its mean, scaled to peak 1."""
     centred = wave.astype(np.float32) - wave.astype(np.float32).mean()
     return np.asarray(centred / max(np.abs(centred).max(), np.float32(EPS)))
 
 
 def _magnitudes(wave: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
-    """Magnitudes [frames, frequencies] of a wave [n]."""
+    """Return magnitudes [frames, frequencies] of a wave [n]."""
     size, hop = int(2048 / (44_100 / rate)), rate // 100
     padded = np.pad(wave, size // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop]
-    # The window is float64, and so the transform: in float32 the rounding of a constant would be 1e-8.
-    from scipy.signal import get_window  # takes longer to import than most metrics to compute
+    # The float64 window makes the transform float64; in float32 the rounding of a constant would be 1e-8.
+    from scipy.signal import get_window  # a slow import
 
     return np.abs(np.fft.rfft(frames * get_window("hann", size), axis=1).astype(np.complex64))

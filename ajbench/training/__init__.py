@@ -1,1 +1,1 @@
-"""The training loop, its checkpoints and its curves."""
+"""The training loop, checkpoints and loss curves."""

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: whole or absent, verified when loaded, with the averages of the weights."""
+"""Checkpoints of a training, written atomically and verified when loaded, and averages of its weights."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def newest(folder: Path) -> Path | None:
 
 
 class State:
-    """What a checkpoint holds: trained parameters, buffers beside them, the average, the optimiser."""
+    """The contents of a checkpoint: trained parameters, buffers, their average, the optimiser."""
 
     def __init__(
         self,
@@ -40,12 +40,12 @@ class State:
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         self.parameters = {name: p for name, p in module.named_parameters() if id(p) in held}
         if len(self.parameters) != len(held):
-            raise ValueError("the optimiser holds parameters that are not in the module")
+            raise ValueError("the optimiser has parameters that are not in the module")
         self.tensors: dict[str, Tensor] = {**self.parameters, **_buffers(module, self.parameters)}
         self.optimizer, self.ema_decay, self.steps = optimizer, ema_decay, steps
         self.average_after = average_after
         self.best: dict[str, Any] | None = None  # step, score, file, xxh3
-        self.bests: deque[str | None] = deque(maxlen=KEEP)  # of the checkpoints that are kept
+        self.bests: deque[str | None] = deque(maxlen=KEEP)  # best files that the kept checkpoints refer to
         self.float_names = [name for name, t in self.tensors.items() if t.is_floating_point()]
         self.floats = [self.tensors[name] for name in self.float_names]
         self.average: list[Tensor] = []
@@ -54,7 +54,7 @@ class State:
 
     @torch.no_grad()
     def after_step(self, index: int) -> None:
-        """Move the average towards the weights that step `index` left."""
+        """Update the average with the weights after step `index`."""
         if self.ema_decay is not None:
             weight = 1 - min(self.ema_decay, (1 + index) / (10 + index))
         else:
@@ -66,13 +66,13 @@ class State:
 
     @torch.no_grad()
     def load_average(self) -> None:
-        """Put the average, where there is one, into the module."""
+        """Load the average, if there is one, into the module."""
         for tensor, mean in zip(self.floats, self.average, strict=False):
             tensor.copy_(mean)
 
     @contextmanager
     def as_moving_average(self) -> Iterator[None]:
-        """Let the module hold its moving average, where there is one, for the time of the block."""
+        """Load the moving average, if there is one, into the module for the duration of the block."""
         if self.ema_decay is None:
             yield
             return
@@ -86,9 +86,9 @@ class State:
                     tensor.copy_(value)
 
     def keep_if_best(self, folder: Path, done: int, value: float) -> None:
-        """Write the module's weights to `checkpoints/best-<done>` where `value` is above all before.
+        """Write the module's weights to `checkpoints/best-<done>` if `value` is the highest so far.
 
-        Each best has a file of its own, so that a checkpoint goes with the one that it knows of.
+        Every best has its own file, so that each checkpoint keeps the one that it refers to.
         """
         if self.best is None or value > self.best["score"]:
             file = folder / "checkpoints" / f"best-{done:08d}.safetensors"
@@ -99,21 +99,21 @@ class State:
             self.best = {"step": done, "score": value, "file": file.name, "xxh3": checksum(file)}
 
     def load_best(self, folder: Path) -> None:
-        """Put the best weights that the newest checkpoint knows of, verified, into the module.
+        """Load and verify the best weights that the newest checkpoint refers to.
 
         Raises:
             IntegrityError: their file is missing or damaged.
         """
         path = newest(folder)
         assert path
-        best = _verified(path)["best"]  # not self.best: only the process that scores first keeps it
+        best = _verified(path)["best"]  # not self.best, which only the first process has
         file = path.with_name(best["file"])
         if not file.exists() or checksum(file) != best["xxh3"]:
             raise IntegrityError(f"{file}: missing or checksum mismatch; train again with --force")
         _copy(file, self.tensors)
 
     def save(self, folder: Path, done: int) -> None:
-        """Write `checkpoints/step-<done>` whole or not at all, then drop all but the last two."""
+        """Write `checkpoints/step-<done>` atomically, then delete all but the last two."""
         final = folder / "checkpoints" / f"step-{done:08d}"
         part = final.with_name(f".{final.name}.tmp")
         shutil.rmtree(part, ignore_errors=True)
@@ -139,20 +139,20 @@ class State:
                 weights.unlink()
 
     def resume(self, folder: Path) -> int:
-        """Load the newest checkpoint; returns the number of steps done, 0 without one."""
+        """Load the newest checkpoint and return its number of steps, 0 without one."""
         path = newest(folder)
         if path is None:
             return 0
         state = _verified(path)
         if state["steps"] != self.steps:
             raise IntegrityError(
-                f"{path}: of a run of {state['steps']} steps, this one has {self.steps}; use another folder"
+                f"{path}: from a run of {state['steps']} steps, this one has {self.steps}; use another folder"
             )
         _copy(path / "weights.safetensors", self.tensors)
         if self.average:
             file = path / "average.safetensors"
             if not file.exists():
-                raise IntegrityError(f"{file}: missing; the run that wrote {path.name} kept no average")
+                raise IntegrityError(f"{file}: missing; the run that wrote {path.name} had no average")
             _copy(file, dict(zip(self.float_names, self.average, strict=True)))
         try:
             self.optimizer.load_state_dict(torch.load(path / "optimizer.pt", weights_only=True))
@@ -164,14 +164,14 @@ class State:
 
 
 def frozen(module: nn.Module, trained: dict[str, nn.Parameter]) -> dict[str, nn.Module]:
-    """Submodules that have parameters, none of which is trained."""
+    """Return the submodules with parameters of which none is trained."""
     ids = {id(p) for p in trained.values()}
     has = ((name, part, [id(p) for p in part.parameters()]) for name, part in module.named_modules())
     return {name: part for name, part, own in has if own and ids.isdisjoint(own)}
 
 
 def _buffers(module: nn.Module, trained: dict[str, nn.Parameter]) -> dict[str, Tensor]:
-    """Persistent buffers, such as batch norm's statistics, outside the frozen submodules."""
+    """Return the persistent buffers, such as batch norm statistics, outside the frozen submodules."""
     kept = module.state_dict(keep_vars=True).keys()
     resting = tuple(f"{name}." for name in frozen(module, trained))
     return {n: b for n, b in module.named_buffers() if n in kept and not n.startswith(resting)}
@@ -196,8 +196,8 @@ def _seal(state: dict[str, Any]) -> str:
 
 
 def _verified(path: Path) -> dict[str, Any]:
-    """Read state.json and check every file against it."""
-    advice = f"delete {path} to go back to the checkpoint before it"
+    """Return state.json after checking every file against it."""
+    advice = f"delete {path} to resume from the previous checkpoint"
     try:
         state: dict[str, Any] = json.loads((path / "state.json").read_text())
         seal = state.pop("seal")

@@ -1,4 +1,4 @@
-"""The tables that a training writes as it goes: rows of a step, resumed with it."""
+"""Tables that a training writes as it runs, one row per step, resumed with its checkpoint."""
 
 import csv
 import io
@@ -13,14 +13,14 @@ from ajbench.core.files import atomic_write
 
 
 class Curve:
-    """A CSV of rows that begin with a step; rows beyond the checkpoint that is resumed are dropped.
+    """A CSV whose rows begin with a step; rows after the resumed checkpoint are dropped.
 
-    Rows are kept in memory until `flush`, which goes with a checkpoint.
+    Rows are kept in memory until `flush`, which is called when a checkpoint is written.
 
     Args:
-        path: the file; made, or rewritten with what it may keep.
-        columns: of every row, the step first.
-        done: steps that the checkpoint has.
+        path: the file, created or rewritten.
+        columns: names, the step first.
+        done: step of the checkpoint.
     """
 
     def __init__(self, path: Path, columns: Sequence[str], done: int) -> None:
@@ -34,11 +34,11 @@ class Curve:
         self.path, self.rows = path, list[tuple[Any, ...]]()
 
     def add(self, step: int, *values: float | str) -> None:
-        """Take a row; floats are written with all their digits."""
+        """Add a row; floats are written with all digits."""
         self.rows.append((step, *(repr(v) if isinstance(v, float) else v for v in values)))
 
     def flush(self) -> None:
-        """Append the rows taken since the last time."""
+        """Append the rows added since the last flush."""
         with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(self.rows)
         self.rows.clear()
@@ -46,13 +46,13 @@ class Curve:
 
 @dataclass(frozen=True)
 class Watch:
-    """A look at a training that takes no part in it: no weights are chosen by what it sees.
+    """Values recorded during a training, which do not influence it.
 
     Attributes:
-        file: CSV in the training's folder that receives a row each time.
-        columns: of the row, after the step.
-        every: steps between looks; there is one more after the last step.
-        look: module in eval mode, with its moving average where there is one → values of the columns.
+        file: CSV in the training's folder.
+        columns: names of the values, after the step.
+        every: steps between rows; the last step has one, too.
+        look: module in eval mode, with its moving average if it has one → values of the columns.
     """
 
     file: str

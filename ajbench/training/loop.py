@@ -1,7 +1,7 @@
-"""The only training loop: step function in, trained module out; exact resume, EMA, averaging, NaN stop.
+"""The training loop: exact resume, EMA, weight averaging, stop on NaN.
 
-Every source of randomness is a function of the step (batches, dropout), so a run that was killed and started
-again ends with the same bits as one that was not (same device kind, versions and thread count).
+All randomness (batches, dropout) is a function of the step, so a run that was killed and started again ends
+with the same bits as an uninterrupted one (on the same kind of device, versions and thread count).
 """
 
 import math
@@ -28,7 +28,7 @@ from ajbench.training.checkpoints import State, frozen, newest
 from ajbench.training.curves import Curve, Watch
 
 Step = Callable[[nn.Module, Any, int], Tensor]
-_AHEAD = 2  # batches decoded while one is trained on
+_AHEAD = 2  # batches prepared in advance
 _COLUMNS = ("step", "loss", "lr", "seconds")
 
 
@@ -55,29 +55,28 @@ def fit(
     tracker: str = "csv",
     what: str = "train",
 ) -> nn.Module:
-    """Train `module` for `steps` optimiser steps, going on from the newest checkpoint in `folder`.
+    """Train `module` for `steps` optimiser steps, resuming from the newest checkpoint in `folder`.
 
-    Trained is what the optimiser holds; submodules with parameters of which none is trained stay in eval mode
-    and out of the checkpoints.
+    The parameters of the optimiser are trained. Submodules whose parameters are all frozen stay in eval mode
+    and are not written to checkpoints.
 
     Args:
         module: moved to the accelerator's device; under DDP `step` must call `module(...)` itself.
         step: (module, batch on the device, step index) → scalar loss.
-        batches: pure function of an index, called ahead in one background thread. Of W processes that take
-            A parts a step, process r asks for part p of a step by the index (step · A + p) · W + r.
-        lr_at: learning rate of a step, set on every parameter group, times the group's `lr_ratio` if it has
+        batches: pure function of an index, called in advance in one background thread. With W processes and
+            A parts per step, process r asks for part p of a step as index (step · A + p) · W + r.
+        lr_at: learning rate of a step, for every parameter group, times the group's `lr_ratio` if it has
             one.
         folder: receives `checkpoints/step-<n>/` (the last two) and `metrics.csv`.
-        seed: with step, part and rank it seeds torch (dropout, noise drawn in `step`); the caller's RNG state
+        seed: seeds torch, with step, part and rank (dropout, noise drawn in `step`); the caller's RNG state
             is kept.
         accumulate: parts whose gradients are averaged before an optimiser step.
         ema_decay: return the exponential moving average; its decay grows as min(decay, (1 + n) / (10 + n)).
-        average_after: return the mean of the weights after these numbers of steps, ascending (not with
-            `ema_decay`).
-        validate: module in eval mode → a score, higher is better: return the weights of the best, of the
-            moving average where there is one, instead of the last or averaged ones.
+        average_after: return the mean of the weights after these steps, ascending (not with `ema_decay`).
+        validate: module in eval mode → score, higher is better: return the weights with the best score
+            instead of the last or averaged ones. With `ema_decay` the moving average is scored.
         validate_every: steps between scores.
-        watch: looks on in the first process, and writes a CSV; the weights have the same bits without it.
+        watch: evaluated in the first process and written to a CSV; does not change the weights.
         clip_grad: largest norm of the whole gradient; None: no limit.
         precision: fp32, or bf16 by autocast; auto: see `resolve_precision`.
         compiled: run the module through `torch.compile`.
@@ -85,13 +84,13 @@ def fit(
         what: name shown in progress and errors.
 
     Returns:
-        The unwrapped module in eval mode, with the best or averaged weights where asked for.
+        The unwrapped module in eval mode.
 
     Raises:
-        NumericError: loss or gradient is not finite; the last checkpoint stays.
+        NumericError: loss or gradient is not finite; the last checkpoint is kept.
         MissingError: the tracker is not installed, or does not start.
         IntegrityError: a checkpoint is damaged or belongs to another module, optimiser or run length.
-        KeyboardInterrupt: Ctrl-C, after the step at hand was finished and saved.
+        KeyboardInterrupt: Ctrl-C; the current step was finished and saved.
     """
     if ema_decay is not None and average_after:
         raise ValueError("ema_decay and average_after exclude each other")
@@ -128,7 +127,7 @@ def fit(
             total = torch.zeros((), device=device)
             for part in range(accumulate):
                 torch.manual_seed(seed_for(seed, "step", index, rank, *([part] if part else [])))
-                # Processes exchange gradients once a step, with its last part.
+                # Processes exchange gradients once per step, with the last part.
                 alone = world > 1 and part < accumulate - 1
                 with wrapped.no_sync() if alone else nullcontext():
                     with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
@@ -191,13 +190,13 @@ def _accelerator(tracker: str, folder: Path, what: str) -> Accelerator:
     if tracker == "csv":  # metrics.csv, which is always written
         return Accelerator()
     accelerator = Accelerator(log_with=tracker, project_dir=folder)
-    if not accelerator.log_with:  # accelerate passes over what is not installed
+    if not accelerator.log_with:  # accelerate ignores what is not installed
         raise MissingError(f"--tracker {tracker}: not installed; pip install {tracker}, or use csv")
     try:
         accelerator.init_trackers(
             "ajbench",
             config={"folder": folder.name, "what": what},
-            init_kwargs={"wandb": {"dir": str(folder)}},  # as the others do, not the current folder
+            init_kwargs={"wandb": {"dir": str(folder)}},  # like the others, not in the current folder
         )
     except Exception as error:  # every tracker has errors of its own: no key, no network, no place
         raise MissingError(f"--tracker {tracker}: {' '.join(str(error).split())[:200]}") from None
@@ -223,7 +222,7 @@ def cosine(peak: float, warmup: int, steps: int, floor: float = 0.0) -> Callable
 
 
 def _prefetch(batches: Callable[[int], Any], indices: range) -> Generator[Any, None, None]:
-    """Yield batches(i) in order, with the next ones being made in one background thread."""
+    """Yield batches(i) in order; one background thread prepares the next ones."""
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as pool:
         waiting: deque[Future[Any]] = deque(pool.submit(batches, i) for i in indices[:_AHEAD])
         try:
@@ -238,7 +237,7 @@ def _prefetch(batches: Callable[[int], Any], indices: range) -> Generator[Any, N
 
 @contextmanager
 def _sigint() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C into a flag, so that a step is never cut in half; the second raises at once."""
+    """Turn the first Ctrl-C into a flag, so that a step is finished; the second raises at once."""
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
@@ -259,10 +258,10 @@ def _sigint() -> Iterator[Callable[[], bool]]:
 def steps_down(
     peak: float, warmup: int, per_epoch: float, start: int, every: int, factor: float
 ) -> Callable[[int], float]:
-    """Return lr_at: linear warm-up, and a factor at the end of epoch `start` and of every `every`-th more.
+    """Return lr_at: linear warm-up, then decay by `factor` after epoch `start` and every `every` epochs.
 
-    `per_epoch` is the number of steps in an epoch; the schedule of AST, PSLA and TALtrans' repository
-    (MultiStepLR, stepped once an epoch).
+    The schedule of AST, PSLA and TALtrans (MultiStepLR, stepped once per epoch); `per_epoch` is the number of
+    steps in an epoch.
     """
 
     def lr_at(step: int) -> float:
@@ -274,10 +273,10 @@ def steps_down(
 
 
 def last_share(steps: int, share: float) -> range:
-    """Return the numbers of steps after which weights are averaged: the last `share` of all."""
+    """Return the steps after which weights are averaged: the last `share` of all."""
     return range(steps - round(steps * share) + 1, steps + 1)
 
 
 def _not_finite(what: str, index: int, loss: float, last: Path | None) -> str:
-    kept = f"last good checkpoint: {last}" if last else "no checkpoint was written before"
+    kept = f"last good checkpoint: {last}" if last else "there is no checkpoint yet"
     return f"{what}: loss ({loss}) or gradient not finite at step {index}; {kept}; lower the learning rate"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ajbench.core.errors import UsageError
-from ajbench.metrics.label_agreement import asked_ranks
+from ajbench.metrics.label_agreement import requested_ranks
 from ajbench.metrics.spectral_distance import log_spectral_distance
 
 
@@ -86,15 +86,15 @@ def test_ranks_are_among_the_classes_not_asked():
     targets = np.array([[0, 1, 0, 0], [1, 0, 1, 0], [0, 0, 1, 0]])
     nan = np.nan
     expected = [[nan, 2, nan, nan], [3, nan, 2, nan], [nan, nan, 4, nan]]  # equal logits earn nothing
-    assert np.array_equal(asked_ranks(logits, targets), expected, equal_nan=True)
+    assert np.array_equal(requested_ranks(logits, targets), expected, equal_nan=True)
 
 
 def test_ranks_are_those_of_a_loop():
     rng = np.random.default_rng(0)
     logits, targets = rng.normal(size=(40, 9)).round(1), rng.random((40, 9)) < 0.3
-    for row, ranks, asked in zip(logits, asked_ranks(logits, targets), targets, strict=True):
+    for row, ranks, asked in zip(logits, requested_ranks(logits, targets), targets, strict=True):
         for c in range(9):
             above = sum(row[o] >= row[c] for o in range(9) if not asked[o])
             assert ranks[c] == 1 + above if asked[c] else np.isnan(ranks[c])
     with pytest.raises(UsageError, match="must both be"):
-        asked_ranks(logits, targets[:, :3])
+        requested_ranks(logits, targets[:, :3])
