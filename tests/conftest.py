@@ -18,7 +18,9 @@ settings.load_profile("ajbench")
 
 
 def pytest_configure():
-    # Before any test module imports a library that would ask the hub.
+    # Before any test module imports a library that would ask the hub, or start threads: with one thread
+    # in every process, the tests do not disturb each other and sums are always in the same order.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TRANSFORMERS_OFFLINE"] = "1"
 
@@ -90,6 +92,20 @@ def write_wav(tmp_path, tone):
         return path
 
     return write
+
+
+@pytest.fixture
+def cuda():
+    """The first CUDA device, with products in full float32."""
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = products.allow_tf32, convolutions.allow_tf32
+    products.allow_tf32 = convolutions.allow_tf32 = False
+    yield torch.device("cuda", 0)
+    products.allow_tf32, convolutions.allow_tf32 = before
 
 
 @pytest.fixture(autouse=True)

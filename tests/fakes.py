@@ -2,12 +2,15 @@
 
 import io
 import json
+import os
+import socket
 
 import numpy as np
 import soundfile
 
-from ajbench.core.recipe import Mix, Recipe, load
+from ajbench.core.recipe import Classifier, Mix, Recipe, load
 from ajbench.core.rows import Context, append_rows, make_row
+from ajbench.core.schema import overlay
 
 # Copies for the leak audit to find
 
@@ -384,3 +387,183 @@ class Unsafe:
 
     def __reduce__(self):
         return type(self.path).touch, (self.path,)
+
+
+# Stores of two classes that a classifier learns in seconds, and trainings on them
+
+HUM_SAMPLES = 21 * 320
+HUM_LABELS = ["Hum", "Hiss"]
+
+
+def hum_record(i, **changes):
+    """The record of clip i, a hum if i is even and a hiss if it is odd; every third one is an eval clip."""
+    from ajbench.data import audio
+
+    label, rng = i % 2, np.random.default_rng([i, i % 2])
+    hum = np.sin(2 * np.pi * rng.uniform(200, 400) * np.arange(HUM_SAMPLES) / 16_000)
+    wave = 0.3 * (hum if label == 0 else rng.normal(0, 0.5, HUM_SAMPLES))
+    values = {
+        "clip_id": f"clip-{i}", "path": f"{i}.wav", "labels": [HUM_LABELS[label]], "label_ids": [label],
+        "split": "eval" if i % 3 == 2 else "train", "audio": audio.flac_encode(wave.astype(np.float32)),
+        "codes": np.zeros((8, 21), np.uint16),
+    }  # fmt: skip
+    return values | changes
+
+
+def hum_store(folder, records, **meta):
+    """Write records as a store and open it."""
+    from ajbench.data import shards, store
+
+    folder.mkdir()
+    shards.write_shard(folder, 0, records)
+    values = {"codec": "fake", "codec_hash": "00", "clip_samples": HUM_SAMPLES, "labels": HUM_LABELS}
+    shards.finish(folder, shards.StoreMeta(**(values | {"fingerprint": "f"} | meta)))
+    return store.ClipStore.open(folder)
+
+
+def hum_recipe(mix=None, **classifier):
+    """A recipe whose training takes twelve steps, in fp32, as tests compare bits."""
+    values = {
+        "name": "taltrans-small", "train_steps": 12, "batch_size": 8, "warmup_steps": 2, "precision": "fp32",
+        "checkpoint_every": 5, "lr": 2e-3, "specaug_time": 4, "specaug_freq": 8,
+    }  # fmt: skip
+    return Recipe(name="t", mix=mix or Mix(), classifier=Classifier(**overlay(values, classifier)))
+
+
+def fit_hum(recipe, real, synthetic, out, seed=1, fingerprint="abc", **options):
+    """Train a classifier and return its folder."""
+    from ajbench.classifiers.train import train_classifier
+
+    return train_classifier(recipe, real, synthetic, out, seed=seed, fingerprint=fingerprint, **options)
+
+
+def classifier_weights(folder, file="model.safetensors"):
+    from safetensors.torch import load_file
+
+    return load_file(folder / file)
+
+
+def weight_difference(one, other):
+    """Return the largest difference of the weights in two folders: 0 where they have the same bits."""
+    a, b = classifier_weights(one), classifier_weights(other)
+    assert a.keys() == b.keys()
+    return max(float((a[name].double() - b[name].double()).abs().max()) for name in a)
+
+
+def save_classifier(folder, name="taltrans-small", labels=HUM_LABELS, clip_samples=HUM_SAMPLES, **options):
+    """Save an untrained classifier as the trainer does, and return it."""
+    from ajbench import classifiers
+
+    if name.startswith("ast"):
+        options = {"clip_samples": clip_samples} | options
+    module = classifiers.build(name, len(labels), **options).eval()
+    about = {"name": name, "labels": labels, "clip_samples": clip_samples, "options": options}
+    classifiers.save(module, folder, **about, extra={})
+    return module
+
+
+# EnCodec's network, small and with random weights
+
+ENCODEC_SAMPLES = 21 * 640  # 42 frames at 16 kHz, 63 at 24 kHz
+
+
+def small_encodec(seed=0, n_q=32):
+    """EnCodec's 24 kHz network with 4 instead of 32 filters, and codebooks that shrink by 2 per stage."""
+    import warnings
+
+    import torch
+    from encodec import EncodecModel
+    from encodec.modules import SEANetDecoder, SEANetEncoder
+    from encodec.quantization import ResidualVectorQuantizer
+
+    with warnings.catch_warnings(), torch.random.fork_rng():
+        warnings.simplefilter("ignore", FutureWarning)
+        torch.manual_seed(seed)
+        model = EncodecModel(
+            SEANetEncoder(channels=1, n_filters=4, norm="weight_norm", causal=True),
+            SEANetDecoder(channels=1, n_filters=4, norm="weight_norm", causal=True),
+            ResidualVectorQuantizer(dimension=128, n_q=n_q, bins=1024),
+            [1.5, 3.0, 6, 12.0, 24.0],
+            24_000,
+            1,
+        ).eval()
+        books = [layer._codebook for layer in model.quantizer.vq.layers]
+        spread_codebooks(books, model.encoder)
+        for book in books:
+            book.inited.fill_(1)
+    return model
+
+
+def spread_codebooks(books, encoder):
+    """Draw codebooks from the range of the encoder, so that many different entries are used."""
+    import torch
+
+    with torch.no_grad():
+        spread, mean = torch.std_mean(encoder(encodec_waves(4)[:, None]), (0, 2))
+        for stage, book in enumerate(books):
+            book.embed.copy_(torch.randn(1024, 128) * spread * 0.5**stage)
+        books[0].embed.add_(mean)
+
+
+def encodec_waves(batch, n=ENCODEC_SAMPLES, seed=0):
+    """Return beating tones with noise, float32 [batch, n]."""
+    import torch
+
+    rng = np.random.default_rng(seed)
+    t = np.arange(n) / 16_000
+    pitch, beat = rng.uniform(100, 4000, (batch, 1)), rng.uniform(1, 9, (batch, 1))
+    tones = np.sin(2 * np.pi * pitch * t) * np.sin(2 * np.pi * beat * t)
+    return torch.from_numpy((0.3 * tones + 0.02 * rng.normal(size=(batch, n))).astype(np.float32))
+
+
+# Processes launched together, as by torchrun
+
+LAUNCH_PRELOAD = ["ajbench.classifiers.train", "timm", "accelerate", "torch._dynamo"]
+
+
+def launch(target, arguments, processes=2):
+    """Run target(rank, *arguments) in processes that share their imports, which take most of the time."""
+    import multiprocessing
+
+    import torch
+
+    multiprocessing.set_forkserver_preload(LAUNCH_PRELOAD)
+    torch.multiprocessing.start_processes(target, arguments, processes, start_method="forkserver")
+
+
+def join_launch(rank, processes, port, cpu=True):
+    """Set the environment that torchrun gives to one of its processes."""
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": str(cpu).lower(),
+    }  # fmt: skip
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+# Trained weights by others
+
+
+def random_transformers_ast(folder, classes=5, spread=0.1, **options):
+    """Save transformers' AST with random weights everywhere, also in norms and tokens, and return it."""
+    import torch
+    from transformers import ASTConfig, ASTForAudioClassification
+
+    small = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 96}
+    config = ASTConfig(num_labels=classes, **({"max_length": 128} | small | options))
+    model = ASTForAudioClassification(config).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn_like(p) * spread)
+    model.save_pretrained(folder)
+    return model
+
+
+def set_config(folder, **keys):
+    """Change keys of the config.json in a folder."""
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | keys))

@@ -7,7 +7,7 @@ needs no GPU.
 import numpy as np
 import pytest
 import torch
-from small_encodec import build
+from fakes import small_encodec
 
 from ajbench import codec as codecs
 from ajbench.codec import encodec
@@ -17,7 +17,7 @@ META = torch.device("meta")
 
 @pytest.fixture(scope="module")
 def moved():
-    small = encodec.from_model(build(n_q=8), "16k").to(META)
+    small = encodec.from_model(small_encodec(n_q=8), "16k").to(META)
     return {"tiny": codecs.load("tiny", META), "encodec": small}
 
 

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 from encodec import EncodecModel
-from fakes import Unsafe
+from fakes import ENCODEC_SAMPLES, Unsafe, encodec_waves, small_encodec
 from huggingface_hub import constants
 from safetensors.torch import save_file
-from small_encodec import N, build, wave
 from transformers import EncodecConfig
 from transformers import EncodecModel as Theirs
 
@@ -19,7 +18,7 @@ from ajbench.codec import encodec, encodec_weights
 from ajbench.core import weights
 from ajbench.core.errors import IntegrityError, MissingError
 
-small = partial(build, n_q=8)
+small = partial(small_encodec, n_q=8)
 SNAPSHOT = "models--facebook--encodec_24khz/snapshots/0123"
 
 
@@ -105,7 +104,7 @@ def theirs(**config):
         torch.manual_seed(0)
         model = Theirs(EncodecConfig(**config)).eval()
         with torch.no_grad():
-            spread, mean = torch.std_mean(model.encoder(wave(4)[:, None]), (0, 2))
+            spread, mean = torch.std_mean(model.encoder(encodec_waves(4)[:, None]), (0, 2))
             for stage, layer in enumerate(model.quantizer.layers):
                 layer.codebook.embed.copy_(torch.randn(1024, 128) * spread * 0.5**stage)
             model.quantizer.layers[0].codebook.embed.add_(mean)
@@ -150,14 +149,14 @@ def test_transformers_weights_make_the_same_codes_and_waves(tmp_path, monkeypatc
         encodec_weights.rename(model.state_dict()).keys()
         == small(n_q=len(model.quantizer.layers)).state_dict().keys()
     )
-    wav = wave(2, seed=5)
+    wav = encodec_waves(2, seed=5)
     with torch.no_grad():
         codes = torch.cat([model.encode(one[None, None], bandwidth=6.0).audio_codes[0] for one in wav])
         expected = model.decode(codes[None], [None]).audio_values[:, 0]
     assert len(np.unique(codes)) > 100
     np.testing.assert_array_equal(codec.encode(wav), codes.numpy())
     got = codec.decode(codes)
-    assert got.shape == (2, N)
+    assert got.shape == (2, ENCODEC_SAMPLES)
     assert expected.std() > 1e-4
     assert (got - expected).abs().max() <= 1e-5
 
@@ -180,7 +179,7 @@ def test_the_hash_of_the_weights_is_the_same_whichever_layout_they_come_from(
         (tmp_path / "hf" / "models--facebook--encodec_24khz" / "refs" / "main").write_text("0123")
     of_layout = encodec.load_16k()
     assert of_layout.weights_hash == of_checkpoint.weights_hash
-    np.testing.assert_array_equal(of_layout.encode(wave(1)), of_checkpoint.encode(wave(1)))
+    np.testing.assert_array_equal(of_layout.encode(encodec_waves(1)), of_checkpoint.encode(encodec_waves(1)))
 
 
 def test_the_own_folder_goes_before_any_cache(checkpoint, tmp_path, monkeypatch):

@@ -4,9 +4,9 @@ from functools import cache
 
 import numpy as np
 import pytest
+from fakes import encodec_waves, small_encodec
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_encodec import build, wave
 
 from ajbench import codec as codecs
 from ajbench.codec import encodec
@@ -18,13 +18,13 @@ UNIT = FRAME_MULTIPLE * HOP
 
 @cache
 def codec_of(name):
-    return codecs.load("tiny") if name == "tiny" else encodec.from_model(build(n_q=8), name)
+    return codecs.load("tiny") if name == "tiny" else encodec.from_model(small_encodec(n_q=8), name)
 
 
 @cache
 def whitening_of(name, kind):
     codec = codec_of(name)
-    return Whitening.fit([codec.latents(codec.encode(wave(6, 4 * UNIT, seed=1)))], kind)
+    return Whitening.fit([codec.latents(codec.encode(encodec_waves(6, 4 * UNIT, seed=1)))], kind)
 
 
 @pytest.mark.parametrize("kind", ["channel", "pca"])
@@ -35,7 +35,7 @@ def test_everything_but_the_codec_is_undone(name, kind, columns, clips, seed):
     codec, white = codec_of(name), whitening_of(name, kind)
     if name == "24k":
         columns += columns % 2  # 31.5 frames a column of 16 kHz audio
-    wav = wave(clips, columns * UNIT, seed)
+    wav = encodec_waves(clips, columns * UNIT, seed)
     codes = codec.encode(wav)
     frames = columns * FRAME_MULTIPLE * (3 if name == "24k" else 2) // 2
     assert codes.shape == (clips, 8, frames)

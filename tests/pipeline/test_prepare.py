@@ -11,6 +11,7 @@ import pytest
 import soundfile
 import soxr
 import torch
+from fakes import HUM_LABELS, HUM_SAMPLES, hum_record, hum_store
 
 from ajbench.codec.whitening import Whitening
 from ajbench.core import console
@@ -20,7 +21,7 @@ from ajbench.data import audio, shards, store
 from ajbench.data.corpora import folder, mini
 from ajbench.data.manifest import Manifest
 from ajbench.data.verify import verify
-from ajbench.pipeline.prepare import BATCH, SAMPLE, estimate, prepare
+from ajbench.pipeline.prepare import BATCH, SAMPLE, decode_train_split, estimate, prepare
 
 DURATION = 0.42
 N = 6720
@@ -434,3 +435,49 @@ def test_real_recordings_of_esc10(tmp_path, esc10_dir):
         np.testing.assert_allclose(clip.audio(), expected, rtol=0, atol=0.5 / 32768 + 1e-6)
     json.dumps(verify(tmp_path / "store"))
     assert Path(clips[0].path).name == names[0]
+
+
+class NumberCodec:
+    """A codec that decodes a clip whose codes are a number to a tone of that amplitude in percent."""
+
+    name, weights_hash, hop = "fake", "00", 320
+
+    def decode(self, codes):
+        amplitude = torch.from_numpy(codes[:, 0, 0].astype(np.float32)) / 100
+        return amplitude[:, None].expand(-1, HUM_SAMPLES) * torch.sin(torch.arange(HUM_SAMPLES) / 5)
+
+
+@pytest.fixture
+def numbered(tmp_path):
+    codes = [np.full((8, 21), 1 + i, np.uint16) for i in range(30)]
+    return hum_store(tmp_path / "real", [hum_record(i, codes=codes[i]) for i in range(30)])
+
+
+def test_the_train_split_is_decoded_from_its_codes(tmp_path, numbered):
+    decoded = decode_train_split(numbered, tmp_path / "decoded", fingerprint="x", codec=NumberCodec())
+    assert decoded.clip_ids == [numbered.clip_ids[i] for i in numbered.split_indices("train")]
+    levels = np.abs(decoded.audio(np.arange(len(decoded)))).max(axis=1)
+    np.testing.assert_allclose(levels, [(1 + int(name[5:])) / 100 for name in decoded.clip_ids], atol=1e-3)
+    assert decoded.meta.counts == {"train": dict.fromkeys(("expected", "found", "decoded", "kept"), 20)}
+    verify(tmp_path / "decoded")
+
+
+def test_interrupted_decoding_resumes(tmp_path, numbered, monkeypatch):
+    monkeypatch.setattr(shards, "SHARD_CLIPS", 6)
+    whole = decode_train_split(numbered, tmp_path / "a", fingerprint="x", codec=NumberCodec())
+    write = shards.write_shard
+
+    def interrupted(folder, index, records):
+        if index == 2:
+            raise KeyboardInterrupt
+        return write(folder, index, records)
+
+    monkeypatch.setattr(shards, "write_shard", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        decode_train_split(numbered, tmp_path / "b", fingerprint="x", codec=NumberCodec())
+    monkeypatch.setattr(shards, "write_shard", write)
+    again = decode_train_split(numbered, tmp_path / "b", fingerprint="x", codec=NumberCodec())
+    assert [e.xxh3 for e in again.meta.shards] == [e.xxh3 for e in whole.meta.shards]
+    assert json.loads((tmp_path / "a" / "store.json").read_text())["clip_samples"] == HUM_SAMPLES
+    assert audio.flac_decode(bytes(whole.flac(0))).shape == (HUM_SAMPLES,)
+    assert whole.meta.labels == HUM_LABELS

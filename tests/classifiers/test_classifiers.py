@@ -1,0 +1,138 @@
+"""Classifiers by name: their interface, saving and loading, scores of a store."""
+
+import numpy as np
+import pytest
+import torch
+from fakes import HUM_LABELS, HUM_SAMPLES, save_classifier
+from safetensors import safe_open
+
+from ajbench import classifiers
+from ajbench.classifiers import Classifier, predict
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
+
+SAMPLES = 13_440
+SMALL = {"ast-tiny": {"clip_samples": SAMPLES}, "taltrans-small": {}}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_interface(name):
+    module = classifiers.build(name, 7, **SMALL[name]).eval()
+    wav = torch.randn(3, SAMPLES)
+    features = module.frontend(wav)
+    assert features.shape == (3, module.frontend.frames(SAMPLES), module.frontend.bands)
+    logits = module(wav)
+    assert logits.shape == (3, 7)
+    torch.testing.assert_close(module(features), logits)
+    assert module.embed(wav).ndim == 2
+    assert torch.equal(module.embed(features), module.embed(wav))
+    # A clip's logits do not depend on the others of the batch.
+    torch.testing.assert_close(module(wav[1:2]), logits[1:2], atol=1e-5, rtol=1e-4)
+    assert module(torch.randn(2, 3 * SAMPLES)).shape == (2, 7)  # another clip length
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("autocast", [False, True])
+def test_every_parameter_gets_a_gradient_and_logits_are_float32(name, autocast):
+    module = classifiers.build(name, 4, **SMALL[name]).train()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        logits = module(torch.randn(4, SAMPLES))
+    assert logits.dtype == torch.float32
+    logits.square().sum().backward()
+    assert [n for n, p in module.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
+
+
+def test_unknown_names_and_options_are_refused():
+    with pytest.raises(UsageError, match="'taltrans'"):
+        classifiers.build("taltran", 5)
+    with pytest.raises(UsageError, match="colour"):
+        classifiers.build("ast-tiny", 5, colour="red")
+
+
+def test_saved_classifier_loads_with_the_same_logits(tmp_path):
+    module = save_classifier(tmp_path, "ast-tiny", ["Bark", "Rain"], SAMPLES)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+    loaded = classifiers.load(tmp_path)
+    wav = np.random.default_rng(0).normal(0, 0.1, (3, SAMPLES)).astype(np.float32)
+    assert torch.equal(loaded.predict(wav), module(torch.from_numpy(wav)).detach())
+    assert torch.equal(loaded.embed(torch.from_numpy(wav)), module.embed(torch.from_numpy(wav)).detach())
+    assert loaded.labels == ("Bark", "Rain")
+    with pytest.raises(UsageError, match=r"\(13440,\)"):
+        loaded.predict(wav[0])
+
+
+def test_missing_and_damaged_files_are_refused(tmp_path):
+    save_classifier(tmp_path)
+    weights, config = tmp_path / "model.safetensors", tmp_path / "config.json"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(IntegrityError, match=r"model\.safetensors"):
+        classifiers.load(tmp_path)
+    weights.unlink()
+    with pytest.raises(MissingError, match=r"model\.safetensors"):
+        classifiers.load(tmp_path)
+    for text in ("{", '{"name": "ast"}'):
+        config.write_text(text)
+        with pytest.raises(IntegrityError, match=r"config\.json"):
+            classifiers.load(tmp_path)
+    with pytest.raises(MissingError, match="nothing"):
+        classifiers.load(tmp_path / "nothing")
+
+
+def test_saved_folder_has_the_keys_of_the_hub_and_survives_a_round_trip(tmp_path):
+    module = classifiers.build("taltrans-small", 2, tied=False)
+    options = {"tied": False, "init": "elsewhere", "new_head": True, "labels": ["Bark", "Rain, heavy"]}
+    classifiers.save(
+        module, tmp_path / "a", name="taltrans-small", labels=options["labels"], clip_samples=SAMPLES,
+        options=options, extra={"seed": 3, "fingerprint": "abc"},
+    )  # fmt: skip
+    first = Classifier.from_pretrained(tmp_path / "a")
+    first.save_pretrained(tmp_path / "b")
+    again = Classifier.from_pretrained(str(tmp_path / "b"))
+    assert again.config == first.config
+    expected = {
+        "options": {"tied": False},
+        "seed": 3,
+        "fingerprint": "abc",
+        "architectures": ["TalTrans"],
+        "model_type": "ajbench-taltrans",
+        "id2label": {"0": "Bark", "1": "Rain, heavy"},
+        "label2id": {"Bark": 0, "Rain, heavy": 1},
+        "sampling_rate": 16_000,
+    }
+    assert {key: again.config[key] for key in expected} == expected
+    assert again.labels == ("Bark", "Rain, heavy")
+    wav = torch.randn(2, SAMPLES)
+    assert torch.equal(again.predict(wav), first.predict(wav))
+    with safe_open(tmp_path / "b" / "model.safetensors", "pt") as file:
+        assert file.metadata() == {"format": "pt"}
+    card = tmp_path / "b" / "README.md"
+    assert all(part in card.read_text() for part in ("`Bark`, `Rain, heavy`", "16,000 Hz", "0.84 s"))
+    card.write_text("mine")
+    again.save_pretrained(tmp_path / "b")
+    assert card.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [({"labels": HUM_LABELS[::-1]}, "labels"), ({"clip_samples": 2 * HUM_SAMPLES}, f"{HUM_SAMPLES} samples")],
+)
+def test_predict_refuses_a_store_of_other_labels_or_length(tmp_path, real, change, match):
+    save_classifier(tmp_path, **change)
+    with pytest.raises(UsageError, match=match):
+        predict(classifiers.load(tmp_path), real, [0])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", SMALL)
+def test_a_step_on_cuda_has_the_gradient_of_the_cpu(name, cuda):
+    module = classifiers.build(name, 4, **SMALL[name]).eval()
+    wav, gradients = torch.randn(2, SAMPLES), []
+    for device in ("cpu", cuda):
+        module.to(device).zero_grad()
+        module(wav.to(device)).square().sum().backward()
+        assert all(p.grad.device.type == torch.device(device).type for p in module.parameters())
+        gradients.append(torch.cat([p.grad.flatten().cpu() for p in module.parameters()]))
+    torch.testing.assert_close(
+        gradients[1], gradients[0], atol=1e-4 * float(gradients[0].abs().max()), rtol=0
+    )
