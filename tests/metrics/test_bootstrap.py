@@ -44,8 +44,8 @@ def test_interval_of_a_mean_is_that_of_the_normal_law():
     assert bootstrap.interval(lambda i: 1.0, 5, seed=0, resamples=9, limits=(0.0, 1.0)) == (1.0, 1.0, 1.0)
 
 
-def test_value_is_inside_even_where_resampling_lifts_ap():
-    # Rare classes: repeated positives rank together, and plain percentiles lie above the value.
+def test_the_value_is_inside_although_resampling_raises_ap():
+    # With rare classes, repeated positives rank together, and plain percentiles are above the value.
     rng = np.random.default_rng(2)
     targets = rng.random((1000, 200)) < 0.002
     scores = rng.normal(size=targets.shape) + 2 * targets
@@ -79,7 +79,7 @@ def test_spread_over_seeds_widens_the_interval():
 
 
 def test_few_seeds_are_drawn_with_their_unbiased_spread():
-    # Run 1 is always right, run 2 says nothing: mAP 1 and the share of positives, hardly moved by the clips.
+    # Run 1 is always right, run 2 is constant: mAP is 1 and the share of positives, for almost any clips.
     targets = np.arange(4000)[:, None] % 2 == 0
     scores = np.stack([targets, np.zeros_like(targets)]).astype(float)
     value, low, high = bootstrap.seeds_and_clips(scores, targets, resamples=300, seed=0)
@@ -112,17 +112,17 @@ def test_same_seed_same_interval_and_speed():
 
 def test_bad_input_is_refused():
     scores, targets = single_label(np.random.default_rng(7), 3)
-    with pytest.raises(UsageError, match="3 and 2 seeds"):
+    with pytest.raises(UsageError, match="3 and 2"):
         bootstrap.paired_difference(scores, scores[:2], targets, seed=0)
     assert bootstrap.paired_difference(scores, scores[:2], targets, pair_seeds=False, seed=0, resamples=9)
     with pytest.raises(UsageError, match="level"):
         bootstrap.interval(lambda i: 0.0, 3, seed=0, level=95)
 
 
-def test_ends_are_centred_on_the_value_and_not_beyond_what_can_be():
+def test_ends_are_centred_on_the_value_and_clipped_to_the_limits():
     draws = np.linspace(0.3, 0.9, 601)  # their mean is 0.6
     assert bootstrap.ends(0.8, draws) == pytest.approx((0.515, 1.085))
     assert bootstrap.ends(0.8, draws, limits=(0, 1)) == pytest.approx((0.515, 1))
     assert bootstrap.ends(0.1, draws, limits=(0, 1)) == pytest.approx((0, 0.385))
-    assert bootstrap.ends(-1e-14, draws * 1e-15, limits=(0, np.inf))[0] == -1e-14  # of two equal sets
+    assert bootstrap.ends(-1e-14, draws * 1e-15, limits=(0, np.inf))[0] == -1e-14  # two equal sets
     assert np.isnan(bootstrap.ends(0.8, draws[:0], limits=(0, 1))).all()

@@ -6,7 +6,7 @@ import torch
 from scipy.linalg import sqrtm
 from scipy.stats import entropy
 
-from ajbench.core.errors import NumericError, UsageError
+from ajbench.core.errors import UsageError
 from ajbench.metrics.distribution import (
     frechet_distance,
     frechet_draws,
@@ -15,6 +15,20 @@ from ajbench.metrics.distribution import (
     kl_divergence,
     pooled_draws,
 )
+
+# Values of haoheliu/audioldm_eval (commit 8dc07ee) and hkchengrex/av-benchmark (050a5cd) on the arrays below,
+# in float64; benchmarks/evaluator_parity.py runs the tools on larger ones and on real clips.
+# FD of both tools, and of the first ten clips of each set, fewer than the 16 dimensions.
+FD, FD_OF_FEW = 54.76786010145699, 101.39252972519378
+# Inception score of both tools, mean and standard deviation.
+IS = (2.6402209840855, 0.6207100510455293)
+# KL by epsilon and link: audioldm_eval adds 1e-6, av-benchmark 0.
+KL = {
+    (1e-6, "softmax"): 5.827806429833872,
+    (1e-6, "sigmoid"): 13.969435407477235,
+    (0.0, "softmax"): 8.976759478626665,
+    (0.0, "sigmoid"): 18.111795123802445,
+}
 
 
 def whitened(rng, n, d):
@@ -45,7 +59,7 @@ def test_fd_with_fewer_clips_than_dimensions_warns_and_has_the_closed_form():
     a, b = rng.uniform(0.5, 2, 4), rng.uniform(0.5, 2, 4)
     basis = np.linalg.qr(rng.normal(size=(40, 4)))[0]
     x, y = (whitened(rng, 20, 4) * a) @ basis.T, (whitened(rng, 15, 4) * b) @ basis.T
-    with pytest.warns(UserWarning, match="15 clips in 40 dimensions"):
+    with pytest.warns(UserWarning, match="15 clips"):
         assert frechet_distance(x, y) == pytest.approx(np.sum((a - b) ** 2), rel=1e-9)
 
 
@@ -150,7 +164,7 @@ def test_inception_score_of_resamples_is_that_of_the_repeated_rows():
 def test_inception_score_of_certain_and_of_constant_predictions():
     assert inception_score(np.eye(5) * 2000.0, splits=1)[0] == pytest.approx(5.0)
     assert inception_score(np.ones((20, 5)))[0] == pytest.approx(1.0)
-    with pytest.raises(UsageError, match="10 splits of 3 clips"):
+    with pytest.raises(UsageError, match="10 splits"):
         inception_score(np.ones((3, 5)))
 
 
@@ -176,13 +190,37 @@ def test_kl_equals_torch_kl_div_as_audioldm_eval_calls_it(link):
 
 def test_bad_input_is_refused():
     ones = np.ones((4, 3))
-    with pytest.raises(UsageError, match="3 and 2 dimensions"):
+    with pytest.raises(UsageError, match="3 and 2"):
         frechet_distance(ones, ones[:, :2])
-    with pytest.raises(UsageError, match="at least 2 clips"):
-        frechet_distance(ones[:1], ones)
-    with pytest.raises(NumericError, match="first in row 2"):
-        frechet_distance(np.where(np.arange(4)[:, None] == 2, np.inf, ones), ones)
-    with pytest.raises(UsageError, match="pairs clips by row"):
+    with pytest.raises(UsageError, match=r"\(4, 3\).*\(2, 3\)"):
         kl_divergence(ones, ones[:2])
-    with pytest.raises(UsageError, match="allowed: ref"):
+    with pytest.raises(UsageError, match="direction 'both'"):
         kl_divergence(ones, ones, direction="both")
+
+
+@pytest.fixture
+def arrays():
+    """Features [40, 16] and [50, 16], rectified, and two [40, 20] of logits whose scale differs by clip."""
+    rng = np.random.default_rng(42)
+    x, y = (np.maximum(rng.normal(size=(n, 16)) @ rng.normal(size=(16, 16)) + 0.5, 0) for n in (40, 50))
+    gen, ref = (rng.normal(size=(40, 20)) * rng.lognormal(1, 1, (40, 1)) for _ in range(2))
+    return x, y, gen, ref
+
+
+def test_fd_is_that_of_the_tools(arrays):
+    x, y, _, _ = arrays
+    assert frechet_distance(x, y) == pytest.approx(FD, rel=1e-12)
+    with pytest.warns(UserWarning, match="10 clips"):
+        few = frechet_distance(x[:10], y[:10])
+    # Their matrix root of a singular matrix is off by 1e-8.
+    assert few == pytest.approx(FD_OF_FEW, rel=1e-7)
+
+
+def test_inception_score_is_that_of_the_tools(arrays):
+    assert inception_score(arrays[2]) == pytest.approx(IS, rel=1e-12)
+
+
+@pytest.mark.parametrize(("eps", "link"), KL)
+def test_kl_is_that_of_the_tools(arrays, eps, link):
+    _, _, gen, ref = arrays
+    assert kl_divergence(gen, ref, link, eps=eps) == pytest.approx(KL[eps, link], rel=1e-12)

@@ -20,7 +20,7 @@ def values(x, y, k=5):
 
 
 def by_loops(x, y, k):
-    """The papers' formulas, radii by scikit-learn, one clip after the other."""
+    """The papers' formulas, radii by scikit-learn, one clip after another."""
     radii = {}
     for name, points in (("x", x), ("y", y)):
         radii[name] = NearestNeighbors(n_neighbors=k + 1).fit(points).kneighbors(points)[0][:, k]
@@ -38,18 +38,18 @@ def by_loops(x, y, k):
 
 
 @pytest.mark.parametrize("k", [1, 3, 5])
-def test_they_are_the_papers(k):
+def test_values_are_those_of_the_papers_formulas(k):
     x, y = sets()
     expected = by_loops(x, y, k)
     assert values(x, y, k) == pytest.approx(expected, rel=1e-12)
-    assert all(0.02 < value < 0.98 for value in expected.values())  # a case that tells something
+    assert all(0.02 < value < 0.98 for value in expected.values())  # not trivial
 
 
 def test_golden_values():
-    # By `prdc` of clovaai/generative-evaluation-prdc's own formulas on a line, worked out by hand: balls of
-    # real points 0, 1, 3, 7 have radii 1, 1, 2, 4 (k = 1), those of generated 0.5, 2.5, 9 radii 2, 2, 6.5.
+    # The formulas of clovaai/generative-evaluation-prdc on a line, by hand: the balls of the real points 0,
+    # 1, 3, 7 have radii 1, 1, 2, 4 (k = 1), those of the generated 0.5, 2.5, 9 have 2, 2, 6.5.
     y, x = (np.array(points)[:, None] for points in ([0.0, 1.0, 3.0, 7.0], [0.5, 2.5, 9.0]))
-    # 0.5: balls of 0, 1; 2.5: of 3 only (1 + 1 < 2.5, 7 − 4 > 2.5); 9: of 7 only.
+    # 0.5 is in the balls of 0 and 1; 2.5 in that of 3 only (1 + 1 < 2.5, 7 − 4 > 2.5); 9 in that of 7.
     assert values(x, y, 1) == pytest.approx(
         {"precision": 1, "density": 4 / 3, "recall": 1, "coverage": 1}, rel=1e-12
     )
@@ -99,14 +99,14 @@ def test_ties_are_decided_by_the_rule_whatever_the_offset():
     assert values(copies, copies, 2) == {"precision": 1, "recall": 1, "density": 1.5, "coverage": 1}
 
 
-def test_sharper_clips_are_precise_and_cover_little():
+def test_clips_near_the_mean_are_precise_and_cover_little():
     _, y = sets(n=200, m=200)
     x = y[:200] * 0.2
     found = values(x, y)
     assert found["precision"] > 0.95 and found["density"] > 1.2 and found["coverage"] < 0.6
 
 
-def test_neither_the_order_nor_the_size_of_blocks_matters(monkeypatch):
+def test_order_and_block_size_do_not_matter(monkeypatch):
     x, y = sets()
     found = neighbours(x, y)
     order = np.random.default_rng(0).permutation(len(x))
@@ -116,17 +116,6 @@ def test_neither_the_order_nor_the_size_of_blocks_matters(monkeypatch):
     monkeypatch.setattr(pairwise, "BLOCK", 110)
     small = neighbours(x, y)
     assert all(np.array_equal(getattr(small, name), getattr(found, name)) for name in NAMES)
-
-
-def test_the_nearest_is_scikit_learn_s(monkeypatch):
-    x, y = sets()
-    monkeypatch.setattr(pairwise, "BLOCK", 110)
-    index, distance = pairwise.nearest(x, y)
-    expected = NearestNeighbors(n_neighbors=1).fit(y).kneighbors(x)
-    assert np.array_equal(index, expected[1][:, 0])
-    assert distance == pytest.approx(expected[0][:, 0], rel=1e-9)
-    index, distance = pairwise.nearest(y + 100, np.concatenate([y, y]) + 100)
-    assert np.array_equal(index, np.arange(len(y))) and not distance.any()  # of equal clips the first
 
 
 def test_too_few_clips_are_refused():

@@ -54,7 +54,7 @@ SCORES = st.floats(allow_nan=False, width=32) | st.sampled_from(
 
 @settings(deadline=None, max_examples=200)
 @given(st.lists(st.tuples(SCORES, st.booleans()), min_size=2, max_size=40), st.booleans())
-def test_scores_of_any_size_count_by_their_order_alone(pairs, double):
+def test_only_the_order_of_scores_matters_at_any_magnitude(pairs, double):
     scores, targets = (np.array(v)[:, None] for v in zip(*pairs, strict=True))
     scores = scores.astype(np.float64 if double else np.float32)
     order = rankdata(scores, "dense", axis=0)
@@ -100,13 +100,13 @@ def test_d_prime():
 
 
 @pytest.mark.parametrize(
-    ("scores", "targets", "error", "says"),
+    ("scores", "targets", "error", "match"),
     [
         (np.zeros((3, 2)), np.zeros((2, 3)), UsageError, r"scores \(3, 2\)"),
         (np.zeros((2, 2)), np.full((2, 2), 0.5), UsageError, "0 or 1"),
         (np.array([[0.1, 0.2], [0.3, np.nan]]), np.eye(2), NumericError, "clip 1, class 1"),
     ],
 )
-def test_bad_input_is_refused(scores, targets, error, says):
-    with pytest.raises(error, match=says):
+def test_bad_input_is_refused(scores, targets, error, match):
+    with pytest.raises(error, match=match):
         ranking.average_precision(scores, targets)

@@ -3,21 +3,20 @@
 import csv
 import os
 import signal
-import socket
 
 import pytest
 import torch
+from fakes import free_port, join_launch, launch
 from torch import nn
 
 from ajbench.core.errors import IntegrityError, MissingError, NumericError
 from ajbench.training import checkpoints, curves, loop
 
-torch.set_num_threads(1)
 STEPS = 12
 
 
 class Net(nn.Module):
-    """Dropout, batch norm and a frozen part: all that a checkpoint could get wrong."""
+    """Dropout, batch norm and a frozen part: everything that a checkpoint could get wrong."""
 
     def __init__(self):
         super().__init__()
@@ -49,7 +48,7 @@ def train(folder, steps=STEPS, step=mse, make=batches, every=4, net=None, **kw):
     lr_at = loop.cosine(1e-2, 3, STEPS)
     return loop.fit(
         net, step, make, steps=steps, optimizer=optimizer, lr_at=lr_at, folder=folder, checkpoint_every=every,
-        seed=7, **kw,
+        seed=7, **({"precision": "fp32"} | kw),
     )  # fmt: skip
 
 
@@ -80,18 +79,18 @@ def killed_at(kill):
 @pytest.mark.parametrize(
     "kw", [{"ema_decay": 0.9}, {"average_after": loop.last_share(STEPS, 0.5)}, {"precision": "bf16"}], ids=str
 )
-def test_killed_and_resumed_run_ends_with_the_same_bits(tmp_path, kill, kw):
+def test_a_resumed_run_ends_with_the_same_bits(tmp_path, kill, kw):
     straight = train(tmp_path / "a", **kw)
     with pytest.raises(KilledError):
         train(tmp_path / "b", step=killed_at(kill), **kw)
-    torch.rand(3)  # the caller's RNG state must not matter
+    torch.rand(3)  # the caller's RNG state does not matter
     resumed = train(tmp_path / "b", **kw)
     assert same(straight, resumed)
     assert rows(tmp_path / "a") == rows(tmp_path / "b")
     assert len(rows(tmp_path / "a")) == STEPS
 
 
-def test_loss_goes_down_and_finished_run_is_only_loaded(tmp_path):
+def test_the_loss_falls_and_a_finished_run_is_only_loaded(tmp_path):
     net = train(tmp_path, steps=STEPS)
     losses = [float(r[1]) for r in rows(tmp_path)]
     assert losses[-1] < losses[0]
@@ -100,7 +99,7 @@ def test_loss_goes_down_and_finished_run_is_only_loaded(tmp_path):
     assert not net.training
 
 
-def test_average_is_the_mean_of_the_last_weights_and_ema_follows_its_rule(tmp_path):
+def test_averages_of_weights_follow_their_definitions(tmp_path):
     seen = []
 
     def watched(module, batch, step):
@@ -148,7 +147,7 @@ def test_dropout_is_a_function_of_seed_and_step(tmp_path):
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
-def test_not_a_number_stops_and_names_step_and_checkpoint(tmp_path, where):
+def test_nan_stops_the_run_and_names_step_and_checkpoint(tmp_path, where):
     def step(module, batch, index):
         loss = mse(module, batch, index)
         if index == 6:
@@ -156,13 +155,13 @@ def test_not_a_number_stops_and_names_step_and_checkpoint(tmp_path, where):
             return loss * float("nan") if where == "loss" else loss + torch.sqrt(x)
         return loss
 
-    with pytest.raises(NumericError, match=r"step 6; last good checkpoint: .*step-00000004"):
+    with pytest.raises(NumericError, match=r"step 6.*step-00000004"):
         train(tmp_path, step=step)
     assert len(rows(tmp_path)) == 4
     assert loop.newest(tmp_path).name == "step-00000004"
 
 
-def test_ctrl_c_saves_and_the_same_call_goes_on(tmp_path):
+def test_ctrl_c_saves_and_the_same_call_resumes(tmp_path):
     before = signal.getsignal(signal.SIGINT)
 
     def step(module, batch, index):
@@ -186,7 +185,7 @@ def test_flipped_bit_in_a_checkpoint_is_refused(tmp_path, name):
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 4
     file.write_bytes(data)
-    with pytest.raises(IntegrityError, match=r"step-00000012.*delete"):
+    with pytest.raises(IntegrityError, match="step-00000012"):
         train(tmp_path, average_after=range(7, 13))
 
 
@@ -194,13 +193,13 @@ def test_checkpoint_of_another_module_or_length_is_refused(tmp_path):
     train(tmp_path)
     other = Net()
     other.body[4] = nn.Linear(16, 2)
-    with pytest.raises(IntegrityError, match="another module"):
+    with pytest.raises(IntegrityError, match=r"weights\.safetensors.*body\.4"):
         train(tmp_path, net=other)
     with pytest.raises(IntegrityError, match="12 steps"):
         train(tmp_path, steps=20)
 
 
-def test_batches_are_asked_for_in_order_and_an_error_in_them_comes_through(tmp_path):
+def test_batches_are_made_in_order_and_their_errors_are_raised(tmp_path):
     asked = []
 
     def make(index):
@@ -222,7 +221,7 @@ def test_cosine_schedule():
     assert loop.cosine(1.0, 0, 10, floor=0.1)(10) == pytest.approx(0.1)
 
 
-def test_steps_down_is_torchs_multi_step_schedule():
+def test_steps_down_is_the_multi_step_schedule_of_torch():
     lr_at = loop.steps_down(2.0, 3, 4, 5, 2, 0.5)
     weight = nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([weight], lr=2.0)
@@ -249,7 +248,7 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole(tmp_path):
 
 
 @pytest.mark.parametrize("ema", [None, 0.8])
-def test_best_weights_are_those_of_the_best_score_even_after_a_kill(tmp_path, ema):
+def test_best_weights_have_the_best_score_also_after_a_resume(tmp_path, ema):
     def play(folder, **kw):
         seen = {}
 
@@ -271,7 +270,7 @@ def test_best_weights_are_those_of_the_best_score_even_after_a_kill(tmp_path, em
     assert same(straight, again)
 
 
-def test_best_weights_are_dropped_with_the_checkpoint_that_knew_them_and_verified(tmp_path):
+def test_best_weights_are_verified_and_deleted_with_their_checkpoint(tmp_path):
     scores = iter([0.1, 0.3, 0.2, 0.5, 0.4, 0.0])
     train(tmp_path, every=2, validate=lambda module: next(scores), validate_every=2)
     kept = sorted(path.name for path in (tmp_path / "checkpoints").glob("best-*"))
@@ -285,7 +284,7 @@ def test_best_weights_are_dropped_with_the_checkpoint_that_knew_them_and_verifie
 
 
 @pytest.mark.parametrize("ema", [None, 0.8])
-def test_who_watches_changes_nothing_and_sees_the_moving_average(tmp_path, ema):
+def test_a_watch_changes_nothing_and_gets_the_moving_average(tmp_path, ema):
     def play(folder, **kw):
         def look(module):
             assert not module.training and not torch.is_grad_enabled()
@@ -300,9 +299,9 @@ def test_who_watches_changes_nothing_and_sees_the_moving_average(tmp_path, ema):
     assert same(straight, plain) and rows(tmp_path / "a") == rows(tmp_path / "plain")
     table = (tmp_path / "a" / "seen.csv").read_text().splitlines()
     assert table[0] == "step,norm,one" and [line.split(",")[0] for line in table[1:]] == ["5", "10", "12"]
-    assert torch.equal(seen[-1], straight.body[0].weight)  # which is the average where there is one
+    assert torch.equal(seen[-1], straight.body[0].weight)  # with an EMA, the average
     assert float(table[-1].split(",")[1]) == seen[-1].norm().item()
-    # Killed after a look that the checkpoint of step 8 does not know of.
+    # Killed after a row that the checkpoint of step 8 does not have.
     with pytest.raises(KilledError):
         play(tmp_path / "b", step=killed_at(11))
     with (tmp_path / "b" / "seen.csv").open("a") as file:
@@ -314,7 +313,7 @@ def test_who_watches_changes_nothing_and_sees_the_moving_average(tmp_path, ema):
 def test_a_tracker_that_is_not_installed_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("accelerate.tracking.is_wandb_available", lambda: False)
     monkeypatch.setattr("accelerate.tracking.get_available_trackers", list)
-    with pytest.raises(MissingError, match="pip install wandb"):
+    with pytest.raises(MissingError, match="wandb"):
         train(tmp_path, tracker="wandb")
 
 
@@ -331,21 +330,14 @@ class Plain(nn.Module):
 
 
 def _rank(rank, port, folder):
-    os.environ |= {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true",
-    }  # fmt: skip
-    torch.set_num_threads(1)
+    join_launch(rank, 2, port)
     net = train(folder, net=Plain())
     torch.save(net.state_dict(), folder / f"rank{rank}.pt")
 
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_with_twice_the_batch(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    torch.multiprocessing.spawn(_rank, (port, tmp_path), nprocs=2)
+    launch(_rank, (free_port(), tmp_path))
     one, two = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
     assert torch.equal(one["layer.weight"], two["layer.weight"])
 
