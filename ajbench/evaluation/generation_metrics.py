@@ -278,8 +278,8 @@ def lacking_of_network(m: Material, wanted: Sequence[str], usual: bool) -> dict[
     found = lacking_of_kind(
         network.name, frames=network.frames, classes=m.classes, texts=network.texts, usual=usual
     )
-    if m.n < fd_infinity.LEAST:
-        found["subsets"] = f"there are {m.n} clips, at least {fd_infinity.LEAST} are needed"
+    if m.n < fd_infinity.MIN_CLIPS:
+        found["subsets"] = f"there are {m.n} clips, at least {fd_infinity.MIN_CLIPS} are needed"
     if min(m.n, m.m) <= precision_recall.K:
         found["neighbours"] = (
             f"{precision_recall.K} neighbours need more than {precision_recall.K} clips in each set"
