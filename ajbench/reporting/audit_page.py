@@ -16,6 +16,7 @@ from ajbench.reporting.formats import html
 PLAYED = 10  # pairs with players per relation; a pair of 5-s clips takes 0.3 MB
 LISTED = 500
 MAX_PLAYED_S = 10.0
+VIEWS = {"near": "Spectral detail", "embedding": "Embedding"}
 PARTS = {
     "leak": (
         "Synthetic clips that repeat, or may repeat, eval clips",
@@ -61,7 +62,7 @@ def render(found: Audit, sets: tuple[ClipSet, ClipSet, ClipSet], out: Path) -> P
     ]
     charts = [
         {
-            "title": f"{one.view}: nearest {one.set} clip",
+            "title": f"{VIEWS[one.view]}: nearest {one.set} clip",
             "row": one.row(),
             "svg": figures.distribution(
                 one.real,

@@ -1,4 +1,4 @@
-"""A trained generator as others take it: one folder, and a model card that tells what it is and does."""
+"""A trained generator for others: one self-contained folder with a model card."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -16,11 +16,11 @@ METRICS = {
     "fd": "FD to the evaluation clips",
     "kl": "KL to the parent clips",
     "is": "inception score",
-    "label_agreement": "asked class heard",
+    "label_agreement": "label agreement",
 }
 SHOWN_LABELS = 20
 
-_HEAD = """\
+_CARD = """\
 ---
 library_name: diffusers
 pipeline_tag: text-to-audio
@@ -29,21 +29,32 @@ tags: [audio, text-to-audio, ajbench]
 
 # {name}
 
-Text (and a guide clip, if there is one) to sound of {seconds:g} s at 16 kHz: latent diffusion in the space
-of the codec `{codec}`, conditioned on `{text}`. Made by ajbench, after "Audio-Journey".
+A latent diffusion model that generates {seconds:g} s of audio at 16 kHz from text and, optionally, a guide
+clip. It works in the latent space of the codec `{codec}`, conditioned on text embeddings of `{text}`.
+Trained with ajbench, after "Audio-Journey".
 
 ```python
 from ajbench import AudioJourneyPipeline
 
 wave = AudioJourneyPipeline.from_pretrained("PATH")("The sound of {prompt}")  # float32 [{samples}]
 ```
-"""
 
-_LIMITS = """
+Class tokens: {tokens}.
+
+## Training
+
+{facts}
+
+`generator.json` lists the ids of the training clips: do not evaluate on them.
+
+## Evaluation
+
+{measured}
+
 ## Limits
 
-It knows the sounds that it was trained on and no others. What its clips are good for in training a classifier
-is a question of measurement: `ajbench run` answers it with intervals.
+The model knows only the sounds that it was trained on. Whether its clips help to train a classifier has to be
+measured: `ajbench run` does so, with intervals.
 """
 
 
@@ -55,37 +66,36 @@ def export(
     rows: Sequence[Mapping[str, Any]] = (),
     force: bool = False,
 ) -> Path:
-    """Put a generator, its class tokens and LoRA into one folder, with a card, for `AudioJourneyPipeline`.
+    """Copy a generator, its class tokens and LoRA into one folder with a card, for `AudioJourneyPipeline`.
 
-    Written beside it first: `out` is whole or not there.
+    The folder is written under a temporary name first, so `out` is complete or missing.
 
     Args:
-        recipe: that both were made by.
+        recipe: of the training.
         generator: folder of `train-gen`.
         tokens: folder of `invert`.
         out: the new folder.
         rows: of `eval-gen`, for the card.
-        force: replace `out` if it is there.
+        force: replace `out` if it exists.
 
     Raises:
-        MissingError: one of the folders is not finished.
-        IntegrityError: a file of theirs is damaged.
-        UsageError: `out` is there.
+        MissingError: one of the stages is not finished.
+        IntegrityError: one of their files is damaged.
+        UsageError: `out` exists.
     """
     info, known = folders.read_info(generator), folders.read_tokens(tokens)[0]
     if out.exists() and not force:
-        raise UsageError(f"{out}: there already; choose another folder, or replace it with --force")
+        raise UsageError(f"{out}: exists; choose another folder, or overwrite it with --force")
     part = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    for home, document, listed in (
-        (generator, folders.INFO, info.xxh3),
-        (tokens, folders.TOKENS, known.xxh3),
+    for home, names in (
+        (generator, ("model_index.json", folders.INFO, *info.xxh3)),
+        (tokens, (folders.TOKENS, *known.xxh3)),
     ):
-        for name in (document, *listed):
+        for name in names:
             (part / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(home / name, part / name)
-    shutil.copyfile(generator / "model_index.json", part / "model_index.json")
     atomic_write(part / CARD, card(recipe, info, known, rows))
     shutil.rmtree(out, ignore_errors=True)
     part.replace(out)
@@ -98,54 +108,52 @@ def card(
     tokens: folders.TokensInfo,
     rows: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """Return the model card: use, training, measurements with intervals, limits."""
-    label = next(iter(tokens.tokens), None)
-    text = _HEAD.format(
+    """Return the model card: use, training, evaluation with intervals, limits."""
+    labels = list(tokens.tokens)
+    named = ", ".join(f"`<{name}>`" for name in labels[:SHOWN_LABELS])
+    more = f" and {len(labels) - SHOWN_LABELS} more" if len(labels) > SHOWN_LABELS else ""
+    adapted = ["the tokens"] if labels else []
+    if tokens.lora_rank is not None:
+        adapted.append(f"LoRA of rank {tokens.lora_rank} (`{lora.FILE}`)")
+    subset, fold = recipe.data.subset, recipe.data.eval_fold
+    corpus = f"{recipe.data.corpus} {subset}" if subset else recipe.data.corpus
+    facts = {
+        "clips": f"{len(info.train_ids)} of corpus {corpus}" + (f", without fold {fold}" if fold else ""),
+        "U-Net": f"`{info.preset}`, {info.parameters:,} parameters, predicts {recipe.generator.prediction}",
+        "steps": f"{info.train_steps:,}, then {tokens.train_steps:,} for {' and '.join(adapted)}",
+        "fingerprints": f"generator `{info.fingerprint}`, tokens `{tokens.fingerprint}`",
+    }
+    return _CARD.format(
         name=f"{recipe.name}: {info.preset} generator",
         seconds=info.clip_samples / 16_000,
         samples=info.clip_samples,
         codec=info.codec,
         text=info.text_encoder,
-        prompt=f"<{label}>" if label else "rain",
+        prompt=f"<{labels[0]}>" if labels else "rain",
+        tokens=f"{named or 'none'}{more}",
+        facts="\n".join(f"- {name}: {fact}" for name, fact in facts.items()),
+        measured=_measured(rows),
     )
-    labels = list(tokens.tokens)
-    more = f" and {len(labels) - SHOWN_LABELS} more" if len(labels) > SHOWN_LABELS else ""
-    named = ", ".join(f"`<{name}>`" for name in labels[:SHOWN_LABELS])
-    text += f"\nClass tokens: {named or 'none'}{more}.\n\n## Training\n\n"
-    adapted = ["the tokens"] if labels else []
-    if tokens.lora_rank is not None:
-        adapted.append(f"LoRA of rank {tokens.lora_rank} (`{lora.FILE}`)")
-    facts = {
-        "clips": f"{len(info.train_ids)} of corpus {recipe.data.corpus}"
-        + (f" {recipe.data.subset}" if recipe.data.subset else "")
-        + (f", fold {recipe.data.eval_fold} left out" if recipe.data.eval_fold else ""),
-        "U-Net": f"`{info.preset}`, {info.parameters:,} parameters, predicts {recipe.generator.prediction}",
-        "steps": f"{info.train_steps:,}, then {tokens.train_steps:,} for {' and '.join(adapted)}",
-        "fingerprints": f"generator `{info.fingerprint}`, tokens `{tokens.fingerprint}`",
-    }
-    text += "".join(f"- {name}: {fact}\n" for name, fact in facts.items())
-    text += (
-        "\nThe ids of the training clips are in `generator.json`: do not test on those.\n\n## Measured\n\n"
-    )
-    lines = [_measured(row) for row in rows if _shown(row)]
-    if lines:
-        features = sorted({str(row["features"]) for row in rows if _shown(row)})
-        text += "| clips | measure | value | 95 % interval | n |\n| --- | --- | --- | --- | --- |\n"
-        text += "\n".join(lines) + f"\n\nFeatures: {', '.join(features)}. FD depends on them and on n.\n"
-    else:
-        text += "Nothing yet (`ajbench eval-gen`).\n"
-    return text + _LIMITS
 
 
-def _shown(row: Mapping[str, Any]) -> bool:
-    asked = row["metric"] == "label_agreement" and row["column"] == "all"
-    return bool(asked or (row["table"] == "1" and row["metric"] in METRICS))
-
-
-def _measured(row: Mapping[str, Any]) -> str:
-    share = row["metric"] == "label_agreement"
-    value, low, high = (
-        f"{100 * float(row[name]):.1f} %" if share else f"{float(row[name]):.3g}"
-        for name in ("value", "ci_low", "ci_high")
-    )
-    return f"| {row['row']} | {METRICS[row['metric']]} | {value} | {low} to {high} | {int(row['n'])} |"
+def _measured(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the rows of whole sets as a Markdown table."""
+    lines, features = [], set()
+    for row in rows:
+        agreement = row["metric"] == "label_agreement"
+        if not (row["column"] == "all" if agreement else row["table"] == "1" and row["metric"] in METRICS):
+            continue
+        value, low, high = (
+            f"{100 * float(row[name]):.1f} %" if agreement else f"{float(row[name]):.3g}"
+            for name in ("value", "ci_low", "ci_high")
+        )
+        features.add(str(row["features"]))
+        lines.append(
+            f"| {row['row']} | {METRICS[row['metric']]} | {value} | {low} to {high} | {int(row['n'])} |"
+        )
+    if not lines:
+        return "None yet (`ajbench eval-gen`)."
+    table = "\n".join(lines)
+    head = "| clips | metric | value | 95 % interval | n |\n| --- | --- | --- | --- | --- |\n"
+    named = f"Extractor{'s' * (len(features) > 1)}: {', '.join(sorted(features))}"
+    return f"{head}{table}\n\n{named}. FD depends on the extractor and on n."
