@@ -7,10 +7,12 @@ __version__ = "0.1.0"
 # Public names and the modules that define them, imported on first use: `import ajbench` stays free of torch.
 _PUBLIC = {
     "AudioJourneyPipeline": "ajbench.generation.pipeline",
+    "ClipStore": "ajbench.data.store",
     "audit": "ajbench.evaluation.audit",
+    "read": "ajbench.data.audio",
 }
 _PACKAGES = ("captions", "classifiers", "codec", "features", "fusion", "metrics")  # with public names
-__all__ = ["AudioJourneyPipeline", "__version__", "audit"]
+__all__ = ["__version__", *_PUBLIC, *_PACKAGES]
 
 
 def __getattr__(name: str) -> Any:

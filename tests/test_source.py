@@ -58,7 +58,9 @@ def test_only_the_console_prints_and_nothing_unsafe_is_called(path):
     assert not {name for name in imports(path) if name.split(".")[0] in {"click", "joblib"}}
 
 
-@pytest.mark.parametrize("command", [["--help"], ["synth", "--help"], ["show", "mini"], ["ls", "recipes"]])
+@pytest.mark.parametrize(
+    "command", [["--help"], ["synth", "--help"], ["show", "mini"], ["ls", "recipes"], ["ls", "features"]]
+)
 def test_looking_imports_nothing_heavy(command):
     code = (
         "import sys\n"
@@ -87,3 +89,13 @@ def test_importing_ajbench_imports_nothing_heavy():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert found.stdout.strip() == "set()", found.stdout + found.stderr
+
+
+def test_public_names_are_there_after_importing_ajbench_alone():
+    names = """metrics.ranking.average_precision metrics.ranking.summary metrics.distribution.frechet_distance
+    metrics.distribution.inception_score metrics.distribution.kl_divergence read ClipStore.open audit
+    codec.load classifiers.build classifiers.load features.load captions.entailment fusion.pool
+    AudioJourneyPipeline.from_pretrained"""
+    code = f"import ajbench\nfor name in {names.split()}: assert callable(eval('ajbench.' + name)), name"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert found.returncode == 0, found.stderr

@@ -16,6 +16,7 @@ import typer
 from ajbench import __version__
 from ajbench.core import console
 from ajbench.core.errors import AjbenchError, MissingError
+from ajbench.core.registry import load_plugins
 
 if TYPE_CHECKING:
     from ajbench.core.recipe import Recipe
@@ -145,6 +146,7 @@ def command(hide: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Calla
                 # torch and accelerate read these when they are imported, which is later.
                 os.environ |= {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}
             _accept_interrupts()
+            load_plugins()
             function(settings, **mine)
 
         guarded = _guard(wrapper)
