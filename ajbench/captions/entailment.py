@@ -11,7 +11,7 @@ from ajbench.core.errors import UsageError
 from ajbench.core.registry import suggest
 
 if TYPE_CHECKING:
-    from ajbench.generation.minilm import MiniLM
+    from ajbench.generation.text_encoder import MiniLM
 
 MAX_TOKENS = 256  # of all-MiniLM-L6-v2 as a sentence encoder; longer texts are truncated
 BATCH = 32
@@ -75,7 +75,7 @@ def _embed(texts: Sequence[str]) -> NDArray[np.float64]:
 
 @functools.cache
 def _encoder() -> "MiniLM":
-    from ajbench.generation.minilm import MiniLM
+    from ajbench.generation.text_encoder import MiniLM
 
     return MiniLM(MAX_TOKENS)
 
