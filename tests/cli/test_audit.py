@@ -3,8 +3,7 @@ import json
 
 import numpy as np
 import pytest
-from fakes import add_noise, write_clip
-from small_generator import make_store
+from fakes import add_noise, make_store, write_clip
 from typer.testing import CliRunner
 
 from ajbench.cli.app import app

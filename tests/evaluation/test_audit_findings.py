@@ -2,8 +2,7 @@ import re
 
 import numpy as np
 import pytest
-from fakes import write_clip
-from small_generator import make_store
+from fakes import make_store, write_clip
 
 from ajbench.data.clip_set import ClipSet, open_set
 from ajbench.evaluation.audit_findings import Audit, Calibration, Finding, Pairs

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 from commanded import eval_gen, untrained
-from small_generator import make_store
+from fakes import make_store
 from typer.testing import CliRunner
 
 from ajbench.cli.app import app

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from fakes import make_store
 from scipy.special import expit, softmax
 from six_kinds import KINDS, PLAIN, STABLE, Deaf, Ear, N, fill, heard, measure, sets, values
-from small_generator import make_store
 
 from ajbench.core.errors import UsageError
 from ajbench.data.annotations import Asked, asked_of, captions_of

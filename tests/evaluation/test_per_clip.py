@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 from commanded import eval_gen, untrained
+from fakes import SMALL_LABELS, make_store
 from six_kinds import KINDS, PLAIN, Ear, N, fill, heard, measure, sets, values, write
-from small_generator import LABELS, make_store
 from typer.testing import CliRunner
 
 from ajbench.cli.app import app
@@ -30,7 +30,7 @@ def test_labels_are_of_a_store_a_table_or_folders(folders, tmp_path, monkeypatch
     store = make_store(tmp_path / "store", captions=True)
     clips = open_set(store.path, "eval")
     asked = asked_of(clips)
-    assert list(asked.names) == list(LABELS)
+    assert list(asked.names) == list(SMALL_LABELS)
     assert asked.targets(clips.names).tolist() == (store.targets()[store.split_indices("eval")] > 0).tolist()
     assert captions_of(clips)[clips.names[0]][0].endswith("nearby, recording 12")
     plain = open_set(make_store(tmp_path / "plain").path)

@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from fakes import SMALL_LABELS, FakeCodec, make_generator, make_store, make_tokens, small_recipe
 from scipy.special import softmax
-from small_generator import LABELS, FakeCodec, make_generator, make_store, make_tokens, small_recipe
 
 from ajbench.classifiers.dataset import Pool
 from ajbench.classifiers.train import faithful
@@ -60,7 +60,7 @@ def test_the_score_is_the_share_of_the_softmax_that_falls_on_what_was_asked(path
     waves = np.random.default_rng(0).normal(size=(4, 50)).astype(np.float32) * 0.01
     asked = [[0], [1], [0, 2], []]
     ours = judge(waves, asked)
-    columns = [Ear.labels.index(name) for name in LABELS]
+    columns = [Ear.labels.index(name) for name in SMALL_LABELS]
     expected = softmax(waves[:, :5].astype(np.float64)[:, columns] * 400, axis=1)
     for score, share, ids in zip(ours[:3], expected, asked, strict=False):
         assert score == pytest.approx(share[ids].sum(), rel=1e-6)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from accelerate import PartialState
 from diffusers.training_utils import compute_snr
-from small_generator import SMALL, FakeCodec, make_store, small_recipe
+from fakes import SMALL_UNET, FakeCodec, make_store, small_recipe
 
 from ajbench.core import recipe
 from ajbench.core.errors import MissingError, UsageError
@@ -24,7 +24,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setitem(unet.PRESETS, "tiny", SMALL)
+    monkeypatch.setitem(unet.PRESETS, "tiny", SMALL_UNET)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def launched(rank, processes, port, folder, options):
     }  # fmt: skip
     torch.set_num_threads(1)
     PartialState(cpu=True)  # as a stage that is done by several processes does
-    unet.PRESETS["tiny"] = SMALL
+    unet.PRESETS["tiny"] = SMALL_UNET
     watch_gradients(folder / f"{processes}-{rank}.pt")
     fit(folder, folder / f"out-{processes}", **options)
 

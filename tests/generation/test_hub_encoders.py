@@ -8,9 +8,8 @@ import shutil
 import pytest
 import torch
 from diffusers.loaders import TextualInversionLoaderMixin
-from fakes import TEXT_ENCODER_DIMS, save_text_encoder
+from fakes import SMALL_UNET, TEXT_ENCODER_DIMS, FakeCodec, make_store, save_text_encoder, small_recipe
 from safetensors.torch import load_file, save_file
-from small_generator import SMALL, FakeCodec, make_store, small_recipe
 
 from ajbench.core import weights
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
@@ -334,7 +333,7 @@ def test_preflight_looks_before_any_work(folders, monkeypatch):
 
 
 def test_a_generator_is_trained_on_its_states_and_goes_with_no_other(folders, tmp_path, monkeypatch):
-    monkeypatch.setitem(unet.PRESETS, "tiny", SMALL)
+    monkeypatch.setitem(unet.PRESETS, "tiny", SMALL_UNET)
     monkeypatch.setenv("AJBENCH_WEIGHTS", str(tmp_path))
     shutil.copytree(folders["clip"], tmp_path / "clip")
     real = make_store(tmp_path / "store")

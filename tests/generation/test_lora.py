@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from fakes import N_TRAIN, SMALL_LABELS, FakeCodec, make_generator, make_store, small_recipe
 from safetensors.torch import load_file
-from small_generator import LABELS, TRAIN, FakeCodec, make_generator, make_store, small_recipe
 
 from ajbench.core import recipe
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
@@ -128,8 +128,8 @@ def test_it_lowers_the_loss_that_it_is_trained_on(generator, real, tmp_path, ada
         made = opened(generator, path)
         g = torch.Generator().manual_seed(1)
         grid = made.whitening.grid(CODEC.latents(real.codes(real.split_indices("train"))))
-        noise, t = torch.randn(grid.shape, generator=g), torch.arange(TRAIN) * 80
-        names = [[made.tokens.get(name, name) for name in real[i].labels] for i in range(TRAIN)]
+        noise, t = torch.randn(grid.shape, generator=g), torch.arange(N_TRAIN) * 80
+        names = [[made.tokens.get(name, name) for name in real[i].labels] for i in range(N_TRAIN)]
         states, _ = made.text.encode([f"The sound of {', '.join(row)}" for row in names])
         noisy = unet.noise_schedule().add_noise(grid, noise, t)
         with torch.no_grad():
@@ -220,9 +220,9 @@ def test_alone_it_is_trained_on_plain_names_of_the_chosen_classes(generator, rea
         textual_inversion, "sound_of", lambda names: prompts.append(plain(names)) or prompts[-1]
     )
     out = run(generator, real, tmp_path / "t", train_steps=1, classes=["Clock tick"], **ALONE)
-    heard = [real[i] for i in range(TRAIN) if "Clock tick" in real[i].labels]
+    heard = [real[i] for i in range(N_TRAIN) if "Clock tick" in real[i].labels]
     assert prompts == [f"The sound of {', '.join(clip.labels)}" for clip in heard]
-    assert 0 < len(heard) < TRAIN
+    assert 0 < len(heard) < N_TRAIN
     assert checkpoint.read_tokens(out)[0].train_ids == tuple(clip.clip_id for clip in heard)
 
 
@@ -259,7 +259,7 @@ def test_damage_and_files_of_before(generator, real, adapted, tmp_path):
     del tree["lora_rank"]
     (out / checkpoint.TOKENS).write_text(json.dumps(tree))
     assert checkpoint.read_tokens(out)[0].lora_rank is None and len(opened(generator, out).tokens) == len(
-        LABELS
+        SMALL_LABELS
     )
     damaged = run(generator, real, tmp_path / "d", train_steps=0, **ALONE)
     (damaged / lora.FILE).write_bytes((adapted / lora.FILE).read_bytes())

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from small_generator import SAMPLES, FakeCodec, make_generator, make_store, make_tokens
+from fakes import CLIP_SAMPLES, FakeCodec, make_generator, make_store, make_tokens
 
 import ajbench
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
@@ -32,12 +32,12 @@ def pipeline(paths):
 
 def test_text_becomes_a_wave_that_follows_seed_and_prompt(pipeline):
     wave = pipeline("The sound of dog", seed=1, steps=4)
-    assert wave.shape == (SAMPLES,) and wave.dtype == np.float32 and np.isfinite(wave).all()
+    assert wave.shape == (CLIP_SAMPLES,) and wave.dtype == np.float32 and np.isfinite(wave).all()
     assert np.array_equal(wave, pipeline("The sound of dog", seed=1, steps=4))
     assert not np.array_equal(wave, pipeline("The sound of dog", seed=2, steps=4))
     assert not np.array_equal(wave, pipeline("The sound of rain", seed=1, steps=4))
     several = pipeline(["rain", "rain"], seed=1, steps=4)
-    assert several.shape == (2, SAMPLES) and not np.array_equal(several[0], several[1])
+    assert several.shape == (2, CLIP_SAMPLES) and not np.array_equal(several[0], several[1])
 
 
 def test_labels_in_angle_brackets_are_class_tokens(pipeline, paths):

@@ -7,9 +7,9 @@ import shutil
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from fakes import FakeCodec, make_store, small_recipe
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
-from small_generator import FakeCodec, make_store, small_recipe
 
 from ajbench.core import recipe
 from ajbench.core.errors import IntegrityError, MissingError, UsageError

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from synthesis_under_fire import digests
+from fakes import store_digests
 from typer.testing import CliRunner
 
 from ajbench.cli.app import app
@@ -72,9 +72,9 @@ def test_torchrun_shares_a_synthesis_and_tells_it_once(tmp_path, monkeypatch):
     (whole,) = Path("one/mini").glob("synth-*")
     assert document["ran"] and store.name == whole.name
     assert json.loads((store / "run.json").read_text())["processes"] == 2
-    kept = digests(whole).keys() - {"run.json", "recipe.yaml", "DONE"}
-    assert len(kept) == 6 + 5 and {name: digests(store)[name] for name in kept} == {
-        name: digests(whole)[name] for name in kept
+    kept = store_digests(whole).keys() - {"run.json", "recipe.yaml", "DONE"}
+    assert len(kept) == 6 + 5 and {name: store_digests(store)[name] for name in kept} == {
+        name: store_digests(whole)[name] for name in kept
     }
     assert not (store / ".claims").exists()
     again = subprocess.run([*command, *SMALL], **about)
@@ -86,7 +86,7 @@ def test_a_ray_run_with_a_killed_worker_ends_with_the_same_bytes(tmp_path):
     if not importlib.util.find_spec("ray"):
         pytest.skip("Ray is not installed; pip install 'ajbench[ray]'")
     done = subprocess.run(
-        [sys.executable, Path(__file__).parents[1] / "synthesis_on_ray.py", tmp_path],
+        [sys.executable, Path(__file__).with_name("synthesis_on_ray.py"), tmp_path],
         env=environment(ACCELERATE_USE_CPU="true", RAY_raylet_start_wait_time_s="180"),
         capture_output=True,
         text=True,

@@ -11,7 +11,7 @@ from diffusers import (
     StableDiffusionPipeline,
     UniPCMultistepScheduler,
 )
-from small_generator import SMALL
+from fakes import SMALL_UNET
 
 from ajbench.core.errors import UsageError
 from ajbench.generation import unet
@@ -164,7 +164,7 @@ def test_more_steps_than_the_noise_has_are_refused():
 @pytest.fixture(scope="module")
 def small():
     patch = pytest.MonkeyPatch()
-    patch.setitem(unet.PRESETS, "tiny", SMALL)
+    patch.setitem(unet.PRESETS, "tiny", SMALL_UNET)
     model = unet.build("tiny", 384).eval()
     patch.undo()
     # A fresh U-Net all but ignores its condition.

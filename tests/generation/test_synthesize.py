@@ -12,19 +12,19 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy import sparse
-from small_generator import (
-    LABELS,
-    SAMPLES,
-    TRAIN,
+from fakes import (
+    CLIP_SAMPLES,
+    N_TRAIN,
+    SMALL_LABELS,
     FakeCodec,
     make_generator,
     make_store,
     make_tokens,
     small_recipe,
 )
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import sparse
 
 from ajbench.core.errors import IntegrityError, MissingError, NumericError, UsageError
 from ajbench.core.files import seed_for
@@ -38,7 +38,7 @@ from ajbench.generation.worker import Job
 from ajbench.pipeline.estimates import synthesis_seconds
 
 torch.set_num_threads(1)
-TOKENS = {label: f"<aj-{label.lower().replace(' ', '-')}>" for label in LABELS}
+TOKENS = {label: f"<aj-{label.lower().replace(' ', '-')}>" for label in SMALL_LABELS}
 
 
 @pytest.fixture(scope="module")
@@ -71,14 +71,14 @@ def planned(real, tokens=TOKENS, seed=7, **synth):
 def test_per_clip_makes_one_round_of_all_train_clips_after_the_other(real):
     rows = planned(real, n=30).to_pylist()
     parents = [row["parent_id"] for row in rows]
-    train = set(real.clip_ids[:TRAIN])
-    assert set(parents[:TRAIN]) == set(parents[TRAIN : 2 * TRAIN]) == train
-    assert [row["clip_id"] for row in rows] == [f"syn-{p}-{k // TRAIN}" for k, p in enumerate(parents)]
-    assert parents[:TRAIN] != parents[TRAIN : 2 * TRAIN]  # an order of its own
+    train = set(real.clip_ids[:N_TRAIN])
+    assert set(parents[:N_TRAIN]) == set(parents[N_TRAIN : 2 * N_TRAIN]) == train
+    assert [row["clip_id"] for row in rows] == [f"syn-{p}-{k // N_TRAIN}" for k, p in enumerate(parents)]
+    assert parents[:N_TRAIN] != parents[N_TRAIN : 2 * N_TRAIN]  # an order of its own
     for row in rows:
         parent = real[row["parent"]]
         assert (parent.clip_id, sorted(parent.label_ids)) == (row["parent_id"], row["label_ids"])
-        assert row["labels"] == [LABELS[k] for k in row["label_ids"]]
+        assert row["labels"] == [SMALL_LABELS[k] for k in row["label_ids"]]
         assert row["seed"] == seed_for(7, row["clip_id"])
         assert row["prompt"] == "The sound of " + ", ".join(TOKENS[name] for name in row["labels"])
         assert row["caption"] == "The sound of " + ", ".join(row["labels"])
@@ -126,12 +126,12 @@ def test_random_classes_draws_one_to_three_and_a_guide_that_has_one_of_them(real
     assert len(numbers) == 3 and (np.abs(numbers - 1000) < 100).all()
     classes = np.bincount([k for row in rows for k in row["label_ids"]])
     assert (np.abs(classes - 2000) < 150).all()  # two of three on average
-    train = set(real.clip_ids[:TRAIN])
+    train = set(real.clip_ids[:N_TRAIN])
     for row in rows:
         assert row["label_ids"] == sorted(set(row["label_ids"]))
         assert row["parent_id"] in train and set(real[row["parent"]].labels) & set(row["labels"])
     guides = np.bincount([row["parent"] for row in rows if row["label_ids"] == [0]])
-    having = [i for i in range(TRAIN) if 0 in real[i].label_ids]
+    having = [i for i in range(N_TRAIN) if 0 in real[i].label_ids]
     assert np.flatnonzero(guides).tolist() == having and guides[having].min() > 0.5 * guides[having].mean()
 
 
@@ -187,7 +187,7 @@ def test_the_store_tells_where_each_clip_comes_from(made, real):
     assert verify(made.path)["clips"] == len(made) == 30
     assert pq.read_table(made.path / "plan.parquet")["clip_id"].to_pylist() == made.clip_ids
     assert made.meta.source == "synthetic" and made.meta.counts["train"]["kept"] == 30
-    assert made.meta.train_ids_hash == shards.ids_hash(real.clip_ids[:TRAIN])
+    assert made.meta.train_ids_hash == shards.ids_hash(real.clip_ids[:N_TRAIN])
     assert [entry.clips for entry in made.meta.shards] == [6] * 5
     clip = made[13]
     assert (clip.source, clip.split, clip.strength, clip.guidance, clip.steps) == (
@@ -203,7 +203,7 @@ def test_the_store_tells_where_each_clip_comes_from(made, real):
         and clip.seed == seed_for(0, clip.clip_id)
     )
     wave = FakeCodec().decode(clip.codes[None])[0].numpy()
-    assert wave.shape == (SAMPLES,) and np.abs(wave - clip.audio()).max() < 1 / 32768
+    assert wave.shape == (CLIP_SAMPLES,) and np.abs(wave - clip.audio()).max() < 1 / 32768
 
 
 def test_a_clip_is_noised_and_denoised_from_its_parent(real, generator, tokens, tmp_path):
@@ -282,10 +282,10 @@ def test_what_does_not_fit_the_store_is_refused(real, generator, tokens, tmp_pat
     fold = make_store(tmp_path / "fold", train=6, evaluated=9)
     with pytest.raises(IntegrityError, match="6 of the 9 evaluation clips"):
         make(fold, generator, tokens, tmp_path / "a")
-    heard = make_tokens(tmp_path / "heard", train_ids=(real.clip_ids[TRAIN],))
+    heard = make_tokens(tmp_path / "heard", train_ids=(real.clip_ids[N_TRAIN],))
     with pytest.raises(IntegrityError, match=r"heard.*evaluation clips"):
         make(real, generator, heard, tmp_path / "b")
-    for change, word in (({"codec_hash": "else"}, "else"), ({"clip_samples": SAMPLES * 2}, "samples")):
+    for change, word in (({"codec_hash": "else"}, "else"), ({"clip_samples": CLIP_SAMPLES * 2}, "samples")):
         bent = stores.ClipStore(real.path, real.meta.model_copy(update=change))
         with pytest.raises(IntegrityError, match=word):
             make(bent, generator, tokens, tmp_path / word)
@@ -330,11 +330,12 @@ def test_the_estimate_times_without_leaving_anything(real, generator, tokens):
     assert sorted(real.path.iterdir()) == before
 
 
-def test_no_kill_and_no_number_of_processes_changes_a_byte(tmp_path):
-    script = Path(__file__).parents[1] / "synthesis_under_fire.py"
+@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_neither_kills_nor_the_number_of_processes_change_a_byte(tmp_path, start):
+    script = Path(__file__).with_name("synthesis_kills.py")
     paths = os.pathsep.join([str(script.parent.parent), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, script, tmp_path],
+        [sys.executable, script, tmp_path, start],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
         capture_output=True,
         text=True,

@@ -5,9 +5,17 @@ import json
 
 import pytest
 import torch
-from fakes import TEXT_ENCODER_DIMS, save_text_encoder
+from fakes import (
+    N_TRAIN,
+    SMALL_LABELS,
+    TEXT_ENCODER_DIMS,
+    FakeCodec,
+    make_generator,
+    make_store,
+    save_text_encoder,
+    small_recipe,
+)
 from safetensors.torch import load_file
-from small_generator import LABELS, TRAIN, FakeCodec, make_generator, make_store, small_recipe
 
 from ajbench.core.errors import IntegrityError, UsageError
 from ajbench.generation import checkpoint, textual_inversion, train, unet
@@ -83,7 +91,7 @@ def test_only_the_class_tokens_move(generators, real, tmp_path, monkeypatch, kin
 def test_untrained_tokens_are_the_means_of_their_names(generator, real, tmp_path):
     found = vectors(run(generator, real, tmp_path / "t", train_steps=0))
     plain = MiniLM(12)
-    for label, token in zip(LABELS, TOKENS, strict=True):
+    for label, token in zip(SMALL_LABELS, TOKENS, strict=True):
         assert torch.equal(found[token][0], plain.initial(label))
 
 
@@ -134,9 +142,9 @@ def test_tokens_lower_the_loss_they_are_trained_on(generator, real, tmp_path):
         module = textual_inversion.Inversion(made, 3)
         g = torch.Generator().manual_seed(1)
         grid = made.whitening.grid(CODEC.latents(real.codes(real.split_indices("train"))))
-        noise, t = torch.randn(grid.shape, generator=g), torch.arange(TRAIN) * 80
+        noise, t = torch.randn(grid.shape, generator=g), torch.arange(N_TRAIN) * 80
         prompts = [
-            f"The sound of {', '.join(made.tokens[name] for name in real[i].labels)}" for i in range(TRAIN)
+            f"The sound of {', '.join(made.tokens[name] for name in real[i].labels)}" for i in range(N_TRAIN)
         ]
         ids, mask = made.text.tokenize(prompts)
         noisy = unet.noise_schedule().add_noise(grid, noise, t)
@@ -148,9 +156,9 @@ def test_tokens_lower_the_loss_they_are_trained_on(generator, real, tmp_path):
 
 def test_the_file_says_whose_tokens_they_are(generator, real, tmp_path):
     info, _ = checkpoint.read_tokens(run(generator, real, tmp_path / "t", train_steps=0))
-    assert info.tokens == dict(zip(LABELS, TOKENS, strict=True))
+    assert info.tokens == dict(zip(SMALL_LABELS, TOKENS, strict=True))
     assert (info.generator, info.fingerprint) == ("gen0", "t1")
-    assert info.train_ids == tuple(sorted(real.clip_ids[:TRAIN]))
+    assert info.train_ids == tuple(sorted(real.clip_ids[:N_TRAIN]))
 
 
 def test_a_generator_that_heard_the_evaluation_clips_is_refused(generator, tmp_path):
@@ -165,10 +173,10 @@ def test_the_curve_is_the_mean_error_of_each_class_clips(generator, real, tmp_pa
     made = AudioJourneyPipeline.from_pretrained(generator, out, codec=CODEC)
     clips = real.split_indices("train")
     grids = train.grid_reader(real, clips, CODEC, made.whitening)
-    batches = train.noisy_batches(grids, TRAIN, unet.noise_schedule(), 4, 2)
+    batches = train.noisy_batches(grids, N_TRAIN, unet.noise_schedule(), 4, 2)
     expected = []
     for last, window in ((2, (0, 1)), (3, (2,))):
-        errors = {label: [] for label in LABELS}
+        errors = {label: [] for label in SMALL_LABELS}
         for batch in map(batches, window):
             for row, pick in enumerate(batch["picks"].tolist()):
                 labels = real[int(clips[pick])].labels
@@ -195,8 +203,8 @@ def test_some_classes_alone_get_tokens_and_are_heard(generator, real, tmp_path, 
     assert info.tokens == {"Dog": "<aj-dog>", "Clock tick": "<aj-clock-tick>"} and found.keys() == {
         *info.tokens.values()
     }
-    heard = [real[i] for i in range(TRAIN) if {"Dog", "Clock tick"}.intersection(real[i].labels)]
-    assert 0 < len(heard) < TRAIN and info.train_ids == tuple(clip.clip_id for clip in heard)
+    heard = [real[i] for i in range(N_TRAIN) if {"Dog", "Clock tick"}.intersection(real[i].labels)]
+    assert 0 < len(heard) < N_TRAIN and info.train_ids == tuple(clip.clip_id for clip in heard)
     assert len(prompts) == len(heard) and "The sound of <aj-dog>, Rain" in prompts
     assert {row[1] for row in curve(out)} == {"Dog", "Clock tick"}
     with pytest.raises(UsageError, match=r"invert\.classes.*'Dogg'.*did you mean 'Dog'"):
@@ -225,7 +233,7 @@ def test_prompts_of_tokens_of_several_vectors_are_planned_short_and_heard_whole(
 def test_prompts_that_vectors_make_too_long_are_counted(generator, real, tmp_path):
     # [CLS] the sound of, k vectors, [SEP]: 12 tokens hold seven vectors, not two classes of them.
     out = run(generator, real, tmp_path / "t", train_steps=0, vectors=7)
-    several = {tuple(real[i].labels) for i in range(TRAIN) if len(real[i].labels) > 1}
+    several = {tuple(real[i].labels) for i in range(N_TRAIN) if len(real[i].labels) > 1}
     assert checkpoint.read_tokens(out)[0].prompts_cut == len(several) > 0
 
 

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
+from fakes import CLIP_FRAMES, N_TRAIN, SMALL_LABELS, SMALL_UNET, FakeCodec, make_store, small_recipe
 from safetensors.torch import load_file
-from small_generator import FRAMES, LABELS, SMALL, TRAIN, FakeCodec, make_store, small_recipe
 
 from ajbench.codec.whitening import Whitening
 from ajbench.core.errors import IntegrityError, MissingError
@@ -20,7 +20,7 @@ CODEC = FakeCodec()
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setitem(unet.PRESETS, "tiny", SMALL)
+    monkeypatch.setitem(unet.PRESETS, "tiny", SMALL_UNET)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def weights(path):
 @pytest.fixture(scope="module")
 def trained(real, tmp_path_factory):
     patch = pytest.MonkeyPatch()
-    patch.setitem(unet.PRESETS, "tiny", SMALL)
+    patch.setitem(unet.PRESETS, "tiny", SMALL_UNET)
     out = run(real, tmp_path_factory.mktemp("trained") / "generator")
     patch.undo()
     return out
@@ -56,8 +56,8 @@ def test_the_folder_opens_with_diffusers_alone_and_says_what_it_was_trained_on(t
         "UNet2DConditionModel",
     ]
     info = checkpoint.read_info(trained)
-    assert info.train_ids == tuple(sorted(real.clip_ids[:TRAIN])) and info.labels == LABELS
-    assert (info.codec, info.codec_hash, info.frames, info.fingerprint) == ("fake", "fa4e", FRAMES, "f1")
+    assert info.train_ids == tuple(sorted(real.clip_ids[:N_TRAIN])) and info.labels == SMALL_LABELS
+    assert (info.codec, info.codec_hash, info.frames, info.fingerprint) == ("fake", "fa4e", CLIP_FRAMES, "f1")
     assert json.loads((trained / "whitening.json").read_text()) == real.meta.whitening
     assert len((trained / "metrics.csv").read_text().splitlines()) == 1 + 6
     assert not (trained / "checkpoints").exists()
@@ -98,14 +98,14 @@ def test_at_first_only_the_ends_and_the_projection_move(real, tmp_path):
 
 
 def test_it_learns(real, tmp_path, monkeypatch):
-    # Wide enough at first to let 128 channels of noise through, which `SMALL` is not.
-    monkeypatch.setitem(unet.PRESETS, "tiny", SMALL | {"widths": (160, 32)})
+    # Wide enough at first to let 128 channels of noise through, which `SMALL_UNET` is not.
+    monkeypatch.setitem(unet.PRESETS, "tiny", SMALL_UNET | {"widths": (160, 32)})
     run(real, tmp_path / "g", train_steps=60, lr=2e-3, batch_size=8, ema_decay=0.9, checkpoint_every=100)
     model = UNet2DConditionModel.from_pretrained(tmp_path / "g" / "unet", local_files_only=True).eval()
     whitening = Whitening.from_json(real.meta.whitening)
     grid = whitening.grid(CODEC.latents(real.codes(real.split_indices("train")))).float()
     g = torch.Generator().manual_seed(9)
-    noise, t = torch.randn(grid.shape, generator=g), torch.full((TRAIN,), 700)
+    noise, t = torch.randn(grid.shape, generator=g), torch.full((N_TRAIN,), 700)
     states, _ = MiniLM(12).encode(train.prompts_of(real, real.split_indices("train")))
     with torch.no_grad():
         noisy = unet.noise_schedule().add_noise(grid, noise, t)

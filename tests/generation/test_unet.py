@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import torch
-from small_generator import SMALL
+from fakes import SMALL_UNET
 from torch.utils.flop_counter import FlopCounterMode
 
 from ajbench.generation import unet
@@ -15,7 +15,7 @@ torch.set_num_threads(1)
 @pytest.fixture(scope="module")
 def small():
     patch = pytest.MonkeyPatch()
-    patch.setitem(unet.PRESETS, "tiny", SMALL)
+    patch.setitem(unet.PRESETS, "tiny", SMALL_UNET)
     model = unet.build("tiny", 384).eval()
     patch.undo()
     return model
@@ -69,7 +69,7 @@ def test_full_is_stable_diffusions_unet_but_for_its_ends_and_the_projection(shap
 
 
 def test_weights_follow_the_seed_and_leave_global_randomness_alone(small, monkeypatch):
-    monkeypatch.setitem(unet.PRESETS, "tiny", SMALL)
+    monkeypatch.setitem(unet.PRESETS, "tiny", SMALL_UNET)
     state = torch.random.get_rng_state()
     again, other = unet.build("tiny", 384), unet.build("tiny", 384, seed=1)
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -95,7 +95,7 @@ def test_masked_states_are_not_looked_at_and_unmasked_ones_are(small):
 
 @pytest.mark.parametrize("pooled", [True, False])
 def test_pooled_text_gets_past_a_blind_cross_attention(monkeypatch, pooled):
-    monkeypatch.setitem(unet.PRESETS, "tiny", SMALL | {"pooled": pooled})
+    monkeypatch.setitem(unet.PRESETS, "tiny", SMALL_UNET | {"pooled": pooled})
     model = unet.build("tiny", 384).eval()
     g = torch.Generator().manual_seed(0)
     x, t = torch.randn(1, 128, 2, 21, generator=g), torch.tensor([500])
@@ -107,7 +107,7 @@ def test_pooled_text_gets_past_a_blind_cross_attention(monkeypatch, pooled):
 
 
 def test_predicting_the_velocity_begins_at_zero(monkeypatch):
-    monkeypatch.setitem(unet.PRESETS, "tiny", SMALL)
+    monkeypatch.setitem(unet.PRESETS, "tiny", SMALL_UNET)
     model = unet.build("tiny", 384, prediction="v_prediction").eval()
     with torch.no_grad():
         out = unet.denoise(model, torch.randn(1, 128, 2, 21), torch.tensor([5]), torch.randn(1, 6, 384), None)

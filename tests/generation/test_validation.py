@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from fakes import N_TRAIN, SMALL_UNET, FakeCodec, make_store, small_recipe
 from safetensors.torch import load_file
-from small_generator import SMALL, TRAIN, FakeCodec, make_store, small_recipe
 
 from ajbench.core import recipe
 from ajbench.core.errors import UsageError
@@ -17,7 +17,7 @@ VAL = 3
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setitem(unet.PRESETS, "tiny", SMALL)
+    monkeypatch.setitem(unet.PRESETS, "tiny", SMALL_UNET)
 
 
 @pytest.fixture(scope="module")
@@ -148,9 +148,9 @@ def test_held_out_clips_are_not_trained_on_and_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "noisy_batches", spied)
     out = run(real, tmp_path / "g", train_steps=1, validate_every=1, val_share=0.3)
     info = checkpoint.read_info(out)
-    assert 1 <= len(info.held_out) < TRAIN and picked == [TRAIN - len(info.held_out)]
+    assert 1 <= len(info.held_out) < N_TRAIN and picked == [N_TRAIN - len(info.held_out)]
     # Heard in a way, and so among the clips that must not be evaluated on.
-    assert info.train_ids == tuple(sorted(real.clip_ids[:TRAIN])) and {*info.held_out} < {*info.train_ids}
+    assert info.train_ids == tuple(sorted(real.clip_ids[:N_TRAIN])) and {*info.held_out} < {*info.train_ids}
     with pytest.raises(UsageError, match=r"validate_every=2: .*no val split; set generator\.val_share"):
         run(real, tmp_path / "no", validate_every=2)
     with pytest.raises(UsageError, match=r"val_share=0\.1 is for nothing without generator\.validate_every"):

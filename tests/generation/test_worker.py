@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from small_generator import LABELS, FakeCodec, make_generator, make_store, make_tokens, small_recipe
+from fakes import SMALL_LABELS, FakeCodec, make_generator, make_store, make_tokens, small_recipe
 
 from ajbench.core.errors import IntegrityError, MissingError
 from ajbench.core.files import seed_for
@@ -179,7 +179,7 @@ def test_statistics_are_those_of_the_clips(make, tmp_path):
 
 def test_classes_without_a_guide_are_made_from_noise(make, real, tmp_path, capsys):
     """A label that no clip has: from noise at strength 1, the others from guides at 0.6."""
-    wider = stores.ClipStore(real.path, real.meta.model_copy(update={"labels": [*LABELS, "Never"]}))
+    wider = stores.ClipStore(real.path, real.meta.model_copy(update={"labels": [*SMALL_LABELS, "Never"]}))
     synth = {"plan": "random-classes", "prompt": "names", "unguided": "noise", "n": 20}
     found = make(tmp_path / "s", wider, **synth)
     assert "1 class (Never)" in capsys.readouterr().err

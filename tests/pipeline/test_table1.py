@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from small_generator import EVAL, TRAIN, FakeCodec, make_generator, make_store, small_recipe
+from fakes import N_EVAL, N_TRAIN, FakeCodec, make_generator, make_store, small_recipe
 
 from ajbench.classifiers.train import check_descent
 from ajbench.core import recipe
@@ -34,9 +34,9 @@ def real(tmp_path_factory):
 
 
 def test_every_evaluation_clip_has_a_clip_of_its_caption_from_noise(real):
-    section = small_recipe(synth={**CAPTIONS, "n": EVAL + 1}).synth
+    section = small_recipe(synth={**CAPTIONS, "n": N_EVAL + 1}).synth
     rows = plan(section, ListedClips.of_store(real, "eval", captions=True), seed=3).to_pylist()
-    ids = real.clip_ids[TRAIN:]
+    ids = real.clip_ids[N_TRAIN:]
     assert [row["parent_id"] for row in rows] == [*ids, ids[0]]
     assert [row["clip_id"] for row in rows] == [*(f"syn-{i}-0" for i in ids), f"syn-{ids[0]}-1"]
     for row in rows:
@@ -58,18 +58,18 @@ def test_without_a_caption_the_labels_are_the_prompt(tmp_path):
 def test_captions_are_read_for_a_plan_of_them_alone(real):
     assert ListedClips.of_store(real, "eval").captions == ()
     found = ListedClips.of_store(real, "eval", captions=True).captions
-    assert found == tuple(real[i].caption for i in range(TRAIN, TRAIN + EVAL))
+    assert found == tuple(real[i].caption for i in range(N_TRAIN, N_TRAIN + N_EVAL))
 
 
 def test_such_clips_answer_to_evaluation_clips_and_are_refused_in_a_mix(real, tmp_path):
     generator = make_generator(tmp_path / "g", real)
     made = synthesize(
-        small_recipe(synth={**CAPTIONS, "n": EVAL}), real, generator, None, tmp_path / "s",
+        small_recipe(synth={**CAPTIONS, "n": N_EVAL}), real, generator, None, tmp_path / "s",
         fingerprint="f", codec=FakeCodec(),
     )  # fmt: skip
-    assert made.column("parent_id") == real.clip_ids[TRAIN:] and set(made.column("split")) == {"eval"}
-    assert set(made.column("strength")) == {1.0} and made.meta.counts["eval"]["kept"] == EVAL
-    assert not np.array_equal(made.codes([0]), real.codes([TRAIN]))
+    assert made.column("parent_id") == real.clip_ids[N_TRAIN:] and set(made.column("split")) == {"eval"}
+    assert set(made.column("strength")) == {1.0} and made.meta.counts["eval"]["kept"] == N_EVAL
+    assert not np.array_equal(made.codes([0]), real.codes([N_TRAIN]))
     with pytest.raises(IntegrityError, match="in the eval split"):
         check_descent(real, made)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from small_generator import SAMPLES, FakeCodec, make_generator, make_store, make_tokens
+from fakes import CLIP_SAMPLES, FakeCodec, make_generator, make_store, make_tokens
 
 import ajbench
 from ajbench.core import recipe
@@ -68,7 +68,7 @@ def test_a_damaged_generator_is_not_exported(paths, tmp_path):
 def test_the_card_has_the_measurements_of_whole_sets(paths):
     info, tokens = checkpoint.read_info(paths[0]), checkpoint.read_tokens(paths[1])[0]
     plain = model_card.card(MADE_BY, info, tokens)
-    assert f"float32 [{SAMPLES}]" in plain and "`<Clock tick>`" in plain and "ajbench eval-gen" in plain
+    assert f"float32 [{CLIP_SAMPLES}]" in plain and "`<Clock tick>`" in plain and "ajbench eval-gen" in plain
     assert "- clips: 12 of corpus mini" in plain
     agreement = {"table": "generation", "metric": "label_agreement"}
     rows = [

@@ -1,10 +1,11 @@
-"""Run by test_synthesize in a process of its own: kills syntheses, lets them share a folder, gives digests.
+"""Run by test_synthesize in its own process: kills syntheses, shares folders between them, compares bytes.
 
-`python synthesis_under_fire.py FOLDER` prints one JSON object.
+`python synthesis_kills.py FOLDER fork|spawn` prints a JSON object with the digests of all stores. The
+last argument is the start method of worker processes; spawned ones have to import everything again.
 """
 
-import hashlib
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -14,7 +15,7 @@ import traceback
 from pathlib import Path
 
 import torch
-from small_generator import FakeCodec, make_generator, make_store, make_tokens, small_recipe
+from fakes import FakeCodec, make_generator, make_store, make_tokens, small_recipe, store_digests
 
 from ajbench.core import console
 from ajbench.data.store import ClipStore
@@ -31,21 +32,14 @@ def run(home, out, processes=1):
         home / "generator",
         home / "tokens",
         out,
-        fingerprint="fire",
+        fingerprint="kills",
         processes=processes,
         codec=FakeCodec(),
     )
 
 
-def digests(out):
-    """Content of everything that a finished store keeps, but for the times that it took."""
-    files = sorted(path for path in out.rglob("*") if path.is_file() and ".claims" not in path.parts)
-    files = [path for path in files if path.name != "timing.csv"]
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
 def child(home, out, fsyncs=None):
-    """Fork a synthesis; with `fsyncs`, it kills itself before that many writes are made durable."""
+    """Fork a synthesis; with `fsyncs`, it kills itself instead of making the next write durable."""
     pid = os.fork()
     if pid:
         return pid
@@ -68,7 +62,7 @@ def child(home, out, fsyncs=None):
 
 
 def end(pid):
-    """Wait; returns whether it was killed, and fails on any other bad end."""
+    """Wait for a child; return whether it was killed, and fail if it failed."""
     _, status = os.waitpid(pid, 0)
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
         return True
@@ -76,14 +70,14 @@ def end(pid):
     return False
 
 
-def main(home):
+def main(home, start_method):
     torch.set_num_threads(1)
     console.configure(quiet=True)
     make_generator(home / "generator", make_store(home / "real"))
     make_tokens(home / "tokens")
     run(home, home / "whole")
-    report = {"whole": digests(home / "whole"), "kills": 0, "io_kills": 0}
-    # Children of a fork need not read the generator again.
+    report = {"whole": store_digests(home / "whole"), "kills": 0, "io_kills": 0}
+    # Forked children reuse the loaded generator.
     loaded = AudioJourneyPipeline.from_pretrained(home / "generator", home / "tokens", FakeCodec())
     AudioJourneyPipeline.from_pretrained = lambda *_: loaded
 
@@ -93,27 +87,29 @@ def main(home):
     draw = random.Random(5)
     while not (home / "killed" / "store.json").exists():
         pid = child(home, home / "killed")
-        # At most half of a run's time, so that one is not enough; after six kills it may end.
+        # After at most half the time of a run, so that one run is not enough; after six kills it may end.
         if report["kills"] < 6:
             time.sleep(draw.uniform(0, 0.5 * took))
             os.kill(pid, signal.SIGKILL)
         report["kills"] += end(pid)
-    report["killed"] = digests(home / "killed")
+    report["killed"] = store_digests(home / "killed")
 
     for fsyncs in range(100):
         if not end(child(home, home / "io", fsyncs)):
             break
         report["io_kills"] += 1
-    report["io"] = digests(home / "io")
+    report["io"] = store_digests(home / "io")
 
     pids = [child(home, home / "shared") for _ in range(2)]
     assert not any([end(pid) for pid in pids])
-    report["shared"] = digests(home / "shared")
+    report["shared"] = store_digests(home / "shared")
 
+    context = multiprocessing.get_context(start_method)
+    multiprocessing.get_context = lambda _method: context
     run(home, home / "two", processes=2)
-    report["two"] = digests(home / "two")
+    report["two"] = store_digests(home / "two")
     sys.stdout.write(json.dumps(report))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -1,6 +1,6 @@
-"""Run by test_engines in a process of its own: a synthesis on Ray, one of whose workers is killed.
+"""Run by test_ray_workers in its own process: a synthesis on Ray, one of whose workers is killed.
 
-`python synthesis_on_ray.py FOLDER` prints one JSON object.
+`python synthesis_on_ray.py FOLDER` prints a JSON object with the digests.
 """
 
 import json
@@ -10,8 +10,7 @@ import sys
 from pathlib import Path
 
 import torch
-from small_generator import FakeCodec, make_generator, make_store, make_tokens, small_recipe
-from synthesis_under_fire import digests
+from fakes import FakeCodec, make_generator, make_store, make_tokens, small_recipe, store_digests
 
 from ajbench.core import console
 from ajbench.data.store import ClipStore
@@ -21,7 +20,7 @@ RECIPE = small_recipe(synth={"n": 14, "sampler_steps": 4})
 
 
 class Deadly(FakeCodec):
-    """Kills its process in the middle of the third micro-batch that is decoded, whoever does it, once."""
+    """Kills its process, once, when the third micro-batch of all processes is decoded."""
 
     def __init__(self, folder):
         super().__init__()
@@ -46,7 +45,7 @@ def run(home, name, codec, **how):
         codec=codec,
         **how,
     )
-    return digests(home / name)
+    return store_digests(home / name)
 
 
 def main(home):
