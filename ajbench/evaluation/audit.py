@@ -211,21 +211,13 @@ def _compare(
 
 @dataclass(frozen=True)
 class _Waveforms:
-    """Compares the waveforms of similar clips and notes what was found.
-
-    Attributes:
-        sets: all clips.
-        target: the split that clips are compared with.
-        found: takes the findings.
-        limit: standout from which a pair is `near`.
-        candidate: standout from which a clip's best match is worth the comparison of waveforms.
-    """
+    """Compares the waveforms of similar clips and notes what was found."""
 
     sets: Mapping[Which, UsableClips]
-    target: Which
+    target: Which  # the split that clips are compared with
     found: Pairs
-    limit: float
-    candidate: float
+    limit: float  # standout from which a pair is `near`
+    candidate: float  # standout from which the waveform of the best match is compared
 
     def check(
         self,
@@ -235,7 +227,7 @@ class _Waveforms:
         standout: NDArray[np.float64],
         wave_limit: float,
     ) -> list[tuple[float, int]]:
-        """Compare the clips `rows` of a set with their best matches.
+        """Compare the clips `rows` of a set with their best matches, and note what was found.
 
         Args:
             of: the set.
@@ -245,7 +237,7 @@ class _Waveforms:
             wave_limit: correlation from which a pair is of the kind `waveform`.
 
         Returns:
-            (correlation with the best match, position in rows) of each clip that was a candidate.
+            (correlation with the best match, position in rows) of each candidate.
         """
         some, references = self.sets[of], self.sets[self.target]
         correlations = []

@@ -26,33 +26,20 @@ SETS: dict[str, tuple[Which, Which]] = {
 class Finding:
     """A pair of clips that are more alike than independent clips are.
 
-    Attributes:
-        relation: `leak` (synthetic and eval), `memorised` (synthetic and train) or `split` (train and eval).
-        clip: the synthetic clip, or the train clip of a split.
-        match: the real clip that it repeats.
-        kinds: some of KINDS, the surest first.
-        own_parent: whether `match` is the guide of the clip.
-        standout: by spectral detail; this and the next four are None if `match` was not among the clip's
-            best matches.
-        threshold: of the standout.
-        likeness: correlation of the fingerprints.
-        waveform: correlation of the waveforms.
-        residual_db: level of the difference of the waveforms.
-        embedding: standout of the cosine of the embeddings.
-        embedding_threshold: of that standout.
+    Scores are None if the match was not among the clip's best matches.
     """
 
     relation: Literal["leak", "memorised", "split"]
-    clip: str
-    match: str
-    kinds: tuple[str, ...]
-    own_parent: bool
-    standout: float | None = None
+    clip: str  # synthetic, or the train clip of a split
+    match: str  # the real clip that it repeats
+    kinds: tuple[str, ...]  # some of KINDS, the surest first
+    own_parent: bool  # whether the match is the guide of the clip
+    standout: float | None = None  # by spectral detail
     threshold: float | None = None
-    likeness: float | None = None
-    waveform: float | None = None
-    residual_db: float | None = None
-    embedding: float | None = None
+    likeness: float | None = None  # correlation of the fingerprints
+    waveform: float | None = None  # correlation of the waveforms
+    residual_db: float | None = None  # level of their difference
+    embedding: float | None = None  # standout by embedding
     embedding_threshold: float | None = None
 
     def row(self) -> dict[str, Any]:
@@ -65,21 +52,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How close clips come to their nearest clip of a split, and the threshold that follows.
+    """How close clips come to their nearest clip of a split, and the threshold that follows."""
 
-    Attributes:
-        view: `near` (spectral detail) or `embedding`.
-        set: the split.
-        real: standouts of independent real clips, from the other split, [n].
-        synthetic: standouts of the synthetic clips, [Q].
-        threshold: standout above which a clip is flagged.
-    """
-
-    view: str
-    set: Which
-    real: NDArray[np.float64]
-    synthetic: NDArray[np.float64]
-    threshold: float
+    view: str  # `near` (spectral detail) or `embedding`
+    set: Which  # the split
+    real: NDArray[np.float64]  # standouts [n] of independent real clips, from the other split
+    synthetic: NDArray[np.float64]  # standouts [Q] of the synthetic clips
+    threshold: float  # standout above which a clip is flagged
 
     def row(self) -> dict[str, Any]:
         """Return the calibration as a row of the table; `honest` are the real clips."""
@@ -101,17 +80,11 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Tally:
-    """How many clips of one relation are flagged.
+    """How many clips of one relation are flagged."""
 
-    Attributes:
-        sure: by exact, waveform, parent or id.
-        weak: by near or embedding only.
-        clips: that could be flagged: the synthetic clips, or the train clips that calibrate the threshold.
-    """
-
-    sure: int
-    weak: int
-    clips: int
+    sure: int  # by exact, waveform, parent or id
+    weak: int  # by near or embedding only
+    clips: int  # that could be flagged: the synthetic clips, or the train clips of the calibration
 
     @property
     def chance(self) -> float:
@@ -148,21 +121,13 @@ def _share(n: int, total: int, which: str, verb: str, other: str) -> str:
 
 @dataclass(frozen=True)
 class Audit:
-    """The result of an audit.
+    """The result of an audit."""
 
-    Attributes:
-        findings: pairs, leaks first, the surest first.
-        calibrations: per split and view.
-        clips: number of usable clips per set.
-        troubles: clips that could not be used.
-        guided: number of synthetic clips whose guide is a train clip.
-    """
-
-    findings: list[Finding]
-    calibrations: list[Calibration]
-    clips: Mapping[Which, int]
-    troubles: list[Trouble]
-    guided: int
+    findings: list[Finding]  # leaks first, the surest first
+    calibrations: list[Calibration]  # per split and view
+    clips: Mapping[Which, int]  # usable clips per set
+    troubles: list[Trouble]  # unusable clips
+    guided: int  # synthetic clips whose guide is a train clip
 
     def of(self, relation: str) -> list[Finding]:
         """Return the findings of one relation."""

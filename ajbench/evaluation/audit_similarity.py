@@ -31,21 +31,13 @@ Fingerprint = NDArray[np.float16]  # [T, 64]
 
 @dataclass
 class UsableClips:
-    """The clips of a set that can be compared.
+    """The clips of a set that can be compared."""
 
-    Attributes:
-        clips: the whole set.
-        numbers: positions of the usable clips in it, [n].
-        fingerprints: one per usable clip, [T, 64], in a memory-mapped file.
-        hashes: of the samples, rounded to 16 bits.
-        vectors: unit embeddings float32 [n, d], if there is an extractor.
-    """
-
-    clips: ClipSet
-    numbers: list[int] = field(default_factory=list)
-    fingerprints: list[Fingerprint] = field(default_factory=list)
-    hashes: list[str] = field(default_factory=list)
-    vectors: NDArray[np.float32] | None = None
+    clips: ClipSet  # the whole set
+    numbers: list[int] = field(default_factory=list)  # of the usable clips in it, [n]
+    fingerprints: list[Fingerprint] = field(default_factory=list)  # in a memory-mapped file
+    hashes: list[str] = field(default_factory=list)  # of the samples, rounded to 16 bits
+    vectors: NDArray[np.float32] | None = None  # unit embeddings [n, d], if there is an extractor
 
     @property
     def names(self) -> list[str]:

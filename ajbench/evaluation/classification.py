@@ -42,17 +42,10 @@ class TableCell(NamedTuple):
 
 @dataclass(frozen=True)
 class Scores:
-    """Predictions on the evaluation clips.
+    """Predictions on the evaluation clips."""
 
-    Attributes:
-        scores: logits, float32 [n, C].
-        targets: 0 or 1, [n, C].
-        clip_ids: [n].
-        labels: class names, [C].
-    """
-
-    scores: np.ndarray
-    targets: np.ndarray
+    scores: np.ndarray  # logits, float32 [n, C]
+    targets: np.ndarray  # 0 or 1, [n, C]
     clip_ids: tuple[str, ...]
     labels: tuple[str, ...]
 

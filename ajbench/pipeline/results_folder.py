@@ -76,7 +76,7 @@ def _write(pipeline: Pipeline, stages: Sequence[Stage], before: dict[str, Any], 
         "recipe": recipe.name,
         "fingerprint": key,
         "files": [str(path.relative_to(out)) for path in (*written.paths.values(), out / CLASSES, *pages)],
-        "table": {"header": written.header, "lines": written.lines, "notes": written.notes},
+        "table": written.table,
         "counts": counts,
         "fingerprints": pinned,
         "stages": history,
@@ -130,7 +130,7 @@ def write_tables(recipe: Recipe, results: Path) -> dict[str, Any]:
     )
     return {
         "files": sorted(written.paths.values()),
-        "table": {"header": written.header, "lines": written.lines, "notes": written.notes},
+        "table": written.table,
         **written.document,
     }
 

@@ -58,31 +58,14 @@ RANGE_DB = 70.0
 
 @dataclass(frozen=True)
 class Curve:
-    """mAP of one classifier against the dose, in percent.
-
-    Attributes:
-        name: of the classifier.
-        doses: synthetic clips added, [D], 0 first.
-        mean: over seeds, [D], with `low` and `high`.
-        low: lower bounds.
-        high: upper bounds.
-        seeds: the values of single seeds, D lists.
-        delta: paired differences to dose 0, [D−1], with `delta_low` and `delta_high`.
-        delta_low: lower bounds.
-        delta_high: upper bounds.
-        synthetic_only: mAP without real clips.
-    """
+    """mAP of one classifier against the dose, in percent."""
 
     name: str
-    doses: Sequence[float]
-    mean: Sequence[float]
-    low: Sequence[float]
-    high: Sequence[float]
-    seeds: Sequence[Sequence[float]]
-    delta: Sequence[float]
-    delta_low: Sequence[float]
-    delta_high: Sequence[float]
-    synthetic_only: float | None = None
+    doses: Sequence[float]  # synthetic clips added, [D], 0 first
+    mean: np.ndarray  # over seeds, with its interval: value, low, high [D, 3]
+    seeds: Sequence[Sequence[float]]  # values of single seeds, D lists
+    delta: np.ndarray  # paired difference to dose 0, with its interval [D−1, 3]
+    synthetic_only: float | None = None  # mAP without real clips
 
 
 @dataclass(frozen=True)
@@ -108,10 +91,10 @@ def dose_curve(curves: Sequence[Curve]) -> str:
             x = np.array(curve.doses) + shift
             for where, values in zip(x + 0.6 * step, curve.seeds, strict=True):
                 left.plot([where] * len(values), values, ".", color=colour, alpha=0.55, markersize=4)
-            _intervals(left, x, curve.mean, curve.low, curve.high, colour, label=curve.name)
+            _intervals(left, x, curve.mean, colour, label=curve.name)
             if curve.synthetic_only is not None:
                 left.axhline(curve.synthetic_only, color=colour, linewidth=0.8, linestyle=(0, (1, 2.5)))
-            _intervals(right, x[1:], curve.delta, curve.delta_low, curve.delta_high, colour)
+            _intervals(right, x[1:], curve.delta, colour)
         right.axhline(0, color=INK, linewidth=0.7)
         left.set_title("mAP, % (small dots: seeds; dotted line: synthetic clips only)")
         right.set_title("difference to real clips only, points of mAP")
@@ -246,17 +229,9 @@ def _rows(axes: Axes, labels: Sequence[str], rows: int | None = None) -> np.ndar
     return y
 
 
-def _intervals(
-    axes: Axes,
-    x: np.ndarray,
-    value: Sequence[float],
-    low: Sequence[float],
-    high: Sequence[float],
-    colour: str,
-    label: str | None = None,
-) -> None:
-    axes.vlines(x, low, high, color=colour, linewidth=1.4)
-    axes.plot(x, value, "o-", color=colour, linewidth=1.2, markersize=5, label=label)
+def _intervals(axes: Axes, x: np.ndarray, values: np.ndarray, colour: str, label: str | None = None) -> None:
+    axes.vlines(x, values[:, 1], values[:, 2], color=colour, linewidth=1.4)
+    axes.plot(x, values[:, 0], "o-", color=colour, linewidth=1.2, markersize=5, label=label)
 
 
 def _svg(figure: Figure, name: str) -> str:

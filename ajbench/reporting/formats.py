@@ -14,21 +14,13 @@ Line = dict[str, Any]
 
 @dataclass(frozen=True)
 class Block:
-    """A table for reading.
-
-    Attributes:
-        title: of the table.
-        header: column names.
-        lines: cells, each its text and, in small print, a difference or an interval.
-        notes: sentences below the table, without full stops.
-        words: the number of leading text columns; the others are numbers.
-    """
+    """A table for reading."""
 
     title: str
     header: list[str]
-    lines: list[list[tuple[str, str]]]
-    notes: list[str]
-    words: int
+    lines: list[list[tuple[str, str]]]  # cells: text and, in small print, a difference or an interval
+    notes: list[str]  # below the table, without full stops
+    words: int  # number of leading text columns; the others are numbers
 
 
 def blocks_a11(lines: list[Line], recipe: Recipe) -> list[Block]:

@@ -18,7 +18,7 @@ from ajbench.data import audio
 from ajbench.data.store import Clip, ClipStore
 from ajbench.evaluation.classification import TableCell, per_class
 from ajbench.reporting import figures, tables
-from ajbench.reporting.formats import blocks_1, blocks_a11, html
+from ajbench.reporting.formats import blocks_1, blocks_a11, html, to_csv
 from ajbench.reporting.verdict import QUESTION, Answer, answers, headline, limits
 
 EXAMPLES = 12  # classes with audio examples
@@ -28,38 +28,16 @@ SHOWN_PROBLEMS = 50
 
 @dataclass(frozen=True)
 class ReportData:
-    """What a report is made from.
-
-    Attributes:
-        recipe: the merged recipe.
-        rows: rows.csv.
-        real: folder of the real clip store.
-        synthetic: folders of synthetic stores by the name of their rows (`img2img`, probes), the main one
-            first.
-        scores: `scores.npz` of every trained cell.
-        runs: `run.json` of every stage, from `RunDir.info()`.
-        notes: on the rows of generated clips and baselines.
-        fingerprints: of the stages whose rows count; None accepts all rows of the recipe.
-    """
+    """What a report is made from."""
 
     recipe: Recipe
-    rows: Path
-    real: Path
-    synthetic: Mapping[str, Path]
-    scores: Mapping[TableCell, Path]
-    runs: Sequence[Mapping[str, Any]] = ()
-    notes: Sequence[str] = ()
-    fingerprints: Collection[str] | None = None
-
-
-@dataclass(frozen=True)
-class Sound:
-    """A clip in the report, with relative links to its `audio` and `image`."""
-
-    brief: str
-    detail: str
-    audio: str
-    image: str
+    rows: Path  # rows.csv
+    real: Path  # the real clip store
+    synthetic: Mapping[str, Path]  # synthetic stores by the name of their rows, the recipe's own first
+    scores: Mapping[TableCell, Path]  # `scores.npz` of every trained cell
+    runs: Sequence[Mapping[str, Any]] = ()  # `run.json` of every stage
+    notes: Sequence[str] = ()  # on the rows of generated clips and baselines
+    fingerprints: Collection[str] | None = None  # of the stages whose rows count; None accepts all
 
 
 def render(data: ReportData, out: Path) -> Path:
@@ -82,7 +60,7 @@ def render(data: ReportData, out: Path) -> Path:
     classes = per_class(data.scores, data.recipe.name)
     measured = dict.fromkeys([*sets, *rows.loc[rows["table"] == "1", "row"]])
     palette = dict(zip(measured, itertools.cycle(figures.SERIES), strict=False))
-    atomic_write(out / "per_class.csv", tables.to_csv(classes))
+    atomic_write(out / "per_class.csv", to_csv(classes))
     page = {
         "recipe": data.recipe,
         "question": QUESTION,
@@ -117,29 +95,23 @@ def dose_figure(rows: pd.DataFrame, recipe: Recipe, found: Sequence[Answer]) -> 
     curves = []
     for answer in found:
         mine = rows[(rows["table"] == "A11") & (rows["row"] == answer.line)]
-        part = {
-            metric: mine[mine["metric"] == metric].set_index("column")[["value", "ci_low", "ci_high"]] * 100
+        means, deltas = (
+            100 * mine[mine["metric"] == metric].set_index("column")[["value", "ci_low", "ci_high"]]
             for metric in ("map_mean", "map_delta")
-        }
-        means, deltas = part["map_mean"], part["map_delta"]
+        )
         doses = [c for c in tables.columns_of(mine, recipe) if tables.dose_of(c) and c in deltas.index]
         columns = [recipe.name, *doses]
         if not doses or not set(columns) <= set(means.index):
             continue
         singles = mine[mine["metric"] == "map"]
-        alone = f"{recipe.name}G"
         curves.append(
             figures.Curve(
                 name=answer.name,
                 doses=[tables.dose_of(c) or 0 for c in columns],
-                mean=means.loc[columns, "value"].tolist(),
-                low=means.loc[columns, "ci_low"].tolist(),
-                high=means.loc[columns, "ci_high"].tolist(),
+                mean=means.loc[columns].to_numpy(),
                 seeds=[(100 * singles.loc[singles["column"] == c, "value"]).tolist() for c in columns],
-                delta=deltas.loc[doses, "value"].tolist(),
-                delta_low=deltas.loc[doses, "ci_low"].tolist(),
-                delta_high=deltas.loc[doses, "ci_high"].tolist(),
-                synthetic_only=next(iter(means.loc[means.index == alone, "value"]), None),
+                delta=deltas.loc[doses].to_numpy(),
+                synthetic_only=next(iter(means.loc[means.index == f"{recipe.name}G", "value"]), None),
             )
         )
     return figures.dose_curve(curves) if curves else ""
@@ -246,16 +218,16 @@ def _examples(real: ClipStore, sets: Mapping[str, ClipStore], out: Path) -> Iter
         yield {"label": labels[c], "sounds": {name: _sound(name, clip, out) for name, clip in chosen}}
 
 
-def _sound(name: str, clip: Clip, out: Path) -> Sound:
+def _sound(name: str, clip: Clip, out: Path) -> dict[str, str]:
+    """Write a clip and its spectrogram; return relative links to both and what is known of the clip."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{name}-{clip.index}-{clip.clip_id}")[:80]
     wav = clip.audio()
     audio.write(out / "audio" / f"{stem}.flac", wav)
     (out / "img" / f"{stem}.png").write_bytes(figures.spectrogram(wav))
-    brief = (
-        clip.clip_id if clip.strength is None else f"strength {clip.strength:g}, guidance {clip.guidance:g}"
-    )
-    facts = dict.fromkeys([clip.clip_id, ", ".join(clip.labels), brief])
-    return Sound(brief, " · ".join(facts), f"audio/{stem}.flac", f"img/{stem}.png")
+    drawn = f"strength {clip.strength:g}, guidance {clip.guidance:g}" if clip.strength is not None else ""
+    facts = dict.fromkeys(filter(None, [clip.clip_id, ", ".join(clip.labels), drawn]))
+    links = {"audio": f"audio/{stem}.flac", "image": f"img/{stem}.png"}
+    return {"brief": drawn or clip.clip_id, "detail": " · ".join(facts), **links}
 
 
 def _problems(store: Path) -> list[dict[str, str]]:

@@ -45,21 +45,11 @@ CORRECTIONS_1 = {"DiffSound": "the 7.76 printed as the KL of DiffSound is its FA
 
 @dataclass(frozen=True)
 class Written:
-    """What `write` has written.
+    """What `write` has written."""
 
-    Attributes:
-        paths: by name: `table_a11.csv`, `table_a11.md`, `table_a11.tex`, `table_1.csv`, …, `generation.csv`.
-        document: the measured lines, for `--json`.
-        header: of the measured part of Table A11, for the terminal.
-        lines: of the same.
-        notes: on the same.
-    """
-
-    paths: dict[str, Path]
-    document: dict[str, Any]
-    header: list[str]
-    lines: list[list[str]]
-    notes: list[str]
+    paths: dict[str, Path]  # by name: `table_a11.csv`, `table_a11.md`, …, `generation.csv`
+    document: dict[str, Any]  # the measured lines, for `--json`
+    table: dict[str, Any]  # header, lines and notes of the measured Table A11, for the terminal
 
 
 def write(
@@ -98,13 +88,9 @@ def write(
     for name, text in files.items():
         atomic_write(out_dir / name, text)
     header, lines = console_table(a11_blocks[0])
-    return Written(
-        paths={name: out_dir / name for name in files},
-        document={"table_a11": _measured(a11), "table_1": first, "generation": generation},
-        header=header,
-        lines=lines,
-        notes=a11_blocks[0].notes,
-    )
+    document = {"table_a11": _measured(a11), "table_1": first, "generation": generation}
+    table = {"header": header, "lines": lines, "notes": a11_blocks[0].notes}
+    return Written({name: out_dir / name for name in files}, document, table)
 
 
 def table_1(rows: pd.DataFrame, recipe: Recipe) -> tuple[list[Line], dict[str, str]]:

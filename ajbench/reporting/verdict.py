@@ -14,28 +14,16 @@ QUESTION = "Does synthetic audio help?"
 
 @dataclass(frozen=True)
 class Answer:
-    """The best mix of one classifier against real clips only.
+    """The best mix of one classifier against real clips only."""
 
-    Attributes:
-        line: the classifier, model/pretraining/augmentation.
-        column: the mix, for example `+320G`: the best of those that help for certain, otherwise the best.
-        delta: paired difference in points of mAP.
-        low: lower bound of its 95 % interval.
-        high: upper bound.
-        seeds: number of seeds of each mix.
-        mixes: number of mixes with synthetic clips.
-        effect: 1 if it helps, −1 if it hurts, 0 if the interval that is corrected for the number of mixes
-            contains zero.
-    """
-
-    line: str
-    column: str
-    delta: float
-    low: float
+    line: str  # the classifier: model/pretraining/augmentation
+    column: str  # the mix, such as `+320G`: the best of those that help for certain, otherwise the best
+    delta: float  # paired difference in points of mAP
+    low: float  # of its 95 % interval
     high: float
-    seeds: int
-    mixes: int
-    effect: int
+    seeds: int  # per mix
+    mixes: int  # with synthetic clips
+    effect: int  # 1 helps, −1 hurts, 0: the interval corrected for the number of mixes contains zero
 
     @property
     def name(self) -> str:

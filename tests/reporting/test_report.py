@@ -185,7 +185,7 @@ def test_generated_clips_alone_have_tables_and_a_page(made, tmp_path):
     rows[rows["table"] != "A11"].to_csv(path, index=False)
     plan = esc10_recipe(published="none")
     written = tables.write(path, tmp_path, plan)
-    assert written.lines == [] and "table_1.csv" in written.paths
+    assert written.table["lines"] == [] and "table_1.csv" in written.paths
     page = Page(report.render(ReportData(plan, path, data.real, {}, {}), tmp_path / "out").read_text())
     assert "clips" in page.ids and "classes" not in page.ids and "white noise" in page.text
 

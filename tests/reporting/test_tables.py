@@ -113,18 +113,20 @@ def test_markdown_latex_and_terminal_agree(written):
     assert shown.replace("±", r"$\pm$") in tex and delta.replace("−", "$-$") in tex
     assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 2
     assert not re.search(r"(?<!\\)[%#_]", tex.replace(r"\_", ""))
-    assert written.header == ["Model", "Aug", "esc10G", "esc10", "+160G", "+320G"]
-    assert {len(line) for line in written.lines} == {len(written.header)}
-    assert written.lines[0][0] == "taltrans-small" and written.lines[1][1] == "Δ"
-    assert any("80 evaluation clips" in note and "train 318 of 320" in note for note in written.notes)
-    assert any("3 seeds" in note for note in written.notes)
+    assert written.table["header"] == ["Model", "Aug", "esc10G", "esc10", "+160G", "+320G"]
+    assert {len(line) for line in written.table["lines"]} == {len(written.table["header"])}
+    assert written.table["lines"][0][0] == "taltrans-small" and written.table["lines"][1][1] == "Δ"
+    assert any(
+        "80 evaluation clips" in note and "train 318 of 320" in note for note in written.table["notes"]
+    )
+    assert any("3 seeds" in note for note in written.table["notes"])
 
 
 def test_a_rendered_corpus_is_marked(grid_results, tmp_path):
     plan, _, rows = grid_results
     mini = plan.model_copy(update={"data": plan.data.model_copy(update={"corpus": "mini"})})
     done = tables.write(rows, tmp_path, mini)
-    assert any("mini is rendered" in note for note in done.notes)
+    assert any("mini is rendered" in note for note in done.table["notes"])
     measured = [line for line in read(done.paths["table_a11.csv"]) if line["source"] == "measured"]
     assert all("mini is rendered" in line["note"] for line in measured)
 
