@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ajbench.cli.compare_sets import Measuring, Outputs, Sets, do_comparison
-from ajbench.cli.options import Settings, command
-from ajbench.cli.run import show_plan
+from ajbench.cli.options import Settings, command, show_plan
 from ajbench.core import console
 from ajbench.core.errors import UsageError
 
@@ -31,9 +30,10 @@ def eval_cls(settings: Settings) -> None:
       ajbench eval-cls --recipe esc10+320G --data DIR --json
     """
     from ajbench.pipeline.classifier_stages import grid_stages, trained_stages
+    from ajbench.pipeline.evaluation_stages import eval_cls_stage
 
     pipeline = settings.pipeline(settings.load())
-    stage = pipeline.eval_cls((grid_stages if settings.dry_run else trained_stages)(pipeline))
+    stage = eval_cls_stage(pipeline, (grid_stages if settings.dry_run else trained_stages)(pipeline))
     _run_evaluation(
         settings, pipeline, stage, ["row", "column", "seed", "metric", "value", "ci_low", "ci_high"]
     )
@@ -152,8 +152,11 @@ def eval_gen(
         )
         do_comparison(settings, sets, how, Outputs(out, clips, curve, ladder_figure))
         return
+    from ajbench.pipeline.evaluation_stages import eval_gen_stage, generated_sets
+
     pipeline = settings.pipeline(settings.load())
-    stage = pipeline.eval_gen(["", *pipeline.probes] if settings.dry_run else pipeline.generated())
+    chosen = ["", *pipeline.probes] if settings.dry_run else generated_sets(pipeline)
+    stage = eval_gen_stage(pipeline, chosen)
     _run_evaluation(
         settings, pipeline, stage, ["row", "column", "metric", "split", "value", "ci_low", "ci_high"]
     )

@@ -5,8 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ajbench.cli.options import SEEDS, Settings, Tracker, command
-from ajbench.cli.run import run_stage, show_plan
+from ajbench.cli.options import SEEDS, Settings, Tracker, command, run_stage, show_plan
 from ajbench.core import console
 from ajbench.core.errors import UsageError
 
@@ -189,6 +188,7 @@ def export(
       ajbench export my-generator
       ajbench export my-generator --recipe esc10 --data DIR
     """
+    from ajbench.pipeline.evaluation_stages import eval_gen_stage
     from ajbench.pipeline.results_folder import rows_of
     from ajbench.reporting import model_card
 
@@ -197,7 +197,7 @@ def export(
         show_plan(settings, [pipeline.train_gen, pipeline.invert])
         return
     generator = pipeline.places.generator or pipeline.train_gen.need()
-    measured = pipeline.eval_gen(("", *pipeline.probes))
+    measured = eval_gen_stage(pipeline, ("", *pipeline.probes))
     rows = rows_of(measured) if measured.done() else []
     path = model_card.export(pipeline.recipe, generator, pipeline.invert.need(), out, rows, settings.force)
     console.emit({"path": path, "measured": bool(rows)}, text=str(path))

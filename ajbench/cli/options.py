@@ -1,4 +1,4 @@
-"""What all commands share: options, handling of errors, exit codes."""
+"""What commands share: options, running a stage, handling of errors, exit codes."""
 
 import errno
 import functools
@@ -21,6 +21,7 @@ from ajbench.core.registry import load_plugins
 if TYPE_CHECKING:
     from ajbench.core.recipe import Recipe
     from ajbench.pipeline.recipe_stages import Pipeline
+    from ajbench.pipeline.stage import Stage
 
 INTERRUPTED = 130
 # Common options that commands which only show something do not have.
@@ -156,6 +157,39 @@ def command(hide: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Calla
         return guarded
 
     return decorate
+
+
+def run_stage(settings: Settings, stage: "Stage") -> None:
+    """Run one stage unless it is finished, or show what would be done."""
+    from ajbench.pipeline.stage import run_stages
+
+    if settings.dry_run:
+        show_plan(settings, [*stage.needs, stage], estimate=True)
+        return
+    ran = bool(run_stages([stage], settings.device, settings.force))
+    if not ran:
+        console.say(f"nothing to do: {stage.name} is finished")
+    document = {"stage": stage.name, "path": stage.path, "fingerprint": stage.fingerprint, "ran": ran}
+    console.emit(document | {"seconds": stage.folder.info()["seconds"]}, text=str(stage.path))
+
+
+def show_plan(settings: Settings, stages: "list[Stage]", estimate: bool = False) -> None:
+    """Print the state, amount and disk space of stages; `estimate`: also the time of the last one."""
+    from ajbench.pipeline import estimates
+
+    plan = estimates.describe(settings.work, stages)
+    if estimate:
+        plan |= estimates.estimate(stages[-1])
+    columns = ["stage", "what", "state", "amount", "disk_mb"]
+    console.emit(plan, table=(columns, [[line[name] for name in columns] for line in plan["stages"]]))
+    console.say(
+        f"{plan['todo']} of {len(plan['stages'])} stages to do; {plan['disk_mb']} MB needed, "
+        f"{plan['disk_free_mb']} MB free"
+    )
+    if seconds := plan.get("seconds"):
+        console.say(f"about {seconds:.0f} s, extrapolated from one batch")
+    if missing := plan.get("missing"):
+        console.say(f"cannot be estimated or run: {missing}")
 
 
 def _accept_interrupts() -> None:

@@ -1,11 +1,20 @@
-"""Commands of whole recipes: demo, run, sweep, tables, report; and how a single stage runs."""
+"""Commands of whole recipes: demo, run, sweep, tables, report."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ajbench.cli.options import SEEDS, Jobs, RecipeName, Settings, Tracker, command
+from ajbench.cli.options import (
+    SEEDS,
+    Jobs,
+    RecipeName,
+    Settings,
+    Tracker,
+    command,
+    run_stage,
+    show_plan,
+)
 from ajbench.core import console
 from ajbench.core.errors import UsageError
 
@@ -121,11 +130,12 @@ def tables(settings: Settings) -> None:
       ajbench tables --recipe esc10 --json
     """
     from ajbench.pipeline import results_folder
+    from ajbench.pipeline.evaluation_stages import ROWS
 
     recipe = settings.load()
     if settings.dry_run:
         out = settings.results / recipe.name
-        rows = out / results_folder.ROWS
+        rows = out / ROWS
         console.emit({"recipe": recipe.name, "rows": rows, "there": rows.exists(), "results": out})
         return
     written = results_folder.write_tables(recipe, settings.results)
@@ -153,39 +163,6 @@ def report(settings: Settings) -> None:
         return
     page = results_folder.render_report(pipeline, stages)
     console.emit({"report": page}, text=str(page))
-
-
-def run_stage(settings: Settings, stage: "Stage") -> None:
-    """Run one stage unless it is finished, or show what would be done."""
-    from ajbench.pipeline.stage import run_stages
-
-    if settings.dry_run:
-        show_plan(settings, [*stage.needs, stage], estimate=True)
-        return
-    ran = bool(run_stages([stage], settings.device, settings.force))
-    if not ran:
-        console.say(f"nothing to do: {stage.name} is finished")
-    document = {"stage": stage.name, "path": stage.path, "fingerprint": stage.fingerprint, "ran": ran}
-    console.emit(document | {"seconds": stage.folder.info()["seconds"]}, text=str(stage.path))
-
-
-def show_plan(settings: Settings, stages: "list[Stage]", estimate: bool = False) -> None:
-    """Print the state, amount and disk space of stages; `estimate`: also the time of the last one."""
-    from ajbench.pipeline import estimates
-
-    plan = estimates.describe(settings.work, stages)
-    if estimate:
-        plan |= estimates.estimate(stages[-1])
-    columns = ["stage", "what", "state", "amount", "disk_mb"]
-    console.emit(plan, table=(columns, [[line[name] for name in columns] for line in plan["stages"]]))
-    console.say(
-        f"{plan['todo']} of {len(plan['stages'])} stages to do; {plan['disk_mb']} MB needed, "
-        f"{plan['disk_free_mb']} MB free"
-    )
-    if seconds := plan.get("seconds"):
-        console.say(f"about {seconds:.0f} s, extrapolated from one batch")
-    if missing := plan.get("missing"):
-        console.say(f"cannot be estimated or run: {missing}")
 
 
 def _run_recipe(settings: Settings, pipeline: "Pipeline", jobs: int | None) -> None:

@@ -204,6 +204,11 @@ def check(kind: str, name: str) -> None:
         raise UsageError(f"{kind} {name!r} is unknown{suggest(name, table)}; allowed: {', '.join(table)}")
 
 
+def is_folder(text_encoder: str) -> bool:
+    """Return whether a recipe's text encoder is a folder of weights rather than a name."""
+    return text_encoder not in TEXT_ENCODERS and "/" in text_encoder
+
+
 def suggest(name: str, allowed: Iterable[str]) -> str:
     """Return `, did you mean 'x'?` for a near miss, else an empty string."""
     near = difflib.get_close_matches(name, list(allowed), n=1)

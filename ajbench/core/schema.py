@@ -1,4 +1,4 @@
-"""The sections of a recipe, one per stage: frozen, typed, unknown keys refused."""
+"""The sections of a recipe, one per stage: frozen and typed; unknown keys are refused."""
 
 import math
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
-# Two ways to say one thing: whoever sets one of a pair means it instead of the other.
+# Pairs of keys that exclude each other: setting one unsets the other.
 PAIRS = (("train_steps", "epochs"), ("warmup_steps", "warmup_epochs"))
 
 
@@ -25,27 +25,24 @@ class Data(Section):
 
     corpus: str = Field("mini", description="reader: `ajbench ls corpora`")
     subset: Literal["esc10", "balanced", "unbalanced", "full"] | None = Field(
-        None,
-        description="esc50: esc10, its ten-class part; audioset: which segments train (balanced if not said)",
+        None, description="esc50: its ten-class part esc10; audioset: train segments (default: balanced)"
     )
     duration_s: Positive = Field(5.04, description="clip length; samples are a multiple of 21 × 320")
-    eval_fold: AtLeastOne | None = Field(
-        None, description="fold that is evaluated; the other folds are the train split"
-    )
-    label_separator: Literal[";", ",", "|"] = Field(";", description="table only: between labels of one row")
-    n_clips: AtLeastOne = Field(240, description="mini only: clips rendered, over five folds")
+    eval_fold: AtLeastOne | None = Field(None, description="fold to evaluate; the others are the train split")
+    label_separator: Literal[";", ",", "|"] = Field(";", description="table only: separates labels of a row")
+    n_clips: AtLeastOne = Field(240, description="mini only: clips to render, in five folds")
     real_through_codec: bool = Field(
-        False, description="train on real clips decoded from their codes: a control for the codec's sound"
+        False, description="train on decoded real clips, as a control for the sound of the codec"
     )
     corpus_seed: Count = Field(0, description="mini only: seed of the rendering")
 
 
 class CodecSection(Section):
-    """The neural codec through which everything downstream hears."""
+    """The neural codec that clips are encoded with."""
 
     name: str = Field("tiny", description="tiny, encodec_24khz@16k, encodec_24khz@24k")
     whitening: Literal["channel", "pca"] = Field(
-        "pca", description="what the diffusion sees: channels of unit deviation (paper), or components"
+        "pca", description="input of the U-Net: channels of unit deviation (paper), or principal components"
     )
 
 
@@ -56,17 +53,17 @@ class Generator(Section):
     text_encoder: str = Field(
         "minilm", description="minilm, t5-large (paper), flan-t5, clip, clap, or a folder: ./my-t5"
     )
-    max_tokens: AtLeastOne = Field(16, description="text states per prompt (paper: 50)")
-    mask: bool = Field(False, description="attention mask over padding (Table 1's masked rows)")
+    max_tokens: AtLeastOne = Field(16, description="tokens per prompt (paper: 50)")
+    mask: bool = Field(False, description="mask padding in the attention (masked rows of Table 1)")
     prediction: Literal["epsilon", "v_prediction"] = Field(
-        "epsilon", description="what the U-Net predicts: the noise (paper) or the velocity"
+        "epsilon", description="the U-Net predicts the noise (paper) or the velocity"
     )
     init: str | None = Field(
-        None, description="full only: start from sd14, or a folder or hub id of a U-Net of its shape"
+        None, description="full only: start from sd14, or from a folder or hub id of such a U-Net"
     )
     train_steps: AtLeastOne = 2000
-    batch_size: AtLeastOne = Field(16, description="clips an optimiser step, over all processes")
-    accumulate: AtLeastOne = Field(1, description="parts that a process computes its batch in")
+    batch_size: AtLeastOne = Field(16, description="clips per optimiser step, over all processes")
+    accumulate: AtLeastOne = Field(1, description="parts in which a process computes its batch")
     optimizer: Literal["adamw", "adamw8bit"] = Field(
         "adamw", description="adamw8bit: moments in 8 bits (CUDA, with bitsandbytes)"
     )
@@ -77,22 +74,22 @@ class Generator(Section):
     ema_decay: Fraction = 0.999
     condition_dropout: Fraction = 0.1
     min_snr_gamma: Positive | None = Field(
-        None, description="weigh the loss by min(SNR, γ) (Hang et al. 2023: 5); null: all steps alike (paper)"
+        None, description="weigh the loss by min(SNR, γ) (Hang et al. 2023: 5); null: not weighed (paper)"
     )
     frozen_steps: Count = Field(
-        0, description="train only conv_in/conv_out and the projection at first (appendix B.4)"
+        0, description="train only conv_in, conv_out and the projection first (appendix B.4)"
     )
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on CUDA, fp32 on CPUs")
     gradient_checkpointing: bool = Field(
-        False, description="compute activations again in the backward pass: less memory, more time"
+        False, description="recompute activations in the backward pass: less memory, more time"
     )
     channels_last: bool = Field(False, description="memory layout of the U-Net: faster convolutions on CUDA")
-    compile: bool = Field(False, description="torch.compile: minutes at first, then faster steps")
+    compile: bool = Field(False, description="torch.compile: starts slowly, then steps are faster")
     validate_every: AtLeastOne | None = Field(
-        None, description="steps between looks at the loss on clips that are not trained on; null: none"
+        None, description="steps between losses on held-out clips; null: none"
     )
     val_share: Annotated[float, Field(ge=0.0, le=0.5)] = Field(
-        0.0, description="of the train clips, held out for that where the corpus has no val split"
+        0.0, description="share of train clips to hold out for them if the corpus has no val split"
     )
     checkpoint_every: AtLeastOne = 250
     seed: Count = 0
@@ -100,41 +97,36 @@ class Generator(Section):
     @model_validator(mode="after")
     def _fits(self) -> "Generator":
         if self.init is not None and self.preset != "full":
-            raise ValueError(
-                f"generator.init={self.init} fits generator.preset=full alone, not {self.preset}"
-            )
+            raise ValueError(f"generator.init={self.init} needs generator.preset=full, not {self.preset}")
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"generator.accumulate={self.accumulate} does not divide batch_size={self.batch_size}"
             )
         if self.val_share and not self.validate_every:
             raise ValueError(
-                f"generator.val_share={self.val_share} is for nothing without generator.validate_every"
+                f"generator.val_share={self.val_share} has no effect without generator.validate_every"
             )
         return self
 
 
 class Invert(Section):
-    """Adaptation of a trained generator: learned class tokens, all classes jointly; LoRA; or both."""
+    """Adaptation of a trained generator: class tokens, learned jointly for all classes, LoRA, or both."""
 
     train_steps: Count = Field(300, description="0: keep the initial vectors")
-    tokens: bool = Field(
-        True,
-        description="learn class tokens; false: LoRA alone, prompts are plain names (synth.prompt=names)",
-    )
+    tokens: bool = Field(True, description="learn class tokens; false: LoRA only, with synth.prompt=names")
     lora_rank: AtLeastOne | None = Field(
-        None, description="of LoRA on the U-Net's attention, then part of every synthesis; null: none"
+        None, description="rank of LoRA on the U-Net's attention, used in every synthesis; null: no LoRA"
     )
     vectors: AtLeastOne = Field(1, description="learned vectors per class token")
-    classes: tuple[str, ...] | None = Field(None, description="labels that get a token; null: all of them")
+    classes: tuple[str, ...] | None = Field(None, description="labels that get a token; null: all")
     init: Annotated[str, Field(min_length=1)] = Field(
-        "name", description="vectors begin as the mean of the class's name, or of a word such as sound"
+        "name", description="vectors start as the mean of the class name, or of a word such as sound"
     )
     batch_size: AtLeastOne = 16
-    lr: Positive = Field(5e-3, description="of the class tokens")
-    lora_lr: Positive = Field(1e-4, description="of LoRA")
+    lr: Positive = Field(5e-3, description="learning rate of the class tokens")
+    lora_lr: Positive = Field(1e-4, description="learning rate of LoRA")
     checkpoint_every: AtLeastOne = 100
-    log_every: AtLeastOne = Field(50, description="steps per row and class of metrics_classes.csv")
+    log_every: AtLeastOne = Field(50, description="steps between rows of metrics_classes.csv")
     seed: Count = 0
 
     @model_validator(mode="after")
@@ -147,41 +139,36 @@ class Invert(Section):
 
 
 class Synth(Section):
-    """Which clips are generated, and how."""
+    """Which clips are generated and how."""
 
     plan: Literal["per-clip", "random-classes", "captions"] = Field(
-        "per-clip", description="captions: of the evaluation clips, for Table 1, never to train on"
+        "per-clip", description="captions: those of the evaluation clips, for Table 1; never to train on"
     )
     n: AtLeastOne = Field(320, description="clips in the plan")
     classes: AtLeastOne | None = Field(None, description="use only the first K classes of the label set")
     unguided: Literal["leave_out", "noise", "refuse"] = Field(
-        "leave_out",
-        description="random-classes: what becomes of classes without a train clip, which have no guide",
+        "leave_out", description="random-classes: what to do with classes without a train clip as guide"
     )
     strength: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        0.6, description="noise put on the guide clip; 1 = from noise"
+        0.6, description="noise added to the guide clip; 1: start from noise"
     )
     guidance: Annotated[float, Field(ge=1.0)] = 4.0
     guidance_rescale: Fraction = Field(
-        0.0, description="share of the loudness that guidance adds which is taken back"
+        0.0, description="share of the loudness added by guidance that is removed"
     )
-    negative: str = Field("", description="text that guidance leads away from")
+    negative: str = Field("", description="negative prompt")
     sampler: Literal["dpmsolver++", "unipc", "ddim", "pndm"] = "dpmsolver++"
     sampler_steps: AtLeastOne = 20
     prompt: Literal["tokens", "names", "none"] = Field(
-        "tokens", description="learned tokens, plain class names (of captions: those), or no text"
+        "tokens", description="class tokens, class names (plan captions: the captions), or no text"
     )
     micro_batch: AtLeastOne = 8
     shard_size: AtLeastOne = Field(64, description="clips per shard, the unit of resumable work")
-    retries: Count = Field(
-        2, description="further seeds tried where a result is silent, clipped through or not finite"
-    )
+    retries: Count = Field(2, description="other seeds to try if a result is silent, clipped or not finite")
     judge: str | None = Field(
-        None,
-        description="scores clips for their labels: reference (of this run), mn04, panns16k, panns32k, or "
-        "a classifier's folder",
+        None, description="classifier that scores clips: reference, mn04, panns16k, panns32k or a folder"
     )
-    candidates: AtLeastOne = Field(1, description="clips made for each, of which the judge keeps the best")
+    candidates: AtLeastOne = Field(1, description="clips generated per kept clip; the judge chooses")
     seed: Count = 0
 
     @model_validator(mode="after")
@@ -190,31 +177,30 @@ class Synth(Section):
             raise ValueError(f"synth.candidates={self.candidates} needs a synth.judge, such as reference")
         if self.plan == "captions" and (self.strength < 1 or self.prompt == "tokens"):
             raise ValueError(
-                "synth.plan=captions: a clip must not begin from the one that it is compared with, and its "
-                "prompt is the caption; set synth.strength=1 and synth.prompt=names"
+                "synth.plan=captions needs synth.strength=1 and synth.prompt=names: clips start from noise, "
+                "and their prompts are the captions"
             )
         return self
 
 
 class Mix(Section):
-    """How real and synthetic clips are combined."""
+    """How real and synthetic clips are mixed."""
 
     mode: Literal["dose", "alpha"] = "dose"
-    real: bool = Field(True, description="dose only: false trains on synthetic clips alone")
+    real: bool = Field(True, description="dose only: false: synthetic clips only")
     dose: Count = Field(0, description="dose only: the first n synthetic clips")
     alpha: Fraction = Field(0.5, description="alpha only: probability of a synthetic draw (Eq. 1)")
     balanced: bool = Field(False, description="draw clips by Σ 1000/(label count + 0.01)")
-    amplify: Count = Field(0, description="give the K classes of lowest AP a weight of 0.4/AP more")
+    amplify: Count = Field(0, description="add a weight of 0.4/AP to the K classes of lowest AP")
     match_steps: Count = Field(
-        0, description="train as many steps as with this dose: of epochs, a control for mere training"
+        0, description="train as many steps as with this dose: a control for longer training"
     )
-
     min_fidelity: Fraction = Field(
-        0.0, description="least score by synth.judge of synthetic clips; doses count those that have it"
+        0.0, description="use only synthetic clips with at least this score by synth.judge"
     )
 
     def counted(self, real: int) -> int:
-        """Return the clips of the epoch by which optimiser steps are counted, of `real` train clips."""
+        """Return the epoch size that sets the number of optimiser steps, given `real` train clips."""
         if self.match_steps:
             return real + self.match_steps
         return real if self.mode == "alpha" else real * self.real + self.dose
@@ -227,29 +213,27 @@ class Mix(Section):
 
 
 class Classifier(Section):
-    """The classifier trained on the mix, and how. Defaults suit some hundred clips and a small model."""
+    """The classifier and its training. The defaults suit a few hundred clips and a small model."""
 
     name: str = Field("taltrans-small", description="registry name; `ajbench ls models`")
     options: dict[str, Any] = Field(
-        default_factory=dict, description="of the model: {patchout: 0.5}, {tied: false}, {dropout: 0.1}"
+        default_factory=dict, description="of the model, such as {patchout: 0.5} or {dropout: 0.1}"
     )
-    init: str | None = Field(
-        None, description="start from imagenet, a trained classifier's folder, or a hub id"
-    )
-    new_head: bool = Field(False, description="take an `init` of other classes, with a new last layer")
+    init: str | None = Field(None, description="start from imagenet, the folder of a classifier, or a hub id")
+    new_head: bool = Field(False, description="replace the last layer, for an `init` with other classes")
     aug: Literal["none", "mx+sp"] = Field("mx+sp", description="mx+sp: mixup and SpecAugment")
-    mixup: Fraction = Field(0.5, description="share of clips mixed with a partner")
-    mixup_beta: Positive = Field(10.0, description="λ ~ Beta(b, b), the weight that a mixed clip keeps")
+    mixup: Fraction = Field(0.5, description="share of clips that are mixed with a partner")
+    mixup_beta: Positive = Field(10.0, description="b of λ ~ Beta(b, b), the weight of a mixed clip")
     mixup_partner: Literal["mix", "batch"] = Field(
-        "mix", description="partners: any clip of the mix, uniformly (AST), or of the same batch"
+        "mix", description="partners come from the whole mix, uniformly (AST), or from the batch"
     )
     specaug_time: Count = Field(48, description="widest time mask, frames")
     specaug_freq: Count = Field(16, description="widest frequency mask, mel bands")
-    loss: Literal["bce", "ce"] = Field("bce", description="ce: corpora with one label a clip")
-    train_steps: AtLeastOne | None = Field(600, description="optimiser steps, the same for every mix; or")
-    epochs: Positive | None = Field(None, description="passes over the mix, of whatever size it is")
-    batch_size: AtLeastOne = Field(16, description="clips an optimiser step, over all processes")
-    accumulate: AtLeastOne = Field(1, description="parts that a process computes its batch in")
+    loss: Literal["bce", "ce"] = Field("bce", description="ce: for corpora with one label per clip")
+    train_steps: AtLeastOne | None = Field(600, description="optimiser steps, equal for all mixes; or")
+    epochs: Positive | None = Field(None, description="passes over the mix")
+    batch_size: AtLeastOne = Field(16, description="clips per optimiser step, over all processes")
+    accumulate: AtLeastOne = Field(1, description="parts in which a process computes its batch")
     optimizer: Literal["adamw", "adam"] = "adamw"
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
@@ -261,19 +245,19 @@ class Classifier(Section):
     decay_from_epoch: AtLeastOne = Field(10, description="step only: epochs before the first decay")
     decay_every_epochs: AtLeastOne = Field(5, description="step only: epochs between decays")
     decay_factor: Positive = Field(0.5, description="step only")
-    average_last: Fraction = Field(0.25, description="share of the last steps whose weights are averaged")
+    average_last: Fraction = Field(0.25, description="average weights over this last share of steps")
     average_epochs: tuple[AtLeastOne, AtLeastOne] | None = Field(
-        None, description="average the weights at the ends of these epochs, the first and last, instead"
+        None, description="instead average weights at the ends of these epochs (first, last)"
     )
-    ema_decay: Fraction | None = Field(None, description="moving average of the weights instead")
+    ema_decay: Fraction | None = Field(None, description="instead take a moving average of the weights")
     select: Literal["last", "best"] = Field(
-        "last", description="which weights are used: the last (averaged), or the best on the val split"
+        "last", description="use the last (averaged) weights, or the best on the val split"
     )
     validate_every: AtLeastOne | None = Field(
-        None, description="steps; null: once an epoch (with a val split)"
+        None, description="steps between scores on the val split; null: once per epoch"
     )
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on CUDA, fp32 on CPUs")
-    compile: bool = Field(False, description="torch.compile: minutes at first, then faster steps")
+    compile: bool = Field(False, description="torch.compile: starts slowly, then steps are faster")
     checkpoint_every: AtLeastOne = Field(200, description="steps")
 
     @model_validator(mode="before")
@@ -288,7 +272,7 @@ class Classifier(Section):
             if (getattr(self, one) is None) == (getattr(self, other) is None):
                 raise ValueError(f"set classifier.{one} or classifier.{other}, and the other to null")
         if self.average_epochs and self.average_epochs[0] > self.average_epochs[1]:
-            raise ValueError("classifier.average_epochs: the first comes after the last")
+            raise ValueError("classifier.average_epochs: the first epoch is after the last")
         if self.ema_decay is not None and self.average_epochs:
             raise ValueError("classifier.ema_decay and classifier.average_epochs: set one of them")
         if self.batch_size % self.accumulate:
@@ -298,27 +282,27 @@ class Classifier(Section):
         return self
 
     def steps(self, epoch_size: int) -> int:
-        """Return the optimiser steps of a training on an epoch of `epoch_size` clips."""
+        """Return the number of optimiser steps for an epoch of `epoch_size` clips."""
         return self.train_steps or self.steps_in(self.epochs or 0, epoch_size)
 
     def steps_in(self, epochs: float, epoch_size: int) -> int:
-        """Return the steps after which `epochs` epochs of `epoch_size` clips have been seen, at least 1."""
+        """Return the number of steps in `epochs` epochs of `epoch_size` clips, at least 1."""
         return max(1, math.ceil(epochs * epoch_size / self.batch_size - 1e-9))
 
     def model_options(self, clip_samples: int) -> dict[str, Any]:
-        """Return the options with which the model is built for clips of this length."""
+        """Return the options that the model is built with for clips of this length."""
         fitted = {"clip_samples": clip_samples} if self.name.startswith("ast") else {}
         return fitted | self.options
 
     def warmup(self, epoch_size: int) -> int:
-        """Return the optimiser steps of the warm-up."""
+        """Return the number of warm-up steps."""
         if self.warmup_steps is not None:
             return self.warmup_steps
         return self.steps_in(self.warmup_epochs, epoch_size) if self.warmup_epochs else 0
 
 
 class GridModel(BaseModel):
-    """One line of Table A11: a classifier, its augmentation, and any key of the classifier section."""
+    """A row of Table A11: a classifier, its augmentation, and any key of the classifier section."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -330,31 +314,29 @@ class Evaluate(Section):
     """What is measured, and the grid of Table A11."""
 
     models: tuple[GridModel, ...] = (GridModel(name="taltrans-small", aug="mx+sp"),)
-    doses: tuple[Count, ...] = Field((160, 320), description="synthetic clips added to the real ones")
+    doses: tuple[Count, ...] = Field((160, 320), description="synthetic clips to add to the real ones")
     synthetic_only: bool = True
     controls: tuple[Literal["match_steps", "through_codec"], ...] = Field(
-        (), description="more columns of real clips alone: with the steps of the largest dose; decoded"
+        (), description="more columns of real clips only: as many steps as the largest dose; decoded"
     )
     seeds: tuple[Count, ...] = (0, 1, 2)
     bootstrap: Annotated[int, Field(ge=100)] = 1000
     features: str = "reference"
     generators: dict[str, dict[str, Any]] = Field(
-        default_factory=dict,
-        description="rows of Table 1: name → changed keys of the generator section, or {folder: DIR}",
+        default_factory=dict, description="rows of Table 1: name → keys of generator, or {folder: DIR}"
     )
     probes: dict[str, dict[str, Any]] = Field(
-        default_factory=dict,
-        description="extra synthetic sets for eval-gen: name → changed keys of the synth section",
+        default_factory=dict, description="more synthetic sets for eval-gen: name → keys of synth"
     )
     published: Literal["as20k", "none"] = Field(
-        "as20k", description="which published rows stand beside the measured"
+        "as20k", description="published rows to show next to the measured ones"
     )
 
 
 def overlay(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` with `change` laid over it, mappings within mappings too.
+    """Return `base` with the keys of `change`, also in nested mappings.
 
-    Of a pair of keys that exclude each other (`PAIRS`), the one that `change` sets unsets the other.
+    A key of `PAIRS` that `change` sets unsets the other of its pair.
     """
     merged = dict(base)
     for key, value in change.items():

@@ -30,7 +30,7 @@ def load(name: str, max_tokens: int) -> "TextEncoder":
         MissingError: its weights are not on this machine; the message says what to do.
         IntegrityError: they are damaged or of another model.
     """
-    if is_folder(name):
+    if registry.is_folder(name):
         return read(Path(name).resolve(), max_tokens)
     encoder: TextEncoder = registry.resolve("text encoder", name)(max_tokens=max_tokens)
     return encoder
@@ -54,11 +54,6 @@ def clip(max_tokens: int = 50) -> "TextEncoder":
 def clap(max_tokens: int = 50) -> "TextEncoder":
     """CLAP's text model, a RoBERTa (laion/clap-htsat-unfused): 125 M frozen parameters, 768-dim states."""
     return _published("clap", max_tokens)
-
-
-def is_folder(name: str) -> bool:
-    """Return whether `generator.text_encoder` is a folder of weights rather than a name."""
-    return name not in registry.TEXT_ENCODERS and "/" in name
 
 
 def find(name: str) -> Path:

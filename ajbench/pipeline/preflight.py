@@ -33,7 +33,7 @@ def check_names(recipe: Recipe) -> None:
         ("classifier.name", "classifier", recipe.classifier.name),
         *(("evaluate.models", "classifier", model.name) for model in recipe.evaluate.models),
     ]
-    if not hub_encoders.is_folder(recipe.generator.text_encoder):
+    if not registry.is_folder(recipe.generator.text_encoder):
         named.append(("generator.text_encoder", "text encoder", recipe.generator.text_encoder))
     if not recipe.codec.name.endswith(".safetensors"):
         named.append(("codec.name", "codec", recipe.codec.name))
@@ -93,7 +93,8 @@ def check_amounts(recipe: Recipe, manifest: Manifest, doses: Sequence[int] = ())
         raise UsageError(
             f"synth.classes={recipe.synth.classes}: corpus {corpus} has {classes} classes; at most that many"
         )
-    chosen_classes(recipe.invert.classes, manifest.label_set.names)
+    if recipe.invert.classes is not None:
+        chosen_classes(recipe.invert.classes, manifest.label_set.names)
     for split in ("train", "eval"):
         if not manifest.split(split):
             raise UsageError(
@@ -109,7 +110,7 @@ def check_text_encoder(name: str) -> None:
         UsageError: a folder of another kind of model.
         IntegrityError: its configuration is damaged.
     """
-    if hub_encoders.is_folder(name):
+    if registry.is_folder(name):
         transformers_folder.kind_of(Path(name))
     elif name in hub_encoders.WIDTHS:
         hub_encoders.find(name)
@@ -206,7 +207,7 @@ def codec_identity(name: str) -> str:
 
 def text_encoder_identity(name: str) -> tuple[str, ...]:
     """Hash the weights of a text encoder that is a folder; nothing for others, which go by name."""
-    return (weights_identity(Path(name)),) if hub_encoders.is_folder(name) else ()
+    return (weights_identity(Path(name)),) if registry.is_folder(name) else ()
 
 
 def store_mb(recipe: Recipe, clips: int) -> float:

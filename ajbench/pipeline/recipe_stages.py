@@ -6,21 +6,19 @@ fingerprints of its inputs. The same command therefore finds the folder
 another folder. Nothing here imports torch before a stage has work to do.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from ajbench.core import registry
-from ajbench.core.errors import MissingError, UsageError
-from ajbench.core.files import atomic_write
+from ajbench.core.errors import UsageError
 from ajbench.core.processes import default_workers
 from ajbench.core.recipe import Recipe, fingerprint
 from ajbench.data.manifest import Manifest
 from ajbench.generation import pretrained
-from ajbench.pipeline import classifier_stages, preflight
+from ajbench.pipeline import classifier_stages, evaluation_stages, preflight
 from ajbench.pipeline.stage import Stage, in_order
 
 # Raised by one when a stage's code changes what it writes: earlier outputs are then made again, not misread.
@@ -34,8 +32,6 @@ VERSIONS = {
     "eval-cls": 1,
     "eval-gen": 1,
 }
-ROWS = "rows.csv"
-NOTES = "notes.json"
 CLIPS_PER_PROCESS = 50  # a process takes about as long to start as to generate a few dozen clips
 
 
@@ -96,7 +92,10 @@ class Pipeline:
         """Return every stage in the order of a run; `jobs` as in `sources`."""
         classifiers = classifier_stages.grid_stages(self)
         bases = [need for stage in classifiers for need in stage.needs if need.name == "train-cls"]
-        return in_order([*self.sources(jobs), *bases, *classifiers, *self.evaluations()])
+        evaluations = [evaluation_stages.eval_cls_stage(self, classifiers)]
+        if not self.recipe.table:
+            evaluations.append(evaluation_stages.eval_gen_stage(self, ("", *self.probes)))
+        return in_order([*self.sources(jobs), *bases, *classifiers, *evaluations])
 
     def sources(self, jobs: int | None = 1) -> list[Stage]:
         """Return the stages before the classifiers, in order.
@@ -111,11 +110,6 @@ class Pipeline:
         sets = [self.synth(name, jobs and _paying(jobs, n)) for name, n in sizes.items()]
         return in_order([self.prepare, *self._own_generator, self.invert, *decoded, *sets])
 
-    def evaluations(self) -> list[Stage]:
-        """Return the stages after the classifiers of the grid."""
-        measured = self.eval_cls(classifier_stages.grid_stages(self))
-        return [measured] if self.recipe.table else [measured, self.eval_gen(("", *self.probes))]
-
     @cached_property
     def manifest(self) -> Manifest:
         """What the reader of the corpus found."""
@@ -123,15 +117,6 @@ class Pipeline:
             self.recipe.data, self.places.data
         )
         return found
-
-    @property
-    def dataset(self) -> str:
-        """The name of the corpus in rows.csv, with the fold that is evaluated."""
-        data = self.recipe.data
-        folds = {row.fold for row in self.manifest.split("eval")} - {None}
-        name = data.corpus if data.subset is None else f"{data.corpus} {data.subset}"
-        name = data.subset if data.subset == "esc10" else name  # a corpus of its own
-        return f"{name}{f' fold {folds.pop()}' if len(folds) == 1 else ''}"
 
     @cached_property
     def prepare(self) -> Stage:
@@ -289,51 +274,6 @@ class Pipeline:
             estimate=estimate,
         )
 
-    def generated(self) -> list[str]:
-        """Return the names of the finished synthetic sets; the recipe's own is an empty string.
-
-        Raises:
-            MissingError: there is none.
-        """
-        if found := [name for name in ("", *self.probes) if self.synth(name).done()]:
-            return found
-        raise MissingError(f"{self.home}: no synthetic clips of these settings; first run `ajbench synth`")
-
-    def eval_cls(self, classifiers: Sequence[Stage]) -> Stage:
-        """Scores of classifiers → rows."""
-        recipe = self.recipe
-        keys = sorted(stage.fingerprint for stage in classifiers)
-        key, path = self.place("eval-cls", recipe.evaluate.bootstrap, keys)
-
-        def do() -> None:
-            from ajbench.pipeline.evaluate import measure_cells
-
-            self._record(path, measure_cells(recipe, classifiers, path, self.dataset))
-
-        amount = f"{len(classifiers)} classifiers"
-        return Stage("eval-cls", recipe, path, key, amount, do, needs=tuple(classifiers))
-
-    def eval_gen(self, names: Sequence[str]) -> Stage:
-        """Synthetic stores and real clips → rows; the name of the recipe's own store is empty."""
-        recipe, section = self.recipe, self.recipe.evaluate
-        stores = {name: self.synth(name) for name in names}
-        judge = (classifier_stages.reference_stage(self),) if section.features == "reference" else ()
-        needs = (self.prepare, *stores.values(), *judge)
-        inputs = [(stage.what, stage.fingerprint) for stage in needs]
-        key, path = self.place("eval-gen", section.features, section.bootstrap, *inputs)
-
-        def do() -> None:
-            from ajbench.pipeline.evaluate import measure_sets
-
-            folders = {name: store.path for name, store in stores.items()}
-            weights = judge[0].path if judge else None
-            prepared = self.prepare.path
-            rows, notes = measure_sets(recipe, prepared, folders, weights, path, self.dataset)
-            self._record(path, rows)
-            atomic_write(path / NOTES, json.dumps(notes, indent=2, ensure_ascii=False))
-
-        return Stage("eval-gen", recipe, path, key, f"{len(names)} sets of clips", do, seed=0, needs=needs)
-
     @property
     def generator(self) -> Path:
         """The folder of the trained generator."""
@@ -353,12 +293,6 @@ class Pipeline:
         """Return the fingerprint and the folder of a stage with these inputs."""
         key = fingerprint(stage, VERSIONS[stage], *inputs)
         return key, self.home / f"{stage}-{key}"
-
-    def _record(self, folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-        from ajbench.core.rows import append_rows
-
-        append_rows(folder / ROWS, rows)
-        append_rows(self.home / ROWS, rows)
 
 
 def _paying(jobs: int, clips: int) -> int:

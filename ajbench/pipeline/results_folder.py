@@ -10,7 +10,8 @@ from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Recipe, dump, fingerprint
 from ajbench.core.run_dir import environment
 from ajbench.pipeline.classifier_stages import SCORES, grid_stages
-from ajbench.pipeline.recipe_stages import NOTES, ROWS, Pipeline
+from ajbench.pipeline.evaluation_stages import NOTES, ROWS
+from ajbench.pipeline.recipe_stages import Pipeline
 from ajbench.pipeline.stage import Stage
 
 if TYPE_CHECKING:

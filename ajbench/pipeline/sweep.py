@@ -10,6 +10,7 @@ from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Recipe, Synth
 from ajbench.core.registry import suggest
 from ajbench.pipeline import results_folder
+from ajbench.pipeline.evaluation_stages import eval_gen_stage
 from ajbench.pipeline.recipe_stages import Pipeline
 from ajbench.pipeline.stage import Stage, in_order, run_stages
 
@@ -49,7 +50,7 @@ def swept(recipe: Recipe, key: str, values: str, n: int | None = None) -> Recipe
 
 def stages(pipeline: Pipeline) -> list[Stage]:
     """Return the stages that make and measure the pipeline's probes, in order."""
-    return in_order([pipeline.eval_gen(tuple(pipeline.probes))])
+    return in_order([eval_gen_stage(pipeline, tuple(pipeline.probes))])
 
 
 def run(pipeline: Pipeline, key: str, device: str, force: bool = False) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Generator, Recipe
 from ajbench.core.schema import overlay
 from ajbench.pipeline import preflight, results_folder
+from ajbench.pipeline.evaluation_stages import eval_gen_stage
 from ajbench.pipeline.recipe_stages import Pipeline
 from ajbench.pipeline.stage import Stage, in_order, run_stages
 
@@ -49,7 +50,7 @@ def variants(pipeline: Pipeline) -> dict[str, Pipeline]:
 
 def stages(pipeline: Pipeline) -> list[Stage]:
     """Return the stages of the whole table in order, each once."""
-    return in_order(mine.eval_gen((name,)) for name, mine in variants(pipeline).items())
+    return in_order(eval_gen_stage(mine, (name,)) for name, mine in variants(pipeline).items())
 
 
 def run(pipeline: Pipeline, device: str, force: bool = False) -> dict[str, Any]:
@@ -64,7 +65,7 @@ def run(pipeline: Pipeline, device: str, force: bool = False) -> dict[str, Any]:
     for mine in parts.values():
         mine.check()
     ran = run_stages(stages(pipeline), device, force)
-    measured = [mine.eval_gen((name,)) for name, mine in parts.items()]
+    measured = [eval_gen_stage(mine, (name,)) for name, mine in parts.items()]
     rows = pd.DataFrame([row for stage in measured for row in results_folder.rows_of(stage)])
     # Every generator is compared with the same baselines.
     rows = rows.drop_duplicates(["table", "row", "column", "metric", "split", "features"], keep="last")

@@ -82,7 +82,7 @@ def test_a_classifier_that_starts_from_other_weights_is_another(tmp_path):
 def test_a_table_runs_only_what_it_needs():
     made = mini_pipeline(expression="tables/a11", base="mini")
     assert [stage.name for stage in made.sources()] == ["prepare", "train-gen", "invert", "synth"]
-    assert [stage.name for stage in made.evaluations()] == ["eval-cls"]
+    assert [stage.name for stage in made.stages() if stage.name.startswith("eval")] == ["eval-cls"]
     assert [stage.path for stage in grid_stages(made)] == [
         stage.path for stage in grid_stages(mini_pipeline())
     ]

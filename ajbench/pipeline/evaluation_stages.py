@@ -1,0 +1,82 @@
+"""The evaluations of a recipe as stages: of classifiers, and of sets of generated clips."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ajbench.core.errors import MissingError
+from ajbench.core.files import atomic_write
+from ajbench.pipeline import classifier_stages
+from ajbench.pipeline.stage import Stage
+
+if TYPE_CHECKING:
+    from ajbench.pipeline.recipe_stages import Pipeline
+
+ROWS = "rows.csv"
+NOTES = "notes.json"
+
+
+def eval_cls_stage(pipeline: "Pipeline", classifiers: Sequence[Stage]) -> Stage:
+    """Scores of classifiers → rows."""
+    recipe = pipeline.recipe
+    keys = sorted(stage.fingerprint for stage in classifiers)
+    key, path = pipeline.place("eval-cls", recipe.evaluate.bootstrap, keys)
+
+    def do() -> None:
+        from ajbench.pipeline.evaluate import measure_cells
+
+        _record(pipeline, path, measure_cells(recipe, classifiers, path, _dataset(pipeline)))
+
+    amount = f"{len(classifiers)} classifier{'s' * (len(classifiers) != 1)}"
+    return Stage("eval-cls", recipe, path, key, amount, do, needs=tuple(classifiers))
+
+
+def eval_gen_stage(pipeline: "Pipeline", names: Sequence[str]) -> Stage:
+    """Synthetic stores and real clips → rows; the name of the recipe's own store is empty."""
+    recipe, section = pipeline.recipe, pipeline.recipe.evaluate
+    stores = {name: pipeline.synth(name) for name in names}
+    judge = (classifier_stages.reference_stage(pipeline),) if section.features == "reference" else ()
+    needs = (pipeline.prepare, *stores.values(), *judge)
+    inputs = [(stage.what, stage.fingerprint) for stage in needs]
+    key, path = pipeline.place("eval-gen", section.features, section.bootstrap, *inputs)
+
+    def do() -> None:
+        from ajbench.pipeline.evaluate import measure_sets
+
+        folders = {name: store.path for name, store in stores.items()}
+        weights = judge[0].path if judge else None
+        prepared = pipeline.prepare.path
+        rows, notes = measure_sets(recipe, prepared, folders, weights, path, _dataset(pipeline))
+        _record(pipeline, path, rows)
+        atomic_write(path / NOTES, json.dumps(notes, indent=2, ensure_ascii=False))
+
+    amount = f"{len(names)} set{'s' * (len(names) != 1)} of clips"
+    return Stage("eval-gen", recipe, path, key, amount, do, seed=0, needs=needs)
+
+
+def generated_sets(pipeline: "Pipeline") -> list[str]:
+    """Return the names of the finished synthetic sets; the recipe's own is an empty string.
+
+    Raises:
+        MissingError: there is none.
+    """
+    if found := [name for name in ("", *pipeline.probes) if pipeline.synth(name).done()]:
+        return found
+    raise MissingError(f"{pipeline.home}: no synthetic clips of these settings; first run `ajbench synth`")
+
+
+def _dataset(pipeline: "Pipeline") -> str:
+    """Return the name of the corpus in rows.csv, with the fold that is evaluated."""
+    data = pipeline.recipe.data
+    folds = {row.fold for row in pipeline.manifest.split("eval")} - {None}
+    name = data.corpus if data.subset is None else f"{data.corpus} {data.subset}"
+    name = data.subset if data.subset == "esc10" else name  # a corpus of its own
+    return f"{name}{f' fold {folds.pop()}' if len(folds) == 1 else ''}"
+
+
+def _record(pipeline: "Pipeline", folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    from ajbench.core.rows import append_rows
+
+    append_rows(folder / ROWS, rows)
+    append_rows(pipeline.home / ROWS, rows)
