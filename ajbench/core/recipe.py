@@ -1,8 +1,7 @@
-"""Recipes: frozen, typed, one model per stage; YAML with `extends`, `key=value` overrides and mix
-expressions.
+"""Recipes: YAML with `extends`, `key=value` overrides and mix expressions, read into frozen, typed sections.
 
-A recipe says what an experiment means. Where it runs (device, workers, folders) is not part of it, so that
-the fingerprint of a stage changes only when its result could.
+A recipe defines an experiment. Where it runs (device, workers, folders) is not part of it, so that the
+fingerprint of a stage changes only if its result could.
 """
 
 import hashlib
@@ -22,32 +21,12 @@ from ajbench.core.schema import (
     Data,
     Evaluate,
     Generator,
-    GridModel,
     Invert,
     Mix,
     Section,
     Synth,
     overlay,
 )
-
-__all__ = [
-    "Classifier",
-    "CodecSection",
-    "Data",
-    "Evaluate",
-    "Generator",
-    "GridModel",
-    "Invert",
-    "Mix",
-    "Recipe",
-    "Section",
-    "Synth",
-    "dump",
-    "fingerprint",
-    "load",
-    "shipped",
-    "split_mix",
-]
 
 
 class Recipe(Section):
@@ -63,10 +42,12 @@ class Recipe(Section):
     mix: Mix = Mix()
     classifier: Classifier = Classifier()
     evaluate: Evaluate = Evaluate()
-    table: Literal["a11", "t1"] | None = Field(None, description="do only what this table of the paper needs")
-    variant: str = Field("paper", description="whose settings: the paper's, or one that the recipe names")
+    table: Literal["a11", "t1"] | None = Field(
+        None, description="run only what this table of the paper needs"
+    )
+    variant: str = Field("paper", description="settings of the paper, or another variant in the recipe")
     per_classifier: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="classifier name → what differs from the classifier section"
+        default_factory=dict, description="classifier name → changed keys of the classifier section"
     )
 
     @model_validator(mode="after")
@@ -81,7 +62,7 @@ class Recipe(Section):
         return self
 
     def classifier_of(self, line: Mapping[str, Any] | None = None) -> Classifier:
-        """Return the classifier section with what the recipe says of this classifier, and `line`, over it."""
+        """Return the classifier section with the changes of `per_classifier`, then of `line`, a grid row."""
         line = line or {}
         special = self.per_classifier.get(line.get("name", self.classifier.name), {})
         return Classifier.model_validate(overlay(overlay(self.classifier.model_dump(), special), line))
@@ -89,24 +70,24 @@ class Recipe(Section):
 
 _MIX = re.compile(r"^(?P<base>.+?)(?:(?P<only>G)|\+(?P<dose>\d+)(?P<kilo>k?)G)$")
 _PACKAGE = Path(__file__).parents[1]
-# A wheel carries the recipes inside the package; a checkout has them beside it.
+# A wheel has the recipes inside the package, a checkout next to it.
 SHIPPED = _PACKAGE / "recipes" if (_PACKAGE / "recipes").is_dir() else _PACKAGE.parent / "recipes"
 
 
 def load(expression: str, overrides: Iterable[str] = (), base: str | None = None) -> Recipe:
     """Read a recipe by shipped name, YAML path or mix expression, then apply `key=value` overrides.
 
-    Mix expressions (DESIGN section 3): `esc10` real only, `esc10+320G` plus the first 320 synthetic clips,
-    `as20k+40kG` plus the first 40,000, `esc10G` synthetic clips only.
+    Mix expressions: `esc10` real clips only, `esc10+320G` plus the first 320 synthetic clips, `as20k+40kG`
+    plus the first 40,000, `esc10G` synthetic clips only.
 
     Args:
-        expression: what to read.
-        overrides: `key=value`; `variant=NAME` takes that block of the recipe's `variants` first.
-        base: the recipe over which `expression` is laid, for one that names no corpus (`tables/a11`); the
-            result keeps the base's name, and with it its folders.
+        expression: name, path or mix expression.
+        overrides: `key=value`; `variant=NAME` applies that block of the recipe's `variants` first.
+        base: the recipe that `expression` changes if it names no corpus (`tables/a11`); the result keeps the
+            base's name and thus its folders.
 
     Raises:
-        UsageError: unknown recipe, key or value, with the dotted path of what is wrong.
+        UsageError: unknown recipe, key or value; the message has its dotted path.
     """
     name, mix = split_mix(expression)
     tree = _read_tree(name)
@@ -116,7 +97,7 @@ def load(expression: str, overrides: Iterable[str] = (), base: str | None = None
         tree = overlay(_read_tree(name), changes)
     elif tree.get("table"):
         raise UsageError(
-            f"recipe {name}: a table of any recipe; say of which with --base, for instance --base esc10"
+            f"recipe {name}: a table of another recipe; name that with --base, such as --base esc10"
         )
     parsed = [_parse_override(override) for override in overrides]
     tree = _with_variant(tree, name, next((o["variant"] for o in reversed(parsed) if "variant" in o), None))
@@ -132,7 +113,7 @@ def load(expression: str, overrides: Iterable[str] = (), base: str | None = None
 
 
 def split_mix(expression: str) -> tuple[str, dict[str, Any]]:
-    """Split a mix expression into recipe name and the keys of the mix section that it sets."""
+    """Split a mix expression into the name of the recipe and the keys of the mix section that it sets."""
     if expression.endswith((".yaml", ".yml")) or (SHIPPED / f"{expression}.yaml").exists():
         return expression, {}
     match = _MIX.match(expression)
@@ -173,7 +154,7 @@ def shipped() -> list[str]:
 
 
 def fingerprint(*parts: Any) -> str:
-    """Hash meanings (recipe sections, plain values) and the fingerprints of inputs into 12 hex digits."""
+    """Hash recipe sections, plain values and the fingerprints of inputs into 12 hexadecimal digits."""
     plain = [part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts]
     text = json.dumps(plain, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -190,7 +171,7 @@ def _read_tree(name: str) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"recipe {path}: not readable as YAML ({' '.join(str(error).split())})") from None
+        raise UsageError(f"recipe {path}: not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(tree, dict):
         raise UsageError(f"recipe {path}: expected keys and values, found {type(tree).__name__}")
     parent = tree.pop("extends", None)
@@ -199,15 +180,15 @@ def _read_tree(name: str) -> dict[str, Any]:
         return tree
     beside = path.parent / f"{parent}.yaml"
     base = _read_tree(str(beside) if beside.exists() else str(parent))
-    # A variant is whole in the recipe that names it: nothing of the parent's shines through.
+    # A variant replaces the parent's variant of the same name; the two are not merged.
     variants = {**base.get("variants", {}), **tree.get("variants", {})}
     return overlay(base, tree) | ({"variants": variants} if variants else {})
 
 
 def _with_variant(tree: dict[str, Any], name: str, variant: str | None) -> dict[str, Any]:
-    """Lay one block of `variants` over the rest; without a wish, what the recipe says is the paper's."""
+    """Apply one block of `variants`, by default that of the recipe's own `variant` (paper: none)."""
     there = tree.pop("variants", {})
-    if variant is None:  # the recipe's own; one that was printed and read again holds it merged
+    if variant is None:  # a recipe that was dumped has its own variant merged already
         variant = tree.get("variant", "paper")
         return overlay(tree, there.get(variant, {}))
     if variant == "paper":
@@ -219,7 +200,7 @@ def _with_variant(tree: dict[str, Any], name: str, variant: str | None) -> dict[
 
 
 def _overridden(tree: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    """Lay what the user asks for over the recipe; it also goes before what the recipe says by classifier."""
+    """Apply an override, which also takes precedence over `per_classifier`."""
     tree = overlay(tree, change)
     asked = change.get("classifier")
     if isinstance(asked, dict) and isinstance(tree.get("per_classifier"), dict):
@@ -231,11 +212,11 @@ def _overridden(tree: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
 def _parse_override(text: str) -> dict[str, Any]:
     key, sign, value = text.partition("=")
     if not sign or not key:
-        raise UsageError(f"override {text!r}: expected key=value, for instance mix.alpha=0.3")
+        raise UsageError(f"override {text!r}: expected key=value, such as mix.alpha=0.3")
     try:
         tree: Any = yaml.safe_load(value)
     except yaml.YAMLError:
-        raise UsageError(f"override {text!r}: the value is not readable as YAML") from None
+        raise UsageError(f"override {text!r}: the value is not valid YAML") from None
     for name in reversed(key.split(".")):
         tree = {name: tree}
     return dict(tree)
@@ -268,7 +249,7 @@ def _explain(error: ValidationError) -> str:
                 f"{where} is not a key{suggest(str(item['loc'][-1]), allowed)}; allowed: {', '.join(allowed)}"
             )
         else:
-            # Of a whole section that does not fit together its message is enough.
+            # The input of a section whose keys contradict each other would be the whole section.
             found = "" if isinstance(item["input"], Mapping) else f" (found {item['input']!r})"
             message = item["msg"].removeprefix("Value error, ")
             lines.append(f"{where}: {message}{found}"[:240] if where else message)

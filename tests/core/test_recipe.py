@@ -13,7 +13,7 @@ ORIGINALS = ("as20k", "as2m", "fsd50k", "vggsound", "esc50")
     ("name", "overrides"),
     [(name, []) for name in recipe.shipped()] + [(name, ["variant=original"]) for name in ORIGINALS],
 )
-def test_every_shipped_recipe_is_valid_and_dumps_to_what_it_was_read_from(name, overrides, tmp_path):
+def test_every_shipped_recipe_is_valid_and_survives_a_dump(name, overrides, tmp_path):
     loaded = recipe.load(name, overrides)
     assert loaded.name == name
     assert loaded.variant == ("original" if overrides else "paper")
@@ -22,13 +22,13 @@ def test_every_shipped_recipe_is_valid_and_dumps_to_what_it_was_read_from(name, 
     assert recipe.load(str(again)) == loaded
 
 
-def test_shipped_recipes_hold_the_promised_ones():
+def test_all_promised_recipes_are_shipped():
     promised = {"mini", "esc10", "esc50", "as20k", "as2m", "fsd50k", "vggsound", "audiocaps"}
     table_1 = {f"as2m/{name}" for name in ("clap", "clap-masked", "t5-masked", "t5")}
     assert promised | table_1 == set(recipe.shipped())
 
 
-def test_as20k_holds_the_settings_of_table_a10():
+def test_as20k_has_the_settings_of_table_a10():
     paper = recipe.load("as20k")
     assert (paper.generator.lr, paper.generator.train_steps, paper.generator.batch_size) == (
         2.56e-4,
@@ -56,7 +56,7 @@ def test_as20k_holds_the_settings_of_table_a10():
     )
 
 
-def test_variants_hold_the_settings_of_the_repositories():
+def test_variants_have_the_settings_of_the_repositories():
     ast = recipe.load("as20k", ["variant=original"]).classifier_of()
     assert (ast.lr, ast.batch_size, ast.epochs, ast.average_epochs, ast.init) == (
         5e-5,
@@ -83,10 +83,8 @@ def test_variants_hold_the_settings_of_the_repositories():
         0.85,
         None,
     )
-    # Nothing of the parent's variant shines through.
+    # Nothing of the parent's variant is kept.
     assert recipe.load("vggsound", ["variant=original"]).classifier_of({"name": "taltrans"}).batch_size == 48
-    with pytest.raises(UsageError, match=r"variant=orignal is unknown; allowed: paper, original"):
-        recipe.load("as20k", ["variant=orignal"])
 
 
 def test_keys_that_exclude_each_other_replace_each_other():
@@ -94,12 +92,10 @@ def test_keys_that_exclude_each_other_replace_each_other():
     assert (steps.train_steps, steps.epochs, steps.warmup_steps, steps.warmup_epochs) == (100, None, None, 1)
     epochs = recipe.load("esc10", ["classifier.epochs=2.5"]).classifier
     assert (epochs.train_steps, epochs.epochs, epochs.steps(320), epochs.steps(1)) == (None, 2.5, 50, 1)
-    with pytest.raises(UsageError, match=r"set classifier\.train_steps or classifier\.epochs"):
-        recipe.load("esc10", ["classifier={train_steps: 3, epochs: 4}"])
     assert recipe.load("esc10").generator.train_steps > 0  # which has no epochs to unset
 
 
-def test_the_command_line_goes_before_what_the_recipe_says_of_a_classifier():
+def test_the_command_line_overrides_per_classifier_settings():
     overrides = ["variant=original", "classifier.name=taltrans"]
     assert recipe.load("as20k", overrides).classifier_of().batch_size == 448
     mine = recipe.load("as20k", [*overrides, "classifier.batch_size=64"])
@@ -111,23 +107,31 @@ def test_the_command_line_goes_before_what_the_recipe_says_of_a_classifier():
 @pytest.mark.parametrize(
     ("override", "part"),
     [
-        ("classifier.accumulate=3", "accumulate=3 does not divide batch_size=16"),
-        ("classifier.average_epochs=[5, 2]", "the first comes after the last"),
-        (
-            "evaluate.models=[{name: ast, aug: none, lrr: 1}]",
-            "evaluate.models.0: lrr: not a key, did you mean 'lr'",
-        ),
-        ("per_classifier={ast: {epochs: -1}}", "per_classifier.ast: epochs: Input should be greater than 0"),
+        ("classifier.accumulate=3", "classifier.accumulate=3"),
+        ("classifier.average_epochs=[5, 2]", "classifier.average_epochs"),
+        ("evaluate.models=[{name: ast, aug: none, lrr: 1}]", r"evaluate\.models\.0: lrr.*'lr'"),
+        ("per_classifier={ast: {epochs: -1}}", "per_classifier.ast: epochs"),
+        ("classifier={train_steps: 3, epochs: 4}", "classifier.epochs"),
+        ("variant=orignal", "variant=orignal"),
+        ("mix={real: false, dose: 0}\nsynth.n=0", "synth.n"),
+        ("mix.aplha=0.3", r"mix\.aplha.*'alpha'"),
+        ("mix.alpha=1.5", r"mix\.alpha.*1\.5"),
+        ("mixx.alpha=0.5", "mixx.*'mix'"),
+        ("synth.strength=0", r"synth\.strength"),
+        ("data.eval_fold=0", r"data\.eval_fold"),
+        ("evaluate.models=[{name: ast}]", r"evaluate\.models\.0\.aug"),
+        ("alpha", "'alpha'"),
+        ("mix.alpha={", "mix.alpha={"),
     ],
 )
-def test_a_training_that_cannot_be_is_refused(override, part):
-    with pytest.raises(UsageError) as caught:
-        recipe.load("esc10", [override])
-    assert part in str(caught.value)
+def test_a_wrong_key_or_value_is_refused_in_one_line(override, part):
+    with pytest.raises(UsageError, match=part) as caught:
+        recipe.load("esc10", override.split("\n"))
+    assert "\n" not in str(caught.value)
 
 
-def test_a_table_is_laid_over_a_recipe():
-    with pytest.raises(UsageError, match="--base esc10"):
+def test_a_table_changes_a_recipe():
+    with pytest.raises(UsageError, match="--base"):
         recipe.load("tables/a11")
     table, base = recipe.load("tables/a11", base="esc10"), recipe.load("esc10")
     assert table.table == "a11"
@@ -172,8 +176,9 @@ def test_dose_of_a_mix_expression(dose, kilo):
     assert mix["dose"] == dose * (1000 if kilo else 1)
 
 
-def test_synthetic_only_takes_as_many_clips_as_are_made():
+def test_synthetic_only_takes_all_generated_clips():
     assert recipe.load("esc10G", ["synth.n=77"]).mix.dose == 77
+    assert recipe.load("mini", ["mix.real=false"]).mix.dose == recipe.load("mini").synth.n
 
 
 def test_overrides_reach_nested_keys_and_numbers_may_be_written_as_1e_minus_3():
@@ -185,41 +190,9 @@ def test_overrides_reach_nested_keys_and_numbers_may_be_written_as_1e_minus_3():
     assert loaded.evaluate.doses == (1, 2)
 
 
-@pytest.mark.parametrize(
-    ("override", "parts"),
-    [
-        ("mix.aplha=0.3", ["mix.aplha", "did you mean 'alpha'", "allowed: "]),
-        ("mix.alpha=1.5", ["mix.alpha", "less than or equal to 1", "1.5"]),
-        ("mixx.alpha=0.5", ["mixx", "did you mean 'mix'"]),
-        ("synth.strength=0", ["synth.strength", "greater than 0"]),
-        ("data.eval_fold=0", ["data.eval_fold"]),
-        ("evaluate.models=[{name: ast}]", ["evaluate.models.0.aug"]),
-        ("mix.real=false", None),
-        ("alpha", ["expected key=value"]),
-        ("mix.alpha={", ["not readable as YAML"]),
-    ],
-)
-def test_a_wrong_key_or_value_is_refused_in_one_line(override, parts):
-    if parts is None:  # synthetic only without a number means all of them
-        assert recipe.load("mini", [override]).mix.dose == recipe.load("mini").synth.n
-        return
-    with pytest.raises(UsageError) as caught:
-        recipe.load("mini", [override])
-    message = str(caught.value)
-    assert "\n" not in message
-    for part in parts:
-        assert part in message
-
-
-def test_neither_real_nor_synthetic_is_refused():
-    with pytest.raises(UsageError, match="neither real nor synthetic"):
-        recipe.load("mini", ["mix.real=false", "synth.n=0"])
-
-
-def test_unknown_recipe_names_the_near_one():
-    with pytest.raises(UsageError, match="did you mean 'esc10'") as caught:
+def test_an_unknown_recipe_names_the_near_one():
+    with pytest.raises(UsageError, match=r"'esc1O'.*'esc10'"):
         recipe.load("esc1O")
-    assert "shipped: " in str(caught.value)
 
 
 def test_extends_changes_only_what_it_says(tmp_path):
@@ -240,27 +213,23 @@ def test_extends_changes_only_what_it_says(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "part"),
-    [
-        ("synth: [", "not readable as YAML"),
-        ("- a\n- b\n", "expected keys"),
-        ("extends: nowhere\n", "unknown"),
-    ],
+    ("text", "named"),
+    [("synth: [", "broken.yaml"), ("- a\n- b\n", "broken.yaml"), ("extends: nowhere\n", "'nowhere'")],
 )
-def test_a_broken_recipe_file_is_named(tmp_path, text, part):
+def test_a_broken_recipe_file_is_named(tmp_path, text, named):
     path = tmp_path / "broken.yaml"
     path.write_text(text)
-    with pytest.raises(UsageError, match=part):
+    with pytest.raises(UsageError, match=named):
         recipe.load(str(path))
 
 
-def test_fingerprint_is_of_the_meaning():
+def test_the_fingerprint_is_a_hash_of_the_settings():
     one, same = recipe.load("mini"), recipe.load("mini", ["mix.alpha=0.5"])
     assert recipe.fingerprint(one.mix, "x") == recipe.fingerprint(same.mix, "x")
     assert recipe.fingerprint(one.mix, "x") != recipe.fingerprint(one.mix, "y")
     other = recipe.load("mini", ["mix.alpha=0.4"])
     assert recipe.fingerprint(one.mix) != recipe.fingerprint(other.mix)
-    # Written down once: a change here would make every user's finished work look unfinished.
+    # Pinned: a change would make the finished stages of every user look unfinished.
     assert recipe.fingerprint("a", 1, {"b": [1.5, None]}) == "acfd10361486"
 
 

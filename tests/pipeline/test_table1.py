@@ -113,15 +113,15 @@ def test_a_trained_generator_is_taken(tmp_path, real):
 
 
 @pytest.mark.parametrize(
-    ("generators", "message"),
+    ("generators", "match"),
     [
-        ("{a: {maks: true}}", r"generators\.a\.maks.*did you mean 'mask'"),
-        ("{a: {val_share: 0.1}}", r"^evaluate\.generators\.a: generator\.val_share=0\.1 is for nothing"),
-        ("{a: {text_encoder: t6}}", "text encoder 't6' is unknown"),
+        ("{a: {maks: true}}", r"evaluate\.generators\.a\.maks.*'mask'"),
+        ("{a: {val_share: 0.1}}", r"evaluate\.generators\.a: generator\.val_share=0\.1"),
+        ("{a: {text_encoder: t6}}", r"generator\.text_encoder.*'t6'"),
     ],
 )
-def test_what_a_generator_cannot_be_is_told(generators, message):
-    with pytest.raises(UsageError, match=message):
+def test_a_generator_with_a_wrong_key_or_value_is_refused(generators, match):
+    with pytest.raises(UsageError, match=match):
         table1.variants(pipeline(f"evaluate.generators={generators}"))
 
 
