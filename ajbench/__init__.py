@@ -9,6 +9,7 @@ _PUBLIC = {
     "AudioJourneyPipeline": "ajbench.generation.pipeline",
     "ClipStore": "ajbench.data.store",
     "audit": "ajbench.evaluation.audit",
+    "compare": "ajbench.evaluation.compare",
     "read": "ajbench.data.audio",
 }
 _PACKAGES = ("captions", "classifiers", "codec", "features", "fusion", "metrics")  # with public names

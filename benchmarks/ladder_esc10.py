@@ -18,7 +18,8 @@ from ajbench import codec
 from ajbench.core import console
 from ajbench.data.clip_set import open_set
 from ajbench.evaluation import baselines, protocols
-from ajbench.evaluation.compare import compare, pairs_of
+from ajbench.evaluation.compare import choose, measure
+from ajbench.evaluation.set_pair import SetPair
 from ajbench.features.extractor import LazyExtractor
 
 FOLDS = {"gen": ("1", "2"), "ref": ("3", "4")}
@@ -51,10 +52,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
         folders(options.esc10, home)
-        how = open_set(home / "gen"), open_set(home / "ref"), LazyExtractor("mn04"), protocols.find("ajbench")
-        cache, pairs = (options.work or home) / "features", pairs_of(*how[:2])
-        found = compare(*how, cache, pairs=pairs)
-        found = baselines.beside(found, *how, cache, codec.load("tiny"), pairs=pairs)
+        how = LazyExtractor("mn04"), protocols.find("ajbench"), (options.work or home) / "features"
+        pair = SetPair(open_set(home / "gen"), open_set(home / "ref"), *how)
+        found = baselines.beside(measure(pair, choose(pair)), pair, codec.load("tiny"))
     for note in found.notes:
         console.say(note)
     about = [found.rows[0][key] for key in ("features", "weights", "protocol")]

@@ -1,6 +1,7 @@
 """What tests share: corpora if they are there, small sounds, no network, no global randomness."""
 
 import os
+import shutil
 import socket
 from pathlib import Path
 
@@ -124,12 +125,35 @@ def no_network(monkeypatch):
         monkeypatch.setattr(socket.socket, name, guard(getattr(socket.socket, name)))
 
 
-@pytest.fixture
-def chord_folders(tmp_path):
-    """Folders gen and ref of short chords with the same names."""
-    from chords import fill
+@pytest.fixture(scope="session")
+def chords(tmp_path_factory):
+    """Folders gen and ref of short chords with the same names, and features cached beside them; read only."""
+    from fakes import write_chords
 
-    return fill(tmp_path)
+    return write_chords(tmp_path_factory.mktemp("chords"))
+
+
+@pytest.fixture
+def own_chords(chords, tmp_path):
+    """The same to change."""
+    for name in ("gen", "ref"):
+        shutil.copytree(chords / name, tmp_path / name)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def kinds(tmp_path_factory):
+    """Folders gen and ref of noises of six kinds, captions, and features cached beside them; read only."""
+    from fakes import write_kinds
+
+    return write_kinds(tmp_path_factory.mktemp("kinds"))
+
+
+@pytest.fixture
+def own_kinds(kinds, tmp_path):
+    """The same to change."""
+    shutil.copytree(kinds, tmp_path, ignore=shutil.ignore_patterns("cache"), dirs_exist_ok=True)
+    return tmp_path
 
 
 @pytest.fixture(scope="session")

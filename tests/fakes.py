@@ -1,6 +1,7 @@
 """Stand-ins that tests share: small sounds, stores, models and results."""
 
 import io
+import itertools
 import json
 import os
 import socket
@@ -747,3 +748,149 @@ def store_digests(folder):
     """Return name → SHA-256 of the files of a finished store, except for the times it took."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and ".claims" not in path.parts)
     return {path.name: sha256(path) for path in files if path.name != "timing.csv"}
+
+
+# Extractors without weights, and folders of small sounds for them
+
+KINDS = ("bell", "dog", "rain", "siren", "train", "wind")
+CHORD_RATE, CHORDS = 16_000, 24
+KIND_CLIPS = 24
+
+
+class BandExtractor:
+    """Log levels of ten bands as features, and sums of them as logits of five classes."""
+
+    name, labels, mids, weights_hash = "bands", tuple("abcde"), None, "w1"
+    sample_rate, min_samples, max_samples = 16_000, 240, None
+    classes, frames, texts = True, False, False
+
+    def __init__(self):
+        self.heard = 0
+        self.mix = 0.4 * np.random.default_rng(3).normal(size=(10, 5)).astype(np.float32)
+
+    def __call__(self, wav):
+        self.heard += len(wav)
+        power = np.abs(np.fft.rfft(np.asarray(wav), axis=1)) ** 2 / wav.shape[1]
+        edges = np.geomspace(40, power.shape[1], 11).astype(int)
+        bands = np.stack([power[:, a:b].mean(axis=1) for a, b in itertools.pairwise(edges)], axis=1)
+        features = np.log10(bands + 1e-5).astype(np.float32)
+        return features, features @ self.mix
+
+
+class FrameExtractor(BandExtractor):
+    """The same of four pieces of a clip, without logits."""
+
+    name, labels, classes, frames = "vggish", (), False, True
+
+    def __call__(self, wav):
+        pieces = np.split(np.asarray(wav), 4, axis=1)
+        features = np.stack([BandExtractor.__call__(self, piece)[0] for piece in pieces], axis=1)
+        return features, np.zeros((len(wav), 0), np.float32)
+
+
+class EnvelopeExtractor:
+    """Levels of eight pieces as features, sums of them as logits of KINDS; texts by their letters."""
+
+    name, labels, mids, weights_hash = "envelope", KINDS, None, "w1"
+    sample_rate, min_samples, max_samples = 16_000, 240, None
+    classes, frames, texts = True, False, True
+    mix = np.random.default_rng(3).normal(size=(8, 6)).astype(np.float32)
+
+    def __init__(self):
+        self.heard = 0
+
+    def __call__(self, wav):
+        self.heard += len(wav)
+        pieces = np.stack([part.std(axis=1) for part in np.array_split(np.asarray(wav), 8, axis=1)], axis=1)
+        return pieces.astype(np.float32), (np.log(pieces + 1e-3) @ self.mix).astype(np.float32)
+
+    def text(self, texts):
+        letters = [[text.count(letter) for letter in "abcdeirt"] for text in texts]
+        return np.array(letters, np.float32) + 0.5
+
+
+class ClasslessExtractor(EnvelopeExtractor):
+    """The same without classes and texts."""
+
+    name, labels, classes, texts = "encodec", (), False, False
+
+    def __call__(self, wav):
+        features, logits = super().__call__(wav)
+        return features, logits[:, :0]
+
+
+def write_chord(path, seed, seconds=0.5, rate=CHORD_RATE):
+    """Write a chord of decaying harmonics with its own pitch and colour."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(int(seconds * rate)) / rate
+    pitch, fall = rng.uniform(200, 900), rng.uniform(0.3, 2)
+    wave = sum(np.sin(2 * np.pi * pitch * k * t + k) / k**fall for k in range(1, 8))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    wave = 0.1 * rng.uniform(0.3, 1) * wave * np.exp(-2 * t) + 1e-4 * rng.normal(size=len(t))
+    soundfile.write(path, wave, rate, subtype="PCM_16")
+
+
+def write_chords(folder, n=CHORDS):
+    """Write folders gen and ref of chords with the same names."""
+    for k in range(n):
+        write_chord(folder / "gen" / f"clip-{k:02d}.wav", k)
+        write_chord(folder / "ref" / f"clip-{k:02d}.wav", 1000 + k)
+    return folder
+
+
+def write_envelope(path, seed, seconds=0.25, rate=16_000, loudest=0.3):
+    """Write noise under a random envelope."""
+    rng = np.random.default_rng(seed)
+    n = int(seconds * rate)
+    envelope = np.interp(np.arange(n), np.linspace(0, n, 9), rng.uniform(0.02, loudest, 9))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, rng.normal(size=n) * envelope * 0.3, rate, subtype="PCM_16")
+
+
+def write_kinds(folder):
+    """Write gen and ref, four clips of each kind in a subfolder of its name, and captions.csv."""
+    names = [f"{KINDS[k % 6]}/clip-{k}" for k in range(KIND_CLIPS)]
+    for k, name in enumerate(names):
+        write_envelope(folder / "gen" / f"{name}.wav", k)
+        write_envelope(folder / "ref" / f"{name}.wav", 100 + k, loudest=0.2)
+    lines = [f"{name},a {name.split('/')[0]} in the distance" for name in names]
+    (folder / "captions.csv").write_text("\n".join(["clip,caption", *lines, "dog/clip-1,barking"]))
+    return folder
+
+
+def pair_of(folder, extractor=None, protocol="ajbench", labels="parent", **more):
+    """Pair the clips of the folders gen and ref in a folder, with captions if they are there."""
+    from ajbench.data import annotations
+    from ajbench.data.clip_set import open_set
+    from ajbench.evaluation import protocols
+    from ajbench.evaluation.set_pair import SetPair
+
+    gen, ref = open_set(folder / "gen"), open_set(folder / "ref")
+    given = {"extractor": extractor or EnvelopeExtractor(), "protocol": protocols.find(protocol)}
+    given |= {"cache": folder / "cache", "task": ""}
+    if labels:
+        given["requests"] = annotations.read_requests(gen, labels)
+    if (folder / "captions.csv").exists():
+        given["captions"] = annotations.read_captions(gen, folder / "captions.csv")
+    return SetPair(**({"gen": gen, "ref": ref} | given | more))
+
+
+def measured(pair, metrics=None, **more):
+    """Return the comparison of a pair."""
+    from ajbench.evaluation import compare
+
+    return compare.measure(pair, compare.choose(pair, metrics), **more)
+
+
+def overall(found):
+    """Return metric → value over all clips."""
+    return {row["metric"]: row["value"] for row in found.rows if not row["of"]}
+
+
+def save_untrained_classifier(folder, labels, samples):
+    """Save a classifier of random weights and return its folder."""
+    from ajbench import classifiers
+
+    about = {"name": "taltrans-small", "labels": list(labels), "clip_samples": samples, "options": {}}
+    classifiers.save(classifiers.build("taltrans-small", len(labels)), folder, **about, extra={})
+    return folder

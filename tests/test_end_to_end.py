@@ -85,7 +85,7 @@ def test_a_run_does_every_stage_and_writes_what_it_promises(done):
         "is",
         "label_agreement",
     }
-    assert {row["row"] for row in rows} >= {"img2img", "noise", "white noise", "taltrans-small/-/mx+sp"}
+    assert {row["row"] for row in rows} >= {"img2img", "noise", "pink noise", "taltrans-small/-/mx+sp"}
     # No fingerprint but those of this run, no path of this machine.
     run = json.loads((out / "run.json").read_text())
     assert {row["fingerprint"] for row in rows} <= set(run["fingerprints"])

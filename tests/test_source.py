@@ -74,9 +74,9 @@ def test_looking_imports_nothing_heavy(command):
     assert found.stdout.strip() == "[]", found.stdout + found.stderr
 
 
-def test_kept_features_are_compared_without_torch():
+def test_cached_features_are_compared_without_torch():
     code = (
-        "import sys, ajbench.cli.compare_sets, ajbench.evaluation.compare, ajbench.evaluation.baselines\n"
+        "import sys, ajbench.cli.evaluate, ajbench.evaluation.compare, ajbench.evaluation.baselines\n"
         "print('torch' in sys.modules)"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

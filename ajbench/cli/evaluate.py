@@ -1,16 +1,19 @@
-"""Commands that measure: eval-cls, eval-gen."""
+"""Commands that evaluate: eval-cls, eval-gen."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ajbench.cli.compare_sets import Measuring, Outputs, Sets, do_comparison
 from ajbench.cli.options import Settings, command, show_plan
 from ajbench.core import console
 from ajbench.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from ajbench.evaluation.compare import Comparison
+    from ajbench.features.extractor import LazyExtractor
     from ajbench.pipeline.recipe_stages import Pipeline
     from ajbench.pipeline.stage import Stage
 
@@ -20,9 +23,9 @@ app = typer.Typer()
 @app.command()
 @command(hide=("seed",))
 def eval_cls(settings: Settings) -> None:
-    """Measure the classifiers that are trained.
+    """Evaluate the trained classifiers.
 
-    mAP, AUC, d′ and accuracy with intervals, and each mix's paired difference to real clips alone.
+    mAP, AUC, d′ and accuracy with intervals, and the paired difference of each mix to real clips only.
 
     \b
     Examples:
@@ -40,71 +43,73 @@ def eval_cls(settings: Settings) -> None:
 
 
 PANEL = "Two sets of clips, without a recipe"
-OF_RECIPES = ("recipe", "data", "results", "generator", "overrides")  # and of no use to two sets
+OF_RECIPES = ("recipe", "data", "results", "generator", "overrides")
+FIGURES = (".svg", ".png")
+COLUMNS = ["metric", "value", "ci_low", "ci_high", "n", "n_reference", "features", "protocol", "definition"]
 
 
-def _of_sets(help: str, *names: str, **more: Any) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=PANEL, **more)
+def _of_sets(help: str, name: str, **more: Any) -> Any:
+    return typer.Option(name, help=help, rich_help_panel=PANEL, **more)
 
 
+CSV = "FILE.csv"
+PROTOCOLS = "Preprocessing and KL convention of: ajbench, audioldm_eval, av-benchmark, stable-audio-metrics."
+FEATURES = "Extractors, separated by commas; weights from AJBENCH_WEIGHTS, or as NAME=PATH."
+METRICS = (
+    "Metrics, separated by commas, of `ajbench ls metrics`; or all (default: fd, is, kl, kl_sigmoid, "
+    "label_agreement, where possible)."
+)
+LABELS = (
+    "Requested labels of a folder's clips: CSV with columns clip and labels (separated by ;), or parent: the "
+    "name of the folder that a file lies in."
+)
+CAPTIONS = "Captions of a folder's clips: CSV with columns clip and caption."
+PARTIAL = "Leave out clips that are unusable or unpaired, instead of stopping."
+CURVE = "Write FD against the number of clips here, as .csv, .svg or .png."
+LADDER = "Also score baselines: real halves, codec round trip, shuffled labels, noise, silence."
 Gen = Annotated[Path | None, _of_sets("Generated clips: a clip store or a folder of sound files.", "--gen")]
-Ref = Annotated[Path | None, _of_sets("Real clips, likewise.", "--ref")]
-RefSplit = Annotated[
-    Literal["train", "val", "eval"] | None, _of_sets("Of a store of real clips: this split.", "--ref-split")
+Ref = Annotated[Path | None, _of_sets("Real clips: a clip store or a folder of sound files.", "--ref")]
+Split = Literal["train", "val", "eval"]
+RefSplit = Annotated[Split | None, _of_sets("Use only this split of a store.", "--ref-split")]
+ProtocolName = Annotated[str, _of_sets(PROTOCOLS, "--protocol")]
+Features = Annotated[str, _of_sets(FEATURES, "--features")]
+Metrics = Annotated[str | None, _of_sets(METRICS, "--metrics")]
+PairsFile = Annotated[
+    Path | None, _of_sets("CSV with columns gen and ref, if names differ.", "--pairs", metavar=CSV)
 ]
-HeardAs = Annotated[
-    str,
-    _of_sets(
-        "Hear files and take KL as: ajbench, audioldm_eval, av-benchmark, stable-audio-metrics.", "--protocol"
-    ),
-]
-Features = Annotated[
-    str,
-    _of_sets(
-        "Networks, separated by commas; their weights from AJBENCH_WEIGHTS, or NAME=PATH.", "--features"
-    ),
-]
-Metrics = Annotated[
-    str | None,
-    _of_sets(
-        "Of those that `ajbench ls metrics` tells, or all that can be taken (default: fd, is, kl, "
-        "kl_sigmoid, agreement, as far as the sets allow).",
-        "--metrics",
-    ),
-]
-Paired = Annotated[Path | None, _of_sets("CSV with columns gen and ref, where names differ.", "--pairs")]
-Labels = Annotated[
-    str | None,
-    _of_sets(
-        "Labels that were asked for, if not a store's: CSV with columns clip and labels (separated by ;), or "
-        "parent: the folder that a file lies in.",
-        "--labels",
-        metavar="FILE.csv|parent",
-    ),
-]
-Captions = Annotated[
-    Path | None, _of_sets("Captions, if not a store's: CSV with columns clip and caption.", "--captions")
-]
-Partial = Annotated[
-    bool, _of_sets("Measure what is left where clips are unusable or unpaired.", "--allow-partial")
-]
-Bootstrap = Annotated[int, _of_sets("Resamples for intervals; 0: none.", "--bootstrap", min=0)]
-Table = Annotated[Path | None, _of_sets("Also write the table here.", "--out", metavar="FILE.csv")]
-Clips = Annotated[Path | None, _of_sets("Write scores of single clips here.", "--clips", metavar="FILE.csv")]
-Worst = Annotated[int, _of_sets("Name this many of the worst clips, by score.", "--worst", min=0)]
-Curve = Annotated[
-    Path | None,
-    _of_sets(
-        "Write FD against the number of clips here; as .svg or .png drawn.", "--curve", metavar="FILE.csv"
-    ),
-]
-Ladder = Annotated[
-    bool, _of_sets("Beside them real halves, the codec, shuffled labels, noise, silence.", "--ladder")
-]
-RoundTrip = Annotated[str, _of_sets("Of the ladder's round trip.", "--codec")]
+Labels = Annotated[str | None, _of_sets(LABELS, "--labels", metavar=f"{CSV}|parent")]
+CaptionsFile = Annotated[Path | None, _of_sets(CAPTIONS, "--captions", metavar=CSV)]
+Partial = Annotated[bool, _of_sets(PARTIAL, "--allow-partial")]
+Bootstrap = Annotated[int, _of_sets("Resamples of each interval; 0: no intervals.", "--bootstrap", min=0)]
+Out = Annotated[Path | None, _of_sets("Also write the table here.", "--out", metavar=CSV)]
+Clips = Annotated[Path | None, _of_sets("Write scores of single clips here.", "--clips", metavar=CSV)]
+Worst = Annotated[int, _of_sets("Name this many of the worst clips by each score.", "--worst", min=0)]
+Curve = Annotated[Path | None, _of_sets(CURVE, "--curve", metavar=CSV)]
+Ladder = Annotated[bool, _of_sets(LADDER, "--ladder")]
+CodecName = Annotated[str, _of_sets("Codec of the round-trip baseline.", "--codec")]
 LadderFigure = Annotated[
-    Path | None, _of_sets("Draw the ladder's FD here.", "--ladder-figure", metavar="FILE.svg")
+    Path | None, _of_sets("Draw the FD of the baselines here.", "--ladder-figure", metavar="FILE.svg")
 ]
+
+
+@dataclass(frozen=True)
+class SetOptions:
+    """Options of a comparison of two sets; `metrics` None: the usual ones, `ladder` None: no baselines."""
+
+    gen: Path
+    ref: Path
+    ref_split: str | None
+    protocol: str
+    features: Sequence[str]
+    metrics: Sequence[str] | None
+    pairs: Path | None
+    labels: str | None
+    captions: Path | None
+    allow_partial: bool
+    bootstrap: int
+    worst: int
+    ladder: str | None
+    files: Mapping[str, Path | None]
 
 
 @app.command()
@@ -115,26 +120,27 @@ def eval_gen(
     gen: Gen = None,
     ref: Ref = None,
     ref_split: RefSplit = None,
-    protocol: HeardAs = "ajbench",
+    protocol: ProtocolName = "ajbench",
     features: Features = "mn04",
     metrics: Metrics = None,
-    pairs: Paired = None,
+    pairs: PairsFile = None,
     labels: Labels = None,
-    captions: Captions = None,
+    captions: CaptionsFile = None,
     allow_partial: Partial = False,
     bootstrap: Bootstrap = 200,
-    out: Table = None,
+    out: Out = None,
     clips: Clips = None,
     worst: Worst = 0,
     curve: Curve = None,
     ladder: Ladder = False,
-    codec: RoundTrip = "tiny",
+    codec: CodecName = "tiny",
     ladder_figure: LadderFigure = None,
 ) -> None:
-    """Measure generated clips.
+    """Evaluate generated clips.
 
-    Those of a recipe: FD, IS, KL and label agreement with intervals, beside yardsticks: white noise, shuffled
-    codes, other classes. Or, with --gen and --ref, any two sets, as a published tool would measure them.
+    Those of a recipe: FD, IS, KL and label agreement with intervals, and baselines: real clips, the codec,
+    shuffled codes, noise, other classes. Or, with --gen and --ref, any two sets of clips, by the protocol of
+    a published tool.
 
     \b
     Examples:
@@ -142,16 +148,14 @@ def eval_gen(
       ajbench eval-gen --gen GENERATED --ref REAL --protocol audioldm_eval --features panns16k --ladder
     """
     _refuse_unused(context, two_sets=bool(gen or ref), ladder=ladder)
-    if gen or ref:
-        if not (gen and ref):
-            raise UsageError(f"eval-gen: {'--ref' if gen else '--gen'} is missing; two sets are compared")
-        sets = Sets(gen, ref, ref_split, pairs, labels, captions, allow_partial)
-        names = tuple(name.strip() for name in metrics.split(",")) if metrics is not None else None
-        how = Measuring(
-            protocol, tuple(features.split(",")), names, bootstrap, worst, codec if ladder else None
-        )
-        do_comparison(settings, sets, how, Outputs(out, clips, curve, ladder_figure))
+    if gen and ref:
+        names = [name.strip() for name in metrics.split(",")] if metrics is not None else None
+        files = {"--out": out, "--clips": clips, "--curve": curve, "--ladder-figure": ladder_figure}
+        how = protocol, features.split(","), names, pairs, labels, captions, allow_partial, bootstrap, worst
+        _compare(settings, SetOptions(gen, ref, ref_split, *how, codec if ladder else None, files))
         return
+    if gen or ref:
+        raise UsageError(f"eval-gen: {'--ref' if gen else '--gen'} is missing; two sets are compared")
     from ajbench.pipeline.evaluation_stages import eval_gen_stage, generated_sets
 
     pipeline = settings.pipeline(settings.load())
@@ -163,7 +167,7 @@ def eval_gen(
 
 
 def _refuse_unused(context: typer.Context, *, two_sets: bool, ladder: bool) -> None:
-    """Refuse what was given on the command line and would be ignored, whatever its value."""
+    """Refuse options on the command line that would be ignored, whatever their value."""
     of_sets, of_recipes = list[str](), list[str]()
     for parameter in context.command.params:
         source = context.get_parameter_source(str(parameter.name))
@@ -175,13 +179,150 @@ def _refuse_unused(context: typer.Context, *, two_sets: bool, ladder: bool) -> N
             of_recipes.append("KEY=VALUE" if parameter.name == "overrides" else parameter.opts[0])
     if of_sets and not two_sets:
         raise UsageError(
-            f"{', '.join(of_sets)}: of two sets of clips alone; name them by --gen and --ref, or leave it "
-            "out, as a recipe says itself what is measured"
+            f"{', '.join(of_sets)}: only for two sets of clips; give --gen and --ref, or set evaluate.* keys "
+            "of the recipe instead"
         )
     if of_recipes and two_sets:
-        raise UsageError(f"{', '.join(of_recipes)}: of a recipe, and --gen and --ref have none; leave it out")
-    if needless := [option for option in ("--codec", "--ladder-figure") if option in of_sets and not ladder]:
-        raise UsageError(f"{', '.join(needless)}: there is no ladder; add --ladder")
+        raise UsageError(f"{', '.join(of_recipes)}: only for a recipe; omit it with --gen and --ref")
+    if unused := [option for option in ("--codec", "--ladder-figure") if option in of_sets and not ladder]:
+        raise UsageError(f"{', '.join(unused)}: only for baselines; add --ladder")
+
+
+def _compare(settings: Settings, options: SetOptions) -> None:
+    """Compare generated clips with real ones, both anywhere, and print a row per metric.
+
+    Whatever is wrong with the options is refused before any clip is read, and in a dry run too.
+    """
+    from ajbench import codec as codecs
+    from ajbench.core.device import device_of
+    from ajbench.data import annotations
+    from ajbench.data.clip_set import open_set
+    from ajbench.evaluation import baselines, compare, per_clip, protocols
+    from ajbench.evaluation.set_pair import SetPair
+
+    protocol = protocols.find(options.protocol)
+    _check_metrics(options)
+    _check_files(options.files, settings.force)
+    extractors = _extractors(options.features)
+    codec = codecs.load(options.ladder, device_of()) if options.ladder else None
+    gen, ref = open_set(options.gen), open_set(options.ref, options.ref_split)
+    given = {
+        "pairs": annotations.read_pairs(gen, ref, options.pairs) if options.pairs else None,
+        "requests": annotations.read_requests(gen, options.labels) if options.labels else None,
+        "captions": annotations.read_captions(gen, options.captions) if options.captions else None,
+    }
+    how: Any = given | {"resamples": options.bootstrap, "seed": settings.seed or 0}
+    sets = [SetPair(gen, ref, one, protocol, settings.work / "features", **how) for one in extractors]
+    choices = [compare.choose(pair, options.metrics) for pair in sets]
+    if settings.dry_run:
+        plan: dict[str, Any] = {"gen": len(gen), "ref": len(ref), "pairs": len(sets[0].pairs or ())}
+        plan["features"] = [one.name for one in extractors]
+        console.emit(plan | ({"ladder": baselines.BASELINES} if codec else {}))
+        return
+    whole, worst, curve = compare.Comparison(), dict[str, Any](), options.files["--curve"] is not None
+    for pair, choice in zip(sets, choices, strict=True):
+        clips = bool(options.files["--clips"] or options.worst)
+        partial = options.allow_partial
+        found = compare.measure(pair, choice, allow_partial=partial, clips=clips, curve=curve)
+        if codec:
+            found = baselines.beside(found, pair, codec)
+        name, notes = pair.extractor.name, list(found.notes)
+        if options.worst:
+            worst[name] = per_clip.worst(found.clips, options.worst)
+            notes += per_clip.describe(worst[name])
+        whole.rows.extend(found.rows)
+        whole.clips.extend(found.clips)
+        whole.curve.extend(found.curve)
+        whole.skipped.extend(one for one in found.skipped if one not in whole.skipped)
+        whole.notes.extend(f"{name}: {note}" for note in notes)
+    _write(options.files, whole)
+    more: dict[str, Any] = {"counts": compare.counts(gen, ref, whole.skipped)}
+    more |= {"worst": worst} if options.worst else {}
+    _show(whole, more | ({"curve": whole.curve} if curve else {}), bool(codec))
+
+
+def _check_metrics(options: SetOptions) -> None:
+    """Refuse unknown metrics, and baselines or their figure without a metric that has them."""
+    from ajbench.evaluation import baselines, compare
+
+    if options.metrics is None:
+        return
+    compare.check(options.metrics)
+    figure = options.files["--ladder-figure"]
+    for wanted, option, able in (
+        (options.ladder, "--ladder", baselines.HIGHER_IS_BETTER),
+        (figure, f"--ladder-figure {figure}", baselines.DRAWN),
+    ):
+        if wanted and not {*options.metrics} & {*able, compare.ALL}:
+            raise UsageError(f"{option}: --metrics must include one of {', '.join(able)}, {compare.ALL}")
+
+
+def _check_files(files: Mapping[str, Path | None], force: bool) -> None:
+    """Refuse files that have the wrong type, are named twice, or exist already."""
+    types = {"--curve": (".csv", *FIGURES), "--ladder-figure": (".svg",)}
+    taken = dict[Path, str]()
+    for option, path in files.items():
+        if path is None:
+            continue
+        if path.suffix not in (allowed := types.get(option, (path.suffix,))):
+            raise UsageError(f"{option} {path}: unknown file type; allowed: {', '.join(allowed)}")
+        if other := taken.get(path.resolve()):
+            raise UsageError(f"{option} {path}: is also the file of {other}; each needs its own")
+        taken[path.resolve()] = option
+        if path.exists() and not force:
+            raise UsageError(f"{option} {path}: exists; choose another name, or overwrite it with --force")
+
+
+def _extractors(features: Sequence[str]) -> list["LazyExtractor"]:
+    """Return the extractors, not yet loaded.
+
+    Raises:
+        UsageError: a name is unknown or listed twice.
+        MissingError: weights are missing.
+    """
+    from ajbench.features.extractor import LazyExtractor
+
+    named = [one.partition("=") for one in features]
+    names = [name.strip() for name, *_ in named]
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise UsageError(f"--features {','.join(features)}: {name} is listed twice")
+    return [LazyExtractor(name, path.strip() or None) for name, (*_, path) in zip(names, named, strict=True)]
+
+
+def _write(files: Mapping[str, Path | None], found: "Comparison") -> None:
+    """Write the tables, then the figures, so that a figure that fails costs no table."""
+    from ajbench.core.files import atomic_write
+
+    for option, path in sorted(
+        files.items(), key=lambda file: file[1] is not None and file[1].suffix in FIGURES
+    ):
+        if path:
+            from ajbench.reporting import comparison_figures
+            from ajbench.reporting.tables import to_csv
+
+            tables = {"--out": found.rows, "--clips": found.clips, "--curve": found.curve}
+            content: str | bytes
+            if option == "--ladder-figure":
+                content = comparison_figures.baseline_figure(found.rows)
+            elif path.suffix in FIGURES and option == "--curve":
+                content = comparison_figures.curve_figure(found.curve, path.suffix[1:])
+            else:
+                content = to_csv(tables[option])
+            path.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(path, content)
+
+
+def _show(found: "Comparison", more: dict[str, Any], baselines: bool) -> None:
+    """Print notes and rows; rows of single classes only with --json."""
+    columns = (["row"] if baselines else []) + COLUMNS
+    of_all = [row for row in found.rows if not row["of"]]
+    if by_class := len(found.rows) - len(of_all):
+        found.notes.append(f"{by_class} {'row' if by_class == 1 else 'rows'} by class: see --out or --json")
+    for note in found.notes:
+        console.say(note)
+    document = {"rows": found.rows, "troubles": found.skipped, "notes": found.notes} | more
+    console.emit(document, table=(columns, [[row[name] for name in columns] for row in of_all]))
 
 
 def _run_evaluation(settings: Settings, pipeline: "Pipeline", stage: "Stage", columns: list[str]) -> None:

@@ -1,12 +1,8 @@
 """A row of a manifest, heard: a wave cut to length and rounded to 16 bits, or a reason why there is none."""
 
 import contextlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +11,6 @@ from ajbench.core.files import sha256
 from ajbench.data import audio, store
 from ajbench.data.corpora import mini
 from ajbench.data.manifest import Row
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 _MINI = "mini:"
 
@@ -70,23 +63,6 @@ def hear(row: Row, duration_s: float, first: Row | None = None, link: bool = Fal
         return Heard(wav, rate=rate)
     flac = audio.flac_encode(wav)
     return Heard(audio.flac_decode(flac), flac, rate)
-
-
-def ahead(
-    pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], most: int
-) -> Iterator[Result]:
-    """Map in order, never more than `most` items ahead, so that memory stays bounded."""
-    waiting: deque[Future[Result]] = deque()
-    try:
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > most:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()
 
 
 def _render(path: str, duration_s: float) -> NDArray[np.float32]:

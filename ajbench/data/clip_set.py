@@ -1,11 +1,13 @@
-"""A set of clips to be measured: the clips of a store, or the sound files of a folder."""
+"""Sets of clips to evaluate: the clips of a store, or the sound files of a folder."""
 
 import contextlib
-from collections import Counter
-from collections.abc import Callable, Sequence
+import functools
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import xxhash
@@ -15,32 +17,60 @@ from ajbench.core.errors import MissingError, UsageError
 from ajbench.data import audio
 from ajbench.data.store import ClipStore
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Samples = NDArray[np.float32]  # [n, channels]
+Captions = Mapping[str, Sequence[str]]  # name of a clip → its captions
+
+
+@dataclass(frozen=True)
+class Requests:
+    """The classes that clips were requested to contain.
+
+    Attributes:
+        classes: every class that could be requested, in order.
+        mids: their AudioSet ids, where known.
+        labels: name of a clip → its requested classes, at least one.
+    """
+
+    classes: Sequence[str]
+    mids: Sequence[str] | None
+    labels: Mapping[str, Sequence[str]]
+
+    def targets(self, clips: Sequence[str]) -> NDArray[np.bool_]:
+        """Return which class was requested of each clip, bool [n, C]."""
+        column = {name: c for c, name in enumerate(self.classes)}
+        found = np.zeros((len(clips), len(self.classes)), bool)
+        for row, clip in enumerate(clips):
+            found[row, [column[label] for label in self.labels[clip]]] = True
+        return found
+
 
 @dataclass(frozen=True)
 class Change:
-    """A sound that is made of each clip's own, when it is asked for.
+    """A sound derived from each clip of a set, computed when it is read.
 
     Attributes:
-        key: all that defines it, but for the clip.
-        make: a clip's name, samples float32 [N, channels] and rate in Hz ⇒ samples likewise.
-        rate: Hz of what is made; None is the clip's own.
+        key: everything that defines the change, except the clip.
+        make: name, samples float32 [n, channels] and rate in Hz of a clip → samples likewise.
+        rate: sample rate of the result in Hz; None: that of the clip.
     """
 
     key: str
-    make: Callable[[str, NDArray[np.float32], int], NDArray[np.float32]]
+    make: Callable[[str, Samples, int], Samples]
     rate: int | None = None
 
 
 @dataclass(frozen=True)
 class ClipSet:
-    """Clips by number; nothing of their sound is held.
+    """Clips by number. Their sound is read on demand and never held.
 
     Attributes:
-        path: the store's or the folder's.
-        names: of the clips: ids, or paths below the folder without their suffix. All different.
-        parents: ids of the real clips that they answer to; None where there is none.
-        others: how many files of the folder are no sound files by their suffix.
-        change: what is made of the clips; None are the clips themselves.
+        path: the store or folder.
+        names: clip ids of a store, or paths below the folder without their suffix; all different.
+        parents: ids of the real clips that generated clips were made from; None where unknown.
+        others: number of files in the folder that are not sound files, by suffix.
+        change: replaces the sound of every clip; None: none.
     """
 
     path: Path
@@ -56,12 +86,17 @@ class ClipSet:
         return len(self.names)
 
     @property
-    def meant(self) -> bool:
-        """Whether the sound is made on purpose, and to be measured even if it is silence."""
-        return self.change is not None
+    def is_store(self) -> bool:
+        """Whether these are clips of a store."""
+        return self._store is not None
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """The classes of a store; empty for a folder."""
+        return () if self._store is None else self._store.meta.labels
 
     def take(self, numbers: NDArray[np.int64]) -> "ClipSet":
-        """Return some of the clips, in the order given."""
+        """Return the clips of these numbers, in the order given."""
         return replace(
             self,
             names=[self.names[n] for n in numbers],
@@ -71,34 +106,37 @@ class ClipSet:
         )
 
     def changed(self, change: Change) -> "ClipSet":
-        """Return the set of what is made of each clip, under the clip's name."""
+        """Return the same clips, by the same names, with their sound replaced."""
         return replace(self, change=change)
 
-    def content(self, number: int) -> str:
-        """Return a hash of a clip's sound as it is stored, and of what is made of it."""
-        source = self._content(number)
-        if self.change is None:
-            return source
-        return xxhash.xxh3_128_hexdigest("\0".join((source, self.change.key, self.names[number])).encode())
+    @functools.cached_property
+    def keys(self) -> list[str]:
+        """A hash of each clip's sound as stored, and of the change applied to it."""
+        return [self._key(number) for number in range(len(self))]
 
-    def _content(self, number: int) -> str:
+    def _key(self, number: int) -> str:
         if self._store is None:
-            return xxhash.xxh3_128_hexdigest(self._files[number].read_bytes())
-        flac = self._store.flac(int(self._indices[number]))
-        return xxhash.xxh3_128_hexdigest(self._samples(number)[0].data if flac is None else flac)
+            stored: Any = self._files[number].read_bytes()
+        else:
+            stored = self._store.flac(int(self._indices[number]))
+            stored = self._stored(number)[0].data if stored is None else stored
+        key = xxhash.xxh3_128_hexdigest(stored)
+        if self.change is None:
+            return key
+        return xxhash.xxh3_128_hexdigest("\0".join((key, self.change.key, self.names[number])).encode())
 
-    def samples(self, number: int) -> tuple[NDArray[np.float32], int]:
-        """Return a clip's samples float32 [N, channels] and their rate in Hz.
+    def samples(self, number: int) -> tuple[Samples, int]:
+        """Return the samples of a clip, float32 [n, channels], and their rate in Hz.
 
         Raises:
-            AudioError: there is no sound to measure, or to make something of; the reason says why.
+            AudioError: the clip has no usable sound; the reason says why.
         """
-        samples, rate = self._samples(number)
+        samples, rate = self._stored(number)
         if self.change is None:
             return samples, rate
         return self.change.make(self.names[number], samples, rate), self.change.rate or rate
 
-    def _samples(self, number: int) -> tuple[NDArray[np.float32], int]:
+    def _stored(self, number: int) -> tuple[Samples, int]:
         if self._store is not None:
             return self._store.audio(self._indices[number : number + 1]).T, audio.SAMPLE_RATE
         path = self._files[number]
@@ -107,17 +145,26 @@ class ClipSet:
             raise audio.AudioError(reason, path)
         return samples, rate
 
-    def label_set(self) -> tuple[Sequence[str], Sequence[str] | None] | None:
-        """Return names and AudioSet ids of a store's classes; None of a folder."""
-        return None if self._store is None else (self._store.meta.labels, self._store.meta.mids)
-
     def labels(self) -> list[list[str]]:
-        """Return the labels of all clips, in order; none of a folder's."""
+        """Return the labels of each clip, in order; empty for files of a folder."""
         return [labels or [] for labels in self._column("labels")]
 
+    def requests(self) -> Requests | None:
+        """Return the classes and labels of a store; None for a folder, or if a clip has no label."""
+        labels = self.labels()
+        if self._store is None or not all(labels):
+            return None
+        meta = self._store.meta
+        return Requests(meta.labels, meta.mids, dict(zip(self.names, labels, strict=True)))
+
     def captions(self) -> list[str | None]:
-        """Return the caption of each clip, in order; None where there is none."""
+        """Return the caption of each clip, in order; None where it has none."""
         return self._column("caption")
+
+    def codes(self) -> NDArray[np.uint16]:
+        """Return the codec codes of a store's clips, uint16 [n, 8, T]."""
+        assert self._store is not None
+        return self._store.codes(self._indices)
 
     def _column(self, name: str) -> list[Any]:
         if self._store is None:
@@ -126,7 +173,7 @@ class ClipSet:
         return [values[index] for index in self._indices]
 
     def rates(self) -> Counter[int]:
-        """Return how many clips have which sample rate, in Hz, as far as their headers can be read."""
+        """Count the clips of each sample rate in Hz; files whose header cannot be read are left out."""
         fixed = self.change.rate if self.change else None
         if fixed or self._store is not None:
             return Counter({fixed or audio.SAMPLE_RATE: len(self)})
@@ -138,41 +185,58 @@ class ClipSet:
 
 
 def open_set(path: Path, split: str | None = None, option: str = "--ref-split") -> ClipSet:
-    """Return the clips of a store, or the sound files in and below a folder in the order of their names.
+    """Return the clips of a store, or the sound files in and below a folder, sorted by name.
 
     Args:
-        path: a folder.
-        split: of a store, alone.
-        option: by which it was given, for messages.
+        path: the folder.
+        split: take only this split of a store.
+        option: the command-line option of `split`, for error messages.
 
     Raises:
-        MissingError: no such folder, or there is no clip in it.
-        UsageError: a split of a folder of files, or two files that differ by their suffix alone.
+        MissingError: there is no such folder, or no clip in it.
+        UsageError: a folder of files was given a split, or two of its files differ only in their suffix.
         IntegrityError: the store is damaged.
     """
     if not path.is_dir():
-        raise MissingError(f"{path}: no such folder; name a clip store or a folder of sound files")
+        raise MissingError(f"{path}: no such folder; give a clip store or a folder of sound files")
     if (path / "store.json").exists():
         store = ClipStore.open(path)
         indices = np.arange(len(store)) if split is None else store.split_indices(split)
-        ids, parents = store.clip_ids, store.column("parent_id")
         if not len(indices):
-            raise MissingError(f"{path}: no clip of split {split}")
-        return ClipSet(
-            path, [ids[i] for i in indices], [parents[i] for i in indices], _store=store, _indices=indices
-        )
+            raise MissingError(f"{path}: no clips in split {split}")
+        ids, parents = store.clip_ids, store.column("parent_id")
+        names = [ids[i] for i in indices]
+        return ClipSet(path, names, [parents[i] for i in indices], _store=store, _indices=indices)
     if split is not None:
-        raise UsageError(f"{path}: a folder of files has no splits; leave {option}, or name a clip store")
+        raise UsageError(f"{path}: a folder of files has no splits; omit {option}, or give a clip store")
     found = sorted(one for one in path.rglob("*") if one.is_file() and not one.name.startswith("."))
     files = [one for one in found if one.suffix.lower() in audio.SUFFIXES]
     if not files:
-        raise MissingError(
-            f"{path}: no sound file among {len(found)} files; known: {', '.join(audio.SUFFIXES)}"
-        )
-    names = [one.relative_to(path).with_suffix("").as_posix() for one in files]
-    seen: dict[str, Path] = {}
-    for name, file in zip(names, files, strict=True):
-        if name in seen:
-            raise UsageError(f"{file}: {seen[name].name} is beside it, and names pair clips; remove one")
-        seen[name] = file
-    return ClipSet(path, names, [None] * len(files), len(found) - len(files), _files=files)
+        known = ", ".join(audio.SUFFIXES)
+        raise MissingError(f"{path}: no sound files among {len(found)} files; known suffixes: {known}")
+    by_name: dict[str, Path] = {}
+    for file in files:
+        name = file.relative_to(path).with_suffix("").as_posix()
+        if name in by_name:
+            raise UsageError(
+                f"{file}: {by_name[name].name} has the same name; clips are paired by name, remove one"
+            )
+        by_name[name] = file
+    return ClipSet(path, list(by_name), [None] * len(files), len(found) - len(files), _files=files)
+
+
+def ahead(
+    pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], limit: int
+) -> Iterator[Result]:
+    """Map in order, at most `limit` items ahead of the consumer, so that memory stays bounded."""
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > limit:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()

@@ -24,7 +24,8 @@ from ajbench.evaluation.audit_similarity import (
     usable_clips,
     wave_of,
 )
-from ajbench.evaluation.compare import Trouble, Which, told
+from ajbench.evaluation.compare import summary
+from ajbench.evaluation.set_pair import SkippedClip, Which
 from ajbench.features.extractor import LazyExtractor
 from ajbench.metrics import audio_fingerprint
 from ajbench.metrics.audio_fingerprint import Scores
@@ -107,7 +108,7 @@ def audit_sets(
     """
     given: dict[Which, ClipSet] = {"synth": synth, "train": train, "eval": eval_}
     _refuse_same(given)
-    troubles: list[Trouble] = []
+    troubles: list[SkippedClip] = []
     total = sum(map(len, given.values()))
     with console.progress(total, "read", "clips") as advance:
         sets = {which: usable_clips(which, clips, troubles, advance, cache) for which, clips in given.items()}
@@ -118,7 +119,7 @@ def audit_sets(
         console.say(f"unusable: {one.set} {one.clip}: {one.reason}")
     if troubles and not allow_partial:
         raise MissingError(
-            f"{len(troubles)} of {total} clips are unusable: {told(troubles)}; repair them, or skip "
+            f"{len(troubles)} of {total} clips are unusable: {summary(troubles)}; repair them, or skip "
             "them with --allow-partial"
         )
     for which, some in sets.items():

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from ajbench.evaluation.audit_similarity import UsableClips
-from ajbench.evaluation.compare import Trouble, Which
+from ajbench.evaluation.set_pair import SkippedClip, Which
 
 KINDS = ("exact", "waveform", "parent", "id", "near", "embedding")  # from the surest to the weakest
 WEAK = frozenset(("near", "embedding"))  # independent clips have these, too
@@ -126,7 +126,7 @@ class Audit:
     findings: list[Finding]  # leaks first, the surest first
     calibrations: list[Calibration]  # per split and view
     clips: Mapping[Which, int]  # usable clips per set
-    troubles: list[Trouble]  # unusable clips
+    troubles: list[SkippedClip]  # unusable clips
     guided: int  # synthetic clips whose guide is a train clip
 
     def of(self, relation: str) -> list[Finding]:
@@ -197,7 +197,7 @@ class Pairs:
         self.parents = [sets["synth"].clips.parents[n] for n in sets["synth"].numbers]
         self.pairs: dict[tuple[Which, int, Which, int], dict[str, Any]] = {}
         # An id of a store names a recording. Files of two folders may share numbers, or names to pair them.
-        stores = {which for which, one in sets.items() if one.clips.label_set() is not None}
+        stores = {which for which, one in sets.items() if one.clips.is_store}
         for of, other in SETS.values():
             if {of, other} <= stores:
                 self._add_equal(of, other, "id", self.names)

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from ajbench.core import console
 from ajbench.core.device import device_of
 from ajbench.data import audio
-from ajbench.data.clip_reader import ahead
-from ajbench.data.clip_set import ClipSet
+from ajbench.data.clip_set import ClipSet, ahead
 from ajbench.evaluation import protocols
-from ajbench.evaluation.compare import Trouble, Which
 from ajbench.evaluation.feature_cache import AHEAD, READERS, embed
+from ajbench.evaluation.set_pair import SkippedClip, Which
 from ajbench.features.extractor import LazyExtractor
 from ajbench.metrics import audio_fingerprint
 from ajbench.metrics.audio_fingerprint import Scores
@@ -54,7 +53,7 @@ class UsableClips:
 def usable_clips(
     which: Which,
     clips: ClipSet,
-    troubles: list[Trouble],
+    troubles: list[SkippedClip],
     advance: Callable[[int], None],
     folder: Path | None = None,
 ) -> UsableClips:
@@ -81,7 +80,7 @@ def usable_clips(
         for number, wave in ahead(pool, read, range(len(clips)), AHEAD):
             advance(1)
             if isinstance(wave, str):
-                troubles.append(Trouble(which, clips.names[number], wave))
+                troubles.append(SkippedClip(which, clips.names[number], wave))
                 continue
             found = audio_fingerprint.fingerprints(torch.from_numpy(wave)[None])[0].astype(np.float16)
             file.write(found.tobytes())
@@ -112,7 +111,7 @@ def wave_of(clips: ClipSet, number: int) -> NDArray[np.float32]:
 
 
 def embed_all(
-    sets: Mapping[Which, UsableClips], extractor: LazyExtractor, cache: Path, troubles: list[Trouble]
+    sets: Mapping[Which, UsableClips], extractor: LazyExtractor, cache: Path, troubles: list[SkippedClip]
 ) -> None:
     """Add unit embeddings to every set, centred on the mean of the real clips."""
     vectors = {}
@@ -121,7 +120,9 @@ def embed_all(
             seen = embed(one.clips, extractor, protocols.find("ajbench"), cache, advance)
             known = {(trouble.set, trouble.clip) for trouble in troubles}
             reasons = {one.clips.names[left.number]: left.reason for left in seen.left_out}
-            troubles += [Trouble(which, *item) for item in reasons.items() if (which, item[0]) not in known]
+            troubles += [
+                SkippedClip(which, *item) for item in reasons.items() if (which, item[0]) not in known
+            ]
             place = {int(number): row for row, number in enumerate(seen.numbers)}
             one.keep([row for row, number in enumerate(one.numbers) if number in place])
             vectors[which] = seen.vectors()[[place[number] for number in one.numbers]]

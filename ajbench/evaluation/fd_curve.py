@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from ajbench.evaluation.set_pair import Material
+from ajbench.evaluation.set_pair import SetPair
 from ajbench.metrics import bootstrap, fd_infinity
 
 DRAWS = 10
@@ -12,11 +12,11 @@ DRAWS = 10
 Line = dict[str, Any]
 
 
-def lines(m: Material) -> list[Line]:
-    """Return a mapping a number of clips: FD's mean and the range of 95 % of ten subsets; the last is FD∞.
+def lines(m: SetPair) -> list[Line]:
+    """Return a mapping per number of clips: mean FD of ten subsets and their 95 % range; the last is FD∞.
 
-    Sizes double from 50 to all clips. `fit` is the line of FD∞ at this size: where FD leaves it, FD∞ is not
-    to be trusted. Of all clips there is one subset, and no range.
+    Sizes double from 50 to all clips. `fit` is the line of FD∞ at this size; where FD departs from it, FD∞ is
+    not reliable. All clips are a single subset, without a range.
     """
     line, curve = m.line, m.curve(fd_infinity.doubling_sizes(m.n), DRAWS)
     name, found = m.extractor.name, list[Line]()

@@ -1,4 +1,4 @@
-"""Features and logits of clips, each computed once and kept by content, protocol, network and weights."""
+"""Features and logits of clips, computed once and kept by content, extractor, weights and protocol."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -14,21 +14,21 @@ from numpy.typing import NDArray
 
 from ajbench.core.errors import IntegrityError
 from ajbench.data import audio
-from ajbench.data.clip_reader import ahead
-from ajbench.data.clip_set import ClipSet
+from ajbench.data.clip_set import ClipSet, ahead
 from ajbench.evaluation.protocols import Protocol
 from ajbench.features.extractor import LazyExtractor
 
-PART = 256  # clips after which what was computed is kept
+PART = 256  # clips per file of the cache: at most so many are computed again after an interruption
 READERS, AHEAD = 2, 8
-BATCH = 8  # of one length: faster than one by one, even on one core
-WAITING = 64  # waves that are held for others of their length
+BATCH = 8  # clips of one length; faster than one by one, even on one core
+WAITING = 64  # clips held back until a batch of their length is full
 Vectors = tuple[NDArray[np.float32], NDArray[np.float32]]  # features [k, d] and logits [C] of a clip
+Windows = NDArray[np.float32]  # [k, n]
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A clip without usable sound: its number in the set, and why."""
+    """A clip without usable sound: its number in the set, and the reason."""
 
     number: int
     reason: str
@@ -36,15 +36,15 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """What a network makes of a set.
+    """Features and logits of the usable clips of a set.
 
     Attributes:
-        numbers: of the clips in the set, int64 [n], in order.
-        features: float32 [rows, d]; one row a clip, in order, but for networks that hear frames.
-        clips: of which of the n clips each row is, int64 [rows].
-        logits: float32 [n, C]; C is 0 of networks that know no classes.
+        numbers: numbers of these clips in the set, int64 [n], ascending.
+        features: float32 [rows, d]: one row per clip, or several from an extractor of frames.
+        clips: which of the n clips each row belongs to, int64 [rows], ascending.
+        logits: float32 [n, C]; C is 0 if the extractor knows no classes.
         left_out: the other clips of the set.
-        computed: how many of the n were not in the cache.
+        computed: how many of the n clips were not in the cache.
     """
 
     numbers: NDArray[np.int64]
@@ -55,7 +55,7 @@ class Embeddings:
     computed: int
 
     def vectors(self) -> NDArray[np.float64]:
-        """Return one vector a clip, [n, d]: the mean over frames where there are several."""
+        """Return one vector per clip, [n, d]: the mean over frames where there are several."""
         features = self.features.astype(np.float64)
         if len(features) == len(self.numbers):
             return features
@@ -71,30 +71,28 @@ def embed(
     cache: Path,
     advance: Callable[[int], None] = lambda n: None,
 ) -> Embeddings:
-    """Return features and logits of all clips that can be heard; those of before come from the cache.
+    """Return features and logits of all usable clips, from the cache where they are in it.
 
-    Clips of one length go through the network together, eight at a time, the rest one by one: which it was
-    shows in the last digits. Of a protocol's windows the means are taken, or, of networks that hear frames,
-    all frames. What is computed is kept after every 256 clips, and a run that is ended goes on from there.
+    Eight clips of one length form a batch, the rest are run one by one; batching changes the last digits.
+    Features and logits of several windows are averaged, but all frames of an extractor of frames are kept.
+    The cache is written every 256 clips, so that an interrupted run continues there.
 
     Args:
         clips: the set.
-        extractor: the network.
-        protocol: how it hears them.
-        cache: the folder of all caches; this one is named by network, weights and protocol.
-        advance: is told of clips.
+        extractor: the extractor.
+        protocol: the preprocessing.
+        cache: folder of all caches; each has a subfolder named by extractor, weights and protocol.
+        advance: called with the number of clips done.
 
     Raises:
-        IntegrityError: the cache is of something else, or damaged.
+        IntegrityError: a file of the cache is damaged or belongs to another extractor or protocol.
     """
     folder = cache / f"{extractor.name}-{extractor.weights_hash}-{protocol.name}"
-    known = _read(folder)
-    keys = [clips.content(number) for number in range(len(clips))]
+    known, keys = _read(folder), clips.keys
     missing = [number for number, key in enumerate(keys) if key not in known]
-    fresh: dict[str, Vectors] = {}
-    left_out: dict[str, str] = {}
+    unusable: dict[str, str] = {}
 
-    def hear(number: int) -> tuple[str, NDArray[np.float32] | str]:
+    def read(number: int) -> tuple[str, Windows | str]:
         try:
             samples, source = clips.samples(number)
             wave = protocol.wave(samples, source, extractor.sample_rate)
@@ -103,84 +101,75 @@ def embed(
             fitted = np.stack(
                 [audio.fit(one, min(length, extractor.max_samples or length)) for one in windows]
             )
-            # Channels in antiphase, or sound above the band that is left, come to nothing.
-            judged = protocol.peak_db is None and not clips.meant
-            reason = audio.defect(fitted) if judged else None
-            return keys[number], reason or fitted
+            # Channels in antiphase, or sound above half the new rate, leave silence. Baselines may be silent.
+            judged = protocol.peak_db is None and clips.change is None
+            return keys[number], (audio.defect(fitted) if judged else None) or fitted
         except audio.AudioError as error:
             return keys[number], error.reason
 
     advance(len(clips) - len(missing))
+    computed = 0
     with ThreadPoolExecutor(READERS) as pool:
-        vectors = _vectors(ahead(pool, hear, missing, AHEAD), extractor, left_out, advance)
+        vectors = _extract(ahead(pool, read, missing, AHEAD), extractor, unusable, advance)
         while part := dict(islice(vectors, PART)):
             _write(folder, part)
-            fresh |= part
-    found = known | fresh
-    numbers = [number for number, key in enumerate(keys) if key in found]
+            known |= part
+            computed += len(part)
+    numbers = [number for number, key in enumerate(keys) if key in known]
     empty = [(np.zeros((0, 0), np.float32), np.zeros(0, np.float32))]
-    features, logits = zip(*([found[keys[n]] for n in numbers] or empty), strict=True)
+    features, logits = zip(*([known[keys[n]] for n in numbers] or empty), strict=True)
     return Embeddings(
         np.array(numbers, np.int64),
         np.concatenate(features),
         np.repeat(np.arange(len(features)), [len(rows) for rows in features]),
         np.stack(logits)[: len(numbers)],
-        [LeftOut(n, left_out[key]) for n, key in enumerate(keys) if key not in found],
-        len(fresh),
+        [LeftOut(n, unusable[key]) for n, key in enumerate(keys) if key not in known],
+        computed,
     )
 
 
-def _vectors(
-    heard: Iterator[tuple[str, NDArray[np.float32] | str]],
+def _extract(
+    clips: Iterator[tuple[str, Windows | str]],
     extractor: LazyExtractor,
-    left_out: dict[str, str],
+    unusable: dict[str, str],
     advance: Callable[[int], None],
 ) -> Iterator[tuple[str, Vectors]]:
-    """Yield the vectors of clips, those of one length a batch at a time, and note those without sound."""
-    waiting: dict[int, list[tuple[str, NDArray[np.float32]]]] = {}
-    for key, windows in heard:
+    """Yield the vectors of clips by key, clips of one length in batches; note the unusable ones."""
+
+    def run(batch: list[tuple[str, Windows]]) -> Iterator[tuple[str, Vectors]]:
+        features, logits = extractor(np.stack([wave for _, wave in batch]))
+        rows = features[:, None] if features.ndim == 2 else features
+        advance(len(batch))
+        yield from zip((key for key, _ in batch), zip(rows, logits, strict=True), strict=True)
+
+    def flush() -> Iterator[tuple[str, Vectors]]:
+        singles = [[clip] for batch in waiting.values() for clip in batch]
+        waiting.clear()
+        for single in singles:
+            yield from run(single)
+
+    waiting: dict[int, list[tuple[str, Windows]]] = {}
+    for key, windows in clips:
         if isinstance(windows, str):
-            left_out[key] = windows
+            unusable[key] = windows
             advance(1)
-            continue
-        if len(windows) > 1:
+        elif len(windows) > 1:
             features, logits = extractor(windows)
             rows = features.mean(axis=0)[None] if features.ndim == 2 else np.concatenate(features)
             yield key, (rows, logits.mean(axis=0))
             advance(1)
-            continue
-        alike = waiting.setdefault(windows.shape[1], [])
-        alike.append((key, windows[0]))
-        if len(alike) == BATCH:
-            yield from _together(waiting.pop(windows.shape[1]), extractor, advance)
-        elif sum(map(len, waiting.values())) == WAITING:
-            yield from _one_by_one(waiting, extractor, advance)
-    yield from _one_by_one(waiting, extractor, advance)
-
-
-def _one_by_one(
-    waiting: dict[int, list[tuple[str, NDArray[np.float32]]]],
-    extractor: LazyExtractor,
-    advance: Callable[[int], None],
-) -> Iterator[tuple[str, Vectors]]:
-    clips = [clip for alike in waiting.values() for clip in alike]
-    waiting.clear()
-    for clip in clips:
-        yield from _together([clip], extractor, advance)
-
-
-def _together(
-    clips: list[tuple[str, NDArray[np.float32]]], extractor: LazyExtractor, advance: Callable[[int], None]
-) -> Iterator[tuple[str, Vectors]]:
-    features, logits = extractor(np.stack([wave for _, wave in clips]))
-    if features.ndim == 2:
-        features = features[:, None]
-    advance(len(clips))
-    yield from zip((key for key, _ in clips), zip(features, logits, strict=True), strict=True)
+        else:
+            batch = waiting.setdefault(windows.shape[1], [])
+            batch.append((key, windows[0]))
+            if len(batch) == BATCH:
+                yield from run(waiting.pop(windows.shape[1]))
+            elif sum(map(len, waiting.values())) == WAITING:
+                yield from flush()
+    yield from flush()
 
 
 def _read(folder: Path) -> dict[str, Vectors]:
-    """Return what is known, by content; the vectors are views of mapped files."""
+    """Return the vectors of a cache by key of their clip; they are views of memory-mapped files."""
     known: dict[str, Vectors] = {}
     for path in sorted(folder.glob("part-*.arrow")):
         try:
@@ -190,7 +179,7 @@ def _read(folder: Path) -> dict[str, Vectors]:
                 f"{path}: damaged ({' '.join(str(error).split())[:80]}); remove it"
             ) from None
         if (table.schema.metadata or {}).get(b"of") != folder.name.encode():
-            raise IntegrityError(f"{path}: features of something else than {folder.name}; remove it")
+            raise IntegrityError(f"{path}: does not belong to {folder.name}; remove it")
         rows = _rows(table.column("features").combine_chunks())
         logits = table.column("logits").combine_chunks()
         each = logits.flatten().to_numpy().reshape(len(table), logits.type.list_size)
@@ -199,7 +188,7 @@ def _read(folder: Path) -> dict[str, Vectors]:
 
 
 def _rows(column: pa.Array) -> list[NDArray[np.float32]]:
-    """Return the features [k, d] of each clip: of one row where the column's values are vectors."""
+    """Return the features [k, d] of each clip; k is 1 where the values of the column are vectors."""
     frames = not pa.types.is_fixed_size_list(column.type)
     vectors = column.flatten() if frames else column
     values = vectors.flatten().to_numpy().reshape(len(vectors), -1)
@@ -210,11 +199,11 @@ def _rows(column: pa.Array) -> list[NDArray[np.float32]]:
 def _write(folder: Path, vectors: dict[str, Vectors]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     features, logits = zip(*vectors.values(), strict=True)
-    rows = _vectors_of(np.concatenate(features))
+    rows = _column(np.concatenate(features))
     counts = [len(one) for one in features]
     if set(counts) != {1}:  # frames
         rows = pa.ListArray.from_arrays(pa.array(np.cumsum([0, *counts]), pa.int32()), rows)
-    columns = {"content": pa.array(list(vectors)), "features": rows, "logits": _vectors_of(np.stack(logits))}
+    columns = {"content": pa.array(list(vectors)), "features": rows, "logits": _column(np.stack(logits))}
     table = pa.table(columns).replace_schema_metadata({"of": folder.name})
     path = folder / f"part-{xxhash.xxh3_64_hexdigest(''.join(vectors).encode())}.arrow"
     part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -223,8 +212,8 @@ def _write(folder: Path, vectors: dict[str, Vectors]) -> None:
     part.replace(path)
 
 
-def _vectors_of(values: NDArray[np.float32]) -> pa.FixedSizeListArray:
-    """Return [n, d] as a column of n vectors; d may be 0."""
+def _column(values: NDArray[np.float32]) -> pa.FixedSizeListArray:
+    """Return [n, d] as a column of n vectors of d values; d may be 0."""
     kind = pa.list_(pa.float32(), values.shape[1])
     return pa.FixedSizeListArray.from_buffers(
         kind, len(values), [None], children=[pa.array(values.reshape(-1), pa.float32())]

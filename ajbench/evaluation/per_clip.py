@@ -1,4 +1,4 @@
-"""Scores of single clips, and which clips have the worst."""
+"""Scores of single clips, and the clips with the worst ones."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,24 +6,24 @@ from typing import Any
 import numpy as np
 
 from ajbench.evaluation.generation_metrics import METRICS, TOP, Score
-from ajbench.evaluation.set_pair import Material
+from ajbench.evaluation.set_pair import SetPair
 
 Line = dict[str, Any]
 RANK, DISTANCE, NEAREST = "rank", "distance", "nearest"
 
 
-def lines(m: Material, scores: Mapping[str, Sequence[Score]]) -> list[Line]:
-    """Return a mapping a generated clip: its score by each metric that is a mean over clips, and neighbours.
+def lines(m: SetPair, scores: Mapping[str, Sequence[Score]]) -> list[Line]:
+    """Return a mapping per generated clip: its values of metrics that are means over clips, and neighbours.
 
-    `rank` is that of the best asked class (of agreement); `distance` that to the nearest real clip,
-    `nearest`, in the network's features: far from all, a clip is none of them.
+    `rank` is the best rank of a requested class; `distance` is the distance to the nearest real clip,
+    `nearest`, in the extractor's features.
 
     Args:
         m: the two sets.
-        scores: of each metric that was taken; the first is of all clips.
+        scores: of each metric, first the one over all clips.
     """
     found: list[Line] = [
-        {"features": m.extractor.name, "gen": name, "ref": m.pairs.get(name, "")} for name in m.names
+        {"features": m.extractor.name, "gen": name, "ref": (m.pairs or {}).get(name, "")} for name in m.names
     ]
     for metric, (first, *_) in scores.items():
         column = RANK if metric in TOP else metric
@@ -41,9 +41,9 @@ def lines(m: Material, scores: Mapping[str, Sequence[Score]]) -> list[Line]:
 
 
 def worst(found: Sequence[Line], count: int) -> dict[str, list[Line]]:
-    """Return the clips with the worst values, by score, worst first, each as {gen, ref, value}.
+    """Return score → the clips with its worst values, worst first, each as {gen, ref, value}.
 
-    Those that are whole numbers or yes and no (precision, density) order too little and are left out.
+    Scores with few distinct values (precision, density) are left out.
     """
     falling = {DISTANCE, RANK} | {name for name, metric in METRICS.items() if metric.better == "lower"}
     shown = {}
@@ -59,8 +59,8 @@ def worst(found: Sequence[Line], count: int) -> dict[str, list[Line]]:
     return shown
 
 
-def told(by_score: Mapping[str, Sequence[Line]]) -> list[str]:
-    """Return a line for each score of `worst`, for people."""
+def describe(by_score: Mapping[str, Sequence[Line]]) -> list[str]:
+    """Return the result of `worst` as a line of text per score."""
     return [
         f"worst by {score}: " + ", ".join(f"{one['gen']} ({one['value']:.4g})" for one in some)
         for score, some in by_score.items()

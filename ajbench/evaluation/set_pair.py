@@ -1,192 +1,243 @@
-"""Two sets of clips as a network hears them, and what metrics share: pairs, groups, distances."""
+"""Generated and real clips through one extractor, and what metrics share: pairs, resamples, distances."""
 
 import functools
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ajbench.core import console
 from ajbench.core.errors import MissingError
 from ajbench.core.files import seed_for
-from ajbench.data.annotations import Asked, Captions
-from ajbench.data.clip_reader import ahead
-from ajbench.data.clip_set import ClipSet
-from ajbench.evaluation.feature_cache import AHEAD, READERS, Embeddings
+from ajbench.data.clip_set import Captions, ClipSet, Requests, ahead
+from ajbench.evaluation.feature_cache import AHEAD, READERS, Embeddings, embed
 from ajbench.evaluation.protocols import Protocol, Wave
 from ajbench.features.extractor import LazyExtractor
 from ajbench.metrics import bootstrap, fd_infinity, pairwise, precision_recall
 from ajbench.metrics.distribution import frechet_distance, frechet_draws, pooled_draws
 
-HELD = 8_000_000  # counts of rows in resamples at once: 64 MB
-
 Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Pairs = Mapping[str, str]  # name of a generated clip → name of its real clip
+Which = Literal["gen", "ref", "synth", "train", "eval"]
+
+
+@dataclass(frozen=True)
+class SkippedClip:
+    """A clip that cannot be evaluated or has no counterpart: its set, its name, and the reason."""
+
+    set: Which
+    clip: str
+    reason: str
 
 
 @dataclass
-class Material:
-    """All that a metric may ask of two sets.
+class SetPair:
+    """Everything that a metric may use.
 
     Attributes:
         gen: the generated clips.
         ref: the real clips.
-        ours: the generated clips as the network hears them.
-        theirs: the real clips, likewise.
-        extractor: the network.
-        protocol: how files were heard.
-        pairs: name of a generated clip → of the real one that it answers to.
-        asked: labels that generated clips were asked to have.
-        captions: texts that they were made of.
-        resamples: for intervals.
-        seed: of them and of subsets.
-        notes: what a metric wants to be read beside it.
+        extractor: the extractor.
+        protocol: the preprocessing of files, and the convention of KL.
+        cache: folder of cached features.
+        pairs: the real clip of each generated clip; None: by parent, else by equal name; empty: unpaired.
+        requests: the classes that were requested of generated clips; None: the labels of a store.
+        captions: the captions of generated clips; None: those of a store.
+        resamples: bootstrap resamples of each interval; 0: no intervals.
+        seed: of resamples and subsets.
+        task: label of the progress bar; empty: no bar.
+        notes: what a metric has to say about its value.
     """
 
     gen: ClipSet
     ref: ClipSet
-    ours: Embeddings
-    theirs: Embeddings
     extractor: LazyExtractor
     protocol: Protocol
-    pairs: Mapping[str, str]
-    asked: Asked | None = None
+    cache: Path
+    pairs: Pairs | None = None
+    requests: Requests | None = None
     captions: Captions | None = None
     resamples: int = 200
     seed: int = 0
+    task: str = "eval-gen"
     notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        texts = self.gen.captions()
+        if self.pairs is None:
+            self.pairs = pairs_of(self.gen, self.ref)
+        if self.requests is None:
+            self.requests = self.gen.requests()
+        if self.captions is None and all(texts):
+            self.captions = {name: [text] for name, text in zip(self.gen.names, texts, strict=True) if text}
+
+    @functools.cached_property
+    def embeddings(self) -> tuple[Embeddings, Embeddings]:
+        """Features and logits of both sets."""
+        sets, how = (self.gen, self.ref), (self.extractor, self.protocol, self.cache)
+        if not self.task:
+            return embed(self.gen, *how), embed(self.ref, *how)
+        with console.progress(sum(map(len, sets)), f"{self.task} {self.extractor.name}") as advance:
+            return embed(self.gen, *how, advance), embed(self.ref, *how, advance)
+
+    @property
+    def ours(self) -> Embeddings:
+        """Features and logits of the generated clips."""
+        return self.embeddings[0]
+
+    @property
+    def theirs(self) -> Embeddings:
+        """Features and logits of the real clips."""
+        return self.embeddings[1]
 
     @property
     def n(self) -> int:
-        """Generated clips that are heard."""
+        """Number of usable generated clips."""
         return len(self.ours.numbers)
 
     @property
     def m(self) -> int:
-        """Real clips that are heard."""
+        """Number of usable real clips."""
         return len(self.theirs.numbers)
 
     @property
-    def frames(self) -> bool:
-        """Whether the network gives several vectors a clip."""
-        return self.extractor.frames
-
-    @property
-    def classes(self) -> bool:
-        """Whether the network knows classes."""
-        return self.ours.logits.shape[1] > 0
-
-    @property
     def pooled(self) -> str:
-        """What a definition says where frames were averaged."""
-        return "; a clip is the mean of its frames" if self.frames else ""
+        """Addition to a definition where frames are averaged."""
+        return "; a clip is the mean of its frames" if self.extractor.frames else ""
+
+    def skipped(self) -> list[SkippedClip]:
+        """Return the clips without a counterpart (if the sets are paired at all) and the unusable ones."""
+        assert self.pairs is not None
+        found = []
+        if self.pairs:
+            answered = set(self.pairs.values())
+            names = [name for name in self.gen.names if name not in self.pairs]
+            found += [SkippedClip("gen", name, "extra (no real clip of its name)") for name in names]
+            if not any(self.gen.parents):  # not every real clip is a parent
+                names = [name for name in self.ref.names if name not in answered]
+                found += [SkippedClip("ref", name, "missing (no generated clip)") for name in names]
+        sets: tuple[tuple[Which, ClipSet], ...] = (("gen", self.gen), ("ref", self.ref))
+        for (which, clips), embedded in zip(sets, self.embeddings, strict=True):
+            found += [SkippedClip(which, clips.names[one.number], one.reason) for one in embedded.left_out]
+        return found
 
     @functools.cached_property
     def names(self) -> list[str]:
-        """Names of the generated clips that are heard."""
+        """Names of the usable generated clips."""
         return [self.gen.names[number] for number in self.ours.numbers]
 
     @functools.cached_property
-    def keys(self) -> list[str]:
-        """What generated clips are resampled by: their parent, or they themselves."""
+    def groups(self) -> list[str]:
+        """What each usable generated clip is resampled with: its parent, or itself."""
         return [self.gen.parents[n] or self.gen.names[n] for n in self.ours.numbers]
 
     @functools.cached_property
     def vectors(self) -> tuple[Floats, Floats]:
-        """One vector a clip of both sets, the mean over frames where there are several."""
+        """One vector per clip of both sets: the mean over frames where there are several."""
         return self.ours.vectors(), self.theirs.vectors()
 
     @functools.cached_property
     def both(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Places of the pairs among the generated and the real clips that are heard.
+        """Positions of the pairs among the usable generated and the usable real clips.
 
         Raises:
-            MissingError: there is none.
+            MissingError: there is no pair.
         """
+        assert self.pairs is not None
         place = {self.ref.names[number]: row for row, number in enumerate(self.theirs.numbers)}
-        found = [
-            (row, place[self.pairs[name]])
-            for row, name in enumerate(self.names)
-            if self.pairs.get(name) in place
-        ]
-        if not found:
-            raise MissingError("no pair of clips is left that can be measured")
-        mine, other = np.array(found).T
-        return mine, other
+        real = [place.get(self.pairs.get(name, ""), -1) for name in self.names]
+        mine = np.array([row for row, other in enumerate(real) if other >= 0], np.int64)
+        if not len(mine):
+            raise MissingError("no pair of usable clips is left")
+        return mine, np.array(real)[mine]
 
     @functools.cached_property
     def pair_groups(self) -> list[NDArray[np.int64]]:
-        """Pairs that share a real clip, together."""
+        """Pairs grouped by real clip."""
         return bootstrap.groups_of(self.both[1].tolist())
 
     @functools.cached_property
     def neighbours(self) -> precision_recall.Neighbours:
-        """How the clips of both sets lie to each other."""
+        """Precision, recall, density and coverage of each clip."""
         return precision_recall.neighbours(*self.vectors)
 
     @functools.cached_property
     def nearest(self) -> tuple[NDArray[np.int64], Floats]:
-        """The nearest real clip of each generated one, and how far it is."""
+        """The real clip nearest to each generated one, and its distance."""
         return pairwise.nearest(*self.vectors)
 
     def rng(self, *purpose: str) -> np.random.Generator:
-        """Return the generator of a purpose, whatever else is measured."""
+        """Return a generator for this purpose, independent of what else is computed."""
         return np.random.default_rng(seed_for(self.seed, *purpose))
 
     def counts(self, purpose: str) -> tuple[Counts, Counts]:
         """Return how often generated [R, n] and real [R, m] clips are drawn in each resample."""
         rng = self.rng(purpose)
-        groups = bootstrap.groups_of(self.keys)
         alone = [np.array([place]) for place in range(self.m)]
-        return bootstrap.counts(groups, self.resamples, rng), bootstrap.counts(alone, self.resamples, rng)
+        ours = bootstrap.counts(bootstrap.groups_of(self.groups), self.resamples, rng)
+        return ours, bootstrap.counts(alone, self.resamples, rng)
 
     def distance(self) -> float:
-        """Return FD of the rows of both sets."""
+        """Return the FD of the features of both sets."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # noted once, beside the rows
+            warnings.simplefilter("ignore", UserWarning)  # few clips are noted once, beside the rows
             return frechet_distance(self.ours.features, self.theirs.features)
 
     def distances(self, ours: Counts, theirs: Counts | None = None) -> Floats:
-        """Return FD of resamples of clips [R, n] and [R, m] with all their rows; None is all real clips."""
+        """Return the FD of resamples [R, n] and [R, m] of clips with all their rows; None: all real clips."""
         theirs = np.ones((len(ours), self.m), np.int64) if theirs is None else theirs
         mine, other = self.ours, self.theirs
-        if self.frames:
+        if self.extractor.frames:
             return pooled_draws(mine.features, mine.clips, other.features, other.clips, ours, theirs)
         return frechet_draws(mine.features, other.features, ours, theirs)
 
     @functools.cached_property
     def line(self) -> fd_infinity.Line:
-        """FD at several numbers of generated clips, and where it tends."""
+        """FD of several numbers of generated clips, and its limit."""
         return fd_infinity.line(self.distances, self.n, seed=self.seed)
 
     def curve(self, sizes: Sequence[int], draws: int) -> fd_infinity.Line:
-        """Return FD of subsets of these sizes."""
+        """Return the FD of subsets of these sizes."""
         return fd_infinity.line(self.distances, self.n, sizes, draws, self.seed)
 
     def waves(self, rate: int) -> Iterator[tuple[Wave, Wave]]:
-        """Yield generated and real wave of each pair at a rate in Hz, as the protocol hears them."""
+        """Yield the preprocessed waves of each pair, generated and real, at a rate in Hz."""
         mine, other = self.both
         numbers = zip(self.ours.numbers[mine].tolist(), self.theirs.numbers[other].tolist(), strict=True)
 
-        def hear(pair: tuple[int, int]) -> tuple[Wave, Wave]:
+        def read(pair: tuple[int, int]) -> tuple[Wave, Wave]:
             sounds = (self.gen.samples(pair[0]), self.ref.samples(pair[1]))
             first, second = (self.protocol.wave(*sound, rate) for sound in sounds)
             return first, second
 
         with ThreadPoolExecutor(READERS) as pool:
-            yield from ahead(pool, hear, numbers, AHEAD)
+            yield from ahead(pool, read, numbers, AHEAD)
 
     def caption_cosines(self) -> Floats:
-        """Return the mean cosine of each clip to its captions, [n]."""
+        """Return the mean cosine similarity of each usable generated clip to its captions, [n]."""
         assert self.captions
         texts = [self.captions[name] for name in self.names]
-        flat = [text for own in texts for text in own]
-        spoken = _unit(self.extractor.text(flat))
+        embedded = _unit(self.extractor.text([text for own in texts for text in own]))
         clips = np.repeat(np.arange(self.n), [len(own) for own in texts])
-        cosines = np.einsum("td,td->t", spoken, _unit(self.vectors[0])[clips])
+        cosines = np.einsum("td,td->t", embedded, _unit(self.vectors[0])[clips])
         return np.bincount(clips, cosines) / np.bincount(clips)
+
+
+def pairs_of(gen: ClipSet, ref: ClipSet) -> Pairs:
+    """Return the real clip of each generated one: by parent where these are in `ref`, else by equal name."""
+    known = set(ref.names)
+    parents = {
+        name: parent
+        for name, parent in zip(gen.names, gen.parents, strict=True)
+        if parent is not None and parent in known
+    }
+    return parents or {name: name for name in gen.names if name in known}
 
 
 def _unit(rows: NDArray[np.floating]) -> Floats:

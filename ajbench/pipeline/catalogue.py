@@ -20,8 +20,6 @@ METRICS = [
     ("auc", "classifier", "mean over classes of the area under the ROC curve", "higher"),
     ("dprime", "classifier", "√2 · Φ⁻¹(auc)", "higher"),
     ("accuracy", "classifier", "share of clips ranked right; single-label clips only", "higher"),
-    ("fd_class", "generator", "mean over classes of the FD to that class's real clips", "lower"),
-    ("label_agreement", "generator", "share of clips whose asked-for class is ranked first", "higher"),
 ]
 
 

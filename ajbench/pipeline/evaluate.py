@@ -5,18 +5,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ajbench import codec, features
+from ajbench import codec
 from ajbench.core import console
 from ajbench.core.device import device_of
+from ajbench.core.errors import UsageError
 from ajbench.core.recipe import Recipe
-from ajbench.core.rows import Context, Row
+from ajbench.core.rows import Context, Row, make_row
 from ajbench.core.run_dir import RunDir
+from ajbench.data.clip_set import open_set
 from ajbench.data.store import ClipStore
-from ajbench.evaluation import classification, generation, yardsticks
+from ajbench.evaluation import baselines, classification, protocols
+from ajbench.evaluation.compare import choose, measure
+from ajbench.evaluation.set_pair import SetPair, pairs_of
+from ajbench.features.extractor import LazyExtractor
 from ajbench.pipeline.classifier_stages import SCORES
 from ajbench.pipeline.stage import Stage
 
 SET_RESAMPLES = 200  # a resample of a set is one FD, a thousand times the work of one mAP
+GENERATION = "generation"  # the table of baselines and of metrics to the train split
+OF_TRAIN = ("fd", "fd_class", "label_agreement")
+ALL = "all"  # the column of label agreement over all classes
 
 
 def cell_key(cell: Stage) -> classification.TableCell:
@@ -78,56 +86,87 @@ def measure_cells(recipe: Recipe, cells: Sequence[Stage], out: Path, dataset: st
 
 
 def measure_sets(
-    recipe: Recipe, real: Path, synthetic: Mapping[str, Path], weights: Path | None, out: Path, dataset: str
+    recipe: Recipe,
+    real: Path,
+    synthetic: Mapping[str, Path],
+    weights: Path | None,
+    out: Path,
+    dataset: str,
+    cache: Path,
 ) -> tuple[list[Row], list[str]]:
-    """Return the rows of synthetic stores and of yardsticks beside them, and what to know of them.
+    """Return the rows of synthetic stores and of baselines, and notes on them.
+
+    FD and IS compare with the real clips of the eval split, FD, FD by class and label agreement with those
+    of the train split, and KL compares each clip with its parent.
 
     Args:
         recipe: names the features and the probes.
         real: the real clip store.
         synthetic: stores by name of the set; the recipe's own has an empty name.
-        weights: of the extractor, where it is a classifier of this run.
+        weights: of the extractor, if it is a classifier of this run.
         out: folder of this evaluation, whose name is the rows' run.
-        dataset: what rows call the corpus.
+        dataset: name of the corpus in the rows.
+        cache: folder of cached features.
+
+    Raises:
+        UsageError: a synthetic store has other classes than the real one.
     """
     context = _context(recipe, out, dataset)
-    resamples = min(recipe.evaluate.bootstrap, SET_RESAMPLES)
-    extractor = features.load(recipe.evaluate.features, weights)
+    extractor = LazyExtractor(recipe.evaluate.features, weights)
+    how: dict[str, Any] = {"resamples": min(recipe.evaluate.bootstrap, SET_RESAMPLES), "task": ""}
+    how |= {"extractor": extractor, "protocol": protocols.find("ajbench"), "cache": cache}
+    every, train, held_out = open_set(real), open_set(real, "train"), open_set(real, "eval")
+    split_of = dict(zip(every.names, ClipStore.open(real).column("split"), strict=True))
     rows: list[Row] = []
     notes: list[str] = []
     largest = 0
-    with console.progress(len(synthetic) + 2, "eval-gen", "sets of clips") as advance:
-        embedded = generation.embed(extractor, ClipStore.open(real))
-        advance(1)
-        for name, path in synthetic.items():
-            store = ClipStore.open(path)
-            largest = max(largest, len(store))
-            more, remarks = generation.generation_rows(
-                set_name(recipe, name),
-                generation.embed(extractor, store),
-                embedded,
-                extractor,
-                context,
-                paired=_paired(recipe, name),
-                resamples=resamples,
-            )
-            rows, notes = rows + more, notes + remarks
-            if _section(recipe, name)["judge"] == recipe.evaluate.features:
+    with console.progress(len(synthetic) + 1, "eval-gen", "sets of clips") as advance:
+        for probe, path in synthetic.items():
+            name, gen, section = set_name(recipe, probe), open_set(path), _section(recipe, probe)
+            largest = max(largest, len(gen))
+            if gen.classes != every.classes:
+                raise UsageError(f"{path}: its classes are not those of {real}; generate it from that store")
+            # A clip comes from its parent by its guide, or by a prompt that names the parent's labels.
+            paired = section["strength"] < 1 or section["prompt"] != "none"
+            pairs = pairs_of(gen, every) if paired else {}
+            orphans = len(gen) - len(pairs)
+            measured = [(held_out, "eval", ["fd", "is"]), (train, "train", OF_TRAIN)]
+            if orphans:
+                without = (
+                    f"{orphans} of {len(gen)} clips have no parent in {real}"
+                    if paired
+                    else "its clips have no parent"
+                )
+                notes.append(f"{name}: no kl: {without}")
+            else:
+                measured.append((every, split_of[pairs[gen.names[0]]], ["kl"]))
+            for ref, split, metrics in measured:
+                pair = SetPair(gen, ref, pairs=pairs if ref is every else {}, **how)
+                found = measure(pair, choose(pair, metrics, required=False), allow_partial=True)
+                notes += [f"{name}: {note}" for note in found.notes]
+                rows += [_row(context, {"row": name} | line, split) for line in found.rows]
+            if section["judge"] == recipe.evaluate.features:
                 notes.append(
-                    f"{set_name(recipe, name)}: its clips were scored by the judge of this table; label "
-                    "agreement by other features says more"
+                    f"{name}: its clips were selected by the extractor of this table; label agreement by "
+                    "other features says more"
                 )
             advance(1)
-        more, remarks = yardsticks.yardstick_rows(
-            embedded,
-            extractor,
-            codec.load(recipe.codec.name, device_of()),
-            context,
-            n=largest,
-            resamples=resamples,
-        )
+        pair = SetPair(train, train, pairs={}, **how)
+        trip = codec.load(recipe.codec.name, device_of())
+        for line in baselines.of_splits(pair, held_out, trip, largest):
+            rows.append(_row(context, line, "train" if line["metric"] == "fd_class" else "eval", GENERATION))
         advance(1)
-    return rows + more, notes + remarks
+    return rows, list(dict.fromkeys(notes))
+
+
+def _row(context: Context, line: Mapping[str, Any], split: str, table: str | None = None) -> Row:
+    """Return a line of `measure`, with its row's name, as a row of rows.csv."""
+    metric, interval = line["metric"], (line["ci_low"], line["ci_high"])
+    column = (line["of"] or ALL) if metric == "label_agreement" else ""
+    if table is None:
+        table = GENERATION if metric in OF_TRAIN and split == "train" else "1"
+    about: dict[str, Any] = {"n": line["n"], "features": line["features"], "split": split}
+    return make_row(context, table, line["row"], column, metric, line["value"], interval, **about)
 
 
 def _context(recipe: Recipe, folder: Path, dataset: str) -> Context:
@@ -140,12 +179,6 @@ def _context(recipe: Recipe, folder: Path, dataset: str) -> Context:
         dataset=dataset,
         device=info["device"],
     )
-
-
-def _paired(recipe: Recipe, name: str) -> bool:
-    """A clip answers to its parent through the guide or through a prompt that names the parent's labels."""
-    section = _section(recipe, name)
-    return bool(section["strength"] < 1 or section["prompt"] != "none")
 
 
 def _section(recipe: Recipe, name: str) -> dict[str, Any]:

@@ -47,7 +47,8 @@ def eval_gen_stage(pipeline: "Pipeline", names: Sequence[str]) -> Stage:
         folders = {name: store.path for name, store in stores.items()}
         weights = judge[0].path if judge else None
         prepared = pipeline.prepare.path
-        rows, notes = measure_sets(recipe, prepared, folders, weights, path, _dataset(pipeline))
+        cache = pipeline.places.work / "features"
+        rows, notes = measure_sets(recipe, prepared, folders, weights, path, _dataset(pipeline), cache)
         _record(pipeline, path, rows)
         atomic_write(path / NOTES, json.dumps(notes, indent=2, ensure_ascii=False))
 

@@ -24,7 +24,8 @@ from ajbench.core.device import device_of
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.recipe import Recipe
 from ajbench.data import audio, shards
-from ajbench.data.clip_reader import Heard, ahead, hear
+from ajbench.data.clip_reader import Heard, hear
+from ajbench.data.clip_set import ahead
 from ajbench.data.duplicates import duplicates
 from ajbench.data.manifest import Manifest, Problem, Row
 from ajbench.data.shard_job import ShardJob, discard, open_job, write_note

@@ -30,7 +30,7 @@ VERSIONS = {
     "synth": 1,
     "train-cls": 3,
     "eval-cls": 1,
-    "eval-gen": 1,
+    "eval-gen": 2,
 }
 CLIPS_PER_PROCESS = 50  # a process takes about as long to start as to generate a few dozen clips
 

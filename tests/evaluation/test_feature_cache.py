@@ -1,19 +1,20 @@
-"""What is kept of networks that hear clips and of those that hear frames."""
-
 import numpy as np
 import pyarrow as pa
 import pytest
 import soundfile
+from fakes import EnvelopeExtractor, save_untrained_classifier, write_envelope
 
-from ajbench.data.clip_set import open_set
+from ajbench.core.errors import IntegrityError
+from ajbench.data.clip_set import Change, open_set
 from ajbench.evaluation import protocols
 from ajbench.evaluation.feature_cache import embed
+from ajbench.features.extractor import LazyExtractor
 
-PLAIN, WINDOWED = protocols.find("ajbench"), protocols.find("stable-audio-metrics")
+PLAIN, WINDOWED, OTHER = map(protocols.find, ("ajbench", "stable-audio-metrics", "audioldm_eval"))
 
 
 class Frames:
-    """Mean and level of every tenth of a second; it knows no classes."""
+    """Mean and level of every tenth of a second, without classes."""
 
     name, labels, mids, weights_hash, frames = "frames", (), None, "w1", True
     sample_rate, min_samples, max_samples = 16_000, 1_600, None
@@ -25,9 +26,127 @@ class Frames:
         self.heard += len(wav)
         k = wav.shape[1] // 1_600
         pieces = np.asarray(wav)[:, : k * 1_600].reshape(len(wav), k, 1_600)
-        return np.stack([pieces.mean(axis=2), pieces.std(axis=2)], axis=2), np.zeros(
-            (len(wav), 0), np.float32
-        )
+        rows = np.stack([pieces.mean(axis=2), pieces.std(axis=2)], axis=2)
+        return rows, np.zeros((len(wav), 0), np.float32)
+
+
+@pytest.fixture(scope="module")
+def gen(kinds):
+    return open_set(kinds / "gen")
+
+
+# One vector per clip
+
+
+def test_features_are_computed_once_per_content_protocol_and_weights(own_kinds):
+    extractor, cache, gen = EnvelopeExtractor(), own_kinds / "cache", open_set(own_kinds / "gen")
+    first, again = (embed(gen, extractor, PLAIN, cache) for _ in range(2))
+    assert (first.computed, again.computed, extractor.heard) == (24, 0, 24)
+    assert np.array_equal(first.features, again.features) and np.array_equal(first.logits, again.logits)
+    for number in (0, 7):  # each in its place
+        assert np.array_equal(again.features[number], extractor(gen.samples(number)[0].T)[0][0])
+    write_envelope(own_kinds / "gen" / "wind" / "clip-5.wav", 77)
+    gen = open_set(own_kinds / "gen")
+    assert embed(gen, extractor, PLAIN, cache).computed == 1
+    assert embed(gen, extractor, OTHER, cache).computed == 24
+    extractor.weights_hash = "w2"
+    assert embed(gen, extractor, PLAIN, cache).computed == 24
+
+
+def test_cached_features_need_no_network(gen, tmp_path, monkeypatch):
+    save_untrained_classifier(tmp_path / "judge", ("rain", "dog"), 4_000)
+    made = [LazyExtractor("reference", tmp_path / "judge") for _ in range(2)]
+    first = embed(gen, made[0], PLAIN, tmp_path / "cache")
+    monkeypatch.setattr("ajbench.features.load", lambda *_: pytest.fail("the network is loaded again"))
+    again = embed(gen, made[1], PLAIN, tmp_path / "cache")
+    assert (first.computed, again.computed) == (24, 0)
+    assert np.array_equal(first.features, again.features)
+
+
+def test_each_clip_has_its_own_features_whatever_the_lengths_around_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("ajbench.evaluation.feature_cache.WAITING", 20)
+    for k in range(40):
+        seconds = (0.5, 0.5, 0.6, 0.3 + k / 100)[k % 4]
+        write_envelope(tmp_path / "mixed" / f"{k:02d}.wav", k, seconds)
+    clips, sizes = open_set(tmp_path / "mixed"), []
+
+    class Counting(EnvelopeExtractor):
+        def __call__(self, wav):
+            sizes.append(len(wav))
+            return super().__call__(wav)
+
+    found = embed(clips, Counting(), PLAIN, tmp_path / "cache")
+    assert found.numbers.tolist() == list(range(40)) and {1, 8} == set(sizes) and sum(sizes) == 40
+    for number in range(40):
+        expected = EnvelopeExtractor()(clips.samples(number)[0].T)
+        assert found.features[number] == pytest.approx(expected[0][0], rel=1e-5)
+        assert found.logits[number] == pytest.approx(expected[1][0], rel=1e-4, abs=1e-4)
+
+
+def test_an_interrupted_run_continues_where_it_stopped(gen, tmp_path, monkeypatch):
+    monkeypatch.setattr("ajbench.evaluation.feature_cache.PART", 4)
+
+    class Stopping(EnvelopeExtractor):
+        def __call__(self, wav):
+            if self.heard == 8:
+                raise KeyboardInterrupt
+            return super().__call__(wav)
+
+    with pytest.raises(KeyboardInterrupt):
+        embed(gen, Stopping(), PLAIN, tmp_path / "cache")
+    assert embed(gen, EnvelopeExtractor(), PLAIN, tmp_path / "cache").computed == 16
+
+
+def test_a_damaged_or_foreign_cache_is_refused(gen, tmp_path):
+    embed(gen, EnvelopeExtractor(), PLAIN, tmp_path)
+    (part,) = (tmp_path / "envelope-w1-ajbench").glob("part-*.arrow")
+    other = tmp_path / "envelope-w1-audioldm_eval"
+    other.mkdir()
+    (other / part.name).write_bytes(part.read_bytes())
+    with pytest.raises(IntegrityError, match="envelope-w1-audioldm_eval/part"):
+        embed(gen, EnvelopeExtractor(), OTHER, tmp_path)
+    part.write_bytes(part.read_bytes()[:200])
+    with pytest.raises(IntegrityError, match="envelope-w1-ajbench/part"):
+        embed(gen, EnvelopeExtractor(), PLAIN, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("shortest", "longest", "length"), [(240, None, 240), (100, 150, 150), (300, 300, 300)]
+)
+def test_clips_are_fitted_to_the_lengths_that_an_extractor_takes(tmp_path, shortest, longest, length):
+    write_envelope(tmp_path / "short" / "a.wav", 1, seconds=0.0125 if shortest != 100 else 0.02)
+
+    class Short(EnvelopeExtractor):
+        min_samples, max_samples = shortest, longest
+
+        def __call__(self, wav):
+            assert wav.shape == (1, length)
+            return super().__call__(wav)
+
+    assert embed(open_set(tmp_path / "short"), Short(), PLAIN, tmp_path / "cache").computed == 1
+
+
+def test_features_of_windows_are_averaged(tmp_path):
+    write_envelope(tmp_path / "long" / "a.wav", 1, seconds=13)
+    clips = open_set(tmp_path / "long")
+    found = embed(clips, EnvelopeExtractor(), WINDOWED, tmp_path / "cache")
+    windows = WINDOWED.windows(WINDOWED.wave(clips.samples(0)[0], 16_000, 16_000), 16_000)
+    assert len(windows) == 2
+    assert found.features[0] == pytest.approx(EnvelopeExtractor()(windows)[0].mean(axis=0), rel=1e-6)
+
+
+def test_silence_is_refused_unless_it_is_a_change(gen, tmp_path):
+    quiet = gen.changed(Change("zeros", lambda name, samples, rate: np.zeros_like(samples)))
+    assert embed(quiet, EnvelopeExtractor(), PLAIN, tmp_path / "cache").computed == 24
+    write_envelope(tmp_path / "set" / "a.wav", 1)
+    soundfile.write(tmp_path / "set" / "b.wav", np.zeros(8_000), 16_000)
+    plain = open_set(tmp_path / "set")
+    for clips in (plain, plain.changed(quiet.change)):
+        found = embed(clips, EnvelopeExtractor(), PLAIN, tmp_path / "other")
+        assert [one.number for one in found.left_out] == [1]
+
+
+# Frames
 
 
 @pytest.fixture
@@ -39,7 +158,7 @@ def clips(tmp_path):
     return open_set(tmp_path / "set")
 
 
-def test_frames_are_rows_of_the_clip_that_they_are_of(clips, tmp_path):
+def test_frames_are_rows_of_their_clip(clips, tmp_path):
     found = embed(clips, Frames(), PLAIN, tmp_path / "cache")
     assert found.clips.tolist() == [0] * 5 + [1] * 3 + [2] * 5 + [3] + [4] * 130
     assert found.features.shape == (144, 2) and found.logits.shape == (5, 0)
@@ -49,17 +168,17 @@ def test_frames_are_rows_of_the_clip_that_they_are_of(clips, tmp_path):
         assert found.features[found.clips == number] == pytest.approx(Frames()(wave)[0][0], rel=1e-6)
 
 
-def test_frames_come_back_from_the_cache_as_they_were(clips, tmp_path):
-    ear = Frames()
-    first, again = (embed(clips, ear, PLAIN, tmp_path / "cache") for _ in range(2))
-    assert ear.heard == 5 and again.computed == 0
+def test_frames_come_back_from_the_cache(clips, tmp_path):
+    extractor = Frames()
+    first, again = (embed(clips, extractor, PLAIN, tmp_path / "cache") for _ in range(2))
+    assert extractor.heard == 5 and again.computed == 0
     assert np.array_equal(first.features, again.features) and np.array_equal(first.clips, again.clips)
     assert again.logits.shape == (5, 0) and again.numbers.tolist() == [0, 1, 2, 3, 4]
 
 
 def test_frames_of_all_windows_are_kept(clips, tmp_path):
     found = embed(clips, Frames(), WINDOWED, tmp_path / "cache")
-    # 10 s from 0 s and from 5 s of the one clip that is longer; the others are padded or heard as they are.
+    # 10 s from 0 s and from 5 s of the one clip that is longer; the others are padded or left as they are.
     assert np.bincount(found.clips).tolist() == [5, 3, 5, 1, 200]
 
 
@@ -75,10 +194,10 @@ def test_clips_of_one_frame_are_read_as_vectors_are(clips, tmp_path):
     assert np.array_equal(found.features, again.features)
 
 
-def test_a_cache_of_before_frames_is_read(clips, tmp_path):
+def test_a_cache_without_frames_is_read(clips, tmp_path):
     vectors = np.arange(15, dtype=np.float32).reshape(5, 3)
     columns = {
-        "content": pa.array([clips.content(number) for number in range(5)]),
+        "content": pa.array(clips.keys),
         "features": pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), 3),
         "logits": pa.FixedSizeListArray.from_arrays(pa.array(vectors[:, :2].reshape(-1)), 2),
     }
@@ -101,7 +220,7 @@ def test_a_set_without_sound_has_no_rows(tmp_path):
 
 
 @pytest.mark.parametrize("protocol", [PLAIN, WINDOWED])
-def test_a_network_of_one_length_hears_every_window_in_it(clips, tmp_path, protocol):
+def test_every_window_is_fitted_to_an_extractor_of_one_length(clips, tmp_path, protocol):
     heard = []
 
     class Five(Frames):

@@ -126,3 +126,12 @@ def test_ends_are_centred_on_the_value_and_clipped_to_the_limits():
     assert bootstrap.ends(0.1, draws, limits=(0, 1)) == pytest.approx((0, 0.385))
     assert bootstrap.ends(-1e-14, draws * 1e-15, limits=(0, np.inf))[0] == -1e-14  # two equal sets
     assert np.isnan(bootstrap.ends(0.8, draws[:0], limits=(0, 1))).all()
+
+
+def test_clips_of_one_group_are_drawn_together():
+    groups = bootstrap.groups_of(["a", "b", "a", "c", "b"])
+    counts = bootstrap.counts(groups, 300, np.random.default_rng(0))
+    assert counts.shape == (300, 5)
+    assert (counts[:, 0] == counts[:, 2]).all() and (counts[:, 1] == counts[:, 4]).all()
+    assert (counts[:, 0] + counts[:, 1] + counts[:, 3] == 3).all()
+    assert counts.mean(axis=0) == pytest.approx(np.ones(5), abs=0.2)
