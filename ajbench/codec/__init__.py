@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 
 class Codec(Protocol):
-    """What every codec offers; waves are mono at 16 kHz, latents are post-quantisation."""
+    """Interface of the codecs; waves are mono at 16 kHz, latents are post-quantisation."""
 
     name: str
     weights_hash: str
@@ -18,7 +18,7 @@ class Codec(Protocol):
     dim: int
 
     def to(self, device: torch.device) -> Self:
-        """Move it to where it shall compute, and where latents and waves come out; return itself."""
+        """Move the codec, and with it latents and decoded waves, to a device; return it."""
         ...
 
     def encode(self, wav: torch.Tensor | NDArray[np.float32]) -> NDArray[np.uint16]:
@@ -45,15 +45,15 @@ class Codec(Protocol):
 def load(name_or_path: str, device: torch.device | None = None) -> Codec:
     """Load a codec by name (`ajbench ls models`) or a tiny codec from a safetensors file.
 
-    Codes differ in a few places between kinds of devices, so a store is best made on one.
+    A few codes differ between kinds of devices, so a store should be made on one kind.
 
     Args:
-        name_or_path: of the codec, or of the file.
-        device: where it computes; None is the CPU.
+        name_or_path: name of the codec, or path of the file.
+        device: None: the CPU.
 
     Raises:
         UsageError: unknown name.
-        MissingError: its weights are not on this machine; another codec is never taken instead.
+        MissingError: its weights are not on this machine; no other codec is used instead.
     """
     from ajbench.core.registry import resolve
 

@@ -2,10 +2,16 @@
 
 Two modes, never mixed in one store. `encodec_24khz@16k` is the paper's: 16 kHz audio enters the 24 kHz
 network as it is, so 161,280 samples (10.08 s) give 504 frames. `encodec_24khz@24k` resamples: 756 frames.
+
+Two layouts hold the same weights: the checkpoint of the package, and the hub's folder
+`facebook/encodec_24khz` with transformers' names.
 """
 
 import hashlib
+import json
+import re
 import warnings
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -13,25 +19,53 @@ import soxr
 import torch
 from encodec import EncodecModel
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
 from torch.nn.utils import remove_weight_norm
 
-from ajbench.codec import encodec_weights
-from ajbench.core.errors import UsageError
+from ajbench.core import weights
+from ajbench.core.errors import IntegrityError, UsageError
+from ajbench.core.files import sha256
 from ajbench.data.audio import HOP, SAMPLE_RATE
 
 BANDWIDTH_KBPS = 6.0
 CODEBOOKS = 8
+NAME = "encodec_24khz"  # in weights.csv
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+# Settings that do not show in the weights' shapes; also transformers' defaults, which a config.json may omit.
+_CONFIG = {
+    "model_type": "encodec",
+    "sampling_rate": 24_000,
+    "audio_channels": 1,
+    "normalize": False,
+    "use_causal_conv": True,
+    "norm_type": "weight_norm",
+    "pad_mode": "reflect",
+    "trim_right_ratio": 1.0,
+    "upsampling_ratios": [8, 5, 4, 2],
+    "dilation_growth_rate": 2,
+}
+# transformers' names → the package's, applied in this order. transformers has two names for weight norm.
+_RENAMED = {
+    r"^quantizer\.layers\.(\d+)\.codebook\.": r"quantizer.vq.layers.\1._codebook.",
+    r"^(encoder|decoder)\.layers\.": r"\1.model.",
+    r"\.parametrizations\.weight\.original0$": ".weight_g",
+    r"\.parametrizations\.weight\.original1$": ".weight_v",
+    r"^(decoder\.model\.(?:3|6|9|12))\.conv\.": r"\1.convtr.convtr.",  # upsampling
+    r"\.conv\.(weight_g|weight_v|bias)$": r".conv.conv.\1",
+}
 
 Mode = Literal["16k", "24k"]
 
 
 class Encodec24:
-    """A codec (see `ajbench.codec`) around one `EncodecModel`; waves in and out are mono at 16 kHz.
+    """A `Codec` around one `EncodecModel`.
 
     Attributes:
         name: `encodec_24khz@16k` or `encodec_24khz@24k`.
-        weights_hash: hash of the network's weights, whatever file they came from.
-        network_rate: sample rate, in Hz, that the network is given; `hop` counts its samples.
+        weights_hash: hash of the weights, the same for both layouts.
+        network_rate: sample rate of the network's input, in Hz; `hop` is in its samples.
     """
 
     sample_rate = SAMPLE_RATE
@@ -47,11 +81,11 @@ class Encodec24:
 
     @property
     def device(self) -> torch.device:
-        """Where the network is, and where `latents` and the waves come out."""
+        """Device of the network, the latents and the decoded waves."""
         return next(self._model.parameters()).device
 
     def to(self, device: torch.device) -> "Encodec24":
-        """Move the network; return the codec itself."""
+        """Move the network and return the codec."""
         self._model.to(device)
         return self
 
@@ -60,18 +94,18 @@ class Encodec24:
         """Waves [B, n] at 16 kHz → codes uint16 [B, 8, T] below 1024; T = n/320, or 1.5·n/320 in mode 24k.
 
         Raises:
-            UsageError: the wave is no [B, n], or n gives no whole number of frames.
+            UsageError: not [B, n], or n is not a whole number of frames.
         """
         if wav.ndim != 2:
-            raise UsageError(f"{self.name}: a wave of shape {tuple(wav.shape)}, expected [B, n]")
+            raise UsageError(f"{self.name}: waves of shape {tuple(wav.shape)}, expected [B, n]")
         unit = HOP if self.network_rate == SAMPLE_RATE else 2 * HOP
         if wav.shape[1] == 0 or wav.shape[1] % unit:
             raise UsageError(
-                f"{self.name}: {wav.shape[1]} samples are no whole number of frames; use a multiple of {unit}"
+                f"{self.name}: waves of {wav.shape[1]} samples, expected a multiple of {unit} (whole frames)"
             )
-        heard = torch.as_tensor(self._resample(wav, SAMPLE_RATE, self.network_rate))
-        heard = heard.to(self.device, torch.float32)
-        codes = [self._model.encode(piece[:, None])[0][0] for piece in self._pieces(heard)]
+        waves = torch.as_tensor(self._resample(wav, SAMPLE_RATE, self.network_rate))
+        waves = waves.to(self.device, torch.float32)
+        codes = [self._model.encode(piece[:, None])[0][0] for piece in self._pieces(waves)]
         return torch.cat(codes).cpu().numpy().astype(np.uint16)
 
     @torch.no_grad()
@@ -81,7 +115,7 @@ class Encodec24:
 
     @torch.no_grad()
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents [B, 128, T] → waves float32 [B, n] at 16 kHz, n as it was at `encode`."""
+        """Latents [B, 128, T] → waves float32 [B, n] at 16 kHz, n as in `encode`."""
         pieces = self._pieces(latents.to(self.device, torch.float32))
         wav = torch.cat([self._model.decoder(piece)[:, 0] for piece in pieces])
         return torch.as_tensor(self._resample(wav, self.network_rate, SAMPLE_RATE)).to(self.device)
@@ -94,8 +128,8 @@ class Encodec24:
     def quantize(self, latents: torch.Tensor) -> NDArray[np.uint16]:
         """Latents [B, 128, T] → codes uint16 [B, 8, T], greedily codebook by codebook.
 
-        Of latents that came from codes it finds those codes again wherever the nearest codeword of every
-        stage is the one that was added; residual quantisation does not guarantee that.
+        Latents of codes give these codes again if in every stage the codeword that was added is the nearest
+        one, which residual quantisation does not guarantee.
         """
         found = self._model.quantizer.encode(
             latents.to(self.device, torch.float32), self._model.frame_rate, BANDWIDTH_KBPS
@@ -103,8 +137,8 @@ class Encodec24:
         return found.transpose(0, 1).cpu().numpy().astype(np.uint16)
 
     def _pieces(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        # One clip at a time on a CPU: faster than a batch (measured, 1.4 times at 4), and a clip's codes then
-        # cannot depend on the batch size either.
+        # One clip at a time on a CPU: 1.4 times as fast as batches of 4 (measured), and the codes of a clip
+        # do not depend on the batch.
         return batch.split(1) if self.device.type == "cpu" else (batch,)
 
     def _resample(
@@ -118,37 +152,37 @@ class Encodec24:
         return np.ascontiguousarray(np.pad(rows, ((0, 0), (0, max(0, n - rows.shape[1]))))[:, :n])
 
     def _long(self, codes: torch.Tensor | NDArray[np.integer]) -> torch.Tensor:
-        # NumPy does the widening: torch has few operations on uint16.
+        # Widened by NumPy, as torch has few operations on uint16.
         plain = codes if isinstance(codes, torch.Tensor) else torch.from_numpy(np.asarray(codes, np.int64))
         return plain.to(self.device, torch.int64)
 
 
 def load_16k() -> Encodec24:
-    """Load EnCodec for 16 kHz audio fed as it is (`encodec_24khz@16k`, the paper's mode).
+    """Load EnCodec for 16 kHz audio without resampling (`encodec_24khz@16k`, the paper's mode).
 
     Raises:
-        MissingError: the weights are not on this machine; the message says what to do.
-        IntegrityError: they are damaged, or another network's.
+        MissingError: the weights are not on this machine.
+        IntegrityError: they are damaged, or of another network.
     """
     return _load("16k")
 
 
 def load_24k() -> Encodec24:
-    """Load EnCodec for audio resampled to 24 kHz (`encodec_24khz@24k`); raises as `load_16k` does."""
+    """Load EnCodec for audio resampled to 24 kHz (`encodec_24khz@24k`); raises as `load_16k`."""
     return _load("24k")
 
 
 def from_model(model: EncodecModel, mode: Mode) -> Encodec24:
-    """Wrap a built model, which is taken over: set to eval, frozen, its weight norm folded into the weights.
+    """Wrap a model, which is modified: set to eval, frozen, its weight norm folded into the weights.
 
     Raises:
-        UsageError: the model is not mono with 8 or more codebooks of 1024 128-dimensional entries at hop 320.
+        UsageError: not mono, or not 8 or more codebooks of 1024 entries of dimension 128 at hop 320.
     """
     shape = (model.channels, model.encoder.dimension, int(model.encoder.hop_length), model.quantizer.bins)
     if shape != (1, 128, HOP, 1024) or model.quantizer.n_q < CODEBOOKS:
         raise UsageError(
             f"encodec model: channels, dimension, hop, entries {shape} with {model.quantizer.n_q} codebooks; "
-            f"expected (1, 128, {HOP}, 1024) with {CODEBOOKS} or more"
+            f"expected (1, 128, {HOP}, 1024) with at least {CODEBOOKS}"
         )
     digest = hashlib.sha256()
     for key, value in sorted(model.state_dict().items()):
@@ -163,8 +197,54 @@ def from_model(model: EncodecModel, mode: Mode) -> Encodec24:
 
 
 def _load(mode: Mode) -> Encodec24:
-    with warnings.catch_warnings():  # the package builds on torch's older weight norm, which warns
+    with warnings.catch_warnings():  # the package uses torch's deprecated weight norm
         warnings.simplefilter("ignore", FutureWarning)
         model = EncodecModel.encodec_model_24khz(pretrained=False)
-    encodec_weights.fill(model)
+    fill(model)
     return from_model(model, mode)
+
+
+def fill(model: EncodecModel, path: Path | None = None) -> None:
+    """Load EnCodec's weights into a network built by the package.
+
+    Args:
+        model: the network.
+        path: a checkpoint of the package, or a folder saved by transformers; None for the usual places, where
+            a checkpoint has to be the published one.
+
+    Raises:
+        MissingError: the weights are not on this machine.
+        IntegrityError: they are damaged, of another network, or not the published ones.
+    """
+    if path is None:
+        path = weights.locate(NAME, who="EnCodec", instead="run without it: codec.name=tiny")
+        weights.check(NAME, path)
+    try:
+        model.load_state_dict(_transformers(path) if path.is_dir() else weights.unpickled(path))
+    except (OSError, SafetensorError, RuntimeError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise IntegrityError(f"{path}: not EnCodec's weights ({reason})") from None
+
+
+def rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename a state dict of transformers' EncodecModel to the package's names."""
+    for theirs, ours in _RENAMED.items():
+        state = {re.sub(theirs, ours, name): tensor for name, tensor in state.items()}
+    return state
+
+
+def _transformers(folder: Path) -> dict[str, Tensor]:
+    try:
+        config = _CONFIG | json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (ValueError, TypeError) as error:
+        raise IntegrityError(f"{folder / CONFIG}: damaged ({error}); get it again") from None
+    if other := [f"{key} {config[key]}" for key, value in _CONFIG.items() if config[key] != value]:
+        raise IntegrityError(f"{folder / CONFIG}: not EnCodec 24 kHz ({', '.join(other)})")
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise IntegrityError(f"{path}: missing beside {CONFIG}; get it too")
+    # The hub's cache names a large file after its SHA-256; a copied folder cannot be checked.
+    blob = path.resolve().name
+    if re.fullmatch(r"[0-9a-f]{64}", blob) and sha256(path) != blob:
+        raise IntegrityError(f"{path}: its SHA-256 is not the one in its name; get it again")
+    return rename(load_file(path))

@@ -1,4 +1,4 @@
-"""The embedded default codec: `TinyCodec` with the weights that the project trained and ships."""
+"""The default codec: `TinyCodec` with the weights that come with ajbench."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ WEIGHTS = Path(__file__).with_name("tiny.safetensors")
 
 
 class Tiny:
-    """A codec (see `ajbench.codec`) around a trained `TinyCodec`.
+    """A `Codec` around a trained `TinyCodec`.
 
     Attributes:
         weights_hash: SHA-256 of the weights file, 16 digits.
@@ -36,11 +36,11 @@ class Tiny:
 
     @property
     def device(self) -> torch.device:
-        """Where the network is, and where latents and waves come out."""
+        """Device of the network, the latents and the decoded waves."""
         return self.network.tone_window.device
 
     def to(self, device: torch.device) -> "Tiny":
-        """Move the network; return the codec itself."""
+        """Move the network and return the codec."""
         self.network.to(device)
         return self
 
@@ -49,11 +49,11 @@ class Tiny:
         """Waves [B, n] at 16 kHz, n a multiple of 320 → codes uint16 [B, 8, n / 320].
 
         Raises:
-            UsageError: the wave is no [B, n] of whole frames.
+            UsageError: not [B, n], or n is not a whole number of frames.
         """
         if wav.ndim != 2 or wav.shape[1] == 0 or wav.shape[1] % HOP:
             raise UsageError(
-                f"codec tiny: a wave of shape {tuple(wav.shape)}; expected [B, n], n a multiple of {HOP}"
+                f"codec tiny: waves of shape {tuple(wav.shape)}, expected [B, n], n a multiple of {HOP}"
             )
         waves = torch.as_tensor(wav, dtype=torch.float32).to(self.device)
         return np.concatenate([self.quantize(self.network.embed(one)) for one in _pieces(waves)])
@@ -86,16 +86,16 @@ class Tiny:
 
 
 def _pieces(batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    # One clip at a time on a CPU, so that a clip's codes and wave do not depend on its companions.
+    # One clip at a time on a CPU, so that the codes and the wave of a clip do not depend on the batch.
     return batch.split(1) if batch.device.type == "cpu" else (batch,)
 
 
 def load(path: str | Path = WEIGHTS) -> Tiny:
-    """Load the shipped weights, or those of another training by `ajbench train-codec`.
+    """Load the weights that come with ajbench, or those of another training by `ajbench train-codec`.
 
     Raises:
         MissingError: no such file.
-        IntegrityError: the file is damaged or holds another network.
+        IntegrityError: the file is damaged, or of another network.
     """
     path = Path(path)
     if not path.is_file():
@@ -113,7 +113,7 @@ def load(path: str | Path = WEIGHTS) -> Tiny:
 
 
 def build(config: dict[str, int], tensors: dict[str, torch.Tensor]) -> TinyCodec:
-    """Return a network of `config` with `tensors`; codebook averages, which only training needs, may lack."""
+    """Return a network of `config` with `tensors`; codebook averages, for training only, may be missing."""
     network = TinyCodec(**config)
     missing, unexpected = network.load_state_dict(tensors, strict=False)
     lost = [name for name in missing if not name.endswith(("embed_avg", "cluster_size", "inited"))]
@@ -124,7 +124,7 @@ def build(config: dict[str, int], tensors: dict[str, torch.Tensor]) -> TinyCodec
 
 
 def _mark_trained(network: nn.Module) -> None:
-    # Codebooks that count themselves untrained would be drawn anew from the first batch they see.
+    # Codebooks marked as untrained would be initialised from the first batch.
     for name, buffer in network.named_buffers():
         if name.endswith("inited"):
             buffer.fill_(1.0)

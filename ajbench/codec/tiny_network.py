@@ -1,11 +1,11 @@
-"""The embedded codec's network: spectra in, EnCodec's residual quantiser, a spectrum with its own noise out.
+"""The network of the codec `tiny`: log-mel encoder, EnCodec's residual quantiser, decoder with noise.
 
-Shapes: wav [B, n] float32 at 16 kHz, n a multiple of 320 ⇒ latents [B, 128, T], T = n / 320 ⇒ codes [B, 8,
-T]. Frame-rate ConvNeXt blocks between a log-mel front end and an inverse STFT, as in Vocos (Siuzdak 2023).
-Rain, surf and fire are noise, which no regression loss makes natural; so the decoder is a sum of two spectra.
-Tones: long windows, amplitudes and phases that turn with each bin's own carrier, so that a steady output is a
-steady sinusoid and the network need not count frames. Noise: short windows, gains on Gaussian noise of the
-decoder's own. The energy score it is trained with (`codec/train.py`) rewards each for what it is good at.
+Shapes: waves [B, n] float32 at 16 kHz, n a multiple of 320 ⇒ latents [B, 128, T], T = n / 320 ⇒ codes
+[B, 8, T]. ConvNeXt blocks at the frame rate between a log-mel front end and an inverse STFT, as in Vocos
+(Siuzdak 2023). Rain, surf and fire are noise, which a regression loss cannot make natural, so the decoder
+adds two spectra. Tones: long windows, with amplitudes and with phases relative to a carrier per bin, so that
+a constant output is a steady sinusoid and the network need not count frames. Noise: short windows, gains on
+Gaussian noise. The energy score (`codec/train.py`) rewards both.
 """
 
 import math
@@ -27,7 +27,7 @@ NOISE_WINDOW, NOISE_HOP = 640, 160
 TONE_BINS, NOISE_BINS = TONE_WINDOW // 2 + 1, NOISE_WINDOW // 2 + 1
 NOISE_FRAMES = HOP // NOISE_HOP  # noise frames per codec frame
 SEED = 20_240_101
-# Log amplitude of a bin: well above full scale, where exp would grow without bound on latents never seen.
+# Highest log amplitude of a bin, well above full scale: bounds exp on latents unlike those in training.
 LOUDEST = 6.0
 
 
@@ -43,7 +43,7 @@ class Block(nn.Module):
         self.scale = nn.Parameter(torch.full((dim,), 1.0 / depth))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [B, T, C] of [B, T, C]."""
+        """Map [B, T, C] to [B, T, C]."""
         y = self.depthwise(x.transpose(1, 2)).transpose(1, 2)
         return x + self.scale * self.narrow(functional.gelu(self.widen(self.norm(y)), approximate="tanh"))
 
@@ -51,7 +51,7 @@ class Block(nn.Module):
 class TinyCodec(nn.Module):
     """Encoder, quantiser and decoder; every method is a pure function of its input."""
 
-    quantizer: Any  # the encodec package carries no types
+    quantizer: Any  # the encodec package has no types
     long_bank: Tensor
     long_window: Tensor
     short_bank: Tensor
@@ -81,7 +81,7 @@ class TinyCodec(nn.Module):
             self.register_buffer(f"{name}_window", torch.hann_window(window), persistent=False)
         self.register_buffer("tone_window", torch.hann_window(TONE_WINDOW), persistent=False)
         self.register_buffer("noise_window", torch.hann_window(NOISE_WINDOW), persistent=False)
-        # random starting phases, or a steady spectrum would be a click a window
+        # random initial phases; otherwise a steady spectrum would be one click per window
         start = torch.rand(TONE_BINS, generator=torch.Generator().manual_seed(SEED)) * 2 * torch.pi
         self.register_buffer("tone_phase", start, persistent=False)
 
@@ -92,8 +92,8 @@ class TinyCodec(nn.Module):
         )
         self.encoder_out = nn.Sequential(nn.LayerNorm(encoder_dim), nn.Linear(encoder_dim, DIM))
         self.encoder_skip = nn.Linear(LONG_MELS, DIM)
-        # Training starts and revives codes itself (codec/train.py): the package's k-means needs gigabytes,
-        # and what its expiry of unused codes writes is overwritten by the same call's moving average.
+        # Training initialises and revives codes itself (codec/train.py): the k-means of the package needs
+        # gigabytes, and its replacements of unused codes are overwritten by the moving average.
         self.quantizer = ResidualVectorQuantizer(
             dimension=DIM,
             n_q=N_CODEBOOKS,
@@ -114,8 +114,8 @@ class TinyCodec(nn.Module):
 
     @torch.no_grad()
     def _start_as_vocoder(self) -> None:
-        # Untrained, the codec is a noise vocoder of 128 mel bands: harmonics pass through the bottleneck from
-        # the first step on. Without that path they take thousands of steps to appear.
+        # Untrained, the codec is a noise vocoder of 128 mel bands: harmonics pass the bottleneck from the
+        # first step on. Otherwise they take thousands of steps to appear.
         scale, centre = 0.3, -5.0
         self.encoder_skip.weight.copy_(scale * torch.eye(DIM))
         self.encoder_skip.bias.fill_(-scale * centre)
@@ -123,7 +123,7 @@ class TinyCodec(nn.Module):
             layer.get_parameter("weight").mul_(0.1)
         width = self.long_bank.sum(0).log()  # a band sums this many bins
         peaks = self.long_bank.argmax(0).float() * SAMPLE_RATE / LONG_WINDOW
-        # a sample deviation of 1 is a mean magnitude of 19.4 in the long window, and takes these amplitudes
+        # a signal of deviation 1 has a mean magnitude of 19.4 in the long window and needs these amplitudes
         for first, bins, amplitude in ((0, TONE_BINS, 1 / 0.037), (TONE_BINS, NOISE_BINS, 1 / 0.046)):
             hertz = torch.arange(bins) * SAMPLE_RATE / 2 / (bins - 1)
             above = torch.searchsorted(peaks, hertz).clamp(1, LONG_MELS - 1)
@@ -140,7 +140,7 @@ class TinyCodec(nn.Module):
                 self.head.bias[:TONE_BINS] = level
 
     def spectra(self, wav: Tensor) -> Tensor:
-        """Log-mel features float32 [B, C, T] of wav [B, n]: one long window and four short ones a frame."""
+        """Waves [B, n] → log-mel features float32 [B, C, T]: one long and four short windows per frame."""
         long = _log_mel(wav, self.long_window, HOP, self.long_bank)
         short = _log_mel(wav, self.short_window, SHORT_HOP, self.short_bank)
         batch, mels, frames = short.shape
@@ -148,13 +148,13 @@ class TinyCodec(nn.Module):
         return torch.cat((long, short.reshape(batch, mels * (HOP // SHORT_HOP), -1)), dim=1)
 
     def embed(self, wav: Tensor) -> Tensor:
-        """Encode wav [B, n] to latents [B, 128, T] before quantisation."""
+        """Waves [B, n] → latents [B, 128, T] before quantisation."""
         spectra = self.spectra(wav)
         deep = self.encoder_out(self.encoder(self.encoder_in(spectra).transpose(1, 2)))
         return (deep + self.encoder_skip(spectra[:, :LONG_MELS].transpose(1, 2))).float().transpose(1, 2)
 
     def spectrum(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Decode latents [B, 128, T] to tones [B, 641, T] complex and noise gains [B, 321, 2T]."""
+        """Latents [B, 128, T] → tones [B, 641, T] complex and noise gains [B, 321, 2T]."""
         x = self.decoder_norm(self.decoder(self.decoder_in(latents).transpose(1, 2)))
         parts = self.head(x).float().transpose(1, 2)
         skip = self.decoder_skip(latents.transpose(1, 2)).float().transpose(1, 2)
@@ -168,7 +168,7 @@ class TinyCodec(nn.Module):
         return tones, gains.transpose(2, 3).reshape(batch, NOISE_BINS, NOISE_FRAMES * frames)
 
     def _carrier(self, frames: int) -> Tensor:
-        # bin k turns by 2π·k·hop/window a frame, here a quarter of a turn times k: exact in integers
+        # bin k rotates by 2π·k·hop/window per frame, here k quarter turns: exact in integers
         quarters = (
             torch.outer(torch.arange(TONE_BINS), torch.arange(frames)) * (4 * TONE_HOP // TONE_WINDOW) % 4
         )
@@ -176,15 +176,15 @@ class TinyCodec(nn.Module):
         return torch.polar(torch.ones_like(phase), phase)
 
     def synthesize(self, tones: Tensor, gains: Tensor, noise: Tensor) -> Tensor:
-        """Overlap-add tones and gains · noise (complex, each part of unit variance) to wav [B, 320 · T]."""
+        """Overlap-add tones and gains · noise (complex, unit variance per part) → waves [B, 320 · T]."""
         return overlap_add(tones, self.tone_window, TONE_HOP) + overlap_add(
             gains * noise, self.noise_window, NOISE_HOP
         )
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Decode latents [B, 128, T] to wav [B, 320 · T]; the noise is a fixed function of position."""
+        """Latents [B, 128, T] → waves [B, 320 · T]; the noise is a fixed function of position."""
         tones, gains = self.spectrum(latents)
-        # drawn frame by frame in memory order, so that a longer clip starts with a shorter one's noise
+        # drawn frame by frame in memory order, so that a longer clip starts with the noise of a shorter one
         noise = torch.randn(gains.shape[2], NOISE_BINS, 2, generator=torch.Generator().manual_seed(SEED))
         return self.synthesize(tones, gains, torch.view_as_complex(noise).T.to(latents.device))
 
@@ -198,7 +198,7 @@ def _log_mel(wav: Tensor, window: Tensor, hop: int, bank: Tensor) -> Tensor:
 
 
 def overlap_add(spectrum: Tensor, window: Tensor, hop: int) -> Tensor:
-    """Inverse STFT of [B, bins, F] to [B, hop · F], normalised by the windows' summed squares."""
+    """Inverse STFT: [B, bins, F] → [B, hop · F], normalised by the sum of squared windows."""
     frames, size = spectrum.shape[2], window.shape[0]
     segments = torch.fft.irfft(spectrum, n=size, dim=1) * window[:, None]
     total = (frames - 1) * hop + size

@@ -1,10 +1,10 @@
-"""Training of the embedded codec on any folders of sounds: energy score of multi-scale spectra.
+"""Training of the codec `tiny` on folders of sounds, by the energy score of multi-scale spectra.
 
-The decoder adds noise of its own (`codec/model.py`), so one input has many outputs and a regression loss
-would teach it to keep the noise silent. The energy score (Gritsenko et al. 2020, "A spectral energy distance
-for parallel speech synthesis") compares two outputs y, y' drawn with different noise to the target x,
+The decoder adds noise (`codec/tiny_network.py`), so one input has many outputs, and a regression loss would
+teach it to silence the noise. The energy score (Gritsenko et al. 2020, "A spectral energy distance for
+parallel speech synthesis") compares two outputs y, y' drawn with different noise to the target x,
     L = ½ d(x, y) + ½ d(x, y') − ½ d(y, y'),
-and is least when outputs are distributed as targets are: textures stay textures, and no adversary is needed.
+and is minimal if outputs are distributed like targets: textures stay textures, without an adversary.
 """
 
 import json
@@ -40,7 +40,7 @@ START_BATCHES, REVIVE_EVERY, REVIVE_UNTIL = 16, 10, 0.6
 
 @dataclass(frozen=True)
 class Sounds:
-    """Every training sound in one memory-mapped int16 file at 16 kHz; a group is one source of sounds."""
+    """All training sounds in one memory-mapped int16 file at 16 kHz; a group is one source of sounds."""
 
     samples: NDArray[np.int16]
     starts: NDArray[np.int64]
@@ -48,7 +48,7 @@ class Sounds:
     groups: NDArray[np.int64]
 
     def draw(self, rng: np.random.Generator, count: int, share: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Cut `count` segments [count, SEGMENT] at random places and levels; `share` weighs the sounds."""
+        """Cut `count` segments [count, SEGMENT] at random positions and levels; `share` weights sounds."""
         picks = np.searchsorted(np.cumsum(share), rng.random(count) * share.sum(), side="right")
         out = np.zeros((count, SEGMENT), np.float32)
         for row, pick in enumerate(picks):
@@ -66,7 +66,7 @@ class Sounds:
 def gather(folders: Sequence[Path], out: Path, *, mini_clips: int, mini_seed: int) -> Sounds:
     """Decode every sound under `folders` (a group per sub-folder) and `mini_clips` rendered ones into `out`.
 
-    Sounds over a minute keep their middle minute; what cannot be read is counted and left out.
+    Of sounds over a minute the middle minute is used; files that cannot be read are counted and left out.
 
     Raises:
         MissingError: nothing to train on.
@@ -87,7 +87,7 @@ def gather(folders: Sequence[Path], out: Path, *, mini_clips: int, mini_seed: in
                 total += len(wav)
         if not entries:
             raise MissingError(
-                f"no sound to train on under {', '.join(map(str, folders)) or 'the mini corpus'}"
+                f"no sounds to train on in {', '.join(map(str, folders)) or 'the mini corpus'}"
             )
         partial.replace(pool)
         atomic_write(index, json.dumps({"refused": refused, "entries": entries}).encode())
@@ -102,7 +102,7 @@ def gather(folders: Sequence[Path], out: Path, *, mini_clips: int, mini_seed: in
 
 
 def sampling_share(sounds: Sounds) -> NDArray[np.float64]:
-    """Weigh each sound by √length inside its group and groups by √(total length), so that none dominates."""
+    """Weight sounds by √length within their group and groups by √(total length), so that none dominates."""
     lengths = np.minimum(sounds.lengths, 20 * audio.SAMPLE_RATE).astype(np.float64)
     totals = np.bincount(sounds.groups, lengths)
     inside = np.sqrt(lengths)
@@ -110,7 +110,7 @@ def sampling_share(sounds: Sounds) -> NDArray[np.float64]:
 
 
 class Spectra(nn.Module):
-    """wav [B, n] → the log spectra in which distances are taken, one [B, bands, frames] per scale."""
+    """Waves [B, n] → the log spectra that are compared, one [B, bands, frames] per scale."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class Spectra(nn.Module):
             self.register_buffer(f"window{window}", torch.hann_window(window))
 
     def forward(self, wav: Tensor) -> list[Tensor]:
-        """Return the log spectra of wav [B, n]."""
+        """Return the log spectra of waves [B, n]."""
         spectra = []
         for window, _ in MEL_SCALES:
             taper = self.get_buffer(f"window{window}")
@@ -139,12 +139,12 @@ class Spectra(nn.Module):
 
 
 def distance(a: list[Tensor], b: list[Tensor]) -> Tensor:
-    """Mean absolute difference of two sets of log spectra, each scale weighing the same."""
+    """Return the mean absolute difference of two lists of log spectra, summed over scales."""
     return torch.stack([(x - y).abs().mean() for x, y in zip(a, b, strict=True)]).sum()
 
 
 def energy_score(codec: TinyCodec, spectra: Spectra, wav: Tensor, *, quantize: bool) -> tuple[Tensor, Tensor]:
-    """Return (energy score, commitment penalty) of one batch wav [B, n]."""
+    """Return energy score and commitment penalty of a batch of waves [B, n]."""
     latents = codec.embed(wav)
     penalty = latents.new_zeros(())
     if quantize:
@@ -165,7 +165,7 @@ def energy_score(codec: TinyCodec, spectra: Spectra, wav: Tensor, *, quantize: b
 
 @torch.no_grad()
 def start_codebooks(codec: TinyCodec, latents: Tensor, frames_per_step: int, iterations: int = 8) -> None:
-    """Put every codebook on the k-means centres of its stage's residuals; latents [N, 128], N over 1024."""
+    """Initialise every codebook with k-means centres of its residuals; latents [N, 128], N over 1024."""
     residual = latents
     for layer in codec.quantizer.vq.layers:
         book = layer._codebook
@@ -187,7 +187,7 @@ def start_codebooks(codec: TinyCodec, latents: Tensor, frames_per_step: int, ite
 
 @torch.no_grad()
 def revive_codes(codec: TinyCodec, latents: Tensor, below: float = 0.05) -> int:
-    """Move codes used less than `below` times a step onto residuals of latents [N, 128]; returns how many."""
+    """Move codes used less than `below` times per step to residuals of latents [N, 128]; return how many."""
     residual, moved = latents, 0
     for layer in codec.quantizer.vq.layers:
         book = layer._codebook
@@ -221,10 +221,9 @@ def train_codec(
     precision: Precision = "auto",
     tracker: str = "csv",
 ) -> TinyCodec:
-    """Train the tiny codec on the sounds under `folders` and the mini corpus; write weights to
-    `out`/tiny.safetensors.
+    """Train the codec `tiny` on the sounds under `folders` and the mini corpus.
 
-    Killed at any instant, the same call goes on. Loss curve in `out`/metrics.csv.
+    Writes `out`/tiny.safetensors and the loss curve `out`/metrics.csv; resumes if it was interrupted.
     """
     sounds = gather(folders, out, mini_clips=mini_clips, mini_seed=seed)
     share = sampling_share(sounds)
@@ -241,7 +240,7 @@ def train_codec(
         if index == quantize_from:
             many = [_frames(codec, batches(quantize_from + k)) for k in range(START_BATCHES)]
             start_codebooks(codec, torch.cat(many), many[0].shape[0])
-        # codes that move late would be out of place in the moving average of the weights
+        # codes that move late would not fit the moving average of the weights
         elif quantize_from < index < REVIVE_UNTIL * steps and index % REVIVE_EVERY == 0:
             revive_codes(codec, _frames(codec, wav))
         score, penalty = energy_score(codec, spectra, wav, quantize=index >= quantize_from)
@@ -272,7 +271,7 @@ def _frames(codec: TinyCodec, wav: Tensor) -> Tensor:
 
 
 def save(codec: TinyCodec, path: Path) -> None:
-    """Write the codec's weights as float16 safetensors with its configuration in the header."""
+    """Write the codec's weights as float16 safetensors, with its configuration in the header."""
     keep = {
         name: tensor.half().contiguous()
         for name, tensor in codec.state_dict().items()

@@ -1,8 +1,8 @@
-"""Codec latents [B, C, T] ⇔ the grid [B, C, T/21, 21] of zero mean and unit variance that U-Nets see.
+"""Codec latents [B, C, T] ⇔ the grid [B, C, T/21, 21] of zero mean and unit variance that U-Nets denoise.
 
-The paper scales each channel. Where channels all but move together, as in the codec `tiny` (one direction has
-82 % of the variance), noise that is small beside every channel drowns what distinguishes them; principal
-components are then brought closer to each other instead.
+The paper scales each channel. In the codec `tiny` the channels are highly correlated (one direction has 82 %
+of the variance), and noise that is small in every channel hides their differences; there, principal
+components are scaled instead, so that their variances come closer to each other.
 """
 
 import math
@@ -18,19 +18,18 @@ from ajbench.data.audio import FRAME_MULTIPLE
 
 Kind = Literal["channel", "pca"]
 Document = dict[str, list[float] | list[list[float]]]
-# Least variance of a component beside the mean of all: below it is only rounding.
-LEAST_VARIANCE = 1e-6
+# Smallest variance of a component relative to the mean of all; smaller ones are rounding errors.
+MIN_VARIANCE = 1e-6
 
 
 @dataclass(frozen=True)
 class Whitening:
-    """Statistics of the train split's latents, per channel or per principal component.
+    """Statistics of the latents of the train split, per channel or per principal component.
 
     Attributes:
         mean: one value per channel, float64 precision.
-        std: what a channel (or component) is divided by, above zero.
-        basis: principal components [C][C], orthonormal rows, the strongest first; None: the channels as they
-            are.
+        std: divisor of each channel or component, above zero.
+        basis: principal components [C][C], orthonormal rows, the strongest first; None: channels.
     """
 
     mean: tuple[float, ...]
@@ -45,25 +44,25 @@ class Whitening:
         if bad:
             raise NumericError(
                 f"whitening: channel {bad[0]} has mean {self.mean[bad[0]]} and deviation {self.std[bad[0]]} "
-                f"({len(bad)} such channels); latents must be finite and vary: use more or other clips"
+                f"({len(bad)} in all); latents must be finite and vary: use more or other clips"
             )
 
     @classmethod
     def fit(cls, latents: Iterable[torch.Tensor], kind: Kind = "channel") -> "Whitening":
         """Return the statistics of a stream of latents [B, C, T] (any B and T), accumulated in float64.
 
-        Batches are merged by Chan's parallel update, so that a mean far from zero costs no precision and
-        memory holds one batch.
+        Batches are merged by Chan's parallel update: a mean far from zero costs no precision, and one batch
+        is in memory at a time.
 
         Args:
             latents: the stream.
-            kind: `channel` divides every channel by its population standard deviation (as the paper). `pca`
-                turns channels into principal components and divides each by the square root of its deviation
-                and by one number for all, so that the mean variance is 1.
+            kind: `channel` divides every channel by its population standard deviation, as in the paper.
+                `pca` rotates channels to principal components and divides each by the square root of its
+                deviation and by one number for all, so that the mean variance is 1.
 
         Raises:
             UsageError: the stream is empty.
-            NumericError: a channel is not finite or never varies.
+            NumericError: a channel is not finite, or constant.
         """
         assert kind in get_args(Kind), kind
         count = 0
@@ -88,14 +87,14 @@ class Whitening:
             raise UsageError("whitening: no latents to fit on; the train split is empty")
         if kind == "channel":
             return cls(tuple(mean.tolist()), tuple((squares / count).sqrt().tolist()))
-        each = cls(tuple(mean.tolist()), tuple((squares.diagonal() / count).sqrt().tolist()))  # refuses
+        each = cls(tuple(mean.tolist()), tuple((squares.diagonal() / count).sqrt().tolist()))  # raises
         variance, directions = _eigh(squares / count)
         variance, directions = variance.flip(0).clamp_min(0), directions.flip(1).T
-        # The sign is arbitrary: the largest entry is made positive. Ten digits keep the file small.
+        # The arbitrary sign is fixed by a positive largest entry. Ten digits keep the file small.
         directions = directions * directions.gather(1, directions.abs().argmax(1, keepdim=True)).sign()
         basis = tuple(tuple(round(value, 10) for value in row) for row in directions.tolist())
-        # Halfway, on a logarithmic scale, between as they are (power 0) and all alike (power 1/2).
-        scale = variance.clamp_min(LEAST_VARIANCE * variance.mean()) ** 0.25
+        # Halfway, on a logarithmic scale, between no scaling (power 0) and unit variances (power 1/2).
+        scale = variance.clamp_min(MIN_VARIANCE * variance.mean()) ** 0.25
         scale = scale * (variance / scale.square()).mean().sqrt()
         return cls(each.mean, tuple(scale.tolist()), basis)
 
@@ -103,7 +102,7 @@ class Whitening:
         """Whiten latents [B, C, T] and view them row-major as [B, C, T/21, 21].
 
         Raises:
-            UsageError: T is not a multiple of 21 or C is not the number of channels fitted on.
+            UsageError: T is not a multiple of 21, or C is not the fitted number of channels.
         """
         if latents.ndim != 3 or latents.shape[1] != len(self.mean):
             raise UsageError(f"whitening: latents {tuple(latents.shape)}, expected [B, {len(self.mean)}, T]")
@@ -112,26 +111,26 @@ class Whitening:
             raise UsageError(
                 f"whitening: {frames} frames are not a multiple of {FRAME_MULTIPLE}; change data.duration_s"
             )
-        white = self._turn(latents - _column(self.mean, latents)) / _column(self.std, latents)
+        white = self._rotate(latents - _column(self.mean, latents)) / _column(self.std, latents)
         return white.reshape(batch, channels, frames // FRAME_MULTIPLE, FRAME_MULTIPLE)
 
     def latents(self, grid: torch.Tensor) -> torch.Tensor:
-        """Undo `grid`: [B, C, H, 21] ⇒ latents [B, C, 21·H], equal to the input up to float rounding."""
+        """Invert `grid`: [B, C, H, 21] ⇒ latents [B, C, 21·H], up to rounding."""
         if grid.ndim != 4 or grid.shape[1] != len(self.mean) or grid.shape[3] != FRAME_MULTIPLE:
             raise UsageError(
                 f"whitening: grid of {tuple(grid.shape)}, expected [B, {len(self.mean)}, H, {FRAME_MULTIPLE}]"
             )
         flat = grid.flatten(2)
-        return self._turn(flat * _column(self.std, flat), back=True) + _column(self.mean, flat)
+        return self._rotate(flat * _column(self.std, flat), back=True) + _column(self.mean, flat)
 
     def to_json(self) -> Document:
-        """Return what `store.json` and a generator's folder keep; floats survive the round trip exactly."""
+        """Return the form written to `store.json` and to a generator's folder; exact for floats."""
         plain: Document = {"mean": list(self.mean), "std": list(self.std)}
         return plain if self.basis is None else {**plain, "basis": [list(row) for row in self.basis]}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Whitening":
-        """Undo `to_json`."""
+        """Invert `to_json`."""
         basis = document.get("basis")
         return cls(
             tuple(map(float, document["mean"])),
@@ -139,11 +138,11 @@ class Whitening:
             None if basis is None else tuple(tuple(map(float, row)) for row in basis),
         )
 
-    def _turn(self, x: torch.Tensor, back: bool = False) -> torch.Tensor:
+    def _rotate(self, x: torch.Tensor, back: bool = False) -> torch.Tensor:
         if self.basis is None:
             return x
         basis = torch.tensor(self.basis, dtype=x.dtype, device=x.device)
-        # A product per clip, so that a clip's bits do not depend on its companions.
+        # One product per clip, so that the bits of a clip do not depend on the batch.
         return torch.bmm((basis.T if back else basis).expand(len(x), -1, -1), x)
 
 
@@ -152,7 +151,7 @@ def _column(values: Sequence[float], like: torch.Tensor) -> torch.Tensor:
 
 
 def _gram(rows: torch.Tensor) -> torch.Tensor:
-    # In NumPy by einsum, which neither threads nor BLAS touch: the same bits in every process.
+    # NumPy's einsum uses neither threads nor BLAS: the same bits in every process.
     plain = rows.numpy()
     return torch.from_numpy(np.einsum("it,jt->ij", plain, plain, optimize=False))
 

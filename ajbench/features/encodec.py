@@ -7,7 +7,7 @@ import torch
 from encodec import EncodecModel
 from torch import Tensor
 
-from ajbench.codec import encodec_weights
+from ajbench.codec.encodec import fill
 from ajbench.features.extractor import Extractor
 
 
@@ -25,7 +25,7 @@ class Encodec(Extractor):
         with warnings.catch_warnings():  # the package uses torch's old weight norm, which warns
             warnings.simplefilter("ignore", FutureWarning)
             model = EncodecModel.encodec_model_24khz(pretrained=False)
-        encodec_weights.fill(model, self.weights)
+        fill(model, self.weights)
         self.encoder = model.encoder.eval().requires_grad_(False).to(self.device)
 
     def compute(self, wav: Tensor) -> tuple[Tensor, None]:

@@ -10,7 +10,6 @@ from ajbench.classifiers import frontend
 from ajbench.classifiers.frontend import Fbank, TalMel
 from ajbench.data import audio
 
-torch.set_num_threads(1)
 SAMPLES = 80_640
 
 
@@ -47,7 +46,7 @@ def test_fbank_equals_kaldi_on_recordings(esc10_dir):
     check_fbank(torch.from_numpy(np.stack([audio.fit(audio.read(f), SAMPLES) for f in files])))
 
 
-def test_fbank_rounds_no_worse_than_kaldi_whatever_the_level_or_offset():
+def test_fbank_rounds_no_worse_than_kaldi_at_any_level_or_offset():
     n = noise(3)[2:]
     offset, walk = n / 50 + 0.5, (n / 50).cumsum(dim=1)
     waves = torch.cat([n * 60, n * 2e-4, offset, walk])
@@ -66,7 +65,7 @@ def test_fbank_rounds_no_worse_than_kaldi_whatever_the_level_or_offset():
 
 @pytest.mark.parametrize("front", [Fbank(), Fbank(exact=True), TalMel(), TalMel(1024)])
 @pytest.mark.parametrize("samples", [80_640, 20_001])
-def test_features_do_not_depend_on_the_batch_to_the_last_bit(front, samples):
+def test_features_have_the_same_bits_in_any_batch(front, samples):
     waves = torch.cat([noise(3, samples, seed) for seed in range(3)])
     together, turned = front(waves), front(waves.flip(0)).flip(0)
     alone = torch.cat([front(wav[None].clone()) for wav in waves])
@@ -75,15 +74,26 @@ def test_features_do_not_depend_on_the_batch_to_the_last_bit(front, samples):
     assert torch.equal(together[2:5], front(waves[2:5]))
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("front", [Fbank(), TalMel()])
-def test_a_batch_at_once_as_on_a_gpu_gives_the_same_features(front, monkeypatch):
+def test_features_on_cuda_are_those_of_the_cpu(front, cuda):
+    waves = noise(3, 20_001)
+    expected = front(waves)
+    features = front.to(cuda)(waves.to(cuda))
+    assert features.device == cuda
+    torch.testing.assert_close(features.cpu(), expected, atol=1e-4, rtol=0)
+    front.to("cpu")
+
+
+@pytest.mark.parametrize("front", [Fbank(), TalMel()])
+def test_whole_batches_as_on_a_gpu_give_the_same_features(front, monkeypatch):
     waves = noise(3, 20_001)
     expected = front(waves)
     monkeypatch.setattr(frontend, "_clips_at_once", len)
     torch.testing.assert_close(front(waves), expected, atol=1e-4, rtol=0)
 
 
-def test_autocast_does_not_touch_the_features():
+def test_features_are_float32_under_autocast():
     for front in (Fbank(), TalMel()):
         expected = front(noise(2))
         with torch.autocast("cpu", torch.bfloat16):
@@ -120,12 +130,12 @@ def test_talmel_with_a_smaller_transform_keeps_the_level():
     assert (TalMel(1024)(waves) - TalMel()(waves)).mean().abs() < 0.005
 
 
-def test_front_ends_survive_silence():
+def test_features_of_silence_are_finite():
     for front in (Fbank(), TalMel()):
         assert torch.isfinite(front(torch.zeros(1, SAMPLES))).all()
 
 
-def test_spec_augment_masks_one_stretch_an_axis_of_uniform_width():
+def test_spec_augment_masks_one_span_per_axis_of_uniform_width():
     clips, frames, bands, widest, deepest = 4000, 60, 30, 20, 10
     draws = torch.rand(clips, 4, generator=torch.Generator().manual_seed(1))
     out = frontend.spec_augment(torch.ones(clips, frames, bands), draws, time=widest, freq=deepest, fill=7.0)
@@ -133,16 +143,16 @@ def test_spec_augment_masks_one_stretch_an_axis_of_uniform_width():
     masked = out == 7.0
     across, down = masked.all(dim=2), masked.all(dim=1)
     assert torch.equal(masked, across[:, :, None] | down[:, None, :])
-    for stretch, limit in ((across, widest), (down, deepest)):
-        edges = torch.nn.functional.pad(stretch.int(), (1, 1)).diff(dim=1).abs().sum(dim=1)
+    for span, limit in ((across, widest), (down, deepest)):
+        edges = torch.nn.functional.pad(span.int(), (1, 1)).diff(dim=1).abs().sum(dim=1)
         assert set(edges.tolist()) <= {0, 2}
-        widths = np.bincount(stretch.sum(dim=1).numpy(), minlength=limit)
+        widths = np.bincount(span.sum(dim=1).numpy(), minlength=limit)
         assert len(widths) == limit
         assert stats.chisquare(widths).pvalue > 0.01
     assert across[:, [0, -1]].any(dim=0).all()
 
 
-def test_spec_augment_of_a_clip_depends_on_its_draws_alone_and_can_be_off():
+def test_spec_augment_depends_on_the_draws_of_a_clip_only_and_can_be_off():
     x, draws = torch.randn(3, 20, 10), torch.rand(3, 4)
     out = frontend.spec_augment(x, draws, time=8, freq=4)
     assert torch.equal(frontend.spec_augment(x[1:], draws[1:], time=8, freq=4), out[1:])
@@ -150,7 +160,7 @@ def test_spec_augment_of_a_clip_depends_on_its_draws_alone_and_can_be_off():
     assert torch.equal(frontend.spec_augment(x, draws, time=0, freq=0), x)
 
 
-def test_mixup_by_ast_formula():
+def test_mixup_is_the_formula_of_ast():
     g = torch.Generator().manual_seed(3)
     wav, targets = torch.randn(5, 100, generator=g) + 0.4, torch.eye(5)
     mixed, keep = torch.tensor([0, 2]), torch.tensor([0.3, 0.6])

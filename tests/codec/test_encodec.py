@@ -1,11 +1,27 @@
+"""EnCodec: codes and waves of the package and of transformers; missing and damaged weights."""
+
+import hashlib
+import json
+from functools import partial
+
 import numpy as np
 import pytest
 import soxr
 import torch
-from fakes import ENCODEC_SAMPLES, encodec_waves, small_encodec
+from encodec import EncodecModel
+from fakes import ENCODEC_SAMPLES as N
+from fakes import Unsafe, encodec_waves, small_encodec, spread_codebooks
+from huggingface_hub import constants
+from safetensors.torch import save_file
+from transformers import EncodecConfig
+from transformers import EncodecModel as TransformersEncodec
 
 from ajbench.codec import encodec
-from ajbench.core.errors import UsageError
+from ajbench.core import weights
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
+
+small = partial(small_encodec, n_q=8)
+REPOSITORY = "models--facebook--encodec_24khz"
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +46,12 @@ def test_shapes_and_types(codec):
     latents = codec.latents(codes)
     assert latents.shape == (3, 128, 42)
     assert latents.dtype == torch.float32
-    assert codec.decode(codes).shape == (3, ENCODEC_SAMPLES)
+    assert codec.decode(codes).shape == (3, N)
     assert codec.name == "encodec_24khz@16k"
     assert (codec.sample_rate, codec.hop, codec.n_codebooks, codec.dim) == (16_000, 320, 8, 128)
 
 
-def test_the_paper_s_clip_gives_504_frames(codec):
+def test_the_clip_of_the_paper_gives_504_frames(codec):
     codes = codec.encode(encodec_waves(1, 161_280))
     assert codes.shape == (1, 8, 504)
     assert codec.decode(codes).shape == (1, 161_280)
@@ -60,7 +76,7 @@ def test_latents_are_sums_of_codewords(codec):
     np.testing.assert_allclose(codec.latents(codes)[0].numpy(), expected, rtol=0, atol=tolerance)
 
 
-def test_folding_weight_norm_leaves_the_network_as_it_was(package):
+def test_folding_weight_norm_does_not_change_the_output(package):
     folded = encodec.from_model(small_encodec(), "16k")._model
     assert not any(hasattr(module, "weight_g") for module in folded.modules())
     assert any(hasattr(module, "weight_g") for module in package.modules())
@@ -71,12 +87,12 @@ def test_folding_weight_norm_leaves_the_network_as_it_was(package):
         assert (folded.decoder(expected) - package.decoder(expected)).abs().max() <= 1e-5
 
 
-def test_quantize_finds_the_codes_of_latents_again(codec):
+def test_quantize_returns_the_codes_of_latents(codec):
     codes = np.random.default_rng(0).integers(0, 1024, (2, 8, 42)).astype(np.uint16)
     np.testing.assert_array_equal(codec.quantize(codec.latents(codes)), codes)
 
 
-def test_codes_do_not_depend_on_companions_batch_size_or_container(codec):
+def test_codes_do_not_depend_on_batch_or_container(codec):
     wav = encodec_waves(4)
     together = codec.encode(wav)
     np.testing.assert_array_equal(codec.encode(wav[2:3]), together[2:3])
@@ -84,14 +100,14 @@ def test_codes_do_not_depend_on_companions_batch_size_or_container(codec):
     assert torch.equal(codec.decode(together)[2:3], codec.decode(together[2:3]))
 
 
-def test_results_may_enter_a_training_graph(codec):
+def test_latents_can_enter_a_training_graph(codec):
     latents = codec.latents(codec.encode(encodec_waves(1)))
     weight = torch.ones(128, 1, requires_grad=True)
     (latents * weight).square().sum().backward()
     assert weight.grad is not None
 
 
-def test_24k_mode_resamples_properly():
+def test_24k_mode_resamples():
     codec = encodec.from_model(small_encodec(), "24k")
     model = small_encodec()
     model.set_target_bandwidth(6.0)
@@ -105,36 +121,251 @@ def test_24k_mode_resamples_properly():
             np.testing.assert_array_equal(codes[row], frames[0][0][0].numpy())
             down = soxr.resample(model.decode(frames)[0, 0].numpy(), 24_000, 16_000, quality="HQ")
         got = codec.decode(codes)[row].numpy()
-        assert got.shape == (ENCODEC_SAMPLES,)
+        assert got.shape == (N,)
         np.testing.assert_allclose(got, down, rtol=0, atol=1e-5 * np.abs(down).max())
     assert codec.encode(encodec_waves(1, 161_280)).shape == (1, 8, 756)
 
 
-def test_the_mode_is_part_of_the_name_and_the_hash_of_the_weights_is_not():
+def test_the_mode_is_part_of_the_name_but_not_of_the_hash():
     narrow, wide = encodec.from_model(small_encodec(), "16k"), encodec.from_model(small_encodec(), "24k")
     assert (narrow.name, wide.name) == ("encodec_24khz@16k", "encodec_24khz@24k")
-    assert (
-        narrow.weights_hash
-        == wide.weights_hash
-        != encodec.from_model(small_encodec(seed=1), "16k").weights_hash
-    )
+    assert narrow.weights_hash == wide.weights_hash
+    assert narrow.weights_hash != encodec.from_model(small_encodec(seed=1), "16k").weights_hash
 
 
 @pytest.mark.parametrize(
     ("mode", "shape"),
     [
-        ("16k", (1, ENCODEC_SAMPLES + 1)),
+        ("16k", (1, N + 1)),
         ("24k", (1, 320)),
         ("16k", (1, 0)),
-        ("16k", (1, 1, ENCODEC_SAMPLES)),
-        ("16k", (ENCODEC_SAMPLES,)),
+        ("16k", (1, 1, N)),
+        ("16k", (N,)),
     ],
 )
 def test_waves_without_a_whole_number_of_frames_are_refused(mode, shape):
-    with pytest.raises(UsageError, match=r"whole number of frames|expected \[B, n\]"):
+    with pytest.raises(UsageError, match="encodec_24khz"):
         encodec.from_model(small_encodec(), mode).encode(np.zeros(shape, np.float32))
 
 
 def test_a_model_of_another_shape_is_refused():
     with pytest.raises(UsageError, match="4 codebooks"):
         encodec.from_model(small_encodec(n_q=4), "16k")
+
+
+@pytest.fixture(autouse=True)
+def bare(tmp_path, monkeypatch):
+    """A machine without weights."""
+    monkeypatch.delenv("AJBENCH_WEIGHTS", raising=False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
+
+
+def publish(monkeypatch, path):
+    """Make a file the published checkpoint of EnCodec."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    (row,) = weights.files_of("encodec_24khz")
+    row = row._replace(file=path.name, sha256=digest, bytes=path.stat().st_size)
+    monkeypatch.setattr(weights, "listed", lambda: (row,))
+
+
+@pytest.fixture
+def checkpoint(tmp_path, monkeypatch, bare):
+    """The published checkpoint, one of `small(3)`, in a folder of its own."""
+    path = tmp_path / "weights" / "made.th"
+    path.parent.mkdir()
+    torch.save(small(3).state_dict(), path)
+    publish(monkeypatch, path)
+    monkeypatch.setattr(EncodecModel, "encodec_model_24khz", staticmethod(lambda pretrained: small(9)))
+    return path
+
+
+def test_weights_are_read_from_the_users_folder_or_the_cache_of_torch(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setenv("AJBENCH_WEIGHTS", str(checkpoint.parent))
+    expected = encodec.from_model(small(3), "16k")
+    assert encodec.load_16k().weights_hash == expected.weights_hash
+    monkeypatch.delenv("AJBENCH_WEIGHTS")
+    (tmp_path / "torch" / "hub").mkdir(parents=True)
+    checkpoint.parent.rename(tmp_path / "torch" / "hub" / "checkpoints")
+    loaded = encodec.load_24k()
+    assert loaded.name == "encodec_24khz@24k"
+    assert loaded.weights_hash == expected.weights_hash
+
+
+def test_missing_weights_name_files_places_and_a_way_without_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("AJBENCH_WEIGHTS", str(tmp_path / "mine"))
+    with pytest.raises(MissingError) as caught:
+        encodec.load_16k()
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in (
+        "encodec_24khz-d7cc33bc.th",
+        "facebook/encodec_24khz",
+        str(tmp_path / "hf"),
+        "https://dl.fbaipublicfiles.com/encodec/v0/encodec_24khz-d7cc33bc.th",
+        str(tmp_path / "mine"),
+        str(tmp_path / "torch" / "hub" / "checkpoints"),
+        "AJBENCH_WEIGHTS",
+        "codec.name=tiny",
+    ):
+        assert part in message
+
+
+def test_a_flipped_bit_of_the_weights_is_detected(checkpoint, monkeypatch):
+    monkeypatch.setenv("AJBENCH_WEIGHTS", str(checkpoint.parent))
+    content = bytearray(checkpoint.read_bytes())
+    content[len(content) // 2] ^= 1
+    checkpoint.write_bytes(content)
+    with pytest.raises(IntegrityError, match=str(checkpoint)):
+        encodec.load_16k()
+
+
+def test_a_pickle_with_code_is_refused_even_with_the_right_checksum(checkpoint, monkeypatch, tmp_path):
+    torch.save({"x": Unsafe(tmp_path / "ran")}, checkpoint)
+    publish(monkeypatch, checkpoint)
+    monkeypatch.setenv("AJBENCH_WEIGHTS", str(checkpoint.parent))
+    with pytest.raises(IntegrityError, match=str(checkpoint)):
+        encodec.load_16k()
+    assert not (tmp_path / "ran").exists()
+
+
+def theirs(**config):
+    """transformers' EncodecModel with random weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = TransformersEncodec(EncodecConfig(**config)).eval()
+        spread_codebooks([layer.codebook for layer in model.quantizer.layers], model.encoder)
+    return model
+
+
+def in_their_names(state):
+    """Invert the renaming, to the older names of weight norm, as in the file on the hub."""
+    renamed = {}
+    for name, tensor in state.items():
+        for ours, hub in (
+            ("quantizer.vq.layers", "quantizer.layers"),
+            ("._codebook.", ".codebook."),
+            ("coder.model.", "coder.layers."),
+            (".conv.conv.", ".conv."),
+            (".convtr.convtr.", ".conv."),
+        ):
+            name = name.replace(ours, hub)
+        renamed[name] = tensor.contiguous()
+    return renamed
+
+
+def save_layout(folder, state, **config):
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"model_type": "encodec"} | config))
+    save_file(state, folder / "model.safetensors")
+    return folder
+
+
+def save_in_cache(cache, state):
+    """Save the layout as the hub's client keeps it."""
+    folder = save_layout(cache / REPOSITORY / "snapshots" / "0123", state)
+    (cache / REPOSITORY / "refs").mkdir()
+    (cache / REPOSITORY / "refs" / "main").write_text("0123")
+    return folder
+
+
+@pytest.mark.parametrize("config", [{}, {"num_filters": 4, "target_bandwidths": [6.0]}])
+def test_transformers_weights_make_the_same_codes_and_waves(tmp_path, monkeypatch, config):
+    """The full architecture and a small one, both with random weights."""
+    model = theirs(**config)
+    model.save_pretrained(tmp_path / "weights" / "encodec_24khz")
+    monkeypatch.setenv("AJBENCH_WEIGHTS", str(tmp_path / "weights"))
+    if config:
+        monkeypatch.setattr(EncodecModel, "encodec_model_24khz", staticmethod(lambda pretrained: small(9)))
+    codec = encodec.load_16k()
+    # In memory weight norm has its newer names, in the file the older ones.
+    assert any("parametrizations" in name for name in model.state_dict())
+    assert (
+        encodec.rename(model.state_dict()).keys()
+        == small(n_q=len(model.quantizer.layers)).state_dict().keys()
+    )
+    wav = encodec_waves(2, seed=5)
+    with torch.no_grad():
+        codes = torch.cat([model.encode(one[None, None], bandwidth=6.0).audio_codes[0] for one in wav])
+        expected = model.decode(codes[None], [None]).audio_values[:, 0]
+    assert len(np.unique(codes)) > 100
+    np.testing.assert_array_equal(codec.encode(wav), codes.numpy())
+    got = codec.decode(codes)
+    assert got.shape == (2, N)
+    assert expected.std() > 1e-4
+    assert (got - expected).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("place", ["own", "hub"])
+def test_the_hash_of_the_weights_is_the_same_for_both_layouts(checkpoint, tmp_path, monkeypatch, place):
+    monkeypatch.setenv("AJBENCH_WEIGHTS", str(checkpoint.parent))
+    of_checkpoint = encodec.load_16k()
+    state = in_their_names(small(3).state_dict())
+    assert "decoder.layers.3.conv.weight_g" in state
+    if place == "own":
+        save_layout(tmp_path / "mine" / "encodec_24khz", state)
+        monkeypatch.setenv("AJBENCH_WEIGHTS", str(tmp_path / "mine"))
+    else:
+        monkeypatch.delenv("AJBENCH_WEIGHTS")
+        save_in_cache(tmp_path / "hf", state)
+    of_layout = encodec.load_16k()
+    assert of_layout.weights_hash == of_checkpoint.weights_hash
+    np.testing.assert_array_equal(of_layout.encode(encodec_waves(1)), of_checkpoint.encode(encodec_waves(1)))
+
+
+def test_the_users_folder_precedes_the_caches(checkpoint, tmp_path, monkeypatch):
+    (tmp_path / "torch" / "hub").mkdir(parents=True)
+    checkpoint.parent.rename(tmp_path / "torch" / "hub" / "checkpoints")
+    save_layout(tmp_path / "mine" / "encodec_24khz", in_their_names(small(4).state_dict()))
+    monkeypatch.setenv("AJBENCH_WEIGHTS", str(tmp_path / "mine"))
+    assert encodec.load_16k().weights_hash == encodec.from_model(small(4), "16k").weights_hash
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"sampling_rate": 48_000}, "sampling_rate 48000"),
+        ({"pad_mode": "constant"}, "pad_mode constant"),
+        ({"model_type": "dac"}, "model_type dac"),
+    ],
+)
+def test_the_config_of_another_network_is_refused(checkpoint, tmp_path, monkeypatch, change, reason):
+    save_layout(tmp_path / "mine" / "encodec_24khz", in_their_names(small(3).state_dict()), **change)
+    monkeypatch.setenv("AJBENCH_WEIGHTS", str(tmp_path / "mine"))
+    with pytest.raises(IntegrityError, match=reason):
+        encodec.load_16k()
+
+
+def test_a_damaged_layout_is_refused(checkpoint, tmp_path, monkeypatch):
+    state = in_their_names(small(3).state_dict())
+    folder = save_layout(tmp_path / "mine" / "encodec_24khz", state)
+    monkeypatch.setenv("AJBENCH_WEIGHTS", str(tmp_path / "mine"))
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[:-100])
+    with pytest.raises(IntegrityError, match=str(folder)):
+        encodec.load_16k()
+    state.pop("decoder.layers.3.conv.weight_g")
+    save_file(state, folder / "model.safetensors")
+    with pytest.raises(IntegrityError, match=r"decoder\.model\.3"):
+        encodec.load_16k()
+    (folder / "config.json").write_text("[1]")
+    with pytest.raises(IntegrityError, match=r"config\.json"):
+        encodec.load_16k()
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(IntegrityError, match=r"model\.safetensors"):
+        encodec.load_16k()
+
+
+def test_a_flipped_bit_in_the_cache_of_the_hub_is_detected(checkpoint, tmp_path):
+    folder = save_in_cache(tmp_path / "hf", in_their_names(small(3).state_dict()))
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    blob = tmp_path / "hf" / REPOSITORY / hashlib.sha256(content).hexdigest()
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to(blob)
+    blob.write_bytes(content)
+    encodec.load_16k()
+    content[-1] ^= 1
+    blob.write_bytes(content)
+    with pytest.raises(IntegrityError, match=r"model\.safetensors"):
+        encodec.load_16k()

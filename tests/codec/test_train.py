@@ -1,4 +1,4 @@
-"""Training of the embedded codec: where sounds come from, what the energy score rewards, what is written."""
+"""Training of the codec `tiny`: sounds, energy score, what is written."""
 
 import numpy as np
 import pytest
@@ -21,14 +21,14 @@ def _score(target: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> f
     return float(0.5 * (train.distance(x, y) + train.distance(x, z) - train.distance(y, z)))
 
 
-def test_energy_score_is_least_for_noise_of_the_targets_level():
+def test_energy_score_is_lowest_for_noise_at_the_level_of_the_target():
     target = _noise(0.1, 0)
     scores = {level: _score(target, _noise(level, 1), _noise(level, 2)) for level in (0.07, 0.1, 0.14)}
     assert min(scores, key=scores.get) == 0.1
 
 
-def test_energy_score_prefers_noise_to_the_tone_of_a_steady_spectrum():
-    """What a regression loss would choose, the same output every time, must not win."""
+def test_energy_score_is_lower_for_noise_than_for_one_fixed_output():
+    """A fixed output is what a regression loss would choose."""
     target, steady = _noise(0.1, 0), _noise(0.1, 3)
     assert _score(target, _noise(0.1, 1), _noise(0.1, 2)) < 0.8 * _score(target, steady, steady)
 
@@ -38,7 +38,7 @@ def test_sounds_come_from_folders_and_the_mini_corpus(tmp_path, write_wav):
     hiss = np.random.default_rng(0).normal(0, 0.1, 70 * audio.SAMPLE_RATE)
     write_wav("sounds/bells/a.wav", hiss[: 2 * audio.SAMPLE_RATE])
     write_wav("sounds/rain/b.wav", hiss)
-    (folder / "rain" / "broken.wav").write_bytes(b"no sound")
+    (folder / "rain" / "broken.wav").write_bytes(b"not a sound")
     sounds = train.gather([folder], tmp_path / "out", mini_clips=2, mini_seed=0)
     assert len(sounds.lengths) == 4
     assert sounds.lengths.max() == 60 * audio.SAMPLE_RATE
@@ -53,22 +53,22 @@ def test_sounds_come_from_folders_and_the_mini_corpus(tmp_path, write_wav):
     assert 0 < np.abs(drawn).max() <= 1
 
 
-def test_nothing_to_train_on(tmp_path):
-    with pytest.raises(MissingError, match="no such folder"):
+def test_a_missing_or_empty_folder_is_refused(tmp_path):
+    with pytest.raises(MissingError, match="none"):
         train.gather([tmp_path / "none"], tmp_path / "out", mini_clips=0, mini_seed=0)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(MissingError, match="no sound"):
+    with pytest.raises(MissingError, match="empty"):
         train.gather([tmp_path / "empty"], tmp_path / "out", mini_clips=0, mini_seed=0)
 
 
 def test_short_training_lowers_the_score_and_writes_weights(tmp_path):
     sounds = train.gather([], tmp_path, mini_clips=3, mini_seed=0)
-    heard = torch.from_numpy(sounds.draw(np.random.default_rng(9), 8, train.sampling_share(sounds)))
+    target = torch.from_numpy(sounds.draw(np.random.default_rng(9), 8, train.sampling_share(sounds)))
 
     def score(network):
         torch.manual_seed(0)
         with torch.no_grad():
-            return float(train.energy_score(network, train.Spectra(), heard, quantize=False)[0])
+            return float(train.energy_score(network, train.Spectra(), target, quantize=False)[0])
 
     torch.manual_seed(0)
     untrained = score(TinyCodec())
@@ -82,7 +82,7 @@ def test_short_training_lowers_the_score_and_writes_weights(tmp_path):
     assert loaded.decode(loaded.encode(wav)).shape == (1, 6720)
 
 
-def test_in_bf16_spectra_stay_exact_the_score_is_about_the_same_and_has_gradients():
+def test_in_bf16_spectra_are_fp32_and_the_score_is_similar_and_has_gradients():
     network, spectra, target = TinyCodec(), train.Spectra(), _noise(0.1, 0)[:1, : train.SEGMENT // 4]
     scores, kinds = [], set()
     spectra.register_forward_hook(lambda module, given, out: kinds.update(one.dtype for one in out))
@@ -98,7 +98,7 @@ def test_in_bf16_spectra_stay_exact_the_score_is_about_the_same_and_has_gradient
     assert sum(bool(g.any()) for g in gradients) > len(gradients) / 2
 
 
-def test_codebooks_start_on_the_residuals_and_unused_codes_come_back():
+def test_codebooks_start_on_the_residuals_and_unused_codes_are_revived():
     torch.manual_seed(0)
     network = TinyCodec()
     latents = torch.randn(4096, 128) @ torch.diag(torch.linspace(2, 0.1, 128))

@@ -1,0 +1,103 @@
+"""Every codec: round trips through the whitened grid, and the device of what it returns."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from fakes import encodec_waves, small_encodec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ajbench import codec as codecs
+from ajbench.codec import encodec
+from ajbench.codec.whitening import Whitening
+from ajbench.data.audio import FRAME_MULTIPLE, HOP
+
+UNIT = FRAME_MULTIPLE * HOP
+# Tensors without values, and operations that mix devices fail: shows device placement without a GPU.
+META = torch.device("meta")
+
+
+def make_codec(name):
+    return codecs.load("tiny") if name == "tiny" else encodec.from_model(small_encodec(n_q=8), name)
+
+
+codec_of = cache(make_codec)
+
+
+@cache
+def whitening_of(name, kind):
+    codec = codec_of(name)
+    return Whitening.fit([codec.latents(codec.encode(encodec_waves(6, 4 * UNIT, seed=1)))], kind)
+
+
+@pytest.mark.parametrize("kind", ["channel", "pca"])
+@pytest.mark.parametrize("name", ["tiny", "16k", "24k"])
+@settings(max_examples=4)
+@given(columns=st.integers(1, 6), clips=st.integers(1, 2), seed=st.integers(2, 99))
+def test_everything_but_the_codec_is_inverted(name, kind, columns, clips, seed):
+    codec, white = codec_of(name), whitening_of(name, kind)
+    if name == "24k":
+        columns += columns % 2  # a column of 16 kHz audio is 31.5 frames
+    wav = encodec_waves(clips, columns * UNIT, seed)
+    codes = codec.encode(wav)
+    frames = columns * FRAME_MULTIPLE * (3 if name == "24k" else 2) // 2
+    assert codes.shape == (clips, 8, frames)
+    latents = codec.latents(codes)
+    grid = white.grid(latents)
+    assert grid.shape == (clips, 128, frames // FRAME_MULTIPLE, FRAME_MULTIPLE)
+    if kind == "channel":
+        mean, std = (np.array(values)[:, None] for values in (white.mean, white.std))
+        expected = ((latents.double().numpy() - mean) / std).reshape(grid.shape)  # row-major
+        scale = np.abs(latents.numpy()).max(axis=(0, 2)) / std[:, 0]
+        assert (np.abs(grid.numpy() - expected).max(axis=(0, 2, 3)) <= 1e-6 * (1 + scale)).all()
+    back = white.latents(grid)
+    assert back.shape == latents.shape
+    assert (back - latents).abs().max() <= 1e-5 * latents.abs().max()
+    sound = codec.decode(codes)
+    assert sound.shape == wav.shape
+    assert (codec.decode_latents(back) - sound).abs().max() <= 1e-4
+    if name == "tiny":  # its codebooks do not give the same codes again, but the grid must not change them
+        assert (codec.quantize(back) == codec.quantize(latents)).mean() > 0.99
+    else:
+        np.testing.assert_array_equal(codec.quantize(latents), codes)
+        np.testing.assert_array_equal(codec.quantize(back), codes)
+
+
+@pytest.fixture(scope="module")
+def moved():
+    return {name: make_codec(name).to(META) for name in ("tiny", "16k")}
+
+
+@pytest.mark.parametrize("name", ["tiny", "16k"])
+def test_latents_and_waves_are_on_the_device_of_the_codec(moved, name):
+    codec, codes = moved[name], np.random.default_rng(0).integers(0, 1024, (2, 8, 42)).astype(np.uint16)
+    latents = codec.latents(codes)
+    assert latents.device == META and latents.shape == (2, 128, 42)
+    for waves in (codec.decode(codes), codec.decode_latents(torch.zeros(2, 128, 42))):
+        assert waves.device == META and waves.shape == (2, 42 * 320)
+
+
+@pytest.mark.parametrize("name", ["tiny", "16k"])
+def test_codes_are_computed_on_the_device_and_copied_at_the_end(moved, name):
+    for call in (
+        lambda: moved[name].encode(np.zeros((2, 42 * 320), np.float32)),
+        lambda: moved[name].quantize(torch.zeros(2, 128, 42)),
+    ):
+        with pytest.raises(NotImplementedError, match="meta"):
+            call()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["tiny", "16k", "24k"])
+def test_on_cuda_a_codec_gives_the_latents_and_waves_of_the_cpu(name, cuda):
+    here, there = make_codec(name), make_codec(name).to(cuda)
+    wav = encodec_waves(3, 4 * UNIT)
+    codes = here.encode(wav)
+    assert (there.encode(wav) == codes).mean() > 0.99  # a few nearest codewords are nearly tied
+    latents = there.latents(codes)
+    waves = there.decode_latents(latents)
+    assert latents.device == waves.device == cuda
+    torch.testing.assert_close(latents.cpu(), here.latents(codes), atol=1e-4, rtol=0)
+    torch.testing.assert_close(waves.cpu(), here.decode(codes), atol=1e-4, rtol=0)
