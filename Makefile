@@ -6,7 +6,7 @@ export UV_PYTHON_DOWNLOADS := never
 # Otherwise a process without write access compiles 2,000 modules each time, which takes longer than most commands.
 export UV_COMPILE_BYTECODE := 1
 
-.PHONY: setup demo test test-slow lint format tables report clean
+.PHONY: setup demo test test-slow test-gpu lint format tables report clean
 
 setup: $(STAMP)
 
@@ -31,6 +31,10 @@ test: setup
 
 test-slow: setup
 	$(BIN)/python -m pytest -m "slow and not gpu"
+
+# Skipped without a CUDA device; the test of two processes needs two.
+test-gpu: setup
+	$(BIN)/python -m pytest -m gpu
 
 lint: setup
 	$(BIN)/ruff format --check .

@@ -1,5 +1,6 @@
 """The presets: odd sizes, the first width, Stable Diffusion's size, and what the mask does."""
 
+import copy
 import sys
 
 import pytest
@@ -123,3 +124,19 @@ def test_the_noise_schedule_is_table_a10s():
     )
     torch.testing.assert_close(process.alphas_cumprod[:-1].double(), bar[:-1], rtol=1e-3, atol=1e-7)
     assert process.config.prediction_type == "epsilon"
+
+
+@pytest.mark.gpu
+def test_a_step_in_bf16_on_cuda_is_finite_and_close_to_fp32(small, cuda):
+    model, x = copy.deepcopy(small).to(cuda), torch.randn(4, 128, 12, 21, device=cuda)
+    t, states = torch.tensor([3, 200, 700, 999], device=cuda), torch.randn(4, 5, 384, device=cuda)
+    outputs = []
+    for enabled in (False, True):
+        model.zero_grad()
+        with torch.autocast("cuda", torch.bfloat16, enabled=enabled):
+            outputs.append(unet.denoise(model, x, t, states, None))
+        outputs[-1].float().square().mean().backward()
+        assert all(p.grad.device == cuda and p.grad.isfinite().all() for p in model.parameters())
+    assert outputs[1].dtype == torch.bfloat16 and outputs[1].device == cuda
+    error = (outputs[1].float() - outputs[0]).std() / outputs[0].std()
+    assert error < 0.05
