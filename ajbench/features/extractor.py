@@ -15,6 +15,7 @@ from ajbench.core import registry, weights
 from ajbench.core.device import Array, device_of, to_numpy
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.data import audio
+from ajbench.data.corpora import audioset
 from ajbench.data.store import ClipStore
 
 if TYPE_CHECKING:  # cached features need only the hash of the weights, not torch
@@ -124,6 +125,20 @@ class Extractor:
             )
 
 
+class AudioSetTagger(Extractor):
+    """An extractor whose logits are of the 527 classes of AudioSet, which are read when asked for."""
+
+    @functools.cached_property
+    def labels(self) -> Sequence[str]:  # type: ignore[override]
+        """Names of the classes."""
+        return audioset.label_set().names
+
+    @functools.cached_property
+    def mids(self) -> Sequence[str] | None:  # type: ignore[override]
+        """AudioSet ids of the classes."""
+        return audioset.label_set().mids
+
+
 class Reference(Extractor):
     """The `reference` extractor: a classifier trained by the same recipe on real clips.
 
@@ -181,9 +196,8 @@ class LazyExtractor:
     @functools.cached_property
     def extractor(self) -> Extractor:
         """The extractor itself."""
-        from ajbench import features
-
-        return features.load(self.name, self._path)
+        found: Extractor = registry.resolve("features", self.name)(self.name, self._path)
+        return found
 
     def __getattr__(self, attribute: str) -> Any:
         """Return what only the loaded extractor knows."""

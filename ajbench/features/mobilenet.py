@@ -15,8 +15,7 @@ from torchaudio.transforms import Resample
 
 from ajbench.core import weights
 from ajbench.data.audio import SAMPLE_RATE
-from ajbench.data.corpora.audioset import label_set
-from ajbench.features.extractor import Extractor
+from ajbench.features.extractor import AudioSetTagger
 
 WIDTHS = {"mn04": 0.4, "mn10": 1.0}
 RATE = 32_000  # of the network: the extractor takes 16 kHz, as all sound inside, and doubles it itself
@@ -152,7 +151,7 @@ class MobileNet(nn.Module):
         return maps.mean(dim=(2, 3)), self.classifier(maps)
 
 
-class MobileNetTagger(Extractor):
+class MobileNetTagger(AudioSetTagger):
     """The extractors `mn04` and `mn10`: embeddings (384-d and 960-d) and 527 AudioSet logits at 16 kHz.
 
     Its weights are EfficientAT's state dict.
@@ -160,8 +159,6 @@ class MobileNetTagger(Extractor):
 
     def __init__(self, name: str, path: Path | str | None = None, device: torch.device | None = None) -> None:
         super().__init__(name, path, device)
-        classes = label_set()
-        self.labels, self.mids = classes.names, classes.mids
         self.model = MobileNet(WIDTHS[name])
         with self.reading():
             state = weights.unpickled(self.weights)

@@ -17,8 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchaudio.functional import melscale_fbanks
 
 from ajbench.core import weights
-from ajbench.data.corpora.audioset import label_set
-from ajbench.features.extractor import Extractor
+from ajbench.features.extractor import AudioSetTagger
 from ajbench.features.fast_conv import ScratchBuffer, Winograd
 
 MELS, CLASSES, WIDTHS = 64, 527, (64, 128, 256, 512, 1024, 2048)
@@ -128,7 +127,7 @@ class Cnn14(nn.Module):
         return self
 
 
-class Panns(Extractor):
+class Panns(AudioSetTagger):
     """The extractors `panns16k` and `panns32k`: 2048-d embeddings and 527 AudioSet logits.
 
     Its weights are PANNs' checkpoint.
@@ -138,8 +137,6 @@ class Panns(Extractor):
         super().__init__(name, path, device)
         setting = SETTINGS[name]
         self.sample_rate, self.min_samples = setting.rate, setting.hop * (MIN_FRAMES - 1)
-        classes = label_set()
-        self.labels, self.mids = classes.names, classes.mids
         with init_empty_weights():  # the file brings all 80 M values
             model = Cnn14(setting)
         # The 16 kHz checkpoint also holds the shuffled indices of its sampler, as NumPy arrays.

@@ -10,14 +10,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from ajbench.core import weights
-from ajbench.data.corpora.audioset import label_set
-from ajbench.features.extractor import Extractor
+from ajbench.features.extractor import AudioSetTagger
 
 SECONDS = 10
 ARCHITECTURE = "passt_s_swa_p16_128_ap476"
 
 
-class Passt(Extractor):
+class Passt(AudioSetTagger):
     """PaSST-S (mAP 47.6): 768-d embeddings and 527 AudioSet logits; needs the package hear21passt.
 
     Clips are cut after 10 s and shorter ones padded with zeros, as in av-benchmark and stable-audio-metrics.
@@ -28,8 +27,6 @@ class Passt(Extractor):
 
     def __init__(self, name: str, path: Path | str | None = None, device: torch.device | None = None) -> None:
         super().__init__(name, path, device)
-        classes = label_set()
-        self.labels, self.mids = classes.names, classes.mids
         network, self.spectrogram = _built()
         with self.reading():
             network.load_state_dict(weights.unpickled(self.weights))

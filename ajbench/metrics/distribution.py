@@ -13,14 +13,55 @@ from scipy.linalg import blas, lapack
 from scipy.special import expit, log_expit, log_softmax, softmax, xlogy
 from threadpoolctl import threadpool_limits
 
-from ajbench.core.device import Array
-from ajbench.core.errors import UsageError
-from ajbench.metrics.pairwise import Points, centred_pair, checked, pair
+from ajbench.core.device import Array, to_numpy
+from ajbench.core.errors import NumericError, UsageError
 
+Points = NDArray[np.float64]
 # Largest relative error of the trace by rounding of small eigenvalues; above it, the slower way is taken.
 _TOLERANCE = 1e-11
 # Numbers held at once in products of frames and in covariances of resamples: 64 MB.
 _HELD = 8_000_000
+
+
+def checked(values: Array, what: str, at_least: int = 2) -> Points:
+    """Return features or logits [N, d] as a float64 copy.
+
+    Raises:
+        UsageError: not [clips, dimension], or fewer than `at_least` clips.
+        NumericError: a value is not finite.
+    """
+    found = to_numpy(values)
+    if found.ndim != 2 or len(found) < at_least:
+        clips = f"{at_least} clip{'s' if at_least > 1 else ''}"
+        raise UsageError(f"{what} must be [clips, dimension] with at least {clips}, got {found.shape}")
+    finite = np.isfinite(found).all(axis=1)
+    if not finite.all():
+        raise NumericError(f"{what} has a value that is not finite, first in row {finite.argmin()}")
+    return found.astype(np.float64)
+
+
+def pair(x: Array, y: Array) -> tuple[Points, Points]:
+    """Return features x [N, d] and y [M, d] as float64 copies.
+
+    Raises:
+        UsageError: different dimensions, or fewer than 2 clips in a set.
+        NumericError: a value is not finite.
+    """
+    a, b = checked(x, "x"), checked(y, "y")
+    if a.shape[1] != b.shape[1]:
+        raise UsageError(
+            f"features have {a.shape[1]} and {b.shape[1]} dimensions; both sets need the same extractor"
+        )
+    return a, b
+
+
+def centred_pair(x: Array, y: Array) -> tuple[Points, Points]:
+    """Return `pair`, both sets less the mean of y: distances then keep more digits."""
+    a, b = pair(x, y)
+    centre = b.mean(axis=0)
+    a -= centre
+    b -= centre
+    return a, b
 
 
 def frechet_distance(x: Array, y: Array) -> float:

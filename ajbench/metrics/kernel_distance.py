@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from ajbench.core.device import Array
 from ajbench.core.errors import NumericError
 from ajbench.metrics import pairwise
+from ajbench.metrics.distribution import centred_pair
 
 SCALE = 100.0
 EPS = 1e-8
@@ -61,7 +62,7 @@ def kernel_draws(
         UsageError: as `kernel_distance`.
         NumericError: as `kernel_distance`.
     """
-    a, b = pairwise.centred_pair(x, y)
+    a, b = centred_pair(x, y)
     sigma = median_distance(b) if bandwidth is None else bandwidth
     if not sigma > 0:
         raise NumericError("KAD: the bandwidth is 0, as most real clips have the same features")
@@ -80,7 +81,7 @@ def median_distance(y: Array) -> float:
         UsageError: fewer than two rows.
         NumericError: a feature is not finite.
     """
-    b, _ = pairwise.centred_pair(y, y)
+    b, _ = centred_pair(y, y)
     rank = (len(b) * (len(b) - 1) // 2 - 1) // 2
     low, high = 0.0, 2 * float(np.sqrt(np.einsum("md,md->m", b, b).max())) + 1e-300
     while True:

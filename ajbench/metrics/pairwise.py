@@ -1,4 +1,4 @@
-"""Feature matrices, checked, and Euclidean distances between the rows of two of them, in float64."""
+"""Euclidean distances between the rows of two feature matrices, in float64."""
 
 from collections.abc import Iterator
 
@@ -6,52 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ajbench.core.device import Array, to_numpy
-from ajbench.core.errors import NumericError, UsageError
+from ajbench.metrics.distribution import Points, centred_pair
 
-Points = NDArray[np.float64]
 # Distances held at once: 32 MB.
 BLOCK = 4_000_000
-
-
-def checked(values: Array, what: str, at_least: int = 2) -> Points:
-    """Return features or logits [N, d] as a float64 copy.
-
-    Raises:
-        UsageError: not [clips, dimension], or fewer than `at_least` clips.
-        NumericError: a value is not finite.
-    """
-    found = to_numpy(values)
-    if found.ndim != 2 or len(found) < at_least:
-        clips = f"{at_least} clip{'s' if at_least > 1 else ''}"
-        raise UsageError(f"{what} must be [clips, dimension] with at least {clips}, got {found.shape}")
-    finite = np.isfinite(found).all(axis=1)
-    if not finite.all():
-        raise NumericError(f"{what} has a value that is not finite, first in row {finite.argmin()}")
-    return found.astype(np.float64)
-
-
-def pair(x: Array, y: Array) -> tuple[Points, Points]:
-    """Return features x [N, d] and y [M, d] as float64 copies.
-
-    Raises:
-        UsageError: different dimensions, or fewer than 2 clips in a set.
-        NumericError: a value is not finite.
-    """
-    a, b = checked(x, "x"), checked(y, "y")
-    if a.shape[1] != b.shape[1]:
-        raise UsageError(
-            f"features have {a.shape[1]} and {b.shape[1]} dimensions; both sets need the same extractor"
-        )
-    return a, b
-
-
-def centred_pair(x: Array, y: Array) -> tuple[Points, Points]:
-    """Return `pair`, both sets less the mean of y: distances then keep more digits."""
-    a, b = pair(x, y)
-    centre = b.mean(axis=0)
-    a -= centre
-    b -= centre
-    return a, b
 
 
 def squared(x: Points, y: Points) -> Iterator[tuple[slice, Points]]:

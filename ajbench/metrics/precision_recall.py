@@ -7,7 +7,7 @@ import numpy as np
 from ajbench.core.device import Array, to_numpy
 from ajbench.core.errors import UsageError
 from ajbench.metrics import pairwise
-from ajbench.metrics.pairwise import Points
+from ajbench.metrics.distribution import Points, centred_pair
 
 K = 5
 
@@ -47,7 +47,7 @@ def neighbours(x: Array, y: Array, k: int = K) -> Neighbours:
         UsageError: not [clips, dimension], different dimensions, or a set of k clips or fewer.
         NumericError: a feature is not finite.
     """
-    a, b = pairwise.centred_pair(x, y)
+    a, b = centred_pair(x, y)
     if k < 1 or min(len(a), len(b)) <= k:
         raise UsageError(
             f"precision, recall, density and coverage with k={k} of {len(a)} generated and {len(b)} real "

@@ -8,7 +8,7 @@ from ajbench.core.errors import IntegrityError
 from ajbench.data.clip_set import Change, open_set
 from ajbench.evaluation import protocols
 from ajbench.evaluation.feature_cache import embed
-from ajbench.features.extractor import LazyExtractor
+from ajbench.features.extractor import LazyExtractor, Reference
 
 PLAIN, WINDOWED, OTHER = map(protocols.find, ("ajbench", "stable-audio-metrics", "audioldm_eval"))
 
@@ -57,7 +57,7 @@ def test_cached_features_need_no_network(gen, tmp_path, monkeypatch):
     save_untrained_classifier(tmp_path / "judge", ("rain", "dog"), 4_000)
     made = [LazyExtractor("reference", tmp_path / "judge") for _ in range(2)]
     first = embed(gen, made[0], PLAIN, tmp_path / "cache")
-    monkeypatch.setattr("ajbench.features.load", lambda *_: pytest.fail("the network is loaded again"))
+    monkeypatch.setattr(Reference, "__init__", lambda *_: pytest.fail("the network is loaded again"))
     again = embed(gen, made[1], PLAIN, tmp_path / "cache")
     assert (first.computed, again.computed) == (24, 0)
     assert np.array_equal(first.features, again.features)

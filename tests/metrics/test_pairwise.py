@@ -5,7 +5,7 @@ import pytest
 from sklearn.neighbors import NearestNeighbors
 
 from ajbench.core.errors import NumericError, UsageError
-from ajbench.metrics import pairwise
+from ajbench.metrics import distribution, pairwise
 
 
 def test_nearest_rows_are_those_of_scikit_learn(monkeypatch):
@@ -24,7 +24,7 @@ def test_nearest_rows_are_those_of_scikit_learn(monkeypatch):
 def test_products_are_within_their_bound_of_the_exact_distances(dtype):
     rng = np.random.default_rng(1)
     x, y = (rng.normal(size=(n, 300)).astype(dtype) * 3 + 1000 for n in (40, 30))
-    a, b = pairwise.centred_pair(x, y)
+    a, b = distribution.centred_pair(x, y)
     i, j = np.indices((40, 30)).reshape(2, -1)
     exact = pairwise.exact(x, y, i, j).reshape(40, 30)
     assert exact == pytest.approx(np.square(x[:, None].astype(float) - y).sum(axis=2), rel=1e-13)
@@ -37,9 +37,9 @@ def test_bad_features_are_refused():
     ones = np.ones((4, 3))
     for bad in (ones[:, 0], ones[:1]):
         with pytest.raises(UsageError, match=r"^x "):
-            pairwise.pair(bad, ones)
+            distribution.pair(bad, ones)
     with pytest.raises(UsageError, match="3 and 2"):
-        pairwise.pair(ones, ones[:, :2])
+        distribution.pair(ones, ones[:, :2])
     for value in (np.nan, np.inf):
         with pytest.raises(NumericError, match=r"^y .* row 2"):
-            pairwise.pair(ones, np.where(np.arange(4)[:, None] == 2, value, ones))
+            distribution.pair(ones, np.where(np.arange(4)[:, None] == 2, value, ones))
