@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import socket
+from itertools import product
 
 import numpy as np
 import soundfile
@@ -90,16 +91,9 @@ RESULT_DURATION_S = 1.26
 
 def esc10_recipe(**evaluate_keys):
     """The shipped esc10 recipe with two models, two doses and few resamples."""
-    section = {
-        "models": [
-            {"name": "taltrans-small", "aug": "mx+sp"},
-            {"name": "ast-tiny", "aug": "mx+sp"},
-        ],
-        "doses": [160, 320],
-        "bootstrap": 100,
-        **evaluate_keys,
-    }
+    models = [{"name": name, "aug": "mx+sp"} for name in ("taltrans-small", "ast-tiny")]
     base = load("esc10", ["data.duration_s=1.26"])
+    section = {"models": models, "doses": [160, 320], "bootstrap": 100, **evaluate_keys}
     return Recipe.model_validate(base.model_dump() | {"evaluate": base.evaluate.model_dump() | section})
 
 
@@ -107,23 +101,18 @@ def grid_predictions(plan, seeds=(0, 1, 2), n=80):
     """Predictions of a grid: skill grows with the dose, synthetic only is worst, classes differ."""
     from ajbench.evaluation.classification import Scores, TableCell, column_name
 
-    truth = np.arange(n) % len(ESC10_LABELS)
-    targets = np.eye(len(ESC10_LABELS), dtype=np.uint8)[truth]
-    ids = tuple(f"5-{i:03d}" for i in range(n))
+    n_classes = len(ESC10_LABELS)
+    targets = np.eye(n_classes, dtype=np.uint8)[np.arange(n) % n_classes]
+    about = (targets, tuple(f"5-{i:03d}" for i in range(n)), tuple(ESC10_LABELS))
     real = plan.mix.model_copy(update={"dose": 0})
     mixes = [real, Mix(real=False, dose=320), *(Mix(dose=dose) for dose in plan.evaluate.doses)]
     cells = {}
-    for m, model in enumerate(plan.evaluate.models):
-        for k, mix in enumerate(mixes):
-            skill = (1.6 - 0.4 * m + 0.15 * k) * np.linspace(0.7, 1.5, len(ESC10_LABELS))
-            skill = skill * (0.4 if not mix.real else 1.0)
-            for seed in seeds:
-                rng = np.random.default_rng([m, seed])
-                noise = rng.standard_normal(targets.shape) + 0.2 * rng.standard_normal(len(ESC10_LABELS)) * k
-                cell = TableCell(model.name, "-", model.aug, column_name(plan.name, mix), seed)
-                cells[cell] = Scores(
-                    (noise + skill * targets).astype(np.float32), targets, ids, tuple(ESC10_LABELS)
-                )
+    for (m, model), (k, mix), seed in product(enumerate(plan.evaluate.models), enumerate(mixes), seeds):
+        skill = (1.6 - 0.4 * m + 0.15 * k) * np.linspace(0.7, 1.5, n_classes) * (1.0 if mix.real else 0.4)
+        rng = np.random.default_rng([m, seed])
+        noise = rng.standard_normal(targets.shape) + 0.2 * rng.standard_normal(n_classes) * k
+        cell = TableCell(model.name, "-", model.aug, column_name(plan.name, mix), seed)
+        cells[cell] = Scores((noise + skill * targets).astype(np.float32), *about)
     return cells
 
 
@@ -140,16 +129,13 @@ def write_result_rows(path, plan, cells):
 
 
 def generation_rows(plan):
-    """Rows of three generated sets and the baselines."""
+    """Rows of four generated sets and the baselines."""
     rows = []
 
     def add(table, row, column, metric, value, n=160, split="eval"):
         ends = (0.85 * value, 1.15 * value)
-        rows.append(
-            make_row(
-                ESC10_CONTEXT, table, row, column, metric, value, ends, n=n, features="reference", split=split
-            )
-        )
+        about = {"n": n, "features": "reference", "split": split}
+        rows.append(make_row(ESC10_CONTEXT, table, row, column, metric, value, ends, **about))
 
     for k, name in enumerate(["img2img", *plan.evaluate.probes]):
         add("1", name, "", "fd", 21.0 + 17 * k)
@@ -163,11 +149,10 @@ def generation_rows(plan):
             share = min(0.99, (0.6 + 0.04 * c) / (1 + k))
             add("generation", name, label, "label_agreement", share, n=16, split="train")
     known = {"real, train split": 5.4, "real, two halves": 7.9, "real through the codec": 12.4}
-    known |= {"shuffled codes": 142.0, "white noise": 210.0}
-    for row, value in known.items():
+    for row, value in (known | {"shuffled codes": 142.0, "white noise": 210.0}).items():
         add("generation", row, "", "fd", value)
-    add("generation", "real, same class", "", "fd_class", 18.0, split="train")
-    add("generation", "real, another class", "", "fd_class", 96.0, split="train")
+    for row, value in {"real, same class": 18.0, "real, another class": 96.0}.items():
+        add("generation", row, "", "fd_class", value, split="train")
     add("generation", "real, eval split", "all", "label_agreement", 0.83, n=80)
     for c, label in enumerate(ESC10_LABELS):
         add("generation", "real, eval split", label, "label_agreement", 0.65 + 0.03 * c, n=8)
@@ -181,32 +166,28 @@ def write_result_store(folder, source="real", per_class=3, blur=0.0, parents=())
     folder.mkdir(parents=True)
     n = audio.clip_samples(RESULT_DURATION_S)
     t = np.arange(n) / audio.SAMPLE_RATE
+    real = source == "real"
+    made = {"strength": 0.6 + 0.4 * (blur > 0.5), "guidance": 4.0, "seed": 7}
     records = []
-    for c, label in enumerate(ESC10_LABELS):
-        for k in range(per_class):
-            rng = np.random.default_rng([c, k, source == "real"])
-            pulse = (np.sin(2 * np.pi * (1.5 + c) * t + k) > 0) * np.exp(-((t * (1.5 + c)) % 1) * 3)
-            tone = sum(np.sin(2 * np.pi * 180 * (c + 2) * h * t) / h for h in (1, 2, 3))
-            wav = (1 - blur) * 0.25 * tone * pulse + (0.01 + 0.1 * blur) * rng.standard_normal(n)
-            fold = k % 2
-            records.append(
-                {
-                    "clip_id": f"{source}-{label}-{k}",
-                    "path": f"audio/{label}-{k}.ogg",
-                    "duration_s": RESULT_DURATION_S,
-                    "labels": [label],
-                    "label_ids": [c],
-                    "split": "train" if source != "real" or fold == 0 else "eval",
-                    "fold": fold,
-                    "source": "real" if source == "real" else "synthetic",
-                    "parent_id": f"real-{label}-{k}" if parents else None,
-                    "strength": None if source == "real" else 0.6 + 0.4 * (blur > 0.5),
-                    "guidance": None if source == "real" else 4.0,
-                    "seed": None if source == "real" else 7,
-                    "audio": audio.flac_encode(wav.astype(np.float32)),
-                    "codes": rng.integers(0, 1024, (8, n // audio.HOP)).astype(np.uint16),
-                }
-            )
+    for (c, label), k in product(enumerate(ESC10_LABELS), range(per_class)):
+        rng = np.random.default_rng([c, k, real])
+        pulse = (np.sin(2 * np.pi * (1.5 + c) * t + k) > 0) * np.exp(-((t * (1.5 + c)) % 1) * 3)
+        tone = sum(np.sin(2 * np.pi * 180 * (c + 2) * h * t) / h for h in (1, 2, 3))
+        wav = (1 - blur) * 0.25 * tone * pulse + (0.01 + 0.1 * blur) * rng.standard_normal(n)
+        record = {
+            "clip_id": f"{source}-{label}-{k}",
+            "path": f"audio/{label}-{k}.ogg",
+            "duration_s": RESULT_DURATION_S,
+            "labels": [label],
+            "label_ids": [c],
+            "split": "eval" if real and k % 2 else "train",
+            "fold": k % 2,
+            "source": "real" if real else "synthetic",
+            "parent_id": f"real-{label}-{k}" if parents else None,
+            "audio": audio.flac_encode(wav.astype(np.float32)),
+            "codes": rng.integers(0, 1024, (8, n // audio.HOP)).astype(np.uint16),
+        }
+        records.append(record if real else record | made)
     shards.write_shard(folder, 0, records)
     shards.write_quarantine(folder, [])
     counts = {"train": {"expected": 21, "found": 21, "decoded": 20, "kept": 20}}
@@ -216,9 +197,9 @@ def write_result_store(folder, source="real", per_class=3, blur=0.0, parents=())
         codec_hash="0" * 12,
         clip_samples=n,
         labels=ESC10_LABELS,
-        counts=counts if source == "real" else {},
+        counts=counts if real else {},
         fingerprint="f0",
-        source="real" if source == "real" else "synthetic",
+        source="real" if real else "synthetic",
     )
     shards.finish(folder, meta)
     return folder
