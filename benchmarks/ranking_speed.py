@@ -27,7 +27,7 @@ from scipy.stats import norm
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from ajbench.core import console
-from ajbench.evaluation.classification import load_scores
+from ajbench.data.labels import load_scores
 from ajbench.metrics import ranking
 
 CLASSES = 527

@@ -99,7 +99,8 @@ def esc10_recipe(**evaluate_keys):
 
 def grid_predictions(plan, seeds=(0, 1, 2), n=80):
     """Predictions of a grid: skill grows with the dose, synthetic only is worst, classes differ."""
-    from ajbench.evaluation.classification import Scores, TableCell, column_name
+    from ajbench.data.labels import Scores
+    from ajbench.evaluation.classification import TableCell, column_name
 
     n_classes = len(ESC10_LABELS)
     targets = np.eye(n_classes, dtype=np.uint8)[np.arange(n) % n_classes]

@@ -160,6 +160,30 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def probe(recipe: Recipe, name: str, changes: Mapping[str, Any]) -> Synth:
+    """Return the synth section of a probe: the recipe's own with `evaluate.probes.<name>` laid over it.
+
+    Raises:
+        UsageError: a key or value that the section does not take.
+    """
+    try:
+        return Synth.model_validate(recipe.synth.model_dump() | dict(changes))
+    except ValidationError as error:
+        raise misfit(f"evaluate.probes.{name}", error, Synth) from None
+
+
+def misfit(where: str, error: ValidationError, section: type[BaseModel]) -> UsageError:
+    """Return the first problem of changes to a section that a recipe has under the key `where`."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if not key:  # keys that contradict each other
+        return UsageError(f"{where}: {first['msg'].removeprefix('Value error, ')}")
+    from ajbench.core.registry import suggest
+
+    near = suggest(key, section.model_fields) if first["type"] == "extra_forbidden" else ""
+    return UsageError(f"{where}.{key}: {first['msg']}{near}")
+
+
 def _read_tree(name: str) -> dict[str, Any]:
     path = Path(name) if name.endswith((".yaml", ".yml")) else SHIPPED / f"{name}.yaml"
     if not path.exists():

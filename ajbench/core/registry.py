@@ -11,9 +11,12 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ajbench.core.errors import MissingError, UsageError
+
+if TYPE_CHECKING:
+    from ajbench.core.recipe import Recipe
 
 CORPORA: dict[str, Any] = {
     "mini": "ajbench.data.corpora.mini:read",
@@ -202,6 +205,60 @@ def check(kind: str, name: str) -> None:
     table = KINDS[kind]
     if name not in table:
         raise UsageError(f"{kind} {name!r} is unknown{suggest(name, table)}; allowed: {', '.join(table)}")
+
+
+def check_names(recipe: "Recipe") -> None:
+    """Check the names in a recipe without importing anything.
+
+    Raises:
+        UsageError: of the first unknown name, with its key, a similar name and the allowed ones.
+    """
+    named = [
+        ("data.corpus", "corpus", recipe.data.corpus),
+        ("evaluate.features", "features", recipe.evaluate.features),
+        ("classifier.name", "classifier", recipe.classifier.name),
+        *(("evaluate.models", "classifier", model.name) for model in recipe.evaluate.models),
+    ]
+    if not is_folder(recipe.generator.text_encoder):
+        named.append(("generator.text_encoder", "text encoder", recipe.generator.text_encoder))
+    if not recipe.codec.name.endswith(".safetensors"):
+        named.append(("codec.name", "codec", recipe.codec.name))
+    for key, kind, name in named:
+        table = KINDS[kind]
+        if name not in table:
+            raise UsageError(
+                f"{key}: {kind} {name!r} is unknown{suggest(name, table)}; allowed: {', '.join(table)}"
+            )
+    for key, chosen in (("evaluate.features", recipe.evaluate.features), ("synth.judge", recipe.synth.judge)):
+        if chosen in FEATURES and not FEATURES[chosen].classes:
+            able = [name for name, entry in FEATURES.items() if entry.classes]
+            raise UsageError(
+                f"{key}={chosen}: has no classes, which are needed here; allowed: {', '.join(able)}; for its "
+                f"FD: ajbench eval-gen --gen DIR --ref DIR --features {chosen}"
+            )
+    judge_weights(recipe.synth.judge)
+    if recipe.mix.min_fidelity and recipe.synth.judge is None:
+        raise UsageError(
+            f"mix.min_fidelity={recipe.mix.min_fidelity:g}: needs scores of the clips; set synth.judge, "
+            "such as reference"
+        )
+
+
+def judge_weights(name: str | None) -> Path | None:
+    """Return the folder of the trained classifier that `synth.judge` names; None if it names features.
+
+    Raises:
+        UsageError: `name` is neither the name of features nor a folder.
+    """
+    if name is None or name in FEATURES:
+        return None
+    if not Path(name).is_dir():
+        allowed = ", ".join(FEATURES)
+        raise UsageError(
+            f"synth.judge: {name!r} is not a folder{suggest(name, FEATURES)}; allowed: "
+            f"{allowed}, or the folder of a trained classifier"
+        )
+    return Path(name)
 
 
 def is_folder(text_encoder: str) -> bool:

@@ -100,7 +100,7 @@ class Generator(Section):
             raise ValueError(f"generator.init={self.init} needs generator.preset=full, not {self.preset}")
         if self.batch_size % self.accumulate:
             raise ValueError(
-                f"generator.accumulate={self.accumulate} does not divide batch_size={self.batch_size}"
+                f"generator.accumulate={self.accumulate} must divide batch_size={self.batch_size}"
             )
         if self.val_share and not self.validate_every:
             raise ValueError(
@@ -277,7 +277,7 @@ class Classifier(Section):
             raise ValueError("classifier.ema_decay and classifier.average_epochs: set one of them")
         if self.batch_size % self.accumulate:
             raise ValueError(
-                f"classifier.accumulate={self.accumulate} does not divide batch_size={self.batch_size}"
+                f"classifier.accumulate={self.accumulate} must divide batch_size={self.batch_size}"
             )
         return self
 

@@ -1,16 +1,22 @@
-"""Label sets: class names in the order of a model's outputs."""
+"""Label sets, class names in the order of a model's outputs; and those outputs for clips, on disk."""
 
+import io
 import json
+import zipfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ajbench.core.errors import UsageError
+from ajbench.core.device import to_numpy
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.core.files import atomic_write
 from ajbench.core.registry import suggest
 
 
@@ -80,3 +86,69 @@ class LabelSet:
         """Return the label set that `to_json` wrote."""
         tree = json.loads(text)
         return cls(tuple(tree["names"]), None if tree["mids"] is None else tuple(tree["mids"]))
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Predictions on the evaluation clips."""
+
+    scores: np.ndarray  # logits, float32 [n, C]
+    targets: np.ndarray  # 0 or 1, [n, C]
+    clip_ids: tuple[str, ...]
+    labels: tuple[str, ...]
+
+
+def save_scores(path: Path, scores: Any, targets: Any, clip_ids: Any, labels: Any) -> Path:
+    """Write the predictions of one classifier as an npz of plain arrays, atomically.
+
+    Args:
+        path: the file.
+        scores: logits [n, C].
+        targets: 0 or 1, [n, C].
+        clip_ids: n ids, in the order of the rows.
+        labels: C class names.
+
+    Raises:
+        UsageError: the shapes do not match.
+    """
+    arrays: dict[str, Any] = {
+        "scores": to_numpy(scores).astype(np.float32),
+        "targets": to_numpy(targets).astype(np.uint8),
+        "clip_ids": np.asarray(list(clip_ids), dtype=np.str_),
+        "labels": np.asarray(list(labels), dtype=np.str_),
+    }
+    if problem := _mismatch(arrays):
+        raise UsageError(f"{path}: {problem}")
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    atomic_write(path, buffer.getvalue())
+    return path
+
+
+def load_scores(path: Path) -> Scores:
+    """Read the file that `save_scores` wrote.
+
+    Raises:
+        MissingError: there is no such file.
+        IntegrityError: the file is damaged or has other contents.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in ("scores", "targets", "clip_ids", "labels")}
+    except FileNotFoundError:
+        raise MissingError(f"{path}: no predictions; run `ajbench train-cls`") from None
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise IntegrityError(f"{path}: not readable ({error}); train the classifier again") from None
+    if problem := _mismatch(arrays):
+        raise IntegrityError(f"{path}: {problem}; train the classifier again")
+    ids, labels = (tuple(arrays[name].tolist()) for name in ("clip_ids", "labels"))
+    return Scores(arrays["scores"], arrays["targets"], ids, labels)
+
+
+def _mismatch(arrays: Mapping[str, np.ndarray]) -> str | None:
+    shape = arrays["scores"].shape
+    if len(shape) != 2 or arrays["targets"].shape != shape:
+        return f"scores {shape} and targets {arrays['targets'].shape} must both be [clips, classes]"
+    if arrays["clip_ids"].shape != shape[:1] or arrays["labels"].shape != shape[1:]:
+        return f"scores {shape} with {arrays['clip_ids'].size} clip ids and {arrays['labels'].size} labels"
+    return None

@@ -1,24 +1,20 @@
-"""Classifier measurements: predictions on disk, rows of metrics, gains over real clips only, AP per class.
+"""Classifier measurements: rows of metrics, gains over real clips only, AP per class.
 
 Each training is one cell of Table A11: a line (model, initialisation, augmentation), a column (the training
 clips) and a seed. Its `scores.npz` holds the predictions, from which all numbers here can be recomputed.
 """
 
-import io
-import zipfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ajbench.core.device import to_numpy
-from ajbench.core.errors import IntegrityError, MissingError, UsageError
-from ajbench.core.files import atomic_write
+from ajbench.core.errors import IntegrityError, UsageError
 from ajbench.core.recipe import Mix
 from ajbench.core.rows import Context, Row, is_control, make_row
+from ajbench.data.labels import Scores, load_scores
 from ajbench.metrics import bootstrap, ranking
 
 TABLE = "A11"
@@ -38,16 +34,6 @@ class TableCell(NamedTuple):
     def line(self) -> str:
         """The line of the table as written in rows.csv: model/pretraining/augmentation."""
         return f"{self.model}/{self.pretraining}/{self.augmentation}"
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Predictions on the evaluation clips."""
-
-    scores: np.ndarray  # logits, float32 [n, C]
-    targets: np.ndarray  # 0 or 1, [n, C]
-    clip_ids: tuple[str, ...]
-    labels: tuple[str, ...]
 
 
 def column_name(base: str, mix: Mix, through_codec: bool = False) -> str:
@@ -71,62 +57,6 @@ def column_name(base: str, mix: Mix, through_codec: bool = False) -> str:
 
 def _dose(clips: int) -> str:
     return f"+{clips // 1000}kG" if clips % 1000 == 0 else f"+{clips}G"
-
-
-def save_scores(path: Path, scores: Any, targets: Any, clip_ids: Any, labels: Any) -> Path:
-    """Write the predictions of one cell as an npz of plain arrays, atomically.
-
-    Args:
-        path: the file.
-        scores: logits [n, C].
-        targets: 0 or 1, [n, C].
-        clip_ids: n ids, in the order of the rows.
-        labels: C class names.
-
-    Raises:
-        UsageError: the shapes do not match.
-    """
-    arrays: dict[str, Any] = {
-        "scores": to_numpy(scores).astype(np.float32),
-        "targets": to_numpy(targets).astype(np.uint8),
-        "clip_ids": np.asarray(list(clip_ids), dtype=np.str_),
-        "labels": np.asarray(list(labels), dtype=np.str_),
-    }
-    if problem := _mismatch(arrays):
-        raise UsageError(f"{path}: {problem}")
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    atomic_write(path, buffer.getvalue())
-    return path
-
-
-def load_scores(path: Path) -> Scores:
-    """Read the file that `save_scores` wrote.
-
-    Raises:
-        MissingError: there is no such file.
-        IntegrityError: the file is damaged or has other contents.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("scores", "targets", "clip_ids", "labels")}
-    except FileNotFoundError:
-        raise MissingError(f"{path}: no predictions; run `ajbench train-cls` for this cell") from None
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise IntegrityError(f"{path}: not a readable predictions file ({error}); retrain the cell") from None
-    if problem := _mismatch(arrays):
-        raise IntegrityError(f"{path}: {problem}; retrain the cell")
-    ids, labels = (tuple(arrays[name].tolist()) for name in ("clip_ids", "labels"))
-    return Scores(arrays["scores"], arrays["targets"], ids, labels)
-
-
-def _mismatch(arrays: Mapping[str, np.ndarray]) -> str | None:
-    shape = arrays["scores"].shape
-    if len(shape) != 2 or arrays["targets"].shape != shape:
-        return f"scores {shape} and targets {arrays['targets'].shape} must both be [clips, classes]"
-    if arrays["clip_ids"].shape != shape[:1] or arrays["labels"].shape != shape[1:]:
-        return f"scores {shape} with {arrays['clip_ids'].size} clip ids and {arrays['labels'].size} labels"
-    return None
 
 
 def cell_rows(

@@ -9,8 +9,8 @@ from ajbench.core.errors import MissingError
 from ajbench.core.recipe import Mix, Recipe, expression
 from ajbench.core.run_dir import world
 from ajbench.core.schema import Classifier
-from ajbench.pipeline import grid, preflight
-from ajbench.pipeline.stage import Stage
+from ajbench.pipeline import grid
+from ajbench.pipeline.stage import Stage, weights_identity
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +45,7 @@ def classifier_stage(
     sources = (pipeline.prepare, decoded, synthetic, base)
     inputs = [stage and stage.fingerprint for stage in sources]
     if settings.init and Path(settings.init).is_dir():  # a hub id or "imagenet" stands for itself
-        inputs.append(preflight.weights_identity(Path(settings.init)))
+        inputs.append(weights_identity(Path(settings.init)))
     key, path = pipeline.place("train-cls", settings, mix, seed, *inputs)
     recipe = pipeline.recipe.model_copy(update={"data": data, "classifier": settings, "mix": mix})
     return Stage(
@@ -146,8 +146,8 @@ def train_and_score(
 
     from ajbench import classifiers
     from ajbench.classifiers.train import train_classifier
+    from ajbench.data.labels import save_scores
     from ajbench.data.store import ClipStore
-    from ajbench.evaluation import classification
     from ajbench.metrics.ranking import summary
 
     torch.set_num_threads(1)
@@ -170,7 +170,7 @@ def train_and_score(
     held_out = store.split_indices("eval")
     scores = classifiers.predict(classifiers.load(out), store, held_out)
     ids = [store.clip_ids[i] for i in held_out]
-    classification.save_scores(out / SCORES, scores, store.targets()[held_out], ids, store.meta.labels)
+    save_scores(out / SCORES, scores, store.targets()[held_out], ids, store.meta.labels)
 
 
 def class_ap(classifier: Path, real: "ClipStore") -> "NDArray[np.float64]":

@@ -13,6 +13,7 @@ from ajbench.core.recipe import Recipe
 from ajbench.core.rows import Context, Row, make_row
 from ajbench.core.run_dir import RunDir
 from ajbench.data.clip_set import open_set
+from ajbench.data.labels import Scores, load_scores
 from ajbench.data.store import ClipStore
 from ajbench.evaluation import baselines, classification, protocols
 from ajbench.evaluation.compare import choose, measure
@@ -55,7 +56,7 @@ def measure_cells(recipe: Recipe, cells: Sequence[Stage], out: Path, dataset: st
     folder of this evaluation, whose name is the rows' run.
     """
     rows: list[Row] = []
-    lines: dict[str, dict[classification.TableCell, classification.Scores]] = {}
+    lines: dict[str, dict[classification.TableCell, Scores]] = {}
     precisions: set[str] = set()
     resamples = recipe.evaluate.bootstrap
     with console.progress(2 * len(cells), "eval-cls", "classifiers") as advance:
@@ -73,7 +74,7 @@ def measure_cells(recipe: Recipe, cells: Sequence[Stage], out: Path, dataset: st
                 precision=info.get("precision", ""),
             )
             precisions.add(context.precision)
-            scores = classification.load_scores(cell.path / SCORES)
+            scores = load_scores(cell.path / SCORES)
             lines.setdefault(key.line, {})[key] = scores
             rows += classification.cell_rows(key, scores, context, resamples=resamples)
             advance(1)

@@ -15,11 +15,20 @@ from typing import Any, Literal
 from ajbench.core import registry
 from ajbench.core.errors import UsageError
 from ajbench.core.processes import default_workers
-from ajbench.core.recipe import Recipe, fingerprint
+from ajbench.core.recipe import Recipe, fingerprint, probe
 from ajbench.data.manifest import Manifest
 from ajbench.generation import pretrained
+from ajbench.generation.prompts import chosen_classes
 from ajbench.pipeline import classifier_stages, evaluation_stages, preflight
-from ajbench.pipeline.stage import Stage, in_order
+from ajbench.pipeline.stage import (
+    Stage,
+    codec_identity,
+    corpus_identity,
+    in_order,
+    store_mb,
+    text_encoder_identity,
+    weights_identity,
+)
 
 # Raised by one when a stage's code changes what it writes: earlier outputs are then made again, not misread.
 VERSIONS = {
@@ -66,27 +75,43 @@ class Pipeline:
     """
 
     def __init__(self, recipe: Recipe, places: Places) -> None:
-        preflight.check_names(recipe)
+        registry.check_names(recipe)
         self.recipe, self.places = recipe, places
         self.home, self.results = places.work / recipe.name, places.results / recipe.name
-        self.probes = {
-            name: preflight.probe(recipe, name, keys) for name, keys in recipe.evaluate.probes.items()
-        }
+        self.probes = {name: probe(recipe, name, keys) for name, keys in recipe.evaluate.probes.items()}
 
-    def check(self, doses: Sequence[int] = ()) -> None:
+    def check(self, doses: Sequence[int] = (), manifest: Manifest | None = None) -> None:
         """Check, before any work, that the corpus has the clips and classes that the recipe needs.
 
         Args:
             doses: numbers of synthetic clips that will be needed, besides `mix.dose`.
+            manifest: of the corpus; None: as its reader finds it.
 
         Raises:
             UsageError: it has not.
             MissingError: the corpus, or the given generator, is missing.
             IntegrityError: the given generator does not fit.
         """
-        preflight.check_amounts(self.recipe, self.manifest, doses)
+        manifest = manifest or self.manifest
+        recipe, labels = self.recipe, manifest.label_set
+        corpus, n, k = recipe.data.corpus, recipe.synth.n, recipe.synth.classes
+        for key, dose in [("mix.dose", recipe.mix.dose), *(("evaluate.doses", dose) for dose in doses)]:
+            if dose > n:
+                raise UsageError(
+                    f"{key}: {dose} synthetic clips are needed, synth.n={n} are generated; raise synth.n or "
+                    "lower the dose"
+                )
+        if k and k > len(labels):
+            raise UsageError(f"synth.classes={k}: corpus {corpus} has {len(labels)} classes")
+        if recipe.invert.classes is not None:
+            chosen_classes(recipe.invert.classes, labels.names)
+        for split in ("train", "eval"):
+            if not manifest.split(split):
+                raise UsageError(
+                    f"corpus {corpus}: no clip in split {split!r}; choose another data.eval_fold or add clips"
+                )
         if self.places.generator:
-            preflight.check_generator(self.places.generator, self.recipe, self.manifest)
+            preflight.check_generator(self.places.generator, recipe, manifest)
 
     def stages(self, jobs: int | None = 1) -> list[Stage]:
         """Return every stage in the order of a run; `jobs` as in `sources`."""
@@ -123,7 +148,7 @@ class Pipeline:
         """Corpus → real clip store."""
         recipe, clips = self.recipe, len(self.manifest.rows)
         data = recipe.data.model_dump(mode="json", exclude={"real_through_codec"})  # the store is the same
-        inputs = preflight.codec_identity(recipe.codec.name), preflight.corpus_identity(self.manifest)
+        inputs = codec_identity(recipe.codec.name), corpus_identity(self.manifest)
         key, path = self.place("prepare", data, recipe.codec, *inputs)
 
         def do() -> None:
@@ -136,7 +161,7 @@ class Pipeline:
 
             return estimate(recipe, self.manifest)
 
-        size = preflight.store_mb(recipe, clips)
+        size = store_mb(recipe, clips)
         about: dict[str, Any] = {"disk_mb": size, "shared": True, "estimate": guess}
         return Stage("prepare", recipe, path, key, f"{clips} clips", do, **about)
 
@@ -153,7 +178,7 @@ class Pipeline:
             decode_train_split(ClipStore.open(prepared.path), path, fingerprint=key)
 
         clips = len(self.manifest.split("train"))
-        size = preflight.store_mb(self.recipe, clips)
+        size = store_mb(self.recipe, clips)
         about: dict[str, Any] = {"what": "through codec", "disk_mb": size, "needs": (prepared,)}
         return Stage("prepare", self.recipe, path, key, f"{clips} clips", do, **about)
 
@@ -168,9 +193,9 @@ class Pipeline:
         recipe, prepared, seed = self.recipe, self.prepare, self.recipe.generator.seed
         section, init = recipe.generator, recipe.generator.init
         if init and pretrained.is_local(init):  # a hub id or "sd14" stands for itself
-            weights = preflight.weights_identity(pretrained.locate(init))
+            weights = weights_identity(pretrained.locate(init))
             section = section.model_copy(update={"init": weights})
-        inputs = prepared.fingerprint, *preflight.text_encoder_identity(recipe.generator.text_encoder)
+        inputs = prepared.fingerprint, *text_encoder_identity(recipe.generator.text_encoder)
         key, path = self.place("train-gen", section, *inputs)
 
         def do() -> None:
@@ -229,11 +254,11 @@ class Pipeline:
         adapted = section.prompt == "tokens" or recipe.invert.lora_rank is not None
         prepared, tokens = self.prepare, (self.invert,) if adapted else ()
         judge = (classifier_stages.reference_stage(self),) if section.judge == "reference" else ()
-        weights = judge[0].path if judge else preflight.judge_weights(section.judge)
+        weights = judge[0].path if judge else registry.judge_weights(section.judge)
         inputs = prepared.fingerprint, self.generator_key, [stage.fingerprint for stage in (*tokens, *judge)]
         named = section  # a judge counts by its content, not by its path
         if weights and not judge:
-            named = section.model_copy(update={"judge": preflight.weights_identity(weights)})
+            named = section.model_copy(update={"judge": weights_identity(weights)})
         key, path = self.place("synth", named, *inputs)
 
         def given() -> dict[str, Any]:
@@ -268,7 +293,7 @@ class Pipeline:
             do,
             what=probe,
             seed=section.seed,
-            disk_mb=preflight.store_mb(recipe, section.n),
+            disk_mb=store_mb(recipe, section.n),
             needs=(prepared, *self._own_generator, *tokens, *judge),
             shared=True,
             estimate=estimate,
@@ -283,7 +308,7 @@ class Pipeline:
     def generator_key(self) -> str:
         """The generator in fingerprints of other stages."""
         given = self.places.generator
-        return preflight.weights_identity(given) if given else self.train_gen.fingerprint
+        return weights_identity(given) if given else self.train_gen.fingerprint
 
     @property
     def _own_generator(self) -> tuple[Stage, ...]:

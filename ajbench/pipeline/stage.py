@@ -1,20 +1,27 @@
-"""Stages: work that has a folder of its own and is found again by its fingerprint; and how they run."""
+"""Stages, which have folders and are found again by their fingerprints; how they run; hashes of inputs."""
 
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ajbench.core import console
+import xxhash
+
+from ajbench.core import console, registry
 from ajbench.core.device import Precision, available, resolve_precision
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.files import lock
-from ajbench.core.recipe import Recipe, dump
+from ajbench.core.recipe import Recipe, dump, fingerprint
 from ajbench.core.run_dir import RunDir, world
+from ajbench.data.manifest import Manifest, Row
+
+MANY_FILES = 50_000  # if there are more, only so many are opened: millions would take an hour
+HEAD_BYTES = 1 << 16  # read of every sound file: its header and enough audio to identify it
 
 
 @dataclass(frozen=True)
@@ -193,6 +200,60 @@ def free_mb(folder: Path) -> float:
     return shutil.disk_usage(existing).free / 1e6
 
 
+def corpus_identity(manifest: Manifest) -> str:
+    """Hash ids, labels and splits of clips, and sizes and first 64 kB of their files, but not their paths.
+
+    Of more than 50,000 files, only 50,000 evenly spaced ones are opened; the sizes of all are hashed.
+    """
+    paths = list(dict.fromkeys(row.path for row in manifest.rows))
+    stride = -(-len(paths) // MANY_FILES) or 1
+    with ThreadPoolExecutor(4) as pool:
+        heads = dict(pool.map(_size, paths) if stride > 1 else ())
+        heads |= pool.map(_head, paths[::stride])
+    problems = [(p.clip_id, p.line, p.split) for p in manifest.problems]
+    clips = [[*_meaning(row), heads[row.path]] for row in manifest.rows]
+    return fingerprint(list(manifest.label_set.names), clips, problems)
+
+
+def codec_identity(name: str) -> str:
+    """Hash the weights of a codec that ajbench ships or a path names; return the name of others.
+
+    A store checks the hash of those when it is used.
+    """
+    if name == "tiny":
+        return weights_identity(Path(__file__).parents[1] / "codec")
+    return weights_identity(Path(name)) if name.endswith(".safetensors") else name
+
+
+def text_encoder_identity(name: str) -> tuple[str, ...]:
+    """Hash the weights of a text encoder that is a folder; empty for others, known by their names."""
+    return (weights_identity(Path(name)),) if registry.is_folder(name) else ()
+
+
+def store_mb(recipe: Recipe, clips: int) -> float:
+    """Return the approximate size of a clip store in MB."""
+    # 16-bit FLAC has about 0.6 of its size as PCM; codes are eight 16-bit numbers per 320 samples.
+    samples = recipe.data.duration_s * 16_000
+    return round(clips * (samples * 2 * 0.6 + samples / 320 * 8 * 2) / 1e6, 1)
+
+
+def weights_identity(path: Path) -> str:
+    """Hash a weights file, or all the safetensors files of a folder.
+
+    Raises:
+        MissingError: there is no such file or folder.
+    """
+    if not path.exists():
+        raise MissingError(f"{path}: no such file or folder of weights")
+    digest = xxhash.xxh3_64()
+    for file in [path] if path.is_file() else sorted(path.rglob("*.safetensors")):
+        digest.update(file.name.encode())
+        with file.open("rb") as content:
+            while chunk := content.read(1 << 22):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
 def _batches(stages: Sequence[Stage]) -> list[list[Stage]]:
     """Split stages: neighbours that are parallel and do not need each other together, others alone."""
     batches: list[list[Stage]] = []
@@ -218,3 +279,33 @@ def _barrier() -> Callable[[], None]:
     state = PartialState(cpu=cpu)
     assert state.num_processes == world()[0]
     return state.wait_for_everyone
+
+
+def _meaning(row: Row) -> list[Any]:
+    return [
+        row.clip_id,
+        row.start_s,
+        row.duration_s,
+        list(row.labels),
+        row.split,
+        row.fold,
+        row.caption,
+        row.parent_id,
+    ]
+
+
+def _size(path: str) -> tuple[str, str]:
+    try:
+        return path, str(Path(path).stat().st_size)
+    except OSError:
+        return path, path
+
+
+def _head(path: str) -> tuple[str, str]:
+    try:
+        with Path(path).open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            return path, f"{size}:{xxhash.xxh3_64_hexdigest(file.read(HEAD_BYTES))}"
+    except OSError:
+        # A rendered clip, whose path defines it, or a missing file, which prepare will list.
+        return path, path

@@ -10,7 +10,7 @@ from ajbench.data.manifest import Manifest
 from ajbench.generation.plan import ListedClips, plan, split_of, unguided
 from ajbench.pipeline import estimates, preflight
 from ajbench.pipeline.recipe_stages import Pipeline
-from ajbench.pipeline.stage import free_mb
+from ajbench.pipeline.stage import free_mb, store_mb
 
 NO_AUDIO = "no audio found: planned from the label table alone"
 
@@ -40,9 +40,7 @@ def synthesis_summary(pipeline: Pipeline, probe: str = "", processes: int = 1) -
         manifest, found = pipeline.manifest, True
     except MissingError as error:
         manifest, found = preflight.label_table(recipe, places.data, error), False
-    preflight.check_amounts(recipe, manifest)
-    if places.generator:
-        preflight.check_generator(places.generator, recipe, manifest)
+    pipeline.check(manifest=manifest)
     clips = ListedClips.of_manifest(manifest, f"corpus {recipe.data.corpus}", split_of(section))
     origin = "files" if found else "label table"
     stage = pipeline.synth(probe, processes) if found else None
@@ -52,7 +50,7 @@ def synthesis_summary(pipeline: Pipeline, probe: str = "", processes: int = 1) -
         store = ClipStore.open(pipeline.prepare.path, verify=False)
         clips = ListedClips.of_store(store, split_of(section), captions=section.plan == "captions")
         origin = "store"
-    size = preflight.store_mb(recipe, section.n)
+    size = store_mb(recipe, section.n)
     document = {
         "recipe": recipe.name,
         **plan_summary(section, clips),

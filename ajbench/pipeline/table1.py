@@ -8,10 +8,11 @@ from typing import Any
 import pandas as pd
 from pydantic import ValidationError
 
+from ajbench.core import registry
 from ajbench.core.files import atomic_write
-from ajbench.core.recipe import Generator, Recipe
+from ajbench.core.recipe import Generator, Recipe, misfit
 from ajbench.core.schema import overlay
-from ajbench.pipeline import preflight, results_folder
+from ajbench.pipeline import results_folder
 from ajbench.pipeline.evaluation_stages import eval_gen_stage
 from ajbench.pipeline.recipe_stages import Pipeline
 from ajbench.pipeline.stage import Stage, in_order, run_stages
@@ -87,6 +88,6 @@ def _section(recipe: Recipe, name: str, keys: Mapping[str, Any]) -> Generator:
     try:
         section = Generator.model_validate(overlay(recipe.generator.model_dump(), keys))
     except ValidationError as error:
-        raise preflight.misfit(f"evaluate.generators.{name}", error, Generator) from None
-    preflight.check_names(recipe.model_copy(update={"generator": section}))
+        raise misfit(f"evaluate.generators.{name}", error, Generator) from None
+    registry.check_names(recipe.model_copy(update={"generator": section}))
     return section

@@ -1,12 +1,15 @@
-"""Checkpoints of a training, written atomically and verified when loaded, and averages of its weights."""
+"""What a training writes: checkpoints, verified when loaded, averages of its weights, and CSV curves."""
 
+import csv
+import io
 import json
 import os
 import shutil
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ajbench.core.errors import IntegrityError
-from ajbench.core.files import checksum
+from ajbench.core.files import atomic_write, checksum
 
 KEEP = 2
 
@@ -210,3 +213,52 @@ def _verified(path: Path) -> dict[str, Any]:
         if not file.exists() or checksum(file) != expected:
             raise IntegrityError(f"{file}: missing or checksum mismatch; {advice}")
     return state
+
+
+class Curve:
+    """A CSV whose rows begin with a step; rows after the resumed checkpoint are dropped.
+
+    Rows are kept in memory until `flush`, which is called when a checkpoint is written.
+
+    Args:
+        path: the file, created or rewritten.
+        columns: names, the step first.
+        done: step of the checkpoint.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], done: int) -> None:
+        rows: list[list[str]] = []
+        if path.exists():
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = [row for row in csv.reader(file) if len(row) == len(columns) and row[0].isdigit()]
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([columns, *(row for row in rows if int(row[0]) <= done)])
+        atomic_write(path, text.getvalue())
+        self.path, self.rows = path, list[tuple[Any, ...]]()
+
+    def add(self, step: int, *values: float | str) -> None:
+        """Add a row; floats are written with all digits."""
+        self.rows.append((step, *(repr(v) if isinstance(v, float) else v for v in values)))
+
+    def flush(self) -> None:
+        """Append the rows added since the last flush."""
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(self.rows)
+        self.rows.clear()
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Values recorded during a training, which do not influence it.
+
+    Attributes:
+        file: CSV in the training's folder.
+        columns: names of the values, after the step.
+        every: steps between rows; the last step has one, too.
+        look: module in eval mode, with its moving average if it has one → values of the columns.
+    """
+
+    file: str
+    columns: tuple[str, ...]
+    every: int
+    look: Callable[[nn.Module], Sequence[float]]

@@ -1,4 +1,4 @@
-"""Label sets: order, look-ups, targets."""
+"""Label sets: order, look-ups, targets. Scores on disk."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from ajbench.core.errors import UsageError
-from ajbench.data.labels import LabelSet
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.data.labels import LabelSet, load_scores, save_scores
 
 names = st.lists(st.text("abcäß ,'", min_size=1).filter(str.strip), min_size=1, max_size=12, unique=True)
 
@@ -57,3 +57,38 @@ def test_an_unknown_label_is_refused_with_a_suggestion():
 def test_inconsistent_label_sets_are_refused(classes, mids, word):
     with pytest.raises(UsageError, match=word):
         LabelSet(classes, mids)
+
+
+def predictions(n=60, labels=("clock", "dog", "rain")):
+    """Return what `save_scores` takes: scores, targets, clip ids, labels."""
+    rng = np.random.default_rng(0)
+    targets = np.eye(len(labels), dtype=np.uint8)[rng.integers(0, len(labels), n)]
+    scores = rng.standard_normal(targets.shape).astype(np.float32)
+    return scores, targets, tuple(f"clip-{i}" for i in range(n)), labels
+
+
+def test_saved_scores_can_be_loaded(tmp_path):
+    made = predictions()
+    path = save_scores(tmp_path / "scores.npz", *made)
+    back = load_scores(path)
+    np.testing.assert_array_equal(back.scores, made[0])
+    np.testing.assert_array_equal(back.targets, made[1])
+    assert (back.clip_ids, back.labels) == (made[2], made[3])
+    with np.load(path, allow_pickle=False) as file:
+        assert set(file) == {"scores", "targets", "clip_ids", "labels"}
+
+
+def test_missing_mismatched_and_damaged_scores_are_refused(tmp_path):
+    path = tmp_path / "scores.npz"
+    with pytest.raises(MissingError, match=r"scores\.npz"):
+        load_scores(path)
+    made = predictions()
+    with pytest.raises(UsageError, match=r"scores\.npz.* 59 "):
+        save_scores(path, made[0], made[1], made[2][:-1], made[3])
+    save_scores(path, *made)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(IntegrityError, match=r"scores\.npz"):
+        load_scores(path)
+    np.savez(path, scores=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(IntegrityError, match=r"scores\.npz"):
+        load_scores(path)

@@ -2,18 +2,16 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.core.errors import IntegrityError, UsageError
 from ajbench.core.recipe import Mix
 from ajbench.core.rows import Context, is_control
+from ajbench.data.labels import Scores, save_scores
 from ajbench.evaluation.classification import (
-    Scores,
     TableCell,
     cell_rows,
     column_name,
     compare_to_real,
-    load_scores,
     per_class,
-    save_scores,
 )
 
 LABELS = ("clock", "dog", "rain", "siren")
@@ -75,33 +73,6 @@ def sklearn_map(s):
 def test_columns_are_named_as_in_table_a11_and_controls_in_brackets(mix, decoded, column, control):
     assert column_name("esc10", mix, decoded) == column
     assert is_control(column) == control
-
-
-def test_saved_scores_can_be_loaded(tmp_path):
-    made = predictions(1.0, 0)
-    path = save(tmp_path / "scores.npz", made)
-    back = load_scores(path)
-    np.testing.assert_array_equal(back.scores, made.scores)
-    np.testing.assert_array_equal(back.targets, made.targets)
-    assert (back.clip_ids, back.labels) == (made.clip_ids, made.labels)
-    with np.load(path, allow_pickle=False) as file:
-        assert set(file) == {"scores", "targets", "clip_ids", "labels"}
-
-
-def test_missing_mismatched_and_damaged_scores_are_refused(tmp_path):
-    path = tmp_path / "scores.npz"
-    with pytest.raises(MissingError, match=r"scores\.npz"):
-        load_scores(path)
-    made = predictions(1.0, 0)
-    with pytest.raises(UsageError, match=r"scores\.npz.* 59 "):
-        save_scores(path, made.scores, made.targets, made.clip_ids[:-1], made.labels)
-    save(path, made)
-    path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(IntegrityError, match=r"scores\.npz"):
-        load_scores(path)
-    np.savez(path, scores=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(IntegrityError, match=r"scores\.npz"):
-        load_scores(path)
 
 
 def test_rows_of_a_cell_agree_with_sklearn_and_contain_their_value():

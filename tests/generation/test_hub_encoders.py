@@ -11,7 +11,7 @@ from diffusers.loaders import TextualInversionLoaderMixin
 from fakes import SMALL_UNET, TEXT_ENCODER_DIMS, FakeCodec, make_store, save_text_encoder, small_recipe
 from safetensors.torch import load_file, save_file
 
-from ajbench.core import weights
+from ajbench.core import registry, weights
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.recipe import Recipe
 from ajbench.generation import checkpoint as folder
@@ -19,6 +19,7 @@ from ajbench.generation import hub_encoders, train, unet
 from ajbench.generation.pipeline import AudioJourneyPipeline
 from ajbench.generation.prompts import expand
 from ajbench.pipeline import preflight
+from ajbench.pipeline.stage import text_encoder_identity
 
 torch.set_num_threads(1)
 PROMPTS = ["The sound of dog, rain", "", "a clock nearby", "rain"]
@@ -320,16 +321,16 @@ def test_preflight_looks_before_any_work(folders, monkeypatch):
 
     folder = str(folders["flan-t5"])
     for name in ("minilm", "t5-large", folder):
-        preflight.check_names(recipe(name))
+        registry.check_names(recipe(name))
     with pytest.raises(UsageError, match="did you mean 't5-large'"):
-        preflight.check_names(recipe("t5-larg"))
+        registry.check_names(recipe("t5-larg"))
     preflight.check_text_encoder("minilm")
     preflight.check_text_encoder(folder)
     for name in ("t5-large", "./nowhere"):
         with pytest.raises(MissingError, match=r"text[_ ]encoder"):
             preflight.check_text_encoder(name)
-    assert preflight.text_encoder_identity("t5-large") == ()
-    assert preflight.text_encoder_identity(folder) != preflight.text_encoder_identity(str(folders["clip"]))
+    assert text_encoder_identity("t5-large") == ()
+    assert text_encoder_identity(folder) != text_encoder_identity(str(folders["clip"]))
 
 
 def test_a_generator_is_trained_on_its_states_and_goes_with_no_other(folders, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from fakes import given_generator, mini_pipeline
 
 from ajbench.core import recipe, registry
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
-from ajbench.pipeline import preflight
+from ajbench.pipeline.stage import corpus_identity
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_a_generator_that_was_trained_on_evaluation_clips_is_refused(tmp_path):
 def test_the_identity_of_a_corpus_is_its_content(tmp_path, write_wav):
     def identity():
         made = mini_pipeline("data.corpus=folder", "data.eval_fold=null", data=tmp_path / "c")
-        return preflight.corpus_identity(made.manifest)
+        return corpus_identity(made.manifest)
 
     for name in ("x/1", "x/2", "x/3", "y/4", "y/5", "y/6"):
         write_wav(f"c/{name}.wav")
@@ -65,7 +65,7 @@ def test_the_identity_of_a_corpus_is_its_content(tmp_path, write_wav):
 def test_extractors_without_classes_are_refused(key, name):
     chosen = recipe.load("mini", (f"{key}={name}",))
     if registry.FEATURES[name].classes:
-        preflight.check_names(chosen)
+        registry.check_names(chosen)
     else:
         with pytest.raises(UsageError, match=rf"^{key}={name}: .*eval-gen --gen DIR --ref DIR"):
-            preflight.check_names(chosen)
+            registry.check_names(chosen)

@@ -12,9 +12,9 @@ from PIL import Image
 
 from ajbench.core.errors import MissingError
 from ajbench.data import shards
+from ajbench.data.labels import save_scores
 from ajbench.data.manifest import Problem
 from ajbench.data.store import ClipStore
-from ajbench.evaluation.classification import save_scores
 from ajbench.reporting import report, tables
 from ajbench.reporting.report import ReportData
 

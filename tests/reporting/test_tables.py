@@ -9,7 +9,8 @@ from sklearn.metrics import average_precision_score
 
 from ajbench.core.errors import MissingError
 from ajbench.core.rows import append_rows, make_row, read_rows
-from ajbench.evaluation.classification import Scores, cell_rows, compare_to_real
+from ajbench.data.labels import Scores
+from ajbench.evaluation.classification import cell_rows, compare_to_real
 from ajbench.reporting import tables
 from ajbench.reporting.formats import signed
 

@@ -10,7 +10,7 @@ from fakes import free_port, join_launch, launch
 from torch import nn
 
 from ajbench.core.errors import IntegrityError, MissingError, NumericError
-from ajbench.training import checkpoints, curves, loop
+from ajbench.training import checkpoints, loop
 
 STEPS = 12
 
@@ -292,7 +292,9 @@ def test_a_watch_changes_nothing_and_gets_the_moving_average(tmp_path, ema):
             seen.append(module.body[0].weight.detach().clone())
             return module.body[0].weight.norm().item(), 1.0
 
-        return train(folder, ema_decay=ema, watch=curves.Watch("seen.csv", ("norm", "one"), 5, look), **kw)
+        return train(
+            folder, ema_decay=ema, watch=checkpoints.Watch("seen.csv", ("norm", "one"), 5, look), **kw
+        )
 
     seen = []
     straight, plain = play(tmp_path / "a"), train(tmp_path / "plain", ema_decay=ema)
