@@ -1,5 +1,10 @@
-"""Classifiers by name: build, save, load, predict."""
+"""Classifiers by name: build, save, load, predict.
 
+A trained classifier is a folder, here or on the hub, with `config.json` and `model.safetensors`.
+"""
+
+import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,19 +12,21 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ajbench.classifiers import checkpoint as folders
-from ajbench.classifiers.checkpoint import CONFIG, WEIGHTS, read_config
 from ajbench.core import console, registry
 from ajbench.core.device import device_of
-from ajbench.core.errors import IntegrityError, UsageError
-from ajbench.core.run_dir import atomic_write
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.core.files import atomic_write, checksum
 from ajbench.data.audio import SAMPLE_RATE
 from ajbench.data.store import ClipStore
 
-__all__ = ["CONFIG", "WEIGHTS", "Classifier", "build", "load", "predict", "read_config", "save"]
-
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+REQUIRED = {"name", "labels", "clip_samples", "options", "xxh3"}
+PICKLES = {".bin", ".ckpt", ".pkl", ".pt", ".pth"}
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 # Options that choose the initial weights; a trained classifier is rebuilt without them.
 INITIAL = {"init", "new_head", "labels"}
 
@@ -73,7 +80,7 @@ class Classifier:
             MissingError: there is no trained classifier, or the hub cannot be reached.
             IntegrityError: weights or configuration are damaged or do not fit each other.
         """
-        return load(folders.locate(source))
+        return load(locate(source))
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write weights, configuration and, unless there is one, a model card, ready for the hub."""
@@ -81,8 +88,8 @@ class Classifier:
         kept = {"name", "labels", "clip_samples", "options"}
         extra = {key: value for key, value in self.config.items() if key not in kept | {"xxh3"}}
         save(self.module, folder, **{key: self.config[key] for key in kept}, extra=extra)
-        if not (folder / folders.CARD).exists():
-            atomic_write(folder / folders.CARD, folders.card(read_config(folder)))
+        if not (folder / CARD).exists():
+            atomic_write(folder / CARD, card(read_config(folder)))
 
     def predict(self, wav: Tensor | NDArray[Any]) -> Tensor:
         """Waves [B, n] at 16 kHz → logits float32 [B, C] on the CPU."""
@@ -149,7 +156,7 @@ def save(
     """
     kept = {key: value for key, value in options.items() if key not in INITIAL}
     architecture = type(module).__name__
-    config = {
+    config: dict[str, Any] = {
         "name": name,
         "labels": list(labels),
         "clip_samples": clip_samples,
@@ -162,7 +169,13 @@ def save(
         "label2id": {label: index for index, label in enumerate(labels)},
         "sampling_rate": SAMPLE_RATE,
     }
-    folders.write(folder, module.state_dict(), config)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in module.state_dict().items()}
+    part = folder / f".{WEIGHTS}.tmp"
+    save_file(tensors, part, metadata={"format": "pt"})
+    part.replace(folder / WEIGHTS)
+    config["xxh3"] = checksum(folder / WEIGHTS)
+    atomic_write(folder / CONFIG, json.dumps(config, indent=1, ensure_ascii=False))
 
 
 def load(path: Path | str, device: torch.device | None = None) -> Classifier:
@@ -178,7 +191,7 @@ def load(path: Path | str, device: torch.device | None = None) -> Classifier:
     """
     folder = Path(path)
     config = read_config(folder)
-    state = folders.read_weights(folder, config["xxh3"])
+    state = read_weights(folder, config["xxh3"])
     module = build(config["name"], len(config["labels"]), **config["options"])
     try:
         module.load_state_dict(state)
@@ -186,3 +199,121 @@ def load(path: Path | str, device: torch.device | None = None) -> Classifier:
         reason = " ".join(str(error).split())[:200]
         raise IntegrityError(f"{folder / WEIGHTS}: not the weights of {config['name']} ({reason})") from None
     return Classifier(module, config, device or device_of())
+
+
+def locate(source: Path | str) -> Path:
+    """Return the folder `source`, or the local copy of the hub repository `source` (`owner/name`).
+
+    Raises:
+        MissingError: no such folder, and the hub cannot be reached or does not have it.
+        IntegrityError: a pickle.
+        UsageError: another file.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path
+    if path.suffix in PICKLES:
+        raise IntegrityError(_pickle(path))
+    if path.is_file():
+        raise UsageError(f"{path}: a file; give the folder that holds {CONFIG} and {WEIGHTS}")
+    if not _HUB_ID.fullmatch(str(source)):
+        raise MissingError(f"{path}: no such folder; it should hold {CONFIG} and {WEIGHTS}")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(source), allow_patterns=[CONFIG, WEIGHTS]))
+    except Exception as error:  # the hub's client has no common base of its errors
+        reason = " ".join(str(error).split())[:160]
+        raise MissingError(
+            f"{source}: no such folder, and https://huggingface.co/{source} cannot be downloaded ({reason}); "
+            f"offline, put its {CONFIG} and {WEIGHTS} into a folder and give that folder"
+        ) from None
+
+
+def read_json(folder: Path) -> dict[str, Any]:
+    """Return `config.json`, written by ajbench or by others.
+
+    Raises:
+        MissingError: there is no such file.
+        IntegrityError: it is damaged.
+    """
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise MissingError(
+            f"{folder}: no trained classifier ({CONFIG} is missing); run train-cls first"
+        ) from None
+    except ValueError:
+        config = None
+    if not isinstance(config, dict):
+        raise IntegrityError(f"{path}: damaged; train the classifier again")
+    return config
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return `config.json` of a classifier trained by ajbench.
+
+    Raises:
+        MissingError: there is no trained classifier.
+        IntegrityError: the file is damaged, or not written by ajbench.
+    """
+    config = read_json(folder)
+    if missing := REQUIRED - config.keys():
+        raise IntegrityError(
+            f"{folder / CONFIG}: not a classifier trained by ajbench ({', '.join(sorted(missing))} missing); "
+            "to start from a checkpoint of transformers, train with init=FOLDER"
+        )
+    return config
+
+
+def read_weights(folder: Path, xxh3: str | None = None) -> dict[str, Tensor]:
+    """Return the tensors of `model.safetensors` by name.
+
+    Args:
+        folder: holds the file.
+        xxh3: expected checksum, if known.
+
+    Raises:
+        MissingError: the file is missing.
+        IntegrityError: it is damaged, or a pickle.
+    """
+    path = folder / WEIGHTS
+    if not path.exists():
+        for other in sorted(folder.iterdir()):
+            if other.suffix in PICKLES:
+                raise IntegrityError(_pickle(other))
+        raise MissingError(f"{path}: missing; train the classifier again, or copy it there")
+    if xxh3 is not None and checksum(path) != xxh3:
+        raise IntegrityError(f"{path}: checksum mismatch; train the classifier again")
+    try:
+        return dict(load_file(path))
+    except SafetensorError as error:
+        raise IntegrityError(f"{path}: damaged ({error}); train the classifier again") from None
+
+
+def card(config: Mapping[str, Any]) -> str:
+    """Return the model card of a trained classifier, in the hub's format."""
+    samples, rate, labels = config["clip_samples"], config["sampling_rate"], config["labels"]
+    return f"""---
+library_name: ajbench
+pipeline_tag: audio-classification
+---
+
+# {config["name"]}
+
+A classifier of {len(labels)} {"class" if len(labels) == 1 else "classes"}, trained with ajbench on
+clips of {samples / rate:g} s ({samples:,} samples, mono, {rate:,} Hz).
+
+```python
+from ajbench.classifiers import Classifier
+classifier = Classifier.from_pretrained("FOLDER")  # or the hub's owner/name
+logits = classifier.predict(waves)  # float32 [clips, {samples}] → [clips, {len(labels)}]
+```
+
+Classes, in the order of the logits: {", ".join(f"`{label}`" for label in labels)}.
+"""
+
+
+def _pickle(path: Path) -> str:
+    return f"{path}: a pickle, which can run code when loaded; convert it to safetensors ({WEIGHTS})"

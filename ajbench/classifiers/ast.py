@@ -9,9 +9,8 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ajbench.classifiers import ast_weights
+from ajbench.classifiers import ast_weights, locate
 from ajbench.classifiers.ast_weights import PATCH, patches
-from ajbench.classifiers.checkpoint import locate
 from ajbench.classifiers.frontend import Fbank
 from ajbench.classifiers.pretrained import is_ours, load_weights, read_ours
 from ajbench.core.errors import IntegrityError

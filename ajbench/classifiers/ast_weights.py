@@ -7,7 +7,7 @@ from typing import Any
 import timm
 import torch
 
-from ajbench.classifiers import checkpoint as folders
+from ajbench import classifiers
 from ajbench.classifiers.pretrained import Weights
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 
@@ -85,14 +85,14 @@ def transformers(folder: Path) -> Weights:
         MissingError: a file is missing.
         IntegrityError: damaged, or another model.
     """
-    written = folders.read_json(folder)
+    written = classifiers.read_json(folder)
     config: dict[str, Any] = _DEFAULTS | written
     if config.get("model_type") != MODEL_TYPE or config["hidden_act"] != "gelu":
         raise IntegrityError(
-            f"init={folder}: {folders.CONFIG} is neither of a classifier trained by ajbench nor of "
+            f"init={folder}: {classifiers.CONFIG} is neither of a classifier trained by ajbench nor of "
             f"transformers' AST (model_type {MODEL_TYPE}, hidden_act gelu)"
         )
-    state = folders.read_weights(folder)
+    state = classifiers.read_weights(folder)
     for theirs, ours in _RENAMED.items():
         state = {re.sub(theirs, ours, name): tensor for name, tensor in state.items()}
     for name in [name for name in state if ".attn.query." in name]:
@@ -108,7 +108,7 @@ def transformers(folder: Path) -> Weights:
         norm_eps = float(config["layer_norm_eps"])
         return Weights(str(folder), state, config["num_attention_heads"], labels, grid, norm_eps)
     except (TypeError, ValueError, AttributeError) as error:
-        raise IntegrityError(f"init={folder}: {folders.CONFIG} is damaged ({error})") from None
+        raise IntegrityError(f"init={folder}: {classifiers.CONFIG} is damaged ({error})") from None
 
 
 def _labels(names: dict[str, str]) -> tuple[str, ...] | None:

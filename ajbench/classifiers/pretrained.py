@@ -8,8 +8,7 @@ from typing import Any, Protocol
 from accelerate import init_empty_weights
 from torch import Tensor, nn
 
-from ajbench.classifiers import build
-from ajbench.classifiers import checkpoint as folders
+from ajbench import classifiers
 from ajbench.core.errors import IntegrityError
 
 
@@ -44,7 +43,7 @@ class Weights:
 
 def is_ours(folder: Path) -> bool:
     """Return whether `config.json` of a folder was written by ajbench."""
-    return {"name", "options"} <= folders.read_json(folder).keys()
+    return {"name", "options"} <= classifiers.read_json(folder).keys()
 
 
 def read_ours(folder: Path, architecture: type[nn.Module]) -> Weights:
@@ -54,16 +53,16 @@ def read_ours(folder: Path, architecture: type[nn.Module]) -> Weights:
         MissingError: a file is missing.
         IntegrityError: damaged, or another architecture.
     """
-    config = folders.read_config(folder)
+    config = classifiers.read_config(folder)
     with init_empty_weights():
-        twin: Any = build(config["name"], len(config["labels"]), **config["options"])
+        twin: Any = classifiers.build(config["name"], len(config["labels"]), **config["options"])
     there = twin.__class__
     if there is not architecture:
         raise IntegrityError(
             f"init={folder}: {config['name']} is {_a(there)}, this classifier {_a(architecture)}; give "
             "a folder of the same architecture"
         )
-    state, labels = folders.read_weights(folder, config["xxh3"]), tuple(config["labels"])
+    state, labels = classifiers.read_weights(folder, config["xxh3"]), tuple(config["labels"])
     grid, norm_eps = getattr(twin, "grid", (0, 0)), getattr(twin, "norm_eps", None)
     return Weights(str(folder), state, twin.heads, labels, grid, norm_eps)
 

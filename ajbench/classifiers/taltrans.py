@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ajbench.classifiers.checkpoint import locate
+from ajbench.classifiers import locate
 from ajbench.classifiers.frontend import TalMel
 from ajbench.classifiers.pretrained import load_weights, read_ours
 from ajbench.core.errors import UsageError

@@ -265,7 +265,7 @@ def of_store(store: ClipStore, indices: np.ndarray, batch: int) -> Iterator[np.n
 
 def _identity(name: str, path: Path | None) -> str:
     if name == "reference":
-        from ajbench.classifiers.checkpoint import read_config
+        from ajbench.classifiers import read_config
 
         assert path is not None
         return str(read_config(path)["xxh3"])
