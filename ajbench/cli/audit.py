@@ -129,7 +129,7 @@ def audit(
         console.say(sentence)
     rows = [one.row() for one in found.calibrations]
     columns = [name for name in rows[0] if name != "honest_clips"]
-    document = {"counts": counts, "yardsticks": rows, "findings": pairs, "troubles": found.troubles}
+    document = {"counts": counts, "yardsticks": rows, "findings": pairs, "troubles": found.skipped}
     console.emit(document, table=(columns, [[row[name] for name in columns] for row in rows]))
     if strict and found.tally("leak").holds:
         example = found.of("leak")[0]

@@ -1,8 +1,6 @@
 """The leak audit: synthetic clips that repeat real ones, by name or by sound, more often than by chance."""
 
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +12,7 @@ from numpy.typing import NDArray
 from ajbench.core import console
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.data.clip_set import ClipSet, open_set
-from ajbench.evaluation.audit_findings import SHARE, Audit, Calibration, Pairs
+from ajbench.evaluation.audit_findings import COLUMNS, SHARE, Audit, Calibration, Pairs
 from ajbench.evaluation.audit_similarity import (
     UsableClips,
     cosines,
@@ -46,10 +44,10 @@ def audit(
     train_split: str | None = None,
     eval_split: str | None = None,
     features: str | None = None,
-    cache: Path | str | None = None,
+    cache: Path | str = "work/features",
     allow_partial: bool = False,
 ) -> pd.DataFrame:
-    """Return the pairs of clips that are more alike than independent clips are, one a row.
+    """Return the pairs of clips that are more alike than independent clips are, one per row.
 
     Args:
         synth: synthetic clips: a clip store or a folder of sound files, as `train` and `eval` are.
@@ -58,7 +56,7 @@ def audit(
         train_split: of the store `train`, only this split.
         eval_split: of the store `eval`, only this split.
         features: also compare the embeddings of this extractor.
-        cache: folder for embeddings; None keeps none.
+        cache: folder for embeddings and, during the audit, fingerprints.
         allow_partial: skip clips that cannot be read.
 
     Raises:
@@ -68,15 +66,10 @@ def audit(
     splits = {"train": (train, train_split), "eval": (eval, eval_split)}
     real = [open_set(Path(path), split, f"{name}_split") for name, (path, split) in splits.items()]
     extractor = LazyExtractor(features) if features else None
-    with nullcontext(str(cache)) if cache else tempfile.TemporaryDirectory() as folder:
-        found = audit_sets(
-            open_set(Path(synth)),
-            *real,
-            extractor=extractor,
-            cache=Path(folder),
-            allow_partial=allow_partial,
-        )
-    return pd.DataFrame([one.row() for one in found.findings])
+    found = audit_sets(
+        open_set(Path(synth)), *real, extractor=extractor, cache=Path(cache), allow_partial=allow_partial
+    )
+    return pd.DataFrame([one.row() for one in found.findings], columns=list(COLUMNS))
 
 
 def audit_sets(
@@ -108,18 +101,18 @@ def audit_sets(
     """
     given: dict[Which, ClipSet] = {"synth": synth, "train": train, "eval": eval_}
     _refuse_same(given)
-    troubles: list[SkippedClip] = []
+    skipped: list[SkippedClip] = []
     total = sum(map(len, given.values()))
     with console.progress(total, "read", "clips") as advance:
-        sets = {which: usable_clips(which, clips, troubles, advance, cache) for which, clips in given.items()}
+        sets = {which: usable_clips(which, clips, skipped, advance, cache) for which, clips in given.items()}
     if extractor is not None:
         assert cache is not None
-        embed_all(sets, extractor, cache, troubles)
-    for one in troubles:
+        embed_all(sets, extractor, cache, skipped)
+    for one in skipped:
         console.say(f"unusable: {one.set} {one.clip}: {one.reason}")
-    if troubles and not allow_partial:
+    if skipped and not allow_partial:
         raise MissingError(
-            f"{len(troubles)} of {total} clips are unusable: {summary(troubles)}; repair them, or skip "
+            f"{len(skipped)} of {total} clips are unusable: {summary(skipped)}; repair them, or skip "
             "them with --allow-partial"
         )
     for which, some in sets.items():
@@ -137,7 +130,7 @@ def audit_sets(
     known = set(sets["train"].names)
     guided = sum(synth.parents[n] in known for n in sets["synth"].numbers)
     clips: dict[Which, int] = {which: len(one.numbers) for which, one in sets.items()}
-    return Audit(found.listed(), calibrations, clips, troubles, guided)
+    return Audit(found.listed(), calibrations, clips, skipped, guided)
 
 
 def _refuse_same(given: Mapping[Which, ClipSet]) -> None:

@@ -45,9 +45,11 @@ class Finding:
     def row(self) -> dict[str, Any]:
         """Return the pair as a row of the table."""
         of, other = SETS[self.relation]
-        values = {name: value for name, value in vars(self).items() if name not in ("clip", "match")}
         key = {"relation": self.relation, "set": of, "clip": self.clip, "match_set": other}
-        return key | {"match": self.match} | values | {"kinds": "+".join(self.kinds)}
+        return key | {"match": self.match} | vars(self) | {"kinds": "+".join(self.kinds)}
+
+
+COLUMNS = tuple(Finding("leak", "", "", (), False).row())
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ class Audit:
     findings: list[Finding]  # leaks first, the surest first
     calibrations: list[Calibration]  # per split and view
     clips: Mapping[Which, int]  # usable clips per set
-    troubles: list[SkippedClip]  # unusable clips
+    skipped: list[SkippedClip]  # unusable clips
     guided: int  # synthetic clips whose guide is a train clip
 
     def of(self, relation: str) -> list[Finding]:
@@ -169,7 +171,7 @@ class Audit:
         kinds = dict.fromkeys(kind for one in leaks for kind in one.kinds)
         usable: dict[str, Any] = {str(which): number for which, number in self.clips.items()}
         return usable | {
-            "left_out": len(self.troubles),
+            "left_out": len(self.skipped),
             "leaked": len({one.clip for one in leaks}),
             "leaked_by_kind": {kind: len({one.clip for one in leaks if kind in one.kinds}) for kind in kinds},
             "leaked_surely": tally.sure,

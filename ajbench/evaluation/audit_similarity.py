@@ -53,11 +53,11 @@ class UsableClips:
 def usable_clips(
     which: Which,
     clips: ClipSet,
-    troubles: list[SkippedClip],
+    skipped: list[SkippedClip],
     advance: Callable[[int], None],
     folder: Path | None = None,
 ) -> UsableClips:
-    """Return the fingerprints and hashes of a set's usable clips; append the others to `troubles`.
+    """Return the fingerprints and hashes of a set's usable clips; append the others to `skipped`.
 
     The fingerprints of a large corpus exceed memory. They live in an unnamed file in `folder` (None: the
     system's temporary folder), which vanishes with them.
@@ -80,7 +80,7 @@ def usable_clips(
         for number, wave in ahead(pool, read, range(len(clips)), AHEAD):
             advance(1)
             if isinstance(wave, str):
-                troubles.append(SkippedClip(which, clips.names[number], wave))
+                skipped.append(SkippedClip(which, clips.names[number], wave))
                 continue
             found = audio_fingerprint.fingerprints(torch.from_numpy(wave)[None])[0].astype(np.float16)
             file.write(found.tobytes())
@@ -111,16 +111,16 @@ def wave_of(clips: ClipSet, number: int) -> NDArray[np.float32]:
 
 
 def embed_all(
-    sets: Mapping[Which, UsableClips], extractor: LazyExtractor, cache: Path, troubles: list[SkippedClip]
+    sets: Mapping[Which, UsableClips], extractor: LazyExtractor, cache: Path, skipped: list[SkippedClip]
 ) -> None:
     """Add unit embeddings to every set, centred on the mean of the real clips."""
     vectors = {}
     with console.progress(sum(len(one.clips) for one in sets.values()), extractor.name, "clips") as advance:
         for which, one in sets.items():
             seen = embed(one.clips, extractor, protocols.find("ajbench"), cache, advance)
-            known = {(trouble.set, trouble.clip) for trouble in troubles}
+            known = {(one.set, one.clip) for one in skipped}
             reasons = {one.clips.names[left.number]: left.reason for left in seen.left_out}
-            troubles += [
+            skipped += [
                 SkippedClip(which, *item) for item in reasons.items() if (which, item[0]) not in known
             ]
             place = {int(number): row for row, number in enumerate(seen.numbers)}

@@ -83,7 +83,7 @@ def render(found: Audit, sets: tuple[ClipSet, ClipSet, ClipSet], out: Path) -> P
         "paths": {which: str(clips.path) for which, (clips, _) in by_name.items()},
         "parts": parts,
         "charts": charts,
-        "unusable": found.troubles[:LISTED],
+        "unusable": found.skipped[:LISTED],
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(out, html("audit", page))

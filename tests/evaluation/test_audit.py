@@ -37,10 +37,13 @@ def test_planted_leaks_are_found_and_clean_clips_are_not(found):
     assert found.clips == {"synth": 40, "train": 40, "eval": 30}
 
 
-def test_the_public_function_returns_the_pairs_as_a_table(audit_folders, found):
-    table = ajbench.audit(audit_folders / "planted", str(audit_folders / "train"), audit_folders / "eval")
+def test_the_public_function_returns_the_pairs_as_a_table(audit_folders, found, tmp_path):
+    real = (audit_folders / "train", str(audit_folders / "eval"))
+    table = ajbench.audit(audit_folders / "planted", *real, cache=tmp_path)
     rows = [one.row() for one in found.findings]
     assert list(table.columns) == list(rows[0]) and list(table["clip"]) == [row["clip"] for row in rows]
+    clean = ajbench.audit(audit_folders / "clean", *real, cache=tmp_path)
+    assert clean.empty and list(clean.columns) == list(table.columns)
 
 
 def test_kinds_show_how_sure_a_finding_is(found):
@@ -148,7 +151,7 @@ def test_unusable_clips_are_named_and_can_be_skipped(audit_folders, tmp_path, ca
     shown = capsys.readouterr().err
     assert "synth none" in shown and "synth short" in shown
     found = audited(root, "broken", allow_partial=True)
-    assert found.clips["synth"] == 30 and {one.clip for one in found.troubles} == {"none", "short"}
+    assert found.clips["synth"] == 30 and {one.clip for one in found.skipped} == {"none", "short"}
 
 
 def test_twenty_leaks_planted_in_esc10_are_found(esc10_dir, tmp_path):
