@@ -26,7 +26,7 @@ CORPORA: dict[str, Any] = {
     "vggsound": "ajbench.data.corpora.vggsound:read",
     "audiocaps": "ajbench.data.corpora.audiocaps:read",
     "folder": "ajbench.data.corpora.folder:read",
-    "table": "ajbench.data.corpora.table:read",
+    "table": "ajbench.data.corpora.clip_table:read",
 }
 # Corpora whose lists are enough to plan with: their readers take `need_files=False`.
 LABEL_TABLES = ("audioset", "vggsound", "audiocaps")

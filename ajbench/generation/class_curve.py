@@ -8,7 +8,7 @@ from accelerate import PartialState
 from accelerate.utils import gather
 from torch import Tensor, nn
 
-from ajbench.training.checkpoints import Curve
+from ajbench.training.state import Curve
 
 COLUMNS = ("first_step", "last_step", "class", "loss", "n")
 

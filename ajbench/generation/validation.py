@@ -13,7 +13,7 @@ from ajbench.core.files import seed_for
 from ajbench.data.store import ClipStore
 from ajbench.generation import unet
 from ajbench.generation.batches import generator
-from ajbench.training.checkpoints import Watch
+from ajbench.training.state import Watch
 
 FILE = "validation.csv"
 CLIPS = 512  # at most; each is evaluated once in every quarter of the timesteps

@@ -170,7 +170,7 @@ def run_stages(
     device = available(device)
     for batch in _batches(todo):
         if batch[0].parallel and workers != 0:
-            from ajbench.pipeline.workers import run_in_workers
+            from ajbench.pipeline.parallel import run_in_workers
 
             run_in_workers(batch, workers, device, force)
             continue

@@ -24,7 +24,7 @@ from ajbench.core import console
 from ajbench.core.device import Precision, resolve_precision
 from ajbench.core.errors import MissingError, NumericError
 from ajbench.core.files import seed_for
-from ajbench.training.checkpoints import Curve, State, Watch, frozen, newest
+from ajbench.training.state import Curve, State, Watch, frozen, newest
 
 Step = Callable[[nn.Module, Any, int], Tensor]
 _AHEAD = 2  # batches prepared in advance

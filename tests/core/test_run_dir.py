@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-import sys
 
 import pytest
 
@@ -135,15 +134,6 @@ def test_git_commit_is_that_of_ajbenchs_own_checkout(tmp_path, monkeypatch):
         assert run_dir.git_commit() is None
     finally:
         run_dir.git_commit.cache_clear()
-
-
-def test_modules_of_the_help_page_import_nothing_heavy():
-    script = (
-        "import sys, ajbench.core.run_dir, ajbench.core.console\n"
-        "print({'torch', 'numpy', 'rich'} & {*sys.modules})"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
 
 
 def test_run_json_is_plain_json(tmp_path):

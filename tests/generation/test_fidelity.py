@@ -169,7 +169,7 @@ def test_a_judge_of_one_s_own_goes_by_its_weights_not_by_its_place(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["synth.candidates=2"], "needs a synth.judge"),
+        (["synth.candidates=2"], "synth.candidates=2"),
         (["mix.min_fidelity=0.5"], "nothing scores the clips"),
         (["evaluate.probes.noise.candidates=3"], r"probes\.noise: synth\.candidates=3 needs a synth\.judge"),
         (["synth.judge=refrence"], "did you mean 'reference'"),

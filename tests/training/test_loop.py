@@ -10,7 +10,7 @@ from fakes import free_port, join_launch, launch
 from torch import nn
 
 from ajbench.core.errors import IntegrityError, MissingError, NumericError
-from ajbench.training import checkpoints, loop
+from ajbench.training import loop, state
 
 STEPS = 12
 
@@ -122,7 +122,7 @@ def test_frozen_part_is_untouched_in_eval_mode_and_not_stored(tmp_path):
     start = {n: t.clone() for n, t in Net().state_dict().items()}
     net = train(tmp_path)
     assert all(torch.equal(t, start[n]) for n, t in net.state_dict().items() if n.startswith("frozen"))
-    stored = checkpoints.load_file(loop.newest(tmp_path) / "weights.safetensors")
+    stored = state.load_file(loop.newest(tmp_path) / "weights.safetensors")
     assert stored.keys() == {n for n in start if n.startswith("body")}
 
 
@@ -292,9 +292,7 @@ def test_a_watch_changes_nothing_and_gets_the_moving_average(tmp_path, ema):
             seen.append(module.body[0].weight.detach().clone())
             return module.body[0].weight.norm().item(), 1.0
 
-        return train(
-            folder, ema_decay=ema, watch=checkpoints.Watch("seen.csv", ("norm", "one"), 5, look), **kw
-        )
+        return train(folder, ema_decay=ema, watch=state.Watch("seen.csv", ("norm", "one"), 5, look), **kw)
 
     seen = []
     straight, plain = play(tmp_path / "a"), train(tmp_path / "plain", ema_decay=ema)

@@ -6,7 +6,7 @@ from fakes import check_problems
 
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.recipe import Data
-from ajbench.data.corpora import table
+from ajbench.data.corpora import clip_table
 from ajbench.data.corpora.splits import hashed_fold
 from ajbench.data.labels import LabelSet
 from ajbench.data.manifest import Manifest, Row
@@ -35,7 +35,7 @@ def test_every_column(make, tmp_path):
         "a/1.wav",
         "2.wav",
     )
-    manifest = table.read(TABLE, path)
+    manifest = clip_table.read(TABLE, path)
     first = str(tmp_path / "a/1.wav")
     assert manifest.problems == []
     assert manifest.rows == [
@@ -66,7 +66,7 @@ def test_problems_have_their_line_and_are_left_out(make):
         "./1.wav,dog,train,,,\n",
         "1.wav",
     )
-    manifest = table.read(TABLE, path)
+    manifest = clip_table.read(TABLE, path)
     assert [row.clip_id for row in manifest.rows] == ["1", "e"]
     folder = path.parent
     check_problems(
@@ -89,7 +89,7 @@ def test_problems_have_their_line_and_are_left_out(make):
 def test_the_label_separator_is_an_option(make, separator):
     joined = separator.join(["Male speech", "a;b,c|d".replace(separator, "-")])
     path = make(f'path,labels,split\n1.wav,"{joined}",train\n2.wav,dog,eval\n', "1.wav", "2.wav")
-    manifest = table.read(Data(corpus="table", label_separator=separator), path)
+    manifest = clip_table.read(Data(corpus="table", label_separator=separator), path)
     assert manifest.rows[0].labels == ("Male speech", "a;b,c|d".replace(separator, "-"))
 
 
@@ -103,7 +103,7 @@ def test_a_label_set_next_to_the_table_is_used(make, tmp_path, name):
         "1.wav", "2.wav", "3.wav",
     )  # fmt: skip
     for root in (path, tmp_path):
-        manifest = table.read(TABLE, root)
+        manifest = clip_table.read(TABLE, root)
         assert manifest.label_set == LabelSet(("cat", "dog", "owl"), ("/m/1", "/m/2", "/m/3"))
         assert [row.labels for row in manifest.rows] == [("dog",), ("cat",)]
         check_problems(manifest.problems, (4, None, "'dogg' is not in the label set", "train"))
@@ -112,30 +112,30 @@ def test_a_label_set_next_to_the_table_is_used(make, tmp_path, name):
 def test_splits_from_folds(make):
     text = "path,labels,fold\n" + "".join(f"{i}.wav,dog,{i}\n" for i in range(1, 5))
     path = make(text + "1.wav,dog,zero\n9.wav,dog,2\n", *[f"{i}.wav" for i in range(1, 5)])
-    manifest = table.read(Data(corpus="table", eval_fold=2), path)
+    manifest = clip_table.read(Data(corpus="table", eval_fold=2), path)
     assert [row.split for row in manifest.rows] == ["train", "eval", "train", "train"]
     check_problems(manifest.problems, (6, None, "fold 'zero'", None), (7, None, "9.wav", "eval"))
-    assert table.read(TABLE, path).rows[3].split == "eval"
+    assert clip_table.read(TABLE, path).rows[3].split == "eval"
     with pytest.raises(UsageError, match=r"data\.eval_fold=7.* 1, 2, 3, 4"):
-        table.read(Data(corpus="table", eval_fold=7), path)
+        clip_table.read(Data(corpus="table", eval_fold=7), path)
 
 
 def test_the_split_column_is_used_unless_a_fold_is_requested(make):
     path = make("path,labels,split,fold\n1.wav,a,train,1\n2.wav,a,eval,2\n", "1.wav", "2.wav")
-    assert [row.split for row in table.read(TABLE, path).rows] == ["train", "eval"]
-    asked = table.read(Data(corpus="table", eval_fold=1), path)
+    assert [row.split for row in clip_table.read(TABLE, path).rows] == ["train", "eval"]
+    asked = clip_table.read(Data(corpus="table", eval_fold=1), path)
     assert [row.split for row in asked.rows] == ["eval", "train"]
 
 
 def test_an_eval_fold_without_folds_is_refused(make):
     path = make("path,labels,split\n1.wav,a,train\n2.wav,a,eval\n", "1.wav", "2.wav")
     with pytest.raises(UsageError, match=r"data\.eval_fold=1"):
-        table.read(Data(corpus="table", eval_fold=1), path)
+        clip_table.read(Data(corpus="table", eval_fold=1), path)
 
 
 def test_folds_are_hashed_without_split_and_fold(make):
     names = [f"{i}.wav" for i in range(20)]
-    manifest = table.read(TABLE, make("path,labels\n" + "".join(f"{n},a\n" for n in names), *names))
+    manifest = clip_table.read(TABLE, make("path,labels\n" + "".join(f"{n},a\n" for n in names), *names))
     assert [row.fold for row in manifest.rows] == [hashed_fold(str(i)) for i in range(20)]
     assert {row.fold for row in manifest.split("eval")} == {5}
 
@@ -151,7 +151,7 @@ def test_parquet_is_read_like_csv(touch, tmp_path):
         }
     )
     frame.to_parquet(tmp_path / "mine.parquet")
-    manifest = table.read(TABLE, tmp_path)
+    manifest = clip_table.read(TABLE, tmp_path)
     assert [(row.clip_id, row.labels, row.fold, row.start_s, row.split) for row in manifest.rows] == [
         ("1", ("a;b", "c"), 1, 0.0, "train"),
         ("2", ("c",), 2, 0.0, "eval"),
@@ -161,18 +161,18 @@ def test_parquet_is_read_like_csv(touch, tmp_path):
 
 def test_a_written_manifest_is_a_table(make, tmp_path):
     path = make("path,labels,split\n1.wav,dog,train\n2.wav,cat;dog,eval\n", "1.wav", "2.wav")
-    manifest = table.read(TABLE, path)
+    manifest = clip_table.read(TABLE, path)
     path.unlink()
     for name in ("manifest.csv", "manifest.parquet"):
         manifest.write(tmp_path / name)
-        again = table.read(TABLE, tmp_path)
+        again = clip_table.read(TABLE, tmp_path)
         assert again == Manifest(manifest.rows, manifest.label_set)
         (tmp_path / name).unlink()
 
 
 def test_the_table_of_a_folder(touch, tmp_path):
     with pytest.raises(MissingError, match=r"manifest\.parquet, manifest\.csv, clips\.csv"):
-        table.find_table(touch())
+        clip_table.find_table(touch())
     for new, found in (
         (["labels.csv", "b.csv"], "b.csv"),
         (["a.parquet"], None),
@@ -181,12 +181,12 @@ def test_the_table_of_a_folder(touch, tmp_path):
     ):
         touch(*new)
         if found:
-            assert table.find_table(tmp_path).name == found
+            assert clip_table.find_table(tmp_path).name == found
         else:
             with pytest.raises(UsageError, match=rf"{new[0]}.*--data"):
-                table.find_table(tmp_path)
+                clip_table.find_table(tmp_path)
     with pytest.raises(UsageError, match=r"notes\.xlsx"):
-        table.find_table(touch("notes.xlsx") / "notes.xlsx")
+        clip_table.find_table(touch("notes.xlsx") / "notes.xlsx")
 
 
 @pytest.mark.parametrize(
@@ -201,16 +201,16 @@ def test_the_table_of_a_folder(touch, tmp_path):
 )
 def test_an_unusable_table_is_refused(make, text, error, word):
     with pytest.raises(error, match=word):
-        table.read(TABLE, make(text, "1.wav"))
+        clip_table.read(TABLE, make(text, "1.wav"))
 
 
 def test_an_unusable_parquet_file_is_refused(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     with pytest.raises(UsageError, match=r"a\.parquet"):
-        table.read(TABLE, tmp_path / "a.parquet")
+        clip_table.read(TABLE, tmp_path / "a.parquet")
     pandas.DataFrame({"path": ["a"], "label": ["x"]}).to_parquet(tmp_path / "a.parquet")
     with pytest.raises(UsageError, match=r"'labels'.* did you mean 'label'"):
-        table.read(TABLE, tmp_path / "a.parquet")
+        clip_table.read(TABLE, tmp_path / "a.parquet")
 
 
 def test_linked_files_keep_their_names(make, tmp_path, tmp_path_factory):
@@ -218,4 +218,4 @@ def test_linked_files_keep_their_names(make, tmp_path, tmp_path_factory):
     annex.touch()
     path = make("path,labels,split\ndog.wav,dog,train\n2.wav,dog,eval\n", "2.wav")
     (tmp_path / "dog.wav").symlink_to(annex)
-    assert table.read(TABLE, path).rows[0].clip_id == "dog"
+    assert clip_table.read(TABLE, path).rows[0].clip_id == "dog"

@@ -12,8 +12,8 @@ import pytest
 
 from ajbench.core import recipe
 from ajbench.core.errors import MissingError, NumericError
+from ajbench.pipeline.parallel import run_in_workers
 from ajbench.pipeline.stage import Stage, run_stages
-from ajbench.pipeline.workers import run_in_workers
 
 ROOT = Path(__file__).parents[2]
 
@@ -83,8 +83,8 @@ def test_ctrl_c_reaches_every_stage_once_and_leaves_saved_state(tmp_path):
     script.write_text(
         "import signal, sys\n"
         "from pathlib import Path\n"
-        "from tests.pipeline.test_workers import stage\n"
-        "from ajbench.pipeline.workers import run_in_workers\n"
+        "from tests.pipeline.test_parallel import stage\n"
+        "from ajbench.pipeline.parallel import run_in_workers\n"
         "if __name__ == '__main__':\n"
         "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "    try:\n"
