@@ -1,4 +1,4 @@
-"""Measurements as lines of rows.csv: append-only, whole lines, never the same measurement twice."""
+"""Measurements as lines of rows.csv: append-only, whole lines, no measurement twice."""
 
 import csv
 import fcntl
@@ -40,7 +40,7 @@ ROW_COLUMNS = (
     "device",
     "precision",
 )
-# What makes two lines the same measurement; value, interval and time are its outcome.
+# Lines that agree in these are of one measurement; value, interval and time are its result.
 KEY = (
     "run",
     "recipe",
@@ -60,18 +60,18 @@ _NAN = (float("nan"), float("nan"))
 
 @dataclass(frozen=True)
 class Context:
-    """What all rows of one evaluation share: where the measurement comes from.
+    """The origin of measurements, which all rows of one evaluation share.
 
     Attributes:
-        run: id of the run, for instance the name of its folder.
+        run: name of the run, such as that of its folder.
         recipe: name of the recipe.
-        fingerprint: of the stage whose output is measured.
+        fingerprint: fingerprint of the stage whose output is measured.
         git: commit of the code.
-        dataset: corpus, for instance `esc10 fold 1`.
+        dataset: corpus, such as `esc10 fold 1`.
         split: split of the real clips that are scored or compared with.
         device: `cpu`, `cuda`, …
-        seconds: time of the measured stage; None where unknown.
-        precision: of the training that is measured, else of the extractor.
+        seconds: duration of the measured stage; None if unknown.
+        precision: precision of the measured training, or else of the extractor.
     """
 
     run: str
@@ -132,39 +132,39 @@ def make_row(
 def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     """Append measurements that the file does not have yet; several processes may do so at once.
 
-    A measurement is known by KEY. One whose last line there says the same is left as it stands; one that came
-    out otherwise (another machine, other versions) is a new line, and the last counts. The new lines go into
-    the file in one piece or, where the disk is full, not at all.
+    Lines with the same KEY are of one measurement. If its last line in the file has the same result, nothing
+    is added; with another result (another machine, other versions) a line is added, and the last one counts.
+    The new lines are written all at once or, if the disk is full, not at all.
 
     Returns:
-        How many lines were added.
+        The number of lines added.
 
     Raises:
-        UsageError: a row has other keys than ROW_COLUMNS.
-        IntegrityError: the file has another header, or ends in half a line.
+        UsageError: the keys of a row are not ROW_COLUMNS.
+        IntegrityError: the file has another header, or ends in an incomplete line.
     """
     new = [{name: _text(value) for name, value in row.items()} for row in rows]
     for row in new:
         if set(row) != set(ROW_COLUMNS):
             odd = sorted(set(row) ^ set(ROW_COLUMNS))
             raise UsageError(
-                f"row for {path}: keys {', '.join(odd)} are missing or too many; see rows.ROW_COLUMNS"
+                f"row for {path}: missing or unknown keys: {', '.join(odd)}; see rows.ROW_COLUMNS"
             )
     path.parent.mkdir(parents=True, exist_ok=True)
-    # O_APPEND and a lock on the file itself: no lock file is left behind in a folder that is committed.
+    # O_APPEND and a lock on the file itself, so that no lock file stays in a folder that is committed.
     with path.open("ab", buffering=0) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         old = path.read_bytes()
         stored = _parse(path, old.decode()) if old else []
-        known = {_key(row): _found(row) for row in stored}
+        known = {_key(row): _result(row) for row in stored}
         fresh: list[dict[str, str]] = []
         for row in new:
-            if known.get(_key(row)) != _found(row):
-                known[_key(row)] = _found(row)
+            if known.get(_key(row)) != _result(row):
+                known[_key(row)] = _result(row)
                 fresh.append(row)
         if not fresh:
             return 0
-        # A file without the column precision is written again with it.
+        # A file without the column precision is rewritten with it.
         extended = bool(old) and not old.startswith(",".join(ROW_COLUMNS).encode())
         text = io.StringIO()
         writer = csv.DictWriter(text, ROW_COLUMNS, lineterminator="\n")
@@ -175,7 +175,7 @@ def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
         try:
             file.truncate(start)
             if file.write(block) != len(block):
-                raise OSError(f"{path}: the disk took only a part of {len(block)} bytes")
+                raise OSError(f"{path}: only a part was written of {len(block)} bytes")
         except OSError:
             file.truncate(start)
             file.write(old[start:])
@@ -189,10 +189,10 @@ def read_rows(path: Path) -> pd.DataFrame:
 
     Raises:
         MissingError: there is no such file.
-        IntegrityError: it is not a rows.csv, or ends in half a line.
+        IntegrityError: it is not a rows.csv, or ends in an incomplete line.
     """
     if not path.exists():
-        raise MissingError(f"{path}: no measurements yet; run `ajbench run` or `ajbench eval-cls` first")
+        raise MissingError(f"{path}: no measurements yet; first run `ajbench run` or `ajbench eval-cls`")
     frame = pd.DataFrame(_parse(path, path.read_text(encoding="utf-8")), columns=list(ROW_COLUMNS), dtype=str)
     for name in _NUMBERS:
         try:
@@ -211,9 +211,7 @@ def _parse(path: Path, text: str) -> list[dict[str, str]]:
         )
     for number, line in enumerate(lines[1:], start=2):
         if len(line) != len(lines[0]) or (number == len(lines) and not text.endswith("\n")):
-            raise IntegrityError(
-                f"{path}: line {number} is not a whole measurement; delete that line and run again"
-            )
+            raise IntegrityError(f"{path}: line {number} is incomplete; delete it and run again")
     return [dict(zip(ROW_COLUMNS, [*line, ""], strict=False)) for line in lines[1:]]
 
 
@@ -221,7 +219,7 @@ def _key(row: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(row[name] for name in KEY)
 
 
-def _found(row: Mapping[str, str]) -> tuple[str, ...]:
+def _result(row: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(row[name] for name in ("value", "ci_low", "ci_high", "n"))
 
 

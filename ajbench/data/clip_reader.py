@@ -1,4 +1,4 @@
-"""A row of a manifest, heard: a wave cut to length and rounded to 16 bits, or a reason why there is none."""
+"""One row of a manifest, read: a wave cut to length and rounded to 16 bits, or the reason it is unusable."""
 
 import contextlib
 from dataclasses import dataclass
@@ -16,13 +16,16 @@ _MINI = "mini:"
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What became of a row: a wave and, unless its file is linked to, FLAC; or a reason why not.
+class ReadClip:
+    """The sound of a row, or the reason why it is left out.
 
     Attributes:
-        rate: Hz, of the source; None where it is no usable sound.
-        found: whether there is a file at all.
-        sha256: of a file that was left out.
+        wav: float32 [n] at 16 kHz.
+        flac: the same in 16 bits, unless the store links to the file.
+        rate: sample rate of the source in Hz; None if it is not usable sound.
+        found: whether the file exists.
+        reason: why the row is left out; None if it is used.
+        sha256: hash of a file that is left out.
     """
 
     wav: NDArray[np.float32] | None = None
@@ -33,14 +36,14 @@ class Heard:
     sha256: str | None = None
 
 
-def hear(row: Row, duration_s: float, first: Row | None = None, link: bool = False) -> Heard:
-    """Read one row's piece of sound.
+def read_clip(row: Row, duration_s: float, first: Row | None = None, link: bool = False) -> ReadClip:
+    """Read the sound of one row.
 
     Args:
         row: names the file, or the clip of `mini` to render.
-        duration_s: of a clip.
-        first: the row that this one is a byte-level duplicate of.
-        link: keep no FLAC.
+        duration_s: duration of a clip in seconds.
+        first: the row that this one duplicates byte by byte.
+        link: return no FLAC, as the store links to the file.
     """
     rendered = row.path.startswith(_MINI)
     rate = None
@@ -58,11 +61,11 @@ def hear(row: Row, duration_s: float, first: Row | None = None, link: bool = Fal
         reason = f"byte-level duplicate of {first.clip_id} (split {first.split})"
     if reason is not None:
         found = rendered or Path(row.path).is_file()
-        return Heard(rate=rate, found=found, reason=reason, sha256=_digest(row.path))
+        return ReadClip(rate=rate, found=found, reason=reason, sha256=_digest(row.path))
     if link and not rendered:
-        return Heard(wav, rate=rate)
+        return ReadClip(wav, rate=rate)
     flac = audio.flac_encode(wav)
-    return Heard(audio.flac_decode(flac), flac, rate)
+    return ReadClip(audio.flac_decode(flac), flac, rate)
 
 
 def _render(path: str, duration_s: float) -> NDArray[np.float32]:

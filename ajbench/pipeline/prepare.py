@@ -24,7 +24,7 @@ from ajbench.core.device import device_of
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.recipe import Recipe
 from ajbench.data import audio, shards
-from ajbench.data.clip_reader import Heard, hear
+from ajbench.data.clip_reader import ReadClip, read_clip
 from ajbench.data.clip_set import ahead
 from ajbench.data.duplicates import duplicates
 from ajbench.data.manifest import Manifest, Problem, Row
@@ -202,7 +202,7 @@ class _Preparation:
     def make(self, shard: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Read and encode the clips of one shard; return their records and the shard's note."""
         records: list[dict[str, Any]] = []
-        batch: list[tuple[Row, Heard]] = []
+        batch: list[tuple[Row, ReadClip]] = []
         counts: dict[str, Counter[str]] = {}
         rates: Counter[int] = Counter()
         problems: list[Problem] = []
@@ -226,13 +226,13 @@ class _Preparation:
         listed = [asdict(problem) for problem in problems]
         return records, {"counts": counts, "rates": rates, "problems": listed, "sha256": digests}
 
-    def read(self, number: int) -> tuple[Row, Heard]:
+    def read(self, number: int) -> tuple[Row, ReadClip]:
         """Read the audio of one row."""
         rows, original = self.manifest.rows, self.originals.get(number)
         first = None if original is None else rows[original]
-        return rows[number], hear(rows[number], self.recipe.data.duration_s, first, self.link)
+        return rows[number], read_clip(rows[number], self.recipe.data.duration_s, first, self.link)
 
-    def encode(self, batch: list[tuple[Row, Heard]]) -> Iterator[dict[str, Any]]:
+    def encode(self, batch: list[tuple[Row, ReadClip]]) -> Iterator[dict[str, Any]]:
         """Yield the records of up to `BATCH` clips."""
         waves = np.zeros((BATCH, self.samples), np.float32)
         for place, (_, heard) in enumerate(batch):

@@ -1,4 +1,4 @@
-"""Figures of two sets compared: FD beside its baselines, and FD against the number of generated clips."""
+"""Figures of a comparison of two sets: FD among its baselines, and FD against the number of clips."""
 
 import io
 from collections.abc import Sequence
@@ -15,25 +15,25 @@ Line = dict[str, Any]
 
 
 def baseline_figure(rows: Sequence[Line]) -> str:
-    """Return FD or FAD of the rungs, and of as many generated clips, on a logarithmic line a network, as SVG.
+    """Return an SVG with FD or FAD of the baselines and of as many generated clips, a panel per extractor.
 
     Raises:
-        UsageError: there is neither.
+        UsageError: the rows have neither FD nor FAD.
     """
-    networks: dict[tuple[str, str], list[Line]] = {}
+    of_extractor: dict[tuple[str, str], list[Line]] = {}
     for line in rows:
         if line["metric"] in baselines.DRAWN:
-            networks.setdefault((line["features"], line["metric"]), []).append(line)
-    if not networks:
-        raise UsageError("--ladder-figure: there is neither FD nor FAD to draw")
+            of_extractor.setdefault((line["features"], line["metric"]), []).append(line)
+    if not of_extractor:
+        raise UsageError("--ladder-figure: the rows have neither FD nor FAD")
     panels = []
-    for (features, metric), lines in networks.items():
+    for (features, metric), lines in of_extractor.items():
         shown = lines[1:]  # the first is of the whole set, which has another n
-        least = max(line["value"] for line in shown) / 1e3  # copies have none, and a logarithm neither
+        floor = max(line["value"] for line in shown) / 1e3  # copies have FD 0, and the axis is logarithmic
         marks = []
         for line in shown:
             known = (line["row"] in baselines.GOOD) + 2 * (line["row"] in baselines.BAD)
-            value, low, high = (max(line[key], least) for key in ("value", "ci_low", "ci_high"))
+            value, low, high = (max(line[key], floor) for key in ("value", "ci_low", "ci_high"))
             colour = (figures.SERIES[0], figures.REAL, figures.MUTED)[known]
             marks.append(figures.Mark(line["row"], value, low, high, colour))
         n, m = shown[0]["n"], shown[0]["n_reference"]
@@ -42,7 +42,7 @@ def baseline_figure(rows: Sequence[Line]) -> str:
 
 
 def curve_figure(found: Sequence[Line], kind: str) -> bytes:
-    """Return the curves as `svg` or `png`: FD over 1/n and the line of FD∞, a panel a network."""
+    """Return the curves as `svg` or `png`: FD over 1/n and the line of FD∞, a panel per extractor."""
     names = list(dict.fromkeys(line["features"] for line in found))
     figure = Figure((4.2 * len(names), 3.4), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):

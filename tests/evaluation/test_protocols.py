@@ -1,4 +1,4 @@
-"""What each protocol hears of a file, against the same steps written with torch and torchaudio alone."""
+"""Preprocessing of each protocol, compared with the same steps written in torch and torchaudio."""
 
 import numpy as np
 import pytest
@@ -18,30 +18,30 @@ def stereo(rng):
 
 
 def test_audioldm_eval_takes_the_first_channel_without_its_mean_and_pads_to_32000(stereo):
-    heard = protocols.find("audioldm_eval").wave(stereo, 44_100, 16_000)
+    made = protocols.find("audioldm_eval").wave(stereo, 44_100, 16_000)
     wave = torch.from_numpy(stereo.T)[0:1]
     wave = torchaudio.functional.resample(wave - wave.mean(), 44_100, 16_000)
     expected = torch.nn.functional.pad(wave, (0, 32_000 - wave.shape[1]))[0].numpy()
-    assert heard.dtype == np.float32 and heard.shape == (32_000,)
-    assert np.abs(heard - expected).max() <= 1e-7
+    assert made.dtype == np.float32 and made.shape == (32_000,)
+    assert np.abs(made - expected).max() <= 1e-7
 
 
 def test_av_benchmark_takes_the_mean_channel_and_cuts_at_8_seconds(rng):
     samples = rng.normal(size=(9 * 24_000, 2)).astype(np.float32) * 0.1 + 0.02
-    heard = protocols.find("av-benchmark").wave(samples, 24_000, 16_000)
+    made = protocols.find("av-benchmark").wave(samples, 24_000, 16_000)
     wave = torch.from_numpy(samples.T).mean(dim=0)
     expected = torchaudio.transforms.Resample(24_000, 16_000)(wave - wave.mean())[: 8 * 16_000].numpy()
-    assert heard.shape == (8 * 16_000,) and np.abs(heard - expected).max() <= 1e-6
+    assert made.shape == (8 * 16_000,) and np.abs(made - expected).max() <= 1e-6
 
 
 def test_stable_audio_metrics_brings_the_peak_to_minus_1_db(stereo):
-    heard = protocols.find("stable-audio-metrics").wave(stereo, 44_100, 32_000)
+    made = protocols.find("stable-audio-metrics").wave(stereo, 44_100, 32_000)
     expected = soxr.resample(stereo.mean(axis=1), 44_100, 32_000, quality="HQ")
-    assert np.abs(heard).max() == pytest.approx(10 ** (-1 / 20), rel=1e-6)
-    assert np.allclose(heard, expected * (np.abs(heard).max() / np.abs(expected).max()), atol=1e-6)
+    assert np.abs(made).max() == pytest.approx(10 ** (-1 / 20), rel=1e-6)
+    assert np.allclose(made, expected * (np.abs(made).max() / np.abs(expected).max()), atol=1e-6)
 
 
-def test_ajbench_leaves_level_and_length_as_they_are(stereo):
+def test_ajbench_keeps_level_and_length(stereo):
     protocol = protocols.find("ajbench")
     assert np.array_equal(protocol.wave(stereo, 16_000, 16_000), stereo.mean(axis=1, dtype=np.float32))
     assert protocol.wave(stereo, 44_100, 16_000).shape == (8_000,)
@@ -50,10 +50,10 @@ def test_ajbench_leaves_level_and_length_as_they_are(stereo):
 @pytest.mark.parametrize(
     ("seconds", "starts"), [(1, None), (3, [0]), (10, [0]), (12, [0, 5]), (16, [0, 5, 10]), (20, [0, 5, 10])]
 )
-def test_windows_of_ten_seconds_begin_every_five(seconds, starts):
+def test_windows_of_ten_seconds_start_every_five(seconds, starts):
     wave = np.arange(1, seconds * 100 + 1, dtype=np.float32)
     windows = protocols.find("stable-audio-metrics").windows(wave, 100)
-    if starts is None:  # too short to be padded
+    if starts is None:  # too short to pad
         assert np.array_equal(windows, wave[None])
         return
     assert windows.shape == (len(starts), 1000)
@@ -68,13 +68,13 @@ def test_other_protocols_have_one_window(rng):
         assert np.array_equal(protocols.find(name).windows(wave, 10), wave[None])
 
 
-def test_a_rate_for_which_torchaudio_would_take_gigabytes_is_refused(stereo):
-    with pytest.raises(AudioError, match=r"sample rate 44101 Hz \(too odd"):
+def test_a_rate_that_would_cost_torchaudio_gigabytes_is_refused(stereo):
+    with pytest.raises(AudioError, match="44101 Hz"):
         protocols.find("audioldm_eval").wave(stereo, 44_101, 16_000)
     assert protocols.find("audioldm_eval").wave(stereo, 11_025, 16_000).shape == (32_000,)
     assert protocols.find("ajbench").wave(stereo, 44_101, 16_000).shape == (8_000,)
 
 
-def test_an_unknown_protocol_is_told():
-    with pytest.raises(UsageError, match=r"--protocol audioldm-eval: unknown, did you mean 'audioldm_eval'"):
+def test_an_unknown_protocol_is_refused():
+    with pytest.raises(UsageError, match=r"--protocol audioldm-eval: .*'audioldm_eval'"):
         protocols.find("audioldm-eval")
