@@ -29,7 +29,7 @@ STAGE_OPTIONS = ("recipe", "data", "work", "results", "generator", "seed", "devi
 SEEDS = ("generator.seed", "invert.seed", "synth.seed")
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="Name, YAML file or mix expression.")]
 Jobs = Annotated[
-    int | None, typer.Option("--jobs", min=1, help="Parallel processes (default: one per core).")
+    int | None, typer.Option("--jobs", min=1, help="Parallel processes (default: one per core on a CPU).")
 ]
 Tracker = Annotated[
     Literal["csv", "tensorboard", "trackio", "wandb"],
@@ -94,7 +94,9 @@ def _settings(
     recipe: Annotated[
         str, _option("Name, YAML file or mix: esc10, esc10+320G, esc10G.", "--recipe")
     ] = "mini",
-    data: Annotated[Path | None, _option("The corpus (mini needs none).", "--data", metavar="DIR")] = None,
+    data: Annotated[
+        Path | None, _option("Folder or table of the corpus (mini needs none).", "--data", metavar="DIR")
+    ] = None,
     work: Annotated[
         Path, _option("Folder for the outputs of stages.", "--work", metavar="DIR", envvar="AJBENCH_WORK")
     ] = Path("work"),
@@ -102,7 +104,8 @@ def _settings(
         Path, _option("Folder for rows, tables and report.", "--results", metavar="DIR")
     ] = Path("results"),
     generator: Annotated[
-        Path | None, _option("Use this trained generator, train none.", "--generator", metavar="DIR")
+        Path | None,
+        _option("Use this trained generator instead of training one.", "--generator", metavar="DIR"),
     ] = None,
     seed: Annotated[
         int | None, _option("Seed of this stage (run: of generator, tokens, synthesis).", "--seed", min=0)
@@ -110,7 +113,7 @@ def _settings(
     device: Annotated[Literal["auto", "cpu", "cuda", "mps"], _option("Device to use.", "--device")] = "auto",
     dry_run: Annotated[bool, _option("Show what would be done, then stop.", "--dry-run")] = False,
     json: Annotated[bool, _option("Print one JSON document.", "--json")] = False,
-    quiet: Annotated[bool, _option("Quiet: print only results and errors.", "--quiet", "-q")] = False,
+    quiet: Annotated[bool, _option("Print only results and errors.", "--quiet", "-q")] = False,
     verbose: Annotated[int, _option("Print more messages.", "--verbose", "-v", count=True)] = 0,
     force: Annotated[bool, _option("Redo finished stages.", "--force")] = False,
     overrides: Annotated[

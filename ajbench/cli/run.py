@@ -51,7 +51,7 @@ def run(
     base: Annotated[
         str | None,
         typer.Option(
-            "--base", metavar="RECIPE", help="Recipe that a table is made of: tables/a11, tables/t1."
+            "--base", metavar="RECIPE", help="For tables/a11 and tables/t1: make the table of this recipe."
         ),
     ] = None,
     cell: Annotated[
@@ -63,7 +63,7 @@ def run(
     """Run every stage of a recipe, from clips to report.
 
     Finished stages are skipped; after a change, only the stages that depend on it run again. A mix expression
-    (`esc10+320G`) compares that mix with real clips alone, instead of the recipe's grid. `tables/a11 --base
+    (`esc10+320G`) compares that mix with real clips only, instead of the recipe's grid. `tables/a11 --base
     R` runs what Table A11 of recipe R needs; with --dry-run it lists the classifiers with steps, disk space
     and time. `tables/t1 --base R` compares generators on the captions of the evaluation clips.
 

@@ -1,4 +1,4 @@
-"""The only printer: data to stdout (a table, or one JSON document), talk and progress to stderr."""
+"""The only module that prints: results to stdout (text, a table or JSON), messages and progress to stderr."""
 
 import contextlib
 import dataclasses
@@ -12,7 +12,7 @@ from typing import Any
 
 from ajbench.core.errors import AjbenchError
 
-PLAIN_INTERVAL_S = 10.0  # between progress lines where stderr is no terminal
+PLAIN_INTERVAL_S = 10.0  # between progress lines if stderr is not a terminal
 
 
 @dataclasses.dataclass
@@ -21,32 +21,32 @@ class _Settings:
     quiet: bool = False
     verbose: int = 0
     mute: bool = False
-    bars: Any = None  # the rich display in use: a terminal can show only one
+    bars: Any = None  # the rich display in use, of which a terminal can show only one
 
 
 _settings = _Settings()
 
 
 def configure(json_mode: bool = False, quiet: bool = False, verbose: int = 0, mute: bool = False) -> None:
-    """Set how this process talks: `--json`, `-q`, `-v`; `mute`: not even data, only errors."""
+    """Set what this process prints: `--json`, `-q`, `-v`; with `mute` only errors."""
     _settings.json_mode, _settings.quiet, _settings.verbose = json_mode, quiet, verbose
     _settings.mute = mute
 
 
 def say(text: str) -> None:
-    """Tell the user something on stderr; silent with `-q`."""
+    """Print a message on stderr, unless `-q`."""
     if not _settings.quiet:
         print(text, file=sys.stderr, flush=True)
 
 
 def detail(text: str) -> None:
-    """Tell on stderr what only `-v` asks for."""
+    """Print a message on stderr if `-v`."""
     if _settings.verbose:
         say(text)
 
 
 def fail(error: BaseException) -> int:
-    """Print `ajbench: <message>` as one line on stderr, whatever the settings, and return the exit code."""
+    """Print `ajbench: <message>` as one line on stderr, with any settings, and return the exit code."""
     message = " ".join(str(error).split()) or type(error).__name__
     print(f"ajbench: {message}", file=sys.stderr, flush=True)
     return error.exit_code if isinstance(error, AjbenchError) else 1
@@ -58,10 +58,9 @@ def emit(
     """Print a command's result on stdout.
 
     Args:
-        document: what `--json` prints (also printed where neither `text` nor `table` is given); paths, NumPy
-            scalars and arrays, dataclasses and pydantic models are made plain, NaN and infinities null.
-        text: what is printed otherwise.
-        table: (header, rows) printed otherwise, in aligned columns, below `text` if both are given.
+        document: printed with `--json`, or if neither `text` nor `table` is given; made plain by `plain`.
+        text: printed otherwise.
+        table: (header, rows), printed otherwise in aligned columns, below `text` if both are given.
     """
     if _settings.mute:
         return
@@ -76,10 +75,10 @@ def emit(
 
 @contextlib.contextmanager
 def progress(total: int, what: str, unit: str = "clips") -> Iterator[Callable[..., None]]:
-    """Show how far `what` has come; the context gives `advance(n=1)`.
+    """Show the progress of `what`; the context gives `advance(n=1)`.
 
-    A bar with rate and time left where stderr is a terminal, else a line about every 10 s and one at the end;
-    nothing with `--json` or `-q`.
+    If stderr is a terminal, a bar with rate and time left; otherwise a line about every 10 s and one at the
+    end; nothing with `--json` or `-q`.
     """
     if _settings.json_mode or _settings.quiet:
         yield lambda n=1: None
@@ -93,7 +92,10 @@ def progress(total: int, what: str, unit: str = "clips") -> Iterator[Callable[..
 
 
 def plain(value: Any) -> Any:
-    """Return `value` in terms of JSON: dict, list, str, int, float, bool and None.
+    """Return `value` as dict, list, str, int, float, bool and None, for JSON.
+
+    Paths become strings, NumPy scalars, arrays and tensors numbers and lists, dataclasses and pydantic models
+    dicts, NaN and infinities None.
 
     Raises:
         TypeError: it contains something else.
@@ -118,7 +120,7 @@ def plain(value: Any) -> Any:
 
 
 class _Lines:
-    """Progress for logs: a line now and then."""
+    """Progress in a log: a line from time to time."""
 
     def __init__(self, total: int, what: str, unit: str) -> None:
         self.total, self.what, self.unit, self.done = total, what, unit, 0
@@ -169,7 +171,7 @@ def _bar(total: int, what: str, unit: str) -> Iterator[Callable[..., None]]:
             _settings.bars = stack.enter_context(Progress(*columns, console=Console(stderr=True)))
             stack.callback(setattr, _settings, "bars", None)
             task = _settings.bars.add_task(what, total=total, unit=unit)
-        else:  # inside another bar: a second row of it, gone when done
+        else:  # inside another bar: one more row, removed at the end
             task = _settings.bars.add_task(what, total=total, unit=unit)
             stack.callback(_settings.bars.remove_task, task)
         bars = _settings.bars

@@ -1,34 +1,34 @@
-"""The few ways in which ajbench refuses to go on, each with its exit code.
+"""Expected failures, each kind with its exit code.
 
-A message is one line: what is wrong, where, what is allowed, what to do.
+A message is one line: what is wrong, where, what is allowed, how to fix it.
 """
 
 
 class AjbenchError(Exception):
-    """Base of every expected failure; the command line prints the message and exits with `exit_code`."""
+    """Base of all expected failures; the command line prints the message and exits with `exit_code`."""
 
     exit_code = 1
 
 
 class UsageError(AjbenchError):
-    """Wrong option, recipe key or value."""
+    """A wrong option, recipe key or value."""
 
     exit_code = 2
 
 
 class MissingError(AjbenchError):
-    """Data, weights, an earlier stage, disk or memory that is not there."""
+    """Data, weights, an earlier stage, disk space or memory is missing."""
 
     exit_code = 3
 
 
 class NumericError(AjbenchError):
-    """NaN loss, singular input, or a failed audit under `--strict`."""
+    """A NaN loss, a singular matrix, or with `--strict` a failed audit."""
 
     exit_code = 4
 
 
 class IntegrityError(AjbenchError):
-    """A corrupt shard or checkpoint, an unsafe file, or work made under other settings."""
+    """A corrupt shard or checkpoint, an unsafe file, or outputs made with other settings."""
 
     exit_code = 5

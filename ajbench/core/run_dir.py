@@ -1,7 +1,7 @@
-"""Folders of finished work: what was run, with what, how long, and whether it is done.
+"""Folders of stages: what ran, with which versions, for how long, and whether it has finished.
 
-A stage writes into its own folder, which also holds `recipe.yaml` (the merged recipe), `run.json`
-(provenance) and, once everything else is on disk, `DONE`.
+A stage writes into its own folder, which also has `recipe.yaml` (the merged recipe), `run.json` (provenance)
+and, when everything else is on disk, `DONE`.
 """
 
 import functools
@@ -38,7 +38,7 @@ PACKAGES = (
 
 
 class RunDir:
-    """The folder of one stage of one run, identified by the fingerprint of what is to be done there."""
+    """The folder of a stage, identified by the stage's fingerprint."""
 
     def __init__(self, path: Path, stage: str, fingerprint: str) -> None:
         self.path = Path(path)
@@ -47,11 +47,11 @@ class RunDir:
         self._began = time.monotonic()
 
     def done(self) -> bool:
-        """Return whether this very stage (same fingerprint) was finished here."""
+        """Return whether the stage with this fingerprint has finished."""
         return (self.path / "DONE").exists() and self.info().get("fingerprint") == self.fingerprint
 
     def info(self) -> dict[str, Any]:
-        """Return `run.json`, or an empty dict where nothing was started.
+        """Return `run.json`, or an empty dict if nothing has started.
 
         Raises:
             IntegrityError: the file is damaged.
@@ -70,18 +70,18 @@ class RunDir:
     def start(
         self, recipe_yaml: str, seed: int | None, device: str, precision: str = "fp32", force: bool = False
     ) -> None:
-        """Make the folder and record what is about to run; work there of the same fingerprint is kept.
+        """Create the folder and record what is about to run; outputs with the same fingerprint are kept.
 
         Args:
             recipe_yaml: the merged recipe, stored as `recipe.yaml`.
-            seed: the run's seed, or None where nothing is drawn.
-            device: where it runs.
+            seed: None if nothing is random.
+            device: that it runs on.
             precision: that it computes in: fp32 or bf16.
-            force: clear a folder that an earlier run made, and start again.
+            force: delete the outputs of an earlier run and start again.
 
         Raises:
-            IntegrityError: the folder holds a run with another fingerprint (without `force`), or files that
-                no run made (with `force`, which would delete them).
+            IntegrityError: the folder is of another fingerprint (without `force`), or has files that no run
+                made (with `force`, which would delete them).
         """
         self.path.mkdir(parents=True, exist_ok=True)
         if force:
@@ -89,7 +89,7 @@ class RunDir:
         earlier = self.info()
         if earlier and earlier.get("fingerprint") != self.fingerprint:
             raise IntegrityError(
-                f"{self.path}: holds {earlier.get('stage')} {earlier.get('fingerprint')}, "
+                f"{self.path}: has {earlier.get('stage')} {earlier.get('fingerprint')}, "
                 f"not {self.stage} {self.fingerprint}; choose another --work folder or use --force"
             )
         self._began = time.monotonic()
@@ -109,8 +109,8 @@ class RunDir:
         atomic_write(self.path / "run.json", json.dumps(record, indent=2, ensure_ascii=False))
 
     def finish(self, extra: dict[str, Any] | None = None) -> None:
-        """Complete `run.json` (seconds since `start`, peak memory, `extra`), then write `DONE`."""
-        for stray in self.path.rglob(".*.tmp"):  # left by a process that was killed while writing
+        """Add seconds since `start`, peak memory and `extra` to `run.json`, then write `DONE`."""
+        for stray in self.path.rglob(".*.tmp"):  # of a process that was killed while writing
             stray.unlink(missing_ok=True)
         record = {
             **self.info(),
@@ -127,9 +127,9 @@ class RunDir:
         entries = [entry for entry in self.path.iterdir() if entry.suffix != ".lock"]
         if entries and not (self.path / "run.json").exists():
             raise IntegrityError(
-                f"{self.path}: --force would delete files that no run made; remove them by hand"
+                f"{self.path}: --force would delete files that no run made; delete them yourself"
             )
-        # run.json goes last: a clearing that is interrupted can be taken up again.
+        # run.json goes last, so that an interrupted deletion can be resumed.
         for entry in sorted(entries, key=lambda entry: entry.name == "run.json"):
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
@@ -138,18 +138,20 @@ class RunDir:
 
 
 def world() -> tuple[int, int]:
-    """Return how many processes `torchrun` or `accelerate launch` started, and which of them this is."""
+    """Return the number of processes of a `torchrun` or `accelerate` launch, and the rank of this one."""
     return int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
 
 
 def local_rank() -> int:
-    """Return the number of this process among those that were launched together on this machine."""
+    """Return the rank of this process among those launched on this machine."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def environment() -> dict[str, Any]:
-    """Return what a result depends on besides the recipe: git commit, versions, platform, thread count."""
-    torch = sys.modules.get("torch")  # a stage that computes has imported it; asking must not cost a second
+    """Return what a result depends on besides the recipe: git commit, versions, platform, threads."""
+    torch = sys.modules.get(
+        "torch"
+    )  # a stage that computes has imported it; importing it here would take a second
     return {
         "git": git_commit(),
         "python": platform.python_version(),
@@ -161,10 +163,10 @@ def environment() -> dict[str, Any]:
 
 @functools.cache
 def git_commit() -> str | None:
-    """Return the commit of the checkout ajbench runs from, `-dirty` if its code differs; None elsewhere."""
+    """Return the commit that ajbench runs from, with `-dirty` if its code was changed; None if not in git."""
     root = Path(__file__).resolve().parents[2]
     top, _, commit = _git(root, "rev-parse", "--show-toplevel", "HEAD").partition("\n")
-    # An installed copy may lie inside somebody else's checkout (a virtual environment in their project).
+    # An installed copy may be inside another project's checkout, in a virtual environment.
     if not commit or Path(top).resolve() != root:
         return None
     changed = _git(root, "status", "--porcelain", "--", "ajbench", "recipes")
@@ -172,8 +174,8 @@ def git_commit() -> str | None:
 
 
 def peak_memory_mb() -> float:
-    """Return the largest resident size so far, in MB: of this process or of its largest finished child."""
-    # Not their sum: on Linux a forked child's figure starts from its parent's size.
+    """Return the largest resident size so far in MB, of this process or of its largest finished child."""
+    # Not their sum: on Linux, the figure of a forked child starts from the size of its parent.
     largest = max(
         resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )

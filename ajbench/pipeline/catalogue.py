@@ -19,12 +19,12 @@ METRICS = [
     ("map", "classifier", "mean over classes of average precision, ties as in scikit-learn", "higher"),
     ("auc", "classifier", "mean over classes of the area under the ROC curve", "higher"),
     ("dprime", "classifier", "√2 · Φ⁻¹(auc)", "higher"),
-    ("accuracy", "classifier", "share of clips ranked right; single-label clips only", "higher"),
+    ("accuracy", "classifier", "share of clips classified correctly; single-label clips only", "higher"),
 ]
 
 
 def listing(kind: str) -> list[dict[str, Any]]:
-    """Return what there is of a kind, one mapping an entry, all with the same keys.
+    """Return the entries of a kind, as mappings with the same keys.
 
     Args:
         kind: `recipes`, `corpora`, `models` (classifiers), `codecs`, `encoders` (of text), `features` or
@@ -79,7 +79,7 @@ def _weight_file(file: weights.WeightFile) -> dict[str, Any]:
 
 
 def parameters(name: str, classes: int = AUDIOSET_CLASSES) -> int:
-    """Count the parameters of a classifier without giving them memory or values."""
+    """Count the parameters of a classifier without allocating them."""
     from accelerate import init_empty_weights
 
     from ajbench import classifiers
@@ -89,7 +89,7 @@ def parameters(name: str, classes: int = AUDIOSET_CLASSES) -> int:
 
 
 def doctor(work: Path) -> dict[str, Any]:
-    """Return versions, device, threads, memory, disk and weights of this machine."""
+    """Return versions, device, threads, memory, disk space and weights of this machine."""
     import torch
 
     there = environment()
@@ -124,7 +124,7 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 def _first_line(kind: str, name: str) -> str:
     found = registry.resolve(kind, name)
-    # A reader is a function alone in its module, whose first line says what the corpus is.
+    # The description of a corpus is the docstring of its reader's module.
     alone = kind != "text encoder" and not inspect.isclass(found)
     return (inspect.getdoc(inspect.getmodule(found) if alone else found) or "").partition("\n")[0]
 

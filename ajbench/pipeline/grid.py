@@ -1,4 +1,4 @@
-"""Which classifiers and which mixes a recipe compares: the lines and columns of its Table A11."""
+"""The classifiers and mixes that a recipe compares: rows and columns of its Table A11."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,28 +9,27 @@ from ajbench.core.schema import Classifier
 
 @dataclass(frozen=True)
 class Column:
-    """What a cell is trained on: a mix, and whether its real clips are heard through the codec."""
+    """Training data: a mix, and whether its real clips are decoded from their codes."""
 
     mix: Mix
     through_codec: bool = False
 
 
 def models(recipe: Recipe) -> list[Classifier]:
-    """Return the classifier sections of `evaluate.models`, laid over the recipe's own."""
+    """Return the recipe's classifier section with the changes of each row of `evaluate.models`."""
     return [recipe.classifier_of(line.model_dump()) for line in recipe.evaluate.models]
 
 
 def real(recipe: Recipe, **more: Any) -> Mix:
-    """Return the mix of real clips alone, with which every other is compared."""
+    """Return the mix of real clips only, with which all others are compared."""
     return recipe.mix.model_copy(update={"mode": "dose", "real": True, "dose": 0, "match_steps": 0} | more)
 
 
 def columns(recipe: Recipe) -> list[Column]:
-    """Return what a run compares: real clips alone, then synthetic only, doses and controls.
+    """Return the columns of a run: real clips only, synthetic clips only, doses, controls.
 
-    A recipe that names a mix of its own (or hears real clips through the codec) has that in their place.
-    Where every mix trains for the same steps anyhow, real clips with the steps of a dose are real clips
-    alone, and no column of their own.
+    A recipe with its own mix (or with decoded real clips) has that instead of synthetic only and doses. If
+    all mixes train for the same number of steps, there is no control with the steps of a dose.
     """
     alone, own = real(recipe), Column(recipe.mix, recipe.data.real_through_codec)
     if own != Column(alone):

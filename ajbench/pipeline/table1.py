@@ -1,4 +1,4 @@
-"""Table 1 of the paper: generators that differ in their text, compared on the evaluation clips' captions."""
+"""Table 1 of the paper: generators with different text encoders, compared on captions of evaluation clips."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -16,26 +16,12 @@ from ajbench.cli.app import app
 from ajbench.core import console, recipe, registry
 from ajbench.core.errors import AjbenchError, IntegrityError, MissingError, NumericError, UsageError
 from ajbench.pipeline import catalogue
-from ajbench.pipeline.codec_training import codec_stage
 
-COMMANDS = [
-    *(
-        "demo",
-        "run",
-        "prepare",
-        "train-codec",
-        "train-gen",
-        "invert",
-        "synth",
-        "train-cls",
-        "eval-cls",
-        "eval-gen",
-        "audit",
-        "sweep",
-    ),
-    *("export", "tables", "report", "ls", "show", "verify", "doctor"),
+STAGES = [
+    *("demo", "run", "sweep", "prepare", "train-codec", "train-gen", "invert", "synth"),
+    *("train-cls", "eval-cls", "eval-gen", "audit"),
 ]
-STAGES = COMMANDS[:12]
+COMMANDS = [*STAGES, "export", "tables", "report", "ls", "show", "verify", "doctor"]
 EVERY = ("--dry-run", "--json", "--quiet", "--verbose", "--work", "--device", "--force")
 
 
@@ -67,7 +53,7 @@ def test_help_names_every_command_and_the_exit_codes(ajbench):
     shown = ajbench("--help")
     assert shown.exit_code == 0
     assert set(COMMANDS) <= set(re.findall(r"^  ([a-z-]+) ", shown.stdout, re.MULTILINE))
-    assert "130 interrupted" in " ".join(shown.stdout.split())
+    assert {"0", "1", "2", "3", "4", "5", "130"} <= set(shown.stdout.partition("Exit codes")[2].split())
 
 
 def test_help_is_quick():
@@ -166,29 +152,18 @@ def test_dry_run_of_a_table_lists_cells_with_steps_disk_and_time(ajbench):
 def test_dry_run_is_a_table_for_people(ajbench):
     shown = ajbench("run", "mini", "--dry-run")
     assert shown.stdout.splitlines()[0].split() == ["stage", "what", "state", "amount", "disk_mb"]
-    assert "MB needed" in shown.stderr
-
-
-def test_a_single_stage_shows_what_it_needs(ajbench):
-    plan = json.loads(ajbench("synth", "--dry-run", "--json").stdout)
-    assert [stage["stage"] for stage in plan["stages"]] == ["prepare", "train-gen", "invert", "synth"]
 
 
 def test_synth_options_set_recipe_keys(ajbench):
     shown = json.loads(
         ajbench("synth", "--classes", "3", "--n", "17", "--seed", "5", "--dry-run", "--json").stdout
     )
+    assert [stage["stage"] for stage in shown["stages"]] == ["prepare", "train-gen", "invert", "synth"]
     assert shown["stages"][-1]["amount"] == "17 clips"
     same = ajbench("synth", "synth.classes=3", "synth.n=17", "synth.seed=5", "--dry-run", "--json")
     assert json.loads(same.stdout)["stages"][-1]["fingerprint"] == shown["stages"][-1]["fingerprint"]
     probe = json.loads(ajbench("synth", "--probe", "noise", "--dry-run", "--json").stdout)
     assert probe["stages"][-1]["what"] == "noise"
-
-
-def test_the_paper_s_plan_is_refused_on_sixteen_classes(ajbench):
-    shown = ajbench("synth", "--classes", "527", "--n", "80000")
-    assert shown.exit_code == 2
-    assert "mini has 16 classes" in shown.stderr
 
 
 def test_work_folder_comes_from_the_environment(ajbench, monkeypatch, tmp_path):
@@ -198,46 +173,42 @@ def test_work_folder_comes_from_the_environment(ajbench, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "parts"),
+    ("arguments", "code", "named"),
     [
-        (["run", "esc1O"], 2, ["recipe 'esc1O' is unknown", "did you mean 'esc10'"]),
-        (["run", "mini", "mix.aplha=0.3"], 2, ["mix.aplha", "did you mean 'alpha'"]),
-        (["run", "mini", "mix.alpha=1.5"], 2, ["mix.alpha", "1.5"]),
-        (["run", "mini", "evaluate.doses=[9999]"], 2, ["evaluate.doses", "9999", "synth.n="]),
-        (["run", "mini", "alpha"], 2, ["'alpha'", "key=value"]),
-        (["train-cls", "--recipe", "mini+9999G"], 2, ["mix.dose", "9999"]),
-        (["run", "esc10"], 2, ["--data"]),
-        (["run", "esc10", "--data", "nowhere"], 3, ["nowhere"]),
-        (["synth", "--probe", "nosie"], 2, ["--probe nosie", "noise"]),
-        (["synth"], 3, ["ajbench prepare"]),
-        (["eval-cls"], 3, ["ajbench train-cls"]),
-        (["eval-gen"], 3, ["ajbench synth"]),
-        (["tables"], 3, ["rows.csv"]),
-        (["report"], 3, ["ajbench prepare"]),
-        (["verify", "nowhere"], 3, ["nowhere"]),
-        (["run", "tables/a11"], 2, ["--base"]),
-        (["run", "tables/a11", "--base", "mini", "--cell", "17"], 2, ["--cell 17", "cells 1 to 16"]),
-        (["run", "tables/a11", "--base", "mini", "--cell", "1"], 3, ["ajbench prepare"]),
-        (["run", "mini", "classifier.epochs=-1"], 2, ["classifier.epochs", "greater than 0"]),
-        (["train-cls", "--recipe", "as20k", "--data", "."], 3, ["balanced_train_segments.csv"]),
-        (["run", "mini", "--generator", "nowhere"], 3, ["--generator nowhere"]),
+        ("run esc1O", 2, ["'esc1O'", "'esc10'"]),
+        ("run mini mix.aplha=0.3", 2, ["mix.aplha", "'alpha'"]),
+        ("run mini evaluate.doses=[9999]", 2, ["evaluate.doses", "9999", "synth.n="]),
+        ("run mini alpha", 2, ["'alpha'"]),
+        ("train-cls --recipe mini+9999G", 2, ["mix.dose", "9999"]),
+        ("run esc10", 2, ["--data"]),
+        ("run esc10 --data nowhere", 3, ["nowhere"]),
+        ("synth --probe nosie", 2, ["--probe nosie", "noise"]),
+        ("synth --classes 527 --n 80000", 2, ["synth.classes=527", "mini has 16"]),
+        ("synth", 3, ["ajbench prepare"]),
+        ("eval-cls", 3, ["ajbench train-cls"]),
+        ("eval-gen", 3, ["ajbench synth"]),
+        ("tables", 3, ["rows.csv"]),
+        ("report", 3, ["ajbench prepare"]),
+        ("verify nowhere", 3, ["nowhere"]),
+        ("run tables/a11", 2, ["--base"]),
+        ("run tables/a11 --base mini --cell 17", 2, ["--cell 17", "16"]),
+        ("run tables/a11 --base mini --cell 1", 3, ["ajbench prepare"]),
+        ("train-cls --recipe as20k --data .", 3, ["balanced_train_segments.csv"]),
+        ("run mini --generator nowhere", 3, ["--generator nowhere"]),
     ],
 )
-def test_bad_input_gets_one_line_and_its_exit_code(ajbench, arguments, code, parts):
-    shown = ajbench(*arguments)
+def test_bad_input_gets_one_line_and_its_exit_code(ajbench, arguments, code, named):
+    shown = ajbench(*arguments.split())
     assert shown.exit_code == code, shown.output
     assert shown.stdout == ""
     assert re.fullmatch(r"ajbench: [^\n]+\n", shown.stderr), shown.stderr
-    for part in parts:
-        assert part in shown.stderr
+    assert [part for part in named if part not in shown.stderr] == []
     assert not list(Path().iterdir())
 
 
-@pytest.mark.parametrize(
-    "arguments", [["ls", "modles"], ["run"], ["synth", "--n", "0"], ["nothing"], ["run", "mini", "-x"]]
-)
+@pytest.mark.parametrize("arguments", ["ls modles", "run", "synth --n 0", "nothing", "run mini -x"])
 def test_wrong_usage_exits_with_2(ajbench, arguments):
-    assert ajbench(*arguments).exit_code == 2
+    assert ajbench(*arguments.split()).exit_code == 2
 
 
 @pytest.mark.parametrize(
@@ -351,16 +322,3 @@ def test_tables_are_made_again_from_rows_alone(ajbench, monkeypatch):
     (out / "run.json").write_text(json.dumps({"fingerprints": ["old"], "counts": None}))
     assert json.loads(ajbench("tables", "--json").stdout)["table_a11"][0]["mini"] == 25.0
     assert (out / "table_a11.csv").exists()
-
-
-def test_train_codec_is_known_by_its_sounds_and_settings(tmp_path, write_wav):
-    write_wav("sounds/a.wav")
-
-    def key(steps=1):
-        return codec_stage(tmp_path, [tmp_path / "sounds"], steps, 2, 1, 0).fingerprint
-
-    first = key()
-    assert key() == first
-    assert key(steps=2) != first
-    write_wav("sounds/b.wav")
-    assert key() != first

