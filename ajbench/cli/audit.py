@@ -17,23 +17,17 @@ Split = Literal["train", "val", "eval"]
 SETS = "--synth, --train and --eval"
 
 
-def _of_sets(help: str, *names: str, **more: Any) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel="Sets of clips, without a recipe", **more)
+def _of_sets(help: str, *names: str) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel="Sets of clips, without a recipe")
 
 
 @app.command()
 @command(hide=("seed",))
 def audit(
     settings: Settings,
-    synth: Annotated[
-        Path | None, _of_sets("Synthetic clips: a clip store or a folder of sound files.", "--synth")
-    ] = None,
-    train: Annotated[
-        Path | None, _of_sets("Real train clips: a clip store or a folder of sound files.", "--train")
-    ] = None,
-    eval_: Annotated[
-        Path | None, _of_sets("Real eval clips: a clip store or a folder of sound files.", "--eval")
-    ] = None,
+    synth: Annotated[Path | None, _of_sets("Synthetic clips: a store or a folder.", "--synth")] = None,
+    train: Annotated[Path | None, _of_sets("Real train clips: a store or a folder.", "--train")] = None,
+    eval_: Annotated[Path | None, _of_sets("Real eval clips: a store or a folder.", "--eval")] = None,
     train_split: Annotated[
         Split | None, _of_sets("Use only this split of the store at --train.", "--train-split")
     ] = None,
@@ -92,17 +86,15 @@ def audit(
     for option, file in (("--out", out), ("--report", report)):
         if file and file.exists() and not settings.force:
             raise UsageError(f"{option} {file}: exists; choose another file, or overwrite it with --force")
-    of_recipe = not (synth or train or eval_)
+    given = {"--synth": synth, "--train": train, "--eval": eval_}
+    splits = {"--train-split": train_split, "--eval-split": eval_split}
+    of_recipe = not any(given.values())
     if of_recipe and report is None:
         home = settings.pipeline(settings.load(*SEEDS)).results
         report = home / "report" / (f"audit_{probe}.html" if probe else "audit.html")
     if out and report and out.resolve() == report.resolve():
         raise UsageError(f"--out and --report are both {out}; choose two files")
-    if of_recipe:
-        splits = {"--train-split": train_split, "--eval-split": eval_split}
-        sets = _sets_of_recipe(settings, probe, splits)
-    else:
-        sets = _named_sets(synth, train, eval_, train_split, eval_split, probe)
+    sets = _sets_of_recipe(settings, probe, splits) if of_recipe else _named_sets(given, splits, probe)
     name, _, path = (features or "").partition("=")
     extractor = LazyExtractor(name, path or None) if name else None
     if settings.dry_run:
@@ -155,29 +147,23 @@ def _sets_of_recipe(
 
 
 def _named_sets(
-    synth: Path | None,
-    train: Path | None,
-    eval_: Path | None,
-    train_split: Split | None,
-    eval_split: Split | None,
-    probe: str,
+    given: dict[str, Path | None], splits: dict[str, Split | None], probe: str
 ) -> "tuple[ClipSet, ClipSet, ClipSet]":
     """Return the synthetic, train and eval clips named on the command line."""
     from ajbench.data.clip_set import open_set
 
     if probe:
         raise UsageError(f"--probe {probe}: belongs to a recipe; remove it, or {SETS}")
-    if synth is None or train is None or eval_ is None:
-        given = {"--synth": synth, "--train": train, "--eval": eval_}
+    paths = [path for path in given.values() if path]
+    if len(paths) < len(given):
         missing = " and ".join(name for name, path in given.items() if path is None)
         raise UsageError(f"audit: {missing} missing; give all of {SETS}, or none to audit a recipe")
-    if train.resolve() == eval_.resolve() and not (train_split and eval_split):
+    synth, train, eval_ = paths
+    if train.resolve() == eval_.resolve() and not all(splits.values()):
         raise UsageError(
             f"--train and --eval are both {train}; name the splits of a store (--train-split train "
             "--eval-split eval), or different folders"
         )
-    return (
-        open_set(synth),
-        open_set(train, train_split, "--train-split"),
-        open_set(eval_, eval_split, "--eval-split"),
-    )
+    (train_option, train_split), (eval_option, eval_split) = splits.items()
+    real = open_set(train, train_split, train_option), open_set(eval_, eval_split, eval_option)
+    return open_set(synth), *real
