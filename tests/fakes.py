@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import socket
+from contextlib import contextmanager
 from itertools import product
 
 import numpy as np
@@ -876,3 +877,41 @@ def save_untrained_classifier(folder, labels, samples):
     about = {"name": "taltrans-small", "labels": list(labels), "clip_samples": samples, "options": {}}
     classifiers.save(classifiers.build("taltrans-small", len(labels)), folder, **about, extra={})
     return folder
+
+
+# Watching and stopping the code under test
+
+
+@contextmanager
+def stopped_at(owner, name, call, after=False):
+    """Let a function raise at its `call`-th call (or `after` it); the block must end by that."""
+    import pytest
+
+    plain, calls = getattr(owner, name), itertools.count(1)
+
+    def stopping(*arguments, **options):
+        stop = next(calls) == call
+        result = None if stop and not after else plain(*arguments, **options)
+        if stop:
+            raise RuntimeError("stopped by the test")
+        return result
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="stopped by the test"):
+        patch.setattr(owner, name, stopping)
+        yield
+
+
+@contextmanager
+def results_of(owner, name):
+    """Yield a list that collects what a function returns within the block."""
+    import pytest
+
+    plain, results = getattr(owner, name), []
+
+    def recording(*arguments, **options):
+        results.append(plain(*arguments, **options))
+        return results[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, recording)
+        yield results

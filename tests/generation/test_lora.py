@@ -1,12 +1,10 @@
-"""LoRA: what moves, what must not, whose loaders take the file, and what synthesis makes of it."""
-
-import json
+"""LoRA: which weights are trained, which loaders take the file, and its use in synthesis."""
 
 import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
-from fakes import N_TRAIN, SMALL_LABELS, FakeCodec, make_generator, make_store, small_recipe
+from fakes import N_TRAIN, FakeCodec, results_of, small_recipe, stopped_at
 from safetensors.torch import load_file
 
 from ajbench.core import recipe
@@ -16,7 +14,8 @@ from ajbench.generation.pipeline import AudioJourneyPipeline
 from ajbench.pipeline.recipe_stages import Pipeline, Places
 from ajbench.reporting import model_card
 
-torch.set_num_threads(1)
+from .conftest import invert
+
 CODEC = FakeCodec()
 PROMPT = "The sound of Dog"
 ALONE = {"tokens": False, "lora_rank": 3}
@@ -25,25 +24,11 @@ FAST = {"lora_lr": 0.02, "lr": 0.05, "checkpoint_every": 100}
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory):
-    return make_store(tmp_path_factory.mktemp("real") / "store")
-
-
-@pytest.fixture(scope="module")
-def generator(real, tmp_path_factory):
-    return make_generator(tmp_path_factory.mktemp("generator") / "g", real)
-
-
-def run(generator, real, out, seed=2, **invert):
-    return textual_inversion.invert(
-        small_recipe(invert=invert), generator, real, out, fingerprint="l1", seed=seed, codec=CODEC
-    )
-
-
-@pytest.fixture(scope="module")
-def adapted(generator, real, tmp_path_factory):
-    """LoRA alone, trained far enough to be heard."""
-    return run(generator, real, tmp_path_factory.mktemp("adapted") / "l", **ALONE, **FAST, train_steps=20)
+def untrained(generator, real, tmp_path_factory):
+    """Initial folders of LoRA alone, of both, and of tokens alone."""
+    home = tmp_path_factory.mktemp("untrained")
+    kinds = {"alone": ALONE, "both": BOTH, "tokens": {}}
+    return {name: invert(generator, real, home / name, train_steps=0, **how) for name, how in kinds.items()}
 
 
 def opened(generator, *tokens):
@@ -55,63 +40,55 @@ def weights(path):
 
 
 def denoised(network, text):
-    """What a network makes of a few noisy grids, given prompts."""
+    """Return the prediction of a U-Net for a few noisy grids and prompts."""
     g = torch.Generator().manual_seed(4)
     noisy, t = torch.randn(3, 128, 2, 21, generator=g), torch.tensor([10, 400, 900])
     with torch.no_grad():
         return unet.denoise(network, noisy, t, text.encode([PROMPT, "", "The sound of Rain"])[0], None)
 
 
-@pytest.mark.parametrize("how", [ALONE, BOTH, {}])
-def test_only_adapters_and_tokens_move(generator, real, tmp_path, monkeypatch, how):
-    made, plain = [], AudioJourneyPipeline.from_pretrained
-    monkeypatch.setattr(
-        AudioJourneyPipeline, "from_pretrained", lambda *a, **k: made.append(plain(*a, **k)) or made[0]
-    )
-    out = run(generator, real, tmp_path / "t", train_steps=2, **how)
-    monkeypatch.undo()
+@pytest.mark.parametrize(("kind", "how"), [("alone", ALONE), ("both", BOTH), ("tokens", {})])
+def test_only_adapters_and_tokens_are_trained(untrained, generator, real, tmp_path, kind, how):
+    with results_of(AudioJourneyPipeline, "from_pretrained") as made:
+        out = invert(generator, real, tmp_path / "t", train_steps=2, **how)
     fresh, used = opened(generator), made[0]
     for one, other in ((fresh.unet, used.unet), (fresh.text.model, used.text.model)):
         before = one.state_dict()
         after = {name.replace(".base_layer", ""): value for name, value in other.state_dict().items()}
         assert all(torch.equal(before[name], after.pop(name)) for name in before)
         assert all(".lora_" in name for name in after)
-    start = run(generator, real, tmp_path / "start", train_steps=0, **how)
     info, vectors = checkpoint.read_tokens(out)
     assert info.lora_rank == how.get("lora_rank") and (out / lora.FILE).exists() == ("lora_rank" in how)
-    assert (out / checkpoint.EMBEDS).exists() == ("tokens" not in how) and set(info.xxh3) == {
-        path.name for path in out.glob("*.safetensors")
-    }
+    assert (out / checkpoint.EMBEDS).exists() == ("tokens" not in how)
+    assert set(info.xxh3) == {path.name for path in out.glob("*.safetensors")}
     assert len(info.tokens) == len(vectors) == (0 if "tokens" in how else 3)
-    assert all((vectors[name] != first).any() for name, first in checkpoint.read_tokens(start)[1].items())
+    start = checkpoint.read_tokens(untrained[kind])[1]
+    assert all((vectors[name] != first).any() for name, first in start.items())
     if "lora_rank" in how:
-        first, last = weights(start), weights(out)
-        names = {f".{target}." for target in lora.TARGETS}
-        assert {name for name in names if any(name in key for key in last)} == names
+        first, last = weights(untrained[kind]), weights(out)
+        targets = {f".{target}." for target in lora.TARGETS}
+        assert {name for name in targets if any(name in key for key in last)} == targets
         attentions = [n for n, m in fresh.unet.named_modules() if type(m).__name__ == "Attention"]
-        assert len(last) == len(attentions) * len(names) * 2
+        assert len(last) == len(attentions) * len(targets) * 2
         assert all(min(tensor.shape) == 3 and tensor.dtype == torch.float32 for tensor in last.values())
         assert all((first[name] != last[name]).any() for name in last)
 
 
-def test_untrained_it_is_the_generator_itself(generator, real, tmp_path):
-    out = run(generator, real, tmp_path / "t", train_steps=0, **ALONE)
-    assert all((("lora_B" in name) == (not value.any())) for name, value in weights(out).items())
-    before, after = opened(generator), opened(generator, out)
+def test_untrained_lora_does_not_change_the_generator(untrained, generator):
+    assert all((("lora_B" in name) == (not v.any())) for name, v in weights(untrained["alone"]).items())
+    before, after = opened(generator), opened(generator, untrained["alone"])
     assert np.array_equal(before(PROMPT, steps=3), after(PROMPT, steps=3))
 
 
-def test_the_first_weights_depend_on_the_seed_alone(generator, real, tmp_path):
-    torch.manual_seed(1)
-    first = weights(run(generator, real, tmp_path / "a", train_steps=0, **ALONE))
+def test_the_initial_weights_depend_on_the_seed_alone(untrained, generator, real, tmp_path):
     torch.manual_seed(7)
-    again = weights(run(generator, real, tmp_path / "b", train_steps=0, **BOTH))
-    other = weights(run(generator, real, tmp_path / "c", train_steps=0, seed=3, **ALONE))
+    first, again = weights(untrained["alone"]), weights(untrained["both"])
+    other = weights(invert(generator, real, tmp_path / "c", train_steps=0, seed=3, **ALONE))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert all((first[name] != other[name]).any() for name in first if "lora_A" in name)
 
 
-def test_nobody_elses_randomness_is_used(generator, adapted):
+def test_global_randomness_is_not_used(generator, adapted):
     network = UNet2DConditionModel.from_pretrained(generator / "unet")
     before = torch.get_rng_state()
     lora.merge(network, adapted)
@@ -119,11 +96,11 @@ def test_nobody_elses_randomness_is_used(generator, adapted):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("how", [ALONE, BOTH])
-def test_it_lowers_the_loss_that_it_is_trained_on(generator, real, tmp_path, adapted, how):
-    losses, paths = [], [run(generator, real, tmp_path / "0", **how, train_steps=0), adapted]
-    if how == BOTH:  # with tokens that stay what they are, so that it is not they
-        paths[1] = run(generator, real, tmp_path / "20", **how, **FAST | {"lr": 1e-9}, train_steps=20)
+@pytest.mark.parametrize("kind", ["alone", "both"])
+def test_it_lowers_the_loss_that_it_is_trained_on(untrained, generator, real, tmp_path, adapted, kind):
+    losses, paths = [], [untrained[kind], adapted]
+    if kind == "both":  # the learning rate of the tokens is so low that only LoRA can have an effect
+        paths[1] = invert(generator, real, tmp_path / "t", **BOTH, **FAST | {"lr": 1e-9}, train_steps=10)
     for path in paths:
         made = opened(generator, path)
         g = torch.Generator().manual_seed(1)
@@ -137,24 +114,19 @@ def test_it_lowers_the_loss_that_it_is_trained_on(generator, real, tmp_path, ada
     assert losses[1] < 0.95 * losses[0]
 
 
-def test_merged_and_by_diffusers_own_loaders_it_is_the_same(generator, adapted):
+def test_merged_weights_and_diffusers_own_loaders_agree(generator, adapted):
     made = opened(generator, adapted)
     assert not [name for name, _ in made.unet.named_parameters() if "lora" in name or "base" in name]
     assert not any(parameter.requires_grad for parameter in made.unet.parameters())
     merged = denoised(made.unet, made.text)
-    beside = UNet2DConditionModel.from_pretrained(generator / "unet").eval()
-    plain = denoised(beside, made.text)
-    beside.load_lora_adapter(adapted, prefix="unet", use_safetensors=True)
-    found = denoised(beside, made.text)
+    adapter = UNet2DConditionModel.from_pretrained(generator / "unet").eval()
+    plain = denoised(adapter, made.text)
+    adapter.load_lora_adapter(adapted, prefix="unet", use_safetensors=True)
+    found = denoised(adapter, made.text)
+    parts = dict.fromkeys(("vae", "text_encoder", "tokenizer", "safety_checker", "feature_extractor"))
+    network = UNet2DConditionModel.from_pretrained(generator / "unet").eval()
     whole = StableDiffusionPipeline(
-        vae=None,
-        text_encoder=None,
-        tokenizer=None,
-        unet=UNet2DConditionModel.from_pretrained(generator / "unet").eval(),
-        scheduler=unet.noise_schedule(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
+        unet=network, scheduler=unet.noise_schedule(), requires_safety_checker=False, **parts
     )
     whole.load_lora_weights(adapted)
     assert (merged - plain).abs().max() > 1e-2
@@ -162,112 +134,72 @@ def test_merged_and_by_diffusers_own_loaders_it_is_the_same(generator, adapted):
     assert torch.equal(denoised(whole.unet, made.text), found)
 
 
-def test_what_was_trained_is_what_is_loaded(generator, real, tmp_path, monkeypatch):
-    made, plain = [], AudioJourneyPipeline.from_pretrained
-    monkeypatch.setattr(
-        AudioJourneyPipeline, "from_pretrained", lambda *a, **k: made.append(plain(*a, **k)) or made[0]
-    )
-    out = run(generator, real, tmp_path / "t", **ALONE | {"lora_rank": 5}, **FAST, train_steps=4)
-    monkeypatch.undo()
+def test_the_trained_network_is_the_one_that_is_loaded(generator, real, tmp_path):
+    with results_of(AudioJourneyPipeline, "from_pretrained") as made:
+        out = invert(generator, real, tmp_path / "t", **ALONE | {"lora_rank": 5}, **FAST, train_steps=4)
     loaded = opened(generator, out)
     difference = denoised(made[0].unet.eval(), loaded.text) - denoised(loaded.unet, loaded.text)
     assert difference.abs().max() <= 1e-5
 
 
 @pytest.mark.parametrize("how", [ALONE, BOTH])
-def test_stopped_in_the_middle_it_ends_with_the_same_bits(generator, real, tmp_path, monkeypatch, how):
+def test_an_interrupted_training_writes_the_same_bytes(generator, real, tmp_path, how):
     how = how | {"train_steps": 5, "log_every": 3}
-    run(generator, real, tmp_path / "straight", **how)
-    calls, plain = [], textual_inversion.Inversion.forward
-
-    def failing(*arguments):
-        calls.append(1)
-        if len(calls) == 4:
-            raise RuntimeError("cut")
-        return plain(*arguments)
-
-    monkeypatch.setattr(textual_inversion.Inversion, "forward", failing)
-    with pytest.raises(RuntimeError, match="cut"):
-        run(generator, real, tmp_path / "cut", **how)
+    straight = invert(generator, real, tmp_path / "straight", **how)
+    with stopped_at(textual_inversion.Inversion, "forward", 4):
+        invert(generator, real, tmp_path / "cut", **how)
     assert (tmp_path / "cut" / "checkpoints" / "step-00000002").exists()
-    monkeypatch.setattr(textual_inversion.Inversion, "forward", plain)
-    run(generator, real, tmp_path / "cut", **how)
-    names = {path.name for path in (tmp_path / "straight").iterdir()} - {"checkpoints", "metrics.csv"}
+    resumed = invert(generator, real, tmp_path / "cut", **how)
+    names = {path.name for path in straight.iterdir()} - {"checkpoints", "metrics.csv"}
     assert {lora.FILE, checkpoint.TOKENS, checkpoint.CURVE} <= names
-    for name in names:
-        assert (tmp_path / "straight" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes()
+    assert all((straight / name).read_bytes() == (resumed / name).read_bytes() for name in names)
 
 
-def test_each_of_both_has_its_own_learning_rate(generator, real, tmp_path):
-    # Adam's first step is as long as its learning rate, wherever there is a gradient.
-    how = BOTH | {"lr": 0.004, "lora_lr": 0.0005}
-    out = run(generator, real, tmp_path / "one", train_steps=1, **how)
-    start = run(generator, real, tmp_path / "none", train_steps=0, **how)
-    tokens = [
-        (vector - first).abs().max().item()
-        for vector, first in zip(
-            *(checkpoint.read_tokens(path)[1].values() for path in (out, start)), strict=True
-        )
-    ]
+def test_tokens_and_lora_have_their_own_learning_rates(untrained, generator, real, tmp_path):
+    # The size of Adam's first step is the learning rate, wherever there is a gradient.
+    out = invert(generator, real, tmp_path / "one", train_steps=1, **BOTH, lr=0.004, lora_lr=0.0005)
+    pairs = zip(*(checkpoint.read_tokens(path)[1].values() for path in (out, untrained["both"])), strict=True)
+    tokens = [(vector - first).abs().max().item() for vector, first in pairs]
     adapters = [value.abs().max().item() for name, value in weights(out).items() if "lora_B" in name]
     assert tokens == pytest.approx([0.004] * 3, rel=0.02)
     assert adapters == pytest.approx([0.0005] * len(adapters), rel=0.02)
 
 
-def test_alone_it_is_trained_on_plain_names_of_the_chosen_classes(generator, real, tmp_path, monkeypatch):
-    prompts, plain = [], textual_inversion.sound_of
-    monkeypatch.setattr(
-        textual_inversion, "sound_of", lambda names: prompts.append(plain(names)) or prompts[-1]
-    )
-    out = run(generator, real, tmp_path / "t", train_steps=1, classes=["Clock tick"], **ALONE)
-    heard = [real[i] for i in range(N_TRAIN) if "Clock tick" in real[i].labels]
-    assert prompts == [f"The sound of {', '.join(clip.labels)}" for clip in heard]
-    assert 0 < len(heard) < N_TRAIN
-    assert checkpoint.read_tokens(out)[0].train_ids == tuple(clip.clip_id for clip in heard)
+def test_without_tokens_the_prompts_have_plain_names_of_the_chosen_classes(generator, real, tmp_path):
+    with results_of(textual_inversion, "sound_of") as prompts:
+        out = invert(generator, real, tmp_path / "t", train_steps=0, classes=["Clock tick"], **ALONE)
+    used = [real[i] for i in range(N_TRAIN) if "Clock tick" in real[i].labels]
+    assert prompts == [f"The sound of {', '.join(clip.labels)}" for clip in used]
+    assert 0 < len(used) < N_TRAIN
+    assert checkpoint.read_tokens(out)[0].train_ids == tuple(clip.clip_id for clip in used)
 
 
-def test_synthesis_takes_it_with_plain_names(generator, real, adapted, tmp_path):
+def test_synthesis_uses_it_with_plain_names(generator, real, adapted, tmp_path):
     made = small_recipe(synth={"n": 4, "prompt": "names", "strength": 1.0, "sampler_steps": 2})
-    how = {"fingerprint": "s", "codec": CODEC}
-    plain = synthesize.synthesize(made, real, generator, None, tmp_path / "plain", **how)
-    clips = synthesize.synthesize(made, real, generator, adapted, tmp_path / "adapted", **how)
+    about = {"fingerprint": "s", "codec": CODEC}
+    plain = synthesize.synthesize(made, real, generator, None, tmp_path / "plain", **about)
+    clips = synthesize.synthesize(made, real, generator, adapted, tmp_path / "adapted", **about)
     assert clips.clip_ids == plain.clip_ids and (clips.codes([0, 1]) != plain.codes([0, 1])).any((1, 2)).all()
     tokens = small_recipe(synth={"n": 4, "prompt": "tokens"})
     with pytest.raises(MissingError, match=r"synth\.prompt"):
-        synthesize.synthesize(tokens, real, generator, adapted, tmp_path / "no", **how)
+        synthesize.synthesize(tokens, real, generator, adapted, tmp_path / "no", **about)
 
 
-def test_an_exported_generator_carries_it(generator, real, adapted, tmp_path):
+def test_an_exported_generator_includes_it(generator, real, adapted, tmp_path):
     out = model_card.export(recipe.load("mini"), generator, adapted, tmp_path / "out")
-    told = (out / model_card.CARD).read_text()
-    assert "for LoRA of rank 3" in told and "Class tokens: none" in told
+    assert "rank 3" in (out / model_card.CARD).read_text()
     assert np.array_equal(opened(out)(PROMPT, steps=2), opened(generator, adapted)(PROMPT, steps=2))
-    # Adapted anew, the exported one begins without it.
-    again = run(out, real, tmp_path / "again", train_steps=0, **BOTH)
-    names = opened(generator), opened(out, again)
-    assert np.array_equal(names[0](PROMPT, steps=2), names[1](PROMPT, steps=2))
-    # Its clips are heard in what an exported generator makes, so they count for the leak rule.
+    # A new training of the exported generator starts without it.
+    again = invert(out, real, tmp_path / "again", train_steps=0, **BOTH)
+    assert np.array_equal(opened(generator)(PROMPT, steps=2), opened(out, again)(PROMPT, steps=2))
+    # Its training clips count for the leak rule, as they affect what an exported generator makes.
     info = checkpoint.read_tokens(out)[0].model_copy(update={"train_ids": ("clip13",)})
     checkpoint.write_info(out / checkpoint.TOKENS, info, [out / lora.FILE])
-    with pytest.raises(IntegrityError, match="evaluation clips"):
+    with pytest.raises(IntegrityError, match="clip13"):
         synthesize.inputs(small_recipe(synth={"prompt": "names"}).synth, real, out, None)
 
 
-def test_damage_and_files_of_before(generator, real, adapted, tmp_path):
-    out = run(generator, real, tmp_path / "t", train_steps=0)
-    tree = json.loads((out / checkpoint.TOKENS).read_text())
-    del tree["lora_rank"]
-    (out / checkpoint.TOKENS).write_text(json.dumps(tree))
-    assert checkpoint.read_tokens(out)[0].lora_rank is None and len(opened(generator, out).tokens) == len(
-        SMALL_LABELS
-    )
-    damaged = run(generator, real, tmp_path / "d", train_steps=0, **ALONE)
-    (damaged / lora.FILE).write_bytes((adapted / lora.FILE).read_bytes())
-    with pytest.raises(IntegrityError, match=rf"{lora.FILE}: missing or damaged"):
-        opened(generator, damaged)
-
-
-def test_synthesis_depends_on_it_whatever_the_prompts_are():
+def test_synthesis_depends_on_it_for_every_kind_of_prompt():
     def stages(*overrides, prompt):
         made = Pipeline(recipe.load("mini", [*overrides, f"synth.prompt={prompt}"]), Places())
         return {need.name for need in made.synth().needs}
@@ -277,13 +209,12 @@ def test_synthesis_depends_on_it_whatever_the_prompts_are():
         assert "invert" in stages("invert.lora_rank=4", prompt=prompt)
     alone = ("invert.lora_rank=4", "invert.tokens=false")
     assert "invert" in stages(*alone, prompt="names")
-    with pytest.raises(UsageError, match=r"^synth\.prompt=tokens: .*; set synth\.prompt=names, or none$"):
+    with pytest.raises(UsageError, match=r"synth\.prompt=tokens.*invert\.tokens=false"):
         stages(*alone, prompt="tokens")
 
 
-def test_neither_tokens_nor_lora_is_refused_in_one_line():
-    with pytest.raises(UsageError, match=r"invert\.tokens=false .* set invert\.lora_rank") as error:
-        recipe.load("mini", ["invert.tokens=false"])
+@pytest.mark.parametrize("override", ["invert.tokens=false", "invert.lora_rank=0"])
+def test_neither_tokens_nor_lora_is_refused_in_one_line(override):
+    with pytest.raises(UsageError, match=r"invert\.lora_rank") as error:
+        recipe.load("mini", [override])
     assert "\n" not in str(error.value)
-    with pytest.raises(UsageError, match=r"invert\.lora_rank.*greater than or equal to 1"):
-        recipe.load("mini", ["invert.lora_rank=0"])

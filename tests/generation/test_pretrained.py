@@ -116,10 +116,7 @@ def changed(source, folder, change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            lambda s: s.pop("mid_block.resnets.0.conv1.weight"),
-            r"mid_block\.resnets\.0\.conv1\.weight",
-        ),
+        (lambda s: s.pop("mid_block.resnets.0.conv1.weight"), r"mid_block\.resnets\.0\.conv1\.weight"),
         (
             lambda s: s.update({"time_embedding.linear_1.bias": torch.zeros(5)}),
             r"time_embedding\.linear_1\.bias.*\(5,\).*\(128,\)",

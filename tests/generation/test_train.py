@@ -1,195 +1,294 @@
-"""Training: what a batch is made of, exact resume, the frozen phase, what the folder records."""
+"""Training of the denoiser: batches and loss, exact resume, the frozen phase, ways to compute, the folder."""
 
 import json
+import os
+import sys
+import types
 
 import pytest
 import torch
+from accelerate import PartialState
 from diffusers import DDPMScheduler, UNet2DConditionModel
-from fakes import CLIP_FRAMES, N_TRAIN, SMALL_LABELS, SMALL_UNET, FakeCodec, make_store, small_recipe
+from fakes import (
+    CLIP_FRAMES,
+    N_TRAIN,
+    SMALL_LABELS,
+    SMALL_UNET,
+    FakeCodec,
+    free_port,
+    make_store,
+    small_recipe,
+    stopped_at,
+)
 from safetensors.torch import load_file
 
 from ajbench.codec.whitening import Whitening
-from ajbench.core.errors import IntegrityError, MissingError
-from ajbench.generation import checkpoint, train, unet
+from ajbench.core import recipe
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.core.recipe import Generator
+from ajbench.data.store import ClipStore
+from ajbench.generation import batches, checkpoint, train, unet
 from ajbench.generation.text_encoder import MiniLM
 from ajbench.training import loop
 
-torch.set_num_threads(1)
+from .conftest import fit
+
 CODEC = FakeCodec()
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch):
-    monkeypatch.setitem(unet.PRESETS, "tiny", SMALL_UNET)
-
-
-@pytest.fixture(scope="module")
-def real(tmp_path_factory):
-    return make_store(tmp_path_factory.mktemp("real") / "store", captions=True)
-
-
-def run(real, out, **generator):
-    return train.train_generator(
-        small_recipe(generator=generator), real, out, fingerprint="f1", seed=3, codec=CODEC
-    )
+pytestmark = pytest.mark.usefixtures("small_unet")
 
 
 def weights(path):
     return load_file(path / "unet" / "diffusion_pytorch_model.safetensors")
 
 
-@pytest.fixture(scope="module")
-def trained(real, tmp_path_factory):
-    patch = pytest.MonkeyPatch()
-    patch.setitem(unet.PRESETS, "tiny", SMALL_UNET)
-    out = run(real, tmp_path_factory.mktemp("trained") / "generator")
-    patch.undo()
-    return out
+def same_weights(one, other):
+    one, other = weights(one), weights(other)
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
-def test_the_folder_opens_with_diffusers_alone_and_says_what_it_was_trained_on(trained, real):
+def captured(real, out, **generator):
+    """Return what `train_generator` passes to the training loop."""
+    seen = {}
+
+    def stop(module, step, batches, **options):
+        seen.update(module=module, step=step, batches=batches, **options)
+        raise ZeroDivisionError
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(loop, "fit", stop)
+        fit(real, out, **generator)
+    return seen
+
+
+def grid_of(real, picks):
+    return Whitening.from_json(real.meta.whitening).grid(CODEC.latents(real.codes(picks)))
+
+
+def test_diffusers_opens_the_folder_which_records_the_training(trained, captioned):
     model = UNet2DConditionModel.from_pretrained(trained / "unet", local_files_only=True)
     assert tuple(model.config.block_out_channels) == (32, 64)
     assert DDPMScheduler.from_pretrained(trained / "scheduler").config.beta_schedule == "squaredcos_cap_v2"
-    assert json.loads((trained / "model_index.json").read_text())["unet"] == [
-        "diffusers",
-        "UNet2DConditionModel",
-    ]
+    index = json.loads((trained / "model_index.json").read_text())
+    assert index["unet"] == ["diffusers", "UNet2DConditionModel"]
     info = checkpoint.read_info(trained)
-    assert info.train_ids == tuple(sorted(real.clip_ids[:N_TRAIN])) and info.labels == SMALL_LABELS
+    assert info.train_ids == tuple(sorted(captioned.clip_ids[:N_TRAIN])) and info.labels == SMALL_LABELS
     assert (info.codec, info.codec_hash, info.frames, info.fingerprint) == ("fake", "fa4e", CLIP_FRAMES, "f1")
-    assert json.loads((trained / "whitening.json").read_text()) == real.meta.whitening
+    assert json.loads((trained / "whitening.json").read_text()) == captioned.meta.whitening
     assert len((trained / "metrics.csv").read_text().splitlines()) == 1 + 6
     assert not (trained / "checkpoints").exists()
 
 
-def test_a_finished_generator_is_not_trained_again(trained, real, monkeypatch):
+def test_a_finished_generator_is_not_trained_again(trained, captioned, monkeypatch):
     monkeypatch.setattr(loop, "fit", None)
-    assert run(real, trained) == trained
+    assert fit(captioned, trained) == trained
 
 
-def test_stopped_in_the_middle_it_ends_with_the_same_bits(trained, real, tmp_path, monkeypatch):
-    calls, plain = [], train.loss
-
-    def failing(*arguments):
-        calls.append(1)
-        if len(calls) == 6:
-            raise RuntimeError("cut")
-        return plain(*arguments)
-
-    monkeypatch.setattr(train, "loss", failing)
-    with pytest.raises(RuntimeError, match="cut"):
-        run(real, tmp_path / "g")
+def test_an_interrupted_training_ends_with_the_same_bits(trained, captioned, tmp_path):
+    with stopped_at(train, "loss", 6):
+        fit(captioned, tmp_path / "g", validate_every=2)
     assert not (tmp_path / "g" / checkpoint.INFO).exists()
-    monkeypatch.setattr(train, "loss", plain)
-    run(real, tmp_path / "g")
-    one, other = weights(trained), weights(tmp_path / "g")
-    assert one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
-    assert (trained / checkpoint.INFO).read_bytes() == (tmp_path / "g" / checkpoint.INFO).read_bytes()
+    fit(captioned, tmp_path / "g", validate_every=2)
+    assert same_weights(trained, tmp_path / "g")
+    for name in (checkpoint.INFO, "validation.csv"):
+        assert (trained / name).read_bytes() == (tmp_path / "g" / name).read_bytes()
 
 
-def test_at_first_only_the_ends_and_the_projection_move(real, tmp_path):
+def test_in_the_first_phase_only_the_ends_and_the_projection_are_trained(captioned, tmp_path):
     fresh = unet.build("tiny", 384, seed=train.seed_for(3, "weights")).state_dict()
-    found = weights(run(real, tmp_path / "frozen", train_steps=2, frozen_steps=2))
-    moved = {name for name, weight in found.items() if not torch.equal(weight, fresh[name])}
-    assert moved == {f"{part}{kind}" for part in train.ENDS for kind in ("weight", "bias")}
-    found = weights(run(real, tmp_path / "later", train_steps=3, frozen_steps=2))
-    assert {name.split(".")[0] for name in found if not torch.equal(found[name], fresh[name])} > {"mid_block"}
+    out = fit(captioned, tmp_path / "g", train_steps=3, frozen_steps=2, checkpoint_every=2)
+    later = weights(out)
+    assert {name.split(".")[0] for name in later if not torch.equal(later[name], fresh[name])} > {"mid_block"}
+    frozen = weights(fit(captioned, tmp_path / "frozen", train_steps=2, frozen_steps=2))
+    moved = {name for name, weight in frozen.items() if not torch.equal(weight, fresh[name])}
+    assert moved == {f"{part}{kind}" for part in unet.ENDS for kind in ("weight", "bias")}
 
 
-def test_it_learns(real, tmp_path, monkeypatch):
-    # Wide enough at first to let 128 channels of noise through, which `SMALL_UNET` is not.
+def test_it_learns(captioned, tmp_path, monkeypatch):
+    # The first width must let 128 channels of noise through, which that of `SMALL_UNET` does not.
     monkeypatch.setitem(unet.PRESETS, "tiny", SMALL_UNET | {"widths": (160, 32)})
-    run(real, tmp_path / "g", train_steps=60, lr=2e-3, batch_size=8, ema_decay=0.9, checkpoint_every=100)
+    fit(captioned, tmp_path / "g", train_steps=60, lr=2e-3, batch_size=8, ema_decay=0.9, checkpoint_every=100)
     model = UNet2DConditionModel.from_pretrained(tmp_path / "g" / "unet", local_files_only=True).eval()
-    whitening = Whitening.from_json(real.meta.whitening)
-    grid = whitening.grid(CODEC.latents(real.codes(real.split_indices("train")))).float()
-    g = torch.Generator().manual_seed(9)
+    train_clips = captioned.split_indices("train")
+    grid, g = grid_of(captioned, train_clips).float(), torch.Generator().manual_seed(9)
     noise, t = torch.randn(grid.shape, generator=g), torch.full((N_TRAIN,), 700)
-    states, _ = MiniLM(12).encode(train.prompts_of(real, real.split_indices("train")))
+    states, _ = MiniLM(12).encode(batches.prompts_of(captioned, train_clips))
     with torch.no_grad():
         noisy = unet.noise_schedule().add_noise(grid, noise, t)
         error = (unet.denoise(model, noisy, t, states, None) - noise).square().mean()
-    assert error < 0.96  # 1 is what predicting nothing costs, and a fresh U-Net's error
+    assert error < 0.96  # predicting zero has error 1, as has a fresh U-Net
 
 
-def captured(real, tmp_path, monkeypatch, **generator):
-    """What `train_generator` hands to the loop."""
-    seen = {}
-
-    def fit(module, step, batches, **options):
-        seen.update(module=module, step=step, batches=batches, **options)
-        raise RuntimeError("enough")
-
-    monkeypatch.setattr(loop, "fit", fit)
-    with pytest.raises(RuntimeError, match="enough"):
-        run(real, tmp_path / "g", **generator)
-    return seen
-
-
-def test_a_batch_is_the_noised_grid_of_its_clips_with_their_captions(real, tmp_path, monkeypatch):
-    seen = captured(real, tmp_path, monkeypatch, condition_dropout=0.0)
+def test_a_batch_is_the_noised_grid_of_its_clips_with_their_captions(captioned, tmp_path):
+    seen = captured(captioned, tmp_path, condition_dropout=0.0)
     batch = seen["batches"](5)
-    picks = batch["picks"]
-    grid = Whitening.from_json(real.meta.whitening).grid(CODEC.latents(real.codes(picks)))
     bar = unet.noise_schedule().alphas_cumprod[batch["t"]].view(-1, 1, 1, 1)
-    wanted = bar.sqrt() * grid + (1 - bar).sqrt() * batch["target"]
+    wanted = bar.sqrt() * grid_of(captioned, batch["picks"]) + (1 - bar).sqrt() * batch["target"]
     torch.testing.assert_close(batch["noisy"], wanted, rtol=0, atol=1e-5)
-    states, _ = MiniLM(12).encode([real[int(i)].caption for i in picks])
+    states, _ = MiniLM(12).encode([captioned[int(i)].caption for i in batch["picks"]])
     assert torch.equal(batch["states"], states)
     again = seen["batches"](5)
     assert all(torch.equal(batch[name], again[name]) for name in batch)
     assert not torch.equal(seen["batches"](6)["target"], batch["target"])
 
 
-def test_the_velocity_is_the_target_where_asked_and_zero_is_the_first_guess(real, tmp_path, monkeypatch):
-    noise = captured(real, tmp_path, monkeypatch, condition_dropout=0.0)["batches"](5)["target"]
-    seen = captured(real, tmp_path, monkeypatch, condition_dropout=0.0, prediction="v_prediction")
+def test_the_target_can_be_the_velocity_and_is_first_predicted_as_zero(captioned, tmp_path):
+    noise = captured(captioned, tmp_path, condition_dropout=0.0)["batches"](5)["target"]
+    seen = captured(captioned, tmp_path, condition_dropout=0.0, prediction="v_prediction")
     batch = seen["batches"](5)
-    grid = Whitening.from_json(real.meta.whitening).grid(CODEC.latents(real.codes(batch["picks"])))
     bar = unet.noise_schedule().alphas_cumprod[batch["t"]].view(-1, 1, 1, 1)
-    wanted = bar.sqrt() * noise - (1 - bar).sqrt() * grid
+    wanted = bar.sqrt() * noise - (1 - bar).sqrt() * grid_of(captioned, batch["picks"])
     torch.testing.assert_close(batch["target"], wanted, rtol=0, atol=1e-5)
-    assert seen["step"](seen["module"], batch, 5).item() == pytest.approx(
-        batch["target"].square().mean().item()
-    )
+    value = seen["step"](seen["module"], batch, 5).item()
+    assert value == pytest.approx(batch["target"].square().mean().item())
 
 
-def test_a_generator_says_what_it_predicts(real, tmp_path):
-    out = run(real, tmp_path / "v", prediction="v_prediction", train_steps=1)
-    assert DDPMScheduler.from_pretrained(out / "scheduler").config.prediction_type == "v_prediction"
-
-
-def test_every_condition_can_be_dropped(real, tmp_path, monkeypatch):
-    batch = captured(real, tmp_path, monkeypatch, condition_dropout=1.0)["batches"](0)
+def test_every_condition_can_be_dropped(captioned, tmp_path):
+    batch = captured(captioned, tmp_path, condition_dropout=1.0)["batches"](0)
     assert torch.equal(batch["states"], MiniLM(12).encode([""])[0].expand(4, -1, -1))
 
 
-def test_without_captions_the_prompt_names_the_labels(tmp_path):
-    plain = make_store(tmp_path / "plain")
-    assert train.prompts_of(plain, plain.split_indices("train"))[:2] == [
-        "The sound of Dog, Rain",
-        "The sound of Rain",
-    ]
+def test_the_loss_can_be_weighted_by_clip(captioned, tmp_path):
+    seen = captured(captioned, tmp_path, min_snr_gamma=5.0)
+    batch = seen["batches"](2)
+    with torch.no_grad():
+        found = seen["step"](seen["module"], batch, 2)
+        out = unet.denoise(seen["module"], batch["noisy"], batch["t"], batch["states"], None)
+    bar = unet.noise_schedule().alphas_cumprod[batch["t"]]
+    weight = (5 * (1 - bar) / bar).clamp_max(1)
+    errors = (out - batch["target"]).square().flatten(1).mean(1)
+    assert weight.min() < 0.5 and weight.max() == 1
+    torch.testing.assert_close(found, (weight * errors).sum() / 4)
 
 
-def test_an_epoch_has_every_clip_once_and_a_batch_timesteps_from_all_over():
-    make = train.noisy_batches(
-        lambda picks: torch.zeros(len(picks), 1, 1, 21), 10, unet.noise_schedule(), 4, 0
-    )
-    picks = torch.cat([make(i)["picks"] for i in range(5)])
-    assert sorted(picks[:10].tolist()) == sorted(picks[10:].tolist()) == list(range(10))
-    assert not torch.equal(picks[:10], picks[10:])
-    t = torch.stack([make(i)["t"] for i in range(500)])
-    assert torch.equal(t // 250, torch.arange(4).expand(500, 4))
-    assert abs(t.float().mean().item() - 499.5) < 5
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"accumulate": 2, "clip_grad": None, "precision": "bf16", "compile": True}, [2, None, "bf16", True]),
+        ({}, [1, 1.0, "fp32", False]),
+    ],
+)
+def test_options_reach_the_loop(captioned, tmp_path, options, expected):
+    seen = captured(captioned, tmp_path, **options)
+    assert [seen[key] for key in ("accumulate", "clip_grad", "precision", "compiled")] == expected
+    assert seen["watch"] is None
 
 
-def test_codes_of_another_codec_and_stores_without_whitening_are_refused(real, tmp_path):
+def launched(rank, processes, port, folder, options):
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true",
+    }  # fmt: skip
+    torch.set_num_threads(1)
+    PartialState(cpu=True)  # as a stage with several processes does
+    unet.PRESETS["tiny"] = SMALL_UNET
+    watch_gradients(folder / f"{processes}-{rank}.pt")
+    fit(ClipStore.open(folder / "real"), folder / f"out-{processes}", **options)
+
+
+def watch_gradients(path):
+    """Save the gradients before every optimiser step."""
+    make, seen = train._optimizer, []
+
+    def optimizer(section, model):
+        made = make(section, model)
+
+        def save(*_):
+            seen.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+            torch.save(seen, path)
+
+        made.register_step_pre_hook(save)
+        return made
+
+    train._optimizer = optimizer
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_gradient_of_one_with_the_whole_batch(tmp_path, monkeypatch):
+    real = make_store(tmp_path / "real", captions=True)
+    # Both phases, and batches of more than a block of noise: 20 clips in parts of 5 cross the block's edge.
+    options = {"frozen_steps": 1, "batch_size": 20, "lr": 1e-6, "ema_decay": 0.0, "train_steps": 2}
+    arguments = (2, free_port(), tmp_path, options | {"accumulate": 2})
+    torch.multiprocessing.spawn(launched, arguments, nprocs=2)
+    monkeypatch.setattr(train, "_optimizer", train._optimizer)  # restored at the end
+    watch_gradients(tmp_path / "1-0.pt")
+    fit(real, tmp_path / "out-1", **options)
+    one, *both = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("1-0", "2-0", "2-1"))
+    assert len(one[0]) == 6 < len(one[1])
+    for phase, gradients in enumerate(one):
+        assert max(float(g.abs().max()) for g in gradients.values()) > 1e-3
+        for other in both:
+            assert other[phase].keys() == gradients.keys()
+            worst = max(float((other[phase][n] - g).abs().max()) for n, g in gradients.items())
+            assert worst <= 1e-6
+
+
+def test_parts_must_divide_the_batch(captioned, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "PartialState", lambda: types.SimpleNamespace(num_processes=3))
+    with pytest.raises(UsageError, match=r"generator\.batch_size=4.* 3\b"):
+        fit(captioned, tmp_path / "g")
+    with pytest.raises(UsageError, match=r"accumulate=3.*batch_size=16"):
+        recipe.load("mini", ["generator.accumulate=3"])
+
+
+def gradients(**options):
+    model, _ = train._model(Generator(**options), 384, 0)
+    g = torch.Generator().manual_seed(1)
+    x, states = torch.randn(2, 128, 2, 21, generator=g), torch.randn(2, 5, 384, generator=g)
+    calls = []
+    for block in model.modules():
+        if type(block).__name__ == "ResnetBlock2D":
+            block.register_forward_pre_hook(lambda *_: calls.append(1))
+    if options.get("channels_last"):
+        x = x.contiguous(memory_format=torch.channels_last)
+        assert model.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    value = unet.denoise(model.train(), x, torch.tensor([3, 700]), states, None).square().mean()
+    value.backward()
+    return value.item(), {name: p.grad for name, p in model.named_parameters()}, len(calls)
+
+
+def test_checkpointing_and_memory_layout_do_not_change_the_gradient():
+    value, plain, calls = gradients()
+    again, checkpointed, more_calls = gradients(gradient_checkpointing=True)
+    assert again == value and more_calls > calls
+    assert max(float((checkpointed[n] - g).abs().max()) for n, g in plain.items()) <= 1e-6
+    last, turned, _ = gradients(channels_last=True)
+    assert last == pytest.approx(value, rel=1e-5)
+    assert max(float((turned[n] - g).abs().max()) for n, g in plain.items()) <= 1e-5
+
+
+def test_a_channels_last_training_can_be_interrupted_too(captioned, tmp_path):
+    options = {"channels_last": True, "gradient_checkpointing": True, "train_steps": 3, "checkpoint_every": 1}
+    options["prediction"] = "v_prediction"
+    straight = fit(captioned, tmp_path / "a", **options)
+    with stopped_at(train, "loss", 3):
+        fit(captioned, tmp_path / "b", **options)
+    assert same_weights(straight, fit(captioned, tmp_path / "b", **options))
+    assert DDPMScheduler.from_pretrained(straight / "scheduler").config.prediction_type == "v_prediction"
+
+
+def test_8_bit_adamw_needs_cuda_and_its_package(monkeypatch):
+    section, model = Generator(optimizer="adamw8bit", lr=0.5, weight_decay=0.25), torch.nn.Linear(2, 2)
+    with pytest.raises(UsageError, match=r"generator\.optimizer"):
+        train._optimizer(section, model)
+    monkeypatch.setattr(train, "PartialState", lambda: types.SimpleNamespace(device=torch.device("cuda")))
+    monkeypatch.setattr(train.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingError, match="bitsandbytes"):
+        train._optimizer(section, model)
+    package = types.ModuleType("bitsandbytes")
+    package.optim = types.SimpleNamespace(AdamW8bit=torch.optim.AdamW)
+    monkeypatch.setitem(sys.modules, "bitsandbytes", package)
+    monkeypatch.setattr(train.importlib.util, "find_spec", lambda name: package)
+    model.bias.requires_grad_(False)
+    (group,) = train._optimizer(section, model).param_groups
+    assert (group["lr"], group["weight_decay"]) == (0.5, 0.25)
+    assert len(group["params"]) == 1 and group["params"][0] is model.weight
+
+
+def test_a_store_of_another_codec_or_without_whitening_is_refused(captioned, tmp_path):
     other = FakeCodec()
     other.weights_hash = "else"
     with pytest.raises(IntegrityError, match="fake"):
-        train.train_generator(small_recipe(), real, tmp_path / "g", fingerprint="f", codec=other)
-    bare = type(real)(real.path, real.meta.model_copy(update={"whitening": None}))
+        train.train_generator(small_recipe(), captioned, tmp_path / "g", fingerprint="f", codec=other)
+    bare = ClipStore(captioned.path, captioned.meta.model_copy(update={"whitening": None}))
     with pytest.raises(MissingError, match="whitening"):
         train.train_generator(small_recipe(), bare, tmp_path / "g", fingerprint="f", codec=CODEC)

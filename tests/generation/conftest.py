@@ -1,0 +1,75 @@
+"""A real store, generators, class tokens and a training that tests of the generation package only read."""
+
+import pytest
+import torch
+from fakes import SMALL_UNET, FakeCodec, make_generator, make_store, make_tokens, small_recipe
+
+from ajbench.generation import textual_inversion, train, unet
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def small_unet(monkeypatch):
+    """Make preset `tiny` small enough to be trained in a second."""
+    monkeypatch.setitem(unet.PRESETS, "tiny", SMALL_UNET)
+
+
+@pytest.fixture(scope="session")
+def real(tmp_path_factory):
+    """A real store without captions."""
+    return make_store(tmp_path_factory.mktemp("generation") / "real")
+
+
+@pytest.fixture(scope="session")
+def captioned(tmp_path_factory):
+    """The same store with captions and three clips of a val split."""
+    return make_store(tmp_path_factory.mktemp("generation") / "captioned", captions=True, val=3)
+
+
+@pytest.fixture(scope="session")
+def generator(real, tmp_path_factory):
+    """A generator with random weights, of `real`."""
+    return make_generator(tmp_path_factory.mktemp("generation") / "generator", real)
+
+
+@pytest.fixture(scope="session")
+def tokens(tmp_path_factory):
+    """Random class tokens of `generator`."""
+    return make_tokens(tmp_path_factory.mktemp("generation") / "tokens")
+
+
+def fit(real, out, **generator):
+    """Train a generator on `real` into `out`; keywords are settings of the section `generator`."""
+    recipe = small_recipe(generator=generator)
+    return train.train_generator(recipe, real, out, fingerprint="f1", seed=3, codec=FakeCodec())
+
+
+@pytest.fixture(scope="session")
+def trained(captioned, tmp_path_factory):
+    """A generator trained for six steps on `captioned`, with validation every second step."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(unet.PRESETS, "tiny", SMALL_UNET)
+        return fit(captioned, tmp_path_factory.mktemp("generation") / "trained", validate_every=2)
+
+
+def invert(generator, real, out, seed=2, **section):
+    """Learn class tokens, LoRA or both into `out`; keywords are settings of the section `invert`."""
+    recipe = small_recipe(invert=section)
+    about = {"fingerprint": "t1", "seed": seed, "codec": FakeCodec()}
+    return textual_inversion.invert(recipe, generator, real, out, **about)
+
+
+@pytest.fixture(scope="session")
+def inverted(generator, real, tmp_path_factory):
+    """Class tokens with two vectors each, after seven steps."""
+    out = tmp_path_factory.mktemp("generation") / "inverted"
+    return invert(generator, real, out, vectors=2, train_steps=7, log_every=3)
+
+
+@pytest.fixture(scope="session")
+def adapted(generator, real, tmp_path_factory):
+    """LoRA without tokens, trained long enough to change the output clearly."""
+    out = tmp_path_factory.mktemp("generation") / "adapted"
+    options = {"tokens": False, "lora_rank": 3, "lora_lr": 0.02, "checkpoint_every": 100}
+    return invert(generator, real, out, train_steps=20, **options)

@@ -1,0 +1,65 @@
+"""The folders of generators and tokens: damage, foreign and older files, and the leak rule."""
+
+import json
+
+import pytest
+from fakes import N_TRAIN, SMALL_LABELS, FakeCodec, make_generator, make_tokens
+
+from ajbench.core.errors import IntegrityError, MissingError
+from ajbench.generation import checkpoint, lora
+from ajbench.generation.pipeline import AudioJourneyPipeline
+
+from .conftest import invert
+
+CODEC = FakeCodec()
+
+
+@pytest.mark.parametrize(
+    "name", ["unet/diffusion_pytorch_model.safetensors", "whitening.json", "generator.json"]
+)
+def test_one_changed_byte_is_found(real, tmp_path, name):
+    path = make_generator(tmp_path / "g", real)
+    data = bytearray((path / name).read_bytes())
+    data[len(data) // 2] ^= 0x80
+    (path / name).write_bytes(data)
+    with pytest.raises(IntegrityError, match=name.rpartition("/")[2]):
+        AudioJourneyPipeline.from_pretrained(path, codec=CODEC)
+
+
+def test_damaged_lora_is_found(generator, real, adapted, tmp_path):
+    path = invert(generator, real, tmp_path / "t", train_steps=0, tokens=False, lora_rank=3)
+    (path / lora.FILE).write_bytes((adapted / lora.FILE).read_bytes())
+    with pytest.raises(IntegrityError, match=lora.FILE):
+        AudioJourneyPipeline.from_pretrained(generator, path, codec=CODEC)
+
+
+def test_missing_and_foreign_folders_are_named(generator, tmp_path):
+    with pytest.raises(MissingError, match="train-gen"):
+        AudioJourneyPipeline.from_pretrained(tmp_path / "nowhere", codec=CODEC)
+    with pytest.raises(MissingError, match="invert"):
+        AudioJourneyPipeline.from_pretrained(generator, tmp_path / "nowhere", codec=CODEC)
+    foreign = make_tokens(tmp_path / "t", generator="gen9")
+    with pytest.raises(IntegrityError, match="gen9"):
+        AudioJourneyPipeline.from_pretrained(generator, foreign, codec=CODEC)
+    other = FakeCodec()
+    other.weights_hash = "else"
+    with pytest.raises(IntegrityError, match="else"):
+        AudioJourneyPipeline.from_pretrained(generator, codec=other)
+
+
+def test_older_token_files_have_one_vector_per_token_and_no_lora(generator, tmp_path):
+    out = make_tokens(tmp_path / "t")
+    tree = json.loads((out / checkpoint.TOKENS).read_text())
+    for key in ("vectors", "init", "prompts_cut", "lora_rank"):
+        del tree[key]
+    (out / checkpoint.TOKENS).write_text(json.dumps(tree))
+    info, _ = checkpoint.read_tokens(out)
+    assert (info.vectors, info.init, info.prompts_cut, info.lora_rank) == (1, "name", 0, None)
+    made = AudioJourneyPipeline.from_pretrained(generator, out, codec=CODEC)
+    assert len(made.text.tokens) == len(made.tokens) == len(SMALL_LABELS)
+
+
+def test_the_leak_rule_compares_clip_ids(real, tmp_path):
+    checkpoint.refuse_leak(tmp_path, real.clip_ids[:N_TRAIN], real)
+    with pytest.raises(IntegrityError, match=real.clip_ids[N_TRAIN]):
+        checkpoint.refuse_leak(tmp_path, real.clip_ids[: N_TRAIN + 1], real)
