@@ -134,7 +134,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(tmp_path):
 
 
 def test_other_keys_and_a_missing_file_are_named(tmp_path):
-    with pytest.raises(UsageError, match="keys colour"):
+    with pytest.raises(UsageError, match="colour"):
         append_rows(tmp_path / "rows.csv", [measurement(colour="red")])
-    with pytest.raises(MissingError, match="no measurements yet"):
+    with pytest.raises(MissingError, match=r"none\.csv"):
         read_rows(tmp_path / "none.csv")
