@@ -193,7 +193,7 @@ def _compare(settings: Settings, options: SetOptions) -> None:
 
     Whatever is wrong with the options is refused before any clip is read, and in a dry run too.
     """
-    from ajbench import codec as codecs
+    from ajbench.codec import load
     from ajbench.core.device import device_of
     from ajbench.data import annotations
     from ajbench.data.clip_set import open_set
@@ -204,7 +204,7 @@ def _compare(settings: Settings, options: SetOptions) -> None:
     _check_metrics(options)
     _check_files(options.files, settings.force)
     extractors = _extractors(options.features)
-    codec = codecs.load(options.ladder, device_of()) if options.ladder else None
+    codec = load(options.ladder, device_of()) if options.ladder else None
     gen, ref = open_set(options.gen), open_set(options.ref, options.ref_split)
     given = {
         "pairs": annotations.read_pairs(gen, ref, options.pairs) if options.pairs else None,

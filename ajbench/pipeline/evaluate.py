@@ -1,4 +1,4 @@
-"""Finished cells and synthetic stores → lines of rows.csv: what eval-cls and eval-gen do."""
+"""Trained classifiers and synthetic stores → rows of rows.csv: the work of eval-cls and eval-gen."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,14 +22,14 @@ from ajbench.features.extractor import LazyExtractor
 from ajbench.pipeline.classifier_stages import SCORES
 from ajbench.pipeline.stage import Stage
 
-SET_RESAMPLES = 200  # a resample of a set is one FD, a thousand times the work of one mAP
+SET_RESAMPLES = 200  # a resample of an FD is far more work than one of mAP
 GENERATION = "generation"  # the table of baselines and of metrics to the train split
 OF_TRAIN = ("fd", "fd_class", "label_agreement")
 ALL = "all"  # the column of label agreement over all classes
 
 
 def cell_key(cell: Stage) -> classification.TableCell:
-    """Return what a cell is called in rows.csv."""
+    """Return the place of a trained classifier in Table A11."""
     recipe, classifier = cell.recipe, cell.recipe.classifier
     column = classification.column_name(recipe.name, recipe.mix, recipe.data.real_through_codec)
     return classification.TableCell(
@@ -38,22 +38,22 @@ def cell_key(cell: Stage) -> classification.TableCell:
 
 
 def pretraining(init: str | None) -> str:
-    """Return what Table A11 calls the weights that a training starts from: `-`, `IM` or `AS`, else `PT`."""
+    """Return the abbreviation in Table A11 of initial weights: `-`, `IM` (ImageNet), `AS` (AudioSet) or `PT`."""
     if init is None:
         return "-"
     return "IM" if init == "imagenet" else "AS" if "audioset" in init.lower() else "PT"
 
 
 def set_name(recipe: Recipe, probe: str) -> str:
-    """Return what a synthetic set is called in rows.csv: the probe's name, or how the main one was made."""
+    """Return the name of a synthetic set in rows.csv: that of the probe, or how the recipe's own was made."""
     return probe or ("img2img" if recipe.synth.strength < 1 else "from noise")
 
 
 def measure_cells(recipe: Recipe, cells: Sequence[Stage], out: Path, dataset: str) -> list[Row]:
-    """Return the rows of trained cells: each on its own, and every mix against real clips alone.
+    """Return the rows of trained classifiers: each by itself, and every mix compared with real clips only.
 
-    A classifier of which no cell on real clips alone is there has no difference to report. `out` is the
-    folder of this evaluation, whose name is the rows' run.
+    There is no comparison for a classifier that was not trained on real clips only. The name of `out`, the
+    folder of this evaluation, is the rows' run.
     """
     rows: list[Row] = []
     lines: dict[str, dict[classification.TableCell, Scores]] = {}
@@ -103,9 +103,9 @@ def measure_sets(
     Args:
         recipe: names the features and the probes.
         real: the real clip store.
-        synthetic: stores by name of the set; the recipe's own has an empty name.
-        weights: of the extractor, if it is a classifier of this run.
-        out: folder of this evaluation, whose name is the rows' run.
+        synthetic: name of a set → its store; the name of the recipe's own is empty.
+        weights: weights of the extractor, if it is a classifier of this run.
+        out: folder of this evaluation; its name is the rows' run.
         dataset: name of the corpus in the rows.
         cache: folder of cached features.
 
