@@ -38,7 +38,7 @@ def cell_key(cell: Stage) -> classification.TableCell:
 
 
 def pretraining(init: str | None) -> str:
-    """Return the abbreviation in Table A11 of initial weights: `-`, `IM` (ImageNet), `AS` (AudioSet) or `PT`."""
+    """Return how Table A11 abbreviates initial weights: `-`, `IM` (ImageNet), `AS` (AudioSet) or `PT`."""
     if init is None:
         return "-"
     return "IM" if init == "imagenet" else "AS" if "audioset" in init.lower() else "PT"
