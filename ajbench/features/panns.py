@@ -6,9 +6,7 @@ Two networks of one shape: `panns16k` hears 16 kHz (checkpoint Cnn14_16k_mAP=0.4
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
@@ -139,8 +137,7 @@ class Panns(AudioSetTagger):
         self.sample_rate, self.min_samples = setting.rate, setting.hop * (MIN_FRAMES - 1)
         with init_empty_weights():  # the file brings all 80 M values
             model = Cnn14(setting)
-        # The 16 kHz checkpoint also holds the shuffled indices of its sampler, as NumPy arrays.
-        with self.reading(), torch.serialization.safe_globals(_numpy_arrays()):
+        with self.reading():
             saved = weights.unpickled(self.weights)
             state = dict(saved.get("model", saved))
             bank = state.get("logmel_extractor.melW", model.mel)
@@ -161,10 +158,3 @@ class Panns(AudioSetTagger):
         self.refuse_short(wav)
         features, logits = self.model(wav)
         return features, logits
-
-
-def _numpy_arrays() -> list[Any]:
-    """Return what a pickle of NumPy's integer arrays refers to, under old and new names; it is harmless."""
-    rebuild = np.zeros(0).__reduce__()[0]
-    names = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
-    return [*((rebuild, name) for name in names), np.ndarray, np.dtype, np.dtypes.Int64DType]

@@ -98,7 +98,9 @@ def test_unknown_and_missing_extractors():
             make("reference")
 
 
-@pytest.mark.parametrize("name", [name for name in registry.FEATURES if name not in ("reference", "passt")])
+@pytest.mark.parametrize(
+    "name", [name for name, entry in registry.FEATURES.items() if name != "reference" and not entry.package]
+)
 def test_missing_weights_are_found_out_before_anything_is_loaded(name, empty_caches, tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "resolve", lambda *_: pytest.fail("the module is imported"))
     row = weights.files_of(name)[0]

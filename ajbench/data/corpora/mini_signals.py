@@ -71,7 +71,8 @@ def band(low_hz: float, high_hz: float, low_order: float = 2, high_order: float 
 
     def gain(freq: Wave) -> Wave:
         safe = np.maximum(freq, np.float32(1))
-        return 1 / (1 + (low_hz / safe) ** np.float32(low_order) + (safe / high_hz) ** np.float32(high_order))
+        inverse = 1 + (low_hz / safe) ** np.float32(low_order) + (safe / high_hz) ** np.float32(high_order)
+        return (1 / inverse).astype(np.float32, copy=False)
 
     return gain
 

@@ -85,7 +85,8 @@ def engine(rng: Generator, n: int) -> Wave:
     breath = noise(rng, n, band(150, rng.uniform(900, 2500))) * (0.2 + np.abs(beat))
     exhaust = rng.uniform([60, 180, 500, 1200], [160, 450, 1100, 2600])
     pipe = resonances(exhaust, exhaust * 0.25, [1, 1, 0.6, 0.4], 0.1)
-    return filtered(beat + np.float32(rng.uniform(0.05, 0.4)) * breath, pipe)
+    sound = beat + np.float32(rng.uniform(0.05, 0.4)) * breath
+    return filtered(sound.astype(np.float32, copy=False), pipe)
 
 
 def rain(rng: Generator, n: int) -> Wave:
