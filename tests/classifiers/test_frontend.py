@@ -59,7 +59,9 @@ def test_fbank_rounds_no_worse_than_kaldi_at_any_level_or_offset():
     spectrum = torch.fft.rfft(frames * torch.hann_window(400, periodic=False).double(), n=512)
     truth = (spectrum.abs().square()[..., :256] @ bank.T.double()).clamp_min(2**-23).log()
     for found in (front.reference(waves), front.log_mel(waves)):
-        assert (found - truth).abs().mean(dim=(1, 2)).max() <= 3e-6
+        # Measured: 1.8e-6 at most, on the walk, and 4.5e-6 where sums are not vectorised
+        # (ATEN_CPU_CAPABILITY=default), whose order of additions loses more of a large offset.
+        assert (found - truth).abs().mean(dim=(1, 2)).max() <= 6e-6
         assert (found - truth).abs().max() <= 1e-2
 
 
