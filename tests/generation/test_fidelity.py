@@ -122,7 +122,7 @@ def test_doses_count_clips_that_have_the_score(paths, tmp_path):
     used = faithful(Mix(dose=7, min_fidelity=least), made)
     assert used.tolist() == np.flatnonzero(scores >= least).tolist() and len(used) == 7
     assert faithful(Mix(dose=3), made).tolist() == list(range(12))
-    with pytest.raises(UsageError, match=r"mix\.dose=8: 7 of 12 synthetic clips"):
+    with pytest.raises(UsageError, match=r"mix\.dose=8.* 7 of 12"):
         faithful(Mix(dose=8, min_fidelity=least), made)
     real = paths[0]
     train = real.split_indices("train")
@@ -134,7 +134,7 @@ def test_doses_count_clips_that_have_the_score(paths, tmp_path):
 
 def test_clips_that_were_not_judged_have_no_score_to_go_by(paths, tmp_path):
     made = make(paths, tmp_path / "none", judge=None)
-    with pytest.raises(UsageError, match="not judged"):
+    with pytest.raises(UsageError, match=r"mix\.min_fidelity=0\.5"):
         faithful(Mix(dose=3, min_fidelity=0.5), made)
 
 
@@ -170,7 +170,7 @@ def test_a_judge_of_one_s_own_goes_by_its_weights_not_by_its_place(tmp_path):
     ("overrides", "message"),
     [
         (["synth.candidates=2"], "synth.candidates=2"),
-        (["mix.min_fidelity=0.5"], "nothing scores the clips"),
+        (["mix.min_fidelity=0.5"], r"mix\.min_fidelity=0\.5"),
         (["evaluate.probes.noise.candidates=3"], r"probes\.noise: synth\.candidates=3 needs a synth\.judge"),
         (["synth.judge=refrence"], "did you mean 'reference'"),
     ],
