@@ -108,7 +108,7 @@ class Tally:
         verdict = "more than chance explains" if self.p < ALPHA else "which chance may explain"
         return (
             f"{_share(self.weak, self.clips, which, 'are close to', other)} by spectral detail or embedding "
-            f"only, {verdict} (up to {self.chance:.1f} expected, p = {self.p:.1g})"
+            f"only, {verdict} (up to {self.chance:.1f} expected, p = {self.p:.2g})"
         )
 
 
@@ -153,14 +153,15 @@ class Audit:
         lines += [leaks.sentence("synthetic", "eval")] if leaks.weak else []
         alike, own = counts["like_a_train_clip"], counts["like_their_parent"]
         lines.append(
-            f"{_share(alike, clips, 'synthetic', 'resemble', 'train')} ({own} their own guide); "
-            f"{self.guided} had a train clip as guide"
+            _share(alike, clips, "synthetic", "resemble", "train")
+            + (f" ({own} their own guide)" if alike else "")
+            + f"; {self.guided} had a train clip as guide"
         )
         lines += [memorised.sentence("synthetic", "train")] if memorised.weak else []
         lines += [_share(split.sure, self.clips["train"], "train", "repeat", "eval")] if split.sure else []
         lines += [split.sentence("train", "eval")] if split.weak else []
         if pairs := self.of("split"):
-            lines[-1] += f"; for example, {pairs[0].clip} is close to {pairs[0].match}"
+            lines[-1] += f"; for example, {pairs[0].clip} and {pairs[0].match}"
             lines[-1] += ": the real splits themselves leak" if split.holds else ""
         return lines
 

@@ -10,6 +10,7 @@ from typing import Any
 from ajbench.core.recipe import Recipe
 
 Line = dict[str, Any]
+COUNTED = ("expected", "found", "decoded", "kept")  # of the clips that the corpus lists
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,16 @@ def _block_a11(title: str, lines: list[Line], recipe: Recipe | None) -> Block:
         notes.insert(
             0, f"{first['dataset']}, {counted(first['eval_clips'], 'evaluation clip')}{classes}{_kept(first)}"
         )
+        training = (
+            "all mixes of a line train for the same number of steps"
+            if equal_steps(recipe)
+            else "training is counted in epochs, so larger mixes train for more steps"
+        )
         *fewer, seeds = sorted({line["seeds"] for line in lines})
         notes.append(
             f"mAP in percent, mean ± standard deviation over {''.join(f'{n}–' for n in fewer)}"
             f"{counted(seeds, 'seed')}; below it the paired difference to {recipe.name} with its 95 % "
-            f"interval over clips and seeds; {_training(recipe)}"
+            f"interval over clips and seeds; {training}"
         )
     return Block(title, ["Model", "Backbone", "PT", "Aug", *columns], cells, notes, 4)
 
@@ -187,19 +193,16 @@ def _notes(lines: list[Line]) -> list[str]:
     return [note[0].upper() + note[1:] for note in found]
 
 
-def _training(recipe: Recipe) -> str:
-    settings = [recipe.classifier_of(line.model_dump()) for line in recipe.evaluate.models]
-    if all(one.train_steps for one in settings):
-        return "all mixes of a line train for the same number of steps"
-    return "training is counted in epochs, so larger mixes train for more steps"
+def equal_steps(recipe: Recipe) -> bool:
+    """Return whether all classifiers train for a fixed number of steps, whatever the mix."""
+    return all(recipe.classifier_of(line.model_dump()).train_steps for line in recipe.evaluate.models)
 
 
 def _kept(line: Line) -> str:
     """Return how many of the clips that the corpus lists are in the store, and why the others are not."""
     parts = []
     for split in ("train", "val", "eval"):
-        names = ("expected", "found", "decoded", "kept")
-        expected, found, decoded, kept = (line.get(f"{split}_{name}") for name in names)
+        expected, found, decoded, kept = (line.get(f"{split}_{name}") for name in COUNTED)
         if not expected:
             continue
         part = f"{split} {kept} of {expected}"

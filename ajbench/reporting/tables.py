@@ -14,6 +14,7 @@ from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Recipe
 from ajbench.core.rows import read_rows
 from ajbench.reporting.formats import (
+    COUNTED,
     Block,
     Line,
     blocks_1,
@@ -29,7 +30,6 @@ _PACKAGE = Path(__file__).parents[1]
 PUBLISHED = (
     _PACKAGE / "published" if (_PACKAGE / "published").is_dir() else _PACKAGE.parent / "results" / "published"
 )
-COUNTED = ("expected", "found", "decoded", "kept")  # of the clips that the corpus lists
 BACKBONES = {"taltrans": "CNN+T", "ast": "DeiT"}
 A11_KEY = ("model", "backbone", "pretraining", "augmentation")
 PUBLISHED_COLUMNS = ("AS-20kG", "AS-20k", "+20kG", "+40kG", "+60kG", "+80kG", "AS-2M")

@@ -7,7 +7,7 @@ import pandas as pd
 
 from ajbench.core.recipe import Recipe
 from ajbench.core.rows import is_control
-from ajbench.reporting.formats import counted, signed
+from ajbench.reporting.formats import counted, equal_steps, signed
 
 QUESTION = "Does synthetic audio help?"
 
@@ -137,7 +137,7 @@ def limits(rows: pd.DataFrame, recipe: Recipe, found: Sequence[Answer]) -> list[
                 f"optimistic. The verdict corrects for that (interval at 1 − 0.05/{mixes}); the interval "
                 "shown is the plain 95 % interval."
             )
-        if all(recipe.classifier_of(line.model_dump()).train_steps for line in recipe.evaluate.models):
+        if equal_steps(recipe):
             lines.append(
                 "All mixes train for the same number of steps: the more clips, the fewer epochs over each."
             )
