@@ -35,7 +35,6 @@ from recorded import processor, record
 from ajbench import features
 from ajbench.core import console
 from ajbench.data import audio
-from ajbench.features.extractor import extract
 from ajbench.metrics.distribution import frechet_distance, inception_score, kl_divergence
 
 LIMITS = {"fd": 1e-4}
@@ -132,7 +131,9 @@ def real_cases(data: Path, tagger: Path) -> Iterator[tuple[str, str, np.ndarray,
         np.stack([audio.fit(audio.read(file), audio.clip_samples(5.04)) for file in files[i : i + 10]])
         for i in range(0, len(files), 10)
     )
-    for what, found in zip(("features", "logits"), extract(extractor, batches), strict=True):
+    parts = zip(*map(extractor, batches), strict=True)
+    for what, part in zip(("features", "logits"), parts, strict=True):
+        found = np.concatenate(part)
         yield "ESC-10 mn04", what, found[:100], found[100:]
 
 

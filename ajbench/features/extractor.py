@@ -1,10 +1,10 @@
-"""What every extractor has in common, one that loads its network late, and features of many clips."""
+"""What every extractor has in common, and one that loads its network on first use."""
 
 import functools
 import importlib.util
 import inspect
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -16,7 +16,6 @@ from ajbench.core.device import Array, device_of, to_numpy
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.data import audio
 from ajbench.data.corpora import audioset
-from ajbench.data.store import ClipStore
 
 if TYPE_CHECKING:  # cached features need only the hash of the weights, not torch
     import torch
@@ -36,7 +35,7 @@ class Extractor:
     Attributes:
         weights: where its weights are, checked against the published hash if they are in the usual places;
             None if it has none.
-        sample_rate: Hz of the clips that it takes; `extract` and eval-gen convert to it.
+        sample_rate: Hz of the clips that it takes; eval-gen converts to it.
         labels: names of the classes, one per logit; empty if it knows no classes.
         mids: AudioSet ids of the classes; None if unknown.
         min_samples: length to which eval-gen pads shorter clips with zeros.
@@ -234,33 +233,6 @@ def locate(name: str, path: Path | str | None = None) -> Path | None:
         return Path(path) if path is not None else None
     instead = "features reference" if name.startswith("mn") else "features mn04"
     return weights.locate(published, path, who=f"features {name}", instead=f"use {instead}")
-
-
-def extract(
-    extractor: Extractor, clips: ClipStore | Iterable[Array], batch: int = 16
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return features [N, d] and logits [N, C] of all clips in their order, one batch of audio at a time.
-
-    Args:
-        extractor: one with a vector per clip, not frames; clips are converted to its rate.
-        clips: a store, or batches of wav [b, n] at 16 kHz, which are kept as they are.
-        batch: clips of a store that are read at once.
-
-    Raises:
-        MissingError: there are no clips.
-    """
-    batches = of_store(clips, np.arange(len(clips)), batch) if isinstance(clips, ClipStore) else clips
-    parts = [extractor(audio.at_rate(wav, extractor.sample_rate)) for wav in batches]
-    if not parts:
-        raise MissingError(f"features {extractor.name}: no clips to extract from")
-    features, logits = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return features, logits
-
-
-def of_store(store: ClipStore, indices: np.ndarray, batch: int) -> Iterator[np.ndarray]:
-    """Yield the clips `indices` of a store in batches of wav [b, n]."""
-    for start in range(0, len(indices), batch):
-        yield store.audio(indices[start : start + batch])
 
 
 def _identity(name: str, path: Path | None) -> str:

@@ -253,3 +253,11 @@ def test_log_mel_has_gradients_after_inference():
     wav = torch.linspace(-1, 1, 4000)[None].requires_grad_()
     audio.log_mel(wav, *settings).mean().backward()
     assert wav.grad.abs().max() > 0
+
+
+def test_waves_are_converted_as_the_published_tools_do(rng):
+    wav = rng.normal(size=(2, 16_000)).astype(np.float32)
+    expected = torchaudio.functional.resample(torch.tensor(wav), 16_000, 32_000)
+    assert torch.equal(audio.at_rate(wav, 32_000), expected)
+    assert torch.equal(audio.at_rate(torch.tensor(wav), 32_000), expected)
+    assert audio.at_rate(wav, 16_000) is wav

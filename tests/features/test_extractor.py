@@ -4,16 +4,14 @@ import types
 import numpy as np
 import pytest
 import torch
-import torchaudio
 from fakes import Unsafe
 
 from ajbench import features
 from ajbench.core import registry, weights
 from ajbench.core.device import device_of
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
-from ajbench.data import audio
 from ajbench.features import extractor as module
-from ajbench.features.extractor import Extractor, LazyExtractor, extract
+from ajbench.features.extractor import Extractor, LazyExtractor
 
 
 class Means(Extractor):
@@ -29,48 +27,12 @@ class Means(Extractor):
         return wav[:, :3], torch.stack([wav.amin(dim=1), wav.amax(dim=1)], dim=1)
 
 
-def test_extract_keeps_the_order_of_clips(rng):
+def test_features_and_logits_are_those_of_one_pass(rng):
     wav = rng.normal(size=(7, 20)).astype(np.float32)
-    embedded, logits = extract(Means(), (wav[i : i + 3] for i in range(0, 7, 3)))
+    embedded, logits = Means()(wav)
     assert np.array_equal(embedded, wav[:, :3]) and np.array_equal(embedded, Means().features(wav))
     assert np.array_equal(logits, np.stack([wav.min(1), wav.max(1)], 1))
     assert np.array_equal(logits, Means().logits(wav))
-
-
-def test_extract_reads_a_store_in_batches(monkeypatch, rng):
-    wav = rng.normal(size=(7, 20)).astype(np.float32)
-
-    class Store:
-        __len__ = lambda _: 7  # noqa: E731
-        audio = lambda _, indices: wav[indices]  # noqa: E731
-
-    monkeypatch.setattr(module, "ClipStore", Store)
-    extractor = Means()
-    embedded, _ = extract(extractor, Store(), batch=2)
-    assert np.array_equal(embedded, wav[:, :3]) and extractor.largest == 2
-    with pytest.raises(MissingError, match="means"):
-        extract(extractor, [])
-
-
-def test_extract_converts_to_the_rate_of_the_extractor():
-    class Pitch(Means):
-        sample_rate = 32_000
-
-        def compute(self, wav):
-            assert wav.shape == (2, 32_000)
-            spectrum = torch.fft.rfft(wav).abs()
-            peak = torch.stack([spectrum.argmax(1), spectrum.amax(1) / 16_000], 1)
-            return peak, super().compute(wav)[1]
-
-    t = np.arange(16_000) / 16_000
-    wav = np.stack([np.sin(2 * np.pi * f * t) for f in (440, 3000)]).astype(np.float32)
-    found, logits = extract(Pitch(), [wav, torch.tensor(wav[::-1].copy())])
-    assert found[:, 0].tolist() == [440, 3000, 3000, 440]
-    assert found[:, 1] == pytest.approx(1, abs=0.01)
-    # The same conversion as in the published tools.
-    expected = torchaudio.functional.resample(torch.tensor(wav), 16_000, 32_000)
-    assert np.array_equal(logits[:2], Means().logits(expected))
-    assert audio.at_rate(wav, 16_000) is wav
 
 
 def test_reference_is_a_trained_classifier(reference_folder, monkeypatch, rng):
