@@ -1,10 +1,12 @@
 """A real store, generators, class tokens and a training that tests of the generation package only read."""
 
+import csv
+
 import pytest
 import torch
 from fakes import SMALL_UNET, FakeCodec, make_generator, make_store, make_tokens, small_recipe
 
-from ajbench.generation import textual_inversion, train, unet
+from ajbench.generation import synthesize, textual_inversion, train, unet
 
 torch.set_num_threads(1)
 
@@ -73,3 +75,37 @@ def adapted(generator, real, tmp_path_factory):
     out = tmp_path_factory.mktemp("generation") / "adapted"
     options = {"tokens": False, "lora_rank": 3, "lora_lr": 0.02, "checkpoint_every": 100}
     return invert(generator, real, out, train_steps=20, **options)
+
+
+N_SYNTHETIC = 14
+
+
+@pytest.fixture(scope="session")
+def generate(real, generator, tokens):
+    """generate(out, store=real, tokens=tokens, codec=FakeCodec(), ABOUT, **synth) -> synthetic store.
+
+    ABOUT are arguments of `synthesize`: fingerprint, seed, threads, allow_inexact.
+    """
+    class_tokens = tokens
+
+    def run(out, store=real, tokens=class_tokens, codec=None, **synth):
+        names = synth.keys() & {"fingerprint", "seed", "threads", "allow_inexact"}
+        about = {"fingerprint": "f1"} | {name: synth.pop(name) for name in names}
+        recipe = small_recipe(synth={"n": N_SYNTHETIC, "sampler_steps": 3} | synth)
+        tokens = tokens if recipe.synth.prompt == "tokens" else None
+        return synthesize.synthesize(
+            recipe, store, generator, tokens, out, codec=codec or FakeCodec(), **about
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def made(generate, tmp_path_factory):
+    """A synthetic store of 14 clips in three shards."""
+    return generate(tmp_path_factory.mktemp("generation") / "made")
+
+
+def read_csv(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))

@@ -1,0 +1,116 @@
+"""Plans: which clips a synthesis is to generate, with which labels, prompts, guides and seeds."""
+
+import hashlib
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from fakes import N_TRAIN, SMALL_LABELS, make_store, small_recipe
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import sparse
+
+from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.files import seed_for
+from ajbench.generation.plan import ListedClips, _interleaved, plan
+
+TOKENS = {label: f"<aj-{label.lower().replace(' ', '-')}>" for label in SMALL_LABELS}
+
+
+def planned(real, tokens=TOKENS, seed=7, **synth):
+    return plan(small_recipe(synth=synth).synth, ListedClips.of_store(real), tokens, seed)
+
+
+def test_per_clip_uses_all_train_clips_once_before_any_twice(real):
+    rows = planned(real, n=30).to_pylist()
+    parents = [row["parent_id"] for row in rows]
+    train = set(real.clip_ids[:N_TRAIN])
+    assert set(parents[:N_TRAIN]) == set(parents[N_TRAIN : 2 * N_TRAIN]) == train
+    assert [row["clip_id"] for row in rows] == [f"syn-{p}-{k // N_TRAIN}" for k, p in enumerate(parents)]
+    assert parents[:N_TRAIN] != parents[N_TRAIN : 2 * N_TRAIN]  # another order
+    for row in rows:
+        parent = real[row["parent"]]
+        assert (parent.clip_id, sorted(parent.label_ids)) == (row["parent_id"], row["label_ids"])
+        assert row["labels"] == [SMALL_LABELS[k] for k in row["label_ids"]]
+        assert row["seed"] == seed_for(7, row["clip_id"])
+        assert row["prompt"] == "The sound of " + ", ".join(TOKENS[name] for name in row["labels"])
+        assert row["caption"] == "The sound of " + ", ".join(row["labels"])
+
+
+@pytest.mark.parametrize("kind", ["per-clip", "random-classes"])
+def test_a_shorter_plan_is_the_beginning_of_a_longer_one_with_the_same_seed(real, kind):
+    long = planned(real, n=40, plan=kind)
+    assert planned(real, n=17, plan=kind).equals(long.slice(0, 17))
+    assert not planned(real, n=40, plan=kind, seed=8).equals(long)
+
+
+@pytest.mark.parametrize(
+    ("synth", "digest"),
+    [
+        ({}, "7b9c0a92fcd44c4d"),
+        ({"plan": "random-classes"}, "d51f1ff217941c3f"),
+        ({"plan": "random-classes", "strength": 1.0}, "33078831acaeda75"),
+        ({"classes": 1}, "e0c0fa28caf2d39d"),
+        ({"plan": "random-classes", "classes": 2}, "25be7c15058d87d7"),
+    ],
+)
+def test_plans_are_the_same_as_in_earlier_versions(real, synth, digest):
+    rows = planned(real, n=300, **synth).to_pylist()
+    assert hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16] == digest
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.integers(0, 99))
+def test_every_beginning_has_the_class_proportions_of_the_whole(classes, seed):
+    classes = np.array(classes)
+    counts = np.bincount(classes, minlength=5)
+    order = _interleaved(classes, counts, np.random.default_rng(seed))
+    assert sorted(order) == list(range(len(classes)))
+    found = np.cumsum(np.eye(5)[classes[order]], axis=0)
+    share = counts / len(classes)
+    wanted = np.arange(1, len(classes) + 1)[:, None] * share
+    present = (counts > 0).sum()
+    assert (np.abs(found - wanted) <= 1 + present * share + 1e-9).all()
+
+
+def test_random_classes_draws_one_to_three_classes_and_a_guide_with_one_of_them(real):
+    rows = planned(real, n=3000, plan="random-classes").to_pylist()
+    assert [row["clip_id"] for row in rows[:2]] == ["syn-000000", "syn-000001"]
+    numbers = np.bincount([len(row["labels"]) for row in rows])[1:]
+    assert len(numbers) == 3 and (np.abs(numbers - 1000) < 100).all()
+    classes = np.bincount([k for row in rows for k in row["label_ids"]])
+    assert (np.abs(classes - 2000) < 150).all()  # two of three on average
+    train = set(real.clip_ids[:N_TRAIN])
+    for row in rows:
+        assert row["label_ids"] == sorted(set(row["label_ids"]))
+        assert row["parent_id"] in train and set(real[row["parent"]].labels) & set(row["labels"])
+    guides = np.bincount([row["parent"] for row in rows if row["label_ids"] == [0]])
+    having = [i for i in range(N_TRAIN) if 0 in real[i].label_ids]
+    assert np.flatnonzero(guides).tolist() == having and guides[having].min() > 0.5 * guides[having].mean()
+
+
+def test_plans_can_be_limited_to_the_first_classes(real):
+    rows = planned(real, n=200, plan="random-classes", classes=2).to_pylist()
+    assert {k for row in rows for k in row["label_ids"]} == {0, 1}
+    rows = planned(real, n=20, classes=1).to_pylist()
+    assert all("Dog" in row["labels"] for row in rows)
+
+
+def test_clips_from_noise_have_no_guide_but_per_clip_keeps_the_parent(real):
+    assert planned(real, plan="random-classes", strength=1.0)["parent_id"].null_count == 30
+    assert planned(real, strength=1.0)["parent_id"].null_count == 0
+
+
+def test_prompts_can_be_names_or_empty(real):
+    assert planned(real, None, prompt="names")["prompt"][0].as_py().startswith("The sound of ")
+    bare = planned(real, None, prompt="none")
+    assert set(bare["prompt"].to_pylist()) == {""} and bare["caption"].null_count == 30
+
+
+def test_classes_without_a_token_or_a_clip_are_refused(real, tmp_path):
+    with pytest.raises(MissingError, match="Clock tick"):
+        planned(real, {"Dog": "<aj-dog>", "Rain": "<aj-rain>"})
+    only = ListedClips.of_store(make_store(tmp_path / "one", train=1, evaluated=4))  # of Dog and Rain
+    with pytest.raises(UsageError, match=r"synth\.classes=1"):
+        shifted = sparse.csr_array(np.roll(only.targets.toarray(), 1, axis=1))
+        plan(small_recipe(synth={"classes": 1}).synth, replace(only, targets=shifted), TOKENS)
