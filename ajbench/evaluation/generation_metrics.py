@@ -1,7 +1,7 @@
 """The metrics of `eval-gen`: what each needs, and its value, resamples and definition for a pair of sets."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -245,7 +245,7 @@ NEIGHBOURS = {
 }
 _SHARE, _POSITIVE = (0, 1), (0, inf)
 _PAIRED, _REQUESTED = ("pairs", "classes"), ("classes", "requests")
-METRICS: Mapping[str, Metric] = {
+METRICS: dict[str, Metric] = {
     "fd": Metric(_fd, ("vectors",), "Fréchet distance of features to real clips", "lower", True, _POSITIVE),
     "fad": Metric(
         _fd, ("frames",), "Fréchet distance of frames, pooled over clips", "lower", True, _POSITIVE
