@@ -54,7 +54,7 @@ def main() -> None:
         folders(options.esc10, home)
         how = LazyExtractor("mn04"), protocols.find("ajbench"), (options.work or home) / "features"
         pair = SetPair(open_set(home / "gen"), open_set(home / "ref"), *how)
-        found = baselines.beside(measure(pair, choose(pair)), pair, codec.load("tiny"))
+        found = baselines.add_baselines(measure(pair, choose(pair)), pair, codec.load("tiny"))
     for note in found.notes:
         console.say(note)
     about = [found.rows[0][key] for key in ("features", "weights", "protocol")]

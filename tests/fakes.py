@@ -748,11 +748,11 @@ class BandExtractor:
     classes, frames, texts = True, False, False
 
     def __init__(self):
-        self.heard = 0
+        self.seen = 0
         self.mix = 0.4 * np.random.default_rng(3).normal(size=(10, 5)).astype(np.float32)
 
     def __call__(self, wav):
-        self.heard += len(wav)
+        self.seen += len(wav)
         power = np.abs(np.fft.rfft(np.asarray(wav), axis=1)) ** 2 / wav.shape[1]
         edges = np.geomspace(40, power.shape[1], 11).astype(int)
         bands = np.stack([power[:, a:b].mean(axis=1) for a, b in itertools.pairwise(edges)], axis=1)
@@ -780,10 +780,10 @@ class EnvelopeExtractor:
     mix = np.random.default_rng(3).normal(size=(8, 6)).astype(np.float32)
 
     def __init__(self):
-        self.heard = 0
+        self.seen = 0
 
     def __call__(self, wav):
-        self.heard += len(wav)
+        self.seen += len(wav)
         pieces = np.stack([part.std(axis=1) for part in np.array_split(np.asarray(wav), 8, axis=1)], axis=1)
         return pieces.astype(np.float32), (np.log(pieces + 1e-3) @ self.mix).astype(np.float32)
 

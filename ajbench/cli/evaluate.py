@@ -167,7 +167,7 @@ def eval_gen(
 
 
 def _refuse_unused(context: typer.Context, *, two_sets: bool, ladder: bool) -> None:
-    """Refuse options on the command line that would be ignored, whatever their value."""
+    """Refuse options on the command line that would be ignored."""
     of_sets, of_recipes = list[str](), list[str]()
     for parameter in context.command.params:
         source = context.get_parameter_source(str(parameter.name))
@@ -191,7 +191,7 @@ def _refuse_unused(context: typer.Context, *, two_sets: bool, ladder: bool) -> N
 def _compare(settings: Settings, options: SetOptions) -> None:
     """Compare generated clips with real ones, both anywhere, and print a row per metric.
 
-    Whatever is wrong with the options is refused before any clip is read, and in a dry run too.
+    Wrong options are refused before any clip is read, and in a dry run too.
     """
     from ajbench.codec import load
     from ajbench.core.device import device_of
@@ -225,7 +225,7 @@ def _compare(settings: Settings, options: SetOptions) -> None:
         partial = options.allow_partial
         found = compare.measure(pair, choice, allow_partial=partial, clips=clips, curve=curve)
         if codec:
-            found = baselines.beside(found, pair, codec)
+            found = baselines.add_baselines(found, pair, codec)
         name, notes = pair.extractor.name, list(found.notes)
         if options.worst:
             worst[name] = per_clip.worst(found.clips, options.worst)

@@ -38,7 +38,7 @@ FRAME = 2 * audio.HOP  # every codec takes a multiple of this many samples
 Line = dict[str, Any]
 
 
-def beside(found: Comparison, pair: SetPair, codec: "Codec") -> Comparison:
+def add_baselines(found: Comparison, pair: SetPair, codec: "Codec") -> Comparison:
     """Return a comparison together with baselines, measured by the same metrics.
 
     FD and IS depend on the number of clips, and FD is too low where a clip is compared with itself. So the
@@ -50,7 +50,7 @@ def beside(found: Comparison, pair: SetPair, codec: "Codec") -> Comparison:
     Args:
         found: the comparison of the two sets.
         pair: the two sets.
-        codec: of the round trip.
+        codec: codec of the round trip.
 
     Returns:
         Rows with two more keys: `row`, the name of the set or baseline, and `note`, if a value is not in its
@@ -117,7 +117,7 @@ def of_splits(train: SetPair, held_out: ClipSet, codec: "Codec", n: int) -> list
     Args:
         train: train clips as both sets, with the labels of the store as requests.
         held_out: the clips of the evaluated split.
-        codec: that of the store.
+        codec: codec of the store.
         n: number of clips per baseline, at most that of train clips.
 
     Returns:

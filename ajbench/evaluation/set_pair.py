@@ -186,7 +186,7 @@ class SetPair:
     def distance(self) -> float:
         """Return the FD of the features of both sets."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # few clips are noted once, beside the rows
+            warnings.simplefilter("ignore", UserWarning)  # few clips are noted once, with the rows
             return frechet_distance(self.ours.features, self.theirs.features)
 
     def distances(self, ours: Counts, theirs: Counts | None = None) -> Floats:

@@ -153,8 +153,8 @@ def measure_sets(
                 )
             advance(1)
         pair = SetPair(train, train, pairs={}, **how)
-        trip = codec.load(recipe.codec.name, device_of())
-        for line in baselines.of_splits(pair, held_out, trip, largest):
+        decoder = codec.load(recipe.codec.name, device_of())
+        for line in baselines.of_splits(pair, held_out, decoder, largest):
             rows.append(_row(context, line, "train" if line["metric"] == "fd_class" else "eval", GENERATION))
         advance(1)
     return rows, list(dict.fromkeys(notes))

@@ -156,7 +156,7 @@ def test_a_drawing_that_fails_takes_no_table_with_it(eval_gen, extractors, tmp_p
 )
 def test_wrong_options_are_refused_before_a_clip_is_read(eval_gen, extractors, arguments, part, more):
     assert part in refused(eval_gen(*arguments, *more))
-    assert not any(one.heard for one in extractors)
+    assert not any(one.seen for one in extractors)
 
 
 def test_one_set_alone_is_refused(eval_gen):

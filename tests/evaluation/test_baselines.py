@@ -25,7 +25,7 @@ def ladder(tiny, chords):
     def run(folder, extractor=None, *, gen="gen", metrics=None, allow_partial=False, **more):
         given = {"cache": chords / "cache", "resamples": 20, "gen": open_set(folder / gen)} | more
         pair = pair_of(folder, extractor or BandExtractor(), labels=None, **given)
-        return baselines.beside(measured(pair, metrics, allow_partial=allow_partial), pair, tiny)
+        return baselines.add_baselines(measured(pair, metrics, allow_partial=allow_partial), pair, tiny)
 
     return run
 
@@ -98,10 +98,10 @@ def test_only_paired_metrics_have_shuffled_labels(own_chords, ladder):
 def test_the_seed_decides_and_features_are_cached(chords, ladder, tmp_path):
     extractor = BandExtractor()
     first = ladder(chords, extractor, cache=tmp_path)
-    computed = extractor.heard
+    computed = extractor.seen
     assert computed == 2 * CHORDS + 3 * HALF  # both sets, and three sounds of half of the real clips
     again = ladder(chords, extractor, cache=tmp_path)
-    assert extractor.heard == computed and again.rows == first.rows
+    assert extractor.seen == computed and again.rows == first.rows
     other = by_row(ladder(chords, extractor, cache=tmp_path, seed=1), "fd")
     assert other[HALVES]["value"] != by_row(first, "fd")[HALVES]["value"]
     assert other["gen"]["value"] == by_row(first, "fd")["gen"]["value"]

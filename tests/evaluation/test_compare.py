@@ -131,4 +131,4 @@ def test_a_set_of_one_clip_and_unknown_metrics_are_refused(kinds):
 def test_a_second_run_computes_nothing(kinds, tmp_path):
     extractor = EnvelopeExtractor()
     first, again = (measured(pair_of(kinds, extractor, cache=tmp_path), ["fd", "is"]) for _ in range(2))
-    assert extractor.heard == 48 and again.rows == first.rows
+    assert extractor.seen == 48 and again.rows == first.rows

@@ -20,10 +20,10 @@ class Frames:
     sample_rate, min_samples, max_samples = 16_000, 1_600, None
 
     def __init__(self):
-        self.heard = 0
+        self.seen = 0
 
     def __call__(self, wav):
-        self.heard += len(wav)
+        self.seen += len(wav)
         k = wav.shape[1] // 1_600
         pieces = np.asarray(wav)[:, : k * 1_600].reshape(len(wav), k, 1_600)
         rows = np.stack([pieces.mean(axis=2), pieces.std(axis=2)], axis=2)
@@ -41,7 +41,7 @@ def gen(kinds):
 def test_features_are_computed_once_per_content_protocol_and_weights(own_kinds):
     extractor, cache, gen = EnvelopeExtractor(), own_kinds / "cache", open_set(own_kinds / "gen")
     first, again = (embed(gen, extractor, PLAIN, cache) for _ in range(2))
-    assert (first.computed, again.computed, extractor.heard) == (24, 0, 24)
+    assert (first.computed, again.computed, extractor.seen) == (24, 0, 24)
     assert np.array_equal(first.features, again.features) and np.array_equal(first.logits, again.logits)
     for number in (0, 7):  # each in its place
         assert np.array_equal(again.features[number], extractor(gen.samples(number)[0].T)[0][0])
@@ -88,7 +88,7 @@ def test_an_interrupted_run_continues_where_it_stopped(gen, tmp_path, monkeypatc
 
     class Stopping(EnvelopeExtractor):
         def __call__(self, wav):
-            if self.heard == 8:
+            if self.seen == 8:
                 raise KeyboardInterrupt
             return super().__call__(wav)
 
@@ -171,7 +171,7 @@ def test_frames_are_rows_of_their_clip(clips, tmp_path):
 def test_frames_come_back_from_the_cache(clips, tmp_path):
     extractor = Frames()
     first, again = (embed(clips, extractor, PLAIN, tmp_path / "cache") for _ in range(2))
-    assert extractor.heard == 5 and again.computed == 0
+    assert extractor.seen == 5 and again.computed == 0
     assert np.array_equal(first.features, again.features) and np.array_equal(first.clips, again.clips)
     assert again.logits.shape == (5, 0) and again.numbers.tolist() == [0, 1, 2, 3, 4]
 
@@ -221,15 +221,15 @@ def test_a_set_without_sound_has_no_rows(tmp_path):
 
 @pytest.mark.parametrize("protocol", [PLAIN, WINDOWED])
 def test_every_window_is_fitted_to_an_extractor_of_one_length(clips, tmp_path, protocol):
-    heard = []
+    seen = []
 
     class Five(Frames):
         min_samples = max_samples = 5 * 16_000
 
         def __call__(self, wav):
-            heard.extend(len(wave) for wave in wav)
+            seen.extend(len(wave) for wave in wav)
             return super().__call__(wav)
 
     found = embed(clips, Five(), protocol, tmp_path / "cache")
-    assert set(heard) == {80_000}
+    assert set(seen) == {80_000}
     assert np.bincount(found.clips).tolist() == [50] * 4 + [50 if protocol is PLAIN else 100]

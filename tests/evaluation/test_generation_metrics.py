@@ -109,6 +109,7 @@ def test_label_agreement_is_of_all_clips_and_by_class(kinds):
     assert 0 < overall(found)["label_agreement"] < overall(found)["label_agreement5"] < 1
 
 
+@pytest.mark.filterwarnings("ignore:FD of")
 def test_fd_by_class_compares_with_half_of_each_class(tmp_path):
     real = make_store(tmp_path / "real", train=36)
     train = open_set(real.path, "train")
