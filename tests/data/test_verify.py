@@ -1,0 +1,51 @@
+"""The complete check of a store."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ajbench.core.errors import IntegrityError
+from ajbench.data import shards
+from ajbench.data.manifest import Problem
+from ajbench.data.verify import verify
+
+from .conftest import FRAMES, SIZES, build
+
+
+def test_verify_reports_the_content(folder):
+    problems = [
+        Problem("x", "/sounds/x.wav", 7, "silent (peak 0)"),
+        Problem(None, "/sounds/y,z.wav", None, 'odd "name"'),
+    ]
+    shards.write_quarantine(folder, problems, {"/sounds/x.wav": "ab" * 32})
+    report = verify(folder)
+    assert report["clips"] == 8
+    assert report["splits"] == {"eval": 2, "train": 6}
+    assert report["quarantined"] == 2
+    assert [shard["clips"] for shard in report["shards"]] == list(SIZES)
+    assert (report["codec"], report["source"], report["classes"]) == ("fake", "real", 3)
+    json.dumps(report)
+    table = pd.read_csv(folder / "quarantine.csv")
+    assert list(table) == ["clip_id", "path", "line", "reason", "sha256"]
+    assert table["sha256"].tolist()[0] == "ab" * 32
+    assert table["path"].tolist() == ["/sounds/x.wav", "/sounds/y,z.wav"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "meta_changes", "reason"),
+    [
+        ({5: {"clip_id": "clip-0"}}, {}, "1 clips"),
+        ({6: {"codes": np.full((8, FRAMES), 1024, np.uint16)}}, {}, r"part-00002\.arrow: code 1024"),
+        ({2: {"label_ids": [0]}, 3: {"label_ids": [3]}}, {}, r"part-00000\.arrow: 2 clips"),
+        (
+            {},
+            {"counts": {"train": {"kept": 6}, "eval": {"kept": 3}}},
+            "split eval.*3",
+        ),
+    ],
+)
+def test_verify_finds_what_checksums_cannot(tmp_path, changes, meta_changes, reason):
+    with pytest.raises(IntegrityError, match=reason):
+        verify(build(tmp_path / "s", SIZES, changes, **meta_changes))
