@@ -100,7 +100,7 @@ def train_classifier(
         module = classifiers.build(settings.name, len(meta.labels), **options, **start)
 
     augment = settings.aug == "mx+sp"
-    counted = recipe.mix.counted(len(train))
+    counted = recipe.mix.epoch_size(len(train))
     steps, warmup = settings.steps(counted), settings.warmup(counted)
 
     def step(wrapped: nn.Module, batch: Batch, index: int) -> Tensor:

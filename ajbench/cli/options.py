@@ -186,7 +186,8 @@ def show_plan(settings: Settings, stages: "list[Stage]", estimate: bool = False)
     columns = ["stage", "what", "state", "amount", "disk_mb"]
     console.emit(plan, table=(columns, [[line[name] for name in columns] for line in plan["stages"]]))
     console.say(
-        f"{plan['todo']} of {len(plan['stages'])} stages to do; {plan['disk_mb']} MB needed, "
+        f"{plan['todo']} of {console.counted(len(plan['stages']), 'stage')} to do; "
+        f"{plan['disk_mb']} MB needed, "
         f"{plan['disk_free_mb']} MB free"
     )
     if seconds := plan.get("seconds"):

@@ -225,9 +225,9 @@ def _show_grid(pipeline: "Pipeline") -> None:
     lines = [[line[name] for name in columns] for line in plan["cells"]]
     console.emit(plan | {"before": before}, table=(columns, lines))
     console.say(
-        f"{plan['todo']} of {len(plan['cells'])} classifiers to train: {plan['steps']} steps, "
-        f"{plan['disk_mb']} MB, about {plan['hours']} h one after another; "
-        f"{before['todo']} earlier stages to do"
+        f"{plan['todo']} of {console.counted(len(plan['cells']), 'classifier')} to train: "
+        f"{plan['steps']} steps, {plan['disk_mb']} MB, about {plan['hours']} h one after another; "
+        f"{console.counted(before['todo'], 'earlier stage')} to do"
     )
 
 

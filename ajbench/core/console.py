@@ -119,6 +119,11 @@ def plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} cannot be printed as JSON")
 
 
+def counted(n: int, noun: str) -> str:
+    """Return a number with its noun: `1 clip`, `2 clips`, `3 classes`."""
+    return f"{n:,} {noun}{'' if n == 1 else 'es' if noun.endswith('s') else 's'}"
+
+
 class _Lines:
     """Progress in a log: a line from time to time."""
 

@@ -199,7 +199,7 @@ class Mix(Section):
         0.0, description="use only synthetic clips with at least this score by synth.judge"
     )
 
-    def counted(self, real: int) -> int:
+    def epoch_size(self, real: int) -> int:
         """Return the epoch size that sets the number of optimiser steps, given `real` train clips."""
         if self.match_steps:
             return real + self.match_steps

@@ -5,6 +5,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ajbench.core.console import counted
 from ajbench.core.errors import MissingError
 from ajbench.core.recipe import Mix, Recipe, expression
 from ajbench.core.run_dir import world
@@ -34,7 +35,7 @@ def classifier_stage(
         seed: of the training.
         through_codec: whether real clips are decoded from their codes; None: as the recipe says.
     """
-    data = pipeline.recipe.data
+    data, train_clips = pipeline.recipe.data, len(pipeline.manifest.split("train"))
     if through_codec is not None:
         data = data.model_copy(update={"real_through_codec": through_codec})
     decoded = pipeline.decoded if data.real_through_codec and mix.real else None
@@ -53,7 +54,7 @@ def classifier_stage(
         recipe,
         path,
         key,
-        f"{settings.steps(mix.counted(len(pipeline.manifest.split('train'))))} steps",
+        counted(settings.steps(mix.epoch_size(train_clips)), "step"),
         partial(
             train_and_score,
             recipe,

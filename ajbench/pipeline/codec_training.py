@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from ajbench.core.console import counted
 from ajbench.core.recipe import Recipe, fingerprint
 from ajbench.pipeline.stage import Stage
 
@@ -53,4 +54,4 @@ def codec_stage(
 
     trained_on = ", ".join(map(str, [*sounds, f"{mini_clips} clips of mini"]))
     recipe = Recipe(name="codec", description=f"the codec `tiny`, trained on {trained_on}")
-    return Stage("train-codec", recipe, path, key, f"{steps} steps", do, seed=seed, precision="auto")
+    return Stage("train-codec", recipe, path, key, counted(steps, "step"), do, seed=seed, precision="auto")

@@ -79,7 +79,7 @@ def describe_grid(pipeline: "Pipeline") -> dict[str, Any]:
     train_clips = len(pipeline.manifest.split("train"))
     samples = audio.clip_samples(pipeline.recipe.data.duration_s)
     stages = classifier_stages.grid_stages(pipeline)
-    steps = [s.recipe.classifier.steps(s.recipe.mix.counted(train_clips)) for s in stages]
+    steps = [s.recipe.classifier.steps(s.recipe.mix.epoch_size(train_clips)) for s in stages]
     known: dict[Any, list[float]] = {}
     done = [stage.done() for stage in stages]
     for stage, n, finished in zip(stages, steps, done, strict=True):

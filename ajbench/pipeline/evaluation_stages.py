@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ajbench.core.console import counted
 from ajbench.core.errors import MissingError
 from ajbench.core.files import atomic_write
 from ajbench.pipeline import classifier_stages
@@ -28,7 +29,7 @@ def eval_cls_stage(pipeline: "Pipeline", classifiers: Sequence[Stage]) -> Stage:
 
         _record(pipeline, path, measure_cells(recipe, classifiers, path, _dataset(pipeline)))
 
-    amount = f"{len(classifiers)} classifier{'s' * (len(classifiers) != 1)}"
+    amount = counted(len(classifiers), "classifier")
     return Stage("eval-cls", recipe, path, key, amount, do, needs=tuple(classifiers))
 
 
@@ -52,7 +53,7 @@ def eval_gen_stage(pipeline: "Pipeline", names: Sequence[str]) -> Stage:
         _record(pipeline, path, rows)
         atomic_write(path / NOTES, json.dumps(notes, indent=2, ensure_ascii=False))
 
-    amount = f"{len(names)} set{'s' * (len(names) != 1)} of clips"
+    amount = counted(len(names), "set") + " of clips"
     return Stage("eval-gen", recipe, path, key, amount, do, seed=0, needs=needs)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ajbench.core import registry
+from ajbench.core.console import counted
 from ajbench.core.errors import UsageError
 from ajbench.core.processes import default_workers
 from ajbench.core.recipe import Recipe, fingerprint, probe
@@ -163,7 +164,7 @@ class Pipeline:
 
         size = store_mb(recipe, clips)
         about: dict[str, Any] = {"disk_mb": size, "shared": True, "estimate": guess}
-        return Stage("prepare", recipe, path, key, f"{clips} clips", do, **about)
+        return Stage("prepare", recipe, path, key, counted(clips, "clip"), do, **about)
 
     @cached_property
     def decoded(self) -> Stage:
@@ -180,7 +181,7 @@ class Pipeline:
         clips = len(self.manifest.split("train"))
         size = store_mb(self.recipe, clips)
         about: dict[str, Any] = {"what": "through codec", "disk_mb": size, "needs": (prepared,)}
-        return Stage("prepare", self.recipe, path, key, f"{clips} clips", do, **about)
+        return Stage("prepare", self.recipe, path, key, counted(clips, "clip"), do, **about)
 
     @property
     def through_codec(self) -> bool:
@@ -212,7 +213,7 @@ class Pipeline:
 
         about: dict[str, Any] = {"seed": seed, "needs": (prepared,), "distributed": True, "check": check}
         about["precision"] = section.precision
-        return Stage("train-gen", recipe, path, key, f"{section.train_steps} steps", do, **about)
+        return Stage("train-gen", recipe, path, key, counted(section.train_steps, "step"), do, **about)
 
     @cached_property
     def invert(self) -> Stage:
@@ -227,7 +228,7 @@ class Pipeline:
             about: dict[str, Any] = {"fingerprint": key, "seed": seed, "tracker": self.places.tracker}
             invert(recipe, self.generator, ClipStore.open(prepared.path), path, **about)
 
-        amount = f"{recipe.invert.train_steps} steps"
+        amount = counted(recipe.invert.train_steps, "step")
         needs = (prepared, *self._own_generator)
         return Stage("invert", recipe, path, key, amount, do, seed=seed, needs=needs, precision="auto")
 
@@ -289,7 +290,7 @@ class Pipeline:
             recipe,
             path,
             key,
-            f"{section.n} clips",
+            counted(section.n, "clip"),
             do,
             what=probe,
             seed=section.seed,

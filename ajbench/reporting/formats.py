@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ajbench.core.console import counted
 from ajbench.core.recipe import Recipe
 
 Line = dict[str, Any]
@@ -152,11 +153,6 @@ def console_table(block: Block) -> tuple[list[str], list[list[str]]]:
         if any(small for _, small in line):
             lines.append(["", "Δ", *(line[i][1] for i in keep[2:])])
     return [block.header[i] for i in keep], lines
-
-
-def counted(n: int, noun: str) -> str:
-    """Return a number with its noun: `1 clip`, `2 clips`, `3 classes`."""
-    return f"{n:,} {noun}{'' if n == 1 else 'es' if noun.endswith('s') else 's'}"
 
 
 def signed(value: float) -> str:

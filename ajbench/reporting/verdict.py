@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from ajbench.core.console import counted
 from ajbench.core.recipe import Recipe
 from ajbench.core.rows import is_control
-from ajbench.reporting.formats import counted, equal_steps, signed
+from ajbench.reporting.formats import equal_steps, signed
 
 QUESTION = "Does synthetic audio help?"
 

@@ -175,3 +175,10 @@ def test_a_terminal_gets_a_bar_and_bars_inside_it(monkeypatch):
     for text in ("models [a]", "2/2", "second", "0/3", "later", "first done"):
         assert text in shown
     assert console._settings.bars is None
+
+
+@pytest.mark.parametrize(
+    ("n", "noun", "text"), [(1, "clip", "1 clip"), (0, "clip", "0 clips"), (2, "class", "2 classes")]
+)
+def test_nouns_agree_with_their_number(n, noun, text):
+    assert console.counted(n, noun) == text

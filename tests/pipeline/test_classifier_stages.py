@@ -15,7 +15,7 @@ def paths(stages):
 
 
 def steps(stage):
-    return int(stage.amount.split()[0])
+    return int(stage.amount.split()[0].replace(",", ""))
 
 
 def test_train_cls_and_the_grid_have_one_folder_for_the_same_classifier():

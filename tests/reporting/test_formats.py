@@ -1,6 +1,6 @@
 import pytest
 
-from ajbench.reporting.formats import Block, console_table, counted, latex, markdown, signed, to_csv
+from ajbench.reporting.formats import Block, console_table, latex, markdown, signed, to_csv
 
 
 @pytest.mark.parametrize(
@@ -8,13 +8,6 @@ from ajbench.reporting.formats import Block, console_table, counted, latex, mark
 )
 def test_differences_show_their_sign(value, text):
     assert signed(value) == text
-
-
-@pytest.mark.parametrize(
-    ("n", "noun", "text"), [(1, "clip", "1 clip"), (0, "clip", "0 clips"), (2, "class", "2 classes")]
-)
-def test_nouns_agree_with_their_number(n, noun, text):
-    assert counted(n, noun) == text
 
 
 def test_special_characters_are_escaped_and_every_format_has_the_small_print():
