@@ -1,4 +1,4 @@
-"""Models that transformers saved into a folder: what kind they are, and the model with its tokenizer.
+"""Folders saved by transformers: the kind of the model, and the model with its tokenizer.
 
 Nothing is downloaded, and no code from the folder is run.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 
-# What `config.json` calls a model → the class of transformers with its text encoder, and the part that it is.
+# `model_type` in config.json → transformers' class with the text encoder, and the part that is the encoder.
 CLASSES = {
     "t5": ("T5EncoderModel", "encoder"),
     "clip": ("CLIPTextModel", ""),
@@ -22,38 +22,40 @@ TOKENIZERS = ("tokenizer.json", "spiece.model", "vocab.json")
 
 
 def kind_of(folder: Path) -> str:
-    """Return what a folder's `config.json` says that it holds, one of `CLASSES`.
+    """Return the kind of a model, one of `CLASSES`, from its `config.json`.
 
     Raises:
-        MissingError: it is not there.
+        MissingError: the file is missing.
         IntegrityError: it is damaged.
-        UsageError: a kind of model that is no text encoder here.
+        UsageError: a model of another kind.
     """
     path = folder / "config.json"
     if not path.is_file():
-        raise MissingError(f"generator.text_encoder={folder}: {path} is not there")
+        raise MissingError(f"text encoder {folder}: {path} is missing; name a folder saved by transformers")
     try:
         kind = str(json.loads(path.read_text(encoding="utf-8"))["model_type"])
     except (ValueError, KeyError, TypeError):
-        raise IntegrityError(f"{path}: damaged, or not transformers' (no model_type); get it again") from None
+        raise IntegrityError(
+            f"{path}: damaged, or not from transformers (no model_type); get it again"
+        ) from None
     if kind not in CLASSES:
-        raise UsageError(f"{path}: a model of kind {kind!r}; text encoders are of {', '.join(CLASSES)}")
+        raise UsageError(f"{path}: a model of kind {kind!r}; allowed: {', '.join(CLASSES)}")
     return kind
 
 
 def parts(folder: Path, architecture: str) -> tuple[Any, Any]:
-    """Return the model, in float32, and the tokenizer that transformers saved into a folder.
+    """Load the model, in float32, and the tokenizer of a folder.
 
     Args:
         folder: weights, `config.json` and tokenizer.
         architecture: the class of transformers.
 
     Raises:
-        MissingError: a file is not there.
-        IntegrityError: a file is damaged, a pickle of more than tensors, or weights are missing in it.
+        MissingError: a file is missing.
+        IntegrityError: a file is damaged or incomplete, or a pickle of more than tensors.
     """
     if not any((folder / file).is_file() for file in TOKENIZERS):
-        raise MissingError(f"{folder}: no tokenizer there ({' or '.join(TOKENIZERS)}); put its files there")
+        raise MissingError(f"{folder}: no tokenizer ({' or '.join(TOKENIZERS)}); put its files there")
     import transformers
 
     try:
@@ -68,18 +70,16 @@ def parts(folder: Path, architecture: str) -> tuple[Any, Any]:
         raise MissingError(f"{folder}: {_short(error)}") from None
     except MemoryError:
         raise
-    except Exception as error:  # of a dozen kinds, whatever damaged bytes happen to say
-        raise IntegrityError(f"{folder}: not to be read ({_short(error)}); get it again") from None
+    except Exception as error:  # of a dozen types, depending on the damaged bytes
+        raise IntegrityError(f"{folder}: unreadable ({_short(error)}); get it again") from None
     if absent := sorted(report["missing_keys"]):
-        raise IntegrityError(
-            f"{folder}: {len(absent)} weights are missing, such as {absent[0]}; get it again"
-        )
+        raise IntegrityError(f"{folder}: tensors are missing, such as {absent[0]}; get it again")
     return model.float(), tokenizer
 
 
 @contextmanager
 def _quiet(transformers: Any) -> Iterator[None]:
-    """Keep transformers from writing bars and reports to stderr."""
+    """Keep transformers from printing progress bars and reports to stderr."""
     log = transformers.utils.logging
     level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity(log.CRITICAL)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ajbench.core.errors import UsageError
 from ajbench.evaluation.set_pair import Floats, SetPair
-from ajbench.features.class_mapping import class_logits, namesakes_of
+from ajbench.features.class_mapping import class_logits, map_classes
 from ajbench.metrics import (
     bootstrap,
     kernel_distance,
@@ -212,7 +212,7 @@ def _clap_score(m: SetPair, metric: str) -> list[Score]:
 def _agreement(m: SetPair, metric: str) -> list[Score]:
     assert m.requests
     top, names = TOP[metric], m.requests.classes
-    found = namesakes_of(names, m.requests.mids, m.extractor.labels, m.extractor.mids)
+    found = map_classes(names, m.requests.mids, m.extractor.labels, m.extractor.mids)
     if found.unknown:
         raise UsageError(f"{m.extractor.name} does not know {found.lacking}")
     if len(names) <= top > 1:

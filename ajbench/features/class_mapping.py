@@ -1,4 +1,4 @@
-"""Which outputs of a tagger stand for the classes of a corpus: of the same name or machine id, or akin."""
+"""Map the classes of a corpus to the logits of a tagger: by name, by AudioSet id, or to related classes."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-# ESC-50's categories → AudioSet's classes, of which the one heard best counts. Those that AudioSet's
-# 527 lack are not here: can opening, drinking, mouse click, washing machine.
+# ESC-50's categories → related AudioSet classes, of which the one with the highest logit counts. Categories
+# without one are left out: can opening, drinking, mouse click, washing machine.
 ESC50: Mapping[str, tuple[str, ...]] = {
     "airplane": ("Aircraft", "Fixed-wing aircraft, airplane"),
     "breathing": ("Breathing",),
@@ -57,19 +57,19 @@ ESC50: Mapping[str, tuple[str, ...]] = {
     "water_drops": ("Drip",),
     "wind": ("Wind",),
 }
-NAME, MID, AKIN = "name", "AudioSet id", "AudioSet's classes akin to ESC-50's"
+NAME, MID, RELATED = "name", "AudioSet id", "related AudioSet classes"
 SHOWN = 3
-Columns = Sequence[NDArray[np.int64]]  # of each class, which outputs stand for it
+Columns = Sequence[NDArray[np.int64]]  # for each class, the indices of its logits
 
 
 @dataclass(frozen=True)
-class Namesakes:
-    """Where classes stand among a model's outputs.
+class ClassMapping:
+    """The logits of a model that stand for each class of a corpus.
 
     Attributes:
-        columns: indices for each class, none of one that the model lacks.
-        by: how each class was found; None of one that the model lacks.
-        unknown: the classes that it lacks.
+        columns: indices for each class; none for a class that the model lacks.
+        by: how each class was found; None for a class that the model lacks.
+        unknown: the classes that the model lacks.
     """
 
     columns: Columns
@@ -86,44 +86,49 @@ class Namesakes:
 
     @property
     def lacking(self) -> str:
-        """How many classes of how many are unknown, and some of them."""
+        """How many classes are unknown, and some of them."""
         shown = ", ".join(self.unknown[:SHOWN]) + (", …" if len(self.unknown) > SHOWN else "")
-        return f"{len(self.unknown)} of {len(self.by)} classes ({shown})"
+        noun = "class" if len(self.by) == 1 else "classes"
+        return f"{len(self.unknown)} of {len(self.by)} {noun} ({shown})"
 
 
-def namesakes_of(
-    names: Sequence[str], mids: Sequence[str] | None, theirs: Sequence[str], their_mids: Sequence[str] | None
-) -> Namesakes:
-    """Return where the classes `names` stand among a model's outputs, each found for itself.
+def map_classes(
+    names: Sequence[str],
+    mids: Sequence[str] | None,
+    labels: Sequence[str],
+    label_mids: Sequence[str] | None,
+) -> ClassMapping:
+    """Map each class of a corpus to the logits of a model.
 
-    By name; else by AudioSet's machine id; else, of a category of ESC-50, at all AudioSet classes akin to it.
+    Each class is looked up by name, then by AudioSet id; a category of ESC-50 then by its related AudioSet
+    classes, if the model has all of them.
 
     Args:
         names: of the classes.
-        mids: their machine ids, where known.
-        theirs: names of the model's outputs.
-        their_mids: machine ids of those, where known.
+        mids: their AudioSet ids, if known.
+        labels: names of the model's logits.
+        label_mids: AudioSet ids of the logits, if known.
     """
-    known = {label: i for i, label in enumerate(theirs)}
-    ids = {mid: i for i, mid in enumerate(their_mids or ())}
+    known = {label: i for i, label in enumerate(labels)}
+    ids = {mid: i for i, mid in enumerate(label_mids or ())}
     columns, by = list[NDArray[np.int64]](), list[str | None]()
     for name, mid in zip(names, mids or names, strict=True):
-        akin = ESC50.get(name, ())
+        related = ESC50.get(name, ())
         if name in known:
             way, places = NAME, [known[name]]
         elif mid in ids:
             way, places = MID, [ids[mid]]
-        elif akin and set(akin) <= set(known):
-            way, places = AKIN, [known[one] for one in akin]
+        elif related and set(related) <= set(known):
+            way, places = RELATED, [known[one] for one in related]
         else:
             way, places = None, []
         columns.append(np.array(places, np.int64))
         by.append(way)
-    return Namesakes(columns, by, [name for name, way in zip(names, by, strict=True) if way is None])
+    return ClassMapping(columns, by, [name for name, way in zip(names, by, strict=True) if way is None])
 
 
 def class_logits(logits: NDArray, columns: Columns) -> NDArray:
-    """Return logits [n, C] of a model's logits [n, C']: of several outputs for one class the highest."""
+    """Return the logits of classes, [n, C], from those of a model, [n, C']: the highest of each class's."""
     starts = np.cumsum([0, *map(len, columns[:-1])])
     pooled: NDArray = np.maximum.reduceat(logits[:, np.concatenate(columns)], starts, axis=1)
     return pooled

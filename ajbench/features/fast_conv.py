@@ -1,9 +1,9 @@
-"""3 × 3 convolutions with 24 products for eight outputs instead of 72: Winograd's F(4×2, 3×3), on a CPU.
+"""Fast 3 × 3 convolutions on a CPU: Winograd's F(4×2, 3×3), with 24 products for 8 outputs instead of 72.
 
-Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks". PyTorch's library has it on CPUs
-with AVX-512 alone. Everything is a matrix product: the transforms, of all values of a tile by one small
-matrix, and the products of tiles and kernel, of all channels. Of layers with many channels the transforms
-cost little. F(4×4) has 2.25 products an output where this has 3, and several times its rounding.
+Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks". PyTorch has it only on CPUs with
+AVX-512. All steps are matrix products: the transforms multiply the values of a tile by one small matrix, and
+tiles are multiplied by the kernel over all channels. With many channels the transforms cost little. F(4×4)
+needs 2.25 products per output instead of 3, but its rounding errors are several times as large.
 """
 
 import math
@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Outputs of a tile down and along; each way it reads two values more.
+# Outputs of a tile in height and width; its input is larger by two each way.
 _TILE = (4, 2)
-_TILES = 320  # at once: of more the memory would leave the cache, of fewer products are slower
-# Of each length of a tile, the paper's Bᵀ, G and Aᵀ.
+_TILES = 320  # per batch: more would not fit into the cache, with fewer the products are slower
+# Bᵀ, G and Aᵀ of the paper, by the length of a tile.
 _INPUT = {
     2: [[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]],
     4: [
@@ -45,13 +45,13 @@ _OUTPUT = {
 
 
 class ScratchBuffer:
-    """Memory that layers use in turn: touching what is fresh from the system costs as much as computing."""
+    """Memory that layers reuse in turn: the first use of fresh memory costs as much as computing."""
 
     def __init__(self) -> None:
         self._values = torch.empty(0)
 
     def take(self, like: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        """Return two vectors [size], of the kind of `like`; they hold anything, until the next call."""
+        """Return two uninitialised vectors [size], of the kind of `like`, valid until the next call."""
         kind = self._values.dtype, self._values.device
         if kind != (like.dtype, like.device) or len(self._values) < 2 * size:
             self._values = like.new_empty(2 * size)
@@ -59,11 +59,11 @@ class ScratchBuffer:
 
 
 class Winograd(nn.Module):
-    """A convolution of 3 × 3, padded by one, for inference; equal to about 3e-6 of the largest output.
+    """A 3 × 3 convolution with padding 1, for inference; errors are about 3e-6 of the largest output.
 
     Args:
-        conv: the convolution that it stands for.
-        scratch: shared by the layers of a network, which one thread at a time may run.
+        conv: the convolution that it replaces.
+        scratch: shared by the layers of a network, which must not run in two threads at a time.
     """
 
     spread: Tensor
@@ -88,7 +88,7 @@ class Winograd(nn.Module):
         self.scratch = scratch
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [B, outputs, H, W] of [B, inputs, H, W], both best in channels-last order."""
+        """Map [B, inputs, H, W] to [B, outputs, H, W]; channels-last memory is fastest."""
         (down, along), (batch, _, height, width) = _TILE, x.shape
         rows, columns = -(-height // down), -(-width // along)
         out = x.new_empty(batch, rows, down, columns, along, len(self.bias))
@@ -104,7 +104,7 @@ class Winograd(nn.Module):
         return out.view(batch, down * rows, along * columns, -1)[:, :height, :width].movedim(3, 1)
 
     def _convolve(self, tiles: Tensor, done: Tensor) -> None:
-        """Write to done [4, 2, …, outputs] what tiles [6, 4, …, inputs] give; … are the tiles' places."""
+        """Convolve tiles [6, 4, …, inputs] into done [4, 2, …, outputs]; … are the positions of the tiles."""
         inputs, outputs = self.kernel.shape[1:]
         products, places = len(self.kernel), math.prod(tiles.shape[2:-1])
         here, there = self.scratch.take(tiles, products * places * max(inputs, outputs))

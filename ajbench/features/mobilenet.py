@@ -1,4 +1,4 @@
-"""EfficientAT's `mn04` and `mn10`: MobileNetV3 of width 0.4 and 1.0 that tag AudioSet's 527 classes.
+"""EfficientAT's `mn04` and `mn10`: MobileNetV3 of width 0.4 and 1.0 as taggers of AudioSet's 527 classes.
 
 Schmid et al., "Efficient large-scale audio tagging via transformer-to-CNN knowledge distillation", 2023
 (MIT); their mAP is 43.2 and 47.1.
@@ -18,13 +18,13 @@ from ajbench.data.audio import SAMPLE_RATE
 from ajbench.features.extractor import AudioSetTagger
 
 WIDTHS = {"mn04": 0.4, "mn10": 1.0}
-RATE = 32_000  # of the network: the extractor takes 16 kHz, as all sound inside, and doubles it itself
+RATE = 32_000  # of the network; the extractor takes 16 kHz and resamples
 N_FFT, WINDOW, HOP, N_MELS = 1024, 800, 320, 128
 F_MAX = 15_000.0
 
 
 class Row(NamedTuple):
-    """One inverted residual: `kernel` and `stride` are of its depthwise convolution."""
+    """One inverted residual block; `kernel` and `stride` are those of its depthwise convolution."""
 
     kernel: int
     expanded: int
@@ -53,7 +53,7 @@ ROWS = (
     Row(5, 960, 160, True, True, 1),
 )
 STEM, HIDDEN, CLASSES = 16, 1280, 527
-LAST = 6  # times the channels of the last row
+LAST = 6  # width of the last layer, in widths of the last row
 
 
 def channels(n: float) -> int:
@@ -84,7 +84,7 @@ class SqueezeExcite(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Expand, filter by depth, gate, project; added to the input where shapes allow."""
+    """Expand, convolve each channel, gate, project; added to the input if the shapes are equal."""
 
     def __init__(self, c_in: int, row: Row) -> None:
         super().__init__()
@@ -104,10 +104,10 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNet(nn.Module):
-    """The network behind its log-mel front end.
+    """The network with its log-mel front end.
 
     Args:
-        width: by which all numbers of channels are multiplied.
+        width: factor of all numbers of channels.
     """
 
     window: Tensor

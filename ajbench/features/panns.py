@@ -1,7 +1,7 @@
-"""PANNs' Cnn14 (Kong et al. 2020), the tagger over which most published FD, IS and KL are taken.
+"""PANNs' Cnn14 (Kong et al. 2020), the basis of most published FD, IS and KL.
 
-Two networks of one shape: `panns16k` hears 16 kHz (checkpoint Cnn14_16k_mAP=0.438.pth), `panns32k` 32 kHz
-(Cnn14_mAP=0.431.pth). What audioldm_eval calls "2048" are the embeddings; of the logits it takes IS and KL.
+One architecture, two networks: `panns16k` takes 16 kHz audio (Cnn14_16k_mAP=0.438.pth), `panns32k` 32 kHz
+(Cnn14_mAP=0.431.pth). The embeddings are what audioldm_eval calls "2048"; IS and KL use the logits.
 """
 
 from dataclasses import dataclass
@@ -19,16 +19,16 @@ from ajbench.features.extractor import AudioSetTagger
 from ajbench.features.fast_conv import ScratchBuffer, Winograd
 
 MELS, CLASSES, WIDTHS = 64, 527, (64, 128, 256, 512, 1024, 2048)
-WIDE = 128  # channels from which Winograd's transforms pay
-# Values of a layer at once on a CPU, whose memory is then used again; more would be fresh from the system
-# each time, which costs as much as a layer.
+WIDE = 128  # input channels from which Winograd is faster
+# Values of a layer that a CPU computes at once, so that memory is reused: the first use of fresh memory
+# takes as long as a layer.
 HELD = 1 << 22
 MIN_FRAMES = 32  # one frame is left after time is halved five times
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Of one of the two networks: Hz (`rate`, `low`, `high`), and samples of spectrogram's window and hop."""
+    """Front end of one of the networks: `rate`, `low` and `high` in Hz, `window` and `hop` in samples."""
 
     rate: int
     window: int
@@ -44,7 +44,7 @@ SETTINGS = {
 
 
 class Block(nn.Module):
-    """Two convolutions, each normalised and rectified, then an average over `pool` × `pool`."""
+    """Two convolutions, each with batch norm and ReLU, then average pooling over `pool` × `pool`."""
 
     def __init__(self, inputs: int, outputs: int, pool: int) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class Block(nn.Module):
 
 
 class Cnn14(nn.Module):
-    """The network behind its log-mel front end; modules have the checkpoints' names."""
+    """The network with its log-mel front end; modules are named as in the checkpoints."""
 
     window: Tensor
     mel: Tensor
@@ -110,11 +110,11 @@ class Cnn14(nn.Module):
         return embedding, self.fc_audioset(embedding)
 
     def fuse(self, cpu: bool = False) -> "Cnn14":
-        """Fold the blocks' normalisations into their convolutions; return the network, in eval mode.
+        """Fold the batch norms into the convolutions; return the network in eval mode.
 
         Args:
-            cpu: compute as a CPU does faster, wide convolutions by Winograd's scheme, wide layers a few clips
-                at once.
+            cpu: use what is faster on a CPU: Winograd for wide convolutions, and wide layers for only a few
+                clips at once.
         """
         self.eval()
         scratch = ScratchBuffer() if cpu else None

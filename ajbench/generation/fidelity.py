@@ -11,7 +11,7 @@ from ajbench import features
 from ajbench.core.errors import UsageError
 from ajbench.data import audio
 from ajbench.data.shards import StoreMeta
-from ajbench.features.class_mapping import class_logits, namesakes_of
+from ajbench.features.class_mapping import class_logits, map_classes
 
 
 class Judge:
@@ -36,7 +36,7 @@ class Judge:
         self, name: str, weights: Path | None, meta: StoreMeta, device: torch.device | None = None
     ) -> None:
         self.extractor = features.load(name, weights, device)
-        found = namesakes_of(meta.labels, meta.mids, self.extractor.labels, self.extractor.mids)
+        found = map_classes(meta.labels, meta.mids, self.extractor.labels, self.extractor.mids)
         if found.unknown:
             raise UsageError(
                 f"synth.judge={name}: lacks {found.lacking}; use reference, or the folder of a classifier "

@@ -290,11 +290,11 @@ def test_damaged_and_foreign_folders_are_refused_in_one_line(folders, tmp_path):
             json.dumps(json.loads((folder / "config.json").read_text()) | changes)
         )
 
-    refused(MissingError, "config.json is not there", without("config.json"))
+    refused(MissingError, "config.json", without("config.json"))
     refused(MissingError, "model.safetensors", without("model.safetensors"))
     refused(MissingError, "no tokenizer", without("tokenizer.json"))
     refused(IntegrityError, "fc1.weight", lacking)
-    refused(IntegrityError, "not to be read", cut)
+    refused(IntegrityError, "unreadable", cut)
     refused(UsageError, "kind 'bert'", config(model_type="bert"))
     refused(
         IntegrityError,
