@@ -137,6 +137,16 @@ def test_fd_by_class_compares_with_half_of_each_class(tmp_path):
         measured(scarce, ["fd_class"])
 
 
+def test_halves_of_a_class_are_disjoint_and_equal():
+    targets = np.zeros((20, 3), bool)
+    targets[:9, 0] = targets[5:13, 1] = targets[13:, 2] = True
+    halves = generation_metrics.class_halves(targets)
+    assert list(halves) == [0, 1]  # seven clips are too few for two halves of four
+    for c, (first, second) in halves.items():
+        assert len(first) == len(second) == 4 and not {*first} & {*second}
+        assert targets[[*first, *second], c].all()
+
+
 def test_an_interval_does_not_depend_on_what_else_is_measured(kinds):
     alone = measured(pair_of(kinds), ["kad"]).rows[0]
     among = measured(pair_of(kinds), ["fd", "density", "kad"]).rows

@@ -199,6 +199,7 @@ def test_baselines_are_in_the_order_of_their_quality(usual):
     assert set(fd) == known | {"close", "noisy", "orphans"}
     close, noisy = (pick(rows, row=row, table="1", metric="fd")["value"] for row in ("close", "noisy"))
     assert fd["real, train split"] < close < min(noisy, fd["pink noise"])
+    assert fd["real through the codec"] != fd["shuffled codes"]
     same, another = (
         pick(rows, row=f"real, {which} class", metric="fd_class") for which in ("same", "another")
     )
