@@ -47,10 +47,13 @@ def build(name: str, num_classes: int, **options: Any) -> nn.Module:
         IntegrityError: they are damaged or do not fit.
     """
     make = registry.resolve("classifier", name)
+    initial = {key: options.pop(key) for key in INITIAL & options.keys()}
     try:
         module: nn.Module = make(num_classes, **options)
     except TypeError as error:
         raise UsageError(f"classifier {name}: options {', '.join(options)} do not fit ({error})") from None
+    if initial.get("init"):
+        module.initialise(**initial)  # type: ignore[operator]
     return module
 
 

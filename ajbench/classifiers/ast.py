@@ -19,7 +19,7 @@ CLASS_TOKENS = 2
 
 
 class AST(nn.Module):
-    """Features [B, T, 128] (or waves [B, n]) → logits [B, C].
+    """The paper's AST: features [B, T, 128] (or waves [B, n]) → logits [B, C].
 
     Args:
         num_classes: C.
@@ -89,12 +89,38 @@ class AST(nn.Module):
         logits: Tensor = self.head(self.embed(x))
         return logits.float()
 
-    def adopt(self, norm_eps: float | None) -> None:
-        """Adopt the epsilon of the layer norms of trained weights, unless the module was built with one."""
-        if self.norm_eps is None and norm_eps is not None:
+    def initialise(self, init: str, new_head: bool = False, labels: Sequence[str] | None = None) -> None:
+        """Load trained weights, the position table fitted to the grid.
+
+        The epsilon of their layer norms is adopted, unless the module was built with one.
+
+        Args:
+            init: "imagenet" for timm's distilled DeiT of the same width, with a new head; or a folder or hub
+                id with config.json and model.safetensors, of an AST trained by ajbench or of transformers
+                (`MIT/ast-finetuned-audioset-10-10-0.4593`).
+            new_head: keep the untrained head.
+            labels: classes, compared with those of the weights if both are known.
+
+        Raises:
+            UsageError: there are no ImageNet weights of this width.
+            MissingError: the weights are missing.
+            IntegrityError: damaged, a pickle, not of an AST, or of another width, depth or set of classes.
+        """
+        if init == "imagenet":
+            weights = ast_weights.imagenet(self.cls_token.shape[2], len(self.blocks))
+        else:
+            folder = locate(init)
+            weights = read_ours(folder, AST) if is_ours(folder) else ast_weights.transformers(folder)
+        table = weights.state.get("pos_embed")
+        if table is None or table.shape[1] != CLASS_TOKENS + weights.grid[0] * weights.grid[1]:
+            raise IntegrityError(f"init={init}: no position table of {weights.grid} patches")
+        places = positions(table[:, CLASS_TOKENS:], weights.grid, self.grid)
+        weights.state["pos_embed"] = torch.cat([table[:, :CLASS_TOKENS], places], dim=1)
+        load_weights(self, weights, new_head, labels)
+        if self.norm_eps is None and weights.norm_eps is not None:
             for norm in (module for module in self.modules() if isinstance(module, nn.LayerNorm)):
-                norm.eps = norm_eps
-            self.norm_eps, self.adopted = norm_eps, {"norm_eps": norm_eps}
+                norm.eps = weights.norm_eps
+            self.norm_eps, self.adopted = weights.norm_eps, {"norm_eps": weights.norm_eps}
 
 
 class LastBlock(Block):
@@ -138,55 +164,11 @@ def _drop(tokens: Tensor, share: float) -> Tensor:
     return tokens.gather(1, order.unsqueeze(2).expand(-1, -1, width))
 
 
-def initialise(module: AST, source: str, new_head: bool = False, labels: Sequence[str] | None = None) -> None:
-    """Load trained weights into `module`, the position table fitted to its grid.
-
-    Args:
-        module: receives them, and the epsilon of their layer norms unless it was built with one.
-        source: "imagenet" for timm's distilled DeiT of the same width, with a new head; or a folder or hub id
-            with config.json and model.safetensors, of an AST trained by ajbench or of transformers
-            (`MIT/ast-finetuned-audioset-10-10-0.4593`).
-        new_head: keep the module's untrained head.
-        labels: the module's classes, compared with those of the weights if both are known.
-
-    Raises:
-        UsageError: there are no ImageNet weights of this width.
-        MissingError: the weights are missing.
-        IntegrityError: damaged, a pickle, not of an AST, or of another width, depth or set of classes.
-    """
-    if source == "imagenet":
-        weights = ast_weights.imagenet(module.cls_token.shape[2], len(module.blocks))
-    else:
-        folder = locate(source)
-        weights = read_ours(folder, AST) if is_ours(folder) else ast_weights.transformers(folder)
-    table = weights.state.get("pos_embed")
-    if table is None or table.shape[1] != CLASS_TOKENS + weights.grid[0] * weights.grid[1]:
-        raise IntegrityError(f"init={source}: no position table of {weights.grid} patches")
-    places = positions(table[:, CLASS_TOKENS:], weights.grid, module.grid)
-    weights.state["pos_embed"] = torch.cat([table[:, :CLASS_TOKENS], places], dim=1)
-    load_weights(module, weights, new_head, labels)
-    module.adopt(weights.norm_eps)
-
-
-def ast(
-    num_classes: int,
-    init: str | None = None,
-    new_head: bool = False,
-    labels: Sequence[str] | None = None,
-    **options: Any,
-) -> AST:
-    """Build the paper's AST: 12 blocks, stride 10; `init`, `new_head` and `labels` as in `initialise`."""
-    module = AST(num_classes, **options)
-    if init:
-        initialise(module, init, new_head, labels)
-    return module
-
-
 def ast_small(num_classes: int, **options: Any) -> AST:
     """Build an AST of DeiT-S's width with six layers."""
-    return ast(num_classes, **({"dim": 384, "depth": 6, "heads": 6} | options))
+    return AST(num_classes, **({"dim": 384, "depth": 6, "heads": 6} | options))
 
 
 def ast_tiny(num_classes: int, **options: Any) -> AST:
     """Build an AST for two CPU cores: 128 wide, 4 layers, no overlap, trained on half the patches."""
-    return ast(num_classes, **({"dim": 128, "depth": 4, "heads": 4, "stride": 16, "patchout": 0.5} | options))
+    return AST(num_classes, **({"dim": 128, "depth": 4, "heads": 4, "stride": 16, "patchout": 0.5} | options))

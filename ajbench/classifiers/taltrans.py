@@ -24,7 +24,9 @@ _CLAMP = 1e-7
 
 
 class TalTrans(nn.Module):
-    """Features [B, T, 64] (or waves [B, n]) → logits [B, C].
+    """The paper's TALtrans: features [B, T, 64] (or waves [B, n]) → logits [B, C].
+
+    12.1 M parameters at 527 classes.
 
     Args:
         num_classes: C.
@@ -87,6 +89,23 @@ class TalTrans(nn.Module):
         """Features or waves → penultimate vectors [B, d]: the mean frame state."""
         return self.hidden(x).mean(dim=1).float()
 
+    def initialise(self, init: str, new_head: bool = False, labels: Sequence[str] | None = None) -> None:
+        """Load the weights of a TALtrans trained by ajbench.
+
+        Args:
+            init: its folder or hub id.
+            new_head: keep the untrained head.
+            labels: classes, compared with those of the weights.
+
+        Raises:
+            UsageError: "imagenet", which has no weights for this architecture.
+            MissingError: the weights are missing.
+            IntegrityError: damaged, a pickle, not of a TALtrans of this size, or of other classes.
+        """
+        if init == "imagenet":
+            raise UsageError("init=imagenet: no such weights for TALtrans; give the folder of a trained one")
+        load_weights(self, read_ours(locate(init), TalTrans), new_head, labels)
+
     def forward(self, x: Tensor) -> Tensor:
         """Features or waves → logits [B, C].
 
@@ -108,41 +127,6 @@ def sinusoid(length: int, width: int) -> Tensor:
     return torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1)
 
 
-def initialise(
-    module: TalTrans, source: str, new_head: bool = False, labels: Sequence[str] | None = None
-) -> None:
-    """Load the weights of a trained TALtrans into `module`.
-
-    Args:
-        module: receives them.
-        source: folder or hub id of a TALtrans trained by ajbench.
-        new_head: keep the module's untrained head.
-        labels: the module's classes, compared with those of the weights.
-
-    Raises:
-        UsageError: "imagenet", which has no weights for this architecture.
-        MissingError: the weights are missing.
-        IntegrityError: damaged, a pickle, not of a TALtrans of this size, or of other classes.
-    """
-    if source == "imagenet":
-        raise UsageError("init=imagenet: no such weights for TALtrans; give the folder of a trained one")
-    load_weights(module, read_ours(locate(source), TalTrans), new_head, labels)
-
-
-def taltrans(
-    num_classes: int,
-    init: str | None = None,
-    new_head: bool = False,
-    labels: Sequence[str] | None = None,
-    **options: Any,
-) -> TalTrans:
-    """Build the paper's TALtrans, 12.1 M parameters at 527 classes; the rest as in `initialise`."""
-    module = TalTrans(num_classes, **options)
-    if init:
-        initialise(module, init, new_head, labels)
-    return module
-
-
 def taltrans_small(num_classes: int, **options: Any) -> TalTrans:
     """Build a TALtrans an eighth to a quarter as wide, for two CPU cores and some hundred clips."""
     small: dict[str, Any] = {
@@ -152,4 +136,4 @@ def taltrans_small(num_classes: int, **options: Any) -> TalTrans:
         "dropout": 0.2,
         "n_fft": 1024,
     }
-    return taltrans(num_classes, **(small | options))
+    return TalTrans(num_classes, **(small | options))

@@ -43,9 +43,9 @@ TEXT_ENCODERS: dict[str, Any] = {
     "clap": "ajbench.generation.hub_encoders:clap",
 }
 CLASSIFIERS: dict[str, Any] = {
-    "taltrans": "ajbench.classifiers.taltrans:taltrans",
+    "taltrans": "ajbench.classifiers.taltrans:TalTrans",
     "taltrans-small": "ajbench.classifiers.taltrans:taltrans_small",
-    "ast": "ajbench.classifiers.ast:ast",
+    "ast": "ajbench.classifiers.ast:AST",
     "ast-small": "ajbench.classifiers.ast:ast_small",
     "ast-tiny": "ajbench.classifiers.ast:ast_tiny",
 }

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ajbench.classifiers.ast import AST, initialise
+from ajbench.classifiers.ast import AST
 from ajbench.classifiers.ast_weights import PATCH, patches, transformers
 from ajbench.classifiers.frontend import Fbank
 from ajbench.data.corpora.audioset import label_set
@@ -44,7 +44,7 @@ class AudioSetAST(Extractor):
                     f"of {FRAMES} frames with {Fbank.bands} bands"
                 )
         model = AST(count, dim, depth, weights.heads, grids[weights.grid], clip_samples=self.max_samples)
-        initialise(model, str(folder))
+        model.initialise(str(folder))
         self.model = model.eval().requires_grad_(False).to(self.device)
 
     def compute(self, wav: Tensor) -> tuple[Tensor, Tensor]:
