@@ -21,7 +21,6 @@ from ajbench.generation.prompts import expand
 from ajbench.pipeline import preflight
 from ajbench.pipeline.stage import text_encoder_identity
 
-torch.set_num_threads(1)
 PROMPTS = ["The sound of dog, rain", "", "a clock nearby", "rain"]
 
 
@@ -77,7 +76,7 @@ def test_states_are_those_of_the_whole_models_text_part(kind, encoder, folders):
         ("clap", ["<s>", "</s>"], "<pad>"),
     ],
 )
-def test_empty_and_cut_prompts_end_as_the_model_was_trained(name, empty, pad, folders):
+def test_empty_and_truncated_prompts_end_as_in_the_models_training(name, empty, pad, folders):
     encoder = hub_encoders.load(str(folders[name]), 6)
     (nothing, cut), mask = encoder.tokenize(["", "dog rain clock tick cat dog rain clock tick cat"])
     words = encoder.tokenizer.convert_ids_to_tokens
@@ -86,7 +85,7 @@ def test_empty_and_cut_prompts_end_as_the_model_was_trained(name, empty, pad, fo
     assert words(cut.tolist())[-1] == empty[-1] and mask[1].all()
 
 
-def test_states_do_not_depend_on_companions_or_on_places_left_over(encoder, kind, folders):
+def test_states_do_not_depend_on_other_prompts_or_padding(encoder, kind, folders):
     together, _ = encoder.encode([*PROMPTS, *(f"cat {'dog ' * i}" for i in range(9))])
     again = hub_encoders.load(str(folders[kind]), 12)
     for place, prompt in enumerate(PROMPTS):
@@ -96,7 +95,7 @@ def test_states_do_not_depend_on_companions_or_on_places_left_over(encoder, kind
     torch.testing.assert_close(longer[0, :length], together[2, :length], rtol=0, atol=1e-5)
 
 
-def test_added_tokens_are_rows_of_their_own_and_gradients_reach_them_alone(encoder):
+def test_only_the_rows_of_added_tokens_have_gradients(encoder):
     before = {name: weight.clone() for name, weight in encoder.model.state_dict().items()}
     plain = encoder.encode(PROMPTS)[0]
     g = torch.Generator().manual_seed(0)
@@ -122,7 +121,7 @@ def test_added_tokens_are_rows_of_their_own_and_gradients_reach_them_alone(encod
     assert torch.equal(torch.cat([*learned.values()]), encoder.rows)
 
 
-def test_a_token_that_holds_a_words_vector_stands_for_that_word(encoder):
+def test_a_token_with_the_vector_of_a_word_acts_like_the_word(encoder):
     ids, mask = encoder.tokenize(["sound of dog nearby"])
     word = encoder.tokenizer(" dog", add_special_tokens=False).input_ids
     assert len(word) == 1 and word[0] in ids
@@ -132,7 +131,7 @@ def test_a_token_that_holds_a_words_vector_stands_for_that_word(encoder):
     torch.testing.assert_close(encoder.states(ours, ours_mask), encoder.states(ids, mask), rtol=0, atol=1e-6)
 
 
-def test_vectors_of_one_token_are_neighbours_and_counted(encoder):
+def test_the_vectors_of_a_token_are_adjacent_and_counted(encoder):
     encoder.add_tokens({"<aj-dog>": torch.zeros(4, encoder.dim), "<aj-a>": torch.zeros(1, encoder.dim)})
     ids, _ = encoder.tokenize(["rain <aj-dog>, <aj-a> cat"])
     own = (ids[0] >= encoder.vocabulary).nonzero()[:, 0]
@@ -176,20 +175,20 @@ def test_diffusers_loads_the_learned_tokens(folders, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "limit"), [("clip", 77), ("clap", 512)])
-def test_more_tokens_than_places_are_refused(name, limit, folders):
+def test_more_tokens_than_positions_are_refused(name, limit, folders):
     encoder = hub_encoders.load(str(folders[name]), limit)
     assert encoder.encode(["dog " * 600])[0].shape[1] == limit
-    with pytest.raises(UsageError, match=f"max_tokens={limit + 1}.* to {limit}"):
+    with pytest.raises(UsageError, match=f"max_tokens={limit + 1}"):
         hub_encoders.load(str(folders[name]), limit + 1)
 
 
-def test_t5_has_no_limit_but_needs_room_for_a_word(folders):
+def test_t5_has_no_limit_but_needs_at_least_one_word(folders):
     assert hub_encoders.load(str(folders["t5-large"]), 600).encode(["dog " * 700])[1].all()
-    with pytest.raises(UsageError, match="2 or more"):
+    with pytest.raises(UsageError, match=r"generator\.max_tokens=1"):
         hub_encoders.load(str(folders["t5-large"]), 1)
 
 
-def test_named_encoders_come_from_the_weights_folder_or_the_hubs_cache(
+def test_named_encoders_are_found_in_the_weights_folder_or_the_hubs_cache(
     kind, encoder, folders, monkeypatch, tmp_path
 ):
     with pytest.raises(MissingError) as missing:
@@ -213,12 +212,12 @@ def test_named_encoders_come_from_the_weights_folder_or_the_hubs_cache(
         hub_encoders.load(kind, 12)
 
 
-def test_hashes_tell_weights_apart(folders):
+def test_different_weights_have_different_hashes(folders):
     hashes = {hub_encoders.load(str(folder), 12).weights_hash() for folder in folders.values()}
     assert len(hashes) == len(TEXT_ENCODER_DIMS)
 
 
-def test_loading_is_quiet_and_leaves_global_randomness_alone(kind, folders, capfd):
+def test_loading_prints_nothing_and_does_not_use_global_randomness(kind, folders, capfd):
     state = torch.random.get_rng_state()
     hub_encoders.load(str(folders[kind]), 12)
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -244,7 +243,7 @@ def pickled(folders, tmp_path, change=lambda weights: weights):
     return folder
 
 
-def test_pickles_of_tensors_are_read_and_others_never_run(folders, tmp_path):
+def test_pickles_of_tensors_are_read_and_others_are_not_run(folders, tmp_path):
     folder = pickled(folders, tmp_path)
     assert (
         hub_encoders.load(str(folder), 12).weights_hash()
@@ -315,14 +314,14 @@ def grown(folder):
     (folder / "tokenizer.json").write_text(json.dumps(tree))
 
 
-def test_preflight_looks_before_any_work(folders, monkeypatch):
+def test_preflight_checks_the_encoder_before_any_work(folders, monkeypatch):
     def recipe(name):
         return Recipe.model_validate({"name": "small", "generator": {"text_encoder": name}})
 
     folder = str(folders["flan-t5"])
     for name in ("minilm", "t5-large", folder):
         registry.check_names(recipe(name))
-    with pytest.raises(UsageError, match="did you mean 't5-large'"):
+    with pytest.raises(UsageError, match=r"text_encoder.*t5-large"):
         registry.check_names(recipe("t5-larg"))
     preflight.check_text_encoder("minilm")
     preflight.check_text_encoder(folder)
@@ -333,7 +332,7 @@ def test_preflight_looks_before_any_work(folders, monkeypatch):
     assert text_encoder_identity(folder) != text_encoder_identity(str(folders["clip"]))
 
 
-def test_a_generator_is_trained_on_its_states_and_goes_with_no_other(folders, tmp_path, monkeypatch):
+def test_a_generator_works_only_with_the_encoder_it_was_trained_with(folders, tmp_path, monkeypatch):
     monkeypatch.setitem(unet.PRESETS, "tiny", SMALL_UNET)
     monkeypatch.setenv("AJBENCH_WEIGHTS", str(tmp_path))
     shutil.copytree(folders["clip"], tmp_path / "clip")

@@ -1,4 +1,4 @@
-"""Starting from Stable Diffusion 1.4: every block but the ends, from this disk alone, misfits refused."""
+"""Starting from Stable Diffusion 1.4: all blocks except the ends; other architectures are refused."""
 
 import json
 import os
@@ -20,7 +20,6 @@ from ajbench.pipeline import estimates
 from ajbench.pipeline.recipe_stages import Pipeline, Places
 from ajbench.pipeline.stage import run_stages
 
-torch.set_num_threads(1)
 # As published in unet/config.json of CompVis/stable-diffusion-v1-4.
 SD14 = {
     "act_fn": "silu",
@@ -52,7 +51,7 @@ def shapes(model):
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
-def test_all_of_stable_diffusion_but_its_ends_fits_in_full():
+def test_all_of_stable_diffusion_except_its_ends_fits_preset_full():
     with torch.device("meta"):
         theirs, ours = UNet2DConditionModel(**SD14), unet.build("full", 1024)
     published = shapes(theirs)
@@ -61,11 +60,11 @@ def test_all_of_stable_diffusion_but_its_ends_fits_in_full():
     left_out = pretrained.misfits(shapes(ours), published, "sd14")
     assert set(left_out) == LEFT_OUT
     assert len(ours.state_dict()) - len(left_out) == 686 - 4
-    # What names and shapes do not tell, such as heads and the form of the time embedding.
+    # Settings that names and shapes do not show, such as heads and the form of the time embedding.
     mine = dict(ours.config)
     other = {key for key, value in theirs.config.items() if key[0] != "_" and mine[key] != value}
     ends = {"in_channels", "out_channels", "sample_size", "encoder_hid_dim", "encoder_hid_dim_type"}
-    assert other - {"addition_embed_type_num_heads"} == ends  # the last is of what neither has
+    assert other - {"addition_embed_type_num_heads"} == ends  # which neither uses
 
 
 @pytest.fixture
@@ -75,7 +74,7 @@ def narrow(monkeypatch):
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """A pipeline's folder with a narrow U-Net of Stable Diffusion's kind, random in every tensor."""
+    """The folder of a pipeline with a narrow U-Net like Stable Diffusion's, every tensor random."""
     with torch.random.fork_rng():
         torch.manual_seed(4)
         model = UNet2DConditionModel(**SD14 | {"block_out_channels": WIDTHS, "layers_per_block": 1})
@@ -86,7 +85,7 @@ def source(tmp_path_factory):
     return home
 
 
-def test_every_other_tensor_is_theirs_and_so_is_what_it_computes(narrow, source):
+def test_loaded_tensors_and_outputs_are_those_of_the_source(narrow, source):
     theirs = UNet2DConditionModel.from_pretrained(source / "unet", local_files_only=True).eval()
     model, fresh = unet.build("full", 768).eval(), unet.build("full", 768).state_dict()
     start = pretrained.start_from(model, str(source))
@@ -124,7 +123,7 @@ def changed(source, folder, change):
         (lambda s: s.update({"add_embedding.bias": torch.zeros(2)}), r"add_embedding\.bias"),
     ],
 )
-def test_another_architecture_is_refused_by_name(narrow, source, tmp_path, change, message):
+def test_another_architecture_is_refused(narrow, source, tmp_path, change, message):
     with pytest.raises(IntegrityError, match=message):
         pretrained.start_from(unet.build("full", 768), changed(source, tmp_path / "odd", change))
 
@@ -137,7 +136,7 @@ class Canary:
         return os.mkdir, (str(self.path),)
 
 
-def test_a_pickle_is_read_without_running_it(narrow, source, tmp_path):
+def test_a_pickle_is_read_without_running_code(narrow, source, tmp_path):
     state = load_file(source / "unet" / FILE)
     torch.save(state, tmp_path / "diffusion_pytorch_model.bin")
     model, other = unet.build("full", 768), unet.build("full", 768)
@@ -145,21 +144,21 @@ def test_a_pickle_is_read_without_running_it(narrow, source, tmp_path):
     pretrained.start_from(other, str(source))
     assert all(torch.equal(t, other.state_dict()[name]) for name, t in model.state_dict().items())
     torch.save(state | {"canary": Canary(tmp_path / "ran")}, tmp_path / "diffusion_pytorch_model.bin")
-    with pytest.raises(IntegrityError, match="not a plain state dict"):
+    with pytest.raises(IntegrityError, match="diffusion_pytorch_model"):
         pretrained.start_from(model, str(tmp_path))
     assert not (tmp_path / "ran").exists()
     (tmp_path / FILE).write_bytes(b"damaged")
-    with pytest.raises(IntegrityError, match=rf"{FILE}: not readable"):
+    with pytest.raises(IntegrityError, match=FILE):
         pretrained.start_from(model, str(tmp_path))
 
 
-def test_a_folder_is_a_pipelines_or_the_unets(source):
+def test_a_folder_may_be_that_of_a_pipeline_or_of_its_unet(source):
     for place in (source, source / "unet", source / "unet" / FILE):
         assert pretrained.locate(str(place)) == source / "unet" / FILE
 
 
 @pytest.mark.parametrize("init", ["sd14", "someone/unet"])
-def test_the_weights_folder_goes_before_the_hubs_cache(init, source, tmp_path, monkeypatch):
+def test_the_weights_folder_precedes_the_hubs_cache(init, source, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("AJBENCH_WEIGHTS", str(tmp_path / "mine"))
     with pytest.raises(MissingError, match=f"generator.init={init}") as refused:
@@ -178,7 +177,7 @@ def test_the_weights_folder_goes_before_the_hubs_cache(init, source, tmp_path, m
     assert pretrained.locate(init) == tmp_path / "mine" / init / "unet" / FILE
 
 
-def test_the_hubs_cache_is_looked_in_and_nothing_is_fetched(source, tmp_path, monkeypatch):
+def test_the_hubs_cache_is_used_and_nothing_is_downloaded(source, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.delenv("AJBENCH_WEIGHTS", raising=False)
     for init, hub in (("sd14", "CompVis/stable-diffusion-v1-4"), ("someone/unet", "someone/unet")):
@@ -204,7 +203,7 @@ def test_the_hubs_cache_is_looked_in_and_nothing_is_fetched(source, tmp_path, mo
         pretrained.locate(str(tmp_path / "nowhere"))
 
 
-def test_a_training_begins_with_them_and_says_so(narrow, source, tmp_path, capsys):
+def test_a_training_starts_from_them_and_reports_it(narrow, source, tmp_path, capsys):
     real, theirs = make_store(tmp_path / "real"), load_file(source / "unet" / FILE)
     made = small_recipe(
         generator={"preset": "full", "init": str(source), "train_steps": 1, "frozen_steps": 1}
@@ -228,7 +227,7 @@ def pipeline(tmp_path, *overrides):
     )
 
 
-def test_what_they_are_is_part_of_the_fingerprint_and_where_they_lie_is_not(source, tmp_path):
+def test_the_fingerprint_depends_on_the_weights_not_on_their_path(source, tmp_path):
     keys = {"none": pipeline(tmp_path).train_gen.fingerprint}
     keys["sd14"] = pipeline(tmp_path, "generator.init=sd14").train_gen.fingerprint
     keys["here"] = pipeline(tmp_path, f"generator.init={source}").train_gen.fingerprint
@@ -241,7 +240,7 @@ def test_what_they_are_is_part_of_the_fingerprint_and_where_they_lie_is_not(sour
         recipe.load("mini", ["generator.init=sd14"])
 
 
-def test_a_run_without_them_stops_before_it_begins(tmp_path, monkeypatch):
+def test_a_run_without_them_stops_before_any_work(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     made = pipeline(tmp_path, "generator.init=sd14")
     with pytest.raises(MissingError, match=r"generator\.init=sd14"):

@@ -3,16 +3,16 @@
 import pytest
 
 from ajbench.core.errors import UsageError
-from ajbench.generation.prompts import chosen_classes, class_tokens, expand, sound_of, spoken
+from ajbench.generation.prompts import chosen_classes, class_tokens, expand, sound_of, spoken, truncated
 
 
-def test_prompts_are_those_of_appendix_e():
+def test_prompts_have_the_form_of_appendix_e():
     assert sound_of(["dog", "rain"]) == "The sound of dog, rain"
     assert sound_of([]) == ""
     assert spoken("crying_baby") == "crying baby"
 
 
-def test_class_tokens_differ_however_alike_the_labels():
+def test_class_tokens_of_similar_labels_differ():
     labels = ["Dog", "dog!", "Civil siren", "crying_baby", "犬", "!!", "??"]
     tokens = class_tokens(labels)
     assert list(tokens) == labels
@@ -21,7 +21,7 @@ def test_class_tokens_differ_however_alike_the_labels():
     assert tokens["Civil siren"] == "<aj-civil-siren>"
 
 
-def test_a_token_of_several_vectors_is_spelt_out_once():
+def test_tokens_with_several_vectors_are_expanded_once():
     vectors = {"<aj-dog>": 3, "<aj-rain>": 1, "<aj-dog-house>": 2}
     prompt = "The sound of <aj-dog>, <aj-rain>, <aj-dog-house> and <aj-dog>"
     dog, house = "<aj-dog> <aj-dog>_1 <aj-dog>_2", "<aj-dog-house> <aj-dog-house>_1"
@@ -31,11 +31,17 @@ def test_a_token_of_several_vectors_is_spelt_out_once():
     assert expand("a dog", vectors) == "a dog"
 
 
-def test_chosen_classes_keep_the_order_of_labels_and_unknown_ones_are_refused():
+def test_chosen_classes_are_in_label_order_and_unknown_ones_are_refused():
     labels = ["dog", "rain", "clock"]
     assert chosen_classes(None, labels) == labels
     assert chosen_classes(["clock", "dog", "dog"], labels) == ["dog", "clock"]
-    with pytest.raises(UsageError, match=r"invert\.classes: label 'rian' is unknown, did you mean 'rain'"):
+    with pytest.raises(UsageError, match=r"invert\.classes.*rian.*rain"):
         chosen_classes(["rian"], labels)
     with pytest.raises(UsageError, match=r"invert\.classes"):
         chosen_classes([], labels)
+
+
+def test_the_message_about_truncated_prompts_has_the_right_number():
+    one = truncated(1, 147, 24)
+    assert one.startswith("1 of 147 prompts was ") and "max_tokens=24" in one
+    assert truncated(2, 147, 24).startswith("2 of 147 prompts were ")

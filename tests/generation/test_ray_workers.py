@@ -1,4 +1,4 @@
-"""Processes that torchrun or Ray started: the same bytes, one voice."""
+"""Syntheses in processes started by torchrun or Ray: the same bytes, and one report."""
 
 import importlib.util
 import json
@@ -28,16 +28,16 @@ def environment(**more):
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, **more}
 
 
-def test_without_ray_one_line_says_how_to_get_it(tmp_path, monkeypatch):
+def test_the_error_without_ray_says_how_to_install_it(tmp_path, monkeypatch):
     from ajbench.core.errors import MissingError
     from ajbench.generation import ray_workers
 
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(MissingError, match=r"pip install 'ajbench\[ray\]'"):
+    with pytest.raises(MissingError, match=r"--engine ray.*ajbench\[ray\]"):
         ray_workers.need()
 
 
-def test_launched_processes_do_not_clear_each_others_work(tmp_path, monkeypatch):
+def test_launched_processes_may_not_use_force(tmp_path, monkeypatch):
     from ajbench.core.errors import UsageError
     from ajbench.core.recipe import load
 
@@ -49,7 +49,7 @@ def test_launched_processes_do_not_clear_each_others_work(tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
-def test_torchrun_shares_a_synthesis_and_tells_it_once(tmp_path, monkeypatch):
+def test_torchrun_shares_a_synthesis_and_reports_it_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
 

