@@ -95,7 +95,7 @@ def test_nothing_heavy_is_imported(code, heavy):
 
 def test_public_names_are_there_after_importing_ajbench_alone():
     names = """metrics.ranking.average_precision metrics.ranking.summary metrics.distribution.frechet_distance
-    metrics.distribution.inception_score metrics.distribution.kl_divergence read ClipStore.open audit
+    metrics.distribution.inception_score metrics.distribution.kl_divergence read ClipStore.open audit compare
     codec.load classifiers.build classifiers.load features.load captions.entailment fusion.pool
     AudioJourneyPipeline.from_pretrained"""
     code = f"import ajbench\nfor name in {names.split()}: assert callable(eval('ajbench.' + name)), name"

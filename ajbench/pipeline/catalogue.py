@@ -137,9 +137,9 @@ def _needs(name: str) -> str:
     if (entry.weights or name) not in {file.name for file in weights.listed()}:
         return entry.package and f"the package {entry.package}"
     files = weights.files_of(name)
-    size = sum(file.bytes or 0 for file in files) / 1e6
+    size = f" ({mb:.0f} MB)" if (mb := sum(file.bytes or 0 for file in files) / 1e6) else ""
     package = f" and the package {entry.package}" if entry.package else ""
-    return f"{files[0].file if len(files) == 1 else f'folder {files[0].name}'} ({size:.0f} MB){package}"
+    return f"{files[0].file if len(files) == 1 else f'folder {files[0].name}'}{size}{package}"
 
 
 def _device(torch: Any) -> str:
