@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ajbench.core.console import counted
 from ajbench.core.recipe import Recipe, fingerprint
@@ -19,16 +20,9 @@ def codec_stage(
     seed: int,
     tracker: str = "csv",
 ) -> Stage:
-    """Return the training as a stage, identified by the names and sizes of the sounds and by its settings.
+    """Return the training as a stage, identified by names and sizes of the sounds and by its settings.
 
-    Args:
-        work: its folder is made in `<work>/codec/`.
-        sounds: folders of sound files.
-        steps: of the optimiser.
-        batch_size: segments per step.
-        mini_clips: rendered clips that are added.
-        seed: of initialisation, order and rendered clips.
-        tracker: where loss curves go besides `metrics.csv`.
+    Its folder is made in `<work>/codec/`; the other arguments are those of `codec.train.train_codec`.
     """
     files = [
         [str(path.relative_to(folder)), path.stat().st_size]
@@ -42,15 +36,8 @@ def codec_stage(
     def do() -> None:
         from ajbench.codec.train import train_codec
 
-        train_codec(
-            sounds,
-            path,
-            steps=steps,
-            batch_size=batch_size,
-            mini_clips=mini_clips,
-            seed=seed,
-            tracker=tracker,
-        )
+        how: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "mini_clips": mini_clips}
+        train_codec(sounds, path, seed=seed, tracker=tracker, **how)
 
     trained_on = ", ".join(map(str, [*sounds, f"{mini_clips} clips of mini"]))
     recipe = Recipe(name="codec", description=f"the codec `tiny`, trained on {trained_on}")

@@ -6,14 +6,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from fakes import N_TRAIN, SMALL_LABELS, make_store, small_recipe
+from fakes import N_EVAL, N_TRAIN, SMALL_LABELS, make_store, small_recipe
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.files import seed_for
-from ajbench.generation.plan import ListedClips, _interleaved, plan
+from ajbench.core.schema import Synth
+from ajbench.generation.plan import ListedClips, _interleaved, plan, unguided
+from ajbench.generation.prompts import sound_of, spoken
 
 TOKENS = {label: f"<aj-{label.lower().replace(' ', '-')}>" for label in SMALL_LABELS}
 
@@ -114,3 +116,89 @@ def test_classes_without_a_token_or_a_clip_are_refused(real, tmp_path):
     with pytest.raises(UsageError, match=r"synth\.classes=1"):
         shifted = sparse.csr_array(np.roll(only.targets.toarray(), 1, axis=1))
         plan(small_recipe(synth={"classes": 1}).synth, replace(only, targets=shifted), TOKENS)
+
+
+# Classes without a train clip
+
+NAMES = ("dog", "rain", "unheard", "clock", "never")
+
+
+@pytest.fixture
+def unheard():
+    """Forty clips of classes 0, 1 and 3; none of 2 and 4."""
+    rows = [[(0, 1, 3)[k % 3]] + [3] * (k % 5 == 0 and k % 3 != 2) for k in range(40)]
+    ids = np.concatenate(rows)
+    ends = np.cumsum([0, *map(len, rows)])
+    targets = sparse.csr_array((np.ones(len(ids), np.float32), ids, ends), shape=(40, 5))
+    return ListedClips("here", NAMES, [f"c{k}" for k in range(40)], np.arange(40) * 2, targets)
+
+
+def drawn(clips, **synth):
+    section = Synth(**{"plan": "random-classes", "n": 600, "prompt": "names"} | synth)
+    return plan(section, clips, seed=3).to_pylist()
+
+
+def test_classes_without_a_clip_are_left_out_by_default(unheard):
+    rows = drawn(unheard)
+    assert {k for row in rows for k in row["label_ids"]} == {0, 1, 3}
+    section = Synth(plan="random-classes")
+    assert unguided(section, unheard) == ["unheard", "never"]
+    assert unguided(section.model_copy(update={"classes": 3}), unheard) == ["unheard"]
+    assert unguided(Synth(plan="per-clip"), unheard) == []
+
+
+def test_they_can_be_made_from_noise(unheard):
+    rows = drawn(unheard, unguided="noise")
+    assert {k for row in rows for k in row["label_ids"]} == {0, 1, 2, 3, 4}
+    for row in rows:
+        without = set(row["label_ids"]) <= {2, 4}
+        assert (row["parent_id"] is None) == (row["parent"] is None) == without
+        if not without:
+            assert row["parent_id"] == f"c{row['parent'] // 2}"
+            held = np.flatnonzero(unheard.targets[[row["parent"] // 2]].toarray())
+            assert set(held) & set(row["label_ids"])
+    assert 0 < sum(row["parent"] is None for row in rows) < 200
+
+
+def test_they_can_be_refused(unheard):
+    with pytest.raises(UsageError, match=r"refuse.*unheard, never"):
+        drawn(unheard, unguided="refuse")
+    assert drawn(unheard, unguided="refuse", classes=2) == drawn(unheard, classes=2)
+
+
+# Captions
+
+CAPTIONS = {"plan": "captions", "strength": 1.0, "prompt": "names"}
+
+
+@pytest.fixture(scope="module")
+def captioned(tmp_path_factory):
+    return make_store(tmp_path_factory.mktemp("captions") / "real", captions=True)
+
+
+def test_every_evaluation_clip_has_a_clip_of_its_caption_from_noise(captioned):
+    section = small_recipe(synth={**CAPTIONS, "n": N_EVAL + 1}).synth
+    rows = plan(section, ListedClips.of_store(captioned, "eval", captions=True), seed=3).to_pylist()
+    ids = captioned.clip_ids[N_TRAIN:]
+    assert [row["parent_id"] for row in rows] == [*ids, ids[0]]
+    assert [row["clip_id"] for row in rows] == [*(f"syn-{i}-0" for i in ids), f"syn-{ids[0]}-1"]
+    for row in rows:
+        clip = captioned[row["parent"]]
+        assert row["prompt"] == row["caption"] == clip.caption and row["label_ids"] == sorted(clip.label_ids)
+        assert row["seed"] == seed_for(3, row["clip_id"])
+
+
+def test_without_a_caption_the_labels_are_the_prompt(tmp_path):
+    bare = make_store(tmp_path / "bare")
+    clips = ListedClips.of_store(bare, "eval", captions=True)
+    rows = plan(small_recipe(synth=CAPTIONS).synth, clips).to_pylist()
+    for row in rows:
+        text = sound_of([spoken(name) for name in row["labels"]])
+        assert row["prompt"] == row["caption"] == text and row["labels"] == bare[row["parent"]].labels
+    assert {len(row["labels"]) for row in rows} == {1, 2}
+
+
+def test_captions_are_read_for_a_plan_of_them_alone(captioned):
+    assert ListedClips.of_store(captioned, "eval").captions == ()
+    found = ListedClips.of_store(captioned, "eval", captions=True).captions
+    assert found == tuple(captioned[i].caption for i in range(N_TRAIN, N_TRAIN + N_EVAL))

@@ -1,4 +1,4 @@
-"""One key of the synth section over several values: which sets, which stages, and what is told of them."""
+"""Several values of one key of the synth section: the sets, their stages and their metrics."""
 
 import pytest
 
@@ -15,7 +15,7 @@ def pipeline(*overrides, **more):
     return Pipeline(sweep.swept(made, "guidance", "1,3,5", **more) if more else made, Places())
 
 
-def test_each_value_is_a_set_that_differs_from_the_recipe_in_this_key_alone():
+def test_each_set_differs_from_the_recipe_only_in_the_swept_key():
     made = recipe.load("mini", SMALL)
     swept = sweep.swept(made, "guidance", "1,3,5", n=8)
     sets = Pipeline(swept, Places()).probes
@@ -27,7 +27,7 @@ def test_each_value_is_a_set_that_differs_from_the_recipe_in_this_key_alone():
     } == {20}
 
 
-def test_a_set_is_that_of_a_recipe_with_this_value_and_the_rest_is_the_recipe_s():
+def test_all_other_stages_are_those_of_the_recipe():
     made, plain = pipeline(n=8), pipeline()
     stages = sweep.stages(made)
     names = [f"{stage.name} {stage.what}".strip() for stage in stages]
@@ -39,7 +39,7 @@ def test_a_set_is_that_of_a_recipe_with_this_value_and_the_rest_is_the_recipe_s(
     assert [stage.path in known for stage in stages] == [True] * 3 + [False] * 3 + [True, False]
 
 
-def test_weights_that_are_missing_are_told_before_anything_is_made(tmp_path, monkeypatch):
+def test_missing_weights_are_found_before_any_work(tmp_path, monkeypatch):
     monkeypatch.delenv("AJBENCH_WEIGHTS", raising=False)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(MissingError, match="t5-large"):
@@ -66,7 +66,7 @@ def test_no_stage_comes_before_one_that_it_needs():
         ("guidance", "3,3.0,3", "guidance 3,3.0,3"),
     ],
 )
-def test_what_cannot_be_swept_is_refused(key, values, match):
+def test_keys_and_values_that_cannot_be_swept_are_refused(key, values, match):
     with pytest.raises(UsageError, match=match):
         sweep.swept(recipe.load("mini"), key, values)
 
