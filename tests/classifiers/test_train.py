@@ -136,9 +136,11 @@ def test_two_processes_have_the_gradient_of_one_with_the_whole_batch(
     fit_hum(MIXED, real, synthetic, tmp_path / "out-1")
     one, *both = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("1-0", "2-0", "2-1"))
     assert max(float(g.abs().max()) for g in one) > 1e-3
+    assert all(map(torch.equal, *both))
     for other in both:
         assert max(float((a - b).abs().max()) for a, b in zip(one, other, strict=True)) <= 1e-6
     assert weight_difference(tmp_path / "out-1", tmp_path / "out-2") < 1e-4
+    assert len(rows(tmp_path / "out-2")) == 3  # written by one of them
 
 
 def test_parts_of_a_batch_train_as_the_whole(tmp_path, real, synthetic):

@@ -6,7 +6,6 @@ import signal
 
 import pytest
 import torch
-from fakes import free_port, join_launch, launch
 from torch import nn
 
 from ajbench.core.errors import IntegrityError, MissingError, NumericError
@@ -327,25 +326,3 @@ class Plain(nn.Module):
 
     def forward(self, x):
         return self.layer(x).squeeze(-1)
-
-
-def _rank(rank, port, folder):
-    join_launch(rank, 2, port)
-    net = train(folder, net=Plain())
-    torch.save(net.state_dict(), folder / f"rank{rank}.pt")
-
-
-@pytest.mark.slow
-def test_two_processes_train_as_one_with_twice_the_batch(tmp_path):
-    launch(_rank, (free_port(), tmp_path))
-    one, two = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
-    assert torch.equal(one["layer.weight"], two["layer.weight"])
-
-    def both(index):
-        return tuple(
-            torch.cat(parts) for parts in zip(batches(2 * index), batches(2 * index + 1), strict=True)
-        )
-
-    alone = train(tmp_path / "alone", net=Plain(), make=both)
-    torch.testing.assert_close(one["layer.weight"], alone.layer.weight.detach(), atol=1e-6, rtol=1e-5)
-    assert len(rows(tmp_path)) == STEPS
