@@ -59,7 +59,7 @@ def stages(folder):
     return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("work/mini/*/DONE")}
 
 
-def test_a_run_does_every_stage_and_writes_what_it_promises(done):
+def test_a_run_does_every_stage_and_writes_its_files(done):
     folder, document = done
     expected = {"prepare", "train-gen", "invert", "synth", "synth (noise)", "eval-cls", "eval-gen"}
     assert set(document["ran"]) == expected | {f"train-cls ({cell})" for cell in CELLS}
@@ -179,7 +179,7 @@ def test_deleted_results_are_written_again_from_finished_stages(done):
     assert stages(folder) == before
 
 
-def test_a_changed_mix_runs_from_mixing_on(done, tmp_path):
+def test_a_changed_mix_runs_only_what_depends_on_it(done, tmp_path):
     folder, _ = done
     before = stages(folder)
     changed = [*SMALL, "mix.balanced=true", "evaluate.seeds=[0]"]
@@ -193,7 +193,7 @@ def test_a_changed_mix_runs_from_mixing_on(done, tmp_path):
     assert before.items() <= stages(folder).items()
 
 
-def test_single_stages_find_what_the_run_did(done):
+def test_single_stages_find_the_finished_ones(done):
     folder, _ = done
     before = stages(folder)
     for name in ("prepare", "train-gen", "invert", "synth", "eval-cls", "eval-gen"):
@@ -231,7 +231,7 @@ def test_a_flipped_bit_is_found(done, tmp_path):
     assert re.fullmatch(r"ajbench: .*part-00000\.arrow.*\n", found.stderr)
 
 
-def test_a_dry_run_of_synthesis_tells_how_long_it_takes(done):
+def test_a_dry_run_of_synthesis_estimates_its_time(done):
     folder, _ = done
     plan = json.loads(ajbench(folder, "synth", *SMALL, "synth.n=40", "--dry-run", "--json").stdout)
     assert (plan["clips"], plan["shards"]) == (40, 10)
@@ -261,7 +261,7 @@ def test_ctrl_c_leaves_saved_state_and_exits_with_130(done):
     assert "DONE" not in [path.name for path in saved[0].parent.parent.iterdir()]
 
 
-def test_a_codec_of_one_s_own_can_be_trained_and_named(tmp_path):
+def test_a_trained_codec_can_be_used_by_a_recipe(tmp_path):
     few = ["--steps", "2", "--batch-size", "2", "--mini-clips", "6"]
     trained = ajbench(tmp_path, "train-codec", *few)
     assert trained.returncode == 0, trained.stderr

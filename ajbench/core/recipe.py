@@ -202,8 +202,8 @@ def _read_tree(name: str) -> dict[str, Any]:
     tree.setdefault("name", path.stem)
     if parent is None:
         return tree
-    beside = path.parent / f"{parent}.yaml"
-    base = _read_tree(str(beside) if beside.exists() else str(parent))
+    sibling = path.parent / f"{parent}.yaml"
+    base = _read_tree(str(sibling) if sibling.exists() else str(parent))
     # A variant replaces the parent's variant of the same name; the two are not merged.
     variants = {**base.get("variants", {}), **tree.get("variants", {})}
     return overlay(base, tree) | ({"variants": variants} if variants else {})
