@@ -194,8 +194,8 @@ def _used(mix: Mix, synthetic: ClipStore | None) -> ClipStore | None:
     """Return the synthetic store if the mix draws from it, else None."""
     needed = mix.alpha > 0 if mix.mode == "alpha" else mix.dose > 0
     if needed and synthetic is None:
-        asked = f"mix.alpha={mix.alpha}" if mix.mode == "alpha" else f"mix.dose={mix.dose}"
-        raise UsageError(f"{asked} needs synthetic clips, but there are none; run synth first")
+        setting = f"mix.alpha={mix.alpha}" if mix.mode == "alpha" else f"mix.dose={mix.dose}"
+        raise UsageError(f"{setting} needs synthetic clips, but there are none; run synth first")
     return synthetic if needed else None
 
 

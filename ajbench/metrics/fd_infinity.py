@@ -65,11 +65,11 @@ def line(
     numbers = np.array(linear_sizes(n) if sizes is None else sizes, np.int64)
     if len(set(numbers.tolist())) < 2:
         raise UsageError(f"FD∞ from subsets of {', '.join(map(str, numbers))} clips: give at least two sizes")
-    asked = [(size, draw) for size in numbers.tolist() for draw in range(draws if size < n else 1)]
-    subsets = np.zeros((len(asked), n), np.int64)
-    for subset, (size, draw) in zip(subsets, asked, strict=True):
+    drawn = [(size, draw) for size in numbers.tolist() for draw in range(draws if size < n else 1)]
+    subsets = np.zeros((len(drawn), n), np.int64)
+    for subset, (size, draw) in zip(subsets, drawn, strict=True):
         subset[np.random.default_rng([seed, size, draw]).permutation(n)[:size]] = 1
-    found = dict(zip(asked, distances(subsets), strict=True))
+    found = dict(zip(drawn, distances(subsets), strict=True))
     # All clips are one subset only.
     values = np.array(
         [[found.get((size, d), found[size, 0]) for d in range(draws)] for size in numbers.tolist()]
