@@ -58,13 +58,14 @@ def parts(folder: Path, architecture: str) -> tuple[Any, Any]:
         raise MissingError(f"{folder}: no tokenizer ({' or '.join(TOKENIZERS)}); put its files there")
     import transformers
 
+    here = {"local_files_only": True, "trust_remote_code": False}
     try:
         with _quiet(transformers):
             tokenizer = transformers.AutoTokenizer.from_pretrained(
-                str(folder), local_files_only=True, padding_side="right", truncation_side="right"
+                str(folder), **here, padding_side="right", truncation_side="right"
             )
             model, report = getattr(transformers, architecture).from_pretrained(
-                str(folder), local_files_only=True, weights_only=True, output_loading_info=True
+                str(folder), **here, weights_only=True, output_loading_info=True
             )
     except OSError as error:
         raise MissingError(f"{folder}: {_short(error)}") from None

@@ -60,7 +60,7 @@ def find(name: str) -> Path:
     """Return the folder of a published encoder on this machine.
 
     Raises:
-        MissingError: it is not there.
+        MissingError: it is not on this machine.
     """
     instead = "run without it: generator.text_encoder=minilm"
     return weights.locate(name, who=f"text encoder {name}", instead=instead)

@@ -31,7 +31,7 @@ def locate(init: str) -> Path:
         init: `sd14`, a hub id, or a path: the file, or the folder of a pipeline (with `unet/`) or of a U-Net.
 
     Raises:
-        MissingError: it is not there; the message says where to get it and where to put it.
+        MissingError: the file is missing; the message says where to get it and where to put it.
     """
     path = Path(init) if is_local(init) else None
     instead = f"name a folder with {FILES[0]}, or train from random weights: generator.init=null"

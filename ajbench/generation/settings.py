@@ -60,7 +60,7 @@ def begin(folder: Path, table: pa.Table, now: Mapping[str, Any], allow_inexact: 
     if not pq.read_table(folder / PLAN).equals(table):
         raise IntegrityError(
             f"{folder / PLAN}: the plan of this run differs from the one the job began with (another seed, "
-            "version of NumPy or real store?); use --force to start anew"
+            "version of NumPy or real store?); use --force to start again"
         )
     return known
 

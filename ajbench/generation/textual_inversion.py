@@ -74,7 +74,7 @@ def invert(
         fingerprint: of everything that affects the result.
         seed: of order, noise and LoRA's initial weights; None is the recipe's.
         codec: an instance to use instead of loading the generator's.
-        tracker: where loss curves go besides metrics.csv.
+        tracker: receives the loss curves in addition to metrics.csv.
 
     Returns:
         `out`.

@@ -59,7 +59,7 @@ def train_generator(
         fingerprint: of everything that affects the result.
         seed: of weights, order, noise and condition dropout; None is the recipe's.
         codec: an instance to use instead of loading the store's.
-        tracker: where loss curves go besides metrics.csv.
+        tracker: receives the loss curves in addition to metrics.csv.
 
     Returns:
         `out`.

@@ -255,7 +255,7 @@ def read_plan(folder: Path, known: str) -> bytes:
     content = path.read_bytes() if path.exists() else b""
     if xxhash.xxh3_128_hexdigest(content) != known:
         raise IntegrityError(
-            f"{path}: missing or changed since this job began; restore it, or use --force to start anew"
+            f"{path}: missing or changed since this job began; restore it, or use --force to start again"
         )
     return content
 

@@ -1,4 +1,4 @@
-"""AudioSet's lists, sounds under the YouTube ids, some missing and some broken: from files to table."""
+"""From AudioSet's lists and audio files, some missing and some damaged, to Table A11."""
 
 import csv
 import json

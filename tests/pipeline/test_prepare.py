@@ -1,3 +1,5 @@
+"""Preparing a corpus: what is in the store, what is rejected, kills and processes, estimates, decoding."""
+
 import hashlib
 import json
 import os
@@ -28,7 +30,7 @@ N = 6720
 
 
 class FakeCodec:
-    """Eight random projections of every 320 samples, each rounded to one of 1,024 levels."""
+    """Eight random projections of every 320 samples, each quantised to 1,024 levels."""
 
     name, weights_hash, sample_rate, hop, n_codebooks, dim = "fake", "f00d", 16_000, 320, 8, 128
 
@@ -84,7 +86,7 @@ def contents(folder):
 
 @pytest.fixture
 def corpus(tmp_path, write_wav, tone):
-    """Eleven good files in two classes and two splits, at three rates."""
+    """Eleven good files: two classes, two splits, three sample rates."""
     for k, rate in enumerate([16_000, 44_100, 8_000, 16_000, 16_000, 16_000, 44_100]):
         write_wav(f"corpus/train/{'ab'[k % 2]}/{k}.wav", tone(300 + 40 * k, 0.3 + 0.1 * k, rate), rate)
     for k in range(4):
@@ -92,7 +94,7 @@ def corpus(tmp_path, write_wav, tone):
     return tmp_path / "corpus"
 
 
-def test_every_clip_is_there_in_order_with_its_sound_codes_and_labels(tmp_path, corpus):
+def test_the_store_has_all_clips_in_order_with_audio_codes_and_labels(tmp_path, corpus):
     meta = run(tmp_path / "store", corpus)
     clips = store.ClipStore.open(tmp_path / "store")
     assert clips.meta == meta
@@ -128,13 +130,13 @@ def test_every_clip_is_there_in_order_with_its_sound_codes_and_labels(tmp_path, 
     assert verify(tmp_path / "store")["clips"] == 11
 
 
-def test_a_corpus_that_has_been_read_is_not_read_again(tmp_path, corpus):
+def test_a_given_manifest_is_used(tmp_path, corpus):
     run(tmp_path / "store", corpus)
     run(tmp_path / "again", None, manifest=folder.read(recipe().data, corpus))
     assert contents(tmp_path / "again") == contents(tmp_path / "store")
 
 
-def test_whitening_is_that_of_the_train_split_alone(tmp_path, corpus):
+def test_whitening_is_fitted_on_the_train_split_alone(tmp_path, corpus):
     channel = recipe().model_copy(update={"codec": CodecSection(name="tiny", whitening="channel")})
     meta = run(tmp_path / "store", corpus, channel)
     clips = store.ClipStore.open(tmp_path / "store")
@@ -148,7 +150,7 @@ def test_whitening_is_that_of_the_train_split_alone(tmp_path, corpus):
 
 @pytest.fixture
 def flawed(corpus, write_wav, tone):
-    """The good corpus with one of every defect."""
+    """The good corpus and one file with each defect."""
     train = corpus / "train" / "a"
     write_wav("corpus/train/a/silent.wav", np.zeros(8000, np.float32))
     write_wav("corpus/train/a/clipped.wav", np.sign(tone(500, 1.0)))
@@ -164,7 +166,7 @@ def flawed(corpus, write_wav, tone):
     return corpus
 
 
-def test_defects_are_listed_with_their_reason_and_left_out(tmp_path, flawed):
+def test_rejected_files_are_listed_with_the_reason(tmp_path, flawed):
     good = run(tmp_path / "good", flawed)
     table = pd.read_csv(tmp_path / "good" / "quarantine.csv", keep_default_na=False)
     assert list(table) == ["clip_id", "path", "line", "reason", "sha256"]
@@ -187,7 +189,7 @@ def test_defects_are_listed_with_their_reason_and_left_out(tmp_path, flawed):
     digests = dict(zip(table["clip_id"], table["sha256"], strict=True))
     silent = (flawed / "train" / "a" / "silent.wav").read_bytes()
     assert digests["train/a/silent"] == hashlib.sha256(silent).hexdigest()
-    # Seven good files, one of them also in eval; six that are no sound, a link, a dead link, a text.
+    # Seven good files, one of them also in eval; six that are not usable, a link, a dead link, a text file.
     assert good.counts["train"] == {"expected": 16, "found": 14, "decoded": 8, "kept": 6}
     assert good.counts["eval"] == {"expected": 5, "found": 5, "decoded": 5, "kept": 5}
     clips = store.ClipStore.open(tmp_path / "good")
@@ -195,7 +197,7 @@ def test_defects_are_listed_with_their_reason_and_left_out(tmp_path, flawed):
     assert not set(clips.clip_ids) & set(expected)
 
 
-def test_segments_of_one_file_are_no_duplicates_but_the_same_segment_twice_is(tmp_path, write_wav, tone):
+def test_only_equal_segments_of_equal_files_are_duplicates(tmp_path, write_wav, tone):
     sound = np.random.default_rng(0).uniform(-0.5, 0.5, 32_000).astype(np.float32)
     write_wav("table/x.wav", sound)
     write_wav("table/y.wav", sound)
@@ -219,7 +221,7 @@ def test_segments_of_one_file_are_no_duplicates_but_the_same_segment_twice_is(tm
     assert meta.counts["eval"] == {"expected": 2, "found": 2, "decoded": 2, "kept": 1}
 
 
-def test_what_the_reader_could_not_use_is_counted_and_listed(tmp_path, corpus):
+def test_entries_that_the_corpus_reader_rejects_are_counted_and_listed(tmp_path, corpus):
     lines = ["path,labels,split", "gone.wav,a,eval"]
     lines += [
         f"{path.relative_to(corpus)},{path.parent.name},{path.parts[-3]}"
@@ -235,7 +237,7 @@ def test_what_the_reader_could_not_use_is_counted_and_listed(tmp_path, corpus):
     verify(tmp_path / "store")
 
 
-def test_mini_is_rendered_and_keeps_its_constant_label_set(tmp_path):
+def test_mini_is_rendered_with_its_constant_label_set(tmp_path):
     meta = run(tmp_path / "store", None, recipe("mini", n_clips=10, corpus_seed=3), shard_clips=4)
     clips = store.ClipStore.open(tmp_path / "store")
     assert meta.labels == [name for name, _ in mini.CLASSES]
@@ -249,7 +251,7 @@ def test_mini_is_rendered_and_keeps_its_constant_label_set(tmp_path):
     assert meta.extra["source_rates"] == {"16000": 10}
 
 
-def test_link_keeps_the_way_to_the_file_instead_of_its_sound(tmp_path, corpus):
+def test_linked_stores_have_paths_instead_of_audio(tmp_path, corpus):
     run(tmp_path / "flac", corpus)
     run(tmp_path / "link", corpus, link=True)
     flac, link = (store.ClipStore.open(tmp_path / name) for name in ("flac", "link"))
@@ -259,19 +261,19 @@ def test_link_keeps_the_way_to_the_file_instead_of_its_sound(tmp_path, corpus):
     np.testing.assert_array_equal(codec.encode(link.audio([4, 7])), link.codes([4, 7]))
 
 
-def test_the_codec_always_gets_the_same_batch_and_shards_do_not_change_a_clip(tmp_path, corpus):
+def test_the_codec_always_gets_full_batches_and_shards_do_not_change_a_clip(tmp_path, corpus):
     codecs = [FakeCodec(), FakeCodec()]
     run(tmp_path / "a", corpus, codec=codecs[0], shard_clips=3)
     run(tmp_path / "b", corpus, codec=codecs[1], shard_clips=100)
     for codec in codecs:
-        assert set(codec.batches[1:]) == {BATCH}  # the first is the question how many frames there are
+        assert set(codec.batches[1:]) == {BATCH}  # the first call determines the number of frames
     one, other = (store.ClipStore.open(tmp_path / name) for name in "ab")
     np.testing.assert_array_equal(one.codes(range(11)), other.codes(range(11)))
     assert one.meta.whitening == other.meta.whitening
 
 
 def run_with_one_thread(*args, **options):
-    torch.set_num_threads(1)  # a forked child has none of the threads that its parent may have made
+    torch.set_num_threads(1)  # a forked child lacks the threads of its parent
     run(*args, **options)
 
 
@@ -286,7 +288,7 @@ def die():
 
 
 @pytest.mark.parametrize("batches", [1, 3])
-def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path, flawed, batches):
+def test_a_killed_run_resumes_and_ends_with_the_same_bytes(tmp_path, flawed, batches):
     straight, codec = FakeCodec(), FakeCodec()
     run(tmp_path / "straight", flawed, codec=straight)
     process = in_a_process(tmp_path / "killed", flawed, codec=FakeCodec(batches, die))
@@ -303,7 +305,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path, flawed, bat
 
 
 def run_until(k, *args, **options):
-    """Run in this process, which dies instead of its k-th fsync or rename."""
+    """Run in this process and kill it at its k-th fsync or rename."""
     left = [k]
 
     def counted(function):
@@ -317,7 +319,7 @@ def run_until(k, *args, **options):
     run_with_one_thread(*args, **options)
 
 
-def test_killed_at_one_write_after_another_it_still_ends_with_the_same_bytes(tmp_path, corpus):
+def test_a_run_killed_at_every_write_ends_with_the_same_bytes(tmp_path, corpus):
     run(tmp_path / "straight", corpus, shard_clips=6)
     for k in range(1, 40):
         process = get_context("fork").Process(
@@ -336,7 +338,7 @@ def interrupt():
     raise KeyboardInterrupt
 
 
-def test_ctrl_c_leaves_the_finished_shards(tmp_path, corpus):
+def test_ctrl_c_keeps_the_finished_shards(tmp_path, corpus):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "store", corpus, codec=FakeCodec(3, interrupt))
     assert [path.name for path in sorted((tmp_path / "store").glob("part-*"))] == [
@@ -350,7 +352,7 @@ def test_ctrl_c_leaves_the_finished_shards(tmp_path, corpus):
     assert contents(tmp_path / "store") == contents(tmp_path / "straight")
 
 
-def test_processes_share_the_shards_of_one_job_and_do_none_twice(tmp_path, flawed):
+def test_processes_share_shards_and_do_none_twice(tmp_path, flawed):
     alone = FakeCodec()
     run(tmp_path / "alone", flawed, shard_clips=1, codec=alone)
     log = tmp_path / "log"
@@ -364,23 +366,21 @@ def test_processes_share_the_shards_of_one_job_and_do_none_twice(tmp_path, flawe
     assert log.read_text().split().count(str(BATCH)) == len(alone.batches) - 1
 
 
-def test_a_finished_store_is_left_alone_and_another_job_refused(tmp_path, corpus):
+def test_a_finished_store_is_not_changed_and_another_job_is_refused(tmp_path, corpus):
     meta = run(tmp_path / "store", corpus)
     before = contents(tmp_path / "store")
     codec = FakeCodec()
     assert run(tmp_path / "store", corpus, codec=codec) == meta
     assert codec.batches == []
-    with pytest.raises(IntegrityError, match="holds work of fingerprint abc, not xyz"):
+    with pytest.raises(IntegrityError, match=r"abc.*xyz"):
         prepare(recipe(), corpus, tmp_path / "store", fingerprint="xyz", codec=FakeCodec())
     assert contents(tmp_path / "store") == before
 
 
-def test_a_split_without_a_usable_clip_is_an_error_that_says_why(tmp_path, corpus):
+def test_a_split_without_a_usable_clip_is_an_error_with_the_reasons(tmp_path, corpus):
     for path in (corpus / "eval").rglob("*.wav"):
         soundfile.write(path, np.zeros(16_000), 16_000)
-    with pytest.raises(
-        MissingError, match=r"no usable clip in split 'eval': silent \(1\), byte-level|silent \(4\)"
-    ) as caught:
+    with pytest.raises(MissingError, match=r"'eval'.*silent") as caught:
         run(tmp_path / "store", corpus)
     assert "quarantine.csv" in str(caught.value)
     assert [path.name for path in (tmp_path / "store").iterdir()] == ["quarantine.csv"]
@@ -389,14 +389,14 @@ def test_a_split_without_a_usable_clip_is_an_error_that_says_why(tmp_path, corpu
     assert run(tmp_path / "store", corpus).counts["eval"]["kept"] == 4
 
 
-def test_frames_that_make_no_grid_are_refused_before_any_work(tmp_path, corpus):
+def test_durations_that_do_not_fit_the_grid_are_refused_before_any_work(tmp_path, corpus):
     codec = FakeCodec(frames=20)
     with pytest.raises(UsageError, match=r"data\.duration_s"):
         run(tmp_path / "store", corpus, codec=codec)
     assert codec.batches == [1]
 
 
-def test_the_estimate_scales_what_a_few_clips_take_and_leaves_nothing(tmp_path, corpus):
+def test_the_estimate_extrapolates_from_a_few_clips(tmp_path, corpus):
     manifest = folder.read(recipe().data, corpus)
     codec = FakeCodec()
     found = estimate(recipe(), manifest, workers=3, codec=codec)
