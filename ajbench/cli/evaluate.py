@@ -138,7 +138,7 @@ def eval_gen(
 ) -> None:
     """Evaluate generated clips.
 
-    Those of a recipe: FD, IS, KL and label agreement with intervals, and baselines: real clips, the codec,
+    For a recipe: FD, IS, KL and label agreement with intervals, and baselines: real clips, the codec,
     shuffled codes, noise, other classes. Or, with --gen and --ref, any two sets of clips, by the protocol of
     a published tool.
 

@@ -77,7 +77,7 @@ class Settings:
 
 def show_version(
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version, then stop.", is_eager=True)
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)
     ] = False,
 ) -> None:
     """The options of `ajbench` itself."""
@@ -111,7 +111,7 @@ def _settings(
         int | None, _option("Seed of this stage (run: of generator, tokens, synthesis).", "--seed", min=0)
     ] = None,
     device: Annotated[Literal["auto", "cpu", "cuda", "mps"], _option("Device to use.", "--device")] = "auto",
-    dry_run: Annotated[bool, _option("Show what would be done, then stop.", "--dry-run")] = False,
+    dry_run: Annotated[bool, _option("Show what would be done and exit.", "--dry-run")] = False,
     json: Annotated[bool, _option("Print one JSON document.", "--json")] = False,
     quiet: Annotated[bool, _option("Print only results and errors.", "--quiet", "-q")] = False,
     verbose: Annotated[int, _option("Print more messages.", "--verbose", "-v", count=True)] = 0,
