@@ -18,7 +18,7 @@ python benchmarks/audit_planted.py ESC10 --seeds 8 --synth WORK/esc10/synth-…
 where synth-… is the store of 640 clips; the other synthetic stores in WORK have at most 160.
 
 With --nearest nothing is planted. Each fold in turn is the eval split and the others are the train split. The
-table lists the three train clips with the highest standout and their match (`honest`) and, of the first
+table lists the three train clips with the highest standout and their match (`real`) and, of the first
 fold's copies through tiny, those with the lowest, median and highest waveform correlation (`tiny`):
 
 python benchmarks/audit_planted.py ESC10 --nearest benchmarks/audit_nearest.csv
@@ -133,7 +133,7 @@ def nearest(folder: Path, shown: int = 3) -> list[dict[str, object]]:
             match = standing[row].argmax()
             pair = train[row], held_out[match]
             rows.append(
-                {"kind": "honest", "eval_fold": fold}
+                {"kind": "real", "eval_fold": fold}
                 | {side: clips.names[k] for side, k in zip(("clip", "match"), pair, strict=True)}
                 | {"standout": round(float(standing[row, match]), 2)}
                 | {"likeness": round(float(like[row, match]), 3)}

@@ -118,7 +118,7 @@ def main() -> None:
         if done.returncode:
             raise SystemExit(f"eval-gen ended with {done.returncode}: {done.stderr[-500:]}")
         found = json.loads(done.stdout)
-    reasons = {one["clip"]: one["reason"] for one in found["troubles"]}
+    reasons = {one["clip"]: one["reason"] for one in found["skipped"]}
     measured = len(made_as) - len(reasons)
     rows = []
     for kind in made:

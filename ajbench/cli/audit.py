@@ -120,8 +120,8 @@ def audit(
     for sentence in sentences:
         console.say(sentence)
     rows = [one.row() for one in found.calibrations]
-    columns = [name for name in rows[0] if name != "honest_clips"]
-    document = {"counts": counts, "yardsticks": rows, "findings": pairs, "troubles": found.skipped}
+    columns = [name for name in rows[0] if name != "real_clips"]
+    document = {"counts": counts, "calibration": rows, "findings": pairs, "skipped": found.skipped}
     console.emit(document, table=(columns, [[row[name] for name in columns] for row in rows]))
     if strict and found.tally("leak").holds:
         example = found.of("leak")[0]

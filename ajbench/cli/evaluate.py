@@ -321,7 +321,7 @@ def _show(found: "Comparison", more: dict[str, Any], baselines: bool) -> None:
         found.notes.append(f"{by_class} {'row' if by_class == 1 else 'rows'} by class: see --out or --json")
     for note in found.notes:
         console.say(note)
-    document = {"rows": found.rows, "troubles": found.skipped, "notes": found.notes} | more
+    document = {"rows": found.rows, "skipped": found.skipped, "notes": found.notes} | more
     console.emit(document, table=(columns, [[row[name] for name in columns] for row in of_all]))
 
 

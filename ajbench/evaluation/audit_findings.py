@@ -63,16 +63,16 @@ class Calibration:
     threshold: float  # standout above which a clip is flagged
 
     def row(self) -> dict[str, Any]:
-        """Return the calibration as a row of the table; `honest` are the real clips."""
+        """Return the calibration as a row of the table; `real` are the real clips."""
         median, high, top = np.quantile(self.real, (0.5, 0.9, 0.99))
         return {
             "view": self.view,
             "set": self.set,
-            "honest_clips": len(self.real),
-            "honest_median": float(median),
-            "honest_90": float(high),
-            "honest_99": float(top),
-            "honest_max": float(self.real.max()),
+            "real_clips": len(self.real),
+            "real_median": float(median),
+            "real_90": float(high),
+            "real_99": float(top),
+            "real_max": float(self.real.max()),
             "threshold": self.threshold,
             "synthetic_median": float(np.median(self.synthetic)),
             "synthetic_max": float(self.synthetic.max()),

@@ -207,16 +207,16 @@ class _Preparation:
         rates: Counter[int] = Counter()
         problems: list[Problem] = []
         digests: dict[str, str] = {}
-        for row, heard in ahead(self.pool, self.read, self.job.items(shard), READ_AHEAD):
-            reached = (1, heard.found, heard.rate is not None, heard.reason is None)
+        for row, clip in ahead(self.pool, self.read, self.job.items(shard), READ_AHEAD):
+            reached = (1, clip.found, clip.rate is not None, clip.reason is None)
             counts.setdefault(row.split, Counter()).update(dict(zip(COUNTED, map(int, reached), strict=True)))
-            if heard.reason:
-                problems.append(Problem(row.clip_id, row.path, None, heard.reason, row.split))
-                if heard.sha256:
-                    digests[row.path] = heard.sha256
+            if clip.reason:
+                problems.append(Problem(row.clip_id, row.path, None, clip.reason, row.split))
+                if clip.sha256:
+                    digests[row.path] = clip.sha256
             else:
-                rates[heard.rate or 0] += 1
-                batch.append((row, heard))
+                rates[clip.rate or 0] += 1
+                batch.append((row, clip))
             if len(batch) == BATCH:
                 records += self.encode(batch)
                 batch = []
@@ -235,11 +235,11 @@ class _Preparation:
     def encode(self, batch: list[tuple[Row, ReadClip]]) -> Iterator[dict[str, Any]]:
         """Yield the records of up to `BATCH` clips."""
         waves = np.zeros((BATCH, self.samples), np.float32)
-        for place, (_, heard) in enumerate(batch):
-            waves[place] = heard.wav
-        for (row, heard), codes in zip(batch, self.codec.encode(waves), strict=False):
+        for place, (_, clip) in enumerate(batch):
+            waves[place] = clip.wav
+        for (row, clip), codes in zip(batch, self.codec.encode(waves), strict=False):
             ids = [self.manifest.label_set.index(name) for name in row.labels]
-            yield {**asdict(row), "label_ids": ids, "audio": heard.flac, "codes": codes}
+            yield {**asdict(row), "label_ids": ids, "audio": clip.flac, "codes": codes}
 
     def finish(self, notes: list[dict[str, Any]], fingerprint: str, frames: int) -> None:
         """Combine the notes of all shards, fit the whitening and close the store."""

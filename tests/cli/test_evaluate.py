@@ -217,11 +217,11 @@ def test_captions_and_pairs_come_from_tables(eval_kinds, own_kinds):
     assert done.exit_code == 0, done.output
     shown = json.loads(done.stdout)
     assert [(row["metric"], row["n"]) for row in shown["rows"]] == [("clap_score", 24), ("kl", 2)]
-    assert {one["reason"].split()[0] for one in shown["troubles"]} == {"extra", "missing"}
+    assert {one["reason"].split()[0] for one in shown["skipped"]} == {"extra", "missing"}
 
 
 def test_an_unusable_clip_stops_the_command_unless_allowed(eval_kinds, own_kinds):
     soundfile.write(own_kinds / "gen" / "dog" / "clip-1.wav", [0.0] * 8_000, 16_000)
     assert "--allow-partial" in eval_kinds("-q").stderr and eval_kinds("-q").exit_code == 3
     done = eval_kinds("--allow-partial", "--json", "-q")
-    assert done.exit_code == 0 and json.loads(done.stdout)["troubles"][0]["clip"] == "dog/clip-1"
+    assert done.exit_code == 0 and json.loads(done.stdout)["skipped"][0]["clip"] == "dog/clip-1"

@@ -57,8 +57,8 @@ def test_kinds_show_how_sure_a_finding_is(found):
 
 def test_the_threshold_is_calibrated_on_train_against_eval(found):
     row = found.calibrations[0].row()
-    assert (row["view"], row["set"], row["honest_clips"]) == ("near", "eval", 40)
-    assert row["honest_max"] < row["threshold"] < row["synthetic_max"]
+    assert (row["view"], row["set"], row["real_clips"]) == ("near", "eval", 40)
+    assert row["real_max"] < row["threshold"] < row["synthetic_max"]
     assert row["above"] >= 9
 
 
