@@ -28,31 +28,33 @@ CELLS = {f"taltrans-small mx+sp, mini{mix}, seed {seed}" for mix in ("", "G", "+
 
 
 def command(folder, *arguments):
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "AJBENCH_WORK": str(folder / "work"),
-        "COLUMNS": "200",
-        "OMP_NUM_THREADS": "1",  # two threads wait for each other where something else is running
-    }
-    return {
-        "args": [sys.executable, "-m", "ajbench", *arguments],
-        "cwd": folder,
-        "env": environment,
-        "text": True,
-    }
+    environment = {"PYTHONPATH": str(ROOT), "AJBENCH_WORK": str(folder / "work"), "COLUMNS": "200"}
+    environment |= {"OMP_NUM_THREADS": "1"}  # two threads wait for each other where something else is running
+    words = [sys.executable, "-m", "ajbench", *arguments]
+    return {"args": words, "cwd": folder, "env": os.environ | environment, "text": True}
 
 
 def ajbench(folder, *arguments):
     return subprocess.run(**command(folder, *arguments), capture_output=True, timeout=900)
 
 
+def document(folder, *arguments):
+    """Return the JSON document of a command that succeeds."""
+    found = ajbench(folder, *arguments, "--json")
+    assert found.returncode == 0, found.stderr
+    return json.loads(found.stdout)
+
+
+def table(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     """The folder of a finished run, and what the run said."""
     folder = tmp_path_factory.mktemp("run")
-    found = ajbench(folder, "run", "mini", *SMALL, "--json")
-    assert found.returncode == 0, found.stderr
-    return folder, json.loads(found.stdout)
+    return folder, document(folder, "run", "mini", *SMALL)
 
 
 def stages(folder):
@@ -60,31 +62,20 @@ def stages(folder):
 
 
 def test_a_run_does_every_stage_and_writes_its_files(done):
-    folder, document = done
+    folder, shown = done
     expected = {"prepare", "train-gen", "invert", "synth", "synth (noise)", "eval-cls", "eval-gen"}
-    assert set(document["ran"]) == expected | {f"train-cls ({cell})" for cell in CELLS}
+    assert set(shown["ran"]) == expected | {f"train-cls ({cell})" for cell in CELLS}
     out = folder / "results" / "mini"
     promised = {"table_a11.csv", "table_1.csv", "generation.csv", "report/index.html"}
-    assert promised <= set(document["files"])
-    assert all((out / name).stat().st_size > 0 for name in document["files"])
-    with (out / "table_a11.csv").open(newline="") as file:
-        measured = [line for line in csv.DictReader(file) if line["source"] == "measured"]
-    assert len(measured) == 1
+    assert promised <= set(shown["files"])
+    assert all((out / name).stat().st_size > 0 for name in shown["files"])
+    (measured,) = (line for line in table(out / "table_a11.csv") if line["source"] == "measured")
     for column in ("mini", "miniG", "+6G"):
-        assert 0 <= float(measured[0][column]) <= 100
-        assert measured[0][f"{column}_std"]
-    assert float(measured[0]["+6G_delta_low"]) <= float(measured[0]["+6G_delta_high"])
-    with (out / "rows.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert {row["metric"] for row in rows} >= {
-        "map",
-        "auc",
-        "dprime",
-        "map_delta",
-        "fd",
-        "is",
-        "label_agreement",
-    }
+        assert 0 <= float(measured[column]) <= 100 and measured[f"{column}_std"]
+    assert float(measured["+6G_delta_low"]) <= float(measured["+6G_delta_high"])
+    rows = table(out / "rows.csv")
+    metrics = {"map", "auc", "dprime", "map_delta", "fd", "is", "label_agreement"}
+    assert {row["metric"] for row in rows} >= metrics
     assert {row["row"] for row in rows} >= {"img2img", "noise", "pink noise", "taltrans-small/-/mx+sp"}
     # No fingerprint but those of this run, no path of this machine.
     run = json.loads((out / "run.json").read_text())
@@ -103,7 +94,7 @@ def test_synthetic_clips_descend_from_training_clips(done):
 
 
 def test_a_second_run_does_nothing_and_does_not_import_torch(done):
-    folder, document = done
+    folder, shown = done
     before, rows = stages(folder), (folder / "results/mini/rows.csv").read_bytes()
     code = (
         "import sys\n"
@@ -120,7 +111,7 @@ def test_a_second_run_does_nothing_and_does_not_import_torch(done):
     assert found.returncode == 0, found.stderr
     assert "nothing to do" in found.stderr
     assert found.stderr.splitlines()[-1] == "False"
-    assert document["table"]["lines"][0][-1] in found.stdout
+    assert shown["table"]["lines"][0][-1] in found.stdout
     assert stages(folder) == before
     assert (folder / "results/mini/rows.csv").read_bytes() == rows
 
@@ -128,13 +119,11 @@ def test_a_second_run_does_nothing_and_does_not_import_torch(done):
 def test_a_sweep_makes_a_set_for_each_value_and_leaves_the_run_as_it_was(done):
     folder, _ = done
     before, rows = stages(folder), (folder / "results/mini/rows.csv").read_bytes()
-    found = ajbench(folder, "sweep", "strength", "0.2,0.6", "--n", "8", "--json", *SMALL)
-    assert found.returncode == 0, found.stderr
-    lines = json.loads(found.stdout)["lines"]
+    lines = document(folder, "sweep", "strength", "0.2,0.6", "--n", "8", *SMALL)["lines"]
     assert [line["set"] for line in lines] == ["strength=0.2", "strength=0.6"]
     assert all(line["n"] == 8 and line["fd_low"] <= line["fd"] <= line["fd_high"] for line in lines)
-    with (folder / "results/mini/sweep_strength.csv").open(newline="") as file:
-        assert [float(line["fd"]) for line in csv.DictReader(file)] == [line["fd"] for line in lines]
+    written = table(folder / "results/mini/sweep_strength.csv")
+    assert [float(line["fd"]) for line in written] == [line["fd"] for line in lines]
     made = stages(folder)
     assert {name: made[name] for name in before} == before
     assert len(made) == len(before) + 2  # the set at 0.6 is the probe's, and there already
@@ -145,37 +134,25 @@ def test_table_1_compares_generators_and_takes_what_is_trained(done):
     folder, _ = done
     before = stages(folder)
     generators = "evaluate.generators={plain: {mask: false}, masked: {mask: true}}"
-    found = ajbench(
-        folder, "run", "tables/t1", "--base", "mini", *SMALL, "synth.strength=1", generators, "--json"
-    )
-    assert found.returncode == 0, found.stderr
-    document = json.loads(found.stdout)
-    assert [stage.split()[0] for stage in document["ran"]] == [
-        "synth",
-        "eval-gen",
-        "train-gen",
-        "synth",
-        "eval-gen",
-    ]
-    assert [line["model"] for line in document["lines"] if line["model"] in ("plain", "masked")] == [
-        "plain",
-        "masked",
-    ]
-    assert all(line["fd_low"] <= line["fd"] <= line["fd_high"] for line in document["lines"])
-    assert all(line["kl"] is not None for line in document["lines"] if line["model"] in ("plain", "masked"))
-    with (folder / "results/mini/t1/table_1.csv").open(newline="") as file:
-        lines = list(csv.DictReader(file))
+    shown = document(folder, "run", "tables/t1", "--base", "mini", *SMALL, "synth.strength=1", generators)
+    ran = [stage.split()[0] for stage in shown["ran"]]
+    assert ran == ["synth", "eval-gen", "train-gen", "synth", "eval-gen"]
+    assert all(line["fd_low"] <= line["fd"] <= line["fd_high"] for line in shown["lines"])
+    compared = [line for line in shown["lines"] if line["model"] in ("plain", "masked")]
+    assert [line["model"] for line in compared] == ["plain", "masked"]
+    assert all(line["kl"] is not None for line in compared)
+    lines = table(folder / "results/mini/t1/table_1.csv")
     assert {"plain", "masked", "Ours-T5"} <= {line["model"] for line in lines}
     assert {name: stages(folder)[name] for name in before} == before
 
 
 def test_deleted_results_are_written_again_from_finished_stages(done):
     folder, _ = done
-    before, table = stages(folder), (folder / "results/mini/table_a11.csv").read_bytes()
-    (folder / "results/mini/table_a11.csv").unlink()
-    found = ajbench(folder, "run", "mini", *SMALL, "--json")
-    assert json.loads(found.stdout)["ran"] == []
-    assert (folder / "results/mini/table_a11.csv").read_bytes() == table
+    path = folder / "results/mini/table_a11.csv"
+    before, content = stages(folder), path.read_bytes()
+    path.unlink()
+    assert document(folder, "run", "mini", *SMALL)["ran"] == []
+    assert path.read_bytes() == content
     assert stages(folder) == before
 
 
@@ -183,13 +160,8 @@ def test_a_changed_mix_runs_only_what_depends_on_it(done, tmp_path):
     folder, _ = done
     before = stages(folder)
     changed = [*SMALL, "mix.balanced=true", "evaluate.seeds=[0]"]
-    found = ajbench(folder, "run", "mini", *changed, "--results", str(tmp_path), "--json")
-    assert found.returncode == 0, found.stderr
-    assert {name.split()[0] for name in json.loads(found.stdout)["ran"]} == {
-        "train-cls",
-        "eval-cls",
-        "eval-gen",
-    }
+    ran = document(folder, "run", "mini", *changed, "--results", str(tmp_path))["ran"]
+    assert {name.split()[0] for name in ran} == {"train-cls", "eval-cls", "eval-gen"}
     assert before.items() <= stages(folder).items()
 
 
@@ -200,16 +172,13 @@ def test_single_stages_find_the_finished_ones(done):
         found = ajbench(folder, name, *SMALL)
         assert found.returncode == 0, found.stderr
     assert stages(folder) == before
-    found = ajbench(folder, "verify", str(next(folder.glob("work/mini/synth-*"))), "--json")
-    assert json.loads(found.stdout)["state"] == "sound"
+    store = next(folder.glob("work/mini/synth-*"))
+    assert document(folder, "verify", str(store))["state"] == "sound"
 
 
 def test_an_audit_of_the_run_is_a_page_that_the_report_links_to(done):
     folder, _ = done
-    found = ajbench(folder, "audit", "--recipe", "mini", *SMALL, "--json")
-    assert found.returncode == 0, found.stderr
-    counts = json.loads(found.stdout)["counts"]
-    assert counts["synth"] == 12
+    assert document(folder, "audit", "--recipe", "mini", *SMALL)["counts"]["synth"] == 12
     page = folder / "results" / "mini" / "report" / "audit.html"
     assert "<svg" in page.read_text(encoding="utf-8")
     assert ajbench(folder, "report", "--recipe", "mini", *SMALL).returncode == 0
@@ -233,10 +202,9 @@ def test_a_flipped_bit_is_found(done, tmp_path):
 
 def test_a_dry_run_of_synthesis_estimates_its_time(done):
     folder, _ = done
-    plan = json.loads(ajbench(folder, "synth", *SMALL, "synth.n=40", "--dry-run", "--json").stdout)
+    plan = document(folder, "synth", *SMALL, "synth.n=40", "--dry-run")
     assert (plan["clips"], plan["shards"]) == (40, 10)
-    assert plan["seconds"] > 0
-    assert plan["store_mb"] > 0
+    assert plan["seconds"] > 0 and plan["store_mb"] > 0
 
 
 def test_ctrl_c_leaves_saved_state_and_exits_with_130(done):
@@ -267,8 +235,6 @@ def test_a_trained_codec_can_be_used_by_a_recipe(tmp_path):
     assert trained.returncode == 0, trained.stderr
     weights = Path(trained.stdout.strip(), "tiny.safetensors")
     assert weights.is_absolute() or (tmp_path / weights).exists()
-    plan = ajbench(tmp_path, "prepare", *SMALL, f"codec.name={weights}", "--dry-run", "--json")
-    assert plan.returncode == 0, plan.stderr
-    usual = ajbench(tmp_path, "prepare", *SMALL, "--dry-run", "--json")
-    first, second = (json.loads(found.stdout)["stages"][0]["fingerprint"] for found in (plan, usual))
-    assert first != second
+    own = document(tmp_path, "prepare", *SMALL, f"codec.name={weights}", "--dry-run")
+    usual = document(tmp_path, "prepare", *SMALL, "--dry-run")
+    assert own["stages"][0]["fingerprint"] != usual["stages"][0]["fingerprint"]

@@ -32,14 +32,9 @@ def run(tmp_path):
 
     def run_block(plugin, *more):
         (command,) = (line for line in shell if re.search(rf"\b{plugin} +ajbench", line))
-        return subprocess.run(
-            ["bash", "-c", " ".join((command, *more))],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        words = ["bash", "-c", " ".join((command, *more))]
+        how = {"capture_output": True, "text": True, "timeout": 120}
+        return subprocess.run(words, cwd=tmp_path, env=environment, **how)
 
     return run_block
 

@@ -37,10 +37,7 @@ def ls(
 
 @app.command()
 @command(hide=STAGE_OPTIONS)
-def show(
-    settings: Settings,
-    name: RecipeName,
-) -> None:
+def show(settings: Settings, name: RecipeName) -> None:
     """Print a recipe with everything it inherits.
 
     \b

@@ -5,16 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ajbench.cli.options import (
-    SEEDS,
-    Jobs,
-    RecipeName,
-    Settings,
-    Tracker,
-    command,
-    run_stage,
-    show_plan,
-)
+from ajbench.cli.options import SEEDS, Jobs, RecipeName, Settings, Tracker, command, run_stage, show_plan
 from ajbench.core import console
 from ajbench.core.errors import UsageError
 

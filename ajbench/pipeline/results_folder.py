@@ -129,11 +129,7 @@ def write_tables(recipe: Recipe, results: Path) -> dict[str, Any]:
     written = tables.write(
         out / ROWS, out, recipe, counts=state.get("counts"), fingerprints=state.get("fingerprints")
     )
-    return {
-        "files": sorted(written.paths.values()),
-        "table": written.table,
-        **written.document,
-    }
+    return {"files": sorted(written.paths.values()), "table": written.table, **written.document}
 
 
 def rows_of(stage: Stage) -> list[dict[str, Any]]:

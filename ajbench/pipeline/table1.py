@@ -76,12 +76,7 @@ def run(pipeline: Pipeline, device: str, force: bool = False) -> dict[str, Any]:
     for name, text in files.items():
         atomic_write(out / name, text)
     notes = list(dict.fromkeys(note for stage in measured for note in results_folder.notes_of(stage)))
-    return {
-        "files": [out / name for name in files],
-        "ran": ran,
-        "lines": lines,
-        "notes": notes,
-    }
+    return {"files": [out / name for name in files], "ran": ran, "lines": lines, "notes": notes}
 
 
 def _section(recipe: Recipe, name: str, keys: Mapping[str, Any]) -> Generator:

@@ -40,11 +40,11 @@ def test_a_failed_write_leaves_the_old_content_and_nothing_else(tmp_path, monkey
 
 
 def test_a_write_killed_before_the_rename_leaves_no_file_of_that_name(tmp_path):
-    script = (
-        "import os, pathlib, signal, sys; from ajbench.core.files import atomic_write\n"
-        "pathlib.Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "atomic_write(pathlib.Path(sys.argv[1]), 'content')"
-    )
+    script = """
+import os, pathlib, signal, sys
+from ajbench.core.files import atomic_write
+pathlib.Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+atomic_write(pathlib.Path(sys.argv[1]), "content")"""
     path = tmp_path / "store.json"
     assert subprocess.run([sys.executable, "-c", script, str(path)]).returncode == -signal.SIGKILL
     assert not path.exists()

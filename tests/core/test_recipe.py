@@ -9,6 +9,10 @@ from ajbench.core.errors import UsageError
 ORIGINALS = ("as20k", "as2m", "fsd50k", "vggsound", "esc50")
 
 
+def check_settings(section, **expected):
+    assert {key: getattr(section, key) for key in expected} == expected
+
+
 @pytest.mark.parametrize(
     ("name", "overrides"),
     [(name, []) for name in recipe.shipped()] + [(name, ["variant=original"]) for name in ORIGINALS],
@@ -30,59 +34,26 @@ def test_all_promised_recipes_are_shipped():
 
 def test_as20k_has_the_settings_of_table_a10():
     paper = recipe.load("as20k")
-    assert (paper.generator.lr, paper.generator.train_steps, paper.generator.batch_size) == (
-        2.56e-4,
-        40_000,
-        192,
-    )
-    assert (paper.generator.warmup_steps, paper.generator.max_tokens) == (1000, 50)
-    assert (paper.synth.sampler, paper.synth.sampler_steps) == ("pndm", 45)
+    steps = {"train_steps": 40_000, "warmup_steps": 1000}
+    check_settings(paper.generator, lr=2.56e-4, batch_size=192, max_tokens=50, **steps)
+    check_settings(paper.synth, sampler="pndm", sampler_steps=45)
     assert 3.5 <= paper.synth.guidance <= 7.5
-    c = paper.classifier_of()
-    assert (c.epochs, c.train_steps, c.optimizer, c.betas, c.schedule) == (
-        60,
-        None,
-        "adamw",
-        (0.9, 0.999),
-        "cosine",
-    )
-    assert (c.lr, c.batch_size, c.mixup, c.specaug_time, c.specaug_freq, c.loss) == (
-        1e-3,
-        256,
-        0.5,
-        192,
-        48,
-        "bce",
-    )
+    classifier = paper.classifier_of()
+    check_settings(classifier, epochs=60, train_steps=None, lr=1e-3, schedule="cosine", batch_size=256)
+    check_settings(classifier, optimizer="adamw", betas=(0.9, 0.999), loss="bce")
+    check_settings(classifier, mixup=0.5, specaug_time=192, specaug_freq=48)
 
 
 def test_variants_have_the_settings_of_the_repositories():
     ast = recipe.load("as20k", ["variant=original"]).classifier_of()
-    assert (ast.lr, ast.batch_size, ast.epochs, ast.average_epochs, ast.init) == (
-        5e-5,
-        12,
-        25,
-        (6, 25),
-        "imagenet",
-    )
-    assert (ast.betas, ast.weight_decay, ast.optimizer, ast.warmup_steps) == (
-        (0.95, 0.999),
-        5e-7,
-        "adam",
-        1000,
-    )
-    assert (ast.schedule, ast.decay_from_epoch, ast.decay_every_epochs) == ("step", 10, 5)
+    check_settings(ast, lr=5e-5, batch_size=12, epochs=25, average_epochs=(6, 25), init="imagenet")
+    check_settings(ast, betas=(0.95, 0.999), weight_decay=5e-7, optimizer="adam", warmup_steps=1000)
+    check_settings(ast, schedule="step", decay_from_epoch=10, decay_every_epochs=5)
     taltrans = recipe.load("as2m", ["variant=original"]).classifier_of({"name": "taltrans"})
-    assert (taltrans.lr, taltrans.batch_size, taltrans.epochs, taltrans.mixup) == (4e-4, 448, 10, 0.3)
-    assert (taltrans.specaug_time, taltrans.specaug_freq, taltrans.init) == (60, 12, None)
+    check_settings(taltrans, lr=4e-4, batch_size=448, epochs=10, mixup=0.3, init=None)
+    check_settings(taltrans, specaug_time=60, specaug_freq=12)
     esc50 = recipe.load("esc50", ["variant=original"]).classifier_of()
-    assert (esc50.lr, esc50.loss, esc50.mixup, esc50.decay_factor, esc50.train_steps) == (
-        1e-5,
-        "ce",
-        0,
-        0.85,
-        None,
-    )
+    check_settings(esc50, lr=1e-5, loss="ce", mixup=0, decay_factor=0.85, train_steps=None)
     # Nothing of the parent's variant is kept.
     assert recipe.load("vggsound", ["variant=original"]).classifier_of({"name": "taltrans"}).batch_size == 48
 
@@ -147,9 +118,8 @@ def test_names_in_shipped_recipes_are_in_the_registries(name):
     assert loaded.codec.name in registry.CODECS
     assert loaded.generator.text_encoder in registry.TEXT_ENCODERS
     assert loaded.evaluate.features in registry.FEATURES
-    assert {model.name for model in loaded.evaluate.models} | {loaded.classifier.name} <= set(
-        registry.CLASSIFIERS
-    )
+    names = {model.name for model in loaded.evaluate.models} | {loaded.classifier.name}
+    assert names <= set(registry.CLASSIFIERS)
     assert max(loaded.evaluate.doses) <= loaded.synth.n
 
 
@@ -166,7 +136,7 @@ def test_names_in_shipped_recipes_are_in_the_registries(name):
 def test_mix_expressions(expression, mix):
     loaded = recipe.load(expression)
     assert loaded.name == expression.split("+")[0].removesuffix("G")
-    assert {key: getattr(loaded.mix, key) for key in mix} == mix
+    check_settings(loaded.mix, **mix)
 
 
 @given(dose=st.integers(1, 10**6), kilo=st.sampled_from(["", "k"]))
@@ -182,34 +152,22 @@ def test_synthetic_only_takes_all_generated_clips():
 
 
 def test_overrides_reach_nested_keys_and_numbers_may_be_written_as_1e_minus_3():
-    loaded = recipe.load(
-        "mini", ["mix.alpha=0.3", "mix.mode=alpha", "generator.lr=1e-3", "evaluate.doses=[1, 2]"]
-    )
+    overrides = ["mix.alpha=0.3", "mix.mode=alpha", "generator.lr=1e-3", "evaluate.doses=[1, 2]"]
+    loaded = recipe.load("mini", overrides)
     assert (loaded.mix.alpha, loaded.mix.mode) == (0.3, "alpha")
     assert loaded.generator.lr == 1e-3
     assert loaded.evaluate.doses == (1, 2)
-
-
-def test_an_unknown_recipe_names_the_near_one():
-    with pytest.raises(UsageError, match=r"'esc1O'.*'esc10'"):
-        recipe.load("esc1O")
 
 
 def test_extends_changes_only_what_it_says(tmp_path):
     (tmp_path / "base.yaml").write_text("synth: {n: 5, strength: 0.9}\ngenerator: {train_steps: 7}\n")
     (tmp_path / "child.yaml").write_text("extends: base\nsynth: {n: 6}\n")
     child = recipe.load(str(tmp_path / "child.yaml"))
-    assert (child.name, child.synth.n, child.synth.strength, child.generator.train_steps) == (
-        "child",
-        6,
-        0.9,
-        7,
-    )
+    assert (child.name, child.generator.train_steps) == ("child", 7)
+    check_settings(child.synth, n=6, strength=0.9)
     (tmp_path / "shipped.yaml").write_text("extends: mini\ndescription: mine\n")
-    mine = recipe.load(str(tmp_path / "shipped.yaml"))
-    assert mine.model_copy(update={"name": "mini", "description": ""}) == recipe.load("mini").model_copy(
-        update={"description": ""}
-    )
+    mine, mini = recipe.load(str(tmp_path / "shipped.yaml")), recipe.load("mini")
+    assert mine.model_copy(update={"name": "mini", "description": mini.description}) == mini
 
 
 @pytest.mark.parametrize(
@@ -240,12 +198,8 @@ def test_recipes_are_frozen():
 
 
 def test_dump_keeps_the_order_of_the_sections():
-    assert list(yaml.safe_load(recipe.dump(recipe.load("mini"))))[:4] == [
-        "name",
-        "description",
-        "data",
-        "codec",
-    ]
+    sections = list(yaml.safe_load(recipe.dump(recipe.load("mini"))))
+    assert sections[:4] == ["name", "description", "data", "codec"]
 
 
 def test_resolve_refuses_an_unknown_name_with_the_near_one():
@@ -253,8 +207,6 @@ def test_resolve_refuses_an_unknown_name_with_the_near_one():
         registry.resolve("classifier", "ast-tny")
 
 
-@pytest.mark.parametrize(
-    ("kind", "name"), [(kind, name) for kind, table in registry.KINDS.items() for name in table]
-)
-def test_every_registered_name_can_be_imported(kind, name):
-    assert callable(registry.resolve(kind, name))
+def test_every_registered_name_can_be_imported():
+    for kind, table in registry.KINDS.items():
+        assert all(callable(registry.resolve(kind, name)) for name in table)

@@ -70,10 +70,8 @@ def measured(stores, tmp_path_factory):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(evaluate, "LazyExtractor", lambda *_: extractor)
             patch.setattr(codec, "load", lambda *_: TonalCodec())
-            sets = {name: stores[name] for name in names}
-            return evaluate.measure_sets(
-                recipe, stores["real"], sets, None, out, "esc10 fold 5", home / "features"
-            )
+            sets, cache = {name: stores[name] for name in names}, home / "features"
+            return evaluate.measure_sets(recipe, stores["real"], sets, None, out, "esc10 fold 5", cache)
 
     return run
 
@@ -108,32 +106,24 @@ def test_values_are_those_of_the_metric_functions(stores, usual):
 
 
 def test_a_recipe_has_the_value_and_interval_of_eval_gen_on_its_folders(stores, usual, tmp_path):
-    for split, metric in (
-        ("eval", "fd"),
-        ("eval", "is"),
-        (None, "kl"),
-        ("train", "fd"),
-        ("train", "fd_class"),
-    ):
+    parts = ("eval", "fd"), ("eval", "is"), (None, "kl"), ("train", "fd"), ("train", "fd_class")
+    for split, metric in parts:
         how = PitchExtractor(), protocols.find("ajbench"), tmp_path
         pair = SetPair(open_set(stores["close"]), open_set(stores["real"], split), *how, resamples=100)
         (line,) = measure(pair, choose(pair, [metric]), allow_partial=True).rows
         table = "generation" if split == "train" else "1"
-        row = pick(usual[0], row="close", metric=metric, table=table)
-        assert [row[key] for key in ("value", "ci_low", "ci_high")] == pytest.approx(
-            [line[key] for key in ("value", "ci_low", "ci_high")], rel=1e-12
-        )
+        row, keys = pick(usual[0], row="close", metric=metric, table=table), ("value", "ci_low", "ci_high")
+        assert [row[key] for key in keys] == pytest.approx([line[key] for key in keys], rel=1e-12)
 
 
 def test_worse_clips_have_worse_values(usual):
-    for metric, split in (("fd", "eval"), ("fd", "train"), ("fd_class", "train")):
-        better, worse = (pick(usual[0], row=row, metric=metric, split=split) for row in ("close", "noisy"))
+    def both(**wanted):
+        return [pick(usual[0], row=row, **wanted) for row in ("close", "noisy")]
+
+    for metric, split in (("fd", "eval"), ("fd", "train"), ("fd_class", "train"), ("kl", "train")):
+        better, worse = both(metric=metric, split=split)
         assert better["ci_high"] < worse["ci_low"], metric
-    better, worse = (pick(usual[0], row=row, metric="kl") for row in ("close", "noisy"))
-    assert better["ci_high"] < worse["ci_low"]
-    better, worse = (
-        pick(usual[0], row=row, metric="label_agreement", column="all") for row in ("close", "noisy")
-    )
+    better, worse = both(metric="label_agreement", column="all")
     assert better["value"] > 0.95 > worse["value"]
 
 
@@ -200,9 +190,8 @@ def test_baselines_are_in_the_order_of_their_quality(usual):
     close, noisy = (pick(rows, row=row, table="1", metric="fd")["value"] for row in ("close", "noisy"))
     assert fd["real, train split"] < close < min(noisy, fd["pink noise"])
     assert fd["real through the codec"] != fd["shuffled codes"]
-    same, another = (
-        pick(rows, row=f"real, {which} class", metric="fd_class") for which in ("same", "another")
-    )
+    kinds = ("same", "another")
+    same, another = (pick(rows, row=f"real, {kind} class", metric="fd_class") for kind in kinds)
     assert same["ci_high"] < another["ci_low"] and same["split"] == "train"
     own = pick(rows, row="real, eval split", metric="label_agreement", column="all")
     assert own["value"] > 0.95 and own["n"] == 80 and own["split"] == "eval"

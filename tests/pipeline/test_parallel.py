@@ -37,16 +37,13 @@ def act(folder, what):
 
 
 def stage(folder, what="write", needs=()):
-    loaded, do = recipe.load("mini"), partial(act, folder, what)
-    return Stage(
-        "train-cls", loaded, folder, "abc" + folder.name, "", do, folder.name, needs=needs, parallel=True
-    )
+    do, how = partial(act, folder, what), {"needs": needs, "parallel": True}
+    return Stage("train-cls", recipe.load("mini"), folder, "abc" + folder.name, "", do, folder.name, **how)
 
 
 def test_parallel_stages_run_with_one_thread_each_after_those_they_need(tmp_path):
-    real = Stage(
-        "prepare", recipe.load("mini"), tmp_path / "real", "real", "", lambda: None
-    )  # no pickle of it
+    # Its function cannot be pickled.
+    real = Stage("prepare", recipe.load("mini"), tmp_path / "real", "real", "", lambda: None)
     first = [stage(tmp_path / str(number)) for number in range(3)]
     needing = stage(tmp_path / "needing", needs=(real, first[0]))
     before = os.environ.get("OMP_NUM_THREADS")
@@ -80,23 +77,19 @@ def test_a_stage_that_fails_stops_the_others_after_they_have_saved(tmp_path, wha
 
 def test_ctrl_c_reaches_every_stage_once_and_leaves_saved_state(tmp_path):
     script = tmp_path / "script.py"
-    script.write_text(
-        "import signal, sys\n"
-        "from pathlib import Path\n"
-        "from tests.pipeline.test_parallel import stage\n"
-        "from ajbench.pipeline.parallel import run_in_workers\n"
-        "if __name__ == '__main__':\n"
-        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "    try:\n"
-        "        run_in_workers([stage(Path(sys.argv[1]) / name, 'slow') for name in 'ab'], 2, 'cpu')\n"
-        "    except KeyboardInterrupt:\n"
-        "        sys.exit(130)\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, str(script), str(tmp_path)],
-        start_new_session=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
+    script.write_text("""
+import signal, sys
+from pathlib import Path
+from tests.pipeline.test_parallel import stage
+from ajbench.pipeline.parallel import run_in_workers
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        run_in_workers([stage(Path(sys.argv[1]) / name, "slow") for name in "ab"], 2, "cpu")
+    except KeyboardInterrupt:
+        sys.exit(130)""")
+    command, environment = [sys.executable, str(script), str(tmp_path)], {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, start_new_session=True, env=os.environ | environment)
     for _ in range(600):
         if all((tmp_path / name / "begun").exists() for name in "ab"):
             break

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 import soxr
 import torch
-from fakes import HUM_LABELS, HUM_SAMPLES, hum_record, hum_store
+from fakes import HUM_LABELS, HUM_SAMPLES, hum_record, hum_store, stopped_at
 
 from ajbench.codec.whitening import Whitening
 from ajbench.core import console
@@ -62,22 +62,18 @@ def quiet():
     console.configure()
 
 
-def recipe(corpus="folder", **data):
-    return Recipe(
-        name="test", data=Data(corpus=corpus, duration_s=DURATION, **data), codec=CodecSection(name="tiny")
-    )
+def recipe(corpus="folder", whitening="pca", **data):
+    section = Data(**{"corpus": corpus, "duration_s": DURATION} | data)
+    return Recipe(name="test", data=section, codec=CodecSection(name="tiny", whitening=whitening))
 
 
 def run(out, root, what=None, codec=None, shard_clips=3, **options):
-    return prepare(
-        what or recipe(),
-        root,
-        out,
-        fingerprint="abc",
-        codec=codec or FakeCodec(),
-        shard_clips=shard_clips,
-        **options,
-    )
+    options = {"fingerprint": "abc", "codec": codec or FakeCodec(), "shard_clips": shard_clips} | options
+    return prepare(what or recipe(), root, out, **options)
+
+
+def same(number):
+    return dict.fromkeys(("expected", "found", "decoded", "kept"), number)
 
 
 def contents(folder):
@@ -98,11 +94,8 @@ def test_the_store_has_all_clips_in_order_with_audio_codes_and_labels(tmp_path, 
     meta = run(tmp_path / "store", corpus)
     clips = store.ClipStore.open(tmp_path / "store")
     assert clips.meta == meta
-    assert sorted(path.name for path in (tmp_path / "store").iterdir()) == [
-        *(f"part-{i:05d}.arrow" for i in range(4)),
-        "quarantine.csv",
-        "store.json",
-    ]
+    files = [*(f"part-{i:05d}.arrow" for i in range(4)), "quarantine.csv", "store.json"]
+    assert sorted(path.name for path in (tmp_path / "store").iterdir()) == files
     paths = sorted(corpus.rglob("*.wav"))
     assert clips.clip_ids == [str(path.relative_to(corpus).with_suffix("")) for path in paths]
     codec = FakeCodec()
@@ -113,20 +106,14 @@ def test_the_store_has_all_clips_in_order_with_audio_codes_and_labels(tmp_path, 
         sound = np.pad(sound, (0, max(0, N - len(sound))))[:N]
         np.testing.assert_allclose(clip.audio(), sound, rtol=0, atol=0.5 / 32768 + 1e-7)
         np.testing.assert_array_equal(clip.codes, codec.encode(clip.audio()[None])[0])
-        assert clip.labels == [path.parent.name]
-        assert clip.label_ids == ["ab".index(path.parent.name)]
-        assert clip.split == path.parts[-3]
-        assert clip.path == str(path)
+        assert (clip.path, clip.split) == (str(path), path.parts[-3])
+        assert (clip.labels, clip.label_ids) == ([path.parent.name], ["ab".index(path.parent.name)])
     assert meta.labels == ["a", "b"]
     assert (meta.codec, meta.codec_hash, meta.clip_samples, meta.hop) == ("fake", "f00d", N, 320)
     assert (meta.fingerprint, meta.source) == ("abc", "real")
     assert meta.train_ids_hash == shards.ids_hash(name for name in clips.clip_ids if name.startswith("train"))
-    assert meta.counts == {
-        "eval": {"expected": 4, "found": 4, "decoded": 4, "kept": 4},
-        "train": {"expected": 7, "found": 7, "decoded": 7, "kept": 7},
-    }
-    assert meta.extra["source_rates"] == {"8000": 1, "16000": 8, "44100": 2}
-    assert meta.extra["frames"] == 21
+    assert meta.counts == {"eval": same(4), "train": same(7)}
+    assert meta.extra["source_rates"] == {"8000": 1, "16000": 8, "44100": 2} and meta.extra["frames"] == 21
     assert verify(tmp_path / "store")["clips"] == 11
 
 
@@ -137,8 +124,7 @@ def test_a_given_manifest_is_used(tmp_path, corpus):
 
 
 def test_whitening_is_fitted_on_the_train_split_alone(tmp_path, corpus):
-    channel = recipe().model_copy(update={"codec": CodecSection(name="tiny", whitening="channel")})
-    meta = run(tmp_path / "store", corpus, channel)
+    meta = run(tmp_path / "store", corpus, recipe(whitening="channel"))
     clips = store.ClipStore.open(tmp_path / "store")
     latents = FakeCodec().latents(clips.codes(clips.split_indices("train"))).double()
     np.testing.assert_allclose(meta.whitening["mean"], latents.mean((0, 2)), rtol=1e-12)
@@ -191,7 +177,7 @@ def test_rejected_files_are_listed_with_the_reason(tmp_path, flawed):
     assert digests["train/a/silent"] == hashlib.sha256(silent).hexdigest()
     # Seven good files, one of them also in eval; six that are not usable, a link, a dead link, a text file.
     assert good.counts["train"] == {"expected": 16, "found": 14, "decoded": 8, "kept": 6}
-    assert good.counts["eval"] == {"expected": 5, "found": 5, "decoded": 5, "kept": 5}
+    assert good.counts["eval"] == same(5)
     clips = store.ClipStore.open(tmp_path / "good")
     assert len(clips) == 11
     assert not set(clips.clip_ids) & set(expected)
@@ -201,14 +187,8 @@ def test_only_equal_segments_of_equal_files_are_duplicates(tmp_path, write_wav, 
     sound = np.random.default_rng(0).uniform(-0.5, 0.5, 32_000).astype(np.float32)
     write_wav("table/x.wav", sound)
     write_wav("table/y.wav", sound)
-    rows = ["path,labels,split,start_s"]
-    rows += [
-        f"{name}.wav,{'pq'[k % 2]},{split},{start}"
-        for k, (name, split, start) in enumerate(
-            [("x", "train", 0), ("x", "train", 0.5), ("y", "eval", 0.5), ("y", "eval", 1), ("x", "train", 9)]
-        )
-    ]
-    (tmp_path / "table" / "clips.csv").write_text("\n".join(rows))
+    rows = ["x.wav,p,train,0", "x.wav,q,train,0.5", "y.wav,p,eval,0.5", "y.wav,q,eval,1", "x.wav,p,train,9"]
+    (tmp_path / "table" / "clips.csv").write_text("\n".join(["path,labels,split,start_s", *rows]))
     meta = run(tmp_path / "store", tmp_path / "table", recipe("table"))
     clips = store.ClipStore.open(tmp_path / "store")
     assert clips.clip_ids == ["x", "x@0.5", "y@1"]
@@ -223,10 +203,8 @@ def test_only_equal_segments_of_equal_files_are_duplicates(tmp_path, write_wav, 
 
 def test_entries_that_the_corpus_reader_rejects_are_counted_and_listed(tmp_path, corpus):
     lines = ["path,labels,split", "gone.wav,a,eval"]
-    lines += [
-        f"{path.relative_to(corpus)},{path.parent.name},{path.parts[-3]}"
-        for path in sorted(corpus.rglob("*.wav"))
-    ]
+    for path in sorted(corpus.rglob("*.wav")):
+        lines.append(f"{path.relative_to(corpus)},{path.parent.name},{path.parts[-3]}")
     (corpus / "clips.csv").write_text("\n".join([*lines, "train/a/0.wav,a,tset"]))
     meta = run(tmp_path / "store", corpus, recipe("table"))
     table = pd.read_csv(tmp_path / "store" / "quarantine.csv")
@@ -277,8 +255,8 @@ def run_with_one_thread(*args, **options):
     run(*args, **options)
 
 
-def in_a_process(out, root, **options):
-    process = get_context("fork").Process(target=run_with_one_thread, args=(out, root), kwargs=options)
+def in_a_process(*args, target=run_with_one_thread, **options):
+    process = get_context("fork").Process(target=target, args=args, kwargs=options)
     process.start()
     return process
 
@@ -322,10 +300,7 @@ def run_until(k, *args, **options):
 def test_a_run_killed_at_every_write_ends_with_the_same_bytes(tmp_path, corpus):
     run(tmp_path / "straight", corpus, shard_clips=6)
     for k in range(1, 40):
-        process = get_context("fork").Process(
-            target=run_until, args=(k, tmp_path / "killed", corpus), kwargs={"shard_clips": 6}
-        )
-        process.start()
+        process = in_a_process(k, tmp_path / "killed", corpus, target=run_until, shard_clips=6)
         process.join()
         if process.exitcode == 0:
             break
@@ -341,24 +316,20 @@ def interrupt():
 def test_ctrl_c_keeps_the_finished_shards(tmp_path, corpus):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "store", corpus, codec=FakeCodec(3, interrupt))
-    assert [path.name for path in sorted((tmp_path / "store").glob("part-*"))] == [
-        "part-00000.arrow",
-        "part-00001.arrow",
-    ]
-    before = (tmp_path / "store" / "part-00001.arrow").stat().st_mtime_ns
+    first, second = sorted((tmp_path / "store").glob("part-*"))
+    assert (first.name, second.name) == ("part-00000.arrow", "part-00001.arrow")
+    before = second.stat().st_mtime_ns
     run(tmp_path / "store", corpus)
     run(tmp_path / "straight", corpus)
-    assert (tmp_path / "store" / "part-00001.arrow").stat().st_mtime_ns == before
+    assert second.stat().st_mtime_ns == before
     assert contents(tmp_path / "store") == contents(tmp_path / "straight")
 
 
 def test_processes_share_shards_and_do_none_twice(tmp_path, flawed):
     alone = FakeCodec()
     run(tmp_path / "alone", flawed, shard_clips=1, codec=alone)
-    log = tmp_path / "log"
-    processes = [
-        in_a_process(tmp_path / "shared", flawed, shard_clips=1, codec=FakeCodec(log=log)) for _ in range(3)
-    ]
+    shared, log = {"shard_clips": 1, "codec": FakeCodec(log=tmp_path / "log")}, tmp_path / "log"
+    processes = [in_a_process(tmp_path / "shared", flawed, **shared) for _ in range(3)]
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0, 0]
@@ -416,25 +387,22 @@ def test_the_estimate_extrapolates_from_a_few_clips(tmp_path, corpus):
 
 
 def test_real_recordings_of_esc10(tmp_path, esc10_dir):
-    names = sorted(path.name for path in (esc10_dir / "audio").iterdir())[::57]
-    rows = [
-        f"{esc10_dir / 'audio' / name},{name.split('-')[-1][:-4]},{'eval' if k % 3 else 'train'}"
-        for k, name in enumerate(names)
-    ]
-    (tmp_path / "clips.csv").write_text("\n".join(["path,labels,split", *rows]))
-    what = recipe("table")
-    what = what.model_copy(update={"data": what.data.model_copy(update={"duration_s": 5.04})})
-    meta = run(tmp_path / "store", tmp_path / "clips.csv", what)
-    assert meta.extra["source_rates"] == {"44100": len(names)}
+    paths = sorted((esc10_dir / "audio").iterdir())[::57]
+    lines = ["path,labels,split"]
+    for k, path in enumerate(paths):
+        lines.append(f"{path},{path.stem.split('-')[-1]},{'eval' if k % 3 else 'train'}")
+    (tmp_path / "clips.csv").write_text("\n".join(lines))
+    meta = run(tmp_path / "store", tmp_path / "clips.csv", recipe("table", duration_s=5.04))
+    assert meta.extra["source_rates"] == {"44100": len(paths)}
     clips = store.ClipStore.open(tmp_path / "store")
-    assert clips.codes(range(len(clips))).shape == (len(names), 8, 252)
-    for clip, name in zip(clips, names, strict=True):
-        sound, rate = soundfile.read(esc10_dir / "audio" / name, dtype="float32")
+    assert clips.codes(range(len(clips))).shape == (len(paths), 8, 252)
+    for clip, path in zip(clips, paths, strict=True):
+        sound, rate = soundfile.read(path, dtype="float32")
         assert rate == 44_100
         expected = audio.fit(soxr.resample(sound, 44_100, 16_000, quality="HQ"), 80_640)
         np.testing.assert_allclose(clip.audio(), expected, rtol=0, atol=0.5 / 32768 + 1e-6)
     json.dumps(verify(tmp_path / "store"))
-    assert Path(clips[0].path).name == names[0]
+    assert Path(clips[0].path).name == paths[0].name
 
 
 class NumberCodec:
@@ -449,34 +417,29 @@ class NumberCodec:
 
 @pytest.fixture
 def numbered(tmp_path):
-    codes = [np.full((8, 21), 1 + i, np.uint16) for i in range(30)]
-    return hum_store(tmp_path / "real", [hum_record(i, codes=codes[i]) for i in range(30)])
+    records = [hum_record(i, codes=np.full((8, 21), 1 + i, np.uint16)) for i in range(30)]
+    return hum_store(tmp_path / "real", records)
+
+
+def decode(numbered, out):
+    return decode_train_split(numbered, out, fingerprint="x", codec=NumberCodec())
 
 
 def test_the_train_split_is_decoded_from_its_codes(tmp_path, numbered):
-    decoded = decode_train_split(numbered, tmp_path / "decoded", fingerprint="x", codec=NumberCodec())
+    decoded = decode(numbered, tmp_path / "decoded")
     assert decoded.clip_ids == [numbered.clip_ids[i] for i in numbered.split_indices("train")]
     levels = np.abs(decoded.audio(np.arange(len(decoded)))).max(axis=1)
     np.testing.assert_allclose(levels, [(1 + int(name[5:])) / 100 for name in decoded.clip_ids], atol=1e-3)
-    assert decoded.meta.counts == {"train": dict.fromkeys(("expected", "found", "decoded", "kept"), 20)}
+    assert decoded.meta.counts == {"train": same(20)}
     verify(tmp_path / "decoded")
 
 
 def test_interrupted_decoding_resumes(tmp_path, numbered, monkeypatch):
     monkeypatch.setattr(shards, "SHARD_CLIPS", 6)
-    whole = decode_train_split(numbered, tmp_path / "a", fingerprint="x", codec=NumberCodec())
-    write = shards.write_shard
-
-    def interrupted(folder, index, records):
-        if index == 2:
-            raise KeyboardInterrupt
-        return write(folder, index, records)
-
-    monkeypatch.setattr(shards, "write_shard", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        decode_train_split(numbered, tmp_path / "b", fingerprint="x", codec=NumberCodec())
-    monkeypatch.setattr(shards, "write_shard", write)
-    again = decode_train_split(numbered, tmp_path / "b", fingerprint="x", codec=NumberCodec())
+    whole = decode(numbered, tmp_path / "a")
+    with stopped_at(shards, "write_shard", 3):
+        decode(numbered, tmp_path / "b")
+    again = decode(numbered, tmp_path / "b")
     assert [e.xxh3 for e in again.meta.shards] == [e.xxh3 for e in whole.meta.shards]
     assert json.loads((tmp_path / "a" / "store.json").read_text())["clip_samples"] == HUM_SAMPLES
     assert audio.flac_decode(bytes(whole.flac(0))).shape == (HUM_SAMPLES,)

@@ -27,12 +27,7 @@ def test_audiosets_label_table_is_enough_for_the_papers_plan(audioset_dir, tmp_p
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 10
     found = json.loads(done.stdout)
     assert (found["clips"], found["shards"]) == (80000, 157)
-    assert found["classes"] == {
-        "used": 527,
-        "asked": 527,
-        "unguided": [],
-        "unguided_are": "leave_out",
-    }
+    assert found["classes"] == {"used": 527, "asked": 527, "unguided": [], "unguided_are": "leave_out"}
     assert list(found["labels_a_clip"]) == ["1", "2", "3"]
     assert stats.chisquare(list(found["labels_a_clip"].values())).pvalue > 1e-3
     assert found["guides"]["holding_an_asked_class"] == found["guides"]["clips"] == 80000

@@ -15,12 +15,7 @@ from ajbench.pipeline import catalogue
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 README = REPOSITORY / "README.md"
-PAGES = [
-    README,
-    REPOSITORY / "CONTRIBUTING.md",
-    REPOSITORY / "CHANGELOG.md",
-    REPOSITORY / "results/README.md",
-]
+PAGES = [README, *(REPOSITORY / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "results/README.md"))]
 PAGES += sorted((REPOSITORY / "docs").rglob("*.md"))
 COMMANDS = typer.main.get_command(app)
 # Folders whose files the pages name by their path from the repository's root.
@@ -31,9 +26,8 @@ SHELL = ("", "bash", "sh", "shell", "console")
 
 
 def blocks(page):
-    """Yield (language, text) of the fenced blocks of a page."""
-    found = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    yield from found
+    """Return (language, text) of the fenced blocks of a page."""
+    return re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
 def commands(page):
@@ -127,12 +121,11 @@ def test_python_names_can_be_imported(page):
 
 
 def test_make_targets_of_the_pages_exist():
-    targets = set(
-        re.findall(r"^([\w-]+):", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    )
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([\w-]+):", makefile, re.MULTILINE))
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        code = [span for span in re.findall(r"`([^`]+)`", text)] + [block for _, block in blocks(page)]
+        code = re.findall(r"`([^`]+)`", text) + [block for _, block in blocks(page)]
         named = {target for part in code for target in re.findall(r"^make ([\w-]+)", part, re.MULTILINE)}
         assert named <= targets, page.name
 
