@@ -2,15 +2,7 @@ import warnings
 
 import pytest
 import torch
-from fakes import save_text_encoder
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+from fakes import random_transformers_ast, save_text_encoder, save_untrained_classifier
 
 
 @pytest.fixture
@@ -36,17 +28,11 @@ def clap_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def ast_folder(tmp_path_factory):
     """A small random AST with five classes."""
-    from transformers import ASTConfig, ASTForAudioClassification
-
     folder = tmp_path_factory.mktemp("ast")
-    layers = {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    names = {i: f"sound {i}" for i in range(5)}
+    options = {"hidden_size": 16, "intermediate_size": 64, "max_length": 1024}
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
-        model = ASTForAudioClassification(ASTConfig(hidden_size=16, num_labels=5, id2label=names, **layers))
-        for parameter in model.parameters():
-            parameter.data += 0.2 * torch.randn_like(parameter)
-    model.save_pretrained(folder)
+        random_transformers_ast(folder, 5, 0.2, id2label={i: f"sound {i}" for i in range(5)}, **options)
     return folder
 
 
@@ -67,16 +53,4 @@ def encodec_file(tmp_path_factory):
 @pytest.fixture(scope="session")
 def reference_folder(tmp_path_factory):
     """An untrained classifier of rain and dog, clips of 80,640 samples."""
-    from ajbench import classifiers
-
-    folder = tmp_path_factory.mktemp("reference")
-    classifiers.save(
-        classifiers.build("taltrans-small", 2),
-        folder,
-        name="taltrans-small",
-        labels=["rain", "dog"],
-        clip_samples=80_640,
-        options={},
-        extra={},
-    )
-    return folder
+    return save_untrained_classifier(tmp_path_factory.mktemp("reference"), ["rain", "dog"], 80_640)

@@ -1,12 +1,11 @@
 """AST against transformers."""
 
-import json
 import shutil
 
 import numpy as np
 import pytest
 import torch
-from fakes import noise
+from fakes import noise, set_config
 
 from ajbench import features
 from ajbench.core import weights
@@ -38,9 +37,8 @@ def test_folders_of_something_else_are_refused(ast_folder, clap_folder, tmp_path
     with pytest.raises(MissingError, match=r"config.json"):
         LazyExtractor("ast", tmp_path)
     assert LazyExtractor("ast", ast_folder).weights_hash == weights.identity(ast_folder)
-    folder = shutil.copytree(ast_folder, tmp_path / "other")
-    config = json.loads((folder / "config.json").read_text())
     for change in ({"max_length": 512}, {"id2label": {i: f"sound {i}" for i in range(4)}}):
-        (folder / "config.json").write_text(json.dumps(config | change))
+        folder = shutil.copytree(ast_folder, tmp_path / "other", dirs_exist_ok=True)
+        set_config(folder, **change)
         with pytest.raises(IntegrityError, match=str(folder)):
             features.load("ast", folder)

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from fakes import noise, save_text_encoder
+from fakes import noise, save_text_encoder, set_config
 
 from ajbench import features
 from ajbench.core import weights
@@ -31,9 +31,8 @@ def test_embeddings_are_those_of_transformers(clap, clap_folder):
 
     model = ClapModel.from_pretrained(clap_folder).eval()
     wav = noise(0.3, 48_000)
-    inputs = ClapFeatureExtractor.from_pretrained(clap_folder)(
-        list(wav), sampling_rate=48_000, return_tensors="pt"
-    )
+    processor = ClapFeatureExtractor.from_pretrained(clap_folder)
+    inputs = processor(list(wav), sampling_rate=48_000, return_tensors="pt")
     words = AutoTokenizer.from_pretrained(clap_folder)(PROMPTS, padding=True, return_tensors="pt")
     with torch.no_grad():
         sound = unit(model.get_audio_features(**inputs))
@@ -65,9 +64,8 @@ def test_faults_of_the_folder_are_named(clap_folder, tmp_path, empty_caches):
     folder = shutil.copytree(clap_folder, tmp_path / "clap")
     assert features.load("clap").text(["rain"]).shape == (1, 8)
     before = LazyExtractor("clap").weights_hash
-    config = json.loads((folder / "config.json").read_text())
-    config["audio_config"]["enable_fusion"] = True
-    (folder / "config.json").write_text(json.dumps(config))
+    audio_config = json.loads((folder / "config.json").read_text())["audio_config"]
+    set_config(folder, audio_config=audio_config | {"enable_fusion": True})
     assert LazyExtractor("clap").weights_hash != before
     with pytest.raises((UsageError, IntegrityError)):
         features.load("clap")

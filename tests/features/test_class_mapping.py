@@ -26,11 +26,8 @@ def test_classes_are_found_by_name_then_by_audioset_id():
 def test_categories_of_esc50_are_found_by_related_classes():
     tagger = label_set()
     found = map_classes(["dog", "Rain", "clock_tick"], None, tagger.names, tagger.mids)
-    assert [[tagger.names[i] for i in places] for places in found.columns] == [
-        ["Dog", "Bark"],
-        ["Rain"],
-        ["Tick", "Tick-tock", "Clock"],
-    ]
+    related = [["Dog", "Bark"], ["Rain"], ["Tick", "Tick-tock", "Clock"]]
+    assert [[tagger.names[i] for i in places] for places in found.columns] == related
     assert found.how == "2 by related AudioSet classes, 1 by name" and not found.unknown
     lacking = map_classes(["dog", "mouse_click", "Rain"], None, tagger.names, tagger.mids)
     assert list(lacking.unknown) == ["mouse_click"]

@@ -36,9 +36,7 @@ def test_features_and_logits_are_those_of_one_pass(rng):
 
 
 def test_reference_is_a_trained_classifier(reference_folder, monkeypatch, rng):
-    def wait(*_args, **_more):
-        raise AssertionError("waits for the other processes of a launch, one of which may never come")
-
+    wait = lambda *_, **__: pytest.fail("waits for other processes of a launch, which may never come")  # noqa: E731
     monkeypatch.setattr("accelerate.PartialState.__init__", wait)
     extractor = features.load("reference", reference_folder)
     wav = rng.normal(size=(2, 80_640)).astype(np.float32)
@@ -66,9 +64,8 @@ def test_unknown_and_missing_extractors():
 def test_missing_weights_are_found_out_before_anything_is_loaded(name, empty_caches, tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "resolve", lambda *_: pytest.fail("the module is imported"))
     row = weights.files_of(name)[0]
-    with pytest.raises(
-        MissingError, match=f"^features {name}: .*{re.escape(row.url)}.*use features "
-    ) as missing:
+    message = f"^features {name}: .*{re.escape(row.url)}.*use features "
+    with pytest.raises(MissingError, match=message) as missing:
         LazyExtractor(name)
     assert str(tmp_path) in str(missing.value) and "\n" not in str(missing.value)
     with pytest.raises(MissingError, match=r"/nowhere.pth"):
@@ -115,20 +112,10 @@ def test_a_lazy_extractor_knows_its_kind_and_loads_once(reference_folder, monkey
 
 
 @pytest.fixture
-def plugins(monkeypatch, tmp_path):
-    """Write a plug-in file that AJBENCH_PLUGINS names; what it registers is forgotten afterwards."""
-    for kind, table in registry.KINDS.items():
-        monkeypatch.setitem(registry.KINDS, kind, table)
+def own_registry(monkeypatch):
+    """Forget afterwards which extractors a test registered."""
     monkeypatch.setattr(registry, "FEATURES", dict(registry.FEATURES))
     monkeypatch.setitem(registry.KINDS, "features", registry.FEATURES)
-
-    def write(text):
-        path = tmp_path / "mine.py"
-        path.write_text(text)
-        monkeypatch.setenv("AJBENCH_PLUGINS", str(path))
-        return path
-
-    return write
 
 
 OWN = """
@@ -144,8 +131,12 @@ registry.register("features", "half", Mine, classes=False)
 """
 
 
-def test_an_extractor_of_a_plug_in_file_is_an_extractor_like_any_other(plugins, rng):
-    path = plugins(OWN)
+def test_an_extractor_of_a_plug_in_file_is_an_extractor_like_any_other(
+    own_registry, tmp_path, monkeypatch, rng
+):
+    path = tmp_path / "mine.py"
+    path.write_text(OWN)
+    monkeypatch.setenv("AJBENCH_PLUGINS", str(path))
     lazy = LazyExtractor("half")
     assert registry.FEATURES["half"].description == "Half of each clip." and not lazy.classes
     wav = rng.normal(size=(2, 8)).astype(np.float32)
@@ -161,13 +152,13 @@ def test_an_extractor_of_a_plug_in_file_is_an_extractor_like_any_other(plugins, 
         registry.register("feature", "half", Means)
 
 
-def test_plug_ins_that_are_not_there_are_refused(plugins, tmp_path, monkeypatch):
+def test_plug_ins_that_are_not_there_are_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("AJBENCH_PLUGINS", str(tmp_path / "nowhere.py"))
     with pytest.raises(MissingError, match=r"AJBENCH_PLUGINS.*nowhere.py"):
         LazyExtractor("half")
 
 
-def test_an_extractor_without_a_file_is_never_taken_from_the_cache(plugins, monkeypatch):
+def test_an_extractor_without_a_file_is_never_taken_from_the_cache(own_registry, monkeypatch):
     interactive = types.new_class("Interactive", (Means,))
     interactive.__module__ = "__main__"
     monkeypatch.setattr(module.inspect, "getfile", lambda _: (_ for _ in ()).throw(OSError))

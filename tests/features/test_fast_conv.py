@@ -29,13 +29,10 @@ def test_single_precision_of_a_wide_layer():
 
 def test_layers_share_memory_and_do_not_disturb_each_other():
     torch.manual_seed(0)
-    scratch, convs = (
-        ScratchBuffer(),
-        [nn.Conv2d(c, k, 3, padding=1).double() for c, k in ((4, 9), (9, 5), (5, 7))],
-    )
-    x = torch.randn(3, 4, 9, 6, dtype=torch.float64)
-    expected, found = x, x
-    for conv in convs:
+    scratch = ScratchBuffer()
+    expected = found = torch.randn(3, 4, 9, 6, dtype=torch.float64)
+    for channels in ((4, 9), (9, 5), (5, 7)):
+        conv = nn.Conv2d(*channels, 3, padding=1).double()
         expected, found = conv(expected), Winograd(conv, scratch)(found)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 

@@ -26,12 +26,9 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setattr(vggish, "LAYERS", (3, 0, 4, 0, 5, 5, 0, 6, 6, 0))
     monkeypatch.setattr(vggish, "HIDDEN", 16)
     rng = np.random.default_rng(0)
-    state = {
-        name: torch.tensor(
-            rng.normal(0, 1.5 / np.sqrt(np.prod(value.shape[1:])), value.shape), dtype=torch.float32
-        )
-        for name, value in vggish.VGG().state_dict().items()
-    }
+    shapes = {name: value.shape for name, value in vggish.VGG().state_dict().items()}
+    draw = lambda shape: rng.normal(0, 1.5 / np.sqrt(np.prod(shape[1:])), shape)  # noqa: E731
+    state = {name: torch.tensor(draw(shape), dtype=torch.float32) for name, shape in shapes.items()}
     torch.save(state, tmp_path / "vggish.pth")
     return features.load("vggish", tmp_path / "vggish.pth"), state
 
@@ -46,9 +43,8 @@ def log_mel(wave):
     edges, bins = np.linspace(mel(125.0), mel(7500.0), 66), mel(np.linspace(0, 8000, 257))
     bank = np.zeros((257, 64))
     for band, (low, centre, high) in enumerate(zip(edges, edges[1:], edges[2:], strict=False)):
-        bank[:, band] = np.maximum(
-            0, np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre))
-        )
+        rising, falling = (bins - low) / (centre - low), (high - bins) / (high - centre)
+        bank[:, band] = np.minimum(rising, falling).clip(0)
     return np.log(magnitude @ bank + 0.01)
 
 
@@ -80,14 +76,10 @@ def test_frames_are_those_of_the_network_written_out(small):
     wave = waves(16_000 * 2, seed=1)
     found, logits = extractor(wave)
     assert found.shape == (2, 2, 128) and found.dtype == np.float32 and logits.shape == (2, 0)
-    x = torch.tensor(
-        np.stack([log_mel(clip)[:192].reshape(2, 96, 64) for clip in wave]).reshape(4, 1, 96, 64)
-    ).float()
+    x = torch.tensor(np.stack([log_mel(clip)[:192] for clip in wave]).reshape(4, 1, 96, 64)).float()
     for layer in (0, 3, 6, 8, 11, 13):
-        x = functional.conv2d(
-            x, state[f"features.{layer}.weight"], state[f"features.{layer}.bias"], padding=1
-        )
-        x = functional.relu(x)
+        weight, bias = state[f"features.{layer}.weight"], state[f"features.{layer}.bias"]
+        x = functional.relu(functional.conv2d(x, weight, bias, padding=1))
         if layer not in (6, 11):
             x = functional.max_pool2d(x, 2)
     # Channels last: the value of channel c at (t, f) is number (t · F + f) · C + c.
