@@ -447,6 +447,18 @@ def save_classifier(folder, name="taltrans-small", labels=HUM_LABELS, clip_sampl
     return module
 
 
+def count_parameters(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+def build_small_ast(init, classes=5, **options):
+    """Build an AST of the shape of `random_transformers_ast` on clips of 0.84 s, with weights of `init`."""
+    from ajbench import classifiers
+
+    shape = {"dim": 24, "depth": 2, "heads": 2, "clip_samples": 13_440}
+    return classifiers.build("ast", classes, init=str(init), **(shape | options))
+
+
 # EnCodec's network, small and with random weights
 
 ENCODEC_SAMPLES = 21 * 640  # 42 frames at 16 kHz, 63 at 24 kHz

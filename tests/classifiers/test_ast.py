@@ -4,6 +4,7 @@ import pytest
 import timm
 import torch
 from accelerate import init_empty_weights
+from fakes import count_parameters as count
 from fakes import save_classifier
 from torch import nn
 
@@ -11,10 +12,6 @@ from ajbench import classifiers
 from ajbench.classifiers import ast
 
 SAMPLES = 13_440
-
-
-def count(module):
-    return sum(p.numel() for p in module.parameters())
 
 
 def test_it_has_the_published_number_of_parameters():
@@ -52,9 +49,8 @@ def test_initialisation_is_that_of_deit_with_the_same_gain_at_every_width():
         module = classifiers.build("ast", 3, dim=dim, depth=1, heads=3, clip_samples=SAMPLES)
         for name, weight in module.blocks.named_parameters():
             if name.endswith(("qkv.weight", "proj.weight", "fc1.weight", "fc2.weight")):
-                assert float(weight.detach().std()) * dim**0.5 == pytest.approx(0.02 * 768**0.5, rel=0.05), (
-                    name
-                )
+                gain = float(weight.detach().std()) * dim**0.5
+                assert gain == pytest.approx(0.02 * 768**0.5, rel=0.05), name
             elif name.endswith("bias"):
                 assert not weight.any(), name
 

@@ -3,7 +3,7 @@
 import pytest
 import timm
 import torch
-from fakes import random_transformers_ast, set_config
+from fakes import build_small_ast, random_transformers_ast, set_config
 from torch import nn
 
 from ajbench import classifiers
@@ -11,15 +11,13 @@ from ajbench.classifiers import ast_weights
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 
 SAMPLES = 13_440
-SHAPE = {"dim": 24, "depth": 2, "heads": 2, "clip_samples": SAMPLES}
 
 
 @pytest.mark.parametrize("eps", [1e-12, 1e-3])
 def test_logits_are_those_of_transformers_ast(tmp_path, eps):
     wide = {"hidden_size": 96, "intermediate_size": 384, "num_attention_heads": 3, "num_hidden_layers": 3}
-    theirs = random_transformers_ast(
-        tmp_path / "theirs", classes=11, layer_norm_eps=eps, max_length=256, **wide
-    )
+    wide |= {"layer_norm_eps": eps, "max_length": 256}
+    theirs = random_transformers_ast(tmp_path / "theirs", classes=11, **wide)
     options = {"dim": 96, "depth": 3, "heads": 3, "clip_samples": 3 * SAMPLES}
     ours = classifiers.build("ast", 11, init=str(tmp_path / "theirs"), **options).eval()
     features = torch.randn(16, 256, 128)
@@ -51,8 +49,7 @@ def test_logits_of_the_full_size_are_those_of_transformers_ast(tmp_path):
 
 def test_norms_are_those_of_timm_unless_the_weights_or_the_user_say_otherwise(tmp_path):
     random_transformers_ast(tmp_path)
-    plain = classifiers.build("ast", 5, **SHAPE)
-    asked = classifiers.build("ast", 5, init=str(tmp_path), norm_eps=1e-4, **SHAPE)
+    plain, asked = build_small_ast(""), build_small_ast(tmp_path, norm_eps=1e-4)
     norms = [[m.eps for m in module.modules() if isinstance(m, nn.LayerNorm)] for module in (plain, asked)]
     assert norms == [[1e-6] * 5 + [1e-5], [1e-4] * 6]
 
@@ -61,20 +58,16 @@ def test_a_checkpoint_of_transformers_that_does_not_fit_is_refused(tmp_path):
     random_transformers_ast(tmp_path)
     for wrong in ({"depth": 3}, {"dim": 48}, {"heads": 4}):
         with pytest.raises(IntegrityError, match="AST"):
-            classifiers.build("ast", 5, init=str(tmp_path), **(SHAPE | wrong))
+            build_small_ast(tmp_path, **wrong)
     with pytest.raises(IntegrityError, match=r"5 classes.* 3; classifier\.new_head=true"):
-        classifiers.build("ast", 3, init=str(tmp_path), **SHAPE)
-    body = classifiers.build("ast", 3, init=str(tmp_path), new_head=True, **SHAPE)
-    whole = classifiers.build("ast", 5, init=str(tmp_path), **SHAPE)
+        build_small_ast(tmp_path, 3)
+    body, whole = build_small_ast(tmp_path, 3, new_head=True), build_small_ast(tmp_path)
     assert torch.equal(body.blocks[1].attn.qkv.weight, whole.blocks[1].attn.qkv.weight)
-    for key, value, match in (
-        ("num_mel_bins", 64, "position table"),
-        ("num_mel_bins", "many", r"config\.json"),
-        ("model_type", "wav2vec2", "model_type"),
-    ):
+    changes = [("num_mel_bins", 64, "position table"), ("num_mel_bins", "many", r"config\.json")]
+    for key, value, match in (*changes, ("model_type", "wav2vec2", "model_type")):
         set_config(tmp_path, **{key: value})
         with pytest.raises(IntegrityError, match=match):
-            classifiers.build("ast", 5, init=str(tmp_path), **SHAPE)
+            build_small_ast(tmp_path)
 
 
 @pytest.mark.parametrize(("name", "deit"), [("ast-small", "small"), ("ast", "tiny")])
@@ -100,7 +93,7 @@ def test_missing_imagenet_weights_are_an_error(monkeypatch):
         raise OSError("offline")
 
     with pytest.raises(UsageError, match="width 24"):
-        classifiers.build("ast", 5, init="imagenet", **SHAPE)
+        build_small_ast("imagenet")
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(MissingError, match=r"deit_small_distilled_patch16_224.*offline"):
         classifiers.build("ast-small", 5, clip_samples=SAMPLES, init="imagenet")

@@ -4,7 +4,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
-from fakes import HUM_LABELS, HUM_SAMPLES, random_transformers_ast, save_classifier
+from fakes import HUM_LABELS, HUM_SAMPLES, build_small_ast, random_transformers_ast, save_classifier
 from safetensors import safe_open
 
 from ajbench import classifiers
@@ -83,24 +83,18 @@ def test_missing_and_damaged_files_are_refused(tmp_path):
 def test_saved_folder_has_the_keys_of_the_hub_and_survives_a_round_trip(tmp_path):
     module = classifiers.build("taltrans-small", 2, tied=False)
     options = {"tied": False, "init": "elsewhere", "new_head": True, "labels": ["Bark", "Rain, heavy"]}
-    classifiers.save(
-        module, tmp_path / "a", name="taltrans-small", labels=options["labels"], clip_samples=SAMPLES,
-        options=options, extra={"seed": 3, "fingerprint": "abc"},
-    )  # fmt: skip
+    about = {"name": "taltrans-small", "labels": options["labels"], "clip_samples": SAMPLES}
+    extra = {"seed": 3, "fingerprint": "abc"}
+    classifiers.save(module, tmp_path / "a", **about, options=options, extra=extra)
     first = Classifier.from_pretrained(tmp_path / "a")
     first.save_pretrained(tmp_path / "b")
     again = Classifier.from_pretrained(str(tmp_path / "b"))
     assert again.config == first.config
-    expected = {
-        "options": {"tied": False},
-        "seed": 3,
-        "fingerprint": "abc",
-        "architectures": ["TalTrans"],
-        "model_type": "ajbench-taltrans",
-        "id2label": {"0": "Bark", "1": "Rain, heavy"},
-        "label2id": {"Bark": 0, "Rain, heavy": 1},
+    expected = extra | {
+        "options": {"tied": False}, "architectures": ["TalTrans"], "model_type": "ajbench-taltrans",
+        "id2label": {"0": "Bark", "1": "Rain, heavy"}, "label2id": {"Bark": 0, "Rain, heavy": 1},
         "sampling_rate": 16_000,
-    }
+    }  # fmt: skip
     assert {key: again.config[key] for key in expected} == expected
     assert again.labels == ("Bark", "Rain, heavy")
     wav = torch.randn(2, SAMPLES)
@@ -134,14 +128,17 @@ def test_a_step_on_cuda_has_the_gradient_of_the_cpu(name, cuda):
         module(wav.to(device)).square().sum().backward()
         assert all(p.grad.device.type == torch.device(device).type for p in module.parameters())
         gradients.append(torch.cat([p.grad.flatten().cpu() for p in module.parameters()]))
-    torch.testing.assert_close(
-        gradients[1], gradients[0], atol=1e-4 * float(gradients[0].abs().max()), rtol=0
-    )
+    tolerance = 1e-4 * float(gradients[0].abs().max())
+    torch.testing.assert_close(gradients[1], gradients[0], atol=tolerance, rtol=0)
 
 
 # The folder of a classifier
 
-SHAPE = {"dim": 24, "depth": 2, "heads": 2, "clip_samples": 13_440}
+
+def check_refused(error, match, init):
+    with pytest.raises(error, match=match) as refused:
+        build_small_ast(init)
+    return refused.value
 
 
 @pytest.mark.parametrize("suffix", [".bin", ".pth"])
@@ -150,26 +147,20 @@ def test_a_pickle_is_refused(tmp_path, suffix):
     weights = tmp_path / "model.safetensors"
     weights.rename(tmp_path / f"pytorch_model{suffix}")
     for source in (tmp_path, tmp_path / f"pytorch_model{suffix}"):
-        with pytest.raises(IntegrityError, match="pickle") as refused:
-            classifiers.build("ast", 5, init=str(source), **SHAPE)
-        assert refused.value.exit_code == 5
+        assert check_refused(IntegrityError, "pickle", source).exit_code == 5
 
 
 def test_missing_and_damaged_initial_weights_are_refused(tmp_path):
     random_transformers_ast(tmp_path)
-    with pytest.raises(UsageError, match=r"config\.json and model\.safetensors"):
-        classifiers.build("ast", 5, init=str(tmp_path / "model.safetensors"), **SHAPE)
-    with pytest.raises(MissingError, match="nowhere"):
-        classifiers.build("ast", 5, init=str(tmp_path / "nowhere"), **SHAPE)
-    (tmp_path / "model.safetensors").write_bytes(b"no")
-    with pytest.raises(IntegrityError, match=r"model\.safetensors"):
-        classifiers.build("ast", 5, init=str(tmp_path), **SHAPE)
-    (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(MissingError, match=r"model\.safetensors"):
-        classifiers.build("ast", 5, init=str(tmp_path), **SHAPE)
+    weights = tmp_path / "model.safetensors"
+    check_refused(UsageError, r"config\.json and model\.safetensors", weights)
+    check_refused(MissingError, "nowhere", tmp_path / "nowhere")
+    weights.write_bytes(b"no")
+    check_refused(IntegrityError, r"model\.safetensors", tmp_path)
+    weights.unlink()
+    check_refused(MissingError, r"model\.safetensors", tmp_path)
     (tmp_path / "config.json").unlink()
-    with pytest.raises(MissingError, match=r"config\.json"):
-        classifiers.build("ast", 5, init=str(tmp_path), **SHAPE)
+    check_refused(MissingError, r"config\.json", tmp_path)
 
 
 def test_a_hub_id_is_downloaded_and_offline_the_files_are_named(tmp_path, monkeypatch):
@@ -182,7 +173,7 @@ def test_a_hub_id_is_downloaded_and_offline_the_files_are_named(tmp_path, monkey
     monkeypatch.setattr(huggingface_hub, "snapshot_download", hub)
     monkeypatch.chdir(tmp_path)
     theirs = random_transformers_ast(tmp_path)
-    ours = classifiers.build("ast", 5, init="MIT/ast-finetuned-audioset-10-10-0.4593", **SHAPE).eval()
+    ours = build_small_ast("MIT/ast-finetuned-audioset-10-10-0.4593").eval()
     features = torch.randn(2, 128, 128)
     assert (ours(features) - theirs(features).logits).abs().max() <= 1e-4
     assert asked == [("MIT/ast-finetuned-audioset-10-10-0.4593", ["config.json", "model.safetensors"])]
@@ -193,7 +184,5 @@ def test_a_hub_id_is_downloaded_and_offline_the_files_are_named(tmp_path, monkey
         raise OSError("no route")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
-    with pytest.raises(
-        MissingError, match=r"huggingface\.co/MIT/ast.*no route.*offline, put its config\.json"
-    ):
-        classifiers.build("ast", 5, init="MIT/ast", **SHAPE)
+    message = r"huggingface\.co/MIT/ast.*no route.*offline, put its config\.json"
+    check_refused(MissingError, message, "MIT/ast")

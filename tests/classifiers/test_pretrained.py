@@ -2,13 +2,12 @@
 
 import pytest
 import torch
-from fakes import random_transformers_ast, save_classifier, set_config
+from fakes import build_small_ast, random_transformers_ast, save_classifier, set_config
 
 from ajbench import classifiers
 from ajbench.core.errors import IntegrityError, UsageError
 
 SAMPLES = 13_440
-SHAPE = {"dim": 24, "depth": 2, "heads": 2, "clip_samples": SAMPLES}
 LABELS = ["Bark", "Hum", "Rain", "Siren", "Speech"]
 
 
@@ -18,13 +17,12 @@ def saved(folder, name):
 
 def test_other_class_names_are_refused_if_both_are_known(tmp_path):
     random_transformers_ast(tmp_path)
-    build = lambda labels: classifiers.build("ast", 5, init=str(tmp_path), labels=labels, **SHAPE)  # noqa: E731
-    build(LABELS)  # LABEL_0 … of transformers are not names
+    build_small_ast(tmp_path, labels=LABELS)  # LABEL_0 … of transformers are not names
     set_config(tmp_path, id2label={str(i): label for i, label in enumerate(LABELS)})
-    build(LABELS)
-    build(None)
+    for labels in (LABELS, None):
+        build_small_ast(tmp_path, labels=labels)
     with pytest.raises(IntegrityError, match=r"class 1 is 'Hum'.*'Rain'.*classifier\.new_head"):
-        build([LABELS[i] for i in (0, 2, 1, 3, 4)])
+        build_small_ast(tmp_path, labels=[LABELS[i] for i in (0, 2, 1, 3, 4)])
     saved(tmp_path / "ours", "taltrans-small")
     with pytest.raises(IntegrityError, match=r"class 0 is 'Bark'.*'Meow'"):
         classifiers.build("taltrans-small", 5, init=str(tmp_path / "ours"), labels=["Meow", *LABELS[1:]])
@@ -54,13 +52,13 @@ def test_another_architecture_is_refused(tmp_path):
     saved(tmp_path / "ast", "ast-tiny")
     saved(tmp_path / "tal", "taltrans-small")
     random_transformers_ast(tmp_path / "theirs")
-    with pytest.raises(IntegrityError, match=r"a TalTrans.* an AST"):
-        classifiers.build("ast-tiny", 5, init=str(tmp_path / "tal"))
-    with pytest.raises(IntegrityError, match=r"an AST.* a TalTrans"):
-        classifiers.build("taltrans-small", 5, init=str(tmp_path / "ast"))
-    with pytest.raises(IntegrityError, match="a TalTrans"):
-        classifiers.build("taltrans", 5, init=str(tmp_path / "tal"))
-    with pytest.raises(IntegrityError, match=r"config\.json"):
-        classifiers.build("taltrans-small", 5, init=str(tmp_path / "theirs"))
+    for name, folder, match in (
+        ("ast-tiny", "tal", r"a TalTrans.* an AST"),
+        ("taltrans-small", "ast", r"an AST.* a TalTrans"),
+        ("taltrans", "tal", "a TalTrans"),
+        ("taltrans-small", "theirs", r"config\.json"),
+    ):
+        with pytest.raises(IntegrityError, match=match):
+            classifiers.build(name, 5, init=str(tmp_path / folder))
     with pytest.raises(UsageError, match="init=imagenet"):
         classifiers.build("taltrans-small", 5, init="imagenet")

@@ -1,4 +1,4 @@
-"""Every codec: round trips through the whitened grid, and the device of what it returns."""
+"""Every codec: geometry, round trips through the whitened grid, and the device of what it returns."""
 
 from functools import cache
 
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ajbench import codec as codecs
 from ajbench.codec import encodec
 from ajbench.codec.whitening import Whitening
+from ajbench.core.errors import UsageError
 from ajbench.data.audio import FRAME_MULTIPLE, HOP
 
 UNIT = FRAME_MULTIPLE * HOP
@@ -30,6 +31,41 @@ codec_of = cache(make_codec)
 def whitening_of(name, kind):
     codec = codec_of(name)
     return Whitening.fit([codec.latents(codec.encode(encodec_waves(6, 4 * UNIT, seed=1)))], kind)
+
+
+@pytest.mark.parametrize("name", ["tiny", "16k"])
+def test_shapes_types_and_independence_of_batch_and_container(name):
+    codec, wav = codec_of(name), encodec_waves(3)
+    codes = codec.encode(wav)
+    assert codes.shape == (3, 8, 42) and codes.dtype == np.uint16
+    assert codes.max() < 1024 and len(np.unique(codes)) > 100
+    latents, waves = codec.latents(codes), codec.decode(codes)
+    assert latents.shape == (3, 128, 42) and latents.dtype == torch.float32
+    assert waves.shape == wav.shape and torch.equal(codec.decode_latents(latents), waves)
+    assert (codec.sample_rate, codec.hop, codec.n_codebooks, codec.dim) == (16_000, 320, 8, 128)
+    np.testing.assert_array_equal(codec.encode(wav[2:3]), codes[2:3])
+    np.testing.assert_array_equal(codec.encode(wav.numpy()), codes)
+    assert torch.equal(codec.decode(codes[2:3]), waves[2:3])
+
+
+@pytest.mark.parametrize("name", ["tiny", "16k"])
+def test_latents_are_sums_of_codewords(name):
+    codec = codec_of(name)
+    codes = codec.encode(encodec_waves(2))
+    layers = (codec.network if name == "tiny" else codec._model).quantizer.vq.layers
+    books = [layer._codebook.embed.double() for layer in layers]
+    expected = sum(books[q][codes[:, q].astype(np.int64)] for q in range(8)).transpose(1, 2)
+    assert (codec.latents(codes) - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("16k", (1, 13_441)), ("24k", (1, 320)), ("16k", (1, 0)), ("16k", (1, 1, 13_440)), ("16k", (13_440,)),
+     ("tiny", (13_440,)), ("tiny", (1, 13_441)), ("tiny", (1, 0))],
+)  # fmt: skip
+def test_waves_without_a_whole_number_of_frames_are_refused(name, shape):
+    with pytest.raises(UsageError, match="tiny" if name == "tiny" else "encodec_24khz"):
+        codec_of(name).encode(np.zeros(shape, np.float32))
 
 
 @pytest.mark.parametrize("kind", ["channel", "pca"])

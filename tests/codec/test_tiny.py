@@ -1,4 +1,4 @@
-"""The codec `tiny`: geometry, determinism, and what it preserves of a sound."""
+"""The codec `tiny`: its synthesis, its weights, and what it preserves of a sound."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from ajbench.codec.tiny_network import (
     TinyCodec,
     overlap_add,
 )
-from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.core.errors import IntegrityError, MissingError
 from ajbench.data import audio
 from ajbench.data.corpora import mini
 
@@ -29,46 +29,17 @@ def clips():
     return np.stack([audio.fit(mini.render(7, index)[0], SAMPLES) for index in range(4)])
 
 
-def test_geometry(tiny, clips):
-    codes = tiny.encode(clips)
-    assert codes.dtype == np.uint16
-    assert codes.shape == (4, 8, SAMPLES // HOP)
-    assert codes.max() < 1024
-    latents = tiny.latents(codes)
-    assert latents.shape == (4, 128, SAMPLES // HOP)
-    assert latents.dtype == torch.float32
-    wav = tiny.decode_latents(latents)
-    assert wav.shape == (4, SAMPLES)
-    assert torch.equal(wav, tiny.decode(codes))
-
-
-def test_codes_and_waves_do_not_depend_on_the_batch(tiny, clips):
-    together, alone = tiny.encode(clips), tiny.encode(clips[2:3])
-    assert np.array_equal(together[2:3], alone)
-    assert torch.equal(tiny.decode(together)[2:3], tiny.decode(alone))
-
-
-def test_latents_are_sums_of_codewords(tiny, clips):
-    codes = tiny.encode(clips)
-    books = [layer._codebook.embed for layer in tiny.network.quantizer.vq.layers]
-    by_hand = sum(books[q][codes[:, q].astype(np.int64)] for q in range(8)).transpose(1, 2)
-    torch.testing.assert_close(tiny.latents(codes), by_hand)
-
-
 def test_quantising_latents_of_codes_changes_little(tiny, clips):
     latents = tiny.latents(tiny.encode(clips))
-    again = tiny.latents(tiny.quantize(latents))
-    assert (again - latents).square().mean() < 0.05 * latents.var()
+    assert (tiny.latents(tiny.quantize(latents)) - latents).square().mean() < 0.05 * latents.var()
 
 
 def test_decoded_clips_have_the_level_and_spectrum_of_the_originals(tiny, clips):
     decoded = tiny.decode(tiny.encode(clips)).numpy()
-    mel = [
-        audio.log_mel(torch.from_numpy(x), 1024, 1024, 256, 80, 0.0, 8000.0, floor=1e-4)
-        for x in (decoded, clips)
-    ]
-    own = (mel[0] - mel[1]).abs().mean(dim=(1, 2))
-    other = (mel[0] - mel[1].roll(1, 0)).abs().mean(dim=(1, 2))
+    settings = (1024, 1024, 256, 80, 0.0, 8000.0)
+    mel, expected = (audio.log_mel(torch.from_numpy(x), *settings, floor=1e-4) for x in (decoded, clips))
+    own = (mel - expected).abs().mean(dim=(1, 2))
+    other = (mel - expected.roll(1, 0)).abs().mean(dim=(1, 2))
     assert (own < 0.3).all()
     assert (own < 0.5 * other).all()
 
@@ -97,21 +68,10 @@ def test_steady_bin_is_a_steady_sinusoid():
 def test_overlap_add_inverts_the_transform():
     wav = torch.randn(2, 16 * NOISE_HOP, generator=torch.Generator().manual_seed(1))
     window, edge = torch.hann_window(NOISE_WINDOW), (NOISE_WINDOW - NOISE_HOP) // 2
-    spectrum = torch.stft(
-        torch.nn.functional.pad(wav, (edge, edge)),
-        NOISE_WINDOW,
-        NOISE_HOP,
-        window=window,
-        center=False,
-        return_complex=True,
-    )
+    padded = torch.nn.functional.pad(wav, (edge, edge))
+    how = {"window": window, "center": False, "return_complex": True}
+    spectrum = torch.stft(padded, NOISE_WINDOW, NOISE_HOP, **how)
     torch.testing.assert_close(overlap_add(spectrum, window, NOISE_HOP), wav, atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("shape", [(SAMPLES,), (1, SAMPLES + 1), (1, 0)])
-def test_wave_of_another_shape_is_refused(tiny, shape):
-    with pytest.raises(UsageError, match="tiny"):
-        tiny.encode(np.zeros(shape, np.float32))
 
 
 def test_missing_weights_are_named(tmp_path):
@@ -120,9 +80,8 @@ def test_missing_weights_are_named(tmp_path):
 
 
 def test_foreign_and_damaged_weights_are_refused(tmp_path):
-    foreign = tmp_path / "foreign.safetensors"
+    foreign, damaged = tmp_path / "foreign.safetensors", tmp_path / "damaged.safetensors"
     save_file({"x": torch.zeros(3)}, foreign)
-    damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(WEIGHTS.read_bytes()[:-100])
     for path in (foreign, damaged):
         with pytest.raises(IntegrityError, match=path.name):

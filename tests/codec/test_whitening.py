@@ -21,6 +21,11 @@ def latents(batch, channels, frames, seed, offset=0.0):
     return torch.from_numpy((rng.normal(size=(batch, channels, frames)) * scale + shift).astype(np.float32))
 
 
+def frames_of(parts):
+    """Return the frames of latents [B, C, T] below each other, float64 [n, C]."""
+    return np.concatenate([part.double().transpose(1, 2).flatten(0, 1).numpy() for part in parts])
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 3), st.integers(1, 26), st.integers(1, 9), st.integers(0, 999))
 def test_grid_and_latents_are_inverses_up_to_rounding(batch, columns, channels, seed):
@@ -39,8 +44,7 @@ def test_statistics_of_a_stream_are_those_of_all_frames_together():
     # A mean of 3,000 deviations: a sum of squares in float32 would lose every digit of the deviation.
     parts = [latents(b, 5, t, seed=4, offset=3000.0) for b, t in ((2, 21), (1, 42), (3, 7), (1, 1))]
     white = Whitening.fit(iter(parts))
-    frames = np.concatenate([part.double().transpose(1, 2).reshape(-1, 5).numpy() for part in parts])
-    expected = StandardScaler().fit(frames)
+    expected = StandardScaler().fit(frames_of(parts))
     np.testing.assert_allclose(white.mean, expected.mean_, rtol=1e-13)
     np.testing.assert_allclose(white.std, expected.scale_, rtol=1e-10)
 
@@ -68,29 +72,23 @@ def test_json_keeps_all_digits():
 def correlated(batch, channels, frames, seed):
     """Latents of which one component is a thousand times another."""
     g = torch.Generator().manual_seed(seed)
-    mixing = torch.linalg.qr(torch.randn(channels, channels, generator=g))[0] * torch.logspace(
-        1, -2, channels
-    )
-    return mixing @ torch.randn(batch, channels, frames, generator=g) + 5 * torch.randn(
-        channels, 1, generator=g
-    )
+    turn = torch.linalg.qr(torch.randn(channels, channels, generator=g))[0]
+    components = torch.logspace(1, -2, channels)[:, None] * torch.randn(batch, channels, frames, generator=g)
+    return turn @ components + 5 * torch.randn(channels, 1, generator=g)
 
 
 def test_components_are_those_of_scikit_learn_and_uncorrelated():
     parts = [correlated(b, 16, t, 3) for b, t in ((4, 252), (1, 42), (7, 63))]
     white = Whitening.fit(iter(parts), "pca")
-    frames = np.concatenate([part.double().transpose(1, 2).reshape(-1, 16).numpy() for part in parts])
+    frames = frames_of(parts)
     expected = PCA(whiten=False).fit(frames)
-    n = len(frames)
-    deviations = np.sqrt(expected.explained_variance_ * (n - 1) / n)
-    np.testing.assert_allclose(
-        np.array(white.std) / white.std[0], np.sqrt(deviations / deviations[0]), rtol=1e-6
-    )
+    deviations = np.sqrt(expected.explained_variance_ * (1 - 1 / len(frames)))
+    stds = np.array(white.std)
+    np.testing.assert_allclose(stds / stds[0], np.sqrt(deviations / deviations[0]), rtol=1e-6)
     ours, theirs = np.array(white.basis), expected.components_
     np.testing.assert_allclose(np.abs((ours * theirs).sum(1)), 1, rtol=1e-6)
     assert (ours[np.arange(16), np.abs(ours).argmax(1)] > 0).all()
-    grids = torch.cat([white.grid(part).flatten(2).transpose(1, 2).reshape(-1, 16) for part in parts])
-    covariance = grids.double().T.cov(correction=0)
+    covariance = np.cov(frames_of(white.grid(part).flatten(2) for part in parts).T, ddof=0)
     wanted = np.diag(deviations) * len(deviations) / deviations.sum()  # mean variance 1
     np.testing.assert_allclose(covariance, wanted, atol=1e-3 * wanted.max())
 
@@ -122,12 +120,11 @@ def test_frames_that_are_not_a_multiple_of_21_are_refused(frames):
 
 def test_other_shapes_are_refused():
     white = Whitening((0.0, 0.0), (1.0, 1.0))
-    for wrong in (torch.zeros(2, 21), torch.zeros(1, 3, 21)):
+    wrong = [(white.grid, shape) for shape in ((2, 21), (1, 3, 21))]
+    wrong += [(white.latents, shape) for shape in ((1, 2, 21), (1, 2, 3, 20), (1, 1, 3, 21))]
+    for call, shape in wrong:
         with pytest.raises(UsageError, match="expected"):
-            white.grid(wrong)
-    for wrong in (torch.zeros(1, 2, 21), torch.zeros(1, 2, 3, 20), torch.zeros(1, 1, 3, 21)):
-        with pytest.raises(UsageError, match="expected"):
-            white.latents(wrong)
+            call(torch.zeros(shape))
 
 
 def test_a_constant_or_nan_channel_is_a_numeric_error():
