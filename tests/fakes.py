@@ -218,6 +218,19 @@ def check_problems(problems, *expected):
         assert word in problem.reason
 
 
+def prepared_store(folder, root, data):
+    """Prepare the corpus in `root` for the codec that the project ships, and open the store."""
+    from ajbench.core import console
+    from ajbench.core.recipe import CodecSection
+    from ajbench.data.store import ClipStore
+    from ajbench.pipeline.prepare import prepare
+
+    console.configure(quiet=True)
+    prepare(Recipe(name="test", data=data, codec=CodecSection(name="tiny")), root, folder, fingerprint="abc")
+    console.configure()
+    return ClipStore.open(folder)
+
+
 # Pipelines of the corpus mini
 
 MINI = ("data.n_clips=40", "synth.n=20", "evaluate.doses=[10, 20]", "evaluate.seeds=[0]")

@@ -49,7 +49,8 @@ def read_clip(row: Row, duration_s: float, first: Row | None = None, link: bool 
     rate = None
     try:
         if rendered:
-            wav, rate = _render(row.path, duration_s), audio.SAMPLE_RATE
+            seed, index = row.path.removeprefix(_MINI).split(":")
+            wav, rate = mini.render(int(seed), int(index), duration_s)[0], audio.SAMPLE_RATE
         else:
             n = audio.clip_samples(duration_s)
             wav = store.read_piece(row.path, row.start_s, row.duration_s, n)
@@ -66,11 +67,6 @@ def read_clip(row: Row, duration_s: float, first: Row | None = None, link: bool 
         return ReadClip(wav, rate=rate)
     flac = audio.flac_encode(wav)
     return ReadClip(audio.flac_decode(flac), flac, rate)
-
-
-def _render(path: str, duration_s: float) -> NDArray[np.float32]:
-    seed, index = path.removeprefix(_MINI).split(":")
-    return mini.render(int(seed), int(index), duration_s)[0]
 
 
 def _digest(path: str) -> str | None:

@@ -6,7 +6,7 @@ Also the CSV readers with line numbers that all corpora use.
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,10 @@ from ajbench.core.files import atomic_write
 from ajbench.core.registry import suggest
 from ajbench.data.labels import LabelSet
 
-SPLIT_NAMES = {  # name in a corpus → name in ajbench
-    "train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "eval": "eval",
-    "test": "eval",
-}
+# Name in a corpus → name in ajbench.
+SPLIT_NAMES = {name: name for name in ("train", "val", "eval")} | {
+    "valid": "val", "validation": "val", "test": "eval",
+}  # fmt: skip
 LABEL_SEPARATOR = ";"  # between labels in a CSV manifest
 NAME_COLUMNS = ("name", "display_name", "label")
 
@@ -61,22 +57,10 @@ class Problem:
     fold: int | None = None
 
 
-SCHEMA = pa.schema(
-    [
-        ("clip_id", pa.string()),
-        ("path", pa.string()),
-        ("start_s", pa.float64()),
-        ("duration_s", pa.float64()),
-        ("labels", pa.list_(pa.string())),
-        ("split", pa.string()),
-        ("fold", pa.int32()),
-        ("caption", pa.string()),
-        ("video", pa.string()),
-        ("visual_caption", pa.string()),
-        ("parent_id", pa.string()),
-        ("source", pa.string()),
-    ]
-)
+_OTHER_TYPES = {  # of the columns that do not hold text
+    "start_s": pa.float64(), "duration_s": pa.float64(), "labels": pa.list_(pa.string()), "fold": pa.int32(),
+}  # fmt: skip
+SCHEMA = pa.schema([(item.name, _OTHER_TYPES.get(item.name, pa.string())) for item in fields(Row)])
 
 
 @dataclass(frozen=True)
@@ -239,14 +223,13 @@ def _write_csv(path: Path, manifest: Manifest, columns: dict[str, list[Any]]) ->
     labels = {"index": range(len(names)), "name": names} | ({"mid": mids} if mids else {})
     problems = {item.name: [getattr(p, item.name) for p in manifest.problems] for item in fields(Problem)}
     for suffix, table in ((".csv", columns), (".labels.csv", labels), (".problems.csv", problems)):
-        _write_table(path.with_suffix(suffix), list(table), zip(*table.values(), strict=True))
+        write_table(path.with_suffix(suffix), list(table), zip(*table.values(), strict=True))
 
 
-def _write_table(path: Path, header: list[str], rows: Iterable[Iterable[Any]]) -> None:
+def write_table(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Write a CSV with a header atomically; None is an empty cell."""
     buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
+    csv.writer(buffer, lineterminator="\n").writerows([header, *rows])
     atomic_write(path, buffer.getvalue())
 
 

@@ -23,12 +23,7 @@ Targets: TypeAlias = "AnyFloats | sparse.csr_array"  # multi-hot [N, C]; sparse 
 
 
 def alpha_indices(
-    n_real: int,
-    n_aug: int,
-    alpha: float,
-    size: int,
-    rng: np.random.Generator,
-    weights: Floats | None = None,
+    n_real: int, n_aug: int, alpha: float, size: int, rng: np.random.Generator, weights: Floats | None = None
 ) -> tuple[NDArray[np.bool_], Indices, Indices]:
     """Draw `size` clips of an α-mixed epoch (Eq. 1 of the paper).
 

@@ -6,9 +6,7 @@ job is filling the store, the folder `.claims/` holds its locks and notes (see `
 `ajbench.data.store` reads stores.
 """
 
-import csv
 import hashlib
-import io
 import json
 import os
 import re
@@ -141,9 +139,10 @@ def assemble(folder: Path, meta: StoreMeta) -> StoreMeta:
         MissingError: there is no shard.
         IntegrityError: a file is not a shard.
     """
-    entries = []
-    for path in written(folder):
-        entries.append(ShardEntry(file=path.name, clips=map_shard(path).num_rows, xxh3=checksum(path)))
+    entries = [
+        ShardEntry(file=path.name, clips=map_shard(path).num_rows, xxh3=checksum(path))
+        for path in written(folder)
+    ]
     if not entries:
         raise MissingError(f"{folder}: no shard was written; run the stage that makes the store again")
     return meta.model_copy(update={"shards": entries})
@@ -189,11 +188,8 @@ def write_quarantine(
 ) -> None:
     """Write `quarantine.csv`, one row per rejected clip; `sha256` maps paths to digests where known."""
     digests = sha256 or {}
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(QUARANTINE_COLUMNS)
-    writer.writerows([p.clip_id, p.path, p.line, p.reason, digests.get(p.path)] for p in problems)
-    atomic_write(folder / "quarantine.csv", buffer.getvalue())
+    rows = ([p.clip_id, p.path, p.line, p.reason, digests.get(p.path)] for p in problems)
+    manifest.write_table(folder / "quarantine.csv", QUARANTINE_COLUMNS, rows)
 
 
 def map_shard(path: Path) -> pa.RecordBatch:
@@ -231,15 +227,13 @@ def _batch(records: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
         raise ValueError(f"codes are {codes.dtype} {codes.shape[1:]}; expected uint16 ({CODEBOOKS}, T)")
     width = codes.shape[1] * codes.shape[2]
     defaults = {"start_s": 0.0, "source": "real"}
-    columns = [
-        pa.array([record.get(item.name, defaults.get(item.name)) for record in records], item.type)
-        for item in SCHEMA
-    ]
-    for item, column in zip(SCHEMA, columns, strict=True):
-        if column.null_count and not item.nullable:
-            raise ValueError(
-                f"column {item.name} has {column.null_count} missing values; every clip needs one"
-            )
+    columns = []
+    for item in SCHEMA:
+        values = [record.get(item.name, defaults.get(item.name)) for record in records]
+        column = pa.array(values, item.type)
+        if (missing := column.null_count) and not item.nullable:
+            raise ValueError(f"column {item.name} has {missing} missing values; every clip needs one")
+        columns.append(column)
     columns.append(pa.FixedSizeListArray.from_arrays(pa.array(codes.reshape(-1)), width))
     return pa.RecordBatch.from_arrays(columns, schema=_schema(width))
 

@@ -1,7 +1,6 @@
 """Reading clip stores: the audio, codec codes, labels and provenance of a corpus, mapped from disk."""
 
 import functools
-from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -173,12 +172,12 @@ class ClipStore:
         def fill(n: int) -> None:
             out[n] = self._wave(self.mapped[parts[n]], int(rows[n]))
 
-        if len(rows) < 2:
-            deque(map(fill, range(len(rows))), maxlen=0)
+        if len(rows) == 1:
+            fill(0)
         else:
             # One pool per call: threads that outlive the call would not survive the fork of a data loader.
             with ThreadPoolExecutor(DECODE_THREADS) as pool:
-                deque(pool.map(fill, range(len(rows))), maxlen=0)
+                list(pool.map(fill, range(len(rows))))
         return out
 
     def flac(self, index: int) -> memoryview | None:
@@ -222,15 +221,14 @@ class ClipStore:
         if data is None:
             piece = shard.table.select(["path", "start_s", "duration_s"]).slice(row, 1).to_pylist()[0]
             return read_piece(**piece, n=n)
+        clip_id = shard.table.column("clip_id")[row]
         try:
             wav = audio.flac_decode(bytes(data))
         except audio.AudioError as error:
-            clip_id = shard.table.column("clip_id")[row]
             raise IntegrityError(
                 f"{self.path}: audio of clip {clip_id} is damaged ({error.reason})"
             ) from None
         if len(wav) != n:
-            clip_id = shard.table.column("clip_id")[row]
             raise IntegrityError(f"{self.path}: clip {clip_id} has {len(wav)} samples, expected {n}")
         return wav
 

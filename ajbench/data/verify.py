@@ -34,7 +34,7 @@ def verify(path: Path | str) -> dict[str, Any]:
     store = ClipStore(path, meta)
     splits = store.column("split")
     counts = {name: splits.count(name) for name in sorted(set(splits))}
-    if faults := [*_faults(store, counts), *_changed_plan(store)]:
+    if faults := _faults(store, counts):
         raise IntegrityError(f"{path}: {'; '.join(faults)}")
     with console.progress(len(store), "verify") as advance:
         for start in range(0, len(store), CLIPS_AT_ONCE):
@@ -74,18 +74,13 @@ def _faults(store: ClipStore, counts: dict[str, int]) -> list[str]:
         if wrong:
             faults.append(f"{entry.file}: {wrong} clips whose label ids disagree with their labels")
     for split, numbers in store.meta.counts.items():
-        if numbers.get("kept", 0) != counts.get(split, 0):
-            faults.append(
-                f"split {split} has {counts.get(split, 0)} clips, store.json says {numbers.get('kept', 0)}"
-            )
+        found, kept = counts.get(split, 0), numbers.get("kept", 0)
+        if found != kept:
+            faults.append(f"split {split} has {found} clips, store.json says {kept}")
+    checksum, plan = store.meta.extra.get("plan_xxh3"), store.path / "plan.parquet"
+    if checksum and not (plan.exists() and files.checksum(plan) == checksum):
+        faults.append(f"{plan.name}: missing, or changed after the clips were made")
     return faults
-
-
-def _changed_plan(store: ClipStore) -> list[str]:
-    known, plan = store.meta.extra.get("plan_xxh3"), store.path / "plan.parquet"
-    if not known or (plan.exists() and files.checksum(plan) == known):
-        return []
-    return [f"{plan.name}: missing, or changed after the clips were made"]
 
 
 def _quarantined(path: Path) -> int:

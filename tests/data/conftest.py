@@ -1,5 +1,7 @@
 """A store of eight short clips in three shards that tests may damage."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -49,11 +51,9 @@ def meta(**changes):
 
 def build(folder, sizes=SIZES, changes=None, **meta_changes):
     folder.mkdir(parents=True, exist_ok=True)
-    start = 0
+    records = (record(i, **(changes or {}).get(i, {})) for i in range(sum(sizes)))
     for index, size in enumerate(sizes):
-        records = [record(i, **(changes or {}).get(i, {})) for i in range(start, start + size)]
-        shards.write_shard(folder, index, records)
-        start += size
+        shards.write_shard(folder, index, list(itertools.islice(records, size)))
     shards.finish(folder, meta(**meta_changes))
     return folder
 

@@ -1,7 +1,7 @@
 import re
 
 import pytest
-from fakes import write_envelope
+from fakes import make_store, write_envelope
 
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.data import annotations
@@ -47,25 +47,18 @@ def test_pairs_come_from_a_table(own_kinds):
 def test_what_is_not_a_table_is_refused_in_one_line(sets, tmp_path, option):
     read, columns = READERS[option]
     path = tmp_path / "table.csv"
-    contents = [
-        b"",
-        b"\n",
-        columns,
-        f"{columns}\ndog/clip-1,a\ndog/clip-7,b,c,d\n",
-        f"{columns}\ndog/clip-1\n",
-    ]
-    contents += [bytes(range(256)) * 9, b"\x00" * 99, b"\x1f\x8b\x08\x00" * 5, "name,text\nx,y\n"]
-    for content in contents:
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    contents = ["", "\n", columns, f"{columns}\ndog/clip-1,a\ndog/clip-7,b,c,d\n", "name,text\nx,y\n"]
+    contents = [text.encode() for text in (*contents, f"{columns}\ndog/clip-1\n")]
+    for content in (*contents, bytes(range(256)) * 9, b"\x00" * 99, b"\x1f\x8b\x08\x00" * 5):
+        path.write_bytes(content)
         with pytest.raises(UsageError, match=f"^{option} .*table.csv") as error:
             read(*sets, path)
         assert "\n" not in str(error.value)
     path.unlink()
-    with pytest.raises(MissingError, match=f"^{option} .*table.csv"):
-        read(*sets, path)
     path.mkdir()
-    with pytest.raises(UsageError, match=f"^{option} .*table.csv"):
-        read(*sets, path)
+    for error, other in ((MissingError, path / "table.csv"), (UsageError, path)):
+        with pytest.raises(error, match=f"^{option} .*table.csv"):
+            read(*sets, other)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +87,5 @@ def test_folders_name_labels_only_of_files_in_them(own_kinds, tmp_path):
 
 
 def test_a_store_s_labels_are_not_those_of_folders(tmp_path):
-    from fakes import make_store
-
     with pytest.raises(UsageError, match="--labels parent"):
         annotations.read_requests(open_set(make_store(tmp_path / "store").path), "parent")

@@ -16,8 +16,7 @@ names = st.lists(st.text("abcäß ,'", min_size=1).filter(str.strip), min_size=1
 def test_multi_hot_is_sklearns(classes, data):
     rows = data.draw(st.lists(st.lists(st.sampled_from(classes), max_size=4), max_size=10))
     targets = LabelSet(tuple(classes)).multi_hot(rows)
-    assert targets.dtype == np.float32
-    assert targets.shape == (len(rows), len(classes))
+    assert targets.dtype == np.float32 and targets.shape == (len(rows), len(classes))
     if rows:
         np.testing.assert_array_equal(targets, MultiLabelBinarizer(classes=classes).fit_transform(rows))
 
@@ -32,9 +31,7 @@ def test_json_round_trip_and_index(classes):
 
 def test_from_names_is_sorted_and_distinct():
     labels = LabelSet.from_names(["dog", "cat", "dog", "bell"])
-    assert labels.names == ("bell", "cat", "dog")
-    assert "cat" in labels
-    assert "cow" not in labels
+    assert labels.names == ("bell", "cat", "dog") and "cat" in labels and "cow" not in labels
 
 
 def test_an_unknown_label_is_refused_with_a_suggestion():
@@ -85,10 +82,9 @@ def test_missing_mismatched_and_damaged_scores_are_refused(tmp_path):
     made = predictions()
     with pytest.raises(UsageError, match=r"scores\.npz.* 59 "):
         save_scores(path, made[0], made[1], made[2][:-1], made[3])
-    save_scores(path, *made)
-    path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(IntegrityError, match=r"scores\.npz"):
-        load_scores(path)
+    cut = save_scores(tmp_path / "cut-scores.npz", *made)
+    cut.write_bytes(cut.read_bytes()[:200])
     np.savez(path, scores=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(IntegrityError, match=r"scores\.npz"):
-        load_scores(path)
+    for damaged in (cut, path):
+        with pytest.raises(IntegrityError, match=r"scores\.npz"):
+            load_scores(damaged)

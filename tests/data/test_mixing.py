@@ -1,7 +1,5 @@
 """Index arithmetic of mixes: laws that hold for any size."""
 
-import csv
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,6 +9,7 @@ from scipy import sparse, stats
 from ajbench.core.errors import UsageError
 from ajbench.core.recipe import Mix
 from ajbench.data import mixing
+from ajbench.data.manifest import csv_rows
 
 SIZE = 1_000_000
 
@@ -77,9 +76,7 @@ def test_balanced_sampling_equalises_single_labels():
 
 
 def test_balanced_weights_equalise_audiosets_labels(audioset_dir):
-    with (audioset_dir / "balanced_train_segments.csv").open(newline="") as file:
-        rows = csv.reader((line for line in file if line[0] != "#"), skipinitialspace=True)
-        segments = [row[3].split(",") for row in rows]
+    segments = [row[3].split(",") for _, row in csv_rows(audioset_dir / "balanced_train_segments.csv")]
     assert len(segments) == 22_160
     mids = {mid: k for k, mid in enumerate(sorted({mid for labels in segments for mid in labels}))}
     assert len(mids) == 527
@@ -158,9 +155,7 @@ def test_dose_plan_orders_each_clip_once_an_epoch():
 def test_alpha_plan_keeps_the_epoch_length_and_uses_children_of_the_drawn_clip(alpha):
     plan = mixing.plan(Mix(mode="alpha", alpha=alpha), REAL, OWNERS, TARGETS, seed=1)
     assert plan.epoch_size == len(REAL)
-    seen = np.concatenate(
-        [plan.order(e) for e in range(3000)] + [plan.partners(9000, np.random.default_rng(0))]
-    )
+    seen = np.concatenate([*map(plan.order, range(3000)), plan.partners(9000, np.random.default_rng(0))])
     assert np.mean(seen >= 3) == pytest.approx(alpha, abs=0.015)
     owner = np.array([*REAL, *OWNERS])[seen]
     assert all(np.mean(owner == clip) == pytest.approx(1 / 3, abs=0.015) for clip in REAL)
@@ -168,8 +163,7 @@ def test_alpha_plan_keeps_the_epoch_length_and_uses_children_of_the_drawn_clip(a
 
 def test_alpha_zero_needs_no_synthetic_clips():
     is_synthetic, i, _ = mixing.alpha_indices(3, 0, 0.0, 100, np.random.default_rng(0))
-    assert not is_synthetic.any()
-    assert set(i) == {0, 1, 2}
+    assert not is_synthetic.any() and set(i) == {0, 1, 2}
     plan = mixing.plan(Mix(mode="alpha", alpha=0.0), REAL, [], TARGETS[:3], seed=1)
     assert set(plan.order(0)) <= {0, 1, 2}
 
@@ -186,9 +180,11 @@ def test_balanced_and_amplified_plans():
     assert share(Mix()) == pytest.approx(0.1)
     assert share(Mix(balanced=True)) == pytest.approx(0.5, abs=0.01)
     rare = 10 * (1000 / 10.01 + 0.4 / 0.004)
-    assert share(Mix(balanced=True, amplify=1), ap) == pytest.approx(
-        rare / (rare + 90 * 1000 / 90.01), abs=0.01
-    )
+    expected = rare / (rare + 90 * 1000 / 90.01)
+    assert share(Mix(balanced=True, amplify=1), ap) == pytest.approx(expected, abs=0.01)
+
+
+HALF = Mix(mode="alpha", alpha=0.5)
 
 
 def rng():
@@ -205,10 +201,7 @@ def rng():
         (lambda: mixing.draw(np.zeros(3), 5, rng()), "weights"),
         (lambda: mixing.amplify(np.ones(3), np.array([0.1, np.nan, 0.2]), 3), r"mix\.amplify=3.* 2 labels"),
         (lambda: mixing.parents(["a", "b", "c"], ["b", "a", "b", "a"]), r"mix\.mode=alpha.* 0 \(of c\) to 2"),
-        (
-            lambda: mixing.plan(Mix(mode="alpha", alpha=0.5), ["a"], [None, "b"], np.ones((3, 1)), 0),
-            "alpha.* 2 ",
-        ),
+        (lambda: mixing.plan(HALF, ["a"], [None, "b"], np.ones((3, 1)), 0), "alpha.* 2 "),
         (lambda: mixing.plan(Mix(), [], [], np.zeros((0, 3)), 0), r"mix\.dose=0"),
         (lambda: mixing.plan(Mix(balanced=True, amplify=1), REAL, [], TARGETS[:3], 0), r"mix\.amplify=1"),
         (lambda: mixing.plan(Mix(amplify=1), REAL, [], TARGETS[:3], 0, np.ones(3)), r"mix\.balanced=true"),

@@ -40,13 +40,10 @@ def test_codes_and_audio_are_in_the_requested_order(tmp_path, rng, sizes):
     clips = store.ClipStore.open(build(tmp_path / "s", sizes))
     for size in (0, 1, 5, 50):
         indices = rng.integers(0, 8, size)
-        codes = clips.codes(indices)
-        assert codes.shape == (size, 8, FRAMES)
-        assert codes.dtype == np.uint16
+        codes, waves = clips.codes(indices), clips.audio(indices)
+        assert codes.shape == (size, 8, FRAMES) and codes.dtype == np.uint16
+        assert waves.shape == (size, SAMPLES) and waves.dtype == np.float32
         np.testing.assert_array_equal(codes, np.array([codes_of(i) for i in indices]).reshape(-1, 8, FRAMES))
-        waves = clips.audio(indices)
-        assert waves.shape == (size, SAMPLES)
-        assert waves.dtype == np.float32
         for wave, i in zip(waves, indices, strict=True):
             np.testing.assert_allclose(wave, wave_of(i), rtol=0, atol=0.5 / 32768 + 1e-9)
     for wrong in ([8], [-1], [0, 99]):
@@ -61,20 +58,12 @@ def test_targets_and_splits(folder):
         expected[i, record(i)["label_ids"]] = 1
     np.testing.assert_array_equal(clips.targets(), expected)
     assert clips.targets().dtype == np.float32
-    assert clips.split_indices("eval").tolist() == [3, 7]
-    assert clips.split_indices("train").tolist() == [0, 1, 2, 4, 5, 6]
-    assert clips.split_indices("val").tolist() == []
+    for split, indices in (("eval", [3, 7]), ("train", [0, 1, 2, 4, 5, 6]), ("val", [])):
+        assert clips.split_indices(split).tolist() == indices
     assert clips.split_indices("val").dtype == np.int64
     assert clips.column("fold") == [i % 5 + 1 for i in range(8)]
     with pytest.raises(UsageError, match=r"captoin.*caption"):
         clips.column("captoin")
-
-
-def mapped_ranges(path):
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        if line.endswith(str(path)):
-            low, high = line.split()[0].split("-")
-            yield int(low, 16), int(high, 16)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/maps")
@@ -83,24 +72,19 @@ def test_codes_and_flac_are_views_of_the_mapped_file(folder):
     clips = store.ClipStore.open(folder)
     codes, flac = clips[6].codes, clips.flac(6)
     assert pa.total_allocated_bytes() < before + 1000  # bits that say which clips have audio
-    ranges = list(mapped_ranges(folder / "part-00002.arrow"))
+    mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if "part-00002" in line]
+    ranges = [[int(end, 16) for end in line.split()[0].split("-")] for line in mapped]
     for address in (codes.ctypes.data, np.frombuffer(flac, np.uint8).ctypes.data):
         assert any(low <= address < high for low, high in ranges)
-    assert not codes.flags.writeable
-    assert flac.readonly
+    assert not codes.flags.writeable and flac.readonly
 
 
 def test_a_clip_without_audio_is_read_from_its_file(tmp_path, write_wav):
     sound = np.random.default_rng(0).uniform(-0.5, 0.5, 32_000).astype(np.float32)
     path = str(write_wav("a.wav", sound, subtype="FLOAT"))
-    linked = {"audio": None, "path": path}
-    clips = store.ClipStore.open(
-        build(
-            tmp_path / "s",
-            (3,),
-            {0: linked | {"start_s": 0.5}, 1: linked | {"start_s": 0.5, "duration_s": 0.3}, 2: {}},
-        )
-    )
+    linked = {"audio": None, "path": path, "start_s": 0.5}
+    folder = build(tmp_path / "s", (3,), {0: linked, 1: linked | {"duration_s": 0.3}})
+    clips = store.ClipStore.open(folder)
     waves = clips.audio([0, 1, 2])
     np.testing.assert_array_equal(waves[0], sound[8000 : 8000 + SAMPLES])
     np.testing.assert_array_equal(waves[1], np.pad(sound[8000:12_800], (0, SAMPLES - 4800)))
@@ -113,14 +97,9 @@ def test_a_clip_without_audio_is_read_from_its_file(tmp_path, write_wav):
 
 def test_synthetic_columns_are_kept_exactly(tmp_path):
     made = {
-        "parent_id": "clip-9",
-        "source": "synthetic",
-        "seed": 2**62 + 1,
-        "strength": 0.6,
-        "guidance": 3.5,
-        "steps": 20,
-        "generator": "abc",
-    }
+        "parent_id": "clip-9", "source": "synthetic", "seed": 2**62 + 1, "strength": 0.6, "guidance": 3.5,
+        "steps": 20, "generator": "abc",
+    }  # fmt: skip
     path = build(tmp_path / "s", (1,), {0: made}, source="synthetic", train_ids_hash="77")
     clip = store.ClipStore.open(path)[0]
     assert {name: getattr(clip, name) for name in made} == made
@@ -175,16 +154,12 @@ def test_each_shard_is_verified_once_per_process_and_again_after_a_change(folder
 
 
 def test_damaged_flac_is_an_integrity_error(tmp_path):
-    path = build(
-        tmp_path / "s",
-        (2,),
-        {0: {"audio": b"fLaC nonsense"}, 1: {"audio": audio.flac_encode(wave_of(0)[: 9000 // 2])}},
-    )
+    damaged = b"fLaC nonsense", audio.flac_encode(wave_of(0)[:4500])
+    path = build(tmp_path / "s", (2,), {i: {"audio": flac} for i, flac in enumerate(damaged)})
     clips = store.ClipStore.open(path)
-    with pytest.raises(IntegrityError, match="clip-0"):
-        clips.audio([0])
-    with pytest.raises(IntegrityError, match="clip-1"):
-        clips.audio([1])
+    for i in (0, 1):
+        with pytest.raises(IntegrityError, match=f"clip-{i}"):
+            clips.audio([i])
 
 
 def test_an_unfinished_store_is_not_a_store(tmp_path):
@@ -202,19 +177,16 @@ def test_a_newer_format_and_a_path_outside_the_store_are_refused(folder):
         tree |= changes
         (folder / "store.json").write_text(json.dumps({**tree, "xxh3": shards._digest_of(tree)}))
 
-    rewrite(version=2, novelty=1)
-    with pytest.raises(IntegrityError, match=r"store\.json"):
-        store.ClipStore.open(folder)
-    rewrite(version=1, shards=[{"file": "../part-00000.arrow", "clips": 4, "xxh3": ""}])
-    with pytest.raises(IntegrityError, match=r"store\.json"):
-        store.ClipStore.open(folder)
+    outside = {"file": "../part-00000.arrow", "clips": 4, "xxh3": ""}
+    for changes in ({"version": 2, "novelty": 1}, {"version": 1, "shards": [outside]}):
+        rewrite(**changes)
+        with pytest.raises(IntegrityError, match=r"store\.json"):
+            store.ClipStore.open(folder)
 
 
 def test_another_codec_is_refused(folder):
     clips = store.ClipStore.open(folder)
     store.require_codec(clips, "fake", "00ff")
     for name, weights in (("fake", "00fe"), ("other", "00ff")):
-        with pytest.raises(
-            IntegrityError, match=f"codec fake .*cannot be used with {name} .weights {weights}"
-        ):
+        with pytest.raises(IntegrityError, match=f"codec fake .* {name} .weights {weights}"):
             store.require_codec(clips, name, weights)

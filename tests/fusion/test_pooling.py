@@ -43,9 +43,7 @@ def softmax(logits):
 
 def weights_of(logits, is_video, score, discount):
     """Return the weights [B, T]: the pooled value of one-hot tokens."""
-    one_hot = np.broadcast_to(
-        np.eye(logits.shape[1], dtype=logits.dtype), (len(logits), *[logits.shape[1]] * 2)
-    )
+    one_hot = np.repeat(np.eye(logits.shape[1], dtype=logits.dtype)[None], len(logits), axis=0)
     return pool(one_hot, logits, is_video, score, discount)
 
 
@@ -105,11 +103,9 @@ def test_the_order_of_tokens_does_not_matter(clip, discount, random):
 @pytest.mark.parametrize("discount", DISCOUNTS)
 def test_gradients_flow(discount, score):
     generator = torch.Generator().manual_seed(0)
-    tokens, logits = (torch.randn(*shape, generator=generator).double() for shape in ((2, 4, 3), (2, 4)))
-    is_video = torch.tensor([False, True, False, True])
-    scores = torch.full((2,), score, dtype=torch.float64)
-    for tensor in (tokens, logits):
-        tensor.requires_grad_()
+    made = (torch.randn(*shape, generator=generator).double() for shape in ((2, 4, 3), (2, 4)))
+    tokens, logits = (tensor.requires_grad_() for tensor in made)
+    is_video, scores = torch.tensor([False, True] * 2), torch.full((2,), score, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda t, x: pool(t, x, is_video, scores, discount), (tokens, logits))
     if 0 < score < 1:  # at the ends the score is clamped, and has one-sided differences only
         scores.requires_grad_()
@@ -142,11 +138,7 @@ def test_extreme_logits_and_scores_stay_finite():
     ],
 )
 def test_bad_arguments_are_refused(changes, word):
-    arguments = {
-        "tokens": np.zeros((2, 3, 4)),
-        "logits": np.zeros((2, 3)),
-        "is_video": np.zeros(3, bool),
-        "score": np.zeros(2),
-    }
+    arguments = {"tokens": np.zeros((2, 3, 4)), "logits": np.zeros((2, 3))}
+    arguments |= {"is_video": np.zeros(3, bool), "score": np.zeros(2)}
     with pytest.raises(UsageError, match=word):
         pool(**(arguments | changes))

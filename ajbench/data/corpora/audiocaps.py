@@ -33,10 +33,7 @@ def read(data: Data, root: Path | None, need_files: bool = True) -> Manifest:
     is a problem: without labels it would count as a negative of every class. Without such a list no clip
     has labels.
 
-    Args:
-        data: section of the recipe.
-        root: folder of the CSVs and the audio.
-        need_files: if false, clips without a sound file are rows too, with an empty path.
+    If `need_files` is false, clips without a sound file are rows too, with an empty path.
 
     Raises:
         UsageError: no root, a subset or an eval fold, a missing column, or a list that is no CSV.
@@ -54,8 +51,7 @@ def read(data: Data, root: Path | None, need_files: bool = True) -> Manifest:
             raise MissingError(f"{root / name}.csv: missing; get it from https://github.com/cdjkim/audiocaps")
     lists = [found[name] for name in (audioset.BALANCED, audioset.UNBALANCED, audioset.EVAL) if name in found]
     wanted = {item.video_id for item in listed if isinstance(item, Segment)}
-    labels = _labels(lists, wanted)
-    if labels:
+    if labels := _labels(lists, wanted):
         listed = [_labelled(item, labels) for item in listed]
     rows, problems = match_files(root, listed, need_files)
     return Manifest(rows, audioset.label_set(), problems)

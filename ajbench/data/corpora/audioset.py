@@ -65,10 +65,7 @@ def read(data: Data, root: Path | None, need_files: bool = True) -> Manifest:
     the label set is a problem too: its other labels alone would be wrong. The label set has all 527 classes,
     or those of a `class_labels_indices.csv` next to the lists.
 
-    Args:
-        data: section of the recipe.
-        root: folder of the segment CSVs and the audio.
-        need_files: if false, clips without a sound file are rows too, with an empty path.
+    If `need_files` is false, clips without a sound file are rows too, with an empty path.
 
     Raises:
         UsageError: no root, an unknown subset, an eval fold, or a list that is no CSV.

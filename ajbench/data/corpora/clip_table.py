@@ -59,10 +59,9 @@ def read(data: Data, root: Path | None) -> Manifest:
     if known and known.mids and by_name is not None:
         by_name.update(zip(known.mids, known.names, strict=True))
     columns = records[0][1].keys() if records else set()
-    if "split" in columns and (data.eval_fold is None or "fold" not in columns):
-        sides = "split"
-    else:
-        sides = "fold" if "fold" in columns else "hash"
+    sides = next((name for name in ("split", "fold") if name in columns), "hash")
+    if data.eval_fold is not None and "fold" in columns:
+        sides = "fold"
     if sides == "split" and data.eval_fold is not None:
         raise UsageError(f"data.eval_fold={data.eval_fold}: {path} has a column 'split' and no column 'fold'")
 

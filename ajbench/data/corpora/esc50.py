@@ -34,8 +34,10 @@ def read(data: Data, root: Path | None) -> Manifest:
     for path in (table, audio):
         if not path.exists():
             raise MissingError(f"{path}: missing; ESC-50 is a folder with meta/esc50.csv and audio/")
-    required = ["filename", "fold", "target", "category"] + (["esc10"] if data.subset == "esc10" else [])
-    records, problems = csv_records(table, required)
+    esc10 = data.subset == "esc10"
+    records, problems = csv_records(
+        table, ["filename", "fold", "target", "category", *(["esc10"] if esc10 else [])]
+    )
     # If a target (or category) occurs in several pairs, the most frequent is right; most_common is stable.
     pairs = Counter((cells["target"], cells["category"]) for _, cells in records)
     ranked = [pair for pair, _ in reversed(pairs.most_common())]
@@ -45,13 +47,13 @@ def read(data: Data, root: Path | None) -> Manifest:
 
     rows, lines = [], []
     for line, cells in records:
-        if data.subset == "esc10" and cells["esc10"].lower() in ("false", "0"):
+        if esc10 and cells["esc10"].lower() in ("false", "0"):
             continue
         target, category = cells["target"], cells["category"]
         fold = int(cells["fold"]) if cells["fold"] in map(str, FOLDS) else None
         name = _present(cells["filename"], on_disk)
         reason = None
-        if data.subset == "esc10" and cells["esc10"].lower() not in ("true", "1"):
+        if esc10 and cells["esc10"].lower() not in ("true", "1"):
             reason = f"esc10 {cells['esc10']!r} is neither True nor False"
         elif fold is None:
             reason = f"fold {cells['fold']!r} is none of {FOLDS[0]} to {FOLDS[-1]}"

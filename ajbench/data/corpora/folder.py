@@ -6,13 +6,7 @@ from pathlib import Path
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.recipe import Data
 from ajbench.data.audio import SUFFIXES
-from ajbench.data.corpora.splits import (
-    corpus_root,
-    hashed_fold,
-    need_splits,
-    split_by_fold,
-    unique_ids,
-)
+from ajbench.data.corpora.splits import corpus_root, hashed_fold, need_splits, split_by_fold, unique_ids
 from ajbench.data.labels import LabelSet
 from ajbench.data.manifest import SPLIT_NAMES, Manifest, Problem, Row
 

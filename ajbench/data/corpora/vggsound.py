@@ -28,10 +28,7 @@ def read(data: Data, root: Path | None, need_files: bool = True) -> Manifest:
     Clip ids are `<id>_<start in six digits>`, since a video may have several clips. The label set has all
     labels of the list, sorted, including those of missing clips. A clip without a file is a problem.
 
-    Args:
-        data: section of the recipe.
-        root: folder of the list and the audio.
-        need_files: if false, clips without a sound file are rows too, with an empty path.
+    If `need_files` is false, clips without a sound file are rows too, with an empty path.
 
     Raises:
         UsageError: no root, a subset or an eval fold, or a list that is no CSV.

@@ -69,11 +69,6 @@ class File(NamedTuple):
     path: str
 
     @property
-    def name(self) -> str:
-        """The name of the file."""
-        return self.path.rpartition(os.sep)[2]
-
-    @property
     def suffix(self) -> str:
         """The suffix in lower case, with its dot."""
         return _suffix(self.path)
@@ -287,17 +282,22 @@ def _file_of(segment: Segment, files: Mapping[str, Sequence[File]]) -> tuple[Fil
         named = [*named, *(file for name in segment.also for file in files.get(name, ()))]
     if not named:
         return None, "missing: no file is named after this id"
-    file = named[0] if len(named) == 1 else min(named, key=lambda file: _rank(file, segment))
+
+    def rank(file: File) -> tuple[bool, bool, bool, str]:
+        """Order files, best first: a start in the name is better than none."""
+        return (
+            not file.may_start_at(segment.start_s),
+            file.suffix not in _SOUND,
+            file.start is None,
+            file.path,
+        )
+
+    file = named[0] if len(named) == 1 else min(named, key=rank)
     if not file.may_start_at(segment.start_s):
-        return None, f"missing: no file starts at {segment.start_s:g} s (found {file.name})"
+        return None, f"missing: no file starts at {segment.start_s:g} s (found {Path(file.path).name})"
     if file.suffix not in _SOUND:
         return None, f"unsupported suffix {file.suffix!r}; convert to one of {', '.join(audio.SUFFIXES)}"
     return file, None
-
-
-def _rank(file: File, segment: Segment) -> tuple[bool, bool, bool, str]:
-    """Order the files of one segment, best first: a start in the name is better than none."""
-    return not file.may_start_at(segment.start_s), file.suffix not in _SOUND, file.start is None, file.path
 
 
 def whole_videos(paths: Sequence[str], starts: Sequence[float]) -> frozenset[str]:
@@ -318,16 +318,13 @@ def whole_videos(paths: Sequence[str], starts: Sequence[float]) -> frozenset[str
     kinds = {_is_whole(path) for path in sample} - {None}
     if len(kinds) < 2:
         return frozenset(paths if kinds == {True} else ())
-    whole = set()
-    with (
-        ThreadPoolExecutor(THREADS) as pool,
-        console.progress(len(paths), "read lengths", "files") as advance,
-    ):
-        for path, is_whole in zip(paths, pool.map(_is_whole, paths), strict=True):
-            if is_whole:
-                whole.add(path)
+    whole = []
+    progress = console.progress(len(paths), "read lengths", "files")
+    with ThreadPoolExecutor(THREADS) as pool, progress as advance:
+        for is_whole in pool.map(_is_whole, paths):
+            whole.append(bool(is_whole))
             advance(1)
-    return frozenset(whole)
+    return frozenset(compress(paths, whole))
 
 
 def _is_whole(path: str) -> bool | None:

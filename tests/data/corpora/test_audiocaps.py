@@ -1,17 +1,14 @@
 """AudioCaps: first captions, AudioSet's labels or none, and clips without labels in stores and plans."""
 
 import pytest
-from fakes import check_problems
+from fakes import check_problems, prepared_store
 
-from ajbench.core import console
 from ajbench.core.errors import MissingError, UsageError
-from ajbench.core.recipe import CodecSection, Data, Recipe, Synth
-from ajbench.data import store
+from ajbench.core.recipe import Data, Synth
 from ajbench.data.corpora import audiocaps, audioset
 from ajbench.data.manifest import Row
 from ajbench.data.verify import verify
 from ajbench.generation.plan import ListedClips, plan
-from ajbench.pipeline.prepare import prepare
 
 AUDIOCAPS = Data(corpus="audiocaps")
 HEADER = "audiocap_id,youtube_id,start_time,caption"
@@ -30,13 +27,10 @@ def make(touch):
     """make(train, val, test, files, **segment lists) -> root with these lists and empty files."""
 
     def build(train=TRAIN, val=VAL, test=TEST, files=FILES, prefix="", **lists):
-        root = touch(*files)
-        for name, lines in (("train", train), ("val", val), ("test", test)):
-            if lines is not None:
-                (root / f"{prefix}{name}.csv").write_text("\n".join([HEADER, *lines, ""]))
-        for name, lines in lists.items():
-            (root / f"{name}_segments.csv").write_text("\n".join(["# YTID, …", *lines, ""]))
-        return root
+        captions = {"train": train, "val": val, "test": test}
+        tables = {f"{prefix}{name}.csv": lines and [HEADER, *lines] for name, lines in captions.items()}
+        tables |= {f"{name}_segments.csv": ["# YTID, …", *lines] for name, lines in lists.items()}
+        return touch(*files, tables=tables)
 
     return build
 
@@ -46,16 +40,13 @@ def test_a_clip_has_the_first_of_its_captions(make, prefix):
     root = make(prefix=prefix)
     manifest = audiocaps.read(AUDIOCAPS, root)
     assert manifest.problems == []
-    clips = [
-        ("r1nicOVtvkQ_130", "train", "A woman talks nearby as water pours"),
-        ("--PJHxphWEs_30", "train", "A dog barks"),
-        ("vfY_TJq7n_U_130", "val", "Rustling occurs"),
-        ("7fmOlUlwoNg_20", "eval", "Constant rattling noise"),
-        ("GOD8Bt5LfDE_100", "eval", "Humming"),
-    ]
+    paths = [str(root / name) for name in FILES]
     assert manifest.rows == [
-        Row(clip_id, str(root / name), 0.0, 10.0, (), split, caption=caption)
-        for (clip_id, split, caption), name in zip(clips, FILES, strict=True)
+        Row("r1nicOVtvkQ_130", paths[0], 0, 10, (), "train", caption="A woman talks nearby as water pours"),
+        Row("--PJHxphWEs_30", paths[1], 0, 10, (), "train", caption="A dog barks"),
+        Row("vfY_TJq7n_U_130", paths[2], 0, 10, (), "val", caption="Rustling occurs"),
+        Row("7fmOlUlwoNg_20", paths[3], 0, 10, (), "eval", caption="Constant rattling noise"),
+        Row("GOD8Bt5LfDE_100", paths[4], 0, 10, (), "eval", caption="Humming"),
     ]
     assert manifest.label_set == audioset.label_set()
 
@@ -84,9 +75,7 @@ def test_labels_are_audiosets_by_id_and_start(make):
 
 def test_lists_without_any_of_the_clips_give_no_labels(make):
     root = make(balanced_train=["aaaaaaaaaaa, 30.000, 40.000, /m/0bt9lr"])
-    manifest = audiocaps.read(AUDIOCAPS, root)
-    assert len(manifest.rows) == 5
-    assert {row.labels for row in manifest.rows} == {()}
+    assert [row.labels for row in audiocaps.read(AUDIOCAPS, root).rows] == [()] * 5
 
 
 def test_problems_have_their_line_and_split(make):
@@ -127,18 +116,15 @@ def test_clips_without_labels_can_be_stored_and_planned(make, tmp_path, write_wa
     root = make(files=[])
     for name in FILES:
         write_wav(name.replace(".flac", ".wav"))
-    console.configure(quiet=True)
-    recipe = Recipe(
-        name="test", data=Data(corpus="audiocaps", duration_s=0.84), codec=CodecSection(name="tiny")
-    )
-    meta = prepare(recipe, root, tmp_path / "store", fingerprint="abc")
-    console.configure()
-    clips = store.ClipStore.open(tmp_path / "store")
-    assert {split: tally["kept"] for split, tally in meta.counts.items()} == {"train": 2, "val": 1, "eval": 2}
-    assert clips.targets().shape == (5, 527)
-    assert clips.targets().sum() == 0
+    clips = prepared_store(tmp_path / "store", root, Data(corpus="audiocaps", duration_s=0.84))
+    assert {split: tally["kept"] for split, tally in clips.meta.counts.items()} == {
+        "train": 2,
+        "val": 1,
+        "eval": 2,
+    }
+    assert clips.targets().shape == (5, 527) and clips.targets().sum() == 0
     assert clips.column("caption")[0] == "A woman talks nearby as water pours"
-    verify(tmp_path / "store")
+    verify(clips.path)
     planned = plan(Synth(n=6, prompt="names"), ListedClips.of_store(clips))
     assert set(planned.column("prompt").to_pylist()) == {""}
     with pytest.raises(UsageError, match=r"synth\.plan=random-classes"):

@@ -5,19 +5,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from fakes import check_problems
+from fakes import check_problems, prepared_store
 
-from ajbench.core import console
 from ajbench.core.errors import MissingError, UsageError
-from ajbench.core.recipe import CodecSection, Data, Recipe
-from ajbench.data import store
+from ajbench.core.recipe import Data
 from ajbench.data.corpora import audioset
-from ajbench.data.manifest import Row
+from ajbench.data.manifest import Row, read_label_set
 from ajbench.data.verify import verify
-from ajbench.pipeline.prepare import prepare
 
 AUDIOSET = Data(corpus="audioset")
-HEADER = "# Segments csv created Sun Mar  5\n# YTID, start_seconds, end_seconds, positive_labels\n"
 BALANCED = ['--PJHxphWEs, 30.000, 40.000, "/m/09x0r,/t/dd00088"', '_-aE2O5G5WE, 0.000, 9.000, "/m/03fwl"']
 EVAL = ['Y-4gqARaEJE, 110.000, 120.000, "/m/068hy,/m/0bt9lr"']
 PATTERNS = """
@@ -32,20 +28,19 @@ def make(touch):
     """make(files, balanced, unbalanced=None, folder="") -> root with these lists and empty files."""
 
     def build(files, balanced=BALANCED, unbalanced=None, folder=""):
-        root = touch(*files)
-        (root / folder).mkdir(exist_ok=True)
         lists = {"balanced_train": balanced, "unbalanced_train": unbalanced, "eval": EVAL}
-        for name, lines in lists.items():
-            if lines is not None:
-                (root / folder / f"{name}_segments.csv").write_text(HEADER + "\n".join([*lines, ""]))
-        return root
+        header = ["# Segments csv created Sun Mar  5", "# YTID, start_seconds, end_seconds, positive_labels"]
+        tables = {
+            Path(folder, f"{name}_segments.csv"): lists[name] and header + lists[name] for name in lists
+        }
+        return touch(*files, tables=tables)
 
     return build
 
 
 def test_the_label_set_has_all_classes_in_order_with_their_mids(audioset_dir):
     labels = audioset.label_set()
-    assert len(labels) == 527
+    assert len(labels) == 527 and labels == read_label_set(audioset_dir / "class_labels_indices.csv")
     official = pd.read_csv(audioset_dir / "class_labels_indices.csv")
     assert list(labels.names) == official["display_name"].tolist()
     assert list(labels.mids) == official["mid"].tolist()
@@ -197,13 +192,8 @@ def test_the_official_lists_are_read_completely(audioset_dir, tmp_path):
 
 
 def prepared(out, root):
-    console.configure(quiet=True)
-    recipe = Recipe(
-        name="test", data=Data(corpus="audioset", duration_s=0.84), codec=CodecSection(name="tiny")
-    )
-    meta = prepare(recipe, root, out, fingerprint="abc")
-    console.configure()
-    return meta, pd.read_csv(out / "quarantine.csv", keep_default_na=False)
+    clips = prepared_store(out, root, Data(corpus="audioset", duration_s=0.84))
+    return clips, pd.read_csv(out / "quarantine.csv", keep_default_na=False)
 
 
 def test_an_incomplete_copy_is_counted(audioset_dir, tmp_path, write_wav):
@@ -216,28 +206,24 @@ def test_an_incomplete_copy_is_counted(audioset_dir, tmp_path, write_wav):
         lines = [line for line in lines if not line.startswith("#")][:count]
         (root / f"{name}.csv").write_text("\n".join([*lines, ""]))
         clips = [line.split(",")[0] for line in lines]
-        missing = {clips[k] for k in range(3, count, 14)}
-        broken = {clips[k] for k in range(0, count, 100)}
-        lost[name] = (missing, broken)
+        lost[name] = missing, broken = set(clips[3::14]), set(clips[::100])
         for clip in clips:
             if clip not in missing:
                 path = write_wav(f"audioset/audio/{name}/Y{clip}.wav", rng.uniform(-0.1, 0.1, 8000), 8000)
                 if clip in broken:
                     path.write_bytes(path.read_bytes()[:5000])
-    meta, table = prepared(tmp_path / "store", root)
+    clips, table = prepared(tmp_path / "store", root)
     for name, split, count in (("balanced_train_segments", "train", 100), ("eval_segments", "eval", 30)):
         missing, broken = lost[name]
         assert (len(missing), len(broken)) == (count * 7 // 100, 1)
         found, kept = count - len(missing), count - len(missing) - len(broken)
-        assert meta.counts[split] == {"expected": count, "found": found, "decoded": kept, "kept": kept}
+        assert clips.meta.counts[split] == {"expected": count, "found": found, "decoded": kept, "kept": kept}
         listed = table[table["path"].str.contains(name)]
         assert set(listed["clip_id"]) == missing | broken
         assert set(listed["clip_id"][listed["reason"].str.startswith("missing")]) == missing
         assert set(listed["clip_id"][listed["reason"].str.startswith("truncated")]) == broken
-    assert len(meta.labels) == 527
-    clips = store.ClipStore.open(tmp_path / "store")
-    assert (clips.targets().sum(axis=1) > 0).all()
-    verify(tmp_path / "store")
+    assert len(clips.meta.labels) == 527 and (clips.targets().sum(axis=1) > 0).all()
+    verify(clips.path)
 
 
 def test_whole_videos_are_read_from_the_start_of_the_segment(make, tmp_path, write_wav):
@@ -250,14 +236,13 @@ def test_whole_videos_are_read_from_the_start_of_the_segment(make, tmp_path, wri
     write_wav("abcdefghij2.wav", rng.uniform(-0.5, 0.5, 20_000), 1000)  # ends before its segment starts
     cut = rng.uniform(-0.5, 0.5, 10_000)
     write_wav("abcdefghij3_20.wav", cut, 1000)
-    meta, table = prepared(tmp_path / "store", root)
+    clips, table = prepared(tmp_path / "store", root)
     assert list(table["clip_id"]) == ["abcdefghij2"]
     assert table["reason"][0].startswith("start 40 s")
-    assert meta.counts["train"] == {"expected": 4, "found": 4, "decoded": 3, "kept": 3}
+    assert clips.meta.counts["train"] == {"expected": 4, "found": 4, "decoded": 3, "kept": 3}
     rows = {row.clip_id: row for row in audioset.read(AUDIOSET, root).rows}
     starts = {f"abcdefghij{k}": start for k, start in enumerate((15.0, 0.0, 40.0, 0.0))}
     assert {name: row.start_s for name, row in rows.items()} == starts | {"Y-4gqARaEJE": 110.0}
-    for clip in store.ClipStore.open(tmp_path / "store"):
+    for clip in clips:
         sound = sounds.get(clip.clip_id, cut)[round(1000 * clip.start_s) :][:840]
-        decimated = clip.audio()[::16]
-        assert np.corrcoef(sound, decimated)[0, 1] > 0.9
+        assert np.corrcoef(sound, clip.audio()[::16])[0, 1] > 0.9

@@ -27,22 +27,18 @@ def make(touch):
 
 
 def test_every_column(make, tmp_path):
-    path = make(
+    text = (
         "path,labels,split,fold,start_s,duration_s,caption,clip_id,video,visual_caption,extra\n"
         "a/1.wav,dog; bark ;dog,train,1,,,,,,,x\n"
         'a/1.wav,cat,test,2,2.5,5.04,"a cat, meowing",,v.mp4,a sofa,x\n'
-        "2.wav,cat,validation,,0,1,,my id,,,x\n",
-        "a/1.wav",
-        "2.wav",
+        "2.wav,cat,validation,,0,1,,my id,,,x\n"
     )
-    manifest = clip_table.read(TABLE, path)
-    first = str(tmp_path / "a/1.wav")
+    manifest = clip_table.read(TABLE, make(text, "a/1.wav", "2.wav"))
+    first, video = str(tmp_path / "a/1.wav"), str(tmp_path / "v.mp4")
     assert manifest.problems == []
     assert manifest.rows == [
         Row("a/1", first, labels=("dog", "bark"), split="train", fold=1),
-        Row(
-            "a/1@2.5", first, 2.5, 5.04, ("cat",), "eval", 2, "a cat, meowing", f"{tmp_path}/v.mp4", "a sofa"
-        ),
+        Row("a/1@2.5", first, 2.5, 5.04, ("cat",), "eval", 2, "a cat, meowing", video, "a sofa"),
         Row("my id", str(tmp_path / "2.wav"), 0.0, 1.0, ("cat",), "val"),
     ]
     assert manifest.label_set.names == ("bark", "cat", "dog")
@@ -125,12 +121,9 @@ def test_the_split_column_is_used_unless_a_fold_is_requested(make):
     assert [row.split for row in clip_table.read(TABLE, path).rows] == ["train", "eval"]
     asked = clip_table.read(Data(corpus="table", eval_fold=1), path)
     assert [row.split for row in asked.rows] == ["eval", "train"]
-
-
-def test_an_eval_fold_without_folds_is_refused(make):
-    path = make("path,labels,split\n1.wav,a,train\n2.wav,a,eval\n", "1.wav", "2.wav")
+    without_folds = make("path,labels,split\n1.wav,a,train\n2.wav,a,eval\n")
     with pytest.raises(UsageError, match=r"data\.eval_fold=1"):
-        clip_table.read(Data(corpus="table", eval_fold=1), path)
+        clip_table.read(Data(corpus="table", eval_fold=1), without_folds)
 
 
 def test_folds_are_hashed_without_split_and_fold(make):
@@ -142,15 +135,13 @@ def test_folds_are_hashed_without_split_and_fold(make):
 
 def test_parquet_is_read_like_csv(touch, tmp_path):
     touch("1.wav", "2.wav", "3.wav")
-    frame = pandas.DataFrame(
-        {
-            "path": ["1.wav", "2.wav", "3.wav", "4.wav"],
-            "labels": [["a;b", "c"], ["c"], None, ["c"]],
-            "fold": [1.0, 2.0, 1.0, None],
-            "start_s": [0.0, None, 1.0, 1.0],
-        }
-    )
-    frame.to_parquet(tmp_path / "mine.parquet")
+    columns = {
+        "path": ["1.wav", "2.wav", "3.wav", "4.wav"],
+        "labels": [["a;b", "c"], ["c"], None, ["c"]],
+        "fold": [1.0, 2.0, 1.0, None],
+        "start_s": [0.0, None, 1.0, 1.0],
+    }
+    pandas.DataFrame(columns).to_parquet(tmp_path / "mine.parquet")
     manifest = clip_table.read(TABLE, tmp_path)
     assert [(row.clip_id, row.labels, row.fold, row.start_s, row.split) for row in manifest.rows] == [
         ("1", ("a;b", "c"), 1, 0.0, "train"),
@@ -173,18 +164,12 @@ def test_a_written_manifest_is_a_table(make, tmp_path):
 def test_the_table_of_a_folder(touch, tmp_path):
     with pytest.raises(MissingError, match=r"manifest\.parquet, manifest\.csv, clips\.csv"):
         clip_table.find_table(touch())
-    for new, found in (
-        (["labels.csv", "b.csv"], "b.csv"),
-        (["a.parquet"], None),
-        (["clips.csv"], "clips.csv"),
-        (["manifest.csv"], None),
-    ):
-        touch(*new)
-        if found:
-            assert clip_table.find_table(tmp_path).name == found
-        else:
-            with pytest.raises(UsageError, match=rf"{new[0]}.*--data"):
-                clip_table.find_table(tmp_path)
+    for found, several in (("b.csv", "a.parquet"), ("clips.csv", "manifest.csv")):
+        touch("labels.csv", found)
+        assert clip_table.find_table(tmp_path).name == found
+        touch(several)
+        with pytest.raises(UsageError, match=rf"{several}.*--data"):
+            clip_table.find_table(tmp_path)
     with pytest.raises(UsageError, match=r"notes\.xlsx"):
         clip_table.find_table(touch("notes.xlsx") / "notes.xlsx")
 

@@ -23,15 +23,14 @@ def make(touch):
     """make(dev, eval, vocabulary, files) -> root of that layout with empty files."""
 
     def build(dev=DEV, held_out=EVAL, vocabulary=VOCABULARY, files=FILES):
-        root = touch(*files)
-        for folder in ("FSD50K.ground_truth", DEV_AUDIO, EVAL_AUDIO):
+        tables = {
+            "dev": ["fname,labels,mids,split", *dev],
+            "eval": ["fname,labels,mids", *held_out],
+            "vocabulary": vocabulary,
+        }
+        root = touch(*files, tables={f"FSD50K.ground_truth/{name}.csv": tables[name] for name in tables})
+        for folder in (DEV_AUDIO, EVAL_AUDIO):
             (root / folder).mkdir(exist_ok=True)
-        for name, lines in (
-            ("dev", ["fname,labels,mids,split", *dev]),
-            ("eval", ["fname,labels,mids", *held_out]),
-            ("vocabulary", vocabulary),
-        ):
-            (root / "FSD50K.ground_truth" / f"{name}.csv").write_text("\n".join([*lines, ""]))
         return root
 
     return build

@@ -18,15 +18,10 @@ LINES = [
 ]
 
 
-def read(root, lines):
-    (root / "vggsound.csv").write_text("\n".join([*lines, ""]))
-    return vggsound.read(VGGSOUND, root)
-
-
 def test_a_video_may_have_several_clips(touch):
     files = ["test/---g-f_I2yQ_000001.wav", "a/--PJHxphWEs_000030.flac", "a/--PJHxphWEs_000095.flac"]
-    root = touch(*files)
-    manifest = read(root, LINES)
+    root = touch(*files, tables={"vggsound.csv": LINES})
+    manifest = vggsound.read(VGGSOUND, root)
     paths = [str(root / name) for name in files]
     assert manifest.problems == []
     assert manifest.rows == [
@@ -50,7 +45,7 @@ def test_problems_are_listed_and_labels_of_missing_clips_are_kept(touch):
         LINES[0],
     ]
     files = ["---g-f_I2yQ_000001.wav", "--PJHxphWEs_000095.wav"]
-    manifest = read(touch(*files), lines)
+    manifest = vggsound.read(VGGSOUND, touch(*files, tables={"vggsound.csv": lines}))
     assert [Path(row.path).name for row in manifest.rows] == files
     check_problems(
         manifest.problems,
@@ -70,4 +65,4 @@ def test_the_list_and_both_splits_are_required(touch, tmp_path):
     with pytest.raises(MissingError, match=r"vggsound\.csv"):
         vggsound.read(VGGSOUND, tmp_path)
     with pytest.raises(MissingError, match="'train'"):
-        read(touch("---g-f_I2yQ.wav"), LINES)
+        vggsound.read(VGGSOUND, touch("---g-f_I2yQ.wav", tables={"vggsound.csv": LINES}))
