@@ -66,13 +66,11 @@ class Clap(Extractor):
     @torch.inference_mode()
     def text(self, prompts: Sequence[str]) -> np.ndarray:
         """Return the embeddings [n, 512], of unit norm; their products with `features` are cosines."""
-        parts = [list(prompts[start : start + PROMPTS]) for start in range(0, len(prompts), PROMPTS)]
-        return np.concatenate([self._text(part) for part in parts])
-
-    def _text(self, prompts: list[str]) -> np.ndarray:
-        words = self.tokenizer(
-            prompts, padding=True, truncation=True, max_length=TOKENS, return_tensors="pt"
-        ).to(self.device)
-        states = self.model.text_model(input_ids=words.input_ids, attention_mask=words.attention_mask)
-        found: Tensor = functional.normalize(self.model.text_projection(states.pooler_output), dim=-1)
-        return found.float().cpu().numpy()
+        options = {"padding": True, "truncation": True, "max_length": TOKENS, "return_tensors": "pt"}
+        parts = []
+        for start in range(0, len(prompts), PROMPTS):
+            words = self.tokenizer(list(prompts[start : start + PROMPTS]), **options).to(self.device)
+            states = self.model.text_model(input_ids=words.input_ids, attention_mask=words.attention_mask)
+            found = functional.normalize(self.model.text_projection(states.pooler_output), dim=-1)
+            parts.append(found.float().cpu().numpy())
+        return np.concatenate(parts)

@@ -93,10 +93,7 @@ class ClassMapping:
 
 
 def map_classes(
-    names: Sequence[str],
-    mids: Sequence[str] | None,
-    labels: Sequence[str],
-    label_mids: Sequence[str] | None,
+    names: Sequence[str], mids: Sequence[str] | None, labels: Sequence[str], label_mids: Sequence[str] | None
 ) -> ClassMapping:
     """Map each class of a corpus to the logits of a model.
 

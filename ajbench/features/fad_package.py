@@ -69,14 +69,12 @@ class LaionClap(Extractor):
 @contextlib.contextmanager
 def _offline() -> Iterator[None]:
     """Keep the hub's client from connecting: laion_clap looks for three tokenizers when it is imported."""
-    before = os.environ.get("HF_HUB_OFFLINE")
-    known, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
-    os.environ["HF_HUB_OFFLINE"] = "1"
+    variable, constant = os.environ.get("HF_HUB_OFFLINE"), constants.HF_HUB_OFFLINE
+    os.environ["HF_HUB_OFFLINE"], constants.HF_HUB_OFFLINE = "1", True
     try:
         yield
     finally:
-        constants.HF_HUB_OFFLINE = known
-        if before is None:
-            del os.environ["HF_HUB_OFFLINE"]
-        else:
-            os.environ["HF_HUB_OFFLINE"] = before
+        constants.HF_HUB_OFFLINE = constant
+        del os.environ["HF_HUB_OFFLINE"]
+        if variable is not None:
+            os.environ["HF_HUB_OFFLINE"] = variable

@@ -126,14 +126,8 @@ class MobileNet(nn.Module):
         self.features = nn.Sequential(
             _conv(1, stem, 3, nn.Hardswish, stride=2), *blocks, _conv(rows[-1].out, last, 1, nn.Hardswish)
         )
-        self.classifier = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-            nn.Linear(last, hidden),
-            nn.Hardswish(),
-            nn.Dropout(0.2),
-            nn.Linear(hidden, CLASSES),
-        )
+        head = nn.Linear(last, hidden), nn.Hardswish(), nn.Dropout(0.2), nn.Linear(hidden, CLASSES)
+        self.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), *head)
         banks, _ = get_mel_banks(N_MELS, N_FFT, RATE, 0.0, F_MAX, 100.0, -500.0, 1.0)
         self.register_buffer("mel", F.pad(banks, (0, 1)), persistent=False)
         self.register_buffer("window", torch.hann_window(WINDOW, periodic=False), persistent=False)
@@ -178,5 +172,5 @@ class MobileNetTagger(AudioSetTagger):
 
     def compute(self, wav: Tensor) -> tuple[Tensor, Tensor]:
         """Return the embeddings [B, d] and the logits [B, 527], before the sigmoid."""
-        features, logits = self.model(self.resample(wav))
-        return features, logits
+        found: tuple[Tensor, Tensor] = self.model(self.resample(wav))
+        return found

@@ -46,19 +46,8 @@ def _built() -> tuple[Any, Any]:
     from hear21passt.models import passt, preprocess
 
     passt.first_RUN = False  # else it prints every shape
+    stft = {"n_mels": 128, "sr": Passt.sample_rate, "win_length": 800, "hopsize": 320, "n_fft": 1024}
+    augmentation = {"freqm": 48, "timem": 192, "fmin_aug_range": 10, "fmax_aug_range": 2000}
     with contextlib.redirect_stdout(io.StringIO()):  # which prints the network
         network = passt.get_model(ARCHITECTURE, pretrained=False)
-        spectrogram = preprocess.AugmentMelSTFT(
-            n_mels=128,
-            sr=Passt.sample_rate,
-            win_length=800,
-            hopsize=320,
-            n_fft=1024,
-            freqm=48,
-            timem=192,
-            fmin=0.0,
-            fmax=None,
-            fmin_aug_range=10,
-            fmax_aug_range=2000,
-        )
-    return network, spectrogram
+        return network, preprocess.AugmentMelSTFT(**stft, **augmentation, fmin=0.0, fmax=None)

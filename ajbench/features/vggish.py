@@ -98,8 +98,7 @@ def _bank() -> Tensor:
     edges = torch.linspace(_mel(LOW), _mel(HIGH), MELS + 2, dtype=torch.float64)
     bins = torch.tensor([_mel(n * SAMPLE_RATE / FFT) for n in range(FFT // 2 + 1)], dtype=torch.float64)
     rising = (bins[:, None] - edges[:-1]) / edges.diff()
-    bank = torch.minimum(rising[:, :-1], 1 - rising[:, 1:]).clamp_min(0)
-    return bank.float()
+    return torch.minimum(rising[:, :-1], 1 - rising[:, 1:]).clamp_min(0).float()
 
 
 def _mel(hertz: float) -> float:

@@ -19,8 +19,9 @@ from ajbench.metrics.ranking import check
 
 LEVEL = 0.95
 Groups = Sequence[NDArray[np.int64]]
-# Resamples computed at once, which bounds memory.
-_BLOCK = 256
+Limits = tuple[float, float]
+UNLIMITED: Limits = (-np.inf, np.inf)
+_BLOCK = 256  # resamples computed at once, which bounds memory
 
 
 class Interval(NamedTuple):
@@ -38,7 +39,7 @@ def interval(
     resamples: int = 1000,
     seed: int,
     level: float = LEVEL,
-    limits: tuple[float, float] = (-np.inf, np.inf),
+    limits: Limits = UNLIMITED,
 ) -> Interval:
     """Return the interval of a statistic of n clips.
 
@@ -77,10 +78,7 @@ def means(values: NDArray[np.float64], drawn: NDArray[np.int64]) -> NDArray[np.f
 
 
 def ends(
-    value: float,
-    draws: NDArray[np.float64],
-    level: float = LEVEL,
-    limits: tuple[float, float] = (-np.inf, np.inf),
+    value: float, draws: NDArray[np.float64], level: float = LEVEL, limits: Limits = UNLIMITED
 ) -> tuple[float, float]:
     """Return the bounds of the interval of a value from resampled values [R], NaN without any.
 
@@ -246,5 +244,5 @@ def _mean_of_drawn(values: np.ndarray, seeds: np.ndarray) -> np.ndarray:
     return centre + (drawn - centre) * np.sqrt(len(values) / max(len(values) - 1, 1))
 
 
-def _interval(value: float, resampled: np.ndarray, level: float, limits: tuple[float, float]) -> Interval:
+def _interval(value: float, resampled: np.ndarray, level: float, limits: Limits) -> Interval:
     return Interval(value, *ends(value, resampled[np.isfinite(resampled)], level, limits))

@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from ajbench.core.device import Array, to_numpy
 from ajbench.core.errors import NumericError, UsageError
 
 Points = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Link = Literal["softmax", "sigmoid"]
+Direction = Literal["ref||gen", "gen||ref"]
 # Largest relative error of the trace by rounding of small eigenvalues; above it, the slower way is taken.
 _TOLERANCE = 1e-11
 # Numbers held at once in products of frames and in covariances of resamples: 64 MB.
@@ -131,12 +134,7 @@ def frechet_draws(x: Array, y: Array, x_counts: np.ndarray, y_counts: np.ndarray
 
 
 def pooled_draws(
-    x: Array,
-    x_clips: NDArray[np.int64],
-    y: Array,
-    y_clips: NDArray[np.int64],
-    x_counts: NDArray[np.int64],
-    y_counts: NDArray[np.int64],
+    x: Array, x_clips: Integers, y: Array, y_clips: Integers, x_counts: Integers, y_counts: Integers
 ) -> Points:
     """Return the Fréchet distance of the frames of resamples of clips, float64 [R].
 
@@ -181,9 +179,7 @@ def inception_score(logits: Array, splits: int = 10, seed: int = 2020) -> tuple[
     return float(np.mean(scores)), float(np.std(scores))
 
 
-def inception_draws(
-    logits: Array, draws: Iterable[NDArray[np.int64]], splits: int = 10, seed: int = 2020
-) -> NDArray[np.float64]:
+def inception_draws(logits: Array, draws: Iterable[Integers], splits: int = 10, seed: int = 2020) -> Points:
     """Return the inception score of resamples of logits [N, C], each given by its rows, float64 [R].
 
     Equal to the mean of `inception_score` of the repeated rows; the softmax is computed once.
@@ -198,9 +194,7 @@ def _entropies(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return p, np.sum(p * log_softmax(z, axis=1), axis=1)
 
 
-def _split_scores(
-    p: np.ndarray, entropy: np.ndarray, rows: NDArray[np.int64], splits: int, seed: int
-) -> list[float]:
+def _split_scores(p: Points, entropy: Points, rows: Integers, splits: int, seed: int) -> list[float]:
     rows = rows[np.random.RandomState(seed).permutation(len(rows))]
     scores = []
     for start, stop in itertools.pairwise(i * len(rows) // splits for i in range(splits + 1)):
@@ -213,8 +207,8 @@ def _split_scores(
 def kl_divergence(
     gen_logits: Array,
     ref_logits: Array,
-    link: Literal["softmax", "sigmoid"] = "softmax",
-    direction: Literal["ref||gen", "gen||ref"] = "ref||gen",
+    link: Link = "softmax",
+    direction: Direction = "ref||gen",
     eps: float = 1e-6,
 ) -> float:
     """Return the mean of `kl_of_pairs`; same arguments and errors."""
@@ -224,8 +218,8 @@ def kl_divergence(
 def kl_of_pairs(
     gen_logits: Array,
     ref_logits: Array,
-    link: Literal["softmax", "sigmoid"] = "softmax",
-    direction: Literal["ref||gen", "gen||ref"] = "ref||gen",
+    link: Link = "softmax",
+    direction: Direction = "ref||gen",
     eps: float = 1e-6,
 ) -> NDArray[np.float64]:
     """Return Σ_c p (log p − log(q + eps)) of each pair, [N], from logits [N, C] whose rows are paired.
@@ -238,14 +232,15 @@ def kl_of_pairs(
         UsageError: shapes differ, or link or direction is unknown.
         NumericError: a logit is not finite.
     """
-    gen = checked(gen_logits, "gen_logits", 1)
-    ref = checked(ref_logits, "ref_logits", 1)
+    gen, ref = checked(gen_logits, "gen_logits", 1), checked(ref_logits, "ref_logits", 1)
     if gen.shape != ref.shape:
         raise UsageError(f"KL pairs clips by row: gen_logits {gen.shape} and ref_logits {ref.shape} differ")
-    if link not in ("softmax", "sigmoid"):
-        raise UsageError(f"link {link!r} is unknown; allowed: softmax, sigmoid")
-    if direction not in ("ref||gen", "gen||ref"):
-        raise UsageError(f"direction {direction!r} is unknown; allowed: ref||gen, gen||ref")
+    for name, value, allowed in (
+        ("link", link, get_args(Link)),
+        ("direction", direction, get_args(Direction)),
+    ):
+        if value not in allowed:
+            raise UsageError(f"{name} {value!r} is unknown; allowed: {', '.join(allowed)}")
     z_p, z_q = (ref, gen) if direction == "ref||gen" else (gen, ref)
     p, q = (softmax(z, axis=1) if link == "softmax" else expit(z) for z in (z_p, z_q))
     if eps:
@@ -273,9 +268,7 @@ def _trace_root(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.linalg.svd(np.asarray(left) @ np.asarray(right).T, compute_uv=False).sum())
 
 
-def _moments(
-    rows: Points, clips: NDArray[np.int64], counts: NDArray[np.int64]
-) -> Iterator[tuple[Points, Points]]:
+def _moments(rows: Points, clips: Integers, counts: Integers) -> Iterator[tuple[Points, Points]]:
     """Yield mean [d] and covariance [d, d] of the rows of each resample."""
     order = np.argsort(clips, kind="stable")
     edges = np.searchsorted(clips[order], np.arange(counts.shape[1] + 1))

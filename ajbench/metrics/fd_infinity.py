@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ajbench.core.errors import UsageError
+from ajbench.metrics.distribution import Points
 
 POINTS, DRAWS = 15, 4
 MIN_CLIPS = 8
@@ -71,9 +72,8 @@ def line(
         subset[np.random.default_rng([seed, size, draw]).permutation(n)[:size]] = 1
     found = dict(zip(drawn, distances(subsets), strict=True))
     # All clips are one subset only.
-    values = np.array(
-        [[found.get((size, d), found[size, 0]) for d in range(draws)] for size in numbers.tolist()]
-    )
+    rows = [[found.get((size, d), found[size, 0]) for d in range(draws)] for size in numbers.tolist()]
+    values = np.array(rows)
     limit, slope = _fit(numbers, values.mean(axis=1))
     return Line(numbers, values, float(limit), float(slope))
 
@@ -94,9 +94,7 @@ def doubling_sizes(n: int, first: int = 50) -> list[int]:
     return [*sizes, n]
 
 
-def _fit(
-    sizes: NDArray[np.int64], values: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _fit(sizes: NDArray[np.int64], values: Points) -> tuple[Points, Points]:
     """Return limit and slope of the lines over 1/n fitted to values [..., P]."""
     x = 1 / sizes
     centred = x - x.mean()

@@ -8,13 +8,12 @@ from numpy.typing import NDArray
 from ajbench.core.device import Array
 from ajbench.core.errors import NumericError
 from ajbench.metrics import pairwise
-from ajbench.metrics.distribution import centred_pair
+from ajbench.metrics.distribution import Points, centred_pair
 
 SCALE = 100.0
 EPS = 1e-8
 _BINS = 1 << 16
-# Distances that are sorted at once to find the median: 32 MB.
-_FEW = 4_000_000
+_FEW = 4_000_000  # distances that are sorted at once to find the median: 32 MB
 
 Weights = NDArray[np.int64]
 
@@ -45,7 +44,7 @@ def kernel_distance(x: Array, y: Array, bandwidth: float | None = None) -> float
 
 def kernel_draws(
     x: Array, y: Array, x_counts: Weights, y_counts: Weights, bandwidth: float | None = None
-) -> NDArray[np.float64]:
+) -> Points:
     """Return the kernel distance of resamples of x [N, d] and y [M, d], float64 [R].
 
     Kernels are computed once for all resamples (w K w), a block of rows at a time. Pairs of a clip with its
@@ -58,9 +57,7 @@ def kernel_draws(
         y_counts: the same of y, [R, M].
         bandwidth: σ of all resamples; None: `median_distance(y)`.
 
-    Raises:
-        UsageError: as `kernel_distance`.
-        NumericError: as `kernel_distance`.
+    Raises as `kernel_distance`.
     """
     a, b = centred_pair(x, y)
     sigma = median_distance(b) if bandwidth is None else bandwidth
@@ -97,19 +94,18 @@ def median_distance(y: Array) -> float:
             break
         if high - low <= 1e-12 * high:
             return low
-    inside = (part[(part >= low) & (part <= high)] for part in _pairs(b))
-    values = np.concatenate(list(inside))
+    values = np.concatenate([part[(part >= low) & (part <= high)] for part in _pairs(b)])
     return float(np.partition(values, rank - before)[rank - before])
 
 
-def _pairs(points: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
+def _pairs(points: Points) -> Iterator[Points]:
     """Yield the distances of all pairs of rows, each pair once, in parts."""
     for rows, block in pairwise.squared(points, points):
         upper = np.arange(len(points)) > np.arange(rows.start, rows.stop)[:, None]
         yield np.sqrt(block[upper])
 
 
-def _within(points: NDArray[np.float64], counts: Weights, gamma: float) -> NDArray[np.float64]:
+def _within(points: Points, counts: Weights, gamma: float) -> Points:
     """Return the mean kernel of two different rows in each resample."""
     weights = counts.astype(np.float64)
     total = np.zeros(len(weights))
@@ -121,9 +117,7 @@ def _within(points: NDArray[np.float64], counts: Weights, gamma: float) -> NDArr
     return total / np.where(pairs > 0, pairs, np.nan)
 
 
-def _across(
-    a: NDArray[np.float64], b: NDArray[np.float64], a_counts: Weights, b_counts: Weights, gamma: float
-) -> NDArray[np.float64]:
+def _across(a: Points, b: Points, a_counts: Weights, b_counts: Weights, gamma: float) -> Points:
     total = np.zeros(len(a_counts))
     for rows, block in pairwise.squared(a, b):
         total += np.einsum("rn,rn->r", a_counts[:, rows] @ np.exp(-gamma * block), b_counts)

@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 from ajbench.core.device import Array, to_numpy
 from ajbench.metrics.distribution import Points, centred_pair
 
-# Distances held at once: 32 MB.
-BLOCK = 4_000_000
+BLOCK = 4_000_000  # distances held at once: 32 MB
 
 
 def squared(x: Points, y: Points) -> Iterator[tuple[slice, Points]]:

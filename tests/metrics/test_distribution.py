@@ -18,10 +18,6 @@ from ajbench.metrics.distribution import (
 
 # Values of haoheliu/audioldm_eval (commit 8dc07ee) and hkchengrex/av-benchmark (050a5cd) on the arrays below,
 # in float64; benchmarks/evaluator_parity.py runs the tools on larger ones and on real clips.
-# FD of both tools, and of the first ten clips of each set, fewer than the 16 dimensions.
-FD, FD_OF_FEW = 54.76786010145699, 101.39252972519378
-# Inception score of both tools, mean and standard deviation.
-IS = (2.6402209840855, 0.6207100510455293)
 # KL by epsilon and link: audioldm_eval adds 1e-6, av-benchmark 0.
 KL = {
     (1e-6, "softmax"): 5.827806429833872,
@@ -48,9 +44,8 @@ def test_fd_of_scaled_axes_has_a_closed_form(scale):
     rng = np.random.default_rng(0)
     a, b, shift = rng.uniform(0.1, 2, 8), rng.uniform(0.1, 2, 8), rng.normal(size=8)
     x, y = whitened(rng, 50, 8) * a * scale, (whitened(rng, 70, 8) * b + shift) * scale
-    expected = scale**2 * (np.sum((a - b) ** 2) + shift @ shift)
-    assert frechet_distance(x, y) == pytest.approx(expected, rel=1e-9)
-    assert frechet_distance(torch.tensor(y), x) == pytest.approx(expected, rel=1e-9)
+    expected = pytest.approx(scale**2 * (np.sum((a - b) ** 2) + shift @ shift), rel=1e-9)
+    assert frechet_distance(x, y) == expected and frechet_distance(torch.tensor(y), x) == expected
 
 
 def test_fd_with_fewer_clips_than_dimensions_warns_and_has_the_closed_form():
@@ -67,10 +62,9 @@ def test_fd_with_fewer_clips_than_dimensions_warns_and_has_the_closed_form():
 def test_fd_of_correlated_dimensions_equals_the_matrix_square_root_in_either_memory_order(order):
     rng = np.random.default_rng(6)
     x, y = rng.normal(size=(90, 24)) @ rng.normal(size=(24, 24)), rng.normal(size=(70, 24)) + 1
-    covariances = [np.cov(v, rowvar=False) for v in (x, y)]
-    root = np.trace(sqrtm(covariances[0] @ covariances[1])).real
+    a, b = (np.cov(v, rowvar=False) for v in (x, y))
     gap = x.mean(axis=0) - y.mean(axis=0)
-    expected = gap @ gap + sum(map(np.trace, covariances)) - 2 * root
+    expected = gap @ gap + np.trace(a + b - 2 * sqrtm(a @ b).real)
     x, y = (np.asarray(v, order=order) for v in (x, y))
     assert frechet_distance(x, y) == pytest.approx(expected, rel=1e-10)
     assert frechet_distance(x, x) == pytest.approx(0, abs=1e-6)
@@ -98,11 +92,8 @@ def test_pooled_frames_are_fd_of_the_repeated_frames(held, monkeypatch):
     x_counts = np.vstack([np.ones(9, int), rng.multinomial(9, np.ones(9) / 9, 6)])
     y_counts = np.vstack([np.ones(12, int), rng.multinomial(12, np.ones(12) / 12, 6)])
     found = pooled_draws(x, x_clips, y + 30, y_clips, x_counts, y_counts)
-    for r, value in enumerate(found):
-        repeated = [
-            np.repeat(points, counts[clips], axis=0)
-            for points, clips, counts in ((x, x_clips, x_counts[r]), (y + 30, y_clips, y_counts[r]))
-        ]
+    for value, mine, theirs in zip(found, x_counts, y_counts, strict=True):
+        repeated = np.repeat(x, mine[x_clips], axis=0), np.repeat(y + 30, theirs[y_clips], axis=0)
         assert value == pytest.approx(frechet_distance(*repeated), rel=1e-6)
 
 
@@ -111,9 +102,8 @@ def test_fd_of_singular_covariances_with_many_clips():
     a, b = rng.uniform(0.5, 2, 5), rng.uniform(0.5, 2, 5)
     x, y = np.zeros((100, 30)), np.zeros((90, 30))
     x[:, :5], y[:, :5] = whitened(rng, 100, 5) * a, whitened(rng, 90, 5) * b
-    assert frechet_distance(x, y) == pytest.approx(np.sum((a - b) ** 2), rel=1e-9)
-    turn = np.linalg.qr(rng.normal(size=(30, 30)))[0]
-    assert frechet_distance(x @ turn, y @ turn) == pytest.approx(np.sum((a - b) ** 2), rel=1e-9)
+    for turn in np.eye(30), np.linalg.qr(rng.normal(size=(30, 30)))[0]:
+        assert frechet_distance(x @ turn, y @ turn) == pytest.approx(np.sum((a - b) ** 2), rel=1e-9)
     assert frechet_distance(x, x + 1.0) == pytest.approx(30.0, rel=1e-9)
 
 
@@ -139,9 +129,8 @@ def test_inception_score_splits_as_audioldm_eval():
     p = softmax(logits)[np.random.RandomState(2020).permutation(43)]
     chunks = [p[i * 43 // 10 : (i + 1) * 43 // 10] for i in range(10)]
     scores = [np.exp(np.mean([entropy(row, c.mean(axis=0)) for row in c])) for c in chunks]
-    assert inception_score(torch.tensor(logits)) == pytest.approx(
-        (np.mean(scores), np.std(scores)), rel=1e-12
-    )
+    expected = np.mean(scores), np.std(scores)
+    assert inception_score(torch.tensor(logits)) == pytest.approx(expected, rel=1e-12)
 
 
 def test_inception_score_of_resamples_is_that_of_the_repeated_rows():
@@ -198,17 +187,14 @@ def arrays():
     return x, y, gen, ref
 
 
-def test_fd_is_that_of_the_tools(arrays):
-    x, y, _, _ = arrays
-    assert frechet_distance(x, y) == pytest.approx(FD, rel=1e-12)
-    with pytest.warns(UserWarning, match="10 clips"):
+def test_fd_and_inception_score_are_those_of_the_tools(arrays):
+    x, y, gen, _ = arrays
+    assert frechet_distance(x, y) == pytest.approx(54.76786010145699, rel=1e-12)
+    with pytest.warns(UserWarning, match="10 clips"):  # fewer than the 16 dimensions
         few = frechet_distance(x[:10], y[:10])
     # Their matrix root of a singular matrix is off by 1e-8.
-    assert few == pytest.approx(FD_OF_FEW, rel=1e-7)
-
-
-def test_inception_score_is_that_of_the_tools(arrays):
-    assert inception_score(arrays[2]) == pytest.approx(IS, rel=1e-12)
+    assert few == pytest.approx(101.39252972519378, rel=1e-7)
+    assert inception_score(gen) == pytest.approx((2.6402209840855, 0.6207100510455293), rel=1e-12)
 
 
 @pytest.mark.parametrize(("eps", "link"), KL)

@@ -51,8 +51,7 @@ def test_a_set_against_itself_has_a_closed_form_below_zero():
     # The sums are those of one matrix: 100 · 2 (S/(n(n−1)) − (S + n)/n²), S that of its pairs.
     _, y = sets()
     sigma, n = median_distance(y), len(y)
-    pairs = np.exp(-(pdist(y) ** 2) / (2 * sigma**2 + 1e-8))
-    total = 2 * pairs.sum()
+    total = 2 * np.exp(-(pdist(y) ** 2) / (2 * sigma**2 + 1e-8)).sum()
     expected = 200 * (total / (n * (n - 1)) - (total + n) / n**2)
     assert expected < 0
     assert kernel_distance(y, y) == pytest.approx(expected, rel=1e-9)
@@ -71,23 +70,15 @@ def test_resamples_leave_out_pairs_of_a_clip_with_its_copy():
     x, y = sets(n=9, m=8)
     rng = np.random.default_rng(1)
     x_counts, y_counts = (rng.multinomial(k, np.ones(k) / k, 5) for k in (9, 8))
-    sigma = 2.5
-
-    def k(a, b):
-        return np.exp(-((a - b) ** 2).sum() / (2 * sigma**2 + 1e-8))
-
-    for r, value in enumerate(kernel_draws(x, y, x_counts, y_counts, sigma)):
-        means = []
-        for points, counts in ((x, x_counts[r]), (y, y_counts[r])):
-            drawn = np.repeat(np.arange(len(points)), counts)
-            pairs = [k(points[i], points[j]) for i, j in itertools.permutations(drawn, 2) if i != j]
-            means.append(np.mean(pairs))
-        across = [
-            k(x[i], y[j])
-            for i in np.repeat(np.arange(9), x_counts[r])
-            for j in np.repeat(np.arange(8), y_counts[r])
+    k = lambda a, b: np.exp(-((a - b) ** 2).sum() / (2 * 2.5**2 + 1e-8))  # noqa: E731
+    for r, value in enumerate(kernel_draws(x, y, x_counts, y_counts, 2.5)):
+        mine, theirs = np.repeat(np.arange(9), x_counts[r]), np.repeat(np.arange(8), y_counts[r])
+        means = [
+            np.mean([k(points[i], points[j]) for i, j in itertools.permutations(drawn, 2) if i != j])
+            for points, drawn in ((x, mine), (y, theirs))
         ]
-        assert value == pytest.approx(100 * (sum(means) - 2 * np.mean(across)), rel=1e-9)
+        across = np.mean([k(x[i], y[j]) for i, j in itertools.product(mine, theirs)])
+        assert value == pytest.approx(100 * (sum(means) - 2 * across), rel=1e-9)
 
 
 def test_order_and_block_size_do_not_matter(monkeypatch):

@@ -21,19 +21,15 @@ def values(x, y, k=5):
 
 def by_loops(x, y, k):
     """The papers' formulas, radii by scikit-learn, one clip after another."""
-    radii = {}
-    for name, points in (("x", x), ("y", y)):
-        radii[name] = NearestNeighbors(n_neighbors=k + 1).fit(points).kneighbors(points)[0][:, k]
-    inside = [[np.linalg.norm(g - r) < radius for r, radius in zip(y, radii["y"], strict=True)] for g in x]
-    within = [[np.linalg.norm(g - r) < radius for g, radius in zip(x, radii["x"], strict=True)] for r in y]
-    covered = [
-        min(np.linalg.norm(g - r) for g in x) < radius for r, radius in zip(y, radii["y"], strict=True)
-    ]
+    tree = NearestNeighbors(n_neighbors=k + 1)
+    generated, real = (list(zip(v, tree.fit(v).kneighbors(v)[0][:, k], strict=True)) for v in (x, y))
+    inside = [[np.linalg.norm(g - r) < radius for r, radius in real] for g in x]
+    within = [[np.linalg.norm(g - r) < radius for g, radius in generated] for r in y]
     return {
         "precision": np.mean([any(row) for row in inside]),
         "recall": np.mean([any(row) for row in within]),
         "density": np.mean([sum(row) for row in inside]) / k,
-        "coverage": np.mean(covered),
+        "coverage": np.mean([min(np.linalg.norm(g - r) for g in x) < radius for r, radius in real]),
     }
 
 
@@ -50,19 +46,9 @@ def test_golden_values():
     # 1, 3, 7 have radii 1, 1, 2, 4 (k = 1), those of the generated 0.5, 2.5, 9 have 2, 2, 6.5.
     y, x = (np.array(points)[:, None] for points in ([0.0, 1.0, 3.0, 7.0], [0.5, 2.5, 9.0]))
     # 0.5 is in the balls of 0 and 1; 2.5 in that of 3 only (1 + 1 < 2.5, 7 − 4 > 2.5); 9 in that of 7.
-    assert values(x, y, 1) == pytest.approx(
-        {"precision": 1, "density": 4 / 3, "recall": 1, "coverage": 1}, rel=1e-12
-    )
-    far = x + 100
-    assert values(far, y, 1) == {"precision": 0, "density": 0, "recall": 0, "coverage": 0}
-
-
-def repeated(points, places, times):
-    """The points, with those at `places` repeated, in an order that mixes the copies with the others."""
-    counts = np.ones(len(points), int)
-    counts[places] = times
-    rows = np.repeat(np.arange(len(points)), counts)
-    return points[np.random.default_rng(1).permutation(rows)]
+    expected = {"precision": 1, "density": 4 / 3, "recall": 1, "coverage": 1}
+    assert values(x, y, 1) == pytest.approx(expected, rel=1e-12)
+    assert values(x + 100, y, 1) == dict.fromkeys(NAMES, 0)
 
 
 @pytest.mark.parametrize("block", [1, 170, 1000, pairwise.BLOCK])
@@ -70,7 +56,8 @@ def repeated(points, places, times):
 @pytest.mark.parametrize("copies", [1, 2, 9])
 def test_a_set_against_itself(copies, d, block, monkeypatch):
     monkeypatch.setattr(pairwise, "BLOCK", block)
-    x = repeated(sets(d=d)[0] + 100, [3, 20], copies)
+    rows = [*range(60), *[3, 20] * (copies - 1)]
+    x = sets(d=d)[0][np.random.default_rng(1).permutation(rows)] + 100
     order = np.random.default_rng(2).permutation(len(x))
     found = neighbours(x[order], x)
     assert all((getattr(found, name) == 1).all() for name in ("precision", "recall", "coverage"))
@@ -80,9 +67,8 @@ def test_a_set_against_itself(copies, d, block, monkeypatch):
     assert np.array_equal(found.density, density[order])
     # A clip lies in its own ball and, in the mean, in those of k - 1 others.
     if copies == 1:
-        assert round(5 * found.density.sum()) == 5 * len(x) and found.density.mean() == pytest.approx(
-            1, rel=1e-15
-        )
+        assert round(5 * found.density.sum()) == 5 * len(x)
+        assert found.density.mean() == pytest.approx(1, rel=1e-15)
 
 
 def test_ties_are_decided_by_the_rule_whatever_the_offset():

@@ -21,9 +21,8 @@ def by_loops(gen, ref, rate):
     for wave in (gen, ref):
         wave = np.pad((wave / np.abs(wave).max())[:n], size // 2)
         hann = [0.5 - 0.5 * np.cos(2 * np.pi * i / size) for i in range(size)]
-        turns = [
-            [cmath.exp(-2j * cmath.pi * k * i / size) for i in range(size)] for k in range(size // 2 + 1)
-        ]
+        bins = range(size // 2 + 1)
+        turns = [[cmath.exp(-2j * cmath.pi * k * i / size) for i in range(size)] for k in bins]
         starts = range(0, len(wave) - size + 1, hop)
         spectra.append([[abs(np.dot(turn, hann * wave[s : s + size])) for turn in turns] for s in starts])
     frames = []
