@@ -24,28 +24,19 @@ def wave_of(i):
 def record(i, **changes):
     ids = [i % 3] if i % 2 else [i % 3, (i + 1) % 3]
     values = {
-        "clip_id": f"clip-{i}",
-        "path": f"/sounds/{i}.wav",
-        "labels": [LABELS[k] for k in ids],
-        "label_ids": ids,
-        "split": "eval" if i % 4 == 3 else "train",
-        "fold": i % 5 + 1,
+        "clip_id": f"clip-{i}", "path": f"/sounds/{i}.wav", "labels": [LABELS[k] for k in ids],
+        "label_ids": ids, "split": "eval" if i % 4 == 3 else "train", "fold": i % 5 + 1,
         "caption": f"Sound {i}" if i % 2 else None,
-        "audio": audio.flac_encode(wave_of(i)),
-        "codes": codes_of(i),
-    }
+        "audio": audio.flac_encode(wave_of(i)), "codes": codes_of(i),
+    }  # fmt: skip
     return values | changes
 
 
 def meta(**changes):
     values = {
-        "codec": "fake",
-        "codec_hash": "00ff",
-        "clip_samples": SAMPLES,
-        "labels": LABELS,
-        "fingerprint": "0123456789ab",
-        "whitening": {"mean": [0.1, -2e-5], "std": [1.0, 0.3]},
-    }
+        "codec": "fake", "codec_hash": "00ff", "clip_samples": SAMPLES, "labels": LABELS,
+        "fingerprint": "0123456789ab", "whitening": {"mean": [0.1, -2e-5], "std": [1.0, 0.3]},
+    }  # fmt: skip
     return shards.StoreMeta(**(values | changes))
 
 

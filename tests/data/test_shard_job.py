@@ -17,8 +17,7 @@ def test_finish_removes_the_leftovers_of_a_killed_job(tmp_path):
     shards.write_shard(tmp_path, 0, [record(0)])
     (tmp_path / "part-00001.arrow.tmp").write_bytes(b"half")
     (tmp_path / "run.json").write_text("{}")
-    with shard_job.claim(tmp_path, "part-00000"):
-        pass
+    shard_job.claim(tmp_path, "part-00000").close()
     whole = shards.finish(tmp_path, meta())
     assert {path.name for path in tmp_path.iterdir()} == {"part-00000.arrow", "run.json", "store.json"}
     assert [(entry.file, entry.clips) for entry in whole.shards] == [("part-00000.arrow", 1)]
@@ -42,8 +41,7 @@ def test_a_claim_excludes_other_processes_and_ends_with_its_holder(tmp_path):
     first, _, answer = start_holder(tmp_path)
     assert answer == "held"
     assert shard_job.claim(tmp_path, "part-00000") is None
-    with shard_job.claim(tmp_path, "part-00001"):
-        pass
+    shard_job.claim(tmp_path, "part-00001").close()
     first.kill()
     first.join()
     with shard_job.claim(tmp_path, "part-00000"):
@@ -52,14 +50,12 @@ def test_a_claim_excludes_other_processes_and_ends_with_its_holder(tmp_path):
         assert answer == "taken"
         pipe.send(None)
         second.join()
-    with shard_job.claim(tmp_path, "part-00000"):
-        pass
+    shard_job.claim(tmp_path, "part-00000").close()
 
 
 def test_a_claim_made_while_the_job_is_closed_is_on_an_existing_file(tmp_path, monkeypatch):
     # Between opening the lock and locking it, another process finishes and removes the folder.
-    real = fcntl.flock
-    left = ["close the job"]
+    real, left = fcntl.flock, ["close the job"]
 
     def flock(file, operation):
         if left:
@@ -73,8 +69,8 @@ def test_a_claim_made_while_the_job_is_closed_is_on_an_existing_file(tmp_path, m
 
 
 def test_another_job_is_refused(tmp_path):
-    assert shard_job.open_job(tmp_path / "s", "0123456789ab") is False
-    assert shard_job.open_job(tmp_path / "s", "0123456789ab") is False
+    for _ in range(2):
+        assert shard_job.open_job(tmp_path / "s", "0123456789ab") is False
     with pytest.raises(IntegrityError, match="ffff"):
         shard_job.open_job(tmp_path / "s", "ffff")
     build(tmp_path / "s")

@@ -20,13 +20,10 @@ def test_verify_reports_the_content(folder):
         Problem(None, "/sounds/y,z.wav", None, 'odd "name"'),
     ]
     shards.write_quarantine(folder, problems, {"/sounds/x.wav": "ab" * 32})
-    report = verify(folder)
-    assert report["clips"] == 8
-    assert report["splits"] == {"eval": 2, "train": 6}
-    assert report["quarantined"] == 2
+    report = json.loads(json.dumps(verify(folder)))
     assert [shard["clips"] for shard in report["shards"]] == list(SIZES)
-    assert (report["codec"], report["source"], report["classes"]) == ("fake", "real", 3)
-    json.dumps(report)
+    expected = {"clips": 8, "quarantined": 2, "codec": "fake", "source": "real", "classes": 3}
+    assert report == report | expected | {"splits": {"eval": 2, "train": 6}}
     table = pd.read_csv(folder / "quarantine.csv")
     assert list(table) == ["clip_id", "path", "line", "reason", "sha256"]
     assert table["sha256"].tolist()[0] == "ab" * 32

@@ -25,23 +25,12 @@ from ajbench.data.manifest import Manifest, Row
 SHORTEST_EVENT = 4_000  # samples; every synthesiser produces sound within them
 SHORTEST_CLIP = 6_720  # samples, 0.42 s: one column of the codec's grid
 CLASSES: tuple[tuple[str, str], ...] = (
-    ("Baby cry, infant cry", "/t/dd00002"),
-    ("Bark", "/m/05tny_"),
-    ("Chirp, tweet", "/m/07pggtn"),
-    ("Church bell", "/m/03w41f"),
-    ("Crackle", "/m/07pzfmf"),
-    ("Cricket", "/m/09xqv"),
-    ("Engine", "/m/02mk9"),
-    ("Helicopter", "/m/09ct_"),
-    ("Rain", "/m/06mb1"),
-    ("Siren", "/m/03kmc9"),
-    ("Snare drum", "/m/06rvn"),
-    ("Telephone bell ringing", "/m/07pp8cl"),
-    ("Tick-tock", "/m/07qjznl"),
-    ("Waves, surf", "/m/034srq"),
-    ("Whistle", "/m/0l156k"),
-    ("Wind", "/m/03m9d0z"),
-)
+    ("Baby cry, infant cry", "/t/dd00002"), ("Bark", "/m/05tny_"), ("Chirp, tweet", "/m/07pggtn"),
+    ("Church bell", "/m/03w41f"), ("Crackle", "/m/07pzfmf"), ("Cricket", "/m/09xqv"), ("Engine", "/m/02mk9"),
+    ("Helicopter", "/m/09ct_"), ("Rain", "/m/06mb1"), ("Siren", "/m/03kmc9"), ("Snare drum", "/m/06rvn"),
+    ("Telephone bell ringing", "/m/07pp8cl"), ("Tick-tock", "/m/07qjznl"), ("Waves, surf", "/m/034srq"),
+    ("Whistle", "/m/0l156k"), ("Wind", "/m/03m9d0z"),
+)  # fmt: skip
 CLAUSES: Mapping[str, tuple[str, ...]] = {
     "Baby cry, infant cry": ("a baby cries", "an infant is wailing", "a newborn cries and gasps for breath"),
     "Bark": ("a dog barks", "a dog is barking", "a dog barks at something"),

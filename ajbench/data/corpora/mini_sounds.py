@@ -269,20 +269,8 @@ def baby_cry(rng: Generator, n: int) -> Wave:
 
 
 SYNTHESIZERS: Mapping[str, Callable[[Generator, int], Wave]] = {
-    "Baby cry, infant cry": baby_cry,
-    "Bark": bark,
-    "Chirp, tweet": tweet,
-    "Church bell": church_bell,
-    "Crackle": crackle,
-    "Cricket": cricket,
-    "Engine": engine,
-    "Helicopter": helicopter,
-    "Rain": rain,
-    "Siren": siren,
-    "Snare drum": snare_drum,
-    "Telephone bell ringing": telephone_bell,
-    "Tick-tock": tick_tock,
-    "Waves, surf": surf,
-    "Whistle": whistle,
-    "Wind": wind,
-}
+    "Baby cry, infant cry": baby_cry, "Bark": bark, "Chirp, tweet": tweet, "Church bell": church_bell,
+    "Crackle": crackle, "Cricket": cricket, "Engine": engine, "Helicopter": helicopter, "Rain": rain,
+    "Siren": siren, "Snare drum": snare_drum, "Telephone bell ringing": telephone_bell,
+    "Tick-tock": tick_tock, "Waves, surf": surf, "Whistle": whistle, "Wind": wind,
+}  # fmt: skip
