@@ -19,9 +19,8 @@ from ajbench.core.files import atomic_write
 from ajbench.core.registry import suggest
 from ajbench.data.labels import LabelSet
 
-# Name in a corpus → name in ajbench.
-SPLIT_NAMES = {name: name for name in ("train", "val", "eval")} | {
-    "valid": "val", "validation": "val", "test": "eval",
+SPLIT_NAMES = {  # name in a corpus → name in ajbench
+    "train": "train", "val": "val", "valid": "val", "validation": "val", "eval": "eval", "test": "eval",
 }  # fmt: skip
 LABEL_SEPARATOR = ";"  # between labels in a CSV manifest
 NAME_COLUMNS = ("name", "display_name", "label")
