@@ -59,6 +59,16 @@ def test_unknown_and_missing_extractors():
 
 
 @pytest.mark.parametrize(
+    ("name", "package", "extra"),
+    [("passt", "hear21passt", "passt"), ("laion-clap", "frechet_audio_distance", "fad")],
+)
+def test_the_extra_is_named_where_the_package_is_missing(name, package, extra, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingError, match=rf"{package}.*ajbench\[{extra}\]"):
+        LazyExtractor(name, tmp_path / "weights.pt")
+
+
+@pytest.mark.parametrize(
     "name", [name for name, entry in registry.FEATURES.items() if name != "reference" and not entry.package]
 )
 def test_missing_weights_are_found_out_before_anything_is_loaded(name, empty_caches, tmp_path, monkeypatch):

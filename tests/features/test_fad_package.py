@@ -10,8 +10,7 @@ from fakes import Unsafe, noise
 
 from ajbench import features
 from ajbench.core import weights
-from ajbench.core.errors import IntegrityError, MissingError, UsageError
-from ajbench.features.extractor import LazyExtractor
+from ajbench.core.errors import IntegrityError, UsageError
 from ajbench.metrics.distribution import frechet_distance
 
 FILE = "630k-audioset-best.pt"
@@ -96,9 +95,3 @@ def test_files_of_another_name_and_pickles_of_code_are_refused(tmp_path):
     with pytest.raises(IntegrityError, match=FILE):
         features.load("laion-clap", tmp_path / FILE)
     assert not (tmp_path / "ran").exists()
-
-
-def test_the_extra_is_named_where_the_package_is_missing(tmp_path, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MissingError, match=r"frechet_audio_distance.*ajbench\[fad\]"):
-        LazyExtractor("laion-clap", tmp_path / FILE)
