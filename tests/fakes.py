@@ -387,6 +387,13 @@ class Unsafe:
         return type(self.path).touch, (self.path,)
 
 
+def flip_bit(path):
+    """Change one bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
 # Stores of two classes that a classifier learns in seconds, and trainings on them
 
 HUM_SAMPLES = 21 * 320
@@ -489,14 +496,9 @@ def small_encodec(seed=0, n_q=32):
     with warnings.catch_warnings(), torch.random.fork_rng():
         warnings.simplefilter("ignore", FutureWarning)
         torch.manual_seed(seed)
-        model = EncodecModel(
-            SEANetEncoder(channels=1, n_filters=4, norm="weight_norm", causal=True),
-            SEANetDecoder(channels=1, n_filters=4, norm="weight_norm", causal=True),
-            ResidualVectorQuantizer(dimension=128, n_q=n_q, bins=1024),
-            [1.5, 3.0, 6, 12.0, 24.0],
-            24_000,
-            1,
-        ).eval()
+        how = {"channels": 1, "n_filters": 4, "norm": "weight_norm", "causal": True}
+        parts = SEANetEncoder(**how), SEANetDecoder(**how), ResidualVectorQuantizer(128, n_q, 1024)
+        model = EncodecModel(*parts, [1.5, 3.0, 6, 12.0, 24.0], 24_000, 1).eval()
         books = [layer._codebook for layer in model.quantizer.vq.layers]
         spread_codebooks(books, model.encoder)
         for book in books:

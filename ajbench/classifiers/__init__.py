@@ -244,9 +244,8 @@ def read_json(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        raise MissingError(
-            f"{folder}: no trained classifier ({CONFIG} is missing); run train-cls first"
-        ) from None
+        message = f"{folder}: no trained classifier ({CONFIG} is missing); run train-cls first"
+        raise MissingError(message) from None
     except ValueError:
         config = None
     if not isinstance(config, dict):

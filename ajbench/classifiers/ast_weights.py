@@ -72,9 +72,8 @@ def imagenet(width: int, depth: int) -> Weights:
     state["patch.weight"] = state.pop("patch_embed.proj.weight").sum(dim=1, keepdim=True)
     state["patch.bias"] = state.pop("patch_embed.proj.bias")
     side = round((state["pos_embed"].shape[1] - 2) ** 0.5)
-    names = (name for name in state if not name.startswith("head"))
-    kept = [name for name in names if not name.startswith("blocks.") or int(name.split(".")[1]) < depth]
-    body = {name: state[name] for name in kept}
+    dropped = ("head", *(f"blocks.{i}." for i in range(depth, len(deit.blocks))))
+    body = {name: tensor for name, tensor in state.items() if not name.startswith(dropped)}
     return Weights("imagenet", body, deit.blocks[0].attn.num_heads, grid=(side, side))
 
 
@@ -100,10 +99,8 @@ def transformers(folder: Path) -> Weights:
         if state.keys() >= set(parts):
             state[name.replace("query", "qkv")] = torch.cat([state.pop(part) for part in parts])
     try:
-        grid = (
-            patches(config["num_mel_bins"], config["frequency_stride"]),
-            patches(config["max_length"], config["time_stride"]),
-        )
+        bands = patches(config["num_mel_bins"], config["frequency_stride"])
+        grid = bands, patches(config["max_length"], config["time_stride"])
         labels = _labels(written.get("id2label") or {})
         norm_eps = float(config["layer_norm_eps"])
         return Weights(str(folder), state, config["num_attention_heads"], labels, grid, norm_eps)

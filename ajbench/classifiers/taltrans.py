@@ -5,6 +5,7 @@ As in lijuncheng16/AudioTaggingDoneRight (Net_mModal_mgpu.TransformerEncoder), w
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -66,10 +67,8 @@ class TalTrans(nn.Module):
         self.convolutions.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         width = channels[-1] * self.frontend.bands // math.prod(bands for _, bands in POOLS)
         self.heads, self.passes, self.tied = heads, passes, tied
-        layers = [
-            nn.TransformerEncoderLayer(width, heads, feedforward, dropout, batch_first=True)
-            for _ in range(1 if tied else passes)
-        ]
+        layer = partial(nn.TransformerEncoderLayer, width, heads, feedforward, dropout, batch_first=True)
+        layers = [layer() for _ in range(1 if tied else passes)]
         self.layer, self.further = layers[0], nn.ModuleList(layers[1:])
         self.attention = nn.Linear(width, num_classes)
         self.frame_logits = nn.Linear(width, num_classes)
@@ -129,11 +128,6 @@ def sinusoid(length: int, width: int) -> Tensor:
 
 def taltrans_small(num_classes: int, **options: Any) -> TalTrans:
     """Build a TALtrans an eighth to a quarter as wide, for two CPU cores and some hundred clips."""
-    small: dict[str, Any] = {
-        "channels": SMALL_CHANNELS,
-        "heads": 4,
-        "feedforward": 256,
-        "dropout": 0.2,
-        "n_fft": 1024,
-    }
+    small: dict[str, Any] = {"channels": SMALL_CHANNELS, "heads": 4, "feedforward": 256}
+    small |= {"dropout": 0.2, "n_fft": 1024}
     return TalTrans(num_classes, **(small | options))

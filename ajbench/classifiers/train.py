@@ -100,20 +100,17 @@ def train_classifier(
         module = classifiers.build(settings.name, len(meta.labels), **options, **start)
 
     augment = settings.aug == "mx+sp"
+    masking: dict[str, Any] = {"time": settings.specaug_time, "freq": settings.specaug_freq}
+    if augment:
+        masking["fill"] = module.frontend.zero  # type: ignore[union-attr]
     counted = recipe.mix.epoch_size(len(train))
-    steps, warmup = settings.steps(counted), settings.warmup(counted)
+    steps = settings.steps(counted)
 
     def step(wrapped: nn.Module, batch: Batch, index: int) -> Tensor:
         wav, targets, masks = batch
         features = module.frontend(wav)  # type: ignore[operator]
         if augment:
-            features = frontend.spec_augment(
-                features,
-                masks,
-                time=settings.specaug_time,
-                freq=settings.specaug_freq,
-                fill=module.frontend.zero,  # type: ignore[union-attr, arg-type]
-            )
+            features = frontend.spec_augment(features, masks, **masking)
         return _loss(settings.loss, wrapped(features), targets)
 
     console.detail(f"{settings.name}: {plan.epoch_size} clips an epoch, {steps} steps, seed {seed}")
@@ -123,7 +120,7 @@ def train_classifier(
         _batches(settings, plan, pool, seed),
         steps=steps,
         optimizer=_optimizer(settings, module),
-        lr_at=_schedule(settings, counted, steps, warmup),
+        lr_at=_schedule(settings, counted, steps),
         folder=out,
         checkpoint_every=settings.checkpoint_every,
         seed=seed,
@@ -142,6 +139,7 @@ def train_classifier(
     if state.is_main_process:
         if validate:
             (out / "checkpoints" / f"step-{steps:08d}" / "weights.safetensors").replace(out / LAST)
+        extra = {"fingerprint": fingerprint, "seed": seed, "started_from": settings.init}
         classifiers.save(
             module,
             out,
@@ -149,12 +147,7 @@ def train_classifier(
             labels=meta.labels,
             clip_samples=meta.clip_samples,
             options=options,
-            extra={
-                "fingerprint": fingerprint,
-                "seed": seed,
-                "started_from": settings.init,
-                "train_ids_hash": ids_hash(ids),
-            },
+            extra=extra | {"train_ids_hash": ids_hash(ids)},
         )
         shutil.rmtree(out / "checkpoints")
     state.wait_for_everyone()
@@ -265,26 +258,16 @@ def _batches(settings: Classifier, plan: mixing.Plan, pool: Pool, seed: int) -> 
 
 def _optimizer(settings: Classifier, module: nn.Module) -> torch.optim.Optimizer:
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-    return kind(
-        module.parameters(),
-        lr=settings.lr,
-        betas=settings.betas,
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
+    decay = settings.weight_decay
+    return kind(module.parameters(), settings.lr, settings.betas, weight_decay=decay, fused=True)
 
 
-def _schedule(settings: Classifier, epoch_size: int, steps: int, warmup: int) -> Callable[[int], float]:
+def _schedule(settings: Classifier, epoch_size: int, steps: int) -> Callable[[int], float]:
+    warmup = settings.warmup(epoch_size)
     if settings.schedule == "cosine":
         return loop.cosine(settings.lr, warmup, steps)
-    return loop.steps_down(
-        settings.lr,
-        warmup,
-        epoch_size / settings.batch_size,
-        settings.decay_from_epoch,
-        settings.decay_every_epochs,
-        settings.decay_factor,
-    )
+    decay = settings.decay_from_epoch, settings.decay_every_epochs, settings.decay_factor
+    return loop.steps_down(settings.lr, warmup, epoch_size / settings.batch_size, *decay)
 
 
 def _averaged(settings: Classifier, epoch_size: int, steps: int) -> Sequence[int]:

@@ -7,42 +7,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from torch import nn
 
-from ajbench.codec.tiny_network import DIM, N_CODEBOOKS, TinyCodec
+from ajbench.codec import ResidualCodec, pieces
+from ajbench.codec.tiny_network import TinyCodec
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.files import sha256
-from ajbench.data.audio import HOP, SAMPLE_RATE
+from ajbench.data.audio import HOP
 
 WEIGHTS = Path(__file__).with_name("tiny.safetensors")
 
 
-class Tiny:
-    """A `Codec` around a trained `TinyCodec`.
-
-    Attributes:
-        weights_hash: SHA-256 of the weights file, 16 digits.
-    """
-
-    name = "tiny"
-    sample_rate = SAMPLE_RATE
-    hop = HOP
-    n_codebooks = N_CODEBOOKS
-    dim = DIM
-
-    def __init__(self, network: TinyCodec, weights_hash: str) -> None:
-        self.network = network.eval().requires_grad_(False)
-        self.weights_hash = weights_hash
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the network, the latents and the decoded waves."""
-        return self.network.tone_window.device
-
-    def to(self, device: torch.device) -> "Tiny":
-        """Move the network and return the codec."""
-        self.network.to(device)
-        return self
+class Tiny(ResidualCodec):
+    """A `Codec` around a trained `TinyCodec`; its weights_hash: SHA-256 of the weights file, 16 digits."""
 
     @torch.no_grad()
     def encode(self, wav: torch.Tensor | NDArray[np.float32]) -> NDArray[np.uint16]:
@@ -56,38 +32,13 @@ class Tiny:
                 f"codec tiny: waves of shape {tuple(wav.shape)}, expected [B, n], n a multiple of {HOP}"
             )
         waves = torch.as_tensor(wav, dtype=torch.float32).to(self.device)
-        return np.concatenate([self.quantize(self.network.embed(one)) for one in _pieces(waves)])
-
-    @torch.no_grad()
-    def latents(self, codes: torch.Tensor | NDArray[np.integer]) -> torch.Tensor:
-        """Codes [B, 8, T] → latents float32 [B, 128, T]: the sum of the eight codewords."""
-        plain = codes if isinstance(codes, torch.Tensor) else torch.from_numpy(np.asarray(codes, np.int64))
-        return self.network.quantizer.decode(plain.to(self.device, torch.int64).transpose(0, 1))
+        return np.concatenate([self.quantize(self.network.embed(one)) for one in pieces(waves)])
 
     @torch.no_grad()
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents [B, 128, T] → waves float32 [B, 320 · T]."""
-        return torch.cat(
-            [self.network.decode(one) for one in _pieces(latents.to(self.device, torch.float32))]
-        )
-
-    def decode(self, codes: torch.Tensor | NDArray[np.integer]) -> torch.Tensor:
-        """Codes [B, 8, T] → waves float32 [B, 320 · T]."""
-        return self.decode_latents(self.latents(codes))
-
-    @torch.no_grad()
-    def quantize(self, latents: torch.Tensor) -> NDArray[np.uint16]:
-        """Latents [B, 128, T] → codes uint16 [B, 8, T], greedily codebook by codebook."""
-        # bandwidth None: every codebook
-        codes = self.network.quantizer.encode(
-            latents.to(self.device, torch.float32), SAMPLE_RATE // HOP, None
-        )
-        return codes.transpose(0, 1).cpu().numpy().astype(np.uint16)
-
-
-def _pieces(batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    # One clip at a time on a CPU, so that the codes and the wave of a clip do not depend on the batch.
-    return batch.split(1) if batch.device.type == "cpu" else (batch,)
+        latents = latents.to(self.device, torch.float32)
+        return torch.cat([self.network.decode(one) for one in pieces(latents)])
 
 
 def load(path: str | Path = WEIGHTS) -> Tiny:
@@ -109,7 +60,7 @@ def load(path: str | Path = WEIGHTS) -> Tiny:
         network = build(config, tensors)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise IntegrityError(f"{path}: not a tiny codec ({' '.join(str(error).split())[:120]})") from None
-    return Tiny(network, sha256(path)[:16])
+    return Tiny(network, "tiny", sha256(path)[:16])
 
 
 def build(config: dict[str, int], tensors: dict[str, torch.Tensor]) -> TinyCodec:
@@ -119,12 +70,7 @@ def build(config: dict[str, int], tensors: dict[str, torch.Tensor]) -> TinyCodec
     lost = [name for name in missing if not name.endswith(("embed_avg", "cluster_size", "inited"))]
     if lost or unexpected:
         raise ValueError(f"missing {lost[:3]}, unexpected {unexpected[:3]}")
-    _mark_trained(network)
-    return network
-
-
-def _mark_trained(network: nn.Module) -> None:
     # Codebooks marked as untrained would be initialised from the first batch.
-    for name, buffer in network.named_buffers():
-        if name.endswith("inited"):
-            buffer.fill_(1.0)
+    for layer in network.quantizer.vq.layers:
+        layer._codebook.inited.fill_(1.0)
+    return network

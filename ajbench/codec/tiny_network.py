@@ -48,6 +48,10 @@ class Block(nn.Module):
         return x + self.scale * self.narrow(functional.gelu(self.widen(self.norm(y)), approximate="tanh"))
 
 
+def _stack(dim: int, blocks: int) -> nn.Sequential:
+    return nn.Sequential(*(Block(dim, 3 * dim, blocks) for _ in range(blocks)))
+
+
 class TinyCodec(nn.Module):
     """Encoder, quantiser and decoder; every method is a pure function of its input."""
 
@@ -87,25 +91,15 @@ class TinyCodec(nn.Module):
 
         features = LONG_MELS + SHORT_MELS * (HOP // SHORT_HOP)
         self.encoder_in = nn.Conv1d(features, encoder_dim, 5, padding=2)
-        self.encoder = nn.Sequential(
-            *(Block(encoder_dim, 3 * encoder_dim, encoder_blocks) for _ in range(encoder_blocks))
-        )
+        self.encoder = _stack(encoder_dim, encoder_blocks)
         self.encoder_out = nn.Sequential(nn.LayerNorm(encoder_dim), nn.Linear(encoder_dim, DIM))
         self.encoder_skip = nn.Linear(LONG_MELS, DIM)
         # Training initialises and revives codes itself (codec/train.py): the k-means of the package needs
         # gigabytes, and its replacements of unused codes are overwritten by the moving average.
-        self.quantizer = ResidualVectorQuantizer(
-            dimension=DIM,
-            n_q=N_CODEBOOKS,
-            bins=BINS,
-            decay=0.99,
-            kmeans_init=False,
-            threshold_ema_dead_code=0,
-        )
+        untouched = {"kmeans_init": False, "threshold_ema_dead_code": 0}
+        self.quantizer = ResidualVectorQuantizer(DIM, N_CODEBOOKS, BINS, decay=0.99, **untouched)
         self.decoder_in = nn.Conv1d(DIM, decoder_dim, 7, padding=3)
-        self.decoder = nn.Sequential(
-            *(Block(decoder_dim, 3 * decoder_dim, decoder_blocks) for _ in range(decoder_blocks))
-        )
+        self.decoder = _stack(decoder_dim, decoder_blocks)
         self.decoder_norm = nn.LayerNorm(decoder_dim)
         # per frame: log amplitude and phase as a 2-vector of every tone bin, log gain of every noise bin
         self.head = nn.Linear(decoder_dim, 3 * TONE_BINS + NOISE_FRAMES * NOISE_BINS)
@@ -169,17 +163,15 @@ class TinyCodec(nn.Module):
 
     def _carrier(self, frames: int) -> Tensor:
         # bin k rotates by 2π·k·hop/window per frame, here k quarter turns: exact in integers
-        quarters = (
-            torch.outer(torch.arange(TONE_BINS), torch.arange(frames)) * (4 * TONE_HOP // TONE_WINDOW) % 4
-        )
+        turns = torch.outer(torch.arange(TONE_BINS), torch.arange(frames))
+        quarters = turns * (4 * TONE_HOP // TONE_WINDOW) % 4
         phase = quarters.to(self.tone_phase.device) * (torch.pi / 2) + self.tone_phase[:, None]
         return torch.polar(torch.ones_like(phase), phase)
 
     def synthesize(self, tones: Tensor, gains: Tensor, noise: Tensor) -> Tensor:
         """Overlap-add tones and gains · noise (complex, unit variance per part) → waves [B, 320 · T]."""
-        return overlap_add(tones, self.tone_window, TONE_HOP) + overlap_add(
-            gains * noise, self.noise_window, NOISE_HOP
-        )
+        tonal = overlap_add(tones, self.tone_window, TONE_HOP)
+        return tonal + overlap_add(gains * noise, self.noise_window, NOISE_HOP)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents [B, 128, T] → waves [B, 320 · T]; the noise is a fixed function of position."""

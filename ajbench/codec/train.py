@@ -86,19 +86,14 @@ def gather(folders: Sequence[Path], out: Path, *, mini_clips: int, mini_seed: in
                 entries.append((group, name, total, len(wav)))
                 total += len(wav)
         if not entries:
-            raise MissingError(
-                f"no sounds to train on in {', '.join(map(str, folders)) or 'the mini corpus'}"
-            )
+            places = ", ".join(map(str, folders)) or "the mini corpus"
+            raise MissingError(f"no sounds to train on in {places}")
         partial.replace(pool)
         atomic_write(index, json.dumps({"refused": refused, "entries": entries}).encode())
     table = json.loads(index.read_text())
-    group_names = sorted({entry[0] for entry in table["entries"]})
-    return Sounds(
-        np.memmap(pool, np.int16, "r"),
-        np.array([entry[2] for entry in table["entries"]]),
-        np.array([entry[3] for entry in table["entries"]]),
-        np.array([group_names.index(entry[0]) for entry in table["entries"]]),
-    )
+    groups, _, starts, lengths = zip(*table["entries"], strict=True)
+    numbers = np.unique(groups, return_inverse=True)[1]
+    return Sounds(np.memmap(pool, np.int16, "r"), np.array(starts), np.array(lengths), numbers)
 
 
 def sampling_share(sounds: Sounds) -> NDArray[np.float64]:
@@ -128,10 +123,8 @@ class Spectra(nn.Module):
         spectra = []
         for window, _ in MEL_SCALES:
             taper = self.get_buffer(f"window{window}")
-            magnitude = torch.view_as_real(
-                torch.stft(wav, window, window // 2, window=taper, center=False, return_complex=True)
-            )
-            magnitude = (magnitude.square().sum(-1) + 1e-8).sqrt() * (2.0 / window**0.5)
+            spectrum = torch.stft(wav, window, window // 2, window=taper, center=False, return_complex=True)
+            magnitude = (torch.view_as_real(spectrum).square().sum(-1) + 1e-8).sqrt() * (2.0 / window**0.5)
             spectra.append(torch.log(torch.matmul(self.get_buffer(f"bank{window}"), magnitude) + FLOOR))
             if window in LINEAR_SCALES:
                 spectra.append(torch.log(magnitude + FLOOR))
@@ -153,11 +146,8 @@ def energy_score(codec: TinyCodec, spectra: Spectra, wav: Tensor, *, quantize: b
         latents, penalty = result.quantized, result.penalty
     tones, gains = codec.spectrum(latents)
     with torch.autocast(wav.device.type, enabled=False):
-        shape = (*gains.shape, 2)
-        outputs = [
-            codec.synthesize(tones, gains, torch.view_as_complex(torch.randn(shape, device=wav.device)))
-            for _ in range(2)
-        ]
+        noises = (torch.randn(*gains.shape, 2, device=wav.device) for _ in range(2))
+        outputs = [codec.synthesize(tones, gains, torch.view_as_complex(noise)) for noise in noises]
         target, first, second = (spectra(signal) for signal in (wav, *outputs))
         score = 0.5 * (distance(target, first) + distance(target, second) - distance(first, second))
     return score, penalty
@@ -176,12 +166,8 @@ def start_codebooks(codec: TinyCodec, latents: Tensor, frames_per_step: int, ite
             sums = torch.zeros_like(centres).index_add_(0, nearest, residual)
             spare = residual[torch.randint(len(residual), (len(centres),))]
             centres = torch.where(counts[:, None] > 0, sums / counts[:, None].clamp(min=1), spare)
-        _set_codes(
-            book,
-            torch.ones(len(centres), dtype=torch.bool),
-            centres,
-            counts * frames_per_step / len(residual),
-        )
+        every = torch.ones(len(centres), dtype=torch.bool)
+        _set_codes(book, every, centres, counts * frames_per_step / len(residual))
         residual = residual - centres[_nearest(residual, centres)]
 
 
@@ -232,9 +218,8 @@ def train_codec(
     optimizer = torch.optim.AdamW(codec.parameters(), lr=lr, betas=(0.8, 0.99), weight_decay=1e-3)
 
     def batches(step: int) -> Tensor:
-        return torch.from_numpy(
-            sounds.draw(np.random.default_rng(seed_for(seed, "codec", step)), batch_size, share)
-        )
+        rng = np.random.default_rng(seed_for(seed, "codec", step))
+        return torch.from_numpy(sounds.draw(rng, batch_size, share))
 
     def step(module: nn.Module, wav: Tensor, index: int) -> Tensor:
         if index == quantize_from:

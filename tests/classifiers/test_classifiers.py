@@ -4,7 +4,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
-from fakes import HUM_LABELS, HUM_SAMPLES, build_small_ast, random_transformers_ast, save_classifier
+from fakes import HUM_LABELS, HUM_SAMPLES, build_small_ast, flip_bit, random_transformers_ast, save_classifier
 from safetensors import safe_open
 
 from ajbench import classifiers
@@ -64,9 +64,7 @@ def test_saved_classifier_loads_with_the_same_logits(tmp_path):
 def test_missing_and_damaged_files_are_refused(tmp_path):
     save_classifier(tmp_path)
     weights, config = tmp_path / "model.safetensors", tmp_path / "config.json"
-    data = bytearray(weights.read_bytes())
-    data[-1] ^= 1
-    weights.write_bytes(data)
+    flip_bit(weights)
     with pytest.raises(IntegrityError, match=r"model\.safetensors"):
         classifiers.load(tmp_path)
     weights.unlink()

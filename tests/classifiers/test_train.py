@@ -16,6 +16,7 @@ from fakes import (
     hum_store,
     join_launch,
     launch,
+    stopped_at,
     weight_difference,
 )
 
@@ -42,33 +43,21 @@ def test_it_learns_and_predicts_the_eval_clips(tmp_path, real, synthetic, name, 
     out = fit_hum(recipe, real, synthetic, tmp_path / "out")
     assert sorted(p.name for p in out.iterdir()) == ["config.json", "metrics.csv", "model.safetensors"]
     classifier = classifiers.load(out)
-    assert classifier.config["fingerprint"] == "abc"
-    assert classifier.config["train_ids_hash"] == synthetic.meta.train_ids_hash
+    expected = {"fingerprint": "abc", "train_ids_hash": synthetic.meta.train_ids_hash}
+    assert expected.items() <= classifier.config.items()
     indices = real.split_indices("eval")[::-1]
     scores = predict(classifier, real, indices, batch=3)
-    assert scores.dtype == np.float32
-    assert scores.shape == (10, 2)
+    assert scores.dtype == np.float32 and scores.shape == (10, 2)
     assert np.mean(scores.argmax(1) == real.targets()[indices].argmax(1)) >= 0.9
     np.testing.assert_allclose(scores, predict(classifier, real, indices), atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "mix", [Mix(dose=12), Mix(mode="alpha", alpha=0.5, balanced=True)], ids=lambda m: m.mode
-)
+@pytest.mark.parametrize("mix", [Mix(dose=12), Mix(mode="alpha", alpha=0.5, balanced=True)])
 def test_an_interrupted_training_ends_with_the_same_bits(tmp_path, real, synthetic, mix, monkeypatch):
     straight = fit_hum(hum_recipe(mix), real, synthetic, tmp_path / "a")
-    whole = mixing.batch
-
-    def interrupted(order, size, batch, index):
-        if index == 9:
-            raise RuntimeError("interrupted")
-        return whole(order, size, batch, index)
-
-    monkeypatch.setattr(mixing, "batch", interrupted)
-    with pytest.raises(RuntimeError, match="interrupted"):
+    with stopped_at(mixing, "batch", 10):
         fit_hum(hum_recipe(mix), real, synthetic, tmp_path / "b")
     assert [p.name for p in (tmp_path / "b" / "checkpoints").iterdir()] == ["step-00000005"]
-    monkeypatch.setattr(mixing, "batch", whole)
     # The cache of decoded audio does not change the bits either.
     monkeypatch.setattr(dataset, "CACHE_BYTES", 0)
     torch.manual_seed(99)
@@ -125,9 +114,7 @@ def train_together(rank, processes, port, stores, folder, cpu=True):
 
 
 @pytest.mark.parametrize("cpu", [True, pytest.param(False, marks=pytest.mark.gpu)], ids=["gloo", "nccl"])
-def test_two_processes_have_the_gradient_of_one_with_the_whole_batch(
-    tmp_path, real, synthetic, monkeypatch, cpu
-):
+def test_two_processes_have_the_gradient_of_one_process(tmp_path, real, synthetic, monkeypatch, cpu):
     if not cpu and torch.cuda.device_count() < 2:
         pytest.skip("needs two CUDA devices")
     launch(train_together, (2, free_port(), (real.path, synthetic.path), tmp_path, cpu))
@@ -158,8 +145,7 @@ def test_processes_that_do_not_divide_the_batch_are_refused(tmp_path, real, monk
 
 
 def test_only_clips_of_the_mix_are_read(tmp_path, real, synthetic, monkeypatch):
-    read = {"real": set(), "synthetic": set()}
-    audio_of = store.ClipStore.audio
+    read, audio_of = {"real": set(), "synthetic": set()}, store.ClipStore.audio
 
     def spy(self, indices):
         read[self.meta.source] |= {int(i) for i in indices}
@@ -197,12 +183,13 @@ def test_a_finished_classifier_is_not_trained_again(plain, real):
 
 def test_a_mix_that_cannot_be_formed_is_refused_before_any_work(tmp_path, real, synthetic):
     out = tmp_path / "out"
-    with pytest.raises(UsageError, match=r"dose=41.* 40"):
-        fit_hum(hum_recipe(Mix(dose=41)), real, synthetic, out)
-    with pytest.raises(UsageError, match=r"mix\.dose=3"):
-        fit_hum(hum_recipe(Mix(dose=3)), real, None, out)
-    with pytest.raises(UsageError, match=r"mix\.alpha=0\.2"):
-        fit_hum(hum_recipe(Mix(mode="alpha", alpha=0.2)), real, None, out)
+    for mix, made, match in (
+        (Mix(dose=41), synthetic, r"dose=41.* 40"),
+        (Mix(dose=3), None, r"mix\.dose=3"),
+        (Mix(mode="alpha", alpha=0.2), None, r"mix\.alpha=0\.2"),
+    ):
+        with pytest.raises(UsageError, match=match):
+            fit_hum(hum_recipe(mix), real, made, out)
     bare = hum_store(tmp_path / "bare", [hum_record(i, split="eval") for i in range(4)])
     with pytest.raises(MissingError, match="bare"):
         fit_hum(hum_recipe(), bare, None, out)

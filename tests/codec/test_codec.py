@@ -52,8 +52,7 @@ def test_shapes_types_and_independence_of_batch_and_container(name):
 def test_latents_are_sums_of_codewords(name):
     codec = codec_of(name)
     codes = codec.encode(encodec_waves(2))
-    layers = (codec.network if name == "tiny" else codec._model).quantizer.vq.layers
-    books = [layer._codebook.embed.double() for layer in layers]
+    books = [layer._codebook.embed.double() for layer in codec.network.quantizer.vq.layers]
     expected = sum(books[q][codes[:, q].astype(np.int64)] for q in range(8)).transpose(1, 2)
     assert (codec.latents(codes) - expected).abs().max() <= 1e-5 * expected.abs().max()
 
@@ -101,28 +100,17 @@ def test_everything_but_the_codec_is_inverted(name, kind, columns, clips, seed):
         np.testing.assert_array_equal(codec.quantize(back), codes)
 
 
-@pytest.fixture(scope="module")
-def moved():
-    return {name: make_codec(name).to(META) for name in ("tiny", "16k")}
-
-
 @pytest.mark.parametrize("name", ["tiny", "16k"])
-def test_latents_and_waves_are_on_the_device_of_the_codec(moved, name):
-    codec, codes = moved[name], np.random.default_rng(0).integers(0, 1024, (2, 8, 42)).astype(np.uint16)
+def test_all_is_computed_on_the_device_of_the_codec_and_codes_are_copied_at_the_end(name):
+    codec, wav = make_codec(name).to(META), np.zeros((2, 42 * 320), np.float32)
+    codes = np.random.default_rng(0).integers(0, 1024, (2, 8, 42)).astype(np.uint16)
     latents = codec.latents(codes)
     assert latents.device == META and latents.shape == (2, 128, 42)
     for waves in (codec.decode(codes), codec.decode_latents(torch.zeros(2, 128, 42))):
         assert waves.device == META and waves.shape == (2, 42 * 320)
-
-
-@pytest.mark.parametrize("name", ["tiny", "16k"])
-def test_codes_are_computed_on_the_device_and_copied_at_the_end(moved, name):
-    for call in (
-        lambda: moved[name].encode(np.zeros((2, 42 * 320), np.float32)),
-        lambda: moved[name].quantize(torch.zeros(2, 128, 42)),
-    ):
+    for call, argument in ((codec.encode, wav), (codec.quantize, torch.zeros(2, 128, 42))):
         with pytest.raises(NotImplementedError, match="meta"):
-            call()
+            call(argument)
 
 
 @pytest.mark.gpu

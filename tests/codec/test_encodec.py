@@ -10,7 +10,7 @@ import soxr
 import torch
 from encodec import EncodecModel
 from fakes import ENCODEC_SAMPLES as N
-from fakes import Unsafe, encodec_waves, small_encodec, spread_codebooks
+from fakes import Unsafe, encodec_waves, flip_bit, small_encodec, spread_codebooks
 from huggingface_hub import constants
 from safetensors.torch import save_file
 from transformers import EncodecConfig
@@ -55,7 +55,7 @@ def test_codes_and_waves_are_those_of_the_encodec_package(codec, package):
 
 
 def test_folding_weight_norm_does_not_change_the_output(package):
-    folded = encodec.from_model(small_encodec(), "16k")._model
+    folded = encodec.from_model(small_encodec(), "16k").network
     assert not any(hasattr(module, "weight_g") for module in folded.modules())
     assert any(hasattr(module, "weight_g") for module in package.modules())
     with torch.no_grad():
@@ -164,9 +164,7 @@ def test_missing_weights_name_files_places_and_a_way_without_them(tmp_path, monk
 
 
 def test_a_flipped_bit_of_the_weights_is_detected(checkpoint):
-    content = bytearray(checkpoint.read_bytes())
-    content[len(content) // 2] ^= 1
-    checkpoint.write_bytes(content)
+    flip_bit(checkpoint)
     check_refused(str(checkpoint))
 
 
@@ -303,10 +301,8 @@ def test_a_flipped_bit_in_the_cache_of_the_hub_is_detected(checkpoint, tmp_path,
     monkeypatch.delenv("AJBENCH_WEIGHTS")
     folder = save_in_cache(tmp_path / "hf", in_their_names(small(3).state_dict()))
     file = folder / "model.safetensors"
-    content = bytearray(file.read_bytes())
-    blob = file.rename(tmp_path / "hf" / REPOSITORY / hashlib.sha256(content).hexdigest())
+    blob = file.rename(tmp_path / "hf" / REPOSITORY / hashlib.sha256(file.read_bytes()).hexdigest())
     file.symlink_to(blob)
     encodec.load_16k()
-    content[-1] ^= 1
-    blob.write_bytes(content)
+    flip_bit(blob)
     check_refused(r"model\.safetensors")

@@ -74,17 +74,12 @@ def test_overlap_add_inverts_the_transform():
     torch.testing.assert_close(overlap_add(spectrum, window, NOISE_HOP), wav, atol=1e-5, rtol=0)
 
 
-def test_missing_weights_are_named(tmp_path):
-    with pytest.raises(MissingError, match=r"none\.safetensors"):
-        codec.load(str(tmp_path / "none.safetensors"))
-
-
-def test_foreign_and_damaged_weights_are_refused(tmp_path):
-    foreign, damaged = tmp_path / "foreign.safetensors", tmp_path / "damaged.safetensors"
+def test_missing_foreign_and_damaged_weights_are_refused(tmp_path):
+    none, foreign, damaged = (tmp_path / f"{name}.safetensors" for name in ("none", "foreign", "damaged"))
     save_file({"x": torch.zeros(3)}, foreign)
     damaged.write_bytes(WEIGHTS.read_bytes()[:-100])
-    for path in (foreign, damaged):
-        with pytest.raises(IntegrityError, match=path.name):
+    for path, error in ((none, MissingError), (foreign, IntegrityError), (damaged, IntegrityError)):
+        with pytest.raises(error, match=path.name):
             codec.load(str(path))
 
 
