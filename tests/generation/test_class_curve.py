@@ -54,11 +54,7 @@ def test_only_chosen_classes_have_a_curve(generator, real, tmp_path):
     [
         (textual_inversion.Inversion, "forward", 6),  # the checkpoint of step 4 has a third of a window
         (textual_inversion.ClassCurve, "write", 1),  # no checkpoint has a complete window yet
-        (
-            textual_inversion.ClassCurve,
-            "write",
-            2,
-        ),  # the last checkpoint is that of step 4
+        (textual_inversion.ClassCurve, "write", 2),  # the last checkpoint is that of step 4
     ],
 )
 def test_an_interrupted_training_writes_the_same_bytes(
