@@ -5,8 +5,10 @@ import itertools
 import json
 import os
 import socket
+import subprocess
 from contextlib import contextmanager
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import soundfile
@@ -635,21 +637,14 @@ class FakeCodec:
 
 def small_recipe(**sections):
     """Return the default recipe with short trainings, few tokens and few steps; keywords change sections."""
+    short = {"batch_size": 4, "checkpoint_every": 2}
+    generator = {"max_tokens": 12, "precision": "fp32"}  # tests compare bits and gradients
     base = {
-        "generator": {
-            "max_tokens": 12,
-            "precision": "fp32",  # tests compare bits and gradients
-            "train_steps": 6,
-            "batch_size": 4,
-            "warmup_steps": 2,
-            "checkpoint_every": 2,
-        },
-        "invert": {"train_steps": 4, "batch_size": 4, "checkpoint_every": 2},
+        "generator": generator | short | {"train_steps": 6, "warmup_steps": 2},
+        "invert": short | {"train_steps": 4},
         "synth": {"n": 30, "sampler_steps": 5, "micro_batch": 4, "shard_size": 6, "guidance": 2.0},
     }
-    return Recipe.model_validate(
-        {"name": "small", **{k: base.get(k, {}) | sections.get(k, {}) for k in base}}
-    )
+    return Recipe.model_validate({"name": "small"} | {k: base[k] | sections.get(k, {}) for k in base})
 
 
 def make_store(path, train=N_TRAIN, evaluated=N_EVAL, captions=False, prefix="clip", val=0):
@@ -693,6 +688,17 @@ def make_store(path, train=N_TRAIN, evaluated=N_EVAL, captions=False, prefix="cl
     return ClipStore.open(path)
 
 
+def build_small_unet(text_dim=384, pooled=True, **how):
+    """Build SMALL_UNET with random weights; keywords are those of `unet.build`."""
+    import pytest
+
+    from ajbench.generation import unet
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(unet.PRESETS, "tiny", SMALL_UNET | {"pooled": pooled})
+        return unet.build("tiny", text_dim, **how)
+
+
 def make_generator(path, real, mask=False, text_encoder="minilm", width=384):
     """Write a generator with random weights that depends more on its condition than a fresh U-Net does."""
     import torch
@@ -700,32 +706,16 @@ def make_generator(path, real, mask=False, text_encoder="minilm", width=384):
     from ajbench.codec.whitening import Whitening
     from ajbench.generation import checkpoint, unet
 
-    before, unet.PRESETS["tiny"] = unet.PRESETS["tiny"], SMALL_UNET
-    model = unet.build("tiny", width)
-    unet.PRESETS["tiny"] = before
+    model = build_small_unet(width)
     with torch.no_grad():
         model.encoder_hid_proj.weight *= 20
         model.conv_out.weight *= 5
-    train = real.split_indices("train")
-    info = checkpoint.GeneratorInfo(
-        fingerprint="gen0",
-        preset="tiny",
-        text_encoder=text_encoder,
-        max_tokens=12,
-        mask=mask,
-        codec="fake",
-        codec_hash="fa4e",
-        clip_samples=CLIP_SAMPLES,
-        frames=CLIP_FRAMES,
-        labels=SMALL_LABELS,
-        train_ids=tuple(sorted(real.clip_ids[i] for i in train)),
-        train_steps=1,
-        seed=0,
-        precision="fp32",
-        parameters=1,
-        prompts=1,
-        prompts_cut=0,
-    )
+    text = {"text_encoder": text_encoder, "max_tokens": 12, "mask": mask, "prompts": 1, "prompts_cut": 0}
+    clips = {"codec": "fake", "codec_hash": "fa4e", "clip_samples": CLIP_SAMPLES, "frames": CLIP_FRAMES}
+    training = {"train_steps": 1, "seed": 0, "precision": "fp32", "parameters": 1}
+    train_ids = tuple(sorted(real.clip_ids[i] for i in real.split_indices("train")))
+    about = {"fingerprint": "gen0", "preset": "tiny", "labels": SMALL_LABELS, "train_ids": train_ids}
+    info = checkpoint.GeneratorInfo(**about, **text, **clips, **training)
     checkpoint.save(path, model, unet.noise_schedule(), Whitening.from_json(real.meta.whitening), info)
     return path
 
@@ -741,17 +731,44 @@ def make_tokens(path, generator="gen0", train_ids=()):
     tokens = {label: f"<aj-{label.lower().replace(' ', '-')}>" for label in SMALL_LABELS}
     g = torch.Generator().manual_seed(1)
     save_file({t: torch.randn(1, 384, generator=g) * 0.05 for t in tokens.values()}, path / checkpoint.EMBEDS)
-    info = checkpoint.TokensInfo(
-        fingerprint="tok0",
-        generator=generator,
-        text_encoder="minilm",
-        tokens=tokens,
-        train_ids=train_ids,
-        train_steps=1,
-        seed=0,
-    )
+    about = {"fingerprint": "tok0", "generator": generator, "text_encoder": "minilm", "train_ids": train_ids}
+    info = checkpoint.TokensInfo(**about, tokens=tokens, train_steps=1, seed=0)
     checkpoint.write_info(path / checkpoint.TOKENS, info, [path / checkpoint.EMBEDS])
     return path
+
+
+def make_synthesis_inputs(folder):
+    """Write what `synthesize_small` needs, and make this process quiet and single-threaded."""
+    import torch
+
+    from ajbench.core import console
+
+    torch.set_num_threads(1)
+    console.configure(quiet=True)
+    make_generator(folder / "generator", make_store(folder / "real"))
+    make_tokens(folder / "tokens")
+
+
+def synthesize_small(folder, name, codec=None, **how):
+    """Synthesise 14 clips into a subfolder, and return the digests of its files."""
+    from ajbench.data.store import ClipStore
+    from ajbench.generation.synthesize import synthesize
+
+    recipe = small_recipe(synth={"n": 14, "sampler_steps": 4})
+    paths = folder / "generator", folder / "tokens", folder / name
+    codec = codec or FakeCodec()
+    synthesize(recipe, ClipStore.open(folder / "real"), *paths, fingerprint="small", codec=codec, **how)
+    return store_digests(folder / name)
+
+
+def run_script(command, **variables):
+    """Run a command whose processes can import the tests' modules, and return its finished process."""
+    tests = Path(__file__).parent
+    paths = os.pathsep.join([str(tests), str(tests.parent), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, **variables}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return done
 
 
 def store_digests(folder):

@@ -41,8 +41,7 @@ def noisy_batches(
 
     For `target` see `unet.noised`. Each of the `n` clips occurs once per epoch, in a random order that
     differs between epochs. The range of timesteps is divided into `size` equal parts, and a batch has one
-    timestep in
-    each: the loss varies less from step to step, its expectation is the same.
+    timestep in each: the loss varies less from step to step, its expectation is the same.
 
     A batch of `size` clips can be divided into `parts` (for processes and `accumulate`): index = step · parts
     + part. Clips, noise and timesteps of a step are the same as those of the undivided batch.

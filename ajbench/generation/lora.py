@@ -37,11 +37,8 @@ def save(unet: UNet2DConditionModel, file: Path) -> None:
     tensors = get_peft_model_state_dict(unet)
     part = file.with_name(f".{file.name}.tmp")
     # diffusers' own writer stores the targets in an order that differs from run to run.
-    save_file(
-        {f"{PREFIX}.{name}": tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-        part,
-        metadata={"format": "pt"},
-    )
+    named = {f"{PREFIX}.{name}": tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(named, part, metadata={"format": "pt"})
     part.replace(file)
 
 

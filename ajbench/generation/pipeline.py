@@ -132,21 +132,11 @@ class AudioJourneyPipeline:
         grid = None
         if guide is not None and strength < 1:
             wave = audio.fit(np.asarray(guide, np.float32), self.info.clip_samples)[None]
-            grid = self.whitening.grid(self.codec.latents(self.codec.encode(wave))).expand(
-                len(prompts), -1, -1, -1
-            )
+            grid = self.whitening.grid(self.codec.latents(self.codec.encode(wave)))
+            grid = grid.expand(len(prompts), -1, -1, -1)
         seeds = [seed_for(seed, "pipeline", number) for number in range(len(prompts))]
-        made = self.grids(
-            [self._with_tokens(one) for one in prompts],
-            grid,
-            seeds,
-            strength,
-            guidance,
-            steps,
-            sampler,
-            self._with_tokens(negative),
-            rescale,
-        )
+        prompts, negative = [self._with_tokens(one) for one in prompts], self._with_tokens(negative)
+        made = self.grids(prompts, grid, seeds, strength, guidance, steps, sampler, negative, rescale)
         wave = self.codec.decode_latents(self.whitening.latents(made)).cpu().numpy()
         return wave[0] if isinstance(prompt, str) else wave
 

@@ -22,10 +22,7 @@ from ajbench.generation.prompts import sound_of, spoken
 # Clip ids, positions in the split (parent or guide; -1: none) and label ids, each for n clips.
 Draw = tuple[list[str], NDArray[np.int64], list[list[int]]]
 
-UNGUIDED = {
-    "leave_out": "left out",
-    "noise": "made from noise",
-}  # the values of `synth.unguided`, for messages
+UNGUIDED = {"leave_out": "left out", "noise": "made from noise"}  # `synth.unguided`, for messages
 
 PLAN_SCHEMA = pa.schema(
     [

@@ -20,9 +20,8 @@ def share(job: Job, processes: int, first: int, advance: Callable[[int], None]) 
     context = multiprocessing.get_context("spawn")
     done = 0
     with ProcessPoolExecutor(processes, context, initializer=end_with_parent) as pool:
-        running: set[Future[None]] = {
-            pool.submit(_work, job, rank) for rank in range(first, first + processes)
-        }
+        ranks = range(first, first + processes)
+        running: set[Future[None]] = {pool.submit(_work, job, rank) for rank in ranks}
         while running:
             finished, running = wait(running, timeout=POLL_S)
             for future in finished:
@@ -33,9 +32,8 @@ def share(job: Job, processes: int, first: int, advance: Callable[[int], None]) 
                         f"{job.out}: a process was killed, most likely because memory ran out; run again "
                         "with fewer --processes"
                     ) from None
-            now = sum(
-                len(job.shards.items(shard)) for shard in job.shards.shards if job.shards.written(shard)
-            )
+            written = filter(job.shards.written, job.shards.shards)
+            now = sum(len(job.shards.items(shard)) for shard in written)
             advance(now - done)
             done = now
 

@@ -144,9 +144,8 @@ def sample(
     if strength == 1 or guide is None:
         x = noise
     else:
-        x = scheduler.add_noise(
-            guide.to(device, torch.float32), noise, scheduler.timesteps[:1].expand(len(noise))
-        )
+        start = scheduler.timesteps[:1].expand(len(noise))
+        x = scheduler.add_noise(guide.to(device, torch.float32), noise, start)
     for t in scheduler.timesteps:
         twice = torch.cat([x, x]) if guided else x
         out = denoise(unet, twice.to(unet.dtype), t, states, mask).float()

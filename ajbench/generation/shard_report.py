@@ -18,16 +18,8 @@ RETRIES, STATISTICS, TIMING = "retries.csv", "statistics.csv", "timing.csv"
 COLUMNS = {
     RETRIES: ("clip_id", "attempt", "seed", "reason"),
     STATISTICS: (
-        "shard",
-        "planned",
-        "kept",
-        "peak_max",
-        "peak_mean",
-        "rms_db",
-        "silent_share",
-        "clipped_share",
-        "retries",
-        "fidelity_mean",
+        *("shard", "planned", "kept", "peak_max", "peak_mean", "rms_db"),
+        *("silent_share", "clipped_share", "retries", "fidelity_mean"),
     ),
     TIMING: ("shard", "seconds", "clips_per_s", "process"),
 }
@@ -95,18 +87,12 @@ def statistics(
 
 def rejected(failed: Iterable[Attempt], kept: Mapping[str, Any], split: str) -> list[Problem]:
     """Return the clips for which no seed was usable, with the reason of the last one."""
-    tried: dict[str, list[Attempt]] = {}
+    reasons: dict[str, list[str]] = {}
     for item in failed:
-        tried.setdefault(item.clip_id, []).append(item)
+        reasons.setdefault(item.clip_id, []).append(item.reason)
     return [
-        Problem(
-            clip_id,
-            "",
-            None,
-            items[-1].reason + (f"; {len(items)} seeds tried" if len(items) > 1 else ""),
-            split,
-        )
-        for clip_id, items in tried.items()
+        Problem(clip_id, "", None, last + (f"; {len(earlier) + 1} seeds tried" if earlier else ""), split)
+        for clip_id, (*earlier, last) in reasons.items()
         if clip_id not in kept
     ]
 

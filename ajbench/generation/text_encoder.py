@@ -197,9 +197,8 @@ class MiniLM(TextEncoder):
     def __init__(self, max_tokens: int = 16) -> None:
         bert, tokenizer = transformers_folder.parts(_minilm_folder(), "BertModel")
         bert.pooler = None  # not used, and not part of `weights_hash`
-        super().__init__(
-            bert, tokenizer, max_tokens, name="minilm", limit=bert.config.max_position_embeddings
-        )
+        limit = bert.config.max_position_embeddings
+        super().__init__(bert, tokenizer, max_tokens, name="minilm", limit=limit)
 
 
 def _minilm_folder() -> Path:

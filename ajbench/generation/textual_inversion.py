@@ -24,7 +24,6 @@ from ajbench.generation import lora, unet
 from ajbench.generation.class_curve import ClassCurve
 from ajbench.generation.pipeline import AudioJourneyPipeline
 from ajbench.generation.prompts import chosen_classes, class_tokens, sound_of, spoken, truncated
-from ajbench.generation.text_encoder import TextEncoder
 from ajbench.generation.train import Batch, grid_reader, noisy_batches
 from ajbench.training import loop
 
@@ -96,7 +95,10 @@ def invert(
     folders.refuse_leak(generator_dir, made.info.train_ids, store)
     every = class_tokens(store.meta.labels)  # of all labels: a class always has the same token
     tokens = {label: every[label] for label in chosen if section.tokens}
-    made.text.add_tokens({token: _start(made.text, section, label) for label, token in tokens.items()})
+    words = {every[label]: spoken(label) if section.init == "name" else section.init for label in tokens}
+    made.text.add_tokens(
+        {t: made.text.initial(word).expand(section.vectors, -1) for t, word in words.items()}
+    )
     train, labels = store.split_indices("train"), store.column("labels")
     if section.classes is not None:
         train = train[[any(name in chosen for name in labels[i]) for i in train]]
@@ -181,8 +183,3 @@ def _trained(made: AudioJourneyPipeline, section: Invert, seed: int) -> list[dic
         ratio = section.lora_lr / section.lr if section.tokens else 1.0
         groups.append({"params": adapters, "lr_ratio": ratio})
     return groups
-
-
-def _start(text: TextEncoder, section: Invert, label: str) -> Tensor:
-    """Return the initial vectors [k, dim] of a class token."""
-    return text.initial(spoken(label) if section.init == "name" else section.init).expand(section.vectors, -1)

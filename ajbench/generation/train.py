@@ -135,10 +135,8 @@ def train_generator(
     precision = resolve_precision(section.precision, PartialState().device.type)
     lr_at = loop.cosine(section.lr, section.warmup_steps, section.train_steps)
     frozen = min(section.frozen_steps, section.train_steps)
-    for first, last, folder, ends in (
-        (0, frozen, out / "frozen", True),
-        (frozen, section.train_steps, out, False),
-    ):
+    phases = (0, frozen, out / "frozen", True), (frozen, section.train_steps, out, False)
+    for first, last, folder, ends in phases:
         if first == last:
             continue
         for name, parameter in model.named_parameters():

@@ -20,28 +20,12 @@ Prediction = Literal["epsilon", "v_prediction"]
 # The first width is at least 128, the number of latent channels: full-rank noise must pass through it,
 # because these U-Nets have no skip connection from input to output.
 PRESETS: dict[Preset, dict[str, Any]] = {
-    "tiny": {
-        "widths": (128, 128, 192),
-        "attention": (False, False, True),
-        "layers": 1,
-        "heads": 4,
-        "pooled": True,
-    },
-    "small": {
-        "widths": (192, 384, 512),
-        "attention": (False, True, True),
-        "layers": 1,
-        "heads": 8,
-        "pooled": True,
-    },
+    "tiny": dict(widths=(128, 128, 192), attention=(False, False, True), layers=1, heads=4, pooled=True),
+    "small": dict(widths=(192, 384, 512), attention=(False, True, True), layers=1, heads=8, pooled=True),
     # Stable Diffusion 1.4 (appendix B): its checkpoint fits all blocks except conv_in and conv_out.
-    "full": {
-        "widths": (320, 640, 1280, 1280),
-        "attention": (True, True, True, False),
-        "layers": 2,
-        "heads": 8,
-        "pooled": False,
-    },
+    "full": dict(
+        widths=(320, 640, 1280, 1280), attention=(True, True, True, False), layers=2, heads=8, pooled=False
+    ),
 }
 
 
@@ -116,7 +100,6 @@ def denoise(
     """
     if mask is not None:
         states = states * mask[..., None].to(states)  # pooling has no mask
-    out: Tensor = unet(
-        noisy, t, encoder_hidden_states=states, encoder_attention_mask=mask, return_dict=False
-    )[0]
+    text = {"encoder_hidden_states": states, "encoder_attention_mask": mask}
+    out: Tensor = unet(noisy, t, **text, return_dict=False)[0]
     return out

@@ -96,10 +96,8 @@ class Job:
         if named is not None:
             name = "reference" if self.judge_weights else named
             judge = Judge(name, self.judge_weights, self.store.meta, device)
-        pipeline = AudioJourneyPipeline.from_pretrained(
-            self.generator_dir, self.tokens_dir, self.codec, device
-        )
-        return Models(pipeline, judge)
+        paths = self.generator_dir, self.tokens_dir
+        return Models(AudioJourneyPipeline.from_pretrained(*paths, self.codec, device), judge)
 
     def work(
         self,
@@ -201,17 +199,9 @@ class Job:
             guide = whitening.grid(codec.latents(self.store.codes([row["parent"] for row in padded])))
             guided = _finite(guide)
             guide = _zeroed(guide, guided)
-        grids = pipeline.grids(
-            [row["prompt"] for row in padded],
-            guide,
-            [row["seed"] for row in padded],
-            section.strength,
-            _guidance(section),
-            section.sampler_steps,
-            section.sampler,
-            section.negative,
-            section.guidance_rescale,
-        )
+        prompts, seeds = [row["prompt"] for row in padded], [row["seed"] for row in padded]
+        how = section.strength, _guidance(section), section.sampler_steps, section.sampler
+        grids = pipeline.grids(prompts, guide, seeds, *how, section.negative, section.guidance_rescale)
         usable = _finite(grids)
         latents = whitening.latents(_zeroed(grids, usable))
         usable &= _finite(latents)

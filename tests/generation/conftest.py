@@ -4,7 +4,17 @@ import csv
 
 import pytest
 import torch
-from fakes import SMALL_UNET, FakeCodec, make_generator, make_store, make_tokens, small_recipe
+from fakes import (
+    N_TRAIN,
+    SMALL_UNET,
+    TEXT_ENCODER_DIMS,
+    FakeCodec,
+    make_generator,
+    make_store,
+    make_tokens,
+    save_text_encoder,
+    small_recipe,
+)
 
 from ajbench.generation import synthesize, textual_inversion, train, unet
 
@@ -30,6 +40,14 @@ def captioned(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def text_encoders(tmp_path_factory):
+    """name → folder of a small text encoder; minilm has the name alone."""
+    home = tmp_path_factory.mktemp("generation")
+    saved = {kind: save_text_encoder(kind, home / kind) for kind in TEXT_ENCODER_DIMS}
+    return {"minilm": "minilm"} | saved
+
+
+@pytest.fixture(scope="session")
 def generator(real, tmp_path_factory):
     """A generator with random weights, of `real`."""
     return make_generator(tmp_path_factory.mktemp("generation") / "generator", real)
@@ -43,8 +61,8 @@ def tokens(tmp_path_factory):
 
 def fit(real, out, **generator):
     """Train a generator on `real` into `out`; keywords are settings of the section `generator`."""
-    recipe = small_recipe(generator=generator)
-    return train.train_generator(recipe, real, out, fingerprint="f1", seed=3, codec=FakeCodec())
+    about = {"fingerprint": "f1", "seed": 3, "codec": FakeCodec()}
+    return train.train_generator(small_recipe(generator=generator), real, out, **about)
 
 
 @pytest.fixture(scope="session")
@@ -57,9 +75,21 @@ def trained(captioned, tmp_path_factory):
 
 def invert(generator, real, out, seed=2, **section):
     """Learn class tokens, LoRA or both into `out`; keywords are settings of the section `invert`."""
-    recipe = small_recipe(invert=section)
     about = {"fingerprint": "t1", "seed": seed, "codec": FakeCodec()}
-    return textual_inversion.invert(recipe, generator, real, out, **about)
+    return textual_inversion.invert(small_recipe(invert=section), generator, real, out, **about)
+
+
+def loss_of(made, real):
+    """Return the loss of a pipeline on the train clips of a store, at fixed noise and timesteps."""
+    g, train_clips = torch.Generator().manual_seed(1), real.split_indices("train")
+    grid = made.whitening.grid(made.codec.latents(real.codes(train_clips)))
+    noise, t = torch.randn(grid.shape, generator=g), torch.arange(N_TRAIN) * 80
+    names = [[made.tokens.get(name, name) for name in real[i].labels] for i in range(N_TRAIN)]
+    ids, mask = made.text.tokenize([f"The sound of {', '.join(row)}" for row in names])
+    noisy = unet.noise_schedule().add_noise(grid, noise, t)
+    batch = {"noisy": noisy, "target": noise, "t": t, "ids": ids, "mask": mask}
+    with torch.no_grad():
+        return textual_inversion.Inversion(made, 3)(batch).mean().item()
 
 
 @pytest.fixture(scope="session")

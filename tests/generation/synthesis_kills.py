@@ -14,31 +14,12 @@ import time
 import traceback
 from pathlib import Path
 
-import torch
-from fakes import FakeCodec, make_generator, make_store, make_tokens, small_recipe, store_digests
+from fakes import FakeCodec, make_synthesis_inputs, store_digests, synthesize_small
 
-from ajbench.core import console
-from ajbench.data.store import ClipStore
 from ajbench.generation.pipeline import AudioJourneyPipeline
-from ajbench.generation.synthesize import synthesize
-
-RECIPE = small_recipe(synth={"n": 14, "sampler_steps": 4})
 
 
-def run(home, out, processes=1):
-    synthesize(
-        RECIPE,
-        ClipStore.open(home / "real"),
-        home / "generator",
-        home / "tokens",
-        out,
-        fingerprint="kills",
-        processes=processes,
-        codec=FakeCodec(),
-    )
-
-
-def child(home, out, fsyncs=None):
+def child(home, name, fsyncs=None):
     """Fork a synthesis; with `fsyncs`, it kills itself instead of making the next write durable."""
     pid = os.fork()
     if pid:
@@ -54,7 +35,7 @@ def child(home, out, fsyncs=None):
                 plain(descriptor)
 
             os.fsync = fsync
-        run(home, out)
+        synthesize_small(home, name)
         os._exit(0)
     except BaseException:
         traceback.print_exc()
@@ -71,22 +52,18 @@ def end(pid):
 
 
 def main(home, start_method):
-    torch.set_num_threads(1)
-    console.configure(quiet=True)
-    make_generator(home / "generator", make_store(home / "real"))
-    make_tokens(home / "tokens")
-    run(home, home / "whole")
-    report = {"whole": store_digests(home / "whole"), "kills": 0, "io_kills": 0}
+    make_synthesis_inputs(home)
+    report = {"whole": synthesize_small(home, "whole"), "kills": 0, "io_kills": 0}
     # Forked children reuse the loaded generator.
     loaded = AudioJourneyPipeline.from_pretrained(home / "generator", home / "tokens", FakeCodec())
     AudioJourneyPipeline.from_pretrained = lambda *_: loaded
 
     began = time.monotonic()
-    end(child(home, home / "timed"))
+    end(child(home, "timed"))
     took = time.monotonic() - began
     draw = random.Random(5)
     while not (home / "killed" / "store.json").exists():
-        pid = child(home, home / "killed")
+        pid = child(home, "killed")
         # After at most half the time of a run, so that one run is not enough; after six kills it may end.
         if report["kills"] < 6:
             time.sleep(draw.uniform(0, 0.5 * took))
@@ -95,19 +72,18 @@ def main(home, start_method):
     report["killed"] = store_digests(home / "killed")
 
     for fsyncs in range(100):
-        if not end(child(home, home / "io", fsyncs)):
+        if not end(child(home, "io", fsyncs)):
             break
         report["io_kills"] += 1
     report["io"] = store_digests(home / "io")
 
-    pids = [child(home, home / "shared") for _ in range(2)]
+    pids = [child(home, "shared") for _ in range(2)]
     assert not any([end(pid) for pid in pids])
     report["shared"] = store_digests(home / "shared")
 
     context = multiprocessing.get_context(start_method)
     multiprocessing.get_context = lambda _method: context
-    run(home, home / "two", processes=2)
-    report["two"] = store_digests(home / "two")
+    report["two"] = synthesize_small(home, "two", processes=2)
     sys.stdout.write(json.dumps(report))
 
 

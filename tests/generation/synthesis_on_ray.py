@@ -9,14 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
-import torch
-from fakes import FakeCodec, make_generator, make_store, make_tokens, small_recipe, store_digests
-
-from ajbench.core import console
-from ajbench.data.store import ClipStore
-from ajbench.generation.synthesize import synthesize
-
-RECIPE = small_recipe(synth={"n": 14, "sampler_steps": 4})
+from fakes import FakeCodec, make_synthesis_inputs, synthesize_small
 
 
 class Deadly(FakeCodec):
@@ -34,30 +27,13 @@ class Deadly(FakeCodec):
         return super().decode(codes)
 
 
-def run(home, name, codec, **how):
-    synthesize(
-        RECIPE,
-        ClipStore.open(home / "real"),
-        home / "generator",
-        home / "tokens",
-        home / name,
-        fingerprint="ray",
-        codec=codec,
-        **how,
-    )
-    return store_digests(home / name)
-
-
 def main(home):
-    torch.set_num_threads(1)
-    console.configure(quiet=True)
-    make_generator(home / "generator", make_store(home / "real"))
-    make_tokens(home / "tokens")
+    make_synthesis_inputs(home)
     (home / "decoded").mkdir()
-    report = {"whole": run(home, "whole", FakeCodec())}
-    report["ray"] = run(home, "ray", Deadly(home / "decoded"), engine="ray", processes=2)
+    report = {"driver": os.getpid(), "whole": synthesize_small(home, "whole")}
+    codec = Deadly(home / "decoded")
+    report["ray"] = synthesize_small(home, "ray", codec, engine="ray", processes=2)
     report["killed"] = int((home / "killed").read_text())
-    report["driver"] = os.getpid()
     sys.stdout.write(json.dumps(report))
 
 

@@ -2,18 +2,17 @@
 
 import numpy as np
 import pytest
-from fakes import SMALL_LABELS, FakeCodec
+from fakes import SMALL_LABELS, FakeCodec, mini_pipeline
 from scipy.special import softmax
 
 from ajbench.classifiers.dataset import Pool
 from ajbench.classifiers.train import faithful
-from ajbench.core import recipe, registry
+from ajbench.core import registry
 from ajbench.core.errors import UsageError
 from ajbench.core.files import seed_for
 from ajbench.core.recipe import Mix
 from ajbench.generation.fidelity import Judge
 from ajbench.pipeline.classifier_stages import reference_stage
-from ajbench.pipeline.recipe_stages import Pipeline, Places
 
 
 class SampleTagger:
@@ -29,17 +28,17 @@ class SampleTagger:
         return np.asarray(wav)[:, :5] * 400
 
 
-@pytest.fixture(autouse=True)
-def registered(monkeypatch):
-    monkeypatch.setitem(registry.FEATURES, "samples", registry.ExtractorEntry(SampleTagger, "for tests"))
+@pytest.fixture(autouse=True, scope="module")
+def registered():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry.FEATURES, "samples", registry.ExtractorEntry(SampleTagger, "for tests"))
+        yield
 
 
 @pytest.fixture(scope="module")
-def judged(generate, tmp_path_factory):
+def judged(registered, generate, tmp_path_factory):
     """Twelve judged clips."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(registry.FEATURES, "samples", registry.ExtractorEntry(SampleTagger, "for tests"))
-        return generate(tmp_path_factory.mktemp("judged") / "s", n=12, judge="samples", seed=5)
+    return generate(tmp_path_factory.mktemp("judged") / "s", n=12, judge="samples", seed=5)
 
 
 def test_the_score_is_the_softmax_share_of_the_requested_classes(real):
@@ -111,13 +110,8 @@ def test_doses_count_clips_with_a_sufficient_score(judged, made, real):
     assert np.array_equal(targets.numpy(), judged.targets()[used])
 
 
-def small(*overrides):
-    options = ("data.n_clips=40", "synth.n=20", "evaluate.doses=[10]", "evaluate.seeds=[0]")
-    return Pipeline(recipe.load("mini", [*options, *overrides]), Places())
-
-
 def test_the_reference_judge_is_trained_before_the_clips_are_generated():
-    made = small("synth.judge=reference", "synth.candidates=2")
+    made = mini_pipeline("synth.judge=reference", "synth.candidates=2", "evaluate.doses=[10]")
     names = [stage.name for stage in made.sources()]
     assert names == ["prepare", "train-gen", "invert", "train-cls", "synth", "synth"]
     judge = made.sources()[3]
@@ -125,14 +119,14 @@ def test_the_reference_judge_is_trained_before_the_clips_are_generated():
     assert judge.path in [stage.path for stage in made.synth().needs]
     labels = [stage.fingerprint for stage in made.stages()]
     assert len(labels) == len(set(labels))
-    assert made.synth().fingerprint != small().synth().fingerprint
+    assert made.synth().fingerprint != mini_pipeline("evaluate.doses=[10]").synth().fingerprint
 
 
 def test_the_fingerprint_depends_on_the_judges_weights_not_on_its_path(tmp_path):
     for name, content in (("a", b"x"), ("b", b"x"), ("c", b"y")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.safetensors").write_bytes(content)
-    keys = [small(f"synth.judge={tmp_path / name}").synth().fingerprint for name in "abc"]
+    keys = [mini_pipeline(f"synth.judge={tmp_path / name}").synth().fingerprint for name in "abc"]
     assert keys[0] == keys[1] != keys[2]
 
 
@@ -147,4 +141,4 @@ def test_the_fingerprint_depends_on_the_judges_weights_not_on_its_path(tmp_path)
 )
 def test_recipes_that_need_scores_without_a_judge_are_refused(overrides, key):
     with pytest.raises(UsageError, match=key):
-        small(*overrides)
+        mini_pipeline(*overrides)

@@ -1,19 +1,26 @@
 """T5, CLIP and CLAP behind one interface, against transformers' own forward and diffusers' own loader."""
 
 import json
-import os
 import pickle
 import shutil
 
 import pytest
 import torch
 from diffusers.loaders import TextualInversionLoaderMixin
-from fakes import SMALL_UNET, TEXT_ENCODER_DIMS, FakeCodec, make_store, save_text_encoder, small_recipe
+from fakes import (
+    SMALL_UNET,
+    TEXT_ENCODER_DIMS,
+    FakeCodec,
+    Unsafe,
+    make_store,
+    save_text_encoder,
+    set_config,
+    small_recipe,
+)
 from safetensors.torch import load_file, save_file
 
 from ajbench.core import registry, weights
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
-from ajbench.core.recipe import Recipe
 from ajbench.generation import checkpoint as folder
 from ajbench.generation import hub_encoders, train, unet
 from ajbench.generation.pipeline import AudioJourneyPipeline
@@ -24,10 +31,9 @@ from ajbench.pipeline.stage import text_encoder_identity
 PROMPTS = ["The sound of dog, rain", "", "a clock nearby", "rain"]
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    home = tmp_path_factory.mktemp("weights")
-    return {kind: save_text_encoder(kind, home / kind) for kind in TEXT_ENCODER_DIMS}
+@pytest.fixture
+def folders(text_encoders):
+    return {kind: text_encoders[kind] for kind in TEXT_ENCODER_DIMS}
 
 
 @pytest.fixture(autouse=True)
@@ -85,64 +91,6 @@ def test_empty_and_truncated_prompts_end_as_in_the_models_training(name, empty, 
     assert words(cut.tolist())[-1] == empty[-1] and mask[1].all()
 
 
-def test_states_do_not_depend_on_other_prompts_or_padding(encoder, kind, folders):
-    together, _ = encoder.encode([*PROMPTS, *(f"cat {'dog ' * i}" for i in range(9))])
-    again = hub_encoders.load(str(folders[kind]), 12)
-    for place, prompt in enumerate(PROMPTS):
-        assert torch.equal(again.encode([prompt])[0][0], together[place])
-    longer, _ = hub_encoders.load(str(folders[kind]), 20).encode(PROMPTS[2:3])
-    length = int(encoder.tokenize(PROMPTS[2:3])[1].sum())
-    torch.testing.assert_close(longer[0, :length], together[2, :length], rtol=0, atol=1e-5)
-
-
-def test_only_the_rows_of_added_tokens_have_gradients(encoder):
-    before = {name: weight.clone() for name, weight in encoder.model.state_dict().items()}
-    plain = encoder.encode(PROMPTS)[0]
-    g = torch.Generator().manual_seed(0)
-    encoder.add_tokens({"<aj-cat>": torch.randn(encoder.dim, generator=g)})
-    encoder.add_tokens({"<aj-dog>": torch.randn(3, encoder.dim, generator=g)})
-    assert encoder.tokens == ["<aj-cat>", "<aj-dog>", "<aj-dog>_1", "<aj-dog>_2"]
-    assert torch.equal(encoder.encode(PROMPTS)[0], plain)
-    encoder.rows.requires_grad_(True)
-    optimizer = torch.optim.AdamW([encoder.rows], lr=0.1, weight_decay=0.0)
-    start = encoder.rows.detach().clone()
-    ids, mask = encoder.tokenize(["sound of <aj-dog>"])
-    (encoder.states(ids, mask) * torch.randn(12, encoder.dim, generator=g)).sum().backward()
-    optimizer.step()
-    assert torch.equal(encoder.rows[0], start[0])
-    assert all(not torch.equal(encoder.rows[i], start[i]) for i in (1, 2, 3))
-    assert all(parameter.grad is None for parameter in encoder.model.parameters())
-    assert all(torch.equal(before[name], weight) for name, weight in encoder.model.state_dict().items())
-    learned = encoder.learned()
-    assert {token: tuple(v.shape) for token, v in learned.items()} == {
-        "<aj-cat>": (1, encoder.dim),
-        "<aj-dog>": (3, encoder.dim),
-    }
-    assert torch.equal(torch.cat([*learned.values()]), encoder.rows)
-
-
-def test_a_token_with_the_vector_of_a_word_acts_like_the_word(encoder):
-    ids, mask = encoder.tokenize(["sound of dog nearby"])
-    word = encoder.tokenizer(" dog", add_special_tokens=False).input_ids
-    assert len(word) == 1 and word[0] in ids
-    encoder.add_tokens({"<aj-dog>": encoder.initial("dog")})
-    ours, ours_mask = encoder.tokenize(["sound of <aj-dog> nearby"])
-    assert torch.equal(torch.where(ours >= encoder.vocabulary, word[0], ours), ids)
-    torch.testing.assert_close(encoder.states(ours, ours_mask), encoder.states(ids, mask), rtol=0, atol=1e-6)
-
-
-def test_the_vectors_of_a_token_are_adjacent_and_counted(encoder):
-    encoder.add_tokens({"<aj-dog>": torch.zeros(4, encoder.dim), "<aj-a>": torch.zeros(1, encoder.dim)})
-    ids, _ = encoder.tokenize(["rain <aj-dog>, <aj-a> cat"])
-    own = (ids[0] >= encoder.vocabulary).nonzero()[:, 0]
-    assert ids[0, own].tolist() == [encoder.vocabulary + i for i in range(5)]
-    assert (own[:4].diff() == 1).all()
-    length = len(encoder.tokenizer("rain <aj-dog>").input_ids)
-    filler = " cat" * (12 - length - 3)
-    assert encoder.count_cut([f"rain <aj-dog>{filler}", f"rain <aj-dog>{filler} cat"]) == 1
-    assert encoder.count_cut([]) == 0
-
-
 def test_diffusers_loads_the_learned_tokens(folders, tmp_path):
     from transformers import CLIPTextModel, CLIPTokenizerFast
 
@@ -151,16 +99,14 @@ def test_diffusers_loads_the_learned_tokens(folders, tmp_path):
 
     encoder = hub_encoders.load(str(folders["clip"]), 16)
     g = torch.Generator().manual_seed(3)
-    encoder.add_tokens(
-        {"<aj-dog>": torch.randn(3, 24, generator=g), "<aj-rain>": torch.randn(1, 24, generator=g)}
-    )
+    sizes = {"<aj-dog>": 3, "<aj-rain>": 1}
+    encoder.add_tokens({token: torch.randn(k, 24, generator=g) for token, k in sizes.items()})
     save_file(encoder.learned(), tmp_path / "learned_embeds.safetensors")
     learned = load_file(tmp_path / "learned_embeds.safetensors")
     tokenizer = CLIPTokenizerFast.from_pretrained(folders["clip"])
     model, loader = CLIPTextModel.from_pretrained(folders["clip"]).eval(), Loader()
-    loader.load_textual_inversion(
-        [{token: vectors} for token, vectors in learned.items()], tokenizer=tokenizer, text_encoder=model
-    )
+    given = [{token: vectors} for token, vectors in learned.items()]
+    loader.load_textual_inversion(given, tokenizer=tokenizer, text_encoder=model)
     table = model.get_input_embeddings().weight
     for row, name in zip(encoder.rows, encoder.tokens, strict=True):
         assert torch.equal(table[tokenizer.convert_tokens_to_ids(name)], row)
@@ -234,95 +180,66 @@ def test_half_precision_weights_are_read_as_float32(tmp_path):
     assert {parameter.dtype for parameter in encoder.parameters()} == {torch.float32}
 
 
-def pickled(folders, tmp_path, change=lambda weights: weights):
-    """A T5 whose weights are a pickle, as they were before safetensors."""
-    folder = shutil.copytree(folders["t5-large"], tmp_path / "old")
-    weights = load_file(folder / "model.safetensors")
-    (folder / "model.safetensors").unlink()
-    torch.save(change(weights), folder / "pytorch_model.bin")
-    return folder
-
-
 def test_pickles_of_tensors_are_read_and_others_are_not_run(folders, tmp_path):
-    folder = pickled(folders, tmp_path)
-    assert (
-        hub_encoders.load(str(folder), 12).weights_hash()
-        == hub_encoders.load(str(folders["t5-large"]), 12).weights_hash()
-    )
-
-    class Harm:
-        def __reduce__(self):
-            return os.mkdir, (str(tmp_path / "harm"),)
-
-    file = folder / "pytorch_model.bin"
+    folder = shutil.copytree(folders["t5-large"], tmp_path / "old")
+    file, weights = folder / "pytorch_model.bin", load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(weights, file)  # as weights were saved before safetensors
+    old, new = (hub_encoders.load(str(place), 12) for place in (folder, folders["t5-large"]))
+    assert old.weights_hash() == new.weights_hash()
     for write in (torch.save, lambda content, path: path.write_bytes(pickle.dumps(content, protocol=2))):
-        write({"shared.weight": Harm()}, file)
+        write({"shared.weight": Unsafe(tmp_path / "harm")}, file)
         with pytest.raises(IntegrityError, match="old"):
             hub_encoders.load(str(folder), 12)
         assert not (tmp_path / "harm").exists()
 
 
-def test_damaged_and_foreign_folders_are_refused_in_one_line(folders, tmp_path):
-    def refused(error, match, change):
-        folder = shutil.copytree(folders["clip"], tmp_path / match.replace(" ", "-"))
-        change(folder)
-        with pytest.raises(error, match=match) as raised:
-            hub_encoders.load(str(folder), 12)
-        assert "\n" not in str(raised.value) and str(folder) in str(raised.value)
-
-    def without(name):
-        return lambda folder: (folder / name).unlink()
-
-    def lacking(folder):
-        weights = load_file(folder / "model.safetensors")
-        gone = next(name for name in weights if "text_model" in name and "fc1.weight" in name)
-        save_file(
-            {k: v for k, v in weights.items() if k != gone}, folder / "model.safetensors", {"format": "pt"}
-        )
-
-    def cut(folder):
-        data = (folder / "model.safetensors").read_bytes()
-        (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
-
-    def config(**changes):
-        return lambda folder: (folder / "config.json").write_text(
-            json.dumps(json.loads((folder / "config.json").read_text()) | changes)
-        )
-
-    refused(MissingError, "config.json", without("config.json"))
-    refused(MissingError, "model.safetensors", without("model.safetensors"))
-    refused(MissingError, "no tokenizer", without("tokenizer.json"))
-    refused(IntegrityError, "fc1.weight", lacking)
-    refused(IntegrityError, "unreadable", cut)
-    refused(UsageError, "kind 'bert'", config(model_type="bert"))
-    refused(
-        IntegrityError,
-        "tokenizer",
-        lambda folder: (
-            shutil.copy(folders["t5-large"] / "tokenizer.json", folder / "tokenizer.json") and grown(folder)
-        ),
-    )
+def remove_weight(folder):
+    weights = load_file(folder / "model.safetensors")
+    del weights[next(name for name in weights if "text_model" in name and "fc1.weight" in name)]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
 
 
-def grown(folder):
-    """Give a tokenizer more words than the model has rows."""
+def cut_weights(folder):
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
+
+
+def grow_tokenizer(folder):
+    """Give the tokenizer more words than the model has rows."""
     tree = json.loads((folder / "tokenizer.json").read_text())
-    last = max(token["id"] for token in tree["added_tokens"])
-    tree["added_tokens"] += [
-        {**tree["added_tokens"][-1], "id": last + i, "content": f"<more{i}>"} for i in range(1, 200)
-    ]
+    last = tree["added_tokens"][-1]
+    first = 1 + max(token["id"] for token in tree["added_tokens"])
+    tree["added_tokens"] += [last | {"id": first + i, "content": f"<more{i}>"} for i in range(199)]
     (folder / "tokenizer.json").write_text(json.dumps(tree))
 
 
-def test_preflight_checks_the_encoder_before_any_work(folders, monkeypatch):
-    def recipe(name):
-        return Recipe.model_validate({"name": "small", "generator": {"text_encoder": name}})
+@pytest.mark.parametrize(
+    ("error", "match", "change"),
+    [
+        (MissingError, "config.json", lambda folder: (folder / "config.json").unlink()),
+        (MissingError, "model.safetensors", lambda folder: (folder / "model.safetensors").unlink()),
+        (MissingError, "no tokenizer", lambda folder: (folder / "tokenizer.json").unlink()),
+        (IntegrityError, "fc1.weight", remove_weight),
+        (IntegrityError, "unreadable", cut_weights),
+        (UsageError, "kind 'bert'", lambda folder: set_config(folder, model_type="bert")),
+        (IntegrityError, "tokenizer", grow_tokenizer),
+    ],
+)
+def test_damaged_and_foreign_folders_are_refused_in_one_line(folders, tmp_path, error, match, change):
+    folder = shutil.copytree(folders["clip"], tmp_path / "copy")
+    change(folder)
+    with pytest.raises(error, match=match) as raised:
+        hub_encoders.load(str(folder), 12)
+    assert "\n" not in str(raised.value) and str(folder) in str(raised.value)
 
+
+def test_preflight_checks_the_encoder_before_any_work(folders, monkeypatch):
     folder = str(folders["flan-t5"])
     for name in ("minilm", "t5-large", folder):
-        registry.check_names(recipe(name))
+        registry.check_names(small_recipe(generator={"text_encoder": name}))
     with pytest.raises(UsageError, match=r"text_encoder.*t5-large"):
-        registry.check_names(recipe("t5-larg"))
+        registry.check_names(small_recipe(generator={"text_encoder": "t5-larg"}))
     preflight.check_text_encoder("minilm")
     preflight.check_text_encoder(folder)
     for name in ("t5-large", "./nowhere"):

@@ -4,17 +4,16 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
-from fakes import N_TRAIN, FakeCodec, results_of, small_recipe, stopped_at
+from fakes import N_TRAIN, FakeCodec, mini_pipeline, results_of, small_recipe, stopped_at
 from safetensors.torch import load_file
 
 from ajbench.core import recipe
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.generation import checkpoint, lora, synthesize, textual_inversion, unet
 from ajbench.generation.pipeline import AudioJourneyPipeline
-from ajbench.pipeline.recipe_stages import Pipeline, Places
 from ajbench.reporting import model_card
 
-from .conftest import invert
+from .conftest import invert, loss_of
 
 CODEC = FakeCodec()
 PROMPT = "The sound of Dog"
@@ -98,20 +97,10 @@ def test_global_randomness_is_not_used(generator, adapted):
 
 @pytest.mark.parametrize("kind", ["alone", "both"])
 def test_it_lowers_the_loss_that_it_is_trained_on(untrained, generator, real, tmp_path, adapted, kind):
-    losses, paths = [], [untrained[kind], adapted]
     if kind == "both":  # the learning rate of the tokens is so low that only LoRA can have an effect
-        paths[1] = invert(generator, real, tmp_path / "t", **BOTH, **FAST | {"lr": 1e-9}, train_steps=10)
-    for path in paths:
-        made = opened(generator, path)
-        g = torch.Generator().manual_seed(1)
-        grid = made.whitening.grid(CODEC.latents(real.codes(real.split_indices("train"))))
-        noise, t = torch.randn(grid.shape, generator=g), torch.arange(N_TRAIN) * 80
-        names = [[made.tokens.get(name, name) for name in real[i].labels] for i in range(N_TRAIN)]
-        states, _ = made.text.encode([f"The sound of {', '.join(row)}" for row in names])
-        noisy = unet.noise_schedule().add_noise(grid, noise, t)
-        with torch.no_grad():
-            losses.append((unet.denoise(made.unet, noisy, t, states, None) - noise).square().mean().item())
-    assert losses[1] < 0.95 * losses[0]
+        adapted = invert(generator, real, tmp_path / "t", **BOTH, **FAST | {"lr": 1e-9}, train_steps=10)
+    before, after = (loss_of(opened(generator, path), real) for path in (untrained[kind], adapted))
+    assert after < 0.95 * before
 
 
 def test_merged_weights_and_diffusers_own_loaders_agree(generator, adapted):
@@ -201,7 +190,7 @@ def test_an_exported_generator_includes_it(generator, real, adapted, tmp_path):
 
 def test_synthesis_depends_on_it_for_every_kind_of_prompt():
     def stages(*overrides, prompt):
-        made = Pipeline(recipe.load("mini", [*overrides, f"synth.prompt={prompt}"]), Places())
+        made = mini_pipeline(*overrides, f"synth.prompt={prompt}")
         return {need.name for need in made.synth().needs}
 
     assert "invert" in stages(prompt="tokens") and "invert" not in stages(prompt="names")

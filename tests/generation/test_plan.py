@@ -171,15 +171,10 @@ def test_they_can_be_refused(unheard):
 CAPTIONS = {"plan": "captions", "strength": 1.0, "prompt": "names"}
 
 
-@pytest.fixture(scope="module")
-def captioned(tmp_path_factory):
-    return make_store(tmp_path_factory.mktemp("captions") / "real", captions=True)
-
-
 def test_every_evaluation_clip_has_a_clip_of_its_caption_from_noise(captioned):
     section = small_recipe(synth={**CAPTIONS, "n": N_EVAL + 1}).synth
     rows = plan(section, ListedClips.of_store(captioned, "eval", captions=True), seed=3).to_pylist()
-    ids = captioned.clip_ids[N_TRAIN:]
+    ids = [captioned.clip_ids[i] for i in captioned.split_indices("eval")]
     assert [row["parent_id"] for row in rows] == [*ids, ids[0]]
     assert [row["clip_id"] for row in rows] == [*(f"syn-{i}-0" for i in ids), f"syn-{ids[0]}-1"]
     for row in rows:
@@ -201,4 +196,4 @@ def test_without_a_caption_the_labels_are_the_prompt(tmp_path):
 def test_captions_are_read_for_a_plan_of_them_alone(captioned):
     assert ListedClips.of_store(captioned, "eval").captions == ()
     found = ListedClips.of_store(captioned, "eval", captions=True).captions
-    assert found == tuple(captioned[i].caption for i in range(N_TRAIN, N_TRAIN + N_EVAL))
+    assert found == tuple(captioned[i].caption for i in captioned.split_indices("eval"))

@@ -1,13 +1,12 @@
 """Starting from Stable Diffusion 1.4: all blocks except the ends; other architectures are refused."""
 
 import json
-import os
 import shutil
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from fakes import FakeCodec, make_store, small_recipe
+from fakes import Unsafe, mini_pipeline
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
@@ -15,31 +14,21 @@ from ajbench.core import recipe
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.files import checksum
 from ajbench.generation import checkpoint as folder
-from ajbench.generation import pretrained, train, unet
+from ajbench.generation import pretrained, unet
 from ajbench.pipeline import estimates
-from ajbench.pipeline.recipe_stages import Pipeline, Places
 from ajbench.pipeline.stage import run_stages
+
+from .conftest import fit
 
 # As published in unet/config.json of CompVis/stable-diffusion-v1-4.
 SD14 = {
-    "act_fn": "silu",
-    "attention_head_dim": 8,
-    "block_out_channels": (320, 640, 1280, 1280),
-    "center_input_sample": False,
-    "cross_attention_dim": 768,
     "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-    "downsample_padding": 1,
-    "flip_sin_to_cos": True,
-    "freq_shift": 0,
-    "in_channels": 4,
-    "layers_per_block": 2,
-    "mid_block_scale_factor": 1,
-    "norm_eps": 1e-05,
-    "norm_num_groups": 32,
-    "out_channels": 4,
-    "sample_size": 64,
     "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-}
+    "block_out_channels": (320, 640, 1280, 1280), "layers_per_block": 2, "downsample_padding": 1,
+    "attention_head_dim": 8, "cross_attention_dim": 768, "mid_block_scale_factor": 1, "act_fn": "silu",
+    "flip_sin_to_cos": True, "freq_shift": 0, "norm_eps": 1e-05, "norm_num_groups": 32,
+    "sample_size": 64, "in_channels": 4, "out_channels": 4, "center_input_sample": False,
+}  # fmt: skip
 WIDTHS = (32, 64, 64, 64)
 LEFT_OUT = {
     f"{part}.{kind}" for part in ("conv_in", "conv_out", "encoder_hid_proj") for kind in ("weight", "bias")
@@ -94,11 +83,8 @@ def test_loaded_tensors_and_outputs_are_those_of_the_source(narrow, source):
     loaded = [p.numel() for name, p in model.named_parameters() if name not in LEFT_OUT]
     assert (start.tensors, start.parameters, set(start.left_out)) == (len(loaded), sum(loaded), LEFT_OUT)
     assert start.file == FILE and start.xxh3 == checksum(source / "unet" / FILE)
-    model.conv_in, model.conv_out, model.encoder_hid_proj = (
-        theirs.conv_in,
-        theirs.conv_out,
-        torch.nn.Identity(),
-    )
+    model.conv_in, model.conv_out = theirs.conv_in, theirs.conv_out
+    model.encoder_hid_proj = torch.nn.Identity()
     x, t, states = torch.randn(1, 4, 16, 16), torch.tensor([300]), torch.randn(1, 7, 768)
     with torch.no_grad():
         assert torch.equal(unet.denoise(model, x, t, states, None), theirs(x, t, states).sample)
@@ -128,14 +114,6 @@ def test_another_architecture_is_refused(narrow, source, tmp_path, change, messa
         pretrained.start_from(unet.build("full", 768), changed(source, tmp_path / "odd", change))
 
 
-class Canary:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
-
-
 def test_a_pickle_is_read_without_running_code(narrow, source, tmp_path):
     state = load_file(source / "unet" / FILE)
     torch.save(state, tmp_path / "diffusion_pytorch_model.bin")
@@ -143,7 +121,7 @@ def test_a_pickle_is_read_without_running_code(narrow, source, tmp_path):
     pretrained.start_from(model, str(tmp_path))
     pretrained.start_from(other, str(source))
     assert all(torch.equal(t, other.state_dict()[name]) for name, t in model.state_dict().items())
-    torch.save(state | {"canary": Canary(tmp_path / "ran")}, tmp_path / "diffusion_pytorch_model.bin")
+    torch.save(state | {"canary": Unsafe(tmp_path / "ran")}, tmp_path / "diffusion_pytorch_model.bin")
     with pytest.raises(IntegrityError, match="diffusion_pytorch_model"):
         pretrained.start_from(model, str(tmp_path))
     assert not (tmp_path / "ran").exists()
@@ -157,15 +135,17 @@ def test_a_folder_may_be_that_of_a_pipeline_or_of_its_unet(source):
         assert pretrained.locate(str(place)) == source / "unet" / FILE
 
 
-@pytest.mark.parametrize("init", ["sd14", "someone/unet"])
-def test_the_weights_folder_precedes_the_hubs_cache(init, source, tmp_path, monkeypatch):
+HUB_IDS = [("sd14", "CompVis/stable-diffusion-v1-4"), ("someone/unet", "someone/unet")]
+
+
+@pytest.mark.parametrize(("init", "hub"), HUB_IDS)
+def test_the_weights_folder_precedes_the_hubs_cache(init, hub, source, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("AJBENCH_WEIGHTS", str(tmp_path / "mine"))
     with pytest.raises(MissingError, match=f"generator.init={init}") as refused:
         pretrained.locate(init)
     message = str(refused.value)
     assert f"({tmp_path / 'mine'})" in message and f"({tmp_path}/cache)" in message and "\n" not in message
-    hub = "CompVis/stable-diffusion-v1-4" if init == "sd14" else init
     home = tmp_path / "cache" / f"models--{hub.replace('/', '--')}"
     shutil.copytree(source / "unet", home / "snapshots" / "133a" / "unet")
     (home / "refs").mkdir()
@@ -177,25 +157,16 @@ def test_the_weights_folder_precedes_the_hubs_cache(init, source, tmp_path, monk
     assert pretrained.locate(init) == tmp_path / "mine" / init / "unet" / FILE
 
 
-def test_the_hubs_cache_is_used_and_nothing_is_downloaded(source, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("init", "hub"), HUB_IDS)
+def test_missing_weights_are_named_and_nothing_is_downloaded(init, hub, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.delenv("AJBENCH_WEIGHTS", raising=False)
-    for init, hub in (("sd14", "CompVis/stable-diffusion-v1-4"), ("someone/unet", "someone/unet")):
-        with pytest.raises(MissingError, match=f"generator.init={init}") as refused:
-            pretrained.locate(init)
-        message, get = (
-            str(refused.value),
-            "--download sd14" if init == "sd14" else f"hf download {hub} unet/{FILE}",
-        )
-        assert all(
-            word in message for word in (f"huggingface.co/{hub}", str(tmp_path), "AJBENCH_WEIGHTS", get)
-        )
-        assert f"unet/{FILE}" in message and "generator.init=null" in message and "\n" not in message
-    home = tmp_path / "models--CompVis--stable-diffusion-v1-4"
-    shutil.copytree(source / "unet", home / "snapshots" / "133a" / "unet")
-    (home / "refs").mkdir()
-    (home / "refs" / "main").write_text("133a")
-    assert pretrained.locate("sd14") == home / "snapshots" / "133a" / "unet" / FILE
+    with pytest.raises(MissingError, match=f"generator.init={init}") as refused:
+        pretrained.locate(init)
+    get = "--download sd14" if init == "sd14" else f"hf download {hub} unet/{FILE}"
+    words = (f"huggingface.co/{hub}", str(tmp_path), "AJBENCH_WEIGHTS", get, "generator.init=null")
+    assert all(word in str(refused.value) for word in (*words, f"unet/{FILE}"))
+    assert "\n" not in str(refused.value)
     (tmp_path / "empty").mkdir()
     with pytest.raises(MissingError, match=rf"{tmp_path}/empty .*unet/{FILE}"):
         pretrained.locate(str(tmp_path / "empty"))
@@ -203,16 +174,11 @@ def test_the_hubs_cache_is_used_and_nothing_is_downloaded(source, tmp_path, monk
         pretrained.locate(str(tmp_path / "nowhere"))
 
 
-def test_a_training_starts_from_them_and_reports_it(narrow, source, tmp_path, capsys):
-    real, theirs = make_store(tmp_path / "real"), load_file(source / "unet" / FILE)
-    made = small_recipe(
-        generator={"preset": "full", "init": str(source), "train_steps": 1, "frozen_steps": 1}
-    )
-    out = train.train_generator(made, real, tmp_path / "g", fingerprint="f", codec=FakeCodec())
-    written = load_file(out / "unet" / FILE)
-    assert {
-        name for name in written if name not in theirs or not torch.equal(written[name], theirs[name])
-    } == (LEFT_OUT)
+def test_a_training_starts_from_them_and_reports_it(narrow, real, source, tmp_path, capsys):
+    theirs = load_file(source / "unet" / FILE)
+    out = fit(real, tmp_path / "g", preset="full", init=str(source), train_steps=1, frozen_steps=1)
+    kept = {k for k, v in load_file(out / "unet" / FILE).items() if k in theirs and torch.equal(v, theirs[k])}
+    assert load_file(out / "unet" / FILE).keys() - kept == LEFT_OUT
     start = folder.read_info(out).start
     assert start.tensors == len(theirs) - 4 and start.source == str(source)
     said = capsys.readouterr().err
@@ -221,10 +187,8 @@ def test_a_training_starts_from_them_and_reports_it(narrow, source, tmp_path, ca
 
 
 def pipeline(tmp_path, *overrides):
-    options = ["data.n_clips=40", "generator.preset=full", *overrides]
-    return Pipeline(
-        recipe.load("mini", options), Places(work=tmp_path / "work", results=tmp_path / "results")
-    )
+    places = {"work": tmp_path / "work", "results": tmp_path / "results"}
+    return mini_pipeline("generator.preset=full", *overrides, **places)
 
 
 def test_the_fingerprint_depends_on_the_weights_not_on_their_path(source, tmp_path):

@@ -2,16 +2,17 @@
 
 import importlib.util
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from fakes import store_digests
+from fakes import run_script, store_digests
 from typer.testing import CliRunner
 
 from ajbench.cli.app import app
+from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.recipe import load
+from ajbench.generation import ray_workers
 from ajbench.pipeline.stage import Stage
 
 SMALL = [
@@ -22,25 +23,13 @@ SMALL = [
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python"]
 
 
-def environment(**more):
-    tests = Path(__file__).parents[1]
-    paths = os.pathsep.join([str(tests), str(tests.parent), os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, **more}
-
-
 def test_the_error_without_ray_says_how_to_install_it(tmp_path, monkeypatch):
-    from ajbench.core.errors import MissingError
-    from ajbench.generation import ray_workers
-
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingError, match=r"--engine ray.*ajbench\[ray\]"):
         ray_workers.need()
 
 
 def test_launched_processes_may_not_use_force(tmp_path, monkeypatch):
-    from ajbench.core.errors import UsageError
-    from ajbench.core.recipe import load
-
     stage = Stage("synth", load("mini"), tmp_path / "s", "f", "", lambda: None, shared=True)
     for name, value in (("WORLD_SIZE", "2"), ("RANK", "1")):
         monkeypatch.setenv(name, value)
@@ -64,35 +53,24 @@ def test_torchrun_shares_a_synthesis_and_reports_it_once(tmp_path, monkeypatch):
         (folder,) = Path("one/mini").glob(f"{kind}-*")
         (Path("two/mini") / folder.name).symlink_to(folder.resolve())
     command = [*TORCHRUN, sys.executable, "-m", "ajbench", "synth", "--work", "two", "--device", "cpu"]
-    about = {"env": environment(), "capture_output": True, "text": True, "timeout": 600}
-    done = subprocess.run([*command, "--json", *SMALL], **about)
-    assert done.returncode == 0, done.stderr
-    document = json.loads(done.stdout)  # of one process
+    document = json.loads(run_script([*command, "--json", *SMALL]).stdout)  # of one process
     store = Path(document["path"])
     (whole,) = Path("one/mini").glob("synth-*")
     assert document["ran"] and store.name == whole.name
     assert json.loads((store / "run.json").read_text())["processes"] == 2
-    kept = store_digests(whole).keys() - {"run.json", "recipe.yaml", "DONE"}
-    assert len(kept) == 6 + 5 and {name: store_digests(store)[name] for name in kept} == {
-        name: store_digests(whole)[name] for name in kept
-    }
+    ours, theirs = store_digests(store), store_digests(whole)
+    kept = theirs.keys() - {"run.json", "recipe.yaml", "DONE"}
+    assert len(kept) == 6 + 5 and all(ours[name] == theirs[name] for name in kept)
     assert not (store / ".claims").exists()
-    again = subprocess.run([*command, *SMALL], **about)
-    assert again.returncode == 0 and again.stderr.count("nothing to do: synth") == 1
+    assert run_script([*command, *SMALL]).stderr.count("nothing to do: synth") == 1
 
 
 @pytest.mark.slow
 def test_a_ray_run_with_a_killed_worker_ends_with_the_same_bytes(tmp_path):
     if not importlib.util.find_spec("ray"):
         pytest.skip("Ray is not installed; pip install 'ajbench[ray]'")
-    done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("synthesis_on_ray.py"), tmp_path],
-        env=environment(ACCELERATE_USE_CPU="true", RAY_raylet_start_wait_time_s="180"),
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr
+    command = [sys.executable, Path(__file__).with_name("synthesis_on_ray.py"), tmp_path]
+    done = run_script(command, ACCELERATE_USE_CPU="true", RAY_raylet_start_wait_time_s="180")
     report = json.loads(done.stdout)
     assert report["ray"] == report["whole"] and len(report["ray"]) == 3 + 5
     assert report["killed"] != report["driver"]

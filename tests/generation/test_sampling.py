@@ -9,9 +9,9 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionPipeline,
+    UNet2DConditionModel,
     UniPCMultistepScheduler,
 )
-from fakes import SMALL_UNET
 
 from ajbench.core.errors import UsageError
 from ajbench.generation import unet
@@ -19,13 +19,8 @@ from ajbench.generation.sampling import SIGMA_MAX, noise_for, sample, schedule
 
 COSINE = dict(unet.noise_schedule().config)
 # The schedule of Stable Diffusion, for which results on solvers are published.
-SCALED = {
-    "num_train_timesteps": 1000,
-    "beta_schedule": "scaled_linear",
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "prediction_type": "epsilon",
-}
+SCALED = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+SCALED |= {"num_train_timesteps": 1000, "prediction_type": "epsilon"}
 DEVIATIONS = torch.logspace(-1.30103, 0, 64, dtype=torch.float64)  # 0.05 … 1
 
 
@@ -129,9 +124,8 @@ def test_predicting_velocity_or_noise_gives_the_same_result(sampler):
                 mean = bar * deviation**2 / (bar * deviation**2 + 1 - bar)
                 clean = centre + mean * (y / bar.sqrt() - centre)
                 noise = (y - bar.sqrt() * clean) / (1 - bar).sqrt()
-                out.append(
-                    noise if prediction == "epsilon" else bar.sqrt() * noise - (1 - bar).sqrt() * clean
-                )
+                velocity = bar.sqrt() * noise - (1 - bar).sqrt() * clean
+                out.append(noise if prediction == "epsilon" else velocity)
             y = scheduler.step(out[0] + 3 * (out[1] - out[0]), t, y, return_dict=False)[0]
         ends.append(y)
     torch.testing.assert_close(ends[0], ends[1], rtol=1e-3, atol=1e-3)
@@ -160,38 +154,21 @@ def test_too_many_steps_are_refused():
 
 
 @pytest.fixture(scope="module")
-def small():
-    patch = pytest.MonkeyPatch()
-    patch.setitem(unet.PRESETS, "tiny", SMALL_UNET)
-    model = unet.build("tiny", 384).eval()
-    patch.undo()
-    # A fresh U-Net almost ignores its condition.
-    with torch.no_grad():
-        model.encoder_hid_proj.weight *= 20
-        model.conv_out.weight *= 5
+def small(generator):
+    model = UNet2DConditionModel.from_pretrained(generator / "unet", local_files_only=True).eval()
     model.register_to_config(sample_size=64)  # required by Stable Diffusion pipelines
     return model
 
 
-def inputs(n=3):
-    g = torch.Generator().manual_seed(4)
-    return (
-        torch.randn(n, 6, 384, generator=g),
-        torch.randn(1, 6, 384, generator=g),
-        torch.randn(n, 128, 2, 21, generator=g),
-    )
+G = torch.Generator().manual_seed(4)
+STATES, UNCOND = torch.randn(3, 6, 384, generator=G), torch.randn(1, 6, 384, generator=G)
+GUIDE = torch.randn(3, 128, 2, 21, generator=G)
+SEEDS = [5, 6, 7]
 
 
-def run(model, states, uncond, guide, seeds, **change):
-    options = {
-        "strength": 0.5,
-        "guidance": 3.0,
-        "steps": 8,
-        "sampler": "dpmsolver++",
-        "training": COSINE,
-        "rows": 2,
-    }
-    return sample(model, states, uncond, guide, seeds, **(options | change))
+def run(model, states=STATES, uncond=UNCOND, guide=GUIDE, seeds=SEEDS, **change):
+    options = {"strength": 0.5, "guidance": 3.0, "steps": 8, "sampler": "dpmsolver++"} | change
+    return sample(model, states, uncond, guide, seeds, training=COSINE, rows=2, **options)
 
 
 class Passing(torch.nn.Module):
@@ -212,25 +189,19 @@ class Passing(torch.nn.Module):
 
 def diffusers_pipeline(kind, model, scheduler):
     """Return a Stable Diffusion pipeline with this U-Net, with its own loop, guidance and noise."""
-    pipeline = kind(
-        vae=Passing(),
-        text_encoder=None,
-        tokenizer=None,
-        unet=model,
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    none = dict.fromkeys(("text_encoder", "tokenizer", "safety_checker", "feature_extractor"))
+    parts = {"vae": Passing(), "unet": model, "scheduler": scheduler}
+    pipeline = kind(**parts, **none, requires_safety_checker=False)
     pipeline.image_processor = Passing()
     pipeline.set_progress_bar_config(disable=True)
 
-    def run(states, uncond, seeds, **options):
+    def run(**options):
         return pipeline(
-            prompt_embeds=states,
-            negative_prompt_embeds=uncond.expand_as(states),
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            prompt_embeds=STATES,
+            negative_prompt_embeds=UNCOND.expand_as(STATES),
+            generator=[torch.Generator().manual_seed(seed) for seed in SEEDS],
             output_type="latent",
+            guidance_scale=3.0,
             **options,
         ).images
 
@@ -245,77 +216,52 @@ def assert_same(ours, theirs):
 @pytest.mark.parametrize("strength", [0.4, 0.7])
 def test_image_to_image_equals_diffusers_with_the_same_scheduler(small, sampler, strength):
     # In diffusers, strength is a fraction of the steps; ours is part of the scheduler.
-    states, uncond, guide = inputs()
-    theirs = diffusers_pipeline(
-        StableDiffusionImg2ImgPipeline, small, schedule(sampler, 10, strength, COSINE)
-    )
-    steps = int(10 * strength)
-    options = {"image": guide, "strength": 1.0, "guidance_scale": 3.0, "num_inference_steps": steps}
-    made = theirs(states, uncond, [5, 6, 7], **options)
-    ours = run(small, states, uncond, guide, [5, 6, 7], strength=strength, steps=10, sampler=sampler)
-    assert_same(ours, made)
+    scheduler = schedule(sampler, 10, strength, COSINE)
+    theirs = diffusers_pipeline(StableDiffusionImg2ImgPipeline, small, scheduler)
+    made = theirs(image=GUIDE, strength=1.0, num_inference_steps=int(10 * strength))
+    assert_same(run(small, strength=strength, steps=10, sampler=sampler), made)
 
 
 @pytest.mark.parametrize("strength", [0.5, 0.7])
 def test_ddim_equals_image_to_image_of_diffusers_at_the_same_strength(small, strength):
     # Not pndm: its first step takes two calls; diffusers starts at a later step.
-    states, uncond, guide = inputs()
     scheduler = DDIMScheduler.from_config(COSINE, clip_sample=False, **SD)
     theirs = diffusers_pipeline(StableDiffusionImg2ImgPipeline, small, scheduler)
-    options = {"image": guide, "strength": strength, "guidance_scale": 3.0, "num_inference_steps": 10}
-    made = theirs(states, uncond, [5, 6, 7], **options)
-    assert_same(
-        run(small, states, uncond, guide, [5, 6, 7], strength=strength, steps=10, sampler="ddim"), made
-    )
+    made = theirs(image=GUIDE, strength=strength, num_inference_steps=10)
+    assert_same(run(small, strength=strength, steps=10, sampler="ddim"), made)
 
 
 @pytest.mark.parametrize("sampler", ["dpmsolver++", "unipc", "ddim", "pndm"])
 @pytest.mark.parametrize("rescale", [0.0, 0.7])
 def test_text_to_image_equals_diffusers(small, sampler, rescale):
-    states, uncond, _ = inputs()
     theirs = diffusers_pipeline(StableDiffusionPipeline, small, schedule(sampler, 8, 1.0, COSINE))
-    made = theirs(
-        states,
-        uncond,
-        [5, 6, 7],
-        latents=noise_for([5, 6, 7], (128, 2, 21)),
-        height=2 * 8,
-        width=21 * 8,
-        guidance_scale=3.0,
-        guidance_rescale=rescale,
-        num_inference_steps=8,
-    )
-    ours = run(small, states, uncond, None, [5, 6, 7], strength=1.0, sampler=sampler, rescale=rescale)
-    assert_same(ours, made)
+    start = {"latents": noise_for(SEEDS, (128, 2, 21)), "height": 2 * 8, "width": 21 * 8}
+    made = theirs(**start, guidance_rescale=rescale, num_inference_steps=8)
+    assert_same(run(small, guide=None, strength=1.0, sampler=sampler, rescale=rescale), made)
 
 
 @pytest.mark.parametrize("sampler", ["dpmsolver++", "unipc", "ddim", "pndm"])
 def test_a_clip_does_not_depend_on_the_rest_of_the_batch(small, sampler):
-    states, uncond, guide = inputs()
-    one = run(small, states, uncond, guide, [5, 6, 7], sampler=sampler)
-    other = run(small, states.flip(0), uncond, guide.flip(0), [7, 6, 5], sampler=sampler)
+    one = run(small, sampler=sampler)
+    other = run(small, STATES.flip(0), UNCOND, GUIDE.flip(0), SEEDS[::-1], sampler=sampler)
     assert torch.equal(one, other.flip(0))
     assert one.isfinite().all()
 
 
 def test_guidance_1_is_the_condition_alone(small):
-    states, uncond, guide = inputs()
-    alone = run(small, states, uncond, guide, [5, 6, 7], guidance=1.0)
-    assert torch.equal(alone, run(small, states, -uncond, guide, [5, 6, 7], guidance=1.0))
-    torch.testing.assert_close(
-        alone, run(small, states, uncond, guide, [5, 6, 7], guidance=1 + 1e-6), rtol=0, atol=1e-3
-    )
-    assert (alone - run(small, states, uncond, guide, [5, 6, 7])).abs().max() > 1e-3
+    alone = run(small, guidance=1.0)
+    assert torch.equal(alone, run(small, uncond=-UNCOND, guidance=1.0))
+    torch.testing.assert_close(alone, run(small, guidance=1 + 1e-6), rtol=0, atol=1e-3)
+    assert (alone - run(small)).abs().max() > 1e-3
 
 
 def test_the_guide_is_ignored_at_full_strength_only(small):
-    states, uncond, guide = inputs()
-    full = [run(small, states, uncond, g, [5, 6, 7], strength=1.0) for g in (None, guide, guide * torch.nan)]
+    full = [run(small, guide=guide, strength=1.0) for guide in (None, GUIDE, GUIDE * torch.nan)]
     assert torch.equal(full[0], full[1]) and torch.equal(full[0], full[2])
-    near, far = (run(small, states, uncond, guide, [5, 6, 7], strength=s) for s in (0.1, 0.9))
-    assert (near - guide).std() < 0.5 * (far - guide).std()
+    near, far = (run(small, strength=strength) for strength in (0.1, 0.9))
+    assert (near - GUIDE).std() < 0.5 * (far - GUIDE).std()
     with pytest.raises(UsageError, match="strength"):
-        run(small, states, uncond, None, [5, 6, 7])
+        run(small, guide=None)
 
 
 def test_each_item_of_noise_depends_on_its_own_seed():

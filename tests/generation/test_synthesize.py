@@ -1,8 +1,6 @@
 """Synthetic stores: what they record, what a clip depends on, what is refused, and kills."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +8,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from fakes import CLIP_SAMPLES, N_TRAIN, SMALL_LABELS, FakeCodec, make_store, make_tokens, small_recipe
+from fakes import (
+    CLIP_SAMPLES,
+    N_TRAIN,
+    SMALL_LABELS,
+    FakeCodec,
+    make_store,
+    make_tokens,
+    run_script,
+    small_recipe,
+)
 
 from ajbench.core.errors import IntegrityError, NumericError
 from ajbench.core.files import seed_for
@@ -128,12 +135,7 @@ def test_an_estimate_leaves_no_files(real, generator, tokens):
 @pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_neither_kills_nor_the_number_of_processes_change_a_byte(tmp_path, start):
     script = Path(__file__).with_name("synthesis_kills.py")
-    paths = os.pathsep.join([str(script.parent.parent), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-    command = [sys.executable, script, tmp_path, start]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
+    report = json.loads(run_script([sys.executable, script, tmp_path, start]).stdout)
     kept = {"store.json", "plan.parquet", "quarantine.csv", "retries.csv", "statistics.csv"}
     assert len(report["whole"]) == 3 + 5 and kept < set(report["whole"])
     for name in ("killed", "io", "shared", "two"):

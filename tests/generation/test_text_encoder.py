@@ -1,11 +1,12 @@
-"""MiniLM and class tokens: states, padding, caching, added rows and their gradients."""
+"""Text encoders and class tokens: states, padding, caching, added rows and their gradients."""
 
 import pytest
 import torch
+from fakes import TEXT_ENCODER_DIMS
 from safetensors.torch import load_file
 
 from ajbench.core.errors import MissingError, UsageError
-from ajbench.generation import text_encoder
+from ajbench.generation import hub_encoders, text_encoder
 from ajbench.generation.prompts import class_tokens, spoken
 from ajbench.generation.text_encoder import MiniLM
 
@@ -19,13 +20,19 @@ EMBEDDINGS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def plain():
-    return MiniLM(max_tokens=12)
+@pytest.fixture(params=["minilm", *TEXT_ENCODER_DIMS])
+def load(request, text_encoders):
+    """load(max_tokens=12) -> a text encoder of each type."""
+    return lambda max_tokens=12: hub_encoders.load(str(text_encoders[request.param]), max_tokens)
 
 
 @pytest.fixture
-def encoder():
+def encoder(load):
+    return load()
+
+
+@pytest.fixture
+def plain():
     return MiniLM(max_tokens=12)
 
 
@@ -38,24 +45,19 @@ def test_pooled_states_are_the_published_sentence_embedding(plain):
     torch.testing.assert_close(pooled[:, :5], torch.tensor(EMBEDDINGS), rtol=0, atol=2e-6)
 
 
-def test_states_do_not_depend_on_other_prompts_or_the_cache(plain, encoder):
-    together, _ = plain.encode([*PROMPTS, *(f"other {i}" for i in range(9))])
+def test_states_do_not_depend_on_other_prompts_padding_or_the_cache(encoder, load):
+    together, _ = encoder.encode([*PROMPTS, *(f"cat {'dog ' * i}" for i in range(9))])
+    again = load()
     for place, prompt in enumerate(PROMPTS):
-        assert torch.equal(MiniLM.encode(encoder, [prompt])[0][0], together[place])
-    again, _ = plain.encode(PROMPTS[::-1])
-    assert torch.equal(again.flip(0), together[:4])
+        assert torch.equal(again.encode([prompt])[0][0], together[place])
+    assert torch.equal(encoder.encode(PROMPTS[::-1])[0].flip(0), together[:4])
+    longer, _ = load(20).encode(PROMPTS[:1])
+    length = int(encoder.tokenize(PROMPTS[:1])[1].sum())
+    torch.testing.assert_close(longer[0, :length], together[0, :length], rtol=0, atol=1e-5)
 
 
-def test_padding_does_not_change_the_states_of_words(plain):
-    longer, _ = MiniLM(max_tokens=20).encode(PROMPTS[:1])
-    length = int(plain.encode(PROMPTS[:1])[1].sum())
-    torch.testing.assert_close(
-        longer[0, :length], plain.encode(PROMPTS[:1])[0][0, :length], rtol=0, atol=1e-5
-    )
-
-
-def test_a_class_token_is_one_token_initialised_with_the_mean_of_its_name(encoder):
-    table = encoder.model.embeddings.word_embeddings.weight
+def test_a_class_token_is_one_token_initialised_with_the_mean_of_its_name(plain):
+    encoder, table = plain, plain.model.embeddings.word_embeddings.weight
     ids = encoder.tokenizer("clock tick", add_special_tokens=False).input_ids
     assert len(ids) == 2
     torch.testing.assert_close(encoder.initial("clock tick"), table[ids].mean(0))
@@ -69,19 +71,58 @@ def test_a_class_token_is_one_token_initialised_with_the_mean_of_its_name(encode
     assert torch.equal(encoder.model.embeddings.word_embeddings.weight, whole)
 
 
-def test_gradients_reach_only_the_rows_of_the_tokens_in_the_prompt(encoder):
-    encoder.add_tokens({"<aj-a>": torch.zeros(384), "<aj-b>": torch.ones(384) * 0.05})
+def test_only_the_rows_of_added_tokens_have_gradients(encoder):
+    before = {name: weight.clone() for name, weight in encoder.model.state_dict().items()}
+    plain = encoder.encode(PROMPTS)[0]
+    g = torch.Generator().manual_seed(0)
+    encoder.add_tokens({"<aj-cat>": torch.randn(encoder.dim, generator=g)})
+    encoder.add_tokens({"<aj-dog>": torch.randn(3, encoder.dim, generator=g)})
+    assert encoder.tokens == ["<aj-cat>", "<aj-dog>", "<aj-dog>_1", "<aj-dog>_2"]
+    assert torch.equal(encoder.encode(PROMPTS)[0], plain)
     encoder.rows.requires_grad_(True)
-    ids, mask = encoder.tokenize(["The sound of <aj-b>"])
-    encoder.states(ids, mask).square().sum().backward()
-    assert encoder.rows.grad[0].abs().sum() == 0 < encoder.rows.grad[1].abs().sum()
-    assert all(p.grad is None for p in encoder.model.parameters())
+    optimizer = torch.optim.AdamW([encoder.rows], lr=0.1, weight_decay=0.0)
+    start = encoder.rows.detach().clone()
+    ids, mask = encoder.tokenize(["sound of <aj-dog>"])
+    (encoder.states(ids, mask) * torch.randn(12, encoder.dim, generator=g)).sum().backward()
+    optimizer.step()
+    assert torch.equal(encoder.rows[0], start[0]) and not encoder.rows.grad[0].any()
+    assert all(not torch.equal(encoder.rows[i], start[i]) for i in (1, 2, 3))
+    assert all(parameter.grad is None for parameter in encoder.model.parameters())
+    assert all(torch.equal(before[name], weight) for name, weight in encoder.model.state_dict().items())
+    learned = encoder.learned()
+    assert {token: tuple(v.shape) for token, v in learned.items()} == {
+        "<aj-cat>": (1, encoder.dim),
+        "<aj-dog>": (3, encoder.dim),
+    }
+    assert torch.equal(torch.cat([*learned.values()]), encoder.rows)
 
 
-def test_the_same_token_twice_is_refused(encoder):
-    encoder.add_tokens({"<aj-a>": torch.zeros(384)})
+def test_a_token_with_the_vector_of_a_word_acts_like_the_word(encoder):
+    ids, mask = encoder.tokenize(["sound of dog nearby"])
+    word = encoder.tokenizer(" dog", add_special_tokens=False).input_ids
+    assert len(word) == 1 and word[0] in ids
+    encoder.add_tokens({"<aj-dog>": encoder.initial("dog")})
+    ours, ours_mask = encoder.tokenize(["sound of <aj-dog> nearby"])
+    assert torch.equal(torch.where(ours >= encoder.vocabulary, word[0], ours), ids)
+    torch.testing.assert_close(encoder.states(ours, ours_mask), encoder.states(ids, mask), rtol=0, atol=1e-6)
+
+
+def test_the_vectors_of_a_token_are_adjacent_and_counted(encoder):
+    encoder.add_tokens({"<aj-dog>": torch.zeros(4, encoder.dim), "<aj-a>": torch.zeros(1, encoder.dim)})
+    ids, _ = encoder.tokenize(["rain <aj-dog>, <aj-a> cat"])
+    own = (ids[0] >= encoder.vocabulary).nonzero()[:, 0]
+    assert ids[0, own].tolist() == [encoder.vocabulary + i for i in range(5)]
+    assert (own[:4].diff() == 1).all()
+    length = len(encoder.tokenizer("rain <aj-dog>").input_ids)
+    filler = " cat" * (12 - length - 3)
+    assert encoder.count_cut([f"rain <aj-dog>{filler}", f"rain <aj-dog>{filler} cat"]) == 1
+    assert encoder.count_cut([]) == 0
+
+
+def test_the_same_token_twice_is_refused(plain):
+    plain.add_tokens({"<aj-a>": torch.zeros(384)})
     with pytest.raises(UsageError, match="<aj-a>"):
-        encoder.add_tokens({"<aj-a>": torch.zeros(384)})
+        plain.add_tokens({"<aj-a>": torch.zeros(384)})
 
 
 def test_truncated_prompts_are_counted(plain):

@@ -1,7 +1,6 @@
 """Training of the denoiser: batches and loss, exact resume, the frozen phase, ways to compute, the folder."""
 
 import json
-import os
 import sys
 import types
 
@@ -16,8 +15,8 @@ from fakes import (
     SMALL_UNET,
     FakeCodec,
     free_port,
+    join_launch,
     make_store,
-    small_recipe,
     stopped_at,
 )
 from safetensors.torch import load_file
@@ -160,24 +159,16 @@ def test_the_loss_can_be_weighted_by_clip(captioned, tmp_path):
     torch.testing.assert_close(found, (weight * errors).sum() / 4)
 
 
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ({"accumulate": 2, "clip_grad": None, "precision": "bf16", "compile": True}, [2, None, "bf16", True]),
-        ({}, [1, 1.0, "fp32", False]),
-    ],
-)
-def test_options_reach_the_loop(captioned, tmp_path, options, expected):
-    seen = captured(captioned, tmp_path, **options)
-    assert [seen[key] for key in ("accumulate", "clip_grad", "precision", "compiled")] == expected
-    assert seen["watch"] is None
+def test_options_reach_the_loop(captioned, tmp_path):
+    options = {"accumulate": 2, "clip_grad": None, "precision": "bf16", "compile": True}
+    for given, expected in ((options, [2, None, "bf16", True, None]), ({}, [1, 1.0, "fp32", False, None])):
+        seen = captured(captioned, tmp_path, **given)
+        keys = ("accumulate", "clip_grad", "precision", "compiled", "watch")
+        assert [seen[key] for key in keys] == expected
 
 
 def launched(rank, processes, port, folder, options):
-    os.environ |= {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true",
-    }  # fmt: skip
+    join_launch(rank, processes, port)
     torch.set_num_threads(1)
     PartialState(cpu=True)  # as a stage with several processes does
     unet.PRESETS["tiny"] = SMALL_UNET
@@ -285,10 +276,10 @@ def test_8_bit_adamw_needs_cuda_and_its_package(monkeypatch):
 
 
 def test_a_store_of_another_codec_or_without_whitening_is_refused(captioned, tmp_path):
-    other = FakeCodec()
-    other.weights_hash = "else"
-    with pytest.raises(IntegrityError, match="fake"):
-        train.train_generator(small_recipe(), captioned, tmp_path / "g", fingerprint="f", codec=other)
-    bare = ClipStore(captioned.path, captioned.meta.model_copy(update={"whitening": None}))
-    with pytest.raises(MissingError, match="whitening"):
-        train.train_generator(small_recipe(), bare, tmp_path / "g", fingerprint="f", codec=CODEC)
+    for change, error, word in (
+        ({"codec_hash": "else"}, IntegrityError, "fake"),
+        ({"whitening": None}, MissingError, "whitening"),
+    ):
+        changed = ClipStore(captioned.path, captioned.meta.model_copy(update=change))
+        with pytest.raises(error, match=word):
+            fit(changed, tmp_path / "g")

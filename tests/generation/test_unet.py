@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from fakes import SMALL_UNET
+from fakes import build_small_unet
 from torch.utils.flop_counter import FlopCounterMode
 
 from ajbench.generation import unet
@@ -13,11 +13,7 @@ from ajbench.generation import unet
 
 @pytest.fixture(scope="module")
 def small():
-    patch = pytest.MonkeyPatch()
-    patch.setitem(unet.PRESETS, "tiny", SMALL_UNET)
-    model = unet.build("tiny", 384).eval()
-    patch.undo()
-    return model
+    return build_small_unet().eval()
 
 
 @pytest.mark.parametrize("rows", [1, 2, 12, 24])
@@ -67,10 +63,9 @@ def test_full_is_stable_diffusions_unet_except_for_ends_and_projection(shape_onl
     assert (found == wanted) == (shape_only.config.block_out_channels == (320, 640, 1280, 1280))
 
 
-def test_weights_depend_on_the_seed_and_global_randomness_is_not_used(small, monkeypatch):
-    monkeypatch.setitem(unet.PRESETS, "tiny", SMALL_UNET)
+def test_weights_depend_on_the_seed_and_global_randomness_is_not_used(small):
     state = torch.random.get_rng_state()
-    again, other = unet.build("tiny", 384), unet.build("tiny", 384, seed=1)
+    again, other = build_small_unet(), build_small_unet(seed=1)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert torch.equal(again.conv_in.weight, small.conv_in.weight)
     assert not torch.equal(other.conv_in.weight, small.conv_in.weight)
@@ -78,12 +73,8 @@ def test_weights_depend_on_the_seed_and_global_randomness_is_not_used(small, mon
 
 def test_masked_states_are_ignored(small):
     g = torch.Generator().manual_seed(0)
-    x, t, states = (
-        torch.randn(1, 128, 2, 21, generator=g),
-        torch.tensor([500]),
-        torch.randn(1, 6, 384, generator=g),
-    )
-    mask = torch.tensor([[True, True, True, False, False, False]])
+    x, t = torch.randn(1, 128, 2, 21, generator=g), torch.tensor([500])
+    states, mask = torch.randn(1, 6, 384, generator=g), (torch.arange(6) < 3)[None]
     changed = states.clone()
     changed[:, 3:] += 1
     with torch.no_grad():
@@ -93,9 +84,8 @@ def test_masked_states_are_ignored(small):
 
 
 @pytest.mark.parametrize("pooled", [True, False])
-def test_pooled_text_reaches_the_unet_without_cross_attention(monkeypatch, pooled):
-    monkeypatch.setitem(unet.PRESETS, "tiny", SMALL_UNET | {"pooled": pooled})
-    model = unet.build("tiny", 384).eval()
+def test_pooled_text_reaches_the_unet_without_cross_attention(pooled):
+    model = build_small_unet(pooled=pooled).eval()
     g = torch.Generator().manual_seed(0)
     x, t = torch.randn(1, 128, 2, 21, generator=g), torch.tensor([500])
     one, other = torch.randn(2, 1, 6, 384, generator=g)
@@ -105,9 +95,8 @@ def test_pooled_text_reaches_the_unet_without_cross_attention(monkeypatch, poole
     assert (change.abs().max() > 1e-3) == pooled
 
 
-def test_the_first_velocity_prediction_is_zero(monkeypatch):
-    monkeypatch.setitem(unet.PRESETS, "tiny", SMALL_UNET)
-    model = unet.build("tiny", 384, prediction="v_prediction").eval()
+def test_the_first_velocity_prediction_is_zero():
+    model = build_small_unet(prediction="v_prediction").eval()
     with torch.no_grad():
         out = unet.denoise(model, torch.randn(1, 128, 2, 21), torch.tensor([5]), torch.randn(1, 6, 384), None)
     assert not out.any()
@@ -115,12 +104,9 @@ def test_the_first_velocity_prediction_is_zero(monkeypatch):
 
 def test_the_noise_schedule_is_that_of_table_a10():
     process = unet.noise_schedule()
-    t = torch.arange(1, 1001, dtype=torch.float64) / 1000
-    bar = (
-        torch.cos((t + 0.008) / 1.008 * torch.pi / 2) ** 2
-        / torch.cos(torch.tensor(0.008 / 1.008 * torch.pi / 2)) ** 2
-    )
-    torch.testing.assert_close(process.alphas_cumprod[:-1].double(), bar[:-1], rtol=1e-3, atol=1e-7)
+    level = torch.cos((torch.arange(1001).double() / 1000 + 0.008) / 1.008 * torch.pi / 2) ** 2
+    bar = level[1:-1] / level[0]
+    torch.testing.assert_close(process.alphas_cumprod[:-1].double(), bar, rtol=1e-3, atol=1e-7)
     assert process.config.prediction_type == "epsilon"
 
 

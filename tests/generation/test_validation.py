@@ -2,14 +2,13 @@
 
 import pytest
 import torch
-from fakes import N_TRAIN, make_store, results_of
+from fakes import N_TRAIN, make_store, mini_pipeline, results_of
 from safetensors.torch import load_file
 
 from ajbench.core import recipe
 from ajbench.core.errors import UsageError
 from ajbench.core.files import seed_for
 from ajbench.generation import checkpoint, train, unet, validation
-from ajbench.pipeline import recipe_stages
 
 from .conftest import fit
 
@@ -115,5 +114,5 @@ def test_held_out_clips_are_not_trained_on_and_are_recorded(real, tmp_path):
 
 
 def test_several_processes_may_train_a_generator():
-    made = recipe_stages.Pipeline(recipe.load("mini", ["data.n_clips=40"]), recipe_stages.Places())
+    made = mini_pipeline()
     assert made.train_gen.distributed and not made.invert.distributed
