@@ -187,8 +187,7 @@ def show_plan(settings: Settings, stages: "list[Stage]", estimate: bool = False)
     console.emit(plan, table=(columns, [[line[name] for name in columns] for line in plan["stages"]]))
     console.say(
         f"{plan['todo']} of {console.counted(len(plan['stages']), 'stage')} to do; "
-        f"{plan['disk_mb']} MB needed, "
-        f"{plan['disk_free_mb']} MB free"
+        f"{plan['disk_mb']} MB needed, {plan['disk_free_mb']} MB free"
     )
     if seconds := plan.get("seconds"):
         console.say(f"about {seconds:.0f} s, extrapolated from one batch")

@@ -148,32 +148,20 @@ class _Lines:
 
 @contextlib.contextmanager
 def _bar(total: int, what: str, unit: str) -> Iterator[Callable[..., None]]:
+    from rich import progress as widgets
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
     from rich.text import Text
 
-    class Rate(ProgressColumn):
+    class Rate(widgets.ProgressColumn):
         def render(self, task: Any) -> Text:
             speed = task.finished_speed or task.speed
             return Text(f"{speed:.3g} {task.fields['unit']}/s" if speed else "")
 
     with contextlib.ExitStack() as stack:
         if _settings.bars is None:
-            columns = (
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                MofNCompleteColumn(),
-                Rate(),
-                TimeRemainingColumn(),
-            )
-            _settings.bars = stack.enter_context(Progress(*columns, console=Console(stderr=True)))
+            text = widgets.TextColumn("{task.description}", markup=False)
+            done = widgets.BarColumn(), widgets.MofNCompleteColumn(), Rate(), widgets.TimeRemainingColumn()
+            _settings.bars = stack.enter_context(widgets.Progress(text, *done, console=Console(stderr=True)))
             stack.callback(setattr, _settings, "bars", None)
             task = _settings.bars.add_task(what, total=total, unit=unit)
         else:  # inside another bar: one more row, removed at the end

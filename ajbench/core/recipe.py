@@ -121,11 +121,8 @@ def split_mix(expression: str) -> tuple[str, dict[str, Any]]:
         return expression, {}
     if match["only"]:
         return match["base"], {"mode": "dose", "real": False}
-    return match["base"], {
-        "mode": "dose",
-        "real": True,
-        "dose": int(match["dose"]) * (1000 if match["kilo"] else 1),
-    }
+    dose = int(match["dose"]) * (1000 if match["kilo"] else 1)
+    return match["base"], {"mode": "dose", "real": True, "dose": dose}
 
 
 def expression(recipe: Recipe) -> str:

@@ -212,9 +212,13 @@ def check(kind: str, name: str) -> None:
         UsageError: the name is unknown; the message lists the allowed names.
     """
     load_plugins()
-    table = KINDS[kind]
-    if name not in table:
-        raise UsageError(f"{kind} {name!r} is unknown{suggest(name, table)}; allowed: {', '.join(table)}")
+    _require(kind, name)
+
+
+def _require(kind: str, name: str, where: str = "") -> None:
+    if name not in (table := KINDS[kind]):
+        near, allowed = suggest(name, table), ", ".join(table)
+        raise UsageError(f"{where}{kind} {name!r} is unknown{near}; allowed: {allowed}")
 
 
 def check_names(recipe: "Recipe") -> None:
@@ -234,11 +238,7 @@ def check_names(recipe: "Recipe") -> None:
     if not recipe.codec.name.endswith(".safetensors"):
         named.append(("codec.name", "codec", recipe.codec.name))
     for key, kind, name in named:
-        table = KINDS[kind]
-        if name not in table:
-            raise UsageError(
-                f"{key}: {kind} {name!r} is unknown{suggest(name, table)}; allowed: {', '.join(table)}"
-            )
+        _require(kind, name, f"{key}: ")
     for key, chosen in (("evaluate.features", recipe.evaluate.features), ("synth.judge", recipe.synth.judge)):
         if chosen in FEATURES and not FEATURES[chosen].classes:
             able = [name for name, entry in FEATURES.items() if entry.classes]

@@ -19,41 +19,14 @@ from ajbench.core.errors import IntegrityError, MissingError, UsageError
 Row = dict[str, Any]
 
 ROW_COLUMNS = (
-    "time",
-    "run",
-    "recipe",
-    "fingerprint",
-    "git",
-    "table",
-    "row",
-    "column",
-    "dataset",
-    "split",
-    "metric",
-    "features",
-    "value",
-    "ci_low",
-    "ci_high",
-    "n",
-    "seed",
-    "seconds",
-    "device",
-    "precision",
-)
+    "time", "run", "recipe", "fingerprint", "git", "table", "row", "column", "dataset", "split", "metric",
+    "features", "value", "ci_low", "ci_high", "n", "seed", "seconds", "device", "precision",
+)  # fmt: skip
 # Lines that agree in these are of one measurement; value, interval and time are its result.
 KEY = (
-    "run",
-    "recipe",
-    "fingerprint",
-    "table",
-    "row",
-    "column",
-    "dataset",
-    "split",
-    "metric",
-    "features",
+    "run", "recipe", "fingerprint", "table", "row", "column", "dataset", "split", "metric", "features",
     "seed",
-)
+)  # fmt: skip
 _NUMBERS = ("value", "ci_low", "ci_high", "n", "seconds")
 _NAN = (float("nan"), float("nan"))
 
@@ -105,28 +78,12 @@ def make_row(
     split: str | None = None,
 ) -> Row:
     """Return one measurement as a mapping with the keys of ROW_COLUMNS; `split` replaces the context's."""
-    return {
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "run": context.run,
-        "recipe": context.recipe,
-        "fingerprint": context.fingerprint,
-        "git": context.git,
-        "table": table,
-        "row": row,
-        "column": column,
-        "dataset": context.dataset,
-        "split": context.split if split is None else split,
-        "metric": metric,
-        "features": features,
-        "value": value,
-        "ci_low": interval[0],
-        "ci_high": interval[1],
-        "n": n,
-        "seed": seed,
-        "seconds": context.seconds,
-        "device": context.device,
-        "precision": context.precision,
-    }
+    values = vars(context) | {"table": table, "row": row, "column": column, "metric": metric, "value": value}
+    values |= {"ci_low": interval[0], "ci_high": interval[1], "n": n, "seed": seed, "features": features}
+    values["time"] = datetime.now(UTC).isoformat(timespec="seconds")
+    if split is not None:
+        values["split"] = split
+    return {name: values[name] for name in ROW_COLUMNS}
 
 
 def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:

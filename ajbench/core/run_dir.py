@@ -21,20 +21,9 @@ from ajbench.core.errors import IntegrityError
 from ajbench.core.files import atomic_write
 
 PACKAGES = (
-    "ajbench",
-    "accelerate",
-    "diffusers",
-    "encodec",
-    "numpy",
-    "pyarrow",
-    "scikit-learn",
-    "soundfile",
-    "soxr",
-    "timm",
-    "torch",
-    "torchaudio",
-    "transformers",
-)
+    "ajbench", "accelerate", "diffusers", "encodec", "numpy", "pyarrow", "scikit-learn", "soundfile", "soxr",
+    "timm", "torch", "torchaudio", "transformers",
+)  # fmt: skip
 
 
 class RunDir:
@@ -149,9 +138,8 @@ def local_rank() -> int:
 
 def environment() -> dict[str, Any]:
     """Return what a result depends on besides the recipe: git commit, versions, platform, threads."""
-    torch = sys.modules.get(
-        "torch"
-    )  # a stage that computes has imported it; importing it here would take a second
+    # A stage that computes has imported torch; importing it here would take a second.
+    torch = sys.modules.get("torch")
     return {
         "git": git_commit(),
         "python": platform.python_version(),
@@ -176,9 +164,8 @@ def git_commit() -> str | None:
 def peak_memory_mb() -> float:
     """Return the largest resident size so far in MB, of this process or of its largest finished child."""
     # Not their sum: on Linux, the figure of a forked child starts from the size of its parent.
-    largest = max(
-        resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
+    processes = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    largest = max(resource.getrusage(who).ru_maxrss for who in processes)
     return round(largest / (2**20 if sys.platform == "darwin" else 2**10), 1)
 
 

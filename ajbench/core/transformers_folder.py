@@ -61,12 +61,10 @@ def parts(folder: Path, architecture: str) -> tuple[Any, Any]:
     here = {"local_files_only": True, "trust_remote_code": False}
     try:
         with _quiet(transformers):
-            tokenizer = transformers.AutoTokenizer.from_pretrained(
-                str(folder), **here, padding_side="right", truncation_side="right"
-            )
-            model, report = getattr(transformers, architecture).from_pretrained(
-                str(folder), **here, weights_only=True, output_loading_info=True
-            )
+            sides = {"padding_side": "right", "truncation_side": "right"}
+            tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), **here, **sides)
+            how = {"weights_only": True, "output_loading_info": True}
+            model, report = getattr(transformers, architecture).from_pretrained(str(folder), **here, **how)
     except OSError as error:
         raise MissingError(f"{folder}: {_short(error)}") from None
     except MemoryError:

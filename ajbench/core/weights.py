@@ -55,9 +55,8 @@ class WeightFile(NamedTuple):
     def find(self) -> Path | None:
         """Return the path of this file on this machine; None if it is not there."""
         hub = _HUB_URL.fullmatch(self.url)
-        places = _places(
-            [] if hub else [self.file], self.name, [hub[1]] if hub else [], [hub[2]] if hub else []
-        )
+        where = ([], self.name, [hub[1]], [hub[2]]) if hub else ([self.file], self.name, [], [])
+        places = _places(*where)
         return next((path for path in places if path.is_file()), None)
 
     def fault(self, path: Path) -> str | None:
@@ -235,9 +234,8 @@ def _sources(name: str) -> tuple[list[str], list[str]]:
         return [], [name] if _HUB_ID.fullmatch(name) else []
     hub = [_HUB_URL.fullmatch(row.url) for row in rows]
     repositories = [match[1] for match in hub if match] + [one for row in rows for one in row.also.split()]
-    return [row.file for row, match in zip(rows, hub, strict=True) if not match], [
-        *dict.fromkeys(repositories)
-    ]
+    single = [row.file for row, match in zip(rows, hub, strict=True) if not match]
+    return single, list(dict.fromkeys(repositories))
 
 
 def _inside(name: str) -> Sequence[str]:

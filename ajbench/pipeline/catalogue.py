@@ -41,12 +41,9 @@ def listing(kind: str) -> list[dict[str, Any]]:
     if kind == "metrics":
         from ajbench.evaluation import generation_metrics
 
-        of_sets = [
-            (name, "generator", one.meaning, one.better) for name, one in generation_metrics.METRICS.items()
-        ]
-        return [
-            dict(zip(("name", "of", "meaning", "better"), line, strict=True)) for line in METRICS + of_sets
-        ]
+        of_sets = generation_metrics.METRICS.items()
+        lines = METRICS + [(name, "generator", one.meaning, one.better) for name, one in of_sets]
+        return [dict(zip(("name", "of", "meaning", "better"), line, strict=True)) for line in lines]
     table, what = {
         "corpora": (registry.CORPORA, "corpus"),
         "encoders": (registry.TEXT_ENCODERS, "text encoder"),

@@ -3,7 +3,7 @@
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ajbench.core.console import counted
 from ajbench.core.errors import MissingError
@@ -49,31 +49,15 @@ def classifier_stage(
         inputs.append(weights_identity(Path(settings.init)))
     key, path = pipeline.place("train-cls", settings, mix, seed, *inputs)
     recipe = pipeline.recipe.model_copy(update={"data": data, "classifier": settings, "mix": mix})
-    return Stage(
-        "train-cls",
-        recipe,
-        path,
-        key,
-        counted(settings.steps(mix.epoch_size(train_clips)), "step"),
-        partial(
-            train_and_score,
-            recipe,
-            path,
-            seed=seed,
-            fingerprint=key,
-            real=pipeline.prepare.path,
-            decoded=decoded.path if decoded else None,
-            synthetic=synthetic.path if synthetic else None,
-            base=base.path if base else None,
-            tracker=pipeline.places.tracker,
-        ),
-        what=f"{settings.name} {settings.aug}, {expression(recipe)}, seed {seed}",
-        seed=seed,
-        needs=tuple(stage for stage in sources if stage),
-        distributed=True,
-        parallel=True,
-        precision=settings.precision,
-    )
+    names = ("real", "decoded", "synthetic", "base")
+    paths: dict[str, Any] = {name: stage and stage.path for name, stage in zip(names, sources, strict=True)}
+    about: dict[str, Any] = {"seed": seed, "fingerprint": key, "tracker": pipeline.places.tracker}
+    do = partial(train_and_score, recipe, path, **paths, **about)
+    amount = counted(settings.steps(mix.epoch_size(train_clips)), "step")
+    how: dict[str, Any] = {"seed": seed, "needs": tuple(stage for stage in sources if stage)}
+    how |= {"distributed": True, "parallel": True, "precision": settings.precision}
+    what = f"{settings.name} {settings.aug}, {expression(recipe)}, seed {seed}"
+    return Stage("train-cls", recipe, path, key, amount, do, what, **how)
 
 
 def own_stage(pipeline: "Pipeline", seed: int) -> Stage:

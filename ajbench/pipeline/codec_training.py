@@ -24,12 +24,8 @@ def codec_stage(
 
     Its folder is made in `<work>/codec/`; the other arguments are those of `codec.train.train_codec`.
     """
-    files = [
-        [str(path.relative_to(folder)), path.stat().st_size]
-        for folder in sounds
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    ]
+    paths = [(folder, path) for folder in sounds for path in sorted(folder.rglob("*")) if path.is_file()]
+    files = [[str(path.relative_to(folder)), path.stat().st_size] for folder, path in paths]
     key = fingerprint("train-codec", VERSION, files, steps, batch_size, mini_clips, seed)
     path = work / "codec" / f"train-codec-{key}"
 

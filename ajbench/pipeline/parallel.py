@@ -98,9 +98,8 @@ def _serve(pipe: Connection, device: str, force: bool) -> None:
     end_with_parent()
     console.configure(quiet=True)
     with contextlib.suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
-        signal.signal(
-            signal.SIGINT, signal.default_int_handler
-        )  # even if the parent was started to ignore it
+        # Even if the parent was started to ignore it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         while True:
             stage = pipe.recv()

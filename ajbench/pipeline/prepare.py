@@ -129,12 +129,8 @@ def estimate(
             seconds = time.perf_counter() - start
         size = sum(path.stat().st_size for path in Path(folder).glob("part-*"))
     share = clips / max(1, len(timed.rows))
-    return {
-        "clips": clips,
-        "readers": workers,
-        "bytes": round(size * share),
-        "seconds": round(seconds * share, 3),
-    }
+    amounts = {"bytes": round(size * share), "seconds": round(seconds * share, 3)}
+    return {"clips": clips, "readers": workers, **amounts}
 
 
 def decode_train_split(
@@ -244,10 +240,8 @@ class _Preparation:
     def finish(self, notes: list[dict[str, Any]], fingerprint: str, frames: int) -> None:
         """Combine the notes of all shards, fit the whitening and close the store."""
         out, labels = self.job.folder, self.manifest.label_set
-        problems = [
-            *self.manifest.problems,
-            *(Problem(**item) for note in notes for item in note["problems"]),
-        ]
+        rejected = [Problem(**item) for note in notes for item in note["problems"]]
+        problems = [*self.manifest.problems, *rejected]
         digests = {path: digest for note in notes for path, digest in note["sha256"].items()}
         shards.write_quarantine(out, problems, digests)
         counts: dict[str, Counter[str]] = {}

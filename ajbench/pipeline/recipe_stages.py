@@ -33,15 +33,9 @@ from ajbench.pipeline.stage import (
 
 # Raised by one when a stage's code changes what it writes: earlier outputs are then made again, not misread.
 VERSIONS = {
-    "prepare": 1,
-    "decode": 1,
-    "train-gen": 2,
-    "invert": 1,
-    "synth": 1,
-    "train-cls": 3,
-    "eval-cls": 1,
+    "prepare": 1, "decode": 1, "train-gen": 2, "invert": 1, "synth": 1, "train-cls": 3, "eval-cls": 1,
     "eval-gen": 2,
-}
+}  # fmt: skip
 CLIPS_PER_PROCESS = 50  # a process takes about as long to start as to generate a few dozen clips
 
 
@@ -139,9 +133,8 @@ class Pipeline:
     @cached_property
     def manifest(self) -> Manifest:
         """What the reader of the corpus found."""
-        found: Manifest = registry.resolve("corpus", self.recipe.data.corpus)(
-            self.recipe.data, self.places.data
-        )
+        data = self.recipe.data
+        found: Manifest = registry.resolve("corpus", data.corpus)(data, self.places.data)
         return found
 
     @cached_property
@@ -285,20 +278,10 @@ class Pipeline:
             about: dict[str, Any] = {"fingerprint": key, "allow_inexact": allow_inexact, "engine": engine}
             synthesize(**given(), out=path, **about)
 
-        return Stage(
-            "synth",
-            recipe,
-            path,
-            key,
-            counted(section.n, "clip"),
-            do,
-            what=probe,
-            seed=section.seed,
-            disk_mb=store_mb(recipe, section.n),
-            needs=(prepared, *self._own_generator, *tokens, *judge),
-            shared=True,
-            estimate=estimate,
-        )
+        needs = (prepared, *self._own_generator, *tokens, *judge)
+        about: dict[str, Any] = {"what": probe, "seed": section.seed, "needs": needs, "shared": True}
+        about |= {"disk_mb": store_mb(recipe, section.n), "estimate": estimate}
+        return Stage("synth", recipe, path, key, counted(section.n, "clip"), do, **about)
 
     @property
     def generator(self) -> Path:

@@ -93,13 +93,12 @@ def render_report(pipeline: Pipeline, stages: Sequence[Stage]) -> Path:
     from ajbench.pipeline.evaluate import set_name
     from ajbench.reporting import report
 
+    names = ("", *pipeline.probes)
     data = report.ReportData(
         recipe=pipeline.recipe,
         rows=pipeline.results / ROWS,
         real=pipeline.prepare.need(),
-        synthetic={
-            set_name(pipeline.recipe, name): pipeline.synth(name).need() for name in ("", *pipeline.probes)
-        },
+        synthetic={set_name(pipeline.recipe, name): pipeline.synth(name).need() for name in names},
         scores=_scores(pipeline),
         runs=[stage.folder.info() for stage in stages],
         notes=[note for stage in stages if stage.name == "eval-gen" for note in notes_of(stage)],
@@ -126,9 +125,8 @@ def write_tables(recipe: Recipe, results: Path) -> dict[str, Any]:
 
     out = results / recipe.name
     state = _state(out)
-    written = tables.write(
-        out / ROWS, out, recipe, counts=state.get("counts"), fingerprints=state.get("fingerprints")
-    )
+    pinned = {key: state.get(key) for key in ("counts", "fingerprints")}
+    written = tables.write(out / ROWS, out, recipe, **pinned)
     return {"files": sorted(written.paths.values()), "table": written.table, **written.document}
 
 

@@ -211,7 +211,7 @@ def corpus_identity(manifest: Manifest) -> str:
         heads = dict(pool.map(_size, paths) if stride > 1 else ())
         heads |= pool.map(_head, paths[::stride])
     problems = [(p.clip_id, p.line, p.split) for p in manifest.problems]
-    clips = [[*_meaning(row), heads[row.path]] for row in manifest.rows]
+    clips = [[*_content(row), heads[row.path]] for row in manifest.rows]
     return fingerprint(list(manifest.label_set.names), clips, problems)
 
 
@@ -281,17 +281,9 @@ def _barrier() -> Callable[[], None]:
     return state.wait_for_everyone
 
 
-def _meaning(row: Row) -> list[Any]:
-    return [
-        row.clip_id,
-        row.start_s,
-        row.duration_s,
-        list(row.labels),
-        row.split,
-        row.fold,
-        row.caption,
-        row.parent_id,
-    ]
+def _content(row: Row) -> list[Any]:
+    part = [row.clip_id, row.start_s, row.duration_s]
+    return [*part, list(row.labels), row.split, row.fold, row.caption, row.parent_id]
 
 
 def _size(path: str) -> tuple[str, str]:

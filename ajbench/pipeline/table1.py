@@ -40,9 +40,7 @@ def variants(pipeline: Pipeline) -> dict[str, Pipeline]:
     for name, changes in (recipe.evaluate.generators or PAPER).items():
         keys = dict(changes)
         folder = keys.pop(FOLDER, None)
-        places = pipeline.places
-        if folder:
-            places = replace(places, generator=Path(folder))
+        places = replace(pipeline.places, generator=Path(folder)) if folder else pipeline.places
         evaluate = recipe.evaluate.model_copy(update={"probes": {name: {"n": clips}}})
         mine = {"generator": _section(recipe, name, keys), "evaluate": evaluate}
         found[name] = Pipeline(recipe.model_copy(update=mine), places)
