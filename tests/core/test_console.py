@@ -5,6 +5,7 @@ import io
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -50,34 +51,24 @@ def test_fail_is_one_line_even_when_quiet(capsys):
 
 def test_json_is_one_document_of_plain_values(capsys):
     console.configure(json_mode=True)
-    document = {
-        "value": np.float32(0.5),
-        "nan": float("nan"),
-        "array": np.array([[1.0, np.inf], [2.0, 3.0]]),
-        "count": np.int64(3),
-        "flag": np.bool_(True),
-        "point": Point(1.5, Path("a/b")),
-        "recipe": CodecSection(name="tiny"),
-        "tuple": (1, None, "ß"),
-        "set": {"b", "a"},
-        7: "key",
+    cases = {  # key → value, what JSON shows
+        "value": (np.float32(0.5), 0.5),
+        "nan": (float("nan"), None),
+        "array": (np.array([[1.0, np.inf], [2.0, 3.0]]), [[1.0, None], [2.0, 3.0]]),
+        "count": (np.int64(3), 3),
+        "flag": (np.bool_(True), True),
+        "point": (Point(1.5, Path("a/b")), {"x": 1.5, "where": "a/b"}),
+        "recipe": (CodecSection(name="tiny"), {"name": "tiny", "whitening": "pca"}),
+        "tuple": ((1, None, "ß"), [1, None, "ß"]),
+        "set": ({"b", "a"}, ["a", "b"]),
+        7: ("key", "key"),
     }
+    document = {key: value for key, (value, _) in cases.items()}
     console.emit(document, text="not this", table=(["nor"], [["this"]]))
     out, err = capsys.readouterr()
-    assert json.loads(out, parse_constant=pytest.fail) == {
-        "value": 0.5,
-        "nan": None,
-        "array": [[1.0, None], [2.0, 3.0]],
-        "count": 3,
-        "flag": True,
-        "point": {"x": 1.5, "where": "a/b"},
-        "recipe": {"name": "tiny", "whitening": "pca"},
-        "tuple": [1, None, "ß"],
-        "set": ["a", "b"],
-        "7": "key",
-    }
-    assert "ß" in out
-    assert err == ""
+    shown = json.loads(out, parse_constant=pytest.fail)
+    assert shown == {str(key): expected for key, (_, expected) in cases.items()}
+    assert "ß" in out and err == ""
 
 
 def test_what_json_cannot_hold_is_an_error():
@@ -86,9 +77,8 @@ def test_what_json_cannot_hold_is_an_error():
 
 
 def test_a_table_is_aligned_with_numbers_to_the_right(capsys):
-    console.emit(
-        {}, text="Table", table=(["model", "mAP", "n"], [["ast", 0.45921, 20], ["taltrans", None, 1234]])
-    )
+    rows = [["ast", 0.45921, 20], ["taltrans", None, 1234]]
+    console.emit({}, text="Table", table=(["model", "mAP", "n"], rows))
     assert capsys.readouterr().out == (
         "Table\n"
         "model        mAP     n\n"
@@ -102,14 +92,15 @@ def test_without_text_or_table_the_document_is_printed(capsys):
     assert json.loads(capsys.readouterr().out) == {"a": 1}
 
 
-class Clock:
-    def __init__(self, monkeypatch):
-        self.now = 100.0
-        monkeypatch.setattr(console.time, "monotonic", lambda: self.now)
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock for progress; it shows `now`."""
+    made = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(console.time, "monotonic", lambda: made.now)
+    return made
 
 
-def test_progress_in_a_log_is_a_line_every_ten_seconds(capsys, monkeypatch):
-    clock = Clock(monkeypatch)
+def test_progress_in_a_log_is_a_line_every_ten_seconds(capsys, clock):
     with console.progress(100, "encode") as advance:
         for _ in range(50):
             clock.now += 0.5
@@ -123,17 +114,17 @@ def test_progress_in_a_log_is_a_line_every_ten_seconds(capsys, monkeypatch):
     ]
 
 
-def test_long_waits_are_shown_in_minutes_and_hours(capsys, monkeypatch):
-    clock = Clock(monkeypatch)
+def test_long_waits_are_shown_in_minutes_and_hours(capsys, clock):
     with console.progress(10_000, "train", "steps") as advance:
         clock.now += 10
         advance(10)
         clock.now += 100
         advance(990)
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "train: 10/10000 steps, 1/s, 2 h 46 min left"
-    assert lines[1] == "train: 1000/10000 steps, 9.09/s, 16 min 30 s left"
-    assert lines[2] == "train: 1000/10000 steps in 1 min 50 s, 9.09/s"
+    assert capsys.readouterr().err.splitlines() == [
+        "train: 10/10000 steps, 1/s, 2 h 46 min left",
+        "train: 1000/10000 steps, 9.09/s, 16 min 30 s left",
+        "train: 1000/10000 steps in 1 min 50 s, 9.09/s",
+    ]
 
 
 def test_interrupted_work_is_not_reported_as_finished(capsys):

@@ -158,8 +158,6 @@ def test_doctor_downloads_only_what_is_named_and_shows_the_state(doctor, server,
     alone = doctor("--download", "toy", "--json")
     assert json.loads(alone.stdout)[0]["path"] == str(tmp_path / "toy" / "w.pt")
     assert doctor("--download", "toy, free").exit_code == 0
-    states = [line["state"] for line in json.loads(doctor("--weights", "--json").stdout)]
-    assert states == ["right", "right size, hash not pinned"]
     (tmp_path / "toy" / "w.pt").write_bytes(b"x" * len(CONTENT))
     assert "SHA-256 begins with" in json.loads(doctor("--weights", "--json").stdout)[0]["state"]
     assert doctor("--download", "toy").exit_code == IntegrityError.exit_code

@@ -13,10 +13,8 @@ CONTEXT = Context("run-1", "esc10", "abc123", "deadbeef", "esc10 fold 1", second
 
 
 def measurement(seed=0, value=0.5, **changes):
-    row = make_row(
-        CONTEXT, "A11", "taltrans-small/-/mx+sp", "esc10", "map", value, (0.4, 0.6), n=80, seed=seed
-    )
-    return {**row, **changes}
+    place = ("A11", "taltrans-small/-/mx+sp", "esc10", "map")
+    return make_row(CONTEXT, *place, value, (0.4, 0.6), n=80, seed=seed) | changes
 
 
 def test_columns_are_those_of_the_contract():
@@ -64,9 +62,8 @@ def test_the_same_measurement_is_not_written_twice(tmp_path):
     # Neither a later time nor a repetition in one call makes it another measurement.
     assert append_rows(path, [measurement(0, time="2099-01-01T00:00:00+00:00")]) == 0
     assert path.read_bytes() == before
-    others = [
-        measurement(0, **{name: "other"}) for name in ("run", "fingerprint", "column", "split", "features")
-    ]
+    keys = ("run", "fingerprint", "column", "split", "features")
+    others = [measurement(0, **{key: "other"}) for key in keys]
     assert append_rows(path, [*others, *others]) == len(others)
     assert path.read_bytes().startswith(before)
 

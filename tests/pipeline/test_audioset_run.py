@@ -54,6 +54,11 @@ def audioset(tmp_path_factory, audioset_dir):
     return root
 
 
+def table(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def test_from_the_official_lists_to_table_a11(audioset, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
@@ -96,16 +101,14 @@ def test_from_the_official_lists_to_table_a11(audioset, tmp_path, monkeypatch):
     assert not [what for what in document["ran"] if "as20kG" in what or "eval-gen" in what]
 
     out = tmp_path / "results" / "as20k"
-    with (out / "table_a11.csv").open(newline="") as file:
-        (measured,) = [line for line in csv.DictReader(file) if line["source"] == "measured"]
+    (measured,) = (line for line in table(out / "table_a11.csv") if line["source"] == "measured")
     counted = [measured[f"train_{name}"] for name in ("expected", "found", "decoded", "kept")]
     assert counted == ["100", "93", "92", "92"]
     for column in ("+8G", "as20k (steps of +16G)", "as20k (decoded)"):
         assert float(measured[f"{column}_delta_low"]) <= float(measured[f"{column}_delta_high"])
     text = (out / "table_a11.md").read_text()
     assert "train 92 of 100: 7 missing, 1 broken" in text and "eval 36 of 40: 3 missing, 1 broken" in text
-    with (out / "table_a11_classes.csv").open(newline="") as file:
-        classes = list(csv.DictReader(file))
+    classes = table(out / "table_a11_classes.csv")
     assert len(classes) == 527
     for line in classes:
         assert (line["+8G_gain"] == "") == (line["eval_clips"] == "0")

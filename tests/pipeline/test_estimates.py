@@ -25,9 +25,8 @@ def test_disk_and_states_of_stages(tmp_path):
     assert [line["state"] for line in plan["stages"]] == ["todo"] * plan["todo"]
     known = [line["disk_mb"] for line in plan["stages"] if line["disk_mb"]]
     assert plan["disk_mb"] == pytest.approx(sum(known), abs=0.1) and len(known) == 3  # prepare, two syntheses
-    assert (
-        estimates.estimate(made.train_gen) == estimates.estimate(made.synth()) == {}
-    )  # no batch can run yet
+    # No batch can run yet.
+    assert estimates.estimate(made.train_gen) == estimates.estimate(made.synth()) == {}
 
 
 def test_a_step_is_timed_for_the_whole_batch():

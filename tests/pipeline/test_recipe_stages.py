@@ -32,9 +32,8 @@ def test_a_run_holds_every_stage_in_order():
     names = [stage.name for stage in mini_pipeline().stages()]
     order = "prepare train-gen invert synth train-cls eval-cls eval-gen"
     assert " ".join(dict.fromkeys(names)) == order
-    assert set(fingerprints()) == (
-        {"prepare", "train-gen", "invert", "synth", "synth noise"} | REAL | MIXED | EVALUATIONS
-    )
+    sources = {"prepare", "train-gen", "invert", "synth", "synth noise"}
+    assert set(fingerprints()) == sources | REAL | MIXED | EVALUATIONS
 
 
 @pytest.mark.parametrize(
@@ -83,9 +82,8 @@ def test_a_table_runs_only_what_it_needs():
     made = mini_pipeline(expression="tables/a11", base="mini")
     assert [stage.name for stage in made.sources()] == ["prepare", "train-gen", "invert", "synth"]
     assert [stage.name for stage in made.stages() if stage.name.startswith("eval")] == ["eval-cls"]
-    assert [stage.path for stage in grid_stages(made)] == [
-        stage.path for stage in grid_stages(mini_pipeline())
-    ]
+    own, usual = grid_stages(made), grid_stages(mini_pipeline())
+    assert [stage.path for stage in own] == [stage.path for stage in usual]
 
 
 def test_a_given_generator_takes_the_place_of_the_trained_one(tmp_path):

@@ -47,18 +47,14 @@ def test_the_label_table_lists_every_segment_once(audioset_dir):
 
     manifest = audioset.read(Data(corpus="audioset"), audioset_dir, need_files=False)
     assert len(manifest.split("train")) == 22_160 and len(manifest.split("eval")) == 20_371
-    clips = ListedClips.of_manifest(manifest, "here")
-    assert (
-        clips.targets.toarray()
-        == manifest.label_set.multi_hot([row.labels for row in manifest.split("train")])
-    ).all()
+    targets = ListedClips.of_manifest(manifest, "here").targets.toarray()
+    labels = [row.labels for row in manifest.split("train")]
+    assert (targets == manifest.label_set.multi_hot(labels)).all()
 
 
 def test_a_corpus_with_its_audio(esc10_dir, tmp_path):
-    shown = ajbench(
-        "synth", "--recipe", "esc10", "--data", str(esc10_dir), "--work", str(tmp_path), "--dry-run", "--json"
-    )
-    found = json.loads(shown.stdout)
+    places = ("--data", str(esc10_dir), "--work", str(tmp_path))
+    found = json.loads(ajbench("synth", "--recipe", "esc10", *places, "--dry-run", "--json").stdout)
     assert (found["clips"], found["classes"]["used"], found["labels_a_clip"]) == (640, 10, {"1": 640})
     assert found["guides"] == {"clips": 640, "holding_an_asked_class": 640, "different": 320}
     assert (found["audio"], found["planned_from"]) == ("320 of 320 train clips found", "files")
