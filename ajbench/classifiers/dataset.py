@@ -11,7 +11,7 @@ from ajbench.data.store import ClipStore
 CACHE_BYTES = 512 << 20  # decoded audio kept in memory, 16-bit: 3,300 clips of 5 s
 
 
-class Pool:
+class TrainingClips:
     """Real train clips followed by synthetic clips.
 
     Args:
@@ -19,7 +19,7 @@ class Pool:
         train: indices of its train split [N].
         synthetic: store of synthetic clips, if any are used.
         decoded: a store with the audio of the train clips, in their order; None: it is read from `real`.
-        used: indices of the synthetic clips in the pool [S]; None: all.
+        used: indices of the synthetic clips that are used [S]; None: all.
 
     Attributes:
         targets: multi-hot, sparse float32 [N + S, C].
@@ -46,7 +46,7 @@ class Pool:
         self.filled = np.zeros(kept, dtype=bool)
 
     def take(self, clips: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Return waves float32 [k, n] and targets float32 [k, C] of pool indices [k]."""
+        """Return waves float32 [k, n] and targets float32 [k, C] of clips, by index [k]."""
         targets = torch.from_numpy(self.targets[clips].toarray())
         if not len(self.cache):
             return torch.from_numpy(self._decode(clips)), targets

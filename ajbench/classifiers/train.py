@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from ajbench import classifiers
 from ajbench.classifiers import frontend, predict
-from ajbench.classifiers.dataset import Pool
+from ajbench.classifiers.dataset import TrainingClips
 from ajbench.core import console
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.files import seed_for
@@ -85,10 +85,10 @@ def train_classifier(
     if decoded and decoded.clip_ids != ids:
         raise IntegrityError(f"{decoded.path}: not the train clips of {real.path}; decode them again")
     used = faithful(recipe.mix, synthetic) if synthetic else np.arange(0)
-    pool = Pool(real, train, synthetic, decoded, used)
+    chosen = TrainingClips(real, train, synthetic, decoded, used)
     parents = synthetic.column("parent_id") if synthetic else []
     owners = [parents[i] for i in used]
-    plan = mixing.plan(recipe.mix, ids, owners, pool.targets, seed, class_ap)
+    plan = mixing.plan(recipe.mix, ids, owners, chosen.targets, seed, class_ap)
     validate = _validation(real, score) if settings.select == "best" and score else None
 
     options = settings.model_options(meta.clip_samples)
@@ -117,7 +117,7 @@ def train_classifier(
     loop.fit(
         module,
         step,
-        _batches(settings, plan, pool, seed),
+        _batches(settings, plan, chosen, seed),
         steps=steps,
         optimizer=_optimizer(settings, module),
         lr_at=_schedule(settings, counted, steps),
@@ -215,7 +215,9 @@ def faithful(mix: Mix, synthetic: ClipStore) -> NDArray[np.int64]:
     return kept
 
 
-def _batches(settings: Classifier, plan: mixing.Plan, pool: Pool, seed: int) -> Callable[[int], Batch]:
+def _batches(
+    settings: Classifier, plan: mixing.Plan, chosen: TrainingClips, seed: int
+) -> Callable[[int], Batch]:
     """Return the function index → waves, targets and SpecAugment draws of one part of a step's batch.
 
     Random numbers are drawn for the whole batch of a step, and each part takes its share: clips are mixed
@@ -236,7 +238,7 @@ def _batches(settings: Classifier, plan: mixing.Plan, pool: Pool, seed: int) -> 
     def batch(index: int) -> Batch:
         clips = mixing.batch(plan.order, plan.epoch_size, size, index)
         if settings.aug == "none":
-            return *pool.take(clips), torch.empty(0)
+            return *chosen.take(clips), torch.empty(0)
         step, part = divmod(index, parts)
         mine = slice(part * size, (part + 1) * size)
         rng = np.random.default_rng(seed_for(seed, "augmentation", step))
@@ -248,7 +250,7 @@ def _batches(settings: Classifier, plan: mixing.Plan, pool: Pool, seed: int) -> 
         else:
             others = mixing.batch(plan.order, plan.epoch_size, whole, step)
             partners = others[rng.permutation(whole)][mine]
-        wav, targets = pool.take(np.concatenate([clips, partners[mixed]]))
+        wav, targets = chosen.take(np.concatenate([clips, partners[mixed]]))
         places = torch.from_numpy(np.flatnonzero(mixed))
         wav, targets = frontend.mixup(wav, targets, places, torch.from_numpy(keep))
         return wav, targets, torch.from_numpy(masks)
