@@ -656,35 +656,20 @@ def make_store(path, train=N_TRAIN, evaluated=N_EVAL, captions=False, prefix="cl
     rng, codec = np.random.default_rng(3), FakeCodec()
     path.mkdir(parents=True)
     records = []
-    splits = ["train"] * train + ["val"] * val + ["eval"] * evaluated
-    for i, split in enumerate(splits):
+    for i, split in enumerate(["train"] * train + ["val"] * val + ["eval"] * evaluated):
         classes = [i % 3] if i % 4 else [i % 3, (i + 1) % 3]
         codes = (rng.integers(0, 300, (8, CLIP_FRAMES)) + 300 * classes[0]).astype(np.uint16)
         labels = [SMALL_LABELS[k] for k in classes]
-        records.append(
-            {
-                "clip_id": f"{prefix}{i:02d}",
-                "path": f"{i}.wav",
-                "labels": labels,
-                "label_ids": classes,
-                "split": split,
-                "caption": f"{labels[0]} nearby, recording {i}" if captions else None,
-                "audio": audio.flac_encode(codec.decode(codes[None])[0].numpy()),
-                "codes": codes,
-            }
-        )
+        caption = f"{labels[0]} nearby, recording {i}" if captions else None
+        record = {"clip_id": f"{prefix}{i:02d}", "path": f"{i}.wav", "split": split, "caption": caption}
+        record |= {"labels": labels, "label_ids": classes, "codes": codes}
+        records.append(record | {"audio": audio.flac_encode(codec.decode(codes[None])[0].numpy())})
     shards.write_shard(path, 0, records)
     whitening = Whitening.fit([codec.latents(np.stack([r["codes"] for r in records[:train]]))])
-    meta = shards.StoreMeta(
-        codec=codec.name,
-        codec_hash=codec.weights_hash,
-        clip_samples=CLIP_SAMPLES,
-        labels=list(SMALL_LABELS),
-        counts={"train": {"kept": train}, "eval": {"kept": evaluated}},
-        whitening=whitening.to_json(),
-        fingerprint="real",
-    )
-    shards.finish(path, meta)
+    counts = {"train": {"kept": train}, "eval": {"kept": evaluated}}
+    about = {"codec": codec.name, "codec_hash": codec.weights_hash, "clip_samples": CLIP_SAMPLES}
+    about |= {"labels": list(SMALL_LABELS), "counts": counts, "whitening": whitening.to_json()}
+    shards.finish(path, shards.StoreMeta(**about, fingerprint="real"))
     return ClipStore.open(path)
 
 

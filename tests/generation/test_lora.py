@@ -114,9 +114,8 @@ def test_merged_weights_and_diffusers_own_loaders_agree(generator, adapted):
     found = denoised(adapter, made.text)
     parts = dict.fromkeys(("vae", "text_encoder", "tokenizer", "safety_checker", "feature_extractor"))
     network = UNet2DConditionModel.from_pretrained(generator / "unet").eval()
-    whole = StableDiffusionPipeline(
-        unet=network, scheduler=unet.noise_schedule(), requires_safety_checker=False, **parts
-    )
+    parts |= {"unet": network, "scheduler": unet.noise_schedule()}
+    whole = StableDiffusionPipeline(**parts, requires_safety_checker=False)
     whole.load_lora_weights(adapted)
     assert (merged - plain).abs().max() > 1e-2
     assert (merged - found).abs().max() <= 1e-5

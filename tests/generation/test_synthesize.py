@@ -49,10 +49,8 @@ def test_a_clip_starts_from_its_parent(generate, real, tmp_path):
     codec = FakeCodec()
     close = generate(tmp_path / "s", n=12, strength=0.02, sampler_steps=50, guidance=1.0)
     parents = real.codes([real.clip_ids.index(name) for name in close.column("parent_id")])
-    ours, theirs = (
-        torch.nn.functional.normalize(codec.latents(codes).flatten(1), dim=1)
-        for codes in (close.codes(range(12)), parents)
-    )
+    latents = [codec.latents(codes).flatten(1) for codes in (close.codes(range(12)), parents)]
+    ours, theirs = (torch.nn.functional.normalize(one, dim=1) for one in latents)
     similarity = ours @ theirs.T
     assert (similarity.argmax(1) == torch.arange(12)).all() and similarity.diagonal().min() > 0.9
 

@@ -39,9 +39,8 @@ def plain():
 def test_pooled_states_are_the_published_sentence_embedding(plain):
     states, mask = plain.encode(PROMPTS)
     assert states.shape == (4, 12, 384) and mask.shape == (4, 12)
-    pooled = torch.nn.functional.normalize(
-        (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True), dim=1
-    )
+    means = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+    pooled = torch.nn.functional.normalize(means, dim=1)
     torch.testing.assert_close(pooled[:, :5], torch.tensor(EMBEDDINGS), rtol=0, atol=2e-6)
 
 
@@ -90,10 +89,8 @@ def test_only_the_rows_of_added_tokens_have_gradients(encoder):
     assert all(parameter.grad is None for parameter in encoder.model.parameters())
     assert all(torch.equal(before[name], weight) for name, weight in encoder.model.state_dict().items())
     learned = encoder.learned()
-    assert {token: tuple(v.shape) for token, v in learned.items()} == {
-        "<aj-cat>": (1, encoder.dim),
-        "<aj-dog>": (3, encoder.dim),
-    }
+    shapes = {"<aj-cat>": (1, encoder.dim), "<aj-dog>": (3, encoder.dim)}
+    assert {token: tuple(v.shape) for token, v in learned.items()} == shapes
     assert torch.equal(torch.cat([*learned.values()]), encoder.rows)
 
 
