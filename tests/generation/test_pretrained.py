@@ -151,6 +151,9 @@ def test_the_weights_folder_precedes_the_hubs_cache(init, hub, source, tmp_path,
     (home / "refs").mkdir()
     (home / "refs" / "main").write_text("133a")
     assert pretrained.locate(init) == home / "snapshots" / "133a" / "unet" / FILE
+    with monkeypatch.context() as patch:
+        patch.delenv("AJBENCH_WEIGHTS")
+        assert pretrained.locate(init) == home / "snapshots" / "133a" / "unet" / FILE
     shutil.copytree(source / "unet", tmp_path / "mine" / init)
     assert pretrained.locate(init) == tmp_path / "mine" / init / FILE
     shutil.copytree(source / "unet", tmp_path / "mine" / init / "unet")
