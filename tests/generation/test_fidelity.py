@@ -5,7 +5,7 @@ import pytest
 from fakes import SMALL_LABELS, FakeCodec, mini_pipeline
 from scipy.special import softmax
 
-from ajbench.classifiers.dataset import Pool
+from ajbench.classifiers.dataset import TrainingClips
 from ajbench.classifiers.train import faithful
 from ajbench.core import registry
 from ajbench.core.errors import UsageError
@@ -104,7 +104,7 @@ def test_doses_count_clips_with_a_sufficient_score(judged, made, real):
     with pytest.raises(UsageError, match="min_fidelity"):
         faithful(Mix(dose=3, min_fidelity=0.5), made)
     train = real.split_indices("train")
-    pool = Pool(real, train, judged, None, used)
+    pool = TrainingClips(real, train, judged, None, used)
     waves, targets = pool.take(np.arange(len(train), len(train) + 7))
     assert np.allclose(waves.numpy(), judged.audio(used), atol=1e-4)
     assert np.array_equal(targets.numpy(), judged.targets()[used])
