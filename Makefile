@@ -26,8 +26,9 @@ $(STAMP): requirements.lock pyproject.toml
 demo: setup
 	$(BIN)/ajbench demo
 
+# Every process runs whole files, so that fixtures of a file are made once; the cores set their number.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 test-slow: setup
 	$(BIN)/python -m pytest -m "slow and not gpu"
