@@ -60,7 +60,7 @@ def verify(path: Path | str) -> dict[str, Any]:
 def _faults(store: ClipStore, counts: dict[str, int]) -> list[str]:
     faults = []
     if repeated := len(store) - len(set(store.clip_ids)):
-        faults.append(f"{repeated} clips have the id of another clip")
+        faults.append(f"repeated clip ids: {console.counted(repeated, 'clip')}")
     known = store.meta.labels
     for entry, shard in zip(store.meta.shards, store.mapped, strict=True):
         if shard.codes.max(initial=0) >= shards.ENTRIES:
@@ -72,11 +72,13 @@ def _faults(store: ClipStore, counts: dict[str, int]) -> list[str]:
             for row, of in zip(ids, names, strict=True)
         )
         if wrong:
-            faults.append(f"{entry.file}: {wrong} clips whose label ids disagree with their labels")
+            faults.append(
+                f"{entry.file}: label ids disagree with the labels in {console.counted(wrong, 'clip')}"
+            )
     for split, numbers in store.meta.counts.items():
         found, kept = counts.get(split, 0), numbers.get("kept", 0)
         if found != kept:
-            faults.append(f"split {split} has {found} clips, store.json says {kept}")
+            faults.append(f"split {split}: {console.counted(found, 'clip')}, store.json says {kept}")
     checksum, plan = store.meta.extra.get("plan_xxh3"), store.path / "plan.parquet"
     if checksum and not (plan.exists() and files.checksum(plan) == checksum):
         faults.append(f"{plan.name}: missing, or changed after the clips were made")

@@ -4,6 +4,7 @@ import functools
 import importlib.util
 import inspect
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ if TYPE_CHECKING:  # cached features need only the hash of the weights, not torc
     import torch
 
 
-class Extractor:
+class Extractor(ABC):
     """Clips → embeddings and, if it knows classes, logits.
 
     A subclass sets the attributes, loads its network in `__init__` and implements `compute`. What it can do
@@ -60,13 +61,13 @@ class Extractor:
         if path is None and self.weights is not None:
             weights.check(weights.files_of(name)[0].name, self.weights)
 
+    @abstractmethod
     def compute(self, wav: "torch.Tensor") -> "tuple[Array, Array | None]":
         """Return features [B, d] or [B, k, d], and logits [B, C] before any link or None.
 
         Args:
             wav: float32 [B, n] at `sample_rate`, on `device`; gradients are off.
         """
-        raise NotImplementedError
 
     def __call__(self, wav: Array) -> tuple[np.ndarray, np.ndarray]:
         """Return features [B, d] or [B, k, d] and logits [B, C], float32, of wav [B, n] at `sample_rate`."""
