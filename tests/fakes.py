@@ -54,13 +54,11 @@ def encode_lossy(wave, how):
         with torch.inference_mode():
             whole = audio.fit(wave, -(-len(wave) // 6720) * 6720)[None]
             return np.asarray(tiny.decode(tiny.encode(whole)))[0, : len(wave)].astype(np.float32)
-    format, subtype, level = {
-        "opus": ("OGG", "OPUS", 1.0),
-        "vorbis": ("OGG", "VORBIS", 1.0),
-        "mp3": ("MP3", "MPEG_LAYER_III", 0.9),
-    }[how]
+    about = {"format": "OGG", "subtype": how.upper(), "compression_level": 1.0}
+    if how == "mp3":
+        about = {"format": "MP3", "subtype": "MPEG_LAYER_III", "compression_level": 0.9}
     buffer = io.BytesIO()
-    soundfile.write(buffer, wave, PLANT_RATE, format=format, subtype=subtype, compression_level=level)
+    soundfile.write(buffer, wave, PLANT_RATE, **about)
     buffer.seek(0)
     return soundfile.read(buffer, dtype="float32")[0]
 
@@ -124,11 +122,9 @@ def write_result_rows(path, plan, cells):
     """rows.csv as a run would leave it, classifiers and generated clips."""
     from ajbench.evaluation.classification import cell_rows, compare_to_real
 
-    rows = [
-        row for cell, scores in cells.items() for row in cell_rows(cell, scores, ESC10_CONTEXT, resamples=50)
-    ]
-    rows += compare_to_real(cells, plan.name, ESC10_CONTEXT, resamples=100)
-    append_rows(path, rows + generation_rows(plan))
+    for cell, scores in cells.items():
+        append_rows(path, cell_rows(cell, scores, ESC10_CONTEXT, resamples=50))
+    append_rows(path, compare_to_real(cells, plan.name, ESC10_CONTEXT, resamples=100) + generation_rows(plan))
     return path
 
 
@@ -179,33 +175,21 @@ def write_result_store(folder, source="real", per_class=3, blur=0.0, parents=())
         tone = sum(np.sin(2 * np.pi * 180 * (c + 2) * h * t) / h for h in (1, 2, 3))
         wav = (1 - blur) * 0.25 * tone * pulse + (0.01 + 0.1 * blur) * rng.standard_normal(n)
         record = {
-            "clip_id": f"{source}-{label}-{k}",
-            "path": f"audio/{label}-{k}.ogg",
-            "duration_s": RESULT_DURATION_S,
-            "labels": [label],
-            "label_ids": [c],
-            "split": "eval" if real and k % 2 else "train",
-            "fold": k % 2,
-            "source": "real" if real else "synthetic",
+            "clip_id": f"{source}-{label}-{k}", "path": f"audio/{label}-{k}.ogg", "source": source,
+            "labels": [label], "label_ids": [c], "duration_s": RESULT_DURATION_S,
+            "split": "eval" if real and k % 2 else "train", "fold": k % 2,
             "parent_id": f"real-{label}-{k}" if parents else None,
             "audio": audio.flac_encode(wav.astype(np.float32)),
             "codes": rng.integers(0, 1024, (8, n // audio.HOP)).astype(np.uint16),
-        }
+        }  # fmt: skip
         records.append(record if real else record | made)
     shards.write_shard(folder, 0, records)
     shards.write_quarantine(folder, [])
     counts = {"train": {"expected": 21, "found": 21, "decoded": 20, "kept": 20}}
     counts["eval"] = {"expected": 10, "found": 10, "decoded": 10, "kept": 10}
-    meta = shards.StoreMeta(
-        codec="tiny",
-        codec_hash="0" * 12,
-        clip_samples=n,
-        labels=ESC10_LABELS,
-        counts=counts if real else {},
-        fingerprint="f0",
-        source="real" if real else "synthetic",
-    )
-    shards.finish(folder, meta)
+    meta = {"codec": "tiny", "codec_hash": "0" * 12, "clip_samples": n, "labels": ESC10_LABELS}
+    meta |= {"counts": counts if real else {}, "fingerprint": "f0", "source": source}
+    shards.finish(folder, shards.StoreMeta(**meta))
     return folder
 
 
@@ -774,11 +758,8 @@ class BandExtractor:
 
     name, labels, mids, weights_hash = "bands", tuple("abcde"), None, "w1"
     sample_rate, min_samples, max_samples = 16_000, 240, None
-    classes, frames, texts = True, False, False
-
-    def __init__(self):
-        self.seen = 0
-        self.mix = 0.4 * np.random.default_rng(3).normal(size=(10, 5)).astype(np.float32)
+    classes, frames, texts, seen = True, False, False, 0
+    mix = 0.4 * np.random.default_rng(3).normal(size=(10, 5)).astype(np.float32)
 
     def __call__(self, wav):
         self.seen += len(wav)
@@ -805,11 +786,8 @@ class EnvelopeExtractor:
 
     name, labels, mids, weights_hash = "envelope", KINDS, None, "w1"
     sample_rate, min_samples, max_samples = 16_000, 240, None
-    classes, frames, texts = True, False, True
+    classes, frames, texts, seen = True, False, True, 0
     mix = np.random.default_rng(3).normal(size=(8, 6)).astype(np.float32)
-
-    def __init__(self):
-        self.seen = 0
 
     def __call__(self, wav):
         self.seen += len(wav)

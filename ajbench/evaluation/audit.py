@@ -63,12 +63,9 @@ def audit(
         UsageError: two sets are the same, or the extractor is unknown.
         MissingError: clips cannot be read, a set has too few, or the extractor's weights are missing.
     """
-    splits = {"train": (train, train_split), "eval": (eval, eval_split)}
-    real = [open_set(Path(path), split, f"{name}_split") for name, (path, split) in splits.items()]
-    extractor = LazyExtractor(features) if features else None
-    found = audit_sets(
-        open_set(Path(synth)), *real, extractor=extractor, cache=Path(cache), allow_partial=allow_partial
-    )
+    real = (open_set(Path(train), train_split, "train_split"), open_set(Path(eval), eval_split, "eval_split"))
+    extractor, made = LazyExtractor(features) if features else None, open_set(Path(synth))
+    found = audit_sets(made, *real, extractor=extractor, cache=Path(cache), allow_partial=allow_partial)
     return pd.DataFrame([one.row() for one in found.findings], columns=list(COLUMNS))
 
 
@@ -214,12 +211,7 @@ class _Waveforms:
     candidate: float  # standout from which the waveform of the best match is compared
 
     def check(
-        self,
-        of: Which,
-        rows: Sequence[int],
-        like: Scores,
-        standout: NDArray[np.float64],
-        wave_limit: float,
+        self, of: Which, rows: Sequence[int], like: Scores, standout: NDArray[np.float64], wave_limit: float
     ) -> list[tuple[float, int]]:
         """Compare the clips `rows` of a set with their best matches, and note what was found.
 
@@ -239,14 +231,13 @@ class _Waveforms:
         top = np.argpartition(-standout, kept - 1, axis=1)[:, :kept]
         for k, row in enumerate(rows):
             ranked = sorted(top[k].tolist(), key=lambda match: -standout[k, match])
-            picked = [
-                m for m in ranked if standout[k, m] > (self.candidate if m == ranked[0] else self.limit)
-            ]
+            best = ranked[0]
+            picked = [m for m in ranked if standout[k, m] > (self.candidate if m == best else self.limit)]
             wave = wave_of(some.clips, some.numbers[row]) if picked else np.zeros(0, np.float32)
             for match in picked:
                 other = wave_of(references.clips, references.numbers[match])
                 correlation, residual = audio_fingerprint.waveform_match(wave, other)
-                if match == ranked[0]:
+                if match == best:
                     correlations.append((correlation, k))
                 score = float(standout[k, match])
                 kinds = ["near"] if score > self.limit else []

@@ -233,18 +233,18 @@ class Pairs:
         relations: dict[tuple[Which, Which], Any] = {sets: relation for relation, sets in SETS.items()}
         found = []
         for (of, row, other, match), entry in self.pairs.items():
-            if not entry["kinds"]:
-                continue
-            name = self.names[other][match]
-            own = of == "synth" and self.parents[row] == name
-            values = {key: value for key, value in entry.items() if key != "kinds"}
-            kinds = tuple(sorted(entry["kinds"], key=KINDS.index))
-            found.append(Finding(relations[of, other], self.names[of][row], name, kinds, own, **values))
-        order = list(SETS)
-        return sorted(
-            found,
-            key=lambda one: (order.index(one.relation), KINDS.index(one.kinds[0]), -(one.standout or 0.0)),
-        )
+            if entry["kinds"]:
+                clip, name = self.names[of][row], self.names[other][match]
+                own = of == "synth" and self.parents[row] == name
+                kinds = tuple(sorted(entry["kinds"], key=KINDS.index))
+                found.append(
+                    Finding(relations[of, other], clip, name, **entry | {"kinds": kinds}, own_parent=own)
+                )
+
+        def rank(one: Finding) -> tuple[int, int, float]:
+            return list(SETS).index(one.relation), KINDS.index(one.kinds[0]), -(one.standout or 0.0)
+
+        return sorted(found, key=rank)
 
     def _add_equal(self, of: Which, other: Which, kind: str, values: Mapping[Which, Sequence[str]]) -> None:
         places: dict[str, int] = {}

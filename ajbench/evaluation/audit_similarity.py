@@ -119,10 +119,10 @@ def embed_all(
         for which, one in sets.items():
             seen = embed(one.clips, extractor, protocols.find("ajbench"), cache, advance)
             known = {(one.set, one.clip) for one in skipped}
-            reasons = {one.clips.names[left.number]: left.reason for left in seen.left_out}
-            skipped += [
-                SkippedClip(which, *item) for item in reasons.items() if (which, item[0]) not in known
+            unusable = [
+                SkippedClip(which, one.clips.names[clip.number], clip.reason) for clip in seen.left_out
             ]
+            skipped += [clip for clip in unusable if (clip.set, clip.clip) not in known]
             place = {int(number): row for row, number in enumerate(seen.numbers)}
             one.keep([row for row, number in enumerate(one.numbers) if number in place])
             vectors[which] = seen.vectors()[[place[number] for number in one.numbers]]
@@ -139,15 +139,11 @@ def scores(queries: Sequence[Fingerprint], references: Sequence[Fingerprint]) ->
 
     The shorter of two fingerprints slides over the longer. Those of similar length are compared in blocks.
     """
-    device = device_of()
-    if device.type != "cuda":  # MPS lacks some complex products
-        device = torch.device("cpu")
+    device = device_of() if device_of().type == "cuda" else torch.device("cpu")  # MPS lacks complex products
     like = np.empty((len(queries), len(references)), np.float32)
     prominence = np.empty_like(like)
     for mine, theirs in product(_blocks(queries), _blocks(references)):
-        first, second = (
-            _stack([some[k] for k in rows]) for some, rows in ((queries, mine), (references, theirs))
-        )
+        first, second = _stack([queries[k] for k in mine]), _stack([references[k] for k in theirs])
         if first.shape[1] <= second.shape[1]:
             found = audio_fingerprint.likeness(first, second, device)
         else:

@@ -126,17 +126,12 @@ def of_splits(train: SetPair, held_out: ClipSet, codec: "Codec", n: int) -> list
     seed, clips = train.seed, train.gen
     rng = np.random.default_rng(seed)
     chosen = clips.take(draw(np.arange(len(clips)), n, seed))
-    codes = chosen.codes()
+    names, codes = chosen.names, chosen.codes()
     first, second = (held_out.take(half) for half in np.array_split(rng.permutation(len(held_out)), 2))
     measured = [
         ("real, train split", chosen, held_out, "fd"),
-        ("real through the codec", chosen.changed(decoded(codec, chosen.names, codes)), held_out, "fd"),
-        (
-            "shuffled codes",
-            chosen.changed(decoded(codec, chosen.names, shuffled(codes, seed))),
-            held_out,
-            "fd",
-        ),
+        ("real through the codec", chosen.changed(decoded(codec, names, codes)), held_out, "fd"),
+        ("shuffled codes", chosen.changed(decoded(codec, names, shuffled(codes, seed))), held_out, "fd"),
         (PINK, chosen.changed(pink_noise(seed)), held_out, "fd"),
         (HALVES, first, second, "fd"),
         ("real, eval split", held_out, clips, "label_agreement"),
@@ -250,8 +245,9 @@ def deranged(pairs: Pairs, rng: np.random.Generator) -> dict[str, str]:
 def _of_one_n(ours: ClipSet, theirs: ClipSet, rng: np.random.Generator) -> tuple[ClipSet, ClipSet, ClipSet]:
     """Return equally many generated clips and real clips of the first half, and the whole second half."""
     if len(theirs) < MIN_REAL:
+        count = len(theirs)
         raise MissingError(
-            f"--ladder: {len(theirs)} usable real clips; it needs at least {MIN_REAL}, to halve them"
+            f"--ladder: {count} usable real clips; it needs at least {MIN_REAL}, to halve them"
         )
     order, half = rng.permutation(len(theirs)), len(theirs) // 2
     n = min(len(ours), half)
@@ -281,14 +277,11 @@ def _note_order(lines: Mapping[str, Line], name: str, metric: str) -> None:
         if not _clearly_better(lines[name], lines[bad], metric):
             notes[name].append(f"{metric} is not clearly better than that of {bad}")
         beaten = [good for good in GOOD if good in lines and not _better(lines[good], lines[bad], metric)]
+        no_worse = f"{metric} is no worse than that of"
         if beaten:
-            notes[bad].append(
-                f"{metric} is no worse than that of {' and '.join(beaten)}: it says little here"
-            )
+            notes[bad].append(f"{no_worse} {' and '.join(beaten)}: it says little here")
         elif bad != SHUFFLED and SHUFFLED in lines and not _better(lines[SHUFFLED], lines[bad], metric):
-            notes[bad].append(
-                f"{metric} is no worse than that of {SHUFFLED}: it prefers this to a wrong clip"
-            )
+            notes[bad].append(f"{no_worse} {SHUFFLED}: it prefers this to a wrong clip")
     for row, parts in notes.items():
         lines[row]["note"] = "; ".join(parts)
 

@@ -80,18 +80,13 @@ def cell_rows(
     mean_ap = bootstrap.seeds_and_clips(s, t, **draws)
     auc = bootstrap.interval(lambda i: float(ranking.summary(s[i], t[i])["auc"]), len(s), **draws)
     # d′ is a monotonic function of AUC, and so are its bounds.
-    bounds = {
-        "map": mean_ap[1:],
-        "auc": auc[1:],
-        "dprime": (ranking.d_prime(auc.low), ranking.d_prime(auc.high)),
-    }
+    d_prime = ranking.d_prime(auc.low), ranking.d_prime(auc.high)
+    bounds = {"map": mean_ap[1:], "auc": auc[1:], "dprime": d_prime}
     if np.isfinite(value["accuracy"]):
         bounds["accuracy"] = bootstrap.interval(lambda i: ranking.accuracy(s[i], t[i]), len(s), **draws)[1:]
     row = partial(make_row, context, TABLE, cell.line, cell.column, n=len(s), seed=cell.seed)
-    return [
-        *(row(name, value[name], ends) for name, ends in bounds.items()),
-        row("classes", value["classes_used"]),
-    ]
+    rows = [row(name, value[name], ends) for name, ends in bounds.items()]
+    return [*rows, row("classes", value["classes_used"])]
 
 
 def compare_to_real(
@@ -143,9 +138,8 @@ def compare_to_real(
                 continue
             shared = sorted(set(runs) & set(real))
             if not shared:
-                raise UsageError(
-                    f"{line}: columns {column} and {real_column} share no seed; train one of each"
-                )
+                both = f"{column} and {real_column}"
+                raise UsageError(f"{line}: columns {both} share no seed; train one of each")
             levels = {"map_delta": 0.95}
             if column in mixes:
                 levels["map_delta_family"] = 1 - FAMILY_ERROR / len(mixes)
@@ -190,8 +184,6 @@ def per_class(scores: Mapping[TableCell, Path], real_column: str) -> list[dict[s
             mean |= {f"{c}_gain": v - mean[real_column] for c, v in mean.items() if c != real_column}
         key = dict(zip(("model", "pretraining", "augmentation"), line.split("/"), strict=True))
         for c, name in enumerate(names):
-            found = {
-                column: round(float(v[c]), 2) if np.isfinite(v[c]) else None for column, v in mean.items()
-            }
+            found = {k: round(float(v[c]), 2) if np.isfinite(v[c]) else None for k, v in mean.items()}
             lines.append({**key, "class": name, "eval_clips": int(positives[c]), **found})
     return lines

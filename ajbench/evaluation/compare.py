@@ -65,10 +65,8 @@ def check(metrics: Sequence[str]) -> None:
     """
     for name in metrics:
         if name not in METRICS and name != ALL:
-            allowed = ", ".join([*METRICS, ALL])
-            raise UsageError(
-                f"--metrics {name}: unknown{registry.suggest(name, METRICS)}; allowed: {allowed}"
-            )
+            similar, allowed = registry.suggest(name, METRICS), ", ".join([*METRICS, ALL])
+            raise UsageError(f"--metrics {name}: unknown{similar}; allowed: {allowed}")
 
 
 def choose(pair: SetPair, metrics: Sequence[str] | None = None, required: bool = True) -> Choice:
@@ -134,9 +132,8 @@ def _lacking(pair: SetPair, usual: bool) -> dict[str, str]:
 def _incomplete(what: str, pair: SetPair) -> str:
     of_each: Sequence[object] = getattr(pair.gen, what)()
     absent, total = sum(not one for one in of_each), len(of_each)
-    return f"{pair.gen.path}: {'no' if absent == total else f'{absent} of {total}'} clips have " + (
-        what if absent == total else f"no {what}"
-    )
+    lack = f"no clips have {what}" if absent == total else f"{absent} of {total} clips have no {what}"
+    return f"{pair.gen.path}: {lack}"
 
 
 def compare(
@@ -264,10 +261,8 @@ def summary(skipped: Sequence[SkippedClip]) -> str:
 
 def counts(gen: ClipSet, ref: ClipSet, skipped: Sequence[SkippedClip]) -> dict[str, dict[str, int]]:
     """Return for each set its number of clips, of other files, and of clips skipped by reason."""
-    found = {
-        "gen": {"clips": len(gen), "other files": gen.others},
-        "ref": {"clips": len(ref), "other files": ref.others},
-    }
+    sets = {"gen": gen, "ref": ref}
+    found = {which: {"clips": len(one), "other files": one.others} for which, one in sets.items()}
     for one in skipped:
         reason = _kind(one.reason)
         found[one.set][reason] = found[one.set].get(reason, 0) + 1

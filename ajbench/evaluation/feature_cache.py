@@ -98,9 +98,8 @@ def embed(
             wave = protocol.wave(samples, source, extractor.sample_rate)
             windows = protocol.windows(wave, extractor.sample_rate)
             length = max(windows.shape[1], extractor.min_samples)
-            fitted = np.stack(
-                [audio.fit(one, min(length, extractor.max_samples or length)) for one in windows]
-            )
+            length = min(length, extractor.max_samples or length)
+            fitted = np.stack([audio.fit(one, length) for one in windows])
             # Channels in antiphase, or sound above half the new rate, leave silence. Baselines may be silent.
             judged = protocol.peak_db is None and clips.change is None
             return keys[number], (audio.defect(fitted) if judged else None) or fitted
@@ -175,9 +174,8 @@ def _read(folder: Path) -> dict[str, Vectors]:
         try:
             table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
         except (pa.ArrowInvalid, OSError) as error:
-            raise IntegrityError(
-                f"{path}: damaged ({' '.join(str(error).split())[:80]}); remove it"
-            ) from None
+            reason = " ".join(str(error).split())[:80]
+            raise IntegrityError(f"{path}: damaged ({reason}); remove it") from None
         if (table.schema.metadata or {}).get(b"of") != folder.name.encode():
             raise IntegrityError(f"{path}: does not belong to {folder.name}; remove it")
         rows = _rows(table.column("features").combine_chunks())
@@ -214,7 +212,5 @@ def _write(folder: Path, vectors: dict[str, Vectors]) -> None:
 
 def _column(values: NDArray[np.float32]) -> pa.FixedSizeListArray:
     """Return [n, d] as a column of n vectors of d values; d may be 0."""
-    kind = pa.list_(pa.float32(), values.shape[1])
-    return pa.FixedSizeListArray.from_buffers(
-        kind, len(values), [None], children=[pa.array(values.reshape(-1), pa.float32())]
-    )
+    kind, flat = pa.list_(pa.float32(), values.shape[1]), pa.array(values.reshape(-1), pa.float32())
+    return pa.FixedSizeListArray.from_buffers(kind, len(values), [None], children=[flat])

@@ -11,13 +11,7 @@ from numpy.typing import NDArray
 from ajbench.core.errors import UsageError
 from ajbench.evaluation.set_pair import Floats, SetPair
 from ajbench.features.class_mapping import class_logits, map_classes
-from ajbench.metrics import (
-    bootstrap,
-    kernel_distance,
-    label_agreement,
-    precision_recall,
-    spectral_distance,
-)
+from ajbench.metrics import bootstrap, kernel_distance, label_agreement, precision_recall, spectral_distance
 from ajbench.metrics.distribution import frechet_distance, inception_draws, inception_score, kl_of_pairs
 
 SPLITS, SPLIT_SEED = 10, 2020
@@ -116,13 +110,9 @@ def class_halves(targets: NDArray[np.bool_]) -> dict[int, tuple[Rows, Rows]]:
     Args:
         targets: classes of each clip, [n, C].
     """
-    halves = {}
-    for c in range(targets.shape[1]):
-        mine = np.flatnonzero(targets[:, c])
-        half = len(mine) // 2
-        if half >= MIN_HALF:
-            halves[c] = (mine[::2][:half], mine[1::2][:half])
-    return halves
+    by_class = {c: np.flatnonzero(of_class) for c, of_class in enumerate(targets.T)}
+    halves = {c: (mine[::2][: len(mine) // 2], mine[1::2]) for c, mine in by_class.items()}
+    return {c: both for c, both in halves.items() if len(both[0]) >= MIN_HALF}
 
 
 def class_distance(pairs: Sequence[tuple[Floats, Floats]], resamples: int, rng: np.random.Generator) -> Score:
@@ -217,9 +207,8 @@ def _agreement(m: SetPair, metric: str) -> list[Score]:
         raise UsageError(f"{m.extractor.name} does not know {found.lacking}")
     if len(names) <= top > 1:
         raise UsageError(f"with {len(names)} classes, all of them are among the first {top}")
-    ranks = label_agreement.requested_ranks(
-        class_logits(m.ours.logits, found.columns), m.requests.targets(m.names)
-    )
+    logits = class_logits(m.ours.logits, found.columns)
+    ranks = label_agreement.requested_ranks(logits, m.requests.targets(m.names))
     place = "first" if top == 1 else f"among the first {top}"
     definition = f"share of clips in which a requested class is ranked {place} of the {len(names)} classes"
     definition += f" of the label set, found {found.how}"
@@ -245,6 +234,7 @@ NEIGHBOURS = {
 }
 _SHARE, _POSITIVE = (0, 1), (0, inf)
 _PAIRED, _REQUESTED = ("pairs", "classes"), ("classes", "requests")
+_RANKED = "share of clips whose requested class is {}, and by class"
 METRICS: dict[str, Metric] = {
     "fd": Metric(_fd, ("vectors",), "Fréchet distance of features to real clips", "lower", True, _POSITIVE),
     "fad": Metric(
@@ -257,20 +247,9 @@ METRICS: dict[str, Metric] = {
     "kl_sigmoid": Metric(_kl, _PAIRED, "KL of sigmoid, by pair, summed over classes", "lower", True),
     "kl_reverse": Metric(_kl, _PAIRED, "kl in the other direction", "lower", limits=_POSITIVE),
     "kl_sigmoid_reverse": Metric(_kl, _PAIRED, "kl_sigmoid in the other direction", "lower"),
-    "label_agreement": Metric(
-        _agreement,
-        _REQUESTED,
-        "share of clips whose requested class is ranked first, and by class",
-        "higher",
-        True,
-        _SHARE,
-    ),
+    "label_agreement": Metric(_agreement, _REQUESTED, _RANKED.format("ranked first"), "higher", True, _SHARE),
     "label_agreement5": Metric(
-        _agreement,
-        _REQUESTED,
-        "share of clips whose requested class is among the first five, and by class",
-        "higher",
-        limits=_SHARE,
+        _agreement, _REQUESTED, _RANKED.format("among the first five"), "higher", limits=_SHARE
     ),
     "fd_class": Metric(
         _fd_class,

@@ -53,9 +53,8 @@ def worst(found: Sequence[Line], count: int) -> dict[str, list[Line]]:
             order = np.argsort([line[name] for line in scored], kind="stable")
             places = order[::-1][:count] if name in falling else order[:count]
             other = NEAREST if name == DISTANCE else "ref"
-            shown[name] = [
-                {"gen": scored[n]["gen"], "ref": scored[n][other], "value": scored[n][name]} for n in places
-            ]
+            chosen = [scored[n] for n in places]
+            shown[name] = [{"gen": one["gen"], "ref": one[other], "value": one[name]} for one in chosen]
     return shown
 
 

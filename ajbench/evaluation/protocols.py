@@ -120,7 +120,6 @@ def find(name: str) -> Protocol:
         UsageError: the name is unknown; the message lists those allowed.
     """
     if name not in PROTOCOLS:
-        raise UsageError(
-            f"--protocol {name}: unknown{suggest(name, PROTOCOLS)}; allowed: {', '.join(PROTOCOLS)}"
-        )
+        similar, allowed = suggest(name, PROTOCOLS), ", ".join(PROTOCOLS)
+        raise UsageError(f"--protocol {name}: unknown{similar}; allowed: {allowed}")
     return PROTOCOLS[name]

@@ -232,11 +232,8 @@ class SetPair:
 def pairs_of(gen: ClipSet, ref: ClipSet) -> Pairs:
     """Return the real clip of each generated one: by parent where these are in `ref`, else by equal name."""
     known = set(ref.names)
-    parents = {
-        name: parent
-        for name, parent in zip(gen.names, gen.parents, strict=True)
-        if parent is not None and parent in known
-    }
+    both = zip(gen.names, gen.parents, strict=True)
+    parents = {name: parent for name, parent in both if parent is not None and parent in known}
     return parents or {name: name for name in gen.names if name in known}
 
 

@@ -60,23 +60,12 @@ def render(found: Audit, sets: tuple[ClipSet, ClipSet, ClipSet], out: Path) -> P
         for relation, (title, note) in PARTS.items()
         if (pairs := found.of(relation))
     ]
-    charts = [
-        {
-            "title": f"{VIEWS[one.view]}: nearest {one.set} clip",
-            "row": one.row(),
-            "svg": figures.distribution(
-                one.real,
-                one.synthetic,
-                one.threshold,
-                (
-                    f"real clips of the other split ({len(one.real)})",
-                    f"synthetic clips ({len(one.synthetic)})",
-                ),
-                "standout of the nearest clip",
-            ),
-        }
-        for one in found.calibrations
-    ]
+    charts = []
+    for one in found.calibrations:
+        names = f"real clips of the other split ({len(one.real)})", f"synthetic clips ({len(one.synthetic)})"
+        scores = one.real, one.synthetic, one.threshold
+        svg = figures.distribution(*scores, names, "standout of the nearest clip")
+        charts.append({"title": f"{VIEWS[one.view]}: nearest {one.set} clip", "row": one.row(), "svg": svg})
     page = {
         "counts": found.counts(),
         "sentences": found.sentences(),
@@ -103,10 +92,7 @@ def _played(pairs: Sequence[Finding], by_name: Any) -> Iterator[dict[str, Any]]:
 def _sound(named: tuple[ClipSet, dict[str, int]], name: str) -> dict[str, str]:
     clips, places = named
     wave = wave_of(clips, places[name])[: int(MAX_PLAYED_S * audio.SAMPLE_RATE)]
-    kinds = {
-        "audio": ("audio/flac", audio.flac_encode(wave)),
-        "image": ("image/png", figures.spectrogram(wave)),
-    }
-    return {
-        key: f"data:{kind};base64,{base64.b64encode(data).decode()}" for key, (kind, data) in kinds.items()
-    }
+    sound, image = (
+        base64.b64encode(x).decode() for x in (audio.flac_encode(wave), figures.spectrogram(wave))
+    )
+    return {"audio": f"data:audio/flac;base64,{sound}", "image": f"data:image/png;base64,{image}"}

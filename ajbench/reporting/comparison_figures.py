@@ -49,9 +49,8 @@ def curve_figure(found: Sequence[Line], kind: str) -> bytes:
         *own, limit = (line for line in found if line["features"] == name)
         x = [1 / line["n"] for line in own]
         ranged = [(at, line) for at, line in zip(x, own, strict=True) if line["low"] is not None]
-        axes.vlines(
-            [at for at, _ in ranged], [one["low"] for _, one in ranged], [one["high"] for _, one in ranged]
-        )
+        low, high = ([line[end] for _, line in ranged] for end in ("low", "high"))
+        axes.vlines([at for at, _ in ranged], low, high)
         axes.plot(x, [line["fd"] for line in own], "o", label="FD, subsets of n clips")
         axes.plot([0, *x], [limit["fd"], *(line["fit"] for line in own)], "--", color="0.5", linewidth=1)
         axes.plot(0, limit["fd"], "D", color="0.3", clip_on=False, label=f"FD∞ = {limit['fd']:.4g}")

@@ -24,29 +24,14 @@ _CSS = {INK: "ink", MUTED: "muted", RULE: "rule", REAL: "real"} | {
 _STYLE: Any = {
     "svg.fonttype": "none",
     "font.size": 9,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": MUTED,
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 9.5,
-    "axes.titlecolor": INK,
-    "axes.titlepad": 10,
-    "axes.axisbelow": True,
-    "grid.color": RULE,
-    "grid.linewidth": 0.6,
-    "text.color": INK,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.major.size": 3,
-    "ytick.major.size": 3,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "legend.borderpad": 0.4,
-}
+    "axes.edgecolor": MUTED, "axes.labelcolor": MUTED, "axes.linewidth": 0.6, "axes.axisbelow": True,
+    "axes.spines.top": False, "axes.spines.right": False,
+    "axes.titlelocation": "left", "axes.titlesize": 9.5, "axes.titlecolor": INK, "axes.titlepad": 10,
+    "grid.color": RULE, "grid.linewidth": 0.6, "text.color": INK,
+    "xtick.color": MUTED, "xtick.major.size": 3, "xtick.major.width": 0.6,
+    "ytick.color": MUTED, "ytick.major.size": 3, "ytick.major.width": 0.6,
+    "legend.frameon": False, "legend.fontsize": 9, "legend.borderpad": 0.4,
+}  # fmt: skip
 # The colours of templates/style.css.j2, for a drawing without a page.
 _LIGHT = {"paper": "#fcfbf8", "ink": "#1d1c1a", "muted": "#6a665e", "rule": "#e3dfd6", "real": "#7d8894"}
 _DARK = {"paper": "#171614", "ink": "#ece8e0", "muted": "#a09a8e", "rule": "#34312c", "real": "#8d99a6"}
@@ -133,9 +118,8 @@ def baselines(panels: Sequence[tuple[str, Sequence[Mark]]]) -> str:
     with matplotlib.rc_context(_STYLE):
         rows = max(len(marks) for _, marks in panels)
         figure = Figure((WIDTH, 0.9 + 0.26 * rows), layout="constrained")
-        for axes, (title, marks) in zip(
-            figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
-        ):
+        all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axes, (title, marks) in zip(all_axes, panels, strict=True):
             ordered = sorted(marks, key=lambda mark: mark.value)
             axes.set_xscale("log")
             for y, mark in enumerate(ordered):
@@ -241,11 +225,8 @@ def _svg(figure: Figure, name: str) -> str:
     text = buffer.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*"', "<g", text)
-    text = re.sub(
-        r"<svg [^>]*?viewBox=\"([^\"]*)\"[^>]*>",
-        r'<svg viewBox="\1" xmlns:xlink="http://www.w3.org/1999/xlink">',
-        text,
-    )
+    head = r'<svg viewBox="\1" xmlns:xlink="http://www.w3.org/1999/xlink">'
+    text = re.sub(r"<svg [^>]*?viewBox=\"([^\"]*)\"[^>]*>", head, text)
     # Text stays text, in the font of the page.
     text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)
     for colour, variable in _CSS.items():

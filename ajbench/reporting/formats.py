@@ -38,21 +38,15 @@ def _block_a11(title: str, lines: list[Line], recipe: Recipe | None) -> Block:
     columns = list(dict.fromkeys(k[:-4] for line in lines for k in line if k.endswith("_std")))
     cells = []
     for line in lines:
-        head = (
-            line["model"],
-            line["backbone"] or "–",
-            line["pretraining"].strip("-") or "–",
-            line["augmentation"],
-        )
+        head = line["model"], line["backbone"], line["pretraining"].strip("-"), line["augmentation"]
         values = [(_mean_std(line, c), _delta(line, c)) for c in columns]
-        cells.append([*((text, "") for text in head), *values])
+        cells.append([*((text or "–", "") for text in head), *values])
     notes = _notes(lines)
     if recipe and lines:
         first = lines[0]
         classes = f" of {counted(first['classes'], 'class')}" if first.get("classes") else ""
-        notes.insert(
-            0, f"{first['dataset']}, {counted(first['eval_clips'], 'evaluation clip')}{classes}{_kept(first)}"
-        )
+        clips = counted(first["eval_clips"], "evaluation clip")
+        notes.insert(0, f"{first['dataset']}, {clips}{classes}{_kept(first)}")
         training = (
             "all mixes of a line train for the same number of steps"
             if equal_steps(recipe)
@@ -70,11 +64,8 @@ def _block_a11(title: str, lines: list[Line], recipe: Recipe | None) -> Block:
 def blocks_1(lines: list[Line], recipe: Recipe) -> list[Block]:
     """Return Table 1 as blocks: measured sets and published models, whichever there are."""
     blocks = []
-    titles = {
-        "measured": f"Table 1, {recipe.name} (measured)",
-        "published": "Table 1 of the paper (published)",
-    }
-    for source, title in titles.items():
+    measured, paper = f"Table 1, {recipe.name} (measured)", "Table 1 of the paper (published)"
+    for source, title in (("measured", measured), ("published", paper)):
         mine = [line for line in lines if line["source"] == source]
         if not mine:
             continue
@@ -97,10 +88,7 @@ def markdown(blocks: Iterable[Block]) -> str:
     parts = []
     for block in blocks:
         rule = ["---" if i < block.words else "---:" for i in range(len(block.header))]
-        body = [
-            [f"{text}<br><sub>{small}</sub>" if small else text for text, small in line]
-            for line in block.lines
-        ]
+        body = [[f"{a}<br><sub>{small}</sub>" if small else a for a, small in line] for line in block.lines]
         table = "\n".join("| " + " | ".join(cells) + " |" for cells in [block.header, rule, *body])
         parts.append("\n\n".join([f"### {block.title}", table, *(f"*{note}.*" for note in block.notes)]))
     return "\n\n".join(parts) + "\n"

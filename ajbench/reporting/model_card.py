@@ -89,13 +89,10 @@ def export(
     part = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    for home, names in (
-        (generator, ("model_index.json", folders.INFO, *info.xxh3)),
-        (tokens, (folders.TOKENS, *known.xxh3)),
-    ):
-        for name in names:
-            (part / name).parent.mkdir(exist_ok=True)
-            shutil.copyfile(home / name, part / name)
+    files = [(generator, name) for name in ("model_index.json", folders.INFO, *info.xxh3)]
+    for home, name in files + [(tokens, name) for name in (folders.TOKENS, *known.xxh3)]:
+        (part / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(home / name, part / name)
     atomic_write(part / CARD, card(recipe, info, known, rows))
     shutil.rmtree(out, ignore_errors=True)
     part.replace(out)
@@ -148,9 +145,8 @@ def _measured(rows: Sequence[Mapping[str, Any]]) -> str:
             for name in ("value", "ci_low", "ci_high")
         )
         features.add(str(row["features"]))
-        lines.append(
-            f"| {row['row']} | {METRICS[row['metric']]} | {value} | {low} to {high} | {int(row['n'])} |"
-        )
+        metric = METRICS[row["metric"]]
+        lines.append(f"| {row['row']} | {metric} | {value} | {low} to {high} | {int(row['n'])} |")
     if not lines:
         return "None yet (`ajbench eval-gen`)."
     table = "\n".join(lines)

@@ -153,16 +153,11 @@ def _baseline_figure(rows: pd.DataFrame, palette: Mapping[str, str]) -> str:
         ("fd_class", "FD within a class, mean over classes", rows["split"] == "train"),
     ):
         part = rows[(rows["metric"] == metric) & chosen & (rows["value"] > 0)]
-        marks = [
-            figures.Mark(
-                r["row"],
-                r["value"],
-                max(r["ci_low"], 0.02 * r["value"]),
-                r["ci_high"],
-                palette.get(r["row"], figures.REAL if str(r["row"]).startswith("real") else figures.MUTED),
-            )
-            for r in part.to_dict("records")
-        ]
+        marks = []
+        for r in part.to_dict("records"):
+            other = figures.REAL if str(r["row"]).startswith("real") else figures.MUTED
+            ends = max(r["ci_low"], 0.02 * r["value"]), r["ci_high"]
+            marks.append(figures.Mark(r["row"], r["value"], *ends, palette.get(r["row"], other)))
         if marks:
             panels.append((title, marks))
     return figures.baselines(panels) if panels else ""

@@ -13,17 +13,8 @@ import pandas as pd
 from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Recipe
 from ajbench.core.rows import read_rows
-from ajbench.reporting.formats import (
-    COUNTED,
-    Block,
-    Line,
-    blocks_1,
-    blocks_a11,
-    console_table,
-    latex,
-    markdown,
-    to_csv,
-)
+from ajbench.reporting import formats
+from ajbench.reporting.formats import COUNTED, Block, Line, blocks_1, blocks_a11, to_csv
 
 _PACKAGE = Path(__file__).parents[1]
 # A wheel has the published figures inside the package, a checkout in results/.
@@ -87,7 +78,7 @@ def write(
         files["generation.csv"] = to_csv(generation)
     for name, text in files.items():
         atomic_write(out_dir / name, text)
-    header, lines = console_table(a11_blocks[0])
+    header, lines = formats.console_table(a11_blocks[0])
     document = {"table_a11": _measured(a11), "table_1": first, "generation": generation}
     table = {"header": header, "lines": lines, "notes": a11_blocks[0].notes}
     return Written({name: out_dir / name for name in files}, document, table)
@@ -226,13 +217,8 @@ def _published_a11() -> list[Line]:
     blank = {f"{c}{end}": None for c in PUBLISHED_COLUMNS for end in ("", "_std")}
     for row in published("table_a11"):
         key = {name: row[name] for name in A11_KEY}
-        line: Line = {
-            **key,
-            "source": "published",
-            **blank,
-            "dataset": "AudioSet",
-            "note": NOT_COMPARABLE_A11,
-        }
+        about = {"dataset": "AudioSet", "note": NOT_COMPARABLE_A11}
+        line: Line = {**key, "source": "published", **blank, **about}
         line = lines.setdefault(tuple(key.values()), line)
         line[row["dataset"]] = float(row["map"])
         line[f"{row['dataset']}_std"] = float(row["map_std"]) if row["map_std"] else None
@@ -240,7 +226,8 @@ def _published_a11() -> list[Line]:
 
 
 def _formats(name: str, lines: list[Line], blocks: list[Block]) -> dict[str, str]:
-    return {f"{name}.csv": to_csv(lines), f"{name}.md": markdown(blocks), f"{name}.tex": latex(blocks)}
+    text = {"csv": to_csv(lines), "md": formats.markdown(blocks), "tex": formats.latex(blocks)}
+    return {f"{name}.{kind}": content for kind, content in text.items()}
 
 
 def _measured(lines: list[Line]) -> list[Line]:

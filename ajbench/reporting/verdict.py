@@ -39,9 +39,8 @@ class Answer:
         if self.effect:
             return "helps" if self.effect > 0 else "hurts"
         if self.low > 0 or self.high < 0:
-            return (
-                f"distinguishable from zero, but not after correction for the choice among {self.mixes} mixes"
-            )
+            choice = f"the choice among {self.mixes} mixes"
+            return f"distinguishable from zero, but not after correction for {choice}"
         return "not distinguishable from zero"
 
     @property

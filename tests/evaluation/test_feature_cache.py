@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import soundfile
-from fakes import EnvelopeExtractor, save_untrained_classifier, write_envelope
+from fakes import EnvelopeExtractor, FrameExtractor, save_untrained_classifier, write_envelope
 
 from ajbench.core.errors import IntegrityError
 from ajbench.data.clip_set import Change, open_set
@@ -13,14 +13,10 @@ from ajbench.features.extractor import LazyExtractor, Reference
 PLAIN, WINDOWED, OTHER = map(protocols.find, ("ajbench", "stable-audio-metrics", "audioldm_eval"))
 
 
-class Frames:
+class Frames(FrameExtractor):
     """Mean and level of every tenth of a second, without classes."""
 
-    name, labels, mids, weights_hash, frames = "frames", (), None, "w1", True
-    sample_rate, min_samples, max_samples = 16_000, 1_600, None
-
-    def __init__(self):
-        self.seen = 0
+    name, min_samples = "frames", 1_600
 
     def __call__(self, wav):
         self.seen += len(wav)
@@ -66,8 +62,7 @@ def test_cached_features_need_no_network(gen, tmp_path, monkeypatch):
 def test_each_clip_has_its_own_features_whatever_the_lengths_around_it(tmp_path, monkeypatch):
     monkeypatch.setattr("ajbench.evaluation.feature_cache.WAITING", 20)
     for k in range(40):
-        seconds = (0.5, 0.5, 0.6, 0.3 + k / 100)[k % 4]
-        write_envelope(tmp_path / "mixed" / f"{k:02d}.wav", k, seconds)
+        write_envelope(tmp_path / "mixed" / f"{k:02d}.wav", k, (0.5, 0.5, 0.6, 0.3 + k / 100)[k % 4])
     clips, sizes = open_set(tmp_path / "mixed"), []
 
     class Counting(EnvelopeExtractor):
@@ -110,9 +105,7 @@ def test_a_damaged_or_foreign_cache_is_refused(gen, tmp_path):
         embed(gen, EnvelopeExtractor(), PLAIN, tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("shortest", "longest", "length"), [(240, None, 240), (100, 150, 150), (300, 300, 300)]
-)
+@pytest.mark.parametrize(("shortest", "longest", "length"), [(240, None, 240), (100, 150, 150), (300,) * 3])
 def test_clips_are_fitted_to_the_lengths_that_an_extractor_takes(tmp_path, shortest, longest, length):
     write_envelope(tmp_path / "short" / "a.wav", 1, seconds=0.0125 if shortest != 100 else 0.02)
 
@@ -151,9 +144,9 @@ def test_silence_is_refused_unless_it_is_a_change(gen, tmp_path):
 
 @pytest.fixture
 def clips(tmp_path):
+    (tmp_path / "set").mkdir()
     for k, seconds in enumerate((0.5, 0.3, 0.5, 0.1, 13.0)):
         wave = np.random.default_rng(k).normal(0, 0.1 * (k + 1) / 5, int(seconds * 16_000))
-        (tmp_path / "set").mkdir(exist_ok=True)
         soundfile.write(tmp_path / "set" / f"{k}.wav", wave, 16_000, subtype="FLOAT")
     return open_set(tmp_path / "set")
 
@@ -188,19 +181,16 @@ def test_clips_of_one_frame_are_read_as_vectors_are(clips, tmp_path):
             features, logits = super().__call__(wav)
             return features[:, :1], logits
 
-    found = embed(clips, Whole(), PLAIN, tmp_path / "cache")
-    again = embed(clips, Whole(), PLAIN, tmp_path / "cache")
+    found, again = (embed(clips, Whole(), PLAIN, tmp_path / "cache") for _ in range(2))
     assert found.clips.tolist() == again.clips.tolist() == [0, 1, 2, 3, 4]
     assert np.array_equal(found.features, again.features)
 
 
 def test_a_cache_without_frames_is_read(clips, tmp_path):
     vectors = np.arange(15, dtype=np.float32).reshape(5, 3)
-    columns = {
-        "content": pa.array(clips.keys),
-        "features": pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), 3),
-        "logits": pa.FixedSizeListArray.from_arrays(pa.array(vectors[:, :2].reshape(-1)), 2),
-    }
+    columns = {"content": pa.array(clips.keys)}
+    for name, values in (("features", vectors), ("logits", vectors[:, :2])):
+        columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
     folder = tmp_path / "cache" / "frames-w1-ajbench"
     folder.mkdir(parents=True)
     table = pa.table(columns).replace_schema_metadata({"of": folder.name})

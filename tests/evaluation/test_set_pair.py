@@ -84,6 +84,5 @@ def test_frames_are_drawn_with_their_clip(kinds):
     assert pooled == {"kad", "precision", "recall", "density", "coverage"}
     assert {"fad", "fd_inf"} < {row["metric"] for row in found.rows}
     wide = tuple(replace(one, features=np.repeat(one.features, 40, axis=1)) for one in both)
-    pair.__dict__ |= {"embeddings": wide}
-    fewest = min(sizes)
-    assert any(f"{fewest} frames in 120 dimensions" in note for note in measured(pair, ["fad"]).notes)
+    pair.__dict__["embeddings"] = wide
+    assert any(f"{min(sizes)} frames in 120 dimensions" in note for note in measured(pair, ["fad"]).notes)

@@ -30,12 +30,13 @@ def row(**values):
 
 
 def test_the_exported_folder_generates_the_same_audio(paths, exported):
-    codec = FakeCodec()
-    whole, parts = (
-        ajbench.AudioJourneyPipeline.from_pretrained(*some, codec=codec) for some in ([exported], paths)
+    load, codec, prompt = (
+        ajbench.AudioJourneyPipeline.from_pretrained,
+        FakeCodec(),
+        "The sound of <Clock tick>",
     )
-    prompt = "The sound of <Clock tick>"
-    assert np.array_equal(whole(prompt, steps=3), parts(prompt, steps=3))
+    whole, parts = (load(*some, codec=codec)(prompt, steps=3) for some in ([exported], paths))
+    assert np.array_equal(whole, parts)
     assert not list(exported.parent.glob(".*"))
 
 
@@ -47,14 +48,13 @@ def test_diffusers_opens_the_network_and_the_noise_schedule(exported):
 
 
 def test_a_folder_is_replaced_only_with_force(paths, tmp_path):
-    (tmp_path / "out").mkdir()
-    mine = tmp_path / "out" / "mine.txt"
+    mine = tmp_path / "mine.txt"
     mine.write_text("mine")
     with pytest.raises(UsageError, match="--force"):
-        model_card.export(MADE_BY, *paths, tmp_path / "out")
+        model_card.export(MADE_BY, *paths, tmp_path)
     assert mine.exists()
-    model_card.export(MADE_BY, *paths, tmp_path / "out", force=True)
-    assert not mine.exists() and (tmp_path / "out" / checkpoint.INFO).exists()
+    model_card.export(MADE_BY, *paths, tmp_path, force=True)
+    assert not mine.exists() and (tmp_path / checkpoint.INFO).exists()
 
 
 def test_a_damaged_generator_is_not_exported(paths, tmp_path):
@@ -71,12 +71,8 @@ def test_the_card_has_the_measurements_of_whole_sets(paths):
     assert f"float32 [{CLIP_SAMPLES}]" in plain and "`<Clock tick>`" in plain and "ajbench eval-gen" in plain
     assert "- clips: 12 of corpus mini" in plain
     agreement = {"table": "generation", "metric": "label_agreement"}
-    rows = [
-        row(),
-        row(**agreement, column="all", value=0.886, ci_low=0.86, ci_high=0.91),
-        row(**agreement, column="Dog", value=0.123),
-        row(table="generation", metric="fd", value=9.9),
-    ]
+    rows = [row(), row(**agreement, column="all", value=0.886, ci_low=0.86, ci_high=0.91)]
+    rows += [row(**agreement, column="Dog", value=0.123), row(table="generation", metric="fd", value=9.9)]
     text = model_card.card(MADE_BY, info, tokens, rows)
     assert "| img2img | FD to the evaluation clips | 5 | 4 to 6.5 | 320 |" in text
     assert "| img2img | label agreement | 88.6 % | 86.0 % to 91.0 % | 320 |" in text

@@ -1,5 +1,6 @@
 import csv
 import re
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -61,15 +62,11 @@ def test_table_a11_has_the_layout_of_the_paper(grid_results, written):
 def test_published_rows_are_below_and_marked(written, published_dir):
     lines = [line for line in read(written.paths["table_a11.csv"]) if line["source"] == "published"]
     figures = read(published_dir / "table_a11.csv")
-    found = {
-        (line["model"], line["pretraining"], line["augmentation"], column): (
-            line[column],
-            line[f"{column}_std"],
-        )
-        for line in lines
-        for column in tables.PUBLISHED_COLUMNS
-        if line[column]
-    }
+    found = {}
+    for line, column in product(lines, tables.PUBLISHED_COLUMNS):
+        if line[column]:
+            key = line["model"], line["pretraining"], line["augmentation"], column
+            found[key] = line[column], line[f"{column}_std"]
     assert len(found) == len(figures) == 47
     for row in figures:
         value, std = found[row["model"], row["pretraining"], row["augmentation"], row["dataset"]]
@@ -117,10 +114,9 @@ def test_markdown_latex_and_terminal_agree(written):
     assert written.table["header"] == ["Model", "Aug", "esc10G", "esc10", "+160G", "+320G"]
     assert {len(line) for line in written.table["lines"]} == {len(written.table["header"])}
     assert written.table["lines"][0][0] == "taltrans-small" and written.table["lines"][1][1] == "Δ"
-    assert any(
-        "80 evaluation clips" in note and "train 318 of 320" in note for note in written.table["notes"]
-    )
-    assert any("3 seeds" in note for note in written.table["notes"])
+    notes = written.table["notes"]
+    assert any("80 evaluation clips" in note and "train 318 of 320" in note for note in notes)
+    assert any("3 seeds" in note for note in notes)
 
 
 def test_a_rendered_corpus_is_marked(grid_results, tmp_path):
@@ -140,8 +136,8 @@ def test_other_recipes_settings_and_earlier_values_are_left_out(grid_results, tm
     bad = cell_rows(cell, wrong, ESC10_CONTEXT, resamples=10)
     append_rows(path, [row | {"run": "earlier"} for row in bad])
     append_rows(path, cell_rows(cell, scores, ESC10_CONTEXT, resamples=10))
-    append_rows(path, [row | {"recipe": "esc50"} for row in bad])
-    append_rows(path, [row | {"fingerprint": "of other settings"} for row in bad])
+    for other in ({"recipe": "esc50"}, {"fingerprint": "of other settings"}):
+        append_rows(path, [row | other for row in bad])
     line = read(tables.write(path, tmp_path, plan, fingerprints={"f0"}).paths["table_a11.csv"])[0]
     assert float(line[cell.column]) == pytest.approx(percent(scores), abs=0.006)
     assert line["seeds"] == "1" and line[f"{cell.column}_std"] == ""

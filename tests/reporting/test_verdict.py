@@ -20,10 +20,7 @@ def comparison(line, column, low, value, high, family=None):
     [
         (
             comparison("a", "+320G", -0.4, 1.84, 4.1),
-            "+320G",
-            "changes",
-            "+1.8 [−0.4, +4.1]",
-            "Not measurably.",
+            *("+320G", "changes", "+1.8 [−0.4, +4.1]", "Not measurably."),
         ),
         (comparison("a", "+320G", 0.4, 1.8, 4.1), "+320G", "raises", "1.8 [+0.4, +4.1]", "Yes."),
         (comparison("a", "+320G", -4.0, -1.8, -0.1), "+320G", "lowers", "1.8 [−4.0, −0.1]", "No, it hurts."),
