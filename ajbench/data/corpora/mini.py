@@ -62,8 +62,7 @@ def read(data: Data, root: Path | None = None) -> Manifest:
     Raises:
         UsageError: an evaluation fold above 5, fewer clips than folds, or a subset.
     """
-    if data.subset is not None:
-        check_options(data, folds=True)
+    check_options(data, folds=True)
     eval_fold = FOLDS if data.eval_fold is None else data.eval_fold
     if eval_fold > FOLDS:
         raise UsageError(f"data.eval_fold={eval_fold}: corpus mini has folds 1 … {FOLDS}; choose one of them")
@@ -114,7 +113,7 @@ def scene(seed: int, index: int) -> Scene:
     others = rng.permutation(np.delete(np.arange(len(CLASSES)), first))
     chosen = [first, *others[: rng.choice(3, p=[0.5, 0.35, 0.15])]]
     labels = tuple(CLASSES[k][0] for k in chosen)
-    reverb_s = float(np.exp(rng.uniform(np.log(0.08), np.log(1.2))))
+    reverb_s = log_uniform(rng, 0.08, 1.2)
     wetness = rng.uniform(0, 0.7)
     return Scene(labels, _caption(rng, labels, reverb_s if wetness > 0.3 else 0.0), reverb_s, wetness)
 
