@@ -64,7 +64,8 @@ class _Worker:
 
     def give(self, stage: Stage) -> None:
         self.stage = stage
-        self.pipe.send(replace(stage, needs=()))  # they are finished, and their functions cannot be pickled
+        with contextlib.suppress(BrokenPipeError):  # if the process has died, `collect` says so
+            self.pipe.send(replace(stage, needs=()))  # all finished, and not to be pickled
 
     def collect(self) -> Stage:
         """Return the stage that it has finished, or raise what stopped it."""
@@ -72,7 +73,7 @@ class _Worker:
         assert stage is not None
         try:
             error = self.pipe.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):  # the latter if it died before it read the stage
             self.process.join()
             raise MissingError(
                 f"{stage.what}: its process ended with code {self.process.exitcode}, most likely out of "

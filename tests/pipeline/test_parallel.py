@@ -55,6 +55,12 @@ def test_parallel_stages_run_with_one_thread_each_after_those_they_need(tmp_path
     assert all(began > (one.path / "DONE").stat().st_mtime_ns for one in first)
 
 
+def test_a_worker_that_dies_before_it_reads_its_stage_is_no_traceback(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONHOME", str(tmp_path))  # no Python starts with it
+    with pytest.raises(MissingError, match=r"bad: .*code 1.*--jobs"):
+        run_in_workers([stage(tmp_path / "bad", "write")], 1, "cpu")
+
+
 @pytest.mark.parametrize(
     ("what", "error", "match"),
     [
