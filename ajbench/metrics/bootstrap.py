@@ -7,7 +7,6 @@ cover the expectation of the statistic over test sets of the same size at about 
 """
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,21 +14,11 @@ from scipy import sparse
 
 from ajbench.core.device import Array, to_numpy
 from ajbench.core.errors import UsageError
+from ajbench.metrics.intervals import LEVEL, SHARE, UNLIMITED, Interval, Limits, clipped
 from ajbench.metrics.ranking import check
 
-LEVEL = 0.95
 Groups = Sequence[NDArray[np.int64]]
-Limits = tuple[float, float]
-UNLIMITED: Limits = (-np.inf, np.inf)
 _BLOCK = 256  # resamples computed at once, which bounds memory
-
-
-class Interval(NamedTuple):
-    """The value on all clips and the bounds of its bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 def interval(
@@ -88,8 +77,7 @@ def ends(
     if not len(draws):
         return float("nan"), float("nan")
     low, high = np.quantile(draws - draws.mean(), ((1 - level) / 2, (1 + level) / 2)) + value
-    lowest, highest = min(limits[0], value), max(limits[1], value)
-    return float(np.clip(low, lowest, highest)), float(np.clip(high, lowest, highest))
+    return clipped(value, low, high, limits)[1:]
 
 
 def seeds_and_clips(
@@ -111,7 +99,7 @@ def seeds_and_clips(
     rng = _generator(len(t), resamples, seed, level)
     (values,) = _draw_maps([s], t, resamples, rng)
     drawn = _mean_of_drawn(values, rng.integers(0, len(s), (len(s), resamples)))
-    return _interval(float(_map_of_all(s, t).mean()), drawn, level, (0.0, 1.0))
+    return _interval(float(_map_of_all(s, t).mean()), drawn, level, SHARE)
 
 
 def paired_difference(
