@@ -54,13 +54,12 @@ class Generator(Section):
         "minilm", description="minilm, t5-large (paper), flan-t5, clip, clap, or a folder: ./my-t5"
     )
     max_tokens: AtLeastOne = Field(16, description="tokens per prompt (paper: 50)")
-    mask: bool = Field(False, description="mask padding in the attention (masked rows of Table 1)")
+    mask: bool = Field(False, description="mask padding in the U-Net's attention (masked rows of Table 1)")
+    encoder_mask: bool = Field(True, description="mask padding inside the text encoder (paper: false)")
     prediction: Literal["epsilon", "v_prediction"] = Field(
         "epsilon", description="the U-Net predicts the noise (paper) or the velocity"
     )
-    init: str | None = Field(
-        None, description="full only: start from sd14, or from a folder or hub id of such a U-Net"
-    )
+    init: str | None = Field(None, description="full only: start from sd14, a folder, or a hub id")
     train_steps: AtLeastOne = 2000
     batch_size: AtLeastOne = Field(16, description="clips per optimiser step, over all processes")
     accumulate: AtLeastOne = Field(1, description="parts in which a process computes its batch")
@@ -80,9 +79,7 @@ class Generator(Section):
         0, description="train only conv_in, conv_out and the projection first (appendix B.4)"
     )
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on CUDA, fp32 on CPUs")
-    gradient_checkpointing: bool = Field(
-        False, description="recompute activations in the backward pass: less memory, more time"
-    )
+    gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, more time")
     channels_last: bool = Field(False, description="memory layout of the U-Net: faster convolutions on CUDA")
     compile: bool = Field(False, description="torch.compile: starts slowly, then steps are faster")
     validate_every: AtLeastOne | None = Field(

@@ -53,6 +53,7 @@ class GeneratorInfo(BaseModel):
 
     Attributes:
         text_encoder: registry name or folder of the weights; `text_hash` is their hash ("": unknown).
+        mask: whether padding is masked in the U-Net's attention; `encoder_mask`: inside the text encoder.
         frames: codec frames per clip; the grid has frames / 21 rows.
         train_ids: all clips of the train split, sorted, including those in `held_out`.
         held_out: the clips of the train split used for validation only, sorted (`generator.val_share`).
@@ -70,6 +71,7 @@ class GeneratorInfo(BaseModel):
     text_hash: str = ""
     max_tokens: int
     mask: bool
+    encoder_mask: bool = True
     codec: str
     codec_hash: str
     clip_samples: int

@@ -17,22 +17,26 @@ if TYPE_CHECKING:
 WIDTHS = {"t5-large": 1024, "flan-t5": 1024, "clip": 768, "clap": 768}  # of their states
 
 
-def load(name: str, max_tokens: int) -> "TextEncoder":
+def load(name: str, max_tokens: int, mask_padding: bool = True) -> "TextEncoder":
     """Return the text encoder named by `generator.text_encoder`.
 
     Args:
         name: of the registry, or a folder (a path with a slash) with weights and tokenizer as saved by
             transformers.
         max_tokens: states per prompt.
+        mask_padding: whether padding is masked inside the encoder.
 
     Raises:
         UsageError: an unknown name, a folder of another type of model, or `max_tokens` above its limit.
         MissingError: its weights are not on this machine; the message says what to do.
         IntegrityError: they are damaged or of another model.
     """
+    encoder: TextEncoder
     if registry.is_folder(name):
-        return read(Path(name).resolve(), max_tokens)
-    encoder: TextEncoder = registry.resolve("text encoder", name)(max_tokens=max_tokens)
+        encoder = read(Path(name).resolve(), max_tokens)
+    else:
+        encoder = registry.resolve("text encoder", name)(max_tokens=max_tokens)
+    encoder.mask_padding = mask_padding
     return encoder
 
 
@@ -62,7 +66,7 @@ def find(name: str) -> Path:
     Raises:
         MissingError: it is not on this machine.
     """
-    instead = "run without it: generator.text_encoder=minilm"
+    instead = "run without it: generator.text_encoder=minilm generator.encoder_mask=true"
     return weights.locate(name, who=f"text encoder {name}", instead=instead)
 
 

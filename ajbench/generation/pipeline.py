@@ -81,7 +81,7 @@ class AudioJourneyPipeline:
         unet = UNet2DConditionModel.from_pretrained(
             path / "unet", local_files_only=True, use_safetensors=True
         )
-        text = hub_encoders.load(info.text_encoder, info.max_tokens)
+        text = hub_encoders.load(info.text_encoder, info.max_tokens, info.encoder_mask)
         if info.text_hash and text.weights_hash() != info.text_hash:
             raise IntegrityError(
                 f"{path}: trained with text encoder {info.text_encoder} (weights {info.text_hash}), but on "

