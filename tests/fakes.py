@@ -297,7 +297,7 @@ def _small_clip(kind):
     layers = {"intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     text = {
         "vocab_size": len(vocab),
-        "hidden_size": 24,
+        "hidden_size": TEXT_ENCODER_DIMS[kind],
         "max_position_embeddings": 77,
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,

@@ -7,11 +7,11 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from torch import Tensor
 
 CHANNELS = 128  # of the codec's latents
-CROSS_DIM = 768  # as in Stable Diffusion; the U-Net projects text states to this dimension
+CROSS_DIM = 768  # of the cross-attention in Stable Diffusion; other states are projected to it
 TRAIN_TIMESTEPS = 1000
 
-# Layers without a counterpart in Stable Diffusion: input and output have other channels, and the paper adds a
-# projection of the text (`encoder_hid_proj`). The first training phase of appendix B.4 trains only these.
+# Layers without a counterpart in Stable Diffusion: input and output have other channels, and text states of
+# another width are projected (`encoder_hid_proj`). The first phase of appendix B.4 trains only these.
 ENDS = ("conv_in.", "conv_out.", "encoder_hid_proj.")
 
 Preset = Literal["tiny", "small", "full"]
@@ -38,17 +38,21 @@ def build(
 ) -> UNet2DConditionModel:
     """Return a U-Net with random weights: noisy grid [B, 128, H, 21], t [B], states [B, L, text_dim] ⇒ noise.
 
-    With v-prediction it returns the velocity and initially predicts 0, which is optimal for white data:
-    training starts with the structure of the data. With noise prediction, the network must first learn to
-    copy its input.
+    The weights of `conv_in` and `conv_out` are drawn by `xavier_uniform_`; their biases and all other layers
+    have torch's defaults, as in the authors' notebook (`model_conv_adjuster.ipynb` in their fork of
+    diffusers). With v-prediction, `conv_out` is zero instead: the U-Net returns the velocity and initially
+    predicts 0, which is optimal for white data, so training starts with the structure of the data. With noise
+    prediction, the network must first learn to copy its input.
 
-    `encoder_hid_proj` is the learned projection text_dim → cross_dim. Presets with `pooled` also add the text
-    states, pooled over tokens, to the time embedding, where they reach every block at once; with
-    cross-attention alone, text has no effect for thousands of steps. H and 21 need not be divisible by the
-    downsampling factor: diffusers passes the size of the skip connection to each upsampler.
+    `encoder_hid_proj` is the learned projection text_dim → cross_dim. There is none if the two are equal, as
+    for CLIP and CLAP (appendix C). Presets with `pooled` also add the text states, pooled over tokens, to the
+    time embedding, where they reach every block at once; with cross-attention alone, text has no effect for
+    thousands of steps. H and 21 need not be divisible by the downsampling factor: diffusers passes the size
+    of the skip connection to each upsampler.
     """
     shape = PRESETS[preset]
     attention, reverse = shape["attention"], tuple(reversed(shape["attention"]))
+    projected = text_dim != cross_dim
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         model = UNet2DConditionModel(
@@ -60,11 +64,13 @@ def build(
             layers_per_block=shape["layers"],
             attention_head_dim=shape["heads"],  # diffusers means the number of heads
             cross_attention_dim=cross_dim,
-            encoder_hid_dim=text_dim,
-            encoder_hid_dim_type="text_proj",
+            encoder_hid_dim=text_dim if projected else None,
+            encoder_hid_dim_type="text_proj" if projected else None,
             addition_embed_type="text" if shape["pooled"] else None,
             addition_embed_type_num_heads=max(1, text_dim // 64),
         )
+        for layer in (model.conv_in, model.conv_out):
+            torch.nn.init.xavier_uniform_(layer.weight)
     if prediction == "v_prediction":
         for parameter in model.conv_out.parameters():
             torch.nn.init.zeros_(parameter)

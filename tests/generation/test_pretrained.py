@@ -30,9 +30,11 @@ SD14 = {
     "sample_size": 64, "in_channels": 4, "out_channels": 4, "center_input_sample": False,
 }  # fmt: skip
 WIDTHS = (32, 64, 64, 64)
-LEFT_OUT = {
-    f"{part}.{kind}" for part in ("conv_in", "conv_out", "encoder_hid_proj") for kind in ("weight", "bias")
-}
+ENDS = {f"{part}.{kind}" for part in ("conv_in", "conv_out") for kind in ("weight", "bias")}
+LEFT_OUT = ENDS | {
+    "encoder_hid_proj.weight",
+    "encoder_hid_proj.bias",
+}  # with states of another width than 768
 FILE = "diffusion_pytorch_model.safetensors"
 
 
@@ -74,17 +76,23 @@ def source(tmp_path_factory):
     return home
 
 
-def test_loaded_tensors_and_outputs_are_those_of_the_source(narrow, source):
-    theirs = UNet2DConditionModel.from_pretrained(source / "unet", local_files_only=True).eval()
-    model, fresh = unet.build("full", 768).eval(), unet.build("full", 768).state_dict()
+@pytest.mark.parametrize(("text_dim", "left_out"), [(768, ENDS), (1024, LEFT_OUT)])
+def test_loaded_tensors_are_those_of_the_source(narrow, source, text_dim, left_out):
+    theirs = load_file(source / "unet" / FILE)
+    model, fresh = unet.build("full", text_dim), unet.build("full", text_dim).state_dict()
     start = pretrained.start_from(model, str(source))
     for name, tensor in model.state_dict().items():
-        assert torch.equal(tensor, fresh[name] if name in LEFT_OUT else theirs.state_dict()[name]), name
-    loaded = [p.numel() for name, p in model.named_parameters() if name not in LEFT_OUT]
-    assert (start.tensors, start.parameters, set(start.left_out)) == (len(loaded), sum(loaded), LEFT_OUT)
+        assert torch.equal(tensor, fresh[name] if name in left_out else theirs[name]), name
+    loaded = [p.numel() for name, p in model.named_parameters() if name not in left_out]
+    assert (start.tensors, start.parameters, set(start.left_out)) == (len(loaded), sum(loaded), left_out)
     assert start.file == FILE and start.xxh3 == checksum(source / "unet" / FILE)
+
+
+def test_between_the_ends_outputs_are_those_of_the_source(narrow, source):
+    theirs = UNet2DConditionModel.from_pretrained(source / "unet", local_files_only=True).eval()
+    model = unet.build("full", 768).eval()
+    pretrained.start_from(model, str(source))
     model.conv_in, model.conv_out = theirs.conv_in, theirs.conv_out
-    model.encoder_hid_proj = torch.nn.Identity()
     x, t, states = torch.randn(1, 4, 16, 16), torch.tensor([300]), torch.randn(1, 7, 768)
     with torch.no_grad():
         assert torch.equal(unet.denoise(model, x, t, states, None), theirs(x, t, states).sample)

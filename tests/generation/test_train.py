@@ -4,6 +4,7 @@ import json
 import sys
 import types
 
+import numpy as np
 import pytest
 import torch
 from accelerate import PartialState
@@ -13,10 +14,12 @@ from fakes import (
     N_TRAIN,
     SMALL_LABELS,
     SMALL_UNET,
+    TEXT_ENCODER_DIMS,
     FakeCodec,
     free_port,
     join_launch,
     make_store,
+    save_text_encoder,
     stopped_at,
 )
 from safetensors.torch import load_file
@@ -27,10 +30,11 @@ from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.recipe import Generator
 from ajbench.data.store import ClipStore
 from ajbench.generation import batches, checkpoint, train, unet
+from ajbench.generation.pipeline import AudioJourneyPipeline
 from ajbench.generation.text_encoder import MiniLM
 from ajbench.training import loop
 
-from .conftest import fit
+from .conftest import fit, invert
 
 CODEC = FakeCodec()
 pytestmark = pytest.mark.usefixtures("small_unet")
@@ -100,6 +104,30 @@ def test_in_the_first_phase_only_the_ends_and_the_projection_are_trained(caption
     frozen = weights(fit(captioned, tmp_path / "frozen", train_steps=2, frozen_steps=2))
     moved = {name for name, weight in frozen.items() if not torch.equal(weight, fresh[name])}
     assert moved == {f"{part}{kind}" for part in unet.ENDS for kind in ("weight", "bias")}
+
+
+def test_states_of_width_768_need_no_projection_and_one_saved_with_it_is_loaded_as_saved(
+    captioned, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(TEXT_ENCODER_DIMS, "clip", 768)
+    text = str(save_text_encoder("clip", tmp_path / "clip"))
+    fresh = unet.build("tiny", 768, seed=train.seed_for(3, "weights")).state_dict()
+    out = fit(captioned, tmp_path / "g", text_encoder=text, train_steps=2, frozen_steps=2)
+    assert not [name for name in weights(out) if name.startswith("encoder_hid_proj")]
+    moved = {name for name, weight in weights(out).items() if not torch.equal(weight, fresh[name])}
+    assert moved == {f"conv_{end}.{kind}" for end in ("in", "out") for kind in ("weight", "bias")}
+    adapted = invert(out, captioned, tmp_path / "t", train_steps=2, lora_rank=2)
+    made = AudioJourneyPipeline.from_pretrained(out, adapted, codec=CODEC)
+    assert made.unet.encoder_hid_proj is None
+    assert np.isfinite(made("The sound of <Dog>", steps=2)).all()
+
+    config = dict(made.unet.config) | {"encoder_hid_dim": 768, "encoder_hid_dim_type": "text_proj"}
+    former, info = UNet2DConditionModel.from_config(config), checkpoint.read_info(out)
+    process, whitening = unet.noise_schedule(), Whitening.from_json(captioned.meta.whitening)
+    checkpoint.save(tmp_path / "former", former, process, whitening, info)
+    loaded = AudioJourneyPipeline.from_pretrained(tmp_path / "former", codec=CODEC)
+    assert torch.equal(loaded.unet.encoder_hid_proj.weight, former.encoder_hid_proj.weight)
+    assert np.isfinite(loaded("The sound of dog", steps=2)).all()
 
 
 def test_it_learns(captioned, tmp_path, monkeypatch):

@@ -71,6 +71,33 @@ def test_weights_depend_on_the_seed_and_global_randomness_is_not_used(small):
     assert not torch.equal(other.conv_in.weight, small.conv_in.weight)
 
 
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_ends_start_from_xavier_uniform_weights(prediction):
+    model = unet.build("tiny", 384, prediction=prediction)
+    default = {"conv_in": 1 / (9 * 128) ** 0.5, "conv_out": 1 / (9 * 128) ** 0.5}  # of torch, for biases
+    for name in ("conv_in", "conv_out") if prediction == "epsilon" else ("conv_in",):
+        layer = model.get_submodule(name)
+        bound = (6 / (9 * (layer.in_channels + layer.out_channels))) ** 0.5
+        assert 0.999 * bound < layer.weight.abs().max() <= bound
+        assert layer.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.01)
+        assert 0.8 * default[name] < layer.bias.abs().max() <= default[name]
+    projection = model.encoder_hid_proj.weight.abs().max()
+    assert projection <= 384**-0.5 < 1.01 * projection
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_states_of_the_width_of_the_cross_attention_are_not_projected(pooled):
+    model = build_small_unet(768, pooled=pooled).eval()
+    assert model.encoder_hid_proj is None and model.config.encoder_hid_dim is None
+    assert not [name for name, _ in model.named_parameters() if name.startswith("encoder_hid_proj")]
+    assert build_small_unet(767).encoder_hid_proj.in_features == 767
+    g = torch.Generator().manual_seed(0)
+    x, t = torch.randn(1, 128, 2, 21, generator=g), torch.tensor([500])
+    one, other = torch.randn(2, 1, 6, 768, generator=g)
+    with torch.no_grad():
+        assert (unet.denoise(model, x, t, one, None) - unet.denoise(model, x, t, other, None)).abs().max() > 0
+
+
 def test_masked_states_are_ignored(small):
     g = torch.Generator().manual_seed(0)
     x, t = torch.randn(1, 128, 2, 21, generator=g), torch.tensor([500])
