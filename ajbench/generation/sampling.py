@@ -43,14 +43,19 @@ _STEPPERS: dict[str, tuple[type[Any], dict[str, Any]]] = {
 def schedule(sampler: Sampler, steps: int, strength: float, training: Mapping[str, Any]) -> Any:
     """Return a diffusers scheduler, with timesteps set, that starts at the noise level of `strength`.
 
-    Strength s means training step s · 1000 for every sampler. In diffusers' image-to-image pipelines it is a
-    fraction of the sampling steps, which is the same for samplers with steps evenly spaced in time, but far
-    more noise for others. The scheduler is therefore that of the training noise schedule, truncated at this
-    step.
+    DDIM and PNDM do the last int(s · steps) of the `steps` steps, as diffusers' image-to-image pipelines do.
+    PNDM visits its second timestep twice, which those pipelines do only from pure noise; otherwise every step
+    after the first would use the timestep below the actual noise level.
+
+    DPM-Solver++ and UniPC have steps evenly spaced in log-SNR, of which a fraction s means an amount of noise
+    that has little to do with s (training step 964 for 0.6 and 73 for 0.3, on the cosine schedule). Here
+    they start at training step s · 1000: their scheduler is that of the training noise schedule, truncated at
+    this step.
 
     Args:
         sampler: the solver.
-        steps: number of steps from pure noise; at strength s, max(1, int(s · steps)) of them are done.
+        steps: number of steps from pure noise; at strength s, max(1, int(s · steps)) of them are done, by
+            PNDM one more.
         strength: amount of noise added to the guide, in (0, 1]; 1 starts from pure noise.
         training: configuration of the training noise schedule, as in the generator's `scheduler/`.
 
@@ -59,26 +64,32 @@ def schedule(sampler: Sampler, steps: int, strength: float, training: Mapping[st
     """
     betas = DDPMScheduler.from_config(dict(training)).betas
     made = max(1, int(steps * strength))
-    start = max(1, round(strength * len(betas)))
     solver = _SOLVERS.get(sampler)
     if solver:
+        start = max(1, round(strength * len(betas)))
         kept = (1 - betas[:start]).cumprod(0)
-        start = int((((1 - kept) / kept).sqrt() <= SIGMA_MAX).sum())
-    if made >= start:
+        betas = betas[: int((((1 - kept) / kept).sqrt() <= SIGMA_MAX).sum())]
+    done = made if solver else steps
+    if done >= len(betas):
         raise UsageError(
-            f"synth.sampler_steps={steps} at strength {strength:g}: {made} sampling steps, but only {start} "
-            "training steps; use fewer steps or a higher strength"
+            f"synth.sampler_steps={steps} at strength {strength:g}: {done} sampling steps, but only "
+            f"{len(betas)} training steps; use fewer steps or a higher strength"
         )
     kind, options = solver or _STEPPERS[sampler]
     scheduler = kind(
-        num_train_timesteps=start,
-        trained_betas=betas[:start].tolist(),
+        num_train_timesteps=len(betas),
+        trained_betas=betas.tolist(),
         prediction_type=training["prediction_type"],
         **options,
     )
-    scheduler.set_timesteps(made)
+    scheduler.set_timesteps(done)
     if solver:
         scheduler.set_begin_index(0)  # otherwise looked up by timestep, and timesteps may repeat
+        return scheduler
+    scheduler.timesteps = scheduler.timesteps[steps - made :]
+    if sampler == "pndm":
+        each = scheduler.timesteps.unique_consecutive()
+        scheduler.timesteps = torch.cat([each[:2], each[1:]])
     return scheduler
 
 

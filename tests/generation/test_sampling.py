@@ -7,6 +7,7 @@ import torch
 from diffusers import (
     DDIMScheduler,
     DPMSolverMultistepScheduler,
+    PNDMScheduler,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionPipeline,
     UNet2DConditionModel,
@@ -141,6 +142,43 @@ def test_strength_means_the_same_noise_for_every_sampler(sampler, strength):
     assert kept == pytest.approx(wanted, abs=0.05)
 
 
+# (sampler, steps) → first timesteps of ours and of diffusers' pipelines at each strength, as documented.
+STRENGTHS = (0.3, 0.6, 0.85)
+FIRST = {
+    ("pndm", 45): ((287, 595, 837), (287, 595, 837)),
+    ("ddim", 45): ((265, 573, 815), (265, 573, 815)),
+    ("dpmsolver++", 16): ((299, 599, 849), (73, 964, 998)),
+    ("unipc", 16): ((299, 598, 849), (73, 964, 998)),
+}
+
+
+@pytest.mark.parametrize(("sampler", "steps"), FIRST)
+@pytest.mark.parametrize("which", range(len(STRENGTHS)))
+def test_first_timesteps_are_those_of_diffusers_or_differ_as_documented(sampler, steps, which):
+    ours = schedule(sampler, steps, STRENGTHS[which], COSINE)
+    kind, options = {
+        "pndm": (PNDMScheduler, SD | {"skip_prk_steps": True}),
+        "ddim": (DDIMScheduler, SD),
+        "dpmsolver++": (DPM, {"use_lu_lambdas": True}),
+        "unipc": (UNIPC, {"use_exponential_sigmas": True}),
+    }[sampler]
+    shared = {name: COSINE[name] for name in ("num_train_timesteps", "beta_schedule", "prediction_type")}
+    pipeline = SimpleNamespace(scheduler=kind(**shared, **options))
+    pipeline.scheduler.set_timesteps(steps)
+    theirs, _ = StableDiffusionImg2ImgPipeline.get_timesteps(pipeline, steps, STRENGTHS[which], "cpu")
+    assert (ours.timesteps[0], theirs[0]) == tuple(row[which] for row in FIRST[sampler, steps])
+    if sampler in ("pndm", "ddim"):
+        assert ours.timesteps.unique_consecutive().tolist() == theirs.tolist()
+    if sampler == "pndm":  # two evaluations for the first step, as from pure noise
+        assert ours.timesteps[1] == ours.timesteps[2] and len(ours.timesteps) == len(theirs) + 1
+
+
+def test_the_first_step_of_pndm_needs_two_evaluations():
+    found, once = (schedule("pndm", 45, 0.3, COSINE) for _ in range(2))
+    once.timesteps = once.timesteps.unique_consecutive()  # as in diffusers
+    assert gaussian_error(once)[0] > 5 * gaussian_error(found)[0]
+
+
 def test_no_step_is_above_sigma_max():
     sigmas = schedule("dpmsolver++", 20, 1.0, COSINE).sigmas
     assert SIGMA_MAX * 0.8 < sigmas[0] <= SIGMA_MAX and len(sigmas) == 21 and sigmas[-1] == 0
@@ -214,21 +252,22 @@ def assert_same(ours, theirs):
 
 @pytest.mark.parametrize("sampler", ["dpmsolver++", "unipc", "ddim", "pndm"])
 @pytest.mark.parametrize("strength", [0.4, 0.7])
-def test_image_to_image_equals_diffusers_with_the_same_scheduler(small, sampler, strength):
-    # In diffusers, strength is a fraction of the steps; ours is part of the scheduler.
+def test_image_to_image_equals_diffusers_with_the_same_timesteps(small, sampler, strength, monkeypatch):
     scheduler = schedule(sampler, 10, strength, COSINE)
+    monkeypatch.setattr(scheduler, "set_timesteps", lambda *_, **__: None)
     theirs = diffusers_pipeline(StableDiffusionImg2ImgPipeline, small, scheduler)
-    made = theirs(image=GUIDE, strength=1.0, num_inference_steps=int(10 * strength))
+    made = theirs(image=GUIDE, strength=1.0, num_inference_steps=len(scheduler.timesteps))
     assert_same(run(small, strength=strength, steps=10, sampler=sampler), made)
 
 
 @pytest.mark.parametrize("strength", [0.5, 0.7])
-def test_ddim_equals_image_to_image_of_diffusers_at_the_same_strength(small, strength):
-    # Not pndm: its first step takes two calls; diffusers starts at a later step.
+@pytest.mark.parametrize("steps", [10, 13])
+def test_ddim_equals_image_to_image_of_diffusers_at_the_same_strength(small, strength, steps):
+    # Not pndm: diffusers evaluates its second timestep once.
     scheduler = DDIMScheduler.from_config(COSINE, clip_sample=False, **SD)
     theirs = diffusers_pipeline(StableDiffusionImg2ImgPipeline, small, scheduler)
-    made = theirs(image=GUIDE, strength=strength, num_inference_steps=10)
-    assert_same(run(small, strength=strength, steps=10, sampler="ddim"), made)
+    made = theirs(image=GUIDE, strength=strength, num_inference_steps=steps)
+    assert_same(run(small, strength=strength, steps=steps, sampler="ddim"), made)
 
 
 @pytest.mark.parametrize("sampler", ["dpmsolver++", "unipc", "ddim", "pndm"])
