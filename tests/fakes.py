@@ -105,7 +105,8 @@ def grid_predictions(plan, seeds=(0, 1, 2), n=80):
 
     n_classes = len(ESC10_LABELS)
     targets = np.eye(n_classes, dtype=np.uint8)[np.arange(n) % n_classes]
-    about = (targets, tuple(f"5-{i:03d}" for i in range(n)), tuple(ESC10_LABELS))
+    ids = tuple(f"5-{i:03d}" for i in range(n))
+    about = (targets, ids, tuple(ESC10_LABELS), ids)
     real = plan.mix.model_copy(update={"dose": 0})
     mixes = [real, Mix(real=False, dose=320), *(Mix(dose=dose) for dose in plan.evaluate.doses)]
     cells = {}
@@ -631,8 +632,11 @@ def small_recipe(**sections):
     return Recipe.model_validate({"name": "small"} | {k: base[k] | sections.get(k, {}) for k in base})
 
 
-def make_store(path, train=N_TRAIN, evaluated=N_EVAL, captions=False, prefix="clip", val=0):
-    """Write a real store of clips with one or two classes; codes come from their class' part of the books."""
+def make_store(path, train=N_TRAIN, evaluated=N_EVAL, captions=False, prefix="clip", val=0, recordings=None):
+    """Write a real store of clips with one or two classes; codes come from their class' part of the books.
+
+    `recordings` maps numbers of clips to what they were cut from.
+    """
     from ajbench.codec.whitening import Whitening
     from ajbench.data import audio, shards
     from ajbench.data.store import ClipStore
@@ -647,6 +651,7 @@ def make_store(path, train=N_TRAIN, evaluated=N_EVAL, captions=False, prefix="cl
         caption = f"{labels[0]} nearby, recording {i}" if captions else None
         record = {"clip_id": f"{prefix}{i:02d}", "path": f"{i}.wav", "split": split, "caption": caption}
         record |= {"labels": labels, "label_ids": classes, "codes": codes}
+        record["recording"] = (recordings or {}).get(i)
         records.append(record | {"audio": audio.flac_encode(codec.decode(codes[None])[0].numpy())})
     shards.write_shard(path, 0, records)
     whitening = Whitening.fit([codec.latents(np.stack([r["codes"] for r in records[:train]]))])

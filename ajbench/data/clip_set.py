@@ -95,6 +95,14 @@ class ClipSet:
         """The classes of a store; empty for a folder."""
         return () if self._store is None else self._store.meta.labels
 
+    @functools.cached_property
+    def recordings(self) -> list[str]:
+        """The recording that each clip was cut from; its name where it is unknown, and for files."""
+        if self._store is None:
+            return list(self.names)
+        every = self._store.recordings
+        return [every[index] for index in self._indices]
+
     def take(self, numbers: NDArray[np.int64]) -> "ClipSet":
         """Return the clips of these numbers, in the order given."""
         return replace(

@@ -96,9 +96,10 @@ class Scores:
     targets: np.ndarray  # 0 or 1, [n, C]
     clip_ids: tuple[str, ...]
     labels: tuple[str, ...]
+    recordings: tuple[str, ...]  # that the clips were cut from; a clip's id where it is unknown
 
 
-def save_scores(path: Path, scores: Any, targets: Any, clip_ids: Any, labels: Any) -> Path:
+def save_scores(path: Path, scores: Any, targets: Any, clip_ids: Any, labels: Any, recordings: Any) -> Path:
     """Write the predictions of one classifier as an npz of plain arrays, atomically.
 
     Args:
@@ -107,6 +108,7 @@ def save_scores(path: Path, scores: Any, targets: Any, clip_ids: Any, labels: An
         targets: 0 or 1, [n, C].
         clip_ids: n ids, in the order of the rows.
         labels: C class names.
+        recordings: of the n clips.
 
     Raises:
         UsageError: the shapes do not match.
@@ -116,6 +118,7 @@ def save_scores(path: Path, scores: Any, targets: Any, clip_ids: Any, labels: An
         "targets": to_numpy(targets).astype(np.uint8),
         "clip_ids": np.asarray(list(clip_ids), dtype=np.str_),
         "labels": np.asarray(list(labels), dtype=np.str_),
+        "recordings": np.asarray(list(recordings), dtype=np.str_),
     }
     if problem := _mismatch(arrays):
         raise UsageError(f"{path}: {problem}")
@@ -126,7 +129,7 @@ def save_scores(path: Path, scores: Any, targets: Any, clip_ids: Any, labels: An
 
 
 def load_scores(path: Path) -> Scores:
-    """Read the file that `save_scores` wrote.
+    """Read the file that `save_scores` wrote; without recordings in it, every clip is one of its own.
 
     Raises:
         MissingError: there is no such file.
@@ -135,14 +138,15 @@ def load_scores(path: Path) -> Scores:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ("scores", "targets", "clip_ids", "labels")}
+            arrays["recordings"] = file["recordings"] if "recordings" in file else arrays["clip_ids"]
     except FileNotFoundError:
         raise MissingError(f"{path}: no predictions; run `ajbench train-cls`") from None
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise IntegrityError(f"{path}: not readable ({error}); train the classifier again") from None
     if problem := _mismatch(arrays):
         raise IntegrityError(f"{path}: {problem}; train the classifier again")
-    ids, labels = (tuple(arrays[name].tolist()) for name in ("clip_ids", "labels"))
-    return Scores(arrays["scores"], arrays["targets"], ids, labels)
+    names = (tuple(arrays[name].tolist()) for name in ("clip_ids", "labels", "recordings"))
+    return Scores(arrays["scores"], arrays["targets"], *names)
 
 
 def _mismatch(arrays: Mapping[str, np.ndarray]) -> str | None:
@@ -151,4 +155,6 @@ def _mismatch(arrays: Mapping[str, np.ndarray]) -> str | None:
         return f"scores {shape} and targets {arrays['targets'].shape} must both be [clips, classes]"
     if arrays["clip_ids"].shape != shape[:1] or arrays["labels"].shape != shape[1:]:
         return f"scores {shape} with {arrays['clip_ids'].size} clip ids and {arrays['labels'].size} labels"
+    if arrays["recordings"].shape != shape[:1]:
+        return f"scores {shape} with {arrays['recordings'].size} recordings"
     return None

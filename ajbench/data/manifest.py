@@ -28,7 +28,10 @@ NAME_COLUMNS = ("name", "display_name", "label")
 
 @dataclass(frozen=True, slots=True)  # there may be millions
 class Row:
-    """One clip: its file, labels and captions, and its split."""
+    """One clip: its file, labels and captions, its split, and the recording it was cut from (None: unknown).
+
+    Recordings of YouTube and Freesound are `youtube:<video id>` and `freesound:<sound id>` in every corpus.
+    """
 
     clip_id: str
     path: str
@@ -42,6 +45,7 @@ class Row:
     visual_caption: str | None = None
     parent_id: str | None = None
     source: str = "real"
+    recording: str | None = None
 
 
 @dataclass(frozen=True)

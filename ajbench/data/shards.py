@@ -25,7 +25,7 @@ from ajbench.core.errors import IntegrityError, MissingError
 from ajbench.core.files import atomic_write, checksum
 from ajbench.data import audio, manifest
 
-VERSION = 1
+VERSION = 2
 SHARD_CLIPS = 4096
 CODEBOOKS, ENTRIES = 8, 1024  # codes [8, T], each below 1024
 CLAIMS = ".claims"
@@ -43,7 +43,7 @@ SCHEMA = pa.schema(
         pa.field("guidance", pa.float64()),
         pa.field("steps", pa.int32()),
         pa.field("generator", pa.string()),
-        pa.field("fidelity", pa.float64()),  # see `ajbench.generation.fidelity`; older stores lack the column
+        pa.field("fidelity", pa.float64()),  # see `ajbench.generation.fidelity`
         # 16-bit FLAC at 16 kHz; null if the clip is read from `path` at `start_s`. Offsets have 64 bits, as
         # 4,096 long clips exceed 2 GB.
         pa.field("audio", pa.large_binary()),
@@ -163,7 +163,7 @@ def read_meta(path: Path) -> StoreMeta:
 
     Raises:
         MissingError: there is no `store.json`.
-        IntegrityError: the file is damaged, or was written by a newer ajbench.
+        IntegrityError: the file is damaged, or was written by a newer or an older ajbench.
     """
     file = path / "store.json"
     if not file.exists():
@@ -176,6 +176,10 @@ def read_meta(path: Path) -> StoreMeta:
         if tree["version"] > VERSION:
             raise IntegrityError(
                 f"{file}: format {tree['version']}; this ajbench reads up to {VERSION}, update it"
+            )
+        if tree["version"] < VERSION:
+            raise IntegrityError(
+                f"{file}: format {tree['version']} of an older ajbench (no recordings); make the store again"
             )
         return StoreMeta.model_validate(tree)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -201,13 +205,9 @@ def map_shard(path: Path) -> pa.RecordBatch:
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         schema = _schema(reader.schema.field("codes").type.list_size)
-        older = schema.remove(schema.get_field_index("fidelity"))
-        if reader.num_record_batches != 1 or reader.schema not in (schema, older):
+        if reader.num_record_batches != 1 or reader.schema != schema:
             raise ValueError("unexpected columns or batches")
-        batch = reader.get_batch(0)
-        if reader.schema == older:
-            batch = batch.append_column("fidelity", pa.nulls(len(batch), pa.float64())).select(schema.names)
-        return batch
+        return reader.get_batch(0)
     except (pa.ArrowException, OSError, ValueError, KeyError, AttributeError) as error:
         reason = " ".join(str(error).split())[:160]
         raise IntegrityError(f"{path}: not a readable shard ({reason}); make the store again") from None

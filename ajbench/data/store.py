@@ -41,6 +41,7 @@ class Clip:
     visual_caption: str | None
     parent_id: str | None
     source: str
+    recording: str | None
     label_ids: list[int]
     seed: int | None
     strength: float | None
@@ -129,6 +130,11 @@ class ClipStore:
     def clip_ids(self) -> list[str]:
         """All clip ids, in order."""
         return self.column("clip_id")
+
+    @functools.cached_property
+    def recordings(self) -> list[str]:
+        """The recording that each clip was cut from, in order; the clip's id where it is unknown."""
+        return [known or own for known, own in zip(self.column("recording"), self.clip_ids, strict=True)]
 
     def column(self, name: str) -> list[Any]:
         """Return one column as Python values, in order; audio and codes have methods of their own.

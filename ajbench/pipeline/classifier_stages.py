@@ -154,8 +154,8 @@ def train_and_score(
         return
     held_out = store.split_indices("eval")
     scores = classifiers.predict(classifiers.load(out), store, held_out)
-    ids = [store.clip_ids[i] for i in held_out]
-    save_scores(out / SCORES, scores, store.targets()[held_out], ids, store.meta.labels)
+    ids, recordings = ([names[i] for i in held_out] for names in (store.clip_ids, store.recordings))
+    save_scores(out / SCORES, scores, store.targets()[held_out], ids, store.meta.labels, recordings)
 
 
 def class_ap(classifier: Path, real: "ClipStore") -> "NDArray[np.float64]":

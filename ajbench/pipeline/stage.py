@@ -283,7 +283,7 @@ def _barrier() -> Callable[[], None]:
 
 def _content(row: Row) -> list[Any]:
     part = [row.clip_id, row.start_s, row.duration_s]
-    return [*part, list(row.labels), row.split, row.fold, row.caption, row.parent_id]
+    return [*part, list(row.labels), row.split, row.fold, row.caption, row.parent_id, row.recording]
 
 
 def _size(path: str) -> tuple[str, str]:

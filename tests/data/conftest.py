@@ -26,7 +26,7 @@ def record(i, **changes):
     values = {
         "clip_id": f"clip-{i}", "path": f"/sounds/{i}.wav", "labels": [LABELS[k] for k in ids],
         "label_ids": ids, "split": "eval" if i % 4 == 3 else "train", "fold": i % 5 + 1,
-        "caption": f"Sound {i}" if i % 2 else None,
+        "caption": f"Sound {i}" if i % 2 else None, "recording": f"youtube:{i // 4}" if i % 2 else None,
         "audio": audio.flac_encode(wave_of(i)), "codes": codes_of(i),
     }  # fmt: skip
     return values | changes

@@ -11,7 +11,7 @@ from ajbench.data.clip_set import Change, open_set
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    return make_store(tmp_path_factory.mktemp("sets") / "real", captions=True)
+    return make_store(tmp_path_factory.mktemp("sets") / "real", captions=True, recordings={13: "video"})
 
 
 def test_a_folder_is_its_sound_files_named_by_path_without_suffix(own_kinds):
@@ -23,6 +23,7 @@ def test_a_folder_is_its_sound_files_named_by_path_without_suffix(own_kinds):
     samples, rate = found.samples(0)
     assert rate == 16_000 and samples.shape == (4_000, 1) and set(found.parents) == {None}
     assert found.requests() is None and not any(found.captions()) and not found.is_store
+    assert found.recordings == found.names
 
 
 def test_a_key_is_of_the_content_wherever_the_file_lies(own_kinds):
@@ -52,6 +53,7 @@ def test_a_store_has_ids_parents_splits_labels_and_captions(store):
     assert requests.targets(held_out.names).tolist() == (store.targets()[chosen] > 0).tolist()
     assert held_out.captions()[0].endswith("nearby, recording 12")
     assert np.array_equal(held_out.codes(), store.codes(chosen))
+    assert held_out.recordings[:3] == ["clip12", "video", "clip14"]
 
 
 def test_what_is_not_a_set_of_clips_is_refused(own_kinds):

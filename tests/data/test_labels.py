@@ -57,11 +57,12 @@ def test_inconsistent_label_sets_are_refused(classes, mids, word):
 
 
 def predictions(n=60, labels=("clock", "dog", "rain")):
-    """Return what `save_scores` takes: scores, targets, clip ids, labels."""
+    """Return what `save_scores` takes: scores, targets, clip ids, labels, recordings."""
     rng = np.random.default_rng(0)
     targets = np.eye(len(labels), dtype=np.uint8)[rng.integers(0, len(labels), n)]
     scores = rng.standard_normal(targets.shape).astype(np.float32)
-    return scores, targets, tuple(f"clip-{i}" for i in range(n)), labels
+    ids, recordings = (tuple(f"{what}-{i // k}" for i in range(n)) for what, k in (("clip", 1), ("video", 2)))
+    return scores, targets, ids, labels, recordings
 
 
 def test_saved_scores_can_be_loaded(tmp_path):
@@ -70,9 +71,13 @@ def test_saved_scores_can_be_loaded(tmp_path):
     back = load_scores(path)
     np.testing.assert_array_equal(back.scores, made[0])
     np.testing.assert_array_equal(back.targets, made[1])
-    assert (back.clip_ids, back.labels) == (made[2], made[3])
+    assert (back.clip_ids, back.labels, back.recordings) == made[2:]
     with np.load(path, allow_pickle=False) as file:
-        assert set(file) == {"scores", "targets", "clip_ids", "labels"}
+        arrays = dict(file)
+    assert set(arrays) == {"scores", "targets", "clip_ids", "labels", "recordings"}
+    del arrays["recordings"]  # as older files
+    np.savez(path, **arrays)
+    assert load_scores(path).recordings == made[2]
 
 
 def test_missing_mismatched_and_damaged_scores_are_refused(tmp_path):
@@ -81,7 +86,9 @@ def test_missing_mismatched_and_damaged_scores_are_refused(tmp_path):
         load_scores(path)
     made = predictions()
     with pytest.raises(UsageError, match=r"scores\.npz.* 59 "):
-        save_scores(path, made[0], made[1], made[2][:-1], made[3])
+        save_scores(path, made[0], made[1], made[2][:-1], *made[3:])
+    with pytest.raises(UsageError, match=r"scores\.npz.* 59 "):
+        save_scores(path, *made[:4], made[4][:-1])
     cut = save_scores(tmp_path / "cut-scores.npz", *made)
     cut.write_bytes(cut.read_bytes()[:200])
     np.savez(path, scores=np.array([{"a": 1}], dtype=object))

@@ -14,7 +14,7 @@ ROWS = [
     Row("dog/1", "/data/dog/1.wav", labels=("Bark", "Dog"), split="train", fold=1),
     Row(
         "x@2.5", "/data/x, y.wav", 2.5, 5.04, ("Dog",), "eval", 5,
-        'a "dog", barking', "/v.mp4", "grass", "dog/1", "synthetic",
+        'a "dog", barking', "/v.mp4", "grass", "dog/1", "synthetic", "freesound:1",
     ),
 ]  # fmt: skip
 MANIFEST = Manifest(
@@ -36,7 +36,7 @@ def test_parquet_opens_in_pandas_with_the_documented_columns(tmp_path):
     frame = pandas.read_parquet(tmp_path / "manifest.parquet")
     assert list(frame.columns) == [
         "clip_id", "path", "start_s", "duration_s", "labels", "split", "fold", "caption", "video",
-        "visual_caption", "parent_id", "source",
+        "visual_caption", "parent_id", "source", "recording",
     ]  # fmt: skip
     assert list(frame.labels[0]) == ["Bark", "Dog"]
 
@@ -53,7 +53,7 @@ def test_other_files_are_refused(tmp_path):
     with pytest.raises(IntegrityError, match=r"other\.parquet.*clip_id"):
         Manifest.read(tmp_path / "other.parquet")
     MANIFEST.write(tmp_path / "manifest.csv")
-    (tmp_path / "manifest.csv").write_text(",".join(SCHEMA.names) + "\n" + "x," * 11 + "x\n")
+    (tmp_path / "manifest.csv").write_text(",".join(SCHEMA.names) + "\n" + "x," * 12 + "x\n")
     with pytest.raises(IntegrityError, match=r"manifest\."):
         Manifest.read(tmp_path / "manifest.csv")
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from ajbench.core.errors import IntegrityError, MissingError
-from ajbench.data import audio, shards, store
+from ajbench.data import audio, shards
 
 from .conftest import FRAMES, SAMPLES, build, codes_of, meta, record
 
@@ -84,15 +84,3 @@ def test_a_store_without_shards_is_refused(tmp_path):
 
 def test_ids_hash_does_not_depend_on_the_order():
     assert shards.ids_hash(["a", "b"]) == shards.ids_hash(["b", "a"]) != shards.ids_hash(["ab"])
-
-
-def test_older_shards_without_the_column_fidelity_have_null_scores(folder):
-    path = folder / "part-00000.arrow"
-    whole = shards.map_shard(path)
-    older = whole.drop_columns(["fidelity"])
-    with pa.ipc.new_file(str(folder / "older.arrow"), older.schema) as writer:
-        writer.write_batch(older)
-    batch = shards.map_shard(folder / "older.arrow")
-    assert batch.schema.equals(whole.schema) and batch.column("fidelity").null_count == len(whole)
-    assert batch.column("clip_id").equals(whole.column("clip_id"))
-    assert store.COLUMNS[-1] == "fidelity"

@@ -24,13 +24,14 @@ def test_clips_are_read_as_they_were_written(folder):
     for i, clip in enumerate(clips):
         written = record(i)
         assert clip == clips[i]
-        for name in ("clip_id", "path", "labels", "label_ids", "split", "fold", "caption"):
+        for name in ("clip_id", "path", "labels", "label_ids", "split", "fold", "caption", "recording"):
             assert getattr(clip, name) == written[name]
         assert (clip.start_s, clip.source, clip.seed, clip.generator) == (0.0, "real", None, None)
         np.testing.assert_array_equal(clip.codes, written["codes"])
         np.testing.assert_allclose(clip.audio(), wave_of(i), rtol=0, atol=0.5 / 32768 + 1e-9)
         assert bytes(clips.flac(i)) == written["audio"]
     assert clips[-1].clip_id == "clip-7"
+    assert clips.recordings[:4] == ["clip-0", "youtube:0", "clip-2", "youtube:0"]
     with pytest.raises(IndexError):
         clips[8]
 
@@ -170,7 +171,7 @@ def test_an_unfinished_store_is_not_a_store(tmp_path):
         store.ClipStore.open(tmp_path)
 
 
-def test_a_newer_format_and_a_path_outside_the_store_are_refused(folder):
+def test_another_format_and_a_path_outside_the_store_are_refused(folder):
     def rewrite(**changes):
         tree = json.loads((folder / "store.json").read_text())
         del tree["xxh3"]
@@ -178,7 +179,7 @@ def test_a_newer_format_and_a_path_outside_the_store_are_refused(folder):
         (folder / "store.json").write_text(json.dumps({**tree, "xxh3": shards._digest_of(tree)}))
 
     outside = {"file": "../part-00000.arrow", "clips": 4, "xxh3": ""}
-    for changes in ({"version": 2, "novelty": 1}, {"version": 1, "shards": [outside]}):
+    for changes in ({"version": 3, "novelty": 1}, {"version": 1}, {"version": 2, "shards": [outside]}):
         rewrite(**changes)
         with pytest.raises(IntegrityError, match=r"store\.json"):
             store.ClipStore.open(folder)

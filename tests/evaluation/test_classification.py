@@ -20,7 +20,8 @@ def predictions(skill, seed, n=60, multi=False):
         targets[::3, 0] = 1
     noise = np.random.default_rng(seed).standard_normal(targets.shape)
     scores = (noise + skill * targets).astype(np.float32)
-    return Scores(scores, targets, tuple(f"clip-{i}" for i in range(n)), LABELS)
+    ids = tuple(f"clip-{i}" for i in range(n))
+    return Scores(scores, targets, ids, LABELS, ids)
 
 
 def cell(column="esc10", seed=0):
@@ -98,7 +99,7 @@ def test_gains_by_class(tmp_path):
     cells = grid((0, 1), real=1.0, more=1.6)
     paths = {key: tmp_path / f"{key.column}{key.seed}.npz" for key in cells}
     for key, s in cells.items():
-        save_scores(paths[key], s.scores, s.targets, s.clip_ids, s.labels)
+        save_scores(paths[key], s.scores, s.targets, s.clip_ids, s.labels, s.recordings)
     lines = per_class(paths, "esc10")
     assert [line["class"] for line in lines] == list(LABELS)
     for line in lines:
@@ -151,7 +152,7 @@ def test_cells_that_cannot_be_compared_are_refused():
         compared(grid(more=1.0))
     with pytest.raises(UsageError, match=r"\+160G and esc10"):
         compared(grid(real=1.0) | grid((1,), more=1.0))
-    other = Scores(real.scores, real.targets, tuple(reversed(real.clip_ids)), LABELS)
+    other = Scores(real.scores, real.targets, tuple(reversed(real.clip_ids)), LABELS, real.recordings)
     with pytest.raises(IntegrityError, match=r"\+160G"):
         compared(grid(real=1.0) | {cell("+160G", 0): other})
     assert compared({}) == {}

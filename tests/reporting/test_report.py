@@ -56,7 +56,9 @@ def made(grid_results, tmp_path_factory):
     folder, (plan, cells, rows) = tmp_path_factory.mktemp("report"), grid_results
     scores = {}
     for i, (cell, s) in enumerate(cells.items()):
-        scores[cell] = save_scores(folder / f"{i}.npz", s.scores, s.targets, s.clip_ids, s.labels)
+        scores[cell] = save_scores(
+            folder / f"{i}.npz", s.scores, s.targets, s.clip_ids, s.labels, s.recordings
+        )
     real = write_result_store(folder / "real", per_class=4)
     silent = Problem("5-9", "audio/<5>.ogg", None, "silent (peak 3.1e-05; at least 1e-04)")
     shards.write_quarantine(real, [silent])

@@ -132,7 +132,7 @@ def test_other_recipes_settings_and_earlier_values_are_left_out(grid_results, tm
     plan, cells, _ = grid_results
     path = tmp_path / "rows.csv"
     cell, scores = next(iter(cells.items()))
-    wrong = Scores(-scores.scores, scores.targets, scores.clip_ids, scores.labels)
+    wrong = Scores(-scores.scores, scores.targets, scores.clip_ids, scores.labels, scores.recordings)
     bad = cell_rows(cell, wrong, ESC10_CONTEXT, resamples=10)
     append_rows(path, [row | {"run": "earlier"} for row in bad])
     append_rows(path, cell_rows(cell, scores, ESC10_CONTEXT, resamples=10))

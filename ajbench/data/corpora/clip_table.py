@@ -1,13 +1,14 @@
 """Your own clips in a table: CSV or Parquet with one row per clip.
 
 Columns: `path` and `labels`, and any of `clip_id, split, fold, start_s, duration_s, caption, video,
-visual_caption, parent_id, source`; other columns are ignored. A label set next to the table (`label_set.csv`,
-`labels.csv`, `<table>.labels.csv` or AudioSet's `class_labels_indices.csv`) defines the classes and their
-order.
+visual_caption, parent_id, source, recording`; other columns are ignored. A label set next to the table
+(`label_set.csv`, `labels.csv`, `<table>.labels.csv` or AudioSet's `class_labels_indices.csv`) defines the
+classes and their order.
 """
 
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,11 @@ def read(data: Data, root: Path | None) -> Manifest:
 
     Labels of a row are names or mids, separated by `data.label_separator` (in Parquet they may be a list).
     Paths are relative to the table's folder. Splits come from the column `split`; from `fold` if there is no
-    column `split` or `data.eval_fold` is given; without both, from five folds by a hash of the file name. The
-    default of `clip_id` is the path without suffix, with `@start` if the clip starts later than 0 s. Problems
-    have the line number in a CSV (its header is line 1), or the row number in a Parquet file, from 1 on.
+    column `split` or `data.eval_fold` is given; without both, from five folds by a hash of the recording or,
+    where it is empty, of the file name. The default of `clip_id` is the path without suffix, with `@start` if
+    the clip starts later than 0 s; that of `recording`, for clips of one file, is the path without suffix.
+    Problems have the line number in a CSV (its header is line 1), or the row number in a Parquet file, from 1
+    on.
 
     Raises:
         UsageError: no root, a subset, several tables, a missing column, or an eval fold without clips.
@@ -66,13 +69,15 @@ def read(data: Data, root: Path | None) -> Manifest:
         raise UsageError(f"data.eval_fold={data.eval_fold}: {path} has a column 'split' and no column 'fold'")
 
     rows, lines = [], []
+    clips_of = Counter(_text(cells, "path") for _, cells in records)
     for line, cells in records:
         # The split comes first: expected clips are counted per split, whether or not they are usable.
         split, fold, reason = _side(cells, sides)
         try:
             if reason:
                 raise ValueError(reason)
-            rows.append(_row(cells, folder, split, fold, data.label_separator, by_name))
+            several = clips_of[_text(cells, "path")] > 1
+            rows.append(_row(cells, folder, split, fold, data.label_separator, by_name, several))
             lines.append(line)
         except ValueError as error:
             written = _text(cells, "clip_id")
@@ -122,7 +127,7 @@ def _side(cells: Mapping[str, Any], sides: str) -> tuple[str, int | None, str | 
     fold_text, split_text = _text(cells, "fold"), _text(cells, "split")
     fold = _whole(fold_text)
     if sides == "hash":
-        fold = hashed_fold(Path(_text(cells, "path") or "").stem)
+        fold = hashed_fold(_text(cells, "recording") or Path(_text(cells, "path") or "").stem)
     elif fold is None and (fold_text is not None or sides == "fold"):
         return "train", None, f"fold {fold_text or ''!r} is not a number from 1 on"
     if sides == "split" and split_text not in SPLIT_NAMES:
@@ -137,6 +142,7 @@ def _row(
     fold: int | None,
     separator: str,
     by_name: Mapping[str, str] | None,
+    several: bool,
 ) -> Row:
     written, video = _text(cells, "path"), _text(cells, "video")
     if written is None:
@@ -165,6 +171,7 @@ def _row(
         video=os.path.normpath(folder / video) if video else None,
         visual_caption=_text(cells, "visual_caption"),
         parent_id=_text(cells, "parent_id"),
+        recording=_text(cells, "recording") or (stem if several else None),
     )
 
 

@@ -8,6 +8,7 @@ Layout: `meta/esc50.csv` (filename, fold, target, category, esc10, src_file, tak
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from ajbench.core.errors import MissingError
 from ajbench.core.recipe import Data
@@ -69,7 +70,9 @@ def read(data: Data, root: Path | None) -> Manifest:
         if reason:
             problems.append(Problem(clip_id, str(table), line, reason, fold=fold))
         else:
-            rows.append(Row(clip_id, str((audio / str(name)).resolve()), labels=(category,), fold=fold))
+            recording = f"freesound:{cells['src_file']}" if cells.get("src_file") else None
+            about: dict[str, Any] = {"labels": (category,), "fold": fold, "recording": recording}
+            rows.append(Row(clip_id, str((audio / str(name)).resolve()), **about))
             lines.append(line)
     rows, problems = split_by_fold(rows, problems, data.eval_fold)
     need_splits(rows, problems, table)

@@ -67,7 +67,8 @@ def _part(table: Path, audio: Path, label_set: LabelSet) -> tuple[list[Row], lis
                 raise ValueError(f"mids {cells['mids']} disagree with those of the labels, {','.join(mids)}")
             if name not in files:
                 raise ValueError(f"missing: not in {audio} with any of {', '.join(SUFFIXES)}")
-            rows.append(Row(name, str(audio / files[name]), labels=labels, split=split))
+            path, recording = str(audio / files[name]), f"freesound:{name}"  # files are named by these ids
+            rows.append(Row(name, path, labels=labels, split=split, recording=recording))
             lines.append(line)
         except ValueError as error:
             known = split if split in ("train", "val", "eval") else None

@@ -33,6 +33,7 @@ THREADS = 8
 _ID = re.compile(r"[\w-]{11}", re.ASCII)
 _PREFIXES = ("", "Y", "id_")
 _TIMES = re.compile(r"_(\d+(?:\.\d+)?)(?:[_-]\d+(?:\.\d+)?)?", re.ASCII)
+_NAME = re.compile(rf"(?:{'|'.join(_PREFIXES[1:])})?({_ID.pattern})(?:{_TIMES.pattern})?", re.ASCII)
 _SOUND = frozenset(audio.SUFFIXES)
 _MEDIA = frozenset((*audio.SUFFIXES, *OTHER_SUFFIXES))
 
@@ -57,9 +58,8 @@ class Segment(NamedTuple):
 
     def row(self, path: str, start_s: float = 0.0) -> Row:
         """Return the manifest's row: `start_s` is where the segment starts in the file."""
-        return Row(
-            self.clip_id, path, start_s, self.duration_s, self.labels, self.split, caption=self.caption
-        )
+        about = self.duration_s, self.labels, self.split, None, self.caption
+        return Row(self.clip_id, path, start_s, *about, recording=f"youtube:{self.video_id}")
 
 
 class File(NamedTuple):
@@ -157,6 +157,17 @@ def parse_name(stem: str, ids: Container[str]) -> tuple[str, float | None] | Non
             if times := _TIMES.fullmatch(rest):
                 return name, parse_seconds(times[1])
     return None
+
+
+def video_id(name: str) -> str | None:
+    """Return the video id in a file name or clip id of a known pattern, with any suffix or none; else None.
+
+    Unlike `parse_name` this knows no ids, and a prefix `id_` or `Y` is never taken for the beginning of one
+    where the rest can be an id.
+    """
+    base = name.rpartition("/")[2]
+    found = _NAME.fullmatch(base) or _NAME.fullmatch(base.rpartition(".")[0])
+    return found[1] if found else None
 
 
 def match_files(

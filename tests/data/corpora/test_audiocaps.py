@@ -42,11 +42,18 @@ def test_a_clip_has_the_first_of_its_captions(make, prefix):
     assert manifest.problems == []
     paths = [str(root / name) for name in FILES]
     assert manifest.rows == [
-        Row("r1nicOVtvkQ_130", paths[0], 0, 10, (), "train", caption="A woman talks nearby as water pours"),
-        Row("--PJHxphWEs_30", paths[1], 0, 10, (), "train", caption="A dog barks"),
-        Row("vfY_TJq7n_U_130", paths[2], 0, 10, (), "val", caption="Rustling occurs"),
-        Row("7fmOlUlwoNg_20", paths[3], 0, 10, (), "eval", caption="Constant rattling noise"),
-        Row("GOD8Bt5LfDE_100", paths[4], 0, 10, (), "eval", caption="Humming"),
+        Row(clip_id, path, 0, 10, (), split, caption=caption, recording=f"youtube:{clip_id[:11]}")
+        for path, (clip_id, split, caption) in zip(
+            paths,
+            [
+                ("r1nicOVtvkQ_130", "train", "A woman talks nearby as water pours"),
+                ("--PJHxphWEs_30", "train", "A dog barks"),
+                ("vfY_TJq7n_U_130", "val", "Rustling occurs"),
+                ("7fmOlUlwoNg_20", "eval", "Constant rattling noise"),
+                ("GOD8Bt5LfDE_100", "eval", "Humming"),
+            ],
+            strict=True,
+        )
     ]
     assert manifest.label_set == audioset.label_set()
 

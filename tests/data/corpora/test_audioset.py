@@ -72,10 +72,13 @@ def test_all_file_name_patterns_and_folders(make, pattern, folder):
     assert manifest.problems == []
     paths = [str(root / name) for name in files]
     assert manifest.rows == [
-        Row("--PJHxphWEs", paths[0], 0.0, 10.0, ("Speech", "Gush"), "train"),
-        Row("_-aE2O5G5WE", paths[1], 0.0, 9.0, ("Goat",), "train"),
-        Row("Y-4gqARaEJE", paths[2], 0.0, 10.0, ("Domestic animals, pets", "Dog"), "eval"),
-    ]
+        Row("--PJHxphWEs", paths[0], 0.0, 10.0, ("Speech", "Gush"), "train", recording="youtube:--PJHxphWEs"),
+        Row("_-aE2O5G5WE", paths[1], 0.0, 9.0, ("Goat",), "train", recording="youtube:_-aE2O5G5WE"),
+        Row(
+            "Y-4gqARaEJE", paths[2], 0.0, 10.0, ("Domestic animals, pets", "Dog"), "eval",
+            recording="youtube:Y-4gqARaEJE",
+        ),
+    ]  # fmt: skip
     assert manifest.label_set == audioset.label_set()
 
 

@@ -28,20 +28,31 @@ def make(touch):
 
 def test_every_column(make, tmp_path):
     text = (
-        "path,labels,split,fold,start_s,duration_s,caption,clip_id,video,visual_caption,extra\n"
-        "a/1.wav,dog; bark ;dog,train,1,,,,,,,x\n"
-        'a/1.wav,cat,test,2,2.5,5.04,"a cat, meowing",,v.mp4,a sofa,x\n'
-        "2.wav,cat,validation,,0,1,,my id,,,x\n"
+        "path,labels,split,fold,start_s,duration_s,caption,clip_id,video,visual_caption,extra,recording\n"
+        "a/1.wav,dog; bark ;dog,train,1,,,,,,,x,\n"
+        'a/1.wav,cat,test,2,2.5,5.04,"a cat, meowing",,v.mp4,a sofa,x,youtube:abcdefghijk\n'
+        "2.wav,cat,validation,,0,1,,my id,,,x,\n"
     )
     manifest = clip_table.read(TABLE, make(text, "a/1.wav", "2.wav"))
     first, video = str(tmp_path / "a/1.wav"), str(tmp_path / "v.mp4")
     assert manifest.problems == []
     assert manifest.rows == [
-        Row("a/1", first, labels=("dog", "bark"), split="train", fold=1),
-        Row("a/1@2.5", first, 2.5, 5.04, ("cat",), "eval", 2, "a cat, meowing", video, "a sofa"),
+        Row("a/1", first, labels=("dog", "bark"), split="train", fold=1, recording="a/1"),
+        Row(
+            "a/1@2.5", first, 2.5, 5.04, ("cat",), "eval", 2, "a cat, meowing", video, "a sofa",
+            recording="youtube:abcdefghijk",
+        ),
         Row("my id", str(tmp_path / "2.wav"), 0.0, 1.0, ("cat",), "val"),
-    ]
+    ]  # fmt: skip
     assert manifest.label_set.names == ("bark", "cat", "dog")
+
+
+def test_clips_of_one_recording_share_a_drawn_fold(make):
+    names = [f"{number}.wav" for number in range(40)]
+    lines = [f"{name},a,speaker {k % 4}" for k, name in enumerate(names)]
+    rows = clip_table.read(TABLE, make("\n".join(["path,labels,recording", *lines]), *names)).rows
+    folds = {(row.recording, row.fold) for row in rows}
+    assert len(folds) == 4 and len({fold for _, fold in folds}) > 1
 
 
 def test_problems_have_their_line_and_are_left_out(make):

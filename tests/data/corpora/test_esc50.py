@@ -46,8 +46,9 @@ def test_esc10_has_its_official_folds(esc10_dir):
     assert all(Path(row.path).is_file() and Path(row.path).is_absolute() for row in manifest.rows)
     assert all(row.clip_id.startswith(f"{row.fold}-") for row in manifest.rows)
     # All clips cut from one recording are in the same split.
-    recordings = [{row.clip_id.split("-")[1] for row in manifest.split(split)} for split in ("train", "eval")]
-    assert not recordings[0] & recordings[1]
+    assert all(row.recording == f"freesound:{row.clip_id.split('-')[1]}" for row in manifest.rows)
+    train, held_out = ({row.recording for row in manifest.split(split)} for split in ("train", "eval"))
+    assert not train & held_out and len(held_out) == 57
 
 
 @pytest.mark.parametrize("fold", [1, 3])

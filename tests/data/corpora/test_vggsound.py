@@ -22,12 +22,12 @@ def test_a_video_may_have_several_clips(touch):
     files = ["test/---g-f_I2yQ_000001.wav", "a/--PJHxphWEs_000030.flac", "a/--PJHxphWEs_000095.flac"]
     root = touch(*files, tables={"vggsound.csv": LINES})
     manifest = vggsound.read(VGGSOUND, root)
-    paths = [str(root / name) for name in files]
     assert manifest.problems == []
+    clips = [("people marching", "eval"), ("bowling impact", "train"), ("bird chirping, tweeting", "train")]
+    ids = [Path(name).stem for name in files]
     assert manifest.rows == [
-        Row("---g-f_I2yQ_000001", paths[0], 0.0, 10.0, ("people marching",), "eval"),
-        Row("--PJHxphWEs_000030", paths[1], 0.0, 10.0, ("bowling impact",), "train"),
-        Row("--PJHxphWEs_000095", paths[2], 0.0, 10.0, ("bird chirping, tweeting",), "train"),
+        Row(i, str(root / name), 0.0, 10.0, (label,), split, recording=f"youtube:{i[:11]}")
+        for i, name, (label, split) in zip(ids, files, clips, strict=True)
     ]
     assert manifest.label_set.names == ("bird chirping, tweeting", "bowling impact", "people marching")
     assert manifest.label_set.mids is None

@@ -46,6 +46,30 @@ def test_known_ids_decide_how_an_ambiguous_name_is_read():
         assert youtube.parse_name(stem, {"abcdefghijk"}) is None
 
 
+@given(ids, prefixes, times, times, st.sampled_from(["_", "-"]), st.sampled_from(["", ".wav", ".mp4"]))
+def test_the_id_is_found_in_all_patterns_without_knowing_it(name, prefix, start, end, between, suffix):
+    # These two letters would make the pattern ambiguous: `id_` or `Y` and the rest of an id may be an id too.
+    name = name.replace("i", "j").replace("Y", "Z")
+    for times in ("", f"_{start}", f"_{int(start):06d}", f"_{start}{between}{end}"):
+        assert youtube.video_id(f"folder/{prefix}{name}{times}{suffix}") == name
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("-abcdefgh_3", "-abcdefgh_3"), ("-abcdefgh_3.wav", "-abcdefgh_3"),
+        ("-abcdefgh_3_30.000.flac", "-abcdefgh_3"), ("abcdefgh_30_30", "abcdefgh_30"),
+        ("abcdefgh_30_30_40.wav", "abcdefgh_30"), ("Yabcdefghij", "Yabcdefghij"),
+        ("Yabcdefghij_30.wav", "Yabcdefghij"), ("YYabcdefghij_30.000", "Yabcdefghij"),
+        ("id_abcdefgh", "id_abcdefgh"), ("id_abcdefgh_12", "abcdefgh_12"),
+        ("abcdefghij", None), ("abcdefghijkl", None), ("abcdefghijk_", None), ("abcdefghijk-30", None),
+        ("", None),
+    ],
+)  # fmt: skip
+def test_the_id_in_a_name(name, found):
+    assert youtube.video_id(name) == found
+
+
 @pytest.mark.parametrize(
     ("written", "start_s", "fits"),
     [
