@@ -136,6 +136,8 @@ def expression(recipe: Recipe) -> str:
         text = f"{name}+{mix.dose}G" if mix.dose else name
     if mix.match_steps:
         text += f" mix.match_steps={mix.match_steps}"
+    if mix.amplify:
+        text += f" mix.amplify={mix.amplify}"
     return f"{text} data.real_through_codec=true" if recipe.data.real_through_codec else text
 
 

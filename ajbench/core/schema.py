@@ -313,8 +313,8 @@ class Evaluate(Section):
     models: tuple[GridModel, ...] = (GridModel(name="taltrans-small", aug="mx+sp"),)
     doses: tuple[Count, ...] = Field((160, 320), description="synthetic clips to add to the real ones")
     synthetic_only: bool = True
-    controls: tuple[Literal["match_steps", "through_codec"], ...] = Field(
-        (), description="more columns of real clips only: as many steps as the largest dose; decoded"
+    controls: tuple[Literal["match_steps", "through_codec", "amplify"], ...] = Field(
+        (), description="more columns of real clips only: steps of the largest dose; decoded; mix.amplify=100"
     )
     seeds: tuple[Count, ...] = (0, 1, 2)
     bootstrap: Annotated[int, Field(ge=100)] = 1000

@@ -28,10 +28,11 @@ OF_TRAIN = ("fd", "fd_class", "label_agreement")
 ALL = "all"  # the column of label agreement over all classes
 
 
-def cell_key(cell: Stage) -> classification.TableCell:
-    """Return the place of a trained classifier in Table A11."""
+def cell_key(cell: Stage, run: Recipe) -> classification.TableCell:
+    """Return the place in Table A11 of a classifier that was trained for the recipe `run`."""
     recipe, classifier = cell.recipe, cell.recipe.classifier
-    column = classification.column_name(recipe.name, recipe.mix, recipe.data.real_through_codec)
+    controls = recipe.data.real_through_codec, recipe.mix.amplify != run.mix.amplify
+    column = classification.column_name(recipe.name, recipe.mix, *controls)
     return classification.TableCell(
         classifier.name, pretraining(classifier.init), classifier.aug, column, cell.seed or 0
     )
@@ -61,7 +62,7 @@ def measure_cells(recipe: Recipe, cells: Sequence[Stage], out: Path, dataset: st
     resamples = recipe.evaluate.bootstrap
     with console.progress(2 * len(cells), "eval-cls", "classifiers") as advance:
         for cell in cells:
-            key = cell_key(cell)
+            key = cell_key(cell, recipe)
             info = cell.folder.info()
             context = Context(
                 run=out.name,

@@ -6,6 +6,8 @@ from typing import Any
 from ajbench.core.recipe import Mix, Recipe
 from ajbench.core.schema import Classifier
 
+AMPLIFIED = 100  # classes of lowest AP in the control `amplify` (App. E)
+
 
 @dataclass(frozen=True)
 class Column:
@@ -43,4 +45,6 @@ def columns(recipe: Recipe) -> list[Column]:
         found.append(Column(alone.model_copy(update={"match_steps": largest})))
     if "through_codec" in recipe.evaluate.controls:
         found.append(Column(alone, through_codec=True))
+    if "amplify" in recipe.evaluate.controls:
+        found.append(Column(alone.model_copy(update={"amplify": AMPLIFIED})))
     return list(dict.fromkeys([Column(alone), *found]))

@@ -20,7 +20,7 @@ from ajbench.core.recipe import Recipe, fingerprint, probe
 from ajbench.data.manifest import Manifest
 from ajbench.generation import pretrained
 from ajbench.generation.prompts import chosen_classes
-from ajbench.pipeline import classifier_stages, evaluation_stages, preflight
+from ajbench.pipeline import classifier_stages, evaluation_stages, grid, preflight
 from ajbench.pipeline.stage import (
     Stage,
     codec_identity,
@@ -98,6 +98,11 @@ class Pipeline:
                 )
         if k and k > len(labels):
             raise UsageError(f"synth.classes={k}: corpus {corpus} has {len(labels)} classes")
+        amplified = max(column.mix.amplify for column in grid.columns(recipe))
+        if amplified > len(labels):
+            raise UsageError(f"mix.amplify={amplified}: corpus {corpus} has {len(labels)} classes")
+        if amplified and not recipe.mix.balanced:
+            raise UsageError(f"mix.amplify={amplified} adds to balanced weights; set mix.balanced=true")
         if recipe.invert.classes is not None:
             chosen_classes(recipe.invert.classes, labels.names)
         for split in ("train", "eval"):

@@ -147,7 +147,7 @@ def notes_of(stage: Stage) -> list[str]:
 def _scores(pipeline: Pipeline) -> "dict[TableCell, Path]":
     from ajbench.pipeline.evaluate import cell_key
 
-    return {cell_key(stage): stage.need() / SCORES for stage in grid_stages(pipeline)}
+    return {cell_key(stage, pipeline.recipe): stage.need() / SCORES for stage in grid_stages(pipeline)}
 
 
 def _history(stage: Stage) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 import pytest
 from fakes import mini_pipeline
 
+from ajbench.core.errors import UsageError
 from ajbench.pipeline.classifier_stages import grid_stages, own_stage
+from ajbench.pipeline.evaluate import cell_key
 
 DOSES = {("dose", True, dose) for dose in (0, 10, 20)}
 
@@ -63,6 +65,30 @@ def test_controls_are_real_clips_alone_with_more_steps_or_through_the_codec():
     assert own.decoded not in real.needs and real.recipe.mix.dose == 0
     assert own.decoded in mixed.needs and mixed.recipe.mix.dose == 10
     assert own.prepare.fingerprint == mini_pipeline().prepare.fingerprint
+
+
+def test_the_amplified_control_needs_the_real_column_of_its_seed():
+    made = mini_pipeline("evaluate.controls=[amplify]", "mix.balanced=true", "evaluate.seeds=[0, 1]")
+    stages = grid_stages(made)
+    amplified = [stage for stage in stages if stage.recipe.mix.amplify]
+    assert {cell_key(stage, made.recipe).column for stage in amplified} == {"mini (amplified)"}
+    assert len(amplified) == 2 * len(made.recipe.evaluate.models)
+    for stage in amplified:
+        (base,) = (need for need in stage.needs if need.name == "train-cls")
+        assert (base.path in paths(stages), base.seed) == (True, stage.seed)
+        assert cell_key(base, made.recipe).column == "mini"
+    own = mini_pipeline("mix.amplify=4", "mix.balanced=true")  # in every column, and thus no control
+    assert {cell_key(stage, own.recipe).column for stage in grid_stages(own)} == {
+        "mini", "miniG", "+10G", "+20G",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "overrides", [["evaluate.controls=[amplify]", "mix.balanced=true"], ["mix.amplify=4"]]
+)
+def test_amplifying_more_classes_than_there_are_or_without_balance_is_refused(overrides):
+    with pytest.raises(UsageError, match=r"mix\.amplify"):
+        mini_pipeline(*overrides).check()
 
 
 def test_amplify_needs_a_classifier_of_real_clips_alone():
