@@ -54,10 +54,16 @@ def tal_kinds(device: str) -> Kinds:
     """Implementations of TALtrans' features of waves [B, n], the base first."""
     front = TalMel().to(device)
     transform = torchaudio.transforms.MelSpectrogram(
-        16_000, n_fft=4096, win_length=1024, hop_length=400, n_mels=64, norm="slaney", mel_scale="slaney"
-    ).to(device)
+        16_000, n_fft=4096, win_length=1024, hop_length=400, pad_mode="constant", n_mels=64, norm="slaney",
+        mel_scale="slaney",
+    ).to(device)  # fmt: skip
     decibel = torchaudio.transforms.AmplitudeToDB(stype="magnitude")
-    return {"MelSpectrogram": lambda waves: decibel(transform(waves)).transpose(1, 2), "TalMel": front}
+
+    def separate(waves: Tensor) -> Tensor:
+        spectrum = transform(waves - waves.mean(dim=1, keepdim=True))
+        return decibel(spectrum).transpose(1, 2)[:, : front.frames(SAMPLES)]
+
+    return {"MelSpectrogram": separate, "TalMel": front}
 
 
 def measure(kinds: Kinds, waves: Tensor, rounds: int) -> list[list]:

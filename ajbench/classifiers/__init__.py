@@ -89,7 +89,7 @@ class Classifier:
         """Write weights, configuration and, unless there is one, a model card, ready for the hub."""
         folder = Path(folder)
         kept = {"name", "labels", "clip_samples", "options"}
-        extra = {key: value for key, value in self.config.items() if key not in kept | {"xxh3"}}
+        extra = {key: value for key, value in self.config.items() if key not in kept | {"xxh3", "revision"}}
         save(self.module, folder, **{key: self.config[key] for key in kept}, extra=extra)
         if not (folder / CARD).exists():
             atomic_write(folder / CARD, card(read_config(folder)))
@@ -164,6 +164,7 @@ def save(
         "labels": list(labels),
         "clip_samples": clip_samples,
         "options": kept | getattr(module, "adopted", {}),
+        "revision": _revision(module),
         **extra,
         # Read and shown by the hub.
         "architectures": [architecture],
@@ -195,13 +196,33 @@ def load(path: Path | str, device: torch.device | None = None) -> Classifier:
     folder = Path(path)
     config = read_config(folder)
     state = read_weights(folder, config["xxh3"])
-    module = build(config["name"], len(config["labels"]), **config["options"])
+    module = rebuild(folder, config)
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise IntegrityError(f"{folder / WEIGHTS}: not the weights of {config['name']} ({reason})") from None
     return Classifier(module, config, device or device_of())
+
+
+def rebuild(folder: Path, config: Mapping[str, Any]) -> nn.Module:
+    """Build the classifier of a `config.json`, untrained.
+
+    Raises:
+        IntegrityError: it was trained by another revision of the model, whose logits differ.
+    """
+    module = build(config["name"], len(config["labels"]), **config["options"])
+    found, expected = config.get("revision", 1), _revision(module)
+    if found != expected:
+        raise IntegrityError(
+            f"{folder / CONFIG}: revision {found} of {config['name']}, but this ajbench has revision "
+            f"{expected}, which computes other logits; remove the folder and train the classifier again"
+        )
+    return module
+
+
+def _revision(module: nn.Module) -> int:
+    return getattr(module, "revision", 1)
 
 
 def locate(source: Path | str) -> Path:

@@ -98,8 +98,9 @@ class Fbank(nn.Module):
 class TalMel(nn.Module):
     """TALtrans' front end: 64 Slaney mel bands of a 1,024-sample window every 400 samples (25 ms).
 
-    Equals torchaudio's MelSpectrogram(n_fft=4096, win_length=1024, hop_length=400, n_mels=64, power=2,
-    norm="slaney", mel_scale="slaney") in 20 · log10 (the repository's setting, though the power is 2), then
+    Of the wave minus its mean, equals torchaudio's MelSpectrogram(n_fft=4096, win_length=1024,
+    hop_length=400, pad_mode="constant", n_mels=64, power=2, norm="slaney", mel_scale="slaney") in
+    20 · log10 (the repository's setting, though the power is 2), cut or padded to `frames`, then
     (x + 29.686901) / (2 · 40.898224).
 
     Args:
@@ -111,6 +112,7 @@ class TalMel(nn.Module):
     zero = -mean / (2 * std)
     bands = 64
     window, hop = 1024, 400
+    frame_multiple = 8
 
     def __init__(self, n_fft: int = 4096) -> None:
         super().__init__()
@@ -123,23 +125,32 @@ class TalMel(nn.Module):
         self.hann: Tensor
 
     def frames(self, samples: int) -> int:
-        """Return the number of frames T of a wave."""
+        """Return the number of frames T of a wave.
+
+        The repository cuts its 10 s clips from 401 frames to 400. Here the last frames are cut to a multiple
+        of 8 (0.2 s): 400 for 10 s and for 10.08 s, 200 for 5.04 s, 1,200 for 30 s. A clip of fewer than 8
+        frames is padded to 8 with 0 dB, as the repository pads.
+        """
+        return max(self._natural(samples) // self.frame_multiple, 1) * self.frame_multiple
+
+    def _natural(self, samples: int) -> int:
         return 1 + samples // self.hop
 
     def forward(self, wav: Tensor) -> Tensor:
-        """Waves float32 [B, n] → features [B, 1 + n // 400, 64]."""
+        """Waves float32 [B, n] → features [B, T, 64]."""
         step, half = _clips_at_once(wav), self.window // 2
-        out = wav.new_empty(len(wav), self.frames(wav.shape[1]), self.bands)
+        features = wav.new_zeros(len(wav), self.frames(wav.shape[1]), self.bands)
+        out = features[:, : self._natural(wav.shape[1])]
         padded = wav.new_zeros(step, out.shape[1], self.n_fft)
         with torch.autocast(wav.device.type, enabled=False):
             for clips, rows in zip(wav.split(step), out.split(step), strict=True):
-                longer = functional.pad(clips[:, None], (half, half), mode="reflect")[:, 0]
+                centred = clips - clips.mean(dim=1, keepdim=True)
                 # Only magnitudes are used, so the window need not be centred in the longer transform.
-                frames = longer.unfold(1, self.window, self.hop)[:, : out.shape[1]]
-                torch.mul(frames, self.hann, out=padded[:, :, : self.window])
+                frames = functional.pad(centred, (half, half)).unfold(1, self.window, self.hop)
+                torch.mul(frames[:, : out.shape[1]], self.hann, out=padded[:, :, : self.window])
                 self.mel(torch.fft.rfft(padded), out=rows)
             out.clamp_min_(1e-10).log10_().mul_(20)
-            return out.sub_(self.mean).div_(2 * self.std)
+            return features.sub_(self.mean).div_(2 * self.std)
 
 
 class MelBank(nn.Module):

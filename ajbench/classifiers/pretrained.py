@@ -51,11 +51,11 @@ def read_ours(folder: Path, architecture: type[nn.Module]) -> Weights:
 
     Raises:
         MissingError: a file is missing.
-        IntegrityError: damaged, or another architecture.
+        IntegrityError: damaged, of another revision, or another architecture.
     """
     config = classifiers.read_config(folder)
     with init_empty_weights():
-        twin: Any = classifiers.build(config["name"], len(config["labels"]), **config["options"])
+        twin: Any = classifiers.rebuild(folder, config)
     there = twin.__class__
     if there is not architecture:
         raise IntegrityError(

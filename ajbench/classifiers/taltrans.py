@@ -36,12 +36,14 @@ class TalTrans(nn.Module):
         heads, feedforward: of the transformer layer (post-norm).
         passes: number of times that a transformer layer is applied.
         tied: the same layer in every pass, as in the paper; else one per pass.
-        dropout: in the transformer layer.
+        dropout: of the attention weights and of the output of either half of the transformer layer; there is
+            none between the two feed-forward layers.
         n_fft: of the front end.
     """
 
     head_names = ("attention.", "frame_logits.")
     class_bias = "frame_logits.bias"
+    revision = 2  # to be raised when the same weights would give other logits
 
     def __init__(
         self,
@@ -69,9 +71,30 @@ class TalTrans(nn.Module):
         self.heads, self.passes, self.tied = heads, passes, tied
         layer = partial(nn.TransformerEncoderLayer, width, heads, feedforward, dropout, batch_first=True)
         layers = [layer() for _ in range(1 if tied else passes)]
+        for each in layers:
+            each.dropout.p = 0.0
         self.layer, self.further = layers[0], nn.ModuleList(layers[1:])
         self.attention = nn.Linear(width, num_classes)
         self.frame_logits = nn.Linear(width, num_classes)
+        self._draw()
+
+    @torch.no_grad()
+    def _draw(self) -> None:
+        """Draw the initial weights as the repository does.
+
+        Matrices and kernels are Xavier-uniform, queries, keys and values each a matrix of its own. The biases
+        of the heads are 0. The others are PyTorch's defaults for convolutions and linear layers, also inside
+        the attention, where nn.MultiheadAttention sets them to 0.
+        """
+        bound = self.attention.in_features**-0.5
+        for name, parameter in self.named_parameters():
+            if parameter.ndim > 1:
+                for matrix in parameter.chunk(3 if name.endswith("in_proj_weight") else 1):
+                    nn.init.xavier_uniform_(matrix)
+            elif name.endswith(("in_proj_bias", "out_proj.bias")):
+                nn.init.uniform_(parameter, -bound, bound)
+            elif name.startswith(self.head_names):
+                nn.init.zeros_(parameter)
 
     def hidden(self, x: Tensor) -> Tensor:
         """Features [B, T, 64] (or waves [B, n]) → frame states [B, T // 4, d]."""
@@ -108,15 +131,19 @@ class TalTrans(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Features or waves → logits [B, C].
 
-        The pooled value is a probability, the attention-weighted mean of frame probabilities. Its logit is
-        returned, with the probability clamped to [1e-7, 1 − 1e-7].
+        The pooled value is a probability, the attention-weighted mean of frame probabilities clamped to
+        [1e-7, 1 − 1e-7]. Its logit is returned.
         """
         states = self.hidden(x)
         with torch.autocast(x.device.type, enabled=False):
             weights = functional.softmax(self.attention(states.float()), dim=1)
-            frames = torch.sigmoid(self.frame_logits(states.float()))
-            pooled = (weights * frames).sum(dim=1).clamp(_CLAMP, 1 - _CLAMP)
-            return torch.logit(pooled)
+            logits = self.frame_logits(states.float())
+
+            def pooled(logits: Tensor) -> Tensor:
+                return (weights * torch.sigmoid(logits).clamp(_CLAMP, 1 - _CLAMP)).sum(dim=1)
+
+            # Both probabilities are pooled, since 1 − p would lose the digits of a p near 1.
+            return pooled(logits).log() - pooled(-logits).log()
 
 
 def sinusoid(length: int, width: int) -> Tensor:
