@@ -927,3 +927,28 @@ def results_of(owner, name):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(owner, name, recording)
         yield results
+
+
+def flagged_audit(n, clips=200, kinds=("near",), relation="leak", origins=None):
+    """Return an audit in which n clips are flagged; 100 real clips calibrate it."""
+    from ajbench.evaluation.audit_findings import Audit, Calibration, Finding
+
+    found = [Finding(relation, f"s{k}", f"e{k}", kinds, False) for k in range(n)]
+    calibration = Calibration("near", "eval", np.zeros(100), np.zeros(clips), 1.0, 1)
+    origins = origins or {f"s{k}": f"s{k}" for k in range(clips)}
+    return Audit(found, [calibration], {"synth": clips, "train": 120, "eval": 50}, [], 0, origins)
+
+
+def audit_of_standouts(real, synthetic, origins=None):
+    """Return the audit of clips with these standouts from eval clips, [views, m] and [views, n]."""
+    from ajbench.evaluation.audit_findings import SHARE, Audit, Calibration, Finding
+    from ajbench.metrics.audio_fingerprint import threshold
+
+    found, calibrations = [], []
+    for view, mine, theirs in zip(("near", "embedding"), real, synthetic, strict=False):
+        limit, rank = threshold(mine, SHARE / len(real))
+        calibrations.append(Calibration(view, "eval", mine, theirs, limit, rank))
+        found += [Finding("leak", f"s{k}", "e", (view,), False) for k in np.flatnonzero(theirs > limit)]
+    origins = origins or {f"s{k}": f"s{k}" for k in range(synthetic.shape[1])}
+    sizes = {"synth": synthetic.shape[1], "train": real.shape[1], "eval": 80}
+    return Audit(found, calibrations, sizes, [], 0, origins)

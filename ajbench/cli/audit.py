@@ -64,8 +64,7 @@ def audit(
         typer.Option(
             "--strict",
             help="Exit with 4 if a synthetic clip repeats an eval clip by samples, waveform, parent or id, "
-            "or if more clips are close to one by detail or embedding only than chance explains (up to 1 % "
-            "are expected; p < 0.05).",
+            "or if more clips are close to one by detail or embedding only than chance explains (p < 0.05).",
         ),
     ] = False,
 ) -> None:

@@ -31,6 +31,7 @@ from ajbench.metrics.audio_fingerprint import Scores
 MIN_REAL = 10  # real clips of each split: fewer do not calibrate a threshold
 CALIBRATION = 1000  # clips of the other split that calibrate a threshold
 LISTED = 3  # matches per clip
+RARE = 1e-4  # of independent clips that may share their waveform
 WAVEFORM = 0.9  # correlation; white noise at 10 dB SNR leaves 0.953
 EXACT_DB = -40.0  # residual; a change of level and 16-bit rounding leave less
 BLOCK_SCORES = 8_000_000  # scores of one block of synthetic clips: 32 MB
@@ -127,7 +128,8 @@ def audit_sets(
     known = set(sets["train"].names)
     guided = sum(synth.parents[n] in known for n in sets["synth"].numbers)
     clips: dict[Which, int] = {which: len(one.numbers) for which, one in sets.items()}
-    return Audit(found.listed(), calibrations, clips, skipped, guided)
+    origins = {synth.names[n]: synth.parents[n] or synth.names[n] for n in sets["synth"].numbers}
+    return Audit(found.listed(), calibrations, clips, skipped, guided, origins)
 
 
 def _refuse_same(given: Mapping[Which, ClipSet]) -> None:
@@ -155,11 +157,6 @@ def _compare(
     chosen = np.unique(np.linspace(0, count - 1, min(CALIBRATION, count)).astype(int)).tolist()
     length = int(np.median([len(one) for one in made.fingerprints]))
     independent = found.independent(other, target)[chosen]
-    if independent.sum() < MIN_REAL:
-        raise MissingError(
-            f"--{other} {real.clips.path}: too few clips without a copy in {references.clips.path} "
-            f"({independent.sum()}; at least {MIN_REAL}) to calibrate the threshold"
-        )
     views: dict[str, Callable[[UsableClips, Sequence[int], bool], tuple[Scores, Scores]]]
     views = {
         "near": lambda some, rows, cut: scores(
@@ -169,20 +166,35 @@ def _compare(
     }
     if made.vectors is not None:
         views["embedding"] = lambda some, rows, _: cosines(some, rows, references)
+    comparison = _Comparison(sets, target, found)
     for view, score in views.items():
+
+        def calibrated(nearest: NDArray[np.float64]) -> tuple[float, int]:
+            if len(nearest) < MIN_REAL:
+                raise MissingError(
+                    f"--{other} {real.clips.path}: too few clips without a copy in {references.clips.path} "
+                    f"({len(nearest)}; at least {MIN_REAL}) to calibrate the threshold"
+                )
+            return audio_fingerprint.threshold(nearest, SHARE / len(views))
+
         like, prominence = score(real, chosen, True)
         spread = audio_fingerprint.spread(prominence.T)
-        standout = audio_fingerprint.standout(prominence, spread)
-        nearest = standout.max(axis=1)[independent]
-        limit = audio_fingerprint.threshold(nearest, SHARE / len(views))
-        waveforms = _Waveforms(sets, target, found, limit, candidate=float(np.quantile(nearest, 0.9)))
-        wave_limit = WAVEFORM
+        standout = audio_fingerprint.standout(prominence, audio_fingerprint.spread_of_others(prominence.T))
+        nearest = standout.max(axis=1)
+        limit, rank = calibrated(nearest[independent])
         if view == "near":
-            matched = waveforms.check(other, chosen, like, standout, 2.0)
+            candidate = float(np.quantile(nearest[independent], 0.9))
+            matches = comparison.waveforms(other, chosen, like, standout, candidate, limit)
             # If independent clips share their waveform, such as mains hum, it takes more to tell a copy.
-            usual = [value for value, k in matched if independent[k] and standout[k].max() <= limit]
+            usual = [
+                one.waveform for one in matches if one.best and independent[one.row] and one.standout <= limit
+            ]
+            wave_limit = WAVEFORM
             if len(usual) >= MIN_REAL:
-                wave_limit = max(WAVEFORM, audio_fingerprint.threshold(np.array(usual)))
+                wave_limit = max(WAVEFORM, audio_fingerprint.tail(np.array(usual), RARE))
+            independent[[one.row for one in matches if one.waveform >= wave_limit]] = False
+            limit, rank = calibrated(nearest[independent])
+            comparison.note(other, chosen, matches, limit, wave_limit)
         best = []
         block = max(1, BLOCK_SCORES // len(references.numbers))
         for start in range(0, len(made.numbers), block):
@@ -191,63 +203,92 @@ def _compare(
             standout = audio_fingerprint.standout(prominence, spread)
             best.append(standout.max(axis=1))
             if view == "near":
-                waveforms.check("synth", rows, like, standout, wave_limit)
+                matches = comparison.waveforms("synth", rows, like, standout, candidate, limit)
+                comparison.note("synth", rows, matches, limit, wave_limit)
                 advance(len(rows))
             else:
                 for k, match in zip(*np.nonzero(standout > limit), strict=True):
                     values = {"embedding": float(standout[k, match]), "embedding_threshold": limit}
                     found.add("synth", rows[k], target, int(match), ("embedding",), **values)
-        yield Calibration(view, target, nearest, np.concatenate(best), limit)
+        yield Calibration(view, target, nearest[independent], np.concatenate(best), limit, rank)
 
 
 @dataclass(frozen=True)
-class _Waveforms:
+class _Match:
+    """A pair of similar clips whose waveforms were compared."""
+
+    row: int  # position of the clip among those compared
+    match: int  # the clip of the target split
+    best: bool  # whether it is the best match
+    standout: float
+    likeness: float
+    waveform: float  # correlation
+    residual_db: float
+
+
+@dataclass(frozen=True)
+class _Comparison:
     """Compares the waveforms of similar clips and notes what was found."""
 
     sets: Mapping[Which, UsableClips]
     target: Which  # the split that clips are compared with
     found: Pairs
-    limit: float  # standout from which a pair is `near`
-    candidate: float  # standout from which the waveform of the best match is compared
 
-    def check(
-        self, of: Which, rows: Sequence[int], like: Scores, standout: NDArray[np.float64], wave_limit: float
-    ) -> list[tuple[float, int]]:
-        """Compare the clips `rows` of a set with their best matches, and note what was found.
+    def waveforms(
+        self,
+        of: Which,
+        rows: Sequence[int],
+        like: Scores,
+        standout: NDArray[np.float64],
+        candidate: float,
+        limit: float,
+    ) -> list[_Match]:
+        """Compare the waveforms of the clips `rows` of a set with those of their best matches.
 
         Args:
             of: the set.
             rows: its clips.
             like: likeness to the target clips, [len(rows), R].
             standout: likewise.
-            wave_limit: correlation from which a pair is of the kind `waveform`.
-
-        Returns:
-            (correlation with the best match, position in rows) of each candidate.
+            candidate: standout from which the best match is compared.
+            limit: standout from which the next best matches are compared.
         """
         some, references = self.sets[of], self.sets[self.target]
-        correlations = []
+        matches = []
         kept = min(LISTED, standout.shape[1])
         top = np.argpartition(-standout, kept - 1, axis=1)[:, :kept]
         for k, row in enumerate(rows):
             ranked = sorted(top[k].tolist(), key=lambda match: -standout[k, match])
-            best = ranked[0]
-            picked = [m for m in ranked if standout[k, m] > (self.candidate if m == best else self.limit)]
+            picked = [m for m in ranked if standout[k, m] > (candidate if m == ranked[0] else limit)]
             wave = wave_of(some.clips, some.numbers[row]) if picked else np.zeros(0, np.float32)
             for match in picked:
                 other = wave_of(references.clips, references.numbers[match])
-                correlation, residual = audio_fingerprint.waveform_match(wave, other)
-                if match == best:
-                    correlations.append((correlation, k))
-                score = float(standout[k, match])
-                kinds = ["near"] if score > self.limit else []
-                kinds += ["waveform"] if correlation >= wave_limit else []
-                kinds += ["exact"] if residual <= EXACT_DB and kinds else []
-                values = {"standout": score, "threshold": self.limit, "likeness": float(like[k, match])}
-                values |= {"waveform": correlation, "residual_db": residual}
-                # Pairs of the two real splits are listed once, as train clips that repeat eval clips.
-                if (of, self.target) == ("eval", "train"):
-                    kinds = []
-                if kinds or (of, row, self.target, match) in self.found.pairs:
-                    self.found.add(of, row, self.target, match, kinds, **values)
-        return correlations
+                values = float(standout[k, match]), float(like[k, match])
+                compared = audio_fingerprint.waveform_match(wave, other)
+                matches.append(_Match(k, match, match == ranked[0], *values, *compared))
+        return matches
+
+    def note(
+        self, of: Which, rows: Sequence[int], matches: Sequence[_Match], limit: float, wave_limit: float
+    ) -> None:
+        """Add the matches of the clips `rows` of a set to the findings.
+
+        Args:
+            of: the set.
+            rows: its clips.
+            matches: from `waveforms`.
+            limit: standout above which a pair is `near`.
+            wave_limit: correlation from which it is `waveform`.
+        """
+        for one in matches:
+            kinds = ["near"] if one.standout > limit else []
+            kinds += ["waveform"] if one.waveform >= wave_limit else []
+            kinds += ["exact"] if one.residual_db <= EXACT_DB and kinds else []
+            # Pairs of the two real splits are listed once, as train clips that repeat eval clips.
+            if (of, self.target) == ("eval", "train"):
+                kinds = []
+            row = rows[one.row]
+            if kinds or (of, row, self.target, one.match) in self.found.pairs:
+                values = {"standout": one.standout, "threshold": limit, "likeness": one.likeness}
+                values |= {"waveform": one.waveform, "residual_db": one.residual_db}
+                self.found.add(of, row, self.target, one.match, kinds, **values)

@@ -1,5 +1,6 @@
 """What the leak audit reports: pairs of clips, calibrated thresholds and a verdict in sentences."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from ajbench.evaluation.set_pair import SkippedClip, Which
 
 KINDS = ("exact", "waveform", "parent", "id", "near", "embedding")  # from the surest to the weakest
 WEAK = frozenset(("near", "embedding"))  # independent clips have these, too
-SHARE = 0.01  # of independent clips that may be flagged by them, over all views
+SHARE = 0.01  # of independent clips to be flagged by them, over all views
 ALPHA = 0.05  # more weak flags than chance explains: p below this
 SETS: dict[str, tuple[Which, Which]] = {
     "leak": ("synth", "eval"),
@@ -61,6 +62,20 @@ class Calibration:
     real: NDArray[np.float64]  # standouts [n] of independent real clips, from the other split
     synthetic: NDArray[np.float64]  # standouts [Q] of the synthetic clips
     threshold: float  # standout above which a clip is flagged
+    rank: int  # of the threshold among `real`, 1 for the largest
+
+    @property
+    def share(self) -> float:
+        """Share of independent clips that are expected above the threshold, rank / (n + 1)."""
+        return self.rank / (len(self.real) + 1)
+
+    def p(self, flagged: int, clips: int) -> float:
+        """Return P(X ≥ flagged) for X ~ BetaBinomial(clips, rank, n + 1 − rank).
+
+        It allows for the threshold being an estimate: independent clips exceed it with a probability that is
+        itself Beta(rank, n + 1 − rank).
+        """
+        return float(stats.betabinom.sf(flagged - 1, clips, self.rank, len(self.real) + 1 - self.rank))
 
     def row(self) -> dict[str, Any]:
         """Return the calibration as a row of the table; `real` are the real clips."""
@@ -87,29 +102,22 @@ class Tally:
     sure: int  # by exact, waveform, parent or id
     weak: int  # by near or embedding only
     clips: int  # that could be flagged: the synthetic clips, or the train clips of the calibration
-
-    @property
-    def chance(self) -> float:
-        """Expected weak flags among as many independent clips, at most."""
-        return SHARE * self.clips
-
-    @property
-    def p(self) -> float:
-        """P(X ≥ weak) for X ~ Binomial(clips, SHARE)."""
-        return float(stats.binom.sf(self.weak - 1, self.clips, SHARE))
+    chance: float | None = None  # weak flags expected of independent clips, at most
+    p: float | None = None  # probability of so many; both None for the real splits, which are the calibration
 
     @property
     def holds(self) -> bool:
         """Whether clips are repeated beyond chance."""
-        return self.sure > 0 or self.p < ALPHA
+        return self.sure > 0 or (self.p is not None and self.p < ALPHA)
 
     def sentence(self, which: str, other: str) -> str:
         """Return the verdict on the weak flags."""
+        found = _share(self.weak, self.clips, which, "are close to", other)
+        found += " by spectral detail or embedding only"
+        if self.p is None:
+            return f"{found} (the closest {SHARE:.0%} are always listed)"
         verdict = "more than chance explains" if self.p < ALPHA else "which chance may explain"
-        return (
-            f"{_share(self.weak, self.clips, which, 'are close to', other)} by spectral detail or embedding "
-            f"only, {verdict} (up to {self.chance:.1f} expected, p = {self.p:.2g})"
-        )
+        return f"{found}, {verdict} (up to {self.chance:.1f} expected, p = {self.p:.2g})"
 
 
 SINGULAR = {"repeat": "repeats", "resemble": "resembles", "are close to": "is close to"}
@@ -130,17 +138,34 @@ class Audit:
     clips: Mapping[Which, int]  # usable clips per set
     skipped: list[SkippedClip]  # unusable clips
     guided: int  # synthetic clips whose guide is a train clip
+    origins: Mapping[str, str]  # of each synthetic clip, its guide; its own name if there is none
 
     def of(self, relation: str) -> list[Finding]:
         """Return the findings of one relation."""
         return [one for one in self.findings if one.relation == relation]
 
     def tally(self, relation: str) -> Tally:
-        """Return how many clips of one relation are flagged."""
+        """Return how many clips of one relation are flagged.
+
+        The test counts clips without a sure finding, because the calibration has none either. Clips of one
+        guide are not independent, so every guide counts once: by the share of its clips that are flagged,
+        their sum rounded down. p is the lowest of all views times their number (Bonferroni).
+        """
         found = self.of(relation)
         sure = {one.clip for one in found if not WEAK.issuperset(one.kinds)}
-        clips = len(self.calibrations[0].real) if relation == "split" else self.clips["synth"]
-        return Tally(len(sure), len({one.clip for one in found} - sure), clips)
+        weak = {one.clip for one in found} - sure
+        views = [one for one in self.calibrations if one.set == SETS[relation][1]]
+        if relation == "split":
+            return Tally(len(sure), len(weak), len(views[0].real))
+        sizes = Counter(origin for clip, origin in self.origins.items() if clip not in sure)
+        p = 1.0
+        for view in views:
+            flagged = {one.clip for one in found if view.view in one.kinds} - sure
+            guides = sum(1 / sizes[self.origins[clip]] for clip in flagged)
+            p = min(p, len(views) * view.p(int(guides + 1e-9), len(sizes)))
+        clips = self.clips["synth"]
+        chance = sum(view.share for view in views) * (clips - len(sure))
+        return Tally(len(sure), len(weak), clips, chance, p)
 
     def sentences(self) -> list[str]:
         """Return the verdict: one sentence on leaks, then what else was found, without full stops."""
@@ -221,10 +246,10 @@ class Pairs:
         entry |= values
 
     def independent(self, of: Which, other: Which) -> NDArray[np.bool_]:
-        """Return which clips of a set have no known copy in the other set."""
+        """Return which clips of a set have no sure copy in the other set."""
         free = np.ones(len(self.names[of]), bool)
-        for a, row, b, match in self.pairs:
-            if {a, b} == {of, other}:
+        for (a, row, b, match), entry in self.pairs.items():
+            if {a, b} == {of, other} and not WEAK.issuperset(entry["kinds"]):
                 free[row if a == of else match] = False
         return free
 

@@ -99,7 +99,7 @@ def likeness(
 
 @dataclass(frozen=True)
 class Spread:
-    """Median and upper decile of each clip's scores with other clips, both [n]."""
+    """Median and upper decile of each clip's scores with other clips, both [n] or, for each score, [Q, n]."""
 
     median: NDArray[np.float64]
     high: NDArray[np.float64]
@@ -112,6 +112,27 @@ def spread(scores: Scores) -> Spread:
     return Spread(median, high)
 
 
+def spread_of_others(scores: Scores) -> Spread:
+    """Return, for each of the scores [n, m], the `spread` of its row without this score, both [m, n].
+
+    A calibration clip must not take part in the spread that its own scores are compared with: no synthetic
+    clip does.
+
+    Args:
+        scores: with m ≥ 4.
+    """
+    ordered = np.sort(scores, axis=1)
+    place = np.argsort(np.argsort(scores, axis=1), axis=1)
+
+    def quantile(q: float) -> NDArray[np.float64]:
+        part, lower = np.modf(q * (scores.shape[1] - 3))
+        k = int(lower)
+        low, high = (np.where(place > k, ordered[:, k, None], ordered[:, k + 1, None]) for k in (k, k + 1))
+        return (low + part * (high - low)).T
+
+    return Spread(quantile(0.5), quantile(0.9))
+
+
 def standout(scores: Scores, columns: Spread, epsilon: float = 0.01) -> NDArray[np.float64]:
     """Return how far scores [Q, R] exceed what both clips reach with other clips, float64 [Q, R].
 
@@ -120,7 +141,8 @@ def standout(scores: Scores, columns: Spread, epsilon: float = 0.01) -> NDArray[
 
     Args:
         scores: of queries with references.
-        columns: spread of the references, from clips that are independent of them.
+        columns: spread of the references, from clips that are independent of them; for each query, or one
+            for all.
         epsilon: ε, added to the spread.
     """
     rows = spread(scores)
@@ -130,27 +152,39 @@ def standout(scores: Scores, columns: Spread, epsilon: float = 0.01) -> NDArray[
     return found
 
 
-def threshold(scores: NDArray[np.float64], share: float = 0.01) -> float:
-    """Return the score that at most `share` of independent clips exceed.
+def tail(scores: NDArray[np.float64], share: float) -> float:
+    """Return the score that a share of independent clips exceeds if scores follow a Gumbel distribution.
 
-    It is the conformal quantile of the calibration scores, the ⌈(1 − share)(n + 1)⌉-th of n: another
-    independent clip exceeds it with probability `share` at most. It is bounded by the 1 − share/10 and
-    1 − share/100 quantiles of a Gumbel distribution (nearest neighbours are maxima) through the median and
-    the upper decile: from below, so that a lucky draw gives no low threshold; from above, so that copies
-    among the calibration clips, up to a tenth, give no high one. Fewer than 1/share − 1 clips have no such
-    quantile; the upper bound is used.
+    Nearest neighbours are maxima. The distribution goes through the median and the upper decile, so copies
+    among the clips, up to a tenth, hardly change it.
 
     Args:
         scores: of independent clips with their nearest references, [n].
-        share: of false alarms.
+        share: of clips above.
     """
     median, high = np.quantile(scores, (0.5, 0.9))
     scale = (high - median) / (_gumbel(0.9) - _gumbel(0.5))
-    lower, upper = (median + scale * (_gumbel(p) - _gumbel(0.5)) for p in (1 - share / 10, 1 - share / 100))
-    place = int(np.ceil((1 - share) * (len(scores) + 1)))
-    if place > len(scores):
-        return float(upper)
-    return float(np.clip(np.sort(scores)[place - 1], lower, upper))
+    return float(median + scale * (_gumbel(1 - share) - _gumbel(0.5)))
+
+
+def threshold(scores: NDArray[np.float64], share: float) -> tuple[float, int]:
+    """Return the score above which a clip is flagged, and its rank r among the calibration scores.
+
+    The threshold is the r-th largest of n calibration scores, r = max(1, ⌊share · (n + 1)⌋). Whatever the
+    distribution of scores, another independent clip exceeds it with a probability P ~ Beta(r, n + 1 − r):
+    r / (n + 1) on average, which is more than `share` if n is small.
+
+    Copies among the calibration clips would raise the threshold. It is therefore at most the score that
+    share / 100 of clips exceed under a Gumbel distribution (`tail`); r is then 1 + the number of calibration
+    clips above it.
+
+    Args:
+        scores: of independent clips with their nearest references, [n].
+        share: of independent clips that may be flagged.
+    """
+    rank = max(1, int(share * (len(scores) + 1)))
+    limit = min(float(np.sort(scores)[-rank]), tail(scores, share / 100))
+    return limit, max(rank, 1 + int((scores > limit).sum()))
 
 
 def waveform_match(first: NDArray[np.float32], second: NDArray[np.float32]) -> tuple[float, float]:

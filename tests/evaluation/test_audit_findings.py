@@ -2,22 +2,15 @@ import re
 
 import numpy as np
 import pytest
-from fakes import make_store, write_clip
+from fakes import audit_of_standouts, flagged_audit, make_store, write_clip
 
 from ajbench.data.clip_set import ClipSet, open_set
-from ajbench.evaluation.audit_findings import Audit, Calibration, Finding, Pairs
+from ajbench.evaluation.audit_findings import ALPHA, Finding, Pairs
 from ajbench.evaluation.audit_similarity import UsableClips
 
 
 def usable(clips, rows=(0, 1, 2), start=0):
     return UsableClips(clips, list(rows), hashes=[f"{start + k}" for k in rows])
-
-
-def flagged(n, clips=200, kinds=("near",), relation="leak"):
-    """An audit in which n clips are flagged."""
-    found = [Finding(relation, f"s{k}", f"e{k}", kinds, False) for k in range(n)]
-    calibration = Calibration("near", "eval", np.zeros(100), np.zeros(clips), 1.0)
-    return Audit(found, [calibration], {"synth": clips, "train": 120, "eval": 50}, [], 0)
 
 
 def test_equal_ids_mean_one_recording_in_stores_only(tmp_path):
@@ -48,27 +41,27 @@ def test_a_guide_whose_name_is_in_both_folders_is_ambiguous(tmp_path):
     [
         (0, 200, ("near",), False),
         (1, 200, ("near",), False),
-        (4, 200, ("near", "embedding"), False),  # P(X ≥ 4) = 0.142 of Binomial(200, 0.01)
-        (5, 200, ("near",), False),  # 0.0517
-        (6, 200, ("embedding",), True),  # 0.0160
-        (1, 5, ("near",), True),  # 0.0490
-        (1, 6, ("near",), False),  # 0.0585
+        (4, 200, ("near", "embedding"), False),  # P(X ≥ 4) = 0.196 of BetaBinomial(200, 1, 100)
+        (7, 200, ("near",), False),  # 0.0565
+        (8, 200, ("near",), True),  # 0.0372
+        (1, 5, ("near",), True),  # 0.0476
+        (1, 6, ("near",), False),  # 0.0566
         *((1, 200, (kind, "near"), True) for kind in ("exact", "waveform", "parent", "id")),
     ],
 )
 def test_similar_clips_are_a_leak_if_chance_does_not_explain_them(n, clips, kinds, holds):
-    assert flagged(n, clips, kinds).tally("leak").holds == holds
+    assert flagged_audit(n, clips, kinds).tally("leak").holds == holds
 
 
 @pytest.mark.parametrize(
     ("audit", "line", "numbers", "leaks"),
     [
-        (flagged(5), 0, ["0", "200"], False),
-        (flagged(5), 1, ["5", "200", "2.0", "0.052"], False),
-        (flagged(6), 1, ["6", "200", "2.0", "0.016"], False),
-        (flagged(3, kinds=("exact", "near")), 0, ["3", "200", "3"], False),
-        (flagged(1, relation="split"), -1, ["1", "100", "1.0", "0.63", "0", "0"], False),
-        (flagged(99, kinds=("id",), relation="split"), -1, ["99", "120", "0", "0"], True),
+        (flagged_audit(5), 0, ["0", "200"], False),
+        (flagged_audit(7), 1, ["7", "200", "2.0", "0.056"], False),
+        (flagged_audit(9), 1, ["9", "200", "2.0", "0.024"], False),
+        (flagged_audit(3, kinds=("exact", "near")), 0, ["3", "200", "3"], False),
+        (flagged_audit(1, relation="split"), -1, ["1", "100", "1", "0", "0"], False),
+        (flagged_audit(99, kinds=("id",), relation="split"), -1, ["99", "120", "0", "0"], True),
     ],
 )
 def test_sentences_have_the_numbers_and_an_example(audit, line, numbers, leaks):
@@ -79,14 +72,43 @@ def test_sentences_have_the_numbers_and_an_example(audit, line, numbers, leaks):
 
 
 def test_sentences_agree_in_number():
-    one, many = (flagged(n, kinds=("exact",)).sentences()[0] for n in (1, 2))
-    single = flagged(1, clips=1, relation="memorised").sentences()[1]
+    one, many = (flagged_audit(n, kinds=("exact",)).sentences()[0] for n in (1, 2))
+    single = flagged_audit(1, clips=1, relation="memorised").sentences()[1]
     assert one.startswith("1 of 200 synthetic clips repeats an eval clip")
     assert many.startswith("2 of 200 synthetic clips repeat eval clips")
     assert single.startswith("1 of 1 synthetic clip resembles")
 
 
 def test_counts_tell_sure_leaks_from_similar_clips():
-    counts = flagged(5).counts()
+    counts = flagged_audit(5).counts()
     assert (counts["leaked"], counts["leaked_surely"], counts["near_alone"]) == (5, 0, 5)
-    assert counts["near_by_chance"] == 2.0 and counts["near_alone_p"] == pytest.approx(0.0517, abs=1e-4)
+    assert counts["near_by_chance"] == pytest.approx(200 / 101) and counts["near_alone_p"] == pytest.approx(
+        0.1295, abs=1e-4
+    )
+
+
+def test_clips_of_one_guide_count_once_and_sure_clips_are_not_tested():
+    origins = {f"s{k}": f"guide {k // 4}" for k in range(200)}
+    assert flagged_audit(12, origins=origins).tally("leak").p == flagged_audit(3, 50).tally("leak").p
+    assert flagged_audit(3, origins=origins).tally("leak").p == 1.0
+    mixed = flagged_audit(8, 210)
+    mixed.findings.extend(Finding("leak", f"s{k}", "e", ("exact",), False) for k in range(200, 210))
+    assert mixed.tally("leak").p == flagged_audit(8).tally("leak").p
+    assert (mixed.tally("leak").sure, mixed.tally("leak").weak) == (10, 8)
+
+
+@pytest.mark.parametrize(
+    ("views", "real", "clips", "per_guide"),
+    [(1, 320, 320, 1), (1, 320, 640, 1), (1, 12, 100, 1), (2, 320, 320, 1), (1, 320, 640, 2)],
+)
+def test_clean_clips_are_called_leaks_in_five_percent_of_audits_at_most(views, real, clips, per_guide):
+    rng = np.random.default_rng(7)
+    origins = {f"s{k}": f"g{k // per_guide}" for k in range(clips)}
+    repetitions, wrong = 600, 0
+    for _ in range(repetitions):
+        own, of_guide = rng.standard_t(3, (views, clips)), rng.standard_t(3, (views, clips // per_guide))
+        # Half of a guide's clips, on average, sound alike.
+        made = np.where(rng.random(clips) < 0.5 * (per_guide > 1), of_guide.repeat(per_guide, axis=1), own)
+        wrong += audit_of_standouts(rng.standard_t(3, (views, real)), made, origins).tally("leak").p < ALPHA
+    assert wrong / repetitions <= ALPHA + 3 * (ALPHA * (1 - ALPHA) / repetitions) ** 0.5
+    assert wrong

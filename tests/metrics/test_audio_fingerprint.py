@@ -113,26 +113,38 @@ def test_standouts_are_comparable_between_similar_and_dissimilar_sounds(rng):
     assert found[3, 4] > 5 and found[3, 5] > 5
 
 
-@pytest.mark.parametrize("n", [20, 100, 1000])
-def test_independent_clips_rarely_exceed_the_threshold_and_copies_do_not_raise_it(n):
+def test_a_calibration_clip_is_left_out_of_the_spread_it_is_compared_with(rng):
+    scores = rng.normal(size=(5, 12)).astype(np.float32)  # of 5 references with 12 clips
+    found = fp.spread_of_others(scores)
+    for clip in range(12):
+        alone = fp.spread(np.delete(scores, clip, axis=1))
+        assert found.median[clip] == pytest.approx(alone.median, abs=1e-6)
+        assert found.high[clip] == pytest.approx(alone.high, abs=1e-6)
+
+
+@pytest.mark.parametrize(("n", "rank"), [(10, 1), (40, 1), (198, 1), (320, 3), (999, 10)])
+@pytest.mark.parametrize("draw", ["gumbel", "normal", "standard_cauchy"])
+def test_independent_clips_exceed_the_threshold_as_often_as_its_rank_tells(n, rank, draw):
     rng = np.random.default_rng(n)
-    alarms, raised = [], []
-    for _ in range(200):
-        scores = rng.gumbel(1.0, 0.5, n)
-        limit = fp.threshold(scores)
-        alarms.append((rng.gumbel(1.0, 0.5, 500) > limit).mean())
-        raised.append(fp.threshold(np.concatenate([scores[n // 20 :], np.full(n // 20, 50.0)])))
-    assert np.mean(alarms) < 0.01
-    assert np.median(raised) < 1.0 + 0.5 * 14
+    alarms, expected = [], []
+    for _ in range(300):
+        scores = getattr(rng, draw)(size=n)
+        limit, found = fp.threshold(scores, 0.01)
+        assert found >= rank and (found == rank or draw != "normal" or n < 100)
+        assert (scores > limit).sum() == found - 1
+        alarms.append((getattr(rng, draw)(size=500) > limit).mean())
+        expected.append(found / (n + 1))
+    assert np.mean(alarms) < 1.1 * np.mean(expected)
+    assert np.mean(alarms) > 0.8 * np.mean(expected) or draw == "standard_cauchy"
 
 
-def test_the_threshold_is_the_conformal_quantile_between_its_bounds():
-    heavy = np.concatenate([np.linspace(0, 1, 95), np.linspace(2.0, 2.5, 104)[:5]])
-    place = int(np.ceil(0.99 * 101))
-    assert fp.threshold(heavy[:98]) > fp.threshold(np.append(heavy[:98], 0.5))  # too few for a quantile
-    bounds = [fp.threshold(np.concatenate([heavy[:-1], [top]])) for top in (heavy[-1], 1e9)]
-    assert np.sort(heavy)[place - 1] <= bounds[0] + 1e-9
-    assert bounds[1] < 10
+@pytest.mark.parametrize("n", [20, 100, 1000])
+def test_copies_in_the_calibration_do_not_raise_the_threshold(n):
+    rng = np.random.default_rng(n)
+    for _ in range(50):
+        scores = np.concatenate([rng.gumbel(1.0, 0.5, n - n // 20), np.full(n // 20, 50.0)])
+        limit, rank = fp.threshold(scores, 0.01)
+        assert limit < 1.0 + 0.5 * 30 and rank == n // 20 + 1
 
 
 def test_waveforms_match_at_their_lag_and_gain(rng):
