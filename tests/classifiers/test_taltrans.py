@@ -138,17 +138,20 @@ def test_it_has_the_published_number_of_parameters():
     assert tied.state_dict().keys() < untied.state_dict().keys()
 
 
-def test_logits_are_those_of_the_attention_pooled_probability():
+@pytest.mark.parametrize("bias", [0.0, 12.0])
+def test_logits_are_those_of_the_attention_pooled_probability(bias):
     module = classifiers.build("taltrans-small", 5).eval()
-    states = module.hidden(torch.randn(2, SAMPLES))
-    weights = torch.exp(module.attention(states))
-    frames = torch.sigmoid(module.frame_logits(states))
-    expected = (weights * frames).sum(1) / weights.sum(1)
+    states = module.hidden(torch.randn(2, SAMPLES)).detach()
     module.hidden = lambda x: states
-    torch.testing.assert_close(module(states), torch.logit(expected), atol=1e-5, rtol=1e-5)
     with torch.no_grad():
+        module.frame_logits.bias.fill_(bias)
+        found = module(states)
+        weights = torch.exp(module.attention(states)).double()
+        frames = torch.sigmoid(module.frame_logits(states).double())
+        expected = (weights * frames).sum(1) / weights.sum(1)
+        torch.testing.assert_close(found, torch.logit(expected).float(), atol=1e-5, rtol=1e-5)
         module.frame_logits.bias.fill_(1e4)
-    assert torch.isfinite(module(states)).all()
+        assert torch.isfinite(module(states)).all()
 
 
 @pytest.mark.parametrize(("options", "calls"), [({}, "aa"), ({"tied": False}, "ab"), ({"passes": 3}, "aaa")])
