@@ -70,9 +70,10 @@ def audit(
 ) -> None:
     """Find synthetic clips that repeat real ones.
 
-    Copies of eval clips are leaks, copies of train clips memorisation. Clips are compared by id (stores
-    only), parent, samples, waveform, spectral detail and, on request, embedding. The threshold for similarity
-    is calibrated on train against eval clips. Without the three sets, those of the recipe are audited.
+    Copies of eval clips are leaks, copies of train clips memorisation. Clips are compared by id and recording
+    (stores only), parent, samples, waveform, spectral detail and, on request, embedding. The threshold for
+    similarity is calibrated on train against eval clips. Without the three sets, those of the recipe are
+    audited.
 
     \b
     Examples:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ajbench.core import console
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.data.clip_set import ClipSet, open_set
-from ajbench.evaluation.audit_findings import COLUMNS, SHARE, Audit, Calibration, Pairs
+from ajbench.evaluation.audit_findings import COLUMNS, COMPARED, SHARE, Audit, Calibration, Pairs
 from ajbench.evaluation.audit_similarity import (
     UsableClips,
     cosines,
@@ -29,7 +29,6 @@ from ajbench.metrics import audio_fingerprint
 from ajbench.metrics.audio_fingerprint import Scores
 
 MIN_REAL = 10  # real clips of each split: fewer do not calibrate a threshold
-CALIBRATION = 1000  # clips of the other split that calibrate a threshold
 LISTED = 3  # matches per clip
 RARE = 1e-4  # of independent clips that may share their waveform
 WAVEFORM = 0.9  # correlation; white noise at 10 dB SNR leaves 0.953
@@ -83,7 +82,7 @@ def audit_sets(
 
     A synthetic clip is flagged if it is closer to a real clip than real clips of the other split are: train
     clips calibrate the threshold for leaks, eval clips the one for memorisation. For the calibration they are
-    cut to the length of the synthetic clips.
+    cut to the length of the synthetic clips, and the first clip of each recording is taken.
 
     Args:
         synth: the synthetic clips.
@@ -128,8 +127,7 @@ def audit_sets(
     known = set(sets["train"].names)
     guided = sum(synth.parents[n] in known for n in sets["synth"].numbers)
     clips: dict[Which, int] = {which: len(one.numbers) for which, one in sets.items()}
-    origins = {synth.names[n]: synth.parents[n] or synth.names[n] for n in sets["synth"].numbers}
-    return Audit(found.listed(), calibrations, clips, skipped, guided, origins)
+    return Audit(found.listed(), calibrations, clips, skipped, guided, found.origins)
 
 
 def _refuse_same(given: Mapping[Which, ClipSet]) -> None:
@@ -154,9 +152,11 @@ def _compare(
     """
     references, real, made = sets[target], sets[other], sets["synth"]
     count = len(real.numbers)
-    chosen = np.unique(np.linspace(0, count - 1, min(CALIBRATION, count)).astype(int)).tolist()
+    chosen = np.unique(np.linspace(0, count - 1, min(COMPARED, count)).astype(int)).tolist()
     length = int(np.median([len(one) for one in made.fingerprints]))
-    independent = found.independent(other, target)[chosen]
+    independent = found.independent(other, target)[chosen] & _distinct(
+        [real.clips.recordings[real.numbers[k]] for k in chosen]
+    )
     views: dict[str, Callable[[UsableClips, Sequence[int], bool], tuple[Scores, Scores]]]
     views = {
         "near": lambda some, rows, cut: scores(
@@ -211,6 +211,15 @@ def _compare(
                     values = {"embedding": float(standout[k, match]), "embedding_threshold": limit}
                     found.add("synth", rows[k], target, int(match), ("embedding",), **values)
         yield Calibration(view, target, nearest[independent], np.concatenate(best), limit, rank)
+
+
+def _distinct(recordings: Sequence[str]) -> NDArray[np.bool_]:
+    """Return which clips are the first of their recording; all, if fewer than `MIN_REAL` are.
+
+    Clips of one recording are alike, and together they calibrate little more than one does.
+    """
+    _, first = np.unique(recordings, return_index=True)
+    return np.isin(np.arange(len(recordings)), first) | (len(first) < MIN_REAL)
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from ajbench.data.corpora.youtube import video_id
 from ajbench.evaluation.audit_similarity import UsableClips
 from ajbench.evaluation.set_pair import SkippedClip, Which
 
-KINDS = ("exact", "waveform", "parent", "id", "near", "embedding")  # from the surest to the weakest
+KINDS = ("exact", "waveform", "parent", "id", "recording", "near", "embedding")  # the surest first
 WEAK = frozenset(("near", "embedding"))  # independent clips have these, too
 SHARE = 0.01  # of independent clips to be flagged by them, over all views
+COMPARED = 1000  # real clips of one split that are compared with the other, and calibrate the threshold
 ALPHA = 0.05  # more weak flags than chance explains: p below this
 SETS: dict[str, tuple[Which, Which]] = {
     "leak": ("synth", "eval"),
@@ -99,9 +101,9 @@ class Calibration:
 class Tally:
     """How many clips of one relation are flagged."""
 
-    sure: int  # by exact, waveform, parent or id
+    sure: int  # by exact, waveform, parent, id or recording
     weak: int  # by near or embedding only
-    clips: int  # that could be flagged: the synthetic clips, or the train clips of the calibration
+    clips: int  # that could be flagged: the synthetic clips, or the train clips that were compared
     chance: float | None = None  # weak flags expected of independent clips, at most
     p: float | None = None  # probability of so many; both None for the real splits, which are the calibration
 
@@ -138,7 +140,7 @@ class Audit:
     clips: Mapping[Which, int]  # usable clips per set
     skipped: list[SkippedClip]  # unusable clips
     guided: int  # synthetic clips whose guide is a train clip
-    origins: Mapping[str, str]  # of each synthetic clip, its guide; its own name if there is none
+    origins: Mapping[str, str]  # of each synthetic clip, its guide's recording; its own name without a guide
 
     def of(self, relation: str) -> list[Finding]:
         """Return the findings of one relation."""
@@ -147,22 +149,22 @@ class Audit:
     def tally(self, relation: str) -> Tally:
         """Return how many clips of one relation are flagged.
 
-        The test counts clips without a sure finding, because the calibration has none either. Clips of one
-        guide are not independent, so every guide counts once: by the share of its clips that are flagged,
-        their sum rounded down. p is the lowest of all views times their number (Bonferroni).
+        The test counts clips without a sure finding, because the calibration has none either. Clips made
+        from one recording are not independent, so every recording counts once: by the share of its clips that
+        are flagged, their sum rounded down. p is the lowest of all views times their number (Bonferroni).
         """
         found = self.of(relation)
         sure = {one.clip for one in found if not WEAK.issuperset(one.kinds)}
         weak = {one.clip for one in found} - sure
         views = [one for one in self.calibrations if one.set == SETS[relation][1]]
         if relation == "split":
-            return Tally(len(sure), len(weak), len(views[0].real))
+            return Tally(len(sure), len(weak), min(COMPARED, self.clips["train"]))
         sizes = Counter(origin for clip, origin in self.origins.items() if clip not in sure)
         p = 1.0
         for view in views:
             flagged = {one.clip for one in found if view.view in one.kinds} - sure
-            guides = sum(1 / sizes[self.origins[clip]] for clip in flagged)
-            p = min(p, len(views) * view.p(int(guides + 1e-9), len(sizes)))
+            weight = sum(1 / sizes[self.origins[clip]] for clip in flagged)
+            p = min(p, len(views) * view.p(int(weight + 1e-9), len(sizes)))
         clips = self.clips["synth"]
         chance = sum(view.share for view in views) * (clips - len(sure))
         return Tally(len(sure), len(weak), clips, chance, p)
@@ -214,28 +216,40 @@ class Audit:
 class Pairs:
     """Pairs of clips and their findings, gathered from all views.
 
-    Names, guides and sample hashes are compared at once, everything else is added.
+    Names, recordings, guides and sample hashes are compared at once, everything else is added.
 
     Args:
         sets: the usable clips of all three sets.
+
+    Attributes:
+        origins: of each synthetic clip, its guide's recording, or its guide if that is unknown, or itself.
     """
 
     def __init__(self, sets: Mapping[Which, UsableClips]) -> None:
         self.names = {which: one.names for which, one in sets.items()}
         self.parents = [sets["synth"].clips.parents[n] for n in sets["synth"].numbers]
         self.pairs: dict[tuple[Which, int, Which, int], dict[str, Any]] = {}
-        # An id of a store names a recording. Files of two folders may share numbers, or names to pair them.
+        self.recordings = {which: _known_recordings(one) for which, one in sets.items()}
+        # An id of a store names a clip. Files of two folders may share numbers, or names to pair them.
         stores = {which for which, one in sets.items() if one.clips.is_store}
         for of, other in SETS.values():
             if {of, other} <= stores:
                 self._add_equal(of, other, "id", self.names)
+            self._add_equal(of, other, "recording", self.recordings)
             self._add_equal(of, other, "exact", {which: one.hashes for which, one in sets.items()})
-        place = {name: row for row, name in enumerate(self.names["eval"])}
+        names, held_out = (_first_rows(values["eval"]) for values in (self.names, self.recordings))
         # In folders, a name that both splits have does not tell which clip the guide is.
-        ambiguous = set() if {"train", "eval"} <= stores else place.keys() & set(self.names["train"])
-        for row, parent in enumerate(self.parents):
-            if parent in place and parent not in ambiguous:
-                self.add("synth", row, "eval", place[parent], ("parent",))
+        ambiguous = set() if {"train", "eval"} <= stores else names.keys() & set(self.names["train"])
+        recordings = self._recordings_of_guides()
+        for row, (parent, recording) in enumerate(zip(self.parents, recordings, strict=True)):
+            if parent in names and parent not in ambiguous:
+                self.add("synth", row, "eval", names[parent], ("parent",))
+            elif recording in held_out:
+                self.add("synth", row, "eval", held_out[recording], ("parent",))
+        self.origins = {
+            clip: recording or parent or clip
+            for clip, parent, recording in zip(self.names["synth"], self.parents, recordings, strict=True)
+        }
 
     def add(
         self, of: Which, row: int, other: Which, match: int, kinds: Iterable[str], **values: float
@@ -246,8 +260,9 @@ class Pairs:
         entry |= values
 
     def independent(self, of: Which, other: Which) -> NDArray[np.bool_]:
-        """Return which clips of a set have no sure copy in the other set."""
-        free = np.ones(len(self.names[of]), bool)
+        """Return which clips of a set have no sure copy, and no clip of their recording, in the other set."""
+        theirs = set(self.recordings[other]) - {None}
+        free = np.array([recording not in theirs for recording in self.recordings[of]], bool)
         for (a, row, b, match), entry in self.pairs.items():
             if {a, b} == {of, other} and not WEAK.issuperset(entry["kinds"]):
                 free[row if a == of else match] = False
@@ -271,10 +286,34 @@ class Pairs:
 
         return sorted(found, key=rank)
 
-    def _add_equal(self, of: Which, other: Which, kind: str, values: Mapping[Which, Sequence[str]]) -> None:
-        places: dict[str, int] = {}
-        for row, value in enumerate(values[other]):
-            places.setdefault(value, row)
+    def _recordings_of_guides(self) -> list[str | None]:
+        """Return the recording of each synthetic clip's guide, if it is one of the real splits'."""
+        names = self.names["train"] + self.names["eval"]
+        recordings = self.recordings["train"] + self.recordings["eval"]
+        known, every = dict(zip(names, recordings, strict=True)), set(recordings)
+        # The guide may be another clip of a video, from a corpus that names its clips in its own way.
+        videos = [f"youtube:{video_id(parent)}" if parent else None for parent in self.parents]
+        return [
+            known.get(parent, video if video in every else None) if parent else None
+            for parent, video in zip(self.parents, videos, strict=True)
+        ]
+
+    def _add_equal(
+        self, of: Which, other: Which, kind: str, values: Mapping[Which, Sequence[str | None]]
+    ) -> None:
+        places = _first_rows(values[other])
         for row, value in enumerate(values[of]):
             if value in places:
                 self.add(of, row, other, places[value], (kind,))
+
+
+def _known_recordings(clips: UsableClips) -> list[str | None]:
+    every = clips.clips.recordings
+    return [
+        None if every[n] == name else every[n] for n, name in zip(clips.numbers, clips.names, strict=True)
+    ]
+
+
+def _first_rows(values: Sequence[str | None]) -> dict[str | None, int]:
+    """Return the first row of each value that is known."""
+    return {value: row for row, value in reversed([*enumerate(values)]) if value is not None}

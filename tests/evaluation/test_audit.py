@@ -64,6 +64,13 @@ def test_the_threshold_is_calibrated_on_train_against_eval(found):
     assert row["above"] >= 9 and found.calibrations[0].rank == 1
 
 
+@pytest.mark.parametrize(("per_recording", "clips"), [(1, 40), (2, 20), (20, 40)])
+def test_every_recording_calibrates_once_unless_there_are_too_few(audit_folders, per_recording, clips):
+    sets = [open_set(audit_folders / name) for name in ("clean", "train", "eval")]
+    vars(sets[1])["recordings"] = [f"recording {k // per_recording}" for k in range(40)]
+    assert len(audit_sets(*sets).calibrations[0].real) == clips
+
+
 def test_excerpts_and_longer_clips_with_an_eval_clip_are_found(audit_folders, mini_waves, tmp_path):
     for k, wave in enumerate(mini_waves(70, 20)):
         write_clip(tmp_path / "synth", f"clean-{k}", wave[: 16_000 + 320 * k])

@@ -5,7 +5,7 @@ import pytest
 from fakes import audit_of_standouts, flagged_audit, make_store, write_clip
 
 from ajbench.data.clip_set import ClipSet, open_set
-from ajbench.evaluation.audit_findings import ALPHA, Finding, Pairs
+from ajbench.evaluation.audit_findings import ALPHA, KINDS, Finding, Pairs
 from ajbench.evaluation.audit_similarity import UsableClips
 
 
@@ -36,6 +36,24 @@ def test_a_guide_whose_name_is_in_both_folders_is_ambiguous(tmp_path):
     assert found == [("two", "b", ("parent",))]
 
 
+def test_clips_of_one_recording_meet_under_the_names_of_any_downloader(tmp_path):
+    one, two, other = "youtube:abcdefghijk", "youtube:-_cdefghijk", "youtube:Zbcdefghijk"
+    train = make_store(tmp_path / "train", 3, recordings={0: one, 1: other})
+    held_out = make_store(tmp_path / "eval", 1, 4, prefix="held", recordings={1: one, 2: one, 3: two})
+    parents = ["clip00", "-_cdefghijk_30.000.flac", "clip01", "abcdefghijz_10", "clip02", None]
+    synth = ClipSet(tmp_path, [f"made{k}" for k in range(6)], parents)
+    sets = {"synth": usable(synth, range(6)), "train": usable(open_set(train.path, "train"), start=10)}
+    pairs = Pairs(sets | {"eval": usable(open_set(held_out.path, "eval"), range(4), start=20)})
+    assert {(one.clip, one.match, one.kinds) for one in pairs.listed()} == {
+        ("made0", "held01", ("parent",)),
+        ("made1", "held03", ("parent",)),
+        ("clip00", "held01", ("recording",)),
+    }
+    assert pairs.independent("train", "eval").tolist() == [False, True, True]
+    assert pairs.independent("eval", "train").tolist() == [False, False, True, True]
+    assert list(pairs.origins.values()) == [one, two, other, "abcdefghijz_10", "clip02", "made5"]
+
+
 @pytest.mark.parametrize(
     ("n", "clips", "kinds", "holds"),
     [
@@ -46,7 +64,7 @@ def test_a_guide_whose_name_is_in_both_folders_is_ambiguous(tmp_path):
         (8, 200, ("near",), True),  # 0.0372
         (1, 5, ("near",), True),  # 0.0476
         (1, 6, ("near",), False),  # 0.0566
-        *((1, 200, (kind, "near"), True) for kind in ("exact", "waveform", "parent", "id")),
+        *((1, 200, (kind, "near"), True) for kind in KINDS[:5]),
     ],
 )
 def test_similar_clips_are_a_leak_if_chance_does_not_explain_them(n, clips, kinds, holds):
@@ -60,7 +78,7 @@ def test_similar_clips_are_a_leak_if_chance_does_not_explain_them(n, clips, kind
         (flagged_audit(7), 1, ["7", "200", "2.0", "0.056"], False),
         (flagged_audit(9), 1, ["9", "200", "2.0", "0.024"], False),
         (flagged_audit(3, kinds=("exact", "near")), 0, ["3", "200", "3"], False),
-        (flagged_audit(1, relation="split"), -1, ["1", "100", "1", "0", "0"], False),
+        (flagged_audit(1, relation="split"), -1, ["1", "120", "1", "0", "0"], False),
         (flagged_audit(99, kinds=("id",), relation="split"), -1, ["99", "120", "0", "0"], True),
     ],
 )
