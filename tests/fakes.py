@@ -632,10 +632,11 @@ def small_recipe(**sections):
     return Recipe.model_validate({"name": "small"} | {k: base[k] | sections.get(k, {}) for k in base})
 
 
-def make_store(path, train=N_TRAIN, evaluated=N_EVAL, captions=False, prefix="clip", val=0, recordings=None):
+def make_store(path, train=N_TRAIN, evaluated=N_EVAL, captions=0, prefix="clip", val=0, recordings=None):
     """Write a real store of clips with one or two classes; codes come from their class' part of the books.
 
-    `recordings` maps numbers of clips to what they were cut from.
+    Clips with even numbers have `captions` captions, others one, if any. `recordings` maps numbers of clips
+    to what they were cut from.
     """
     from ajbench.codec.whitening import Whitening
     from ajbench.data import audio, shards
@@ -652,6 +653,7 @@ def make_store(path, train=N_TRAIN, evaluated=N_EVAL, captions=False, prefix="cl
         record = {"clip_id": f"{prefix}{i:02d}", "path": f"{i}.wav", "split": split, "caption": caption}
         record |= {"labels": labels, "label_ids": classes, "codes": codes}
         record["recording"] = (recordings or {}).get(i)
+        record["more_captions"] = [f"{caption}, take {k}" for k in range(2, captions + 1) if i % 2 == 0]
         records.append(record | {"audio": audio.flac_encode(codec.decode(codes[None])[0].numpy())})
     shards.write_shard(path, 0, records)
     whitening = Whitening.fit([codec.latents(np.stack([r["codes"] for r in records[:train]]))])

@@ -320,7 +320,8 @@ class Evaluate(Section):
     bootstrap: Annotated[int, Field(ge=100)] = 1000
     features: str = "reference"
     generators: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="rows of Table 1: name → keys of generator, or {folder: DIR}"
+        default_factory=dict,
+        description="rows of Table 1: name → keys of generator; {folder: DIR}, {recipe: R}",
     )
     probes: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="more synthetic sets for eval-gen: name → keys of synth"

@@ -46,6 +46,7 @@ class Row:
     parent_id: str | None = None
     source: str = "real"
     recording: str | None = None
+    more_captions: tuple[str, ...] = ()  # besides `caption`, the first
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Problem:
 
 _OTHER_TYPES = {  # of the columns that do not hold text
     "start_s": pa.float64(), "duration_s": pa.float64(), "labels": pa.list_(pa.string()), "fold": pa.int32(),
+    "more_captions": pa.list_(pa.string()),
 }  # fmt: skip
 SCHEMA = pa.schema([(item.name, _OTHER_TYPES.get(item.name, pa.string())) for item in fields(Row)])
 
@@ -223,6 +225,8 @@ def _write_csv(path: Path, manifest: Manifest, columns: dict[str, list[Any]]) ->
             f"{path}: label {clash!r} contains {LABEL_SEPARATOR!r}; write the manifest as .parquet"
         )
     columns["labels"] = [LABEL_SEPARATOR.join(labels) for labels in columns["labels"]]
+    more = columns["more_captions"]
+    columns["more_captions"] = [json.dumps(texts, ensure_ascii=False) if texts else None for texts in more]
     labels = {"index": range(len(names)), "name": names} | ({"mid": mids} if mids else {})
     problems = {item.name: [getattr(p, item.name) for p in manifest.problems] for item in fields(Problem)}
     for suffix, table in ((".csv", columns), (".labels.csv", labels), (".problems.csv", problems)):
@@ -243,7 +247,9 @@ def _read_csv(path: Path) -> Manifest:
     rows = []
     for _, cells in records:
         labels = tuple(filter(None, cells["labels"].split(LABEL_SEPARATOR)))
-        rows.append(Row(**{**_values(cells, SCHEMA.names), "path": cells["path"], "labels": labels}))
+        more = tuple(json.loads(cells["more_captions"] or "[]"))
+        texts = {"path": cells["path"], "labels": labels, "more_captions": more}
+        rows.append(Row(**{**_values(cells, SCHEMA.names), **texts}))
     columns = [item.name for item in fields(Problem)]
     listed, _ = csv_records(path.with_suffix(".problems.csv"), columns)
     problems = [Problem(**_values(cells, columns)) for _, cells in listed]
@@ -260,6 +266,7 @@ def _read_parquet(path: Path) -> Manifest:
     if table.schema.remove_metadata() != SCHEMA:
         raise ValueError(f"columns {', '.join(table.schema.names)}; expected {', '.join(SCHEMA.names)}")
     notes = table.schema.metadata or {}
-    rows = [Row(**{**values, "labels": tuple(values["labels"])}) for values in table.to_pylist()]
+    lists = ("labels", "more_captions")
+    rows = [Row(**{**row, **{name: tuple(row[name]) for name in lists}}) for row in table.to_pylist()]
     problems = [Problem(**values) for values in json.loads(notes[b"problems"])]
     return Manifest(rows, LabelSet.from_json(notes[b"label_set"].decode()), problems)

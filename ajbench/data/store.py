@@ -42,6 +42,7 @@ class Clip:
     parent_id: str | None
     source: str
     recording: str | None
+    more_captions: list[str] | None
     label_ids: list[int]
     seed: int | None
     strength: float | None

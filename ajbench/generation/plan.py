@@ -2,6 +2,7 @@
 
 import io
 import itertools
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -48,7 +49,8 @@ class ListedClips:
         clip_ids: of the clips.
         places: int64 [N], the clips' indices in the store (or rows of the manifest).
         targets: float32 [N, C], sparse, nonzero if clip n has class c; columns of a row in ascending order.
-        captions: of the clips, None for clips without one; empty if captions were not read.
+        captions: of the clips, None for clips without one; empty if captions were not read. If they were, a
+            clip is listed once for each of its captions.
     """
 
     where: str
@@ -62,35 +64,46 @@ class ListedClips:
     def of_store(cls, store: ClipStore, split: str = "train", *, captions: bool = False) -> "ListedClips":
         """Return a split of a real store; captions are slow to read and needed for that plan only."""
         places, ids = store.split_indices(split), store.clip_ids
-        texts = store.column("caption") if captions else None
-        return cls(
+        clips = cls(
             str(store.path),
             tuple(store.meta.labels),
             [ids[i] for i in places],
             places,
             _tidy(store.sparse_targets()[places]),
-            tuple(texts[i] for i in places) if texts else (),
         )
+        if not captions:
+            return clips
+        first, more = store.column("caption"), store.column("more_captions")
+        return clips._by_caption([(first[i], *(more[i] or ())) for i in places])
 
     @classmethod
-    def of_manifest(cls, manifest: Manifest, where: str, split: str = "train") -> "ListedClips":
+    def of_manifest(
+        cls, manifest: Manifest, where: str, split: str = "train", *, captions: bool = False
+    ) -> "ListedClips":
         """Return a split of a corpus from its manifest or its label table."""
         rows = [(place, row) for place, row in enumerate(manifest.rows) if row.split == split]
         ids = [manifest.label_set.index(name) for _, row in rows for name in row.labels]
         ends = np.cumsum([0, *(len(row.labels) for _, row in rows)])
         shape = (len(rows), len(manifest.label_set))
-        return cls(
+        clips = cls(
             where,
             manifest.label_set.names,
             [row.clip_id for _, row in rows],
             np.array([place for place, _ in rows], np.int64),
             _tidy(sparse.csr_array((np.ones(len(ids), np.float32), ids, ends), shape=shape)),
-            tuple(row.caption for _, row in rows),
+        )
+        return (
+            clips._by_caption([(row.caption, *row.more_captions) for _, row in rows]) if captions else clips
         )
 
-    def take(self, keep: NDArray[np.bool_]) -> "ListedClips":
-        """Return the clips for which `keep` [N] is true."""
-        rows = np.flatnonzero(keep)
+    def _by_caption(self, texts: list[tuple[str | None, ...]]) -> "ListedClips":
+        """List each clip once for each of its `texts`: first captions of all clips, then second ones, …"""
+        order = sorted((k, i) for i, own in enumerate(texts) for k in range(len(own)))
+        captions = tuple(texts[i][k] for k, i in order)
+        return replace(self.take(np.array([i for _, i in order], np.int64)), captions=captions)
+
+    def take(self, rows: NDArray[np.int64]) -> "ListedClips":
+        """Return the clips at `rows`, in that order."""
         return replace(
             self,
             clip_ids=[self.clip_ids[i] for i in rows],
@@ -120,8 +133,8 @@ def plan(
       Labels are those of the parent.
     - `random-classes` (App. E): one to three random classes, and as guide a clip with as many of them as any
       clip has; which of these is random. `synth.unguided` decides about classes without a train clip.
-    - `captions` (Table 1): a clip from noise for every evaluation clip, from its caption or, without one, its
-      labels. These clips are compared with the evaluation clips and never used for training.
+    - `captions` (Table 1): a clip from noise for every caption of the evaluation clips or, without one, for
+      the labels. These clips are compared with the evaluation clips and never used for training.
 
     A shorter plan is always the beginning of a longer one, so doses are nested.
 
@@ -145,7 +158,8 @@ def plan(
             "leave_out or noise"
         )
     if section.classes:
-        clips = clips.take(np.asarray(clips.targets[:, np.flatnonzero(usable)].sum(axis=1)).reshape(-1) > 0)
+        counted = np.asarray(clips.targets[:, np.flatnonzero(usable)].sum(axis=1)).reshape(-1)
+        clips = clips.take(np.flatnonzero(counted))
     if not clips.clip_ids:
         raise UsageError(f"synth.classes={section.classes}: no clip of {clips.where} has any of them")
     draw = _DRAWS[section.plan]
@@ -290,7 +304,11 @@ def _captions(section: Synth, seed: int, clips: ListedClips, usable: NDArray[np.
     n = len(clips.clip_ids)
     places = np.arange(section.n) % n
     labels = clips.labels()
-    clip_ids = [f"syn-{clips.clip_ids[i]}-{k // n}" for k, i in enumerate(places)]
+    made: Counter[str] = Counter()  # of each evaluation clip
+    clip_ids = []
+    for name in (clips.clip_ids[i] for i in places):
+        clip_ids.append(f"syn-{name}-{made[name]}")
+        made[name] += 1
     return clip_ids, places, [labels[i] for i in places]
 
 

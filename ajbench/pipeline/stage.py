@@ -283,7 +283,16 @@ def _barrier() -> Callable[[], None]:
 
 def _content(row: Row) -> list[Any]:
     part = [row.clip_id, row.start_s, row.duration_s]
-    return [*part, list(row.labels), row.split, row.fold, row.caption, row.parent_id, row.recording]
+    return [
+        *part,
+        list(row.labels),
+        row.split,
+        row.fold,
+        row.caption,
+        row.parent_id,
+        row.recording,
+        *row.more_captions,
+    ]
 
 
 def _size(path: str) -> tuple[str, str]:

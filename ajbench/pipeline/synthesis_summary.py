@@ -41,14 +41,15 @@ def synthesis_summary(pipeline: Pipeline, probe: str = "", processes: int = 1) -
     except MissingError as error:
         manifest, found = preflight.label_table(recipe, places.data, error), False
     pipeline.check(manifest=manifest)
-    clips = ListedClips.of_manifest(manifest, f"corpus {recipe.data.corpus}", split_of(section))
+    split, captions = split_of(section), section.plan == "captions"
+    clips = ListedClips.of_manifest(manifest, f"corpus {recipe.data.corpus}", split, captions=captions)
     origin = "files" if found else "label table"
     stage = pipeline.synth(probe, processes) if found else None
     if stage and pipeline.prepare.done():
         from ajbench.data.store import ClipStore
 
         store = ClipStore.open(pipeline.prepare.path, verify=False)
-        clips = ListedClips.of_store(store, split_of(section), captions=section.plan == "captions")
+        clips = ListedClips.of_store(store, split, captions=captions)
         origin = "store"
     size = store_mb(recipe, section.n)
     document = {

@@ -9,6 +9,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from ajbench.core import registry
+from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Generator, Recipe, misfit
 from ajbench.core.schema import overlay
@@ -17,7 +18,8 @@ from ajbench.pipeline.evaluation_stages import eval_gen_stage
 from ajbench.pipeline.recipe_stages import Pipeline
 from ajbench.pipeline.stage import Stage, in_order, run_stages
 
-FOLDER = "folder"  # key in `evaluate.generators` for a generator that is already trained
+# Keys in `evaluate.generators` for a generator that is already trained: its folder, or the recipe it is of.
+FOLDER, RECIPE = "folder", "recipe"
 PAPER: Mapping[str, Mapping[str, Any]] = {
     "clap": {"text_encoder": "clap", "mask": False},
     "clap-masked": {"text_encoder": "clap", "mask": True},
@@ -29,17 +31,21 @@ PAPER: Mapping[str, Mapping[str, Any]] = {
 def variants(pipeline: Pipeline) -> dict[str, Pipeline]:
     """Return a pipeline for each generator of `evaluate.generators`, by default the paper's four.
 
-    Each generates one set, named after its generator, with a clip for the caption of each evaluation clip.
-    All share the prepared clips.
+    Each generates one set, named after its generator, with a clip for each caption of the evaluation clips
+    (for the labels of a clip without one). All share the prepared clips.
 
     Raises:
-        UsageError: a generator has a key that the generator section does not have.
+        UsageError: a generator has a key that the generator section does not have, or names a recipe of which
+            several are trained.
+        MissingError: none of that recipe is.
     """
     recipe, found = pipeline.recipe, {}
-    clips = len(pipeline.manifest.split("eval"))
+    clips = sum(1 + len(row.more_captions) for row in pipeline.manifest.split("eval"))
     for name, changes in (recipe.evaluate.generators or PAPER).items():
         keys = dict(changes)
-        folder = keys.pop(FOLDER, None)
+        folder, other = keys.pop(FOLDER, None), keys.pop(RECIPE, None)
+        if other and not folder:
+            folder = _trained(pipeline.places.work, name, other)
         places = replace(pipeline.places, generator=Path(folder)) if folder else pipeline.places
         evaluate = recipe.evaluate.model_copy(update={"probes": {name: {"n": clips}}})
         mine = {"generator": _section(recipe, name, keys), "evaluate": evaluate}
@@ -75,6 +81,23 @@ def run(pipeline: Pipeline, device: str, force: bool = False) -> dict[str, Any]:
         atomic_write(out / name, text)
     notes = list(dict.fromkeys(note for stage in measured for note in results_folder.notes_of(stage)))
     return {"files": [out / name for name in files], "ran": ran, "lines": lines, "notes": notes}
+
+
+def _trained(work: Path, name: str, recipe: str) -> Path:
+    """Return the folder of the only generator of another recipe that is trained in `work`."""
+    found = sorted(path.parent for path in (work / recipe).glob("train-gen-*/generator.json"))
+    if not found:
+        raise MissingError(
+            f"evaluate.generators.{name}: no trained generator in {work / recipe}; run `ajbench train-gen "
+            f"--recipe {recipe} --data DIR`, or set evaluate.generators.{name}.folder"
+        )
+    if len(found) > 1:
+        folders = ", ".join(path.name for path in found)
+        raise UsageError(
+            f"evaluate.generators.{name}: several trained generators in {work / recipe} ({folders}); set "
+            f"evaluate.generators.{name}.folder to one of them"
+        )
+    return found[0]
 
 
 def _section(recipe: Recipe, name: str, keys: Mapping[str, Any]) -> Generator:

@@ -30,6 +30,7 @@ NOT_COMPARABLE_A11 = "published, trained and evaluated on AudioSet: not comparab
 NOT_COMPARABLE_1 = (
     "published, with another extractor and other reference clips: not comparable with the measured rows"
 )
+SAME_CLIPS_1 = "published, for the same reference clips and extractor, with other preprocessing"
 # Liu et al. (2023) report a KL of 2.52 and a FAD of 7.75.
 CORRECTIONS_1 = {"DiffSound": "the 7.76 printed as the KL of DiffSound is its FAD"}
 
@@ -184,7 +185,8 @@ def table_1_lines(rows: pd.DataFrame, recipe: Recipe) -> list[Line]:
         line = {name: row[name] for name in ("model", "datasets")}
         line |= {name: float(row[name]) if row[name] else None for name in ("fd", "is", "kl")}
         line |= {"features": "panns16k", "reference": "AudioCaps test", "source": "published"}
-        notes = [NOT_COMPARABLE_1, CORRECTIONS_1.get(row["model"])]
+        same = (recipe.data.corpus, recipe.evaluate.features) == ("audiocaps", "panns16k")
+        notes = [SAME_CLIPS_1 if same else NOT_COMPARABLE_1, CORRECTIONS_1.get(row["model"])]
         lines.append({**line, "note": "; ".join(filter(None, notes))})
     return lines
 

@@ -15,6 +15,7 @@ ROWS = [
     Row(
         "x@2.5", "/data/x, y.wav", 2.5, 5.04, ("Dog",), "eval", 5,
         'a "dog", barking', "/v.mp4", "grass", "dog/1", "synthetic", "freesound:1",
+        ("a dog; barking", 'a "hound"'),
     ),
 ]  # fmt: skip
 MANIFEST = Manifest(
@@ -36,7 +37,7 @@ def test_parquet_opens_in_pandas_with_the_documented_columns(tmp_path):
     frame = pandas.read_parquet(tmp_path / "manifest.parquet")
     assert list(frame.columns) == [
         "clip_id", "path", "start_s", "duration_s", "labels", "split", "fold", "caption", "video",
-        "visual_caption", "parent_id", "source", "recording",
+        "visual_caption", "parent_id", "source", "recording", "more_captions",
     ]  # fmt: skip
     assert list(frame.labels[0]) == ["Bark", "Dog"]
 

@@ -15,6 +15,8 @@ from scipy import sparse
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.files import seed_for
 from ajbench.core.schema import Synth
+from ajbench.data.labels import LabelSet
+from ajbench.data.manifest import Manifest, Row
 from ajbench.generation.plan import ListedClips, _guide, _interleaved, plan, unguided
 from ajbench.generation.prompts import sound_of, spoken
 
@@ -218,6 +220,29 @@ def test_every_evaluation_clip_has_a_clip_of_its_caption_from_noise(captioned):
         clip = captioned[row["parent"]]
         assert row["prompt"] == row["caption"] == clip.caption and row["label_ids"] == sorted(clip.label_ids)
         assert row["seed"] == seed_for(3, row["clip_id"])
+
+
+def test_every_caption_of_a_clip_has_a_clip_paired_with_it(tmp_path):
+    store = make_store(tmp_path / "several", captions=3)
+    of_store = ListedClips.of_store(store, "eval", captions=True)
+    held_out = [store[i] for i in store.split_indices("eval")]
+    wanted = {(clip.clip_id, text) for clip in held_out for text in (clip.caption, *clip.more_captions)}
+    assert len(wanted) > len(held_out)
+    rows = plan(small_recipe(synth={**CAPTIONS, "n": len(wanted)}).synth, of_store, seed=3).to_pylist()
+    assert {(row["parent_id"], row["caption"]) for row in rows} == wanted
+    assert len({row["clip_id"] for row in rows}) == len(rows)
+    for row in rows:
+        assert (
+            row["labels"] == store[row["parent"]].labels and row["clip_id"][:-2] == f"syn-{row['parent_id']}"
+        )
+    # The first captions come first, so a shorter plan has a clip for every evaluation clip.
+    assert [row["caption"] for row in rows[: len(held_out)]] == [clip.caption for clip in held_out]
+    listed = [Row(c.clip_id, "", labels=tuple(c.labels), split=c.split, caption=c.caption,
+                  more_captions=tuple(c.more_captions)) for c in store]  # fmt: skip
+    manifest = Manifest(listed, LabelSet(tuple(store.meta.labels)))
+    of_manifest = ListedClips.of_manifest(manifest, "here", "eval", captions=True)
+    assert (of_manifest.captions, of_manifest.clip_ids) == (of_store.captions, of_store.clip_ids)
+    assert np.array_equal(of_manifest.places, of_store.places)
 
 
 def test_without_a_caption_the_labels_are_the_prompt(tmp_path):

@@ -1,5 +1,7 @@
 """Table 1: generators compared on the captions of the evaluation clips, which are never trained on."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -16,8 +18,8 @@ CAPTIONS = {"plan": "captions", "strength": 1.0, "prompt": "names"}
 TWO = "evaluate.generators={plain: {mask: false}, masked: {mask: true, max_tokens: 12}}"
 
 
-def pipeline(*overrides):
-    return mini_pipeline(*overrides, expression="tables/t1", base="mini")
+def pipeline(*overrides, **places):
+    return mini_pipeline(*overrides, expression="tables/t1", base="mini", **places)
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +71,40 @@ def test_a_trained_generator_is_taken(tmp_path, real):
     made = pipeline(f"evaluate.generators={{mine: {{folder: {folder}}}}}")
     names = [stage.name for stage in table1.stages(made)]
     assert "train-gen" not in names and table1.variants(made)["mine"].generator == folder
+
+
+def test_the_only_trained_generator_of_another_recipe_is_taken(tmp_path, real):
+    made = pipeline("evaluate.generators={mine: {recipe: as2m/t5}}", work=tmp_path)
+    with pytest.raises(MissingError, match=r"generators\.mine: .*as2m/t5; .*train-gen --recipe as2m/t5"):
+        table1.variants(made)
+    (tmp_path / "as2m" / "t5" / "train-gen-1").mkdir(parents=True)  # unfinished
+    folder = make_generator(tmp_path / "as2m" / "t5" / "train-gen-2", real)
+    assert table1.variants(made)["mine"].generator == folder
+    make_generator(tmp_path / "as2m" / "t5" / "train-gen-3", real)
+    with pytest.raises(UsageError, match=r"generators\.mine.*train-gen-2, train-gen-3"):
+        table1.variants(made)
+    chosen = pipeline(f"evaluate.generators={{mine: {{recipe: as2m/t5, folder: {folder}}}}}", work=tmp_path)
+    assert table1.variants(chosen)["mine"].generator == folder
+
+
+def test_a_set_has_a_clip_for_every_caption_of_the_evaluation_clips():
+    made = pipeline(TWO)
+    held_out = len(made.manifest.split("eval"))
+    rows = [
+        replace(row, more_captions=("b", "c") if row.split == "train" else ("b",))
+        for row in made.manifest.rows
+    ]
+    made.__dict__["manifest"] = replace(made.manifest, rows=rows)
+    assert {mine.probes[name].n for name, mine in table1.variants(made).items()} == {2 * held_out}
+
+
+def test_table_1_of_audiocaps_compares_generators_trained_on_audioset_by_panns():
+    base = recipe.load("tables/t1", base="audiocaps")
+    assert base.evaluate.features == "panns16k"
+    assert base.evaluate.generators == {name: {"recipe": f"as2m/{name}"} for name in table1.PAPER}
+    for name, keys in table1.PAPER.items():
+        text = recipe.load(f"as2m/{name}").generator.model_dump()
+        assert {key: text[key] for key in keys} == keys and not text["encoder_mask"]
 
 
 @pytest.mark.parametrize(

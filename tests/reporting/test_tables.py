@@ -9,7 +9,8 @@ from fakes import ESC10_CONTEXT, esc10_recipe
 from sklearn.metrics import average_precision_score
 
 from ajbench.core.errors import MissingError
-from ajbench.core.rows import append_rows, make_row, read_rows
+from ajbench.core.recipe import load
+from ajbench.core.rows import ROW_COLUMNS, append_rows, make_row, read_rows
 from ajbench.data.labels import Scores
 from ajbench.evaluation.classification import cell_rows, compare_to_real
 from ajbench.reporting import tables
@@ -90,6 +91,14 @@ def test_table_1_has_measured_sets_and_published_models(written):
     assert len(paper) == 7 and paper["Ours-T5"]["fd"] == "12.09"
     assert all("not comparable" in line["note"] for line in paper.values())
     assert "FAD" in paper["DiffSound"]["note"]
+
+
+def test_published_rows_of_table_1_are_comparable_for_its_clips_and_extractor_only():
+    rows = pd.DataFrame(columns=list(ROW_COLUMNS))
+    for features, comparable in (("panns16k", True), ("mn04", False)):
+        base = load("audiocaps", [f"evaluate.features={features}"])
+        lines = tables.table_1_lines(rows, base)
+        assert lines and all(("not comparable" not in line["note"]) == comparable for line in lines)
 
 
 def test_baselines_and_label_agreement_are_listed(written):

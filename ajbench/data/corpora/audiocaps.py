@@ -27,11 +27,10 @@ Labels = dict[tuple[str, float], tuple[str, ...]]
 def read(data: Data, root: Path | None, need_files: bool = True) -> Manifest:
     """Read AudioCaps below `root`; its test split is eval.
 
-    Each clip, with id `<youtube id>_<start>`, is one row with the first of its captions. The label set is
-    AudioSet's. Labels come from AudioSet's segment lists next to the captions, by id and start (nearly all
-    clips are in `unbalanced_train_segments.csv`). If the lists have any of the clips, a clip that they lack
-    is a problem: without labels it would count as a negative of every class. Without such a list no clip
-    has labels.
+    Each clip, with id `<youtube id>_<start>`, is one row with all its captions. The label set is AudioSet's.
+    Labels come from AudioSet's segment lists next to the captions, by id and start (nearly all clips are in
+    `unbalanced_train_segments.csv`). If the lists have any of the clips, a clip that they lack is a problem:
+    without labels it would count as a negative of every class. Without such a list no clip has labels.
 
     If `need_files` is false, clips without a sound file are rows too, with an empty path.
 
@@ -58,7 +57,7 @@ def read(data: Data, root: Path | None, need_files: bool = True) -> Manifest:
 
 
 def _captioned(path: Path, split: str) -> list[Segment | Problem]:
-    """Return one segment per id and start, with the first caption; its file may have any of their ids."""
+    """Return one segment per id and start, with all its captions; its file may have any of their ids."""
     table = str(path)
     records, broken = csv_records(path, COLUMNS)
     clips: dict[str, Segment] = {}
@@ -71,10 +70,11 @@ def _captioned(path: Path, split: str) -> list[Segment | Problem]:
         except ValueError as error:
             problems.append(Problem(video, table, line, str(error), split))
             continue
-        first = clips.get(clip_id)
-        also = (*(first.also if first else ()), number)
-        line, caption = (first.line, first.caption) if first else (line, cells["caption"])
-        clips[clip_id] = Segment(clip_id, video, start_s, LENGTH_S, (), split, table, line, caption, also)
+        new = Segment(clip_id, video, start_s, LENGTH_S, (), split, table, line, cells["caption"])
+        clip = clips.get(clip_id)
+        more = (*clip.more_captions, cells["caption"]) if clip else ()
+        clip = clip or new
+        clips[clip_id] = clip._replace(also=(*clip.also, number), more_captions=more)
     return [*problems, *clips.values()]
 
 

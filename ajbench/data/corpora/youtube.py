@@ -51,6 +51,7 @@ class Segment(NamedTuple):
     line: int
     caption: str | None = None
     also: tuple[str, ...] = ()
+    more_captions: tuple[str, ...] = ()
 
     def problem(self, reason: str) -> Problem:
         """Return the problem that leaves this segment out."""
@@ -59,7 +60,8 @@ class Segment(NamedTuple):
     def row(self, path: str, start_s: float = 0.0) -> Row:
         """Return the manifest's row: `start_s` is where the segment starts in the file."""
         about = self.duration_s, self.labels, self.split, None, self.caption
-        return Row(self.clip_id, path, start_s, *about, recording=f"youtube:{self.video_id}")
+        recording, more = f"youtube:{self.video_id}", self.more_captions
+        return Row(self.clip_id, path, start_s, *about, recording=recording, more_captions=more)
 
 
 class File(NamedTuple):

@@ -1,4 +1,4 @@
-"""AudioCaps: first captions, AudioSet's labels or none, and clips without labels in stores and plans."""
+"""AudioCaps: captions, AudioSet's labels or none, and clips without labels in stores and plans."""
 
 import pytest
 from fakes import check_problems, prepared_store
@@ -36,25 +36,28 @@ def make(touch):
 
 
 @pytest.mark.parametrize("prefix", ["", "audiocaps_"])
-def test_a_clip_has_the_first_of_its_captions(make, prefix):
+def test_a_clip_has_all_its_captions(make, prefix):
     root = make(prefix=prefix)
     manifest = audiocaps.read(AUDIOCAPS, root)
     assert manifest.problems == []
     paths = [str(root / name) for name in FILES]
     assert manifest.rows == [
-        Row(clip_id, path, 0, 10, (), split, caption=caption, recording=f"youtube:{clip_id[:11]}")
-        for path, (clip_id, split, caption) in zip(
+        Row(
+            clip_id, path, 0, 10, (), split, caption=caption, recording=f"youtube:{clip_id[:11]}",
+            more_captions=tuple(more),
+        )
+        for path, (clip_id, split, caption, *more) in zip(
             paths,
             [
                 ("r1nicOVtvkQ_130", "train", "A woman talks nearby as water pours"),
                 ("--PJHxphWEs_30", "train", "A dog barks"),
-                ("vfY_TJq7n_U_130", "val", "Rustling occurs"),
-                ("7fmOlUlwoNg_20", "eval", "Constant rattling noise"),
+                ("vfY_TJq7n_U_130", "val", "Rustling occurs", "Ducks quack"),
+                ("7fmOlUlwoNg_20", "eval", "Constant rattling noise", "Sharp vibrations, again"),
                 ("GOD8Bt5LfDE_100", "eval", "Humming"),
             ],
             strict=True,
         )
-    ]
+    ]  # fmt: skip
     assert manifest.label_set == audioset.label_set()
 
 
@@ -117,6 +120,9 @@ def test_the_official_test_list(audioset_dir, make, tmp_path):
     assert [row.clip_id for row in held_out] == ["7fmOlUlwoNg_20", "GOD8Bt5LfDE_100"]
     assert held_out[0].caption == "Constant rattling noise and sharp vibrations"
     assert len(held_out) + sum(p.split == "eval" for p in manifest.problems) == 975
+    listed = audiocaps.read(AUDIOCAPS, root, need_files=False)
+    every = ListedClips.of_manifest(listed, "here", "eval", captions=True).captions
+    assert len(every) == 4875 and all(every)
 
 
 def test_clips_without_labels_can_be_stored_and_planned(make, tmp_path, write_wav):
@@ -131,6 +137,7 @@ def test_clips_without_labels_can_be_stored_and_planned(make, tmp_path, write_wa
     }
     assert clips.targets().shape == (5, 527) and clips.targets().sum() == 0
     assert clips.column("caption")[0] == "A woman talks nearby as water pours"
+    assert clips.column("more_captions")[2:4] == [["Ducks quack"], ["Sharp vibrations, again"]]
     verify(clips.path)
     planned = plan(Synth(n=6, prompt="names"), ListedClips.of_store(clips))
     assert set(planned.column("prompt").to_pylist()) == {""}
