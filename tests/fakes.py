@@ -16,7 +16,7 @@ import soundfile
 from ajbench.core.files import sha256
 from ajbench.core.recipe import Classifier, Mix, Recipe, load
 from ajbench.core.rows import Context, append_rows, make_row
-from ajbench.core.schema import overlay
+from ajbench.core.section import overlay
 
 # Copies for the leak audit to find
 
@@ -230,10 +230,11 @@ def mini_pipeline(*overrides, expression="mini", base=None, **places):
     return Pipeline(load(expression, [*MINI, *overrides], base), Places(**places))
 
 
-def given_generator(folder, train_ids=(), codec="tiny"):
+def given_generator(folder, train_ids=("another clip",), codec="tiny", recordings=None):
     """Write what checks and fingerprints read of a trained generator; return its folder."""
     folder.mkdir()
-    (folder / "generator.json").write_text(json.dumps({"train_ids": list(train_ids), "codec": codec}))
+    pool = {"train_ids": list(train_ids), "train_recordings": list(recordings or train_ids)}
+    (folder / "generator.json").write_text(json.dumps({**pool, "codec": codec}))
     (folder / "unet.safetensors").write_bytes(b"weights")
     return folder
 
@@ -689,14 +690,15 @@ def make_generator(path, real, mask=False, text_encoder="minilm", width=384):
     text = {"text_encoder": text_encoder, "max_tokens": 12, "mask": mask, "prompts": 1, "prompts_cut": 0}
     clips = {"codec": "fake", "codec_hash": "fa4e", "clip_samples": CLIP_SAMPLES, "frames": CLIP_FRAMES}
     training = {"train_steps": 1, "seed": 0, "precision": "fp32", "parameters": 1}
-    train_ids = tuple(sorted(real.clip_ids[i] for i in real.split_indices("train")))
-    about = {"fingerprint": "gen0", "preset": "tiny", "labels": SMALL_LABELS, "train_ids": train_ids}
+    ids, recordings = checkpoint.pool(real, real.split_indices("train"))
+    about = {"fingerprint": "gen0", "preset": "tiny", "labels": SMALL_LABELS}
+    about |= {"train_ids": ids, "train_recordings": recordings}
     info = checkpoint.GeneratorInfo(**about, **text, **clips, **training)
     checkpoint.save(path, model, unet.noise_schedule(), Whitening.from_json(real.meta.whitening), info)
     return path
 
 
-def make_tokens(path, generator="gen0", train_ids=()):
+def make_tokens(path, generator="gen0", train_ids=("another clip",)):
     """Write class tokens with random vectors."""
     import torch
     from safetensors.torch import save_file
@@ -707,7 +709,8 @@ def make_tokens(path, generator="gen0", train_ids=()):
     tokens = {label: f"<aj-{label.lower().replace(' ', '-')}>" for label in SMALL_LABELS}
     g = torch.Generator().manual_seed(1)
     save_file({t: torch.randn(1, 384, generator=g) * 0.05 for t in tokens.values()}, path / checkpoint.EMBEDS)
-    about = {"fingerprint": "tok0", "generator": generator, "text_encoder": "minilm", "train_ids": train_ids}
+    about = {"fingerprint": "tok0", "generator": generator, "text_encoder": "minilm"}
+    about |= {"train_ids": train_ids, "train_recordings": train_ids}
     info = checkpoint.TokensInfo(**about, tokens=tokens, train_steps=1, seed=0)
     checkpoint.write_info(path / checkpoint.TOKENS, info, [path / checkpoint.EMBEDS])
     return path

@@ -23,10 +23,9 @@ from ajbench.core.schema import (
     Generator,
     Invert,
     Mix,
-    Section,
     Synth,
-    overlay,
 )
+from ajbench.core.section import Section, overlay
 
 
 class Recipe(Section):

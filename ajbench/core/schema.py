@@ -1,23 +1,13 @@
 """The sections of a recipe, one per stage: frozen and typed; unknown keys are refused."""
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
-Count = Annotated[int, Field(ge=0)]
-AtLeastOne = Annotated[int, Field(ge=1)]
-# Pairs of keys that exclude each other: setting one unsets the other.
-PAIRS = (("train_steps", "epochs"), ("warmup_steps", "warmup_epochs"))
-
-
-class Section(BaseModel):
-    """Base of every recipe section: immutable, unknown keys refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from ajbench.core.section import PAIRS, AtLeastOne, Count, Fraction, Positive, Section, overlay
 
 
 class Data(Section):
@@ -30,11 +20,28 @@ class Data(Section):
     duration_s: Positive = Field(5.04, description="clip length; samples are a multiple of 21 × 320")
     eval_fold: AtLeastOne | None = Field(None, description="fold to evaluate; the others are the train split")
     label_separator: Literal[";", ",", "|"] = Field(";", description="table only: separates labels of a row")
+    recording_from: str | None = Field(
+        None, description="folder, table: youtube, or a regex whose group is the recording in a file's name"
+    )
+    leave_out: str | None = Field(
+        None,
+        description="list of clips whose recordings are not trained on, such as another corpus' test set",
+    )
     n_clips: AtLeastOne = Field(240, description="mini only: clips to render, in five folds")
     real_through_codec: bool = Field(
         False, description="train on decoded real clips, as a control for the sound of the codec"
     )
     corpus_seed: Count = Field(0, description="mini only: seed of the rendering")
+
+    @field_validator("recording_from")
+    @classmethod
+    def _one_group(cls, text: str | None) -> str | None:
+        try:
+            if text in (None, "youtube") or re.compile(str(text)).groups == 1:
+                return text
+        except re.error as error:
+            raise ValueError(f"not a regular expression ({error})") from None
+        raise ValueError("needs one group, such as '_(.+)_', or the word youtube")
 
 
 class CodecSection(Section):
@@ -329,20 +336,3 @@ class Evaluate(Section):
     published: Literal["as20k", "none"] = Field(
         "as20k", description="published rows to show next to the measured ones"
     )
-
-
-def overlay(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` with the keys of `change`, also in nested mappings.
-
-    A key of `PAIRS` that `change` sets unsets the other of its pair.
-    """
-    merged = dict(base)
-    for key, value in change.items():
-        old = merged.get(key)
-        nested = isinstance(old, Mapping) and isinstance(value, Mapping)
-        merged[key] = overlay(old or {}, value) if nested else value
-    for pair in PAIRS:
-        for one, other in (pair, pair[::-1]):
-            if change.get(one) is not None and change.get(other) is None and other in merged:
-                merged[other] = None
-    return merged

@@ -1,8 +1,8 @@
 """The folders of trained generators, in diffusers' layout, and of their class tokens and LoRA.
 
 A generator's folder has `model_index.json`, `unet/` and `scheduler/` (which diffusers can load alone),
-`whitening.json` and, written last, `generator.json`: training data and settings, checksums, and the ids of
-the training clips for the leak rule.
+`whitening.json` and, written last, `generator.json`: training data and settings, checksums, and the ids and
+recordings of the training clips for the leak rule.
 """
 
 import json
@@ -19,6 +19,7 @@ from torch import Tensor
 from ajbench.codec.whitening import Whitening
 from ajbench.core.errors import IntegrityError, MissingError
 from ajbench.core.files import atomic_write, checksum
+from ajbench.data import leak_rule
 from ajbench.data.store import ClipStore
 
 INFO = "generator.json"
@@ -55,7 +56,8 @@ class GeneratorInfo(BaseModel):
         text_encoder: registry name or folder of the weights; `text_hash` is their hash ("": unknown).
         mask: whether padding is masked in the U-Net's attention; `encoder_mask`: inside the text encoder.
         frames: codec frames per clip; the grid has frames / 21 rows.
-        train_ids: all clips of the train split, sorted, including those in `held_out`.
+        train_ids: all clips of the train split, sorted, including those in `held_out`; `train_recordings` has
+            the recording of each. Without them, the generator is refused by the leak rule.
         held_out: the clips of the train split used for validation only, sorted (`generator.val_share`).
         start: the weights that training started from; None: random ones.
         prompts_cut: number of training prompts truncated to `max_tokens`.
@@ -78,6 +80,7 @@ class GeneratorInfo(BaseModel):
     frames: int
     labels: tuple[str, ...]
     train_ids: tuple[str, ...]
+    train_recordings: tuple[str, ...] = ()
     held_out: tuple[str, ...] = ()
     start: Start | None = None
     train_steps: int
@@ -98,7 +101,7 @@ class TokensInfo(BaseModel):
         vectors: per token.
         lora_rank: of the adapters in the same folder; None: there are none.
         init: of the vectors, as in the recipe.
-        train_ids: the training clips, sorted.
+        train_ids: the training clips, sorted; `train_recordings` has the recording of each.
         prompts_cut: number of training prompts truncated to the generator's `max_tokens`.
     """
 
@@ -113,6 +116,7 @@ class TokensInfo(BaseModel):
     init: str = "name"
     lora_rank: int | None = None
     train_ids: tuple[str, ...]
+    train_recordings: tuple[str, ...] = ()
     train_steps: int
     seed: int
     prompts_cut: int = 0
@@ -169,18 +173,19 @@ def read_tokens(folder: Path) -> tuple[TokensInfo, dict[str, Tensor]]:
     return info, load_file(Path(folder) / EMBEDS) if info.tokens else {}
 
 
-def refuse_leak(path: Path, train_ids: Iterable[str], store: ClipStore) -> None:
-    """Enforce the leak rule: a model trained on a clip must not generate training data for a test on it.
+def pool(store: ClipStore, indices: Iterable[int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the ids of training clips, sorted, and the recording of each."""
+    pairs = sorted((store.clip_ids[i], store.recordings[i]) for i in indices)
+    return tuple(clip_id for clip_id, _ in pairs), tuple(recording for _, recording in pairs)
+
+
+def refuse_leak(path: Path, info: GeneratorInfo | TokensInfo, store: ClipStore) -> None:
+    """Refuse what was trained on recordings of the store's eval clips (`ajbench.data.leak_rule`).
 
     Raises:
-        IntegrityError: evaluation clips of the store are among the training clips.
+        IntegrityError: it was, or its training clips are unknown.
     """
-    evaluated = {store.clip_ids[i] for i in store.split_indices("eval")}
-    if leaked := sorted(evaluated.intersection(train_ids)):
-        raise IntegrityError(
-            f"{path}: trained on {len(leaked)} of the {len(evaluated)} evaluation clips of "
-            f"{store.path} (such as {leaked[0]}); use one trained on this fold's train split"
-        )
+    leak_rule.refuse_leak(path, info.train_ids, info.train_recordings, leak_rule.evaluated(store))
 
 
 def _read(path: Path, kind: type[Info], command: str) -> Info:

@@ -68,8 +68,8 @@ def synthesize(
         judge_weights: of `synth.judge`, if it is a trained classifier.
 
     Raises:
-        IntegrityError: the generator was trained on the store's evaluation clips (the leak rule) or belongs
-            to another codec or clip length, or the folder belongs to another job or plan.
+        IntegrityError: the generator was trained on recordings of the store's evaluation clips (the leak
+            rule) or belongs to another codec or clip length, or the folder belongs to another job or plan.
         MissingError: generator, tokens, the codec's weights or Ray are missing, or the disk is full.
         NumericError: no result was usable.
     """
@@ -122,14 +122,15 @@ def inputs(
             f"{generator_dir}: makes clips of {info.clip_samples} samples, those of {store.path} have "
             f"{store.meta.clip_samples}; use the same data.duration_s"
         )
-    folders.refuse_leak(generator_dir, info.train_ids, store)
+    folders.refuse_leak(generator_dir, info, store)
     if tokens_dir is None:
         if (generator_dir / folders.TOKENS).exists():  # an exported generator: its LoRA is always applied
             known, _ = folders.read_tokens(generator_dir)
-            folders.refuse_leak(generator_dir, known.train_ids if known.lora_rank else (), store)
+            if known.lora_rank:
+                folders.refuse_leak(generator_dir, known, store)
         return info, None
     known, _ = folders.read_tokens(tokens_dir)
-    folders.refuse_leak(tokens_dir, known.train_ids, store)
+    folders.refuse_leak(tokens_dir, known, store)
     return info, known.tokens
 
 

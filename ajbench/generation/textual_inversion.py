@@ -81,8 +81,8 @@ def invert(
     Raises:
         UsageError: `invert.classes` has an unknown class, or its classes have no train clip.
         MissingError: there is no finished generator.
-        IntegrityError: generator and store use different codecs, or the generator was trained on evaluation
-            clips of the store.
+        IntegrityError: generator and store use different codecs, or the generator was trained on recordings
+            of evaluation clips of the store.
         NumericError: the loss is not finite.
     """
     section = recipe.invert
@@ -92,7 +92,7 @@ def invert(
     chosen = chosen_classes(section.classes, store.meta.labels)
     made = AudioJourneyPipeline.from_pretrained(generator_dir, codec=codec, bare=True)
     require_codec(store, made.codec.name, made.codec.weights_hash)
-    folders.refuse_leak(generator_dir, made.info.train_ids, store)
+    folders.refuse_leak(generator_dir, made.info, store)
     every = class_tokens(store.meta.labels)  # of all labels: a class always has the same token
     tokens = {label: every[label] for label in chosen if section.tokens}
     words = {every[label]: spoken(label) if section.init == "name" else section.init for label in tokens}
@@ -156,6 +156,7 @@ def invert(
         if section.lora_rank:
             lora.save(made.unet, out / lora.FILE)
             files.append(out / lora.FILE)
+        train_ids, recordings = folders.pool(store, train)
         info = folders.TokensInfo(
             fingerprint=fingerprint,
             generator=made.info.fingerprint,
@@ -164,7 +165,8 @@ def invert(
             vectors=section.vectors,
             init=section.init,
             lora_rank=section.lora_rank,
-            train_ids=tuple(sorted(store.clip_ids[i] for i in train)),
+            train_ids=train_ids,
+            train_recordings=recordings,
             train_steps=section.train_steps,
             seed=seed,
             prompts_cut=cut,

@@ -161,6 +161,7 @@ def train_generator(
             what="train-gen (ends)" if ends else "train-gen",
         )
     if PartialState().is_main_process:
+        ids, recordings = folders.pool(store, store.split_indices("train"))
         info = folders.GeneratorInfo(
             fingerprint=fingerprint,
             preset=section.preset,
@@ -174,7 +175,8 @@ def train_generator(
             clip_samples=store.meta.clip_samples,
             frames=grids([0]).shape[2] * audio.FRAME_MULTIPLE,
             labels=tuple(store.meta.labels),
-            train_ids=tuple(sorted(store.clip_ids[i] for i in store.split_indices("train"))),
+            train_ids=ids,
+            train_recordings=recordings,
             held_out=tuple(sorted(store.clip_ids[i] for i in unseen)) if section.val_share else (),
             start=start,
             train_steps=section.train_steps,

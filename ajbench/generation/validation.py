@@ -23,18 +23,18 @@ QUARTERS = 4
 def divide(store: ClipStore, share: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the training and the validation clips: train and val split, or two parts of the train split.
 
-    The parts are chosen by a hash of the clip id: a clip stays in its part when other clips are added or
-    removed. The eval split is never used.
+    The parts are chosen by a hash of the recording: its clips are in the same part, and stay in it when
+    others are added or removed. The eval split is never used.
 
     Args:
         store: real clips.
-        share: validation part of the train split, at least one clip; 0: none. Ignored if there is a val
+        share: validation part of the train split, at least one recording; 0: none. Ignored if there is a val
             split.
     """
     train, val = store.split_indices("train"), store.split_indices("val")
     if len(val) or not share:
         return train, val
-    hashes = np.array([_hash(store.clip_ids[i]) for i in train])
+    hashes = np.array([_hash(store.recordings[i]) for i in train])
     out = (hashes < share) | (hashes == hashes.min())
     return train[~out], train[out]
 
@@ -95,6 +95,6 @@ def watch(
     return Watch(FILE, columns, every, evaluate)
 
 
-def _hash(clip_id: str) -> float:
-    """Return a hash of a clip id in [0, 1)."""
-    return seed_for(0, "held out", clip_id) / 2**63
+def _hash(name: str) -> float:
+    """Return a hash of a clip id or recording in [0, 1)."""
+    return seed_for(0, "held out", name) / 2**63

@@ -6,6 +6,8 @@ from pathlib import Path
 from ajbench.core import registry, transformers_folder
 from ajbench.core.errors import IntegrityError, MissingError
 from ajbench.core.recipe import Recipe
+from ajbench.data.corpora.recordings import read_corpus
+from ajbench.data.leak_rule import evaluated, refuse_leak
 from ajbench.data.manifest import Manifest
 from ajbench.generation import hub_encoders
 
@@ -29,24 +31,21 @@ def check_generator(folder: Path, recipe: Recipe, manifest: Manifest) -> None:
 
     Raises:
         MissingError: there is no generator in the folder.
-        IntegrityError: it was trained on evaluation clips (the leak rule), or has another codec.
+        IntegrityError: it was trained on recordings of evaluation clips (the leak rule), or has another
+            codec.
     """
     path = folder / "generator.json"
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
-        train_ids, codec = set(info["train_ids"]), info["codec"]
+        ids, recordings = (list(map(str, info.get(key, ()))) for key in ("train_ids", "train_recordings"))
+        codec = info["codec"]
     except FileNotFoundError:
         raise MissingError(
             f"--generator {folder}: no trained generator in it ({path.name} is missing)"
         ) from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise IntegrityError(f"{path}: damaged; train the generator again") from None
-    held_out = [row.clip_id for row in manifest.split("eval")]
-    if leaked := [clip_id for clip_id in held_out if clip_id in train_ids]:
-        raise IntegrityError(
-            f"--generator {folder}: trained on {len(leaked)} of the {len(held_out)} evaluation clips (such "
-            f"as {leaked[0]}); use one trained on this fold's train split"
-        )
+    refuse_leak(folder, ids, recordings, evaluated(manifest))
     if codec in registry.CODECS and recipe.codec.name in registry.CODECS and codec != recipe.codec.name:
         raise IntegrityError(f"--generator {folder}: has codec {codec}, the recipe {recipe.codec.name}")
 
@@ -65,5 +64,4 @@ def label_table(recipe: Recipe, data: Path | None, error: MissingError) -> Manif
     corpus = recipe.data.corpus
     if corpus not in registry.LABEL_TABLES:
         raise error
-    found: Manifest = registry.resolve("corpus", corpus)(recipe.data, data, need_files=False)
-    return found
+    return read_corpus(recipe.data, data, need_files=False)

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,13 +20,15 @@ import numpy as np
 
 from ajbench import codec as codecs
 from ajbench.codec.whitening import Kind, Whitening
-from ajbench.core import console, registry
+from ajbench.core import console
+from ajbench.core.console import counted
 from ajbench.core.device import device_of
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.recipe import Recipe
 from ajbench.data import audio, shards
 from ajbench.data.clip_reader import ReadClip, read_clip
 from ajbench.data.clip_set import ahead
+from ajbench.data.corpora import recordings
 from ajbench.data.duplicates import duplicates
 from ajbench.data.manifest import Manifest, Problem, Row
 from ajbench.data.shard_job import ShardJob, discard, open_job, write_note
@@ -75,7 +78,8 @@ def prepare(
     Returns:
         The store's metadata. For each split, `counts` has the number of clips that the corpus lists
         (`expected`), whose file exists (`found`), that are usable (`decoded`) and that are in the store
-        (`kept`: without duplicates). `extra.source_rates` counts usable clips by sample rate.
+        (`kept`: without duplicates); and, if there are any, that were left out as their recording may not be
+        trained on (`left_out`). `extra.source_rates` counts usable clips by sample rate.
 
     Raises:
         MissingError: the train or the eval split has no usable clip; only quarantine.csv remains.
@@ -85,7 +89,7 @@ def prepare(
     if open_job(out, fingerprint):
         return ClipStore.open(out).meta
     if manifest is None:
-        manifest = registry.resolve("corpus", recipe.data.corpus)(recipe.data, root)
+        manifest = recordings.read_corpus(recipe.data, root)
     _require_splits(recipe, Counter(row.split for row in manifest.rows), "the corpus lists none")
     codec = codec or codecs.load(recipe.codec.name, device_of())
     samples, frames = _geometry(recipe, codec)
@@ -249,6 +253,9 @@ class _Preparation:
         for part in ({split: {"expected": n} for split, n in unread.items()}, *(n["counts"] for n in notes)):
             for split, numbers in part.items():
                 counts.setdefault(split, Counter(dict.fromkeys(COUNTED, 0))).update(numbers)
+        left_out = recordings.left_out(self.manifest.problems)
+        for problem in chain.from_iterable(left_out.values()):
+            counts[str(problem.split)]["left_out"] += 1
         try:
             kept = {split: numbers["kept"] for split, numbers in counts.items()}
             _require_splits(self.recipe, kept, f"{_commonest(problems)}; see {out / 'quarantine.csv'}")
@@ -281,6 +288,8 @@ class _Preparation:
         }
         if problems:
             console.say(f"{len(clips)} clips kept, {len(problems)} rejected: see {out / 'quarantine.csv'}")
+        for reason, part in left_out.items():
+            console.say(f"prepare: {counted(len(part), 'clip')} {reason}, such as {part[0].clip_id}")
         shards.finish(out, clips.meta.model_copy(update=fitted))
 
 

@@ -17,6 +17,7 @@ from ajbench.core.console import counted
 from ajbench.core.errors import UsageError
 from ajbench.core.processes import default_workers
 from ajbench.core.recipe import Recipe, fingerprint, probe
+from ajbench.data.corpora.recordings import read_corpus
 from ajbench.data.manifest import Manifest
 from ajbench.generation import pretrained
 from ajbench.generation.prompts import chosen_classes
@@ -138,15 +139,14 @@ class Pipeline:
     @cached_property
     def manifest(self) -> Manifest:
         """What the reader of the corpus found."""
-        data = self.recipe.data
-        found: Manifest = registry.resolve("corpus", data.corpus)(data, self.places.data)
-        return found
+        return read_corpus(self.recipe.data, self.places.data)
 
     @cached_property
     def prepare(self) -> Stage:
         """Corpus → real clip store."""
         recipe, clips = self.recipe, len(self.manifest.rows)
-        data = recipe.data.model_dump(mode="json", exclude={"real_through_codec"})  # the store is the same
+        # These do not change the store, or only by what they make of the manifest.
+        data = recipe.data.model_dump(mode="json", exclude={"real_through_codec", "leave_out"})
         inputs = codec_identity(recipe.codec.name), corpus_identity(self.manifest)
         key, path = self.place("prepare", data, recipe.codec, *inputs)
 

@@ -12,7 +12,7 @@ from ajbench.core import registry
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Generator, Recipe, misfit
-from ajbench.core.schema import overlay
+from ajbench.core.section import overlay
 from ajbench.pipeline import results_folder
 from ajbench.pipeline.evaluation_stages import eval_gen_stage
 from ajbench.pipeline.recipe_stages import Pipeline

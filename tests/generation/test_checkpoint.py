@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from fakes import N_TRAIN, SMALL_LABELS, FakeCodec, make_generator, make_tokens
+from fakes import N_TRAIN, SMALL_LABELS, FakeCodec, make_generator, make_store, make_tokens
 
 from ajbench.core.errors import IntegrityError, MissingError
 from ajbench.generation import checkpoint, lora
@@ -59,7 +59,23 @@ def test_older_token_files_have_one_vector_per_token_and_no_lora(generator, tmp_
     assert len(made.text.tokens) == len(made.tokens) == len(SMALL_LABELS)
 
 
-def test_the_leak_rule_compares_clip_ids(real, tmp_path):
-    checkpoint.refuse_leak(tmp_path, real.clip_ids[:N_TRAIN], real)
-    with pytest.raises(IntegrityError, match=real.clip_ids[N_TRAIN]):
-        checkpoint.refuse_leak(tmp_path, real.clip_ids[: N_TRAIN + 1], real)
+def test_the_leak_rule_compares_clips_and_recordings(generator, tmp_path):
+    info = checkpoint.read_info(generator)
+    ours = make_store(tmp_path / "ours", recordings={1: "youtube:a", 13: "youtube:b"})
+    ids, recordings = checkpoint.pool(ours, ours.split_indices("train"))
+    assert recordings == (ids[0], "youtube:a", *ids[2:])
+    info = info.model_copy(update={"train_ids": ids, "train_recordings": recordings})
+    checkpoint.refuse_leak(tmp_path, info, ours)
+    own_clip = make_store(tmp_path / "fold", train=N_TRAIN - 1)
+    with pytest.raises(IntegrityError, match=rf" 1 of .*clip{N_TRAIN - 1}"):
+        checkpoint.refuse_leak(tmp_path, info, own_clip)
+    same_video = make_store(tmp_path / "other", prefix="other", recordings={13: "youtube:a", 14: "youtube:a"})
+    with pytest.raises(IntegrityError, match=r" 2 of .*other13.*clip01.*youtube:a"):
+        checkpoint.refuse_leak(tmp_path, info, same_video)
+
+
+@pytest.mark.parametrize("absent", [("train_recordings",), ("train_ids", "train_recordings")])
+def test_unknown_training_clips_are_refused(real, generator, absent):
+    info = checkpoint.read_info(generator).model_copy(update=dict.fromkeys(absent, ()))
+    with pytest.raises(IntegrityError, match=str(generator)):
+        checkpoint.refuse_leak(generator, info, real)

@@ -181,7 +181,9 @@ def test_an_exported_generator_includes_it(generator, real, adapted, tmp_path):
     again = invert(out, real, tmp_path / "again", train_steps=0, **BOTH)
     assert np.array_equal(opened(generator)(PROMPT, steps=2), opened(out, again)(PROMPT, steps=2))
     # Its training clips count for the leak rule, as they affect what an exported generator makes.
-    info = checkpoint.read_tokens(out)[0].model_copy(update={"train_ids": ("clip13",)})
+    info = checkpoint.read_tokens(out)[0].model_copy(
+        update=dict.fromkeys(("train_ids", "train_recordings"), ("clip13",))
+    )
     checkpoint.write_info(out / checkpoint.TOKENS, info, [out / lora.FILE])
     with pytest.raises(IntegrityError, match="clip13"):
         synthesize.inputs(small_recipe(synth={"prompt": "names"}).synth, real, out, None)

@@ -87,7 +87,7 @@ def test_the_file_records_generator_and_clips(untrained, real):
     info, _ = checkpoint.read_tokens(untrained)
     assert info.tokens == dict(zip(SMALL_LABELS, TOKENS, strict=True))
     assert (info.generator, info.fingerprint) == ("gen0", "t1")
-    assert info.train_ids == tuple(sorted(real.clip_ids[:N_TRAIN]))
+    assert info.train_ids == info.train_recordings == tuple(sorted(real.clip_ids[:N_TRAIN]))
 
 
 def test_a_generator_trained_on_evaluation_clips_is_refused(generator, tmp_path):

@@ -74,7 +74,8 @@ def test_diffusers_opens_the_folder_which_records_the_training(trained, captione
     index = json.loads((trained / "model_index.json").read_text())
     assert index["unet"] == ["diffusers", "UNet2DConditionModel"]
     info = checkpoint.read_info(trained)
-    assert info.train_ids == tuple(sorted(captioned.clip_ids[:N_TRAIN])) and info.labels == SMALL_LABELS
+    assert info.train_ids == info.train_recordings == tuple(sorted(captioned.clip_ids[:N_TRAIN]))
+    assert info.labels == SMALL_LABELS
     assert (info.codec, info.codec_hash, info.frames, info.fingerprint) == ("fake", "fa4e", CLIP_FRAMES, "f1")
     assert json.loads((trained / "whitening.json").read_text()) == captioned.meta.whitening
     assert len((trained / "metrics.csv").read_text().splitlines()) == 1 + 6

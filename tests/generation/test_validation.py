@@ -32,6 +32,9 @@ def test_validation_clips_are_the_val_split_or_a_share_of_the_train_split(captio
     assert set(trained) | set(held_out) == everything and not set(trained) & set(held_out)
     assert 25 < len(held_out) < 55
     assert len(validation.divide(large, 1e-9)[1]) == 1
+    videos = make_store(tmp_path / "videos", train=60, recordings={i: f"video {i // 6}" for i in range(60)})
+    sides = [{videos.recordings[i] for i in side} for side in validation.divide(videos, 0.5)]
+    assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == 10
     # A clip stays on its side in a smaller corpus.
     fewer = make_store(tmp_path / "fewer", train=90, evaluated=20)
     chosen = {large.clip_ids[i] for i in held_out} & set(fewer.clip_ids[:90])

@@ -40,6 +40,15 @@ def test_a_generator_that_was_trained_on_evaluation_clips_is_refused(tmp_path):
     mini_pipeline(generator=given_generator(tmp_path / "clean", train)).check()
     with pytest.raises(IntegrityError, match=held_out):
         mini_pipeline(generator=given_generator(tmp_path / "leaky", [*train, held_out])).check()
+    other = [f"copy of {name}" for name in train]
+    for sources, matched in (([*train[1:], held_out], held_out), (train[1:], "train it again")):
+        given = given_generator(tmp_path / f"g{len(sources)}", other, recordings=sources)
+        with pytest.raises(IntegrityError, match=matched):
+            mini_pipeline(generator=given).check()
+    unnamed = given_generator(tmp_path / "unnamed")
+    (unnamed / "generator.json").write_text('{"codec": "tiny"}')
+    with pytest.raises(IntegrityError, match="unnamed"):
+        mini_pipeline(generator=unnamed).check()
     with pytest.raises(IntegrityError, match="encodec_24khz@16k"):
         mini_pipeline(generator=given_generator(tmp_path / "other", train, "encodec_24khz@16k")).check()
     with pytest.raises(MissingError, match=r"generator\.json"):

@@ -215,6 +215,16 @@ def test_entries_that_the_corpus_reader_rejects_are_counted_and_listed(tmp_path,
     verify(tmp_path / "store")
 
 
+def test_recordings_that_may_not_be_trained_on_are_counted_and_listed(tmp_path, corpus):
+    (tmp_path / "out.txt").write_text("train/a/4\n")
+    meta = run(tmp_path / "store", corpus, recipe(leave_out=str(tmp_path / "out.txt"), recording_from="(.)"))
+    # Files 0 to 3 of both splits have the same names.
+    assert meta.counts["train"] == {"expected": 7, "found": 2, "decoded": 2, "kept": 2, "left_out": 5}
+    assert meta.counts["eval"] == same(4)
+    assert pd.read_csv(tmp_path / "store" / "quarantine.csv")["reason"].str.startswith("left out").sum() == 5
+    assert store.ClipStore.open(tmp_path / "store").recordings == ["0", "2", "1", "3", "6", "5"]
+
+
 def test_mini_is_rendered_with_its_constant_label_set(tmp_path):
     meta = run(tmp_path / "store", None, recipe("mini", n_clips=10, corpus_seed=3), shard_clips=4)
     clips = store.ClipStore.open(tmp_path / "store")

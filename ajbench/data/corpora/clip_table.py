@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.recipe import Data
 from ajbench.core.registry import suggest
+from ajbench.data.corpora.recordings import in_name
 from ajbench.data.corpora.splits import (
     clip_labels,
     corpus_root,
@@ -41,10 +42,10 @@ def read(data: Data, root: Path | None) -> Manifest:
     Labels of a row are names or mids, separated by `data.label_separator` (in Parquet they may be a list).
     Paths are relative to the table's folder. Splits come from the column `split`; from `fold` if there is no
     column `split` or `data.eval_fold` is given; without both, from five folds by a hash of the recording or,
-    where it is empty, of the file name. The default of `clip_id` is the path without suffix, with `@start` if
-    the clip starts later than 0 s; that of `recording`, for clips of one file, is the path without suffix.
-    Problems have the line number in a CSV (its header is line 1), or the row number in a Parquet file, from 1
-    on.
+    where it is unknown, of the file name. The default of `clip_id` is the path without suffix, with `@start`
+    if the clip starts later than 0 s. An empty `recording` is taken from the file's name by
+    `data.recording_from`; without that, clips of one file are of one recording, the path. Problems have the
+    line number in a CSV (its header is line 1), or the row number in a Parquet file, from 1 on.
 
     Raises:
         UsageError: no root, a subset, several tables, a missing column, or an eval fold without clips.
@@ -72,12 +73,15 @@ def read(data: Data, root: Path | None) -> Manifest:
     clips_of = Counter(_text(cells, "path") for _, cells in records)
     for line, cells in records:
         # The split comes first: expected clips are counted per split, whether or not they are usable.
-        split, fold, reason = _side(cells, sides)
+        recording, unnamed = _recording(cells, data)
+        split, fold, reason = _side(cells, sides, recording)
         try:
-            if reason:
-                raise ValueError(reason)
-            several = clips_of[_text(cells, "path")] > 1
-            rows.append(_row(cells, folder, split, fold, data.label_separator, by_name, several))
+            if reason or unnamed:
+                raise ValueError(reason or unnamed)
+            file = _text(cells, "path")
+            if recording is None and clips_of[file] > 1:
+                recording = file
+            rows.append(_row(cells, folder, split, fold, data.label_separator, by_name, recording))
             lines.append(line)
         except ValueError as error:
             written = _text(cells, "clip_id")
@@ -122,12 +126,20 @@ def find_table(root: Path) -> Path:
     return found[0]
 
 
-def _side(cells: Mapping[str, Any], sides: str) -> tuple[str, int | None, str | None]:
+def _recording(cells: Mapping[str, Any], data: Data) -> tuple[str | None, str | None]:
+    """Return the recording, in the table or the file's name, and the problem with it if there is one."""
+    try:
+        return _text(cells, "recording") or in_name(data, Path(_text(cells, "path") or "").stem), None
+    except ValueError as error:
+        return None, str(error)
+
+
+def _side(cells: Mapping[str, Any], sides: str, recording: str | None) -> tuple[str, int | None, str | None]:
     """Return split, fold, and the problem with them if there is one."""
     fold_text, split_text = _text(cells, "fold"), _text(cells, "split")
     fold = _whole(fold_text)
     if sides == "hash":
-        fold = hashed_fold(_text(cells, "recording") or Path(_text(cells, "path") or "").stem)
+        fold = hashed_fold(recording or Path(_text(cells, "path") or "").stem)
     elif fold is None and (fold_text is not None or sides == "fold"):
         return "train", None, f"fold {fold_text or ''!r} is not a number from 1 on"
     if sides == "split" and split_text not in SPLIT_NAMES:
@@ -142,7 +154,7 @@ def _row(
     fold: int | None,
     separator: str,
     by_name: Mapping[str, str] | None,
-    several: bool,
+    recording: str | None,
 ) -> Row:
     written, video = _text(cells, "path"), _text(cells, "video")
     if written is None:
@@ -171,7 +183,7 @@ def _row(
         video=os.path.normpath(folder / video) if video else None,
         visual_caption=_text(cells, "visual_caption"),
         parent_id=_text(cells, "parent_id"),
-        recording=_text(cells, "recording") or (stem if several else None),
+        recording=recording,
     )
 
 

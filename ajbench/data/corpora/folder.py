@@ -6,6 +6,7 @@ from pathlib import Path
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.recipe import Data
 from ajbench.data.audio import SUFFIXES
+from ajbench.data.corpora.recordings import in_name
 from ajbench.data.corpora.splits import corpus_root, hashed_fold, need_splits, split_by_fold, unique_ids
 from ajbench.data.labels import LabelSet
 from ajbench.data.manifest import SPLIT_NAMES, Manifest, Problem, Row
@@ -15,9 +16,10 @@ def read(data: Data, root: Path | None) -> Manifest:
     """Read every sound file under `root`; its label is its class folder, at any depth.
 
     If every folder in `root` is named after a split (train, val, eval; also valid, validation, test), those
-    are the splits. Otherwise the hash of the file name without suffix gives one of five folds, whatever the
-    class, and `data.eval_fold` (default: the last) is evaluated. Files that start with a dot are skipped; a
-    file with another suffix, or outside a class folder, is a problem.
+    are the splits. Otherwise the hash of the file name without suffix, or of the recording in it, gives one
+    of five folds, whatever the class, and `data.eval_fold` (default: the last) is evaluated. A clip is a
+    recording of its own unless `data.recording_from` is set. Files that start with a dot are skipped; a file
+    with another suffix, without a recording in its name, or outside a class folder is a problem.
 
     Raises:
         UsageError: no root, a subset, an eval fold without clips, or an eval fold although there are split
@@ -44,15 +46,19 @@ def read(data: Data, root: Path | None) -> Manifest:
             problems.append(Problem(clip_id, str(path), None, "not in a class folder"))
             continue
         split = SPLIT_NAMES[parts[0]] if has_splits else "train"
-        fold = None if has_splits else hashed_fold(path.stem)
-        if path.suffix.lower() not in SUFFIXES:
-            reason = f"unsupported suffix {path.suffix!r}; convert to one of {', '.join(SUFFIXES)}"
-        elif not path.is_file():
-            reason = "missing: broken link"
-        else:
-            rows.append(Row(clip_id, str(path), labels=(inside[0],), split=split, fold=fold))
-            continue
-        problems.append(Problem(clip_id, str(path), None, reason, split, fold))
+        fold = None
+        try:
+            recording = in_name(data, path.stem)
+            fold = None if has_splits else hashed_fold(recording or path.stem)
+            if path.suffix.lower() not in SUFFIXES:
+                known = ", ".join(SUFFIXES)
+                raise ValueError(f"unsupported suffix {path.suffix!r}; convert to one of {known}")
+            if not path.is_file():
+                raise ValueError("missing: broken link")
+            rows.append(Row(clip_id, str(path), 0.0, None, (inside[0],), split, fold, recording=recording))
+        except ValueError as error:
+            known_split = split if has_splits else None  # folds have none yet
+            problems.append(Problem(clip_id, str(path), None, str(error), known_split, fold))
     if not has_splits:
         rows, problems = split_by_fold(rows, problems, data.eval_fold)
     need_splits(rows, problems, root, f"<class>/<file> with one of {', '.join(SUFFIXES)}")

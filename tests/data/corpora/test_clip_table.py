@@ -37,7 +37,7 @@ def test_every_column(make, tmp_path):
     first, video = str(tmp_path / "a/1.wav"), str(tmp_path / "v.mp4")
     assert manifest.problems == []
     assert manifest.rows == [
-        Row("a/1", first, labels=("dog", "bark"), split="train", fold=1, recording="a/1"),
+        Row("a/1", first, labels=("dog", "bark"), split="train", fold=1, recording="a/1.wav"),
         Row(
             "a/1@2.5", first, 2.5, 5.04, ("cat",), "eval", 2, "a cat, meowing", video, "a sofa",
             recording="youtube:abcdefghijk",

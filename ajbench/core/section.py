@@ -1,0 +1,36 @@
+"""What the sections of a recipe share: their base class, types of numbers, and how keys are merged."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Count = Annotated[int, Field(ge=0)]
+AtLeastOne = Annotated[int, Field(ge=1)]
+# Pairs of keys that exclude each other: setting one unsets the other.
+PAIRS = (("train_steps", "epochs"), ("warmup_steps", "warmup_epochs"))
+
+
+class Section(BaseModel):
+    """Base of every recipe section: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def overlay(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with the keys of `change`, also in nested mappings.
+
+    A key of `PAIRS` that `change` sets unsets the other of its pair.
+    """
+    merged = dict(base)
+    for key, value in change.items():
+        old = merged.get(key)
+        nested = isinstance(old, Mapping) and isinstance(value, Mapping)
+        merged[key] = overlay(old or {}, value) if nested else value
+    for pair in PAIRS:
+        for one, other in (pair, pair[::-1]):
+            if change.get(one) is not None and change.get(other) is None and other in merged:
+                merged[other] = None
+    return merged
