@@ -32,18 +32,6 @@ def test_all_promised_recipes_are_shipped():
     assert promised | table_1 == set(recipe.shipped())
 
 
-def test_as20k_has_the_settings_of_table_a10():
-    paper = recipe.load("as20k")
-    steps = {"train_steps": 40_000, "warmup_steps": 1000}
-    check_settings(paper.generator, lr=2.56e-4, batch_size=192, max_tokens=50, **steps)
-    check_settings(paper.synth, sampler="pndm", sampler_steps=45)
-    assert 3.5 <= paper.synth.guidance <= 7.5
-    classifier = paper.classifier_of()
-    check_settings(classifier, epochs=60, train_steps=None, lr=1e-3, schedule="cosine", batch_size=256)
-    check_settings(classifier, optimizer="adamw", betas=(0.9, 0.999), loss="bce")
-    check_settings(classifier, mixup=0.5, specaug_time=192, specaug_freq=48)
-
-
 def test_variants_have_the_settings_of_the_repositories():
     ast = recipe.load("as20k", ["variant=original"]).classifier_of()
     check_settings(ast, lr=5e-5, batch_size=12, epochs=25, average_epochs=(6, 25), init="imagenet")

@@ -286,6 +286,13 @@ def test_a_channels_last_training_can_be_interrupted_too(captioned, tmp_path):
     assert DDPMScheduler.from_pretrained(straight / "scheduler").config.prediction_type == "v_prediction"
 
 
+def test_the_optimizer_has_the_betas_of_table_a10():
+    section = Generator(lr=2.56e-4, weight_decay=0.02)
+    made = train._optimizer(section, torch.nn.Linear(2, 2))
+    assert isinstance(made, torch.optim.AdamW) and made.defaults["betas"] == (0.9, 0.999)
+    assert (made.defaults["lr"], made.defaults["weight_decay"]) == (2.56e-4, 0.02)
+
+
 def test_8_bit_adamw_needs_cuda_and_its_package(monkeypatch):
     section, model = Generator(optimizer="adamw8bit", lr=0.5, weight_decay=0.25), torch.nn.Linear(2, 2)
     with pytest.raises(UsageError, match=r"generator\.optimizer"):
