@@ -17,6 +17,7 @@ from pathlib import Path
 
 os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
+import coverage_audit
 import coverage_classifiers
 from recorded import record
 
@@ -27,7 +28,7 @@ Row = tuple[str, str, float, float, int, float | str]  # `before` is "" where un
 Job = Callable[[], list[Row]]  # may run in another process: functools.partial of a function of a module
 
 # A theme: name of a scenario → its jobs, each with its own seed.
-THEMES: list[dict[str, list[Job]]] = [coverage_classifiers.SCENARIOS]
+THEMES: list[dict[str, list[Job]]] = [coverage_classifiers.SCENARIOS, coverage_audit.SCENARIOS]
 
 
 def call(job: Job) -> list[Row]:

@@ -944,16 +944,16 @@ def flagged_audit(n, clips=200, kinds=("near",), relation="leak", origins=None):
     return Audit(found, [calibration], {"synth": clips, "train": 120, "eval": 50}, [], 0, origins)
 
 
-def audit_of_standouts(real, synthetic, origins=None):
-    """Return the audit of clips with these standouts from eval clips, [views, m] and [views, n]."""
-    from ajbench.evaluation.audit_findings import SHARE, Audit, Calibration, Finding
+def audit_of_standouts(real, synthetic, origins=None, relation="leak"):
+    """Return the audit of real and synthetic clips with these standouts, [views, m] and [views, n]."""
+    from ajbench.evaluation.audit_findings import SETS, SHARE, Audit, Calibration, Finding
     from ajbench.metrics.audio_fingerprint import threshold
 
     found, calibrations = [], []
     for view, mine, theirs in zip(("near", "embedding"), real, synthetic, strict=False):
         limit, rank = threshold(mine, SHARE / len(real))
-        calibrations.append(Calibration(view, "eval", mine, theirs, limit, rank))
-        found += [Finding("leak", f"s{k}", "e", (view,), False) for k in np.flatnonzero(theirs > limit)]
+        calibrations.append(Calibration(view, SETS[relation][1], mine, theirs, limit, rank))
+        found += [Finding(relation, f"s{k}", "e", (view,), False) for k in np.flatnonzero(theirs > limit)]
     origins = origins or {f"s{k}": f"s{k}" for k in range(synthetic.shape[1])}
     sizes = {"synth": synthetic.shape[1], "train": real.shape[1], "eval": 80}
     return Audit(found, calibrations, sizes, [], 0, origins)

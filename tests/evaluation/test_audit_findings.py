@@ -116,10 +116,17 @@ def test_clips_of_one_guide_count_once_and_sure_clips_are_not_tested():
 
 
 @pytest.mark.parametrize(
-    ("views", "real", "clips", "per_guide"),
-    [(1, 320, 320, 1), (1, 320, 640, 1), (1, 12, 100, 1), (2, 320, 320, 1), (1, 320, 640, 2)],
+    ("views", "real", "clips", "per_guide", "relation"),
+    [
+        *((1, 320, clips, 1, relation) for clips in (320, 640) for relation in ("leak", "memorised")),
+        (1, 12, 100, 1, "leak"),
+        (2, 320, 320, 1, "leak"),
+        (1, 320, 640, 2, "leak"),
+    ],
 )
-def test_clean_clips_are_called_leaks_in_five_percent_of_audits_at_most(views, real, clips, per_guide):
+def test_clean_clips_are_called_leaks_in_five_percent_of_audits_at_most(
+    views, real, clips, per_guide, relation
+):
     rng = np.random.default_rng(7)
     origins = {f"s{k}": f"g{k // per_guide}" for k in range(clips)}
     repetitions, wrong = 600, 0
@@ -127,6 +134,7 @@ def test_clean_clips_are_called_leaks_in_five_percent_of_audits_at_most(views, r
         own, of_guide = rng.standard_t(3, (views, clips)), rng.standard_t(3, (views, clips // per_guide))
         # Half of a guide's clips, on average, sound alike.
         made = np.where(rng.random(clips) < 0.5 * (per_guide > 1), of_guide.repeat(per_guide, axis=1), own)
-        wrong += audit_of_standouts(rng.standard_t(3, (views, real)), made, origins).tally("leak").p < ALPHA
+        found = audit_of_standouts(rng.standard_t(3, (views, real)), made, origins, relation)
+        wrong += found.tally(relation).p < ALPHA
     assert wrong / repetitions <= ALPHA + 3 * (ALPHA * (1 - ALPHA) / repetitions) ** 0.5
     assert wrong
