@@ -89,7 +89,8 @@ def _trained(work: Path, name: str, recipe: str) -> Path:
     if not found:
         raise MissingError(
             f"evaluate.generators.{name}: no trained generator in {work / recipe}; run `ajbench train-gen "
-            f"--recipe {recipe} --data DIR`, or set evaluate.generators.{name}.folder"
+            f"--recipe {recipe} --data DIR data.leave_out=FILE` with a list of the evaluation clips, or set "
+            f"evaluate.generators.{name}.folder"
         )
     if len(found) > 1:
         folders = ", ".join(path.name for path in found)
