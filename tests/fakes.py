@@ -160,8 +160,11 @@ def generation_rows(plan):
     return rows
 
 
-def write_result_store(folder, source="real", per_class=3, blur=0.0, parents=()):
-    """A clip store of a few seconds: each class has its own pitch and rhythm; `blur` drowns it in noise."""
+def write_result_store(folder, source="real", per_class=3, blur=0.0, parents=(), of_next_class=False):
+    """A clip store of a few seconds: each class has its own pitch and rhythm; `blur` drowns it in noise.
+
+    `parents`: clips have parents of their class, or of the next one.
+    """
     from ajbench.data import audio, shards
 
     folder.mkdir(parents=True)
@@ -179,7 +182,7 @@ def write_result_store(folder, source="real", per_class=3, blur=0.0, parents=())
             "clip_id": f"{source}-{label}-{k}", "path": f"audio/{label}-{k}.ogg", "source": source,
             "labels": [label], "label_ids": [c], "duration_s": RESULT_DURATION_S,
             "split": "eval" if real and k % 2 else "train", "fold": k % 2,
-            "parent_id": f"real-{label}-{k}" if parents else None,
+            "parent_id": f"real-{ESC10_LABELS[(c + of_next_class) % 10]}-{k}" if parents else None,
             "audio": audio.flac_encode(wav.astype(np.float32)),
             "codes": rng.integers(0, 1024, (8, n // audio.HOP)).astype(np.uint16),
         }  # fmt: skip

@@ -80,7 +80,9 @@ PairsFile = Annotated[
 Labels = Annotated[str | None, _of_sets(LABELS, "--labels", metavar=f"{CSV}|parent")]
 CaptionsFile = Annotated[Path | None, _of_sets(CAPTIONS, "--captions", metavar=CSV)]
 Partial = Annotated[bool, _of_sets(PARTIAL, "--allow-partial")]
-Bootstrap = Annotated[int, _of_sets("Resamples of each interval; 0: no intervals.", "--bootstrap", min=0)]
+Bootstrap = Annotated[
+    int, _of_sets("Resamples for the interval of KAD; 0: no intervals at all.", "--bootstrap", min=0)
+]
 Out = Annotated[Path | None, _of_sets("Also write the table here.", "--out", metavar=CSV)]
 Clips = Annotated[Path | None, _of_sets("Write scores of single clips here.", "--clips", metavar=CSV)]
 Worst = Annotated[int, _of_sets("Name this many of the worst clips by each score.", "--worst", min=0)]

@@ -165,6 +165,11 @@ class ClipSet:
         meta = self._store.meta
         return Requests(meta.labels, meta.mids, dict(zip(self.names, labels, strict=True)))
 
+    def guides(self) -> list[str | None]:
+        """Return the parent of each clip, None for clips that were made from noise (strength 1)."""
+        both = zip(self.parents, self._column("strength"), strict=True)
+        return [None if strength is not None and strength >= 1 else parent for parent, strength in both]
+
     def captions(self) -> list[str | None]:
         """Return the caption of each clip, in order; None where it has none."""
         return self._column("caption")

@@ -158,7 +158,7 @@ def _of_classes(train: SetPair) -> list[Line]:
         if len(strangers) >= MIN_HALF:
             another.append((vectors[strangers], vectors[reference]))
     return [
-        {"row": row} | row_of(train, "fd_class", class_distance(pairs, train.resamples, train.rng(row)))
+        {"row": row} | row_of(train, "fd_class", class_distance(pairs, train))
         for row, pairs in (("real, same class", same), ("real, another class", another))
         if pairs
     ]

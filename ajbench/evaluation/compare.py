@@ -16,7 +16,7 @@ from ajbench.evaluation import fd_curve, per_clip, protocols
 from ajbench.evaluation.generation_metrics import METRICS, Score
 from ajbench.evaluation.set_pair import SetPair, SkippedClip
 from ajbench.features.extractor import LazyExtractor
-from ajbench.metrics import bootstrap
+from ajbench.metrics.intervals import clipped
 
 ALL = "all"
 SHOWN = 3
@@ -75,7 +75,8 @@ def choose(pair: SetPair, metrics: Sequence[str] | None = None, required: bool =
     Args:
         pair: the sets and the extractor.
         metrics: names; None: the usual ones; `all`: every possible one.
-        required: whether named metrics must be possible; else a note says why one is not.
+        required: whether named metrics must be possible; else a note says why one is not, unless all
+            guides have all requested classes.
 
     Raises:
         UsageError: a name is unknown, or a required metric is not possible.
@@ -92,7 +93,7 @@ def choose(pair: SetPair, metrics: Sequence[str] | None = None, required: bool =
             possible.append(name)
         elif required and name in named:
             raise UsageError(f"--metrics {name}: {reason}")
-        elif metrics is not None or reason == lacking.get("pairs"):
+        elif reason != lacking.get("guides") and (metrics is not None or reason == lacking.get("pairs")):
             without.setdefault(reason, []).append(name)
     return Choice(possible, named if required else (), _notes(without))
 
@@ -116,6 +117,8 @@ def _lacking(pair: SetPair, usual: bool) -> dict[str, str]:
         found["requests"] = _incomplete("labels", pair) + "; give --labels FILE.csv or --labels parent"
     elif not {label for own in ref.labels() for label in own} & {*pair.requests.classes}:
         found["real labels"] = f"{ref.path}: the real clips have no labels of the requested classes"
+    if not pair.lacking_guides:
+        found["guides"] = f"{gen.path}: no guide in {ref.path} lacks a requested class"
     if pair.captions is None:
         found["captions"] = _incomplete("captions", pair) + "; give --captions FILE.csv"
     if frames:
@@ -160,7 +163,7 @@ def compare(
         cache: folder of cached features.
         ref_split: take only this split of a store of real clips.
         allow_partial: measure the remaining clips if some are unusable or unpaired.
-        resamples: bootstrap resamples of each interval; 0: no intervals.
+        resamples: bootstrap resamples for KAD's interval; 0: no intervals at all.
         seed: of the resamples.
 
     Returns:
@@ -187,9 +190,9 @@ def measure(
 ) -> Comparison:
     """Compute metrics of two sets.
 
-    Intervals are of 95 %. Clips of both sets are resampled, generated clips of one parent together, and
-    pairs for KL and LSD. An interval is centred on its value, since repeated clips by themselves raise FD and
-    lower IS, and ends where the metric does. What an interval leaves out is in the definition.
+    Intervals are of 95 % and end where the metric does. Generated clips whose guides are of one recording
+    count as one group, and so do real clips of one recording. FD∞ and precision, recall, density and coverage
+    have no interval. How each one is computed, and how often it covers, is in `docs/statistics.md`.
 
     Args:
         pair: the sets, the extractor and how they are evaluated.
@@ -233,11 +236,11 @@ def measure(
 
 def row_of(pair: SetPair, metric: str, score: Score) -> dict[str, Any]:
     """Return a score as a row: value, interval, n of both sets, and everything that defines it."""
-    low, high = bootstrap.ends(score.value, score.draws, limits=METRICS[metric].limits)
+    value, low, high = clipped(*score.interval, METRICS[metric].limits)
     return {
         "metric": metric,
         "of": score.of,
-        "value": score.value,
+        "value": value,
         "ci_low": low,
         "ci_high": high,
         "n": score.n,

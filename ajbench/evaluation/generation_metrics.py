@@ -1,4 +1,4 @@
-"""The metrics of `eval-gen`: what each needs, and its value, resamples and definition for a pair of sets."""
+"""The metrics of `eval-gen`: what each needs, and its value, interval and definition for a pair of sets."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -12,7 +12,8 @@ from ajbench.core.errors import UsageError
 from ajbench.evaluation.set_pair import Floats, SetPair
 from ajbench.features.class_mapping import class_logits, map_classes
 from ajbench.metrics import bootstrap, kernel_distance, label_agreement, precision_recall, spectral_distance
-from ajbench.metrics.distribution import frechet_distance, inception_draws, inception_score, kl_of_pairs
+from ajbench.metrics.distribution import frechet_distance, inception_score, inception_subsets, kl_of_pairs
+from ajbench.metrics.intervals import Interval, none
 
 SPLITS, SPLIT_SEED = 10, 2020
 TOP = {"label_agreement": 1, "label_agreement5": 5}
@@ -26,8 +27,7 @@ class Score:
     """A value of one metric.
 
     Attributes:
-        value: over all clips.
-        draws: over resamples, float64 [R].
+        interval: the value over all clips and its bounds; `row_of` ends them at the metric's limits.
         n: number of generated clips (or pairs) used.
         m: number of real clips used.
         definition: what exactly the value is.
@@ -35,8 +35,7 @@ class Score:
         each: if the value is a mean over clips, their positions among the usable generated ones, and theirs.
     """
 
-    value: float
-    draws: Floats
+    interval: Interval
     n: int
     m: int
     definition: str
@@ -52,7 +51,8 @@ class Metric:
         compute: sets and name of the metric → its value, followed by those of single classes if there are
             any; raises UsageError if these clips do not allow it.
         needs: what must be known before clips are read: of the sets `pairs`, `requests`, `real labels`,
-            `captions`; of the extractor `classes`, `vectors` (one per clip), `frames`, `text`.
+            `captions`, `guides` (of which one lacks a requested class); of the extractor `classes`,
+            `vectors` (one per clip), `frames`, `text`.
         meaning: one line for people.
         better: `lower` or `higher`.
         usual: whether it is computed by default.
@@ -71,8 +71,8 @@ def _fd(m: SetPair, metric: str) -> list[Score]:
     """FD of one vector per clip, or of all frames of all clips."""
     d = m.ours.features.shape[1]
     what = f"{d}-d frames pooled over clips" if m.extractor.frames else f"{d}-d features, one vector per clip"
-    definition = f"Gaussian FD of {what}, covariances over n-1"
-    return [Score(m.distance(), m.distances(*m.counts(metric)), m.n, m.m, definition)]
+    definition = f"Gaussian FD of {what}, covariances over n-1; interval: spread at this n, jackknife"
+    return [Score(m.jackknife(m.distance(), m.distances, m.groups, m.real_groups), m.n, m.m, definition)]
 
 
 def _fd_inf(m: SetPair, metric: str) -> list[Score]:
@@ -81,9 +81,9 @@ def _fd_inf(m: SetPair, metric: str) -> list[Score]:
     definition = (
         f"intercept of least squares over 1/n of {'FAD' if m.extractor.frames else 'FD'} at {len(sizes)} "
         f"sizes from {sizes[0]} to {sizes[-1]}, {draws} subsets of each (1 of all {sizes[-1]}), all real "
-        "clips; interval over subsets only"
+        "clips; no interval"
     )
-    return [Score(found.limit, found.limits(m.resamples, m.rng(metric)), m.n, m.m, definition)]
+    return [Score(none(found.limit), m.n, m.m, definition)]
 
 
 def _fd_class(m: SetPair, metric: str) -> list[Score]:
@@ -101,7 +101,7 @@ def _fd_class(m: SetPair, metric: str) -> list[Score]:
         raise UsageError(f"each of the {len(classes)} classes has too few clips")
     if len(pairs) < len(classes):
         m.notes.append(f"fd_class over {len(pairs)} of {len(classes)} classes; the others have too few clips")
-    return [class_distance(pairs, m.resamples, m.rng(metric))]
+    return [class_distance(pairs, m)]
 
 
 def class_halves(targets: NDArray[np.bool_]) -> dict[int, tuple[Rows, Rows]]:
@@ -115,19 +115,17 @@ def class_halves(targets: NDArray[np.bool_]) -> dict[int, tuple[Rows, Rows]]:
     return {c: both for c, both in halves.items() if len(both[0]) >= MIN_HALF}
 
 
-def class_distance(pairs: Sequence[tuple[Floats, Floats]], resamples: int, rng: np.random.Generator) -> Score:
+def class_distance(pairs: Sequence[tuple[Floats, Floats]], m: SetPair) -> Score:
     """Return the mean over classes of the FD of (generated, real) features, its interval over classes."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # fewer clips than dimensions in every class
         each = np.array([frechet_distance(x, y) for x, y in pairs])
-    alone = [np.array([c]) for c in range(len(each))]
-    draws = bootstrap.means(each, bootstrap.counts(alone, resamples, rng))
     definition = (
         f"mean over {len(each)} classes of the FD to half of the class's real clips, of as many generated "
         "ones; interval over classes"
     )
-    n, m = (sum(len(pair[side]) for pair in pairs) for side in (0, 1))
-    return Score(float(each.mean()), draws, n, m, definition)
+    n, real = (sum(len(pair[side]) for pair in pairs) for side in (0, 1))
+    return Score(m.mean(each, range(len(each))), n, real, definition)
 
 
 def draw(indices: Rows, n: int, seed: int) -> Rows:
@@ -145,7 +143,8 @@ def _kad(m: SetPair, metric: str) -> list[Score]:
     definition = (
         f"100 · unbiased MMD², Gaussian kernel, bandwidth {sigma:.4g} (median distance of real clips)"
     )
-    return [Score(value, np.array(draws), m.n, m.m, definition + m.pooled)]
+    low, high = bootstrap.ends(value, np.array(draws))
+    return [Score(Interval(value, low, high), m.n, m.m, definition + m.pooled)]
 
 
 def _is(m: SetPair, metric: str) -> list[Score]:
@@ -154,10 +153,9 @@ def _is(m: SetPair, metric: str) -> list[Score]:
     if splits < SPLITS:
         m.notes.append(f"inception score over {splits} splits instead of {SPLITS}: only {splits} clips")
     value = inception_score(logits, splits, SPLIT_SEED)[0]
-    rows = (np.repeat(np.arange(len(logits)), counts) for counts in m.counts(metric)[0])
-    draws = inception_draws(logits, rows, splits, SPLIT_SEED)
+    found = m.jackknife(value, lambda kept: inception_subsets(logits, kept, splits, SPLIT_SEED), m.groups)
     definition = f"exp of mean KL to the mean, softmax, mean of {splits} splits, seed {SPLIT_SEED}"
-    return [Score(value, draws, m.n, 0, definition)]
+    return [Score(found, m.n, 0, definition)]
 
 
 def _kl(m: SetPair, metric: str) -> list[Score]:
@@ -168,64 +166,83 @@ def _kl(m: SetPair, metric: str) -> list[Score]:
     logits = m.ours.logits[mine], m.theirs.logits[other]
     each = kl_of_pairs(*logits, link, direction, m.protocol.eps)  # type: ignore[arg-type]
     definition = f"KL({direction.replace('||', '‖')}), {link}, eps {m.protocol.eps:.0e}".replace("e-0", "e-")
-    return [_mean_of_pairs(m, metric, each, definition.replace("0e+00", "0") + ", mean over pairs")]
+    return [_mean_of_pairs(m, each, definition.replace("0e+00", "0") + ", mean over pairs")]
 
 
 def _lsd(m: SetPair, metric: str) -> list[Score]:
     rate = spectral_distance.RATE
     each = np.array([spectral_distance.log_spectral_distance(*waves) for waves in m.waves(rate)])
     definition = f"log10 of power ratio at {rate} Hz, as ssr_eval, peaks at 1; mean over pairs"
-    return [_mean_of_pairs(m, metric, each, definition)]
+    return [_mean_of_pairs(m, each, definition)]
 
 
-def _mean_of_pairs(m: SetPair, metric: str, each: Floats, definition: str) -> Score:
-    draws = bootstrap.means(each, bootstrap.counts(m.pair_groups, m.resamples, m.rng(metric)))
-    return Score(float(each.mean()), draws, len(each), len(each), definition, each=(m.both[0], each))
+def _mean_of_pairs(m: SetPair, each: Floats, definition: str) -> Score:
+    mine, other = m.both
+    interval = m.mean(each, [m.real_groups[row] for row in other])
+    return Score(interval, len(each), len(each), definition, each=(mine, each))
 
 
 def _neighbours(m: SetPair, metric: str) -> list[Score]:
     each: Floats = getattr(m.neighbours, metric)
-    generated = metric in ("precision", "density")
-    drawn = m.counts(metric)[0 if generated else 1]
-    definition = f"{NEIGHBOURS[metric]}, k = {precision_recall.K}, balls held fixed in resamples" + m.pooled
-    places = (np.arange(m.n), each) if generated else None
-    return [Score(float(each.mean()), bootstrap.means(each, drawn), m.n, m.m, definition, each=places)]
+    places = (np.arange(m.n), each) if metric in ("precision", "density") else None
+    definition = f"{NEIGHBOURS[metric]}, k = {precision_recall.K}" + m.pooled
+    return [Score(none(float(each.mean())), m.n, m.m, definition, each=places)]
 
 
 def _clap_score(m: SetPair, metric: str) -> list[Score]:
     each = m.caption_cosines()
-    draws = bootstrap.means(each, m.counts(metric)[0])
     definition = f"mean cosine of audio and caption in {m.extractor.name}; of several captions their mean"
-    return [Score(float(each.mean()), draws, m.n, 0, definition, each=(np.arange(m.n), each))]
+    return [Score(m.mean(each, m.groups), m.n, 0, definition, each=(np.arange(m.n), each))]
 
 
 def _agreement(m: SetPair, metric: str) -> list[Score]:
     assert m.requests
     top, names = TOP[metric], m.requests.classes
-    found = map_classes(names, m.requests.mids, m.extractor.labels, m.extractor.mids)
-    if found.unknown:
-        raise UsageError(f"{m.extractor.name} does not know {found.lacking}")
     if len(names) <= top > 1:
         raise UsageError(f"with {len(names)} classes, all of them are among the first {top}")
-    logits = class_logits(m.ours.logits, found.columns)
-    ranks = label_agreement.requested_ranks(logits, m.requests.targets(m.names))
+    ranks, how = _ranks(m)
     place = "first" if top == 1 else f"among the first {top}"
     definition = f"share of clips in which a requested class is ranked {place} of the {len(names)} classes"
-    definition += f" of the label set, found {found.how}"
-    best = np.nanmin(ranks, axis=1)
+    definition += f" of the label set, {how}"
     scores = []
-    for name, values in (("", best), *zip(names, ranks.T, strict=True)):
+    for name, values in (("", np.nanmin(ranks, axis=1)), *zip(names, ranks.T, strict=True)):
         rows = np.flatnonzero(~np.isnan(values))
         if len(rows):
-            hits = (values[rows] <= top).astype(float)
-            groups = bootstrap.groups_of([m.groups[row] for row in rows])
-            rng = m.rng(metric.removeprefix("label_"), name)  # the stream of intervals already published
-            draws = bootstrap.means(hits, bootstrap.counts(groups, m.resamples, rng))
+            found = m.share(values[rows] <= top, [m.groups[row] for row in rows])
             each = (rows, values[rows]) if not name else None
-            scores.append(Score(float(hits.mean()), draws, len(rows), 0, definition, name, each))
+            scores.append(Score(found, len(rows), 0, definition, name, each))
     return scores
 
 
+def _ranks(m: SetPair) -> tuple[Floats, str]:
+    """Return the ranks of requested classes [n, C], and how the classes were found in the extractor's."""
+    assert m.requests
+    names = m.requests.classes
+    found = map_classes(names, m.requests.mids, m.extractor.labels, m.extractor.mids)
+    if found.unknown:
+        raise UsageError(f"{m.extractor.name} does not know {found.lacking}")
+    logits = class_logits(m.ours.logits, found.columns)
+    return label_agreement.requested_ranks(logits, m.requests.targets(m.names)), f"found {found.how}"
+
+
+def _agreement_by_guide(m: SetPair, metric: str) -> list[Score]:
+    """The share over pairs of a clip and a requested class that its guide has, or lacks."""
+    ranks, how = _ranks(m)
+    has = m.guide_targets[m.ours.numbers]
+    requested = has.any(axis=1, keepdims=True) & ~np.isnan(ranks)
+    rows, columns = np.nonzero(requested & (has if metric == IN_GUIDE else ~has))
+    if not len(rows):
+        raise UsageError(f"no clip has a requested class that its guide {GUIDED[metric]}")
+    definition = (
+        f"share of pairs of a clip and a requested class that its guide {GUIDED[metric]}, in which the class "
+        f"is ranked above all classes that were not requested; {how}"
+    )
+    found = m.share(ranks[rows, columns] == 1, [m.groups[row] for row in rows])
+    return [Score(found, len(set(rows.tolist())), 0, definition)]
+
+
+IN_GUIDE, NOT_IN_GUIDE = "agreement_in_guide", "agreement_not_in_guide"
+GUIDED = {IN_GUIDE: "has", NOT_IN_GUIDE: "lacks"}
 NEIGHBOURS = {
     "precision": "share of generated clips in a ball of a real one (Kynkäänniemi 2019)",
     "recall": "share of real clips in a ball of a generated one (Kynkäänniemi 2019)",
@@ -251,6 +268,17 @@ METRICS: dict[str, Metric] = {
     "label_agreement5": Metric(
         _agreement, _REQUESTED, _RANKED.format("among the first five"), "higher", limits=_SHARE
     ),
+    **{
+        name: Metric(
+            _agreement_by_guide,
+            (*_REQUESTED, "guides"),
+            f"share of requested classes that the guide {verb}, ranked first",
+            "higher",
+            True,
+            _SHARE,
+        )
+        for name, verb in GUIDED.items()
+    },
     "fd_class": Metric(
         _fd_class,
         ("requests", "real labels"),

@@ -1,10 +1,10 @@
-"""Generated and real clips through one extractor, and what metrics share: pairs, resamples, distances."""
+"""Generated and real clips through one extractor, and what metrics share: pairs, intervals, distances."""
 
 import functools
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,8 +18,9 @@ from ajbench.data.clip_set import Captions, ClipSet, Requests, ahead
 from ajbench.evaluation.feature_cache import AHEAD, READERS, Embeddings, embed
 from ajbench.evaluation.protocols import Protocol, Wave
 from ajbench.features.extractor import LazyExtractor
-from ajbench.metrics import bootstrap, fd_infinity, pairwise, precision_recall
+from ajbench.metrics import bootstrap, fd_infinity, intervals, pairwise, precision_recall
 from ajbench.metrics.distribution import frechet_distance, frechet_draws, pooled_draws
+from ajbench.metrics.intervals import Interval
 
 Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -49,7 +50,8 @@ class SetPair:
         pairs: the real clip of each generated clip; None: by parent, else by equal name; empty: unpaired.
         requests: the classes that were requested of generated clips; None: the labels of a store.
         captions: the captions of generated clips; None: those of a store.
-        resamples: bootstrap resamples of each interval; 0: no intervals.
+        recordings: name of a real clip → its recording, for parents that are not in `ref`; None: unknown.
+        resamples: bootstrap resamples for KAD's interval; 0: no intervals at all.
         seed: of resamples and subsets.
         task: label of the progress bar; empty: no bar.
         notes: what a metric has to say about its value.
@@ -63,6 +65,7 @@ class SetPair:
     pairs: Pairs | None = None
     requests: Requests | None = None
     captions: Captions | None = None
+    recordings: Mapping[str, str] | None = None
     resamples: int = 200
     seed: int = 0
     task: str = "eval-gen"
@@ -134,8 +137,15 @@ class SetPair:
 
     @functools.cached_property
     def groups(self) -> list[str]:
-        """What each usable generated clip is resampled with: its parent, or itself."""
-        return [self.gen.parents[n] or self.gen.names[n] for n in self.ours.numbers]
+        """The recording of each usable generated clip's parent, or its own without a parent."""
+        known = dict(zip(self.ref.names, self.ref.recordings, strict=True)) | dict(self.recordings or {})
+        both = [(self.gen.parents[n], self.gen.recordings[n]) for n in self.ours.numbers]
+        return [own if parent is None else known.get(parent, parent) for parent, own in both]
+
+    @functools.cached_property
+    def real_groups(self) -> list[str]:
+        """The recording of each usable real clip."""
+        return [self.ref.recordings[n] for n in self.theirs.numbers]
 
     @functools.cached_property
     def vectors(self) -> tuple[Floats, Floats]:
@@ -158,11 +168,6 @@ class SetPair:
         return mine, np.array(real)[mine]
 
     @functools.cached_property
-    def pair_groups(self) -> list[NDArray[np.int64]]:
-        """Pairs grouped by real clip."""
-        return bootstrap.groups_of(self.both[1].tolist())
-
-    @functools.cached_property
     def neighbours(self) -> precision_recall.Neighbours:
         """Precision, recall, density and coverage of each clip."""
         return precision_recall.neighbours(*self.vectors)
@@ -179,9 +184,47 @@ class SetPair:
     def counts(self, purpose: str) -> tuple[Counts, Counts]:
         """Return how often generated [R, n] and real [R, m] clips are drawn in each resample."""
         rng = self.rng(purpose)
-        alone = [np.array([place]) for place in range(self.m)]
-        ours = bootstrap.counts(bootstrap.groups_of(self.groups), self.resamples, rng)
-        return ours, bootstrap.counts(alone, self.resamples, rng)
+        ours, theirs = (bootstrap.groups_of(groups) for groups in (self.groups, self.real_groups))
+        return bootstrap.counts(ours, self.resamples, rng), bootstrap.counts(theirs, self.resamples, rng)
+
+    def jackknife(
+        self, value: float, statistic: Callable[..., Floats], *samples: Sequence[Hashable]
+    ) -> Interval:
+        """Return the interval of a value by `intervals.jackknife`."""
+        return intervals.jackknife(value, statistic, samples) if self.resamples else intervals.none(value)
+
+    def mean(self, values: Floats, groups: Sequence[Hashable]) -> Interval:
+        """Return the mean of values of clips in these groups, and its interval."""
+        found = intervals.mean_interval(values, groups)
+        return found if self.resamples else intervals.none(found.value)
+
+    def share(self, hits: NDArray[np.bool_], groups: Sequence[Hashable]) -> Interval:
+        """Return the share of hits among clips in these groups, and Wilson's interval."""
+        found = intervals.wilson(hits, groups)
+        return found if self.resamples else intervals.none(found.value)
+
+    @functools.cached_property
+    def guide_targets(self) -> NDArray[np.bool_]:
+        """Which of the classes each generated clip's guide has, usable or not, bool [N, C].
+
+        None where the clip has no guide, or the guide is not among the real clips or has no such label.
+        """
+        assert self.requests
+        labels = dict(zip(self.ref.names, self.ref.labels(), strict=True))
+        of_guides = {
+            name: [label for label in labels.get(guide or "", ()) if label in self.requests.classes]
+            for name, guide in zip(self.gen.names, self.gen.guides(), strict=True)
+        }
+        return replace(self.requests, labels=of_guides).targets(self.gen.names)
+
+    @property
+    def lacking_guides(self) -> bool:
+        """Whether some guide lacks a class that was requested of its clip."""
+        if self.requests is None or not any(self.gen.guides()):
+            return False
+        has = self.guide_targets
+        requested = self.requests.targets(self.gen.names)
+        return bool((has.any(axis=1, keepdims=True) & requested & ~has).any())
 
     def distance(self) -> float:
         """Return the FD of the features of both sets."""

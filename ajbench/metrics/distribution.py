@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -175,33 +175,36 @@ def inception_score(logits: Array, splits: int = 10, seed: int = 2020) -> tuple[
     z = checked(logits, "logits")
     if not 1 <= splits <= len(z):
         raise UsageError(f"inception score with {splits} splits of {len(z)} clips: each split needs a clip")
-    scores = _split_scores(*_entropies(z), np.arange(len(z)), splits, seed)
+    (scores,) = _split_scores(z, np.ones((1, len(z))), splits, seed)
     return float(np.mean(scores)), float(np.std(scores))
 
 
-def inception_draws(logits: Array, draws: Iterable[Integers], splits: int = 10, seed: int = 2020) -> Points:
-    """Return the inception score of resamples of logits [N, C], each given by its rows, float64 [R].
+def inception_subsets(logits: Array, kept: Integers, splits: int = 10, seed: int = 2020) -> Points:
+    """Return the inception score of subsets of logits [N, C], float64 [R].
 
-    Equal to the mean of `inception_score` of the repeated rows; the softmax is computed once.
+    Every clip stays in its split of `inception_score`; a split without a clip is left out of the mean.
+
+    Args:
+        logits: of all clips.
+        kept: 0 or 1 for each clip, [R, N].
+        splits: of all clips.
+        seed: of the shuffle.
     """
-    p, entropy = _entropies(checked(logits, "logits"))
-    return np.array([np.mean(_split_scores(p, entropy, rows, splits, seed)) for rows in draws])
+    return np.asarray(np.nanmean(_split_scores(checked(logits, "logits"), kept, splits, seed), axis=1))
 
 
-def _entropies(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return softmax p of z [N, C] and Σ p log p of each row."""
+def _split_scores(z: Points, kept: np.ndarray, splits: int, seed: int) -> Points:
+    """Return the score of each split of each subset, [R, splits]; NaN without a clip."""
     p = softmax(z, axis=1)
-    return p, np.sum(p * log_softmax(z, axis=1), axis=1)
-
-
-def _split_scores(p: Points, entropy: Points, rows: Integers, splits: int, seed: int) -> list[float]:
-    rows = rows[np.random.RandomState(seed).permutation(len(rows))]
+    entropy = np.sum(p * log_softmax(z, axis=1), axis=1)  # Σ p log p
+    order = np.random.RandomState(seed).permutation(len(z))
     scores = []
-    for start, stop in itertools.pairwise(i * len(rows) // splits for i in range(splits + 1)):
-        part = rows[start:stop]
-        mean = p[part].mean(axis=0)
-        scores.append(float(np.exp(entropy[part].mean() - xlogy(mean, mean).sum())))
-    return scores
+    for start, stop in itertools.pairwise(i * len(z) // splits for i in range(splits + 1)):
+        part = order[start:stop]
+        weights = kept[:, part] / np.where(some := kept[:, part].sum(axis=1), some, np.nan)[:, None]
+        mean = weights @ p[part]
+        scores.append(np.exp(weights @ entropy[part] - xlogy(mean, mean).sum(axis=1)))
+    return np.stack(scores, axis=1)
 
 
 def kl_divergence(

@@ -30,18 +30,6 @@ class Line:
     limit: float
     slope: float
 
-    def limits(self, resamples: int, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Return the limit of lines through resampled subsets of each size, float64 [R].
-
-        Their spread is due to the choice of subsets, not to the choice of clips. Resamples of D subsets have
-        (D−1)/D of the variance, which is corrected for.
-        """
-        points, draws = self.values.shape
-        chosen = rng.integers(0, draws, (resamples, points, draws))
-        drawn = np.take_along_axis(self.values[None], chosen, axis=2).mean(axis=2)
-        deviations = _fit(self.sizes, drawn)[0] - self.limit
-        return np.asarray(self.limit + deviations * np.sqrt(draws / max(draws - 1, 1)))
-
 
 def line(
     distances: Distances, n: int, sizes: Sequence[int] | None = None, draws: int = DRAWS, seed: int = 0

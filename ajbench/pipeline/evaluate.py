@@ -17,12 +17,12 @@ from ajbench.data.labels import Scores, load_scores
 from ajbench.data.store import ClipStore
 from ajbench.evaluation import baselines, classification, protocols
 from ajbench.evaluation.compare import choose, measure
+from ajbench.evaluation.generation_metrics import GUIDED
 from ajbench.evaluation.set_pair import SetPair, pairs_of
 from ajbench.features.extractor import LazyExtractor
 from ajbench.pipeline.classifier_stages import SCORES
 from ajbench.pipeline.stage import Stage
 
-SET_RESAMPLES = 200  # a resample of an FD is far more work than one of mAP
 GENERATION = "generation"  # the table of baselines and of metrics to the train split
 OF_TRAIN = ("fd", "fd_class", "label_agreement")
 ALL = "all"  # the column of label agreement over all classes
@@ -99,7 +99,8 @@ def measure_sets(
     """Return the rows of synthetic stores and of baselines, and notes on them.
 
     FD and IS compare with the real clips of the eval split, FD, FD by class and label agreement with those
-    of the train split, and KL compares each clip with its parent.
+    of the train split, and KL compares each clip with its parent. Where guides lack requested classes,
+    agreement is also measured for classes that the guide has and for those that it lacks.
 
     Args:
         recipe: names the features and the probes.
@@ -115,9 +116,10 @@ def measure_sets(
     """
     context = _context(recipe, out, dataset)
     extractor = LazyExtractor(recipe.evaluate.features, weights)
-    how: dict[str, Any] = {"resamples": min(recipe.evaluate.bootstrap, SET_RESAMPLES), "task": ""}
+    how: dict[str, Any] = {"resamples": recipe.evaluate.bootstrap, "task": ""}
     how |= {"extractor": extractor, "protocol": protocols.find("ajbench"), "cache": cache}
     every, train, held_out = open_set(real), open_set(real, "train"), open_set(real, "eval")
+    how["recordings"] = dict(zip(every.names, every.recordings, strict=True))
     split_of = dict(zip(every.names, ClipStore.open(real).column("split"), strict=True))
     rows: list[Row] = []
     notes: list[str] = []
@@ -140,10 +142,11 @@ def measure_sets(
                     else "its clips have no parent"
                 )
                 notes.append(f"{name}: no kl: {without}")
-            else:
-                measured.append((every, split_of[pairs[gen.names[0]]], ["kl"]))
+            if pairs:
+                of_parents = [*GUIDED] if orphans else ["kl", *GUIDED]
+                measured.append((every, split_of[next(iter(pairs.values()))], of_parents))
             for ref, split, metrics in measured:
-                pair = SetPair(gen, ref, pairs=pairs if ref is every else {}, **how)
+                pair = SetPair(gen, ref, pairs=pairs if "kl" in metrics else {}, **how)
                 found = measure(pair, choose(pair, metrics, required=False), allow_partial=True)
                 notes += [f"{name}: {note}" for note in found.notes]
                 rows += [_row(context, {"row": name} | line, split) for line in found.rows]
@@ -166,7 +169,7 @@ def _row(context: Context, line: Mapping[str, Any], split: str, table: str | Non
     metric, interval = line["metric"], (line["ci_low"], line["ci_high"])
     column = (line["of"] or ALL) if metric == "label_agreement" else ""
     if table is None:
-        table = GENERATION if metric in OF_TRAIN and split == "train" else "1"
+        table = GENERATION if metric in GUIDED or (metric in OF_TRAIN and split == "train") else "1"
     about: dict[str, Any] = {"n": line["n"], "features": line["features"], "split": split}
     return make_row(context, table, line["row"], column, metric, line["value"], interval, **about)
 

@@ -178,7 +178,7 @@ def test_rows_clips_and_curve_are_written(eval_kinds, own_kinds):
     done = eval_kinds("--metrics", "all", "--worst", "2", "--json", "-q", *files)
     assert done.exit_code == 0, done.output
     shown = json.loads(done.stdout)
-    missing = {"fad", "fd_class", "clap_score"}
+    missing = {"fad", "fd_class", "clap_score", *generation_metrics.GUIDED}
     assert {row["metric"] for row in shown["rows"]} == {*generation_metrics.METRICS} - missing
     assert {row["of"] for row in shown["rows"]} == {"", *KINDS}
     assert shown["counts"]["gen"] == {"clips": KIND_CLIPS, "other files": 0}

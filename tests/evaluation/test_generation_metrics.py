@@ -5,6 +5,7 @@ import pytest
 from fakes import (
     KIND_CLIPS,
     KINDS,
+    SMALL_LABELS,
     ClasslessExtractor,
     EnvelopeExtractor,
     FrameExtractor,
@@ -20,9 +21,12 @@ from ajbench.data.clip_set import Requests, open_set
 from ajbench.evaluation import compare, generation_metrics, protocols
 from ajbench.evaluation.set_pair import SetPair
 from ajbench.metrics.distribution import frechet_distance
+from ajbench.metrics.intervals import wilson
 from ajbench.metrics.kernel_distance import kernel_distance
 from ajbench.metrics.precision_recall import neighbours
 from ajbench.metrics.spectral_distance import log_spectral_distance
+
+WITHOUT_INTERVAL = {"fd_inf", *generation_metrics.NEIGHBOURS}
 
 
 @pytest.fixture
@@ -43,12 +47,19 @@ def few(kinds):
 def test_every_metric_has_a_value_an_interval_and_a_definition(kinds):
     pair = pair_of(kinds, resamples=40)
     found = measured(pair, ["all"])
-    assert set(overall(found)) == set(generation_metrics.METRICS) - {"fad", "fd_class"}
+    absent = {"fad", "fd_class", *generation_metrics.GUIDED}
+    assert set(overall(found)) == set(generation_metrics.METRICS) - absent
     assert [note.split(":")[0] for note in found.notes if note.startswith("no ")] == ["no fad", "no fd_class"]
     for row in found.rows:
-        assert row["ci_low"] <= row["value"] <= row["ci_high"], row
         assert len(row["definition"]) > 20
-        assert row["of"] or row["ci_low"] < row["ci_high"], row
+        if row["metric"] in WITHOUT_INTERVAL:
+            assert np.isnan([row["ci_low"], row["ci_high"]]).all()
+        else:
+            assert row["ci_low"] <= row["value"] <= row["ci_high"] and row["ci_low"] < row["ci_high"], row
+    plain = measured(pair_of(kinds, resamples=0), ["all"])
+    assert overall(plain) == pytest.approx(overall(found)) and all(
+        np.isnan(row["ci_low"]) for row in plain.rows
+    )
     definition = {row["metric"]: row["definition"] for row in found.rows}
     assert "8-d features" in definition["fd"] and "covariances over n-1" in definition["fd"]
     assert definition["kl"] == "KL(ref‖gen), softmax, eps 1e-6, mean over pairs"
@@ -137,6 +148,40 @@ def test_halves_of_a_class_are_disjoint_and_equal():
         assert targets[[*first, *second], c].all()
 
 
+def test_agreement_by_guide_is_of_pairs_of_a_clip_and_a_requested_class(tmp_path):
+    real = open_set(make_store(tmp_path / "real").path)
+    parents = ["clip01", "clip02", "clip03", None]  # of Rain, Clock tick, Dog
+    gen = replace(real.take(np.arange(4)), names=["s0", "s1", "s2", "s3"], parents=parents)
+    dog, rain, clock = SMALL_LABELS
+    labels = {"s0": [rain, clock], "s1": [clock], "s2": [dog, rain], "s3": [dog, rain]}
+
+    class Small(EnvelopeExtractor):
+        labels = SMALL_LABELS
+
+    def pair(labels):
+        how = {"protocol": protocols.find("ajbench"), "cache": tmp_path / "cache", "task": "", "pairs": {}}
+        return SetPair(gen, real, Small(), requests=Requests(SMALL_LABELS, None, labels), **how)
+
+    mixed = pair(labels)
+    logits = np.array([[0.5, 1, 0], [0, 0, 1], [-1, 3, 0], [1, 1, 0]])
+    ours, theirs = mixed.embeddings
+    mixed.__dict__["embeddings"] = replace(ours, logits=logits), theirs
+    rows = {row["metric"]: row for row in measured(mixed).rows if not row["of"]}
+    # s0: Rain, which its guide has, beats Dog; Clock tick does not. s1 is right. s2: Rain beats Clock tick.
+    expected = {
+        "agreement_in_guide": (2 / 3, 3),
+        "agreement_not_in_guide": (1 / 2, 2),
+        "label_agreement": (1, 4),
+    }
+    assert {name: (rows[name]["value"], rows[name]["n"]) for name in expected} == expected
+    assert "lacks" in rows["agreement_not_in_guide"]["definition"]
+    assert rows["agreement_in_guide"]["ci_low"] == pytest.approx(wilson(np.array([1, 1, 0]), range(3)).low)
+    same = pair({"s0": [rain], "s1": [clock], "s2": [dog], "s3": [dog, rain]})
+    assert not {*overall(measured(same))} & {*generation_metrics.GUIDED}
+    with pytest.raises(UsageError, match="--metrics agreement_in_guide"):
+        compare.choose(same, ["agreement_in_guide"])
+
+
 def test_an_interval_does_not_depend_on_what_else_is_measured(kinds):
     alone = measured(pair_of(kinds), ["kad"]).rows[0]
     among = measured(pair_of(kinds), ["fd", "density", "kad"]).rows
@@ -155,7 +200,7 @@ def test_no_interval_exceeds_the_limits_of_its_metric(few):
     found = measured(pair, ["label_agreement", "kl", "is", "fd", "lsd", "clap_score"])
     rows = {row["metric"]: row for row in found.rows if not row["of"]}
     assert rows["label_agreement"]["value"] == 0.75
-    assert 0 <= rows["label_agreement"]["ci_low"] < 0.5 and rows["label_agreement"]["ci_high"] == 1
+    assert rows["label_agreement"]["ci_low"] < 0.35 and rows["label_agreement"]["ci_high"] > 0.95
     for name, row in rows.items():
         low, high = generation_metrics.METRICS[name].limits
         assert low <= row["ci_low"] <= row["value"] <= row["ci_high"] <= high, row

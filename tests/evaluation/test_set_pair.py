@@ -48,15 +48,21 @@ def test_positions_of_pairs_skip_unusable_clips(kinds):
         _ = pair_of(kinds, pairs={"bell/clip-0": "elsewhere"}).both
 
 
-def test_clips_of_one_parent_are_drawn_together(train, real, tmp_path):
-    many = train.take(np.repeat(np.arange(12), 4))
-    widths = []
-    for parents in ([None] * 48, [train.names[k // 4] for k in range(48)]):
-        gen = replace(many, names=[f"s{k}" for k in range(48)], parents=parents)
-        how = EnvelopeExtractor(), protocols.find("ajbench"), tmp_path
-        (row,) = measured(SetPair(gen, real, *how, resamples=800, task=""), ["density"]).rows
-        widths.append(row["ci_high"] - row["ci_low"])
-    assert widths[1] / widths[0] == pytest.approx(2, rel=0.15)  # twelve instead of 48
+def test_clips_of_one_recording_are_a_group(tmp_path):
+    real = open_set(make_store(tmp_path / "real", recordings={0: "video", 1: "video", 12: "other"}).path)
+    held_out = real.take(np.arange(12, 15))
+    parents = ["clip00", "clip01", "clip02", "clip02", None]
+    gen = replace(real.take(np.arange(5)), names=[f"s{k}" for k in range(5)], parents=parents)
+    how = EnvelopeExtractor(), protocols.find("ajbench"), tmp_path
+    pair = SetPair(gen, real, *how, task="")
+    own = gen.recordings[4]
+    assert pair.groups == ["video", "video", "clip02", "clip02", own] and pair.real_groups == real.recordings
+    assert SetPair(gen, held_out, *how, task="").groups == ["clip00", "clip01", "clip02", "clip02", own]
+    known = dict(zip(real.names, real.recordings, strict=True))
+    other = SetPair(gen, held_out, *how, task="", recordings=known)
+    assert other.groups == pair.groups and other.real_groups == ["other", "clip13", "clip14"]
+    drawn = pair.counts("kad")
+    assert (drawn[0][:, 0] == drawn[0][:, 1]).all() and (drawn[1][:, 0] == drawn[1][:, 1]).all()
 
 
 def test_frames_are_drawn_with_their_clip(kinds):

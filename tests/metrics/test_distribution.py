@@ -11,8 +11,8 @@ from ajbench.core.errors import UsageError
 from ajbench.metrics.distribution import (
     frechet_distance,
     frechet_draws,
-    inception_draws,
     inception_score,
+    inception_subsets,
     kl_divergence,
     pooled_draws,
 )
@@ -122,12 +122,19 @@ def test_inception_score_is_the_definition_with_the_splits_of_audioldm_eval(spli
     assert inception_score(torch.tensor(logits), splits) == pytest.approx(expected, rel=1e-12)
 
 
-def test_inception_score_of_resamples_is_that_of_the_repeated_rows():
+def test_inception_score_of_subsets_keeps_every_clip_in_its_split():
     rng = np.random.default_rng(5)
     logits = rng.normal(0, 2, (40, 7))
-    draws = [np.sort(rng.integers(0, 40, n)) for n in (40, 37, 44)]
-    expected = [inception_score(logits[rows])[0] for rows in draws]
-    np.testing.assert_allclose(inception_draws(logits, draws), expected, rtol=1e-13)
+    kept = np.array([np.ones(40, int), rng.random(40) < 0.8, rng.random(40) < 0.5])
+    order = np.random.RandomState(2020).permutation(40)
+    expected = []
+    for row in kept > 0:
+        parts = [order[start : start + 10][row[order[start : start + 10]]] for start in range(0, 40, 10)]
+        expected.append(np.mean([inception_score(logits[part], 1)[0] for part in parts]))
+    np.testing.assert_allclose(inception_subsets(logits, kept, 4), expected, rtol=1e-12)
+    kept[0, order[:10]] = 0  # a split without a clip
+    rest = np.mean([inception_score(logits[order[k : k + 10]], 1)[0] for k in (10, 20, 30)])
+    assert inception_subsets(logits, kept[:1], 4) == pytest.approx([rest])
 
 
 def test_inception_score_of_certain_and_of_constant_predictions():

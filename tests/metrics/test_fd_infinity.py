@@ -51,20 +51,6 @@ def test_a_subset_is_determined_by_seed_size_and_number():
     assert first[0] @ first[3] < 10  # a small subset is not part of a larger one
 
 
-def test_the_spread_of_limits_is_that_of_subsets():
-    x, y = gaussians(150, 400)
-    found = line(against(x, y), 150, draws=4)
-    draws = found.limits(4000, np.random.default_rng(0))
-    assert draws.mean() == pytest.approx(found.limit, abs=0.02)
-    # The limit is a weighted mean of the sizes' means, so that its variance is known.
-    inverse = 1 / found.sizes
-    centred = inverse - inverse.mean()
-    weights = 1 / len(inverse) - inverse.mean() * centred / (centred @ centred)
-    expected = np.sqrt(weights**2 @ (found.values.var(axis=1, ddof=1) / 4))
-    assert draws.std() == pytest.approx(expected, rel=0.05)  # 15 % less without the correction
-    assert len(found.limits(0, np.random.default_rng(0))) == 0
-
-
 def test_sizes():
     assert linear_sizes(1000)[0] == 250 and linear_sizes(1000)[-1] == 1000 and len(linear_sizes(1000)) == 15
     assert linear_sizes(8) == [2, 3, 4, 5, 6, 7, 8]

@@ -3,6 +3,7 @@ import pytest
 from scipy import stats
 
 from ajbench.metrics import intervals
+from ajbench.metrics.distribution import frechet_distance, frechet_draws
 
 
 def test_one_variance_gives_student_s_interval():
@@ -29,6 +30,14 @@ def test_bounds_are_clipped_and_absent_without_a_variance():
     assert intervals.t_interval(0.3, [(0.0, 4)], limits=(0, 1)) == (0.3, 0.3, 0.3)
     assert intervals.t_interval(-1e-15, [(0.0, 4)], limits=(0, 1)) == (-1e-15,) * 3
     assert np.isnan(intervals.t_interval(0.3, [(np.nan, 0), (0.1, 3)])[1:]).all()
+
+
+@pytest.mark.parametrize(("n", "p"), [(8, 0.5), (8, 0.9), (16, 0.06), (16, 0.9), (64, 0.06), (64, 0.9)])
+def test_wilson_covers_the_share_of_few_clips(n, p):
+    hits = np.arange(n + 1)
+    found = [intervals.wilson(np.arange(n) < k, range(n)) for k in hits]
+    inside = [one.low <= p <= one.high for one in found]
+    assert stats.binom.pmf(hits, n, p) @ inside >= 0.925
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 8), (3, 8), (8, 8), (20, 30)])
@@ -98,12 +107,58 @@ def test_jackknife_leaves_out_a_bias_of_one_over_n():
     assert intervals.jackknife_variance(2 + 30 / 17, without, sizes) == pytest.approx(0, abs=1e-20)
 
 
+def subset_means(x):
+    return lambda kept: kept @ x / kept.sum(axis=1)
+
+
+def test_jackknife_of_a_difference_of_means_is_welch_s_interval():
+    rng = np.random.default_rng(6)
+    x, y = rng.normal(size=40), rng.normal(0, 2, size=30)
+    both = subset_means(x), subset_means(y)
+    value = x.mean() - y.mean()
+    found = intervals.jackknife(value, lambda a, b: both[0](a) - both[1](b), [range(40), range(30)])
+    expected = stats.ttest_ind(x, y, equal_var=False).confidence_interval(0.95)
+    assert found == pytest.approx((value, *expected), rel=0.02)
+    copies = np.repeat(x, 3), np.repeat(np.arange(40), 3)
+    of_groups = intervals.jackknife(x.mean(), subset_means(copies[0]), [copies[1].tolist()])
+    assert of_groups == pytest.approx(intervals.jackknife(x.mean(), both[0], [range(40)]))
+    three = intervals.jackknife(0.0, both[0], [[0, 1, 2] * 13 + [0]])
+    assert np.isnan(three[1:]).all()
+
+
+def test_jackknife_counts_a_term_of_two_clips_once():
+    rng, squares = np.random.default_rng(7), []
+    for _ in range(60):
+        x, y = rng.normal(size=(2, 30))
+        both = subset_means(x), subset_means(y)
+        how = x.mean() * y.mean(), lambda a, b, both=both: both[0](a) * both[1](b), [range(30)] * 2
+        found = (intervals.jackknife(*how, pairs=pairs) for pairs in (0, 72))
+        squares.append([((high - low) / 4) ** 2 for _, low, high in found])
+    # The variance of the product is 1/30²; the plain jackknife's is twice that.
+    plain, less = np.mean(squares, axis=0) * 30**2
+    assert plain == pytest.approx(2, rel=0.4) and 0.5 * plain <= less < 0.85 * plain
+
+
+def test_fd_s_interval_covers_its_expectation_at_this_n():
+    n, m, d, rng = 80, 200, 64, np.random.default_rng(8)
+    draw = lambda: (rng.normal(size=(n, d)) + 0.2, rng.normal(size=(m, d)))  # noqa: E731
+    redrawn = [frechet_distance(*draw()) for _ in range(200)]
+    found = []
+    for x, y in (draw() for _ in range(40)):
+        distances = lambda a, b, x=x, y=y: frechet_draws(x, y, a, b)  # noqa: E731
+        found.append(intervals.jackknife(frechet_distance(x, y), distances, [range(n), range(m)]))
+    inside = [low <= np.mean(redrawn) <= high for _, low, high in found]
+    assert np.mean(inside) >= 0.87
+    width = np.mean([high - low for _, low, high in found])
+    assert width == pytest.approx(2 * 1.99 * np.std(redrawn), rel=0.25)  # resamples of clips: 3 times as wide
+
+
 def test_blocks_are_whole_groups_of_nearly_equal_size():
     rng = np.random.default_rng(5)
     groups = rng.permutation(np.repeat(np.arange(900), rng.integers(1, 8, 900))).tolist()
     found = intervals.blocks(groups)
     sizes = np.bincount(found)
-    assert len(sizes) == 100 and sizes.max() - sizes.min() <= 1
+    assert len(sizes) == intervals.BLOCKS and sizes.max() - sizes.min() <= 1
     assert len(set(zip(groups, found.tolist(), strict=True))) == 900
     assert np.array_equal(found, intervals.blocks(groups))
     assert np.abs(np.diff(found[np.argsort(groups, kind="stable")])).mean() > 5  # not in the order of groups

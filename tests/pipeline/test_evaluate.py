@@ -52,6 +52,9 @@ def stores(tmp_path_factory):
         "real": write_result_store(folder / "real", per_class=16),
         "close": write_result_store(folder / "close", "synthetic", **close, parents=True),
         "noisy": write_result_store(folder / "noisy", "synthetic", **noisy, parents=True),
+        "strange": write_result_store(
+            folder / "strange", "synthetic", **close, parents=True, of_next_class=True
+        ),
         "orphans": write_result_store(folder / "orphans", "synthetic", **close),
         "foreign": make_store(folder / "foreign").path,
     }
@@ -134,6 +137,16 @@ def test_clips_without_a_parent_have_no_kl(usual, measured):
     rows, notes = measured(PitchExtractor(), "close", strength=1.0, prompt="none")
     assert not [row for row in rows if row["metric"] == "kl"]
     assert any(note.startswith("close: no kl: ") for note in notes)
+
+
+def test_agreement_is_told_apart_where_guides_lack_requested_classes(usual, measured):
+    assert not [row for row in usual[0] if "guide" in row["metric"]]
+    assert not any("guide" in note for note in usual[1])
+    rows = measured(PitchExtractor(), "strange")[0]
+    row = pick(rows, metric="agreement_not_in_guide")
+    assert row["value"] == pick(rows, row="strange", metric="label_agreement", column="all")["value"] > 0.95
+    assert (row["table"], row["column"], row["n"]) == ("generation", "", 100)
+    assert row["ci_low"] < row["value"] <= row["ci_high"] <= 1
 
 
 def test_few_clips_for_the_dimension_are_noted(measured):
