@@ -10,6 +10,8 @@ from fakes import N_EVAL, N_TRAIN, FakeCodec, make_generator, make_store, mini_p
 from ajbench.classifiers.train import check_descent
 from ajbench.core import recipe
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.data.clip_set import open_set
+from ajbench.evaluation.set_pair import pairs_of
 from ajbench.generation.synthesize import synthesize
 from ajbench.pipeline import table1
 
@@ -24,17 +26,23 @@ def pipeline(*overrides, **places):
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
-    return make_store(tmp_path_factory.mktemp("t1") / "real", captions=True)
+    return make_store(tmp_path_factory.mktemp("t1") / "real", captions=2)
 
 
-def test_clips_of_captions_have_eval_parents_and_are_refused_in_a_mix(real, tmp_path):
+def test_clips_of_captions_are_paired_with_their_eval_clips_and_refused_in_a_mix(real, tmp_path):
+    held_out = [real[i] for i in real.split_indices("eval")]
+    parents = [c.clip_id for c in held_out] + [c.clip_id for c in held_out if c.more_captions]
+    assert N_EVAL < len(parents) < 2 * N_EVAL
     generator = make_generator(tmp_path / "g", real)
     made = synthesize(
-        small_recipe(synth={**CAPTIONS, "n": N_EVAL}), real, generator, None, tmp_path / "s",
+        small_recipe(synth={**CAPTIONS, "n": len(parents)}), real, generator, None, tmp_path / "s",
         fingerprint="f", codec=FakeCodec(),
     )  # fmt: skip
-    assert made.column("parent_id") == real.clip_ids[N_TRAIN:] and set(made.column("split")) == {"eval"}
-    assert set(made.column("strength")) == {1.0} and made.meta.counts["eval"]["kept"] == N_EVAL
+    assert made.column("parent_id") == parents and set(made.column("split")) == {"eval"}
+    assert list(pairs_of(open_set(made.path), open_set(real.path)).values()) == parents
+    texts = [c.caption for c in held_out] + [text for c in held_out for text in c.more_captions]
+    assert made.column("caption") == texts and len(set(texts)) == len(texts)
+    assert set(made.column("strength")) == {1.0} and made.meta.counts["eval"]["kept"] == len(parents)
     assert not np.array_equal(made.codes([0]), real.codes([N_TRAIN]))
     with pytest.raises(IntegrityError, match="eval"):
         check_descent(real, made)
