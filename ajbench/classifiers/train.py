@@ -21,6 +21,7 @@ from ajbench.core.files import seed_for
 from ajbench.core.recipe import Classifier, Mix, Recipe
 from ajbench.core.run_dir import world
 from ajbench.data import mixing
+from ajbench.data.leak_rule import evaluated
 from ajbench.data.shards import ids_hash
 from ajbench.data.store import ClipStore
 from ajbench.training import loop
@@ -157,9 +158,11 @@ def train_classifier(
 def check_descent(real: ClipStore, synthetic: ClipStore) -> None:
     """Check that synthetic clips may be mixed with `real`.
 
+    What their generator was trained on is compared with the eval split when they are made.
+
     Raises:
-        IntegrityError: another codec, clip length or label set; a parent outside the train split (the leak
-            rule); a generator trained on other clips than this train split.
+        IntegrityError: another codec, clip length or label set; a parent that is outside the train split or
+            of a recording in the eval split (the leak rule); clips made for another train split.
     """
     for name in ("codec", "codec_hash", "clip_samples", "labels"):
         ours, theirs = getattr(real.meta, name), getattr(synthetic.meta, name)
@@ -168,6 +171,8 @@ def check_descent(real: ClipStore, synthetic: ClipStore) -> None:
                 f"{synthetic.path}: {name} {theirs}, but {ours} in {real.path}; use one recipe for both"
             )
     split = dict(zip(real.clip_ids, real.column("split"), strict=True))
+    recording = dict(zip(real.clip_ids, real.recordings, strict=True))
+    held_out = set(evaluated(real).values())
     for clip_id, parent in zip(synthetic.clip_ids, synthetic.column("parent_id"), strict=True):
         if parent is not None and split.get(parent) != "train":
             where = f"in the {split[parent]} split" if parent in split else "which is not a clip"
@@ -175,11 +180,15 @@ def check_descent(real: ClipStore, synthetic: ClipStore) -> None:
                 f"{synthetic.path}: clip {clip_id} was made from {parent}, {where} of {real.path}; "
                 "synthetic clips may descend from the train split only"
             )
-    made_from = synthetic.meta.train_ids_hash
-    if made_from and made_from != ids_hash(i for i, where in split.items() if where == "train"):
+        if parent is not None and recording[parent] in held_out:
+            raise IntegrityError(
+                f"{synthetic.path}: clip {clip_id} was made from {parent}, of a recording in the eval split "
+                f"of {real.path} ({recording[parent]}); prepare the corpus again"
+            )
+    made_for = synthetic.meta.train_ids_hash
+    if made_for and made_for != ids_hash(i for i, where in split.items() if where == "train"):
         raise IntegrityError(
-            f"{synthetic.path}: its generator was trained on other clips than {real.path}'s train split; "
-            "train generator and classifier on the same fold"
+            f"{synthetic.path}: made for another train split than that of {real.path}; run synth on this fold"
         )
 
 

@@ -64,7 +64,8 @@ class ShardEntry(BaseModel):
 class StoreMeta(BaseModel):
     """The content of `store.json`, without the checksum of the file itself.
 
-    `counts` gives, for each split, how many clips were expected, found, decoded and kept.
+    `counts` gives, for each split, how many clips were expected, found, decoded and kept. `train_ids_hash` is
+    of the train split; for synthetic clips, of that of the real store that they were made for.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -102,7 +102,7 @@ def synthesize(
                 local.share(job, processes, processes * local_rank(), advance)
         while not (first or job.shards.closed):
             time.sleep(POLL_S)
-        job.shards.close(lambda notes: _finish(job, notes, fingerprint, info, exact, without))
+        job.shards.close(lambda notes: _finish(job, store, notes, fingerprint, info, exact, without))
     return ClipStore.open(out, verify=first)
 
 
@@ -136,6 +136,7 @@ def inputs(
 
 def _finish(
     job: Job,
+    store: ClipStore,
     notes: list[dict[str, Any]],
     fingerprint: str,
     info: folders.GeneratorInfo,
@@ -146,6 +147,7 @@ def _finish(
 
     Args:
         job: whose shards are all written.
+        store: of the real clips.
         notes: of the shards.
         fingerprint: of the store.
         info: of the generator.
@@ -178,7 +180,7 @@ def _finish(
     if cut:
         console.say(f"synth: {truncated(cut, job.n, info.max_tokens)}")
     counts = dict.fromkeys(("expected", "found", "decoded"), job.n) | {"kept": job.n - len(problems)}
-    real = job.store.meta
+    real = store.meta
     meta = shards.StoreMeta(
         codec=info.codec,
         codec_hash=info.codec_hash,
@@ -189,7 +191,7 @@ def _finish(
         counts={split_of(job.section): counts},
         fingerprint=fingerprint,
         source="synthetic",
-        train_ids_hash=shards.ids_hash(info.train_ids),
+        train_ids_hash=shards.ids_hash(store.clip_ids[i] for i in store.split_indices("train")),
         extra={
             "plan": job.section.plan,
             "plan_xxh3": job.plan_hash,

@@ -203,7 +203,7 @@ def test_a_mix_that_cannot_be_formed_is_refused_before_any_work(tmp_path, real, 
         ({"parent_id": "clip-77"}, {}, "clip-77"),
         ({}, {"codec_hash": "01"}, "codec_hash 01.* 00"),
         ({}, {"labels": ["Hiss", "Hum"]}, "labels"),
-        ({}, {"train_ids_hash": "0" * 16}, "generator"),
+        ({}, {"train_ids_hash": "0" * 16}, "train split"),
     ],
 )
 def test_synthetic_clips_of_eval_clips_or_of_another_store_are_refused(tmp_path, real, change, meta, match):
@@ -211,6 +211,16 @@ def test_synthetic_clips_of_eval_clips_or_of_another_store_are_refused(tmp_path,
     bad = hum_store(tmp_path / "bad", [hum_record(0, **values)], source="synthetic", **meta)
     with pytest.raises(IntegrityError, match=match):
         fit_hum(hum_recipe(Mix(dose=1)), real, bad, tmp_path / "out")
+
+
+def test_synthetic_clips_of_recordings_in_the_eval_split_are_refused(tmp_path):
+    real = hum_store(
+        tmp_path / "real", [hum_record(i, recording="tape" if i < 3 else None) for i in range(6)]
+    )
+    made = hum_record(0, clip_id="aug", split="train", source="synthetic", parent_id="clip-0")
+    bad = hum_store(tmp_path / "bad", [made], source="synthetic")
+    with pytest.raises(IntegrityError, match=r"aug .*clip-0.*tape"):
+        train.check_descent(real, bad)
 
 
 def test_epochs_follow_the_mix_unless_match_steps_is_set(tmp_path, real, synthetic):

@@ -19,6 +19,7 @@ from fakes import (
     small_recipe,
 )
 
+from ajbench.classifiers.train import check_descent
 from ajbench.core.errors import IntegrityError, NumericError
 from ajbench.core.files import seed_for
 from ajbench.data.shards import ids_hash
@@ -95,6 +96,16 @@ def test_generators_and_tokens_that_do_not_fit_the_store_are_refused(generate, r
         changed = ClipStore(real.path, real.meta.model_copy(update=change))
         with pytest.raises(IntegrityError, match=word):
             generate(tmp_path / word, changed)
+
+
+def test_clips_of_a_generator_of_another_corpus_may_be_used_with_this_one(generate, real, tmp_path):
+    here = make_store(tmp_path / "here", prefix="here")
+    made = generate(tmp_path / "made", here, prompt="names")
+    check_descent(here, made)
+    with pytest.raises(IntegrityError, match="made"):
+        check_descent(
+            real, generate(tmp_path / "noise", here, prompt="names", plan="random-classes", strength=1.0)
+        )
 
 
 def test_truncated_prompts_are_counted(generate, tmp_path, monkeypatch):
