@@ -294,7 +294,7 @@ class Pairs:
         # The guide may be another clip of a video, from a corpus that names its clips in its own way.
         videos = [f"youtube:{video_id(parent)}" if parent else None for parent in self.parents]
         return [
-            known.get(parent, video if video in every else None) if parent else None
+            (parent and known.get(parent)) or (video if video in every else None)
             for parent, video in zip(self.parents, videos, strict=True)
         ]
 
