@@ -101,7 +101,10 @@ class Pipeline:
             raise UsageError(f"synth.classes={k}: corpus {corpus} has {len(labels)} classes")
         amplified = max(column.mix.amplify for column in grid.columns(recipe))
         if amplified > len(labels):
-            raise UsageError(f"mix.amplify={amplified}: corpus {corpus} has {len(labels)} classes")
+            raise UsageError(
+                f"mix.amplify={amplified}: corpus {corpus} has {len(labels)} classes; lower it, or leave "
+                "amplify out of evaluate.controls"
+            )
         if amplified and not recipe.mix.balanced:
             raise UsageError(f"mix.amplify={amplified} adds to balanced weights; set mix.balanced=true")
         if recipe.invert.classes is not None:
