@@ -290,6 +290,8 @@ class _Preparation:
             console.say(f"{len(clips)} clips kept, {len(problems)} rejected: see {out / 'quarantine.csv'}")
         for reason, part in left_out.items():
             console.say(f"prepare: {counted(len(part), 'clip')} {reason}, such as {part[0].clip_id}")
+        if self.recipe.data.leave_out and recordings.LISTED not in left_out:
+            console.say(f"prepare: no clip {recordings.LISTED}: no train clip is of a recording in that list")
         shards.finish(out, clips.meta.model_copy(update=fitted))
 
 

@@ -3,6 +3,7 @@
 import csv
 
 import pytest
+from fakes import prepared_store
 
 from ajbench.core.errors import IntegrityError
 from ajbench.core.recipe import Data
@@ -56,6 +57,20 @@ def test_audiosets_generators_are_refused_with_audiocaps(corpora, tmp_path, patt
     trained, _ = corpora(pattern, leave_out=str(tmp_path / "caps" / "test.csv"))
     assert [row.clip_id for row in trained] == ["abcdefghij1"]
     refuse_leak(tmp_path, ["abcdefghij1"], [trained[0].recording], evaluated(caps))
+
+
+def test_stores_keep_the_recordings_that_the_rule_compares(corpora, tmp_path, write_wav):
+    corpora("Y{id}_30.wav")
+    for path in sorted(tmp_path.glob("*/*.wav")):
+        write_wav(str(path.relative_to(tmp_path)))
+    trained, caps = (
+        prepared_store(tmp_path / f"{corpus} store", tmp_path / folder, Data(corpus=corpus, duration_s=1.26))
+        for corpus, folder in (("audioset", "set"), ("audiocaps", "caps"))
+    )
+    train = trained.split_indices("train")
+    ids, recordings = ([names[i] for i in train] for names in (trained.clip_ids, trained.recordings))
+    with pytest.raises(IntegrityError, match=" 3 of the 4 "):
+        refuse_leak(tmp_path, ids, recordings, evaluated(caps))
 
 
 def test_of_the_real_lists_only_the_unbalanced_one_has_audiocaps_test_videos(audioset_dir, tmp_path):

@@ -225,6 +225,15 @@ def test_recordings_that_may_not_be_trained_on_are_counted_and_listed(tmp_path, 
     assert store.ClipStore.open(tmp_path / "store").recordings == ["0", "2", "1", "3", "6", "5"]
 
 
+@pytest.mark.parametrize(("listed", "number"), [("train/a/4", 1), ("train/a/44", 0)])
+def test_prepare_says_what_was_left_out(tmp_path, corpus, capsys, listed, number):
+    (tmp_path / "out.txt").write_text(listed)
+    console.configure()
+    run(tmp_path / "store", corpus, recipe(leave_out=str(tmp_path / "out.txt")))
+    said = [line for line in capsys.readouterr().err.splitlines() if "data.leave_out" in line]
+    assert len(said) == 1 and ("train/a/4" in said[0]) == bool(number)
+
+
 def test_mini_is_rendered_with_its_constant_label_set(tmp_path):
     meta = run(tmp_path / "store", None, recipe("mini", n_clips=10, corpus_seed=3), shard_clips=4)
     clips = store.ClipStore.open(tmp_path / "store")

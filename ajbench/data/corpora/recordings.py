@@ -8,16 +8,16 @@ from pathlib import Path
 from ajbench.core import registry
 from ajbench.core.errors import MissingError
 from ajbench.core.recipe import Data
+from ajbench.data import audio
 from ajbench.data.corpora import youtube
 from ajbench.data.manifest import Manifest, Problem, Row, csv_rows
 
 # Reasons why clips are left out; the recording follows.
 LISTED, HELD_OUT = "left out by data.leave_out", "left out: of a recording in the eval split"
-ID_COLUMNS = (
-    "recording",
-    "youtube_id",
-    "clip_id",
-)  # of tables that data.leave_out names, the first one found
+# Columns of tables in data.leave_out, with the kind of recording they hold; the first one found is read.
+ID_COLUMNS = {
+    "recording": "", "youtube_id": "youtube:", "src_file": "freesound:", "fname": "freesound:", "clip_id": "",
+}  # fmt: skip
 
 
 def in_name(data: Data, stem: str) -> str | None:
@@ -95,11 +95,14 @@ def _recording(row: Row) -> str:
 
 def _listed(path: Path) -> Iterator[str]:
     """Yield the ids and recordings in a list: a corpus table, or a file with one of them in each line."""
-    column = None
+    column, kind = None, ""
     for _, cells in csv_rows(path):
         if column is None:
-            column = next((cells.index(name) for name in ID_COLUMNS if name in cells), 0)
+            name = next((name for name in ID_COLUMNS if name in cells), cells[0])
+            column, kind = cells.index(name), ID_COLUMNS.get(name, "")
         if text := cells[column].strip() if column < len(cells) else "":
-            yield text
+            yield kind + text
+            if text.lower().endswith(audio.SUFFIXES):
+                yield text.rpartition(".")[0]
             if video := youtube.video_id(text):
                 yield f"youtube:{video}"

@@ -97,6 +97,25 @@ def test_a_list_leaves_out_recordings_in_any_form(tmp_path, table, text):
     assert [problem.clip_id for problem in found[recordings.LISTED]] == ["1", "2", "3"]
 
 
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("filename,fold,target,category,esc10,src_file,take\n1-1-A-0.ogg,1,0,dog,True,12,A\n", "2"),
+        ("fname,labels,mids\n12,Bark,/m/1\n", "2"),
+        ("12\n", "123"),  # says nothing of Freesound
+        ("path,labels\n2.wav,dog\n", "13"),
+        ("2.FLAC\n", "13"),
+        ("recording,clip_id\n,1\nfreesound:12,3\n", "2"),
+    ],
+)
+def test_tables_of_sounds_on_freesound_and_file_names(tmp_path, table, text, left):
+    path = tmp_path / "out.list"
+    path.write_text(text)
+    lines = "1.wav,train,freesound:12", "2.wav,train,freesound:13", "3.wav,train,freesound:12", "4.wav,eval,"
+    kept = [row.clip_id for row in table(*lines, leave_out=str(path)).split("train")]
+    assert "".join(kept) == left
+
+
 def test_a_listed_clip_takes_the_rest_of_its_recording_along(tmp_path, table):
     (tmp_path / "out.txt").write_text("1\n")
     lines = "1.wav,train,a", "2.wav,train,a", "3.wav,train,b", "4.wav,eval,c"
