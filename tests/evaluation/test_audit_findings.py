@@ -49,6 +49,8 @@ def test_clips_of_one_recording_meet_under_the_names_of_any_downloader(tmp_path)
         ("made1", "held03", ("parent",)),
         ("clip00", "held01", ("recording",)),
     }
+    for row, kinds in ((1, ("near",)), (2, ())):
+        pairs.add("train", row, "eval", 0, kinds)
     assert pairs.independent("train", "eval").tolist() == [False, True, True]
     assert pairs.independent("eval", "train").tolist() == [False, False, True, True]
     assert list(pairs.origins.values()) == [one, two, other, "abcdefghijz_10", "clip02", "made5"]
