@@ -121,11 +121,12 @@ def grid_predictions(plan, seeds=(0, 1, 2), n=80):
 
 def write_result_rows(path, plan, cells):
     """rows.csv as a run would leave it, classifiers and generated clips."""
-    from ajbench.evaluation.classification import cell_rows, compare_to_real
+    from ajbench.evaluation.classification import cell_rows, compare_to_real, measure
 
-    for cell, scores in cells.items():
-        append_rows(path, cell_rows(cell, scores, ESC10_CONTEXT, resamples=50))
-    append_rows(path, compare_to_real(cells, plan.name, ESC10_CONTEXT, resamples=100) + generation_rows(plan))
+    found = {cell: measure(scores, resamples=100) for cell, scores in cells.items()}
+    for cell, measured in found.items():
+        append_rows(path, cell_rows(cell, measured, ESC10_CONTEXT))
+    append_rows(path, compare_to_real(found, plan.name, ESC10_CONTEXT) + generation_rows(plan))
     return path
 
 

@@ -16,9 +16,10 @@ from ajbench.core.recipe import Mix
 from ajbench.core.rows import Context, Row, is_control, make_row
 from ajbench.data.labels import Scores, load_scores
 from ajbench.metrics import bootstrap, ranking
+from ajbench.metrics.intervals import LEVEL, Interval, wilson
 
 TABLE = "A11"
-FAMILY_ERROR = 0.05  # shared by all mixes that are tried (Bonferroni)
+FAMILY_ERROR = 0.05  # shared by all comparisons that a verdict speaks of (Bonferroni)
 
 
 class TableCell(NamedTuple):
@@ -61,9 +62,40 @@ def _dose(clips: int) -> str:
     return f"+{clips // 1000}kG" if clips % 1000 == 0 else f"+{clips}G"
 
 
-def cell_rows(
-    cell: TableCell, scores: Scores, context: Context, *, resamples: int = 1000, seed: int = 0
-) -> list[Row]:
+class Measured(NamedTuple):
+    """A training, measured on the evaluation clips."""
+
+    clips: tuple[tuple[str, ...], ...]  # ids, recordings and class names: the same for all that are compared
+    values: dict[str, float | int]  # of `ranking.summary`
+    map: bootstrap.Resampled
+    intervals: dict[str, Interval]  # of one training, 95 %
+
+
+def measure(scores: Scores, *, resamples: int = 1000, seed: int = 0) -> Measured:
+    """Return the metrics of one training.
+
+    The intervals of map, auc and dprime come from resamples of the recordings, that of accuracy is Wilson's.
+
+    Args:
+        scores: its predictions.
+        resamples: of recordings; trainings can be compared if this and `seed` are equal.
+        seed: of the resampling.
+    """
+    s, t = ranking.check(scores.scores, scores.targets)
+    value = ranking.summary(s, t)
+    draws: dict[str, Any] = {"resamples": resamples, "seed": seed}
+    mean_ap, auc = bootstrap.map_and_auc(s, t, scores.recordings, **draws)
+    of_auc = bootstrap.auc_interval(auc)
+    # d′ is a monotonic function of AUC, and so are its bounds.
+    d_prime = Interval(*(ranking.d_prime(end, ranking.pairs_of(t)) for end in of_auc))
+    found = {"map": bootstrap.over_seeds([mean_ap]), "auc": of_auc, "dprime": d_prime}
+    if np.isfinite(value["accuracy"]):
+        hits = t[np.arange(len(s)), s.argmax(axis=1)]
+        found["accuracy"] = wilson(hits, scores.recordings)
+    return Measured((scores.clip_ids, scores.recordings, scores.labels), value, mean_ap, found)
+
+
+def cell_rows(cell: TableCell, measured: Measured, context: Context) -> list[Row]:
     """Return map, auc, dprime and, for single-label clips, accuracy of one cell with 95 % intervals.
 
     Values are fractions (a map of 0.784), `n` is the number of evaluation clips. The last row, `classes`,
@@ -71,70 +103,52 @@ def cell_rows(
 
     Args:
         cell: which training.
-        scores: its predictions.
+        measured: its metrics.
         context: the run; `fingerprint` is the cell's.
-        resamples: bootstrap resamples of clips.
-        seed: of the resampling.
     """
-    s, t = ranking.check(scores.scores, scores.targets)
-    value = ranking.summary(s, t)
-    draws: dict[str, Any] = {"resamples": resamples, "seed": seed}
-    mean_ap = bootstrap.seeds_and_clips(s, t, **draws)
-    auc = bootstrap.interval(lambda i: float(ranking.summary(s[i], t[i])["auc"]), len(s), **draws)
-    # d′ is a monotonic function of AUC, and so are its bounds.
-    d_prime = ranking.d_prime(auc.low), ranking.d_prime(auc.high)
-    bounds = {"map": mean_ap[1:], "auc": auc[1:], "dprime": d_prime}
-    if np.isfinite(value["accuracy"]):
-        bounds["accuracy"] = bootstrap.interval(lambda i: ranking.accuracy(s[i], t[i]), len(s), **draws)[1:]
-    row = partial(make_row, context, TABLE, cell.line, cell.column, n=len(s), seed=cell.seed)
-    rows = [row(name, value[name], ends) for name, ends in bounds.items()]
-    return [*rows, row("classes", value["classes_used"])]
+    n = int(measured.values["n"])
+    row = partial(make_row, context, TABLE, cell.line, cell.column, n=n, seed=cell.seed)
+    rows = [row(name, found.value, found[1:]) for name, found in measured.intervals.items()]
+    return [*rows, row("classes", measured.values["classes_used"])]
 
 
-def compare_to_real(
-    cells: Mapping[TableCell, Scores],
-    real_column: str,
-    context: Context,
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> list[Row]:
+def compare_to_real(cells: Mapping[TableCell, Measured], real_column: str, context: Context) -> list[Row]:
     """Return the mAP of every column over its seeds and its paired difference to real clips only.
 
-    `map_mean` is the mean over seeds. `map_delta` is the difference to `real_column`, with a 95 % interval:
-    each bootstrap resample draws clips and seeds once and scores both columns on them, so only shared seeds
-    count. `map_delta_family` widens that interval to 1 − 0.05/k for the k columns that add synthetic clips
-    (Bonferroni), as needed when the best of them is picked. The column `seed` lists the seeds (`0;1;2`).
+    `map_mean` is the mean over seeds. `map_delta` is the difference to `real_column`, with a 95 % interval
+    over recordings and seeds (`bootstrap.over_seeds`): both columns are scored on the same resamples, and
+    only shared seeds count. `map_delta_family` widens that interval to 1 − 0.05/k for the k comparisons of
+    a column that adds synthetic clips, in all lines (Bonferroni): as needed when the best of them are
+    picked. The column `seed` lists the seeds (`0;1;2`).
 
     Args:
-        cells: predictions of any lines, columns and seeds, all on the same clips.
+        cells: metrics of all lines, columns and seeds that a verdict speaks of, on the same clips.
         real_column: the column of real clips only, for example `esc10`.
         context: the run; `fingerprint` should change with that of any cell.
-        resamples: bootstrap resamples.
-        seed: of the resampling.
 
     Raises:
         UsageError: a line lacks the real column, or a column shares no seed with it.
-        IntegrityError: two cells were scored on different clips or classes.
+        IntegrityError: two cells were scored on different clips, recordings or classes.
     """
     first = next(iter(cells.values()), None)
     if first is None:
         return []
-    lines: dict[str, dict[str, dict[int, np.ndarray]]] = {}
-    for cell, scores in cells.items():
-        if (scores.clip_ids, scores.labels) != (first.clip_ids, first.labels):
-            raise IntegrityError(f"{cell}: scored on other clips or classes than the rest; evaluate it again")
-        lines.setdefault(cell.line, {}).setdefault(cell.column, {})[cell.seed] = scores.scores
-    draws: dict[str, Any] = {"resamples": resamples, "seed": seed}
+    lines: dict[str, dict[str, dict[int, bootstrap.Resampled]]] = {}
+    for cell, measured in cells.items():
+        if measured.clips != first.clips:
+            what = "other clips, recordings or classes"
+            raise IntegrityError(f"{cell}: scored on {what} than the rest; train it again")
+        lines.setdefault(cell.line, {}).setdefault(cell.column, {})[cell.seed] = measured.map
+    if lacking := next((line for line, columns in lines.items() if real_column not in columns), None):
+        raise UsageError(f"{lacking}: column {real_column!r} is missing, so there is no baseline; train it")
+    others = real_column, f"{real_column}G"
+    mixes = {(line, c) for line in lines for c in lines[line] if c not in others and not is_control(c)}
     rows = []
     for line, columns in lines.items():
-        if real_column not in columns:
-            raise UsageError(f"{line}: column {real_column!r} is missing, so there is no baseline; train it")
         real = columns[real_column]
-        mixes = [c for c in columns if c not in (real_column, f"{real_column}G") and not is_control(c)]
         for column, runs in columns.items():
-            row = partial(make_row, context, TABLE, line, column, n=len(first.clip_ids))
-            mean = bootstrap.seeds_and_clips(_stacked(runs, sorted(runs)), first.targets, **draws)
+            row = partial(make_row, context, TABLE, line, column, n=int(first.values["n"]))
+            mean = bootstrap.over_seeds([runs[seed] for seed in sorted(runs)])
             rows.append(row("map_mean", mean.value, mean[1:], seed=_joined(runs)))
             if column == real_column:
                 continue
@@ -142,23 +156,18 @@ def compare_to_real(
             if not shared:
                 both = f"{column} and {real_column}"
                 raise UsageError(f"{line}: columns {both} share no seed; train one of each")
-            levels = {"map_delta": 0.95}
-            if column in mixes:
+            gains = bootstrap.difference([runs[k] for k in shared], [real[k] for k in shared])
+            levels = {"map_delta": LEVEL}
+            if (line, column) in mixes:
                 levels["map_delta_family"] = 1 - FAMILY_ERROR / len(mixes)
             for metric, level in levels.items():
-                delta = bootstrap.paired_difference(
-                    _stacked(runs, shared), _stacked(real, shared), first.targets, level=level, **draws
-                )
+                delta = bootstrap.over_seeds(gains, level, (-1.0, 1.0))
                 rows.append(row(metric, delta.value, delta[1:], seed=_joined(shared)))
     return rows
 
 
 def _joined(seeds: Iterable[int]) -> str:
     return ";".join(map(str, sorted(seeds)))
-
-
-def _stacked(runs: Mapping[int, np.ndarray], seeds: list[int]) -> np.ndarray:
-    return np.stack([runs[seed] for seed in seeds])
 
 
 def per_class(scores: Mapping[TableCell, Path], real_column: str) -> list[dict[str, Any]]:

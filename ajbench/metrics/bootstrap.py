@@ -1,48 +1,118 @@
-"""Bootstrap intervals over clips and over training seeds, and paired differences.
+"""Bootstrap over recordings: mAP and AUC of trainings on the same resamples, and their intervals.
 
-Intervals are percentiles of the resampled values, shifted by (value − their mean). A resample repeats clips,
-which raises the AP of rare classes and FD: plain percentiles can lie entirely above the value. Shifted, they
-cover the expectation of the statistic over test sets of the same size at about the stated level
-(`tests/metrics/test_bootstrap.py`).
+All clips of a recording are drawn together. An interval needs only the variance over resamples: their mean is
+biased, because repeated clips rank together, which raises the AP of rare classes and FD.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+from scipy.special import expit, logit
 
-from ajbench.core.device import Array, to_numpy
+from ajbench.core.device import Array
 from ajbench.core.errors import UsageError
-from ajbench.metrics.intervals import LEVEL, SHARE, UNLIMITED, Interval, Limits, clipped
-from ajbench.metrics.ranking import check
+from ajbench.metrics import ranking
+from ajbench.metrics.intervals import (
+    LEVEL,
+    SHARE,
+    UNLIMITED,
+    Interval,
+    Limits,
+    clipped,
+    none,
+    t_interval,
+    wilson,
+)
 
 Groups = Sequence[NDArray[np.int64]]
 _BLOCK = 256  # resamples computed at once, which bounds memory
 
 
-def interval(
-    statistic: Callable[[np.ndarray], float],
-    n: int,
-    *,
-    resamples: int = 1000,
-    seed: int,
-    level: float = LEVEL,
-    limits: Limits = UNLIMITED,
-) -> Interval:
-    """Return the interval of a statistic of n clips.
+class Resampled(NamedTuple):
+    """A statistic of one training."""
+
+    value: float  # on all clips
+    draws: NDArray[np.float64]  # on each resample of recordings, [R]; NaN where it is undefined
+    recordings: int
+
+
+def map_and_auc(
+    scores: Array, targets: Array, recordings: Sequence[Hashable], *, resamples: int = 1000, seed: int = 0
+) -> tuple[Resampled, Resampled]:
+    """Return mAP and AUC of one training; the same seed draws the same resamples for every training.
 
     Args:
-        statistic: clip indices int64 [n], with repetitions → a float; a resample that gives NaN is left out.
-        n: clips.
-        resamples: draws with replacement.
-        seed: of the draws; the same seed gives the same interval.
-        level: fraction of the resampled values between the bounds.
-        limits: lowest and highest value of the statistic, to which the bounds are clipped.
+        scores: [N, C].
+        targets: [N, C] of 0 and 1.
+        recordings: the recording of each clip, [N].
+        resamples: draws of recordings, with replacement.
+        seed: of the draws.
+
+    Raises:
+        UsageError: no clips, or fewer than two resamples.
     """
-    rng = _generator(n, resamples, seed, level)
-    values = np.array([statistic(rng.integers(0, n, n)) for _ in range(resamples)])
-    return _interval(float(statistic(np.arange(n))), values, level, limits)
+    s, t = ranking.check(scores, targets)
+    if not len(s) or resamples < 2:
+        raise UsageError(f"bootstrap of {len(s)} clips with {resamples} resamples: at least 1 and 2 needed")
+    groups, rng = groups_of(recordings), np.random.default_rng(seed)
+    draws = []
+    for start in range(0, resamples, _BLOCK):
+        drawn = counts(groups, min(_BLOCK, resamples - start), rng)
+        draws.append(resampled(s, t, np.ascontiguousarray(drawn.T, np.float32)))
+    value = ranking.summary(s, t)
+    mean_ap, auc = np.concatenate(draws, axis=1)
+    return Resampled(value["map"], mean_ap, len(groups)), Resampled(value["auc"], auc, len(groups))
+
+
+def difference(runs: Sequence[Resampled], baseline: Sequence[Resampled]) -> list[Resampled]:
+    """Return the differences of pairs of trainings: of one seed, on the same clips and resamples."""
+    pairs = zip(runs, baseline, strict=True)
+    return [Resampled(a.value - b.value, a.draws - b.draws, a.recordings) for a, b in pairs]
+
+
+def over_seeds(runs: Sequence[Resampled], level: float = LEVEL, limits: Limits = SHARE) -> Interval:
+    """Return the mean over trainings with S seeds and its interval over recordings and seeds.
+
+    V = V_clips + s²/S. V_clips is the variance of the mean over resamples, with G − 1 degrees of freedom for
+    G recordings; s² is the variance of the S values on all clips, with S − 1 (Student's t, Satterthwaite).
+    The variation from seed to seed that differs between clips is in both: with few seeds, V is rather too
+    large than too small. The interval of one training covers other clips, not other seeds.
+
+    Args:
+        runs: a training for each seed, or the `difference` of two.
+        level: nominal coverage.
+        limits: lowest and highest value.
+    """
+    values = np.array([run.value for run in runs])
+    mean = Resampled(values.mean(), np.mean([run.draws for run in runs], axis=0), runs[0].recordings)
+    parts = [_variance(mean)]
+    if len(runs) > 1:
+        parts.append((float(values.var(ddof=1)) / len(runs), len(runs) - 1))
+    return t_interval(float(mean.value), parts, level, limits)
+
+
+def auc_interval(auc: Resampled, level: float = LEVEL) -> Interval:
+    """Return the interval of an AUC over recordings, by Student's t on the scale of its logit.
+
+    The variance of the logit is V / (AUC (1 − AUC))². At an AUC of exactly 0 or 1, where V is 0, the
+    interval is Wilson's for as many trials as recordings, all alike.
+
+    Args:
+        auc: of one training.
+        level: nominal coverage.
+    """
+    value = auc.value
+    if np.isnan(value):
+        return none(value)
+    if value in SHARE:
+        return wilson(np.full(auc.recordings, value), range(auc.recordings), level)
+    variance, freedom = _variance(auc)
+    part = variance / (value * (1 - value)) ** 2, freedom
+    _, low, high = t_interval(float(logit(value)), [part], level)
+    return Interval(value, float(expit(low)), float(expit(high)))
 
 
 def groups_of(keys: Sequence[Hashable]) -> list[NDArray[np.int64]]:
@@ -58,7 +128,11 @@ def counts(groups: Groups, resamples: int, rng: np.random.Generator) -> NDArray[
     member = np.zeros(sum(map(len, groups)), np.int64)
     for number, group in enumerate(groups):
         member[group] = number
-    return _group_counts(len(groups), resamples, rng)[:, member]
+    drawn = (rng.integers(0, len(groups), len(groups)) for _ in range(resamples))
+    of_groups = np.array([np.bincount(row, minlength=len(groups)) for row in drawn], np.int64).reshape(
+        resamples, -1
+    )
+    return of_groups[:, member]
 
 
 def means(values: NDArray[np.float64], drawn: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -80,157 +154,56 @@ def ends(
     return clipped(value, low, high, limits)[1:]
 
 
-def seeds_and_clips(
-    scores: Array, targets: Array, *, resamples: int = 1000, seed: int, level: float = LEVEL
-) -> Interval:
-    """Return the interval of the mAP averaged over training seeds, resampling seeds and clips.
-
-    All seeds are scored on the same clips, so a resample draws one set of clips for all of them, and seeds
-    with replacement. With few seeds, such as three, the interval understates the uncertainty.
-
-    Args:
-        scores: [S, N, C], or [N, C] of one run (then only clips are resampled).
-        targets: [N, C] of 0 and 1.
-        resamples: draws of clips and seeds.
-        seed: of the draws.
-        level: fraction of the resampled values between the bounds.
-    """
-    s, t = _stack(scores, targets)
-    rng = _generator(len(t), resamples, seed, level)
-    (values,) = _draw_maps([s], t, resamples, rng)
-    drawn = _mean_of_drawn(values, rng.integers(0, len(s), (len(s), resamples)))
-    return _interval(float(_map_of_all(s, t).mean()), drawn, level, SHARE)
+def _variance(statistic: Resampled) -> tuple[float, int]:
+    """Return the variance over test sets and its degrees of freedom; NaN with one recording."""
+    count, draws = statistic.recordings, statistic.draws[np.isfinite(statistic.draws)]
+    if count < 2 or len(draws) < 2:
+        return float("nan"), 1
+    return float(draws.var(ddof=1)) * count / (count - 1), count - 1
 
 
-def paired_difference(
-    scores: Array,
-    baseline: Array,
-    targets: Array,
-    *,
-    pair_seeds: bool = True,
-    resamples: int = 1000,
-    seed: int,
-    level: float = LEVEL,
-) -> Interval:
-    """Return the interval of mAP(scores) − mAP(baseline), both scored on the clips of each resample.
+def resampled(
+    scores: NDArray[np.generic], targets: NDArray[np.bool_], counts: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """Return mAP and macro AUC on every resample, [2, R].
+
+    A clip counts `counts` times; tied scores are one threshold. Classes without a positive in a resample, or
+    for AUC without a negative, are left out of its mean; with none left, the mean is NaN.
 
     Args:
-        scores: [S, N, C] or [N, C].
-        baseline: [S', N, C] or [N, C], of the same clips and classes.
-        targets: [N, C] of 0 and 1.
-        pair_seeds: run k has the same seed in both, and they are drawn together (S = S'); otherwise the two
-            sets of runs are drawn independently.
-        resamples: draws of clips and seeds.
-        seed: of the draws.
-        level: fraction of the resampled values between the bounds.
-
-    Raises:
-        UsageError: shapes do not match.
-    """
-    (a, t), (b, _) = _stack(scores, targets), _stack(baseline, targets)
-    if pair_seeds and len(a) != len(b):
-        raise UsageError(
-            f"{len(a)} and {len(b)} seeds cannot be paired; give both the same seeds or pair_seeds=False"
-        )
-    rng = _generator(len(t), resamples, seed, level)
-    values = _draw_maps([a, b], t, resamples, rng)
-    seeds = [rng.integers(0, len(s), (len(s), resamples)) for s in (a, b)]
-    if pair_seeds:
-        seeds[1] = seeds[0]
-    first, second = (_mean_of_drawn(v, k) for v, k in zip(values, seeds, strict=True))
-    value = float(_map_of_all(a, t).mean() - _map_of_all(b, t).mean())
-    return _interval(value, first - second, level, (-1.0, 1.0))
-
-
-def clip_counts(n: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Return how often each of n clips occurs in each resample, float32 [n, R] (columns sum to n)."""
-    return np.ascontiguousarray(_group_counts(n, resamples, rng).T, np.float32)
-
-
-def _group_counts(n: int, resamples: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    drawn = (rng.integers(0, n, n) for _ in range(resamples))
-    return np.array([np.bincount(row, minlength=n) for row in drawn], np.int64).reshape(resamples, n)
-
-
-def resampled_map(scores: np.ndarray, targets: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return the mAP of every run on every resample, float64 [S, R].
-
-    A clip counts `counts` times in precision and recall; tied scores are one threshold. Classes without a
-    positive in a resample are left out of its mean; a resample without a positive gives NaN.
-
-    Args:
-        scores: [S, N, C].
-        targets: bool [N, C].
+        scores: [N, C].
+        targets: [N, C].
         counts: [N, R], whole numbers.
     """
-    total = np.zeros((len(scores), counts.shape[1]))
+    total = np.zeros((2, counts.shape[1]))
     used = np.zeros(total.shape, np.int64)
-    for s, run in enumerate(scores):
-        for c in np.flatnonzero(targets.any(axis=0)):
-            members, hits = (matrix @ counts for matrix in _threshold_members(run[:, c], targets[:, c]))
-            seen, found = (np.cumsum(m, axis=0, dtype=np.float64) for m in (members, hits))
-            precision = np.divide(found, seen, out=np.zeros_like(found), where=hits > 0)
-            gain = np.einsum("gr,gr->r", hits, precision)
-            total[s] += np.divide(gain, found[-1], out=np.zeros_like(gain), where=found[-1] > 0)
-            used[s] += found[-1] > 0
+    clips = counts.sum(axis=0, dtype=np.float64)
+    for c in np.flatnonzero(targets.any(axis=0)):
+        members, hits, tied = (matrix @ counts for matrix in _thresholds(scores[:, c], targets[:, c]))
+        seen, found = (np.cumsum(m, axis=0, dtype=np.float64) for m in (members, hits))
+        positives, negatives = found[-1], clips - found[-1]
+        precision = np.divide(found, seen, out=np.zeros_like(found), where=hits > 0)
+        below = negatives - (seen - found) + tied / 2  # of negatives, half of those tied
+        for i, (gain, most) in enumerate(((precision, positives), (below, positives * negatives))):
+            mean = np.einsum("gr,gr->r", hits, gain)
+            total[i] += np.divide(mean, most, out=np.zeros_like(mean), where=most > 0)
+            used[i] += most > 0
     return np.divide(total, used, out=np.full_like(total, np.nan), where=used > 0)
 
 
-def _threshold_members(scores: np.ndarray, positive: np.ndarray) -> tuple[sparse.csr_array, sparse.csr_array]:
-    """Return 0/1 matrices [G, N] over the G distinct scores of positives, descending: all clips, positives.
+def _thresholds(scores: NDArray[np.generic], positive: NDArray[np.bool_]) -> list[sparse.csr_array]:
+    """Return 0/1 matrices [G, N] over the G distinct scores of positives, descending.
 
-    A clip belongs to the first threshold that it reaches; clips below every positive affect no precision and
-    are left out.
+    In the first, a clip belongs to the first threshold that it reaches; clips below every positive affect
+    nothing and are left out. The second holds the positives, the third the negatives tied with a positive.
     """
     thresholds = np.unique(scores[positive])
     group = len(thresholds) - np.searchsorted(thresholds, scores, "right")
-    members = np.flatnonzero(group < len(thresholds))
-    shape = (len(thresholds), len(scores))
-    both = []
-    for chosen in (members, np.flatnonzero(positive)):
+    reached = group < len(thresholds)
+    tied = reached & ~positive
+    tied[tied] = thresholds[len(thresholds) - 1 - group[tied]] == scores[tied]
+    made = []
+    for chosen in map(np.flatnonzero, (reached, positive, tied)):
         ones = np.ones(len(chosen), np.float32)
-        both.append(sparse.csr_array((ones, (group[chosen], chosen)), shape=shape))
-    return both[0], both[1]
-
-
-def _draw_maps(
-    runs: list[np.ndarray], targets: np.ndarray, resamples: int, rng: np.random.Generator
-) -> list[np.ndarray]:
-    """Return the mAP [S, R] of each set of runs on the same resamples of clips."""
-    blocks = []
-    for start in range(0, resamples, _BLOCK):
-        counts = clip_counts(len(targets), min(_BLOCK, resamples - start), rng)
-        blocks.append([resampled_map(scores, targets, counts) for scores in runs])
-    return [np.concatenate(parts, axis=1) for parts in zip(*blocks, strict=True)]
-
-
-def _map_of_all(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    return resampled_map(scores, targets, np.ones((len(targets), 1), np.float32))[:, 0]
-
-
-def _stack(scores: Array, targets: Array) -> tuple[np.ndarray, np.ndarray]:
-    s = to_numpy(scores)
-    s = s[None] if s.ndim == 2 else s
-    if s.ndim != 3 or not len(s):
-        raise UsageError(f"scores must be [seeds, clips, classes] or [clips, classes], got {s.shape}")
-    checked = [check(run, targets) for run in s]
-    return np.stack([run for run, _ in checked]), checked[0][1]
-
-
-def _generator(n: int, resamples: int, seed: int, level: float) -> np.random.Generator:
-    if n < 1 or resamples < 1 or not 0 < level < 1:
-        raise UsageError(
-            f"bootstrap of {n} clips, {resamples} resamples at level {level}: all positive, level below 1"
-        )
-    return np.random.default_rng(seed)
-
-
-def _mean_of_drawn(values: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-    """Return the mean of values [S, R] over the drawn seeds [S, R], with the unbiased spread of S seeds."""
-    centre = values.mean(axis=0)
-    drawn = np.take_along_axis(values, seeds, axis=0).mean(axis=0)
-    return centre + (drawn - centre) * np.sqrt(len(values) / max(len(values) - 1, 1))
-
-
-def _interval(value: float, resampled: np.ndarray, level: float, limits: Limits) -> Interval:
-    return Interval(value, *ends(value, resampled[np.isfinite(resampled)], level, limits))
+        made.append(sparse.csr_array((ones, (group[chosen], chosen)), (len(thresholds), len(scores))))
+    return made

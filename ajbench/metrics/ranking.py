@@ -48,9 +48,22 @@ def roc_auc(scores: Array, targets: Array) -> np.ndarray:
     return _per_class(*check(scores, targets))[1]
 
 
-def d_prime(auc: float) -> float:
-    """Return d′ = √2 · Φ⁻¹(AUC); infinite at an AUC of 0 or 1."""
-    return float(np.sqrt(2.0) * ndtri(auc))
+def d_prime(auc: float, pairs: float = np.inf) -> float:
+    """Return d′ = √2 · Φ⁻¹(AUC); infinite at an AUC of 0 or 1, unless a number of pairs is given.
+
+    Args:
+        auc: area under the ROC curve.
+        pairs: of a positive and a negative clip, of which AUC is the share ranked correctly. AUC is clipped
+            to half a pair from 0 and 1, as in signal detection.
+    """
+    closest = 1 / (2 * pairs) if pairs else 0.5
+    return float(np.sqrt(2.0) * ndtri(np.clip(auc, closest, 1 - closest)))
+
+
+def pairs_of(targets: Array) -> int:
+    """Return the number of pairs of a positive and a negative clip, over all classes of targets [N, C]."""
+    positives = (to_numpy(targets) != 0).sum(axis=0, dtype=np.int64)
+    return int((positives * (len(targets) - positives)).sum())
 
 
 def accuracy(scores: Array, targets: Array) -> float:
@@ -62,7 +75,7 @@ def summary(scores: Array, targets: Array) -> dict[str, float | int]:
     """Return map, auc, dprime, accuracy, n (clips) and classes_used (with positives, averaged in map).
 
     `auc` is the mean over classes with positives and negatives, `dprime` the d′ of that mean, as in the logs
-    of AST and PSLA.
+    of AST and PSLA, but finite (`d_prime` with the pairs of all classes).
     """
     s, t = check(scores, targets)
     ap, auc = _per_class(s, t)
@@ -70,7 +83,7 @@ def summary(scores: Array, targets: Array) -> dict[str, float | int]:
     return {
         "map": _mean(ap),
         "auc": mean_auc,
-        "dprime": d_prime(mean_auc),
+        "dprime": d_prime(mean_auc, pairs_of(t)),
         "accuracy": _accuracy(s, t),
         "n": len(s),
         "classes_used": int(np.isfinite(ap).sum()),

@@ -13,7 +13,7 @@ from ajbench.core.recipe import Recipe
 from ajbench.core.rows import Context, Row, make_row
 from ajbench.core.run_dir import RunDir
 from ajbench.data.clip_set import open_set
-from ajbench.data.labels import Scores, load_scores
+from ajbench.data.labels import load_scores
 from ajbench.data.store import ClipStore
 from ajbench.evaluation import baselines, classification, protocols
 from ajbench.evaluation.compare import choose, measure
@@ -57,10 +57,9 @@ def measure_cells(recipe: Recipe, cells: Sequence[Stage], out: Path, dataset: st
     folder of this evaluation, is the rows' run.
     """
     rows: list[Row] = []
-    lines: dict[str, dict[classification.TableCell, Scores]] = {}
+    found: dict[classification.TableCell, classification.Measured] = {}
     precisions: set[str] = set()
-    resamples = recipe.evaluate.bootstrap
-    with console.progress(2 * len(cells), "eval-cls", "classifiers") as advance:
+    with console.progress(len(cells), "eval-cls", "classifiers") as advance:
         for cell in cells:
             key = cell_key(cell, recipe)
             info = cell.folder.info()
@@ -76,15 +75,13 @@ def measure_cells(recipe: Recipe, cells: Sequence[Stage], out: Path, dataset: st
             )
             precisions.add(context.precision)
             scores = load_scores(cell.path / SCORES)
-            lines.setdefault(key.line, {})[key] = scores
-            rows += classification.cell_rows(key, scores, context, resamples=resamples)
+            found[key] = classification.measure(scores, resamples=recipe.evaluate.bootstrap)
+            rows += classification.cell_rows(key, found[key], context)
             advance(1)
-        context = replace(_context(recipe, out, dataset), precision=";".join(sorted(precisions)))
-        for line in lines.values():
-            if any(key.column == recipe.name for key in line):
-                rows += classification.compare_to_real(line, recipe.name, context, resamples=resamples)
-            advance(len(line))
-    return rows
+    context = replace(_context(recipe, out, dataset), precision=";".join(sorted(precisions)))
+    compared = {key.line for key in found if key.column == recipe.name}
+    mine = {key: measured for key, measured in found.items() if key.line in compared}
+    return rows + classification.compare_to_real(mine, recipe.name, context)
 
 
 def measure_sets(

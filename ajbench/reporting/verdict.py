@@ -11,6 +11,8 @@ from ajbench.core.rows import is_control
 from ajbench.reporting.formats import equal_steps, signed
 
 QUESTION = "Does synthetic audio help?"
+MIN_SEEDS = 3  # of a verdict: the variance between fewer is all but unknown
+NO_VERDICT = f"no verdict, which takes at least {MIN_SEEDS} seeds"
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,8 @@ class Answer:
     low: float  # of its 95 % interval
     high: float
     seeds: int  # per mix
-    mixes: int  # with synthetic clips
-    effect: int  # 1 helps, −1 hurts, 0: the interval corrected for the number of mixes contains zero
+    comparisons: int  # with real clips only, of all mixes with synthetic clips and all classifiers
+    effect: int  # 1 helps, −1 hurts, 0: the interval corrected for all comparisons contains zero
 
     @property
     def name(self) -> str:
@@ -34,13 +36,20 @@ class Answer:
         return ", ".join(filter(None, parts))
 
     @property
+    def judged(self) -> bool:
+        """Whether there are enough seeds for a verdict."""
+        return self.seeds >= MIN_SEEDS
+
+    @property
     def verdict(self) -> str:
         """What the interval allows one to say."""
+        if not self.judged:
+            return NO_VERDICT
         if self.effect:
             return "helps" if self.effect > 0 else "hurts"
         if self.low > 0 or self.high < 0:
-            choice = f"the choice among {self.mixes} mixes"
-            return f"distinguishable from zero, but not after correction for {choice}"
+            family = counted(self.comparisons, "comparison")
+            return f"distinguishable from zero, but not after correction for {family}"
         return "not distinguishable from zero"
 
     @property
@@ -73,18 +82,21 @@ def answers(rows: pd.DataFrame, recipe_name: str) -> list[Answer]:
     found = []
     rows = rows[(rows["table"] == "A11") & ~rows["column"].isin((recipe_name, f"{recipe_name}G"))]
     rows = rows[~rows["column"].map(is_control).astype(bool)]
+    comparisons = int((rows["metric"] == "map_delta_family").sum())
     for line, mine in rows.groupby("row", sort=False):
         delta = mine[mine["metric"] == "map_delta"].set_index("column")
         family = mine[mine["metric"] == "map_delta_family"].set_index("column")
         if delta.empty:
             continue
-        helping = family.index[family["ci_low"] > 0]
+        seeds = delta["seed"].str.split(";").map(len)
+        judged = seeds >= MIN_SEEDS
+        helping = family.index[judged & (family["ci_low"] > 0)]
         best = delta.loc[helping if len(helping) else delta.index, "value"].idxmax()
-        row, wide = delta.loc[best], family.loc[best]
+        wide = family.loc[best]
         effect = 1 if wide["ci_low"] > 0 else -1 if wide["ci_high"] < 0 else 0
-        points, low, high = (100 * float(row[name]) for name in ("value", "ci_low", "ci_high"))
-        seeds = len(row["seed"].split(";"))
-        found.append(Answer(str(line), str(best), points, low, high, seeds, len(delta), effect))
+        points, low, high = (100 * float(delta.loc[best, name]) for name in ("value", "ci_low", "ci_high"))
+        about = int(seeds[best]), comparisons, effect if judged[best] else 0
+        found.append(Answer(str(line), str(best), points, low, high, *about))
     return found
 
 
@@ -92,6 +104,8 @@ def headline(found: Sequence[Answer]) -> str:
     """Answer the question for all classifiers together in a few words."""
     if not found:
         return "Not measured yet: no mix has been compared with real clips only."
+    if not any(answer.judged for answer in found):
+        return f"{NO_VERDICT[0].upper()}{NO_VERDICT[1:]}."
     helped, hurt = (sum(a.effect == sign for a in found) for sign in (1, -1))
     if len(found) == 1:
         return {1: "Yes.", -1: "No, it hurts.", 0: "Not measurably."}[found[0].effect]
@@ -119,7 +133,7 @@ def limits(rows: pd.DataFrame, recipe: Recipe, found: Sequence[Answer]) -> list[
         )
     if found:
         clips, seeds = int(rows.loc[rows["table"] == "A11", "n"].max()), max(a.seeds for a in found)
-        mixes = max(a.mixes for a in found)
+        comparisons = found[0].comparisons
         lines.append(
             f"The figures rest on {counted(clips, 'evaluation clip')} of one split. The intervals cover "
             "other clips and seeds like these, but not another corpus, fold, generator or classifier."
@@ -128,14 +142,14 @@ def limits(rows: pd.DataFrame, recipe: Recipe, found: Sequence[Answer]) -> list[
             lines.append("There is 1 seed per mix: the intervals do not cover the variation between seeds.")
         else:
             lines.append(
-                f"There are {seeds} seeds per mix. Resampling so few shows only {seeds - 1}/{seeds} of the "
-                "variance between seeds: if seeds differ much, the intervals are too narrow."
+                f"There are {seeds} seeds per mix. The intervals add the variance between them to that "
+                "between clips, by Student's t: with few seeds they are wide."
             )
-        if mixes > 1:
+        if comparisons > 1:
             lines.append(
-                f"The best of {mixes} mixes is chosen by its result on the evaluation clips, which is "
-                f"optimistic. The verdict corrects for that (interval at 1 − 0.05/{mixes}); the interval "
-                "shown is the plain 95 % interval."
+                f"The best of {comparisons} comparisons is chosen by its result on the evaluation clips, "
+                "which is optimistic. The verdict corrects for all of them (interval at "
+                f"1 − 0.05/{comparisons}); the interval shown is the plain 95 % interval."
             )
         if equal_steps(recipe):
             lines.append(

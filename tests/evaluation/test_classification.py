@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -6,7 +8,15 @@ from ajbench.core.errors import IntegrityError, UsageError
 from ajbench.core.recipe import Mix
 from ajbench.core.rows import Context, is_control
 from ajbench.data.labels import Scores, save_scores
-from ajbench.evaluation.classification import TableCell, cell_rows, column_name, compare_to_real, per_class
+from ajbench.evaluation.classification import (
+    TableCell,
+    cell_rows,
+    column_name,
+    compare_to_real,
+    measure,
+    per_class,
+)
+from ajbench.metrics.intervals import wilson
 
 LABELS = ("clock", "dog", "rain", "siren")
 CONTEXT = Context("run-1", "esc10", "f1", "c0ffee", "esc10 fold 1")
@@ -36,7 +46,8 @@ def grid(seeds=(0,), **skills):
 
 def compared(cells, resamples=50):
     """Rows of the comparison by column and metric."""
-    rows = compare_to_real(cells, "esc10", CONTEXT, resamples=resamples)
+    measured = {cell: measure(scores, resamples=resamples) for cell, scores in cells.items()}
+    rows = compare_to_real(measured, "esc10", CONTEXT)
     return {(row["column"], row["metric"]): row for row in rows}
 
 
@@ -68,7 +79,7 @@ def test_columns_are_named_as_in_table_a11_and_controls_in_brackets(mix, decoded
 
 def test_rows_of_a_cell_agree_with_sklearn_and_contain_their_value():
     made = predictions(1.5, 3)
-    found = {row["metric"]: row for row in cell_rows(cell(seed=3), made, CONTEXT, resamples=200)}
+    found = {row["metric"]: row for row in cell_rows(cell(seed=3), measure(made), CONTEXT)}
     assert found["map"]["value"] == pytest.approx(sklearn_map(made))
     assert found["auc"]["value"] == pytest.approx(roc_auc_score(made.targets, made.scores, average="macro"))
     expected = (made.scores.argmax(1) == made.targets.argmax(1)).mean()
@@ -77,13 +88,28 @@ def test_rows_of_a_cell_agree_with_sklearn_and_contain_their_value():
     for row in found.values():
         assert row["ci_low"] < row["value"] < row["ci_high"]
         assert (row["n"], row["seed"], row["row"], row["table"]) == (60, 3, "taltrans-small/-/mx+sp", "A11")
-    # The standard error of a proportion in closed form.
-    width = found["accuracy"]["ci_high"] - found["accuracy"]["ci_low"]
-    assert width == pytest.approx(2 * 1.96 * np.sqrt(expected * (1 - expected) / 60), rel=0.2)
+    assert ends(found["accuracy"]) == pytest.approx(wilson(np.arange(60) < 60 * expected, range(60))[1:])
+
+
+def test_clips_of_one_recording_widen_the_intervals():
+    made = predictions(1.5, 3)
+    made.scores[1::2], made.targets[1::2] = made.scores[::2], made.targets[::2]
+    whole = replace(made, recordings=tuple(f"r{k // 2}" for k in range(60)))
+    ours, theirs = ({r["metric"]: r for r in cell_rows(cell(), measure(m), CONTEXT)} for m in (whole, made))
+    for metric in ("map", "auc", "dprime", "accuracy"):
+        wide, narrow = (row[metric]["ci_high"] - row[metric]["ci_low"] for row in (ours, theirs))
+        assert wide > 1.2 * narrow, metric
+
+
+def test_a_perfect_classifier_has_finite_metrics_and_bounds():
+    made = predictions(100.0, 3)
+    found = {row["metric"]: row for row in cell_rows(cell(), measure(made), CONTEXT)}
+    assert found["auc"]["value"] == found["auc"]["ci_high"] == 1.0 and 0.9 < found["auc"]["ci_low"] < 1
+    assert np.isfinite([found["dprime"][name] for name in ("value", "ci_low", "ci_high")]).all()
 
 
 def test_multi_label_clips_have_no_accuracy():
-    rows = cell_rows(cell(), predictions(1.5, 3, multi=True), CONTEXT, resamples=50)
+    rows = cell_rows(cell(), measure(predictions(1.5, 3, multi=True), resamples=50), CONTEXT)
     assert [row["metric"] for row in rows] == ["map", "auc", "dprime", "classes"]
 
 
@@ -128,11 +154,16 @@ def test_the_difference_to_real_clips_is_paired_and_averaged_over_seeds():
     assert ("esc10G", "map_delta_family") not in found, "synthetic clips only is not a mix"
 
 
-def test_the_interval_of_the_family_widens_with_the_number_of_mixes():
-    one = grid(real=1.0, more=1.4)
-    narrow, wide = (compared(some, 400) for some in (one, one | {cell("+320G"): predictions(1.3, 5)}))
-    assert ends(narrow["+160G", "map_delta"]) == pytest.approx(ends(narrow["+160G", "map_delta_family"]))
-    assert wide["+160G", "map_delta_family"]["ci_low"] < wide["+160G", "map_delta"]["ci_low"]
+def test_the_family_is_all_comparisons_of_all_lines():
+    one = grid((0, 1, 2), real=1.0, more=1.4)
+    other = {key._replace(model="ast-tiny"): scores for key, scores in one.items()}
+    larger = {cell("+320G", seed): predictions(1.3, 5 + seed) for seed in (0, 1, 2)}
+    widths = []
+    for some in (one, one | other, one | other | larger):
+        rows = compared(some, 100)
+        plain, family = ends(rows["+160G", "map_delta"]), ends(rows["+160G", "map_delta_family"])
+        widths.append((family[1] - family[0]) / (plain[1] - plain[0]))
+    assert widths[0] == pytest.approx(1) and 1 < widths[1] < widths[2]
 
 
 def test_equal_predictions_differ_by_exactly_zero():
@@ -152,7 +183,8 @@ def test_cells_that_cannot_be_compared_are_refused():
         compared(grid(more=1.0))
     with pytest.raises(UsageError, match=r"\+160G and esc10"):
         compared(grid(real=1.0) | grid((1,), more=1.0))
-    other = Scores(real.scores, real.targets, tuple(reversed(real.clip_ids)), LABELS, real.recordings)
-    with pytest.raises(IntegrityError, match=r"\+160G"):
-        compared(grid(real=1.0) | {cell("+160G", 0): other})
+    for what in ("clip_ids", "recordings"):
+        other = replace(real, **{what: tuple(reversed(getattr(real, what)))})
+        with pytest.raises(IntegrityError, match=r"\+160G"):
+            compared(grid(real=1.0) | {cell("+160G", 0): other})
     assert compared({}) == {}

@@ -2,6 +2,7 @@ import time
 
 import numpy as np
 import pytest
+from scipy import special, stats
 
 from ajbench.core.errors import UsageError
 from ajbench.metrics import bootstrap, ranking
@@ -13,106 +14,126 @@ def single_label(rng, runs, n=80, classes=10, lift=1.5):
 
 
 @pytest.mark.parametrize("kind", ["distinct", "ties", "all equal"])
-def test_weighted_map_equals_map_of_the_resampled_clips(kind):
+def test_weighted_map_and_auc_are_those_of_the_resampled_clips(kind):
     rng = np.random.default_rng(0)
-    scores, targets = rng.normal(size=(2, 30, 6)), rng.random((30, 6)) < 0.12
-    targets[:, 3] = False
+    scores, targets = rng.normal(size=(30, 6)), rng.random((30, 6)) < 0.12
+    targets[:, 3], targets[:, 4] = False, True
     scores = {"distinct": scores, "ties": np.round(scores), "all equal": np.zeros_like(scores)}[kind]
-    counts = bootstrap.clip_counts(30, 40, rng)
+    counts = bootstrap.counts(np.arange(30)[:, None], 40, rng).T
     assert (counts.sum(axis=0) == 30).all()
-    values = bootstrap.resampled_map(scores, targets, counts)
+    values = bootstrap.resampled(scores, targets, counts.astype(np.float32))
     for r in range(40):
-        clips = np.repeat(np.arange(30), counts[:, r].astype(int))
-        for s in range(2):
-            expected = ranking.summary(scores[s, clips], targets[clips])["map"]
-            assert values[s, r] == pytest.approx(expected, abs=1e-12)
+        clips = np.repeat(np.arange(30), counts[:, r])
+        expected = ranking.summary(scores[clips], targets[clips])
+        assert values[:, r] == pytest.approx([expected["map"], expected["auc"]], abs=1e-12)
 
 
 def test_a_resample_without_positives_is_left_out():
-    scores, targets = np.array([[[0.9], [0.1]]]), np.array([[True], [False]])
-    counts = np.array([[0, 2], [2, 0]], np.float32)
-    values = bootstrap.resampled_map(scores, targets, counts)
-    assert np.isnan(values[0, 0]) and values[0, 1] == 1.0
+    scores, targets = np.array([[0.9], [0.1]]), np.array([[True], [False]])
+    values = bootstrap.resampled(scores, targets, np.array([[0, 2, 1], [2, 0, 1]], np.float32))
+    assert values == pytest.approx(np.array([[np.nan, 1, 1], [np.nan, np.nan, 1]]), nan_ok=True)
+    run = bootstrap.map_and_auc(scores, targets, "ab", resamples=50)[0]
+    assert bootstrap.over_seeds([run]) == (1.0, 1.0, 1.0)
 
 
-def test_interval_of_a_mean_is_that_of_the_normal_law():
-    x = np.random.default_rng(1).normal(size=400)
-    value, low, high = bootstrap.interval(lambda i: float(x[i].mean()), 400, resamples=4000, seed=0)
-    half = 1.96 * x.std() / np.sqrt(400)
-    assert value == pytest.approx(x.mean()) and low < value < high
-    assert (value - low, high - value) == pytest.approx((half, half), rel=0.06)
-    assert bootstrap.interval(lambda i: 1.0, 5, seed=0, resamples=9, limits=(0.0, 1.0)) == (1.0, 1.0, 1.0)
+def share_of_hits(hits, recordings, seed=0):
+    """A linear statistic, of one training: the share of hits, as `map_and_auc` would return it."""
+    drawn = bootstrap.counts(bootstrap.groups_of(recordings), 4000, np.random.default_rng(seed))
+    return bootstrap.Resampled(float(hits.mean()), bootstrap.means(hits, drawn), len(set(recordings)))
 
 
-def test_the_value_is_inside_although_resampling_raises_ap():
-    # With rare classes, repeated positives rank together, and plain percentiles are above the value.
-    rng = np.random.default_rng(2)
-    targets = rng.random((1000, 200)) < 0.002
-    scores = rng.normal(size=targets.shape) + 2 * targets
-    values = bootstrap.resampled_map(scores[None], targets, bootstrap.clip_counts(1000, 100, rng))[0]
-    whole = ranking.summary(scores, targets)["map"]
-    assert np.quantile(values, 0.025) > whole
-    value, low, high = bootstrap.seeds_and_clips(scores, targets, resamples=100, seed=0)
-    assert value == pytest.approx(whole, abs=1e-12) and low < value < high
+def test_the_interval_of_one_training_is_that_of_a_mean():
+    values = np.random.default_rng(1).random(60)
+    found = bootstrap.over_seeds([share_of_hits(values, range(60))])
+    half = stats.t.ppf(0.975, 59) * values.std(ddof=1) / np.sqrt(60)
+    assert found == pytest.approx((values.mean(), values.mean() - half, values.mean() + half), abs=0.002)
 
 
-def test_coverage_over_redrawn_test_sets():
+def test_clips_of_one_recording_widen_the_interval():
+    values = np.repeat(np.random.default_rng(1).random(20), 4)
+    whole = bootstrap.over_seeds([share_of_hits(values, [k // 4 for k in range(80)])])
+    single = bootstrap.over_seeds([share_of_hits(values, range(80))])
+    ratio = stats.t.ppf(0.975, 19) / stats.t.ppf(0.975, 79) * np.sqrt(79 / 19)
+    assert (whole.high - whole.low) / (single.high - single.low) == pytest.approx(ratio, rel=0.03)
+
+
+def test_the_variance_between_seeds_is_added_with_its_few_degrees_of_freedom():
+    values, draws = np.array([0.4, 0.5, 0.7]), np.zeros(9)
+    alone = bootstrap.over_seeds([bootstrap.Resampled(value, draws, 80) for value in values])
+    half = stats.t.ppf(0.975, 2) * values.std(ddof=1) / np.sqrt(3)
+    assert alone.high - alone.value == pytest.approx(half)
+    clips = 0.05 * np.random.default_rng(0).standard_normal(5000)
+    both = bootstrap.over_seeds([bootstrap.Resampled(value, clips, 80) for value in values])
+    parts = np.array([clips.var(ddof=1) * 80 / 79, values.var(ddof=1) / 3])
+    freedom = parts.sum() ** 2 / np.sum(parts**2 / [79, 2])
+    assert both.high - both.value == pytest.approx(stats.t.ppf(0.975, freedom) * np.sqrt(parts.sum()))
+    assert bootstrap.over_seeds([bootstrap.Resampled(0.5, draws, 1)])[1:] == pytest.approx(
+        (np.nan, np.nan), nan_ok=True
+    )
+
+
+def test_the_paired_interval_covers_with_three_seeds_that_differ_much():
+    # Percentiles of resampled clips and seeds cover 103 times.
     rng = np.random.default_rng(3)
-    redrawn = (single_label(rng, 1) for _ in range(200))
-    expected = np.mean([ranking.summary(scores[0], targets)["map"] for scores, targets in redrawn])
-    found = [bootstrap.seeds_and_clips(*single_label(rng, 1), resamples=100, seed=k) for k in range(60)]
-    assert sum(low <= expected <= high for _, low, high in found) >= 52
+    covered, recordings = 0, [k // 2 for k in range(24)]
+    for k in range(120):
+        noise, targets = single_label(rng, 3, n=24, classes=3)
+        runs = [
+            noise + 0.5 * rng.normal(size=noise.shape) + rng.normal(size=(3, 1, 1)) * targets
+            for _ in range(2)
+        ]
+        pair = (
+            [bootstrap.map_and_auc(s, targets, recordings, resamples=50, seed=k)[0] for s in r] for r in runs
+        )
+        found = bootstrap.over_seeds(bootstrap.difference(*pair), limits=(-1, 1))
+        covered += found.low <= 0 <= found.high
+    assert covered >= 107  # with 95 % of 120, fewer have a probability of 1 in 1,000
 
 
-def test_spread_over_seeds_widens_the_interval():
-    rng = np.random.default_rng(4)
-    scores, targets = single_label(rng, 1)
-    same = bootstrap.seeds_and_clips(np.repeat(scores, 3, axis=0), targets, seed=0)
-    assert same == bootstrap.seeds_and_clips(scores, targets, seed=0)
-    uneven = np.concatenate([scores, scores + 3 * targets, scores - targets])
-    wide = bootstrap.seeds_and_clips(uneven, targets, seed=0)
-    assert wide.high - wide.low > 1.5 * (same.high - same.low)
-
-
-def test_few_seeds_are_drawn_with_their_unbiased_spread():
-    # Run 1 is always right, run 2 is constant: mAP is 1 and the share of positives, for almost any clips.
-    targets = np.arange(4000)[:, None] % 2 == 0
-    scores = np.stack([targets, np.zeros_like(targets)]).astype(float)
-    value, low, high = bootstrap.seeds_and_clips(scores, targets, resamples=300, seed=0)
-    assert value == pytest.approx(0.75, abs=1e-12)
-    # Means of two draws are 1, ¾ or ½; about ¾ their deviations are stretched by √(2/1).
-    assert low == pytest.approx(0.75 - 0.25 * np.sqrt(2), abs=0.03) and high == 1.0
-
-
-def test_paired_difference_is_sharper_than_two_intervals():
+def test_a_difference_is_paired():
     rng = np.random.default_rng(5)
     base, targets = single_label(rng, 3)
     better = base + 0.2 * targets + 0.05 * rng.normal(size=base.shape)
-    value, low, high = bootstrap.paired_difference(better, base, targets, seed=0)
+    a, b = ([bootstrap.map_and_auc(run, targets, range(80))[0] for run in s] for s in (better, base))
+    value, low, high = bootstrap.over_seeds(bootstrap.difference(a, b), limits=(-1, 1))
     assert 0 < low < value < high
-    alone = bootstrap.seeds_and_clips(base, targets, seed=0)
+    alone = bootstrap.over_seeds(b)
     assert high - low < 0.5 * (alone.high - alone.low)
-    assert bootstrap.paired_difference(base, base, targets, seed=0) == (0.0, 0.0, 0.0)
-    mirrored = bootstrap.paired_difference(base, better, targets, seed=0)
+    assert bootstrap.over_seeds(bootstrap.difference(b, b), limits=(-1, 1)) == (0.0, 0.0, 0.0)
+    mirrored = bootstrap.over_seeds(bootstrap.difference(b, a), limits=(-1, 1))
     assert mirrored == pytest.approx((-value, -high, -low), abs=1e-12)
 
 
-def test_same_seed_same_interval_and_speed():
-    scores, targets = single_label(np.random.default_rng(6), 3)
+def test_the_interval_of_an_auc_is_on_the_logit_scale_and_inside_0_and_1():
+    auc = bootstrap.Resampled(0.999, 0.999 + 0.002 * np.random.default_rng(0).standard_normal(5000), 50)
+    value, low, high = bootstrap.auc_interval(auc)
+    assert 0.5 < low < value < high < 1
+    centre, half = special.logit(0.999), stats.t.ppf(0.975, 49) * 0.002 * np.sqrt(50 / 49) / (0.999 * 0.001)
+    assert special.logit([low, high]) == pytest.approx([centre - half, centre + half], rel=0.02)
+    assert bootstrap.auc_interval(bootstrap.Resampled(0.6, np.full(9, np.nan), 50)).low != 0.6
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_an_auc_of_exactly_0_or_1_has_wilson_s_interval(value):
+    found = bootstrap.auc_interval(bootstrap.Resampled(value, np.full(9, value), 50))
+    width = stats.norm.ppf(0.975) ** 2 / (50 + stats.norm.ppf(0.975) ** 2)
+    assert found == pytest.approx((value, max(value - width, 0), min(value + width, 1)))
+
+
+def test_same_seed_same_draws_and_speed():
+    scores, targets = single_label(np.random.default_rng(6), 1)
     start = time.process_time()
-    first = bootstrap.seeds_and_clips(scores, targets, resamples=1000, seed=0)
-    assert time.process_time() - start < 2.0
-    assert first == bootstrap.seeds_and_clips(scores, targets, resamples=1000, seed=0)
-    assert first != bootstrap.seeds_and_clips(scores, targets, resamples=1000, seed=1)
+    first = bootstrap.map_and_auc(scores[0], targets, range(80), resamples=1000)
+    assert time.process_time() - start < 1.0
+    again = bootstrap.map_and_auc(scores[0], targets, range(80), resamples=1000)
+    other = bootstrap.map_and_auc(scores[0], targets, range(80), resamples=1000, seed=1)
+    assert (first[0].draws == again[0].draws).all() and (first[0].draws != other[0].draws).any()
 
 
 def test_bad_input_is_refused():
-    scores, targets = single_label(np.random.default_rng(7), 3)
-    with pytest.raises(UsageError, match="3 and 2"):
-        bootstrap.paired_difference(scores, scores[:2], targets, seed=0)
-    assert bootstrap.paired_difference(scores, scores[:2], targets, pair_seeds=False, seed=0, resamples=9)
-    with pytest.raises(UsageError, match="level"):
-        bootstrap.interval(lambda i: 0.0, 3, seed=0, level=95)
+    scores, targets = single_label(np.random.default_rng(7), 1)
+    with pytest.raises(UsageError, match="1 resample"):
+        bootstrap.map_and_auc(scores[0], targets, range(80), resamples=1)
 
 
 def test_ends_are_centred_on_the_value_and_clipped_to_the_limits():

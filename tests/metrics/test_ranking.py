@@ -88,13 +88,23 @@ def test_summary_leaves_out_and_counts_classes_without_positives():
     targets = np.array([[1, 0, 0], [0, 1, 0], [0, 1, 0]])
     result = ranking.summary(scores, targets)
     assert result["map"] == 1.0 and result["classes_used"] == 2 and result["n"] == 3
-    assert result["accuracy"] == pytest.approx(2 / 3) and result["dprime"] == np.inf
+    assert result["accuracy"] == pytest.approx(2 / 3) and np.isfinite(result["dprime"])
     assert np.isnan(ranking.accuracy(scores, np.ones((3, 3))))
 
 
 def test_d_prime():
     assert ranking.d_prime(0.973) == pytest.approx(np.sqrt(2) * norm.ppf(0.973), abs=1e-12)
-    assert ranking.d_prime(0.5) == 0.0
+    assert ranking.d_prime(0.5) == 0.0 and ranking.d_prime(1.0) == np.inf
+
+
+def test_d_prime_is_finite_with_a_number_of_pairs():
+    targets = np.array([[1, 0, 1], [0, 0, 1], [1, 0, 1], [0, 1, 1]])
+    assert ranking.pairs_of(targets) == 4 + 3
+    highest = np.sqrt(2) * norm.ppf(1 - 1 / 14)
+    assert ranking.d_prime(1.0, 7) == pytest.approx(highest) == -ranking.d_prime(0.0, 7)
+    assert ranking.d_prime(0.9, 7) == ranking.d_prime(0.9)
+    assert ranking.summary(targets, targets)["dprime"] == pytest.approx(highest)
+    assert np.isnan(ranking.summary(targets[:, 2:], targets[:, 2:])["dprime"])
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from ajbench.core.errors import MissingError
 from ajbench.core.recipe import load
 from ajbench.core.rows import ROW_COLUMNS, append_rows, make_row, read_rows
 from ajbench.data.labels import Scores
-from ajbench.evaluation.classification import cell_rows, compare_to_real
+from ajbench.evaluation.classification import cell_rows, compare_to_real, measure
 from ajbench.reporting import tables
 from ajbench.reporting.formats import signed
 
@@ -142,9 +142,9 @@ def test_other_recipes_settings_and_earlier_values_are_left_out(grid_results, tm
     path = tmp_path / "rows.csv"
     cell, scores = next(iter(cells.items()))
     wrong = Scores(-scores.scores, scores.targets, scores.clip_ids, scores.labels, scores.recordings)
-    bad = cell_rows(cell, wrong, ESC10_CONTEXT, resamples=10)
+    bad = cell_rows(cell, measure(wrong, resamples=10), ESC10_CONTEXT)
     append_rows(path, [row | {"run": "earlier"} for row in bad])
-    append_rows(path, cell_rows(cell, scores, ESC10_CONTEXT, resamples=10))
+    append_rows(path, cell_rows(cell, measure(scores, resamples=10), ESC10_CONTEXT))
     for other in ({"recipe": "esc50"}, {"fingerprint": "of other settings"}):
         append_rows(path, [row | other for row in bad])
     line = read(tables.write(path, tmp_path, plan, fingerprints={"f0"}).paths["table_a11.csv"])[0]
@@ -156,8 +156,8 @@ def test_a_comparison_over_more_seeds_replaces_the_earlier_one(grid_results, tmp
     plan, cells, _ = grid_results
     path = tmp_path / "rows.csv"
     for seeds in ((0,), (0, 1, 2)):
-        some = {cell: scores for cell, scores in cells.items() if cell.seed in seeds}
-        append_rows(path, compare_to_real(some, "esc10", ESC10_CONTEXT, resamples=20))
+        some = {cell: measure(scores, resamples=20) for cell, scores in cells.items() if cell.seed in seeds}
+        append_rows(path, compare_to_real(some, "esc10", ESC10_CONTEXT))
     assert set(tables.select(read_rows(path), plan)["seed"]) == {"0;1;2"}
 
 

@@ -6,10 +6,10 @@ from ajbench.core.rows import make_row
 from ajbench.reporting.verdict import Answer, answers, headline, limits
 
 
-def comparison(line, column, low, value, high, family=None):
+def comparison(line, column, low, value, high, family=None, seeds="0;1;2"):
     made = {"map_delta": (low, high), "map_delta_family": family or (low, high)}
     return [
-        make_row(ESC10_CONTEXT, "A11", f"{line}/-/mx+sp", column, metric, value / 100, n=80, seed="0;1;2")
+        make_row(ESC10_CONTEXT, "A11", f"{line}/-/mx+sp", column, metric, value / 100, n=80, seed=seeds)
         | {"ci_low": ends[0] / 100, "ci_high": ends[1] / 100}
         for metric, ends in made.items()
     ]
@@ -48,9 +48,25 @@ def test_answers_say_what_the_intervals_allow(rows, column, verb, numbers, words
     assert headline(found) == words
 
 
-def test_a_gain_that_does_not_survive_the_correction_names_the_number_of_mixes():
-    assert "3 mixes" in Answer("a/-/none", "+320G", 2.0, 1.0, 3.0, 3, 3, 0).verdict
-    assert "mixes" not in Answer("a/-/none", "+320G", 2.0, -1.0, 3.0, 3, 3, 0).verdict
+def test_a_gain_that_does_not_survive_the_correction_names_the_number_of_comparisons():
+    assert "9 comparisons" in Answer("a/-/none", "+320G", 2.0, 1.0, 3.0, 3, 9, 0).verdict
+    assert "comparison" not in Answer("a/-/none", "+320G", 2.0, -1.0, 3.0, 3, 9, 0).verdict
+
+
+def test_the_family_of_an_answer_is_all_comparisons_of_all_classifiers():
+    rows = [row for line in "abc" for dose in (160, 320) for row in comparison(line, f"+{dose}G", 1, 2, 3)]
+    rows += comparison("a", "esc10 (decoded)", 1, 2, 3)
+    assert [answer.comparisons for answer in answers(pd.DataFrame(rows), "esc10")] == [6, 6, 6]
+
+
+@pytest.mark.parametrize("seeds", ["0", "0;1"])
+def test_fewer_than_three_seeds_give_no_verdict(seeds):
+    rows = comparison("a", "+320G", 1, 2, 3, seeds=seeds)
+    (answer,) = answers(pd.DataFrame(rows), "esc10")
+    assert answer.effect == 0 and "3 seeds" in answer.verdict and answer.verdict in str(answer)
+    assert "3 seeds" in headline([answer])
+    both = answers(pd.DataFrame(rows + comparison("b", "+320G", 1, 2, 3)), "esc10")
+    assert [a.effect for a in both] == [0, 1] and headline(both) == "For 1 of 2 classifiers."
 
 
 def test_synthetic_clips_only_are_no_mix_and_no_comparison_gives_no_answer():
@@ -58,13 +74,13 @@ def test_synthetic_clips_only_are_no_mix_and_no_comparison_gives_no_answer():
     assert "not measured" in headline([]).lower()
 
 
-def test_limits_depend_on_seeds_mixes_and_corpus():
+def test_limits_depend_on_seeds_comparisons_and_corpus():
     plan, rows = esc10_recipe(), pd.DataFrame(comparison("a", "+320G", 1, 2, 3))
-    one = Answer("a/-/none", "+320G", 2.0, 1.0, 3.0, 1, 1, 1)
+    one = Answer("a/-/none", "+320G", 2.0, 1.0, 3.0, 1, 1, 0)
     assert one.name == "a, no augmentation" and "1 seed)" in str(one)
     said = " ".join(limits(rows, plan, [one]))
     assert "1 seed per mix" in said and "80 evaluation clips" in said and "0.05" not in said
     several = " ".join(limits(rows, plan, [Answer("a/-/none", "+320G", 2.0, 1.0, 3.0, 3, 2, 1)]))
-    assert "2/3" in several and "0.05/2" in several
+    assert "3 seeds" in several and "0.05/2" in several
     mini = plan.model_copy(update={"data": plan.data.model_copy(update={"corpus": "mini"})})
     assert len(limits(rows, mini, [one])) == len(limits(rows, plan, [one])) + 1
