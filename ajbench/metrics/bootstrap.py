@@ -1,7 +1,7 @@
 """Bootstrap over recordings: mAP and AUC of trainings on the same resamples, and their intervals.
 
-All clips of a recording are drawn together. An interval needs only the variance over resamples: their mean is
-biased, because repeated clips rank together, which raises the AP of rare classes and FD.
+All clips of a recording are drawn together. Intervals use only the variance over resamples: their mean is
+biased, because repeated clips rank together, which raises the AP of rare classes.
 """
 
 from collections.abc import Hashable, Sequence
@@ -128,16 +128,10 @@ def counts(groups: Groups, resamples: int, rng: np.random.Generator) -> NDArray[
     member = np.zeros(sum(map(len, groups)), np.int64)
     for number, group in enumerate(groups):
         member[group] = number
-    drawn = (rng.integers(0, len(groups), len(groups)) for _ in range(resamples))
-    of_groups = np.array([np.bincount(row, minlength=len(groups)) for row in drawn], np.int64).reshape(
-        resamples, -1
-    )
+    of_groups = np.zeros((resamples, len(groups)), np.int64)
+    for row in of_groups:
+        row += np.bincount(rng.integers(0, len(groups), len(groups)), minlength=len(groups))
     return of_groups[:, member]
-
-
-def means(values: NDArray[np.float64], drawn: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the mean of values [n] in each resample [R, n]."""
-    return np.asarray(drawn @ values / drawn.sum(axis=1).clip(1))
 
 
 def ends(
