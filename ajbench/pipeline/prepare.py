@@ -78,8 +78,8 @@ def prepare(
     Returns:
         The store's metadata. For each split, `counts` has the number of clips that the corpus lists
         (`expected`), whose file exists (`found`), that are usable (`decoded`) and that are in the store
-        (`kept`: without duplicates); and, if there are any, that were left out as their recording may not be
-        trained on (`left_out`). `extra.source_rates` counts usable clips by sample rate.
+        (`kept`: without duplicates); and, if there are any, that were left out and not expected, as their
+        recording may not be trained on (`left_out`). `extra.source_rates` counts usable clips by sample rate.
 
     Raises:
         MissingError: the train or the eval split has no usable clip; only quarantine.csv remains.
@@ -255,7 +255,7 @@ class _Preparation:
                 counts.setdefault(split, Counter(dict.fromkeys(COUNTED, 0))).update(numbers)
         left_out = recordings.left_out(self.manifest.problems)
         for problem in chain.from_iterable(left_out.values()):
-            counts[str(problem.split)]["left_out"] += 1
+            counts[str(problem.split)].update(expected=-1, left_out=1)
         try:
             kept = {split: numbers["kept"] for split, numbers in counts.items()}
             _require_splits(self.recipe, kept, f"{_commonest(problems)}; see {out / 'quarantine.csv'}")
