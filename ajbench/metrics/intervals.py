@@ -76,7 +76,8 @@ def wilson(hits: NDArray[np.generic], groups: Sequence[Hashable], level: float =
 
     That number is n / (1 + (Σ m_g² / n − 1) ρ) for n clips in groups of m_g, where ρ is the correlation
     within groups by analysis of variance, clipped to [0, 1]. If all clips are hits or none is, or there is
-    one group, ρ cannot be estimated and is taken to be 1.
+    one group, ρ cannot be estimated and is taken to be 1. The quantile is the normal one, or Student's with
+    G − 1 degrees of freedom if a group has several clips, as ρ is estimated from G groups.
 
     Args:
         hits: 0 or 1 of each clip, [n], n > 0.
@@ -87,7 +88,8 @@ def wilson(hits: NDArray[np.generic], groups: Sequence[Hashable], level: float =
     share = float(values.mean())
     sizes, means = _of_groups(values, groups)
     n = len(values) / (1 + (float(np.sum(sizes**2)) / len(values) - 1) * _correlation(sizes, means))
-    z = float(stats.norm.ppf((1 + level) / 2))
+    tail, several = (1 + level) / 2, len(sizes) < len(values)
+    z = float(stats.t.ppf(tail, max(len(sizes) - 1, 1)) if several else stats.norm.ppf(tail))
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     return Interval(share, float(min(max(centre - half, 0), share)), float(max(min(centre + half, 1), share)))

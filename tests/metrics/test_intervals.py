@@ -48,20 +48,25 @@ def test_wilson_of_independent_clips(hits, n):
     assert 0 <= found.low <= found.value <= found.high <= 1
 
 
+def level_of(groups):
+    """Level at which the normal quantile is Student's 95 % quantile of this many groups."""
+    return 2 * stats.norm.cdf(stats.t.ppf(0.975, groups - 1)) - 1
+
+
 def test_wilson_counts_alike_clips_of_a_group_once():
     hits = np.array([1, 0, 1, 1, 0, 0, 1, 0])
-    once = intervals.wilson(hits, range(8))
+    once = intervals.wilson(hits, range(8), level_of(8))
     assert intervals.wilson(np.repeat(hits, 4), np.repeat(np.arange(8), 4)) == pytest.approx(once)
     # Every group has two hits of four: the clips of a group are less alike than those of different groups.
     spread = intervals.wilson(np.tile([1, 0, 1, 0], 8), np.repeat(np.arange(8), 4))
-    assert spread == pytest.approx(intervals.wilson(np.tile([1, 0], 16), range(32)))
+    assert spread == pytest.approx(intervals.wilson(np.tile([1, 0], 16), range(32), level_of(8)))
 
 
 def test_wilson_of_hits_only_has_a_width_for_the_number_of_groups():
-    expected = intervals.wilson(np.ones(5), range(5))
+    expected = intervals.wilson(np.ones(5), range(5), level_of(5))
     assert intervals.wilson(np.ones(20), np.repeat(np.arange(5), 4)) == pytest.approx(expected)
     one = intervals.wilson(np.array([1, 0, 1]), "aaa")
-    assert one.high - one.low > 0.75
+    assert 0 <= one.low < 0.1 and 0.9 < one.high <= 1
 
 
 def test_correlation_within_groups_is_that_of_the_analysis_of_variance():
