@@ -61,7 +61,7 @@ def mean_ap(scores: np.ndarray) -> float:
 def paired(variance: str, seeds: int, repetitions: int, resamples: int = 200) -> list[tuple]:
     """Return the coverage of the difference of two mixes and of the mAP of one, averaged over seeds."""
     rng, skills, spread = seeded("paired", variance, seeds), [2.2, 2.5], SEED_SPREAD[variance]
-    fresh = (trained(rng, skills, 1, spread) for _ in range(4000))
+    fresh = (trained(rng, skills, 1, spread) for _ in range(2000))
     expected = np.mean([[mean_ap(runs[0]) for runs in scores] for scores in fresh], axis=0)
     truths = {"map_delta": expected[1] - expected[0], "map_mean": expected[0]}
     covered = dict.fromkeys(truths, 0)
@@ -85,7 +85,7 @@ def paired(variance: str, seeds: int, repetitions: int, resamples: int = 200) ->
 def one_training(skill: float, repetitions: int) -> list[tuple]:
     """Return the coverage of the mAP of one training."""
     rng = seeded("one training", skill)
-    truth = np.mean([mean_ap(trained(rng, [skill], 1, 0)[0, 0]) for _ in range(4000)])
+    truth = np.mean([mean_ap(trained(rng, [skill], 1, 0)[0, 0]) for _ in range(2000)])
     covered = 0
     for k in range(repetitions):
         scores = trained(rng, [skill], 1, 0)[0, 0]
@@ -135,7 +135,7 @@ def near_one(skill: float, repetitions: int) -> list[tuple]:
     def scores() -> np.ndarray:
         return trained(rng, [skill], 1, 0)[0, 0]
 
-    truth = np.mean([ranking.roc_auc(scores(), TARGETS).mean() for _ in range(6000)])
+    truth = np.mean([ranking.roc_auc(scores(), TARGETS).mean() for _ in range(4000)])
     for k in range(repetitions):
         how = {"recordings": RECORDING.tolist(), "resamples": 200, "seed": k}
         found = bootstrap.auc_interval(bootstrap.map_and_auc(scores(), TARGETS, **how)[1])
@@ -158,11 +158,11 @@ def clustered_share(p: float, repetitions: int) -> list[tuple]:
 
 SCENARIOS = {
     "map": [
-        *(partial(paired, variance, seeds, 800) for variance in SEED_SPREAD for seeds in (3, 5, 8)),
+        *(partial(paired, variance, seeds, 500) for variance in SEED_SPREAD for seeds in (3, 5, 8)),
         *(partial(seeds_alone, seeds, 8000) for seeds in SEEDS_BEFORE),
         *(partial(one_training, skill, 1000) for skill in (2.2, 3.5)),
     ],
-    "verdict": [partial(family, variance, 300) for variance in SEED_SPREAD],
-    "auc": [partial(near_one, skill, 2000) for skill in (2.7, 3.35, 4.1)],
+    "verdict": [partial(family, variance, 200) for variance in SEED_SPREAD],
+    "auc": [partial(near_one, skill, 1500) for skill in (2.7, 3.35, 4.1)],
     "accuracy": [partial(clustered_share, p, 4000) for p in (0.5, 0.8, 0.95)],
 }
