@@ -228,7 +228,8 @@ def _with_intervals(lines: list[dict[str, Any]], columns: list[str]) -> tuple[li
     def cell(line: dict[str, Any], metric: str) -> str:
         if line[metric] is None:
             return ""
-        return f"{line[metric]:.3g} ({line[f'{metric}_low']:.3g} to {line[f'{metric}_high']:.3g})"
+        value, low, high = (line[f"{metric}{end}"] for end in ("", "_low", "_high"))
+        return f"{value:.3g}" if low is None else f"{value:.3g} ({low:.3g} to {high:.3g})"
 
     name, *metrics = columns
     return columns, [[line[name], *(cell(line, metric) for metric in metrics)] for line in lines]

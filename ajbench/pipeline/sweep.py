@@ -81,7 +81,7 @@ def lines(rows: Sequence[Mapping[str, Any]], recipe: Recipe) -> list[Line]:
         for metric in METRICS:
             row = next((row for row in rows if row["row"] == name and _is(row, metric)), None)
             for end, column in (("", "value"), ("_low", "ci_low"), ("_high", "ci_high")):
-                line[f"{metric}{end}"] = round(float(row[column]), 4) if row else None
+                line[f"{metric}{end}"] = round(float(row[column]), 4) if row and row[column] != "" else None
         mine = next(row for row in rows if row["row"] == name)
         found.append(line | {"n": int(mine["n"]), "features": mine["features"]})
     return found

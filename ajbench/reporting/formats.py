@@ -113,13 +113,14 @@ def latex(blocks: Iterable[Block]) -> str:
 
 
 def to_csv(lines: Sequence[Line]) -> str:
-    """Return mappings as CSV, with free text (dataset, note) in the last columns."""
+    """Return mappings as CSV, None and NaN as empty cells, free text (dataset, note) in the last columns."""
     text = io.StringIO()
     names = list(dict.fromkeys(name for line in lines for name in line))
     names.sort(key=lambda name: name in ("dataset", "note"))
     writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows({k: "" if v is None else v for k, v in line.items()} for line in lines)
+    # NaN, an absent bound of an interval, is not equal to itself.
+    writer.writerows({k: "" if v is None or v != v else v for k, v in line.items()} for line in lines)
     return text.getvalue()
 
 

@@ -82,7 +82,7 @@ def test_a_line_holds_each_metric_of_its_set_alone():
     rows = [
         row("strength=0.2", "fd", 9.0, table="generation"),
         row("strength=0.2", "fd", 2.0),
-        row("strength=0.4", "fd", 3.0),
+        row("strength=0.4", "fd", 3.0) | {"ci_low": "", "ci_high": ""},
         row("strength=0.2", "label_agreement", 0.5, "generation", "Dog"),
         row("strength=0.2", "label_agreement", 0.25, "generation", "all"),
         row("white noise", "fd", 99.0),
@@ -90,4 +90,4 @@ def test_a_line_holds_each_metric_of_its_set_alone():
     first, second = sweep.lines(rows, sweep.swept(recipe.load("mini"), "strength", "0.2,0.4"))
     assert (first["set"], first["fd"], first["fd_low"], first["fd_high"]) == ("strength=0.2", 2.0, 1.0, 3.0)
     assert (first["label_agreement"], first["kl"], first["n"]) == (0.25, None, 8)
-    assert (second["fd"], second["label_agreement"]) == (3.0, None)
+    assert (second["fd"], second["fd_low"], second["label_agreement"]) == (3.0, None, None)

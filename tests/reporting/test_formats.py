@@ -18,5 +18,6 @@ def test_special_characters_are_escaped_and_every_format_has_the_small_print():
     assert console_table(block)[1] == [["50 %", "1 ± 2"], ["", "Δ"]]
 
 
-def test_csv_has_free_text_last_and_nothing_for_none():
+def test_csv_has_free_text_last_and_nothing_for_none_and_nan():
+    assert to_csv([{"value": 0.5, "ci_low": float("nan")}]) == "value,ci_low\n0.5,\n"
     assert to_csv([{"note": "a, b", "x": None}, {"x": 1, "y": 2}]) == 'x,y,note\n,,"a, b"\n1,2,\n'
