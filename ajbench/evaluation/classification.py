@@ -16,10 +16,11 @@ from ajbench.core.recipe import Mix
 from ajbench.core.rows import Context, Row, is_control, make_row
 from ajbench.data.labels import Scores, load_scores
 from ajbench.metrics import bootstrap, ranking
-from ajbench.metrics.intervals import LEVEL, Interval, wilson
+from ajbench.metrics.intervals import Interval, wilson
 
 TABLE = "A11"
 FAMILY_ERROR = 0.05  # shared by all comparisons that a verdict speaks of (Bonferroni)
+MIN_SEEDS = 3  # of a verdict: the variance between fewer is all but unknown
 
 
 class TableCell(NamedTuple):
@@ -117,9 +118,10 @@ def compare_to_real(cells: Mapping[TableCell, Measured], real_column: str, conte
 
     `map_mean` is the mean over seeds. `map_delta` is the difference to `real_column`, with a 95 % interval
     over recordings and seeds (`bootstrap.over_seeds`): both columns are scored on the same resamples, and
-    only shared seeds count. `map_delta_family` widens that interval to 1 − 0.05/k for the k comparisons of
-    a column that adds synthetic clips, in all lines (Bonferroni): as needed when the best of them are
-    picked. The column `seed` lists the seeds (`0;1;2`).
+    only shared seeds count. `map_delta_family` has intervals that hold together (`bootstrap.family`) for the
+    k comparisons of a column that adds synthetic clips, in all lines: each at 1 − 0.05/k (Bonferroni), as
+    needed when the best of them are picked. There, only seeds that all these columns of a line share count,
+    and a line with fewer than three has no such rows. The column `seed` lists the seeds (`0;1;2`).
 
     Args:
         cells: metrics of all lines, columns and seeds that a verdict speaks of, on the same clips.
@@ -142,12 +144,18 @@ def compare_to_real(cells: Mapping[TableCell, Measured], real_column: str, conte
     if lacking := next((line for line, columns in lines.items() if real_column not in columns), None):
         raise UsageError(f"{lacking}: column {real_column!r} is missing, so there is no baseline; train it")
     others = real_column, f"{real_column}G"
-    mixes = {(line, c) for line in lines for c in lines[line] if c not in others and not is_control(c)}
+    mixes = {line: [c for c in lines[line] if c not in others and not is_control(c)] for line in lines}
+    common = {
+        line: sorted(set.intersection(*(set(lines[line][c]) for c in (real_column, *mixes[line]))))
+        for line in lines
+    }
+    comparisons = sum(len(mixes[line]) for line in lines if len(common[line]) >= MIN_SEEDS)
+    n = int(first.values["n"])
     rows = []
     for line, columns in lines.items():
         real = columns[real_column]
         for column, runs in columns.items():
-            row = partial(make_row, context, TABLE, line, column, n=int(first.values["n"]))
+            row = partial(make_row, context, TABLE, line, column, n=n)
             mean = bootstrap.over_seeds([runs[seed] for seed in sorted(runs)])
             rows.append(row("map_mean", mean.value, mean[1:], seed=_joined(runs)))
             if column == real_column:
@@ -157,12 +165,15 @@ def compare_to_real(cells: Mapping[TableCell, Measured], real_column: str, conte
                 both = f"{column} and {real_column}"
                 raise UsageError(f"{line}: columns {both} share no seed; train one of each")
             gains = bootstrap.difference([runs[k] for k in shared], [real[k] for k in shared])
-            levels = {"map_delta": LEVEL}
-            if (line, column) in mixes:
-                levels["map_delta_family"] = 1 - FAMILY_ERROR / len(mixes)
-            for metric, level in levels.items():
-                delta = bootstrap.over_seeds(gains, level, (-1.0, 1.0))
-                rows.append(row(metric, delta.value, delta[1:], seed=_joined(shared)))
+            delta = bootstrap.over_seeds(gains, limits=(-1.0, 1.0))
+            rows.append(row("map_delta", delta.value, delta[1:], seed=_joined(shared)))
+        if mixes[line] and len(common[line]) >= MIN_SEEDS:
+            of_mixes = [[columns[mix][k] for k in common[line]] for mix in mixes[line]]
+            level = 1 - FAMILY_ERROR / comparisons
+            found = bootstrap.family(of_mixes, [real[k] for k in common[line]], level)
+            for mix, gain in zip(mixes[line], found, strict=True):
+                row = partial(make_row, context, TABLE, line, mix, n=n, seed=_joined(common[line]))
+                rows.append(row("map_delta_family", gain.value, gain[1:]))
     return rows
 
 

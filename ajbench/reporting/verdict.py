@@ -8,10 +8,10 @@ import pandas as pd
 from ajbench.core.console import counted
 from ajbench.core.recipe import Recipe
 from ajbench.core.rows import is_control
+from ajbench.evaluation.classification import MIN_SEEDS
 from ajbench.reporting.formats import equal_steps, signed
 
 QUESTION = "Does synthetic audio help?"
-MIN_SEEDS = 3  # of a verdict: the variance between fewer is all but unknown
 NO_VERDICT = f"no verdict, which takes at least {MIN_SEEDS} seeds"
 
 
@@ -49,7 +49,7 @@ class Answer:
             return "helps" if self.effect > 0 else "hurts"
         if self.low > 0 or self.high < 0:
             family = counted(self.comparisons, "comparison")
-            return f"distinguishable from zero, but not after correction for {family}"
+            return f"distinguishable from zero by itself, but not in the family of {family}"
         return "not distinguishable from zero"
 
     @property
@@ -82,20 +82,17 @@ def answers(rows: pd.DataFrame, recipe_name: str) -> list[Answer]:
     found = []
     rows = rows[(rows["table"] == "A11") & ~rows["column"].isin((recipe_name, f"{recipe_name}G"))]
     rows = rows[~rows["column"].map(is_control).astype(bool)]
-    comparisons = int((rows["metric"] == "map_delta_family").sum())
-    for line, mine in rows.groupby("row", sort=False):
-        delta = mine[mine["metric"] == "map_delta"].set_index("column")
-        family = mine[mine["metric"] == "map_delta_family"].set_index("column")
-        if delta.empty:
-            continue
-        seeds = delta["seed"].str.split(";").map(len)
-        judged = seeds >= MIN_SEEDS
-        helping = family.index[judged & (family["ci_low"] > 0)]
+    rows = rows.assign(seeds=rows["seed"].astype(str).str.split(";").map(len))
+    judged = rows[(rows["metric"] == "map_delta_family") & (rows["seeds"] >= MIN_SEEDS)]
+    for line, mine in rows[rows["metric"] == "map_delta"].groupby("row", sort=False):
+        delta = mine.set_index("column")
+        family = judged[judged["row"] == line].set_index("column")
+        helping = family.index[family["ci_low"] > 0]
         best = delta.loc[helping if len(helping) else delta.index, "value"].idxmax()
-        wide = family.loc[best]
-        effect = 1 if wide["ci_low"] > 0 else -1 if wide["ci_high"] < 0 else 0
+        hurts = best in family.index and family.loc[best, "ci_high"] < 0
+        effect = 1 if len(helping) else -1 if hurts else 0
         points, low, high = (100 * float(delta.loc[best, name]) for name in ("value", "ci_low", "ci_high"))
-        about = int(seeds[best]), comparisons, effect if judged[best] else 0
+        about = int(delta.loc[best, "seeds"]), len(judged), effect
         found.append(Answer(str(line), str(best), points, low, high, *about))
     return found
 
@@ -148,7 +145,7 @@ def limits(rows: pd.DataFrame, recipe: Recipe, found: Sequence[Answer]) -> list[
         if comparisons > 1:
             lines.append(
                 f"The best of {comparisons} comparisons is chosen by its result on the evaluation clips, "
-                "which is optimistic. The verdict corrects for all of them (interval at "
+                "which is optimistic. The verdict corrects for all of them (intervals at "
                 f"1 − 0.05/{comparisons}); the interval shown is the plain 95 % interval."
             )
         if equal_steps(recipe):

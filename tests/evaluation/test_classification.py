@@ -114,8 +114,8 @@ def test_multi_label_clips_have_no_accuracy():
 
 
 def test_a_control_is_compared_but_does_not_count_as_a_mix():
-    alone = compared(grid(real=1.0, more=1.4))
-    both = compared(grid(real=1.0, more=1.4, decoded=1.2))
+    alone = compared(grid((0, 1, 2), real=1.0, more=1.4))
+    both = compared(grid((0, 1, 2), real=1.0, more=1.4, decoded=1.2))
     assert ends(both["+160G", "map_delta_family"]) == ends(alone["+160G", "map_delta_family"])
     assert {c for c, metric in both if metric == "map_delta"} == {"+160G", "esc10 (decoded)"}
     assert {c for c, metric in both if metric == "map_delta_family"} == {"+160G"}
@@ -156,14 +156,24 @@ def test_the_difference_to_real_clips_is_paired_and_averaged_over_seeds():
 
 def test_the_family_is_all_comparisons_of_all_lines():
     one = grid((0, 1, 2), real=1.0, more=1.4)
-    other = {key._replace(model="ast-tiny"): scores for key, scores in one.items()}
-    larger = {cell("+320G", seed): predictions(1.3, 5 + seed) for seed in (0, 1, 2)}
+    second, third = ({key._replace(model=m): scores for key, scores in one.items()} for m in ("b", "c"))
     widths = []
-    for some in (one, one | other, one | other | larger):
+    for some in (one, one | second, one | second | third):
         rows = compared(some, 100)
         plain, family = ends(rows["+160G", "map_delta"]), ends(rows["+160G", "map_delta_family"])
         widths.append((family[1] - family[0]) / (plain[1] - plain[0]))
-    assert widths[0] == pytest.approx(1) and 1 < widths[1] < widths[2]
+    assert 1 < widths[0] < widths[1] < widths[2]
+
+
+def test_there_is_no_family_below_three_seeds_that_all_mixes_share():
+    cells = grid((0, 1, 2), real=1.0, more=1.4) | {
+        cell("+320G", seed): predictions(1.3, seed) for seed in (0, 1)
+    }
+    other = {key._replace(model="ast-tiny"): s for key, s in grid((0, 1, 2), real=1.0, more=1.4).items()}
+    assert not any(metric == "map_delta_family" for _, metric in compared(cells))
+    (row,) = (row for (_, metric), row in compared(cells | other).items() if metric == "map_delta_family")
+    alone = compared(other)["+160G", "map_delta_family"]
+    assert row["row"].startswith("ast-tiny") and ends(row) == ends(alone)
 
 
 def test_equal_predictions_differ_by_exactly_zero():

@@ -73,6 +73,23 @@ def test_the_variance_between_seeds_is_added_with_its_few_degrees_of_freedom():
     )
 
 
+def test_a_family_pools_the_variance_between_seeds_of_its_mixes():
+    # In closed form: mAP of two mixes and a baseline at three seeds, and clips that add a known variance.
+    values = np.array([[0.5, 0.6, 0.8], [0.7, 0.5, 0.7], [0.4, 0.5, 0.6]])
+    clips = 0.05 * np.random.default_rng(0).standard_normal((3, 1, 500))
+    runs = [
+        [bootstrap.Resampled(v, draws, 80) for v, draws in zip(row, np.repeat(c, 3, axis=0), strict=True)]
+        for row, c in zip(values, clips, strict=True)
+    ]
+    effects = values.mean(axis=0) + values.mean(axis=1, keepdims=True) - values.mean()
+    between = 2 * np.sum((values - effects) ** 2) / 4 / 3
+    for k, found in enumerate(bootstrap.family(runs[:2], runs[2], 0.99)):
+        of_clips = (clips[k] - clips[2]).var(ddof=1) * 80 / 79
+        half = np.sqrt(stats.t.ppf(0.995, 79) ** 2 * of_clips + stats.t.ppf(0.995, 4) ** 2 * between)
+        value = (values[k] - values[2]).mean()
+        assert found == pytest.approx((value, max(value - half, -1), min(value + half, 1)))
+
+
 def test_the_paired_interval_covers_with_three_seeds_that_differ_much():
     # Percentiles of resampled clips and seeds cover 103 times.
     rng = np.random.default_rng(3)

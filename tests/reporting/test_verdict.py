@@ -61,7 +61,7 @@ def test_the_family_of_an_answer_is_all_comparisons_of_all_classifiers():
 
 @pytest.mark.parametrize("seeds", ["0", "0;1"])
 def test_fewer_than_three_seeds_give_no_verdict(seeds):
-    rows = comparison("a", "+320G", 1, 2, 3, seeds=seeds)
+    rows = [r for r in comparison("a", "+320G", 1, 2, 3, seeds=seeds) if r["metric"] == "map_delta"]
     (answer,) = answers(pd.DataFrame(rows), "esc10")
     assert answer.effect == 0 and "3 seeds" in answer.verdict and answer.verdict in str(answer)
     assert "3 seeds" in headline([answer])
