@@ -19,6 +19,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 import coverage_audit
 import coverage_classifiers
+import coverage_sets
 from recorded import record
 
 from ajbench.core import console
@@ -28,7 +29,11 @@ Row = tuple[str, str, float, float, int, float | str]  # `before` is "" where un
 Job = Callable[[], list[Row]]  # may run in another process: functools.partial of a function of a module
 
 # A theme: name of a scenario → its jobs, each with its own seed.
-THEMES: list[dict[str, list[Job]]] = [coverage_classifiers.SCENARIOS, coverage_audit.SCENARIOS]
+THEMES: list[dict[str, list[Job]]] = [
+    coverage_classifiers.SCENARIOS,
+    coverage_audit.SCENARIOS,
+    coverage_sets.SCENARIOS,
+]
 
 
 def call(job: Job) -> list[Row]:
