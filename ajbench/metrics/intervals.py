@@ -18,6 +18,9 @@ SHARE: Limits = (0.0, 1.0)
 
 BLOCKS, PAIRS = 64, 72  # of a jackknife: FD of two sets takes 200 evaluations
 FEWEST = 4  # blocks, of which two can be deleted
+SUBTRACTED = (
+    0.8  # of the terms of two blocks: they are estimated, and the interval should err to the wide side
+)
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -143,11 +146,11 @@ def jackknife(
 ) -> Interval:
     """Return the interval of a statistic of one or several independent samples, by the jackknife.
 
-    V is the sum of the variances of all samples by deleting one block of groups, less what they count
-    twice: a term of two blocks is part of the variance once, but of the jackknife's for each of the two
-    (Efron & Stein 1981). The sum of squares of these terms, estimated from random pairs of blocks i and j,
-    is that of θ − θ₍ᵢ₎ − θ₍ⱼ₎ + θ₍ᵢⱼ₎; at most half of V is subtracted. Student's t as in `t_interval`. There
-    is no interval if a sample has fewer than four groups.
+    V is the sum of the variances of all samples by deleting one block of groups, less what they count twice:
+    a term of two blocks is part of the variance once, but of the jackknife's for each of the two (Efron &
+    Stein 1981). The sum of squares of these terms, estimated from random pairs of blocks i and j, is that of
+    θ − θ₍ᵢ₎ − θ₍ⱼ₎ + θ₍ᵢⱼ₎; four fifths of it are subtracted, and at most half of V. Student's t as in
+    `t_interval`. There is no interval if a sample has fewer than four groups.
 
     Args:
         value: θ, of all clips.
@@ -178,7 +181,7 @@ def jackknife(
     joint = value - without[first] - without[second] + of_pairs
     twice = count * (count - 1) / 2 * float(np.mean(joint**2)) if pairs else 0.0
     total = sum(variances)
-    share = max(1 - twice / total, 0.5) if total > 0 else 1.0
+    share = max(1 - SUBTRACTED * twice / total, 0.5) if total > 0 else 1.0
     parts = [(share * variance, len(clips) - 1) for variance, clips in zip(variances, sizes, strict=True)]
     return t_interval(value, parts, level, limits)
 
