@@ -108,10 +108,10 @@ def grid_predictions(plan, seeds=(0, 1, 2), n=80):
     ids = tuple(f"5-{i:03d}" for i in range(n))
     about = (targets, ids, tuple(ESC10_LABELS), ids)
     real = plan.mix.model_copy(update={"dose": 0})
-    mixes = [real, Mix(real=False, dose=320), *(Mix(dose=dose) for dose in plan.evaluate.doses)]
+    mixes = [real, Mix(real="none", dose=320), *(Mix(dose=dose) for dose in plan.evaluate.doses)]
     cells = {}
     for (m, model), (k, mix), seed in product(enumerate(plan.evaluate.models), enumerate(mixes), seeds):
-        skill = (1.6 - 0.4 * m + 0.15 * k) * np.linspace(0.7, 1.5, n_classes) * (1.0 if mix.real else 0.4)
+        skill = (1.6 - 0.4 * m + 0.15 * k) * np.linspace(0.7, 1.5, n_classes) * (1.0 if mix.has_real else 0.4)
         rng = np.random.default_rng([m, seed])
         noise = rng.standard_normal(targets.shape) + 0.2 * rng.standard_normal(n_classes) * k
         cell = TableCell(model.name, "-", model.aug, column_name(plan.name, mix), seed)

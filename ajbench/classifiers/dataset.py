@@ -16,9 +16,9 @@ class TrainingClips:
 
     Args:
         real: store of real clips.
-        train: indices of its train split [N].
+        chosen: indices of the train clips that are used [N].
         synthetic: store of synthetic clips, if any are used.
-        decoded: a store with the audio of the train clips, in their order; None: it is read from `real`.
+        decoded: a store with the audio of the train split, in its order; None: it is read from `real`.
         used: indices of the synthetic clips that are used [S]; None: all.
 
     Attributes:
@@ -28,16 +28,16 @@ class TrainingClips:
     def __init__(
         self,
         real: ClipStore,
-        train: NDArray[np.int64],
+        chosen: NDArray[np.int64],
         synthetic: ClipStore | None,
         decoded: ClipStore | None = None,
         used: NDArray[np.int64] | None = None,
     ) -> None:
         self.real, self.synthetic = decoded or real, synthetic
-        self.places = np.arange(len(train), dtype=np.int64) if decoded else train
+        self.places = np.searchsorted(real.split_indices("train"), chosen) if decoded else chosen
         self.used = np.arange(len(synthetic) if synthetic else 0) if used is None else used
         made = [synthetic.sparse_targets()[self.used]] if synthetic else []
-        parts = [real.sparse_targets()[train], *made]
+        parts = [real.sparse_targets()[chosen], *made]
         self.targets: sparse.csr_array = sparse.vstack(parts, format="csr")
         self.samples = real.meta.clip_samples
         clips = self.targets.shape[0]

@@ -20,7 +20,7 @@ from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.files import seed_for
 from ajbench.core.recipe import Classifier, Mix, Recipe
 from ajbench.core.run_dir import world
-from ajbench.data import mixing
+from ajbench.data import mixing, real_clips
 from ajbench.data.leak_rule import evaluated
 from ajbench.data.shards import ids_hash
 from ajbench.data.store import ClipStore
@@ -46,7 +46,7 @@ def train_classifier(
 ) -> Path:
     """Train `recipe.classifier` on `recipe.mix` and save it in `out`; resumes if it was interrupted.
 
-    Only the train split of `real` is used, and its val split to select the best weights. Order,
+    Only `mix.real` of the train split of `real` is used, and its val split to select the best weights. Order,
     augmentation, initialisation and dropout are functions of `seed`; order and augmentation do not depend on
     the number of processes that share a batch.
 
@@ -77,19 +77,20 @@ def train_classifier(
     if (out / classifiers.CONFIG).exists() and classifiers.read_config(out).get("fingerprint") == fingerprint:
         return out
     train = real.split_indices("train")
-    if recipe.mix.real and not len(train):
+    if recipe.mix.has_real and not len(train):
         raise MissingError(f"{real.path}: its train split is empty")
+    chosen = real_clips.chosen(recipe.mix, real)
     synthetic = _used(recipe.mix, synthetic)
     if synthetic:
         check_descent(real, synthetic)
-    ids = [real.clip_ids[i] for i in train]
-    if decoded and decoded.clip_ids != ids:
+    ids = [real.clip_ids[i] for i in chosen]
+    if decoded and decoded.clip_ids != [real.clip_ids[i] for i in train]:
         raise IntegrityError(f"{decoded.path}: not the train clips of {real.path}; decode them again")
     used = faithful(recipe.mix, synthetic) if synthetic else np.arange(0)
-    chosen = TrainingClips(real, train, synthetic, decoded, used)
+    clips = TrainingClips(real, chosen, synthetic, decoded, used)
     parents = synthetic.column("parent_id") if synthetic else []
     owners = [parents[i] for i in used]
-    plan = mixing.plan(recipe.mix, ids, owners, chosen.targets, seed, class_ap)
+    plan = mixing.plan(recipe.mix, ids, owners, clips.targets, seed, class_ap)
     validate = _validation(real, score) if settings.select == "best" and score else None
 
     options = settings.model_options(meta.clip_samples)
@@ -104,7 +105,7 @@ def train_classifier(
     masking: dict[str, Any] = {"time": settings.specaug_time, "freq": settings.specaug_freq}
     if augment:
         masking["fill"] = module.frontend.zero  # type: ignore[union-attr]
-    counted = recipe.mix.epoch_size(len(train))
+    counted = recipe.mix.epoch_size(len(chosen))
     steps = settings.steps(counted)
 
     def step(wrapped: nn.Module, batch: Batch, index: int) -> Tensor:
@@ -118,7 +119,7 @@ def train_classifier(
     loop.fit(
         module,
         step,
-        _batches(settings, plan, chosen, seed),
+        _batches(settings, plan, clips, seed),
         steps=steps,
         optimizer=_optimizer(settings, module),
         lr_at=_schedule(settings, counted, steps),
@@ -172,7 +173,8 @@ def check_descent(real: ClipStore, synthetic: ClipStore) -> None:
             )
     split = dict(zip(real.clip_ids, real.column("split"), strict=True))
     recording = dict(zip(real.clip_ids, real.recordings, strict=True))
-    held_out = set(evaluated(real).values())
+    eval_clips = evaluated(real)
+    held_out = set(eval_clips.values())
     for clip_id, parent in zip(synthetic.clip_ids, synthetic.column("parent_id"), strict=True):
         if parent is not None and split.get(parent) != "train":
             where = f"in the {split[parent]} split" if parent in split else "which is not a clip"
@@ -185,10 +187,13 @@ def check_descent(real: ClipStore, synthetic: ClipStore) -> None:
                 f"{synthetic.path}: clip {clip_id} was made from {parent}, of a recording in the eval split "
                 f"of {real.path} ({recording[parent]}); prepare the corpus again"
             )
-    made_for = synthetic.meta.train_ids_hash
-    if made_for and made_for != ids_hash(i for i, where in split.items() if where == "train"):
+    meta, train = synthetic.meta, (i for i, where in split.items() if where == "train")
+    # Older stores say only for which train split they were made.
+    made_for = meta.eval_ids_hash or meta.train_ids_hash
+    if made_for and made_for != ids_hash(eval_clips if meta.eval_ids_hash else train):
         raise IntegrityError(
-            f"{synthetic.path}: made for another train split than that of {real.path}; run synth on this fold"
+            f"{synthetic.path}: its generator was compared with another eval split than that of {real.path}; "
+            "run synth on this fold"
         )
 
 

@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from ajbench.core.errors import UsageError
+from ajbench.core.mix_section import Mix
 from ajbench.core.schema import (
     Classifier,
     CodecSection,
@@ -22,7 +23,6 @@ from ajbench.core.schema import (
     Evaluate,
     Generator,
     Invert,
-    Mix,
     Synth,
 )
 from ajbench.core.section import Section, overlay
@@ -67,6 +67,7 @@ class Recipe(Section):
         return Classifier.model_validate(overlay(overlay(self.classifier.model_dump(), special), line))
 
 
+NONE = (False, "none")  # values of mix.real
 _MIX = re.compile(r"^(?P<base>.+?)(?:(?P<only>G)|\+(?P<dose>\d+)(?P<kilo>k?)G)$")
 _PACKAGE = Path(__file__).parents[1]
 # A wheel has the recipes inside the package, a checkout next to it.
@@ -100,11 +101,16 @@ def load(expression: str, overrides: Iterable[str] = (), base: str | None = None
         )
     parsed = [_parse_override(override) for override in overrides]
     tree = _with_variant(tree, name, next((o["variant"] for o in reversed(parsed) if "variant" in o), None))
+    own = {"real": "all", "none_of": "all"} | tree.get("mix", {})
+    if mix and "real" not in mix and own["real"] in NONE:
+        mix["real"] = own["none_of"]
     tree = overlay(tree, {"mix": mix} if mix else {})
     for override in parsed:
         tree = _overridden(tree, override)
-    if tree.get("mix", {}).get("real") is False and not tree["mix"].get("dose"):
-        tree = overlay(tree, {"mix": {"dose": tree.get("synth", {}).get("n", Synth().n)}})
+    if tree.get("mix", {}).get("real") in NONE:
+        tree = overlay({"mix": {"none_of": own["none_of" if own["real"] in NONE else "real"]}}, tree)
+        if not tree["mix"].get("dose"):
+            tree = overlay(tree, {"mix": {"dose": tree.get("synth", {}).get("n", Synth().n)}})
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
@@ -119,20 +125,25 @@ def split_mix(expression: str) -> tuple[str, dict[str, Any]]:
     if not match:
         return expression, {}
     if match["only"]:
-        return match["base"], {"mode": "dose", "real": False}
+        return match["base"], {"mode": "dose", "real": "none"}
     dose = int(match["dose"]) * (1000 if match["kilo"] else 1)
-    return match["base"], {"mode": "dose", "real": True, "dose": dose}
+    return match["base"], {"mode": "dose", "dose": dose}
 
 
-def expression(recipe: Recipe) -> str:
-    """Return what a user would type for a recipe's mix: the inverse of `split_mix`."""
+def expression(recipe: Recipe, names_real: bool = False) -> str:
+    """Return what a user would type for a recipe's mix: the inverse of `split_mix`.
+
+    `names_real`: also name real clips that are all train clips.
+    """
     mix, name = recipe.mix, recipe.name
     if mix.mode == "alpha":
         text = f"{name} mix.alpha={mix.alpha:g}"
-    elif not mix.real:
+    elif not mix.has_real:
         text = f"{name}G"
     else:
         text = f"{name}+{mix.dose}G" if mix.dose else name
+    if mix.has_real and (mix.real != "all" or names_real):
+        text += f" mix.real={mix.real}"
     if mix.match_steps:
         text += f" mix.match_steps={mix.match_steps}"
     if mix.amplify:
@@ -153,7 +164,7 @@ def shipped() -> list[str]:
 
 def fingerprint(*parts: Any) -> str:
     """Hash recipe sections, plain values and the fingerprints of inputs into 12 hexadecimal digits."""
-    plain = [part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts]
+    plain = [part.identity() if isinstance(part, Section) else part for part in parts]
     text = json.dumps(plain, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

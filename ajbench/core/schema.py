@@ -187,35 +187,6 @@ class Synth(Section):
         return self
 
 
-class Mix(Section):
-    """How real and synthetic clips are mixed."""
-
-    mode: Literal["dose", "alpha"] = "dose"
-    real: bool = Field(True, description="dose only: false: synthetic clips only")
-    dose: Count = Field(0, description="dose only: the first n synthetic clips")
-    alpha: Fraction = Field(0.5, description="alpha only: probability of a synthetic draw (Eq. 1)")
-    balanced: bool = Field(False, description="draw clips by Σ 1000/(label count + 0.01)")
-    amplify: Count = Field(0, description="add a weight of 0.4/AP to the K classes of lowest AP")
-    match_steps: Count = Field(
-        0, description="train as many steps as with this dose: a control for longer training"
-    )
-    min_fidelity: Fraction = Field(
-        0.0, description="use only synthetic clips with at least this score by synth.judge"
-    )
-
-    def epoch_size(self, real: int) -> int:
-        """Return the epoch size that sets the number of optimiser steps, given `real` train clips."""
-        if self.match_steps:
-            return real + self.match_steps
-        return real if self.mode == "alpha" else real * self.real + self.dose
-
-    @model_validator(mode="after")
-    def _something_to_train_on(self) -> "Mix":
-        if self.mode == "dose" and not self.real and self.dose == 0:
-            raise ValueError("neither real nor synthetic clips: set mix.real=true or mix.dose above 0")
-        return self
-
-
 class Classifier(Section):
     """The classifier and its training. The defaults suit a few hundred clips and a small model."""
 
@@ -320,8 +291,10 @@ class Evaluate(Section):
     models: tuple[GridModel, ...] = (GridModel(name="taltrans-small", aug="mx+sp"),)
     doses: tuple[Count, ...] = Field((160, 320), description="synthetic clips to add to the real ones")
     synthetic_only: bool = True
-    controls: tuple[Literal["match_steps", "through_codec", "amplify"], ...] = Field(
-        (), description="more columns of real clips only: steps of the largest dose; decoded; mix.amplify=100"
+    controls: tuple[Literal["match_steps", "through_codec", "amplify", "all_real"], ...] = Field(
+        (),
+        description="more columns of real clips only: steps of the largest dose; decoded; mix.amplify=100; "
+        "all train clips, as an upper bound",
     )
     seeds: tuple[Count, ...] = (0, 1, 2)
     bootstrap: Annotated[int, Field(ge=100)] = 1000

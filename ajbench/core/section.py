@@ -18,6 +18,10 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    def identity(self) -> dict[str, Any]:
+        """Return what fingerprints contain of the section; keys added later are absent at their defaults."""
+        return self.model_dump(mode="json")
+
 
 def overlay(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
     """Return `base` with the keys of `change`, also in nested mappings.

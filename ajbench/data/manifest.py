@@ -11,8 +11,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from scipy import sparse
 
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.files import atomic_write
@@ -47,6 +49,7 @@ class Row:
     source: str = "real"
     recording: str | None = None
     more_captions: tuple[str, ...] = ()  # besides `caption`, the first
+    subset: str | None = None  # as the corpus names it, for `mix.real`
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,14 @@ class Manifest:
     def split(self, name: str) -> list[Row]:
         """Return the rows of one split, in order."""
         return [row for row in self.rows if row.split == name]
+
+    def sparse_targets(self, places: Sequence[int]) -> sparse.csr_array:
+        """Return the multi-hot targets of the rows at `places`, sparse float32 [n, C]."""
+        labels = [self.rows[place].labels for place in places]
+        ids = [self.label_set.index(name) for names in labels for name in names]
+        ends = np.cumsum([0, *map(len, labels)])
+        shape = (len(labels), len(self.label_set))
+        return sparse.csr_array((np.ones(len(ids), np.float32), ids, ends), shape=shape)
 
     def write(self, path: Path) -> None:
         """Write a .parquet file with label set and problems in its metadata, or a .csv file with

@@ -5,6 +5,7 @@ numbered in the concatenation [real; synthetic].
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -20,6 +21,89 @@ Indices = NDArray[np.int64]
 Floats = NDArray[np.float64]
 AnyFloats = NDArray[np.float32] | NDArray[np.float64]
 Targets: TypeAlias = "AnyFloats | sparse.csr_array"  # multi-hot [N, C]; sparse for millions of clips
+
+
+def real_clips(
+    real: str, draw: int, targets: Targets, classes: Sequence[str], subsets: Sequence[str | None]
+) -> Indices:
+    """Return which clips of the train split `mix.real` gives to a classifier: their positions, ascending.
+
+    `shots=k` and `share=x` follow one random order of each class' clips, a function of (draw, class): 4 shots
+    are among the 8, and a share of 0.1 is part of 0.2. With `shots=k` the classes, rarest first, take turns:
+    in turn n a class with fewer than n drawn clips adds the next of its order. Where clips have one label,
+    every class has exactly k in the end, otherwise at least k. With `share=x`, each class adds this share of
+    the clips whose rarest label it is, rounded, at least one.
+
+    Args:
+        real: all, none, the name of a subset, shots=k, or share=x.
+        draw: seed.
+        targets: multi-hot [N, C] of the train split.
+        classes: names of the C classes.
+        subsets: of the N clips; None: in none that has a name.
+
+    Raises:
+        UsageError: no clip is in that subset, or a class has fewer than k clips.
+    """
+    n = targets.shape[0]
+    kind, _, number = real.partition("=")
+    if kind in ("all", "none"):
+        return np.arange(n if kind == "all" else 0, dtype=np.int64)
+    if not number:
+        found = np.flatnonzero(np.array([subset == real for subset in subsets], bool))
+        if not len(found):
+            named = sorted({subset for subset in subsets if subset})
+            allowed = ", ".join(["all", "none", *named, "shots=k", "share=x"])
+            raise UsageError(f"mix.real={real}: no train clip is in such a subset; allowed: {allowed}")
+        return found
+    rows = sparse.csr_array(targets)
+    rows.sum_duplicates()
+    counts = np.bincount(rows.indices, minlength=len(classes))
+    if kind == "shots":
+        return _shots(int(number), draw, rows, counts, classes)
+    rarest = rarest_labels(rows)
+    ends = np.cumsum(np.bincount(rarest, minlength=len(classes)))
+    drawn = []
+    for c, members in enumerate(np.split(np.argsort(rarest, kind="stable"), ends[:-1])):
+        kept = max(1, round(float(number) * len(members)))
+        drawn.append(np.random.default_rng([draw, c]).permutation(members)[:kept])
+    return np.sort(np.concatenate(drawn))
+
+
+def _shots(k: int, draw: int, rows: sparse.csr_array, counts: Indices, classes: Sequence[str]) -> Indices:
+    fewest = int(counts.argmin())
+    if counts[fewest] < k:
+        raise UsageError(
+            f"mix.real=shots={k}: class {classes[fewest]!r} has {counts[fewest]} train clips; lower the shots"
+        )
+    columns = sparse.csc_array(rows)
+    orders = [
+        np.random.default_rng([draw, c]).permutation(columns.indices[first:last])
+        for c, (first, last) in enumerate(itertools.pairwise(columns.indptr))
+    ]
+    place, has = [0] * len(classes), [0] * len(classes)
+    drawn: set[int] = set()
+    for turn in range(1, k + 1):
+        for c in np.argsort(counts, kind="stable").tolist():
+            while has[c] < turn:
+                clip = int(orders[c][place[c]])
+                place[c] += 1
+                if clip not in drawn:
+                    drawn.add(clip)
+                    for label in rows.indices[rows.indptr[clip] : rows.indptr[clip + 1]].tolist():
+                        has[label] += 1
+    return np.sort(np.fromiter(drawn, np.int64, len(drawn)))
+
+
+def rarest_labels(targets: sparse.csr_array) -> Indices:
+    """Return the rarest label of each clip, int64 [N]: the first of equally rare ones; 0 without labels."""
+    width = targets.shape[1]
+    rarest = np.zeros(targets.shape[0], np.int64)
+    labelled = np.flatnonzero(np.diff(targets.indptr))
+    if len(labelled):
+        ids = targets.indices.astype(np.int64)
+        rank = np.bincount(ids, minlength=width)[ids] * width + ids
+        rarest[labelled] = np.minimum.reduceat(rank, targets.indptr[labelled]) % width
+    return rarest
 
 
 def alpha_indices(
@@ -61,7 +145,7 @@ def dose_indices(n_real: int, n_synthetic: int, dose: int, real: bool = True) ->
             f"mix.dose={dose}: only {n_synthetic} synthetic clips; raise synth.n or lower the dose"
         )
     if not real and dose == 0:
-        raise UsageError("mix.real=false with mix.dose=0 leaves no clip to train on")
+        raise UsageError("mix.real=none with mix.dose=0 leaves no clip to train on")
     synthetic = np.arange(n_real, n_real + dose, dtype=np.int64)
     return np.concatenate([np.arange(n_real, dtype=np.int64), synthetic]) if real else synthetic
 
@@ -162,7 +246,7 @@ def batch(order: Callable[[int], Indices], epoch_size: int, batch_size: int, ind
 
 @dataclass(frozen=True)
 class Plan:
-    """How a mix is sampled. Indices number the real train clips first, then all synthetic clips.
+    """How a mix is sampled. Indices number the real clips first, then all synthetic clips.
 
     Attributes:
         epoch_size: clips per epoch.
@@ -187,7 +271,7 @@ def plan(
 
     Args:
         mix: mode, dose or α, balance.
-        real_ids: ids of the N real train clips.
+        real_ids: ids of the N real clips (`real_clips`).
         parent_ids: real parent of each of the S synthetic clips, in the order of the store.
         targets: multi-hot [N + S, C] of all clips.
         seed: of the epochs' orders.
@@ -217,7 +301,7 @@ def plan(
             _cached(lambda epoch: alpha(n_real, epoch_rng(seed, epoch), weights)),
             lambda k, rng: alpha(k, rng, None),
         )
-    clips = dose_indices(n_real, len(parent_ids), mix.dose, mix.real)
+    clips = dose_indices(n_real, len(parent_ids), mix.dose, mix.has_real)
     if not len(clips):
         raise UsageError("mix.dose=0 and no real clip in the train split: nothing to train on")
     weights = _weights(mix, targets[clips], class_ap)

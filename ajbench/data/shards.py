@@ -30,6 +30,7 @@ SHARD_CLIPS = 4096
 CODEBOOKS, ENTRIES = 8, 1024  # codes [8, T], each below 1024
 CLAIMS = ".claims"
 QUARANTINE_COLUMNS = ("clip_id", "path", "line", "reason", "sha256")
+LATER = "subset"  # the column that older stores lack
 _REQUIRED = ("clip_id", "path", "start_s", "labels", "label_ids", "split", "source")
 _SHARD = re.compile(r"part-\d{5}\.arrow")
 
@@ -65,7 +66,8 @@ class StoreMeta(BaseModel):
     """The content of `store.json`, without the checksum of the file itself.
 
     `counts` gives, for each split, how many clips were expected, found, decoded and kept. `train_ids_hash` is
-    of the train split; for synthetic clips, of that of the real store that they were made for.
+    of the train split; for synthetic clips, of that of the real store that they were made for, and
+    `eval_ids_hash` of its eval split, which their generator was compared with (the leak rule).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -84,6 +86,7 @@ class StoreMeta(BaseModel):
     shards: list[ShardEntry] = []
     source: Literal["real", "synthetic"] = "real"
     train_ids_hash: str | None = None
+    eval_ids_hash: str | None = None
     extra: dict[str, Any] = {}
 
 
@@ -206,9 +209,13 @@ def map_shard(path: Path) -> pa.RecordBatch:
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         schema = _schema(reader.schema.field("codes").type.list_size)
-        if reader.num_record_batches != 1 or reader.schema != schema:
+        older = schema.remove(schema.get_field_index(LATER))
+        if reader.num_record_batches != 1 or reader.schema not in (schema, older):
             raise ValueError("unexpected columns or batches")
-        return reader.get_batch(0)
+        batch = reader.get_batch(0)
+        if reader.schema == schema:
+            return batch
+        return batch.append_column(schema.field(LATER), pa.nulls(batch.num_rows, pa.string()))
     except (pa.ArrowException, OSError, ValueError, KeyError, AttributeError) as error:
         reason = " ".join(str(error).split())[:160]
         raise IntegrityError(f"{path}: not a readable shard ({reason}); make the store again") from None

@@ -43,6 +43,7 @@ class Clip:
     source: str
     recording: str | None
     more_captions: list[str] | None
+    subset: str | None
     label_ids: list[int]
     seed: int | None
     strength: float | None

@@ -38,17 +38,20 @@ class TableCell(NamedTuple):
         return f"{self.model}/{self.pretraining}/{self.augmentation}"
 
 
-def column_name(base: str, mix: Mix, through_codec: bool = False, amplified: bool = False) -> str:
+def column_name(
+    base: str, mix: Mix, through_codec: bool = False, amplified: bool = False, all_real: bool = False
+) -> str:
     """Return the column of Table A11 for a mix of the recipe `base`.
 
     `esc10` is real clips only, `+160G` adds the first 160 synthetic clips (`+40kG`: 40,000), `esc10G` is
     synthetic clips only, `α=0.5` is Eq. 1. Controls carry what they control for in brackets: in `esc10
     (decoded)` the real clips have passed through the codec, `as20k (steps of +80kG)` has trained for as many
-    steps as that dose, in `as20k (amplified)` the classes of lowest AP are drawn more often.
+    steps as that dose, in `as20k (amplified)` the classes of lowest AP are drawn more often, and `as20k (all
+    real)` has all train clips instead of those that `mix.real` chooses.
     """
     if mix.mode == "alpha":
         name = f"α={mix.alpha:g}"
-    elif not mix.real:
+    elif not mix.has_real:
         name = f"{base}G"
     else:
         name = _dose(mix.dose) if mix.dose else base
@@ -56,6 +59,8 @@ def column_name(base: str, mix: Mix, through_codec: bool = False, amplified: boo
         name += f" (steps of {_dose(mix.match_steps)})"
     if amplified:
         name += " (amplified)"
+    if all_real:
+        name += " (all real)"
     return f"{name} (decoded)" if through_codec else name
 
 

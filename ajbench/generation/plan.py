@@ -17,6 +17,7 @@ from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.files import seed_for
 from ajbench.core.recipe import Synth
 from ajbench.data.manifest import Manifest
+from ajbench.data.mixing import rarest_labels
 from ajbench.data.store import ClipStore
 from ajbench.generation.prompts import sound_of, spoken
 
@@ -82,15 +83,13 @@ class ListedClips:
     ) -> "ListedClips":
         """Return a split of a corpus from its manifest or its label table."""
         rows = [(place, row) for place, row in enumerate(manifest.rows) if row.split == split]
-        ids = [manifest.label_set.index(name) for _, row in rows for name in row.labels]
-        ends = np.cumsum([0, *(len(row.labels) for _, row in rows)])
-        shape = (len(rows), len(manifest.label_set))
+        places = [place for place, _ in rows]
         clips = cls(
             where,
             manifest.label_set.names,
             [row.clip_id for _, row in rows],
-            np.array([place for place, _ in rows], np.int64),
-            _tidy(sparse.csr_array((np.ones(len(ids), np.float32), ids, ends), shape=shape)),
+            np.array(places, np.int64),
+            _tidy(manifest.sparse_targets(places)),
         )
         return (
             clips._by_caption([(row.caption, *row.more_captions) for _, row in rows]) if captions else clips
@@ -221,15 +220,8 @@ def _tidy(targets: sparse.csr_array) -> sparse.csr_array:
 
 def _per_clip(section: Synth, seed: int, clips: ListedClips, usable: NDArray[np.bool_]) -> Draw:
     """Return the `per-clip` draw."""
-    train_ids, width = clips.clip_ids, len(clips.names)
-    # The rarest label of each clip (the first of equally rare ones); class 0 for clips without labels.
-    rarest = np.zeros(len(train_ids), np.int64)
-    labelled = np.flatnonzero(np.diff(clips.targets.indptr))
-    ids = clips.targets.indices.astype(np.int64)
-    if len(labelled):
-        rank = clips.counts[ids] * width + ids
-        rarest[labelled] = np.minimum.reduceat(rank, clips.targets.indptr[labelled]) % width
-    counts = np.bincount(rarest, minlength=width)
+    train_ids, rarest = clips.clip_ids, rarest_labels(clips.targets)
+    counts = np.bincount(rarest, minlength=len(clips.names))
     rounds = -(-section.n // len(train_ids))
     order = [
         _interleaved(rarest, counts, np.random.default_rng(seed_for(seed, "plan", j))) for j in range(rounds)

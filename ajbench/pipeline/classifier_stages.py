@@ -35,14 +35,15 @@ def classifier_stage(
         seed: of the training.
         through_codec: whether real clips are decoded from their codes; None: as the recipe says.
     """
-    data, train_clips = pipeline.recipe.data, len(pipeline.manifest.split("train"))
+    data = pipeline.recipe.data
     if through_codec is not None:
         data = data.model_copy(update={"real_through_codec": through_codec})
-    decoded = pipeline.decoded if data.real_through_codec and mix.real else None
+    decoded = pipeline.decoded if data.real_through_codec and mix.has_real else None
     synthetic = pipeline.synth() if mix.mode == "alpha" or mix.dose else None
     base = None
     if mix.amplify:
-        base = classifier_stage(pipeline, settings, grid.real(pipeline.recipe, amplify=0), seed, False)
+        alone = grid.real(pipeline.recipe, real=mix.baseline, amplify=0)
+        base = classifier_stage(pipeline, settings, alone, seed, False)
     sources = (pipeline.prepare, decoded, synthetic, base)
     inputs = [stage and stage.fingerprint for stage in sources]
     if settings.init and Path(settings.init).is_dir():  # a hub id or "imagenet" stands for itself
@@ -53,10 +54,11 @@ def classifier_stage(
     paths: dict[str, Any] = {name: stage and stage.path for name, stage in zip(names, sources, strict=True)}
     about: dict[str, Any] = {"seed": seed, "fingerprint": key, "tracker": pipeline.places.tracker}
     do = partial(train_and_score, recipe, path, **paths, **about)
-    amount = counted(settings.steps(mix.epoch_size(train_clips)), "step")
+    amount = counted(settings.steps(mix.epoch_size(pipeline.real_clips(mix.real))), "step")
     how: dict[str, Any] = {"seed": seed, "needs": tuple(stage for stage in sources if stage)}
     how |= {"distributed": True, "parallel": True, "precision": settings.precision}
-    what = f"{settings.name} {settings.aug}, {expression(recipe)}, seed {seed}"
+    typed = expression(recipe, names_real=pipeline.recipe.mix.baseline != "all")
+    what = f"{settings.name} {settings.aug}, {typed}, seed {seed}"
     return Stage("train-cls", recipe, path, key, amount, do, what, **how)
 
 
@@ -74,12 +76,17 @@ def grid_stages(pipeline: "Pipeline") -> list[Stage]:
     ]
 
 
-def reference_stage(pipeline: "Pipeline") -> Stage:
-    """Return the classifier that judges generated clips: the first augmented one, on real clips only."""
+def reference_stage(pipeline: "Pipeline", real: str) -> Stage:
+    """Return the classifier that judges or measures generated clips: the first augmented one.
+
+    Args:
+        pipeline: stages of the recipe.
+        real: the real clips that it is trained on, as `mix.real`.
+    """
     recipe = pipeline.recipe
     models = grid.models(recipe)
     model = next((model for model in models if model.aug == "mx+sp"), models[0])
-    return classifier_stage(pipeline, model, grid.real(recipe), recipe.evaluate.seeds[0], False)
+    return classifier_stage(pipeline, model, grid.real(recipe, real=real), recipe.evaluate.seeds[0], False)
 
 
 def trained_stages(pipeline: "Pipeline") -> list[Stage]:
@@ -145,7 +152,7 @@ def train_and_score(
         out,
         seed=seed,
         fingerprint=fingerprint,
-        class_ap=class_ap(base, store) if base else None,
+        class_ap=class_ap(base, store, recipe.mix) if base else None,
         decoded=ClipStore.open(decoded) if decoded else None,
         score=lambda logits, targets: float(summary(logits, targets)[measure]),
         tracker=tracker,
@@ -158,15 +165,16 @@ def train_and_score(
     save_scores(out / SCORES, scores, store.targets()[held_out], ids, store.meta.labels, recordings)
 
 
-def class_ap(classifier: Path, real: "ClipStore") -> "NDArray[np.float64]":
-    """Return the AP by class [C] of a trained classifier on the val split, or without one on the train split.
+def class_ap(classifier: Path, real: "ClipStore", mix: Mix) -> "NDArray[np.float64]":
+    """Return the AP by class [C] of a trained classifier on the val split, or without one on its real clips.
 
     The evaluation split must have no influence on training.
     """
     from ajbench import classifiers
+    from ajbench.data.real_clips import chosen
     from ajbench.metrics.ranking import average_precision
 
     held_out = real.split_indices("val")
-    indices = held_out if len(held_out) else real.split_indices("train")
+    indices = held_out if len(held_out) else chosen(mix, real, mix.baseline)
     scores = classifiers.predict(classifiers.load(classifier), real, indices)
     return average_precision(scores, real.targets()[indices])

@@ -76,10 +76,10 @@ def describe_grid(pipeline: "Pipeline") -> dict[str, Any]:
     from ajbench.pipeline.catalogue import parameters
 
     classes = len(pipeline.manifest.label_set)
-    train_clips = len(pipeline.manifest.split("train"))
     samples = audio.clip_samples(pipeline.recipe.data.duration_s)
     stages = classifier_stages.grid_stages(pipeline)
-    steps = [s.recipe.classifier.steps(s.recipe.mix.epoch_size(train_clips)) for s in stages]
+    sizes = [s.recipe.mix.epoch_size(pipeline.real_clips(s.recipe.mix.real)) for s in stages]
+    steps = [stage.recipe.classifier.steps(size) for stage, size in zip(stages, sizes, strict=True)]
     known: dict[Any, list[float]] = {}
     done = [stage.done() for stage in stages]
     for stage, n, finished in zip(stages, steps, done, strict=True):

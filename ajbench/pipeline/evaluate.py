@@ -31,7 +31,8 @@ ALL = "all"  # the column of label agreement over all classes
 def cell_key(cell: Stage, run: Recipe) -> classification.TableCell:
     """Return the place in Table A11 of a classifier that was trained for the recipe `run`."""
     recipe, classifier = cell.recipe, cell.recipe.classifier
-    controls = recipe.data.real_through_codec, recipe.mix.amplify != run.mix.amplify
+    all_real = recipe.mix.has_real and recipe.mix.real != run.mix.baseline
+    controls = recipe.data.real_through_codec, recipe.mix.amplify != run.mix.amplify, all_real
     column = classification.column_name(recipe.name, recipe.mix, *controls)
     return classification.TableCell(
         classifier.name, pretraining(classifier.init), classifier.aug, column, cell.seed or 0

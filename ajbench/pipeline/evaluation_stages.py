@@ -37,7 +37,7 @@ def eval_gen_stage(pipeline: "Pipeline", names: Sequence[str]) -> Stage:
     """Synthetic stores and real clips → rows; the name of the recipe's own store is empty."""
     recipe, section = pipeline.recipe, pipeline.recipe.evaluate
     stores = {name: pipeline.synth(name) for name in names}
-    judge = (classifier_stages.reference_stage(pipeline),) if section.features == "reference" else ()
+    judge = (classifier_stages.reference_stage(pipeline, "all"),) if section.features == "reference" else ()
     needs = (pipeline.prepare, *stores.values(), *judge)
     inputs = [(stage.what, stage.fingerprint) for stage in needs]
     key, path = pipeline.place("eval-gen", section.features, section.bootstrap, *inputs)

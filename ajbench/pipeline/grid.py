@@ -23,8 +23,9 @@ def models(recipe: Recipe) -> list[Classifier]:
 
 
 def real(recipe: Recipe, **more: Any) -> Mix:
-    """Return the mix of real clips only, with which all others are compared."""
-    return recipe.mix.model_copy(update={"mode": "dose", "real": True, "dose": 0, "match_steps": 0} | more)
+    """Return the mix of the recipe's real clips only, with which all others are compared."""
+    alone = {"mode": "dose", "real": recipe.mix.baseline, "none_of": "all", "dose": 0, "match_steps": 0}
+    return recipe.mix.model_copy(update=alone | more)
 
 
 def columns(recipe: Recipe) -> list[Column]:
@@ -39,12 +40,14 @@ def columns(recipe: Recipe) -> list[Column]:
     else:
         found = [Column(alone.model_copy(update={"dose": dose})) for dose in recipe.evaluate.doses]
         if recipe.evaluate.synthetic_only:
-            found.insert(0, Column(alone.model_copy(update={"real": False, "dose": recipe.synth.n})))
-    largest = max((column.mix.dose for column in found if column.mix.real), default=0)
+            found.insert(0, Column(alone.model_copy(update={"real": "none", "dose": recipe.synth.n})))
+    largest = max((column.mix.dose for column in found if column.mix.has_real), default=0)
     if "match_steps" in recipe.evaluate.controls and any(model.epochs for model in models(recipe)):
         found.append(Column(alone.model_copy(update={"match_steps": largest})))
     if "through_codec" in recipe.evaluate.controls:
         found.append(Column(alone, through_codec=True))
     if "amplify" in recipe.evaluate.controls:
         found.append(Column(alone.model_copy(update={"amplify": AMPLIFIED})))
+    if "all_real" in recipe.evaluate.controls:
+        found.append(Column(alone.model_copy(update={"real": "all"})))
     return list(dict.fromkeys([Column(alone), *found]))

@@ -17,6 +17,7 @@ from ajbench.core.console import counted
 from ajbench.core.errors import UsageError
 from ajbench.core.processes import default_workers
 from ajbench.core.recipe import Recipe, fingerprint, probe
+from ajbench.data import real_clips
 from ajbench.data.corpora.recordings import read_corpus
 from ajbench.data.manifest import Manifest
 from ajbench.generation import pretrained
@@ -74,6 +75,7 @@ class Pipeline:
         registry.check_names(recipe)
         self.recipe, self.places = recipe, places
         self.home, self.results = places.work / recipe.name, places.results / recipe.name
+        self._counted: dict[str, int] = {}
         self.probes = {name: probe(recipe, name, keys) for name, keys in recipe.evaluate.probes.items()}
 
     def check(self, doses: Sequence[int] = (), manifest: Manifest | None = None) -> None:
@@ -143,6 +145,16 @@ class Pipeline:
     def manifest(self) -> Manifest:
         """What the reader of the corpus found."""
         return read_corpus(self.recipe.data, self.places.data)
+
+    def real_clips(self, real: str) -> int:
+        """Return how many train clips of the corpus `mix.real` chooses with this value.
+
+        Raises:
+            UsageError: there are no such clips.
+        """
+        if real not in self._counted:
+            self._counted[real] = real_clips.count(real, self.recipe.mix.draw, self.manifest)
+        return self._counted[real]
 
     @cached_property
     def prepare(self) -> Stage:
@@ -255,7 +267,9 @@ class Pipeline:
             raise UsageError(f"{key}=tokens: invert.tokens=false learns none; set {key}=names, or none")
         adapted = section.prompt == "tokens" or recipe.invert.lora_rank is not None
         prepared, tokens = self.prepare, (self.invert,) if adapted else ()
-        judge = (classifier_stages.reference_stage(self),) if section.judge == "reference" else ()
+        judge: tuple[Stage, ...] = ()
+        if section.judge == "reference":
+            judge = (classifier_stages.reference_stage(self, recipe.mix.baseline),)
         weights = judge[0].path if judge else registry.judge_weights(section.judge)
         inputs = prepared.fingerprint, self.generator_key, [stage.fingerprint for stage in (*tokens, *judge)]
         named = section  # a judge counts by its content, not by its path

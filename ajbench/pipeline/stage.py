@@ -292,6 +292,7 @@ def _content(row: Row) -> list[Any]:
         row.parent_id,
         row.recording,
         *row.more_captions,
+        *([row.subset] if row.subset else ()),
     ]
 
 

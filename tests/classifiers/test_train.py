@@ -24,7 +24,7 @@ from ajbench import classifiers
 from ajbench.classifiers import dataset, predict, train
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.recipe import Mix
-from ajbench.data import mixing, store
+from ajbench.data import mixing, real_clips, shards, store
 
 # Neither batch norm nor dropout: nothing depends on how a batch is divided.
 WHOLE = {"name": "ast-tiny", "options": {"patchout": 0.0}, "train_steps": 3, "warmup_steps": 0}
@@ -156,8 +156,28 @@ def test_only_clips_of_the_mix_are_read(tmp_path, real, synthetic, monkeypatch):
     assert read["real"] == set(real.split_indices("train").tolist())
     assert read["synthetic"] == set(range(7))
     read["real"].clear()
-    fit_hum(hum_recipe(Mix(real=False, dose=40)), real, synthetic, tmp_path / "only")
+    fit_hum(hum_recipe(Mix(real="none", dose=40)), real, synthetic, tmp_path / "only")
     assert read["real"] == set()
+
+
+def test_synthetic_clips_whose_generator_had_other_train_clips_are_mixed(real, synthetic):
+    of_eval = shards.ids_hash(real.clip_ids[i] for i in real.split_indices("eval"))
+    known = synthetic.meta.model_copy(update={"train_ids_hash": "0" * 16, "eval_ids_hash": of_eval})
+    train.check_descent(real, store.ClipStore(synthetic.path, known))
+
+
+@pytest.mark.parametrize("through_codec", [False, True])
+def test_of_the_real_clips_only_those_of_the_mix_are_used(tmp_path, real, through_codec):
+    decoded, everything = None, real.split_indices("train")
+    mix = Mix(real="shots=2", draw=1)
+    chosen = real_clips.chosen(mix, real)
+    assert len(chosen) == 4 < len(everything)
+    if through_codec:
+        decoded = hum_store(tmp_path / "decoded", [hum_record(int(i)) for i in everything])
+    trained = fit_hum(hum_recipe(mix), real, None, tmp_path / "few", decoded=decoded)
+    # A store that has no other train clip gives the same classifier.
+    alone = hum_store(tmp_path / "alone", [hum_record(int(i)) for i in chosen])
+    assert weight_difference(trained, fit_hum(hum_recipe(), alone, None, tmp_path / "out")) == 0
 
 
 def test_unused_synthetic_clips_do_not_change_the_result(tmp_path, real, synthetic, plain):
@@ -203,7 +223,8 @@ def test_a_mix_that_cannot_be_formed_is_refused_before_any_work(tmp_path, real, 
         ({"parent_id": "clip-77"}, {}, "clip-77"),
         ({}, {"codec_hash": "01"}, "codec_hash 01.* 00"),
         ({}, {"labels": ["Hiss", "Hum"]}, "labels"),
-        ({}, {"train_ids_hash": "0" * 16}, "train split"),
+        ({}, {"train_ids_hash": "0" * 16}, "eval split"),
+        ({}, {"eval_ids_hash": "0" * 16}, "eval split"),
     ],
 )
 def test_synthetic_clips_of_eval_clips_or_of_another_store_are_refused(tmp_path, real, change, meta, match):
@@ -228,7 +249,7 @@ def test_epochs_follow_the_mix_unless_match_steps_is_set(tmp_path, real, synthet
     for name, mix, steps in (
         ("real", Mix(), 5),  # 20 clips, batches of 8
         ("dose", Mix(dose=12), 8),
-        ("only", Mix(real=False, dose=12), 3),
+        ("only", Mix(real="none", dose=12), 3),
         ("alpha", Mix(mode="alpha"), 5),
         ("matched", Mix(match_steps=12), 8),
     ):

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from ajbench.core import recipe, registry
 from ajbench.core.errors import UsageError
+from ajbench.core.recipe import Mix
 
 ORIGINALS = ("as20k", "as2m", "fsd50k", "vggsound", "esc50")
 
@@ -74,6 +75,11 @@ def test_the_command_line_overrides_per_classifier_settings():
         ("variant=orignal", "variant=orignal"),
         ("mix={real: false, dose: 0}\nsynth.n=0", "synth.n"),
         ("mix.aplha=0.3", r"mix\.aplha.*'alpha'"),
+        ("mix.real=shots=0", r"mix\.real"),
+        ("mix.real=share=1.0", r"mix\.real"),
+        ("mix.real=shot=4", r"mix\.real"),
+        ("mix={real: none, mode: alpha}", r"mix\.mode=alpha"),
+        ("mix={real: none, none_of: none}", r"mix\.none_of"),
         ("mix.alpha=1.5", r"mix\.alpha.*1\.5"),
         ("mixx.alpha=0.5", "mixx.*'mix'"),
         ("synth.strength=0", r"synth\.strength"),
@@ -114,17 +120,55 @@ def test_names_in_shipped_recipes_are_in_the_registries(name):
 @pytest.mark.parametrize(
     ("expression", "mix"),
     [
-        ("esc10", {"real": True, "dose": 0}),
-        ("esc10+320G", {"real": True, "dose": 320}),
-        ("as20k+40kG", {"real": True, "dose": 40_000}),
-        ("esc10G", {"real": False, "dose": recipe.load("esc10").synth.n}),
-        ("as20kG", {"real": False, "dose": recipe.load("as20k").synth.n}),
+        ("esc10", {"real": "all", "dose": 0}),
+        ("esc10+320G", {"real": "all", "dose": 320}),
+        ("as20k+40kG", {"real": "all", "dose": 40_000}),
+        ("esc10G", {"real": "none", "dose": recipe.load("esc10").synth.n}),
+        ("as20kG", {"real": "none", "dose": recipe.load("as20k").synth.n}),
     ],
 )
 def test_mix_expressions(expression, mix):
     loaded = recipe.load(expression)
     assert loaded.name == expression.split("+")[0].removesuffix("G")
     check_settings(loaded.mix, **mix)
+
+
+@pytest.mark.parametrize(
+    ("expression", "override", "real", "baseline"),
+    [
+        ("esc10", "mix.real=true", "all", "all"),
+        ("esc10", "mix.real=false", "none", "all"),
+        ("esc10", "mix.real=shots=08", "shots=8", "shots=8"),
+        ("esc10", "mix.real=share=.10", "share=0.1", "share=0.1"),
+        ("few", "mix.draw=1", "shots=4", "shots=4"),
+        ("few+10G", "mix.draw=1", "shots=4", "shots=4"),
+        ("fewG", "mix.draw=1", "none", "shots=4"),
+        ("few", "mix.real=none", "none", "shots=4"),
+        ("few", "mix.real=all", "all", "all"),
+        ("made", "mix.draw=1", "none", "share=0.5"),
+        ("made+10G", "mix.draw=1", "share=0.5", "share=0.5"),
+    ],
+)
+def test_a_mix_of_synthetic_clips_only_remembers_the_real_clips(
+    tmp_path, monkeypatch, expression, override, real, baseline
+):
+    monkeypatch.setattr(recipe, "SHIPPED", tmp_path)
+    (tmp_path / "esc10.yaml").write_text("data: {corpus: mini}")
+    (tmp_path / "few.yaml").write_text("mix: {real: shots=4}")
+    (tmp_path / "made.yaml").write_text("mix: {real: none, none_of: share=0.5}")
+    loaded = recipe.load(expression, [override])
+    assert (loaded.mix.real, loaded.mix.baseline) == (real, baseline)
+
+
+def test_defaults_that_came_later_are_not_part_of_identities():
+    then = {"mode": "dose", "real": True, "dose": 0, "alpha": 0.5, "balanced": False, "amplify": 0}
+    then |= {"match_steps": 0, "min_fidelity": 0.0}
+    assert recipe.fingerprint(Mix()) == recipe.fingerprint(then) == recipe.fingerprint(Mix(draw=3))
+    assert recipe.fingerprint(Mix(real="none", dose=3)) == recipe.fingerprint(
+        then | {"real": False, "dose": 3}
+    )
+    few = [Mix(real="shots=4"), Mix(real="shots=4", draw=1), Mix(real="shots=8"), Mix(real="balanced")]
+    assert len({recipe.fingerprint(mix) for mix in [*few, Mix()]}) == 5
 
 
 @given(dose=st.integers(1, 10**6), kilo=st.sampled_from(["", "k"]))

@@ -37,7 +37,7 @@ def test_parquet_opens_in_pandas_with_the_documented_columns(tmp_path):
     frame = pandas.read_parquet(tmp_path / "manifest.parquet")
     assert list(frame.columns) == [
         "clip_id", "path", "start_s", "duration_s", "labels", "split", "fold", "caption", "video",
-        "visual_caption", "parent_id", "source", "recording", "more_captions",
+        "visual_caption", "parent_id", "source", "recording", "more_captions", "subset",
     ]  # fmt: skip
     assert list(frame.labels[0]) == ["Bark", "Dog"]
 

@@ -106,6 +106,20 @@ def test_synthetic_columns_are_kept_exactly(tmp_path):
     assert {name: getattr(clip, name) for name in made} == made
 
 
+def test_stores_without_the_column_subset_are_read(tmp_path):
+    path = build(tmp_path / "s", (2,), {0: {"subset": "balanced"}})
+    assert store.ClipStore.open(path).column("subset") == ["balanced", None]
+    shard = path / "part-00000.arrow"
+    with pa.ipc.open_file(shard) as reader:
+        older = reader.get_batch(0)
+    older = older.select([name for name in older.schema.names if name != "subset"])
+    with pa.ipc.new_file(shard, older.schema) as writer:
+        writer.write_batch(older)
+    clips = store.ClipStore.open(path, verify=False)
+    assert clips[1].clip_id == "clip-1"
+    assert clips.column("subset") == [None, None]
+
+
 def test_a_store_can_be_pickled(folder):
     clips = pickle.loads(pickle.dumps(store.ClipStore.open(folder)))
     np.testing.assert_array_equal(clips.codes([5, 0]), [codes_of(5), codes_of(0)])

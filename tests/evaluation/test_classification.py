@@ -65,7 +65,7 @@ def sklearn_map(s):
         (Mix(), False, "esc10", False),
         (Mix(dose=160), False, "+160G", False),
         (Mix(dose=40_000), False, "+40kG", False),
-        (Mix(real=False, dose=320), False, "esc10G", False),
+        (Mix(real="none", dose=320), False, "esc10G", False),
         (Mix(mode="alpha", alpha=0.25), False, "α=0.25", False),
         (Mix(), True, "esc10 (decoded)", True),
         (Mix(dose=160), True, "+160G (decoded)", True),
@@ -75,6 +75,7 @@ def sklearn_map(s):
 def test_columns_are_named_as_in_table_a11_and_controls_in_brackets(mix, decoded, column, control):
     assert column_name("esc10", mix, decoded) == column
     assert is_control(column) == control
+    assert is_control(column_name("esc10", mix, decoded, all_real=True))
 
 
 def test_rows_of_a_cell_agree_with_sklearn_and_contain_their_value():

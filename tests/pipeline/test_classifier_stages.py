@@ -7,7 +7,9 @@ from ajbench.core.errors import UsageError
 from ajbench.pipeline.classifier_stages import grid_stages, own_stage
 from ajbench.pipeline.evaluate import cell_key
 
-DOSES = {("dose", True, dose) for dose in (0, 10, 20)}
+DOSES = {("dose", "all", dose) for dose in (0, 10, 20)}
+
+FEW = {("dose", "none", 20), *(("dose", "shots=2", dose) for dose in (0, 10, 20))}
 
 
 def grid(*overrides, **more):
@@ -30,10 +32,11 @@ def test_train_cls_and_the_grid_have_one_folder_for_the_same_classifier():
 @pytest.mark.parametrize(
     ("expression", "overrides", "mixes"),
     [
-        ("mini+10G", [], {("dose", True, 0), ("dose", True, 10)}),
-        ("miniG", [], {("dose", True, 0), ("dose", False, 20)}),
-        ("mini", ["mix.mode=alpha"], {("dose", True, 0), ("alpha", True, 0)}),
-        ("mini", [], {("dose", False, 20), *DOSES}),
+        ("mini+10G", [], {("dose", "all", 0), ("dose", "all", 10)}),
+        ("miniG", [], {("dose", "all", 0), ("dose", "none", 20)}),
+        ("mini", ["mix.mode=alpha"], {("dose", "all", 0), ("alpha", "all", 0)}),
+        ("mini", [], {("dose", "none", 20), *DOSES}),
+        ("mini", ["mix.real=shots=2", "evaluate.controls=[all_real]"], FEW | {("dose", "all", 0)}),
         ("mini", ["evaluate.synthetic_only=false"], DOSES),
     ],
 )

@@ -65,6 +65,8 @@ def read(data: Data, root: Path | None, need_files: bool = True) -> Manifest:
     the label set is a problem too: its other labels alone would be wrong. The label set has all 527 classes,
     or those of a `class_labels_indices.csv` next to the lists.
 
+    Of both sets, the rows name theirs (balanced, unbalanced), so that `mix.real=balanced` finds it.
+
     If `need_files` is false, clips without a sound file are rows too, with an empty path.
 
     Raises:
@@ -79,17 +81,24 @@ def read(data: Data, root: Path | None, need_files: bool = True) -> Manifest:
         raise UsageError(f"{found[LABELS]}: column 'mid' is missing; AudioSet's lists name classes by mid")
     outside = _names(found[ONTOLOGY]) if ONTOLOGY in found else {m: s.name for m, s in ontology().items()}
     by_mid = dict(zip(labels.mids, labels.names, strict=True))
+    parts = {BALANCED: "balanced", UNBALANCED: "unbalanced"} if len(names) > 1 else {}
     listed = (
         item
         for name in (*names, EVAL)
-        for item in segments(found[name], "eval" if name == EVAL else "train", by_mid, outside)
+        for item in segments(
+            found[name], "eval" if name == EVAL else "train", by_mid, outside, parts.get(name)
+        )
     )
     rows, problems = match_files(root, listed, need_files)
     return Manifest(rows, labels, problems)
 
 
 def segments(
-    path: Path, split: str, by_mid: Mapping[str, str], outside: Mapping[str, str]
+    path: Path,
+    split: str,
+    by_mid: Mapping[str, str],
+    outside: Mapping[str, str],
+    subset: str | None = None,
 ) -> Iterator[Segment | Problem]:
     """Yield the segments of a list: `YTID, start_seconds, end_seconds, "mid,mid"` after # lines.
 
@@ -98,6 +107,7 @@ def segments(
         split: of all segments.
         by_mid: mid → name, of the label set.
         outside: mid → name, of classes outside the label set, for messages.
+        subset: of all segments; None if the corpus is not divided.
 
     Raises:
         UsageError: not UTF-8, or not CSV.
@@ -114,7 +124,10 @@ def segments(
             video, start, end = check_id(cells[0].strip()), parse_seconds(cells[1]), parse_seconds(cells[2])
             if end <= start:
                 raise ValueError(f"end {end:g} s is not after start {start:g} s")
-            yield Segment(video, video, start, end - start, known[mids], split, table, line)
+            duration = end - start
+            yield Segment(
+                video, video, start, duration, known[mids], split, table, line, None, (), (), subset
+            )
         except ValueError as error:
             yield Problem(cells[0].strip(), table, line, str(error), split)
 

@@ -52,6 +52,7 @@ class Segment(NamedTuple):
     caption: str | None = None
     also: tuple[str, ...] = ()
     more_captions: tuple[str, ...] = ()
+    subset: str | None = None
 
     def problem(self, reason: str) -> Problem:
         """Return the problem that leaves this segment out."""
@@ -60,8 +61,8 @@ class Segment(NamedTuple):
     def row(self, path: str, start_s: float = 0.0) -> Row:
         """Return the manifest's row: `start_s` is where the segment starts in the file."""
         about = self.duration_s, self.labels, self.split, None, self.caption
-        recording, more = f"youtube:{self.video_id}", self.more_captions
-        return Row(self.clip_id, path, start_s, *about, recording=recording, more_captions=more)
+        more = f"youtube:{self.video_id}", self.more_captions, self.subset
+        return Row(self.clip_id, path, start_s, *about, None, None, None, "real", *more)
 
 
 class File(NamedTuple):

@@ -96,6 +96,8 @@ def test_subsets(make, subset, train, repeated):
     root = make(files, BALANCED[:1], ["abcdefghijk, 0.000, 10.000, /m/09x0r", BALANCED[0]])
     manifest = audioset.read(Data(corpus="audioset", subset=subset), root)
     assert [row.clip_id for row in manifest.split("train")] == train
+    parts = ["balanced", "unbalanced"] if subset == "full" else [None] * len(train)
+    assert [row.subset for row in manifest.rows] == [*parts, None]
     assert [row.clip_id for row in manifest.split("eval")] == ["Y-4gqARaEJE"]
     check_problems(manifest.problems, *repeated)
 

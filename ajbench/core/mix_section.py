@@ -1,0 +1,79 @@
+"""The section `mix` of a recipe: what a classifier is trained on."""
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from ajbench.core.section import Count, Fraction, Section
+
+
+class Mix(Section):
+    """How real and synthetic clips are mixed."""
+
+    mode: Literal["dose", "alpha"] = "dose"
+    real: str = Field(
+        "all",
+        description="train clips of the classifier: all, none (synthetic clips only), a subset of the corpus "
+        "(balanced), shots=k for each class, or share=x",
+    )
+    none_of: str = Field("all", description="real=none only: the real clips to compare with (set by as20kG)")
+    draw: Count = Field(0, description="shots and share only: seed of the drawn clips")
+    dose: Count = Field(0, description="dose only: the first n synthetic clips")
+    alpha: Fraction = Field(0.5, description="alpha only: probability of a synthetic draw (Eq. 1)")
+    balanced: bool = Field(False, description="draw clips by Σ 1000/(label count + 0.01)")
+    amplify: Count = Field(0, description="add a weight of 0.4/AP to the K classes of lowest AP")
+    match_steps: Count = Field(
+        0, description="train as many steps as with this dose: a control for longer training"
+    )
+    min_fidelity: Fraction = Field(
+        0.0, description="use only synthetic clips with at least this score by synth.judge"
+    )
+
+    @field_validator("real", "none_of", mode="before")
+    @classmethod
+    def _word(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            return "all" if value else "none"
+        kind, sign, number = str(value).partition("=")
+        try:
+            if kind == "shots" and int(number) > 0:
+                return f"shots={int(number)}"
+            if kind == "share" and 0 < float(number) < 1:
+                return f"share={float(number):g}"
+        except ValueError:
+            pass
+        if sign or not kind:
+            raise ValueError("expected all, none, a subset such as balanced, shots=4, or share=0.1 (below 1)")
+        return value
+
+    @property
+    def has_real(self) -> bool:
+        """Whether real clips are part of the mix."""
+        return self.real != "none"
+
+    @property
+    def baseline(self) -> str:
+        """The real clips of the mix, or those that a mix of synthetic clips only is compared with."""
+        return self.real if self.has_real else self.none_of
+
+    def identity(self) -> dict[str, Any]:
+        """Return what fingerprints contain: `real` as the boolean it once was where it is all or none."""
+        found = self.model_dump(mode="json", exclude={"none_of", "draw"})
+        found["real"] = {"all": True, "none": False}.get(self.real, self.real)
+        return found | ({"draw": self.draw} if "=" in self.real else {})
+
+    def epoch_size(self, real: int) -> int:
+        """Return the epoch size that sets the number of optimiser steps, given the number of real clips."""
+        if self.match_steps:
+            return real + self.match_steps
+        return real if self.mode == "alpha" else real * self.has_real + self.dose
+
+    @model_validator(mode="after")
+    def _something_to_train_on(self) -> "Mix":
+        if not self.has_real and self.mode == "alpha":
+            raise ValueError("mix.mode=alpha draws real clips: set mix.real=all, or mix.mode=dose")
+        if not self.has_real and self.dose == 0:
+            raise ValueError("neither real nor synthetic clips: set mix.real=all or mix.dose above 0")
+        if self.none_of == "none":
+            raise ValueError("mix.none_of=none: name real clips, such as all")
+        return self
