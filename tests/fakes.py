@@ -634,7 +634,8 @@ def small_recipe(**sections):
         "invert": short | {"train_steps": 4},
         "synth": {"n": 30, "sampler_steps": 5, "micro_batch": 4, "shard_size": 6, "guidance": 2.0},
     }
-    return Recipe.model_validate({"name": "small"} | {k: base[k] | sections.get(k, {}) for k in base})
+    tree = sections | {name: base[name] | sections.get(name, {}) for name in base}
+    return Recipe.model_validate({"name": "small"} | tree)
 
 
 def make_store(path, train=N_TRAIN, evaluated=N_EVAL, captions=0, prefix="clip", val=0, recordings=None):
@@ -694,7 +695,7 @@ def make_generator(path, real, mask=False, text_encoder="minilm", width=384):
     text = {"text_encoder": text_encoder, "max_tokens": 12, "mask": mask, "prompts": 1, "prompts_cut": 0}
     clips = {"codec": "fake", "codec_hash": "fa4e", "clip_samples": CLIP_SAMPLES, "frames": CLIP_FRAMES}
     training = {"train_steps": 1, "seed": 0, "precision": "fp32", "parameters": 1}
-    ids, recordings = checkpoint.pool(real, real.split_indices("train"))
+    ids, recordings = checkpoint.named(real, real.split_indices("train"))
     about = {"fingerprint": "gen0", "preset": "tiny", "labels": SMALL_LABELS}
     about |= {"train_ids": ids, "train_recordings": recordings}
     info = checkpoint.GeneratorInfo(**about, **text, **clips, **training)

@@ -8,23 +8,29 @@ components are scaled instead, so that their variances come closer to each other
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ajbench.core.errors import NumericError, UsageError
 from ajbench.data.audio import FRAME_MULTIPLE
+from ajbench.data.store import ClipStore
+
+if TYPE_CHECKING:
+    from ajbench.codec import Codec
 
 Kind = Literal["channel", "pca"]
 Document = dict[str, list[float] | list[list[float]]]
 # Smallest variance of a component relative to the mean of all; smaller ones are rounding errors.
 MIN_VARIANCE = 1e-6
+BATCH = 64  # clips at once when statistics are fitted
 
 
 @dataclass(frozen=True)
 class Whitening:
-    """Statistics of the latents of the train split, per channel or per principal component.
+    """Statistics of the latents of the generator's pool, per channel or per principal component.
 
     Attributes:
         mean: one value per channel, float64 precision.
@@ -144,6 +150,12 @@ class Whitening:
         basis = torch.tensor(self.basis, dtype=x.dtype, device=x.device)
         # One product per clip, so that the bits of a clip do not depend on the batch.
         return torch.bmm((basis.T if back else basis).expand(len(x), -1, -1), x)
+
+
+def fit_to_clips(clips: ClipStore, indices: NDArray[np.int64], codec: "Codec", kind: Kind) -> Whitening:
+    """Return the whitening fitted on some clips of a store."""
+    starts = range(0, len(indices), BATCH)
+    return Whitening.fit((codec.latents(clips.codes(indices[i : i + BATCH])) for i in starts), kind)
 
 
 def _column(values: Sequence[float], like: torch.Tensor) -> torch.Tensor:

@@ -56,6 +56,12 @@ class Mix(Section):
         """The real clips of the mix, or those that a mix of synthetic clips only is compared with."""
         return self.real if self.has_real else self.none_of
 
+    @property
+    def drawn(self) -> list[str | int]:
+        """What fingerprints of stages that read the baseline contain besides the store; empty for all."""
+        draw = [self.draw] if "=" in self.baseline else []
+        return [] if self.baseline == "all" else [self.baseline, *draw]
+
     def identity(self) -> dict[str, Any]:
         """Return what fingerprints contain: `real` as the boolean it once was where it is all or none."""
         found = self.model_dump(mode="json", exclude={"none_of", "draw"})

@@ -60,6 +60,16 @@ class Recipe(Section):
                 raise ValueError(f"{where}: {_first(error)}") from None
         return self
 
+    @property
+    def adapts_to_real(self) -> bool:
+        """Whether class tokens and LoRA are trained on the clips of `mix.real`: the pool is not `train`."""
+        return self.generator.pool != "train"
+
+    @property
+    def guides_are_real(self) -> bool:
+        """Whether guides come from the clips of `mix.real` rather than from the whole train split."""
+        return self.adapts_to_real or self.synth.guides == "real"
+
     def classifier_of(self, line: Mapping[str, Any] | None = None) -> Classifier:
         """Return the classifier section with the changes of `per_classifier`, then of `line`, a grid row."""
         line = line or {}

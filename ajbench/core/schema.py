@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -56,6 +57,11 @@ class CodecSection(Section):
 class Generator(Section):
     """Latent diffusion U-Net on whitened codec latents."""
 
+    pool: Annotated[str, Field(min_length=1)] = Field(
+        "train",
+        description="clips it is trained on: train (the train split), real (those of `mix.real`), or the "
+        "folder of another store of real clips",
+    )
     preset: Literal["tiny", "small", "full"] = "tiny"
     text_encoder: str = Field(
         "minilm", description="minilm, t5-large (paper), flan-t5, clip, clap, or a folder: ./my-t5"
@@ -97,6 +103,15 @@ class Generator(Section):
     )
     checkpoint_every: AtLeastOne = 250
     seed: Count = 0
+
+    @property
+    def other_store(self) -> Path | None:
+        """The folder of the pool, if that is another store."""
+        return None if self.pool in ("train", "real") else Path(self.pool)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what fingerprints contain: not the pool, whose clips are an input of the training."""
+        return self.model_dump(mode="json", exclude={"pool"})
 
     @model_validator(mode="after")
     def _fits(self) -> "Generator":
@@ -150,6 +165,11 @@ class Synth(Section):
     )
     n: AtLeastOne = Field(320, description="clips in the plan")
     classes: AtLeastOne | None = Field(None, description="use only the first K classes of the label set")
+    guides: Literal["pool", "real"] = Field(
+        "pool",
+        description="guides come from the generator's pool (another store: from the real clips), or from the "
+        "clips of `mix.real`",
+    )
     unguided: Literal["leave_out", "noise", "refuse"] = Field(
         "leave_out", description="random-classes: what to do with classes without a train clip as guide"
     )
@@ -174,6 +194,10 @@ class Synth(Section):
     )
     candidates: AtLeastOne = Field(1, description="clips generated per kept clip; the judge chooses")
     seed: Count = 0
+
+    def identity(self) -> dict[str, Any]:
+        """Return what fingerprints contain: not `guides`, whose clips are an input of the synthesis."""
+        return self.model_dump(mode="json", exclude={"guides"})
 
     @model_validator(mode="after")
     def _judged(self) -> "Synth":

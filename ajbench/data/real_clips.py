@@ -29,8 +29,8 @@ def chosen(mix: Mix, store: ClipStore, real: str | None = None) -> NDArray[np.in
     return train[real_clips(real, mix.draw, targets, store.meta.labels, [subsets[i] for i in train])]
 
 
-def count(real: str, draw: int, manifest: Manifest) -> int:
-    """Return how many train clips of a corpus `mix.real` and `mix.draw` choose.
+def places(real: str, draw: int, manifest: Manifest) -> NDArray[np.int64]:
+    """Return the rows of the train clips of a corpus that `mix.real` and `mix.draw` choose, in order.
 
     Raises:
         UsageError: there are no such clips (`mixing.real_clips`).
@@ -39,4 +39,5 @@ def count(real: str, draw: int, manifest: Manifest) -> int:
     names = manifest.label_set.names
     drawn = "=" in real  # only then are labels needed, which take seconds for millions of clips
     targets = manifest.sparse_targets(train) if drawn else sparse.csr_array((len(train), len(names)))
-    return len(real_clips(real, draw, targets, names, [manifest.rows[place].subset for place in train]))
+    subsets = [manifest.rows[place].subset for place in train]
+    return np.array(train, np.int64)[real_clips(real, draw, targets, names, subsets)]

@@ -56,9 +56,9 @@ class GeneratorInfo(BaseModel):
         text_encoder: registry name or folder of the weights; `text_hash` is their hash ("": unknown).
         mask: whether padding is masked in the U-Net's attention; `encoder_mask`: inside the text encoder.
         frames: codec frames per clip; the grid has frames / 21 rows.
-        train_ids: all clips of the train split, sorted, including those in `held_out`; `train_recordings` has
-            the recording of each. Without them, the generator is refused by the leak rule.
-        held_out: the clips of the train split used for validation only, sorted (`generator.val_share`).
+        train_ids: all clips of the pool, sorted, including those in `held_out`; `train_recordings` has the
+            recording of each. Without them, the generator is refused by the leak rule.
+        held_out: the clips of the pool used for validation only, sorted (`generator.val_share`).
         start: the weights that training started from; None: random ones.
         prompts_cut: number of training prompts truncated to `max_tokens`.
         xxh3: checksums of the other files.
@@ -173,7 +173,7 @@ def read_tokens(folder: Path) -> tuple[TokensInfo, dict[str, Tensor]]:
     return info, load_file(Path(folder) / EMBEDS) if info.tokens else {}
 
 
-def pool(store: ClipStore, indices: Iterable[int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def named(store: ClipStore, indices: Iterable[int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the ids of training clips, sorted, and the recording of each."""
     pairs = sorted((store.clip_ids[i], store.recordings[i]) for i in indices)
     return tuple(clip_id for clip_id, _ in pairs), tuple(recording for _, recording in pairs)

@@ -15,7 +15,8 @@ from scipy import sparse
 
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.files import seed_for
-from ajbench.core.recipe import Synth
+from ajbench.core.recipe import Mix, Synth
+from ajbench.data import real_clips
 from ajbench.data.manifest import Manifest
 from ajbench.data.mixing import rarest_labels
 from ajbench.data.store import ClipStore
@@ -62,9 +63,17 @@ class ListedClips:
     captions: tuple[str | None, ...] = ()
 
     @classmethod
-    def of_store(cls, store: ClipStore, split: str = "train", *, captions: bool = False) -> "ListedClips":
-        """Return a split of a real store; captions are slow to read and needed for that plan only."""
-        places, ids = store.split_indices(split), store.clip_ids
+    def of_store(
+        cls, store: ClipStore, split: str = "train", *, mix: Mix | None = None, captions: bool = False
+    ) -> "ListedClips":
+        """Return a split of a real store, or of its train split the real clips of `mix`.
+
+        Captions are slow to read and needed for that plan only.
+        """
+        places = store.split_indices(split)
+        if mix and split == "train":
+            places = real_clips.chosen(mix, store, mix.baseline)
+        ids = store.clip_ids
         clips = cls(
             str(store.path),
             tuple(store.meta.labels),
@@ -79,21 +88,28 @@ class ListedClips:
 
     @classmethod
     def of_manifest(
-        cls, manifest: Manifest, where: str, split: str = "train", *, captions: bool = False
+        cls,
+        manifest: Manifest,
+        where: str,
+        split: str = "train",
+        *,
+        mix: Mix | None = None,
+        captions: bool = False,
     ) -> "ListedClips":
-        """Return a split of a corpus from its manifest or its label table."""
-        rows = [(place, row) for place, row in enumerate(manifest.rows) if row.split == split]
-        places = [place for place, _ in rows]
+        """Return the same from a manifest or a label table."""
+        if mix and split == "train":
+            places = real_clips.places(mix.baseline, mix.draw, manifest).tolist()
+        else:
+            places = [place for place, row in enumerate(manifest.rows) if row.split == split]
+        rows = [manifest.rows[place] for place in places]
         clips = cls(
             where,
             manifest.label_set.names,
-            [row.clip_id for _, row in rows],
+            [row.clip_id for row in rows],
             np.array(places, np.int64),
             _tidy(manifest.sparse_targets(places)),
         )
-        return (
-            clips._by_caption([(row.caption, *row.more_captions) for _, row in rows]) if captions else clips
-        )
+        return clips._by_caption([(row.caption, *row.more_captions) for row in rows]) if captions else clips
 
     def _by_caption(self, texts: list[tuple[str | None, ...]]) -> "ListedClips":
         """List each clip once for each of its `texts`: first captions of all clips, then second ones, …"""

@@ -53,8 +53,8 @@ def synthesize(
     of those that `torchrun` launched, the first closes the store.
 
     Args:
-        recipe: its `synth` section is used.
-        store: real clips; guides come from its train split.
+        recipe: its `synth` section is used, and `mix.real` where guides come from those clips.
+        store: real clips; guides come from its train split, or from the part in `mix.real`.
         generator_dir: a trained generator.
         tokens_dir: its class tokens or LoRA; None if neither is used.
         out: folder of the synthetic store.
@@ -81,7 +81,8 @@ def synthesize(
         seed = section.seed if seed is None else seed
         info, tokens = inputs(section, store, generator_dir, tokens_dir)
         exact = settings.exact(section, threads)
-        clips = ListedClips.of_store(store, split_of(section), captions=section.plan == "captions")
+        mix, captions = recipe.mix if recipe.guides_are_real else None, section.plan == "captions"
+        clips = ListedClips.of_store(store, split_of(section), mix=mix, captions=captions)
         without = unguided(section, clips)
         if without:
             console.say(f"synth: {class_list(without)} without a train clip: {UNGUIDED[section.unguided]}")

@@ -18,6 +18,7 @@ from ajbench.core import console
 from ajbench.core.errors import UsageError
 from ajbench.core.files import seed_for
 from ajbench.core.recipe import Invert, Recipe
+from ajbench.data import real_clips
 from ajbench.data.store import ClipStore, require_codec
 from ajbench.generation import checkpoint as folders
 from ajbench.generation import lora, unet
@@ -56,7 +57,10 @@ def invert(
     codec: "codecs.Codec | None" = None,
     tracker: str = "csv",
 ) -> Path:
-    """Learn class tokens for the store's labels, or LoRA, or both, on its train split, and write them.
+    """Learn class tokens for the store's labels, or LoRA, or both, and write them.
+
+    They are trained on the pool, the whole train split; with `generator.pool=real`, or where the pool is
+    another store, on the clips of `mix.real`.
 
     Each vector of a token is initialised with the mean embedding of the class name, or of a word
     (`invert.init`). With `invert.classes`, only clips of these classes are used; their other classes appear
@@ -66,7 +70,7 @@ def invert(
     safetensors files.
 
     Args:
-        recipe: its `invert` section is used.
+        recipe: its `invert` section is used, and what its generator's pool is.
         generator_dir: a trained generator; tokens and LoRA exported with it are ignored.
         store: real clips.
         out: receives tokens and LoRA, `metrics.csv` and, by class, `metrics_classes.csv`.
@@ -99,7 +103,8 @@ def invert(
     made.text.add_tokens(
         {t: made.text.initial(word).expand(section.vectors, -1) for t, word in words.items()}
     )
-    train, labels = store.split_indices("train"), store.column("labels")
+    real = recipe.mix.baseline if recipe.adapts_to_real else "all"
+    train, labels = real_clips.chosen(recipe.mix, store, real), store.column("labels")
     if section.classes is not None:
         train = train[[any(name in chosen for name in labels[i]) for i in train]]
         if not len(train):
@@ -156,7 +161,7 @@ def invert(
         if section.lora_rank:
             lora.save(made.unet, out / lora.FILE)
             files.append(out / lora.FILE)
-        train_ids, recordings = folders.pool(store, train)
+        train_ids, recordings = folders.named(store, train)
         info = folders.TokensInfo(
             fingerprint=fingerprint,
             generator=made.info.fingerprint,

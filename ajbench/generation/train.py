@@ -12,13 +12,13 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from ajbench import codec as codecs
-from ajbench.codec.whitening import Whitening
+from ajbench.codec.whitening import Whitening, fit_to_clips
 from ajbench.core import console
 from ajbench.core.device import resolve_precision
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.files import seed_for
 from ajbench.core.recipe import Generator, Recipe
-from ajbench.data import audio
+from ajbench.data import audio, real_clips
 from ajbench.data.store import ClipStore, require_codec
 from ajbench.generation import checkpoint as folders
 from ajbench.generation import hub_encoders, pretrained, unet, validation
@@ -47,12 +47,15 @@ def train_generator(
     codec: "codecs.Codec | None" = None,
     tracker: str = "csv",
 ) -> Path:
-    """Train a generator on the train split of `store` and write its folder; an interrupted run resumes.
+    """Train a generator on its pool and write its folder; an interrupted run resumes.
+
+    The pool is the train split of `store`, of which `generator.pool=real` takes the clips of `mix.real`. The
+    whitening is fitted on the pool too.
 
     With several processes (torchrun), each computes its part of every batch.
 
     Args:
-        recipe: its `generator` section is used.
+        recipe: its `generator` section is used, and `mix.real` for that pool.
         store: real clips.
         out: receives the generator (see `checkpoint`), `metrics.csv` and, with `validate_every`,
             `validation.csv` (see `validation`).
@@ -81,8 +84,12 @@ def train_generator(
     require_codec(store, codec.name, codec.weights_hash)
     if store.meta.whitening is None:
         raise MissingError(f"{store.path}: no whitening statistics; make the store with `ajbench prepare`")
-    whitening = Whitening.from_json(store.meta.whitening)
-    train, unseen = validation.divide(store, section.val_share)
+    whitening, pool = Whitening.from_json(store.meta.whitening), store.split_indices("train")
+    if section.pool == "real":
+        every, pool = len(pool), real_clips.chosen(recipe.mix, store, recipe.mix.baseline)
+        if len(pool) < every:
+            whitening = fit_to_clips(store, pool, codec, recipe.codec.whitening)
+    train, unseen = validation.divide(store, pool, section.val_share)
     if section.validate_every and not len(unseen):
         raise UsageError(
             f"generator.validate_every={section.validate_every}: {store.path} has no val split; set "
@@ -161,7 +168,7 @@ def train_generator(
             what="train-gen (ends)" if ends else "train-gen",
         )
     if PartialState().is_main_process:
-        ids, recordings = folders.pool(store, store.split_indices("train"))
+        ids, recordings = folders.named(store, pool)
         info = folders.GeneratorInfo(
             fingerprint=fingerprint,
             preset=section.preset,

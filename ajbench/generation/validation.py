@@ -20,23 +20,26 @@ CLIPS = 512  # at most; each is evaluated once in every quarter of the timesteps
 QUARTERS = 4
 
 
-def divide(store: ClipStore, share: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the training and the validation clips: train and val split, or two parts of the train split.
+def divide(
+    store: ClipStore, pool: NDArray[np.int64], share: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the training and the validation clips: pool and val split, or two parts of the pool.
 
     The parts are chosen by a hash of the recording: its clips are in the same part, and stay in it when
     others are added or removed. The eval split is never used.
 
     Args:
         store: real clips.
-        share: validation part of the train split, at least one recording; 0: none. Ignored if there is a val
+        pool: indices of the clips to train on.
+        share: validation part of the pool, at least one recording; 0: none. Ignored if there is a val
             split.
     """
-    train, val = store.split_indices("train"), store.split_indices("val")
+    val = store.split_indices("val")
     if len(val) or not share:
-        return train, val
-    hashes = np.array([_hash(store.recordings[i]) for i in train])
+        return pool, val
+    hashes = np.array([_hash(store.recordings[i]) for i in pool])
     out = (hashes < share) | (hashes == hashes.min())
-    return train[~out], train[out]
+    return pool[~out], pool[out]
 
 
 def watched(store: ClipStore, indices: NDArray[np.int64]) -> NDArray[np.int64]:

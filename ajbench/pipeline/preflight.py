@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 
 from ajbench.core import registry, transformers_folder
-from ajbench.core.errors import IntegrityError, MissingError
-from ajbench.core.recipe import Recipe
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.core.recipe import Recipe, fingerprint
+from ajbench.data import audio
 from ajbench.data.corpora.recordings import read_corpus
 from ajbench.data.leak_rule import evaluated, refuse_leak
 from ajbench.data.manifest import Manifest
+from ajbench.data.shards import read_meta
+from ajbench.data.store import ClipStore
 from ajbench.generation import hub_encoders
 
 
@@ -48,6 +51,42 @@ def check_generator(folder: Path, recipe: Recipe, manifest: Manifest) -> None:
     refuse_leak(folder, ids, recordings, evaluated(manifest))
     if codec in registry.CODECS and recipe.codec.name in registry.CODECS and codec != recipe.codec.name:
         raise IntegrityError(f"--generator {folder}: has codec {codec}, the recipe {recipe.codec.name}")
+
+
+def check_pool(folder: Path, recipe: Recipe, manifest: Manifest) -> None:
+    """Check that a generator may be trained on another store, `generator.pool`.
+
+    Raises:
+        MissingError: there is no finished store in the folder.
+        UsageError: its clips are synthetic, or have another codec, whitening or length than the recipe's.
+        IntegrityError: it is damaged, or has recordings of the recipe's evaluation clips (the leak rule).
+    """
+    store = ClipStore.open(folder, verify=False)
+    basis, length = store.meta.whitening and "basis" in store.meta.whitening, recipe.data.duration_s
+    for what, found, own in (
+        ("its clips are", store.meta.source, "real"),
+        ("codec.name", store.meta.codec, recipe.codec.name),
+        ("codec.whitening", "pca" if basis else "channel", recipe.codec.whitening),
+        ("samples of a clip:", store.meta.clip_samples, audio.clip_samples(length)),
+    ):
+        if found != own and (what != "codec.name" or own in registry.CODECS):
+            raise UsageError(
+                f"generator.pool={folder}: {what} {found}, the recipe needs {own}; prepare the pool like it"
+            )
+    train = store.split_indices("train")
+    ids, recordings = ([names[i] for i in train] for names in (store.clip_ids, store.recordings))
+    refuse_leak(folder, ids, recordings, evaluated(manifest))
+
+
+def pool_identity(folder: Path) -> str:
+    """Return a hash of the clips of another store.
+
+    Raises:
+        MissingError: there is no finished store in the folder.
+        IntegrityError: it is damaged.
+    """
+    meta = read_meta(folder)
+    return fingerprint(meta.fingerprint, [shard.xxh3 for shard in meta.shards])
 
 
 def label_table(recipe: Recipe, data: Path | None, error: MissingError) -> Manifest:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ajbench import codec as codecs
-from ajbench.codec.whitening import Kind, Whitening
+from ajbench.codec.whitening import fit_to_clips
 from ajbench.core import console
 from ajbench.core.console import counted
 from ajbench.core.device import device_of
@@ -37,7 +37,6 @@ from ajbench.data.store import COLUMNS, ClipStore, require_codec
 # The codec always gets batches of this size, zero-padded: a clip's codes depend on the size of its batch
 # (rounding differs) but not on the other clips in it.
 BATCH = 8
-LATENT_BATCH = 64  # clips at once when the whitening is fitted
 READ_AHEAD = 4 * BATCH
 # Reader threads: half the cores, as the codec needs the others, and few enough not to run far ahead of it.
 READERS = max(2, min(8, (os.cpu_count() or 1) // 2))
@@ -282,9 +281,10 @@ class _Preparation:
             },
         )
         clips = ClipStore(out, shards.assemble(out, meta))
+        train = clips.split_indices("train")
         fitted = {
-            "whitening": _whitening(clips, self.codec, self.recipe.codec.whitening).to_json(),
-            "train_ids_hash": shards.ids_hash(clips.clip_ids[i] for i in clips.split_indices("train")),
+            "whitening": fit_to_clips(clips, train, self.codec, self.recipe.codec.whitening).to_json(),
+            "train_ids_hash": shards.ids_hash(clips.clip_ids[i] for i in train),
         }
         if problems:
             console.say(f"{len(clips)} clips kept, {len(problems)} rejected: see {out / 'quarantine.csv'}")
@@ -317,12 +317,6 @@ def _require_splits(recipe: Recipe, clips: Mapping[str, int], why: str) -> None:
 def _commonest(problems: list[Problem]) -> str:
     reasons = Counter(problem.reason.partition(" (")[0] for problem in problems)
     return ", ".join(f"{reason} ({n})" for reason, n in reasons.most_common(3))
-
-
-def _whitening(clips: ClipStore, codec: codecs.Codec, kind: Kind) -> Whitening:
-    train = clips.split_indices("train")
-    starts = range(0, len(train), LATENT_BATCH)
-    return Whitening.fit((codec.latents(clips.codes(train[i : i + LATENT_BATCH])) for i in starts), kind)
 
 
 def _originals(rows: list[Row], out: Path, pool: ThreadPoolExecutor) -> dict[int, int]:

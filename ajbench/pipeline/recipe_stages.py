@@ -118,6 +118,9 @@ class Pipeline:
                 )
         if self.places.generator:
             preflight.check_generator(self.places.generator, recipe, manifest)
+        elif recipe.generator.other_store:
+            preflight.check_pool(recipe.generator.other_store, recipe, manifest)
+        real_clips.places(recipe.mix.baseline, recipe.mix.draw, manifest)
 
     def stages(self, jobs: int | None = 1) -> list[Stage]:
         """Return every stage in the order of a run; `jobs` as in `sources`."""
@@ -153,7 +156,7 @@ class Pipeline:
             UsageError: there are no such clips.
         """
         if real not in self._counted:
-            self._counted[real] = real_clips.count(real, self.recipe.mix.draw, self.manifest)
+            self._counted[real] = len(real_clips.places(real, self.recipe.mix.draw, self.manifest))
         return self._counted[real]
 
     @cached_property
@@ -203,13 +206,16 @@ class Pipeline:
 
     @cached_property
     def train_gen(self) -> Stage:
-        """Real clips → latent diffusion U-Net."""
+        """The generator's pool → latent diffusion U-Net."""
         recipe, prepared, seed = self.recipe, self.prepare, self.recipe.generator.seed
-        section, init = recipe.generator, recipe.generator.init
+        section, init, other = recipe.generator, recipe.generator.init, recipe.generator.other_store
+        source = other or prepared.path
         if init and pretrained.is_local(init):  # a hub id or "sd14" stands for itself
             weights = weights_identity(pretrained.locate(init))
             section = section.model_copy(update={"init": weights})
-        inputs = prepared.fingerprint, *text_encoder_identity(recipe.generator.text_encoder)
+        pool = preflight.pool_identity(other) if other else prepared.fingerprint
+        drawn = recipe.mix.drawn if section.pool == "real" else []
+        inputs = pool, *text_encoder_identity(recipe.generator.text_encoder), *drawn
         key, path = self.place("train-gen", section, *inputs)
 
         def do() -> None:
@@ -217,14 +223,17 @@ class Pipeline:
             from ajbench.generation.train import train_generator
 
             about: dict[str, Any] = {"fingerprint": key, "seed": seed, "tracker": self.places.tracker}
-            train_generator(recipe, ClipStore.open(prepared.path), path, **about)
+            train_generator(recipe, ClipStore.open(source), path, **about)
 
         def check() -> None:
+            if other:
+                preflight.check_pool(other, recipe, self.manifest)
             preflight.check_text_encoder(recipe.generator.text_encoder)
             if init:
                 pretrained.locate(init)
 
-        about: dict[str, Any] = {"seed": seed, "needs": (prepared,), "distributed": True, "check": check}
+        needs = () if other else (prepared,)
+        about: dict[str, Any] = {"seed": seed, "needs": needs, "distributed": True, "check": check}
         about["precision"] = section.precision
         return Stage("train-gen", recipe, path, key, counted(section.train_steps, "step"), do, **about)
 
@@ -232,7 +241,8 @@ class Pipeline:
     def invert(self) -> Stage:
         """Real clips and generator → learned class tokens, LoRA, or both."""
         recipe, prepared, seed = self.recipe, self.prepare, self.recipe.invert.seed
-        key, path = self.place("invert", recipe.invert, prepared.fingerprint, self.generator_key)
+        drawn = recipe.mix.drawn if recipe.adapts_to_real else []
+        key, path = self.place("invert", recipe.invert, prepared.fingerprint, self.generator_key, *drawn)
 
         def do() -> None:
             from ajbench.data.store import ClipStore
@@ -272,10 +282,11 @@ class Pipeline:
             judge = (classifier_stages.reference_stage(self, recipe.mix.baseline),)
         weights = judge[0].path if judge else registry.judge_weights(section.judge)
         inputs = prepared.fingerprint, self.generator_key, [stage.fingerprint for stage in (*tokens, *judge)]
+        drawn = recipe.mix.drawn if recipe.guides_are_real and section.plan != "captions" else []
         named = section  # a judge counts by its content, not by its path
         if weights and not judge:
             named = section.model_copy(update={"judge": weights_identity(weights)})
-        key, path = self.place("synth", named, *inputs)
+        key, path = self.place("synth", named, *inputs, *drawn)
 
         def given() -> dict[str, Any]:
             from ajbench.data.store import ClipStore

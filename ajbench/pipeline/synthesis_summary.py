@@ -42,14 +42,15 @@ def synthesis_summary(pipeline: Pipeline, probe: str = "", processes: int = 1) -
         manifest, found = preflight.label_table(recipe, places.data, error), False
     pipeline.check(manifest=manifest)
     split, captions = split_of(section), section.plan == "captions"
-    clips = ListedClips.of_manifest(manifest, f"corpus {recipe.data.corpus}", split, captions=captions)
+    how: dict[str, Any] = {"mix": recipe.mix if recipe.guides_are_real else None, "captions": captions}
+    clips = ListedClips.of_manifest(manifest, f"corpus {recipe.data.corpus}", split, **how)
     origin = "files" if found else "label table"
     stage = pipeline.synth(probe, processes) if found else None
     if stage and pipeline.prepare.done():
         from ajbench.data.store import ClipStore
 
         store = ClipStore.open(pipeline.prepare.path, verify=False)
-        clips = ListedClips.of_store(store, split, captions=captions)
+        clips = ListedClips.of_store(store, split, **how)
         origin = "store"
     size = store_mb(recipe, section.n)
     document = {

@@ -59,10 +59,11 @@ def tokens(tmp_path_factory):
     return make_tokens(tmp_path_factory.mktemp("generation") / "tokens")
 
 
-def fit(real, out, **generator):
+def fit(real, out, mix=None, **generator):
     """Train a generator on `real` into `out`; keywords are settings of the section `generator`."""
     about = {"fingerprint": "f1", "seed": 3, "codec": FakeCodec()}
-    return train.train_generator(small_recipe(generator=generator), real, out, **about)
+    recipe = small_recipe(generator=generator, mix=mix or {})
+    return train.train_generator(recipe, real, out, **about)
 
 
 @pytest.fixture(scope="session")

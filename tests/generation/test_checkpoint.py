@@ -62,7 +62,7 @@ def test_older_token_files_have_one_vector_per_token_and_no_lora(generator, tmp_
 def test_the_leak_rule_compares_clips_and_recordings(generator, tmp_path):
     info = checkpoint.read_info(generator)
     ours = make_store(tmp_path / "ours", recordings={1: "youtube:a", 13: "youtube:b"})
-    ids, recordings = checkpoint.pool(ours, ours.split_indices("train"))
+    ids, recordings = checkpoint.named(ours, ours.split_indices("train"))
     assert recordings == (ids[0], "youtube:a", *ids[2:])
     info = info.model_copy(update={"train_ids": ids, "train_recordings": recordings})
     checkpoint.refuse_leak(tmp_path, info, ours)

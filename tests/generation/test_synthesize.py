@@ -22,10 +22,12 @@ from fakes import (
 from ajbench.classifiers.train import check_descent
 from ajbench.core.errors import IntegrityError, NumericError
 from ajbench.core.files import seed_for
+from ajbench.data import real_clips
 from ajbench.data.shards import ids_hash
 from ajbench.data.store import ClipStore
 from ajbench.data.verify import verify
 from ajbench.generation.pipeline import AudioJourneyPipeline
+from ajbench.generation.synthesize import synthesize
 from ajbench.generation.worker import Job
 from ajbench.pipeline.estimates import synthesis_seconds
 
@@ -44,6 +46,20 @@ def test_the_store_records_where_each_clip_comes_from(made, real):
     assert clip.parent_id in real.clip_ids and clip.seed == seed_for(0, clip.clip_id)
     wave = FakeCodec().decode(clip.codes[None])[0].numpy()
     assert wave.shape == (CLIP_SAMPLES,) and np.abs(wave - clip.audio()).max() < 1 / 32768
+
+
+@pytest.mark.parametrize("plan", ["per-clip", "random-classes"])
+@pytest.mark.parametrize(
+    ("pool", "guides", "few"), [("train", "pool", False), ("train", "real", True), ("real", "pool", True)]
+)
+def test_guides_come_from_the_pool_or_the_real_clips(real, generator, tmp_path, plan, pool, guides, few):
+    synth = {"n": 24, "sampler_steps": 1, "guides": guides, "plan": plan, "prompt": "names"}
+    recipe = small_recipe(generator={"pool": pool}, mix={"real": "shots=2"}, synth=synth)
+    about = {"fingerprint": "f", "codec": FakeCodec()}
+    made = synthesize(recipe, real, generator, None, tmp_path / "s", **about)
+    chosen = {real.clip_ids[i] for i in real_clips.chosen(recipe.mix, real)}
+    assert (set(made.column("parent_id")) <= chosen) == few
+    assert made.meta.eval_ids_hash == ids_hash(real.clip_ids[N_TRAIN:])
 
 
 def test_a_clip_starts_from_its_parent(generate, real, tmp_path):
@@ -102,7 +118,7 @@ def test_clips_of_a_generator_of_another_corpus_may_be_used_with_this_one(genera
     here = make_store(tmp_path / "here", prefix="here")
     made = generate(tmp_path / "made", here, prompt="names")
     check_descent(here, made)
-    with pytest.raises(IntegrityError, match="made"):
+    with pytest.raises(IntegrityError, match="eval split"):
         check_descent(
             real, generate(tmp_path / "noise", here, prompt="names", plan="random-classes", strength=1.0)
         )

@@ -15,6 +15,7 @@ from fakes import (
 from safetensors.torch import load_file
 
 from ajbench.core.errors import IntegrityError, UsageError
+from ajbench.data import real_clips
 from ajbench.generation import checkpoint, textual_inversion
 from ajbench.generation.pipeline import AudioJourneyPipeline
 from ajbench.generation.plan import ListedClips, plan
@@ -129,3 +130,12 @@ def test_prompts_that_vectors_make_too_long_are_counted(generator, real, tmp_pat
     out = invert(generator, real, tmp_path / "t", train_steps=0, vectors=7)
     several = {tuple(real[i].labels) for i in range(N_TRAIN) if len(real[i].labels) > 1}
     assert checkpoint.read_tokens(out)[0].prompts_cut == len(several) > 0
+
+
+@pytest.mark.parametrize(("pool", "few"), [("train", False), ("real", True), ("another/store", True)])
+def test_tokens_are_fitted_on_the_pool_or_the_real_clips(generator, real, tmp_path, pool, few):
+    recipe = small_recipe(generator={"pool": pool}, mix={"real": "shots=3"}, invert={"train_steps": 1})
+    chosen = real_clips.chosen(recipe.mix, real) if few else real.split_indices("train")
+    textual_inversion.invert(recipe, generator, real, tmp_path / "t", fingerprint="t1", codec=CODEC)
+    info, _ = checkpoint.read_tokens(tmp_path / "t")
+    assert info.train_ids == tuple(sorted(real.clip_ids[i] for i in chosen))

@@ -27,7 +27,8 @@ from safetensors.torch import load_file
 from ajbench.codec.whitening import Whitening
 from ajbench.core import recipe
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
-from ajbench.core.recipe import Generator
+from ajbench.core.recipe import Generator, Mix
+from ajbench.data import real_clips
 from ajbench.data.store import ClipStore
 from ajbench.generation import batches, checkpoint, train, unet
 from ajbench.generation.pipeline import AudioJourneyPipeline
@@ -319,3 +320,17 @@ def test_a_store_of_another_codec_or_without_whitening_is_refused(captioned, tmp
         changed = ClipStore(captioned.path, captioned.meta.model_copy(update=change))
         with pytest.raises(error, match=word):
             fit(changed, tmp_path / "g")
+
+
+@pytest.mark.parametrize("mix", [{"real": "shots=3"}, {"real": "none", "none_of": "shots=3", "dose": 1}])
+def test_the_pool_may_be_the_real_clips_alone(real, tmp_path, mix):
+    chosen = real_clips.chosen(Mix(real="shots=3"), real)
+    info = checkpoint.read_info(fit(real, tmp_path / "few", mix, pool="real"))
+    assert info.train_ids == tuple(sorted(real.clip_ids[i] for i in chosen))
+    assert 3 <= len(chosen) < N_TRAIN
+    fitted = json.loads((tmp_path / "few" / "whitening.json").read_text())
+    alone = Whitening.fit([CODEC.latents(real.codes(chosen))], "pca")
+    assert Whitening.from_json(fitted) == alone
+    # Of the default pool, the classifiers' real clips change nothing.
+    assert checkpoint.read_info(fit(real, tmp_path / "all", mix)).train_ids == tuple(real.clip_ids[:N_TRAIN])
+    assert json.loads((tmp_path / "all" / "whitening.json").read_text()) == real.meta.whitening

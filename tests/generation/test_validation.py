@@ -22,23 +22,28 @@ def large(tmp_path_factory):
 
 
 def test_validation_clips_are_the_val_split_or_a_share_of_the_train_split(captioned, large, tmp_path):
-    trained, held_out = validation.divide(captioned, 0.5)
+    trained, held_out = validation.divide(captioned, captioned.split_indices("train"), 0.5)
     assert list(trained) == list(captioned.split_indices("train"))
     assert list(held_out) == list(captioned.split_indices("val"))
     everything = set(large.split_indices("train"))
-    trained, held_out = validation.divide(large, 0.0)
+    trained, held_out = validation.divide(large, large.split_indices("train"), 0.0)
     assert set(trained) == everything and not len(held_out)
-    trained, held_out = validation.divide(large, 0.2)
+    trained, held_out = validation.divide(large, large.split_indices("train"), 0.2)
     assert set(trained) | set(held_out) == everything and not set(trained) & set(held_out)
     assert 25 < len(held_out) < 55
-    assert len(validation.divide(large, 1e-9)[1]) == 1
+    assert len(validation.divide(large, large.split_indices("train"), 1e-9)[1]) == 1
     videos = make_store(tmp_path / "videos", train=60, recordings={i: f"video {i // 6}" for i in range(60)})
-    sides = [{videos.recordings[i] for i in side} for side in validation.divide(videos, 0.5)]
+    sides = [
+        {videos.recordings[i] for i in side}
+        for side in validation.divide(videos, videos.split_indices("train"), 0.5)
+    ]
     assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == 10
     # A clip stays on its side in a smaller corpus.
     fewer = make_store(tmp_path / "fewer", train=90, evaluated=20)
     chosen = {large.clip_ids[i] for i in held_out} & set(fewer.clip_ids[:90])
-    assert chosen == {fewer.clip_ids[i] for i in validation.divide(fewer, 0.2)[1]}
+    assert chosen == {
+        fewer.clip_ids[i] for i in validation.divide(fewer, fewer.split_indices("train"), 0.2)[1]
+    }
 
 
 def test_of_many_clips_always_the_same_few_are_used(large, monkeypatch):
@@ -107,7 +112,9 @@ def test_held_out_clips_are_not_trained_on_and_are_recorded(real, tmp_path):
         out = fit(real, tmp_path / "g", train_steps=1, validate_every=1, val_share=0.3)
     info = checkpoint.read_info(out)
     assert 1 <= len(info.held_out) < N_TRAIN and len(prompts[0]) == N_TRAIN - len(info.held_out)
-    assert info.held_out == tuple(sorted(real.clip_ids[i] for i in validation.divide(real, 0.3)[1]))
+    assert info.held_out == tuple(
+        sorted(real.clip_ids[i] for i in validation.divide(real, real.split_indices("train"), 0.3)[1])
+    )
     # They count as training clips for the leak rule.
     assert info.train_ids == tuple(sorted(real.clip_ids[:N_TRAIN])) and {*info.held_out} < {*info.train_ids}
     with pytest.raises(UsageError, match=r"generator\.validate_every"):

@@ -1,12 +1,14 @@
 """What is refused before any work, and the identity of inputs."""
 
 import os
+from contextlib import nullcontext
 
 import pytest
-from fakes import given_generator, mini_pipeline
+from fakes import given_generator, hum_record, hum_store, mini_pipeline
 
 from ajbench.core import recipe, registry
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.data.audio import clip_samples
 from ajbench.pipeline.stage import corpus_identity
 
 
@@ -53,6 +55,69 @@ def test_a_generator_that_was_trained_on_evaluation_clips_is_refused(tmp_path):
         mini_pipeline(generator=given_generator(tmp_path / "other", train, "encodec_24khz@16k")).check()
     with pytest.raises(MissingError, match=r"generator\.json"):
         mini_pipeline(generator=tmp_path / "nowhere").check()
+
+
+@pytest.fixture(scope="module")
+def pool_store(tmp_path_factory):
+    """pool_store(**changes of its metadata) -> folder of a store of another corpus that mini can use."""
+    fit = {"codec": "tiny", "clip_samples": clip_samples(5.04)}
+    fit["whitening"] = {"mean": [0.0], "std": [1.0], "basis": [[1.0]]}
+
+    def build(recording=None, clip_id="other", **meta):
+        folder = tmp_path_factory.mktemp("pools") / "pool"
+        records = [hum_record(0, clip_id=clip_id, recording=recording), hum_record(2, clip_id="held out")]
+        return hum_store(folder, records, **(fit | meta)).path
+
+    return build
+
+
+def test_a_pool_of_another_corpus_is_accepted(pool_store):
+    for other in (pool_store(), pool_store(recording="elsewhere")):
+        mini_pipeline(f"generator.pool={other}").check()
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [
+        {"codec": "encodec_24khz@16k"},
+        {"clip_samples": 6720},
+        {"whitening": {"mean": [0.0], "std": [1.0]}},
+        {"source": "synthetic"},
+    ],
+)
+def test_a_pool_that_the_recipe_cannot_use_is_refused(pool_store, meta):
+    with pytest.raises(UsageError, match=r"generator\.pool="):
+        mini_pipeline(f"generator.pool={pool_store(**meta)}").check()
+
+
+def test_a_pool_with_an_eval_clip_or_another_cut_of_its_recording_is_refused(pool_store, tmp_path):
+    held_out = mini_pipeline().manifest.split("eval")[0]
+    for leak in ({"clip_id": held_out.clip_id}, {"recording": held_out.recording or held_out.clip_id}):
+        made = mini_pipeline(f"generator.pool={pool_store(**leak)}", work=tmp_path / "work")
+        with pytest.raises(IntegrityError, match=held_out.clip_id):
+            made.check()
+        with pytest.raises(IntegrityError, match=held_out.clip_id):
+            made.train_gen.check()
+    with pytest.raises(MissingError, match="nowhere"):
+        mini_pipeline(f"generator.pool={tmp_path / 'nowhere'}").check()
+
+
+def test_two_cuts_of_one_source_are_one_recording_for_the_leak_rule(tmp_path, write_wav):
+    splits = {"dog/rex_1": "eval", "dog/bello_1": "train", "cat/tom_1": "train", "cat/kit_1": "eval"}
+    paths = {write_wav(f"{name}.wav"): split for name, split in splits.items()}
+    lines = [f"{path},{path.parent.name},{split}" for path, split in paths.items()]
+    (tmp_path / "clips.csv").write_text("\n".join(["path,labels,split", *lines]))
+    keys = ["data.corpus=table", "data.eval_fold=null", "data.recording_from='([a-z]+)_'"]
+    for source, refused in (("rex", True), ("bello", False), ("lassie", False)):
+        given = given_generator(tmp_path / source, [f"cut 2 of {source}"], recordings=[source])
+        made = mini_pipeline(*keys, data=tmp_path / "clips.csv", generator=given)
+        with pytest.raises(IntegrityError, match="rex") if refused else nullcontext():
+            made.check()
+
+
+def test_more_shots_than_a_class_has_are_refused_before_any_work():
+    with pytest.raises(UsageError, match=r"mix\.real=shots=99"):
+        mini_pipeline("mix.real=shots=99").check()
 
 
 def test_the_identity_of_a_corpus_is_its_content(tmp_path, write_wav):

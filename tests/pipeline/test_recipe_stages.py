@@ -56,6 +56,35 @@ def test_a_change_reaches_what_depends_on_it_and_nothing_else(override, expected
     assert changed(override) == expected
 
 
+MODELS = {"train-gen", "invert", "synth", "synth noise"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["generator.pool=real", "synth.guides=real"], set()),  # of all train clips
+        (["mix.real=shots=1"], set()),
+        (["mix.real=shots=1", "synth.guides=real"], {"synth", "synth noise"}),
+        (["mix.real=shots=1", "generator.pool=real"], MODELS),
+        (["mix.real=shots=1", "mix.draw=1", "generator.pool=real"], MODELS),
+    ],
+)
+def test_the_pool_changes_what_is_fitted_on_it(overrides, expected):
+    before, after = fingerprints(), fingerprints(*overrides)
+    assert {name for name in MODELS if before[name] != after[name]} == expected
+    assert before["prepare"] == after["prepare"]
+
+
+def test_the_pool_of_synthetic_clips_only_is_that_of_the_whole_grid():
+    keys = ["mix.real=shots=1", "generator.pool=real"]
+    grid, other = fingerprints(*keys), fingerprints(*keys, "mix.draw=1")
+    assert not {grid[name] for name in MODELS} & {other[name] for name in MODELS}
+    alone = fingerprints(*keys, "mix.real=none", "mix.none_of=shots=1")
+    assert {grid[name] for name in MODELS} == {alone[name] for name in MODELS}
+    mixed = next(key for name, key in grid.items() if "none, miniG" in name)
+    assert mixed in alone.values()
+
+
 def test_fingerprints_do_not_depend_on_folders(tmp_path, write_wav):
     for name in ("dog/a", "dog/b", "dog/c", "cat/d", "cat/e", "cat/f"):
         write_wav(f"here/{name}.wav")
