@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ Row = dict[str, Any]
 
 ROW_COLUMNS = (
     "time", "run", "recipe", "fingerprint", "git", "table", "row", "column", "dataset", "split", "metric",
-    "features", "value", "ci_low", "ci_high", "n", "seed", "seconds", "device", "precision",
+    "features", "value", "ci_low", "ci_high", "n", "seed", "seconds", "device", "precision", "pool", "real",
 )  # fmt: skip
+OLDEST = ROW_COLUMNS[: ROW_COLUMNS.index("precision")]  # files without the columns that came later are read
 # Lines that agree in these are of one measurement; value, interval and time are its result.
 KEY = (
     "run", "recipe", "fingerprint", "table", "row", "column", "dataset", "split", "metric", "features",
@@ -45,6 +47,8 @@ class Context:
         device: `cpu`, `cuda`, …
         seconds: duration of the measured stage; None if unknown.
         precision: precision of the measured training, or else of the extractor.
+        pool: clips that the generator was trained on; None: there is none, or it is unknown.
+        real: clips that `mix.real` chooses, or that the measured mix has of them.
     """
 
     run: str
@@ -56,6 +60,8 @@ class Context:
     device: str = "cpu"
     seconds: float | None = None
     precision: str = "fp32"
+    pool: int | None = None
+    real: int | None = None
 
 
 def is_control(column: str) -> bool:
@@ -121,7 +127,7 @@ def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
                 fresh.append(row)
         if not fresh:
             return 0
-        # A file without the column precision is rewritten with it.
+        # A file without the columns that came later is rewritten with them.
         extended = bool(old) and not old.startswith(",".join(ROW_COLUMNS).encode())
         text = io.StringIO()
         writer = csv.DictWriter(text, ROW_COLUMNS, lineterminator="\n")
@@ -161,15 +167,15 @@ def read_rows(path: Path) -> pd.DataFrame:
 
 def _parse(path: Path, text: str) -> list[dict[str, str]]:
     lines = list(csv.reader(io.StringIO(text)))
-    # Files written before the column precision lack it.
-    if not lines or tuple(lines[0]) not in (ROW_COLUMNS, ROW_COLUMNS[:-1]):
+    columns = tuple(lines[0]) if lines else ()
+    if len(columns) < len(OLDEST) or columns != ROW_COLUMNS[: len(columns)]:
         raise IntegrityError(
             f"{path}: the first line is not the header of rows.csv; move the file away and run again"
         )
     for number, line in enumerate(lines[1:], start=2):
         if len(line) != len(lines[0]) or (number == len(lines) and not text.endswith("\n")):
             raise IntegrityError(f"{path}: line {number} is incomplete; delete it and run again")
-    return [dict(zip(ROW_COLUMNS, [*line, ""], strict=False)) for line in lines[1:]]
+    return [dict(zip_longest(ROW_COLUMNS, line, fillvalue="")) for line in lines[1:]]
 
 
 def _key(row: Mapping[str, str]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from ajbench.core.console import counted
 from ajbench.core.errors import MissingError
 from ajbench.core.files import atomic_write
 from ajbench.pipeline import classifier_stages
+from ajbench.pipeline.preflight import pool_size
 from ajbench.pipeline.stage import Stage
 
 if TYPE_CHECKING:
@@ -25,9 +26,15 @@ def eval_cls_stage(pipeline: "Pipeline", classifiers: Sequence[Stage]) -> Stage:
     key, path = pipeline.place("eval-cls", recipe.evaluate.bootstrap, keys)
 
     def do() -> None:
-        from ajbench.pipeline.evaluate import measure_cells
+        from ajbench.pipeline.evaluate import cell_key, measure_cells
 
-        _record(pipeline, path, measure_cells(recipe, classifiers, path, _dataset(pipeline)))
+        mixes = {cell_key(cell, recipe).column: cell.recipe.mix for cell in classifiers}
+        sizes = {
+            column: _sizes(pipeline, mix.real, mix.mode == "alpha" or mix.dose > 0)
+            for column, mix in mixes.items()
+        }
+        rows = measure_cells(recipe, classifiers, path, _dataset(pipeline))
+        _record(pipeline, path, [row | sizes[row["column"]] for row in rows])
 
     amount = counted(len(classifiers), "classifier")
     return Stage("eval-cls", recipe, path, key, amount, do, needs=tuple(classifiers))
@@ -50,7 +57,8 @@ def eval_gen_stage(pipeline: "Pipeline", names: Sequence[str]) -> Stage:
         prepared = pipeline.prepare.path
         cache = pipeline.places.work / "features"
         rows, notes = measure_sets(recipe, prepared, folders, weights, path, _dataset(pipeline), cache)
-        _record(pipeline, path, rows)
+        sizes = _sizes(pipeline, recipe.mix.baseline, generated=True)
+        _record(pipeline, path, [row | sizes for row in rows])
         atomic_write(path / NOTES, json.dumps(notes, indent=2, ensure_ascii=False))
 
     amount = counted(len(names), "set") + " of clips"
@@ -75,6 +83,16 @@ def _dataset(pipeline: "Pipeline") -> str:
     name = data.corpus if data.subset is None else f"{data.corpus} {data.subset}"
     name = data.subset if data.subset == "esc10" else name  # a corpus of its own
     return f"{name}{f' fold {folds.pop()}' if len(folds) == 1 else ''}"
+
+
+def _sizes(pipeline: "Pipeline", real: str, generated: bool) -> dict[str, int | None]:
+    """Return the columns `pool` (None without generated clips) and `real` (of `mix.real`) of rows."""
+    from ajbench.data.real_clips import chosen
+    from ajbench.data.store import ClipStore
+
+    store = ClipStore.open(pipeline.prepare.path, verify=False)
+    pool = pool_size(pipeline.generator) if generated else None
+    return {"pool": pool, "real": len(chosen(pipeline.recipe.mix, store, real))}
 
 
 def _record(pipeline: "Pipeline", folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -53,6 +53,11 @@ def check_generator(folder: Path, recipe: Recipe, manifest: Manifest) -> None:
         raise IntegrityError(f"--generator {folder}: has codec {codec}, the recipe {recipe.codec.name}")
 
 
+def pool_size(folder: Path) -> int:
+    """Return how many clips a finished generator was trained on, with those that it was validated on."""
+    return len(json.loads((folder / "generator.json").read_text(encoding="utf-8"))["train_ids"])
+
+
 def check_pool(folder: Path, recipe: Recipe, manifest: Manifest) -> None:
     """Check that a generator may be trained on another store, `generator.pool`.
 

@@ -46,7 +46,7 @@ def _block_a11(title: str, lines: list[Line], recipe: Recipe | None) -> Block:
         first = lines[0]
         classes = f" of {counted(first['classes'], 'class')}" if first.get("classes") else ""
         clips = counted(first["eval_clips"], "evaluation clip")
-        notes.insert(0, f"{first['dataset']}, {clips}{classes}{_kept(first)}")
+        notes.insert(0, f"{first['dataset']}, {clips}{classes}{_kept(first)}{_sizes(lines)}")
         training = (
             "all mixes of a line train for the same number of steps"
             if equal_steps(recipe)
@@ -78,7 +78,9 @@ def blocks_1(lines: list[Line], recipe: Recipe) -> list[Block]:
             header.append("n")
             cells = [[*row, (str(line["n"]), "")] for row, line in zip(cells, mine, strict=True)]
             split = mine[0]["reference"]
-            notes.insert(0, f"FD to the real clips of the {split} split; KL of each clip to its parent")
+            notes.insert(
+                0, f"FD to the real clips of the {split} split; KL of each clip to its parent{_sizes(mine)}"
+            )
         blocks.append(Block(title, header, cells, notes, 2))
     return blocks
 
@@ -196,6 +198,14 @@ def _kept(line: Line) -> str:
             part += ": " + ", ".join(f"{number} {what}" for what, number in lost.items() if number)
         parts.append(part)
     return f" (clips kept: {', '.join(parts)})" if parts else ""
+
+
+def _sizes(lines: Sequence[Line]) -> str:
+    """Return the sizes of the generator's pool and of the real clips, where rows have them."""
+    named = {"pool": "pool", "real": "real", "all_real": "all real"}
+    found = {name: sorted({line[key] for line in lines if line.get(key)}) for key, name in named.items()}
+    parts = [f"{name} {'–'.join(f'{n:,}' for n in sizes)}" for name, sizes in found.items() if sizes]
+    return f"; {', '.join(parts)}" if parts else ""
 
 
 _TEX = {"&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_", "$": r"\$", "−": "$-$", "±": r"$\pm$", "–": "--"}

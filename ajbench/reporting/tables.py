@@ -24,6 +24,7 @@ PUBLISHED = (
 BACKBONES = {"taltrans": "CNN+T", "ast": "DeiT"}
 A11_KEY = ("model", "backbone", "pretraining", "augmentation")
 PUBLISHED_COLUMNS = ("AS-20kG", "AS-20k", "+20kG", "+40kG", "+60kG", "+80kG", "AS-2M")
+SIZES = ("pool", "real")  # columns of rows.csv: clips of the generator's pool, and real clips
 ENDS = {"": "value", "_low": "ci_low", "_high": "ci_high"}
 RENDERED = "the corpus mini is rendered by ajbench: a test of the pipeline, not a result about recorded sound"
 NOT_COMPARABLE_A11 = "published, trained and evaluated on AudioSet: not comparable with the measured rows"
@@ -154,6 +155,7 @@ def a11_lines(
             if column != recipe.name:
                 for end, field in ENDS.items():
                     line[f"{column}_delta{end}"] = _percent(delta[field].iloc[0]) if len(delta) else None
+        line |= _sizes(mine, recipe.name)
         line["seeds"] = len(seeds) or int(mine["seed"].nunique())
         line["eval_clips"] = int(mine["n"].max())
         classes = mine.loc[mine["metric"] == "classes", "value"]
@@ -177,7 +179,7 @@ def table_1_lines(rows: pd.DataFrame, recipe: Recipe) -> list[Line]:
             for end, field in ENDS.items():
                 line[f"{metric}{end}"] = _rounded(found[field].iloc[-1], 4) if len(found) else None
         reference = " ".join(mine.loc[mine["metric"] == "fd", "split"].tail(1))
-        line |= {"features": features, "reference": reference, "n": int(mine["n"].max())}
+        line |= {"features": features, "reference": reference, "n": int(mine["n"].max()), **_sizes(mine)}
         lines.append({**line, "source": "measured", "note": _note(recipe)})
     if recipe.evaluate.published == "none":
         return lines
@@ -204,7 +206,7 @@ def generation_lines(rows: pd.DataFrame) -> list[Line]:
     for row in rows[rows["table"].isin(("1", "generation"))].to_dict("records"):
         line: Line = {new: row[old] for old, new in names.items()}
         line |= {name: _rounded(row[name], 4) for name in ENDS.values()}
-        lines.append({**line, "n": int(row["n"])})
+        lines.append({**line, "n": int(row["n"]), **{size: row[size] for size in SIZES if row[size]}})
     return lines
 
 
@@ -234,6 +236,15 @@ def _formats(name: str, lines: list[Line], blocks: list[Block]) -> dict[str, str
 
 def _measured(lines: list[Line]) -> list[Line]:
     return [line for line in lines if line["source"] == "measured"]
+
+
+def _sizes(rows: pd.DataFrame, real_column: str | None = None) -> Line:
+    """Return the sizes of pool and real clips in rows, as far as they are known, and that of `all real`."""
+    real = rows[rows["column"] == real_column] if real_column else rows
+    every = rows[rows["column"] == f"{real_column} (all real)"]
+    found = {"pool": rows["pool"], "real": real["real"], "all_real": every["real"]}
+    known = {name: [int(value) for value in column if value] for name, column in found.items()}
+    return {name: values[-1] for name, values in known.items() if values}
 
 
 def _note(recipe: Recipe) -> str:

@@ -20,7 +20,7 @@ def measurement(seed=0, value=0.5, **changes):
 def test_columns_are_those_of_the_contract():
     contract = (
         "time, run, recipe, fingerprint, git, table, row, column, dataset, split, metric, features, value, "
-        "ci_low, ci_high, n, seed, seconds, device, precision"
+        "ci_low, ci_high, n, seed, seconds, device, precision, pool, real"
     )
     assert ", ".join(ROW_COLUMNS) == contract
     assert tuple(measurement()) == ROW_COLUMNS
@@ -37,17 +37,18 @@ def test_what_goes_in_comes_out(tmp_path):
     assert frame["seed"].tolist() == ["0", "1"] and frame["n"].tolist() == [80.0, 80.0]
 
 
-def test_rows_older_than_the_column_precision_are_read_with_an_empty_one(tmp_path):
-    path = tmp_path / "rows.csv"
+@pytest.mark.parametrize("later", [("real",), ("pool", "real"), ("precision", "pool", "real")])
+def test_rows_older_than_a_column_are_read_with_an_empty_one(tmp_path, later):
+    path, new = tmp_path / "rows.csv", {"precision": "bf16", "pool": 2_041_789, "real": 22_160}
     append_rows(path, [measurement(0), measurement(1)])
-    older = [line.rpartition(",")[0] for line in path.read_text().splitlines()]
+    older = [line.rsplit(",", len(later))[0] for line in path.read_text().splitlines()]
     path.write_text("\n".join(older) + "\n")
-    assert read_rows(path)["precision"].tolist() == ["", ""]
+    assert read_rows(path)[later[0]].tolist() == ["", ""]
     assert append_rows(path, [measurement(1)]) == 0
     assert path.read_text().splitlines() == older
-    assert append_rows(path, [measurement(2, precision="bf16")]) == 1
-    assert path.read_text().splitlines()[1:3] == [f"{line}," for line in older[1:]]
-    assert read_rows(path)["precision"].tolist() == ["", "", "bf16"]
+    assert append_rows(path, [measurement(2, **new)]) == 1
+    assert path.read_text().splitlines()[1:3] == [line + "," * len(later) for line in older[1:]]
+    assert read_rows(path)[later[0]].tolist() == ["", "", str(new[later[0]])]
     half = path.read_bytes()[:-3]
     path.write_bytes(half)
     with pytest.raises(IntegrityError, match="line 4"):

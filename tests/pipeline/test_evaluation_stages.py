@@ -1,0 +1,45 @@
+"""What rows of a run say about the clips that models were trained on."""
+
+import json
+
+import pytest
+from fakes import hum_record, hum_store, mini_pipeline
+
+from ajbench.core.rows import Context, make_row
+from ajbench.pipeline import evaluate, evaluation_stages
+from ajbench.pipeline.classifier_stages import grid_stages
+
+
+@pytest.fixture
+def pipeline(tmp_path):
+    """A recipe with two shots of two classes; its store has 20 train clips, its generator a pool of 31."""
+    made = mini_pipeline("mix.real=shots=2", "evaluate.controls=[all_real]", work=tmp_path)
+    made.home.mkdir(parents=True)
+    hum_store(made.prepare.path, [hum_record(i) for i in range(30)])
+    made.train_gen.path.mkdir()
+    (made.train_gen.path / "generator.json").write_text(json.dumps({"train_ids": [*map(str, range(31))]}))
+    return made
+
+
+def test_rows_have_the_sizes_of_pool_and_real_clips(pipeline, monkeypatch):
+    context, written = Context("run", "mini", "f", "", "mini"), []
+
+    def measure_cells(recipe, cells, out, dataset):
+        columns = sorted({evaluate.cell_key(cell, recipe).column for cell in cells})
+        return [make_row(context, "A11", "line", column, "map", 0.5, n=10) for column in columns]
+
+    def measure_sets(*arguments):
+        return [make_row(context, "1", "img2img", "", "fd", 5.0, n=10)], []
+
+    monkeypatch.setattr(evaluate, "measure_cells", measure_cells)
+    monkeypatch.setattr(evaluate, "measure_sets", measure_sets)
+    monkeypatch.setattr(evaluation_stages, "_record", lambda pipeline, folder, rows: written.extend(rows))
+    evaluation_stages.eval_cls_stage(pipeline, grid_stages(pipeline)).do()
+    found = {row["column"]: (row["pool"], row["real"]) for row in written}
+    mixed = {f"+{dose}G": (31, 4) for dose in pipeline.recipe.evaluate.doses}
+    assert found == {"mini": (None, 4), "miniG": (31, 0), "mini (all real)": (None, 20)} | mixed
+    written.clear()
+    sets = evaluation_stages.eval_gen_stage(pipeline, [""])
+    sets.path.mkdir()
+    sets.do()
+    assert [(row["pool"], row["real"]) for row in written] == [(31, 4)]
