@@ -129,7 +129,7 @@ def eval_gen(
     labels: Labels = None,
     captions: CaptionsFile = None,
     allow_partial: Partial = False,
-    bootstrap: Bootstrap = 200,
+    bootstrap: Bootstrap = 5000,
     out: Out = None,
     clips: Clips = None,
     worst: Worst = 0,

@@ -17,6 +17,7 @@ from ajbench.data.corpora import mini_signals
 from ajbench.evaluation.compare import Comparison, choose, measure, row_of
 from ajbench.evaluation.generation_metrics import MIN_HALF, PAIRED, class_distance, class_halves, draw
 from ajbench.evaluation.set_pair import Pairs, SetPair
+from ajbench.metrics.intervals import numbered
 
 if TYPE_CHECKING:
     from ajbench.codec import Codec
@@ -127,7 +128,7 @@ def of_splits(train: SetPair, held_out: ClipSet, codec: "Codec", n: int) -> list
     rng = np.random.default_rng(seed)
     chosen = clips.take(draw(np.arange(len(clips)), n, seed))
     names, codes = chosen.names, chosen.codes()
-    first, second = (held_out.take(half) for half in np.array_split(rng.permutation(len(held_out)), 2))
+    first, second = (held_out.take(half) for half in _halves(held_out, rng))
     measured = [
         ("real, train split", chosen, held_out, "fd"),
         ("real through the codec", chosen.changed(decoded(codec, names, codes)), held_out, "fd"),
@@ -142,6 +143,18 @@ def of_splits(train: SetPair, held_out: ClipSet, codec: "Codec", n: int) -> list
             got = _measure(train, row, some, against, [metric], {}, required=False)
             rows += [{"row": row} | line for line in got.rows]
     return rows + _of_classes(train)
+
+
+def _halves(clips: ClipSet, rng: np.random.Generator) -> list[NDArray[np.int64]]:
+    """Return two random halves of the clips: of whole recordings, unless all clips are of one."""
+    member = numbered(clips.recordings)
+    drawn = rng.permutation(len(set(clips.recordings)))[member]
+    order = np.lexsort((rng.permutation(len(member)), drawn))
+    ends = np.flatnonzero(np.diff(drawn[order])) + 1
+    middle = len(order) // 2
+    if len(ends):
+        middle = ends[np.abs(ends - middle).argmin()]
+    return np.split(order, [middle])
 
 
 def _of_classes(train: SetPair) -> list[Line]:
@@ -249,9 +262,9 @@ def _of_one_n(ours: ClipSet, theirs: ClipSet, rng: np.random.Generator) -> tuple
         raise MissingError(
             f"--ladder: {count} usable real clips; it needs at least {MIN_REAL}, to halve them"
         )
-    order, half = rng.permutation(len(theirs)), len(theirs) // 2
-    n = min(len(ours), half)
-    first, second = (theirs.take(np.sort(some)) for some in (order[:n], order[half:]))
+    some, rest = _halves(theirs, rng)
+    n = min(len(ours), len(some))
+    first, second = (theirs.take(np.sort(half)) for half in (some[:n], rest))
     return ours.take(np.sort(rng.permutation(len(ours))[:n])), first, second
 
 

@@ -14,7 +14,7 @@ from ajbench.core.errors import MissingError, UsageError
 from ajbench.data.clip_set import ClipSet, open_set
 from ajbench.evaluation import fd_curve, per_clip, protocols
 from ajbench.evaluation.generation_metrics import METRICS, Score
-from ajbench.evaluation.set_pair import SetPair, SkippedClip
+from ajbench.evaluation.set_pair import RESAMPLES, SetPair, SkippedClip
 from ajbench.features.extractor import LazyExtractor
 from ajbench.metrics.intervals import clipped
 
@@ -149,7 +149,7 @@ def compare(
     cache: Path | str = "work/features",
     ref_split: str | None = None,
     allow_partial: bool = False,
-    resamples: int = 200,
+    resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Return the table that `eval-gen --gen GEN --ref REF` prints.

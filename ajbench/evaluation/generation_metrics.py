@@ -136,14 +136,12 @@ def draw(indices: Rows, n: int, seed: int) -> Rows:
 def _kad(m: SetPair, metric: str) -> list[Score]:
     x, y = m.vectors
     sigma = kernel_distance.median_distance(y)
-    ours, theirs = (
-        np.vstack([np.ones(len(v), np.int64), c]) for v, c in zip((x, y), m.counts(metric), strict=True)
-    )
-    value, *draws = kernel_distance.kernel_draws(x, y, ours, theirs, sigma).tolist()
+    value = kernel_distance.kernel_distance(x, y, sigma)
+    draws = [kernel_distance.kernel_draws(x, y, *drawn, sigma) for drawn in m.counts(metric)]
     definition = (
         f"100 · unbiased MMD², Gaussian kernel, bandwidth {sigma:.4g} (median distance of real clips)"
     )
-    low, high = bootstrap.ends(value, np.array(draws))
+    low, high = bootstrap.ends(value, np.concatenate([np.zeros(0), *draws]))
     return [Score(Interval(value, low, high), m.n, m.m, definition + m.pooled)]
 
 

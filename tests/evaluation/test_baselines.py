@@ -1,5 +1,6 @@
 from collections import Counter
 from copy import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -64,8 +65,7 @@ def test_baselines_are_in_their_order_at_one_n(chords, ladder):
 
 def test_values_are_of_the_halves_and_of_each_clip_with_its_own(chords, ladder, tiny):
     found, extractor, ref = ladder(chords, seed=4), BandExtractor(), open_set(chords / "ref")
-    order = np.random.default_rng(4).permutation(CHORDS)
-    first, second = np.sort(order[:HALF]), np.sort(order[HALF:])
+    first, second = map(np.sort, baselines._halves(ref, np.random.default_rng(4)))
     protocol = pair_of(chords, labels=None).protocol
     real = embed(ref, extractor, protocol, chords / "cache")
     fd, kl, score = (by_row(found, metric) for metric in ("fd", "kl", "is"))
@@ -77,6 +77,21 @@ def test_values_are_of_the_halves_and_of_each_clip_with_its_own(chords, ladder, 
         assert fd[row]["value"] == pytest.approx(frechet_distance(made.features, y), rel=1e-6)
         assert score[row]["value"] == pytest.approx(inception_score(made.logits)[0], rel=1e-6)
         assert kl[row]["value"] == pytest.approx(kl_divergence(made.logits, real.logits[first]), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("recordings", "smaller"),
+    [("aaabbbccccdd", 5), ("abcdefghijkl", 6), ("aaaaaaaaaaaa", 6), ("aaaaaaaaaaab", 1)],
+)
+def test_halves_are_of_whole_recordings(recordings, smaller):
+    clips = SimpleNamespace(recordings=list(recordings))
+    for seed in range(20):
+        both = baselines._halves(clips, np.random.default_rng(seed))
+        assert sorted(np.concatenate(both)) == list(range(12))
+        assert min(map(len, both)) >= smaller
+        if len(set(recordings)) > 1:
+            first, second = ({recordings[n] for n in half} for half in both)
+            assert not first & second
 
 
 def test_a_smaller_generated_set_sets_the_n(own_chords, ladder):
