@@ -137,8 +137,8 @@ def divergence(groups: int, repetitions: int) -> list[tuple]:
 SHARES = (0.06, 0.5, 0.9)
 SCENARIOS = {
     "fd": [
-        *(partial(fd, d, shift, None, 300) for d, shift in ((16, 0), (16, 1.5), (16, 6), (64, 1.5), (64, 6))),
-        partial(fd, 16, 1.5, (40, 80), 400),
+        *(partial(fd, d, shift, None, 600) for d, shift in ((16, 0), (16, 1.5), (16, 6), (64, 1.5), (64, 6))),
+        partial(fd, 16, 1.5, (40, 80), 600),
     ],
     "agreement": [
         *(partial(agreement, n, p) for n in (8, 16, 64) for p in SHARES),
