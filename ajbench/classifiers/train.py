@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,6 +29,14 @@ from ajbench.training import loop
 LAST = "last.safetensors"
 Batch = tuple[Tensor, Tensor, Tensor]
 Score = Callable[[NDArray[np.float32], NDArray[np.float32]], float]
+
+
+class Selected(NamedTuple):
+    """What a mix trains on: ids of the real clips, all clips, and how they are drawn."""
+
+    ids: Sequence[str]
+    clips: TrainingClips
+    plan: mixing.Plan
 
 
 def train_classifier(
@@ -76,21 +84,7 @@ def train_classifier(
     settings, meta = recipe.classifier, real.meta
     if (out / classifiers.CONFIG).exists() and classifiers.read_config(out).get("fingerprint") == fingerprint:
         return out
-    train = real.split_indices("train")
-    if recipe.mix.has_real and not len(train):
-        raise MissingError(f"{real.path}: its train split is empty")
-    chosen = real_clips.chosen(recipe.mix, real)
-    synthetic = _used(recipe.mix, synthetic)
-    if synthetic:
-        check_descent(real, synthetic)
-    ids = [real.clip_ids[i] for i in chosen]
-    if decoded and decoded.clip_ids != [real.clip_ids[i] for i in train]:
-        raise IntegrityError(f"{decoded.path}: not the train clips of {real.path}; decode them again")
-    used = faithful(recipe.mix, synthetic) if synthetic else np.arange(0)
-    clips = TrainingClips(real, chosen, synthetic, decoded, used)
-    parents = synthetic.column("parent_id") if synthetic else []
-    owners = [parents[i] for i in used]
-    plan = mixing.plan(recipe.mix, ids, owners, clips.targets, seed, class_ap)
+    ids, clips, plan = select(recipe, real, synthetic, decoded, seed, class_ap)
     validate = _validation(real, score) if settings.select == "best" and score else None
 
     options = settings.model_options(meta.clip_samples)
@@ -105,7 +99,7 @@ def train_classifier(
     masking: dict[str, Any] = {"time": settings.specaug_time, "freq": settings.specaug_freq}
     if augment:
         masking["fill"] = module.frontend.zero  # type: ignore[union-attr]
-    counted = recipe.mix.epoch_size(len(chosen))
+    counted = recipe.mix.epoch_size(len(ids))
     steps = settings.steps(counted)
 
     def step(wrapped: nn.Module, batch: Batch, index: int) -> Tensor:
@@ -154,6 +148,32 @@ def train_classifier(
         shutil.rmtree(out / "checkpoints")
     state.wait_for_everyone()
     return out
+
+
+def select(
+    recipe: Recipe,
+    real: ClipStore,
+    synthetic: ClipStore | None,
+    decoded: ClipStore | None,
+    seed: int,
+    class_ap: NDArray[np.float64] | None,
+) -> Selected:
+    """Return the clips of `recipe.mix` and how they are drawn; arguments, errors: see `train_classifier`."""
+    train = real.split_indices("train")
+    if recipe.mix.has_real and not len(train):
+        raise MissingError(f"{real.path}: its train split is empty")
+    chosen = real_clips.chosen(recipe.mix, real)
+    synthetic = _used(recipe.mix, synthetic)
+    if synthetic:
+        check_descent(real, synthetic)
+    ids = [real.clip_ids[i] for i in chosen]
+    if decoded and decoded.clip_ids != [real.clip_ids[i] for i in train]:
+        raise IntegrityError(f"{decoded.path}: not the train clips of {real.path}; decode them again")
+    used = faithful(recipe.mix, synthetic) if synthetic else np.arange(0)
+    clips = TrainingClips(real, chosen, synthetic, decoded, used)
+    parents = synthetic.column("parent_id") if synthetic else []
+    owners = [parents[i] for i in used]
+    return Selected(ids, clips, mixing.plan(recipe.mix, ids, owners, clips.targets, seed, class_ap))
 
 
 def check_descent(real: ClipStore, synthetic: ClipStore) -> None:

@@ -48,6 +48,7 @@ CLASSIFIERS: dict[str, Any] = {
     "ast": "ajbench.classifiers.ast:AST",
     "ast-small": "ajbench.classifiers.ast:ast_small",
     "ast-tiny": "ajbench.classifiers.ast:ast_tiny",
+    "head": "ajbench.features.head:Head",
 }
 
 
@@ -61,6 +62,7 @@ class ExtractorEntry(NamedTuple):
         frames: whether its features are k frames per clip instead of one vector.
         texts: whether it embeds text too, as a CLAP score needs.
         weights: name in weights.csv, if not the extractor's own name.
+        shipped: file of weights that comes with ajbench, as a path in the package.
         package: module that has to be installed.
         extra: of ajbench, which installs it.
     """
@@ -71,6 +73,7 @@ class ExtractorEntry(NamedTuple):
     frames: bool = False
     texts: bool = False
     weights: str = ""
+    shipped: str = ""
     package: str = ""
     extra: str = ""
 
@@ -130,6 +133,13 @@ FEATURES: dict[str, ExtractorEntry] = {
         classes=False,
         frames=True,
         weights="encodec_24khz",
+    ),
+    "tiny": ExtractorEntry(
+        "ajbench.features.tiny:Tiny",
+        "the encoder of the codec tiny: 128-d frames, 50 per second, no classes; needs no download",
+        classes=False,
+        frames=True,
+        shipped="codec/tiny.safetensors",
     ),
 }
 KINDS: Mapping[str, dict[str, Any]] = {

@@ -216,7 +216,8 @@ class Classifier(Section):
 
     name: str = Field("taltrans-small", description="registry name; `ajbench ls models`")
     options: dict[str, Any] = Field(
-        default_factory=dict, description="of the model, such as {patchout: 0.5} or {dropout: 0.1}"
+        default_factory=dict,
+        description="of the model, such as {patchout: 0.5}; head: {features: mn04, hidden: null, c: 1.0}",
     )
     init: str | None = Field(None, description="start from imagenet, the folder of a classifier, or a hub id")
     new_head: bool = Field(False, description="replace the last layer, for an `init` with other classes")
@@ -280,8 +281,15 @@ class Classifier(Section):
             )
         return self
 
+    @property
+    def features(self) -> str | None:
+        """The frozen features of a head; None for other classifiers."""
+        return str(self.options.get("features", "tiny")) if self.name == "head" else None
+
     def steps(self, epoch_size: int) -> int:
-        """Return the number of optimiser steps for an epoch of `epoch_size` clips."""
+        """Return the number of optimiser steps for an epoch of `epoch_size` clips; for a head it is 1."""
+        if self.features is not None:
+            return 1
         return self.train_steps or self.steps_in(self.epochs or 0, epoch_size)
 
     def steps_in(self, epochs: float, epoch_size: int) -> int:

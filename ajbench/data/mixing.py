@@ -252,11 +252,13 @@ class Plan:
         epoch_size: clips per epoch.
         order: epoch → indices [epoch_size], a pure function.
         partners: (k, rng) → indices [k] of the same clips for mixup, never balanced.
+        shares: → expected share of each clip in an epoch, float64 [N + S]; they add up to 1.
     """
 
     epoch_size: int
     order: Callable[[int], Indices]
     partners: Callable[[int, np.random.Generator], Indices]
+    shares: Callable[[], Floats]
 
 
 def plan(
@@ -296,20 +298,38 @@ def plan(
             out[is_synthetic] = n_real + table[i[is_synthetic], j[is_synthetic]]
             return out
 
+        def alpha_shares() -> Floats:
+            of_clip = _normalised(weights, n_real)
+            out = np.concatenate([(1 - mix.alpha) * of_clip, np.zeros(len(parent_ids))])
+            out[n_real + table] = mix.alpha * of_clip[:, None] / max(table.shape[1], 1)
+            return out
+
         return Plan(
             n_real,
             _cached(lambda epoch: alpha(n_real, epoch_rng(seed, epoch), weights)),
             lambda k, rng: alpha(k, rng, None),
+            alpha_shares,
         )
     clips = dose_indices(n_real, len(parent_ids), mix.dose, mix.has_real)
     if not len(clips):
         raise UsageError("mix.dose=0 and no real clip in the train split: nothing to train on")
     weights = _weights(mix, targets[clips], class_ap)
+
+    def dose_shares() -> Floats:
+        out = np.zeros(n_real + len(parent_ids))
+        np.add.at(out, clips, _normalised(weights, len(clips)))
+        return out
+
     return Plan(
         len(clips),
         _cached(lambda epoch: clips[draw(weights, len(clips), epoch_rng(seed, epoch))]),
         lambda k, rng: clips[rng.integers(len(clips), size=k)],
+        dose_shares,
     )
+
+
+def _normalised(weights: Floats | None, n: int) -> Floats:
+    return np.full(n, 1 / n) if weights is None else weights / weights.sum()
 
 
 def _cached(order: Callable[[int], Indices]) -> Callable[[int], Indices]:

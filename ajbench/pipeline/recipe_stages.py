@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from ajbench.core import registry
+from ajbench.core import console, registry
 from ajbench.core.console import counted
 from ajbench.core.errors import UsageError
 from ajbench.core.processes import default_workers
@@ -109,6 +109,8 @@ class Pipeline:
             )
         if amplified and not recipe.mix.balanced:
             raise UsageError(f"mix.amplify={amplified} adds to balanced weights; set mix.balanced=true")
+        if "match_steps" in recipe.evaluate.controls and any(m.features for m in grid.models(recipe)):
+            console.say("evaluate.controls: no match_steps for head, which is fitted without steps")
         if recipe.invert.classes is not None:
             chosen_classes(recipe.invert.classes, labels.names)
         for split in ("train", "eval"):

@@ -260,3 +260,33 @@ def rng():
 def test_impossible_mixes_are_refused(call, word):
     with pytest.raises(UsageError, match=word):
         call()
+
+
+@pytest.mark.parametrize(
+    "mix",
+    [
+        Mix(),
+        Mix(dose=5),
+        Mix(dose=5, real="none"),
+        Mix(dose=6, balanced=True),
+        Mix(mode="alpha", alpha=0.3),
+        Mix(mode="alpha", alpha=0.3, balanced=True),
+        Mix(mode="alpha", alpha=0.0),
+    ],
+)
+def test_shares_are_the_expected_frequencies_of_the_epochs(mix):
+    targets = np.eye(3)[[0, 0, 1, 2, 0, 0, 1, 2, 0, 0, 1, 2]]
+    ids = list("abcd")
+    plan = mixing.plan(mix, ids, [*ids, *ids], targets, seed=0)
+    shares, epochs = plan.shares(), 4000
+    drawn = np.bincount(np.concatenate([plan.order(e) for e in range(epochs)]), minlength=12)
+    assert shares.shape == (12,) and shares.sum() == pytest.approx(1)
+    assert np.array_equal(shares > 0, drawn > 0)
+    assert drawn / drawn.sum() == pytest.approx(shares, abs=0.01)
+
+
+def test_shares_of_alpha_mixing_are_those_of_eq_1():
+    plan = mixing.plan(
+        Mix(mode="alpha", alpha=0.3), ["a", "b"], ["b", "a", "a", "b"], np.ones((6, 1)), seed=0
+    )
+    assert plan.shares() == pytest.approx([0.7 / 2] * 2 + [0.3 / 4] * 4)

@@ -69,7 +69,12 @@ def test_the_extra_is_named_where_the_package_is_missing(name, package, extra, t
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, entry in registry.FEATURES.items() if name != "reference" and not entry.package]
+    "name",
+    [
+        name
+        for name, entry in registry.FEATURES.items()
+        if name != "reference" and not entry.package and not entry.shipped
+    ],
 )
 def test_missing_weights_are_found_out_before_anything_is_loaded(name, empty_caches, tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "resolve", lambda *_: pytest.fail("the module is imported"))

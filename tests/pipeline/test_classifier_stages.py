@@ -3,9 +3,10 @@
 import pytest
 from fakes import mini_pipeline
 
-from ajbench.core.errors import UsageError
+from ajbench.core.errors import MissingError, UsageError
 from ajbench.pipeline.classifier_stages import grid_stages, own_stage
 from ajbench.pipeline.evaluate import cell_key
+from ajbench.pipeline.stage import in_order, run_stages
 
 DOSES = {("dose", "all", dose) for dose in (0, 10, 20)}
 
@@ -104,3 +105,53 @@ def test_amplify_needs_a_classifier_of_real_clips_alone():
     order = [stage.path for stage in made.stages() if stage.name == "train-cls"]
     assert {*order[: len(bases)]} == {*bases}  # before the others, so that these can run side by side
     assert not any(need.name == "train-cls" for stage in grid() for need in stage.needs)
+
+
+HEAD = "evaluate.models=[{name: head, aug: none}, {name: head, aug: none, options: {hidden: 8}}]"
+
+
+def test_a_head_is_one_line_per_features_and_takes_no_steps():
+    made = mini_pipeline(HEAD, "classifier.epochs=1", "evaluate.controls=[match_steps]")
+    stages = grid_stages(made)
+    assert {cell_key(stage, made.recipe).line for stage in stages} == {"head/tiny/none", "head/tiny-8/none"}
+    assert not any(stage.recipe.mix.match_steps or stage.parallel for stage in stages)
+    clips = len(made.manifest.split("train"))
+    assert {steps(stage) for stage in stages} == {clips, 20, clips + 10, clips + 20}
+
+
+def test_a_run_says_that_a_head_has_no_control_of_steps(capsys):
+    for models, count in ((HEAD, 1), ("evaluate.models=[{name: taltrans-small, aug: none}]", 0)):
+        mini_pipeline(models, "classifier.epochs=1", "evaluate.controls=[match_steps]").check()
+        assert capsys.readouterr().err.count("match_steps") == count
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "classifier.aug=mx+sp",
+        "classifier.init=imagenet",
+        "classifier.new_head=true",
+        "classifier.select=best",
+        "classifier.options.width=4",
+        "mix.match_steps=20",
+    ],
+)
+def test_keys_without_a_meaning_for_a_head_are_refused(override):
+    key = override.partition("=")[0].replace(".", r"\.")
+    with pytest.raises(UsageError, match=key):
+        own_stage(mini_pipeline("classifier.name=head", "classifier.aug=none", override), 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "named"),
+    [("features: mn04", MissingError, "mn04_as_mAP_432.pt"), ("depth: 3", UsageError, "depth")],
+)
+def test_missing_weights_and_unknown_options_of_a_head_are_found_before_any_work(
+    options, error, named, monkeypatch, tmp_path
+):
+    for name in ("AJBENCH_WEIGHTS", "TORCH_HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    head = [f"classifier.options={{{options}}}", "classifier.name=head", "classifier.aug=none"]
+    with pytest.raises(error, match=named):
+        run_stages(in_order([own_stage(mini_pipeline(*head, work=tmp_path), 0)]), "cpu")
+    assert not list(tmp_path.iterdir())

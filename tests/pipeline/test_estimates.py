@@ -32,3 +32,8 @@ def test_disk_and_states_of_stages(tmp_path):
 def test_a_step_is_timed_for_the_whole_batch():
     settings = Classifier(name="taltrans-small", batch_size=64)
     assert 0 < estimates.step_seconds(settings, classes=3, clip_samples=8000) < 60
+
+
+def test_the_one_step_of_a_head_is_its_fit():
+    settings = Classifier(name="head", aug="none")
+    assert settings.steps(10_000) == 1 and 0 < estimates.step_seconds(settings, 3, 8000) < 60
