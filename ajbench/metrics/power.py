@@ -1,0 +1,112 @@
+"""What a planned comparison can see: the smallest gain whose interval is likely to exclude zero.
+
+Gains are differences of two mixes, averaged over S seeds, on clips of G recordings. V_clips and s² are as in
+`bootstrap`, and so are the half widths of the intervals.
+"""
+
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+from scipy.optimize import brentq
+
+from ajbench.metrics.intervals import LEVEL
+
+POWER = 0.8
+_POINTS = 100  # quantiles of each estimated variance
+_MANY = 10**8  # recordings, as good as without end
+_SEEDS = 200  # the most that are proposed
+
+
+@dataclass(frozen=True)
+class Design:
+    """A planned comparison.
+
+    Attributes:
+        recordings: G, of the evaluation clips.
+        seeds: S, of each of both mixes.
+        level: nominal coverage of the interval.
+        mixes: K, which share the estimate of s² (`bootstrap.family`); 0: one comparison by itself
+            (`bootstrap.over_seeds`).
+    """
+
+    recordings: int
+    seeds: int
+    level: float = LEVEL
+    mixes: int = 0
+
+
+def smallest_gain(clips: float, between: float, design: Design, power: float = POWER) -> float:
+    """Return the true gain δ for which the interval is above zero with the probability `power`.
+
+    The estimated gain is normal with the variance V_clips + s²/S. The estimates of V_clips and s² vary by
+    chance too, as χ² with their degrees of freedom, and with them the half width h of the interval. δ solves
+    E[Φ((δ − h)/√(V_clips + s²/S))] = `power`; the mean is over quantiles of both χ².
+
+    Args:
+        clips: V_clips times G, the variance of the gain for one recording.
+        between: s², the variance of the gain between seeds; one seed does not show it.
+        design: the comparison.
+        power: the probability.
+
+    Returns:
+        δ, as a fraction; NaN with fewer than two recordings.
+    """
+    if design.recordings < 2:
+        return float("nan")
+    parts = clips / design.recordings, between / design.seeds if design.seeds > 1 else 0.0
+    spread = float(np.sqrt(sum(parts)))
+    if not spread:
+        return 0.0
+    half = _half_widths(*parts, design)
+
+    def excess(gain: float) -> float:
+        return float(stats.norm.cdf((gain - half) / spread).mean()) - power
+
+    return float(brentq(excess, 0, float(half.max()) + 10 * spread))
+
+
+def _half_widths(clips: float, between: float, design: Design) -> NDArray[np.float64]:
+    """Return the half widths of the interval for all pairs of quantiles of V_clips and s²/S, [Q, Q]."""
+    tail, shares = (1 + design.level) / 2, (np.arange(_POINTS) + 0.5) / _POINTS
+    freedom = design.recordings - 1, max(1, design.mixes) * max(1, design.seeds - 1)
+    first, second = (
+        variance * stats.chi2.ppf(shares, f) / f
+        for variance, f in zip((clips, between), freedom, strict=True)
+    )
+    first, second = first[:, None], second[None]
+    total = first + second
+    if design.mixes:
+        squares = [stats.t.ppf(tail, f) ** 2 for f in freedom]
+        return np.asarray(np.sqrt(squares[0] * first + squares[1] * second))
+    welch = total**2 / (first**2 / freedom[0] + second**2 / freedom[1])
+    return np.asarray(stats.t.ppf(tail, welch) * np.sqrt(total))
+
+
+def needed(gain: float, clips: float, between: float, design: Design) -> Design | None:
+    """Return the smallest design, with at least as many seeds, that sees a gain; None: no number is enough.
+
+    More seeds are proposed where the planned ones leave little room for the variance between recordings: the
+    fewest that see √½ of the gain on clips without end.
+
+    Args:
+        gain: to see, as a fraction.
+        clips: V_clips times G.
+        between: s².
+        design: the planned comparison.
+    """
+
+    def seen(recordings: int, seeds: int) -> float:
+        return smallest_gain(clips, between, Design(recordings, seeds, design.level, design.mixes))
+
+    tried = chain(range(design.seeds, 20), range(20, _SEEDS + 1, 5))
+    seeds = next((s for s in tried if seen(_MANY, s) <= np.sqrt(0.5) * gain), None)
+    if seeds is None:
+        return None
+    low, high = 2, _MANY
+    while high - low > max(1, low // 100):
+        middle = int(np.sqrt(low * high)) if high > 2 * low else (low + high) // 2
+        low, high = (low, middle) if seen(middle, seeds) <= gain else (middle, high)
+    return Design(high, seeds, design.level, design.mixes)
