@@ -18,9 +18,10 @@ from ajbench.data.labels import Scores, load_scores
 from ajbench.metrics import bootstrap, ranking
 from ajbench.metrics.intervals import Interval, wilson
 
+_Runs = dict[int, list[bootstrap.Resampled]]  # seed → a training in each fold
 TABLE = "A11"
 FAMILY_ERROR = 0.05  # shared by all comparisons that a verdict speaks of (Bonferroni)
-MIN_SEEDS = 3  # of a verdict: the variance between fewer is all but unknown
+MIN_SEEDS = 3  # of a verdict on one fold: the variance between fewer is all but unknown
 
 
 class TableCell(NamedTuple):
@@ -34,6 +35,7 @@ class TableCell(NamedTuple):
     augmentation: str
     column: str
     seed: int
+    fold: int | None = None  # that is evaluated; None: there is only one
 
     @property
     def line(self) -> str:
@@ -121,34 +123,45 @@ def cell_rows(cell: TableCell, measured: Measured, context: Context) -> list[Row
     return [*rows, row("classes", measured.values["classes_used"])]
 
 
+def enough(seeds: int, folds: int = 1) -> bool:
+    """Return whether the seeds of so many folds have as many degrees of freedom as a verdict takes."""
+    return folds * (seeds - 1) >= MIN_SEEDS - 1
+
+
 def compare_to_real(cells: Mapping[TableCell, Measured], real_column: str, context: Context) -> list[Row]:
     """Return the mAP of every column over its seeds and its paired difference to real clips only.
 
-    `map_mean` is the mean over seeds. `map_delta` is the difference to `real_column`, with a 95 % interval
-    over recordings and seeds (`bootstrap.over_seeds`): both columns are scored on the same resamples, and
-    only shared seeds count. `map_delta_family` has intervals that hold together (`bootstrap.family`) for the
-    k comparisons of a column that adds synthetic clips, in all lines: each at 1 − 0.05/k (Bonferroni), as
-    needed when the best of them are picked. There, only seeds that all these columns of a line share count,
-    and a line with fewer than three has no such rows. The column `seed` lists the seeds (`0;1;2`).
+    `map_mean` is the mean over seeds and folds; a seed counts if every fold has it. `map_delta` is the
+    difference to `real_column`, with a 95 % interval over recordings and seeds (`bootstrap.over_seeds`): both
+    columns are scored on the same resamples, and only shared seeds count. `map_delta_family` has intervals
+    that hold together (`bootstrap.family`) for the k comparisons of a column that adds synthetic clips, in
+    all lines: each at 1 − 0.05/k (Bonferroni), as needed when the best of them are picked. There, only seeds
+    that all these columns of a line share count, and a line without `enough` has no such rows. The column
+    `seed` lists the seeds (`0;1;2`).
 
     Args:
-        cells: metrics of all lines, columns and seeds that a verdict speaks of, on the same clips.
+        cells: metrics of all lines, columns, seeds and folds that a verdict speaks of; on the same clips in
+            each fold.
         real_column: the column of real clips only, for example `esc10`.
         context: the run; `fingerprint` should change with that of any cell.
 
     Raises:
-        UsageError: a line lacks the real column, or a column shares no seed with it.
-        IntegrityError: two cells were scored on different clips, recordings or classes.
+        UsageError: a line lacks the real column, a column shares no seed with it, or its folds share none.
+        IntegrityError: two cells of a fold were scored on different clips, recordings or classes.
     """
-    first = next(iter(cells.values()), None)
-    if first is None:
-        return []
-    lines: dict[str, dict[str, dict[int, bootstrap.Resampled]]] = {}
-    for cell, measured in cells.items():
-        if measured.clips != first.clips:
+    first: dict[int | None, Measured] = {}
+    lines: dict[str, dict[str, _Runs]] = {}
+    for cell, measured in sorted(cells.items(), key=lambda item: item[0].fold or 0):
+        if measured.clips != first.setdefault(cell.fold, measured).clips:
             what = "other clips, recordings or classes"
             raise IntegrityError(f"{cell}: scored on {what} than the rest; train it again")
-        lines.setdefault(cell.line, {}).setdefault(cell.column, {})[cell.seed] = measured.map
+        runs = lines.setdefault(cell.line, {}).setdefault(cell.column, {})
+        runs.setdefault(cell.seed, []).append(measured.map._replace(fold=cell.fold))
+    for line, columns in lines.items():
+        for column, runs in columns.items():
+            columns[column] = {seed: runs[seed] for seed in runs if len(runs[seed]) == len(first)}
+            if not columns[column]:
+                raise UsageError(f"{line}: column {column} has no seed in all {len(first)} folds; train one")
     if lacking := next((line for line, columns in lines.items() if real_column not in columns), None):
         raise UsageError(f"{lacking}: column {real_column!r} is missing, so there is no baseline; train it")
     others = real_column, f"{real_column}G"
@@ -157,14 +170,15 @@ def compare_to_real(cells: Mapping[TableCell, Measured], real_column: str, conte
         line: sorted(set.intersection(*(set(lines[line][c]) for c in (real_column, *mixes[line]))))
         for line in lines
     }
-    comparisons = sum(len(mixes[line]) for line in lines if len(common[line]) >= MIN_SEEDS)
-    n = int(first.values["n"])
+    judged = {line for line in lines if mixes[line] and enough(len(common[line]), len(first))}
+    comparisons = sum(len(mixes[line]) for line in judged)
+    n = sum(int(measured.values["n"]) for measured in first.values())
     rows = []
     for line, columns in lines.items():
         real = columns[real_column]
         for column, runs in columns.items():
             row = partial(make_row, context, TABLE, line, column, n=n)
-            mean = bootstrap.over_seeds([runs[seed] for seed in sorted(runs)])
+            mean = bootstrap.over_seeds(_of(runs, sorted(runs)))
             rows.append(row("map_mean", mean.value, mean[1:], seed=_joined(runs)))
             if column == real_column:
                 continue
@@ -172,17 +186,22 @@ def compare_to_real(cells: Mapping[TableCell, Measured], real_column: str, conte
             if not shared:
                 both = f"{column} and {real_column}"
                 raise UsageError(f"{line}: columns {both} share no seed; train one of each")
-            gains = bootstrap.difference([runs[k] for k in shared], [real[k] for k in shared])
+            gains = bootstrap.difference(_of(runs, shared), _of(real, shared))
             delta = bootstrap.over_seeds(gains, limits=(-1.0, 1.0))
             rows.append(row("map_delta", delta.value, delta[1:], seed=_joined(shared)))
-        if mixes[line] and len(common[line]) >= MIN_SEEDS:
-            of_mixes = [[columns[mix][k] for k in common[line]] for mix in mixes[line]]
+        if line in judged:
+            of_mixes = [_of(columns[mix], common[line]) for mix in mixes[line]]
             level = 1 - FAMILY_ERROR / comparisons
-            found = bootstrap.family(of_mixes, [real[k] for k in common[line]], level)
+            found = bootstrap.family(of_mixes, _of(real, common[line]), level)
             for mix, gain in zip(mixes[line], found, strict=True):
                 row = partial(make_row, context, TABLE, line, mix, n=n, seed=_joined(common[line]))
                 rows.append(row("map_delta_family", gain.value, gain[1:]))
     return rows
+
+
+def _of(runs: _Runs, seeds: Iterable[int]) -> list[bootstrap.Resampled]:
+    """Return the trainings with these seeds, of all folds."""
+    return [run for seed in seeds for run in runs[seed]]
 
 
 def _joined(seeds: Iterable[int]) -> str:
@@ -190,30 +209,39 @@ def _joined(seeds: Iterable[int]) -> str:
 
 
 def per_class(scores: Mapping[TableCell, Path], real_column: str) -> list[dict[str, Any]]:
-    """Return AP per class in percent, averaged over seeds: one mapping per line of Table A11 and class.
+    """Return AP per class in percent, averaged over seeds and folds: one mapping per line and class.
 
     Keys: model, pretraining, augmentation, class, eval_clips (the positives), one for each column and, for
-    each but `real_column`, `<column>_gain` over it. A class without positives has None for values.
+    each but `real_column`, `<column>_gain` over it. A class without positives has None for values; a fold
+    without any does not count.
 
     Args:
-        scores: the `scores.npz` of each cell, all on the same clips.
+        scores: the `scores.npz` of each cell, in each fold on the same clips.
         real_column: the column of real clips only.
     """
     by_line: dict[str, dict[str, list[np.ndarray]]] = {}
     names: tuple[str, ...] = ()
-    positives = np.zeros(0)
+    positives: dict[int | None, np.ndarray] = {}
     for cell, path in scores.items():
         loaded = load_scores(path)
-        names, positives = loaded.labels, loaded.targets.sum(axis=0)
+        names, positives[cell.fold] = loaded.labels, loaded.targets.sum(axis=0)
         values = by_line.setdefault(cell.line, {}).setdefault(cell.column, [])
         values.append(ranking.average_precision(loaded.scores, loaded.targets))
     lines = []
     for line, columns in by_line.items():
-        mean = {column: 100 * np.mean(values, axis=0) for column, values in columns.items()}
+        mean = {column: 100 * _mean(np.array(values)) for column, values in columns.items()}
         if real_column in mean:
             mean |= {f"{c}_gain": v - mean[real_column] for c, v in mean.items() if c != real_column}
         key = dict(zip(("model", "pretraining", "augmentation"), line.split("/"), strict=True))
         for c, name in enumerate(names):
             found = {k: round(float(v[c]), 2) if np.isfinite(v[c]) else None for k, v in mean.items()}
-            lines.append({**key, "class": name, "eval_clips": int(positives[c]), **found})
+            clips = int(sum(of_fold[c] for of_fold in positives.values()))
+            lines.append({**key, "class": name, "eval_clips": clips, **found})
     return lines
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Return the mean over the first axis of what is not NaN; NaN where all are."""
+    known = np.isfinite(values)
+    total, count = np.where(known, values, 0).sum(axis=0), known.sum(axis=0)
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)

@@ -37,6 +37,7 @@ class Resampled(NamedTuple):
     value: float  # on all clips
     draws: NDArray[np.float64]  # on each resample of recordings, [R]; NaN where it is undefined
     recordings: int
+    fold: int | None = None  # whose clips these are; resamples of different folds are independent
 
 
 def map_and_auc(
@@ -70,27 +71,31 @@ def map_and_auc(
 def difference(runs: Sequence[Resampled], baseline: Sequence[Resampled]) -> list[Resampled]:
     """Return the differences of pairs of trainings: of one seed, on the same clips and resamples."""
     pairs = zip(runs, baseline, strict=True)
-    return [Resampled(a.value - b.value, a.draws - b.draws, a.recordings) for a, b in pairs]
+    return [a._replace(value=a.value - b.value, draws=a.draws - b.draws) for a, b in pairs]
 
 
 def over_seeds(runs: Sequence[Resampled], level: float = LEVEL, limits: Limits = SHARE) -> Interval:
-    """Return the mean over trainings with S seeds and its interval over recordings and seeds.
+    """Return the mean over trainings with S seeds in each of F folds, and its interval.
 
-    V = V_clips + s²/S. V_clips is the variance of the mean over resamples, with G − 1 degrees of freedom for
-    G recordings; s² is the variance of the S values on all clips, with S − 1 (Student's t, Satterthwaite).
-    The variation from seed to seed that differs between clips is in both: with few seeds, V is rather too
-    large than too small. The interval of one training covers other clips, not other seeds.
+    The interval is over recordings and seeds. The value is the mean over folds of the mean over seeds, and
+    V = Σ V_clips,f / F² + s²/(F S). V_clips,f is the variance of the mean of fold f over resamples, with
+    G_f − 1 degrees of freedom for its G_f recordings; s² is the variance of the values on all clips between
+    the seeds of a fold, pooled over folds, with F (S − 1) (Student's t, Satterthwaite). The variation from
+    seed to seed that differs between clips is in both: with few seeds, V is rather too large than too small.
+    The interval of one training covers other clips, not other seeds.
 
     Args:
-        runs: a training for each seed, or the `difference` of two.
+        runs: a training for each seed and fold, or the `difference` of two.
         level: nominal coverage.
         limits: lowest and highest value.
     """
-    mean, parts = _mean(runs), [_variance(_mean(runs))]
-    if len(runs) > 1:
-        between = np.var([run.value for run in runs], ddof=1)
-        parts.append((float(between) / len(runs), len(runs) - 1))
-    return t_interval(mean.value, parts, level, limits)
+    folds = _by_fold(runs)
+    value, parts = _over_folds(folds)
+    freedom = sum(len(fold) - 1 for fold in folds)
+    if freedom:
+        squares = sum(float(np.var([run.value for run in fold])) * len(fold) for fold in folds)
+        parts.append((squares / freedom * _per_seed(folds), freedom))
+    return t_interval(value, parts, level, limits)
 
 
 def family(
@@ -99,24 +104,28 @@ def family(
     """Return the intervals of the gains of K mixes over one baseline that hold together at a high level.
 
     Satterthwaite's t is too narrow in the far tails, where s² of few seeds is small by chance. The half
-    width is √(t²(G − 1) V_clips + t²(f) s²/S) instead, which is rather too wide, and s² is that of all mixes:
-    twice the residual mean square of mixes and baseline × seeds, with f = K (S − 1) degrees of freedom.
+    width is √(Σ t²(G_f − 1) V_clips,f / F² + t²(d) s²/(F S)) instead, which is rather too wide, and s² is
+    that of all mixes: twice the residual mean square of mixes and baseline × seeds within folds, with
+    d = K F (S − 1) degrees of freedom.
 
     Args:
-        mixes: for each mix, a training for each of S > 1 seeds.
-        baseline: a training for each of the same seeds.
+        mixes: for each mix, a training for each of S > 1 seeds of each of F folds.
+        baseline: a training for each of the same seeds and folds, in the same order.
         level: nominal coverage of each interval.
     """
-    values = np.array([[run.value for run in runs] for runs in (*mixes, baseline)])
-    residual = values - values.mean(axis=0) - values.mean(axis=1, keepdims=True) + values.mean()
-    freedom = len(mixes) * (len(baseline) - 1)
-    between = 2 * float(np.sum(residual**2)) / freedom / len(baseline), freedom
+    folds = _by_fold(baseline)
+    squares, freedom = 0.0, len(mixes) * sum(len(fold) - 1 for fold in folds)
+    for fold in zip(folds, *map(_by_fold, mixes), strict=True):
+        values = np.array([[run.value for run in runs] for runs in fold])
+        residual = values - values.mean(axis=0) - values.mean(axis=1, keepdims=True) + values.mean()
+        squares += float(np.sum(residual**2))
+    between = 2 * squares / freedom * _per_seed(folds), freedom
     found = []
     for runs in mixes:
-        gain = _mean(difference(runs, baseline))
-        parts = _variance(gain), between
+        value, of_clips = _over_folds(_by_fold(difference(runs, baseline)))
+        parts = *of_clips, between
         half = np.sqrt(sum(stats.t.ppf((1 + level) / 2, f) ** 2 * variance for variance, f in parts))
-        found.append(clipped(gain.value, gain.value - half, gain.value + half, (-1.0, 1.0)))
+        found.append(clipped(value, value - half, value + half, (-1.0, 1.0)))
     return found
 
 
@@ -172,6 +181,22 @@ def ends(
         return float("nan"), float("nan")
     low, high = np.quantile(draws - draws.mean(), ((1 - level) / 2, (1 + level) / 2)) + value
     return clipped(value, low, high, limits)[1:]
+
+
+def _by_fold(runs: Sequence[Resampled]) -> list[list[Resampled]]:
+    return [[run for run in runs if run.fold == fold] for fold in dict.fromkeys(run.fold for run in runs)]
+
+
+def _over_folds(folds: Sequence[Sequence[Resampled]]) -> tuple[float, list[tuple[float, int]]]:
+    """Return the mean over folds and, of each fold, its variance over test sets with degrees of freedom."""
+    means = [_mean(fold) for fold in folds]
+    parts = [(variance / len(folds) ** 2, freedom) for variance, freedom in map(_variance, means)]
+    return float(np.mean([mean.value for mean in means])), parts
+
+
+def _per_seed(folds: Sequence[Sequence[Resampled]]) -> float:
+    """Return the variance of the mean over folds if that between the seeds of a fold is 1."""
+    return sum(1 / len(fold) for fold in folds) / len(folds) ** 2
 
 
 def _mean(runs: Sequence[Resampled]) -> Resampled:

@@ -134,6 +134,16 @@ def test_gains_by_class(tmp_path):
     runs = [cells[cell("esc10", seed)] for seed in (0, 1)]
     first = [average_precision_score(s.targets[:, 0], s.scores[:, 0]) for s in runs]
     assert lines[0]["esc10"] == pytest.approx(100 * np.mean(first), abs=0.006)
+    # A second fold without a clock counts for the other classes only.
+    for key, s in cells.items():
+        paths[key._replace(fold=2)] = tmp_path / f"2{key.column}{key.seed}.npz"
+        rest = s.targets[:, 0] == 0
+        kept = s.scores[rest], s.targets[rest], np.array(s.clip_ids)[rest].tolist(), s.labels
+        save_scores(paths[key._replace(fold=2)], *kept, np.array(s.recordings)[rest].tolist())
+    both = per_class(paths, "esc10")
+    assert both[0] == lines[0]
+    assert [b["eval_clips"] for b in both[1:]] == [2 * line["eval_clips"] for line in lines[1:]]
+    assert both[1]["esc10"] > lines[1]["esc10"]
 
 
 def test_the_difference_to_real_clips_is_paired_and_averaged_over_seeds():
@@ -175,6 +185,51 @@ def test_there_is_no_family_below_three_seeds_that_all_mixes_share():
     (row,) = (row for (_, metric), row in compared(cells | other).items() if metric == "map_delta_family")
     alone = compared(other)["+160G", "map_delta_family"]
     assert row["row"].startswith("ast-tiny") and ends(row) == ends(alone)
+
+
+def of_fold(cells, fold, n):
+    """The same trainings in a fold of n clips."""
+    return {
+        key._replace(fold=fold): replace(
+            scores,
+            scores=scores.scores[:n] + np.float32(0.2 * fold) * scores.targets[:n],
+            targets=scores.targets[:n],
+            clip_ids=tuple(f"{fold}-{k}" for k in range(n)),
+            recordings=scores.recordings[:n],
+        )
+        for key, scores in cells.items()
+    }
+
+
+def test_folds_are_compared_each_on_its_own_clips_and_averaged():
+    cells = of_fold(grid((0, 1), real=1.0, more=1.4), 1, 60) | of_fold(
+        grid((0, 1), real=1.0, more=1.4), 2, 40
+    )
+    found = compared(dict(reversed(cells.items())), 300)
+    delta = found["+160G", "map_delta"]
+    gains = [
+        sklearn_map(cells[cell("+160G", seed)._replace(fold=fold)])
+        - sklearn_map(cells[cell("esc10", seed)._replace(fold=fold)])
+        for fold in (1, 2)
+        for seed in (0, 1)
+    ]
+    assert delta["value"] == pytest.approx(np.mean(gains))
+    assert (delta["n"], delta["seed"]) == (100, "0;1")
+    assert ("+160G", "map_delta_family") in found, (
+        "two seeds in each of two folds are as good as three in one"
+    )
+    alone = compared({key: scores for key, scores in cells.items() if key.fold == 2}, 300)
+    assert ("+160G", "map_delta_family") not in alone
+    both, one = (row["ci_high"] - row["ci_low"] for row in (delta, alone["+160G", "map_delta"]))
+    assert both < one
+
+
+def test_a_seed_counts_if_every_fold_has_it():
+    cells = of_fold(grid((0, 1), real=1.0, more=1.4), 1, 60) | of_fold(grid((1,), real=1.0, more=1.4), 2, 60)
+    found = compared(cells)
+    assert {found["esc10", "map_mean"]["seed"], found["+160G", "map_delta"]["seed"]} == {"1"}
+    with pytest.raises(UsageError, match=r"\+160G"):
+        compared({key: made for key, made in cells.items() if key.fold == 1 or key.column == "esc10"})
 
 
 def test_equal_predictions_differ_by_exactly_zero():

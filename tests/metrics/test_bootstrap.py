@@ -73,6 +73,27 @@ def test_the_variance_between_seeds_is_added_with_its_few_degrees_of_freedom():
     )
 
 
+def test_folds_are_averaged_and_their_variances_added():
+    # In closed form: folds of different difficulty and size, of which the difference is no variance.
+    values, recordings = np.array([[0.2, 0.3], [0.8, 0.7], [0.5, 0.54]]), [40, 60, 80]
+    clips = 0.05 * np.random.default_rng(0).standard_normal((3, 5000))
+    runs = [
+        bootstrap.Resampled(value, clips[fold], recordings[fold], fold)
+        for seed in (0, 1)
+        for fold, value in enumerate(values[:, seed])
+    ]
+    found = bootstrap.over_seeds(runs)
+    parts = [c.var(ddof=1) * g / (g - 1) / 9 for c, g in zip(clips, recordings, strict=True)]
+    parts = np.array([*parts, values.var(axis=1, ddof=1).mean() / 6])
+    freedom = parts.sum() ** 2 / np.sum(parts**2 / [39, 59, 79, 3])
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(parts.sum())
+    assert found == pytest.approx((values.mean(), values.mean() - half, values.mean() + half))
+    (gain,) = bootstrap.family([runs], [run._replace(value=0.1, draws=0 * run.draws) for run in runs], 0.99)
+    # Of a constant baseline, half of the residual mean square is that of the mix.
+    quantiles = stats.t.ppf(0.995, [39, 59, 79, 3]) ** 2
+    assert gain.high - gain.value == pytest.approx(np.sqrt(np.sum(quantiles * parts)))
+
+
 def test_a_family_pools_the_variance_between_seeds_of_its_mixes():
     # In closed form: mAP of two mixes and a baseline at three seeds, and clips that add a known variance.
     values = np.array([[0.5, 0.6, 0.8], [0.7, 0.5, 0.7], [0.4, 0.5, 0.6]])
