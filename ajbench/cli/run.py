@@ -56,7 +56,8 @@ def run(
     Finished stages are skipped; after a change, only the stages that depend on it run again. A mix expression
     (`esc10+320G`) compares that mix with real clips only, instead of the recipe's grid. `tables/a11 --base
     R` runs what Table A11 of recipe R needs; with --dry-run it lists the classifiers with steps, disk space
-    and time. `tables/t1 --base R` compares generators on the captions of the evaluation clips.
+    and time; for AudioSet, its lists are enough for that. `tables/t1 --base R` compares generators on the
+    captions of the evaluation clips.
 
     \b
     Examples:
@@ -157,10 +158,12 @@ def report(settings: Settings) -> None:
 
 
 def _run_recipe(settings: Settings, pipeline: "Pipeline", jobs: int | None) -> None:
-    from ajbench.pipeline import results_folder
+    from ajbench.pipeline import preflight, results_folder
     from ajbench.pipeline.stage import run_stages
 
     recipe = pipeline.recipe
+    if settings.dry_run:
+        pipeline.manifest = preflight.labels(recipe, pipeline.places.data)
     pipeline.check(recipe.evaluate.doses)
     if settings.dry_run and recipe.table:
         _show_grid(pipeline)
@@ -215,6 +218,8 @@ def _show_grid(pipeline: "Pipeline") -> None:
     columns = ["cell", "what", "state", "steps", "disk_mb", "seconds"]
     lines = [[line[name] for name in columns] for line in plan["cells"]]
     console.emit(plan | {"before": before}, table=(columns, lines))
+    sizes = ", ".join(f"{name} {plan[name]:,}" for name in ("pool", "real", "eval"))
+    console.say(f"clips: {sizes}")
     console.say(
         f"{plan['todo']} of {console.counted(len(plan['cells']), 'classifier')} to train: "
         f"{plan['steps']} steps, {plan['disk_mb']} MB, about {plan['hours']} h one after another; "

@@ -1,8 +1,11 @@
-"""Child processes of this one."""
+"""Child processes of this one, and its garbage collection."""
 
+import gc
 import multiprocessing
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def end_with_parent() -> None:
@@ -24,3 +27,15 @@ def default_workers() -> int:
     if device_of().type != "cpu":
         return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Search no reference cycles meanwhile: among millions of new objects, that takes half of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -53,7 +53,8 @@ class Recipe(Section):
     def _classifiers(self) -> "Recipe":
         lines = {f"evaluate.models.{i}": line.model_dump() for i, line in enumerate(self.evaluate.models)}
         named = {f"per_classifier.{name}": {"name": name} for name in self.per_classifier}
-        for where, line in {**lines, **named, "classifier": {}}.items():
+        bound = {"evaluate.all_real": self.evaluate.all_real}
+        for where, line in {**lines, **named, **bound, "classifier": {}}.items():
             try:
                 self.classifier_of(line)
             except ValidationError as error:

@@ -328,6 +328,9 @@ class Evaluate(Section):
         description="more columns of real clips only: steps of the largest dose; decoded; mix.amplify=100; "
         "all train clips, as an upper bound",
     )
+    all_real: dict[str, Any] = Field(
+        default_factory=dict, description="keys of classifier for the control all_real"
+    )
     seeds: tuple[Count, ...] = (0, 1, 2)
     bootstrap: Annotated[int, Field(ge=100)] = 1000
     features: str = "reference"

@@ -20,7 +20,7 @@ from ajbench.core.schema import Classifier
 from ajbench.data import audio
 from ajbench.data.shards import StoreMeta
 from ajbench.data.store import ClipStore
-from ajbench.pipeline import classifier_stages
+from ajbench.pipeline import classifier_stages, preflight
 from ajbench.pipeline.stage import Stage, free_mb, needed_mb
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def estimate(stage: Stage) -> dict[str, Any]:
 
 
 def describe_grid(pipeline: "Pipeline") -> dict[str, Any]:
-    """Return the number, steps, disk space and time of the classifiers of a recipe's grid.
+    """Return the clips of a recipe, and number, steps, disk space and time of the classifiers of its grid.
 
     Cells are numbered from 1, as `--cell` takes them. Disk space is what remains; during training a
     classifier takes about nine times as much for its two checkpoints.
@@ -81,6 +81,7 @@ def describe_grid(pipeline: "Pipeline") -> dict[str, Any]:
     sizes = [s.recipe.mix.epoch_size(pipeline.real_clips(s.recipe.mix.real)) for s in stages]
     steps = [stage.recipe.classifier.steps(size) for stage, size in zip(stages, sizes, strict=True)]
     known: dict[Any, list[float]] = {}
+    per_clip: dict[Any, float] = {}  # of a model: it does not depend on the batch
     done = [stage.done() for stage in stages]
     for stage, n, finished in zip(stages, steps, done, strict=True):
         if finished:
@@ -88,7 +89,10 @@ def describe_grid(pipeline: "Pipeline") -> dict[str, Any]:
     unknown = {_kind(stage): stage.recipe.classifier for stage in stages if _kind(stage) not in known}
     with console.progress(len(unknown), "time", "classifiers") as advance:
         for kind, settings in unknown.items():
-            known[kind] = [step_seconds(settings, classes, samples)]
+            model = settings.name, repr(settings.options)
+            if model not in per_clip:
+                per_clip[model] = step_seconds(settings, classes, samples) / settings.batch_size
+            known[kind] = [per_clip[model] * settings.batch_size]
             advance(1)
     names = {stage.recipe.classifier.name for stage in stages}
     megabytes = {name: round(4e-6 * parameters(name, classes), 1) for name in names}
@@ -106,11 +110,28 @@ def describe_grid(pipeline: "Pipeline") -> dict[str, Any]:
     todo = [cell for cell in cells if cell["state"] == "todo"]
     return {
         "recipe": pipeline.recipe.name,
+        **sizes_of(pipeline),
         "cells": cells,
         "todo": len(todo),
         "steps": sum(cell["steps"] for cell in todo),
         "disk_mb": round(sum(cell["disk_mb"] for cell in todo), 1),
         "hours": round(sum(cell["seconds"] for cell in todo) / 3600, 2),
+    }
+
+
+def sizes_of(pipeline: "Pipeline") -> dict[str, int]:
+    """Return the numbers of clips in the generator's pool, of real clips and of the eval split."""
+    baseline, generator = pipeline.recipe.mix.baseline, pipeline.recipe.generator
+    if pipeline.places.generator:
+        pool = preflight.pool_size(pipeline.places.generator)
+    elif generator.other_store:
+        pool = len(ClipStore.open(generator.other_store, verify=False).split_indices("train"))
+    else:
+        pool = pipeline.real_clips("all" if generator.pool == "train" else baseline)
+    return {
+        "pool": pool,
+        "real": pipeline.real_clips(baseline),
+        "eval": len(pipeline.manifest.split("eval")),
     }
 
 

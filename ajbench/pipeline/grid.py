@@ -6,21 +6,27 @@ from typing import Any
 
 from ajbench.core.recipe import Mix, Recipe
 from ajbench.core.schema import Classifier
+from ajbench.core.section import overlay
 
 AMPLIFIED = 100  # classes of lowest AP in the control `amplify` (App. E)
 
 
 @dataclass(frozen=True)
 class Column:
-    """Training data: a mix, and whether its real clips are decoded from their codes."""
+    """Training data: a mix, and whether its real clips are decoded from their codes or all train clips."""
 
     mix: Mix
     through_codec: bool = False
+    all_real: bool = False
 
 
-def models(recipe: Recipe) -> list[Classifier]:
-    """Return the recipe's classifier section with the changes of each row of `evaluate.models`."""
-    return [recipe.classifier_of(line.model_dump()) for line in recipe.evaluate.models]
+def models(recipe: Recipe, all_real: bool = False) -> list[Classifier]:
+    """Return the recipe's classifier section with the changes of each row of `evaluate.models`.
+
+    `all_real`: and with those of `evaluate.all_real`.
+    """
+    bound = recipe.evaluate.all_real if all_real else {}
+    return [recipe.classifier_of(overlay(line.model_dump(), bound)) for line in recipe.evaluate.models]
 
 
 def real(recipe: Recipe, **more: Any) -> Mix:
@@ -49,8 +55,8 @@ def columns(recipe: Recipe) -> list[Column]:
         found.append(Column(alone, through_codec=True))
     if "amplify" in recipe.evaluate.controls:
         found.append(Column(alone.model_copy(update={"amplify": AMPLIFIED})))
-    if "all_real" in recipe.evaluate.controls:
-        found.append(Column(alone.model_copy(update={"real": "all"})))
+    if "all_real" in recipe.evaluate.controls and alone.real != "all":
+        found.append(Column(alone.model_copy(update={"real": "all"}), all_real=True))
     return list(dict.fromkeys([Column(alone), *found]))
 
 
@@ -62,5 +68,9 @@ def features(head: Classifier) -> str:
 
 def cells(recipe: Recipe) -> list[tuple[Classifier, Column, int]]:
     """Return models × columns × seeds; a head takes no steps, so it has no `match_steps` column."""
-    every = product(models(recipe), columns(recipe), recipe.evaluate.seeds)
-    return [cell for cell in every if not (cell[0].features and cell[1].mix.match_steps)]
+    settings = zip(models(recipe), models(recipe, all_real=True), strict=True)
+    return [
+        (bound if column.all_real else model, column, seed)
+        for (model, bound), column, seed in product(settings, columns(recipe), recipe.evaluate.seeds)
+        if not (model.features and column.mix.match_steps)
+    ]

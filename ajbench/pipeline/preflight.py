@@ -7,6 +7,7 @@ from ajbench.core import registry, transformers_folder
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.recipe import Recipe, fingerprint
 from ajbench.data import audio
+from ajbench.data.corpora import youtube
 from ajbench.data.corpora.recordings import read_corpus
 from ajbench.data.leak_rule import evaluated, refuse_leak
 from ajbench.data.manifest import Manifest
@@ -53,9 +54,9 @@ def check_generator(folder: Path, recipe: Recipe, manifest: Manifest) -> None:
         raise IntegrityError(f"--generator {folder}: has codec {codec}, the recipe {recipe.codec.name}")
 
 
-def pool_size(folder: Path) -> int:
+def pool_size(generator: Path) -> int:
     """Return how many clips a finished generator was trained on, with those that it was validated on."""
-    return len(json.loads((folder / "generator.json").read_text(encoding="utf-8"))["train_ids"])
+    return len(json.loads((generator / "generator.json").read_text(encoding="utf-8"))["train_ids"])
 
 
 def check_pool(folder: Path, recipe: Recipe, manifest: Manifest) -> None:
@@ -92,6 +93,22 @@ def pool_identity(folder: Path) -> str:
     """
     meta = read_meta(folder)
     return fingerprint(meta.fingerprint, [shard.xxh3 for shard in meta.shards])
+
+
+def labels(recipe: Recipe, data: Path | None) -> Manifest:
+    """Read a corpus to plan with it: if its audio is missing, its label table alone.
+
+    Raises:
+        MissingError: the corpus has no label table, or it is missing too.
+    """
+    by_table = recipe.data.corpus in registry.LABEL_TABLES
+    # Millions of segments are not read twice if there is no file at all.
+    if by_table and data and data.is_dir() and not youtube.has_media(data):
+        return read_corpus(recipe.data, data, need_files=False)
+    try:
+        return read_corpus(recipe.data, data)
+    except MissingError as error:
+        return label_table(recipe, data, error)
 
 
 def label_table(recipe: Recipe, data: Path | None, error: MissingError) -> Manifest:

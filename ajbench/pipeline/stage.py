@@ -16,6 +16,7 @@ from ajbench.core import console, registry
 from ajbench.core.device import Precision, available, resolve_precision
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.files import lock
+from ajbench.core.processes import no_garbage_collection
 from ajbench.core.recipe import Recipe, dump, fingerprint
 from ajbench.core.run_dir import RunDir, world
 from ajbench.data.manifest import Manifest, Row
@@ -211,8 +212,9 @@ def corpus_identity(manifest: Manifest) -> str:
         heads = dict(pool.map(_size, paths) if stride > 1 else ())
         heads |= pool.map(_head, paths[::stride])
     problems = [(p.clip_id, p.line, p.split) for p in manifest.problems]
-    clips = [[*_content(row), heads[row.path]] for row in manifest.rows]
-    return fingerprint(list(manifest.label_set.names), clips, problems)
+    with no_garbage_collection():
+        clips = [[*_content(row), heads[row.path]] for row in manifest.rows]
+        return fingerprint(list(manifest.label_set.names), clips, problems)
 
 
 def codec_identity(name: str) -> str:

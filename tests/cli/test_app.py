@@ -119,14 +119,14 @@ def test_shipped_recipes_dry_run(document, name, esc10_dir):
     assert not list(Path().iterdir())
 
 
-def test_as20k_dry_runs_on_a_table(document, write_wav, tmp_path):
+def test_as20k_self_dry_runs_on_a_table(document, write_wav, tmp_path):
     for number in range(3):
         write_wav(f"c/{number}.wav")
     rows = ["path,labels,split", "0.wav,Speech,train", "1.wav,Music;Speech,train", "2.wav,Music,eval"]
     (tmp_path / "c" / "clips.csv").write_text("\n".join(rows) + "\n")
     plan = document(
         "run",
-        "as20k",
+        "as20k-self",
         "--data",
         "c",
         "--dry-run",
@@ -135,8 +135,35 @@ def test_as20k_dry_runs_on_a_table(document, write_wav, tmp_path):
         "evaluate.controls=[match_steps]",
     )
     whats = [stage["what"] for stage in plan["stages"]]
-    assert "ast mx+sp, as20k+80000G, seed 2" in whats
-    assert "ast mx+sp, as20k mix.match_steps=80000, seed 4" in whats
+    assert "ast mx+sp, as20k-self+80000G, seed 2" in whats
+    assert "ast mx+sp, as20k-self mix.match_steps=80000, seed 4" in whats
+
+
+def test_as20k_is_planned_from_the_lists_alone(document, ajbench):
+    music, speech = "/m/04rlf", "/m/09x0r"
+    clips = {
+        "balanced_train": [music, speech],
+        "unbalanced_train": [music, speech, f"{music},{speech}", music, speech],
+        "eval": [music, speech, speech],
+    }
+    Path("lists").mkdir()
+    for k, (name, labels) in enumerate(clips.items()):
+        lines = [f'{k}bcdefghi{i:02d}, 0.000, 10.000, "{mids}"' for i, mids in enumerate(labels)]
+        Path(f"lists/{name}_segments.csv").write_text("\n".join(lines) + "\n")
+    small = ["evaluate.models=[{name: taltrans-small, aug: none}]", "evaluate.seeds=[0]"]
+    arguments = ("run", "tables/a11", "--data", "lists", "--dry-run", *small)
+    plan = document(*arguments, "--base", "as20k")
+    assert (plan["pool"], plan["real"], plan["eval"]) == (7, 2, 3)
+    steps = {line["what"].split(", ")[1]: line["steps"] for line in plan["cells"]}
+    # 60 epochs in batches of 256, but 10 epochs in batches of 32 of all real clips
+    assert steps["as20k mix.real=balanced"] == 1 and steps["as20k mix.real=all"] == 3
+    assert len(steps) == 1 + 1 + 4 + 4
+    own = document(*arguments, "--base", "as20k-self")
+    assert (own["pool"], own["real"], own["eval"]) == (2, 2, 3)
+    Path("lists/unbalanced_train_segments.csv").unlink()
+    shown = ajbench(*arguments, "--base", "as20k")
+    assert shown.exit_code == 3
+    assert "unbalanced_train_segments.csv" in shown.stderr and "as20k-self" in shown.stderr
 
 
 def test_dry_run_of_a_table_lists_cells_with_steps_disk_and_time(document):
@@ -190,7 +217,7 @@ def test_work_folder_comes_from_the_environment(document, monkeypatch, tmp_path)
         ("run tables/a11", 2, ["--base"]),
         ("run tables/a11 --base mini --cell 17", 2, ["--cell 17", "16"]),
         ("run tables/a11 --base mini --cell 1", 3, ["ajbench prepare"]),
-        ("train-cls --recipe as20k --data .", 3, ["balanced_train_segments.csv"]),
+        ("train-cls --recipe as20k-self --data .", 3, ["balanced_train_segments.csv"]),
         ("run mini --generator nowhere", 3, ["--generator nowhere"]),
     ],
 )

@@ -28,7 +28,7 @@ def test_every_shipped_recipe_is_valid_and_survives_a_dump(name, overrides, tmp_
 
 
 def test_all_promised_recipes_are_shipped():
-    promised = {"mini", "esc10", "esc50", "as20k", "as2m", "fsd50k", "vggsound", "audiocaps"}
+    promised = {"mini", "esc10", "esc50", "as20k", "as20k-self", "as2m", "fsd50k", "vggsound", "audiocaps"}
     table_1 = {f"as2m/{name}" for name in ("clap", "clap-masked", "t5-masked", "t5")}
     assert promised | table_1 == set(recipe.shipped())
 
@@ -75,6 +75,7 @@ def test_the_command_line_overrides_per_classifier_settings():
         ("variant=orignal", "variant=orignal"),
         ("mix={real: false, dose: 0}\nsynth.n=0", "synth.n"),
         ("mix.aplha=0.3", r"mix\.aplha.*'alpha'"),
+        ("evaluate.all_real.lrr=1", r"evaluate\.all_real: lrr"),
         ("mix.real=shots=0", r"mix\.real"),
         ("mix.real=share=1.0", r"mix\.real"),
         ("mix.real=shot=4", r"mix\.real"),
@@ -122,9 +123,9 @@ def test_names_in_shipped_recipes_are_in_the_registries(name):
     [
         ("esc10", {"real": "all", "dose": 0}),
         ("esc10+320G", {"real": "all", "dose": 320}),
-        ("as20k+40kG", {"real": "all", "dose": 40_000}),
+        ("as20k+40kG", {"real": "balanced", "dose": 40_000}),
         ("esc10G", {"real": "none", "dose": recipe.load("esc10").synth.n}),
-        ("as20kG", {"real": "none", "dose": recipe.load("as20k").synth.n}),
+        ("as20kG", {"real": "none", "none_of": "balanced", "dose": recipe.load("as20k").synth.n}),
     ],
 )
 def test_mix_expressions(expression, mix):

@@ -68,8 +68,8 @@ def test_from_the_official_lists_to_table_a11(audioset, tmp_path, monkeypatch):
         assert found.exit_code == 0, (found.stderr, found.exception)
         return found
 
-    run("prepare", "--recipe", "as20k")
-    (store,) = tmp_path.glob("work/as20k/prepare-*/store.json")
+    run("prepare", "--recipe", "as20k-self")
+    (store,) = tmp_path.glob("work/as20k-self/prepare-*/store.json")
     meta = json.loads(store.read_text())
     assert len(meta["labels"]) == 527
     assert meta["counts"] == {
@@ -77,34 +77,34 @@ def test_from_the_official_lists_to_table_a11(audioset, tmp_path, monkeypatch):
         "eval": {"expected": EVAL, "found": 37, "decoded": 36, "kept": 36},
     }
     for stage in ("train-gen", "invert", "synth"):
-        run(stage, "--recipe", "as20k")
-    run("train-cls", "--recipe", "as20k+8G")
-    rows = json.loads(run("eval-cls", "--recipe", "as20k+8G", "--json").stdout)
+        run(stage, "--recipe", "as20k-self")
+    run("train-cls", "--recipe", "as20k-self+8G")
+    rows = json.loads(run("eval-cls", "--recipe", "as20k-self+8G", "--json").stdout)
     # No real clips alone to compare with.
     assert {row["metric"] for row in rows} == {"map", "auc", "dprime", "classes"}
 
-    cells = json.loads(run("run", "tables/a11", "--base", "as20k", "--dry-run", "--json").stdout)
+    cells = json.loads(run("run", "tables/a11", "--base", "as20k-self", "--dry-run", "--json").stdout)
     assert [(c["what"].split(", ")[1], c["steps"]) for c in cells["cells"]] == [
-        ("as20k", 6),  # 93 clips there, batches of 16
-        ("as20kG", 1),
-        ("as20k+8G", 7),
-        ("as20k+16G", 7),
-        ("as20k mix.match_steps=16", 7),
-        ("as20k data.real_through_codec=true", 6),
+        ("as20k-self", 6),  # 93 clips there, batches of 16
+        ("as20k-selfG", 1),
+        ("as20k-self+8G", 7),
+        ("as20k-self+16G", 7),
+        ("as20k-self mix.match_steps=16", 7),
+        ("as20k-self data.real_through_codec=true", 6),
     ]
     assert [c["state"] for c in cells["cells"]].count("done") == 1  # the one that train-cls trained
     assert all(c["seconds"] > 0 and c["disk_mb"] > 0 for c in cells["cells"])
-    run("run", "tables/a11", "--base", "as20k", "--cell", "2")
-    again = run("run", "tables/a11", "--base", "as20k", "--cell", "2")
+    run("run", "tables/a11", "--base", "as20k-self", "--cell", "2")
+    again = run("run", "tables/a11", "--base", "as20k-self", "--cell", "2")
     assert "nothing to do" in again.stderr
-    document = json.loads(run("run", "tables/a11", "--base", "as20k", "--json").stdout)
-    assert not [what for what in document["ran"] if "as20kG" in what or "eval-gen" in what]
+    document = json.loads(run("run", "tables/a11", "--base", "as20k-self", "--json").stdout)
+    assert not [what for what in document["ran"] if "as20k-selfG" in what or "eval-gen" in what]
 
-    out = tmp_path / "results" / "as20k"
+    out = tmp_path / "results" / "as20k-self"
     (measured,) = (line for line in table(out / "table_a11.csv") if line["source"] == "measured")
     counted = [measured[f"train_{name}"] for name in ("expected", "found", "decoded", "kept")]
     assert counted == ["100", "93", "92", "92"]
-    for column in ("+8G", "as20k (steps of +16G)", "as20k (decoded)"):
+    for column in ("+8G", "as20k-self (steps of +16G)", "as20k-self (decoded)"):
         assert float(measured[f"{column}_delta_low"]) <= float(measured[f"{column}_delta_high"])
     text = (out / "table_a11.md").read_text()
     assert "train 92 of 100: 7 missing, 1 broken" in text and "eval 36 of 40: 3 missing, 1 broken" in text
@@ -112,4 +112,4 @@ def test_from_the_official_lists_to_table_a11(audioset, tmp_path, monkeypatch):
     assert len(classes) == 527
     for line in classes:
         assert (line["+8G_gain"] == "") == (line["eval_clips"] == "0")
-    assert run("run", "tables/a11", "--base", "as20k").stderr.count("nothing to do") == 1
+    assert run("run", "tables/a11", "--base", "as20k-self").stderr.count("nothing to do") == 1

@@ -18,8 +18,8 @@ def ajbench(*arguments):
 
 
 def test_audiosets_label_table_is_enough_for_the_papers_plan(audioset_dir, tmp_path):
-    command = [sys.executable, "-m", "ajbench", "synth", "--recipe", "as20k", "--data", str(audioset_dir)]
-    command += ["--work", str(tmp_path), "--classes", "527", "--n", "80000"]
+    command = [sys.executable, "-m", "ajbench", "synth", "--recipe", "as20k-self"]
+    command += ["--data", str(audioset_dir), "--work", str(tmp_path), "--classes", "527", "--n", "80000"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([*command, "--dry-run", "--json"], capture_output=True, text=True, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

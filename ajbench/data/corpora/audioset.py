@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from ajbench.core.errors import UsageError
+from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.recipe import Data
 from ajbench.data.corpora.splits import corpus_root
 from ajbench.data.corpora.youtube import Segment, check_id, find_tables, match_files, parse_seconds
@@ -75,7 +75,13 @@ def read(data: Data, root: Path | None, need_files: bool = True) -> Manifest:
     """
     root = corpus_root(data, root, "the folder of the segment CSVs and the audio", tuple(SUBSETS))
     names = SUBSETS[data.subset or "balanced"]
-    found = find_tables(root, (*names, EVAL), (LABELS, ONTOLOGY), SOURCE)
+    needed = [name for name in (*names, EVAL) if name != UNBALANCED]
+    found = find_tables(root, needed, (UNBALANCED, LABELS, ONTOLOGY), SOURCE)
+    if UNBALANCED in names and UNBALANCED not in found:
+        raise MissingError(
+            f"{root / UNBALANCED}: missing; get it from {SOURCE}, or use the recipe as20k-self, which needs "
+            "the balanced list only"
+        )
     labels = read_label_set(found[LABELS]) if LABELS in found else label_set()
     if labels.mids is None:
         raise UsageError(f"{found[LABELS]}: column 'mid' is missing; AudioSet's lists name classes by mid")

@@ -5,14 +5,12 @@ seconds or milliseconds, with an optional prefix `Y` (PANNs) or `id_`. They may 
 suffix that ajbench reads.
 """
 
-import gc
 import math
 import os
 import random
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import lru_cache
 from itertools import compress
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import NamedTuple
 
 from ajbench.core import console
 from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.processes import no_garbage_collection
 from ajbench.data import audio
 from ajbench.data.corpora.splits import need_splits
 from ajbench.data.manifest import Problem, Row
@@ -194,7 +193,7 @@ def match_files(
         MissingError: a folder cannot be listed, or the train or the eval split has no clip.
     """
     # Nothing here makes reference cycles, and searching millions of rows for them took 40 % of the time.
-    with _no_garbage_collection():
+    with no_garbage_collection():
         segments, problems = _distinct(listed)
         rows = _rows(segments, root, problems) if need_files else [segment.row("") for segment in segments]
     need_splits(rows, problems, root)
@@ -235,17 +234,6 @@ def _rows(segments: Sequence[Segment], root: Path, problems: list[Problem]) -> l
     ]
 
 
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
 def find_files(root: Path, ids: Container[str]) -> dict[str, list[File]]:
     """Return the media files below `root` by the one of `ids` in their names.
 
@@ -259,6 +247,11 @@ def find_files(root: Path, ids: Container[str]) -> dict[str, list[File]]:
         if named := parse_name(stem, ids):
             found.setdefault(named[0], []).append(File(named[1], path))
     return found
+
+
+def has_media(root: Path) -> bool:
+    """Return whether there is any sound or video file below a folder."""
+    return next(_media(str(root.resolve())), None) is not None
 
 
 def _media(root: str) -> Iterator[tuple[str, str]]:
