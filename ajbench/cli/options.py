@@ -6,7 +6,7 @@ import inspect
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
@@ -176,13 +176,23 @@ def run_stage(settings: Settings, stage: "Stage") -> None:
     console.emit(document | {"seconds": stage.folder.info()["seconds"]}, text=str(stage.path))
 
 
-def show_plan(settings: Settings, stages: "list[Stage]", estimate: bool = False) -> None:
-    """Print the state, amount and disk space of stages; `estimate`: also the time of the last one."""
+def show_plan(
+    settings: Settings, stages: "list[Stage]", estimate: bool = False, power: Mapping[str, Any] | None = None
+) -> None:
+    """Print the state, amount and disk space of stages.
+
+    Args:
+        settings: options of the command.
+        stages: in order.
+        estimate: also the time of the last one.
+        power: what the comparisons of the run can see (`planned_power.planned`).
+    """
     from ajbench.pipeline import estimates
 
     plan = estimates.describe(settings.work, stages)
     if estimate:
         plan |= estimates.estimate(stages[-1])
+    plan |= {"power": power} if power else {}
     columns = ["stage", "what", "state", "amount", "disk_mb"]
     console.emit(plan, table=(columns, [[line[name] for name in columns] for line in plan["stages"]]))
     console.say(
@@ -191,6 +201,8 @@ def show_plan(settings: Settings, stages: "list[Stage]", estimate: bool = False)
     )
     if seconds := plan.get("seconds"):
         console.say(f"about {seconds:.0f} s, extrapolated from one batch")
+    if power:
+        console.say(power["sentence"])
     if missing := plan.get("missing"):
         console.say(f"cannot be estimated or run: {missing}")
 

@@ -158,7 +158,7 @@ def report(settings: Settings) -> None:
 
 
 def _run_recipe(settings: Settings, pipeline: "Pipeline", jobs: int | None) -> None:
-    from ajbench.pipeline import preflight, results_folder
+    from ajbench.pipeline import planned_power, preflight, results_folder
     from ajbench.pipeline.stage import run_stages
 
     recipe = pipeline.recipe
@@ -170,13 +170,13 @@ def _run_recipe(settings: Settings, pipeline: "Pipeline", jobs: int | None) -> N
         return
     stages = pipeline.stages(jobs)
     if settings.dry_run:
-        show_plan(settings, stages)
+        show_plan(settings, stages, power=planned_power.planned(pipeline))
         return
     ran = run_stages(stages, settings.device, settings.force, workers=jobs)
     done = results_folder.publish(pipeline, stages, again=bool(ran)) | {"ran": ran}
     if not ran:
         console.say(f"nothing to do: every stage of {recipe.name} is finished")
-    for line in (*done["table"]["notes"], f"results: {done['results']}"):
+    for line in (done["verdict"]["headline"], *done["table"]["notes"], f"results: {done['results']}"):
         console.say(line)
     console.emit(done, table=(done["table"]["header"], done["table"]["lines"]))
 
@@ -211,13 +211,14 @@ def _grid_cell(pipeline: "Pipeline", number: int) -> "Stage":
 
 
 def _show_grid(pipeline: "Pipeline") -> None:
-    from ajbench.pipeline import estimates
+    from ajbench.pipeline import estimates, planned_power
 
     plan = estimates.describe_grid(pipeline)
     before = estimates.describe(pipeline.places.work, pipeline.sources())
     columns = ["cell", "what", "state", "steps", "disk_mb", "seconds"]
     lines = [[line[name] for name in columns] for line in plan["cells"]]
-    console.emit(plan | {"before": before}, table=(columns, lines))
+    power = planned_power.planned(pipeline)
+    console.emit(plan | {"before": before, "power": power}, table=(columns, lines))
     sizes = ", ".join(f"{name} {plan[name]:,}" for name in ("pool", "real", "eval"))
     console.say(f"clips: {sizes}")
     console.say(
@@ -225,6 +226,8 @@ def _show_grid(pipeline: "Pipeline") -> None:
         f"{plan['steps']} steps, {plan['disk_mb']} MB, about {plan['hours']} h one after another; "
         f"{console.counted(before['todo'], 'earlier stage')} to do"
     )
+    if power:
+        console.say(power["sentence"])
 
 
 def _with_intervals(lines: list[dict[str, Any]], columns: list[str]) -> tuple[list[str], list[list[Any]]]:

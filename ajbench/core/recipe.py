@@ -15,12 +15,12 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from ajbench.core.errors import UsageError
+from ajbench.core.evaluate_section import Evaluate
 from ajbench.core.mix_section import Mix
 from ajbench.core.schema import (
     Classifier,
     CodecSection,
     Data,
-    Evaluate,
     Generator,
     Invert,
     Synth,

@@ -6,9 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from ajbench.core.section import PAIRS, AtLeastOne, Count, Fraction, Positive, Section, overlay
+from ajbench.core.section import (
+    PAIRS,
+    AtLeastOne,
+    Augmentation,
+    Count,
+    Fraction,
+    Positive,
+    Section,
+    overlay,
+)
 
 
 class Data(Section):
@@ -221,7 +230,7 @@ class Classifier(Section):
     )
     init: str | None = Field(None, description="start from imagenet, the folder of a classifier, or a hub id")
     new_head: bool = Field(False, description="replace the last layer, for an `init` with other classes")
-    aug: Literal["none", "mx+sp"] = Field("mx+sp", description="mx+sp: mixup and SpecAugment")
+    aug: Augmentation = Field("mx+sp", description="mx+sp: mixup and SpecAugment")
     mixup: Fraction = Field(0.5, description="share of clips that are mixed with a partner")
     mixup_beta: Positive = Field(10.0, description="b of λ ~ Beta(b, b), the weight of a mixed clip")
     mixup_partner: Literal["mix", "batch"] = Field(
@@ -286,6 +295,24 @@ class Classifier(Section):
         """The frozen features of a head; None for other classifiers."""
         return str(self.options.get("features", "tiny")) if self.name == "head" else None
 
+    @property
+    def pretraining(self) -> str:
+        """How Table A11 abbreviates initial weights: `-`, `IM` (ImageNet), `AS` (AudioSet) or `PT`.
+
+        Of a head, it is what distinguishes it: its features, and the width of its hidden layer if it has one.
+        """
+        if self.features:
+            hidden = self.options.get("hidden")
+            return f"{self.features}-{hidden}" if hidden else self.features
+        if self.init is None:
+            return "-"
+        return "IM" if self.init == "imagenet" else "AS" if "audioset" in self.init.lower() else "PT"
+
+    @property
+    def line(self) -> str:
+        """Its line of Table A11 as written in rows.csv: model/pretraining/augmentation."""
+        return f"{self.name}/{self.pretraining}/{self.aug}"
+
     def steps(self, epoch_size: int) -> int:
         """Return the number of optimiser steps for an epoch of `epoch_size` clips; for a head it is 1."""
         if self.features is not None:
@@ -306,41 +333,3 @@ class Classifier(Section):
         if self.warmup_steps is not None:
             return self.warmup_steps
         return self.steps_in(self.warmup_epochs, epoch_size) if self.warmup_epochs else 0
-
-
-class GridModel(BaseModel):
-    """A row of Table A11: a classifier, its augmentation, and any key of the classifier section."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    name: str
-    aug: Literal["none", "mx+sp"]
-
-
-class Evaluate(Section):
-    """What is measured, and the grid of Table A11."""
-
-    models: tuple[GridModel, ...] = (GridModel(name="taltrans-small", aug="mx+sp"),)
-    doses: tuple[Count, ...] = Field((160, 320), description="synthetic clips to add to the real ones")
-    synthetic_only: bool = True
-    controls: tuple[Literal["match_steps", "through_codec", "amplify", "all_real"], ...] = Field(
-        (),
-        description="more columns of real clips only: steps of the largest dose; decoded; mix.amplify=100; "
-        "all train clips, as an upper bound",
-    )
-    all_real: dict[str, Any] = Field(
-        default_factory=dict, description="keys of classifier for the control all_real"
-    )
-    seeds: tuple[Count, ...] = (0, 1, 2)
-    bootstrap: Annotated[int, Field(ge=100)] = 1000
-    features: str = "reference"
-    generators: dict[str, dict[str, Any]] = Field(
-        default_factory=dict,
-        description="rows of Table 1: name → keys of generator; {folder: DIR}, {recipe: R}",
-    )
-    probes: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="more synthetic sets for eval-gen: name → keys of synth"
-    )
-    published: Literal["as20k", "none"] = Field(
-        "as20k", description="published rows to show next to the measured ones"
-    )

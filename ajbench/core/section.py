@@ -1,7 +1,7 @@
 """What the sections of a recipe share: their base class, types of numbers, and how keys are merged."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -9,6 +9,7 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
+Augmentation = Literal["none", "mx+sp"]  # of a classifier's training clips
 # Pairs of keys that exclude each other: setting one unsets the other.
 PAIRS = (("train_steps", "epochs"), ("warmup_steps", "warmup_epochs"))
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ajbench.core.errors import IntegrityError, UsageError
-from ajbench.core.recipe import Mix
+from ajbench.core.recipe import Mix, Recipe
 from ajbench.core.rows import Context, Row, is_control, make_row
 from ajbench.data.labels import Scores, load_scores
 from ajbench.metrics import bootstrap, ranking
@@ -22,6 +22,7 @@ _Runs = dict[int, list[bootstrap.Resampled]]  # seed → a training in each fold
 TABLE = "A11"
 FAMILY_ERROR = 0.05  # shared by all comparisons that a verdict speaks of (Bonferroni)
 MIN_SEEDS = 3  # of a verdict on one fold: the variance between fewer is all but unknown
+MIN_CLIPS = 20  # of a verdict: fewer are a handful, of which each decides
 
 
 class TableCell(NamedTuple):
@@ -71,6 +72,23 @@ def column_name(
 
 def _dose(clips: int) -> str:
     return f"+{clips // 1000}kG" if clips % 1000 == 0 else f"+{clips}G"
+
+
+class Primary(NamedTuple):
+    """A comparison of Table A11, as rows.csv names it."""
+
+    line: str
+    column: str
+
+
+def primary_comparison(recipe: Recipe) -> Primary | None:
+    """Return the comparison that the recipe declares as its primary one."""
+    section = recipe.evaluate
+    if section.primary is None or section.primary_model is None:
+        return None
+    mix = Mix(real=recipe.mix.baseline, dose=section.primary.dose)
+    line = recipe.classifier_of(section.primary_model.model_dump()).line
+    return Primary(line, column_name(recipe.name, mix))
 
 
 class Measured(NamedTuple):
@@ -128,7 +146,9 @@ def enough(seeds: int, folds: int = 1) -> bool:
     return folds * (seeds - 1) >= MIN_SEEDS - 1
 
 
-def compare_to_real(cells: Mapping[TableCell, Measured], real_column: str, context: Context) -> list[Row]:
+def compare_to_real(
+    cells: Mapping[TableCell, Measured], real_column: str, context: Context, primary: Primary | None = None
+) -> list[Row]:
     """Return the mAP of every column over its seeds and its paired difference to real clips only.
 
     `map_mean` is the mean over seeds and folds; a seed counts if every fold has it. `map_delta` is the
@@ -144,6 +164,7 @@ def compare_to_real(cells: Mapping[TableCell, Measured], real_column: str, conte
             each fold.
         real_column: the column of real clips only, for example `esc10`.
         context: the run; `fingerprint` should change with that of any cell.
+        primary: the comparison that is judged by itself and is not one of the k.
 
     Raises:
         UsageError: a line lacks the real column, a column shares no seed with it, or its folds share none.
@@ -164,8 +185,7 @@ def compare_to_real(cells: Mapping[TableCell, Measured], real_column: str, conte
                 raise UsageError(f"{line}: column {column} has no seed in all {len(first)} folds; train one")
     if lacking := next((line for line, columns in lines.items() if real_column not in columns), None):
         raise UsageError(f"{lacking}: column {real_column!r} is missing, so there is no baseline; train it")
-    others = real_column, f"{real_column}G"
-    mixes = {line: [c for c in lines[line] if c not in others and not is_control(c)] for line in lines}
+    mixes = {line: judged_together(line, columns, real_column, primary) for line, columns in lines.items()}
     common = {
         line: sorted(set.intersection(*(set(lines[line][c]) for c in (real_column, *mixes[line]))))
         for line in lines
@@ -202,6 +222,14 @@ def compare_to_real(cells: Mapping[TableCell, Measured], real_column: str, conte
 def _of(runs: _Runs, seeds: Iterable[int]) -> list[bootstrap.Resampled]:
     """Return the trainings with these seeds, of all folds."""
     return [run for seed in seeds for run in runs[seed]]
+
+
+def judged_together(
+    line: str, columns: Iterable[str], real_column: str, primary: Primary | None
+) -> list[str]:
+    """Return the columns of a line that verdicts correct for: mixes with synthetic clips, but the primary."""
+    apart = {real_column, f"{real_column}G", *([primary.column] if primary and primary.line == line else [])}
+    return [c for c in columns if c not in apart and not is_control(c)]
 
 
 def _joined(seeds: Iterable[int]) -> str:

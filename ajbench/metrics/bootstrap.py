@@ -113,13 +113,8 @@ def family(
         baseline: a training for each of the same seeds and folds, in the same order.
         level: nominal coverage of each interval.
     """
-    folds = _by_fold(baseline)
-    squares, freedom = 0.0, len(mixes) * sum(len(fold) - 1 for fold in folds)
-    for fold in zip(folds, *map(_by_fold, mixes), strict=True):
-        values = np.array([[run.value for run in runs] for runs in fold])
-        residual = values - values.mean(axis=0) - values.mean(axis=1, keepdims=True) + values.mean()
-        squares += float(np.sum(residual**2))
-    between = 2 * squares / freedom * _per_seed(folds), freedom
+    variance, freedom = between_seeds(mixes, baseline)
+    between = variance * _per_seed(_by_fold(baseline)), freedom
     found = []
     for runs in mixes:
         value, of_clips = _over_folds(_by_fold(difference(runs, baseline)))
@@ -127,6 +122,23 @@ def family(
         half = np.sqrt(sum(stats.t.ppf((1 + level) / 2, f) ** 2 * variance for variance, f in parts))
         found.append(clipped(value, value - half, value + half, (-1.0, 1.0)))
     return found
+
+
+def between_seeds(mixes: Sequence[Sequence[Resampled]], baseline: Sequence[Resampled]) -> tuple[float, int]:
+    """Return s² of the gains of K mixes over one baseline, pooled, and its degrees of freedom (`family`)."""
+    folds, squares = _by_fold(baseline), 0.0
+    for fold in zip(folds, *map(_by_fold, mixes), strict=True):
+        values = np.array([[run.value for run in runs] for runs in fold])
+        residual = values - values.mean(axis=0) - values.mean(axis=1, keepdims=True) + values.mean()
+        squares += float(np.sum(residual**2))
+    freedom = len(mixes) * sum(len(fold) - 1 for fold in folds)
+    return 2 * squares / freedom, freedom
+
+
+def per_recording(runs: Sequence[Resampled]) -> float:
+    """Return V_clips of a mean over trainings (or of their `difference`), times its number of recordings."""
+    folds = _by_fold(runs)
+    return sum(fold[0].recordings for fold in folds) * sum(part for part, _ in _over_folds(folds)[1])
 
 
 def auc_interval(auc: Resampled, level: float = LEVEL) -> Interval:

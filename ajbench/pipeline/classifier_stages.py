@@ -9,6 +9,7 @@ from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.recipe import Mix, Recipe, expression
 from ajbench.core.run_dir import world
 from ajbench.core.schema import Classifier
+from ajbench.evaluation.classification import TableCell, column_name
 from ajbench.pipeline import grid
 from ajbench.pipeline.stage import Stage, weights_identity
 
@@ -69,7 +70,7 @@ def classifier_stage(
         do = partial(train_and_score, recipe, path, **paths, **about)
         amount = counted(mix.epoch_size(pipeline.real_clips(mix.real)), "clip")
         how |= {"parallel": False, "precision": "fp32", "check": partial(_build_head, settings)}
-        what = f"head on {grid.features(settings)}, {typed}, seed {seed}"
+        what = f"head on {settings.pretraining}, {typed}, seed {seed}"
     return Stage("train-cls", recipe, path, key, amount, do, what, **how)
 
 
@@ -85,6 +86,16 @@ def grid_stages(pipeline: "Pipeline") -> list[Stage]:
         classifier_stage(pipeline, model, column.mix, seed, column.through_codec)
         for model, column, seed in grid.cells(recipe)
     ]
+
+
+def cell_key(cell: Stage, run: Recipe) -> TableCell:
+    """Return the place in Table A11 of a classifier that was trained for the recipe `run`."""
+    recipe, classifier = cell.recipe, cell.recipe.classifier
+    all_real = recipe.mix.has_real and recipe.mix.real != run.mix.baseline
+    controls = recipe.data.real_through_codec, recipe.mix.amplify != run.mix.amplify, all_real
+    column = column_name(recipe.name, recipe.mix, *controls)
+    about = classifier.name, classifier.pretraining, classifier.aug
+    return TableCell(*about, column, cell.seed or 0)
 
 
 def reference_stage(pipeline: "Pipeline", real: str) -> Stage:

@@ -20,30 +20,12 @@ from ajbench.evaluation.compare import choose, measure
 from ajbench.evaluation.generation_metrics import GUIDED
 from ajbench.evaluation.set_pair import SetPair, pairs_of
 from ajbench.features.extractor import LazyExtractor
-from ajbench.pipeline import grid
-from ajbench.pipeline.classifier_stages import SCORES
+from ajbench.pipeline.classifier_stages import SCORES, cell_key
 from ajbench.pipeline.stage import Stage
 
 GENERATION = "generation"  # the table of baselines and of metrics to the train split
 OF_TRAIN = ("fd", "fd_class", "label_agreement")
 ALL = "all"  # the column of label agreement over all classes
-
-
-def cell_key(cell: Stage, run: Recipe) -> classification.TableCell:
-    """Return the place in Table A11 of a classifier that was trained for the recipe `run`."""
-    recipe, classifier = cell.recipe, cell.recipe.classifier
-    all_real = recipe.mix.has_real and recipe.mix.real != run.mix.baseline
-    controls = recipe.data.real_through_codec, recipe.mix.amplify != run.mix.amplify, all_real
-    column = classification.column_name(recipe.name, recipe.mix, *controls)
-    before = grid.features(classifier) if classifier.features else pretraining(classifier.init)
-    return classification.TableCell(classifier.name, before, classifier.aug, column, cell.seed or 0)
-
-
-def pretraining(init: str | None) -> str:
-    """Return how Table A11 abbreviates initial weights: `-`, `IM` (ImageNet), `AS` (AudioSet) or `PT`."""
-    if init is None:
-        return "-"
-    return "IM" if init == "imagenet" else "AS" if "audioset" in init.lower() else "PT"
 
 
 def set_name(recipe: Recipe, probe: str) -> str:
@@ -82,7 +64,8 @@ def measure_cells(recipe: Recipe, cells: Sequence[Stage], out: Path, dataset: st
     context = replace(_context(recipe, out, dataset), precision=";".join(sorted(precisions)))
     compared = {key.line for key in found if key.column == recipe.name}
     mine = {key: measured for key, measured in found.items() if key.line in compared}
-    return rows + classification.compare_to_real(mine, recipe.name, context)
+    primary = classification.primary_comparison(recipe)
+    return rows + classification.compare_to_real(mine, recipe.name, context, primary)
 
 
 def measure_sets(

@@ -23,12 +23,13 @@ def eval_cls_stage(pipeline: "Pipeline", classifiers: Sequence[Stage]) -> Stage:
     """Scores of classifiers → rows."""
     recipe = pipeline.recipe
     keys = sorted(stage.fingerprint for stage in classifiers)
-    key, path = pipeline.place("eval-cls", recipe.evaluate.bootstrap, keys)
+    primary = [recipe.evaluate.primary] if recipe.evaluate.primary else []
+    key, path = pipeline.place("eval-cls", recipe.evaluate.bootstrap, keys, *primary)
 
     def do() -> None:
-        from ajbench.pipeline.evaluate import cell_key, measure_cells
+        from ajbench.pipeline.evaluate import measure_cells
 
-        mixes = {cell_key(cell, recipe).column: cell.recipe.mix for cell in classifiers}
+        mixes = {classifier_stages.cell_key(cell, recipe).column: cell.recipe.mix for cell in classifiers}
         sizes = {
             column: _sizes(pipeline, mix.real, mix.mode == "alpha" or mix.dose > 0)
             for column, mix in mixes.items()

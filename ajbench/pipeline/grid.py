@@ -60,12 +60,6 @@ def columns(recipe: Recipe) -> list[Column]:
     return list(dict.fromkeys([Column(alone), *found]))
 
 
-def features(head: Classifier) -> str:
-    """Return what distinguishes a head: its features, and the width of its hidden layer if it has one."""
-    hidden = head.options.get("hidden")
-    return f"{head.features}-{hidden}" if hidden else str(head.features)
-
-
 def cells(recipe: Recipe) -> list[tuple[Classifier, Column, int]]:
     """Return models × columns × seeds; a head takes no steps, so it has no `match_steps` column."""
     settings = zip(models(recipe), models(recipe, all_real=True), strict=True)

@@ -9,7 +9,7 @@ from ajbench.core import console
 from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Recipe, dump, fingerprint
 from ajbench.core.run_dir import environment
-from ajbench.pipeline.classifier_stages import SCORES, grid_stages
+from ajbench.pipeline.classifier_stages import SCORES, cell_key, grid_stages
 from ajbench.pipeline.evaluation_stages import NOTES, ROWS
 from ajbench.pipeline.recipe_stages import Pipeline
 from ajbench.pipeline.stage import Stage
@@ -21,7 +21,7 @@ RUN = "run.json"
 RECIPE = "recipe.yaml"
 CLASSES = "table_a11_classes.csv"
 # Raised by one when the form of tables or report changes: they are then written again.
-VERSION = 1
+VERSION = 2
 
 
 def publish(pipeline: Pipeline, stages: Sequence[Stage], again: bool = False) -> dict[str, Any]:
@@ -35,7 +35,8 @@ def publish(pipeline: Pipeline, stages: Sequence[Stage], again: bool = False) ->
         again: write them even if the folder has them.
 
     Returns:
-        `results` (the folder), `files` (names in it) and `table` (header, lines and notes of Table A11).
+        `results` (the folder), `files` (names in it), `table` (header, lines and notes of Table A11) and
+        `verdict` (headline and answers).
     """
     out, table = pipeline.results, pipeline.recipe.table
     wanted = {stage.fingerprint for stage in stages}
@@ -43,9 +44,10 @@ def publish(pipeline: Pipeline, stages: Sequence[Stage], again: bool = False) ->
     state = _state(out)
     # A single table is part of a whole run.
     known = state.get("fingerprint") == key or (table and wanted <= {*state.get("fingerprints", ())})
+    known = known and "verdict" in state
     if not known or again or not all((out / name).exists() for name in state["files"]):
         state = _write(pipeline, stages, state, key)
-    return {"results": out, "files": state["files"], "table": state["table"]}
+    return {"results": out, "files": state["files"], "table": state["table"], "verdict": state["verdict"]}
 
 
 def _write(pipeline: Pipeline, stages: Sequence[Stage], before: dict[str, Any], key: str) -> dict[str, Any]:
@@ -78,6 +80,7 @@ def _write(pipeline: Pipeline, stages: Sequence[Stage], before: dict[str, Any], 
         "fingerprint": key,
         "files": [str(path.relative_to(out)) for path in (*written.paths.values(), out / CLASSES, *pages)],
         "table": written.table,
+        "verdict": written.document["verdict"],
         "counts": counts,
         "fingerprints": pinned,
         "stages": history,
@@ -90,6 +93,7 @@ def _write(pipeline: Pipeline, stages: Sequence[Stage], before: dict[str, Any], 
 
 def render_report(pipeline: Pipeline, stages: Sequence[Stage]) -> Path:
     """Render the HTML report of finished stages, whose rows are in the results folder; return its page."""
+    from ajbench.pipeline import planned_power
     from ajbench.pipeline.evaluate import set_name
     from ajbench.reporting import report
 
@@ -103,6 +107,7 @@ def render_report(pipeline: Pipeline, stages: Sequence[Stage]) -> Path:
         runs=[stage.folder.info() for stage in stages],
         notes=[note for stage in stages if stage.name == "eval-gen" for note in notes_of(stage)],
         fingerprints={stage.fingerprint for stage in stages},
+        power=planned_power.planned(pipeline).get("sentence", ""),
     )
     return report.render(data, pipeline.results / "report")
 
@@ -145,8 +150,6 @@ def notes_of(stage: Stage) -> list[str]:
 
 
 def _scores(pipeline: Pipeline) -> "dict[TableCell, Path]":
-    from ajbench.pipeline.evaluate import cell_key
-
     return {cell_key(stage, pipeline.recipe): stage.need() / SCORES for stage in grid_stages(pipeline)}
 
 

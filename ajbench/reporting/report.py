@@ -38,6 +38,7 @@ class ReportData:
     runs: Sequence[Mapping[str, Any]] = ()  # `run.json` of every stage
     notes: Sequence[str] = ()  # on the rows of generated clips and baselines
     fingerprints: Collection[str] | None = None  # of the stages whose rows count; None accepts all
+    power: str = ""  # what the run could see, as a sentence
 
 
 def render(data: ReportData, out: Path) -> Path:
@@ -53,7 +54,7 @@ def render(data: ReportData, out: Path) -> Path:
     rows = tables.select(read_rows(data.rows), data.recipe, data.fingerprints)
     real = ClipStore.open(data.real)
     sets = {name: ClipStore.open(path) for name, path in data.synthetic.items()}
-    found = answers(rows, data.recipe.name)
+    found = answers(rows, data.recipe)
     a11 = tables.a11_lines(rows, data.recipe, real.meta.counts)
     first = tables.table_1_lines(rows, data.recipe)
     out.mkdir(parents=True, exist_ok=True)
@@ -79,6 +80,7 @@ def render(data: ReportData, out: Path) -> Path:
         "problems": _problems(data.real),
         "shown_problems": SHOWN_PROBLEMS,
         "notes": list(dict.fromkeys(data.notes)),
+        "power": data.power,
         "limits": limits(rows, data.recipe, found),
         "audits": [path.name for path in sorted(out.glob("audit*.html"))],
         "stages": _stages(data.runs),
@@ -141,8 +143,7 @@ def _class_figure(
         [line[answer.column] for line in shown],
         (f"{recipe.name} (real only)", answer.column),
     )
-    better = sum(line[answer.column] > line[recipe.name] for line in mine)
-    return {"svg": svg, "answer": answer, "classes": len(mine), "shown": len(shown), "better": better}
+    return {"svg": svg, "answer": answer, "classes": len(mine), "shown": len(shown)}
 
 
 def _baseline_figure(rows: pd.DataFrame, palette: Mapping[str, str]) -> str:

@@ -13,7 +13,7 @@ import pandas as pd
 from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Recipe
 from ajbench.core.rows import read_rows
-from ajbench.reporting import formats
+from ajbench.reporting import formats, verdict
 from ajbench.reporting.formats import COUNTED, Block, Line, blocks_1, blocks_a11, to_csv
 
 _PACKAGE = Path(__file__).parents[1]
@@ -41,7 +41,7 @@ class Written:
     """What `write` has written."""
 
     paths: dict[str, Path]  # by name: `table_a11.csv`, `table_a11.md`, …, `generation.csv`
-    document: dict[str, Any]  # the measured lines, for `--json`
+    document: dict[str, Any]  # the measured lines and the verdict, for `--json`
     table: dict[str, Any]  # header, lines and notes of the measured Table A11, for the terminal
 
 
@@ -81,7 +81,8 @@ def write(
     for name, text in files.items():
         atomic_write(out_dir / name, text)
     header, lines = formats.console_table(a11_blocks[0])
-    document = {"table_a11": _measured(a11), "table_1": first, "generation": generation}
+    said = verdict.document(verdict.answers(rows, recipe))
+    document = {"table_a11": _measured(a11), "table_1": first, "generation": generation, "verdict": said}
     table = {"header": header, "lines": lines, "notes": a11_blocks[0].notes}
     return Written({name: out_dir / name for name in files}, document, table)
 

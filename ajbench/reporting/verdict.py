@@ -1,23 +1,25 @@
 """Does synthetic audio help? A verdict per classifier, a headline, and the limits of both."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from math import ceil, isfinite
+from typing import Any
 
 import pandas as pd
 
 from ajbench.core.console import counted
 from ajbench.core.recipe import Recipe
 from ajbench.core.rows import is_control
-from ajbench.evaluation.classification import MIN_SEEDS
+from ajbench.evaluation.classification import MIN_CLIPS, MIN_SEEDS, enough, primary_comparison
 from ajbench.reporting.formats import equal_steps, signed
 
 QUESTION = "Does synthetic audio help?"
-NO_VERDICT = f"no verdict, which takes at least {MIN_SEEDS} seeds"
+NO_VERDICT = f"no verdict, which takes at least {MIN_SEEDS} seeds and {MIN_CLIPS} evaluation clips"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The best mix of one classifier against real clips only."""
+    """The primary comparison, or the best mix of one classifier, against real clips only."""
 
     line: str  # the classifier: model/pretraining/augmentation
     column: str  # the mix, such as `+320G`: the best of those that help for certain, otherwise the best
@@ -25,8 +27,11 @@ class Answer:
     low: float  # of its 95 % interval
     high: float
     seeds: int  # per mix
-    comparisons: int  # with real clips only, of all mixes with synthetic clips and all classifiers
-    effect: int  # 1 helps, −1 hurts, 0: the interval corrected for all comparisons contains zero
+    comparisons: int  # that the verdict corrects for; 0: the recipe declared this one as primary
+    effect: int  # 1 helps, −1 hurts, 0: neither follows from the intervals that verdicts use
+    most: float  # the highest gain, in points, that these intervals contain for any mix; NaN: no verdict
+    least: float  # the lowest one
+    clips: int  # evaluation clips
 
     @property
     def name(self) -> str:
@@ -36,21 +41,23 @@ class Answer:
         return ", ".join(filter(None, parts))
 
     @property
+    def primary(self) -> bool:
+        """Whether the recipe declared this comparison as its primary one."""
+        return not self.comparisons
+
+    @property
     def judged(self) -> bool:
-        """Whether there are enough seeds for a verdict."""
-        return self.seeds >= MIN_SEEDS
+        """Whether there are enough seeds and clips for a verdict."""
+        return self.clips >= MIN_CLIPS and isfinite(self.most)
 
     @property
     def verdict(self) -> str:
-        """What the interval allows one to say."""
+        """What the intervals allow one to say."""
         if not self.judged:
             return NO_VERDICT
         if self.effect:
             return "helps" if self.effect > 0 else "hurts"
-        if self.low > 0 or self.high < 0:
-            family = counted(self.comparisons, "comparison")
-            return f"distinguishable from zero by itself, but not in the family of {family}"
-        return "not distinguishable from zero"
+        return f"no gain of {bound(self.most)} points or more, no loss of {bound(-self.least)} or more"
 
     @property
     def points(self) -> str:
@@ -65,51 +72,81 @@ class Answer:
     def __str__(self) -> str:
         verb = {1: "raises", -1: "lowers", 0: "changes"}[self.effect]
         points = self.points.lstrip("+−") if self.effect else self.points
-        end = "" if self.effect else f", {self.verdict}"
+        end = "" if self.effect else f": {self.verdict}"
         return (
             f"{self.name}: {self.column} {verb} mAP by {points} points relative to real clips only "
             f"(95 % interval {self.range}, {counted(self.seeds, 'seed')}){end}"
         )
 
 
-def answers(rows: pd.DataFrame, recipe_name: str) -> list[Answer]:
-    """Return the verdict on each classifier that has a comparison, in the order of the rows.
+def bound(points: float) -> str:
+    """Return the end of an interval, in points, rounded up to a tenth: what is excluded from there on."""
+    return f"{max(0.1, ceil(10 * points - 1e-6) / 10):.1f}"
+
+
+def answers(rows: pd.DataFrame, recipe: Recipe) -> list[Answer]:
+    """Return the verdict on the primary comparison, if one is declared, and on each classifier.
+
+    The primary comparison is judged by its 95 % interval, all others by the intervals of their family.
+    Classifiers are in the order of the rows; those without a comparison are left out.
 
     Args:
-        rows: of one recipe, as selected by `tables.select`.
-        recipe_name: also the name of the column of real clips only.
+        rows: of the recipe, as selected by `tables.select`.
+        recipe: the merged recipe.
     """
-    found = []
-    rows = rows[(rows["table"] == "A11") & ~rows["column"].isin((recipe_name, f"{recipe_name}G"))]
-    rows = rows[~rows["column"].map(is_control).astype(bool)]
+    found: list[Answer] = []
+    rows = rows[(rows["table"] == "A11") & ~rows["column"].isin((recipe.name, f"{recipe.name}G"))]
     rows = rows.assign(seeds=rows["seed"].astype(str).str.split(";").map(len))
-    judged = rows[(rows["metric"] == "map_delta_family") & (rows["seeds"] >= MIN_SEEDS)]
+    first = primary_comparison(recipe)
+    if first:
+        own = (rows["row"] == first.line) & (rows["column"] == first.column)
+        if len(mine := rows[own & (rows["metric"] == "map_delta")].set_index("column")):
+            found.append(_answer(first.line, mine, mine[mine["seeds"].map(enough)], 0))
+        rows = rows[~own]
+    rows = rows[~rows["column"].map(is_control).astype(bool)]
+    judged = rows[rows["metric"] == "map_delta_family"]  # of classifiers with enough seeds only
     for line, mine in rows[rows["metric"] == "map_delta"].groupby("row", sort=False):
-        delta = mine.set_index("column")
         family = judged[judged["row"] == line].set_index("column")
-        helping = family.index[family["ci_low"] > 0]
-        best = delta.loc[helping if len(helping) else delta.index, "value"].idxmax()
-        hurts = best in family.index and family.loc[best, "ci_high"] < 0
-        effect = 1 if len(helping) else -1 if hurts else 0
-        points, low, high = (100 * float(delta.loc[best, name]) for name in ("value", "ci_low", "ci_high"))
-        about = int(delta.loc[best, "seeds"]), len(judged), effect
-        found.append(Answer(str(line), str(best), points, low, high, *about))
+        found.append(_answer(str(line), mine.set_index("column"), family, len(judged) or len(mine)))
     return found
 
 
+def _answer(line: str, delta: pd.DataFrame, judged: pd.DataFrame, comparisons: int) -> Answer:
+    """Return the verdict on one classifier from the intervals of its mixes, plain and as judged."""
+    helping = judged.index[judged["ci_low"] > 0]
+    best = delta.loc[helping if len(helping) else delta.index, "value"].idxmax()
+    clips, seeds = int(delta.loc[best, "n"]), int(delta.loc[best, "seeds"])
+    hurts = best in judged.index and judged.loc[best, "ci_high"] < 0
+    effect = 1 if len(helping) else -1 if hurts else 0
+    points, low, high = (100 * float(delta.loc[best, name]) for name in ("value", "ci_low", "ci_high"))
+    most, least = 100 * float(judged["ci_high"].max()), 100 * float(judged["ci_low"].min())
+    answer = Answer(line, str(best), points, low, high, seeds, comparisons, effect, most, least, clips)
+    return answer if answer.judged else replace(answer, effect=0)
+
+
+def document(found: Sequence[Answer]) -> dict[str, Any]:
+    """Return headline and verdicts with their numbers, in points of mAP, for `--json`."""
+    lines = [asdict(answer) | {"primary": answer.primary, "verdict": answer.verdict} for answer in found]
+    return {"headline": headline(found), "answers": lines}
+
+
 def headline(found: Sequence[Answer]) -> str:
-    """Answer the question for all classifiers together in a few words."""
+    """Answer the question in a few words: by the primary comparison, or for all classifiers together."""
     if not found:
         return "Not measured yet: no mix has been compared with real clips only."
-    if not any(answer.judged for answer in found):
+    primary = next((answer for answer in found if answer.primary), None)
+    asked = [answer for answer in ([primary] if primary else found) if answer.judged]
+    if not asked:
         return f"{NO_VERDICT[0].upper()}{NO_VERDICT[1:]}."
-    helped, hurt = (sum(a.effect == sign for a in found) for sign in (1, -1))
-    if len(found) == 1:
-        return {1: "Yes.", -1: "No, it hurts.", 0: "Not measurably."}[found[0].effect]
+    end = f" ({primary.name}: {primary.column})." if primary else "."
+    helped, hurt = (sum(a.effect == sign for a in asked) for sign in (1, -1))
+    nothing = f"No gain of {bound(max(a.most for a in asked))} points or more"
+    if primary or len(found) == 1:
+        return {1: "Yes", -1: "No, it hurts", 0: nothing}[asked[0].effect] + end
     if helped == len(found):
         return f"Yes, for {'both' if helped == 2 else f'all {helped}'} classifiers."
     if not helped and not hurt:
-        return f"Not measurably for any of {len(found)} classifiers."
+        return f"{nothing} for any of {counted(len(asked), 'classifier')}."
     share = f"For {helped or 'none'} of {len(found)} classifiers"
     return f"{share}; it hurts {hurt}." if hurt else f"{share}."
 
@@ -130,7 +167,7 @@ def limits(rows: pd.DataFrame, recipe: Recipe, found: Sequence[Answer]) -> list[
         )
     if found:
         clips, seeds = int(rows.loc[rows["table"] == "A11", "n"].max()), max(a.seeds for a in found)
-        comparisons = found[0].comparisons
+        comparisons = found[-1].comparisons
         lines.append(
             f"The figures rest on {counted(clips, 'evaluation clip')} of one split. The intervals cover "
             "other clips and seeds like these, but not another corpus, fold, generator or classifier."
@@ -145,7 +182,7 @@ def limits(rows: pd.DataFrame, recipe: Recipe, found: Sequence[Answer]) -> list[
         if comparisons > 1:
             lines.append(
                 f"The best of {comparisons} comparisons is chosen by its result on the evaluation clips, "
-                "which is optimistic. The verdict corrects for all of them (intervals at "
+                "which is optimistic. Its verdict corrects for all of them (intervals at "
                 f"1 − 0.05/{comparisons}); the interval shown is the plain 95 % interval."
             )
         if equal_steps(recipe):

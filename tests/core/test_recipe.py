@@ -243,3 +243,17 @@ def test_resolve_refuses_an_unknown_name_with_the_near_one():
 def test_every_registered_name_can_be_imported():
     for kind, table in registry.KINDS.items():
         assert all(callable(registry.resolve(kind, name)) for name in table)
+
+
+@pytest.mark.parametrize(
+    ("primary", "key"),
+    [
+        ("{model: 9, dose: 160}", "evaluate.primary.model"),
+        ("{model: ast-tiny, dose: 160}", "evaluate.primary.model"),
+        ("{dose: 161}", "evaluate.primary.dose"),
+        ("{model: 0}", "dose"),
+    ],
+)
+def test_a_primary_comparison_that_is_not_run_is_refused(primary, key):
+    with pytest.raises(UsageError, match=key):
+        recipe.load("esc10", [f"evaluate.primary={primary}"])

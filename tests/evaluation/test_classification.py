@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from fakes import esc10_recipe
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from ajbench.core.errors import IntegrityError, UsageError
@@ -9,12 +10,14 @@ from ajbench.core.recipe import Mix
 from ajbench.core.rows import Context, is_control
 from ajbench.data.labels import Scores, save_scores
 from ajbench.evaluation.classification import (
+    Primary,
     TableCell,
     cell_rows,
     column_name,
     compare_to_real,
     measure,
     per_class,
+    primary_comparison,
 )
 from ajbench.metrics.intervals import wilson
 
@@ -174,6 +177,25 @@ def test_the_family_is_all_comparisons_of_all_lines():
         plain, family = ends(rows["+160G", "map_delta"]), ends(rows["+160G", "map_delta_family"])
         widths.append((family[1] - family[0]) / (plain[1] - plain[0]))
     assert 1 < widths[0] < widths[1] < widths[2]
+
+
+def test_the_primary_comparison_is_not_in_the_family():
+    one = grid((0, 1, 2), real=1.0, more=1.4) | {
+        cell("+320G", seed): predictions(1.3, seed) for seed in (0, 1, 2)
+    }
+    measured_cells = {key: measure(scores, resamples=100) for key, scores in one.items()}
+    line = next(iter(one)).line
+    rows = compare_to_real(measured_cells, "esc10", CONTEXT, Primary(line, "+160G"))
+    assert [row["column"] for row in rows if row["metric"] == "map_delta_family"] == ["+320G"]
+    alone = compared({key: s for key, s in one.items() if key.column != "+160G"}, 100)
+    (left,) = (row for row in rows if row["metric"] == "map_delta_family")
+    assert ends(left) == ends(alone["+320G", "map_delta_family"])
+
+
+def test_the_primary_comparison_is_named_as_in_rows():
+    plan = esc10_recipe(primary={"model": 1, "dose": 320})
+    assert primary_comparison(plan) == ("ast-tiny/-/mx+sp", "+320G")
+    assert primary_comparison(esc10_recipe()) is None
 
 
 def test_there_is_no_family_below_three_seeds_that_all_mixes_share():

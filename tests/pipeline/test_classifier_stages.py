@@ -4,8 +4,7 @@ import pytest
 from fakes import mini_pipeline
 
 from ajbench.core.errors import MissingError, UsageError
-from ajbench.pipeline.classifier_stages import grid_stages, own_stage
-from ajbench.pipeline.evaluate import cell_key
+from ajbench.pipeline.classifier_stages import cell_key, grid_stages, own_stage
 from ajbench.pipeline.stage import in_order, run_stages
 
 DOSES = {("dose", "all", dose) for dose in (0, 10, 20)}

@@ -7,6 +7,7 @@ from fakes import ESC10_LABELS, esc10_recipe, make_store, write_result_store
 
 from ajbench import codec
 from ajbench.core.errors import UsageError
+from ajbench.core.schema import Classifier
 from ajbench.data.clip_set import open_set
 from ajbench.data.store import ClipStore
 from ajbench.evaluation import protocols
@@ -211,7 +212,7 @@ def test_baselines_are_in_the_order_of_their_quality(usual):
 
 
 def test_what_starts_from_weights_is_named_by_them():
-    names = [evaluate.pretraining(init) for init in (None, "imagenet", "MIT/ast-audioset", "w.pt")]
+    names = [Classifier(init=init).pretraining for init in (None, "imagenet", "MIT/ast-audioset", "w.pt")]
     assert names == ["-", "IM", "AS", "PT"]
     made = SimpleNamespace(synth=SimpleNamespace(strength=0.5))
     assert evaluate.set_name(made, "") == "img2img" and evaluate.set_name(made, "noise") == "noise"

@@ -7,7 +7,7 @@ from fakes import hum_record, hum_store, mini_pipeline
 
 from ajbench.core.rows import Context, make_row
 from ajbench.pipeline import evaluate, evaluation_stages
-from ajbench.pipeline.classifier_stages import grid_stages
+from ajbench.pipeline.classifier_stages import cell_key, grid_stages
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def test_rows_have_the_sizes_of_pool_and_real_clips(pipeline, monkeypatch):
     context, written = Context("run", "mini", "f", "", "mini"), []
 
     def measure_cells(recipe, cells, out, dataset):
-        columns = sorted({evaluate.cell_key(cell, recipe).column for cell in cells})
+        columns = sorted({cell_key(cell, recipe).column for cell in cells})
         return [make_row(context, "A11", "line", column, "map", 0.5, n=10) for column in columns]
 
     def measure_sets(*arguments):

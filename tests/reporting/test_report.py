@@ -97,7 +97,7 @@ def test_the_page_has_the_verdict_and_its_evidence(made):
     for words in (
         "Table A11, esc10 (measured)", "Table A11 of the paper (published)", "white noise", "1 clip left out",
         "not comparable with the measured rows", "audio/<5>.ogg silent (peak 3.1e-05", "codec tiny",
-        "unconditional: no KL <b>here</b>.", "taltrans-small, mx+sp: 10 of 10 classes gain with +320G",
+        "unconditional: no KL <b>here</b>.", "taltrans-small, mx+sp, 10 classes",
         "synth 2 22 min 812 MB cpu", "doses:", "3 seeds", "0.05/4",
     ):  # fmt: skip
         assert words in page.text, words

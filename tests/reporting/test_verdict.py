@@ -3,7 +3,9 @@ import pytest
 from fakes import ESC10_CONTEXT, esc10_recipe
 
 from ajbench.core.rows import make_row
-from ajbench.reporting.verdict import Answer, answers, headline, limits
+from ajbench.reporting.verdict import Answer, answers, bound, document, headline, limits
+
+PLAN = esc10_recipe()
 
 
 def comparison(line, column, low, value, high, family=None, seeds="0;1;2"):
@@ -20,13 +22,13 @@ def comparison(line, column, low, value, high, family=None, seeds="0;1;2"):
     [
         (
             comparison("a", "+320G", -0.4, 1.84, 4.1),
-            *("+320G", "changes", "+1.8 [−0.4, +4.1]", "Not measurably."),
+            *("+320G", "changes", "+1.8 [−0.4, +4.1]", "No gain of 4.1 points or more."),
         ),
         (comparison("a", "+320G", 0.4, 1.8, 4.1), "+320G", "raises", "1.8 [+0.4, +4.1]", "Yes."),
         (comparison("a", "+320G", -4.0, -1.8, -0.1), "+320G", "lowers", "1.8 [−4.0, −0.1]", "No, it hurts."),
         (  # distinguishable from zero, but not with the interval of the family
-            comparison("a", "+160G", 0.1, 1.0, 2.0, family=(-0.1, 2.2)) + comparison("a", "+320G", -2, 0, 2),
-            *("+160G", "changes", "+1.0 [+0.1, +2.0]", "Not measurably."),
+            comparison("a", "+160G", 0.1, 1.0, 2.0, family=(-0.1, 2.21)) + comparison("a", "+320G", -2, 0, 2),
+            *("+160G", "changes", "+1.0 [+0.1, +2.0]", "No gain of 2.3 points or more."),
         ),
         (  # the larger gain is uncertain, the smaller one is not
             comparison("a", "+160G", 0.5, 1.0, 1.5) + comparison("a", "+320G", -3, 2, 7),
@@ -39,7 +41,7 @@ def comparison(line, column, low, value, high, family=None, seeds="0;1;2"):
     ],
 )
 def test_answers_say_what_the_intervals_allow(rows, column, verb, numbers, words):
-    found = answers(pd.DataFrame(rows), "esc10")
+    found = answers(pd.DataFrame(rows), PLAN)
     value, interval = numbers.split(" ", 1)
     sentence = str(found[0])
     assert sentence.startswith(f"a, mx+sp: {column} {verb} mAP by {value} points")
@@ -48,39 +50,87 @@ def test_answers_say_what_the_intervals_allow(rows, column, verb, numbers, words
     assert headline(found) == words
 
 
-def test_a_gain_that_does_not_survive_the_correction_names_the_number_of_comparisons():
-    assert "9 comparisons" in Answer("a/-/none", "+320G", 2.0, 1.0, 3.0, 3, 9, 0).verdict
-    assert "comparison" not in Answer("a/-/none", "+320G", 2.0, -1.0, 3.0, 3, 9, 0).verdict
+def test_what_is_excluded_is_the_widest_end_of_all_intervals_of_the_classifier_rounded_up():
+    rows = comparison("a", "+160G", -1, 1, 3, family=(-2.01, 4.01)) + comparison("a", "+320G", -3, 0.5, 2)
+    (answer,) = answers(pd.DataFrame(rows), PLAN)
+    assert (answer.column, answer.most, answer.least) == ("+160G", *map(pytest.approx, (4.01, -3)))
+    assert "4.1" in answer.verdict and "3.0" in answer.verdict
+    assert [bound(points) for points in (4.0, 4.01, -0.2)] == ["4.0", "4.1", "0.1"]
+
+
+def test_the_headline_for_several_classifiers_excludes_what_all_of_them_exclude():
+    rows = comparison("a", "+160G", -1, 1, 3) + comparison("b", "+160G", -2, 0, 5)
+    assert "5.0" in headline(answers(pd.DataFrame(rows), PLAN))
+
+
+PRIMARY = esc10_recipe(primary={"model": "taltrans-small+mx+sp", "dose": 160})
+
+
+@pytest.mark.parametrize(
+    ("ends", "effect", "word"), [((0.1, 2), 1, "Yes"), ((-2, -0.1), -1, "hurts"), ((-1, 2), 0, "2.0")]
+)
+def test_the_headline_is_about_the_primary_comparison_at_95_percent(ends, effect, word):
+    low, high = ends
+    rows = comparison("taltrans-small", "+160G", low, (low + high) / 2, high, family=(-9, 9))
+    rows += comparison("taltrans-small", "+320G", 3, 5, 7) + comparison("ast-tiny", "+160G", -7, -5, -3)
+    found = answers(pd.DataFrame(rows), PRIMARY)
+    first, *others = found
+    assert first.primary and (first.column, first.effect, first.comparisons) == ("+160G", effect, 0)
+    assert (first.most, first.least) == (pytest.approx(high), pytest.approx(low))
+    assert word in headline(found) and "+160G" in headline(found)
+    assert [(a.column, a.effect, a.primary) for a in others] == [("+320G", 1, False), ("+160G", -1, False)]
+
+
+def test_without_rows_of_the_primary_comparison_the_others_are_judged():
+    (answer,) = answers(pd.DataFrame(comparison("ast-tiny", "+160G", 1, 2, 3)), PRIMARY)
+    assert not answer.primary and answer.effect == 1
+
+
+def test_the_document_has_the_numbers():
+    found = document(answers(pd.DataFrame(comparison("a", "+160G", -1, 1, 3)), PLAN))
+    (answer,) = found["answers"]
+    assert (answer["most"], answer["effect"], answer["primary"]) == (pytest.approx(3), 0, False)
+    assert found["headline"] == "No gain of 3.0 points or more."
+
+
+@pytest.mark.parametrize("primary", [True, False])
+def test_a_handful_of_clips_gives_no_direction(primary):
+    rows = [row | {"n": 12} for row in comparison("taltrans-small", "+160G", 1, 2, 3)]
+    (answer,) = answers(pd.DataFrame(rows), PRIMARY if primary else PLAN)
+    assert answer.primary == primary and answer.effect == 0 and not answer.judged
+    assert "3 seeds" in headline([answer])
 
 
 def test_the_family_of_an_answer_is_all_comparisons_of_all_classifiers():
     rows = [row for line in "abc" for dose in (160, 320) for row in comparison(line, f"+{dose}G", 1, 2, 3)]
     rows += comparison("a", "esc10 (decoded)", 1, 2, 3)
-    assert [answer.comparisons for answer in answers(pd.DataFrame(rows), "esc10")] == [6, 6, 6]
+    assert [answer.comparisons for answer in answers(pd.DataFrame(rows), PLAN)] == [6, 6, 6]
 
 
 @pytest.mark.parametrize("seeds", ["0", "0;1"])
 def test_fewer_than_three_seeds_give_no_verdict(seeds):
     rows = [r for r in comparison("a", "+320G", 1, 2, 3, seeds=seeds) if r["metric"] == "map_delta"]
-    (answer,) = answers(pd.DataFrame(rows), "esc10")
+    (answer,) = answers(pd.DataFrame(rows), PLAN)
     assert answer.effect == 0 and "3 seeds" in answer.verdict and answer.verdict in str(answer)
     assert "3 seeds" in headline([answer])
-    both = answers(pd.DataFrame(rows + comparison("b", "+320G", 1, 2, 3)), "esc10")
+    both = answers(pd.DataFrame(rows + comparison("b", "+320G", 1, 2, 3)), PLAN)
     assert [a.effect for a in both] == [0, 1] and headline(both) == "For 1 of 2 classifiers."
 
 
 def test_synthetic_clips_only_are_no_mix_and_no_comparison_gives_no_answer():
-    assert answers(pd.DataFrame(comparison("a", "esc10G", -9, -8, -7)), "esc10") == []
+    assert answers(pd.DataFrame(comparison("a", "esc10G", -9, -8, -7)), PLAN) == []
     assert "not measured" in headline([]).lower()
 
 
 def test_limits_depend_on_seeds_comparisons_and_corpus():
     plan, rows = esc10_recipe(), pd.DataFrame(comparison("a", "+320G", 1, 2, 3))
-    one = Answer("a/-/none", "+320G", 2.0, 1.0, 3.0, 1, 1, 0)
+    one = Answer("a/-/none", "+320G", 2.0, 1.0, 3.0, 1, 1, 0, 3.0, 1.0, 80)
     assert one.name == "a, no augmentation" and "1 seed)" in str(one)
     said = " ".join(limits(rows, plan, [one]))
     assert "1 seed per mix" in said and "80 evaluation clips" in said and "0.05" not in said
-    several = " ".join(limits(rows, plan, [Answer("a/-/none", "+320G", 2.0, 1.0, 3.0, 3, 2, 1)]))
+    several = " ".join(
+        limits(rows, plan, [Answer("a/-/none", "+320G", 2.0, 1.0, 3.0, 3, 2, 1, 3.0, 1.0, 80)])
+    )
     assert "3 seeds" in several and "0.05/2" in several
     mini = plan.model_copy(update={"data": plan.data.model_copy(update={"corpus": "mini"})})
     assert len(limits(rows, mini, [one])) == len(limits(rows, plan, [one])) + 1

@@ -1,0 +1,76 @@
+"""The section `evaluate` of a recipe: what is measured, and the grid of Table A11."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ajbench.core.section import AtLeastOne, Augmentation, Count, Section
+
+
+class GridModel(BaseModel):
+    """A row of Table A11: a classifier, its augmentation, and any key of the classifier section."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+    aug: Augmentation
+
+
+class Primary(Section):
+    """The comparison that a verdict is about, declared before the run."""
+
+    model: int | str = Field(0, description="place in evaluate.models from 0, or name+aug")
+    dose: AtLeastOne = Field(description="one of evaluate.doses")
+
+
+class Evaluate(Section):
+    """What is measured, and the grid of Table A11."""
+
+    models: tuple[GridModel, ...] = (GridModel(name="taltrans-small", aug="mx+sp"),)
+    doses: tuple[Count, ...] = Field((160, 320), description="synthetic clips to add to the real ones")
+    synthetic_only: bool = True
+    controls: tuple[Literal["match_steps", "through_codec", "amplify", "all_real"], ...] = Field(
+        (),
+        description="more columns of real clips only: steps of the largest dose; decoded; mix.amplify=100; "
+        "all train clips, as an upper bound",
+    )
+    all_real: dict[str, Any] = Field(
+        default_factory=dict, description="keys of classifier for the control all_real"
+    )
+    seeds: tuple[Count, ...] = (0, 1, 2)
+    bootstrap: Annotated[int, Field(ge=100)] = 1000
+    features: str = "reference"
+    generators: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="rows of Table 1: name → keys of generator; {folder: DIR}, {recipe: R}",
+    )
+    probes: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="more synthetic sets for eval-gen: name → keys of synth"
+    )
+    published: Literal["as20k", "none"] = Field(
+        "as20k", description="published rows to show next to the measured ones"
+    )
+    primary: Primary | None = Field(
+        None, description="judged at 95 % by itself; all other comparisons are a family"
+    )
+
+    @property
+    def primary_model(self) -> GridModel | None:
+        """The classifier of the primary comparison; None if none is declared or it is not in `models`."""
+        wanted = self.primary and self.primary.model
+        named = [m for i, m in enumerate(self.models) if wanted in (i, f"{m.name}+{m.aug}")]
+        return named[0] if len(named) == 1 else None
+
+    @model_validator(mode="after")
+    def _primary_is_run(self) -> "Evaluate":
+        if self.primary is None:
+            return self
+        if self.primary_model is None:
+            names = ", ".join(f"{m.name}+{m.aug}" for m in self.models)
+            raise ValueError(
+                f"evaluate.primary.model={self.primary.model}: give a place below {len(self.models)}, "
+                f"or a name that occurs once: {names}"
+            )
+        if self.primary.dose not in self.doses:
+            raise ValueError(f"evaluate.primary.dose={self.primary.dose}: add it to evaluate.doses")
+        return self

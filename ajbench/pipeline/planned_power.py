@@ -1,0 +1,155 @@
+"""The smallest gain that the comparisons of a recipe can see, and what it takes to see one of +1 point.
+
+Variances are those of the recipe's finished classifiers; before there are any, those of ESC-10.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ajbench.core.console import counted
+from ajbench.evaluation import classification
+from ajbench.metrics import bootstrap, power
+from ajbench.pipeline.classifier_stages import SCORES, cell_key, grid_stages
+
+if TYPE_CHECKING:
+    from ajbench.data.manifest import Manifest
+    from ajbench.pipeline.recipe_stages import Pipeline
+
+# Of the nine comparisons of results/esc10 V_clips G is 0.02 to 0.08, and mAP varies between seeds by 1 to 6
+# points, by 1.5 with most mixes of taltrans-small.
+CLIPS = 0.05
+SEED_SD = 0.015
+RESAMPLES = 200
+GOAL = 0.01
+
+
+class Variances(NamedTuple):
+    """Variances of a gain in mAP."""
+
+    clips: float  # V_clips G: for one recording
+    between: float  # s², between seeds
+    measured: bool
+
+
+PRIOR = Variances(CLIPS, 2 * SEED_SD**2, False)
+
+
+def planned(pipeline: "Pipeline") -> dict[str, Any]:
+    """Return what the planned comparisons can see, in points of mAP; empty without a comparison.
+
+    Keys: `eval_clips`, `recordings`, `seeds`, `comparisons` (of the family), `power`, `sentence`, and
+    `lines`, one for the primary comparison if it is declared and one for each classifier: line, primary,
+    smallest_gain, clips_variance (for one recording), seed_sd, measured, and for a gain of +1 point
+    recordings_needed and seeds_needed.
+    """
+    recipe = pipeline.recipe
+    clips, recordings = evaluated(pipeline.manifest)
+    seeds, primary = len(recipe.evaluate.seeds), classification.primary_comparison(recipe)
+    cells = [cell_key(stage, recipe) for stage in grid_stages(pipeline)]
+    family: dict[str, list[str]] = {}
+    for line in dict.fromkeys(cell.line for cell in cells):
+        mine = dict.fromkeys(cell.column for cell in cells if cell.line == line)
+        family[line] = classification.judged_together(line, mine, recipe.name, primary)
+    comparisons = sum(map(len, family.values()))
+    known = measured(pipeline)
+    found = []
+    if primary and primary in {(cell.line, cell.column) for cell in cells}:
+        design = power.Design(recordings, seeds)
+        found.append(_line(primary.line, 0, known.get(primary.line, PRIOR), design))
+    for line, columns in family.items():
+        if columns:
+            level = 1 - classification.FAMILY_ERROR / comparisons
+            design = power.Design(recordings, seeds, level, len(columns))
+            found.append(_line(line, comparisons, known.get(line, PRIOR), design))
+    if not found or recordings < 2:
+        return {}
+    about: dict[str, Any] = {"eval_clips": clips, "recordings": recordings, "seeds": seeds}
+    about |= {"comparisons": comparisons, "power": power.POWER, "lines": found}
+    return about | {"sentence": sentence(about)}
+
+
+def evaluated(manifest: "Manifest") -> tuple[int, int]:
+    """Return the number of evaluation clips, and of their recordings: clips where these are unknown."""
+    rows = manifest.split("eval")
+    return len(rows), len({row.recording or f"clip {row.clip_id}" for row in rows})
+
+
+def measured(pipeline: "Pipeline") -> dict[str, Variances]:
+    """Return the variances of finished classifiers by line, averaged over mixes with synthetic clips.
+
+    A mix counts if it and real clips only have two seeds in common.
+    """
+    from ajbench.data.labels import load_scores
+
+    real = pipeline.recipe.name
+    runs: dict[str, dict[str, dict[int, bootstrap.Resampled]]] = {}
+    for stage in grid_stages(pipeline):
+        key = cell_key(stage, pipeline.recipe)
+        mixed = classification.judged_together(key.line, [key.column], real, None)
+        if (mixed or key.column == real) and stage.done():
+            s = load_scores(stage.path / SCORES)
+            run = bootstrap.map_and_auc(s.scores, s.targets, s.recordings, resamples=RESAMPLES)[0]
+            runs.setdefault(key.line, {}).setdefault(key.column, {})[key.seed] = run
+    found = {}
+    for line, columns in runs.items():
+        alone = columns.pop(real, {})
+        parts = []
+        for mine in columns.values():
+            shared = sorted(set(mine) & set(alone))
+            if len(shared) > 1:
+                pair = [mine[k] for k in shared], [alone[k] for k in shared]
+                clips = bootstrap.per_recording(bootstrap.difference(*pair))
+                parts.append((clips, bootstrap.between_seeds(pair[:1], pair[1])[0]))
+        if parts:
+            over_clips, between = np.mean(parts, axis=0)
+            found[line] = Variances(float(over_clips), float(between), True)
+    return found
+
+
+def sentence(plan: Mapping[str, Any]) -> str:
+    """Return what `planned` has found in words."""
+    clips, recordings, seeds, lines = (plan[key] for key in ("eval_clips", "recordings", "seeds", "lines"))
+    counts = counted(clips, "evaluation clip"), counted(recordings, "recording"), counted(seeds, "seed")
+    begin = "{} ({}), {}".format(*counts)
+    if seeds < classification.MIN_SEEDS or clips < classification.MIN_CLIPS:
+        few = f"{classification.MIN_SEEDS} seeds and {classification.MIN_CLIPS} evaluation clips"
+        return f"{begin}: no verdict, which takes at least {few}"
+    parts = []
+    for primary in (True, False):
+        gains = [line["smallest_gain"] for line in lines if line["primary"] == primary]
+        if gains:
+            what = "the primary comparison" if primary else counted(plan["comparisons"], "comparison")
+            ends = dict.fromkeys(f"{gain:.1f}" for gain in (min(gains), max(gains)))
+            parts.append(f"{' to '.join(ends)} points or more ({what})")
+    first = lines[0] if lines[0]["primary"] else max(lines, key=lambda line: line["smallest_gain"])
+    takes = "is out of reach"
+    if first["recordings_needed"]:
+        more = f"{first['recordings_needed']:,} recordings and {counted(first['seeds_needed'], 'seed')}"
+        takes = f"takes about {more}"
+    names = {True: "finished classifiers", False: "ESC-10"}
+    source = " and ".join(dict.fromkeys(names[line["measured"]] for line in lines))
+    return (
+        f"{begin}: a gain of {'; '.join(parts)} would be seen with a probability of "
+        f"{100 * plan['power']:.0f} %; +1 point {takes} (variances of {source})"
+    )
+
+
+def _line(name: str, comparisons: int, known: Variances, design: power.Design) -> dict[str, Any]:
+    more = power.needed(GOAL, known.clips, known.between, design)
+    return {
+        "line": name,
+        "primary": not comparisons,
+        "smallest_gain": round(100 * power.smallest_gain(known.clips, known.between, design), 2),
+        "recordings_needed": more and _rounded(more.recordings),
+        "seeds_needed": more and more.seeds,
+        "clips_variance": known.clips,
+        "seed_sd": round(100 * float(np.sqrt(known.between)), 3),
+        "measured": known.measured,
+    }
+
+
+def _rounded(recordings: int) -> int:
+    """Return a number with two digits that count."""
+    return int(float(f"{recordings:.1e}"))

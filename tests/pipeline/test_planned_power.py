@@ -1,0 +1,70 @@
+"""What a run can see, from its plan and from its finished classifiers."""
+
+import numpy as np
+import pytest
+from fakes import mini_pipeline
+
+from ajbench.data.labels import save_scores
+from ajbench.evaluation.classification import enough
+from ajbench.pipeline import planned_power
+from ajbench.pipeline.classifier_stages import SCORES, grid_stages
+
+PLAN = (
+    "data.n_clips=240",
+    "evaluate.seeds=[0,1,2]",
+    "evaluate.models=[{name: taltrans-small, aug: none}]",
+)
+
+
+def finish(stage, skill, spread):
+    """Write scores of 48 clips of 16 classes, as if the classifier had been trained."""
+    targets = np.eye(16, dtype=np.uint8)[np.arange(48) % 16]
+    ids, labels = [f"clip{i}" for i in range(48)], [f"class{i}" for i in range(16)]
+    noise = np.random.default_rng(0).standard_normal(targets.shape)
+    noise = noise + spread * np.random.default_rng([1, stage.seed or 0, int(10 * skill)]).standard_normal(16)
+    stage.path.mkdir(parents=True)
+    save_scores(stage.path / SCORES, noise + skill * targets, targets, ids, labels, ids)
+    stage.folder.start("", stage.seed, "cpu")
+    stage.folder.finish()
+
+
+def test_a_plan_says_what_it_can_see_before_any_work(tmp_path):
+    made = mini_pipeline(*PLAN, work=tmp_path)
+    found = planned_power.planned(made)
+    clips, recordings = planned_power.evaluated(made.manifest)
+    assert (found["eval_clips"], found["recordings"], found["seeds"]) == (clips, recordings, 3)
+    assert found["comparisons"] == 2
+    (line,) = found["lines"]
+    assert not line["measured"] and line["smallest_gain"] > 1 and line["recordings_needed"] > recordings
+    assert f"{line['smallest_gain']:.1f}" in found["sentence"] and f"{clips} " in found["sentence"]
+
+
+def test_the_primary_comparison_sees_smaller_gains_than_the_family(tmp_path):
+    primary = "evaluate.primary={model: taltrans-small+none, dose: 20}"
+    found = planned_power.planned(mini_pipeline(*PLAN, primary, work=tmp_path))
+    first, other = found["lines"]
+    assert (first["primary"], other["primary"], found["comparisons"]) == (True, False, 1)
+    assert first["smallest_gain"] < other["smallest_gain"] + 1e-9
+
+
+def test_finished_classifiers_replace_the_variances_of_other_runs(tmp_path):
+    found = {}
+    for spread in (0.0, 1.0):
+        made = mini_pipeline(*PLAN, work=tmp_path / str(spread))
+        for stage in grid_stages(made):
+            if stage.recipe.mix.has_real:
+                finish(stage, 1 + stage.recipe.mix.dose / 20, spread)
+        (found[spread],) = planned_power.planned(made)["lines"]
+    assert all(line["measured"] for line in found.values())
+    assert found[0.0]["seed_sd"] == pytest.approx(0, abs=1e-6)
+    assert found[1.0]["seed_sd"] > 0.1
+    assert found[0.0]["smallest_gain"] < found[1.0]["smallest_gain"]
+
+
+def test_too_few_seeds_for_a_verdict_are_said(tmp_path):
+    found = planned_power.planned(mini_pipeline(*PLAN, "evaluate.seeds=[0,1]", work=tmp_path))
+    assert not enough(found["seeds"]) and "3 seeds" in found["sentence"]
+
+
+def test_a_run_without_a_comparison_has_no_power(tmp_path):
+    assert planned_power.planned(mini_pipeline("evaluate.doses=[]", work=tmp_path)) == {}
