@@ -20,8 +20,8 @@ def finish(stage, skill, spread):
     """Write scores of 48 clips of 16 classes, as if the classifier had been trained."""
     targets = np.eye(16, dtype=np.uint8)[np.arange(48) % 16]
     ids, labels = [f"clip{i}" for i in range(48)], [f"class{i}" for i in range(16)]
-    noise = np.random.default_rng(0).standard_normal(targets.shape)
-    noise = noise + spread * np.random.default_rng([1, stage.seed or 0, int(10 * skill)]).standard_normal(16)
+    own = np.random.default_rng([1, stage.seed, int(10 * skill)]).standard_normal(targets.shape)
+    noise = np.random.default_rng(0).standard_normal(targets.shape) + spread * own
     stage.path.mkdir(parents=True)
     save_scores(stage.path / SCORES, noise + skill * targets, targets, ids, labels, ids)
     stage.folder.start("", stage.seed, "cpu")
