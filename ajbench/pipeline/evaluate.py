@@ -131,7 +131,9 @@ def measure_sets(
                 found = measure(pair, choose(pair, metrics, required=False), allow_partial=True)
                 notes += [f"{name}: {note}" for note in found.notes]
                 rows += [_row(context, {"row": name} | line, split) for line in found.rows]
-            if section["judge"] == recipe.evaluate.features:
+            # The judge `reference` is trained on the real clips, the extractor on all train clips.
+            own = section["judge"] != "reference" or recipe.mix.baseline == "all"
+            if section["judge"] == recipe.evaluate.features and own:
                 notes.append(
                     f"{name}: its clips were selected by the extractor of this table; label agreement by "
                     "other features says more"

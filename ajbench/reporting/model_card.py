@@ -114,8 +114,11 @@ def card(
         adapted.append(f"LoRA of rank {tokens.lora_rank} (`{lora.FILE}`)")
     subset, fold = recipe.data.subset, recipe.data.eval_fold
     corpus = f"{recipe.data.corpus} {subset}" if subset else recipe.data.corpus
+    other = recipe.generator.other_store
+    source = f"the store {other.name}" if other else f"corpus {corpus}"
+    without = f", without fold {fold}" if fold and not other else ""
     facts = {
-        "clips": f"{len(info.train_ids)} of corpus {corpus}" + (f", without fold {fold}" if fold else ""),
+        "clips": f"{len(info.train_ids)} of {source}{without}",
         "U-Net": f"`{info.preset}`, {info.parameters:,} parameters, predicts {recipe.generator.prediction}",
         "steps": f"{info.train_steps:,}, then {tokens.train_steps:,} for {' and '.join(adapted)}",
         "fingerprints": f"generator `{info.fingerprint}`, tokens `{tokens.fingerprint}`",
