@@ -158,13 +158,13 @@ def report(settings: Settings) -> None:
 
 
 def _run_recipe(settings: Settings, pipeline: "Pipeline", jobs: int | None) -> None:
-    from ajbench.pipeline import planned_power, preflight, results_folder
+    from ajbench.pipeline import fold_stages, planned_power, preflight, results_folder
     from ajbench.pipeline.stage import run_stages
 
     recipe = pipeline.recipe
     if settings.dry_run:
         pipeline.manifest = preflight.labels(recipe, pipeline.places.data)
-    pipeline.check(recipe.evaluate.doses)
+    fold_stages.check(pipeline)
     if settings.dry_run and recipe.table:
         _show_grid(pipeline)
         return
@@ -201,20 +201,22 @@ def _run_table_1(settings: Settings, recipe: "Recipe", tracker: str) -> None:
 
 
 def _grid_cell(pipeline: "Pipeline", number: int) -> "Stage":
+    from ajbench.pipeline import fold_stages
     from ajbench.pipeline.classifier_stages import grid_stages
 
-    pipeline.check(pipeline.recipe.evaluate.doses)
-    stages = grid_stages(pipeline)
+    fold_stages.check(pipeline)
+    stages = fold_stages.named(pipeline, grid_stages(pipeline))
     if number > len(stages):
         raise UsageError(f"--cell {number}: the grid has cells 1 to {len(stages)}; --dry-run lists them")
     return stages[number - 1]
 
 
 def _show_grid(pipeline: "Pipeline") -> None:
-    from ajbench.pipeline import estimates, planned_power
+    from ajbench.pipeline import estimates, fold_stages, planned_power
 
     plan = estimates.describe_grid(pipeline)
-    before = estimates.describe(pipeline.places.work, pipeline.sources())
+    sources = fold_stages.named(pipeline, fold_stages.sources(pipeline))
+    before = estimates.describe(pipeline.places.work, sources)
     columns = ["cell", "what", "state", "steps", "disk_mb", "seconds"]
     lines = [[line[name] for name in columns] for line in plan["cells"]]
     power = planned_power.planned(pipeline)

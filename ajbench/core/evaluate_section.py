@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ajbench.core.section import AtLeastOne, Augmentation, Count, Section
+from ajbench.core.section import AtLeastOne, Augmentation, Count, Folds, Section
 
 
 class GridModel(BaseModel):
@@ -38,6 +38,9 @@ class Evaluate(Section):
         default_factory=dict, description="keys of classifier for the control all_real"
     )
     seeds: tuple[Count, ...] = (0, 1, 2)
+    folds: Folds = Field(
+        (), description="folds to evaluate, each with a generator of its own; none: only data.eval_fold"
+    )
     bootstrap: Annotated[int, Field(ge=100)] = 1000
     features: str = "reference"
     generators: dict[str, dict[str, Any]] = Field(

@@ -5,7 +5,8 @@ import fcntl
 import io
 import math
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import zip_longest
@@ -42,7 +43,7 @@ class Context:
         recipe: name of the recipe.
         fingerprint: fingerprint of the stage whose output is measured.
         git: commit of the code.
-        dataset: corpus, such as `esc10 fold 1`.
+        dataset: corpus, such as `esc10 fold 1`; of a value over folds, `esc10 folds 1-5`.
         split: split of the real clips that are scored or compared with.
         device: `cpu`, `cuda`, …
         seconds: duration of the measured stage; None if unknown.
@@ -67,6 +68,23 @@ class Context:
 def is_control(column: str) -> bool:
     """Return whether a column of Table A11 is a control, such as `esc10 (decoded)`, rather than a mix."""
     return column.endswith(")")
+
+
+def folds_name(folds: Sequence[int]) -> str:
+    """Return how the column `dataset` names folds, ascending: `fold 5`, `folds 1-5`, `folds 1,3`."""
+    if len(folds) == 1:
+        return f"fold {folds[0]}"
+    whole = len(folds) == folds[-1] - folds[0] + 1
+    return "folds " + (f"{folds[0]}-{folds[-1]}" if whole else ",".join(map(str, folds)))
+
+
+def folds_in(dataset: str) -> int:
+    """Return over how many folds a value with this `dataset` is averaged; 1 if it names none."""
+    found = re.search(r" folds (?:(\d+)-(\d+)|([\d,]+))$", dataset)
+    if not found:
+        return 1
+    first, last, listed = found.groups()
+    return listed.count(",") + 1 if listed else int(last) - int(first) + 1
 
 
 def make_row(

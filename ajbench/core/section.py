@@ -3,13 +3,22 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
 Augmentation = Literal["none", "mx+sp"]  # of a classifier's training clips
+
+
+def _ascending(numbers: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(numbers)) < len(numbers):
+        raise ValueError("a number is listed twice")
+    return tuple(sorted(numbers))
+
+
+Folds = Annotated[tuple[AtLeastOne, ...], AfterValidator(_ascending)]
 # Pairs of keys that exclude each other: setting one unsets the other.
 PAIRS = (("train_steps", "epochs"), ("warmup_steps", "warmup_epochs"))
 

@@ -1,10 +1,10 @@
 """What a planned comparison can see: the smallest gain whose interval is likely to exclude zero.
 
-Gains are differences of two mixes, averaged over S seeds, on clips of G recordings. V_clips and s² are as in
-`bootstrap`, and so are the half widths of the intervals.
+Gains are differences of two mixes, averaged over S seeds in each of F folds, on clips of G recordings in all.
+V_clips and s² are as in `bootstrap`, and so are the half widths of the intervals.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
@@ -26,24 +26,26 @@ class Design:
 
     Attributes:
         recordings: G, of the evaluation clips.
-        seeds: S, of each of both mixes.
+        seeds: S, of each of both mixes, in each fold.
         level: nominal coverage of the interval.
         mixes: K, which share the estimate of s² (`bootstrap.family`); 0: one comparison by itself
             (`bootstrap.over_seeds`).
+        folds: F, which together have these recordings.
     """
 
     recordings: int
     seeds: int
     level: float = LEVEL
     mixes: int = 0
+    folds: int = 1
 
 
 def smallest_gain(clips: float, between: float, design: Design, power: float = POWER) -> float:
     """Return the true gain δ for which the interval is above zero with the probability `power`.
 
-    The estimated gain is normal with the variance V_clips + s²/S. The estimates of V_clips and s² vary by
+    The estimated gain is normal with the variance V_clips + s²/(F S). The estimates of V_clips and s² vary by
     chance too, as χ² with their degrees of freedom, and with them the half width h of the interval. δ solves
-    E[Φ((δ − h)/√(V_clips + s²/S))] = `power`; the mean is over quantiles of both χ².
+    E[Φ((δ − h)/√(V_clips + s²/(F S)))] = `power`; the mean is over quantiles of both χ².
 
     Args:
         clips: V_clips times G, the variance of the gain for one recording.
@@ -56,7 +58,8 @@ def smallest_gain(clips: float, between: float, design: Design, power: float = P
     """
     if design.recordings < 2:
         return float("nan")
-    parts = clips / design.recordings, between / design.seeds if design.seeds > 1 else 0.0
+    trainings = design.folds * design.seeds
+    parts = clips / design.recordings, between / trainings if design.seeds > 1 else 0.0
     spread = float(np.sqrt(sum(parts)))
     if not spread:
         return 0.0
@@ -71,7 +74,7 @@ def smallest_gain(clips: float, between: float, design: Design, power: float = P
 def _half_widths(clips: float, between: float, design: Design) -> NDArray[np.float64]:
     """Return the half widths of the interval for all pairs of quantiles of V_clips and s²/S, [Q, Q]."""
     tail, shares = (1 + design.level) / 2, (np.arange(_POINTS) + 0.5) / _POINTS
-    freedom = design.recordings - 1, max(1, design.mixes) * max(1, design.seeds - 1)
+    freedom = design.recordings - 1, max(1, design.mixes) * design.folds * max(1, design.seeds - 1)
     first, second = (
         variance * stats.chi2.ppf(shares, f) / f
         for variance, f in zip((clips, between), freedom, strict=True)
@@ -99,7 +102,7 @@ def needed(gain: float, clips: float, between: float, design: Design) -> Design 
     """
 
     def seen(recordings: int, seeds: int) -> float:
-        return smallest_gain(clips, between, Design(recordings, seeds, design.level, design.mixes))
+        return smallest_gain(clips, between, replace(design, recordings=recordings, seeds=seeds))
 
     tried = chain(range(design.seeds, 20), range(20, _SEEDS + 1, 5))
     seeds = next((s for s in tried if seen(_MANY, s) <= np.sqrt(0.5) * gain), None)
@@ -109,4 +112,4 @@ def needed(gain: float, clips: float, between: float, design: Design) -> Design 
     while high - low > max(1, low // 100):
         middle = int(np.sqrt(low * high)) if high > 2 * low else (low + high) // 2
         low, high = (low, middle) if seen(middle, seeds) <= gain else (middle, high)
-    return Design(high, seeds, design.level, design.mixes)
+    return replace(design, recordings=high, seeds=seeds)

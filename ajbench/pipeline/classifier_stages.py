@@ -80,11 +80,11 @@ def own_stage(pipeline: "Pipeline", seed: int) -> Stage:
 
 
 def grid_stages(pipeline: "Pipeline") -> list[Stage]:
-    """Return the classifiers of Table A11: models × mixes × seeds, with the controls among the mixes."""
-    recipe = pipeline.recipe
+    """Return the classifiers of Table A11: folds × models × mixes (controls among them) × seeds."""
     return [
-        classifier_stage(pipeline, model, column.mix, seed, column.through_codec)
-        for model, column, seed in grid.cells(recipe)
+        classifier_stage(one, model, column.mix, seed, column.through_codec)
+        for one in pipeline.folds
+        for model, column, seed in grid.cells(one.recipe)
     ]
 
 
@@ -95,7 +95,8 @@ def cell_key(cell: Stage, run: Recipe) -> TableCell:
     controls = recipe.data.real_through_codec, recipe.mix.amplify != run.mix.amplify, all_real
     column = column_name(recipe.name, recipe.mix, *controls)
     about = classifier.name, classifier.pretraining, classifier.aug
-    return TableCell(*about, column, cell.seed or 0)
+    fold = recipe.data.eval_fold if len(run.evaluate.folds) > 1 else None
+    return TableCell(*about, column, cell.seed or 0, fold)
 
 
 def reference_stage(pipeline: "Pipeline", real: str) -> Stage:
@@ -115,17 +116,22 @@ def trained_stages(pipeline: "Pipeline") -> list[Stage]:
     """Return the finished classifiers: those of the grid, and the recipe's own on real clips and on its mix.
 
     Raises:
-        MissingError: there is none.
+        MissingError: there is none, or a fold has none.
     """
-    recipe, own = pipeline.recipe, pipeline.recipe.classifier_of()
-    wanted = grid_stages(pipeline)
-    for seed in recipe.evaluate.seeds:
-        wanted += [classifier_stage(pipeline, own, grid.real(recipe), seed, False), own_stage(pipeline, seed)]
-    if found := {stage.fingerprint: stage for stage in wanted if stage.done()}:
-        return list(found.values())
-    raise MissingError(
-        f"{pipeline.home}: no trained classifier of these settings; first run `ajbench train-cls`"
-    )
+    found: dict[str, Stage] = {}
+    for one in pipeline.folds:
+        own, wanted = one.recipe.classifier_of(), grid_stages(one)
+        for seed in one.recipe.evaluate.seeds:
+            wanted += [classifier_stage(one, own, grid.real(one.recipe), seed, False), own_stage(one, seed)]
+        trained = {stage.fingerprint: stage for stage in wanted if stage.done()}
+        if not trained:
+            fold = "" if one is pipeline else f" in fold {one.recipe.data.eval_fold}"
+            raise MissingError(
+                f"{pipeline.home}: no trained classifier of these settings{fold}; first run `ajbench "
+                "train-cls`"
+            )
+        found |= trained
+    return list(found.values())
 
 
 def train_and_score(

@@ -20,7 +20,7 @@ from ajbench.core.schema import Classifier
 from ajbench.data import audio
 from ajbench.data.shards import StoreMeta
 from ajbench.data.store import ClipStore
-from ajbench.pipeline import classifier_stages, preflight
+from ajbench.pipeline import classifier_stages, fold_stages, preflight
 from ajbench.pipeline.stage import Stage, free_mb, needed_mb
 
 if TYPE_CHECKING:
@@ -77,8 +77,10 @@ def describe_grid(pipeline: "Pipeline") -> dict[str, Any]:
 
     classes = len(pipeline.manifest.label_set)
     samples = audio.clip_samples(pipeline.recipe.data.duration_s)
-    stages = classifier_stages.grid_stages(pipeline)
-    sizes = [s.recipe.mix.epoch_size(pipeline.real_clips(s.recipe.mix.real)) for s in stages]
+    stages = fold_stages.named(pipeline, classifier_stages.grid_stages(pipeline))
+    of_fold = {one.recipe.data.eval_fold: one for one in pipeline.folds}
+    counts = [of_fold[s.recipe.data.eval_fold].real_clips(s.recipe.mix.real) for s in stages]
+    sizes = [stage.recipe.mix.epoch_size(n) for stage, n in zip(stages, counts, strict=True)]
     steps = [stage.recipe.classifier.steps(size) for stage, size in zip(stages, sizes, strict=True)]
     known: dict[Any, list[float]] = {}
     per_clip: dict[Any, float] = {}  # of a model: it does not depend on the batch
@@ -131,7 +133,7 @@ def sizes_of(pipeline: "Pipeline") -> dict[str, int]:
     return {
         "pool": pool,
         "real": pipeline.real_clips(baseline),
-        "eval": len(pipeline.manifest.split("eval")),
+        "eval": sum(len(one.manifest.split("eval")) for one in pipeline.folds),
     }
 
 

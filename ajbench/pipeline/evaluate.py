@@ -33,11 +33,19 @@ def set_name(recipe: Recipe, probe: str) -> str:
     return probe or ("img2img" if recipe.synth.strength < 1 else "from noise")
 
 
-def measure_cells(recipe: Recipe, cells: Sequence[Stage], out: Path, dataset: str) -> list[Row]:
+def measure_cells(
+    recipe: Recipe, cells: Sequence[Stage], out: Path, dataset: str, folds: Mapping[int | None, str]
+) -> list[Row]:
     """Return the rows of trained classifiers: each by itself, and every mix compared with real clips only.
 
-    There is no comparison for a classifier that was not trained on real clips only. The name of `out`, the
-    folder of this evaluation, is the rows' run.
+    There is no comparison for a classifier that was not trained on real clips only.
+
+    Args:
+        recipe: that is run.
+        cells: the classifiers, of all folds.
+        out: folder of this evaluation; its name is the rows' run.
+        dataset: name of the corpus, with its folds, in the rows of comparisons.
+        folds: the same for each `data.eval_fold` of `cells`, in the rows of these.
     """
     rows: list[Row] = []
     found: dict[classification.TableCell, classification.Measured] = {}
@@ -51,7 +59,7 @@ def measure_cells(recipe: Recipe, cells: Sequence[Stage], out: Path, dataset: st
                 recipe=recipe.name,
                 fingerprint=cell.fingerprint,
                 git=info["git"] or "",
-                dataset=dataset,
+                dataset=folds[cell.recipe.data.eval_fold],
                 device=info["device"],
                 seconds=info["seconds"],
                 precision=info.get("precision", ""),

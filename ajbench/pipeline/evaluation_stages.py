@@ -3,11 +3,13 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from ajbench.core.console import counted
 from ajbench.core.errors import MissingError
 from ajbench.core.files import atomic_write
+from ajbench.core.rows import folds_name
 from ajbench.pipeline import classifier_stages
 from ajbench.pipeline.preflight import pool_size
 from ajbench.pipeline.stage import Stage
@@ -15,6 +17,7 @@ from ajbench.pipeline.stage import Stage
 if TYPE_CHECKING:
     from ajbench.pipeline.recipe_stages import Pipeline
 
+_Sizes = dict[str, int | None]
 ROWS = "rows.csv"
 NOTES = "notes.json"
 
@@ -29,13 +32,19 @@ def eval_cls_stage(pipeline: "Pipeline", classifiers: Sequence[Stage]) -> Stage:
     def do() -> None:
         from ajbench.pipeline.evaluate import measure_cells
 
-        mixes = {classifier_stages.cell_key(cell, recipe).column: cell.recipe.mix for cell in classifiers}
-        sizes = {
-            column: _sizes(pipeline, mix.real, mix.mode == "alpha" or mix.dose > 0)
-            for column, mix in mixes.items()
-        }
-        rows = measure_cells(recipe, classifiers, path, _dataset(pipeline))
-        _record(pipeline, path, [row | sizes[row["column"]] for row in rows])
+        of_fold = {one.recipe.data.eval_fold: one for one in pipeline.folds}
+        names = {fold: dataset_name(one) for fold, one in of_fold.items()}
+        sizes: dict[str, dict[str, _Sizes]] = {}
+        for cell in classifiers:
+            mix, fold = cell.recipe.mix, cell.recipe.data.eval_fold
+            mine = sizes.setdefault(classifier_stages.cell_key(cell, recipe).column, {})
+            if names[fold] not in mine:
+                generated = mix.mode == "alpha" or mix.dose > 0
+                mine[names[fold]] = _sizes(of_fold[fold], mix.real, generated)
+        for mine in sizes.values():
+            mine[dataset_name(pipeline)] = _mean(list(mine.values()))
+        rows = measure_cells(recipe, classifiers, path, dataset_name(pipeline), names)
+        _record(pipeline, path, [row | sizes[row["column"]][row["dataset"]] for row in rows])
 
     amount = counted(len(classifiers), "classifier")
     return Stage("eval-cls", recipe, path, key, amount, do, needs=tuple(classifiers))
@@ -57,7 +66,7 @@ def eval_gen_stage(pipeline: "Pipeline", names: Sequence[str]) -> Stage:
         weights = judge[0].path if judge else None
         prepared = pipeline.prepare.path
         cache = pipeline.places.work / "features"
-        rows, notes = measure_sets(recipe, prepared, folders, weights, path, _dataset(pipeline), cache)
+        rows, notes = measure_sets(recipe, prepared, folders, weights, path, dataset_name(pipeline), cache)
         sizes = _sizes(pipeline, recipe.mix.baseline, generated=True)
         _record(pipeline, path, [row | sizes for row in rows])
         atomic_write(path / NOTES, json.dumps(notes, indent=2, ensure_ascii=False))
@@ -77,16 +86,23 @@ def generated_sets(pipeline: "Pipeline") -> list[str]:
     raise MissingError(f"{pipeline.home}: no synthetic clips of these settings; first run `ajbench synth`")
 
 
-def _dataset(pipeline: "Pipeline") -> str:
-    """Return the name of the corpus in rows.csv, with the fold that is evaluated."""
+def dataset_name(pipeline: "Pipeline") -> str:
+    """Return the name of the corpus in rows.csv, with the folds that are evaluated."""
     data = pipeline.recipe.data
-    folds = {row.fold for row in pipeline.manifest.split("eval")} - {None}
+    found = {row.fold for row in pipeline.manifest.split("eval") if row.fold is not None}
+    folds = pipeline.recipe.evaluate.folds or tuple(found if len(found) == 1 else ())
     name = data.corpus if data.subset is None else f"{data.corpus} {data.subset}"
     name = data.subset if data.subset == "esc10" else name  # a corpus of its own
-    return f"{name}{f' fold {folds.pop()}' if len(folds) == 1 else ''}"
+    return f"{name} {folds_name(folds)}" if folds else name
 
 
-def _sizes(pipeline: "Pipeline", real: str, generated: bool) -> dict[str, int | None]:
+def _mean(found: Sequence[_Sizes]) -> _Sizes:
+    """Return the mean sizes over folds, as whole numbers."""
+    sizes = {name: [int(one[name] or 0) for one in found] for name in found[0]}
+    return {name: found[0][name] and round(fmean(values)) for name, values in sizes.items()}
+
+
+def _sizes(pipeline: "Pipeline", real: str, generated: bool) -> _Sizes:
     """Return the columns `pool` (None without generated clips) and `real` (of `mix.real`) of rows."""
     from ajbench.data.real_clips import chosen
     from ajbench.data.store import ClipStore

@@ -39,13 +39,13 @@ PRIOR = Variances(CLIPS, 2 * SEED_SD**2, False)
 def planned(pipeline: "Pipeline") -> dict[str, Any]:
     """Return what the planned comparisons can see, in points of mAP; empty without a comparison.
 
-    Keys: `eval_clips`, `recordings`, `seeds`, `comparisons` (of the family), `power`, `sentence`, and
-    `lines`, one for the primary comparison if it is declared and one for each classifier: line, primary,
-    smallest_gain, clips_variance (for one recording), seed_sd, measured, and for a gain of +1 point
-    recordings_needed and seeds_needed.
+    Keys: `eval_clips`, `recordings`, `seeds` (of a fold), `folds`, `comparisons` (of the family), `power`,
+    `sentence`, and `lines`, one for the primary comparison if it is declared and one for each classifier:
+    line, primary, smallest_gain, clips_variance (for one recording), seed_sd, measured, and for a gain of +1
+    point recordings_needed and seeds_needed.
     """
     recipe = pipeline.recipe
-    clips, recordings = evaluated(pipeline.manifest)
+    clips, recordings = map(sum, zip(*(evaluated(one.manifest) for one in pipeline.folds), strict=True))
     seeds, primary = len(recipe.evaluate.seeds), classification.primary_comparison(recipe)
     cells = [cell_key(stage, recipe) for stage in grid_stages(pipeline)]
     family: dict[str, list[str]] = {}
@@ -56,16 +56,17 @@ def planned(pipeline: "Pipeline") -> dict[str, Any]:
     known = measured(pipeline)
     found = []
     if primary and primary in {(cell.line, cell.column) for cell in cells}:
-        design = power.Design(recordings, seeds)
+        design = power.Design(recordings, seeds, folds=len(pipeline.folds))
         found.append(_line(primary.line, 0, known.get(primary.line, PRIOR), design))
     for line, columns in family.items():
         if columns:
             level = 1 - classification.FAMILY_ERROR / comparisons
-            design = power.Design(recordings, seeds, level, len(columns))
+            design = power.Design(recordings, seeds, level, len(columns), len(pipeline.folds))
             found.append(_line(line, comparisons, known.get(line, PRIOR), design))
     if not found or recordings < 2:
         return {}
     about: dict[str, Any] = {"eval_clips": clips, "recordings": recordings, "seeds": seeds}
+    about["folds"] = len(pipeline.folds)
     about |= {"comparisons": comparisons, "power": power.POWER, "lines": found}
     return about | {"sentence": sentence(about)}
 
@@ -79,26 +80,28 @@ def evaluated(manifest: "Manifest") -> tuple[int, int]:
 def measured(pipeline: "Pipeline") -> dict[str, Variances]:
     """Return the variances of finished classifiers by line, averaged over mixes with synthetic clips.
 
-    A mix counts if it and real clips only have two seeds in common.
+    A mix counts if it and real clips only have two seeds of a fold in common.
     """
     from ajbench.data.labels import load_scores
 
     real = pipeline.recipe.name
-    runs: dict[str, dict[str, dict[int, bootstrap.Resampled]]] = {}
+    runs: dict[str, dict[str, dict[tuple[int, int], bootstrap.Resampled]]] = {}
     for stage in grid_stages(pipeline):
         key = cell_key(stage, pipeline.recipe)
         mixed = classification.judged_together(key.line, [key.column], real, None)
         if (mixed or key.column == real) and stage.done():
             s = load_scores(stage.path / SCORES)
             run = bootstrap.map_and_auc(s.scores, s.targets, s.recordings, resamples=RESAMPLES)[0]
-            runs.setdefault(key.line, {}).setdefault(key.column, {})[key.seed] = run
+            runs.setdefault(key.line, {}).setdefault(key.column, {})[key.fold or 0, key.seed] = run._replace(
+                fold=key.fold
+            )
     found = {}
     for line, columns in runs.items():
         alone = columns.pop(real, {})
         parts = []
         for mine in columns.values():
             shared = sorted(set(mine) & set(alone))
-            if len(shared) > 1:
+            if len(shared) > len({fold for fold, _ in shared}):
                 pair = [mine[k] for k in shared], [alone[k] for k in shared]
                 clips = bootstrap.per_recording(bootstrap.difference(*pair))
                 parts.append((clips, bootstrap.between_seeds(pair[:1], pair[1])[0]))
@@ -113,7 +116,9 @@ def sentence(plan: Mapping[str, Any]) -> str:
     clips, recordings, seeds, lines = (plan[key] for key in ("eval_clips", "recordings", "seeds", "lines"))
     counts = counted(clips, "evaluation clip"), counted(recordings, "recording"), counted(seeds, "seed")
     begin = "{} ({}), {}".format(*counts)
-    if seeds < classification.MIN_SEEDS or clips < classification.MIN_CLIPS:
+    if plan["folds"] > 1:
+        begin += f" in each of {plan['folds']} folds"
+    if not classification.enough(seeds, plan["folds"]) or clips < classification.MIN_CLIPS:
         few = f"{classification.MIN_SEEDS} seeds and {classification.MIN_CLIPS} evaluation clips"
         return f"{begin}: no verdict, which takes at least {few}"
     parts = []

@@ -22,7 +22,7 @@ from ajbench.data.corpora.recordings import read_corpus
 from ajbench.data.manifest import Manifest
 from ajbench.generation import pretrained
 from ajbench.generation.prompts import chosen_classes
-from ajbench.pipeline import classifier_stages, evaluation_stages, grid, preflight
+from ajbench.pipeline import classifier_stages, fold_stages, grid, preflight
 from ajbench.pipeline.stage import (
     Stage,
     codec_identity,
@@ -124,14 +124,18 @@ class Pipeline:
             preflight.check_pool(recipe.generator.other_store, recipe, manifest)
         real_clips.places(recipe.mix.baseline, recipe.mix.draw, manifest)
 
+    @cached_property
+    def folds(self) -> list["Pipeline"]:
+        """The stages of each fold of `evaluate.folds`, as if it alone were evaluated; of none, these."""
+        recipe = self.recipe
+        alone = recipe.evaluate.model_copy(update={"folds": ()})
+        data = [recipe.data.model_copy(update={"eval_fold": fold}) for fold in recipe.evaluate.folds]
+        recipes = [recipe.model_copy(update={"data": one, "evaluate": alone}) for one in data]
+        return [Pipeline(one, self.places) for one in recipes] or [self]
+
     def stages(self, jobs: int | None = 1) -> list[Stage]:
-        """Return every stage in the order of a run; `jobs` as in `sources`."""
-        classifiers = classifier_stages.grid_stages(self)
-        bases = [need for stage in classifiers for need in stage.needs if need.name == "train-cls"]
-        evaluations = [evaluation_stages.eval_cls_stage(self, classifiers)]
-        if not self.recipe.table:
-            evaluations.append(evaluation_stages.eval_gen_stage(self, ("", *self.probes)))
-        return in_order([*self.sources(jobs), *bases, *classifiers, *evaluations])
+        """Return every stage, of all folds, in the order of a run; `jobs` as in `sources`."""
+        return fold_stages.stages(self, jobs)
 
     def sources(self, jobs: int | None = 1) -> list[Stage]:
         """Return the stages before the classifiers, in order.

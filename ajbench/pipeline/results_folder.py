@@ -10,7 +10,7 @@ from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Recipe, dump, fingerprint
 from ajbench.core.run_dir import environment
 from ajbench.pipeline.classifier_stages import SCORES, cell_key, grid_stages
-from ajbench.pipeline.evaluation_stages import NOTES, ROWS
+from ajbench.pipeline.evaluation_stages import NOTES, ROWS, dataset_name
 from ajbench.pipeline.recipe_stages import Pipeline
 from ajbench.pipeline.stage import Stage
 
@@ -53,7 +53,6 @@ def publish(pipeline: Pipeline, stages: Sequence[Stage], again: bool = False) ->
 def _write(pipeline: Pipeline, stages: Sequence[Stage], before: dict[str, Any], key: str) -> dict[str, Any]:
     """Write everything and return the content of `run.json`; `before` is the earlier one."""
     from ajbench.core.rows import append_rows
-    from ajbench.data.store import ClipStore
     from ajbench.evaluation.classification import per_class
     from ajbench.reporting import formats, tables
 
@@ -61,7 +60,7 @@ def _write(pipeline: Pipeline, stages: Sequence[Stage], before: dict[str, Any], 
     for stage in stages:
         if stage.name in ("eval-cls", "eval-gen"):
             append_rows(out / ROWS, rows_of(stage))
-    counts = ClipStore.open(pipeline.prepare.need(), verify=False).meta.counts
+    counts = _counts(pipeline)
     history = [_history(stage) for stage in stages]
     fingerprints = {stage.fingerprint for stage in stages}
     if recipe.table:  # evaluations of generated clips by an earlier run are kept
@@ -92,17 +91,22 @@ def _write(pipeline: Pipeline, stages: Sequence[Stage], before: dict[str, Any], 
 
 
 def render_report(pipeline: Pipeline, stages: Sequence[Stage]) -> Path:
-    """Render the HTML report of finished stages, whose rows are in the results folder; return its page."""
+    """Render the HTML report of finished stages, whose rows are in the results folder; return its page.
+
+    Of several folds, it has the generated clips of the first.
+    """
     from ajbench.pipeline import planned_power
     from ajbench.pipeline.evaluate import set_name
     from ajbench.reporting import report
 
-    names = ("", *pipeline.probes)
+    names, shown = ("", *pipeline.probes), pipeline.folds[0]
     data = report.ReportData(
         recipe=pipeline.recipe,
         rows=pipeline.results / ROWS,
-        real=pipeline.prepare.need(),
-        synthetic={set_name(pipeline.recipe, name): pipeline.synth(name).need() for name in names},
+        real=shown.prepare.need(),
+        synthetic={set_name(pipeline.recipe, name): shown.synth(name).need() for name in names},
+        counts=_counts(pipeline),
+        dataset=dataset_name(shown),
         scores=_scores(pipeline),
         runs=[stage.folder.info() for stage in stages],
         notes=[note for stage in stages if stage.name == "eval-gen" for note in notes_of(stage)],
@@ -151,6 +155,17 @@ def notes_of(stage: Stage) -> list[str]:
 
 def _scores(pipeline: Pipeline) -> "dict[TableCell, Path]":
     return {cell_key(stage, pipeline.recipe): stage.need() / SCORES for stage in grid_stages(pipeline)}
+
+
+def _counts(pipeline: Pipeline) -> dict[str, dict[str, int]]:
+    """Return the counts of the real clips by split; of several folds, the sums of their eval splits."""
+    from ajbench.data.store import ClipStore
+
+    counts = [ClipStore.open(one.prepare.need(), verify=False).meta.counts for one in pipeline.folds]
+    if len(counts) == 1:
+        return counts[0]
+    held_out = [one["eval"] for one in counts]
+    return {"eval": {name: sum(one.get(name, 0) for one in held_out) for name in held_out[0]}}
 
 
 def _history(stage: Stage) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ajbench.core.console import counted
 from ajbench.core.recipe import Recipe
+from ajbench.core.rows import folds_in
 
 Line = dict[str, Any]
 COUNTED = ("expected", "found", "decoded", "kept")  # of the clips that the corpus lists
@@ -52,11 +53,13 @@ def _block_a11(title: str, lines: list[Line], recipe: Recipe | None) -> Block:
             if equal_steps(recipe)
             else "training is counted in epochs, so larger mixes train for more steps"
         )
+        folds = folds_in(first["dataset"])
+        over_folds = f", each the mean over {folds} folds" if folds > 1 else ""
         *fewer, seeds = sorted({line["seeds"] for line in lines})
         notes.append(
             f"mAP in percent, mean ± standard deviation over {''.join(f'{n}–' for n in fewer)}"
-            f"{counted(seeds, 'seed')}; below it the paired difference to {recipe.name} with its 95 % "
-            f"interval over clips and seeds; {training}"
+            f"{counted(seeds, 'seed')}{over_folds}; below it the paired difference to {recipe.name} with its "
+            f"95 % interval over clips and seeds; {training}"
         )
     return Block(title, ["Model", "Backbone", "PT", "Aug", *columns], cells, notes, 4)
 

@@ -39,6 +39,8 @@ class ReportData:
     notes: Sequence[str] = ()  # on the rows of generated clips and baselines
     fingerprints: Collection[str] | None = None  # of the stages whose rows count; None accepts all
     power: str = ""  # what the run could see, as a sentence
+    counts: Mapping[str, Mapping[str, int]] | None = None  # by split, of all folds; None: those of `real`
+    dataset: str | None = None  # of the rows of `synthetic`; None accepts all
 
 
 def render(data: ReportData, out: Path) -> Path:
@@ -55,8 +57,10 @@ def render(data: ReportData, out: Path) -> Path:
     real = ClipStore.open(data.real)
     sets = {name: ClipStore.open(path) for name, path in data.synthetic.items()}
     found = answers(rows, data.recipe)
-    a11 = tables.a11_lines(rows, data.recipe, real.meta.counts)
+    counts = data.counts or real.meta.counts
+    a11 = tables.a11_lines(rows, data.recipe, counts)
     first = tables.table_1_lines(rows, data.recipe)
+    generated = rows[rows["dataset"] == data.dataset] if data.dataset else rows
     out.mkdir(parents=True, exist_ok=True)
     classes = per_class(data.scores, data.recipe.name)
     measured = dict.fromkeys([*sets, *rows.loc[rows["table"] == "1", "row"]])
@@ -71,12 +75,12 @@ def render(data: ReportData, out: Path) -> Path:
         "a11": blocks_a11(a11, data.recipe),
         "class_figure": _class_figure(classes, found, data.recipe),
         "table_1": blocks_1(first, data.recipe) if any(n["source"] == "measured" for n in first) else [],
-        "baseline_figure": _baseline_figure(rows, palette),
-        "agreement_figure": _agreement_figure(rows, palette),
-        "agreement": _agreement(rows),
+        "baseline_figure": _baseline_figure(generated, palette),
+        "agreement_figure": _agreement_figure(generated, palette),
+        "agreement": _agreement(generated),
         "sets": list(sets),
         "examples": list(_examples(real, sets, out)),
-        "counts": real.meta.counts,
+        "counts": counts,
         "problems": _problems(data.real),
         "shown_problems": SHOWN_PROBLEMS,
         "notes": list(dict.fromkeys(data.notes)),

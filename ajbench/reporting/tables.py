@@ -12,7 +12,7 @@ import pandas as pd
 
 from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Recipe
-from ajbench.core.rows import read_rows
+from ajbench.core.rows import folds_in, read_rows
 from ajbench.reporting import formats, verdict
 from ajbench.reporting.formats import COUNTED, Block, Line, blocks_1, blocks_a11, to_csv
 
@@ -98,8 +98,12 @@ def select(rows: pd.DataFrame, recipe: Recipe, fingerprints: Collection[str] | N
     rows = rows[rows["recipe"] == recipe.name]
     if fingerprints is not None:
         rows = rows[rows["fingerprint"].isin(set(fingerprints))]
-    # A value over seeds replaces an earlier one over fewer seeds.
-    seed = rows["seed"].where(~rows["metric"].isin(("map_mean", "map_delta", "map_delta_family")), "all")
+    # A value over seeds replaces an earlier one over fewer seeds, and one over folds those of single folds.
+    over_seeds = rows["metric"].isin(("map_mean", "map_delta", "map_delta_family"))
+    over_folds = rows["dataset"].map(folds_in) > 1
+    if over_folds.any():
+        rows, over_seeds = rows[~over_seeds | over_folds], over_seeds[~over_seeds | over_folds]
+    seed = rows["seed"].where(~over_seeds, "all")
     key = ["table", "row", "column", "dataset", "split", "metric", "features", "_seed"]
     return rows.assign(_seed=seed).drop_duplicates(key, keep="last").drop(columns="_seed")
 
@@ -123,8 +127,8 @@ def a11_lines(
 ) -> list[Line]:
     """Return Table A11 with mAP in percent: measured lines, then the published ones.
 
-    Each column has `<column>` (mean over seeds) and `<column>_std`, and all but real clips only have
-    `<column>_delta`, `<column>_delta_low` and `<column>_delta_high`.
+    Each column has `<column>` (mean over seeds and folds) and `<column>_std` (over seeds), and all but real
+    clips only have `<column>_delta`, `<column>_delta_low` and `<column>_delta_high`.
     """
     rows = rows[rows["table"] == "A11"]
     columns = columns_of(rows, recipe)
@@ -144,7 +148,7 @@ def a11_lines(
         seeds: list[str] = []
         for column in columns:
             cell = mine[mine["column"] == column]
-            values = cell[cell["metric"] == "map"].set_index("seed")["value"]
+            values = cell[cell["metric"] == "map"].groupby("seed")["value"].mean()  # over folds
             mean = cell[cell["metric"] == "map_mean"]
             if len(mean):
                 of_mean = mean["seed"].iloc[0].split(";")
@@ -171,10 +175,10 @@ def a11_lines(
 
 def table_1_lines(rows: pd.DataFrame, recipe: Recipe) -> list[Line]:
     """Return Table 1: the measured sets of generated clips, then the published models."""
-    rows = rows[rows["table"] == "1"]
+    rows = rows[rows["table"] == "1"].sort_values("dataset", kind="stable")
     lines: list[Line] = []
-    for (name, features), mine in rows.groupby(["row", "features"], sort=False):
-        line: Line = {"model": name, "datasets": mine["dataset"].iloc[-1]}
+    for (name, features, dataset), mine in rows.groupby(["row", "features", "dataset"], sort=False):
+        line: Line = {"model": name, "datasets": dataset}
         for metric in ("fd", "is", "kl"):
             found = mine[mine["metric"] == metric]
             for end, field in ENDS.items():
@@ -203,10 +207,12 @@ def generation_lines(rows: pd.DataFrame) -> list[Line]:
         "split": "reference",
         "features": "features",
     }
-    lines = []
-    for row in rows[rows["table"].isin(("1", "generation"))].to_dict("records"):
+    lines, rows = [], rows[rows["table"].isin(("1", "generation"))]
+    several = rows["dataset"].nunique() > 1
+    for row in rows.to_dict("records"):
         line: Line = {new: row[old] for old, new in names.items()}
         line |= {name: _rounded(row[name], 4) for name in ENDS.values()}
+        line |= {"dataset": row["dataset"]} if several else {}
         lines.append({**line, "n": int(row["n"]), **{size: row[size] for size in SIZES if row[size]}})
     return lines
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ajbench.core.console import counted
 from ajbench.core.recipe import Recipe
-from ajbench.core.rows import is_control
+from ajbench.core.rows import folds_in, is_control
 from ajbench.evaluation.classification import MIN_CLIPS, MIN_SEEDS, enough, primary_comparison
 from ajbench.reporting.formats import equal_steps, signed
 
@@ -26,12 +26,13 @@ class Answer:
     delta: float  # paired difference in points of mAP
     low: float  # of its 95 % interval
     high: float
-    seeds: int  # per mix
+    seeds: int  # per mix and fold
     comparisons: int  # that the verdict corrects for; 0: the recipe declared this one as primary
     effect: int  # 1 helps, −1 hurts, 0: neither follows from the intervals that verdicts use
     most: float  # the highest gain, in points, that these intervals contain for any mix; NaN: no verdict
     least: float  # the lowest one
-    clips: int  # evaluation clips
+    clips: int  # evaluation clips, of all folds
+    folds: int = 1
 
     @property
     def name(self) -> str:
@@ -73,9 +74,10 @@ class Answer:
         verb = {1: "raises", -1: "lowers", 0: "changes"}[self.effect]
         points = self.points.lstrip("+−") if self.effect else self.points
         end = "" if self.effect else f": {self.verdict}"
+        seeds = counted(self.seeds, "seed") + (f" in each of {self.folds} folds" if self.folds > 1 else "")
         return (
             f"{self.name}: {self.column} {verb} mAP by {points} points relative to real clips only "
-            f"(95 % interval {self.range}, {counted(self.seeds, 'seed')}){end}"
+            f"(95 % interval {self.range}, {seeds}){end}"
         )
 
 
@@ -97,11 +99,13 @@ def answers(rows: pd.DataFrame, recipe: Recipe) -> list[Answer]:
     found: list[Answer] = []
     rows = rows[(rows["table"] == "A11") & ~rows["column"].isin((recipe.name, f"{recipe.name}G"))]
     rows = rows.assign(seeds=rows["seed"].astype(str).str.split(";").map(len))
+    rows = rows.assign(folds=rows["dataset"].map(folds_in))
     first = primary_comparison(recipe)
     if first:
         own = (rows["row"] == first.line) & (rows["column"] == first.column)
         if len(mine := rows[own & (rows["metric"] == "map_delta")].set_index("column")):
-            found.append(_answer(first.line, mine, mine[mine["seeds"].map(enough)], 0))
+            trained = zip(mine["seeds"], mine["folds"], strict=True)
+            found.append(_answer(first.line, mine, mine[[enough(*one) for one in trained]], 0))
         rows = rows[~own]
     rows = rows[~rows["column"].map(is_control).astype(bool)]
     judged = rows[rows["metric"] == "map_delta_family"]  # of classifiers with enough seeds only
@@ -115,12 +119,12 @@ def _answer(line: str, delta: pd.DataFrame, judged: pd.DataFrame, comparisons: i
     """Return the verdict on one classifier from the intervals of its mixes, plain and as judged."""
     helping = judged.index[judged["ci_low"] > 0]
     best = delta.loc[helping if len(helping) else delta.index, "value"].idxmax()
-    clips, seeds = int(delta.loc[best, "n"]), int(delta.loc[best, "seeds"])
+    clips, seeds, folds = (int(delta.loc[best, name]) for name in ("n", "seeds", "folds"))
     hurts = best in judged.index and judged.loc[best, "ci_high"] < 0
     effect = 1 if len(helping) else -1 if hurts else 0
     points, low, high = (100 * float(delta.loc[best, name]) for name in ("value", "ci_low", "ci_high"))
     most, least = 100 * float(judged["ci_high"].max()), 100 * float(judged["ci_low"].min())
-    answer = Answer(line, str(best), points, low, high, seeds, comparisons, effect, most, least, clips)
+    answer = Answer(line, str(best), points, low, high, seeds, comparisons, effect, most, least, clips, folds)
     return answer if answer.judged else replace(answer, effect=0)
 
 
@@ -167,16 +171,27 @@ def limits(rows: pd.DataFrame, recipe: Recipe, found: Sequence[Answer]) -> list[
         )
     if found:
         clips, seeds = int(rows.loc[rows["table"] == "A11", "n"].max()), max(a.seeds for a in found)
-        comparisons = found[-1].comparisons
-        lines.append(
-            f"The figures rest on {counted(clips, 'evaluation clip')} of one split. The intervals cover "
-            "other clips and seeds like these, but not another corpus, fold, generator or classifier."
-        )
-        if seeds == 1:
-            lines.append("There is 1 seed per mix: the intervals do not cover the variation between seeds.")
+        comparisons, folds = found[-1].comparisons, found[-1].folds
+        if folds > 1:
+            lines.append(
+                f"The figures are means over {folds} folds with {counted(clips, 'evaluation clip')} in all; "
+                "each fold has its own generator and classifiers. The intervals cover other clips and seeds "
+                "like these, but not another corpus or classifier, nor other train clips: the folds share "
+                "most of theirs."
+            )
         else:
             lines.append(
-                f"There are {seeds} seeds per mix. The intervals add the variance between them to that "
+                f"The figures rest on {counted(clips, 'evaluation clip')} of one split. The intervals cover "
+                "other clips and seeds like these, but not another corpus, fold, generator or classifier."
+            )
+        each = "mix and fold" if folds > 1 else "mix"
+        if seeds == 1:
+            lines.append(
+                f"There is 1 seed per {each}: the intervals do not cover the variation between seeds."
+            )
+        else:
+            lines.append(
+                f"There are {seeds} seeds per {each}. The intervals add the variance between them to that "
                 "between clips, by Student's t: with few seeds they are wide."
             )
         if comparisons > 1:

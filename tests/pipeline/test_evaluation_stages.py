@@ -1,6 +1,7 @@
 """What rows of a run say about the clips that models were trained on."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from fakes import hum_record, hum_store, mini_pipeline
@@ -24,9 +25,10 @@ def pipeline(tmp_path):
 def test_rows_have_the_sizes_of_pool_and_real_clips(pipeline, monkeypatch):
     context, written = Context("run", "mini", "f", "", "mini"), []
 
-    def measure_cells(recipe, cells, out, dataset):
+    def measure_cells(recipe, cells, out, dataset, folds):
         columns = sorted({cell_key(cell, recipe).column for cell in cells})
-        return [make_row(context, "A11", "line", column, "map", 0.5, n=10) for column in columns]
+        mine = replace(context, dataset=dataset)
+        return [make_row(mine, "A11", "line", column, "map", 0.5, n=10) for column in columns]
 
     def measure_sets(*arguments):
         return [make_row(context, "1", "img2img", "", "fd", 5.0, n=10)], []

@@ -1,0 +1,62 @@
+"""The folds of a recipe (`evaluate.folds`): the stages of each, and the one evaluation of all."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ajbench.core.errors import UsageError
+from ajbench.core.rows import folds_name
+from ajbench.pipeline.classifier_stages import grid_stages
+from ajbench.pipeline.evaluation_stages import eval_cls_stage, eval_gen_stage
+from ajbench.pipeline.stage import Stage, in_order
+
+if TYPE_CHECKING:
+    from ajbench.pipeline.recipe_stages import Pipeline
+
+
+def check(pipeline: "Pipeline") -> None:
+    """Check, before any work, that the corpus has the folds, and what `Pipeline.check` does in each.
+
+    Raises:
+        AjbenchError: as `Pipeline.check`.
+    """
+    recipe = pipeline.recipe
+    if recipe.evaluate.folds:
+        present = sorted({row.fold for row in pipeline.manifest.rows if row.fold is not None})
+        if not present:
+            raise UsageError(f"evaluate.folds: corpus {recipe.data.corpus} has no folds; leave it out")
+        if unknown := [fold for fold in recipe.evaluate.folds if fold not in present]:
+            raise UsageError(
+                f"evaluate.folds: corpus {recipe.data.corpus} has no {folds_name(unknown)}; allowed: "
+                f"{', '.join(map(str, present))}"
+            )
+    for one in pipeline.folds:
+        one.check(recipe.evaluate.doses)
+
+
+def stages(pipeline: "Pipeline", jobs: int | None = 1) -> list[Stage]:
+    """Return every stage in the order of a run; `jobs` as in `Pipeline.sources`."""
+    classifiers = grid_stages(pipeline)
+    bases = [need for stage in classifiers for need in stage.needs if need.name == "train-cls"]
+    evaluations = [eval_cls_stage(pipeline, classifiers)]
+    if not pipeline.recipe.table:
+        evaluations += [eval_gen_stage(one, ("", *one.probes)) for one in pipeline.folds]
+    return named(pipeline, in_order([*sources(pipeline, jobs), *bases, *classifiers, *evaluations]))
+
+
+def sources(pipeline: "Pipeline", jobs: int | None = 1) -> list[Stage]:
+    """Return the stages of all folds before the classifiers."""
+    return in_order(stage for one in pipeline.folds for stage in one.sources(jobs))
+
+
+def named(pipeline: "Pipeline", stages: Iterable[Stage]) -> list[Stage]:
+    """Return stages with their fold in `what`, if there are several folds."""
+    shared = "train-gen" if pipeline.recipe.generator.other_store else None
+
+    def name(stage: Stage) -> Stage:
+        if stage.recipe.evaluate.folds or stage.name == shared:  # of all folds
+            return stage
+        fold = f"fold {stage.recipe.data.eval_fold}"
+        return replace(stage, what=f"{stage.what}, {fold}" if stage.what else fold)
+
+    return list(map(name, stages)) if len(pipeline.folds) > 1 else list(stages)
