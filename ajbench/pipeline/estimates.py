@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ajbench.generation.checkpoint import GeneratorInfo
     from ajbench.pipeline.recipe_stages import Pipeline
 
-SLOW_S = 0.5  # a classifier that takes longer for one clip is timed on two clips only
+SLOW_S = 0.5  # a classifier that takes longer for one clip is timed on one or two clips only
 
 
 def describe(work: Path, stages: Sequence[Stage]) -> dict[str, Any]:
@@ -172,7 +172,8 @@ def step_seconds(settings: Classifier, classes: int, clip_samples: int) -> float
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in training
     try:
-        seconds = timed(2)  # batch norm needs two clips
+        normalised = any(isinstance(part, torch.nn.BatchNorm2d) for part in module.modules())
+        seconds = timed(2 if normalised else 1)  # batch norm needs two clips
         if seconds < SLOW_S:
             seconds = min(timed(len(wav)) for _ in range(2))
     finally:
