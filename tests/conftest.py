@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,19 @@ def cuda():
     products.allow_tf32 = convolutions.allow_tf32 = False
     yield torch.device("cuda", 0)
     products.allow_tf32, convolutions.allow_tf32 = before
+
+
+@pytest.fixture
+def audiomentations(monkeypatch):
+    """The library if it is installed, otherwise a stand-in."""
+    try:
+        import audiomentations
+    except ImportError:
+        from fakes import fake_audiomentations
+
+        audiomentations = fake_audiomentations()
+        monkeypatch.setitem(sys.modules, "audiomentations", audiomentations)
+    return audiomentations
 
 
 @pytest.fixture(autouse=True)

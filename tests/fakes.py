@@ -222,6 +222,48 @@ def prepared_store(folder, root, data):
     return ClipStore.open(folder)
 
 
+# The library audiomentations
+
+
+def fake_audiomentations():
+    """A module with the transforms that ajbench uses, which draw from the global random state as it does."""
+    import random
+    import types
+
+    def transform(change):
+        def make(p, **ends):
+            return lambda wave, rate: (
+                change(wave, random.uniform(*ends.values())) if random.random() < p else wave
+            )
+
+        return make
+
+    def compose(transforms):
+        def apply(wave, rate):
+            for one in transforms:
+                wave = one(wave, rate)
+            return wave
+
+        return apply
+
+    def stretch(wave, rate):
+        places = np.arange(len(wave)) * rate
+        return np.interp(places, np.arange(len(wave)), wave, right=0.0).astype(np.float32)
+
+    def add_noise(wave, amplitude):
+        return wave + np.float32(amplitude) * np.random.randn(len(wave)).astype(np.float32)
+
+    return types.SimpleNamespace(
+        __version__="0",
+        Compose=compose,
+        TimeStretch=transform(stretch),
+        PitchShift=transform(lambda wave, semitones: stretch(wave, 2 ** (semitones / 12))),
+        Shift=transform(lambda wave, share: np.roll(wave, round(share * len(wave)))),
+        AddGaussianNoise=transform(add_noise),
+        Gain=transform(lambda wave, db: wave * np.float32(10 ** (db / 20))),
+    )
+
+
 # Pipelines of the corpus mini
 
 MINI = ("data.n_clips=40", "synth.n=20", "evaluate.doses=[10, 20]", "evaluate.seeds=[0]")

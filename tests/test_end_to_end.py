@@ -12,6 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from ajbench.cli.app import app
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = [
@@ -238,3 +241,22 @@ def test_a_trained_codec_can_be_used_by_a_recipe(tmp_path):
     own = document(tmp_path, "prepare", *SMALL, f"codec.name={weights}", "--dry-run")
     usual = document(tmp_path, "prepare", *SMALL, "--dry-run")
     assert own["stages"][0]["fingerprint"] != usual["stages"][0]["fingerprint"]
+
+
+def test_arms_at_the_same_dose_stand_next_to_generated_clips(done, monkeypatch, audiomentations):
+    folder, _ = done
+    monkeypatch.setenv("AJBENCH_WORK", str(folder / "work"))
+    arms = ("evaluate.arms=[G, A, R, A+G]", "--results", str(folder / "arms"), "--jobs", "1", "--json")
+    found = CliRunner().invoke(app, ["run", "mini", *SMALL, *arms])
+    assert found.exit_code == 0, found.output
+    new = ("+6A", "+6R", "+6A+6G")
+    cells = {f"train-cls (taltrans-small mx+sp, mini{mix}, seed {seed})" for mix in new for seed in (0, 1)}
+    assert set(json.loads(found.stdout)["ran"]) == {"augment", "eval-cls", *cells}
+    rows = table(folder / "arms" / "mini" / "rows.csv")
+    compared = {row["column"] for row in rows if row["metric"] == "map_delta"}
+    assert compared == {"miniG", "+6G", *new}
+    assert {row["column"] for row in rows if row["metric"] == "map_delta_a"} == {"+6A+6G"}
+    (measured,) = (line for line in table(folder / "arms/mini/table_a11.csv") if line["source"] == "measured")
+    assert all(0 <= float(measured[column]) <= 100 for column in ("+6G", *new))
+    assert float(measured["+6A+6G_delta_a_low"]) <= float(measured["+6A+6G_delta_a_high"])
+    assert "+6A+6G less +6A: " in (folder / "arms/mini/table_a11.md").read_text()

@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,13 +15,13 @@ from torch.nn import functional
 from ajbench import classifiers
 from ajbench.classifiers import frontend, predict
 from ajbench.classifiers.dataset import TrainingClips
+from ajbench.classifiers.selection import select
 from ajbench.core import console
-from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.core.errors import UsageError
 from ajbench.core.files import seed_for
-from ajbench.core.recipe import Classifier, Mix, Recipe
+from ajbench.core.recipe import Classifier, Recipe
 from ajbench.core.run_dir import world
-from ajbench.data import mixing, real_clips
-from ajbench.data.leak_rule import evaluated
+from ajbench.data import mixing
 from ajbench.data.shards import ids_hash
 from ajbench.data.store import ClipStore
 from ajbench.training import loop
@@ -29,14 +29,6 @@ from ajbench.training import loop
 LAST = "last.safetensors"
 Batch = tuple[Tensor, Tensor, Tensor]
 Score = Callable[[NDArray[np.float32], NDArray[np.float32]], float]
-
-
-class Selected(NamedTuple):
-    """What a mix trains on: ids of the real clips, all clips, and how they are drawn."""
-
-    ids: Sequence[str]
-    clips: TrainingClips
-    plan: mixing.Plan
 
 
 def train_classifier(
@@ -49,6 +41,7 @@ def train_classifier(
     fingerprint: str,
     class_ap: NDArray[np.float64] | None = None,
     decoded: ClipStore | None = None,
+    augmented: ClipStore | None = None,
     score: Score | None = None,
     tracker: str = "csv",
 ) -> Path:
@@ -68,6 +61,7 @@ def train_classifier(
         fingerprint: written to config.json; a finished classifier with the same one is not trained again.
         class_ap: average precision of each class [C] in an earlier run, for `mix.amplify`.
         decoded: the train clips decoded from their codes, used instead of the originals.
+        augmented: store of augmented clips, for source A of the mix.
         score: (logits [n, C], targets [n, C]) of the val split → higher is better, for
             `classifier.select=best`.
         tracker: where loss curves go besides `metrics.csv`.
@@ -76,7 +70,7 @@ def train_classifier(
         `out`.
 
     Raises:
-        UsageError: too few synthetic clips, the mix cannot be formed, the processes do not divide the batch,
+        UsageError: too few clips to add, the mix cannot be formed, the processes do not divide the batch,
             or `classifier.select=best` without a val split.
         IntegrityError: the synthetic clips descend from evaluation clips or belong to another store.
         NumericError: the loss is not finite.
@@ -84,7 +78,7 @@ def train_classifier(
     settings, meta = recipe.classifier, real.meta
     if (out / classifiers.CONFIG).exists() and classifiers.read_config(out).get("fingerprint") == fingerprint:
         return out
-    ids, clips, plan = select(recipe, real, synthetic, decoded, seed, class_ap)
+    ids, clips, plan = select(recipe, real, synthetic, decoded, augmented, seed, class_ap)
     validate = _validation(real, score) if settings.select == "best" and score else None
 
     options = settings.model_options(meta.clip_samples)
@@ -95,7 +89,7 @@ def train_classifier(
         torch.manual_seed(seed_for(seed, "initialisation"))
         module = classifiers.build(settings.name, len(meta.labels), **options, **start)
 
-    augment = settings.aug == "mx+sp"
+    augment = settings.aug.endswith("mx+sp")
     masking: dict[str, Any] = {"time": settings.specaug_time, "freq": settings.specaug_freq}
     if augment:
         masking["fill"] = module.frontend.zero  # type: ignore[union-attr]
@@ -150,105 +144,6 @@ def train_classifier(
     return out
 
 
-def select(
-    recipe: Recipe,
-    real: ClipStore,
-    synthetic: ClipStore | None,
-    decoded: ClipStore | None,
-    seed: int,
-    class_ap: NDArray[np.float64] | None,
-) -> Selected:
-    """Return the clips of `recipe.mix` and how they are drawn; arguments, errors: see `train_classifier`."""
-    train = real.split_indices("train")
-    if recipe.mix.has_real and not len(train):
-        raise MissingError(f"{real.path}: its train split is empty")
-    chosen = real_clips.chosen(recipe.mix, real)
-    synthetic = _used(recipe.mix, synthetic)
-    if synthetic:
-        check_descent(real, synthetic)
-    ids = [real.clip_ids[i] for i in chosen]
-    if decoded and decoded.clip_ids != [real.clip_ids[i] for i in train]:
-        raise IntegrityError(f"{decoded.path}: not the train clips of {real.path}; decode them again")
-    used = faithful(recipe.mix, synthetic) if synthetic else np.arange(0)
-    clips = TrainingClips(real, chosen, synthetic, decoded, used)
-    parents = synthetic.column("parent_id") if synthetic else []
-    owners = [parents[i] for i in used]
-    return Selected(ids, clips, mixing.plan(recipe.mix, ids, owners, clips.targets, seed, class_ap))
-
-
-def check_descent(real: ClipStore, synthetic: ClipStore) -> None:
-    """Check that synthetic clips may be mixed with `real`.
-
-    What their generator was trained on is compared with the eval split when they are made.
-
-    Raises:
-        IntegrityError: another codec, clip length or label set; a parent that is outside the train split or
-            of a recording in the eval split (the leak rule); clips made for another train split.
-    """
-    for name in ("codec", "codec_hash", "clip_samples", "labels"):
-        ours, theirs = getattr(real.meta, name), getattr(synthetic.meta, name)
-        if ours != theirs:
-            raise IntegrityError(
-                f"{synthetic.path}: {name} {theirs}, but {ours} in {real.path}; use one recipe for both"
-            )
-    split = dict(zip(real.clip_ids, real.column("split"), strict=True))
-    recording = dict(zip(real.clip_ids, real.recordings, strict=True))
-    eval_clips = evaluated(real)
-    held_out = set(eval_clips.values())
-    for clip_id, parent in zip(synthetic.clip_ids, synthetic.column("parent_id"), strict=True):
-        if parent is not None and split.get(parent) != "train":
-            where = f"in the {split[parent]} split" if parent in split else "which is not a clip"
-            raise IntegrityError(
-                f"{synthetic.path}: clip {clip_id} was made from {parent}, {where} of {real.path}; "
-                "synthetic clips may descend from the train split only"
-            )
-        if parent is not None and recording[parent] in held_out:
-            raise IntegrityError(
-                f"{synthetic.path}: clip {clip_id} was made from {parent}, of a recording in the eval split "
-                f"of {real.path} ({recording[parent]}); prepare the corpus again"
-            )
-    meta, train = synthetic.meta, (i for i, where in split.items() if where == "train")
-    # Older stores say only for which train split they were made.
-    made_for = meta.eval_ids_hash or meta.train_ids_hash
-    if made_for and made_for != ids_hash(eval_clips if meta.eval_ids_hash else train):
-        raise IntegrityError(
-            f"{synthetic.path}: its generator was compared with another eval split than that of {real.path}; "
-            "run synth on this fold"
-        )
-
-
-def _used(mix: Mix, synthetic: ClipStore | None) -> ClipStore | None:
-    """Return the synthetic store if the mix draws from it, else None."""
-    needed = mix.alpha > 0 if mix.mode == "alpha" else mix.dose > 0
-    if needed and synthetic is None:
-        setting = f"mix.alpha={mix.alpha}" if mix.mode == "alpha" else f"mix.dose={mix.dose}"
-        raise UsageError(f"{setting} needs synthetic clips, but there are none; run synth first")
-    return synthetic if needed else None
-
-
-def faithful(mix: Mix, synthetic: ClipStore) -> NDArray[np.int64]:
-    """Return the indices of the synthetic clips whose fidelity is at least `mix.min_fidelity`.
-
-    Raises:
-        UsageError: fewer than `mix.dose` such clips, or the clips have no fidelity.
-    """
-    if not mix.min_fidelity:
-        return np.arange(len(synthetic))
-    scores = synthetic.column("fidelity")
-    if None in scores:
-        raise UsageError(
-            f"mix.min_fidelity={mix.min_fidelity:g}: the clips of {synthetic.path} have no fidelity; set "
-            "synth.judge and run synth again"
-        )
-    kept = np.flatnonzero(np.array(scores, np.float64) >= mix.min_fidelity)
-    if mix.mode == "dose" and mix.dose > len(kept):
-        raise UsageError(
-            f"mix.dose={mix.dose}: only {len(kept)} of {len(scores)} synthetic clips reach "
-            f"mix.min_fidelity={mix.min_fidelity:g}; lower one of these, or raise synth.n or synth.candidates"
-        )
-    return kept
-
-
 def _batches(
     settings: Classifier, plan: mixing.Plan, chosen: TrainingClips, seed: int
 ) -> Callable[[int], Batch]:
@@ -267,12 +162,17 @@ def _batches(
             f"classifier.batch_size={whole}: not divisible by {processes} processes × classifier.accumulate="
             f"{settings.accumulate}; choose a multiple of {parts}"
         )
-    size = whole // parts
+    size, wave = whole // parts, settings.aug.startswith("wave")
+
+    def seeds(places: NDArray[np.int64], role: str) -> list[int]:
+        """Return the seeds of `aug: wave` at places in the endless sequence of drawn clips."""
+        return [seed_for(seed, role, place) for place in places.tolist()] if wave else []
 
     def batch(index: int) -> Batch:
         clips = mixing.batch(plan.order, plan.epoch_size, size, index)
-        if settings.aug == "none":
-            return *chosen.take(clips), torch.empty(0)
+        places = np.arange(index * size, (index + 1) * size)
+        if not settings.aug.endswith("mx+sp"):
+            return *chosen.take(clips, seeds(places, "wave")), torch.empty(0)
         step, part = divmod(index, parts)
         mine = slice(part * size, (part + 1) * size)
         rng = np.random.default_rng(seed_for(seed, "augmentation", step))
@@ -284,9 +184,10 @@ def _batches(
         else:
             others = mixing.batch(plan.order, plan.epoch_size, whole, step)
             partners = others[rng.permutation(whole)][mine]
-        wav, targets = chosen.take(np.concatenate([clips, partners[mixed]]))
-        places = torch.from_numpy(np.flatnonzero(mixed))
-        wav, targets = frontend.mixup(wav, targets, places, torch.from_numpy(keep))
+        own = seeds(places, "wave") + seeds(places[mixed], "wave of partner")
+        wav, targets = chosen.take(np.concatenate([clips, partners[mixed]]), own)
+        where = torch.from_numpy(np.flatnonzero(mixed))
+        wav, targets = frontend.mixup(wav, targets, where, torch.from_numpy(keep))
         return wav, targets, torch.from_numpy(masks)
 
     return batch

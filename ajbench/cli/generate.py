@@ -154,6 +154,26 @@ def synth(
 
 
 @app.command()
+@command(hide=("generator",))
+def augment(settings: Settings) -> None:
+    """Augment real clips classically, as a rival of generated ones.
+
+    Makes `synth.n` clips with the library audiomentations (extra `aug`): stretched, shifted in pitch and
+    time, with background and noise. Mixes such as `mini+60A` add the first of them to the real clips.
+
+    \b
+    Examples:
+      ajbench augment
+      ajbench augment --recipe esc10 --data DIR synth.n=640
+    """
+    from ajbench.pipeline.arms import augment_stage
+
+    pipeline = settings.pipeline(settings.load("synth.seed"))
+    pipeline.check()
+    run_stage(settings, augment_stage(pipeline))
+
+
+@app.command()
 @command()
 def train_cls(settings: Settings, tracker: Tracker = "csv") -> None:
     """Train one classifier on one mix of clips.

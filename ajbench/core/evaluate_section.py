@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ajbench.core.mix_section import Source
 from ajbench.core.section import AtLeastOne, Augmentation, Count, Folds, Section
 
 
@@ -27,7 +28,8 @@ class Evaluate(Section):
     """What is measured, and the grid of Table A11."""
 
     models: tuple[GridModel, ...] = (GridModel(name="taltrans-small", aug="mx+sp"),)
-    doses: tuple[Count, ...] = Field((160, 320), description="synthetic clips to add to the real ones")
+    doses: tuple[Count, ...] = Field((160, 320), description="clips of each source to add to the real ones")
+    arms: tuple[Source, ...] = Field(("G",), min_length=1, description="sources of every dose (mix.source)")
     synthetic_only: bool = True
     controls: tuple[Literal["match_steps", "through_codec", "amplify", "all_real"], ...] = Field(
         (),
@@ -74,6 +76,8 @@ class Evaluate(Section):
                 f"evaluate.primary.model={self.primary.model}: give a place below {len(self.models)}, "
                 f"or a name that occurs once: {names}"
             )
+        if "G" not in self.arms:
+            raise ValueError("evaluate.primary: is about synthetic clips; add G to evaluate.arms")
         if self.primary.dose not in self.doses:
             raise ValueError(f"evaluate.primary.dose={self.primary.dose}: add it to evaluate.doses")
         return self

@@ -6,9 +6,11 @@ from pydantic import Field, field_validator, model_validator
 
 from ajbench.core.section import Count, Fraction, Section
 
+Source = Literal["G", "A", "R", "A+G"]
+
 
 class Mix(Section):
-    """How real and synthetic clips are mixed."""
+    """How real clips are mixed with others."""
 
     mode: Literal["dose", "alpha"] = "dose"
     real: str = Field(
@@ -18,7 +20,10 @@ class Mix(Section):
     )
     none_of: str = Field("all", description="real=none only: the real clips to compare with (set by as20kG)")
     draw: Count = Field(0, description="shots and share only: seed of the drawn clips")
-    dose: Count = Field(0, description="dose only: the first n synthetic clips")
+    source: Source = Field(
+        "G", description="dose only: added clips are G generated, A augmented, R real repeated, A+G both"
+    )
+    dose: Count = Field(0, description="dose only: the first n clips of each source")
     alpha: Fraction = Field(0.5, description="alpha only: probability of a synthetic draw (Eq. 1)")
     balanced: bool = Field(False, description="draw clips by Σ 1000/(label count + 0.01)")
     amplify: Count = Field(0, description="add a weight of 0.4/AP to the K classes of lowest AP")
@@ -64,7 +69,9 @@ class Mix(Section):
 
     def identity(self) -> dict[str, Any]:
         """Return what fingerprints contain: `real` as the boolean it once was where it is all or none."""
-        found = self.model_dump(mode="json", exclude={"none_of", "draw"})
+        found = self.model_dump(
+            mode="json", exclude={"none_of", "draw"} | ({"source"} if self.source == "G" else set())
+        )
         found["real"] = {"all": True, "none": False}.get(self.real, self.real)
         return found | ({"draw": self.draw} if "=" in self.real else {})
 
@@ -72,7 +79,12 @@ class Mix(Section):
         """Return the epoch size that sets the number of optimiser steps, given the number of real clips."""
         if self.match_steps:
             return real + self.match_steps
-        return real if self.mode == "alpha" else real * self.has_real + self.dose
+        return real if self.mode == "alpha" else real * self.has_real + self.added
+
+    @property
+    def added(self) -> int:
+        """The number of clips that are added to the real ones."""
+        return self.dose * len(self.source.split("+"))
 
     @model_validator(mode="after")
     def _something_to_train_on(self) -> "Mix":
@@ -80,6 +92,10 @@ class Mix(Section):
             raise ValueError("mix.mode=alpha draws real clips: set mix.real=all, or mix.mode=dose")
         if not self.has_real and self.dose == 0:
             raise ValueError("neither real nor synthetic clips: set mix.real=all or mix.dose above 0")
+        if self.source != "G" and not (self.mode == "dose" and self.has_real and self.dose):
+            raise ValueError(
+                f"mix.source={self.source} adds clips to real ones: set mix.mode=dose, mix.dose and mix.real"
+            )
         if self.none_of == "none":
             raise ValueError("mix.none_of=none: name real clips, such as all")
         return self

@@ -79,7 +79,7 @@ class Recipe(Section):
 
 
 NONE = (False, "none")  # values of mix.real
-_MIX = re.compile(r"^(?P<base>.+?)(?:(?P<only>G)|\+(?P<dose>\d+)(?P<kilo>k?)G)$")
+_MIX = re.compile(r"^(?P<base>.+?)(?:(?P<only>G)|\+(?:(?P<a>\d+k?)A\+)?(?P<dose>\d+k?)(?P<source>[GAR]))$")
 _PACKAGE = Path(__file__).parents[1]
 # A wheel has the recipes inside the package, a checkout next to it.
 SHIPPED = _PACKAGE / "recipes" if (_PACKAGE / "recipes").is_dir() else _PACKAGE.parent / "recipes"
@@ -89,7 +89,8 @@ def load(expression: str, overrides: Iterable[str] = (), base: str | None = None
     """Read a recipe by shipped name, YAML path or mix expression, then apply `key=value` overrides.
 
     Mix expressions: `esc10` real clips only, `esc10+320G` plus the first 320 synthetic clips, `as20k+40kG`
-    plus the first 40,000, `esc10G` synthetic clips only.
+    plus the first 40,000, `esc10G` synthetic clips only; `esc10+320A` plus 320 augmented clips, `esc10+320R`
+    plus 320 repeated real clips, `esc10+320A+320G` plus 320 of both kinds.
 
     Args:
         expression: name, path or mix expression.
@@ -129,7 +130,11 @@ def load(expression: str, overrides: Iterable[str] = (), base: str | None = None
 
 
 def split_mix(expression: str) -> tuple[str, dict[str, Any]]:
-    """Split a mix expression into the name of the recipe and the keys of the mix section that it sets."""
+    """Split a mix expression into the name of the recipe and the keys of the mix section that it sets.
+
+    Raises:
+        UsageError: two sources other than A and G, or of different doses.
+    """
     if expression.endswith((".yaml", ".yml")) or (SHIPPED / f"{expression}.yaml").exists():
         return expression, {}
     match = _MIX.match(expression)
@@ -137,8 +142,14 @@ def split_mix(expression: str) -> tuple[str, dict[str, Any]]:
         return expression, {}
     if match["only"]:
         return match["base"], {"mode": "dose", "real": "none"}
-    dose = int(match["dose"]) * (1000 if match["kilo"] else 1)
-    return match["base"], {"mode": "dose", "dose": dose}
+    dose, source = int(match["dose"].replace("k", "000")), match["source"]
+    if match["a"]:
+        source = f"A+{source}"
+        if source != "A+G" or int(match["a"].replace("k", "000")) != dose:
+            raise UsageError(
+                f"{expression}: two sources are A and G at one dose, such as {match['base']}+{dose}A+{dose}G"
+            )
+    return match["base"], {"mode": "dose", "dose": dose, "source": source}
 
 
 def expression(recipe: Recipe, names_real: bool = False) -> str:
@@ -152,7 +163,7 @@ def expression(recipe: Recipe, names_real: bool = False) -> str:
     elif not mix.has_real:
         text = f"{name}G"
     else:
-        text = f"{name}+{mix.dose}G" if mix.dose else name
+        text = name + "".join(f"+{mix.dose}{source}" for source in mix.source.split("+") if mix.dose)
     if mix.has_real and (mix.real != "all" or names_real):
         text += f" mix.real={mix.real}"
     if mix.match_steps:

@@ -87,6 +87,11 @@ def folds_in(dataset: str) -> int:
     return listed.count(",") + 1 if listed else int(last) - int(first) + 1
 
 
+def is_rival(column: str) -> bool:
+    """Return whether a mix of Table A11 adds augmented or repeated clips: `+160A`, `+160R`, `+160A+160G`."""
+    return re.match(r"\+\d+k?[AR]", column) is not None
+
+
 def make_row(
     context: Context,
     table: str,

@@ -230,7 +230,9 @@ class Classifier(Section):
     )
     init: str | None = Field(None, description="start from imagenet, the folder of a classifier, or a hub id")
     new_head: bool = Field(False, description="replace the last layer, for an `init` with other classes")
-    aug: Augmentation = Field("mx+sp", description="mx+sp: mixup and SpecAugment")
+    aug: Augmentation = Field(
+        "mx+sp", description="mx+sp: mixup and SpecAugment; wave: noise, stretch, pitch, shift, gain"
+    )
     mixup: Fraction = Field(0.5, description="share of clips that are mixed with a partner")
     mixup_beta: Positive = Field(10.0, description="b of λ ~ Beta(b, b), the weight of a mixed clip")
     mixup_partner: Literal["mix", "batch"] = Field(

@@ -9,7 +9,7 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
-Augmentation = Literal["none", "mx+sp"]  # of a classifier's training clips
+Augmentation = Literal["none", "mx+sp", "wave", "wave+mx+sp"]  # of a classifier's training clips
 
 
 def _ascending(numbers: tuple[int, ...]) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from scipy import sparse
 
 from ajbench.core import recipe
 from ajbench.core.errors import UsageError
+from ajbench.data.rounds import rarest_labels, rounds
 
 Indices = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -92,18 +93,6 @@ def _shots(k: int, draw: int, rows: sparse.csr_array, counts: Indices, classes: 
                     for label in rows.indices[rows.indptr[clip] : rows.indptr[clip + 1]].tolist():
                         has[label] += 1
     return np.sort(np.fromiter(drawn, np.int64, len(drawn)))
-
-
-def rarest_labels(targets: sparse.csr_array) -> Indices:
-    """Return the rarest label of each clip, int64 [N]: the first of equally rare ones; 0 without labels."""
-    width = targets.shape[1]
-    rarest = np.zeros(targets.shape[0], np.int64)
-    labelled = np.flatnonzero(np.diff(targets.indptr))
-    if len(labelled):
-        ids = targets.indices.astype(np.int64)
-        rank = np.bincount(ids, minlength=width)[ids] * width + ids
-        rarest[labelled] = np.minimum.reduceat(rank, targets.indptr[labelled]) % width
-    return rarest
 
 
 def alpha_indices(
@@ -246,7 +235,7 @@ def batch(order: Callable[[int], Indices], epoch_size: int, batch_size: int, ind
 
 @dataclass(frozen=True)
 class Plan:
-    """How a mix is sampled. Indices number the real clips first, then all synthetic clips.
+    """How a mix is sampled. Indices number the real clips first, then all added clips.
 
     Attributes:
         epoch_size: clips per epoch.
@@ -274,9 +263,9 @@ def plan(
     Args:
         mix: mode, dose or α, balance.
         real_ids: ids of the N real clips (`real_clips`).
-        parent_ids: real parent of each of the S synthetic clips, in the order of the store.
+        parent_ids: real parent of each of the S clips to add, those of A before those of G.
         targets: multi-hot [N + S, C] of all clips.
-        seed: of the epochs' orders.
+        seed: of the epochs' orders and, for `mix.source=R`, of the clips to repeat.
         class_ap: average precision per class [C], needed by `mix.amplify`.
 
     Raises:
@@ -310,9 +299,12 @@ def plan(
             lambda k, rng: alpha(k, rng, None),
             alpha_shares,
         )
-    clips = dose_indices(n_real, len(parent_ids), mix.dose, mix.has_real)
+    repeated = mix.source == "R"
+    clips = dose_indices(n_real, len(parent_ids), 0 if repeated else mix.added, mix.has_real)
     if not len(clips):
         raise UsageError("mix.dose=0 and no real clip in the train split: nothing to train on")
+    if repeated:
+        clips = np.concatenate([clips, rounds(sparse.csr_array(targets), mix.dose, seed)])
     weights = _weights(mix, targets[clips], class_ap)
 
     def dose_shares() -> Floats:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ajbench.core.errors import IntegrityError, UsageError
 from ajbench.core.recipe import Mix, Recipe
-from ajbench.core.rows import Context, Row, is_control, make_row
+from ajbench.core.rows import Context, Row, is_control, is_rival, make_row
 from ajbench.data.labels import Scores, load_scores
 from ajbench.metrics import bootstrap, ranking
 from ajbench.metrics.intervals import Interval, wilson
@@ -49,8 +49,9 @@ def column_name(
 ) -> str:
     """Return the column of Table A11 for a mix of the recipe `base`.
 
-    `esc10` is real clips only, `+160G` adds the first 160 synthetic clips (`+40kG`: 40,000), `esc10G` is
-    synthetic clips only, `α=0.5` is Eq. 1. Controls carry what they control for in brackets: in `esc10
+    `esc10` is real clips only, `+160G` adds the first 160 synthetic clips (`+40kG`: 40,000), `+160A` as many
+    augmented ones, `+160R` as many real ones once more, `+160A+160G` both, `esc10G` is synthetic clips only,
+    `α=0.5` is Eq. 1. Controls carry what they control for in brackets: in `esc10
     (decoded)` the real clips have passed through the codec, `as20k (steps of +80kG)` has trained for as many
     steps as that dose, in `as20k (amplified)` the classes of lowest AP are drawn more often, and `as20k (all
     real)` has all train clips instead of those that `mix.real` chooses.
@@ -60,7 +61,7 @@ def column_name(
     elif not mix.has_real:
         name = f"{base}G"
     else:
-        name = _dose(mix.dose) if mix.dose else base
+        name = "".join(_dose(mix.dose, source) for source in mix.source.split("+")) if mix.dose else base
     if mix.match_steps:
         name += f" (steps of {_dose(mix.match_steps)})"
     if amplified:
@@ -70,8 +71,8 @@ def column_name(
     return f"{name} (decoded)" if through_codec else name
 
 
-def _dose(clips: int) -> str:
-    return f"+{clips // 1000}kG" if clips % 1000 == 0 else f"+{clips}G"
+def _dose(clips: int, source: str = "G") -> str:
+    return f"+{clips // 1000}k{source}" if clips % 1000 == 0 else f"+{clips}{source}"
 
 
 class Primary(NamedTuple):
@@ -154,10 +155,11 @@ def compare_to_real(
     `map_mean` is the mean over seeds and folds; a seed counts if every fold has it. `map_delta` is the
     difference to `real_column`, with a 95 % interval over recordings and seeds (`bootstrap.over_seeds`): both
     columns are scored on the same resamples, and only shared seeds count. `map_delta_family` has intervals
-    that hold together (`bootstrap.family`) for the k comparisons of a column that adds synthetic clips, in
-    all lines: each at 1 − 0.05/k (Bonferroni), as needed when the best of them are picked. There, only seeds
-    that all these columns of a line share count, and a line without `enough` has no such rows. The column
-    `seed` lists the seeds (`0;1;2`).
+    that hold together (`bootstrap.family`) for the k comparisons of a column that adds synthetic clips alone,
+    in all lines: each at 1 − 0.05/k (Bonferroni), as needed when the best of them are picked. There, only
+    seeds that all these columns of a line share count, and a line without `enough` has no such rows.
+    `map_delta_a` is the difference of `+160A+160G` to `+160A`: what generated clips add to augmented ones.
+    The column `seed` lists the seeds (`0;1;2`).
 
     Args:
         cells: metrics of all lines, columns, seeds and folds that a verdict speaks of; on the same clips in
@@ -202,13 +204,16 @@ def compare_to_real(
             rows.append(row("map_mean", mean.value, mean[1:], seed=_joined(runs)))
             if column == real_column:
                 continue
-            shared = sorted(set(runs) & set(real))
-            if not shared:
-                both = f"{column} and {real_column}"
-                raise UsageError(f"{line}: columns {both} share no seed; train one of each")
-            gains = bootstrap.difference(_of(runs, shared), _of(real, shared))
-            delta = bootstrap.over_seeds(gains, limits=(-1.0, 1.0))
-            rows.append(row("map_delta", delta.value, delta[1:], seed=_joined(shared)))
+            compared = {"map_delta": real_column, "map_delta_a": column.rpartition("+")[0]}
+            for metric, other in compared.items():
+                if other not in columns:
+                    continue
+                shared = sorted(set(runs) & set(columns[other]))
+                if not shared:
+                    raise UsageError(f"{line}: columns {column} and {other} share no seed; train one of each")
+                gains = bootstrap.difference(_of(runs, shared), _of(columns[other], shared))
+                delta = bootstrap.over_seeds(gains, limits=(-1.0, 1.0))
+                rows.append(row(metric, delta.value, delta[1:], seed=_joined(shared)))
         if line in judged:
             of_mixes = [_of(columns[mix], common[line]) for mix in mixes[line]]
             level = 1 - FAMILY_ERROR / comparisons
@@ -227,9 +232,9 @@ def _of(runs: _Runs, seeds: Iterable[int]) -> list[bootstrap.Resampled]:
 def judged_together(
     line: str, columns: Iterable[str], real_column: str, primary: Primary | None
 ) -> list[str]:
-    """Return the columns of a line that verdicts correct for: mixes with synthetic clips, but the primary."""
+    """Return the columns of a line that verdicts correct for: mixes of G with real clips, but the primary."""
     apart = {real_column, f"{real_column}G", *([primary.column] if primary and primary.line == line else [])}
-    return [c for c in columns if c not in apart and not is_control(c)]
+    return [c for c in columns if c not in apart and not is_control(c) and not is_rival(c)]
 
 
 def _joined(seeds: Iterable[int]) -> str:

@@ -18,7 +18,7 @@ from ajbench.core.files import seed_for
 from ajbench.core.recipe import Mix, Synth
 from ajbench.data import real_clips
 from ajbench.data.manifest import Manifest
-from ajbench.data.mixing import rarest_labels
+from ajbench.data.rounds import rounds
 from ajbench.data.store import ClipStore
 from ajbench.generation.prompts import sound_of, spoken
 
@@ -236,27 +236,11 @@ def _tidy(targets: sparse.csr_array) -> sparse.csr_array:
 
 def _per_clip(section: Synth, seed: int, clips: ListedClips, usable: NDArray[np.bool_]) -> Draw:
     """Return the `per-clip` draw."""
-    train_ids, rarest = clips.clip_ids, rarest_labels(clips.targets)
-    counts = np.bincount(rarest, minlength=len(clips.names))
-    rounds = -(-section.n // len(train_ids))
-    order = [
-        _interleaved(rarest, counts, np.random.default_rng(seed_for(seed, "plan", j))) for j in range(rounds)
-    ]
-    places = np.concatenate(order)[: section.n]
+    train_ids = clips.clip_ids
+    places = rounds(clips.targets, section.n, seed)
     labels = clips.labels()
     clip_ids = [f"syn-{train_ids[i]}-{place // len(train_ids)}" for place, i in enumerate(places)]
     return clip_ids, places, [labels[i] for i in places]
-
-
-def _interleaved(
-    classes: NDArray[np.int64], counts: NDArray[np.int64], rng: np.random.Generator
-) -> NDArray[np.int64]:
-    """Return a permutation, random within classes, every section of which has the class proportions."""
-    shuffled = rng.permutation(len(classes))
-    by_class = shuffled[np.argsort(classes[shuffled], kind="stable")]
-    rank = np.arange(len(classes)) - np.repeat(np.cumsum(counts) - counts, counts)
-    when = (rank + rng.random(len(counts))[classes[by_class]]) / counts[classes[by_class]]
-    return by_class[np.argsort(when, kind="stable")]
 
 
 def _random_classes(section: Synth, seed: int, clips: ListedClips, usable: NDArray[np.bool_]) -> Draw:

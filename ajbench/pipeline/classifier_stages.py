@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from ajbench.core.console import counted
 from ajbench.core.errors import MissingError, UsageError
-from ajbench.core.recipe import Mix, Recipe, expression
+from ajbench.core.recipe import Mix, Recipe, expression, fingerprint
 from ajbench.core.run_dir import world
 from ajbench.core.schema import Classifier
+from ajbench.data import wave_chain
 from ajbench.evaluation.classification import TableCell, column_name
 from ajbench.pipeline import grid
+from ajbench.pipeline.arms import augment_stage
 from ajbench.pipeline.stage import Stage, weights_identity
 
 if TYPE_CHECKING:
@@ -44,24 +46,31 @@ def classifier_stage(
     if through_codec is not None:
         data = data.model_copy(update={"real_through_codec": through_codec})
     decoded = pipeline.decoded if data.real_through_codec and mix.has_real else None
-    synthetic = pipeline.synth() if mix.mode == "alpha" or mix.dose else None
+    needed = mix.mode == "alpha" or mix.dose
+    synthetic = pipeline.synth() if needed and "G" in mix.source else None
+    augmented = augment_stage(pipeline) if needed and "A" in mix.source else None
     base = None
     if mix.amplify:
         alone = grid.real(pipeline.recipe, real=mix.baseline, amplify=0)
         base = classifier_stage(pipeline, settings, alone, seed, False)
     sources = (pipeline.prepare, decoded, synthetic, base)
     inputs = [stage and stage.fingerprint for stage in sources]
+    inputs += [augmented.fingerprint] if augmented else []  # the last: other classifiers keep their folders
+    wave = settings.aug.startswith("wave")
+    inputs += [fingerprint(wave_chain.SETTINGS)] if wave else []
     if settings.init and Path(settings.init).is_dir():  # a hub id or "imagenet" stands for itself
         inputs.append(weights_identity(Path(settings.init)))
     key, path = pipeline.place("train-cls", settings, mix, seed, *inputs)
     recipe = pipeline.recipe.model_copy(update={"data": data, "classifier": settings, "mix": mix})
-    names = ("real", "decoded", "synthetic", "base")
-    paths: dict[str, Any] = {name: stage and stage.path for name, stage in zip(names, sources, strict=True)}
+    names = ("real", "decoded", "synthetic", "base", "augmented")
+    needs = dict(zip(names, (*sources, augmented), strict=True))
+    paths: dict[str, Any] = {name: stage and stage.path for name, stage in needs.items()}
     about: dict[str, Any] = {"seed": seed, "fingerprint": key, "tracker": pipeline.places.tracker}
     do = partial(train_and_score, recipe, path, **paths, **about)
     amount = counted(settings.steps(mix.epoch_size(pipeline.real_clips(mix.real))), "step")
-    how: dict[str, Any] = {"seed": seed, "needs": tuple(stage for stage in sources if stage)}
+    how: dict[str, Any] = {"seed": seed, "needs": tuple(filter(None, needs.values()))}
     how |= {"distributed": True, "parallel": True, "precision": settings.precision}
+    how["check"] = wave_chain.need if wave else None
     typed = expression(recipe, names_real=pipeline.recipe.mix.baseline != "all")
     what = f"{settings.name} {settings.aug}, {typed}, seed {seed}"
     if settings.features:
@@ -143,6 +152,7 @@ def train_and_score(
     real: Path,
     decoded: Path | None = None,
     synthetic: Path | None = None,
+    augmented: Path | None = None,
     base: Path | None = None,
     tracker: str = "csv",
     cache: Path | None = None,
@@ -160,6 +170,7 @@ def train_and_score(
         real: folder of the real clip store.
         decoded: folder of the train clips decoded from their codes, if those are trained on.
         synthetic: folder of the synthetic clip store, if the mix needs one.
+        augmented: folder of the store of augmented clips, if the mix needs one.
         base: folder of the classifier whose AP by class `mix.amplify` needs.
         tracker: where loss curves go besides `metrics.csv`.
         cache: folder of cached features, for a head.
@@ -180,6 +191,7 @@ def train_and_score(
     how: dict[str, Any] = {"seed": seed, "fingerprint": fingerprint}
     how["class_ap"] = class_ap(base, store, recipe.mix) if base else None
     how["decoded"] = ClipStore.open(decoded) if decoded else None
+    how["augmented"] = ClipStore.open(augmented) if augmented else None
     if cache:
         from ajbench.pipeline.head_training import fit_head
 

@@ -32,11 +32,11 @@ def models(recipe: Recipe, all_real: bool = False) -> list[Classifier]:
 def real(recipe: Recipe, **more: Any) -> Mix:
     """Return the mix of the recipe's real clips only, with which all others are compared."""
     alone = {"mode": "dose", "real": recipe.mix.baseline, "none_of": "all", "dose": 0, "match_steps": 0}
-    return recipe.mix.model_copy(update=alone | more)
+    return recipe.mix.model_copy(update=alone | {"source": "G"} | more)
 
 
 def columns(recipe: Recipe) -> list[Column]:
-    """Return the columns of a run: real clips only, synthetic clips only, doses, controls.
+    """Return the columns of a run: real clips only, synthetic clips only, doses of every arm, controls.
 
     A recipe with its own mix (or with decoded real clips) has that instead of synthetic only and doses. If
     all mixes train for the same number of steps, there is no control with the steps of a dose.
@@ -45,10 +45,12 @@ def columns(recipe: Recipe) -> list[Column]:
     if own != Column(alone):
         found = [own]
     else:
-        found = [Column(alone.model_copy(update={"dose": dose})) for dose in recipe.evaluate.doses]
-        if recipe.evaluate.synthetic_only:
+        section = recipe.evaluate
+        doses = [{"dose": dose, "source": arm} for arm, dose in product(section.arms, section.doses)]
+        found = [Column(alone.model_copy(update=added if added["dose"] else {})) for added in doses]
+        if section.synthetic_only and "G" in section.arms:
             found.insert(0, Column(alone.model_copy(update={"real": "none", "dose": recipe.synth.n})))
-    largest = max((column.mix.dose for column in found if column.mix.has_real), default=0)
+    largest = max((column.mix.added for column in found if column.mix.has_real), default=0)
     if "match_steps" in recipe.evaluate.controls and any(model.epochs for model in models(recipe)):
         found.append(Column(alone.model_copy(update={"match_steps": largest})))
     if "through_codec" in recipe.evaluate.controls:

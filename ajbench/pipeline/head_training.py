@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from ajbench import classifiers
-from ajbench.classifiers.train import select
+from ajbench.classifiers.selection import select
 from ajbench.core import console
 from ajbench.core.errors import IntegrityError
 from ajbench.core.files import seed_for
@@ -31,6 +31,7 @@ def fit_head(
     cache: Path,
     class_ap: NDArray[np.float64] | None = None,
     decoded: ClipStore | None = None,
+    augmented: ClipStore | None = None,
 ) -> NDArray[np.float32]:
     """Fit a head to the features of `recipe.mix`, save it in `out` and score the evaluation clips.
 
@@ -39,7 +40,7 @@ def fit_head(
 
     Args:
         recipe: sections classifier and mix.
-        real, synthetic, class_ap, decoded: as for `classifiers.train.train_classifier`.
+        real, synthetic, class_ap, decoded, augmented: as for `classifiers.train.train_classifier`.
         out: receives `model.safetensors` and `config.json`.
         seed: of the initial weights of a head with a hidden layer; without one it has no influence.
         fingerprint: written to config.json.
@@ -55,14 +56,13 @@ def fit_head(
     """
     settings, meta = recipe.classifier, real.meta
     extractor = ClipFeatures(str(settings.features))
-    mixed = select(recipe, real, synthetic, decoded, seed, class_ap)
-    chosen, shares = mixed.clips, mixed.plan.shares()
+    mixed = select(recipe, real, synthetic, decoded, augmented, seed, class_ap)
+    clips, shares = mixed.clips, mixed.plan.shares()
     used = np.flatnonzero(shares)
-    first = used[used < len(chosen.places)]
-    vectors = [_features(chosen.real, chosen.places[first], extractor, cache)]
-    if chosen.synthetic and len(first) < len(used):
-        added = chosen.used[used[len(first) :] - len(chosen.places)]
-        vectors.append(_features(chosen.synthetic, added, extractor, cache))
+    vectors = []
+    for (store, indices), first in zip(clips.parts, clips.starts, strict=False):
+        mine = used[(used >= first) & (used < first + len(indices))] - first
+        vectors.append(_features(store, indices[mine], extractor, cache))
     x = np.concatenate([part for part in vectors if len(part)])
     options = settings.options | {"width": x.shape[1]}
     with torch.random.fork_rng():
@@ -70,7 +70,7 @@ def fit_head(
         module = classifiers.build(settings.name, len(meta.labels), **options)
     weights = shares[used] * mixed.plan.epoch_size
     console.detail(f"{settings.name}: {len(used)} clips, features {extractor.name} [{x.shape[1]}]")
-    module.fit(x, chosen.targets[used].toarray(), weights, settings.loss)  # type: ignore[operator]
+    module.fit(x, clips.targets[used].toarray(), weights, settings.loss)  # type: ignore[operator]
     classifiers.save(
         module,
         out,

@@ -22,7 +22,7 @@ from ajbench.data.corpora.recordings import read_corpus
 from ajbench.data.manifest import Manifest
 from ajbench.generation import pretrained
 from ajbench.generation.prompts import chosen_classes
-from ajbench.pipeline import classifier_stages, fold_stages, grid, preflight
+from ajbench.pipeline import arms, classifier_stages, fold_stages, grid, preflight
 from ajbench.pipeline.stage import (
     Stage,
     codec_identity,
@@ -36,7 +36,7 @@ from ajbench.pipeline.stage import (
 # Raised by one when a stage's code changes what it writes: earlier outputs are then made again, not misread.
 VERSIONS = {
     "prepare": 2, "decode": 1, "train-gen": 3, "invert": 1, "synth": 2, "train-cls": 4, "eval-cls": 2,
-    "eval-gen": 3,
+    "eval-gen": 3, "augment": 1,
 }  # fmt: skip
 CLIPS_PER_PROCESS = 50  # a process takes about as long to start as to generate a few dozen clips
 
@@ -96,7 +96,7 @@ class Pipeline:
         for key, dose in [("mix.dose", recipe.mix.dose), *(("evaluate.doses", dose) for dose in doses)]:
             if dose > n:
                 raise UsageError(
-                    f"{key}: {dose} synthetic clips are needed, synth.n={n} are generated; raise synth.n or "
+                    f"{key}: {dose} clips of a source are needed, synth.n={n} are made; raise synth.n or "
                     "lower the dose"
                 )
         if k and k > len(labels):
@@ -148,6 +148,8 @@ class Pipeline:
         if not self.recipe.table:
             sizes |= {name: section.n for name, section in self.probes.items()}
         sets = [self.synth(name, jobs and _paying(jobs, n)) for name, n in sizes.items()]
+        augmented = any("A" in column.mix.source for column in grid.columns(self.recipe))
+        sets += [arms.augment_stage(self)] if augmented else []
         return in_order([self.prepare, *self._own_generator, self.invert, *decoded, *sets])
 
     @cached_property

@@ -61,6 +61,12 @@ def _block_a11(title: str, lines: list[Line], recipe: Recipe | None) -> Block:
             f"{counted(seeds, 'seed')}{over_folds}; below it the paired difference to {recipe.name} with its "
             f"95 % interval over clips and seeds; {training}"
         )
+        notes += [
+            f"{line['model']}, {line['augmentation']}: {column} less {column.rpartition('+')[0]}: {gain}"
+            for line in lines
+            for column in columns
+            if (gain := _delta(line, column, "delta_a"))
+        ]
     return Block(title, ["Model", "Backbone", "PT", "Aug", *columns], cells, notes, 4)
 
 
@@ -172,8 +178,8 @@ def _mean_std(line: Line, column: str) -> str:
     return f"{mean:.1f}" if std is None else f"{mean:.1f} ± {std:.{digits}f}"
 
 
-def _delta(line: Line, column: str) -> str:
-    values = [line.get(f"{column}_delta{end}") for end in ("", "_low", "_high")]
+def _delta(line: Line, column: str, kind: str = "delta") -> str:
+    values = [line.get(f"{column}_{kind}{end}") for end in ("", "_low", "_high")]
     return "" if None in values else "{} [{}, {}]".format(*(signed(v) for v in values if v is not None))
 
 

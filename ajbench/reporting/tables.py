@@ -99,7 +99,7 @@ def select(rows: pd.DataFrame, recipe: Recipe, fingerprints: Collection[str] | N
     if fingerprints is not None:
         rows = rows[rows["fingerprint"].isin(set(fingerprints))]
     # A value over seeds replaces an earlier one over fewer seeds, and one over folds those of single folds.
-    over_seeds = rows["metric"].isin(("map_mean", "map_delta", "map_delta_family"))
+    over_seeds = rows["metric"].isin(("map_mean", "map_delta", "map_delta_family", "map_delta_a"))
     over_folds = rows["dataset"].map(folds_in) > 1
     if over_folds.any():
         rows, over_seeds = rows[~over_seeds | over_folds], over_seeds[~over_seeds | over_folds]
@@ -128,7 +128,8 @@ def a11_lines(
     """Return Table A11 with mAP in percent: measured lines, then the published ones.
 
     Each column has `<column>` (mean over seeds and folds) and `<column>_std` (over seeds), and all but real
-    clips only have `<column>_delta`, `<column>_delta_low` and `<column>_delta_high`.
+    clips only have `<column>_delta`, `<column>_delta_low` and `<column>_delta_high`; `+160A+160G` has
+    `…_delta_a` too.
     """
     rows = rows[rows["table"] == "A11"]
     columns = columns_of(rows, recipe)
@@ -160,6 +161,9 @@ def a11_lines(
             if column != recipe.name:
                 for end, field in ENDS.items():
                     line[f"{column}_delta{end}"] = _percent(delta[field].iloc[0]) if len(delta) else None
+            augmented = cell[cell["metric"] == "map_delta_a"]
+            for end, field in ENDS.items() if len(augmented) else ():
+                line[f"{column}_delta_a{end}"] = _percent(augmented[field].iloc[0])
         line |= _sizes(mine, recipe.name)
         line["seeds"] = len(seeds) or int(mine["seed"].nunique())
         line["eval_clips"] = int(mine["n"].max())

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ajbench.core.console import counted
 from ajbench.core.recipe import Recipe
-from ajbench.core.rows import folds_in, is_control
+from ajbench.core.rows import folds_in, is_control, is_rival
 from ajbench.evaluation.classification import MIN_CLIPS, MIN_SEEDS, enough, primary_comparison
 from ajbench.reporting.formats import equal_steps, signed
 
@@ -107,7 +107,7 @@ def answers(rows: pd.DataFrame, recipe: Recipe) -> list[Answer]:
             trained = zip(mine["seeds"], mine["folds"], strict=True)
             found.append(_answer(first.line, mine, mine[[enough(*one) for one in trained]], 0))
         rows = rows[~own]
-    rows = rows[~rows["column"].map(is_control).astype(bool)]
+    rows = rows[~rows["column"].map(lambda column: is_control(column) or is_rival(column)).astype(bool)]
     judged = rows[rows["metric"] == "map_delta_family"]  # of classifiers with enough seeds only
     for line, mine in rows[rows["metric"] == "map_delta"].groupby("row", sort=False):
         family = judged[judged["row"] == line].set_index("column")
@@ -208,6 +208,11 @@ def limits(rows: pd.DataFrame, recipe: Recipe, found: Sequence[Answer]) -> list[
             lines.append(
                 "More clips also mean more training steps; evaluate.controls=[match_steps] separates the two."
             )
+    if rows["column"].map(is_rival).any():
+        lines.append(
+            "The verdict compares synthetic clips with real clips only. Augmented (A) and repeated clips (R) "
+            "at the same dose are rivals, which the table shows next to them."
+        )
     named = sorted(set(rows.loc[rows["table"] == "1", "features"]))
     if named:
         lines.append(

@@ -22,6 +22,7 @@ from fakes import (
 
 from ajbench import classifiers
 from ajbench.classifiers import dataset, predict, train
+from ajbench.classifiers.selection import check_descent
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.recipe import Mix
 from ajbench.data import mixing, real_clips, shards, store
@@ -163,7 +164,7 @@ def test_only_clips_of_the_mix_are_read(tmp_path, real, synthetic, monkeypatch):
 def test_synthetic_clips_whose_generator_had_other_train_clips_are_mixed(real, synthetic):
     of_eval = shards.ids_hash(real.clip_ids[i] for i in real.split_indices("eval"))
     known = synthetic.meta.model_copy(update={"train_ids_hash": "0" * 16, "eval_ids_hash": of_eval})
-    train.check_descent(real, store.ClipStore(synthetic.path, known))
+    check_descent(real, store.ClipStore(synthetic.path, known))
 
 
 @pytest.mark.parametrize("through_codec", [False, True])
@@ -178,6 +179,65 @@ def test_of_the_real_clips_only_those_of_the_mix_are_used(tmp_path, real, throug
     # A store that has no other train clip gives the same classifier.
     alone = hum_store(tmp_path / "alone", [hum_record(int(i)) for i in chosen])
     assert weight_difference(trained, fit_hum(hum_recipe(), alone, None, tmp_path / "out")) == 0
+
+
+@pytest.fixture(scope="module")
+def augmented(hum_folder, real):
+    """One augmented clip of every train clip."""
+    parents = [real.clip_ids[i] for i in real.split_indices("train")]
+    records = [
+        hum_record(300 + int(p[5:]), clip_id=f"aug-{p}-0", split="train", parent_id=p, source="augmented")
+        for p in parents
+    ]
+    return hum_store(hum_folder / "augmented", records, source="synthetic")
+
+
+def test_every_source_adds_its_first_clips(tmp_path, real, synthetic, augmented, monkeypatch):
+    read, audio_of = {}, store.ClipStore.audio
+
+    def spy(self, indices):
+        read.setdefault(self.path.name, set()).update(int(i) for i in indices)
+        return audio_of(self, indices)
+
+    monkeypatch.setattr(store.ClipStore, "audio", spy)
+    made = []
+    for source, dose in (("G", 7), ("A", 7), ("R", 7), ("A+G", 7)):
+        read.clear()
+        recipe = hum_recipe(Mix(dose=dose, source=source), mixup=1.0)
+        out = fit_hum(recipe, real, synthetic, tmp_path / source, augmented=augmented)
+        stores = {"G": "synthetic", "A": "augmented"}
+        expected = {stores[one]: set(range(dose)) for one in source.split("+") if one in stores}
+        assert read == {"real": set(real.split_indices("train").tolist())} | expected
+        made.append(out)
+    for k, one in enumerate(made):
+        assert all(weight_difference(one, other) for other in made[:k])
+
+
+def test_a_missing_or_short_store_of_augmented_clips_is_refused(tmp_path, real, synthetic, augmented):
+    for dose, store_of_a, match in ((21, augmented, r"mix\.dose=21.* 20"), (2, None, r"mix\.dose=2.* A;")):
+        with pytest.raises(UsageError, match=match):
+            recipe = hum_recipe(Mix(dose=dose, source="A+G"))
+            fit_hum(recipe, real, synthetic, tmp_path / "out", augmented=store_of_a)
+
+
+def test_waves_are_augmented_alike_whatever_the_parts_of_a_batch(
+    tmp_path, real, synthetic, plain, audiomentations
+):
+    for parts in (1, 4):
+        recipe = hum_recipe(Mix(dose=9), **WHOLE, aug="wave+mx+sp", accumulate=parts)
+        fit_hum(recipe, real, synthetic, tmp_path / str(parts))
+    assert weight_difference(tmp_path / "1", tmp_path / "4") < 1e-4
+    made = {aug: fit_hum(hum_recipe(aug=aug), real, None, tmp_path / aug) for aug in ("wave", "wave+mx+sp")}
+    assert weight_difference(made["wave"], made["wave+mx+sp"])
+    assert weight_difference(made["wave+mx+sp"], plain)
+    assert weight_difference(made["wave"], fit_hum(hum_recipe(aug="none"), real, None, tmp_path / "none"))
+
+
+def test_an_interrupted_training_on_augmented_waves_ends_with_the_same_bits(tmp_path, real, audiomentations):
+    straight = fit_hum(hum_recipe(aug="wave"), real, None, tmp_path / "a")
+    with stopped_at(mixing, "batch", 10):
+        fit_hum(hum_recipe(aug="wave"), real, None, tmp_path / "b")
+    assert weight_difference(straight, fit_hum(hum_recipe(aug="wave"), real, None, tmp_path / "b")) == 0
 
 
 def test_unused_synthetic_clips_do_not_change_the_result(tmp_path, real, synthetic, plain):
@@ -241,7 +301,7 @@ def test_synthetic_clips_of_recordings_in_the_eval_split_are_refused(tmp_path):
     made = hum_record(0, clip_id="aug", split="train", source="synthetic", parent_id="clip-0")
     bad = hum_store(tmp_path / "bad", [made], source="synthetic")
     with pytest.raises(IntegrityError, match=r"aug .*clip-0.*tape"):
-        train.check_descent(real, bad)
+        check_descent(real, bad)
 
 
 def test_epochs_follow_the_mix_unless_match_steps_is_set(tmp_path, real, synthetic):
@@ -250,6 +310,7 @@ def test_epochs_follow_the_mix_unless_match_steps_is_set(tmp_path, real, synthet
         ("real", Mix(), 5),  # 20 clips, batches of 8
         ("dose", Mix(dose=12), 8),
         ("only", Mix(real="none", dose=12), 3),
+        ("repeated", Mix(dose=12, source="R"), 8),
         ("alpha", Mix(mode="alpha"), 5),
         ("matched", Mix(match_steps=12), 8),
     ):

@@ -19,7 +19,7 @@ from ajbench.pipeline import catalogue
 
 STAGES = [
     *("demo", "run", "sweep", "prepare", "train-codec", "train-gen", "invert", "synth"),
-    *("train-cls", "eval-cls", "eval-gen", "audit"),
+    *("augment", "train-cls", "eval-cls", "eval-gen", "audit"),
 ]
 COMMANDS = [*STAGES, "export", "tables", "report", "ls", "show", "verify", "doctor"]
 
@@ -190,6 +190,22 @@ def test_synth_options_set_recipe_keys(document):
     assert document("synth", "--probe", "noise", "--dry-run")["stages"][-1]["what"] == "noise"
 
 
+def test_a_run_with_arms_lists_the_augmented_clips_with_their_size(document):
+    stages = document("run", "mini", "evaluate.arms=[G, A, R]", "--dry-run")["stages"]
+    (stage,) = (stage for stage in stages if stage["stage"] == "augment")
+    assert stage["amount"] == f"{recipe.load('mini').synth.n} clips" and stage["disk_mb"] > 0
+    whats = {stage["what"] for stage in stages}
+    assert {f"taltrans-small none, mini+60{arm}, seed 0" for arm in "GAR"} <= whats
+
+
+def test_augmented_clips_without_the_library_are_missing_before_any_work(ajbench, monkeypatch):
+    monkeypatch.setitem(sys.modules, "audiomentations", None)
+    for arguments in (["run", "mini", "evaluate.arms=[A]"], ["run", "mini+60A"], ["augment"]):
+        shown = ajbench(*arguments)
+        assert shown.exit_code == 3 and not list(Path().iterdir())
+        assert re.fullmatch(r"ajbench: [^\n]+ajbench\[aug\][^\n]+\n", shown.stderr), shown.stderr
+
+
 def test_work_folder_comes_from_the_environment(document, monkeypatch, tmp_path):
     monkeypatch.setenv("AJBENCH_WORK", str(tmp_path / "elsewhere"))
     plan = document("prepare", "--dry-run")
@@ -204,6 +220,9 @@ def test_work_folder_comes_from_the_environment(document, monkeypatch, tmp_path)
         ("run mini evaluate.doses=[9999]", 2, ["evaluate.doses", "9999", "synth.n="]),
         ("run mini alpha", 2, ["'alpha'"]),
         ("train-cls --recipe mini+9999G", 2, ["mix.dose", "9999"]),
+        ("train-cls --recipe mini+9999A", 2, ["mix.dose", "9999"]),
+        ("run mini evaluate.arms=[G,B]", 2, ["evaluate.arms.1", "'A+G'", "'B'"]),
+        ("run mini evaluate.arms=[]", 2, ["evaluate.arms"]),
         ("run esc10", 2, ["--data"]),
         ("run esc10 --data nowhere", 3, ["nowhere"]),
         ("synth --probe nosie", 2, ["--probe nosie", "noise"]),

@@ -124,6 +124,9 @@ def test_names_in_shipped_recipes_are_in_the_registries(name):
         ("esc10", {"real": "all", "dose": 0}),
         ("esc10+320G", {"real": "all", "dose": 320}),
         ("as20k+40kG", {"real": "balanced", "dose": 40_000}),
+        ("esc10+320A", {"real": "all", "dose": 320, "source": "A"}),
+        ("esc10+1kR", {"real": "all", "dose": 1000, "source": "R"}),
+        ("esc10+320A+320G", {"real": "all", "dose": 320, "source": "A+G", "added": 640}),
         ("esc10G", {"real": "none", "dose": recipe.load("esc10").synth.n}),
         ("as20kG", {"real": "none", "none_of": "balanced", "dose": recipe.load("as20k").synth.n}),
     ],
@@ -169,14 +172,36 @@ def test_defaults_that_came_later_are_not_part_of_identities():
         then | {"real": False, "dose": 3}
     )
     few = [Mix(real="shots=4"), Mix(real="shots=4", draw=1), Mix(real="shots=8"), Mix(real="balanced")]
-    assert len({recipe.fingerprint(mix) for mix in [*few, Mix()]}) == 5
+    few += [Mix(dose=3), Mix(dose=3, source="A"), Mix(dose=3, source="R"), Mix(dose=3, source="A+G")]
+    assert len({recipe.fingerprint(mix) for mix in [*few, Mix()]}) == 9
 
 
-@given(dose=st.integers(1, 10**6), kilo=st.sampled_from(["", "k"]))
-def test_dose_of_a_mix_expression(dose, kilo):
-    base, mix = recipe.split_mix(f"esc10+{dose}{kilo}G")
+@given(
+    dose=st.integers(1, 10**6),
+    kilo=st.sampled_from(["", "k"]),
+    source=st.sampled_from(["G", "A", "R", "A+G"]),
+)
+def test_dose_and_source_of_a_mix_expression(dose, kilo, source):
+    base, mix = recipe.split_mix("esc10" + "".join(f"+{dose}{kilo}{one}" for one in source.split("+")))
     assert base == "esc10"
-    assert mix["dose"] == dose * (1000 if kilo else 1)
+    assert (mix["dose"], mix["source"]) == (dose * (1000 if kilo else 1), source)
+    written = recipe.expression(recipe.Recipe(name="esc10", mix=mix))
+    assert recipe.split_mix(written) == (base, mix)
+
+
+@pytest.mark.parametrize("text", ["mini+160A+320G", "mini+320A+320R", "mini+320G+320A", "mini+320A+320A"])
+def test_two_sources_are_augmented_and_generated_clips_of_one_dose(text):
+    with pytest.raises(UsageError, match=r"mini\+"):
+        recipe.load(text)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [["mix.source=A"], ["mix.source=R", "mix.mode=alpha"], ["mix.source=A", "mix.dose=9", "mix.real=none"]],
+)
+def test_other_sources_are_added_to_real_clips_by_dose(overrides):
+    with pytest.raises(UsageError, match=r"mix\.source"):
+        recipe.load("mini", overrides)
 
 
 def test_synthetic_only_takes_all_generated_clips():

@@ -163,6 +163,26 @@ def test_alpha_plan_keeps_the_epoch_length_and_uses_children_of_the_drawn_clip(a
     assert all(np.mean(owner == clip) == pytest.approx(1 / 3, abs=0.015) for clip in REAL)
 
 
+def test_repeated_clips_come_in_turn_and_doses_are_nested():
+    targets = np.eye(3)[[0, 1, 2, 0, 1]]
+    ids = list("abcde")
+    times = []
+    for dose in (3, 5, 12):
+        plan = mixing.plan(Mix(dose=dose, source="R"), ids, [], targets, seed=4)
+        order = plan.order(0)
+        assert plan.epoch_size == len(order) == 5 + dose and set(order) <= set(range(5))
+        times.append(np.bincount(order, minlength=5))
+        assert times[-1].max() - times[-1].min() <= 1
+        assert set(plan.partners(100, np.random.default_rng(0))) <= set(range(5))
+    assert (times[0] <= times[1]).all() and (times[1] <= times[2]).all()
+    assert times[1].tolist() == [2] * 5
+
+
+def test_two_sources_are_both_in_every_epoch():
+    plan = mixing.plan(Mix(dose=2, source="A+G"), list("abc"), list("abab"), np.ones((7, 1)), seed=4)
+    assert sorted(plan.order(3)) == list(range(7))
+
+
 def test_alpha_zero_needs_no_synthetic_clips():
     is_synthetic, i, _ = mixing.alpha_indices(3, 0, 0.0, 100, np.random.default_rng(0))
     assert not is_synthetic.any() and set(i) == {0, 1, 2}

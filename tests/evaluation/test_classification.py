@@ -7,7 +7,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from ajbench.core.errors import IntegrityError, UsageError
 from ajbench.core.recipe import Mix
-from ajbench.core.rows import Context, is_control
+from ajbench.core.rows import Context, is_control, is_rival
 from ajbench.data.labels import Scores, save_scores
 from ajbench.evaluation.classification import (
     Primary,
@@ -68,6 +68,9 @@ def sklearn_map(s):
         (Mix(), False, "esc10", False),
         (Mix(dose=160), False, "+160G", False),
         (Mix(dose=40_000), False, "+40kG", False),
+        (Mix(dose=160, source="A"), False, "+160A", False),
+        (Mix(dose=1000, source="R"), False, "+1kR", False),
+        (Mix(dose=160, source="A+G"), False, "+160A+160G", False),
         (Mix(real="none", dose=320), False, "esc10G", False),
         (Mix(mode="alpha", alpha=0.25), False, "α=0.25", False),
         (Mix(), True, "esc10 (decoded)", True),
@@ -79,6 +82,7 @@ def test_columns_are_named_as_in_table_a11_and_controls_in_brackets(mix, decoded
     assert column_name("esc10", mix, decoded) == column
     assert is_control(column) == control
     assert is_control(column_name("esc10", mix, decoded, all_real=True))
+    assert is_rival(column) == (mix.source != "G")
 
 
 def test_rows_of_a_cell_agree_with_sklearn_and_contain_their_value():
@@ -252,6 +256,23 @@ def test_a_seed_counts_if_every_fold_has_it():
     assert {found["esc10", "map_mean"]["seed"], found["+160G", "map_delta"]["seed"]} == {"1"}
     with pytest.raises(UsageError, match=r"\+160G"):
         compared({key: made for key, made in cells.items() if key.fold == 1 or key.column == "esc10"})
+
+
+def test_rivals_are_compared_but_no_mixes_of_the_verdict_and_both_sources_with_augmented_clips_alone():
+    seeds = (0, 1, 2)
+    names = {"+160A": 1.3, "+160R": 1.1, "+160A+160G": 1.5}
+    rivals = {cell(name, seed): predictions(skill, seed) for name, skill in names.items() for seed in seeds}
+    one = grid(seeds, real=1.0, more=1.4)
+    alone, found = compared(one), compared(one | rivals)
+    assert ends(alone["+160G", "map_delta_family"]) == ends(found["+160G", "map_delta_family"])
+    assert {column for column, metric in found if metric == "map_delta_family"} == {"+160G"}
+    assert {column for column, metric in found if metric == "map_delta"} == {"+160G", *names}
+    (column,) = (column for column, metric in found if metric == "map_delta_a")
+    mean = {name: found[name, "map_mean"]["value"] for name in names}
+    assert column == "+160A+160G"
+    gain = found[column, "map_delta_a"]
+    assert gain["value"] == pytest.approx(mean[column] - mean["+160A"])
+    assert gain["ci_low"] < gain["value"] < gain["ci_high"]
 
 
 def test_equal_predictions_differ_by_exactly_zero():

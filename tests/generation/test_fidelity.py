@@ -6,7 +6,7 @@ from fakes import SMALL_LABELS, FakeCodec, mini_pipeline
 from scipy.special import softmax
 
 from ajbench.classifiers.dataset import TrainingClips
-from ajbench.classifiers.train import faithful
+from ajbench.classifiers.selection import faithful
 from ajbench.core import registry
 from ajbench.core.errors import UsageError
 from ajbench.core.files import seed_for
@@ -104,7 +104,7 @@ def test_doses_count_clips_with_a_sufficient_score(judged, made, real):
     with pytest.raises(UsageError, match="min_fidelity"):
         faithful(Mix(dose=3, min_fidelity=0.5), made)
     train = real.split_indices("train")
-    pool = TrainingClips(real, train, judged, None, used)
+    pool = TrainingClips(real, train, [(judged, used)])
     waves, targets = pool.take(np.arange(len(train), len(train) + 7))
     assert np.allclose(waves.numpy(), judged.audio(used), atol=1e-4)
     assert np.array_equal(targets.numpy(), judged.targets()[used])
@@ -115,7 +115,7 @@ def test_the_reference_judge_is_trained_before_the_clips_are_generated():
     names = [stage.name for stage in made.sources()]
     assert names == ["prepare", "train-gen", "invert", "train-cls", "synth", "synth"]
     judge = made.sources()[3]
-    assert judge.path == reference_stage(made).path
+    assert judge.path == reference_stage(made, "all").path
     assert judge.path in [stage.path for stage in made.synth().needs]
     labels = [stage.fingerprint for stage in made.stages()]
     assert len(labels) == len(set(labels))

@@ -17,7 +17,7 @@ from ajbench.core.files import seed_for
 from ajbench.core.schema import Synth
 from ajbench.data.labels import LabelSet
 from ajbench.data.manifest import Manifest, Row
-from ajbench.generation.plan import ListedClips, _guide, _interleaved, plan, unguided
+from ajbench.generation.plan import ListedClips, _guide, plan, unguided
 from ajbench.generation.prompts import sound_of, spoken
 
 TOKENS = {label: f"<aj-{label.lower().replace(' ', '-')}>" for label in SMALL_LABELS}
@@ -63,19 +63,6 @@ def test_a_shorter_plan_is_the_beginning_of_a_longer_one_with_the_same_seed(real
 def test_plans_are_the_same_as_in_earlier_versions(real, synth, digest):
     rows = planned(real, n=300, **synth).to_pylist()
     assert hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16] == digest
-
-
-@given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.integers(0, 99))
-def test_every_beginning_has_the_class_proportions_of_the_whole(classes, seed):
-    classes = np.array(classes)
-    counts = np.bincount(classes, minlength=5)
-    order = _interleaved(classes, counts, np.random.default_rng(seed))
-    assert sorted(order) == list(range(len(classes)))
-    found = np.cumsum(np.eye(5)[classes[order]], axis=0)
-    share = counts / len(classes)
-    wanted = np.arange(1, len(classes) + 1)[:, None] * share
-    present = (counts > 0).sum()
-    assert (np.abs(found - wanted) <= 1 + present * share + 1e-9).all()
 
 
 def test_random_classes_draws_one_to_three_classes_and_a_guide_with_most_of_them(real):

@@ -19,7 +19,7 @@ from fakes import (
     small_recipe,
 )
 
-from ajbench.classifiers.train import check_descent
+from ajbench.classifiers.selection import check_descent
 from ajbench.core.errors import IntegrityError, NumericError
 from ajbench.core.files import seed_for
 from ajbench.data import real_clips

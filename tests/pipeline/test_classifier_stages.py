@@ -1,5 +1,7 @@
 """The classifiers that a recipe trains, and what they are trained on."""
 
+import sys
+
 import pytest
 from fakes import mini_pipeline
 
@@ -47,6 +49,37 @@ def test_every_mix_is_compared_with_real_clips_alone(expression, overrides, mixe
     for stage, mix in zip(stages, found, strict=True):  # only those that use synthetic clips need their store
         needs = [need.name for need in stage.needs]
         assert needs == ["prepare", *["synth"] * (mix.dose > 0 or mix.mode == "alpha")]
+
+
+def test_arms_are_columns_of_every_dose_and_leave_those_of_generated_clips_as_they_were():
+    made = mini_pipeline("evaluate.arms=[G, A, R, A+G]")
+    cells = {cell_key(stage, made.recipe).column: stage for stage in grid_stages(made)}
+    doses = ("+{0}G", "+{0}A", "+{0}R", "+{0}A+{0}G")
+    assert set(cells) == {"mini", "miniG", *(dose.format(n) for dose in doses for n in (10, 20))}
+    assert paths(grid()) <= paths(grid_stages(made))
+    assert {steps(stage) for stage in cells.values()} == {steps(cells["mini"])}
+    assert cells["+10A+10G"].what == "taltrans-small mx+sp, mini+10A+10G, seed 0"
+    own = {cell_key(stage, made.recipe).column for stage in grid(expression="mini+10A")}
+    assert own == {"mini", "+10A"}
+    assert {cell_key(stage, made.recipe).column for stage in grid("evaluate.arms=[A]")} == {
+        "mini", "+10A", "+20A",
+    }  # fmt: skip
+
+
+def test_epochs_count_the_clips_of_both_sources():
+    epochs = ["classifier.epochs=1", "evaluate.controls=[match_steps]", "evaluate.arms=[G, A+G]"]
+    made = mini_pipeline(*epochs, "evaluate.models=[{name: taltrans-small, aug: none}]")
+    found = {stage.what.split(", ")[1]: stage for stage in grid_stages(made)}
+    most = steps(found["mini+20A+20G"])
+    assert most > steps(found["mini+20G"]) and steps(found["mini mix.match_steps=40"]) == most
+
+
+def test_augmented_waves_need_the_library_before_any_work(monkeypatch):
+    monkeypatch.setitem(sys.modules, "audiomentations", None)
+    (stage, *_) = grid("evaluate.models=[{name: taltrans-small, aug: wave}]")
+    with pytest.raises(MissingError, match="aug"):
+        stage.check()
+    assert all(one.check is None for one in grid())
 
 
 def test_controls_are_real_clips_alone_with_more_steps_or_through_the_codec():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from fakes import N_EVAL, N_TRAIN, FakeCodec, make_generator, make_store, mini_pipeline, small_recipe
 
-from ajbench.classifiers.train import check_descent
+from ajbench.classifiers.selection import check_descent
 from ajbench.core import recipe
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.data.clip_set import open_set

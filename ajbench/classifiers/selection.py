@@ -1,0 +1,131 @@
+"""The clips that a mix consists of: from which stores, whether they may be used, and how they are drawn."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ajbench.classifiers.dataset import TrainingClips
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.core.recipe import Mix, Recipe
+from ajbench.data import mixing, real_clips
+from ajbench.data.leak_rule import evaluated
+from ajbench.data.shards import ids_hash
+from ajbench.data.store import ClipStore
+
+
+class Selected(NamedTuple):
+    """What a mix trains on: ids of the real clips, all clips, and how they are drawn."""
+
+    ids: Sequence[str]
+    clips: TrainingClips
+    plan: mixing.Plan
+
+
+def select(
+    recipe: Recipe,
+    real: ClipStore,
+    synthetic: ClipStore | None,
+    decoded: ClipStore | None,
+    augmented: ClipStore | None,
+    seed: int,
+    class_ap: NDArray[np.float64] | None,
+) -> Selected:
+    """Return the clips of `recipe.mix` and how they are drawn; arguments, errors: see `train_classifier`."""
+    train = real.split_indices("train")
+    if recipe.mix.has_real and not len(train):
+        raise MissingError(f"{real.path}: its train split is empty")
+    chosen = real_clips.chosen(recipe.mix, real)
+    added = _added(recipe.mix, {"A": augmented, "G": synthetic})
+    for store, _ in added:
+        check_descent(real, store)
+    ids = [real.clip_ids[i] for i in chosen]
+    if decoded and decoded.clip_ids != [real.clip_ids[i] for i in train]:
+        raise IntegrityError(f"{decoded.path}: not the train clips of {real.path}; decode them again")
+    clips = TrainingClips(real, chosen, added, decoded)
+    owners = [parents[i] for store, used in added for parents in [store.column("parent_id")] for i in used]
+    return Selected(ids, clips, mixing.plan(recipe.mix, ids, owners, clips.targets, seed, class_ap))
+
+
+def check_descent(real: ClipStore, synthetic: ClipStore) -> None:
+    """Check that synthetic clips may be mixed with `real`.
+
+    What their generator was trained on is compared with the eval split when they are made.
+
+    Raises:
+        IntegrityError: another codec, clip length or label set; a parent that is outside the train split or
+            of a recording in the eval split (the leak rule); clips made for another train split.
+    """
+    for name in ("codec", "codec_hash", "clip_samples", "labels"):
+        ours, theirs = getattr(real.meta, name), getattr(synthetic.meta, name)
+        if ours != theirs:
+            raise IntegrityError(
+                f"{synthetic.path}: {name} {theirs}, but {ours} in {real.path}; use one recipe for both"
+            )
+    split = dict(zip(real.clip_ids, real.column("split"), strict=True))
+    recording = dict(zip(real.clip_ids, real.recordings, strict=True))
+    eval_clips = evaluated(real)
+    held_out = set(eval_clips.values())
+    for clip_id, parent in zip(synthetic.clip_ids, synthetic.column("parent_id"), strict=True):
+        if parent is not None and split.get(parent) != "train":
+            where = f"in the {split[parent]} split" if parent in split else "which is not a clip"
+            raise IntegrityError(
+                f"{synthetic.path}: clip {clip_id} was made from {parent}, {where} of {real.path}; "
+                "synthetic clips may descend from the train split only"
+            )
+        if parent is not None and recording[parent] in held_out:
+            raise IntegrityError(
+                f"{synthetic.path}: clip {clip_id} was made from {parent}, of a recording in the eval split "
+                f"of {real.path} ({recording[parent]}); prepare the corpus again"
+            )
+    meta, train = synthetic.meta, (i for i, where in split.items() if where == "train")
+    # Older stores say only for which train split they were made.
+    made_for = meta.eval_ids_hash or meta.train_ids_hash
+    if made_for and made_for != ids_hash(eval_clips if meta.eval_ids_hash else train):
+        raise IntegrityError(
+            f"{synthetic.path}: its generator was compared with another eval split than that of {real.path}; "
+            "run synth on this fold"
+        )
+
+
+def _added(mix: Mix, stores: Mapping[str, ClipStore | None]) -> list[tuple[ClipStore, NDArray[np.int64]]]:
+    """Return the stores of the sources that the mix adds, each with the indices of its clips to use."""
+    alpha = mix.mode == "alpha"
+    setting, needed = ("mix.alpha", mix.alpha) if alpha else ("mix.dose", mix.dose)
+    added = []
+    for source in mix.source.split("+") if needed else ():
+        if source == "R":
+            continue
+        store = stores[source]
+        if store is None:
+            stage = "augment" if source == "A" else "synth"
+            raise UsageError(f"{setting}={needed} needs clips of source {source}; run {stage} first")
+        used = faithful(mix, store) if source == "G" else np.arange(len(store))
+        added.append((store, used if alpha else used[: mix.dose]))
+        if not alpha and len(used) < mix.dose:
+            raise UsageError(f"mix.dose={mix.dose}: {store.path} has {len(used)} usable clips; raise synth.n")
+    return added
+
+
+def faithful(mix: Mix, synthetic: ClipStore) -> NDArray[np.int64]:
+    """Return the indices of the synthetic clips whose fidelity is at least `mix.min_fidelity`.
+
+    Raises:
+        UsageError: fewer than `mix.dose` such clips, or the clips have no fidelity.
+    """
+    if not mix.min_fidelity:
+        return np.arange(len(synthetic))
+    scores = synthetic.column("fidelity")
+    if None in scores:
+        raise UsageError(
+            f"mix.min_fidelity={mix.min_fidelity:g}: the clips of {synthetic.path} have no fidelity; set "
+            "synth.judge and run synth again"
+        )
+    kept = np.flatnonzero(np.array(scores, np.float64) >= mix.min_fidelity)
+    if mix.mode == "dose" and mix.dose > len(kept):
+        raise UsageError(
+            f"mix.dose={mix.dose}: only {len(kept)} of {len(scores)} synthetic clips reach "
+            f"mix.min_fidelity={mix.min_fidelity:g}; lower one of these, or raise synth.n or synth.candidates"
+        )
+    return kept
