@@ -50,7 +50,7 @@ def test_every_row_of_the_table_can_be_used():
 
 def test_every_extractor_has_weights_in_the_table():
     assert weights.files_of("encodec") == weights.files_of("encodec_24khz")
-    for name in registry.FEATURES.keys() - {"reference"}:
+    for name in registry.FEATURES.keys() - {"reference", "tiny"}:  # trained by the recipe; shipped
         assert weights.files_of(name)
 
 
