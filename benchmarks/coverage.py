@@ -19,6 +19,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 import coverage_audit
 import coverage_classifiers
+import coverage_folds
 import coverage_sets
 from recorded import record
 
@@ -31,6 +32,7 @@ Job = Callable[[], list[Row]]  # may run in another process: functools.partial o
 # A theme: name of a scenario → its jobs, each with its own seed.
 THEMES: list[dict[str, list[Job]]] = [
     coverage_classifiers.SCENARIOS,
+    coverage_folds.SCENARIOS,
     coverage_audit.SCENARIOS,
     coverage_sets.SCENARIOS,
 ]

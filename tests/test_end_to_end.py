@@ -260,3 +260,31 @@ def test_arms_at_the_same_dose_stand_next_to_generated_clips(done, monkeypatch, 
     assert all(0 <= float(measured[column]) <= 100 for column in ("+6G", *new))
     assert float(measured["+6A+6G_delta_a_low"]) <= float(measured["+6A+6G_delta_a_high"])
     assert "+6A+6G less +6A: " in (folder / "arms/mini/table_a11.md").read_text()
+
+
+def test_a_run_of_two_folds_does_the_other_one_and_pools_both(done, tmp_path):
+    folder, _ = done
+    shutil.copytree(folder / "work", tmp_path / "work")
+    folds = [*SMALL, "evaluate.folds=[4,5]"]
+    cell = document(tmp_path, "run", "mini", *folds, "--cell", "1", "--dry-run")["stages"]
+    assert [(one["what"], one["state"]) for one in cell][-1] == (
+        "taltrans-small mx+sp, mini, seed 0, fold 4",
+        "todo",
+    )
+    shown = document(tmp_path, "run", "mini", *folds)
+    steps = {f"{name} (fold 4)" for name in ("prepare", "train-gen", "invert", "synth", "eval-gen")}
+    cells = {f"train-cls ({cell}, fold 4)" for cell in CELLS}
+    assert set(shown["ran"]) == steps | cells | {"synth (noise, fold 4)", "eval-cls"}
+    rows = [row for row in table(tmp_path / "results/mini/rows.csv") if row["column"] in ("mini", "+6G")]
+    single = [row for row in rows if row["metric"] == "map"]
+    assert {row["dataset"] for row in single} == {"mini fold 4", "mini fold 5"} and len(single) == 8
+    values = {c: [float(row["value"]) for row in single if row["column"] == c] for c in ("mini", "+6G")}
+    (delta,) = (row for row in rows if row["metric"] == "map_delta")
+    assert float(delta["value"]) == pytest.approx((sum(values["+6G"]) - sum(values["mini"])) / 4, abs=1e-5)
+    clips = {row["dataset"]: int(row["n"]) for row in single}
+    assert (delta["dataset"], int(delta["n"])) == ("mini folds 4-5", sum(clips.values()))
+    (line,) = (one for one in table(tmp_path / "results/mini/table_a11.csv") if one["source"] == "measured")
+    assert float(line["+6G_delta"]) == pytest.approx(100 * float(delta["value"]), abs=0.006)
+    assert document(tmp_path, "run", "mini", *folds)["ran"] == []
+    found = ajbench(tmp_path, "run", "mini", *SMALL, "evaluate.folds=[4,9]")
+    assert found.returncode == 2 and re.fullmatch(r"ajbench: evaluate\.folds: .*\n", found.stderr)

@@ -109,13 +109,13 @@ def dose_figure(rows: pd.DataFrame, recipe: Recipe, found: Sequence[Answer]) -> 
         columns = [recipe.name, *doses]
         if not doses or not set(columns) <= set(means.index):
             continue
-        singles = mine[mine["metric"] == "map"]
+        singles = mine[mine["metric"] == "map"].groupby(["column", "seed"])["value"].mean()  # over folds
         curves.append(
             figures.Curve(
                 name=answer.name,
                 doses=[tables.dose_of(c) or 0 for c in columns],
                 mean=means.loc[columns].to_numpy(),
-                seeds=[(100 * singles.loc[singles["column"] == c, "value"]).tolist() for c in columns],
+                seeds=[(100 * singles.loc[c]).tolist() for c in columns],
                 delta=deltas.loc[doses].to_numpy(),
                 synthetic_only=next(iter(means.loc[means.index == f"{recipe.name}G", "value"]), None),
             )

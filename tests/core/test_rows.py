@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
-from ajbench.core.rows import ROW_COLUMNS, Context, append_rows, make_row, read_rows
+from ajbench.core.rows import ROW_COLUMNS, Context, append_rows, folds_in, folds_name, make_row, read_rows
 
 CONTEXT = Context("run-1", "esc10", "abc123", "deadbeef", "esc10 fold 1", seconds=12.5)
 
@@ -54,6 +54,16 @@ def test_rows_older_than_a_column_are_read_with_an_empty_one(tmp_path, later):
     with pytest.raises(IntegrityError, match="line 4"):
         append_rows(path, [measurement(3)])
     assert path.read_bytes() == half
+
+
+@pytest.mark.parametrize(
+    ("folds", "name"),
+    [((5,), "fold 5"), ((1, 2, 3, 4, 5), "folds 1-5"), ((1, 3), "folds 1,3"), ((9, 10), "folds 9-10")],
+)
+def test_a_dataset_names_its_folds_and_is_counted_by_them(folds, name):
+    assert folds_name(folds) == name
+    assert folds_in(f"my folds 7 corpus {name}") == len(folds)
+    assert folds_in("esc10") == 1
 
 
 def test_the_same_measurement_is_not_written_twice(tmp_path):

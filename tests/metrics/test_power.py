@@ -8,14 +8,22 @@ PATTERN = np.tile([1.0, -1.0], 50) * np.sqrt(0.99)  # resampled values of varian
 
 
 def made(rng, gain, clips, between, design):
-    """Trainings of K mixes and real clips only: the gain's variances are V_clips and s²/S."""
-    g, mixes = design.recordings, max(1, design.mixes)
+    """Trainings of K mixes and real clips only: the gain's variances are V_clips and s²/(F S)."""
+    folds = [made_in(fold, rng, gain, clips, between, design) for fold in range(design.folds)]
+    sides = [[*mixes, real] for mixes, real in folds]
+    *mixes, real = ([run for runs in same for run in runs] for same in zip(*sides, strict=True))
+    return mixes, real
+
+
+def made_in(fold, rng, gain, clips, between, design):
+    """Trainings of one fold, which has its share of the recordings."""
+    g, mixes = design.recordings // design.folds, max(1, design.mixes)
     of_clips = np.sqrt(clips / g) * rng.standard_normal(mixes)
     of_seeds = np.sqrt(between / 2) * rng.standard_normal((mixes + 1, design.seeds))
     estimated = np.sqrt(clips / g * rng.chisquare(g - 1, mixes) / g)  # × G/(G − 1) in `bootstrap`
 
     def runs(seeds, shift=0.0, spread=0.0):
-        return [bootstrap.Resampled(shift + value, spread * PATTERN, g) for value in seeds]
+        return [bootstrap.Resampled(shift + value, spread * PATTERN, g, fold) for value in seeds]
 
     parts = zip(of_seeds[1:], gain + of_clips, estimated, strict=True)
     return [runs(*part) for part in parts], runs(of_seeds[0])
@@ -29,6 +37,8 @@ def made(rng, gain, clips, between, design):
         (0.09, 0.02, Design(280, 5)),
         (0.09, 0.0, Design(12, 1)),
         (0.06, 0.03, Design(57, 3, 1 - 0.05 / 9, 3)),
+        (0.06, 0.03, Design(285, 2, 1 - 0.05 / 9, 3, folds=5)),
+        (0.09, 0.03, Design(285, 2, folds=5)),
     ],
 )
 def test_the_smallest_gain_is_seen_four_times_in_five(clips, seed_sd, design):

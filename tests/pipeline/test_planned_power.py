@@ -61,6 +61,22 @@ def test_finished_classifiers_replace_the_variances_of_other_runs(tmp_path):
     assert found[0.0]["smallest_gain"] < found[1.0]["smallest_gain"]
 
 
+def test_folds_add_their_clips_and_trainings(tmp_path):
+    plan = *PLAN, "evaluate.seeds=[0,1]"
+    one, five = (
+        mini_pipeline(*plan, f"evaluate.folds={f}", work=tmp_path / f) for f in ("[5]", "[1,2,3,4,5]")
+    )
+    alone, found = planned_power.planned(one), planned_power.planned(five)
+    assert (found["folds"], found["eval_clips"], found["seeds"]) == (5, 240, 2)
+    assert "3 seeds" in alone["sentence"] and "5 folds" in found["sentence"]
+    assert found["lines"][0]["smallest_gain"] < alone["lines"][0]["smallest_gain"] / 2
+    for stage in grid_stages(five):
+        if stage.recipe.mix.has_real:
+            finish(stage, 1 + stage.recipe.mix.dose / 20 + stage.recipe.data.eval_fold, 0.0)
+    (line,) = planned_power.planned(five)["lines"]
+    assert line["measured"] and line["seed_sd"] == pytest.approx(0, abs=1e-6), "folds differ, seeds do not"
+
+
 def test_too_few_seeds_for_a_verdict_are_said(tmp_path):
     found = planned_power.planned(mini_pipeline(*PLAN, "evaluate.seeds=[0,1]", work=tmp_path))
     assert not enough(found["seeds"]) and "3 seeds" in found["sentence"]

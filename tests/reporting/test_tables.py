@@ -1,11 +1,12 @@
 import csv
 import re
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pandas as pd
 import pytest
-from fakes import ESC10_CONTEXT, esc10_recipe
+from fakes import ESC10_CONTEXT, esc10_recipe, grid_predictions
 from sklearn.metrics import average_precision_score
 
 from ajbench.core.errors import MissingError
@@ -58,6 +59,33 @@ def test_table_a11_has_the_layout_of_the_paper(grid_results, written):
         assert delta == pytest.approx(float(line["+320G"]) - float(line["esc10"]), abs=0.02)
         assert low < delta < high
     assert "esc10_delta" not in names
+
+
+def test_of_several_folds_the_table_has_the_means_over_them(tmp_path):
+    plan = esc10_recipe(published="none")
+    one = {cell._replace(fold=1): s for cell, s in grid_predictions(plan, seeds=(0, 1)).items()}
+    ids = tuple(f"2-{i}" for i in range(40))
+    other = {
+        cell._replace(fold=2): Scores(
+            s.scores[:40] + 0.3 * s.targets[:40], s.targets[:40], ids, s.labels, ids
+        )
+        for cell, s in one.items()
+    }
+    runs = ("fold 1", one), ("fold 2", other), ("folds 1-2", one | other), ("fold 2", other)
+    for run, (fold, cells) in enumerate(runs):
+        context = replace(ESC10_CONTEXT, dataset=f"esc10 {fold}", run=str(run))
+        found = {cell: measure(scores, resamples=100) for cell, scores in cells.items()}
+        if not fold.startswith("folds"):
+            for cell, measured in found.items():
+                append_rows(tmp_path / "rows.csv", cell_rows(cell, measured, context))
+        append_rows(tmp_path / "rows.csv", compare_to_real(found, plan.name, context))
+    line = tables.a11_lines(tables.select(read_rows(tmp_path / "rows.csv"), plan), plan)[0]
+    mine = {cell: percent(s) for cell, s in (one | other).items() if cell.model == "taltrans-small"}
+    of_dose = {cell: value for cell, value in mine.items() if cell.column == "+320G"}
+    assert line["+320G"] == pytest.approx(np.mean(list(of_dose.values())), abs=0.006)
+    by_seed = [np.mean([v for cell, v in of_dose.items() if cell.seed == seed]) for seed in (0, 1)]
+    assert line["+320G_std"] == pytest.approx(np.std(by_seed, ddof=1), abs=0.006)
+    assert line["eval_clips"] == 120 and line["seeds"] == 2
 
 
 def test_published_rows_are_below_and_marked(written, published_dir):

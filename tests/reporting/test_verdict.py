@@ -50,6 +50,18 @@ def test_answers_say_what_the_intervals_allow(rows, column, verb, numbers, words
     assert headline(found) == words
 
 
+def test_two_seeds_in_each_of_several_folds_are_judged():
+    rows = [row | {"dataset": "esc10 folds 1-5"} for row in comparison("a", "+320G", 1, 2, 3, seeds="0;1")]
+    primary = esc10_recipe(models=[{"name": "a", "aug": "mx+sp"}], primary={"model": 0, "dose": 320})
+    for plan in (PLAN, primary):
+        (answer,) = answers(pd.DataFrame(rows), plan)
+        assert (answer.effect, answer.folds) == (1, 5) and "2 seeds in each of 5 folds" in str(answer)
+        said = limits(pd.DataFrame(rows), plan, [answer])
+        assert any("5 folds" in line for line in said) and not any("one split" in line for line in said)
+    (alone,) = answers(pd.DataFrame(comparison("a", "+320G", 1, 2, 3, seeds="0;1")), primary)
+    assert not alone.judged
+
+
 def test_what_is_excluded_is_the_widest_end_of_all_intervals_of_the_classifier_rounded_up():
     rows = comparison("a", "+160G", -1, 1, 3, family=(-2.01, 4.01)) + comparison("a", "+320G", -3, 0.5, 2)
     (answer,) = answers(pd.DataFrame(rows), PLAN)

@@ -1,0 +1,74 @@
+"""Several folds of a recipe as one run."""
+
+import pytest
+from fakes import mini_pipeline
+
+from ajbench.core.errors import UsageError
+from ajbench.pipeline import estimates, fold_stages
+from ajbench.pipeline.classifier_stages import cell_key, grid_stages
+from ajbench.pipeline.evaluation_stages import dataset_name
+
+FOLDS = "evaluate.folds=[5,2]"
+
+
+def test_a_fold_is_the_same_stages_as_a_run_of_that_fold_alone():
+    together = mini_pipeline(FOLDS).stages()
+    found = {stage.title: stage.fingerprint for stage in together}
+    assert len(found) == len(together)
+    for fold in (2, 5):
+        alone = mini_pipeline(f"data.eval_fold={fold}").stages()
+        known = {stage.fingerprint for stage in alone if stage.name != "eval-cls"}
+        assert known == {key for title, key in found.items() if f"fold {fold}" in title}
+    (pooled,) = (stage for stage in together if stage.name == "eval-cls")
+    assert len(pooled.needs) == 2 * len(grid_stages(mini_pipeline()))
+    one = [stage.fingerprint for stage in mini_pipeline("evaluate.folds=[2]").stages()]
+    assert one == [stage.fingerprint for stage in mini_pipeline("data.eval_fold=2").stages()]
+
+
+def test_classifiers_of_all_folds_may_run_at_the_same_time():
+    names = [stage.name for stage in mini_pipeline(FOLDS).stages()]
+    first = names.index("train-cls")
+    cells = len(grid_stages(mini_pipeline(FOLDS)))
+    assert names[first : first + cells] == ["train-cls"] * cells and names.count("train-cls") == cells
+
+
+def test_cells_are_numbered_over_all_folds():
+    made = mini_pipeline(FOLDS)
+    keys = [cell_key(stage, made.recipe) for stage in grid_stages(made)]
+    assert len(set(keys)) == len(keys) and [key.fold for key in keys] == sorted(key.fold for key in keys)
+    plan = estimates.describe_grid(made)["cells"]
+    assert [f"fold {key.fold}" in cell["what"] for key, cell in zip(keys, plan, strict=True)] == [True] * len(
+        keys
+    )
+
+
+@pytest.mark.parametrize(
+    ("folds", "name"),
+    [
+        ("[]", "mini fold 5"),
+        ("[3]", "mini fold 3"),
+        ("[1,2,3]", "mini folds 1-3"),
+        ("[1,3]", "mini folds 1,3"),
+    ],
+)
+def test_rows_name_the_folds(folds, name):
+    assert dataset_name(mini_pipeline(f"evaluate.folds={folds}")) == name
+
+
+def test_unknown_folds_and_a_corpus_without_folds_are_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"evaluate\.folds.*7.*1, 2, 3, 4, 5"):
+        fold_stages.check(mini_pipeline("evaluate.folds=[1,7]"))
+    with pytest.raises(UsageError, match=r"evaluate\.folds"):
+        mini_pipeline("evaluate.folds=[1,1]")
+    for split in ("train", "eval"):
+        (tmp_path / split / "dog").mkdir(parents=True)
+        (tmp_path / split / "dog" / "a.wav").write_bytes(b"")
+    split = "data.corpus=folder", "data.eval_fold=null"
+    with pytest.raises(UsageError, match=r"evaluate\.folds"):
+        fold_stages.check(mini_pipeline(*split, "evaluate.folds=[1,2]", data=tmp_path))
+
+
+def test_every_fold_is_checked():
+    fold_stages.check(mini_pipeline(FOLDS))
+    with pytest.raises(UsageError, match=r"mix\.real|shots"):
+        fold_stages.check(mini_pipeline(FOLDS, "mix.real=shots=99"))
