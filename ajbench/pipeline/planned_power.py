@@ -12,6 +12,7 @@ from ajbench.core.console import counted
 from ajbench.evaluation import classification
 from ajbench.metrics import bootstrap, power
 from ajbench.pipeline.classifier_stages import SCORES, cell_key, grid_stages
+from ajbench.reporting.verdict import NO_VERDICT
 
 if TYPE_CHECKING:
     from ajbench.data.manifest import Manifest
@@ -119,8 +120,7 @@ def sentence(plan: Mapping[str, Any]) -> str:
     if plan["folds"] > 1:
         begin += f" in each of {plan['folds']} folds"
     if not classification.enough(seeds, plan["folds"]) or clips < classification.MIN_CLIPS:
-        few = f"{classification.MIN_SEEDS} seeds and {classification.MIN_CLIPS} evaluation clips"
-        return f"{begin}: no verdict, which takes at least {few}"
+        return f"{begin}: {NO_VERDICT}"
     parts = []
     for primary in (True, False):
         gains = [line["smallest_gain"] for line in lines if line["primary"] == primary]

@@ -94,6 +94,23 @@ def test_folds_are_averaged_and_their_variances_added():
     assert gain.high - gain.value == pytest.approx(np.sqrt(np.sum(quantiles * parts)))
 
 
+def test_the_interval_over_five_folds_covers_with_two_seeds():
+    rng, recordings, folds = np.random.default_rng(11), 30, np.arange(5)
+    drawn = bootstrap.counts(np.arange(recordings)[:, None], 80, rng) / recordings
+    covered = 0
+    for _ in range(1000):
+        clips = rng.standard_normal((len(folds), recordings))  # their mean is the error of a test set
+        shifts = folds[:, None] + 0.2 * rng.standard_normal((len(folds), 2))
+        runs = [
+            bootstrap.Resampled(float(own.mean() + shift), drawn @ own + shift, recordings, int(fold))
+            for fold, own, both in zip(folds, clips, shifts, strict=True)
+            for shift in both
+        ]
+        found = bootstrap.over_seeds(runs, limits=(-np.inf, np.inf))
+        covered += found.low <= folds.mean() <= found.high
+    assert 0.93 < covered / 1000 < 0.98
+
+
 def test_a_family_pools_the_variance_between_seeds_of_its_mixes():
     # In closed form: mAP of two mixes and a baseline at three seeds, and clips that add a known variance.
     values = np.array([[0.5, 0.6, 0.8], [0.7, 0.5, 0.7], [0.4, 0.5, 0.6]])
