@@ -39,7 +39,7 @@ def eval_cls_stage(pipeline: "Pipeline", classifiers: Sequence[Stage]) -> Stage:
             mix, fold = cell.recipe.mix, cell.recipe.data.eval_fold
             mine = sizes.setdefault(classifier_stages.cell_key(cell, recipe).column, {})
             if names[fold] not in mine:
-                generated = mix.mode == "alpha" or mix.dose > 0
+                generated = "G" in mix.source and (mix.mode == "alpha" or mix.dose > 0)
                 mine[names[fold]] = _sizes(of_fold[fold], mix.real, generated)
         for mine in sizes.values():
             mine[dataset_name(pipeline)] = _mean(list(mine.values()))
