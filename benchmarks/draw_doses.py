@@ -24,7 +24,7 @@ def main() -> None:
     pinned = json.loads((folder / "run.json").read_text(encoding="utf-8"))["fingerprints"]
     settings = recipe.load(name)
     rows = tables.select(read_rows(folder / "rows.csv"), settings, pinned)
-    drawing = dose_figure(rows, settings, answers(rows, name))
+    drawing = dose_figure(rows, settings, answers(rows, settings))
     out.write_text(alone(drawing), encoding="utf-8")
 
 
