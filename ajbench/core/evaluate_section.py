@@ -41,7 +41,7 @@ class Evaluate(Section):
     )
     seeds: tuple[Count, ...] = (0, 1, 2)
     folds: Folds = Field(
-        (), description="folds to evaluate, each with a generator of its own; none: only data.eval_fold"
+        (), description="that run and eval-cls pool, each with its own generator; none: only data.eval_fold"
     )
     bootstrap: Annotated[int, Field(ge=100)] = 1000
     features: str = "reference"

@@ -41,9 +41,10 @@ def eval_cls_stage(pipeline: "Pipeline", classifiers: Sequence[Stage]) -> Stage:
             if names[fold] not in mine:
                 generated = "G" in mix.source and (mix.mode == "alpha" or mix.dose > 0)
                 mine[names[fold]] = _sizes(of_fold[fold], mix.real, generated)
+        pooled = dataset_name(pipeline, recipe.evaluate.folds)
         for mine in sizes.values():
-            mine[dataset_name(pipeline)] = _mean(list(mine.values()))
-        rows = measure_cells(recipe, classifiers, path, dataset_name(pipeline), names)
+            mine[pooled] = _mean(list(mine.values()))
+        rows = measure_cells(recipe, classifiers, path, pooled, names)
         _record(pipeline, path, [row | sizes[row["column"]][row["dataset"]] for row in rows])
 
     amount = counted(len(classifiers), "classifier")
@@ -86,11 +87,11 @@ def generated_sets(pipeline: "Pipeline") -> list[str]:
     raise MissingError(f"{pipeline.home}: no synthetic clips of these settings; first run `ajbench synth`")
 
 
-def dataset_name(pipeline: "Pipeline") -> str:
-    """Return the name of the corpus in rows.csv, with the folds that are evaluated."""
+def dataset_name(pipeline: "Pipeline", folds: Sequence[int] = ()) -> str:
+    """Return the name of the corpus in rows.csv, with these folds or else the one that is the eval split."""
     data = pipeline.recipe.data
     found = {row.fold for row in pipeline.manifest.split("eval") if row.fold is not None}
-    folds = pipeline.recipe.evaluate.folds or tuple(found if len(found) == 1 else ())
+    folds = folds or tuple(found if len(found) == 1 else ())
     name = data.corpus if data.subset is None else f"{data.corpus} {data.subset}"
     name = data.subset if data.subset == "esc10" else name  # a corpus of its own
     return f"{name} {folds_name(folds)}" if folds else name

@@ -52,7 +52,9 @@ def test_cells_are_numbered_over_all_folds():
     ],
 )
 def test_rows_name_the_folds(folds, name):
-    assert dataset_name(mini_pipeline(f"evaluate.folds={folds}")) == name
+    made = mini_pipeline(f"evaluate.folds={folds}")
+    assert dataset_name(made, made.recipe.evaluate.folds) == name
+    assert dataset_name(made) == "mini fold 5", "the fold of commands of single stages, data.eval_fold"
 
 
 def test_unknown_folds_and_a_corpus_without_folds_are_refused(tmp_path):
