@@ -20,6 +20,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 import coverage_audit
 import coverage_classifiers
 import coverage_folds
+import coverage_power
 import coverage_sets
 from recorded import record
 
@@ -33,6 +34,7 @@ Job = Callable[[], list[Row]]  # may run in another process: functools.partial o
 THEMES: list[dict[str, list[Job]]] = [
     coverage_classifiers.SCENARIOS,
     coverage_folds.SCENARIOS,
+    coverage_power.SCENARIOS,
     coverage_audit.SCENARIOS,
     coverage_sets.SCENARIOS,
 ]

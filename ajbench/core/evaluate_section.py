@@ -22,6 +22,7 @@ class Primary(Section):
 
     model: int | str = Field(0, description="place in evaluate.models from 0, or name+aug")
     dose: AtLeastOne = Field(description="one of evaluate.doses")
+    arm: Literal["G", "A+G"] = Field("G", description="G is compared with real clips only, A+G with A")
 
 
 class Evaluate(Section):
@@ -76,8 +77,9 @@ class Evaluate(Section):
                 f"evaluate.primary.model={self.primary.model}: give a place below {len(self.models)}, "
                 f"or a name that occurs once: {names}"
             )
-        if "G" not in self.arms:
-            raise ValueError("evaluate.primary: is about synthetic clips; add G to evaluate.arms")
+        arm = self.primary.arm
+        if not {arm, *arm.split("+")[:-1]} <= {*self.arms}:
+            raise ValueError(f"evaluate.primary.arm={arm}: add it to evaluate.arms (A+G is compared with A)")
         if self.primary.dose not in self.doses:
             raise ValueError(f"evaluate.primary.dose={self.primary.dose}: add it to evaluate.doses")
         return self

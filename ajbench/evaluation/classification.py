@@ -80,6 +80,7 @@ class Primary(NamedTuple):
 
     line: str
     column: str
+    metric: str = "map_delta"  # of its row; `map_delta_a` of A+G
 
 
 def primary_comparison(recipe: Recipe) -> Primary | None:
@@ -87,9 +88,10 @@ def primary_comparison(recipe: Recipe) -> Primary | None:
     section = recipe.evaluate
     if section.primary is None or section.primary_model is None:
         return None
-    mix = Mix(real=recipe.mix.baseline, dose=section.primary.dose)
+    arm = section.primary.arm
+    mix = Mix(real=recipe.mix.baseline, dose=section.primary.dose, source=arm)
     line = recipe.classifier_of(section.primary_model.model_dump()).line
-    return Primary(line, column_name(recipe.name, mix))
+    return Primary(line, column_name(recipe.name, mix), "map_delta_a" if arm == "A+G" else "map_delta")
 
 
 class Measured(NamedTuple):

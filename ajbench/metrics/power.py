@@ -5,6 +5,7 @@ V_clips and s² are as in `bootstrap`, and so are the half widths of the interva
 """
 
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import chain
 
 import numpy as np
@@ -40,6 +41,7 @@ class Design:
     folds: int = 1
 
 
+@cache
 def smallest_gain(clips: float, between: float, design: Design, power: float = POWER) -> float:
     """Return the true gain δ for which the interval is above zero with the probability `power`.
 
@@ -74,7 +76,8 @@ def smallest_gain(clips: float, between: float, design: Design, power: float = P
 def _half_widths(clips: float, between: float, design: Design) -> NDArray[np.float64]:
     """Return the half widths of the interval for all pairs of quantiles of V_clips and s²/S, [Q, Q]."""
     tail, shares = (1 + design.level) / 2, (np.arange(_POINTS) + 0.5) / _POINTS
-    freedom = design.recordings - 1, max(1, design.mixes) * design.folds * max(1, design.seeds - 1)
+    within = max(1, design.recordings // design.folds - 1)  # a fold
+    freedom = design.folds * within, max(1, design.mixes) * design.folds * max(1, design.seeds - 1)
     first, second = (
         variance * stats.chi2.ppf(shares, f) / f
         for variance, f in zip((clips, between), freedom, strict=True)
@@ -82,12 +85,13 @@ def _half_widths(clips: float, between: float, design: Design) -> NDArray[np.flo
     first, second = first[:, None], second[None]
     total = first + second
     if design.mixes:
-        squares = [stats.t.ppf(tail, f) ** 2 for f in freedom]
+        squares = [stats.t.ppf(tail, f) ** 2 for f in (within, freedom[1])]
         return np.asarray(np.sqrt(squares[0] * first + squares[1] * second))
     welch = total**2 / (first**2 / freedom[0] + second**2 / freedom[1])
     return np.asarray(stats.t.ppf(tail, welch) * np.sqrt(total))
 
 
+@cache
 def needed(gain: float, clips: float, between: float, design: Design) -> Design | None:
     """Return the smallest design, with at least as many seeds, that sees a gain; None: no number is enough.
 

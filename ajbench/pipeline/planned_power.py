@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from ajbench.data.manifest import Manifest
     from ajbench.pipeline.recipe_stages import Pipeline
 
-# Of the nine comparisons of results/esc10 V_clips G is 0.02 to 0.08, and mAP varies between seeds by 1 to 6
-# points, by 1.5 with most mixes of taltrans-small.
+# In results/esc10, V_clips G is 0.02 to 0.03 for taltrans-small and 0.05 for ast-tiny; between seeds, mAP
+# varies by 0.7 to 2.3 points and by 2 to 6. In the published Table A11, on 20,000 recordings, it varies by
+# 0.16 (median).
 CLIPS = 0.05
-SEED_SD = 0.015
+SEEDS = 57 * 0.015**2, 0.0015**2  # s² of mAP times G where that is small, and s² where it is large
 RESAMPLES = 200
 GOAL = 0.01
 
@@ -34,7 +35,9 @@ class Variances(NamedTuple):
     measured: bool
 
 
-PRIOR = Variances(CLIPS, 2 * SEED_SD**2, False)
+def prior(recordings: float) -> Variances:
+    """Return what other runs suggest for this number of recordings in a fold."""
+    return Variances(CLIPS, 2 * (SEEDS[0] / recordings + SEEDS[1]), False)
 
 
 def planned(pipeline: "Pipeline") -> dict[str, Any]:
@@ -54,21 +57,22 @@ def planned(pipeline: "Pipeline") -> dict[str, Any]:
         mine = dict.fromkeys(cell.column for cell in cells if cell.line == line)
         family[line] = classification.judged_together(line, mine, recipe.name, primary)
     comparisons = sum(map(len, family.values()))
-    known = measured(pipeline)
-    found = []
-    if primary and primary in {(cell.line, cell.column) for cell in cells}:
-        design = power.Design(recordings, seeds, folds=len(pipeline.folds))
-        found.append(_line(primary.line, 0, known.get(primary.line, PRIOR), design))
+    if recordings < 2:
+        return {}
+    folds = len(pipeline.folds)
+    known, guess, found = measured(pipeline), prior(recordings / folds), []
+    if primary and primary[:2] in {(cell.line, cell.column) for cell in cells}:
+        design = power.Design(recordings, seeds, folds=folds)
+        found.append(_line(primary.line, 0, known.get(primary.line, guess), design))
     for line, columns in family.items():
         if columns:
             level = 1 - classification.FAMILY_ERROR / comparisons
-            design = power.Design(recordings, seeds, level, len(columns), len(pipeline.folds))
-            found.append(_line(line, comparisons, known.get(line, PRIOR), design))
-    if not found or recordings < 2:
+            design = power.Design(recordings, seeds, level, len(columns), folds)
+            found.append(_line(line, comparisons, known.get(line, guess), design))
+    if not found:
         return {}
     about: dict[str, Any] = {"eval_clips": clips, "recordings": recordings, "seeds": seeds}
-    about["folds"] = len(pipeline.folds)
-    about |= {"comparisons": comparisons, "power": power.POWER, "lines": found}
+    about |= {"folds": folds, "comparisons": comparisons, "power": power.POWER, "lines": found}
     return about | {"sentence": sentence(about)}
 
 
@@ -133,7 +137,7 @@ def sentence(plan: Mapping[str, Any]) -> str:
     if first["recordings_needed"]:
         more = f"{first['recordings_needed']:,} recordings and {counted(first['seeds_needed'], 'seed')}"
         takes = f"takes about {more}"
-    names = {True: "finished classifiers", False: "ESC-10"}
+    names = {True: "finished classifiers", False: "other runs"}
     source = " and ".join(dict.fromkeys(names[line["measured"]] for line in lines))
     return (
         f"{begin}: a gain of {'; '.join(parts)} would be seen with a probability of "

@@ -99,7 +99,7 @@ def render(data: ReportData, out: Path) -> Path:
 def dose_figure(rows: pd.DataFrame, recipe: Recipe, found: Sequence[Answer]) -> str:
     """Return the dose curves of all classifiers that have an answer as SVG; "" if there is none."""
     curves = []
-    for answer in found:
+    for answer in {a.line: a for a in found}.values():  # one curve for a classifier with two answers
         mine = rows[(rows["table"] == "A11") & (rows["row"] == answer.line)]
         means, deltas = (
             100 * mine[mine["metric"] == metric].set_index("column")[["value", "ci_low", "ci_high"]]
@@ -128,7 +128,7 @@ def _class_figure(
 ) -> dict[str, Any]:
     if not found:
         return {}
-    answer = next((a for a in found if a.line.endswith("/mx+sp")), found[0])
+    answer = next((a for a in found if a.primary or a.line.endswith("/mx+sp")), found[0])
     mine = [
         line
         for line in classes

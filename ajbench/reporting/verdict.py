@@ -77,9 +77,10 @@ class Answer:
         verb = {1: "raises", -1: "lowers", 0: "changes"}[self.effect]
         points = self.points.lstrip("+−") if self.effect else self.points
         end = "" if self.effect else f": {self.verdict}"
+        baseline = self.column.rpartition("+")[0] if is_rival(self.column) else "real clips only"
         seeds = counted(self.seeds, "seed") + (f" in each of {self.folds} folds" if self.folds > 1 else "")
         return (
-            f"{self.name}: {self.column} {verb} mAP by {points} points relative to real clips only "
+            f"{self.name}: {self.column} {verb} mAP by {points} points relative to {baseline} "
             f"(95 % interval {self.range}, {seeds}){end}"
         )
 
@@ -106,7 +107,7 @@ def answers(rows: pd.DataFrame, recipe: Recipe) -> list[Answer]:
     first = primary_comparison(recipe)
     if first:
         own = (rows["row"] == first.line) & (rows["column"] == first.column)
-        if len(mine := rows[own & (rows["metric"] == "map_delta")].set_index("column")):
+        if len(mine := rows[own & (rows["metric"] == first.metric)].set_index("column")):
             trained = zip(mine["seeds"], mine["folds"], strict=True)
             found.append(_answer(first.line, mine, mine[[enough(*one) for one in trained]], 0))
         rows = rows[~own]

@@ -277,6 +277,7 @@ def test_every_registered_name_can_be_imported():
         ("{model: ast-tiny, dose: 160}", "evaluate.primary.model"),
         ("{dose: 161}", "evaluate.primary.dose"),
         ("{model: 0}", "dose"),
+        ("{dose: 160, arm: A+G}", "evaluate.primary.arm"),
     ],
 )
 def test_a_primary_comparison_that_is_not_run_is_refused(primary, key):

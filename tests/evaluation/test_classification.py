@@ -198,7 +198,9 @@ def test_the_primary_comparison_is_not_in_the_family():
 
 def test_the_primary_comparison_is_named_as_in_rows():
     plan = esc10_recipe(primary={"model": 1, "dose": 320})
-    assert primary_comparison(plan) == ("ast-tiny/-/mx+sp", "+320G")
+    assert primary_comparison(plan) == ("ast-tiny/-/mx+sp", "+320G", "map_delta")
+    both = esc10_recipe(arms=["A", "A+G"], primary={"dose": 160, "arm": "A+G"})
+    assert primary_comparison(both) == ("taltrans-small/-/mx+sp", "+160A+160G", "map_delta_a")
     assert primary_comparison(esc10_recipe()) is None
 
 

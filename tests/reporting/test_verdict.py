@@ -93,6 +93,15 @@ def test_the_headline_is_about_the_primary_comparison_at_95_percent(ends, effect
     assert [(a.column, a.effect, a.primary) for a in others] == [("+320G", 1, False), ("+160G", -1, False)]
 
 
+def test_augmented_and_synthetic_clips_are_compared_with_augmented_clips_alone():
+    plan = esc10_recipe(arms=["G", "A", "A+G"], primary={"dose": 160, "arm": "A+G"})
+    rows = comparison("taltrans-small", "+160A+160G", 3, 5, 7)
+    less = comparison("taltrans-small", "+160A+160G", -1, 1, 3)[0] | {"metric": "map_delta_a"}
+    (first,) = answers(pd.DataFrame([*rows, less]), plan)
+    assert (first.column, first.effect, first.delta) == ("+160A+160G", 0, pytest.approx(1))
+    assert "relative to +160A (" in str(first)
+
+
 def test_without_rows_of_the_primary_comparison_the_others_are_judged():
     (answer,) = answers(pd.DataFrame(comparison("ast-tiny", "+160G", 1, 2, 3)), PRIMARY)
     assert not answer.primary and answer.effect == 1
