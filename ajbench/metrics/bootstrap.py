@@ -109,7 +109,7 @@ def family(
     d = K F (S − 1) degrees of freedom.
 
     Args:
-        mixes: for each mix, a training for each of S > 1 seeds of each of F folds.
+        mixes: for each mix, a training for each of S seeds (two or more) of each of F folds.
         baseline: a training for each of the same seeds and folds, in the same order.
         level: nominal coverage of each interval.
     """
