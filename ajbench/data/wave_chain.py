@@ -50,6 +50,9 @@ def need() -> str:
 def augment(wav: Wave, seed: int, backgrounds: int, background: Callable[[int], Wave]) -> Wave:
     """Return an augmented clip, float32 [n] with a peak of at most 1, a function of these arguments only.
 
+    If four draws in a row give an unusable clip (silent or clipped), none of the steps is applied, as in one
+    of 64 draws anyway.
+
     Args:
         wav: the clip, float32 [n] at 16 kHz.
         seed: of the random settings and the noise.
