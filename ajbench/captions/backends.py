@@ -82,7 +82,9 @@ def load(name: str, **options: Any) -> Backend:
         MissingError: a package, the file or the server's address is missing.
     """
     if name not in BACKENDS:
-        raise UsageError(f"backend {name!r} is unknown{suggest(name, BACKENDS)}; allowed: {', '.join(BACKENDS)}")
+        raise UsageError(
+            f"backend {name!r} is unknown{suggest(name, BACKENDS)}; allowed: {', '.join(BACKENDS)}"
+        )
     module, _, attribute = BACKENDS[name].partition(":")
     given = {key: value for key, value in options.items() if value is not None}
     try:
