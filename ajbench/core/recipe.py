@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from ajbench.core.errors import UsageError
 from ajbench.core.evaluate_section import Evaluate
+from ajbench.core.fusion_section import Fusion
 from ajbench.core.mix_section import Mix
 from ajbench.core.schema import (
     Classifier,
@@ -40,8 +41,9 @@ class Recipe(Section):
     synth: Synth = Synth()
     mix: Mix = Mix()
     classifier: Classifier = Classifier()
+    fusion: Fusion = Fusion()
     evaluate: Evaluate = Evaluate()
-    table: Literal["a11", "t1"] | None = Field(
+    table: Literal["a11", "t1", "a8"] | None = Field(
         None, description="run only what this table of the paper needs"
     )
     variant: str = Field("paper", description="settings of the paper, or another variant in the recipe")
@@ -60,6 +62,11 @@ class Recipe(Section):
             except ValidationError as error:
                 raise ValueError(f"{where}: {_first(error)}") from None
         return self
+
+    def identity(self) -> dict[str, Any]:
+        """Return what fingerprints contain; without `fusion` while that has its defaults."""
+        apart = {"fusion"} if self.fusion == Fusion() else set()
+        return self.model_dump(mode="json", exclude=apart)
 
     @property
     def adapts_to_real(self) -> bool:

@@ -283,3 +283,18 @@ def test_every_registered_name_can_be_imported():
 def test_a_primary_comparison_that_is_not_run_is_refused(primary, key):
     with pytest.raises(UsageError, match=key):
         recipe.load("esc10", [f"evaluate.primary={primary}"])
+
+
+def test_the_word_true_names_a_comparison_of_the_section_fusion():
+    found = recipe.load("mini", ["fusion.labels=true", "fusion.comparisons=[true, predicted]"]).fusion
+    assert (found.labels, found.comparisons) == ("true", ("true", "predicted"))
+    with pytest.raises(UsageError, match=r"fusion\.labels"):
+        recipe.load("mini", ["fusion.labels=truth"])
+    with pytest.raises(UsageError, match=r"fusion\.scorer"):
+        recipe.load("mini", ["fusion.scorer=none", "fusion.labels=shuffled"])
+
+
+def test_a_fusion_section_at_its_defaults_does_not_change_the_hash_of_a_recipe():
+    plain, fused = recipe.load("mini"), recipe.load("mini", ["fusion.top_k=5"])
+    assert "fusion" not in plain.identity()
+    assert recipe.fingerprint(fused) != recipe.fingerprint(plain)
