@@ -7,12 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ajbench.classifiers.dataset import TrainingClips
+from ajbench.core.console import counted
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.recipe import Mix, Recipe
 from ajbench.data import mixing, real_clips
 from ajbench.data.leak_rule import evaluated
 from ajbench.data.shards import ids_hash
 from ajbench.data.store import ClipStore
+from ajbench.data.val_part import ValPart
 
 
 class Selected(NamedTuple):
@@ -31,13 +33,15 @@ def select(
     augmented: ClipStore | None,
     seed: int,
     class_ap: NDArray[np.float64] | None,
+    part: ValPart | None = None,
 ) -> Selected:
     """Return the clips of `recipe.mix` and how they are drawn; arguments, errors: see `train_classifier`."""
     train = real.split_indices("train")
     if recipe.mix.has_real and not len(train):
         raise MissingError(f"{real.path}: its train split is empty")
     chosen = real_clips.chosen(recipe.mix, real)
-    added = _added(recipe.mix, {"A": augmented, "G": synthetic})
+    added = _added(recipe.mix, {"A": augmented, "G": synthetic}, heirs(real, part))
+    chosen = chosen if part is None else chosen[np.isin(chosen, part.val, invert=True)]
     for store, _ in added:
         check_descent(real, store)
     ids = [real.clip_ids[i] for i in chosen]
@@ -89,7 +93,36 @@ def check_descent(real: ClipStore, synthetic: ClipStore) -> None:
         )
 
 
-def _added(mix: Mix, stores: Mapping[str, ClipStore | None]) -> list[tuple[ClipStore, NDArray[np.int64]]]:
+def heirs(real: ClipStore, part: ValPart | None) -> frozenset[str]:
+    """Return the train clips whose generated or augmented versions are left out: those of val recordings."""
+    if part is None or not part.recordings:
+        return frozenset()
+    names = zip(real.clip_ids, real.recordings, strict=True)
+    return frozenset(clip for clip, recording in names if recording in part.recordings)
+
+
+def usable(mix: Mix, store: ClipStore, source: str, without: frozenset[str]) -> NDArray[np.int64]:
+    """Return the indices of the clips of a source that may be used, in order.
+
+    Args:
+        mix: its `min_fidelity` is used for source G.
+        store: of the source.
+        source: A or G.
+        without: ids of parents whose clips are left out.
+
+    Raises:
+        UsageError: as `faithful`.
+    """
+    used = faithful(mix, store) if source == "G" else np.arange(len(store))
+    if not without:
+        return used
+    parents = store.column("parent_id")
+    return used[np.array([parents[i] not in without for i in used], bool)]
+
+
+def _added(
+    mix: Mix, stores: Mapping[str, ClipStore | None], without: frozenset[str]
+) -> list[tuple[ClipStore, NDArray[np.int64]]]:
     """Return the stores of the sources that the mix adds, each with the indices of its clips to use."""
     alpha = mix.mode == "alpha"
     setting, needed = ("mix.alpha", mix.alpha) if alpha else ("mix.dose", mix.dose)
@@ -101,10 +134,14 @@ def _added(mix: Mix, stores: Mapping[str, ClipStore | None]) -> list[tuple[ClipS
         if store is None:
             stage = "augment" if source == "A" else "synth"
             raise UsageError(f"{setting}={needed} needs clips of source {source}; run {stage} first")
-        used = faithful(mix, store) if source == "G" else np.arange(len(store))
+        used = usable(mix, store, source, without)
         added.append((store, used if alpha else used[: mix.dose]))
         if not alpha and len(used) < mix.dose:
-            raise UsageError(f"mix.dose={mix.dose}: {store.path} has {len(used)} usable clips; raise synth.n")
+            lost = ", without those made from val clips" if without else ""
+            raise UsageError(
+                f"mix.dose={mix.dose}: {store.path} has {counted(len(used), 'usable clip')}{lost}; raise "
+                "synth.n or lower the dose"
+            )
     return added
 
 

@@ -24,6 +24,7 @@ from ajbench.core.run_dir import world
 from ajbench.data import mixing
 from ajbench.data.shards import ids_hash
 from ajbench.data.store import ClipStore
+from ajbench.data.val_part import ValPart
 from ajbench.training import loop
 
 LAST = "last.safetensors"
@@ -42,6 +43,7 @@ def train_classifier(
     class_ap: NDArray[np.float64] | None = None,
     decoded: ClipStore | None = None,
     augmented: ClipStore | None = None,
+    part: ValPart | None = None,
     score: Score | None = None,
     tracker: str = "csv",
 ) -> Path:
@@ -62,6 +64,7 @@ def train_classifier(
         class_ap: average precision of each class [C] in an earlier run, for `mix.amplify`.
         decoded: the train clips decoded from their codes, used instead of the originals.
         augmented: store of augmented clips, for source A of the mix.
+        part: clips that are not trained on, nor what was made from their recordings; None: all are.
         score: (logits [n, C], targets [n, C]) of the val split → higher is better, for
             `classifier.select=best`.
         tracker: where loss curves go besides `metrics.csv`.
@@ -78,7 +81,7 @@ def train_classifier(
     settings, meta = recipe.classifier, real.meta
     if (out / classifiers.CONFIG).exists() and classifiers.read_config(out).get("fingerprint") == fingerprint:
         return out
-    ids, clips, plan = select(recipe, real, synthetic, decoded, augmented, seed, class_ap)
+    ids, clips, plan = select(recipe, real, synthetic, decoded, augmented, seed, class_ap, part)
     validate = _validation(real, score) if settings.select == "best" and score else None
 
     options = settings.model_options(meta.clip_samples)

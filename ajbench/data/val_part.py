@@ -19,6 +19,7 @@ from ajbench.data.store import ClipStore
 
 SHARE = 0.2  # of the recordings of a class
 SPARE = 0.5  # of those that the classifier is not trained on anyway, if that is more
+VERSION = 1  # raised when other clips are drawn: trainings are then done again
 MOST = 2000  # recordings in all, as every one takes time to score
 
 Indices = NDArray[np.int64]

@@ -9,7 +9,7 @@ from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.recipe import Mix, Recipe, expression, fingerprint
 from ajbench.core.run_dir import world
 from ajbench.core.schema import Classifier
-from ajbench.data import wave_chain
+from ajbench.data import val_part, wave_chain
 from ajbench.evaluation.classification import TableCell, column_name
 from ajbench.pipeline import grid
 from ajbench.pipeline.arms import augment_stage
@@ -26,7 +26,12 @@ SCORES = "scores.npz"
 
 
 def classifier_stage(
-    pipeline: "Pipeline", settings: Classifier, mix: Mix, seed: int, through_codec: bool | None = None
+    pipeline: "Pipeline",
+    settings: Classifier,
+    mix: Mix,
+    seed: int,
+    through_codec: bool | None = None,
+    part: val_part.ValPart | None = None,
 ) -> Stage:
     """Return the training of a classifier on a mix, and its scores of the evaluation clips.
 
@@ -36,6 +41,7 @@ def classifier_stage(
         mix: what it is trained on.
         seed: of the training.
         through_codec: whether real clips are decoded from their codes; None: as the recipe says.
+        part: of the corpus (`val_part.planned`): it is trained without its clips and scored on them instead.
 
     Raises:
         UsageError: keys that have no meaning for a head.
@@ -52,22 +58,25 @@ def classifier_stage(
     base = None
     if mix.amplify:
         alone = grid.real(pipeline.recipe, real=mix.baseline, amplify=0)
-        base = classifier_stage(pipeline, settings, alone, seed, False)
+        base = classifier_stage(pipeline, settings, alone, seed, False, part)
     sources = (pipeline.prepare, decoded, synthetic, base)
-    inputs = [stage and stage.fingerprint for stage in sources]
+    inputs: list[Any] = [stage and stage.fingerprint for stage in sources]
     inputs += [augmented.fingerprint] if augmented else []  # the last: other classifiers keep their folders
     wave = settings.aug.startswith("wave")
     inputs += [fingerprint(wave_chain.SETTINGS)] if wave else []
     if settings.init and Path(settings.init).is_dir():  # a hub id or "imagenet" stands for itself
         inputs.append(weights_identity(Path(settings.init)))
+    inputs += ["val part", val_part.VERSION, *mix.drawn] if part else []
     key, path = pipeline.place("train-cls", settings, mix, seed, *inputs)
     recipe = pipeline.recipe.model_copy(update={"data": data, "classifier": settings, "mix": mix})
     names = ("real", "decoded", "synthetic", "base", "augmented")
     needs = dict(zip(names, (*sources, augmented), strict=True))
     paths: dict[str, Any] = {name: stage and stage.path for name, stage in needs.items()}
     about: dict[str, Any] = {"seed": seed, "fingerprint": key, "tracker": pipeline.places.tracker}
+    about |= {"on_val": part is not None}
     do = partial(train_and_score, recipe, path, **paths, **about)
-    amount = counted(settings.steps(mix.epoch_size(pipeline.real_clips(mix.real))), "step")
+    clips = len(part.real) if part and mix.has_real else pipeline.real_clips(mix.real)
+    amount = counted(settings.steps(mix.epoch_size(clips)), "step")
     how: dict[str, Any] = {"seed": seed, "needs": tuple(filter(None, needs.values()))}
     how |= {"distributed": True, "parallel": True, "precision": settings.precision}
     how["check"] = wave_chain.need if wave else None
@@ -77,9 +86,10 @@ def classifier_stage(
         # One after another in this process, so that the features of a clip are computed once.
         about["cache"] = pipeline.places.work / "features"
         do = partial(train_and_score, recipe, path, **paths, **about)
-        amount = counted(mix.epoch_size(pipeline.real_clips(mix.real)), "clip")
+        amount = counted(mix.epoch_size(clips), "clip")
         how |= {"parallel": False, "precision": "fp32", "check": partial(_build_head, settings)}
         what = f"head on {settings.pretraining}, {typed}, seed {seed}"
+    what += ", on val" if part else ""
     return Stage("train-cls", recipe, path, key, amount, do, what, **how)
 
 
@@ -156,6 +166,7 @@ def train_and_score(
     base: Path | None = None,
     tracker: str = "csv",
     cache: Path | None = None,
+    on_val: bool = False,
 ) -> None:
     """Train `recipe.classifier` on `recipe.mix`, then write its scores of the evaluation clips.
 
@@ -174,6 +185,7 @@ def train_and_score(
         base: folder of the classifier whose AP by class `mix.amplify` needs.
         tracker: where loss curves go besides `metrics.csv`.
         cache: folder of cached features, for a head.
+        on_val: whether it is trained without the val part and scored on that instead.
     """
     import torch
 
@@ -186,10 +198,12 @@ def train_and_score(
     torch.set_num_threads(1)
     measure = "accuracy" if recipe.classifier.loss == "ce" else "map"
     store = ClipStore.open(real)
-    held_out = store.split_indices("eval")
+    part = val_part.divide(recipe.mix, store) if on_val else None
+    held_out = part.val if part else store.split_indices("eval")
     clips = recipe, store, ClipStore.open(synthetic) if synthetic else None, out
     how: dict[str, Any] = {"seed": seed, "fingerprint": fingerprint}
-    how["class_ap"] = class_ap(base, store, recipe.mix) if base else None
+    how["part"] = part
+    how["class_ap"] = class_ap(base, store, recipe.mix, part) if base else None
     how["decoded"] = ClipStore.open(decoded) if decoded else None
     how["augmented"] = ClipStore.open(augmented) if augmented else None
     if cache:
@@ -231,16 +245,19 @@ def _build_head(settings: Classifier) -> None:
     classifiers.build(settings.name, 1, **settings.options)
 
 
-def class_ap(classifier: Path, real: "ClipStore", mix: Mix) -> "NDArray[np.float64]":
+def class_ap(
+    classifier: Path, real: "ClipStore", mix: Mix, part: val_part.ValPart | None = None
+) -> "NDArray[np.float64]":
     """Return the AP by class [C] of a trained classifier on the val split, or without one on its real clips.
 
-    The evaluation split must have no influence on training.
+    The evaluation split must have no influence on training, nor has `part` if the training is scored on it.
     """
     from ajbench import classifiers
     from ajbench.data.real_clips import chosen
     from ajbench.metrics.ranking import average_precision
 
     held_out = real.split_indices("val")
-    indices = held_out if len(held_out) else chosen(mix, real, mix.baseline)
+    real_clips = part.real if part else chosen(mix, real, mix.baseline)
+    indices = held_out if len(held_out) and not part else real_clips
     scores = classifiers.predict(classifiers.load(classifier), real, indices)
     return average_precision(scores, real.targets()[indices])

@@ -15,6 +15,7 @@ from ajbench.core.recipe import Recipe
 from ajbench.data.clip_set import open_set
 from ajbench.data.shards import ids_hash
 from ajbench.data.store import ClipStore
+from ajbench.data.val_part import ValPart
 from ajbench.evaluation.feature_cache import embed
 from ajbench.evaluation.protocols import find
 from ajbench.features.head import ClipFeatures
@@ -32,6 +33,7 @@ def fit_head(
     class_ap: NDArray[np.float64] | None = None,
     decoded: ClipStore | None = None,
     augmented: ClipStore | None = None,
+    part: ValPart | None = None,
 ) -> NDArray[np.float32]:
     """Fit a head to the features of `recipe.mix`, save it in `out` and score the evaluation clips.
 
@@ -40,14 +42,14 @@ def fit_head(
 
     Args:
         recipe: sections classifier and mix.
-        real, synthetic, class_ap, decoded, augmented: as for `classifiers.train.train_classifier`.
+        real, synthetic, class_ap, decoded, augmented, part: as for `classifiers.train.train_classifier`.
         out: receives `model.safetensors` and `config.json`.
         seed: of the initial weights of a head with a hidden layer; without one it has no influence.
         fingerprint: written to config.json.
         cache: folder of cached features.
 
     Returns:
-        Logits [n, C] of the eval split.
+        Logits [n, C] of the eval split, or of the val part if there is one.
 
     Raises:
         UsageError, IntegrityError: as `train_classifier`.
@@ -56,7 +58,7 @@ def fit_head(
     """
     settings, meta = recipe.classifier, real.meta
     extractor = ClipFeatures(str(settings.features))
-    mixed = select(recipe, real, synthetic, decoded, augmented, seed, class_ap)
+    mixed = select(recipe, real, synthetic, decoded, augmented, seed, class_ap, part)
     clips, shares = mixed.clips, mixed.plan.shares()
     used = np.flatnonzero(shares)
     vectors = []
@@ -80,8 +82,8 @@ def fit_head(
         options=options,
         extra={"fingerprint": fingerprint, "seed": seed, "train_ids_hash": ids_hash(mixed.ids)},
     )
-    held_out = _features(real, real.split_indices("eval"), extractor, cache)
-    scores: NDArray[np.float32] = module.logits(held_out)  # type: ignore[operator]
+    held_out = part.val if part else real.split_indices("eval")
+    scores: NDArray[np.float32] = module.logits(_features(real, held_out, extractor, cache))  # type: ignore[operator]
     return scores
 
 

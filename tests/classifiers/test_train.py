@@ -22,10 +22,11 @@ from fakes import (
 
 from ajbench import classifiers
 from ajbench.classifiers import dataset, predict, train
-from ajbench.classifiers.selection import check_descent
+from ajbench.classifiers.selection import check_descent, select
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.recipe import Mix
 from ajbench.data import mixing, real_clips, shards, store
+from ajbench.data.val_part import ValPart
 
 # Neither batch norm nor dropout: nothing depends on how a batch is divided.
 WHOLE = {"name": "ast-tiny", "options": {"patchout": 0.0}, "train_steps": 3, "warmup_steps": 0}
@@ -238,6 +239,23 @@ def test_an_interrupted_training_on_augmented_waves_ends_with_the_same_bits(tmp_
     with stopped_at(mixing, "batch", 10):
         fit_hum(hum_recipe(aug="wave"), real, None, tmp_path / "b")
     assert weight_difference(straight, fit_hum(hum_recipe(aug="wave"), real, None, tmp_path / "b")) == 0
+
+
+def test_neither_val_clips_nor_what_was_made_from_their_recordings_is_trained_on(real, synthetic):
+    train = real.split_indices("train")
+    val = train[::4]
+    part = ValPart(np.setdiff1d(train, val), val, frozenset(real.recordings[i] for i in val))
+    recipe = hum_recipe(Mix(dose=10))
+    ids, clips, _ = select(recipe, real, synthetic, None, None, 0, None, part)
+    assert ids == [real.clip_ids[i] for i in part.real]
+    (_, places), (_, added) = clips.parts
+    assert places.tolist() == part.real.tolist()
+    of_val, parents = {real.clip_ids[i] for i in val}, synthetic.column("parent_id")
+    assert added.tolist() == [k for k, parent in enumerate(parents) if parent not in of_val][:10]
+    most = sum(parent not in of_val for parent in parents)
+    assert 10 < most < len(parents)
+    with pytest.raises(UsageError, match=r"mix\.dose"):
+        select(hum_recipe(Mix(dose=most + 1)), real, synthetic, None, None, 0, None, part)
 
 
 def test_unused_synthetic_clips_do_not_change_the_result(tmp_path, real, synthetic, plain):

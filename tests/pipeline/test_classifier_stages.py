@@ -6,7 +6,8 @@ import pytest
 from fakes import mini_pipeline
 
 from ajbench.core.errors import MissingError, UsageError
-from ajbench.pipeline.classifier_stages import cell_key, grid_stages, own_stage
+from ajbench.data import val_part
+from ajbench.pipeline.classifier_stages import cell_key, classifier_stage, grid_stages, own_stage
 from ajbench.pipeline.stage import in_order, run_stages
 
 DOSES = {("dose", "all", dose) for dose in (0, 10, 20)}
@@ -49,6 +50,18 @@ def test_every_mix_is_compared_with_real_clips_alone(expression, overrides, mixe
     for stage, mix in zip(stages, found, strict=True):  # only those that use synthetic clips need their store
         needs = [need.name for need in stage.needs]
         assert needs == ["prepare", *["synth"] * (mix.dose > 0 or mix.mode == "alpha")]
+
+
+def test_a_training_that_is_scored_on_the_val_part_has_a_folder_and_a_name_of_its_own():
+    made = mini_pipeline("classifier.epochs=1", "mix.dose=10")
+    part = val_part.planned(made.recipe.mix, made.manifest)
+    settings = made.recipe.classifier_of()
+    plain, mine = (
+        classifier_stage(made, settings, made.recipe.mix, 0, False, given) for given in (None, part)
+    )
+    assert plain.path != mine.path and plain.what != mine.what
+    clips = made.real_clips("all") - len(part.val)
+    assert steps(mine) == settings.steps(clips + 10) < steps(plain)
 
 
 def test_arms_are_columns_of_every_dose_and_leave_those_of_generated_clips_as_they_were():
