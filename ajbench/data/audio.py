@@ -25,7 +25,7 @@ SAMPLE_RATE = 16_000  # Hz
 HOP = 320  # samples per codec frame: 50 frames a second
 FRAME_MULTIPLE = 21  # the generator sees latents [128, T] as a grid [128, T/21, 21]
 
-MIN_DURATION_S = 0.25  # shorter clips have too few codec frames (12.5) to tell classes apart
+MIN_DURATION_S = 0.1  # five codec frames; the shortest spoken digits last 0.14 s
 SOURCE_RATES = 1_000, 1_000_000  # Hz; other rates mean a wrong header, or data that is not audio
 SILENT_PEAK = 1e-4  # re full scale; 16-bit dither alone reaches 6e-5
 FULL_SCALE = 0.999

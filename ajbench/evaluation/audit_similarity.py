@@ -102,9 +102,11 @@ def wave_of(clips: ClipSet, number: int) -> NDArray[np.float32]:
     """
     samples, rate = clips.samples(number)
     wave = protocols.find("ajbench").wave(samples, rate, audio.SAMPLE_RATE)
-    if len(wave) < audio.MIN_DURATION_S * audio.SAMPLE_RATE:
+    if len(wave) < audio_fingerprint.MIN_DURATION_S * audio.SAMPLE_RATE:
         seconds = len(wave) / audio.SAMPLE_RATE
-        raise audio.AudioError(f"too short ({seconds:.2f} s; at least {audio.MIN_DURATION_S:g} s)")
+        raise audio.AudioError(
+            f"too short ({seconds:.2f} s; at least {audio_fingerprint.MIN_DURATION_S:g} s)"
+        )
     if reason := audio.defect(wave):
         raise audio.AudioError(reason)
     return wave

@@ -19,6 +19,7 @@ from ajbench.core.errors import UsageError
 from ajbench.data import audio
 
 BANDS, WINDOW, HOP = 64, 1024, audio.HOP
+MIN_DURATION_S = 0.25  # of a clip: a shorter one has too little detail to tell a copy from chance
 FLOOR_DB = -10.0  # white noise assumed under every clip, so that real noise at 10 dB SNR changes little
 SMOOTHING = 23  # frames (0.46 s) of the Hann window that gives a band's slow course
 MAX_DETAIL = 0.3  # decades (6 dB): clipped, so that single onsets do not dominate
@@ -33,7 +34,7 @@ def fingerprints(wav: torch.Tensor) -> NDArray[np.float32]:
     """Return the spectral detail of clips, float32 [B, 1 + n // 320, 64], whatever their gain.
 
     Args:
-        wav: float32 [B, n] at 16 kHz, at least 0.25 s.
+        wav: float32 [B, n] at 16 kHz, at least `MIN_DURATION_S`.
     """
     level = wav.square().mean(dim=1, keepdim=True).sqrt().clamp_min(1e-8)
     power = 10.0 ** _log_mel(wav / level)

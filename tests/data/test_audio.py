@@ -82,7 +82,7 @@ def bad_inputs():
         "0 bytes": (b"", "empty (0 bytes)"),
         "no samples": (encoded(noise[:0], 44_100, "WAV"), "empty (no samples)"),
         "text": (b"this is not a sound" * 50, "unreadable (Format not recognised)"),
-        "0.2 s": (encoded(noise[:8820], 44_100, "WAV"), "too short (0.20 s; at least 0.25 s)"),
+        "0.08 s": (encoded(noise[:3528], 44_100, "WAV"), "too short (0.08 s; at least 0.1 s)"),
         "zeros": (encoded(0 * noise, 44_100, "WAV"), "silent (peak 0.0e+00; at least 1e-04)"),
         "antiphase": (encoded(np.stack([noise, -noise], 1), 44_100, "WAV"), "silent (peak"),
         "above the band": (encoded(high, 44_100, "WAV", "FLOAT"), "silent (peak"),
