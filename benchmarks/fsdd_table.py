@@ -2,8 +2,8 @@
 
 python benchmarks/fsdd_table.py RECORDINGS > fsdd.csv
 
-RECORDINGS is the folder of `7_jackson_32.wav`: digit, speaker, number of the recording (0 to 49). A fold has ten
-recordings of each digit by each speaker, so every speaker is in all folds.
+RECORDINGS is the folder of `7_jackson_32.wav`: digit, speaker, number of the recording (0 to 49). A fold has
+ten recordings of each digit by each speaker, so every speaker is in all folds.
 """
 
 import csv

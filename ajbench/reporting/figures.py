@@ -64,6 +64,42 @@ class Mark:
     colour: str = MUTED
 
 
+@dataclass(frozen=True)
+class Gains:
+    """Paired difference to real clips only against their number, of one mix."""
+
+    name: str
+    real: list[int]  # ascending [R]
+    delta: list[tuple[float, float, float]]  # points of mAP with the interval: value, low, high [R]
+
+
+def gain_curves(panels: Sequence[tuple[str, Sequence[Gains]]]) -> str:
+    """Return the gain against the number of real clips, a panel for each classifier, as SVG."""
+    names = list(dict.fromkeys(curve.name for _, curves in panels for curve in curves))
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure((WIDTH, 3.7), layout="constrained")
+        shown = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for axes, (title, curves) in zip(shown, panels, strict=True):
+            ticks = sorted({clips for curve in curves for clips in curve.real})
+            for curve in curves:
+                place = names.index(curve.name)
+                x = np.array([ticks.index(clips) for clips in curve.real])
+                x = x + 0.08 * (place - (len(names) - 1) / 2)
+                _intervals(axes, x, np.array(curve.delta), SERIES[place % len(SERIES)], label=curve.name)
+            axes.axhline(0, color=INK, linewidth=0.7)
+            axes.set_title(title)
+            axes.set_xticks(range(len(ticks)), [f"{clips:,}" for clips in ticks])
+            axes.set_xlabel("real clips of the classifier")
+            axes.grid(axis="y")
+            axes.margins(x=0.15)
+        shown[0].set_ylabel("difference to real clips only, points of mAP")
+        marks = {
+            name: mark for axes in shown for mark, name in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        figure.legend([marks[name] for name in names], names, loc="outside upper left", ncols=3)
+        return _svg(figure, "gain")
+
+
 def dose_curve(curves: Sequence[Curve]) -> str:
     """Return mAP against the dose (left) and the difference to real clips only (right), as SVG."""
     with matplotlib.rc_context(_STYLE):

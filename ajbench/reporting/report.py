@@ -17,7 +17,7 @@ from ajbench.core.rows import read_rows
 from ajbench.data import audio
 from ajbench.data.store import Clip, ClipStore
 from ajbench.evaluation.classification import TableCell, per_class
-from ajbench.reporting import figures, tables
+from ajbench.reporting import figures, gain_by_real, tables
 from ajbench.reporting.formats import blocks_1, blocks_a11, html, to_csv
 from ajbench.reporting.verdict import QUESTION, Answer, answers, headline, limits
 
@@ -53,7 +53,8 @@ def render(data: ReportData, out: Path) -> Path:
         MissingError: rows.csv, a store or a scores file is missing.
         IntegrityError: one of them is damaged.
     """
-    rows = tables.select(read_rows(data.rows), data.recipe, data.fingerprints)
+    every = read_rows(data.rows)
+    rows = tables.select(every, data.recipe, data.fingerprints)
     real = ClipStore.open(data.real)
     sets = {name: ClipStore.open(path) for name, path in data.synthetic.items()}
     found = answers(rows, data.recipe)
@@ -72,6 +73,7 @@ def render(data: ReportData, out: Path) -> Path:
         "headline": headline(found),
         "answers": found,
         "dose_figure": dose_figure(rows, data.recipe, found),
+        "gain_figure": gain_by_real.figure(gain_by_real.lines(every, data.recipe)),
         "a11": blocks_a11(a11, data.recipe),
         "class_figure": _class_figure(classes, found, data.recipe),
         "table_1": blocks_1(first, data.recipe) if any(n["source"] == "measured" for n in first) else [],

@@ -13,7 +13,7 @@ import pandas as pd
 from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Recipe
 from ajbench.core.rows import folds_in, read_rows
-from ajbench.reporting import formats, verdict
+from ajbench.reporting import formats, gain_by_real, verdict
 from ajbench.reporting.formats import COUNTED, Block, Line, blocks_1, blocks_a11, to_csv
 
 _PACKAGE = Path(__file__).parents[1]
@@ -56,7 +56,8 @@ def write(
     """Write the tables of one recipe from rows.csv.
 
     These are `table_a11.{csv,md,tex}` and, if generated clips were evaluated, `table_1.{csv,md,tex}` and
-    `generation.csv`. If a measurement occurs more than once, the last one counts.
+    `generation.csv`, and if rows.csv has runs with several `mix.real` or pools, `gain_by_real.csv` of all of
+    them. If a measurement occurs more than once, the last one counts.
 
     Args:
         rows_path: rows.csv; rows of other recipes are ignored.
@@ -69,7 +70,8 @@ def write(
         MissingError: there is no rows.csv.
         IntegrityError: rows.csv is damaged.
     """
-    rows = select(read_rows(rows_path), recipe, fingerprints)
+    every = read_rows(rows_path)
+    rows = select(every, recipe, fingerprints)
     out_dir.mkdir(parents=True, exist_ok=True)
     a11, generation = a11_lines(rows, recipe, counts), generation_lines(rows)
     a11_blocks = blocks_a11(a11, recipe)
@@ -78,6 +80,8 @@ def write(
     files |= first_files if first else {}
     if generation:
         files["generation.csv"] = to_csv(generation)
+    if by_real := gain_by_real.lines(every, recipe):
+        files["gain_by_real.csv"] = to_csv(by_real)
     for name, text in files.items():
         atomic_write(out_dir / name, text)
     header, lines = formats.console_table(a11_blocks[0])

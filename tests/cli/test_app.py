@@ -113,8 +113,9 @@ def test_shipped_recipes_dry_run(document, name, esc10_dir):
     assert plan["recipe"] == name
     assert plan["todo"] == len(plan["stages"])
     assert plan["disk_mb"] > 0
-    loaded = recipe.load(name)
-    cells = len(loaded.evaluate.models) * (len(loaded.evaluate.doses) + 2) * len(loaded.evaluate.seeds)
+    grid = recipe.load(name).evaluate
+    columns = 1 + grid.synthetic_only + len(grid.controls) + len(grid.doses) * len(grid.arms)
+    cells = len(grid.models) * columns * len(grid.seeds) * max(1, len(grid.folds))
     assert sum(stage["stage"] == "train-cls" for stage in plan["stages"]) == cells
     assert not list(Path().iterdir())
 

@@ -1,0 +1,74 @@
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from fakes import ESC10_CONTEXT, esc10_recipe
+
+from ajbench.core.rows import ROW_COLUMNS, append_rows, make_row, read_rows
+from ajbench.reporting import gain_by_real, tables
+
+MODEL = "taltrans-small/-/none"
+
+
+def run_rows(fingerprint, real, pool, gains, seed="0;1;2"):
+    """The rows of an evaluation: mAP 0.5 with real clips only, and each mix with its gain."""
+    context = replace(ESC10_CONTEXT, fingerprint=fingerprint)
+    rows = [
+        make_row(context, "A11", MODEL, "esc10", "map_mean", 0.5, n=80, seed=seed)
+        | {"real": real, "pool": ""}
+    ]
+    for column, gain in gains.items():
+        sizes = {"real": 320 if "all real" in column else real, "pool": "" if "A" in column else pool}
+        values = {"map_mean": 0.5 + gain, "map_delta": gain}
+        rows += [
+            make_row(
+                context, "A11", MODEL, column, metric, value, (value - 0.02, value + 0.02), n=80, seed=seed
+            )
+            | sizes
+            for metric, value in values.items()
+        ]
+    return rows
+
+
+@pytest.fixture
+def rows(tmp_path):
+    path = tmp_path / "rows.csv"
+    append_rows(path, run_rows("a", 40, 320, {"+160G": 0.1, "esc10 (all real)": 0.2}))
+    append_rows(path, run_rows("b", 80, 320, {"+160G": 0.05}))
+    append_rows(path, run_rows("c", 40, 40, {"+160G": -0.07}))
+    return path
+
+
+def test_a_line_for_each_mix_pool_and_number_of_real_clips(rows):
+    found = gain_by_real.lines(read_rows(rows), esc10_recipe())
+    assert [(n["column"], n["pool"], n["real"], n["delta"]) for n in found] == [
+        ("+160G", 40, 40, -7.0),
+        ("+160G", 320, 40, 10.0),
+        ("+160G", 320, 80, 5.0),
+        ("esc10 (all real)", 320, 40, 20.0),
+    ]
+    assert {(n["model"], n["seeds"], n["n"]) for n in found} == {(MODEL, 3, 80)}
+    assert (found[0]["map"], found[0]["delta_low"], found[0]["delta_high"]) == (43.0, -9.0, -5.0)
+
+
+def test_the_last_run_of_the_same_numbers_counts(rows):
+    append_rows(rows, run_rows("d", 40, 320, {"+160G": 0.11}))
+    found = gain_by_real.lines(read_rows(rows), esc10_recipe())
+    assert [n["delta"] for n in found if (n["pool"], n["real"], n["column"]) == (320, 40, "+160G")] == [11.0]
+
+
+def test_one_run_has_no_lines():
+    rows = pd.DataFrame(run_rows("a", 40, 320, {"+160G": 0.1}), columns=list(ROW_COLUMNS))
+    assert gain_by_real.lines(rows, esc10_recipe()) == []
+    assert gain_by_real.figure([]) == ""
+
+
+def test_tables_write_the_lines_of_all_runs(rows, tmp_path):
+    written = tables.write(rows, tmp_path / "out", esc10_recipe(), fingerprints=["b"])
+    assert written.paths["gain_by_real.csv"].read_text().count("\n") == 5
+
+
+def test_the_figure_has_a_curve_for_each_mix_and_pool(rows):
+    drawing = gain_by_real.figure(gain_by_real.lines(read_rows(rows), esc10_recipe()))
+    for text in ("+160G, pool 40", "+160G, pool 320", MODEL, ">80<"):
+        assert text in drawing
