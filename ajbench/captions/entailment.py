@@ -46,12 +46,12 @@ def entailment(pairs: Pairs, scorer: str = "minilm") -> NDArray[np.float64]:
 def _minilm(pairs: Pairs) -> NDArray[np.float64]:
     texts = sorted({text for pair in pairs for text in pair}, key=len)  # little padding in a batch
     rows = {text: row for row, text in enumerate(texts)}
-    embeddings = _embed(texts)
+    embeddings = embed(texts)
     visual, audio = (embeddings[[rows[pair[side]] for pair in pairs]] for side in (0, 1))
     return np.einsum("nd,nd->n", visual, audio)
 
 
-def _embed(texts: Sequence[str]) -> NDArray[np.float64]:
+def embed(texts: Sequence[str]) -> NDArray[np.float64]:
     """Return sentence embeddings [N, 384]: the mean of the token states, normalised to unit length."""
     import torch
 

@@ -70,19 +70,46 @@ class AST(nn.Module):
         self.norm = norm(dim)
         self.head = nn.Sequential(nn.LayerNorm(dim, eps=norm_eps or 1e-5), nn.Linear(dim, num_classes))
 
+    @property
+    def token_width(self) -> int:
+        """d of `tokens`."""
+        return self.cls_token.shape[2]
+
     def embed(self, x: Tensor) -> Tensor:
         """Features or waves → penultimate vectors [B, d]: the mean state of the two class tokens."""
-        features = self.frontend(x) if x.ndim == 2 else x
-        maps = self.patch(features.transpose(1, 2).unsqueeze(1))
-        places = positions(self.pos_embed[:, CLASS_TOKENS:], self.grid, (maps.shape[2], maps.shape[3]))
-        tokens = maps.flatten(2).transpose(1, 2) + places
+        patches, _ = self._patches(x)
         if self.training and self.patchout > 0:
-            tokens = _drop(tokens, self.patchout)
-        first = torch.cat([self.cls_token, self.dist_token], dim=1) + self.pos_embed[:, :CLASS_TOKENS]
-        tokens = torch.cat([first.expand(len(tokens), -1, -1).to(tokens.dtype), tokens], dim=1)
+            patches = _drop(patches, self.patchout)
+        tokens = self._with_class_tokens(patches)
         for block in self.blocks:
             tokens = block(tokens)
         return self.norm(tokens).mean(dim=1).float()
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """Features or waves → tokens before the pooling, float32 [B, 2 + T', d].
+
+        They are the two class tokens and, for each of the T' places in time, the mean over frequency of the
+        patches' last states. No patch is dropped.
+        """
+        patches, grid = self._patches(x)
+        tokens = self._with_class_tokens(patches)
+        for block in self.blocks[:-1]:
+            tokens = block(tokens)
+        states = self.norm(Block.forward(self.blocks[-1], tokens)).float()
+        over_time = states[:, CLASS_TOKENS:].unflatten(1, grid).mean(dim=1)
+        return torch.cat([states[:, :CLASS_TOKENS], over_time], dim=1)
+
+    def _patches(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Features or waves → embedded patches with positions [B, F · T', d], and their grid (F, T')."""
+        features = self.frontend(x) if x.ndim == 2 else x
+        maps = self.patch(features.transpose(1, 2).unsqueeze(1))
+        grid = (maps.shape[2], maps.shape[3])
+        places = positions(self.pos_embed[:, CLASS_TOKENS:], self.grid, grid)
+        return maps.flatten(2).transpose(1, 2) + places, grid
+
+    def _with_class_tokens(self, patches: Tensor) -> Tensor:
+        first = torch.cat([self.cls_token, self.dist_token], dim=1) + self.pos_embed[:, :CLASS_TOKENS]
+        return torch.cat([first.expand(len(patches), -1, -1).to(patches.dtype), patches], dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Features or waves → logits [B, C]."""

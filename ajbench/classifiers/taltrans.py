@@ -107,6 +107,15 @@ class TalTrans(nn.Module):
             states = layer(states)
         return states
 
+    @property
+    def token_width(self) -> int:
+        """d of `tokens`."""
+        return self.attention.in_features
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """Features or waves → tokens before the pooling, float32 [B, T // 4, d]: the frame states."""
+        return self.hidden(x).float()
+
     def embed(self, x: Tensor) -> Tensor:
         """Features or waves → penultimate vectors [B, d]: the mean frame state."""
         return self.hidden(x).mean(dim=1).float()

@@ -104,7 +104,7 @@ def train_classifier(
         features = module.frontend(wav)  # type: ignore[operator]
         if augment:
             features = frontend.spec_augment(features, masks, **masking)
-        return _loss(settings.loss, wrapped(features), targets)
+        return loss_of(settings.loss, wrapped(features), targets)
 
     console.detail(f"{settings.name}: {plan.epoch_size} clips an epoch, {steps} steps, seed {seed}")
     loop.fit(
@@ -248,7 +248,8 @@ def _validation(real: ClipStore, score: Score) -> Callable[[nn.Module], float]:
     return validate
 
 
-def _loss(kind: str, logits: Tensor, targets: Tensor) -> Tensor:
+def loss_of(kind: str, logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean loss (`classifier.loss`: bce or ce) of logits [B, C]; soft targets may be mixed."""
     if kind == "ce":
         return functional.cross_entropy(logits, targets / targets.sum(dim=1, keepdim=True).clamp_min(1e-6))
     return functional.binary_cross_entropy_with_logits(logits, targets)

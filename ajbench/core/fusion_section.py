@@ -35,6 +35,9 @@ class Fusion(Section):
         "`predicted`: their mean, permuted, or as an input feature instead of a discount",
     )
     scores: str | None = Field(None, description="Parquet file of `ajbench entail` to take scores from")
+    captions: str | None = Field(
+        None, description="folder of `ajbench caption` with visual captions; null: those of the corpus"
+    )
     top_k: AtLeastOne = Field(3, description="predicted: classes that count, weighted by their probability")
     cross_fit: Annotated[int, Field(ge=2)] = Field(
         3, description="predicted: parts of the train split; each is scored by a model trained on the others"
@@ -68,8 +71,10 @@ class Fusion(Section):
     )
 
     def identity(self) -> dict[str, Any]:
-        """Return what fingerprints of one model contain: not the table, nor the file, which is an input."""
-        return self.model_dump(mode="json", exclude={"scorers", "comparisons", "controls", "scores"})
+        """Return what fingerprints of one model contain: not the table, nor files, which are inputs."""
+        return self.model_dump(
+            mode="json", exclude={"scorers", "comparisons", "controls", "scores", "captions"}
+        )
 
     @model_validator(mode="after")
     def _scored(self) -> "Fusion":

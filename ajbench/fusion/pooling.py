@@ -14,7 +14,14 @@ DISCOUNTS = ("renormalised", "paper", "logit")
 Array = TypeVar("Array", Tensor, NDArray[np.floating])
 
 
-def pool(tokens: Array, logits: Any, is_video: Any, score: Any, discount: Discount = "renormalised") -> Array:
+def pool(
+    tokens: Array,
+    logits: Any,
+    is_video: Any,
+    score: Any,
+    discount: Discount = "renormalised",
+    present: Any = None,
+) -> Array:
     """Pool the audio and video tokens of each clip with attention α = softmax(logits).
 
     With d = score on video tokens (clamped to [0, 1]) and 1 on audio tokens, the weights are
@@ -31,10 +38,11 @@ def pool(tokens: Array, logits: Any, is_video: Any, score: Any, discount: Discou
         is_video: bool [T], true on video tokens.
         score: entailment score of each clip [B].
         discount: how the score lowers the weights of video tokens.
+        present: bool [B, T], false on tokens that do not count, as of a missing video; None: all count.
 
     Returns:
         Pooled tokens [B, d], a tensor or an array like `tokens`; gradients reach tokens, logits and score.
-        With `renormalised`, score 0 and no audio token they are zeros.
+        Without any token that counts (with `renormalised`, those of score 0 do not) they are zeros.
 
     Raises:
         UsageError: an unknown discount, tokens that are not floats, or shapes that do not match.
@@ -50,13 +58,17 @@ def pool(tokens: Array, logits: Any, is_video: Any, score: Any, discount: Discou
     _check_shape("logits", levels, clips, length)
     _check_shape("is_video", video, length)
     _check_shape("score", scores, clips)
+    counts = torch.ones_like(levels)
+    if present is not None:
+        counts = _tensor(present).to(levels)
+        _check_shape("present", counts, clips, length)
     factor = torch.where(video, scores.clamp(0, 1)[:, None], torch.ones_like(levels))
     if discount == "paper":
-        weights = levels.softmax(dim=1) * factor
+        weights = _renormalised(levels, counts) * factor
     elif discount == "logit":
-        weights = (levels * factor).softmax(dim=1)
+        weights = _renormalised(levels * factor, counts)
     else:
-        weights = _renormalised(levels, factor)
+        weights = _renormalised(levels, counts * factor)
     pooled = torch.einsum("bt,btd->bd", weights, values)
     return pooled if isinstance(tokens, Tensor) else pooled.numpy()
 
