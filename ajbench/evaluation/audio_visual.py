@@ -116,8 +116,8 @@ def compare(cells: Mapping[tuple[str, int], Trained], context: Context) -> list[
 
     def add(line: str, modality: str, metric: str, found: Interval, seeds: Iterable[int]) -> None:
         named = ";".join(map(str, seeds))
-        about = {"n": len(first.clips[0]), "seed": named}
-        rows.append(make_row(context, TABLE, line, modality, metric, found.value, found[1:], **about))
+        row = partial(make_row, context, TABLE, line, modality, metric, found.value, found[1:])
+        rows.append(row(n=len(first.clips[0]), seed=named))
 
     for line, runs in lines.items():
         scorer, _, labels = line.partition("/")
