@@ -1004,3 +1004,24 @@ def audit_of_standouts(real, synthetic, origins=None, relation="leak"):
     origins = origins or {f"s{k}": f"s{k}" for k in range(synthetic.shape[1])}
     sizes = {"synth": synthetic.shape[1], "train": real.shape[1], "eval": 80}
     return Audit(found, calibrations, sizes, [], 0, origins)
+
+
+# Video tokens of stores without video, for models of audio and video
+
+FAKE_VIDEO = (3, 6)  # windows and width of tokens
+
+
+def fake_video_tokens(store, indices):
+    """Return tokens [n, 3, 6] that tell a clip's first label, and which clips have video: not every fifth."""
+    indices = np.asarray(indices, np.int64)
+    labels = [store[int(i)].label_ids[0] for i in indices]
+    tokens = np.stack([np.random.default_rng(int(i)).normal(0, 0.5, FAKE_VIDEO) for i in indices])
+    tokens[np.arange(len(indices)), :, np.array(labels)] += 3.0
+    there = indices % 5 != 4
+    return np.where(there[:, None, None], tokens, 0.0).astype(np.float32), there
+
+
+def hum_captions(i):
+    """The visual caption of clip i of `hum_record`: of its label, but for every fourth of the other one."""
+    seen = (i % 2) ^ (i % 4 == 3)
+    return ["a humming machine on a table", "steam that hisses out of a pipe"][seen]

@@ -36,7 +36,7 @@ from ajbench.pipeline.stage import (
 # Raised by one when a stage's code changes what it writes: earlier outputs are then made again, not misread.
 VERSIONS = {
     "prepare": 2, "decode": 1, "train-gen": 3, "invert": 1, "synth": 2, "train-cls": 4, "eval-cls": 2,
-    "eval-gen": 3, "augment": 1,
+    "eval-gen": 3, "augment": 1, "audio-tokens": 1, "entail": 1, "train-av": 1, "score-av": 1,
 }  # fmt: skip
 CLIPS_PER_PROCESS = 50  # a process takes about as long to start as to generate a few dozen clips
 
