@@ -1025,3 +1025,27 @@ def hum_captions(i):
     """The visual caption of clip i of `hum_record`: of its label, but for every fourth of the other one."""
     seen = (i % 2) ^ (i % 4 == 3)
     return ["a humming machine on a table", "steam that hisses out of a pipe"][seen]
+class FakeLanguageModel:
+    """A caption backend that answers with `answer(prompt)`; an `Answer`, or a text."""
+
+    name, model, model_hash = "fake", "fake-1", "0123456789abcdef"
+
+    def __init__(self, answer=None):
+        self.answer, self.prompts, self.options = answer, [], []
+
+    def complete(self, prompts, **options):
+        from ajbench.captions.backends import Answer
+
+        self.prompts += prompts
+        self.options.append(options)
+        # The input is the last line before "Response:".
+        made = [self.answer(one) if self.answer else f"I hear {one.splitlines()[-2]}" for one in prompts]
+        return [Answer(one, None) if isinstance(one, str) else one for one in made]
+
+
+def caption_rows(n=12, **more):
+    """Return n rows of a manifest with one, two or three labels."""
+    from ajbench.data.manifest import Row
+
+    names = "Dog", "Rain", "Church bell"
+    return [Row(f"c{i:04d}", "", labels=names[: 1 + i % 3], recording=f"r{i:04d}", **more) for i in range(n)]

@@ -57,8 +57,8 @@ def read_corpus(data: Data, root: Path | None, need_files: bool = True) -> Manif
     """
     read = registry.resolve("corpus", data.corpus)
     manifest: Manifest = read(data, root) if need_files else read(data, root, need_files=False)
-    listed = set(_listed(Path(data.leave_out))) if data.leave_out else set()
-    listed |= {_recording(row) for row in manifest.rows if row.clip_id in listed}
+    names = set(listed(Path(data.leave_out))) if data.leave_out else set()
+    names |= {_recording(row) for row in manifest.rows if row.clip_id in names}
     held_out = {_recording(row): row.clip_id for row in manifest.split("eval")}
     rows: list[Row] = []
     problems: list[Problem] = []
@@ -68,7 +68,7 @@ def read_corpus(data: Data, root: Path | None, need_files: bool = True) -> Manif
             pass
         elif recording in held_out:
             reason = f"{HELD_OUT} ({recording}, clip {held_out[recording]})"
-        elif recording in listed:
+        elif recording in names:
             reason = f"{LISTED} ({recording})"
         if reason:
             problems.append(Problem(row.clip_id, row.path, None, reason, row.split, row.fold))
@@ -93,7 +93,7 @@ def _recording(row: Row) -> str:
     return row.recording or row.clip_id
 
 
-def _listed(path: Path) -> Iterator[str]:
+def listed(path: Path) -> Iterator[str]:
     """Yield the ids and recordings in a list: a corpus table, or a file with one of them in each line."""
     column, kind = None, ""
     for _, cells in csv_rows(path):

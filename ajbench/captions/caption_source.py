@@ -1,0 +1,230 @@
+"""The clips to caption, streamed from a store, a manifest or a table; evaluation clips are left out."""
+
+import itertools
+import json
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.data.corpora import audioset, recordings
+from ajbench.data.manifest import LABEL_SEPARATOR, SPLIT_NAMES, Problem, Row, csv_rows
+from ajbench.data.store import ClipStore
+
+Rows = Callable[[], Iterable[Row]]  # each call starts from the beginning
+
+HELD_OUT = ("val", "eval")
+UNLABELLED = "without labels"
+BATCH = 4096
+READ = ("clip_id", "path", "start_s", "duration_s", "labels", "split", "video", "visual_caption", "recording")
+
+
+@dataclass(frozen=True)
+class Count:
+    """What a pass over the clips found.
+
+    Attributes:
+        clips: to caption.
+        excluded: evaluation clips, listed clips and others of their recordings, by the reason.
+        unlabelled: clips without a label, which are left out too.
+        single: clips with one label.
+        having: number of clips with a `visual_caption`, and with a `video`.
+        digest: of everything that captions depend on.
+    """
+
+    clips: int
+    excluded: dict[str, int]
+    unlabelled: int
+    single: int
+    having: dict[str, int]
+    digest: str
+
+
+@dataclass(frozen=True)
+class Clips:
+    """The clips to caption, in their order; nothing but ids is kept in memory.
+
+    Attributes:
+        rows: reads all clips.
+        name: for messages.
+        evaluation: whether clips of the val and eval splits are captioned too.
+        exclude: a list of clips to leave out, such as another corpus' test set (as for `data.leave_out`).
+    """
+
+    rows: Rows
+    name: str
+    evaluation: bool = False
+    exclude: Path | None = None
+
+    def __iter__(self) -> Iterator[Row]:
+        return (row for row, reason in self._judged() if not reason)
+
+    def chunks(self, size: int) -> Iterator[tuple[int, list[Row]]]:
+        """Yield number and clips of each chunk."""
+        clips = iter(self)
+        for number in itertools.count():
+            if not (chunk := list(itertools.islice(clips, size))):
+                return
+            yield number, chunk
+
+    @cached_property
+    def count(self) -> Count:
+        """What there is.
+
+        Raises:
+            UsageError: no clip is left, or an id occurs twice.
+            MissingError: a file is missing.
+        """
+        digest, reasons, seen = xxhash.xxh3_128(), Counter[str](), array("Q")
+        clips = single = 0
+        having = dict.fromkeys(("visual_caption", "video"), 0)
+        for row, reason in self._judged():
+            if reason:
+                reasons[reason] += 1
+                continue
+            clips += 1
+            single += len(row.labels) == 1
+            for name in having:
+                having[name] += bool(getattr(row, name))
+            digest.update(json.dumps(_content(row), ensure_ascii=False).encode())
+            seen.append(_hash(row))
+        unlabelled = reasons.pop(UNLABELLED, 0)
+        if not clips:
+            left = (
+                ", ".join(f"{n} {reason}" for reason, n in reasons.items()) or f"{unlabelled} without labels"
+            )
+            raise UsageError(f"{self.name}: no clip to caption ({left}); see --include-eval and --exclude")
+        hashes, times = np.unique(np.frombuffer(seen, np.uint64), return_counts=True)
+        if len(hashes) < clips:
+            repeated = hashes[times > 1]
+            clip = next(row.clip_id for row in self if _hash(row) in repeated)
+            raise UsageError(f"{self.name}: clip {clip!r} is listed more than once; keep one line")
+        return Count(clips, dict(reasons), unlabelled, single, having, digest.hexdigest())
+
+    @cached_property
+    def _left_out(self) -> frozenset[str]:
+        """Ids and recordings of the clips that may not be trained on."""
+        listed = set(recordings.listed(self.exclude)) if self.exclude else set()
+        if not self.evaluation or listed:
+            for row in self.rows():
+                held = row.split in HELD_OUT and not self.evaluation
+                if held or row.clip_id in listed:
+                    listed |= {row.clip_id, row.recording or row.clip_id}
+        return frozenset(listed)
+
+    def _judged(self) -> Iterator[tuple[Row, str]]:
+        """Yield each clip with the reason why it is left out; empty if it is not."""
+        left_out = self._left_out
+        for row in self.rows():
+            if row.split in HELD_OUT and not self.evaluation:
+                yield row, f"in split {row.split}"
+            elif row.clip_id in left_out or row.recording in left_out:
+                yield row, "excluded by a list or an evaluation clip's recording"
+            else:
+                yield row, "" if row.labels else UNLABELLED
+
+
+def of_store(path: Path) -> Rows:
+    """Return a reader of a clip store's clips."""
+    store = ClipStore.open(path)
+
+    def rows() -> Iterator[Row]:
+        for shard in store.mapped:
+            yield from _of_batch(shard.table.select(READ))
+
+    return rows
+
+
+def of_table(path: Path) -> Rows:
+    """Return a reader of labels in a table.
+
+    Args:
+        path: a manifest as .parquet; a .csv with columns `clip_id` and `labels` (separated by `;`), and if
+            wanted `split`, `video`, `visual_caption`, `recording`, `start_s`, `duration_s`; or a segment list
+            of AudioSet. The eval list is an eval split, others are train splits.
+
+    Raises:
+        MissingError: no such file.
+        UsageError: it has none of these forms; raised when it is read.
+    """
+    if not path.is_file():
+        raise MissingError(f"--labels {path}: no such file")
+    if path.suffix == ".parquet":
+        return lambda: _parquet(path)
+    first = next((cells for _, cells in csv_rows(path)), [])
+    return (lambda: _csv(path)) if "labels" in first else (lambda: _segments(path))
+
+
+def _parquet(path: Path) -> Iterator[Row]:
+    try:
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            for name in ("clip_id", "labels"):
+                if name not in names:
+                    raise UsageError(
+                        f"--labels {path}: column {name!r} is missing; found: {', '.join(names)}"
+                    )
+            for batch in file.iter_batches(BATCH, columns=[name for name in READ if name in names]):
+                yield from _of_batch(batch)
+    except pa.ArrowException as error:
+        raise IntegrityError(f"--labels {path}: not Parquet ({' '.join(str(error).split())[:100]})") from None
+
+
+def _of_batch(batch: pa.RecordBatch) -> Iterator[Row]:
+    for start in range(0, batch.num_rows, BATCH):
+        for values in batch.slice(start, BATCH).to_pylist():
+            given = {name: value for name, value in values.items() if value is not None}
+            yield Row(**{"path": "", **given, "labels": tuple(values["labels"] or ())})
+
+
+def _csv(path: Path) -> Iterator[Row]:
+    lines = csv_rows(path)
+    _, header = next(lines)
+    if "clip_id" not in header:
+        raise UsageError(f"--labels {path}: column 'clip_id' is missing; found: {', '.join(header)}")
+    for line, values in lines:
+        if len(values) != len(header):
+            raise UsageError(f"--labels {path}:{line}: {len(values)} cells, the header has {len(header)}")
+        cells = {name: text.strip() for name, text in zip(header, values, strict=True) if text.strip()}
+        labels = tuple(filter(None, map(str.strip, cells.get("labels", "").split(LABEL_SEPARATOR))))
+        try:
+            yield Row(
+                clip_id=cells["clip_id"],
+                path=cells.get("path", ""),
+                start_s=float(cells.get("start_s", 0)),
+                duration_s=float(cells["duration_s"]) if "duration_s" in cells else None,
+                labels=labels,
+                split=SPLIT_NAMES[cells.get("split", "train")],
+                video=cells.get("video"),
+                visual_caption=cells.get("visual_caption"),
+                recording=cells.get("recording"),
+            )
+        except (KeyError, ValueError) as error:
+            raise UsageError(f"--labels {path}:{line}: clip_id, split or a time is wrong ({error})") from None
+
+
+def _segments(path: Path) -> Iterator[Row]:
+    labels = audioset.label_set()
+    by_mid = dict(zip(labels.mids or (), labels.names, strict=True))
+    outside = {mid: sound.name for mid, sound in audioset.ontology().items()}
+    split = "eval" if path.name == audioset.EVAL else "train"
+    for item in audioset.segments(path, split, by_mid, outside):
+        if isinstance(item, Problem):
+            raise UsageError(f"--labels {path}:{item.line}: {item.reason}")
+        yield item.row("", item.start_s)
+
+
+def _content(row: Row) -> list[object]:
+    return [row.clip_id, row.labels, row.visual_caption, row.video, row.start_s, row.duration_s]
+
+
+def _hash(row: Row) -> int:
+    return xxhash.xxh3_64_intdigest(row.clip_id.encode())

@@ -1,0 +1,175 @@
+"""The command that makes captions: caption."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ajbench.cli.options import Settings, command
+from ajbench.core import console
+from ajbench.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from ajbench.captions.caption_source import Rows
+    from ajbench.captions.writers import Writer
+
+app = typer.Typer()
+LLM_PANEL = "Language model"
+
+
+def _llm(help: str, *names: str, **more: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=LLM_PANEL, **more)
+
+
+@app.command()
+@command(hide=("work", "results", "generator"))
+def caption(
+    settings: Settings,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the captions table.")],
+    store: Annotated[
+        Path | None, typer.Option("--store", metavar="STORE", help="Caption the clips of this store.")
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            "--labels", metavar="TABLE", help="Caption the clips of a CSV, Parquet or segment list."
+        ),
+    ] = None,
+    kind: Annotated[
+        Literal["audio", "visual", "merge", "all"], typer.Option("--kind", help="Captions to write.")
+    ] = "audio",
+    backend: Annotated[
+        Literal["template", "llamacpp", "openai"],
+        typer.Option("--backend", help="What writes sentences: fixed patterns, or a language model."),
+    ] = "template",
+    shots: Annotated[
+        int | None, typer.Option("--shots", min=0, help="Examples in a prompt (default: all).")
+    ] = None,
+    single_class: Annotated[
+        bool,
+        typer.Option(
+            "--single-class-filter/--no-single-class-filter",
+            help="One label becomes 'The sound of [CLASS]' without the model.",
+        ),
+    ] = True,
+    exclude: Annotated[
+        Path | None,
+        typer.Option("--exclude", metavar="FILE", help="List of clips or recordings to leave out."),
+    ] = None,
+    include_eval: Annotated[
+        bool,
+        typer.Option("--include-eval", help="Caption val and eval clips too; never to train a generator on."),
+    ] = False,
+    max_fallback: Annotated[
+        float,
+        typer.Option(
+            "--max-fallback", min=0, max=1, help="Most unusable answers per chunk, as a share of its clips."
+        ),
+    ] = 0.05,
+    chunk: Annotated[int, typer.Option("--chunk", min=1, help="Clips in a chunk.")] = 6000,
+    model: Annotated[str | None, _llm("GGUF file, or the server's name of the model.", "--model")] = None,
+    url: Annotated[str | None, _llm("openai: address of the server.", "--url")] = None,
+    api: Annotated[
+        Literal["chat", "completions"] | None, _llm("openai: kind of requests (default: chat).", "--api")
+    ] = None,
+    concurrency: Annotated[int | None, _llm("openai: requests at a time.", "--concurrency", min=1)] = None,
+    retries: Annotated[int | None, _llm("openai: attempts after the first.", "--retries", min=0)] = None,
+    timeout_s: Annotated[float | None, _llm("openai: seconds per request.", "--timeout-s", min=0)] = None,
+    threads: Annotated[int | None, _llm("llamacpp: threads.", "--threads", min=1)] = None,
+) -> None:
+    """Write captions of clips from their labels and video frames.
+
+    Audio captions are made of labels with the prompts of Table A3, visual captions of frames (Table A4), and
+    merges of both (Table A5). Without --store and --labels, the clips of the recipe are captioned. Val and
+    eval clips are left out. An interrupted run resumes with the chunk it was at.
+
+    \b
+    Examples:
+      ajbench caption --recipe mini --out captions
+      ajbench caption --store DIR --backend llamacpp --out captions
+    """
+    from ajbench.captions.caption_job import Job
+    from ajbench.captions.caption_source import Clips
+    from ajbench.captions.caption_table import KINDS
+    from ajbench.captions.visual import Given
+
+    clips = Clips(*_source(settings, store, labels), include_eval, exclude)
+    if settings.dry_run:
+        count = clips.count
+        plan: dict[str, Any] = {
+            "clips": count.clips,
+            "single_class": count.single,
+            "without_labels": count.unlabelled,
+        }
+        plan |= {"excluded": count.excluded, "chunks": -(-count.clips // chunk)}
+        console.emit(plan, table=(["what", "planned"], [[what, str(n)] for what, n in plan.items()]))
+        return
+    options: dict[str, Any] = {
+        "model": model,
+        "url": url,
+        "api": api,
+        "concurrency": concurrency,
+        "retries": retries,
+    }
+    options |= {"timeout_s": timeout_s, "threads": threads}
+    writer, about = _writer(backend, shots, settings.seed or 0, options)
+    job = Job(
+        kinds=KINDS if kind == "all" else (kind,),
+        writer=writer,
+        captioner=None if kind == "audio" else Given(),
+        about=about,
+        single_class=single_class,
+        max_fallback=max_fallback,
+        chunk=chunk,
+    )
+    found, ran = job.run(clips, out, settings.force)
+    if not ran:
+        console.say(f"nothing to do: {out} is finished")
+    counts = found["counts"]
+    for reason, n in (counts["excluded"] | counts["fallbacks"]).items():
+        console.detail(f"{reason}: {console.counted(n, 'clip')}")
+    left_out, fallbacks = sum(counts["excluded"].values()), sum(counts["fallbacks"].values())
+    console.say(
+        f"{console.counted(counts['clips'], 'clip')} ({console.counted(left_out, 'clip')} excluded), "
+        f"{console.counted(fallbacks, 'fall-back caption')}"
+    )
+    console.emit({"path": out, "ran": ran, "fingerprint": found["fingerprint"], **counts}, text=str(out))
+
+
+def _source(settings: Settings, store: Path | None, labels: Path | None) -> "tuple[Rows, str]":
+    """Return what reads the clips, and its name."""
+    from ajbench.captions.caption_source import of_store, of_table
+
+    if store and labels:
+        raise UsageError("--store and --labels: give one of them")
+    if store:
+        return of_store(store), str(store)
+    if labels:
+        return of_table(labels), str(labels)
+    manifest = settings.pipeline(settings.load()).manifest
+    return lambda: manifest.rows, settings.recipe
+
+
+def _writer(
+    backend: str, shots: int | None, seed: int, options: dict[str, Any]
+) -> "tuple[Writer, dict[str, Any]]":
+    """Return what writes sentences, and all that affects them."""
+    from ajbench.captions import backends
+    from ajbench.captions.writers import LanguageModel, Template
+
+    given = [name for name, value in {**options, "shots": shots}.items() if value is not None]
+    if backend == "template":
+        if given:
+            raise UsageError(
+                f"--{given[0].replace('_', '-')}: has no effect with --backend template; omit it"
+            )
+        return Template(seed), {"name": backend, "seed": seed}
+    model = backends.load(backend, **options)
+    about = {
+        "name": backend,
+        "seed": seed,
+        "model": model.model,
+        "model_hash": model.model_hash,
+        "shots": shots,
+    }
+    return LanguageModel(model, shots, seed), about

@@ -1,0 +1,118 @@
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from fakes import FakeLanguageModel
+from typer.testing import CliRunner
+
+from ajbench.captions import backends, caption_table
+from ajbench.cli.app import app
+
+
+def run(*line):
+    return CliRunner().invoke(app, ["caption", *map(str, line)])
+
+
+def shown(*line):
+    done = run(*line, "--json")
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+@pytest.fixture
+def labels(tmp_path):
+    lines = [f"c{i:03d},{';'.join(['Dog', 'Rain', 'Wind'][: 1 + i % 3])},train,a dog" for i in range(60)]
+    path = tmp_path / "labels.csv"
+    path.write_text("\n".join(["clip_id,labels,split,visual_caption", *lines, "e,Dog,eval,a cat"]) + "\n")
+    return path
+
+
+def test_labels_become_a_table(labels, tmp_path):
+    out = tmp_path / "out"
+    plan = shown("--labels", labels, "--out", out, "--dry-run", "--chunk", 25)
+    assert plan["clips"] == 60 and plan["chunks"] == 3 and not out.exists()
+    made = shown("--labels", labels, "--out", out, "--kind", "all", "--chunk", 25)
+    assert made["rows"] == {"audio": 60, "visual": 60, "merge": 60} and sum(made["excluded"].values()) == 1
+    assert "e" not in caption_table.texts(out, "audio")
+    assert not shown("--labels", labels, "--out", out, "--kind", "all", "--chunk", 25)["ran"]
+    assert run("--labels", labels, "--out", out).exit_code == 5
+    assert shown("--labels", labels, "--out", out, "--force", "--include-eval")["clips"] == 61
+    assert "e" in caption_table.texts(out, "audio")
+
+
+def test_the_clips_of_a_recipe_are_captioned(tmp_path):
+    made = shown("--recipe", "mini", "data.n_clips=40", "--out", tmp_path / "out")
+    assert made["clips"] < 40 == made["clips"] + sum(made["excluded"].values())
+
+
+def test_options_of_a_model_reach_its_backend(labels, tmp_path, monkeypatch):
+    given = {}
+
+    def load(name, **options):
+        given.update(options, name=name)
+        return FakeLanguageModel(lambda _: "" if given.get("silent") else "a sentence")
+
+    monkeypatch.setattr(backends, "load", load)
+    line = ["--labels", labels, "--out", tmp_path / "out", "--backend", "openai"]
+    line += ["--url", "http://here", "--model", "m", "--retries", 0, "--shots", 1]
+    shown(*line)
+    assert given == {
+        "name": "openai", "url": "http://here", "model": "m", "retries": 0, "concurrency": None,
+        "timeout_s": None, "threads": None, "api": None,
+    }  # fmt: skip
+    about = caption_table.info(tmp_path / "out")["settings"]
+    assert about["writer"]["model_hash"] == "0123456789abcdef" and about["writer"]["shots"] == 1
+    given["silent"] = True
+    done = run(*line, "--force")
+    assert done.exit_code == 3 and "empty answer" in done.stderr
+    assert run(*line, "--max-fallback", 1).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "named"),
+    [
+        (["--store", "a", "--labels", "b"], 2, "--store"),
+        (["--labels", "none.csv"], 3, "none.csv"),
+        (["--store", "none"], 3, "none"),
+        (["--shots", "1"], 2, "--shots"),
+        (["--timeout-s", "1"], 2, "--timeout-s"),
+    ],
+)
+def test_bad_options_are_refused_in_one_line(labels, tmp_path, line, code, named):
+    given = line if {"--store", "--labels"} & set(line) else ["--labels", labels, *line]
+    done = run(*given, "--out", tmp_path / "out")
+    assert done.exit_code == code and named in done.stderr, done.output
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_killed_run_continues_to_the_same_bytes(tmp_path):
+    names = ";".join(["Dog", "Rain", "Wind"])
+    path = tmp_path / "labels.csv"
+    path.write_text("clip_id,labels\n" + "".join(f"clip{i},{names}\n" for i in range(4000)))
+    start = "from ajbench.cli.app import app; app()"
+    line = [sys.executable, "-c", start, "caption", "--labels", path, "--chunk", "40", "-q", "--out"]
+    line = [*map(str, line)]
+    subprocess.run([*line, str(tmp_path / "whole")], check=True, capture_output=True)
+    draw, kills, out = random.Random(3), 0, tmp_path / "killed"
+    while not (out / caption_table.INFO).exists():
+        process = subprocess.Popen([*line, str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        before = len(list(out.glob("part-*"))) if out.exists() else 0
+        # Killed once it has written a few more chunks; after five kills it may end.
+        more = draw.randint(3, 18)
+        while kills < 5 and process.poll() is None:
+            if out.exists() and len(list(out.glob("part-*"))) >= before + more:
+                os.kill(process.pid, signal.SIGKILL)
+            time.sleep(0.002)
+        code = process.wait()
+        kills += code == -signal.SIGKILL
+        assert code in (0, -signal.SIGKILL), process.stderr.read()
+    assert kills == 5
+    content = [
+        {one.name: one.read_bytes() for one in (tmp_path / name).iterdir()} for name in ("whole", "killed")
+    ]
+    assert content[0] == content[1]
