@@ -1025,6 +1025,11 @@ def hum_captions(i):
     """The visual caption of clip i of `hum_record`: of its label, but for every fourth of the other one."""
     seen = (i % 2) ^ (i % 4 == 3)
     return ["a humming machine on a table", "steam that hisses out of a pipe"][seen]
+
+
+# Captions tables
+
+
 class FakeLanguageModel:
     """A caption backend that answers with `answer(prompt)`; an `Answer`, or a text."""
 
@@ -1049,3 +1054,14 @@ def caption_rows(n=12, **more):
 
     names = "Dog", "Rain", "Church bell"
     return [Row(f"c{i:04d}", "", labels=names[: 1 + i % 3], recording=f"r{i:04d}", **more) for i in range(n)]
+
+
+def caption_table_of(folder, texts, kind="audio"):
+    """Write a captions table of clip id → text."""
+    from ajbench.captions import caption_table
+
+    rows = [{"clip_id": clip, "kind": kind, "text": text, "backend": "rule"} for clip, text in texts.items()]
+    caption_table.start(folder, "key", force=True)
+    caption_table.fill(folder, lambda: [(0, rows)], 1, lambda rows: rows, lambda _: None)
+    caption_table.finish(folder, 1, {"fingerprint": "key", "counts": {}})
+    return folder

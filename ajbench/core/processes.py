@@ -7,6 +7,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+CLIPS_PER_PROCESS = 50  # a process takes about as long to start as to generate a few dozen clips
+
 
 def end_with_parent() -> None:
     """End this process as soon as its parent has ended, even if the parent was killed."""
@@ -27,6 +29,11 @@ def default_workers() -> int:
     if device_of().type != "cpu":
         return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def worth_starting(jobs: int, clips: int) -> int:
+    """Return how many of `jobs` processes save time in a synthesis of this many clips."""
+    return max(1, min(jobs, clips // CLIPS_PER_PROCESS))
 
 
 @contextmanager

@@ -75,6 +75,10 @@ class Generator(Section):
     text_encoder: str = Field(
         "minilm", description="minilm, t5-large (paper), flan-t5, clip, clap, or a folder: ./my-t5"
     )
+    captions: str | None = Field(
+        None, description="folder of a captions table (`ajbench caption`); null: the captions of the corpus"
+    )
+    caption_kind: Literal["audio", "visual", "merge"] = Field("audio", description="captions to take from it")
     max_tokens: AtLeastOne = Field(16, description="tokens per prompt (paper: 50)")
     mask: bool = Field(False, description="mask padding in the U-Net's attention (masked rows of Table 1)")
     encoder_mask: bool = Field(True, description="mask padding inside the text encoder (paper: false)")
@@ -119,8 +123,8 @@ class Generator(Section):
         return None if self.pool in ("train", "real") else Path(self.pool)
 
     def identity(self) -> dict[str, Any]:
-        """Return what fingerprints contain: not the pool, whose clips are an input of the training."""
-        return self.model_dump(mode="json", exclude={"pool"})
+        """Return what fingerprints contain: no pool or captions, whose contents are inputs of the stage."""
+        return self.model_dump(mode="json", exclude={"pool", "captions", "caption_kind"})
 
     @model_validator(mode="after")
     def _fits(self) -> "Generator":

@@ -1,7 +1,7 @@
 """Training batches of the denoiser: prompts, grids, noise and timesteps as pure functions of an index."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,21 @@ Batch = dict[str, Tensor]
 BLOCK = 16  # clips whose noise is drawn together; a part of a batch draws only the blocks it overlaps
 
 
-def prompts_of(store: ClipStore, indices: NDArray[np.int64]) -> list[str]:
-    """Return the caption of each clip or, without one, "The sound of" and its labels."""
-    captions, labels = store.column("caption"), store.column("labels")
-    return [captions[i] or sound_of([spoken(name) for name in labels[i]]) for i in indices]
+def prompts_of(
+    store: ClipStore, indices: NDArray[np.int64], texts: Mapping[str, str] | None = None
+) -> list[str]:
+    """Return the caption of each clip or, without one, "The sound of" and its labels.
+
+    Args:
+        store: of the clips.
+        indices: of the clips.
+        texts: clip id → text that replaces the clip's caption.
+    """
+    captions, labels, own = store.column("caption"), store.column("labels"), texts or {}
+    return [
+        own.get(store.clip_ids[i]) or captions[i] or sound_of([spoken(name) for name in labels[i]])
+        for i in indices
+    ]
 
 
 def grid_reader(

@@ -2,7 +2,7 @@
 
 import importlib.util
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ def train_generator(
     seed: int | None = None,
     codec: "codecs.Codec | None" = None,
     tracker: str = "csv",
+    captions: Mapping[str, str] | None = None,
 ) -> Path:
     """Train a generator on its pool and write its folder; an interrupted run resumes.
 
@@ -63,13 +64,14 @@ def train_generator(
         seed: of weights, order, noise and condition dropout; None is the recipe's.
         codec: an instance to use instead of loading the store's.
         tracker: receives the loss curves in addition to metrics.csv.
+        captions: clip id → prompt, for every clip of the pool; None: the captions in the store.
 
     Returns:
         `out`.
 
     Raises:
-        UsageError: the number of processes does not divide the batch, 8-bit AdamW is requested without CUDA,
-            or validation without validation clips.
+        UsageError: a clip of the pool has no prompt in `captions`, the number of processes does not divide
+            the batch, 8-bit AdamW is requested without CUDA, or validation without validation clips.
         MissingError: the store has no whitening statistics; weights of text encoder, codec or
             `generator.init` are missing; or bitsandbytes is not installed.
         IntegrityError: the store was encoded by another codec, or the weights of `generator.init` do not fit.
@@ -89,6 +91,8 @@ def train_generator(
         every, pool = len(pool), real_clips.chosen(recipe.mix, store, recipe.mix.baseline)
         if len(pool) < every:
             whitening = fit_to_clips(store, pool, codec, recipe.codec.whitening)
+    if captions is not None:
+        _check_captions(section, [store.clip_ids[i] for i in pool], captions)
     train, unseen = validation.divide(store, pool, section.val_share)
     if section.validate_every and not len(unseen):
         raise UsageError(
@@ -99,7 +103,7 @@ def train_generator(
     text.to(PartialState().device)
     process = unet.noise_schedule(section.prediction)
     model, start = _model(section, text.dim, seed_for(seed, "weights"))
-    prompts = prompts_of(store, train)
+    prompts = prompts_of(store, train, captions)
     distinct = sorted(set(prompts))
     cut = sum(text.count_cut(distinct[i : i + CHUNK]) for i in range(0, len(distinct), CHUNK))
     if cut:
@@ -129,7 +133,7 @@ def train_generator(
     if section.validate_every:
         watched = validation.watched(store, unseen)
         # Encoded before training, during which another thread uses the text encoder.
-        states, mask = (part.cpu() for part in text.encode(prompts_of(store, watched)))
+        states, mask = (part.cpu() for part in text.encode(prompts_of(store, watched, captions)))
         watch = validation.watch(
             section.validate_every,
             [store.clip_ids[i] for i in watched],
@@ -204,6 +208,16 @@ def loss(model: UNet2DConditionModel, batch: Batch, states: Tensor, mask: Tensor
     out = unet.denoise(model, batch["noisy"], batch["t"], states, mask)
     error = (out.float() - batch["target"]).square()
     return (error.mean((1, 2, 3)) * batch["weight"]).mean() if "weight" in batch else error.mean()
+
+
+def _check_captions(section: Generator, ids: Sequence[str], captions: Mapping[str, str]) -> None:
+    absent = [clip for clip in ids if clip not in captions]
+    if absent:
+        raise UsageError(
+            f"generator.captions={section.captions}: no {section.caption_kind} caption for {len(absent)} of "
+            f"the {console.counted(len(ids), 'clip')} to train on (such as {absent[0]}); make the table from "
+            "these clips with `ajbench caption`"
+        )
 
 
 def _parts(section: Generator) -> int:

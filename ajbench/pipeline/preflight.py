@@ -1,14 +1,16 @@
-"""Checks before any work: weights of a text encoder, a given generator; and corpora without audio."""
+"""Checks before any work: text encoder, given generator, pool, captions; and corpora without audio."""
 
 import json
 from pathlib import Path
 
+from ajbench.captions import caption_table
 from ajbench.core import registry, transformers_folder
+from ajbench.core.console import counted
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
-from ajbench.core.recipe import Recipe, fingerprint
+from ajbench.core.recipe import Generator, Recipe, fingerprint
 from ajbench.data import audio
 from ajbench.data.corpora import youtube
-from ajbench.data.corpora.recordings import read_corpus
+from ajbench.data.corpora.recordings import left_out, read_corpus
 from ajbench.data.leak_rule import evaluated, refuse_leak
 from ajbench.data.manifest import Manifest
 from ajbench.data.shards import read_meta
@@ -93,6 +95,54 @@ def pool_identity(folder: Path) -> str:
     """
     meta = read_meta(folder)
     return fingerprint(meta.fingerprint, [shard.xxh3 for shard in meta.shards])
+
+
+def captions_of(section: Generator) -> dict[str, str] | None:
+    """Return clip id → caption of the table that a generator is trained on; None without one.
+
+    Raises:
+        MissingError: there is no finished table in the folder.
+        UsageError: it has no captions of this kind.
+        IntegrityError: it is damaged.
+    """
+    return caption_table.texts(Path(section.captions), section.caption_kind) if section.captions else None
+
+
+def captions_identity(section: Generator) -> tuple[str, ...]:
+    """Return what identifies the captions of a generator; errors as in `captions_of`."""
+    if not section.captions:
+        return ()
+    return section.caption_kind, *caption_table.identity(Path(section.captions))
+
+
+def check_captions(section: Generator, manifest: Manifest) -> None:
+    """Check that the captions of a generator are of other clips than the evaluation clips.
+
+    Raises:
+        IntegrityError: the table has captions of evaluation clips or of their recordings, or is damaged.
+        MissingError: there is no finished table in the folder.
+        UsageError: it has no captions of this kind, or of other clips only.
+    """
+    captions = captions_of(section)
+    if captions is None:
+        return
+    train = [row.clip_id for row in manifest.split("train")]
+    if not section.other_store and captions.keys().isdisjoint(train):
+        raise UsageError(
+            f"generator.captions={section.captions}: its {counted(len(captions), 'clip')} are none of the "
+            f"corpus' {len(train)} train clips; make the table with `ajbench caption --recipe`"
+        )
+    held_out = evaluated(manifest)
+    # Clips of a list are named after their video, which is a recording without "youtube:".
+    recordings = {part for one in held_out.values() for part in (one, one.partition(":")[2])}
+    related = {problem.clip_id for clips in left_out(manifest.problems).values() for problem in clips}
+    leaked = [clip for clip in captions if clip in held_out or clip in recordings or clip in related]
+    if leaked:
+        raise IntegrityError(
+            f"generator.captions={section.captions}: has captions of evaluation clips or their recordings "
+            f"({counted(len(leaked), 'clip')}, such as {leaked[0]}); make the table without --include-eval, "
+            "and with --exclude FILE if its clips come from another list"
+        )
 
 
 def labels(recipe: Recipe, data: Path | None) -> Manifest:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from ajbench.core import console, registry
 from ajbench.core.console import counted
 from ajbench.core.errors import UsageError
-from ajbench.core.processes import default_workers
+from ajbench.core.processes import default_workers, worth_starting
 from ajbench.core.recipe import Recipe, fingerprint, probe
 from ajbench.data import real_clips
 from ajbench.data.corpora.recordings import read_corpus
@@ -38,7 +38,6 @@ VERSIONS = {
     "prepare": 2, "decode": 1, "train-gen": 3, "invert": 1, "synth": 2, "train-cls": 4, "eval-cls": 2,
     "eval-gen": 3, "augment": 1, "audio-tokens": 1, "entail": 1, "train-av": 1, "score-av": 1,
 }  # fmt: skip
-CLIPS_PER_PROCESS = 50  # a process takes about as long to start as to generate a few dozen clips
 
 
 @dataclass(frozen=True)
@@ -122,6 +121,8 @@ class Pipeline:
             preflight.check_generator(self.places.generator, recipe, manifest)
         elif recipe.generator.other_store:
             preflight.check_pool(recipe.generator.other_store, recipe, manifest)
+        if not self.places.generator:
+            preflight.check_captions(recipe.generator, manifest)
         real_clips.places(recipe.mix.baseline, recipe.mix.draw, manifest)
 
     @cached_property
@@ -147,7 +148,7 @@ class Pipeline:
         sizes = {"": self.recipe.synth.n}
         if not self.recipe.table:
             sizes |= {name: section.n for name, section in self.probes.items()}
-        sets = [self.synth(name, jobs and _paying(jobs, n)) for name, n in sizes.items()]
+        sets = [self.synth(name, jobs and worth_starting(jobs, n)) for name, n in sizes.items()]
         augmented = any("A" in column.mix.source for column in grid.columns(self.recipe))
         sets += [arms.augment_stage(self)] if augmented else []
         return in_order([self.prepare, *self._own_generator, self.invert, *decoded, *sets])
@@ -223,7 +224,8 @@ class Pipeline:
             section = section.model_copy(update={"init": weights})
         pool = preflight.pool_identity(other) if other else prepared.fingerprint
         drawn = recipe.mix.drawn if section.pool == "real" else []
-        inputs = pool, *text_encoder_identity(recipe.generator.text_encoder), *drawn
+        inputs = pool, *text_encoder_identity(section.text_encoder), *drawn
+        inputs += preflight.captions_identity(section)
         key, path = self.place("train-gen", section, *inputs)
 
         def do() -> None:
@@ -231,12 +233,14 @@ class Pipeline:
             from ajbench.generation.train import train_generator
 
             about: dict[str, Any] = {"fingerprint": key, "seed": seed, "tracker": self.places.tracker}
+            about["captions"] = preflight.captions_of(recipe.generator)
             train_generator(recipe, ClipStore.open(source), path, **about)
 
         def check() -> None:
             if other:
                 preflight.check_pool(other, recipe, self.manifest)
             preflight.check_text_encoder(recipe.generator.text_encoder)
+            preflight.check_captions(recipe.generator, self.manifest)
             if init:
                 pretrained.locate(init)
 
@@ -304,7 +308,7 @@ class Pipeline:
                 "store": ClipStore.open(prepared.path),
                 "generator_dir": self.generator,
                 "tokens_dir": tokens[0].path if tokens else None,
-                "processes": processes or _paying(default_workers(), section.n),
+                "processes": processes or worth_starting(default_workers(), section.n),
                 "judge_weights": weights,
             }
 
@@ -343,8 +347,3 @@ class Pipeline:
         """Return the fingerprint and the folder of a stage with these inputs."""
         key = fingerprint(stage, VERSIONS[stage], *inputs)
         return key, self.home / f"{stage}-{key}"
-
-
-def _paying(jobs: int, clips: int) -> int:
-    """Return how many of `jobs` processes save time in a synthesis of this many clips."""
-    return max(1, min(jobs, clips // CLIPS_PER_PROCESS))

@@ -17,6 +17,8 @@ def test_without_captions_the_prompt_names_the_labels(real, captioned):
     first = real.split_indices("train")[:2]
     assert batches.prompts_of(real, first) == ["The sound of Dog, Rain", "The sound of Rain"]
     assert batches.prompts_of(captioned, first) == [captioned[i].caption for i in first]
+    own = {captioned.clip_ids[first[1]]: "other", "unknown": "no"}
+    assert batches.prompts_of(captioned, first, own) == [captioned[first[0]].caption, "other"]
 
 
 def test_an_epoch_has_every_clip_once_and_a_batch_a_timestep_in_every_part_of_the_range():

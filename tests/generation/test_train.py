@@ -19,7 +19,9 @@ from fakes import (
     free_port,
     join_launch,
     make_store,
+    results_of,
     save_text_encoder,
+    small_recipe,
     stopped_at,
 )
 from safetensors.torch import load_file
@@ -334,3 +336,16 @@ def test_the_pool_may_be_the_real_clips_alone(real, tmp_path, mix):
     # Of the default pool, the classifiers' real clips change nothing.
     assert checkpoint.read_info(fit(real, tmp_path / "all", mix)).train_ids == tuple(real.clip_ids[:N_TRAIN])
     assert json.loads((tmp_path / "all" / "whitening.json").read_text()) == real.meta.whitening
+
+
+def test_captions_of_a_table_replace_those_of_the_store(captioned, tmp_path):
+    texts = {clip: f"text of {clip}" for clip in captioned.clip_ids[:N_TRAIN]}
+    about = {"fingerprint": "f1", "seed": 3, "codec": CODEC, "captions": texts}
+    own = fit(captioned, tmp_path / "own")
+    with results_of(train, "prompts_of") as prompts:
+        given = train.train_generator(small_recipe(), captioned, tmp_path / "given", **about)
+    assert prompts[0] == list(texts.values())
+    assert checkpoint.read_info(given).prompts == N_TRAIN and not same_weights(own, given)
+    del texts[captioned.clip_ids[1]]
+    with pytest.raises(UsageError, match=rf"generator\.captions.* 1 of .*{captioned.clip_ids[1]}"):
+        train.train_generator(small_recipe(), captioned, tmp_path / "short", **about)

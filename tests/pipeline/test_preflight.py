@@ -2,13 +2,18 @@
 
 import os
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
-from fakes import given_generator, hum_record, hum_store, mini_pipeline
+from fakes import caption_table_of, given_generator, hum_record, hum_store, mini_pipeline
 
 from ajbench.core import recipe, registry
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.core.recipe import Generator
 from ajbench.data.audio import clip_samples
+from ajbench.data.corpora import recordings
+from ajbench.data.manifest import Problem
+from ajbench.pipeline import preflight
 from ajbench.pipeline.stage import corpus_identity
 
 
@@ -143,3 +148,50 @@ def test_extractors_without_classes_are_refused(key, name):
     else:
         with pytest.raises(UsageError, match=rf"^{key}={name}: .*eval-gen --gen DIR --ref DIR"):
             registry.check_names(chosen)
+
+
+@pytest.fixture(scope="module")
+def splits():
+    """The clips of mini: split → ids."""
+    manifest = mini_pipeline().manifest
+    return {name: [row.clip_id for row in manifest.split(name)] for name in ("train", "eval")}
+
+
+def test_captions_of_train_clips_are_an_input_of_the_generator(tmp_path, splits):
+    captions = dict.fromkeys(splits["train"], "a sound")
+    keys = f"generator.captions={caption_table_of(tmp_path / 'one', captions)}"
+    given = mini_pipeline(keys)
+    given.check()
+    assert given.train_gen.fingerprint != mini_pipeline().train_gen.fingerprint
+    assert given.prepare.fingerprint == mini_pipeline().prepare.fingerprint
+    again = mini_pipeline(f"generator.captions={caption_table_of(tmp_path / 'copy', captions)}")
+    assert given.train_gen.fingerprint == again.train_gen.fingerprint
+    other = caption_table_of(tmp_path / "other", captions | {splits["train"][0]: "another"})
+    assert mini_pipeline(f"generator.captions={other}").train_gen.fingerprint != given.train_gen.fingerprint
+
+
+@pytest.mark.parametrize("kind", ["clip", "recording", "related"])
+def test_captions_of_evaluation_clips_are_refused(tmp_path, splits, kind):
+    pipeline = mini_pipeline()
+    held_out = splits["eval"][0]
+    rows = [
+        replace(row, recording="youtube:abc") if row.clip_id in (held_out, splits["train"][0]) else row
+        for row in pipeline.manifest.rows
+    ]
+    problem = Problem(splits["train"][0], "", None, f"{recordings.HELD_OUT} (youtube:abc)", "train")
+    rows = [row for row in rows if row.clip_id != splits["train"][0]]
+    manifest = replace(pipeline.manifest, rows=rows, problems=[problem])
+    leak = {"clip": held_out, "recording": "abc", "related": splits["train"][0]}[kind]
+    table = caption_table_of(tmp_path / "t", dict.fromkeys([*splits["train"][1:], leak], "a sound"))
+    with pytest.raises(IntegrityError, match=leak):
+        preflight.check_captions(Generator(captions=str(table)), manifest)
+
+
+def test_captions_of_a_table_that_does_not_fit_are_refused(tmp_path, splits):
+    folder = caption_table_of(tmp_path / "t", {"another clip": "a sound"})
+    with pytest.raises(UsageError, match=r"generator\.captions"):
+        mini_pipeline(f"generator.captions={folder}").check()
+    with pytest.raises(UsageError, match="merge"):
+        mini_pipeline(f"generator.captions={folder}", "generator.caption_kind=merge").check()
+    with pytest.raises(MissingError, match="nowhere"):
+        mini_pipeline(f"generator.captions={tmp_path / 'nowhere'}").check()
