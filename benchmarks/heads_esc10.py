@@ -7,7 +7,8 @@ there is made first, outside the timed part: clips of both kinds and their featu
 random part, so a draw of the real clips takes the place of a seed. In each fold and draw the heads are fitted
 to the real clips alone, with 80 augmented clips (A), 80 generated (G), and both; gains are paired, with
 intervals over recordings and draws. scikit-learn's logistic regression (one-vs-rest) is fitted to the same
-features of the real clips; its accuracy should be equal. The generators were trained on all train clips of a fold.
+features of the real clips; its accuracy should be equal. The generators were trained on all train clips of a
+fold.
 """
 
 import argparse
