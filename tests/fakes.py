@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 from contextlib import contextmanager
+from fractions import Fraction
 from itertools import product
 from pathlib import Path
 
@@ -1065,3 +1066,104 @@ def caption_table_of(folder, texts, kind="audio"):
     caption_table.fill(folder, lambda: [(0, rows)], 1, lambda rows: rows, lambda _: None)
     caption_table.finish(folder, 1, {"fingerprint": "key", "counts": {}})
     return folder
+
+
+# Videos made with PyAV
+
+
+def video_bytes(shots, size=(48, 64), container="mp4", sound_s=0.0, rate=16_000, turn=0, codec="libx264"):
+    """A video as bytes: `shots` are (time in s, grey level or RGB image), `sound_s` seconds of a 440 Hz tone.
+
+    `turn`: degrees counter-clockwise by which players turn it, as phones write.
+    """
+    import av
+
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format={"mkv": "matroska"}.get(container, container)) as file:
+        tracks = []
+        if shots:
+            picture = file.add_stream(codec, rate=25)
+            picture.height, picture.width = size
+            picture.pix_fmt = "yuv420p"
+            if container != "avi":
+                picture.codec_context.time_base = Fraction(1, 1000)
+            if codec == "libx264":
+                picture.options = {"crf": "10", "g": "5", "bf": "2"}
+            if turn:
+                picture.set_display_rotation(turn)
+            tracks.append(
+                (picture, _pictures(shots, size, picture.codec_context.time_base or Fraction(1, 25)))
+            )
+        if sound_s:
+            name = {"avi": "pcm_s16le", "webm": "libopus"}.get(container, "aac")
+            rate = 48_000 if name == "libopus" else rate
+            sound = file.add_stream(name, rate=rate, layout="mono")
+            tracks.append((sound, _tone_blocks(round(sound_s * rate), rate)))
+        packets = []
+        for stream, made in tracks:
+            for frame in made:
+                packets += stream.encode(frame)
+            packets += stream.encode(None)
+        for packet in sorted(packets, key=lambda one: float((one.dts or 0) * one.time_base)):
+            file.mux(packet)
+    return buffer.getvalue()
+
+
+def _pictures(shots, size, base):
+    import av
+
+    for time, shot in shots:
+        image = np.full((*size, 3), shot, np.uint8) if np.isscalar(shot) else shot
+        frame = av.VideoFrame.from_ndarray(image, "rgb24")
+        frame.pts, frame.time_base = round(time / base), base
+        yield frame
+
+
+def _tone_blocks(n, rate):
+    import av
+
+    wave = (0.3 * np.sin(2 * np.pi * 440 * np.arange(n) / rate) * 32767).astype(np.int16)
+    for start in range(0, n, 960):
+        frame = av.AudioFrame.from_ndarray(wave[None, start : start + 960], "s16", "mono")
+        frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
+        yield frame
+
+
+def broken_videos(seed=0, n=50):
+    """n bad or odd videos: (kind, suffix, bytes, usable pictures, whole sound); None where chance decides."""
+    rng = np.random.default_rng(seed)
+    made = {}
+
+    def clip(sound=2.0, fps=25, size=(48, 64), seconds=2.0, container="mp4", turn=0):
+        key = sound, fps, size, seconds, container, turn
+        if key not in made:
+            shots = [(k / fps, int(255 * k / fps / seconds)) for k in range(round(fps * seconds))]
+            made[key] = video_bytes(shots, size, container, sound, turn=turn)
+        return made[key]
+
+    def damaged(whole):
+        """Overwrite bytes of the media, not of the index at the end."""
+        content, start = bytearray(whole), whole.index(b"mdat") + 4
+        span = slice(start + 200, start + (whole.index(b"moov") - start) * 9 // 10)
+        content[span] = rng.integers(0, 256, len(content[span]), np.uint8).tobytes()
+        return bytes(content)
+
+    kinds = {
+        "cut mp4": lambda: (".mp4", clip()[: int(rng.uniform(0.1, 0.9) * len(clip()))], False, False),
+        "cut mkv": lambda: (
+            ".mkv", clip(container="mkv")[: int(rng.uniform(0.3, 0.6) * len(clip(container="mkv")))],
+            None, False,
+        ),
+        "damaged": lambda: (".mp4", damaged(clip()), None, None),
+        "no audio stream": lambda: (".mp4", clip(sound=0.0), True, False),
+        "no video stream": lambda: (".mp4", video_bytes([], sound_s=2.0), False, True),
+        "zero length": lambda: (".mp4", b"", False, False),
+        "renamed text": lambda: (".mp4", b"not a video\n" * int(rng.integers(1, 999)), False, False),
+        "1 frame": lambda: (".mp4", video_bytes([(0.0, 90)], sound_s=2.0), True, True),
+        "240 fps": lambda: (".mp4", clip(fps=240), True, True),
+        "odd size": lambda: (".mp4", clip(size=(46, 34)), True, True),
+        "turned": lambda: (".mp4", clip(turn=90), True, True),
+        "noise": lambda: (".mp4", rng.integers(0, 256, 5000, np.uint8).tobytes(), False, False),
+        "playlist": lambda: (".mp4", b"#EXTM3U\n#EXTINF:1,\n/etc/passwd\n", False, False),
+    }  # fmt: skip
+    return [(kind, *kinds[kind]()) for _, kind in zip(range(n), itertools.cycle(kinds), strict=False)]

@@ -1,12 +1,14 @@
 """Read and write audio; inside ajbench all of it is mono float32 at 16 kHz.
 
-`soundfile` decodes and `soxr` resamples. A file that cannot become a clip is refused with a short reason, and
-never replaced by another.
+`soundfile` decodes, `ajbench.data.video` where the file is a video, and `soxr` resamples. A file that cannot
+become a clip is refused with a short reason, and never replaced by another.
 """
 
 import functools
 import io
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.files import atomic_write
+from ajbench.data import video
 
 if TYPE_CHECKING:  # only at_rate and log_mel need it, and importing it takes seconds
     import torch
@@ -69,6 +72,9 @@ def probe(path: Path | str) -> tuple[int, int, int]:
         AudioError: missing, empty or unreadable.
     """
     path = Path(path)
+    if path.suffix.lower() in video.SUFFIXES:
+        with _as_audio(path):
+            return video.probe_audio(path)
     with _open(path) as file:
         return file.samplerate, file.channels, file.frames
 
@@ -106,8 +112,11 @@ def decode(
     """Return the samples of a file or of a part of it, float32 [n, channels], and their rate in Hz.
 
     Raises:
-        AudioError: the file is missing, empty, unreadable or truncated.
+        AudioError: the file is missing, empty, unreadable or truncated, or a video without sound.
     """
+    if path.suffix.lower() in video.SUFFIXES:
+        with _as_audio(path):
+            return video.audio(path, start_s, duration_s)
     with _open(path) as file:
         rate, total = file.samplerate, file.frames
         if truncated := _truncation(path):
@@ -284,6 +293,14 @@ def _open(path: Path) -> soundfile.SoundFile:
         return soundfile.SoundFile(path)
     except (soundfile.SoundFileError, RuntimeError, OSError, TypeError, ValueError) as error:
         raise AudioError(f"unreadable ({_brief(error)})", path) from None
+
+
+@contextmanager
+def _as_audio(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except video.VideoDefect as defect:
+        raise AudioError(defect.text, path) from None
 
 
 def _brief(error: BaseException) -> str:
