@@ -1167,3 +1167,12 @@ def broken_videos(seed=0, n=50):
         "playlist": lambda: (".mp4", b"#EXTM3U\n#EXTINF:1,\n/etc/passwd\n", False, False),
     }  # fmt: skip
     return [(kind, *kinds[kind]()) for _, kind in zip(range(n), itertools.cycle(kinds), strict=False)]
+
+
+def mp4_frames(content):
+    """Decode the content of a video file → uint8 [n, H, W, 3], frames per second."""
+    import av
+
+    with av.open(io.BytesIO(content)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        return np.stack(frames), float(container.streams.video[0].average_rate)

@@ -66,7 +66,7 @@ class Recipe(Section):
     def identity(self) -> dict[str, Any]:
         """Return what fingerprints contain; without `fusion` while that has its defaults."""
         apart = {"fusion"} if self.fusion == Fusion() else set()
-        return self.model_dump(mode="json", exclude=apart)
+        return self.model_dump(mode="json", exclude=apart) | {"data": self.data.identity()}
 
     @property
     def adapts_to_real(self) -> bool:

@@ -25,6 +25,7 @@ CORPORA: dict[str, Any] = {
     "fsd50k": "ajbench.data.corpora.fsd50k:read",
     "vggsound": "ajbench.data.corpora.vggsound:read",
     "audiocaps": "ajbench.data.corpora.audiocaps:read",
+    "avdigits": "ajbench.data.corpora.avdigits:read",
     "folder": "ajbench.data.corpora.folder:read",
     "table": "ajbench.data.corpora.clip_table:read",
 }

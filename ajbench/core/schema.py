@@ -41,7 +41,20 @@ class Data(Section):
     real_through_codec: bool = Field(
         False, description="train on decoded real clips, as a control for the sound of the codec"
     )
-    corpus_seed: Count = Field(0, description="mini only: seed of the rendering")
+    corpus_seed: Count = Field(
+        0, description="mini: seed of the rendering; avdigits: of the pairs of a recording and a picture"
+    )
+    video: Literal["none", "tiny_video", "r2plus1d"] = Field(
+        "none", description="encoder of the clips' videos, for corpora that have them"
+    )
+    match: Fraction = Field(
+        0.5, description="mini, avdigits: share of clips whose video shows the class that sounds"
+    )
+
+    def identity(self, *without: str) -> dict[str, Any]:
+        """Return what fingerprints contain, without some keys: nothing about video where none is used."""
+        unused = {"video", "match"} if self.video == "none" else set()
+        return self.model_dump(mode="json", exclude=unused | set(without))
 
     @field_validator("recording_from")
     @classmethod

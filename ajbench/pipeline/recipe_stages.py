@@ -173,7 +173,7 @@ class Pipeline:
         """Corpus → real clip store."""
         recipe, clips = self.recipe, len(self.manifest.rows)
         # These do not change the store, or only by what they make of the manifest.
-        data = recipe.data.model_dump(mode="json", exclude={"real_through_codec", "leave_out"})
+        data = recipe.data.identity("real_through_codec", "leave_out")
         inputs = codec_identity(recipe.codec.name), corpus_identity(self.manifest)
         key, path = self.place("prepare", data, recipe.codec, *inputs)
 

@@ -109,11 +109,13 @@ def test_version(ajbench):
     "name", [n for n in recipe.shipped() if recipe.load(n).data.corpus in ("mini", "esc50")]
 )
 def test_shipped_recipes_dry_run(document, name, esc10_dir):
-    plan = document("run", name, *([] if name == "mini" else ["--data", str(esc10_dir)]), "--dry-run")
+    loaded = recipe.load(name)
+    where = [] if loaded.data.corpus == "mini" else ["--data", str(esc10_dir)]
+    plan = document("run", name, *where, "--dry-run")
     assert plan["recipe"] == name
     assert plan["todo"] == len(plan["stages"])
     assert plan["disk_mb"] > 0
-    grid = recipe.load(name).evaluate
+    grid = loaded.evaluate
     columns = 1 + grid.synthetic_only + len(grid.controls) + len(grid.doses) * len(grid.arms)
     cells = len(grid.models) * columns * len(grid.seeds) * max(1, len(grid.folds))
     assert sum(stage["stage"] == "train-cls" for stage in plan["stages"]) == cells

@@ -29,8 +29,9 @@ def test_every_shipped_recipe_is_valid_and_survives_a_dump(name, overrides, tmp_
 
 def test_all_promised_recipes_are_shipped():
     promised = {"mini", "esc10", "esc50", "as20k", "as20k-self", "as2m", "fsd50k", "vggsound", "audiocaps"}
+    video = {"mini-av", "avdigits", "as20k-av", "as2m-av", "vggsound-av"}
     table_1 = {f"as2m/{name}" for name in ("clap", "clap-masked", "t5-masked", "t5")}
-    assert promised | table_1 <= set(recipe.shipped())
+    assert promised | table_1 | video <= set(recipe.shipped())
 
 
 def test_variants_have_the_settings_of_the_repositories():
@@ -298,3 +299,13 @@ def test_a_fusion_section_at_its_defaults_does_not_change_the_hash_of_a_recipe()
     plain, fused = recipe.load("mini"), recipe.load("mini", ["fusion.top_k=5"])
     assert "fusion" not in plain.identity()
     assert recipe.fingerprint(fused) != recipe.fingerprint(plain)
+
+
+def test_a_recipe_without_video_has_the_hash_that_it_had_before_there_was_video():
+    plain, other, video = (
+        recipe.load("mini", keys)
+        for keys in ([], ["data.match=0.2"], ["data.video=tiny_video", "data.match=0.2"])
+    )
+    assert not {"video", "match"} & (set(plain.data.identity()) | set(plain.identity()["data"]))
+    assert recipe.fingerprint(other) == recipe.fingerprint(plain) != recipe.fingerprint(video)
+    assert video.identity()["data"]["match"] == 0.2

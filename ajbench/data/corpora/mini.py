@@ -5,7 +5,7 @@ depends on (seed, i) only, so a corpus of n clips is the beginning of every larg
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from ajbench.core.errors import UsageError
 from ajbench.core.recipe import Data
 from ajbench.core.registry import suggest
 from ajbench.data.audio import Wave
+from ajbench.data.corpora import mini_video
 from ajbench.data.corpora.mini_signals import RATE, log_uniform, noise
 from ajbench.data.corpora.mini_sounds import SYNTHESIZERS
 from ajbench.data.corpora.splits import FOLDS, check_options
@@ -57,7 +58,8 @@ def read(data: Data, root: Path | None = None) -> Manifest:
     """List the first `data.n_clips` clips of the corpus of `data.corpus_seed`, without rendering them.
 
     Clips take folds 1 … 5 in turn; `data.eval_fold` (None: the last) is the eval split, the others train.
-    `root` is ignored: the corpus has no files.
+    If `data.video` is not none, rows have a video, whose scene matches the sound in `data.match` of the
+    clips, and a visual caption of that scene. `root` is ignored: the corpus has no files.
 
     Raises:
         UsageError: an evaluation fold above 5, fewer clips than folds, or a subset.
@@ -80,6 +82,10 @@ def read(data: Data, root: Path | None = None) -> Manifest:
             fold=index % FOLDS + 1,
             caption=what.caption,
         )
+        if data.video != "none":
+            shown = mini_video.shown(data.corpus_seed, index, what.labels, data.match)
+            video = mini_video.video_path(data.corpus_seed, index, shown.label, data.duration_s)
+            row = replace(row, video=video, visual_caption=shown.caption)
         rows.append(row)
     names, mids = zip(*CLASSES, strict=True)
     return Manifest(rows, LabelSet(names, mids))
