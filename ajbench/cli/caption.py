@@ -1,11 +1,11 @@
-"""The command that makes captions: caption."""
+"""Commands of captions: caption, check-captions."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ajbench.cli.options import Settings, command
+from ajbench.cli.options import STAGE_OPTIONS, Settings, command
 from ajbench.core import console
 from ajbench.core.errors import UsageError
 
@@ -134,6 +134,45 @@ def caption(
         f"{console.counted(fallbacks, 'fall-back caption')}"
     )
     console.emit({"path": out, "ran": ran, "fingerprint": found["fingerprint"], **counts}, text=str(out))
+
+
+@app.command()
+@command(hide=(*STAGE_OPTIONS, "overrides"))
+def check_captions(
+    settings: Settings,
+    table: Annotated[Path, typer.Argument(metavar="TABLE", help="Folder of a captions table.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="DIR", help="Folder of captions.html and captions.csv (default: none)."
+        ),
+    ] = None,
+) -> None:
+    """Check captions: invented sounds, echoes of the prompts' examples, lengths, words, duplicates.
+
+    An invented sound is an AudioSet class that a caption names and no label implies. With --out, a page and a
+    CSV list the worst captions.
+
+    \b
+    Examples:
+      ajbench check-captions DIR --out DIR
+      ajbench check-captions DIR --json
+    """
+    from ajbench.captions import checks
+
+    found = checks.check(table)
+    if out:
+        from ajbench.reporting import caption_page
+
+        for path in caption_page.write(table, found, out):
+            console.say(f"written: {path}")
+    summaries = {kind: report.summary() for kind, report in found.items()}
+    lines = [[kind, *summary.values()] for kind, summary in summaries.items()]
+    document = {
+        kind: {**summaries[kind], "top_words": dict(report.top_words()), "repeated": report.repeated}
+        for kind, report in found.items()
+    }
+    console.emit(document, table=(["kind", *next(iter(summaries.values()))], lines))
 
 
 def _source(settings: Settings, store: Path | None, labels: Path | None) -> "tuple[Rows, str]":

@@ -21,7 +21,18 @@ STAGES = [
     *("demo", "run", "sweep", "prepare", "train-codec", "train-gen", "invert", "synth"),
     *("augment", "train-cls", "eval-cls", "eval-gen", "audit"),
 ]
-COMMANDS = [*STAGES, "caption", "export", "tables", "report", "ls", "show", "verify", "doctor"]
+COMMANDS = [
+    *STAGES,
+    "caption",
+    "check-captions",
+    "export",
+    "tables",
+    "report",
+    "ls",
+    "show",
+    "verify",
+    "doctor",
+]
 
 
 @pytest.fixture

@@ -116,3 +116,15 @@ def test_a_killed_run_continues_to_the_same_bytes(tmp_path):
         {one.name: one.read_bytes() for one in (tmp_path / name).iterdir()} for name in ("whole", "killed")
     ]
     assert content[0] == content[1]
+
+
+def test_captions_are_checked(labels, tmp_path):
+    shown("--labels", labels, "--out", tmp_path / "out", "--no-single-class-filter")
+    done = CliRunner().invoke(
+        app, ["check-captions", str(tmp_path / "out"), "--out", str(tmp_path), "--json"]
+    )
+    found = json.loads(done.stdout)["audio"]
+    assert found["captions"] == 60 and found["invented"] == 0 and "rain" in found["top_words"]
+    assert (tmp_path / "captions.html").exists() and (tmp_path / "captions.csv").exists()
+    missing = CliRunner().invoke(app, ["check-captions", str(tmp_path)])
+    assert missing.exit_code == 3 and len(missing.stderr.splitlines()) == 1
