@@ -35,11 +35,13 @@ class ShardJob:
         folder: of the store.
         n: items, of which each becomes at most one clip.
         size: items per shard.
+        video_width: numbers in the video tokens of a clip; 0: the store has none.
     """
 
     folder: Path
     n: int
     size: int
+    video_width: int = 0
 
     @property
     def shards(self) -> range:
@@ -79,7 +81,7 @@ class ShardJob:
         """Write one shard, then its note; a shard without clips has only the note."""
         records, note = make(shard)
         if records:
-            shards.write_shard(self.folder, shard, records)
+            shards.write_shard(self.folder, shard, records, self.video_width)
         write_note(self._note(shard), note)
 
     def close(self, finish: Callable[[list[Any]], object]) -> None:

@@ -32,9 +32,11 @@ CLAIMS = ".claims"
 QUARANTINE_COLUMNS = ("clip_id", "path", "line", "reason", "sha256")
 LATER = "subset"  # the column that older stores lack
 _REQUIRED = ("clip_id", "path", "start_s", "labels", "label_ids", "split", "source")
+VIDEO_TOKENS = "video_tokens"
 _SHARD = re.compile(r"part-\d{5}\.arrow")
 
-# Every column of a shard except `codes`, a fixed_size_list<uint16>[8·T] whose width follows the clip length.
+# Every column of a shard except `codes`, a fixed_size_list<uint16>[8·T] whose width follows the clip length,
+# and, in stores with video, `video_tokens`, a fixed_size_list<float16>[windows·d], null where it is unusable.
 SCHEMA = pa.schema(
     [
         *(item.with_nullable(item.name not in _REQUIRED) for item in manifest.SCHEMA),
@@ -67,7 +69,9 @@ class StoreMeta(BaseModel):
 
     `counts` gives, for each split, how many clips were expected, found, decoded and kept. `train_ids_hash` is
     of the train split; for synthetic clips, of that of the real store that they were made for, and
-    `eval_ids_hash` of its eval split, which their generator was compared with (the leak rule).
+    `eval_ids_hash` of its eval split, which their generator was compared with (the leak rule). In stores with
+    video, `extra.video` has the encoder, the hash of its weights, the windows and width of a clip's tokens,
+    and, by split, how many kept clips have a usable, a missing and an undecodable video.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -95,20 +99,22 @@ def shard_path(folder: Path, index: int) -> Path:
     return folder / f"part-{index:05d}.arrow"
 
 
-def write_shard(folder: Path, index: int, records: Sequence[Mapping[str, Any]]) -> Path:
+def write_shard(folder: Path, index: int, records: Sequence[Mapping[str, Any]], video_width: int = 0) -> Path:
     """Write shard `index` whole or not at all.
 
     Args:
         folder: of the store.
         index: number of the shard.
         records: one mapping per clip from column names to values; `codes` is uint16 [8, T], `audio` is FLAC
-            or None. Missing columns become null, except `start_s` (0) and `source` ("real").
+            or None, `video_tokens` is float [windows, d] or None. Missing columns become null, except
+            `start_s` (0) and `source` ("real").
+        video_width: windows · d of the video tokens; 0: the store has none.
 
     Raises:
         ValueError: a column is unknown, a value is missing or of the wrong type, or codes differ in shape.
         MissingError: no space is left; no partial file remains.
     """
-    batch = _batch(records)
+    batch = _batch(records, video_width)
     path = shard_path(folder, index)
     # The name contains the writer: on a file system without locks there may be two.
     partial = path.with_name(f"{path.stem}.{socket.gethostname()}.{os.getpid()}.arrow.tmp")
@@ -208,12 +214,14 @@ def map_shard(path: Path) -> pa.RecordBatch:
     """
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        schema = _schema(reader.schema.field("codes").type.list_size)
+        found = reader.schema
+        video_width = found.field(VIDEO_TOKENS).type.list_size if VIDEO_TOKENS in found.names else 0
+        schema = _schema(found.field("codes").type.list_size, video_width)
         older = schema.remove(schema.get_field_index(LATER))
-        if reader.num_record_batches != 1 or reader.schema not in (schema, older):
+        if reader.num_record_batches != 1 or found not in (schema, older):
             raise ValueError("unexpected columns or batches")
         batch = reader.get_batch(0)
-        if reader.schema == schema:
+        if found == schema:
             return batch
         return batch.append_column(schema.field(LATER), pa.nulls(batch.num_rows, pa.string()))
     except (pa.ArrowException, OSError, ValueError, KeyError, AttributeError) as error:
@@ -221,14 +229,17 @@ def map_shard(path: Path) -> pa.RecordBatch:
         raise IntegrityError(f"{path}: not a readable shard ({reason}); make the store again") from None
 
 
-def _schema(width: int) -> pa.Schema:
-    return SCHEMA.append(pa.field("codes", pa.list_(pa.uint16(), width), nullable=False))
+def _schema(width: int, video_width: int) -> pa.Schema:
+    schema = SCHEMA.append(pa.field("codes", pa.list_(pa.uint16(), width), nullable=False))
+    return (
+        schema.append(pa.field(VIDEO_TOKENS, pa.list_(pa.float16(), video_width))) if video_width else schema
+    )
 
 
-def _batch(records: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
+def _batch(records: Sequence[Mapping[str, Any]], video_width: int) -> pa.RecordBatch:
     if not records:
         raise ValueError("a shard holds at least one clip")
-    if unknown := set().union(*records) - {*SCHEMA.names, "codes"}:
+    if unknown := set().union(*records) - {*SCHEMA.names, "codes", VIDEO_TOKENS}:
         raise ValueError(f"unknown columns: {', '.join(sorted(unknown))}")
     codes = np.stack([np.asarray(record["codes"]) for record in records])
     if codes.dtype != np.uint16 or codes.ndim != 3 or codes.shape[1] != CODEBOOKS:
@@ -243,7 +254,17 @@ def _batch(records: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
             raise ValueError(f"column {item.name} has {missing} missing values; every clip needs one")
         columns.append(column)
     columns.append(pa.FixedSizeListArray.from_arrays(pa.array(codes.reshape(-1)), width))
-    return pa.RecordBatch.from_arrays(columns, schema=_schema(width))
+    if video_width:
+        tokens = [record.get(VIDEO_TOKENS) for record in records]
+        filled = np.zeros((len(records), video_width), np.float16)
+        for place, one in enumerate(tokens):
+            if one is not None:
+                filled[place] = np.asarray(one).reshape(-1)
+        absent = pa.array([one is None for one in tokens])
+        columns.append(
+            pa.FixedSizeListArray.from_arrays(pa.array(filled.reshape(-1)), video_width, mask=absent)
+        )
+    return pa.RecordBatch.from_arrays(columns, schema=_schema(width, video_width))
 
 
 def _digest_of(tree: Mapping[str, Any]) -> str:

@@ -66,13 +66,15 @@ class Clip:
 
 @dataclass(frozen=True)
 class _Shard:
-    """Views of one mapped file; `table` has every column except audio and codes."""
+    """Views of one mapped file; `table` has every column except audio, codes and video tokens."""
 
     table: pa.RecordBatch
     codes: NDArray[np.uint16]  # [n, 8, T]
     embedded: NDArray[np.bool_]  # [n]: whether the shard contains the clip's audio
     offsets: NDArray[np.int64]  # [n + 1], into data
     data: memoryview
+    tokens: NDArray[np.float16]  # [n, windows · d] of the videos; [n, 0] in stores without
+    seen: NDArray[np.bool_]  # [n]: whether the clip has video tokens
 
     def flac(self, row: int) -> memoryview | None:
         # Arrow's own scalars would copy.
@@ -188,6 +190,24 @@ class ClipStore:
                 list(pool.map(fill, range(len(rows))))
         return out
 
+    def video_tokens(self, indices: ArrayLike) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return the video tokens float32 [n, windows, d] of clips `indices` [n], and which clips have any.
+
+        The tokens of clips whose video is missing or unusable are 0.
+
+        Raises:
+            UsageError: the store was made without video.
+        """
+        about = self.meta.extra.get("video")
+        if not about:
+            raise UsageError(f"{self.path}: no video tokens; prepare the corpus with data.video=tiny_video")
+        parts, rows = self._locate(indices)
+        out = np.empty((len(rows), about["windows"] * about["width"]), np.float32)
+        seen = np.empty(len(rows), np.bool_)
+        for n, (part, row) in enumerate(zip(parts.tolist(), rows.tolist(), strict=True)):
+            out[n], seen[n] = self.mapped[part].tokens[row], self.mapped[part].seen[row]
+        return out.reshape(len(rows), about["windows"], about["width"]), seen
+
     def flac(self, index: int) -> memoryview | None:
         """Return a clip's FLAC bytes, a view of the mapped shard; None if the store links to a file."""
         shard, row = self._find(index)
@@ -272,12 +292,19 @@ def _open_shard(path: Path, clips: int) -> _Shard:
     codes = batch.column("codes").flatten().to_numpy(zero_copy_only=True)
     sound = batch.column("audio")
     _, offsets, data = sound.buffers()
+    tokens, seen = np.zeros((clips, 0), np.float16), np.zeros(clips, np.bool_)
+    if shards.VIDEO_TOKENS in batch.schema.names:
+        column = batch.column(shards.VIDEO_TOKENS)
+        tokens = column.values.to_numpy(zero_copy_only=True).reshape(clips, -1)
+        seen = column.is_valid().to_numpy(zero_copy_only=False)
     return _Shard(
         table=batch.select(COLUMNS),
         codes=codes.reshape(clips, shards.CODEBOOKS, -1),
         embedded=sound.is_valid().to_numpy(zero_copy_only=False),
         offsets=np.frombuffer(offsets, np.int64),
         data=memoryview(data if data is not None else b""),
+        tokens=tokens,
+        seen=seen,
     )
 
 

@@ -14,7 +14,7 @@ from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.data import audio, shards, store
 from ajbench.data.verify import verify
 
-from .conftest import FRAMES, SAMPLES, SIZES, build, codes_of, record, wave_of
+from .conftest import FRAMES, SAMPLES, SIZES, build, codes_of, meta, record, wave_of
 
 
 def test_clips_are_read_as_they_were_written(folder):
@@ -205,3 +205,28 @@ def test_another_codec_is_refused(folder):
     for name, weights in (("fake", "00fe"), ("other", "00ff")):
         with pytest.raises(IntegrityError, match=f"codec fake .* {name} .weights {weights}"):
             store.require_codec(clips, name, weights)
+
+
+def test_video_tokens_are_read_with_the_clips_that_have_none(tmp_path):
+    rng = np.random.default_rng(3)
+    tokens = [rng.normal(size=(2, 3)).astype(np.float16) if i not in (1, 4) else None for i in range(8)]
+    about = {"encoder": "fake", "weights_hash": "0", "windows": 2, "width": 3, "counts": {}}
+    for index, (first, size) in enumerate(((0, 4), (4, 1), (5, 3))):
+        records = [record(i, video_tokens=tokens[i]) for i in range(first, first + size)]
+        shards.write_shard(tmp_path, index, records, video_width=6)
+    shards.finish(tmp_path, meta(extra={"video": about}))
+    clips = store.ClipStore.open(tmp_path)
+    found, seen = clips.video_tokens([7, 1, 4, 0])
+    assert found.dtype == np.float32 and found.shape == (4, 2, 3)
+    assert seen.tolist() == [True, False, False, True]
+    np.testing.assert_array_equal(found[[0, 3]], np.stack([tokens[7], tokens[0]]))
+    assert not found[1:3].any()
+    assert clips.video_tokens([])[0].shape == (0, 2, 3)
+    table = pa.ipc.open_file(pa.memory_map(str(tmp_path / "part-00001.arrow"))).read_all()
+    assert table["video_tokens"].null_count == 1 and clips[4].clip_id == "clip-4"
+    np.testing.assert_array_equal(clips.codes([5]), [codes_of(5)])
+
+
+def test_a_store_without_video_has_no_video_tokens(folder):
+    with pytest.raises(UsageError, match=r"data\.video"):
+        store.ClipStore.open(folder).video_tokens([0])
