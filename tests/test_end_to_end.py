@@ -133,6 +133,28 @@ def test_a_sweep_makes_a_set_for_each_value_and_leaves_the_run_as_it_was(done):
     assert (folder / "results/mini/rows.csv").read_bytes() == rows
 
 
+def test_a_sweep_by_gain_trains_on_every_set_and_is_resumed(done):
+    folder, _ = done
+    before, words = stages(folder), ["sweep", "strength", "0.2,0.6", "--by", "map", "--n", "12", *SMALL]
+    known = document(folder, *words, "--dry-run")
+    assert known["power"]["val_clips"] > 0 and known["synth_seconds"] > 0 and known["train_cls_seconds"] > 0
+    shown = document(folder, *words)
+    lines = shown["lines"]
+    assert [line["set"] for line in lines] == ["strength=0.2", "strength=0.6"]
+    for line in lines:
+        assert line["gain_low"] <= line["gain"] <= line["gain_high"] and line["fd"] > 0
+        assert line["gain"] == pytest.approx(line["map"] - shown["real_map"], abs=0.01)
+    assert [one["rho"] for one in shown["correlations"]] == [None, None]
+    assert shown["verdict"].startswith("strength=0.") and any("val clips" in note for note in shown["notes"])
+    written = table(folder / "results/mini/sweep_strength.csv")
+    assert [float(line["gain"]) for line in written] == [line["gain"] for line in lines]
+    made = stages(folder)
+    trained = [name for name in made if name.startswith("train-cls") and name not in before]
+    assert len(trained) == 3 * 2  # real clips only and both settings, two seeds
+    assert document(folder, *words) == shown and stages(folder) == made
+    assert {name: made[name] for name in before} == before
+
+
 def test_table_1_compares_generators_and_takes_what_is_trained(done):
     folder, _ = done
     before = stages(folder)

@@ -177,7 +177,11 @@ def run_stage(settings: Settings, stage: "Stage") -> None:
 
 
 def show_plan(
-    settings: Settings, stages: "list[Stage]", estimate: bool = False, power: Mapping[str, Any] | None = None
+    settings: Settings,
+    stages: "list[Stage]",
+    estimate: bool = False,
+    power: Mapping[str, Any] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> None:
     """Print the state, amount and disk space of stages.
 
@@ -186,13 +190,14 @@ def show_plan(
         stages: in order.
         estimate: also the time of the last one.
         power: what the comparisons of the run can see (`planned_power.planned`).
+        more: keys to add to the document.
     """
     from ajbench.pipeline import estimates
 
     plan = estimates.describe(settings.work, stages)
     if estimate:
         plan |= estimates.estimate(stages[-1])
-    plan |= {"power": power} if power else {}
+    plan |= ({"power": power} if power else {}) | dict(more or {})
     columns = ["stage", "what", "state", "amount", "disk_mb"]
     console.emit(plan, table=(columns, [[line[name] for name in columns] for line in plan["stages"]]))
     console.say(

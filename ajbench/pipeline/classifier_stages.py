@@ -32,6 +32,7 @@ def classifier_stage(
     seed: int,
     through_codec: bool | None = None,
     part: val_part.ValPart | None = None,
+    probe: str = "",
 ) -> Stage:
     """Return the training of a classifier on a mix, and its scores of the evaluation clips.
 
@@ -42,6 +43,7 @@ def classifier_stage(
         seed: of the training.
         through_codec: whether real clips are decoded from their codes; None: as the recipe says.
         part: of the corpus (`val_part.planned`): it is trained without its clips and scored on them instead.
+        probe: the set of generated clips, one of `evaluate.probes`; empty: the recipe's own.
 
     Raises:
         UsageError: keys that have no meaning for a head.
@@ -53,7 +55,7 @@ def classifier_stage(
         data = data.model_copy(update={"real_through_codec": through_codec})
     decoded = pipeline.decoded if data.real_through_codec and mix.has_real else None
     needed = mix.mode == "alpha" or mix.dose
-    synthetic = pipeline.synth() if needed and "G" in mix.source else None
+    synthetic = pipeline.synth(probe) if needed and "G" in mix.source else None
     augmented = augment_stage(pipeline) if needed and "A" in mix.source else None
     base = None
     if mix.amplify:
@@ -68,7 +70,8 @@ def classifier_stage(
         inputs.append(weights_identity(Path(settings.init)))
     inputs += ["val part", val_part.VERSION, *mix.drawn] if part else []
     key, path = pipeline.place("train-cls", settings, mix, seed, *inputs)
-    recipe = pipeline.recipe.model_copy(update={"data": data, "classifier": settings, "mix": mix})
+    recipe = synthetic.recipe if synthetic else pipeline.recipe  # with the section synth of the set
+    recipe = recipe.model_copy(update={"data": data, "classifier": settings, "mix": mix})
     names = ("real", "decoded", "synthetic", "base", "augmented")
     needs = dict(zip(names, (*sources, augmented), strict=True))
     paths: dict[str, Any] = {name: stage and stage.path for name, stage in needs.items()}
@@ -89,6 +92,7 @@ def classifier_stage(
         amount = counted(mix.epoch_size(clips), "clip")
         how |= {"parallel": False, "precision": "fp32", "check": partial(_build_head, settings)}
         what = f"head on {settings.pretraining}, {typed}, seed {seed}"
+    what += f", {probe}" if probe and synthetic else ""
     what += ", on val" if part else ""
     return Stage("train-cls", recipe, path, key, amount, do, what, **how)
 

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from ajbench import codec
+from ajbench.classifiers.selection import faithful
 from ajbench.core import console
 from ajbench.core.device import device_of
 from ajbench.core.errors import UsageError
-from ajbench.core.recipe import Recipe
+from ajbench.core.recipe import Mix, Recipe
 from ajbench.core.rows import Context, Row, make_row
 from ajbench.core.run_dir import RunDir
 from ajbench.data.clip_set import open_set
@@ -84,6 +85,7 @@ def measure_sets(
     out: Path,
     dataset: str,
     cache: Path,
+    mixes: Mapping[str, Mix],
 ) -> tuple[list[Row], list[str]]:
     """Return the rows of synthetic stores and of baselines, and notes on them.
 
@@ -99,9 +101,10 @@ def measure_sets(
         out: folder of this evaluation; its name is the rows' run.
         dataset: name of the corpus in the rows.
         cache: folder of cached features.
+        mixes: of these sets, measure only the first `mix.dose` clips that reach `mix.min_fidelity`.
 
     Raises:
-        UsageError: a synthetic store has other classes than the real one.
+        UsageError: a synthetic store has other classes than the real one, or too few clips for a mix.
     """
     context = _context(recipe, out, dataset)
     extractor = LazyExtractor(recipe.evaluate.features, weights)
@@ -116,6 +119,8 @@ def measure_sets(
     with console.progress(len(synthetic) + 1, "eval-gen", "sets of clips") as advance:
         for probe, path in synthetic.items():
             name, gen, section = set_name(recipe, probe), open_set(path), _section(recipe, probe)
+            if mix := mixes.get(probe):
+                gen = gen.take(faithful(mix, ClipStore.open(path))[: mix.dose])
             largest = max(largest, len(gen))
             if gen.classes != every.classes:
                 raise UsageError(f"{path}: its classes are not those of {real}; generate it from that store")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ajbench.core.console import counted
 from ajbench.core.errors import MissingError
 from ajbench.core.files import atomic_write
+from ajbench.core.recipe import Mix
 from ajbench.core.rows import folds_name
 from ajbench.pipeline import classifier_stages
 from ajbench.pipeline.preflight import pool_size
@@ -51,14 +52,20 @@ def eval_cls_stage(pipeline: "Pipeline", classifiers: Sequence[Stage]) -> Stage:
     return Stage("eval-cls", recipe, path, key, amount, do, needs=tuple(classifiers))
 
 
-def eval_gen_stage(pipeline: "Pipeline", names: Sequence[str]) -> Stage:
-    """Synthetic stores and real clips → rows; the name of the recipe's own store is empty."""
+def eval_gen_stage(
+    pipeline: "Pipeline", names: Sequence[str], mixes: Mapping[str, Mix] | None = None
+) -> Stage:
+    """Synthetic stores and real clips → rows; the name of the recipe's own store is empty.
+
+    `mixes`: of a set, measure only the first `mix.dose` clips that reach `mix.min_fidelity`.
+    """
     recipe, section = pipeline.recipe, pipeline.recipe.evaluate
     stores = {name: pipeline.synth(name) for name in names}
     judge = (classifier_stages.reference_stage(pipeline, "all"),) if section.features == "reference" else ()
     needs = (pipeline.prepare, *stores.values(), *judge)
     inputs = [(stage.what, stage.fingerprint) for stage in needs]
-    key, path = pipeline.place("eval-gen", section.features, section.bootstrap, *inputs)
+    taken = [(name, mix.dose, mix.min_fidelity) for name, mix in (mixes or {}).items()]
+    key, path = pipeline.place("eval-gen", section.features, section.bootstrap, *inputs, *taken)
 
     def do() -> None:
         from ajbench.pipeline.evaluate import measure_sets
@@ -67,7 +74,8 @@ def eval_gen_stage(pipeline: "Pipeline", names: Sequence[str]) -> Stage:
         weights = judge[0].path if judge else None
         prepared = pipeline.prepare.path
         cache = pipeline.places.work / "features"
-        rows, notes = measure_sets(recipe, prepared, folders, weights, path, dataset_name(pipeline), cache)
+        where = path, dataset_name(pipeline), cache
+        rows, notes = measure_sets(recipe, prepared, folders, weights, *where, mixes or {})
         sizes = _sizes(pipeline, recipe.mix.baseline, generated=True)
         _record(pipeline, path, [row | sizes for row in rows])
         atomic_write(path / NOTES, json.dumps(notes, indent=2, ensure_ascii=False))

@@ -76,6 +76,25 @@ def planned(pipeline: "Pipeline") -> dict[str, Any]:
     return about | {"sentence": sentence(about)}
 
 
+def on_val(pipeline: "Pipeline", line: str, clips: int, recordings: int, settings: int) -> dict[str, Any]:
+    """Return what the gains of several settings over real clips only can see on the val part, as `planned`.
+
+    Args:
+        pipeline: its seeds and folds are used, and its finished classifiers on evaluation clips.
+        line: of the classifier.
+        clips: in the val parts of all folds; the key `val_clips` instead of `eval_clips`.
+        recordings: of these clips.
+        settings: that are compared.
+    """
+    seeds, folds = len(pipeline.recipe.evaluate.seeds), len(pipeline.folds)
+    known = measured(pipeline).get(line, prior(recordings / folds))
+    level = 1 - classification.FAMILY_ERROR / settings
+    lines = [_line(line, settings, known, power.Design(recordings, seeds, level, settings, folds))]
+    about: dict[str, Any] = {"val_clips": clips, "recordings": recordings, "seeds": seeds}
+    about |= {"folds": folds, "comparisons": settings, "power": power.POWER, "lines": lines}
+    return about | {"sentence": sentence(about)}
+
+
 def evaluated(manifest: "Manifest") -> tuple[int, int]:
     """Return the number of evaluation clips, and of their recordings: clips where these are unknown."""
     rows = manifest.split("eval")
@@ -117,14 +136,16 @@ def measured(pipeline: "Pipeline") -> dict[str, Variances]:
 
 
 def sentence(plan: Mapping[str, Any]) -> str:
-    """Return what `planned` has found in words."""
-    clips, recordings, seeds, lines = (plan[key] for key in ("eval_clips", "recordings", "seeds", "lines"))
-    counts = counted(clips, "evaluation clip"), counted(recordings, "recording"), counted(seeds, "seed")
+    """Return what `planned` or `on_val` has found in words."""
+    recordings, seeds, lines = (plan[key] for key in ("recordings", "seeds", "lines"))
+    clips = plan.get("val_clips", plan.get("eval_clips", 0))
+    kind = "val" if "val_clips" in plan else "evaluation"
+    counts = counted(clips, f"{kind} clip"), counted(recordings, "recording"), counted(seeds, "seed")
     begin = "{} ({}), {}".format(*counts)
     if plan["folds"] > 1:
         begin += f" in each of {plan['folds']} folds"
     if not classification.enough(seeds, plan["folds"]) or clips < classification.MIN_CLIPS:
-        return f"{begin}: {NO_VERDICT}"
+        return f"{begin}: {NO_VERDICT.replace('evaluation', kind)}"
     parts = []
     for primary in (True, False):
         gains = [line["smallest_gain"] for line in lines if line["primary"] == primary]

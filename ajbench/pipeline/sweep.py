@@ -1,6 +1,7 @@
 """Several values of one key of the synth section: a synthetic set for each, and their metrics."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -15,37 +16,47 @@ from ajbench.pipeline.recipe_stages import Pipeline
 from ajbench.pipeline.stage import Stage, in_order, run_stages
 
 METRICS = ("fd", "kl", "is", "label_agreement")
+OF_MIX = "min_fidelity"  # key of the section mix: filters one set
 Line = dict[str, Any]
 
 
-def swept(recipe: Recipe, key: str, values: str, n: int | None = None) -> Recipe:
+def swept(recipe: Recipe, key: str, values: str, n: int | None = None, by_gain: bool = False) -> Recipe:
     """Return the recipe with a probe for each value, named `key=value`, instead of its own probes.
 
     Args:
         recipe: the sets have its synth section except for this key.
-        key: of the synth section, such as `guidance`.
+        key: of the synth section, such as `guidance`; with `by_gain` also `min_fidelity` of the section mix,
+            whose probes are one set.
         values: separated by commas.
         n: clips per set; None: `synth.n`. FD depends on it, so all sets have the same size.
+        by_gain: whether classifiers are trained on the sets (`gain_sweep`).
 
     Raises:
         UsageError: an unknown key, fewer than two values, or a value twice.
     """
-    if key not in Synth.model_fields:
-        allowed = ", ".join(Synth.model_fields)
+    if key == OF_MIX and not by_gain:
+        raise UsageError(f"sweep {key}: filters what classifiers are trained on; add --by map")
+    allowed = [*Synth.model_fields, *([OF_MIX] if by_gain else [])]
+    if key not in allowed:
         raise UsageError(
-            f"sweep {key}: not a key of synth{suggest(key, Synth.model_fields)}; allowed: {allowed}"
+            f"sweep {key}: not a key of synth{suggest(key, allowed)}; allowed: {', '.join(allowed)}"
         )
     if key in ("n", "seed", "classes"):
         raise UsageError(
             f"sweep {key}: changes which clips the sets have; sweep a key that changes how they are made"
         )
-    several = [yaml.safe_load(value) for value in values.split(",")]
+    several = split_values(values)
     if len({*map(str, several)}) < max(2, len(several)):
         raise UsageError(f"sweep {key} {values}: give at least two different values, such as 1,2,4")
     size = {} if n is None else {"n": n}
-    probes = {f"{key}={value}": {key: value, **size} for value in several}
+    probes = {f"{key}={value}": ({} if key == OF_MIX else {key: value}) | size for value in several}
     evaluate = recipe.evaluate.model_copy(update={"probes": probes})
     return recipe.model_copy(update={"evaluate": evaluate})
+
+
+def split_values(values: str) -> list[Any]:
+    """Return values that are separated by commas."""
+    return [yaml.safe_load(value) for value in values.split(",")]
 
 
 def stages(pipeline: Pipeline) -> list[Stage]:
@@ -58,15 +69,20 @@ def run(pipeline: Pipeline, key: str, device: str, force: bool = False) -> dict[
 
     The rows are not added to the folder's rows.csv, since the recipe's tables compare its own sets.
     """
-    from ajbench.reporting import formats
-
     every = stages(pipeline)
     run_stages(every, device, force)
     found = lines(results_folder.rows_of(every[-1]), pipeline.recipe)
+    return {"lines": found, "notes": results_folder.notes_of(every[-1]), "path": write(pipeline, key, found)}
+
+
+def write(pipeline: Pipeline, key: str, found: Sequence[Line]) -> Path:
+    """Write the lines of a sweep to the results folder and return the file."""
+    from ajbench.reporting import formats
+
     path = pipeline.results / f"sweep_{key}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, formats.to_csv(found))
-    return {"lines": found, "notes": results_folder.notes_of(every[-1]), "path": path}
+    return path
 
 
 def lines(rows: Sequence[Mapping[str, Any]], recipe: Recipe) -> list[Line]:

@@ -75,7 +75,7 @@ def measured(stores, tmp_path_factory):
             patch.setattr(evaluate, "LazyExtractor", lambda *_: extractor)
             patch.setattr(codec, "load", lambda *_: TonalCodec())
             sets, cache = {name: stores[name] for name in names}, home / "features"
-            return evaluate.measure_sets(recipe, stores["real"], sets, None, out, "esc10 fold 5", cache)
+            return evaluate.measure_sets(recipe, stores["real"], sets, None, out, "esc10 fold 5", cache, {})
 
     return run
 
