@@ -1,11 +1,13 @@
 """Stand-ins that tests share: small sounds, stores, models and results."""
 
+import contextlib
 import io
 import itertools
 import json
 import os
 import socket
 import subprocess
+import sys
 from contextlib import contextmanager
 from fractions import Fraction
 from itertools import product
@@ -1176,3 +1178,93 @@ def mp4_frames(content):
     with av.open(io.BytesIO(content)) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
         return np.stack(frames), float(container.streams.video[0].average_rate)
+
+
+# A server that speaks OpenAI's protocol
+
+FAULTS = {
+    "busy": (429, '{"error": {"message": "slow down"}}'),
+    "error": (503, "<html>out of order</html>"),
+    "malformed": (200, '{"choices": [{"mess'),
+    "nonsense": (200, '{"choices": "none today"}'),
+    "refuse": (400, '{"error": {"message": "no"}}'),
+    "forbid": (401, '{"error": {"message": "bad key sk-secret"}}'),
+}
+
+
+def serve_openai(delay_s=0.0):
+    """Serve chat and plain completions until killed; print the port first.
+
+    The answer to a prompt is `answer to <its last line>`. A first word of `FAULTS`, `slow`, `cut` or `empty`
+    in that line stands for what happens at the first request, with `always-` before it at every one.
+    `GET /log` returns the number of requests per line, and the most requests that were open at once.
+    """
+    import threading
+    import time
+    from collections import Counter
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+    seen, lock, open_now = Counter(), threading.Lock(), Counter()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_):
+            pass
+
+        def reply(self, status, text):
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(text.encode())))
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def do_GET(self):
+            self.reply(200, json.dumps({"seen": seen, "most": open_now["most"]}))
+
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            chat = "messages" in body
+            prompt = (body["messages"][0]["content"] if chat else body["prompt"]).splitlines()[-1]
+            with lock:
+                seen[prompt] += 1
+                first = seen[prompt] == 1
+                open_now["now"] += 1
+                open_now["most"] = max(open_now["most"], open_now["now"])
+            time.sleep(delay_s)
+            word = prompt.split()[0]
+            fault = word.removeprefix("always-") if first or word.startswith("always-") else ""
+            with lock:
+                open_now["now"] -= 1
+            if fault in FAULTS:
+                return self.reply(*FAULTS[fault])
+            if fault == "slow":
+                time.sleep(3)
+            if fault == "cut":
+                self.close_connection = True
+                return self.connection.shutdown(socket.SHUT_RDWR)
+            text = "" if fault == "empty" else f" answer to {prompt}\nand more"
+            said = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
+            with contextlib.suppress(OSError):  # nobody waits any more
+                self.reply(200, json.dumps({"choices": [{"index": 0, "finish_reason": "stop", **said}]}))
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    os.write(1, f"{server.server_port}\n".encode())
+    server.serve_forever()
+
+
+@contextmanager
+def openai_process(delay_s=0.0):
+    """Run `serve_openai` in a process of its own; gives (process, url, log)."""
+    from urllib.request import urlopen
+
+    command = [sys.executable, "-c", f"import fakes; fakes.serve_openai({delay_s})"]
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path}
+    ) as process:
+        try:
+            root = f"http://127.0.0.1:{int(process.stdout.readline())}"
+            yield process, f"{root}/v1", lambda: json.load(urlopen(f"{root}/log", timeout=30))
+        finally:
+            process.kill()

@@ -1,0 +1,136 @@
+"""The openai backend against a real server process that fails in every way that servers do."""
+
+import time
+
+import pytest
+from fakes import openai_process
+
+from ajbench.captions import backends, openai_server
+from ajbench.captions.backends import Answer
+from ajbench.core.errors import MissingError, UsageError
+
+OPTIONS = {"max_tokens": 20, "stop": ("\n",)}
+FAULTS = {
+    "busy": "HTTP 429",
+    "error": "HTTP 503",
+    "slow": "time-out",
+    "malformed": "malformed answer",
+    "nonsense": "malformed answer",
+    "cut": "connection broken",
+    "empty": "empty answer",
+}
+
+
+@pytest.fixture(scope="module")
+def server():
+    with openai_process(delay_s=0.05) as running:
+        yield running
+
+
+@pytest.fixture
+def load(server, monkeypatch):
+    monkeypatch.setattr(openai_server, "FIRST_WAIT_S", 0.01)
+
+    def make(**options):
+        given = {"model": "fake", "url": server[1], "timeout_s": 1.5, "retries": 2} | options
+        return backends.load("openai", **given)
+
+    return make
+
+
+@pytest.mark.parametrize("api", openai_server.APIS)
+def test_every_prompt_gets_its_own_answer_in_order(server, load, api):
+    prompts = [f"an instruction\n{api} {n}" for n in range(60)]
+    backend = load(api=api, concurrency=8)
+    expected = [Answer(f"answer to {api} {n}", None) for n in range(60)]
+    assert backend.complete(prompts, **OPTIONS) == expected
+    log = server[2]()
+    assert all(log["seen"][f"{api} {n}"] == 1 for n in range(60))
+    assert 4 <= log["most"] <= 8
+    assert backend.requests == 60 and not backend.retried and "60 requests" in backend.summary()
+
+
+@pytest.mark.parametrize(("fault", "reason"), FAULTS.items())
+def test_a_failed_request_is_sent_again_and_the_reason_recorded(load, fault, reason):
+    backend = load()
+    answers = backend.complete([f"{fault} 1", "fine 1", f"{fault} 2"], **OPTIONS)
+    assert [answer.text for answer in answers] == [
+        f"answer to {p}" for p in (f"{fault} 1", "fine 1", f"{fault} 2")
+    ]
+    assert backend.retried == {reason: 2} and reason in backend.summary()
+
+
+@pytest.mark.parametrize(("fault", "reason"), FAULTS.items())
+def test_after_the_retries_there_is_an_answer_without_text(server, load, fault, reason):
+    backend = load(retries=1)
+    given_up, fine = backend.complete([f"always-{fault} 3", f"fine {fault}"], **OPTIONS)
+    assert given_up == Answer(None, reason) and fine == Answer(f"answer to fine {fault}", None)
+    assert server[2]()["seen"][f"always-{fault} 3"] == 2
+
+
+def test_a_refused_prompt_is_not_sent_again(server, load):
+    assert load().complete(["always-refuse 1"], **OPTIONS) == [Answer(None, "HTTP 400")]
+    assert server[2]()["seen"]["always-refuse 1"] == 1
+
+
+def test_the_key_is_in_no_message(load, monkeypatch):
+    monkeypatch.setenv(openai_server.KEY, "sk-secret")
+    backend = load()
+    with pytest.raises(MissingError, match=openai_server.KEY) as caught:
+        backend.complete(["forbid 1"], **OPTIONS)
+    shown = f"{caught.value} {backend.summary()} {backend.model_hash} {backend!r}"
+    assert "secret" not in shown
+    attributes = {name: value for name, value in vars(backend).items() if name != "_client"}
+    assert "secret" not in str(attributes)
+
+
+def test_waits_double_and_follow_the_server(load, monkeypatch):
+    waits = []
+    monkeypatch.setattr(openai_server, "FIRST_WAIT_S", 0.5)
+    monkeypatch.setattr(time, "sleep", waits.append)
+    load(retries=4).complete(["always-busy waits"], **OPTIONS)
+    assert len(waits) == 4
+    assert all(0.75 * 0.5 * 2**n <= wait <= 1.25 * 0.5 * 2**n for n, wait in enumerate(waits))
+    assert openai_server._seconds({"retry-after": "7"}) == 7
+    assert openai_server._seconds({"retry-after": "tomorrow"}) == openai_server._seconds({}) == 0
+
+
+def test_a_server_killed_in_the_middle_ends_the_run_instead_of_answering_for_it(monkeypatch):
+    monkeypatch.setattr(openai_server, "FIRST_WAIT_S", 0.01)
+    with openai_process(delay_s=0.1) as (process, url, _):
+        backend = backends.load("openai", model="fake", url=url, concurrency=2, retries=1)
+        assert backend.complete(["one"], **OPTIONS)[0].text
+        process.kill()
+        process.wait()
+        with pytest.raises(MissingError, match=r"127\.0\.0\.1"):
+            backend.complete([f"prompt {n}" for n in range(10)], **OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "named"),
+    [
+        ({"model": ""}, UsageError, "--model"),
+        ({"api": "assistants"}, UsageError, "api"),
+        ({"concurrency": 0}, UsageError, "concurrency"),
+        ({"url": "localhost"}, UsageError, "--url"),
+        ({"threads": 3}, UsageError, "threads"),
+    ],
+)
+def test_wrong_options_are_named(load, options, error, named):
+    with pytest.raises(error, match=named):
+        load(**options)
+
+
+def test_no_address_is_no_default(monkeypatch):
+    monkeypatch.delenv(openai_server.URL, raising=False)
+    with pytest.raises(MissingError, match="--url"):
+        backends.load("openai", model="fake")
+
+
+def test_the_hash_is_that_of_the_models_name(load):
+    assert load().model_hash == load(concurrency=1).model_hash != load(model="other").model_hash
+
+
+def test_an_unknown_backend_is_refused():
+    with pytest.raises(UsageError, match="lamacpp"):
+        backends.load("lamacpp")
