@@ -14,6 +14,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from ajbench.core.data_section import Data
 from ajbench.core.errors import UsageError
 from ajbench.core.evaluate_section import Evaluate
 from ajbench.core.fusion_section import Fusion
@@ -21,7 +22,6 @@ from ajbench.core.mix_section import Mix
 from ajbench.core.schema import (
     Classifier,
     CodecSection,
-    Data,
     Generator,
     Invert,
     Synth,
