@@ -43,7 +43,9 @@ def run(
     base: Annotated[
         str | None,
         typer.Option(
-            "--base", metavar="RECIPE", help="For tables/a11 and tables/t1: make the table of this recipe."
+            "--base",
+            metavar="RECIPE",
+            help="For tables/a11, tables/t1 and tables/a8: make the table of this recipe.",
         ),
     ] = None,
     cell: Annotated[
@@ -58,7 +60,7 @@ def run(
     (`esc10+320G`) compares that mix with real clips only, instead of the recipe's grid. `tables/a11 --base
     R` runs what Table A11 of recipe R needs; with --dry-run it lists the classifiers with steps, disk space
     and time; for AudioSet, its lists are enough for that. `tables/t1 --base R` compares generators on the
-    captions of the evaluation clips.
+    captions of the evaluation clips, `tables/a8 --base R` audio-visual models.
 
     \b
     Examples:
@@ -71,6 +73,9 @@ def run(
         _run_table_1(settings, recipe, tracker)
         return
     pipeline = settings.pipeline(recipe, tracker)
+    if recipe.table == "a8":
+        _run_table_a8(settings, pipeline, jobs, cell)
+        return
     if cell:
         run_stage(settings, _grid_cell(pipeline, cell))
     else:
@@ -242,12 +247,37 @@ def _run_table_1(settings: Settings, recipe: "Recipe", tracker: str) -> None:
     console.emit(done, table=([*header, "n"], cells))
 
 
+def _run_table_a8(settings: Settings, pipeline: "Pipeline", jobs: int | None, cell: int | None) -> None:
+    from ajbench.pipeline import fusion_stages, fusion_table
+    from ajbench.pipeline.stage import run_stages
+
+    fusion_stages.check(pipeline)
+    cells = fusion_stages.grid_cells(pipeline)
+    if cell:
+        run_stage(settings, _numbered([one.stage for one in cells], cell))
+        return
+    stages = fusion_stages.table_stages(pipeline)
+    if settings.dry_run:
+        show_plan(settings, stages)
+        return
+    ran = run_stages(stages, settings.device, settings.force, workers=jobs)
+    if not ran:
+        console.say("nothing to do: every stage of Table A8 is finished")
+    done = fusion_table.publish(pipeline, cells, stages[-1]) | {"ran": ran}
+    for note in (*done["table"]["notes"], f"results: {done['files'][0].parent}"):
+        console.say(note)
+    console.emit(done, table=(done["table"]["header"], done["table"]["lines"]))
+
+
 def _grid_cell(pipeline: "Pipeline", number: int) -> "Stage":
     from ajbench.pipeline import fold_stages
     from ajbench.pipeline.classifier_stages import grid_stages
 
     fold_stages.check(pipeline)
-    stages = fold_stages.named(pipeline, grid_stages(pipeline))
+    return _numbered(fold_stages.named(pipeline, grid_stages(pipeline)), number)
+
+
+def _numbered(stages: "list[Stage]", number: int) -> "Stage":
     if number > len(stages):
         raise UsageError(f"--cell {number}: the grid has cells 1 to {len(stages)}; --dry-run lists them")
     return stages[number - 1]

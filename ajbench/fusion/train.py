@@ -1,0 +1,199 @@
+"""Train an audio-visual classifier on the train clips of a store, and predict with it."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ajbench import classifiers
+from ajbench.classifiers.train import loss_of
+from ajbench.core.device import device_of
+from ajbench.core.errors import IntegrityError, UsageError
+from ajbench.core.files import seed_for
+from ajbench.core.recipe import Recipe
+from ajbench.data import mixing
+from ajbench.data.shards import ids_hash
+from ajbench.data.store import ClipStore
+from ajbench.fusion.av_clips import ClipsWithVideo, Inputs, evaluated_as, training_batches
+from ajbench.fusion.av_model import AudioVisual
+from ajbench.training import loop
+
+NAME = "audio-visual"
+# Learning rate of the backbone relative to that of the rest.
+BACKBONE_LR = {"trained": 0.1, "scratch": 1.0}
+BATCH = 64
+
+
+def train_fusion(
+    recipe: Recipe,
+    clips: ClipsWithVideo,
+    out: Path,
+    *,
+    seed: int,
+    fingerprint: str,
+    audio: Path | None = None,
+    tracker: str = "csv",
+) -> Path:
+    """Train the audio-visual classifier of `recipe.fusion` and save it in `out`; resumes if interrupted.
+
+    Args:
+        recipe: sections fusion, mix and classifier (its backbone and loss).
+        clips: train clips, with audio tokens if the backbone is frozen.
+        out: receives `model.safetensors` (without a frozen backbone), `config.json` and `metrics.csv`.
+        seed: of this training: initialisation, order, mixing and modality dropout.
+        fingerprint: written to config.json; a finished model with the same one is not trained again.
+        audio: folder of the trained audio classifier; None with `audio_init=scratch`.
+        tracker: where loss curves go besides `metrics.csv`.
+
+    Returns:
+        `out`.
+
+    Raises:
+        UsageError: no clip has video, or the classifier has no tokens.
+        NumericError: the loss is not finite.
+    """
+    settings, meta = recipe.fusion, clips.store.meta
+    if (out / classifiers.CONFIG).exists() and classifiers.read_config(out).get("fingerprint") == fingerprint:
+        return out
+    first, _ = clips.take(np.arange(1))
+    if not clips.store.video_tokens(clips.indices)[1].any():
+        raise UsageError(f"{clips.store.path}: no train clip has video; prepare with data.video=tiny_video")
+    given = clips.audio_tokens is not None
+    named = None if given else _backbone(recipe, meta.clip_samples)
+    options: dict[str, Any] = {"video_width": first.video.shape[2], "width": settings.width}
+    options |= {"discount": settings.discount, "feature": settings.labels == "feature", "backbone": named}
+    options["audio_width"] = first.audio.shape[2] if given else 0
+    with torch.random.fork_rng():
+        torch.manual_seed(seed_for(seed, "initialisation"))
+        module = build(len(meta.labels), options)
+    if module.backbone is not None and audio is not None:
+        module.backbone.load_state_dict(classifiers.load(audio, torch.device("cpu")).module.state_dict())
+    plan = mixing.plan(recipe.mix, clips.ids, [], clips.targets, seed)
+
+    def step(wrapped: nn.Module, batch: tuple[Inputs, Tensor], index: int) -> Tensor:
+        inputs, targets = batch
+        return loss_of(recipe.classifier.loss, wrapped(*inputs), targets)
+
+    steps = settings.train_steps
+    loop.fit(
+        module,
+        step,
+        training_batches(settings, plan, clips, seed),
+        steps=steps,
+        optimizer=_optimizer(recipe, module),
+        lr_at=loop.cosine(settings.lr, settings.warmup_steps, steps),
+        folder=out,
+        checkpoint_every=settings.checkpoint_every,
+        seed=seed,
+        average_after=loop.last_share(steps, settings.average_last),
+        precision=settings.precision,
+        tracker=tracker,
+        what="train-av",
+    )
+    state = PartialState()
+    if state.is_main_process:
+        extra = {"fingerprint": fingerprint, "seed": seed, "train_ids_hash": ids_hash(clips.ids)}
+        about: dict[str, Any] = {"labels": meta.labels, "clip_samples": meta.clip_samples}
+        classifiers.save(module, out, name=NAME, options=options, extra=extra, **about)
+        shutil.rmtree(out / "checkpoints")
+    state.wait_for_everyone()
+    return out
+
+
+def build(num_classes: int, options: dict[str, Any]) -> AudioVisual:
+    """Build an untrained model of the options in a `config.json`.
+
+    Raises:
+        UsageError: the classifier that is the backbone has no tokens.
+    """
+    keys = dict(options)
+    if named := keys.pop("backbone"):
+        backbone = classifiers.build(named["name"], num_classes, **named["options"])
+        keys |= {"backbone": backbone, "audio_width": token_width(backbone, named["name"])}
+    return AudioVisual(num_classes, **keys)
+
+
+def load(folder: Path) -> AudioVisual:
+    """Load a trained model onto the device of this process, in eval mode.
+
+    Raises:
+        MissingError: there is none.
+        IntegrityError: weights or configuration are damaged, or of another model.
+    """
+    config = classifiers.read_config(folder)
+    if config["name"] != NAME:
+        raise IntegrityError(f"{folder}: a classifier {config['name']}, not an audio-visual one")
+    module = build(len(config["labels"]), config["options"])
+    try:
+        module.load_state_dict(classifiers.read_weights(folder, config["xxh3"]))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise IntegrityError(f"{folder / classifiers.WEIGHTS}: not of this model ({reason})") from None
+    return module.to(device_of()).eval()
+
+
+def predict(module: AudioVisual, clips: ClipsWithVideo, modality: str) -> NDArray[np.float32]:
+    """Return logits float32 [N, C] of clips by `A`, `V` or `A+V`; of one without any, those of the bias."""
+    device = next(module.parameters()).device
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(clips), BATCH):
+            inputs, _ = clips.take(np.arange(start, min(start + BATCH, len(clips))))
+            given = evaluated_as(inputs, modality)
+            parts.append(module(*(tensor.to(device) for tensor in given)).float().cpu().numpy())
+    return np.concatenate(parts)
+
+
+def write_audio_tokens(classifier: Path, store: ClipStore, path: Path) -> None:
+    """Write the audio tokens of all clips of a store, float16 [M, T, d], as a .npy file that can be mapped.
+
+    Raises:
+        UsageError: the classifier has no tokens.
+    """
+    loaded = classifiers.load(classifier)
+    token_width(loaded.module, loaded.config["name"])
+    part, out = path.with_name(f".{path.name}.tmp"), None
+    for start in range(0, len(store), BATCH):
+        with torch.inference_mode():
+            waves = torch.from_numpy(store.audio(np.arange(start, min(start + BATCH, len(store)))))
+            tokens = loaded.module.tokens(waves.to(loaded.device)).cpu().numpy()  # type: ignore[operator]
+        if out is None:
+            shape = (len(store), *tokens.shape[1:])
+            out = np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=shape)
+        out[start : start + len(tokens)] = tokens
+    assert out is not None
+    out.flush()
+    part.replace(path)
+
+
+def token_width(classifier: nn.Module, name: str) -> int:
+    """Return d of a classifier's audio tokens.
+
+    Raises:
+        UsageError: it has none.
+    """
+    width = getattr(classifier, "token_width", None)
+    if width is None:
+        raise UsageError(f"classifier.name={name}: has no tokens; choose taltrans-small, taltrans or an ast")
+    return int(width)
+
+
+def _backbone(recipe: Recipe, clip_samples: int) -> dict[str, Any]:
+    classifier = recipe.classifier
+    return {"name": classifier.name, "options": classifier.model_options(clip_samples)}
+
+
+def _optimizer(recipe: Recipe, module: AudioVisual) -> torch.optim.Optimizer:
+    backbone = [] if module.backbone is None else list(module.backbone.parameters())
+    own = {id(parameter) for parameter in backbone}
+    rest = [parameter for parameter in module.parameters() if id(parameter) not in own]
+    groups: list[dict[str, Any]] = [{"params": rest}]
+    if backbone:
+        groups.append({"params": backbone, "lr_ratio": BACKBONE_LR[recipe.fusion.audio_init]})
+    decay = recipe.fusion.weight_decay
+    return torch.optim.AdamW(groups, recipe.fusion.lr, weight_decay=decay, fused=True)

@@ -1,0 +1,136 @@
+"""Trained audio-visual models → rows and notes of Table A8: the work of score-av."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ajbench.captions import score_file
+from ajbench.core import console
+from ajbench.core.console import counted
+from ajbench.core.files import atomic_write
+from ajbench.core.rows import Context, Row, append_rows
+from ajbench.core.run_dir import RunDir
+from ajbench.data.labels import Scores, load_scores
+from ajbench.data.store import ClipStore
+from ajbench.evaluation import audio_visual
+from ajbench.evaluation.audio_visual import line_name
+from ajbench.fusion.av_clips import MODALITIES
+from ajbench.pipeline.evaluation_stages import NOTES, ROWS, dataset_name
+from ajbench.pipeline.fusion_work import CLIP_SCORES, scored_clips, scores_name
+
+if TYPE_CHECKING:
+    from ajbench.pipeline.fusion_stages import Cell
+    from ajbench.pipeline.recipe_stages import Pipeline
+
+
+def measure(
+    pipeline: "Pipeline", cells: Sequence["Cell"], scored: Mapping[str, tuple[int, Path]], out: Path
+) -> None:
+    """Write rows.csv and notes.json of trained models to `out`, and add the rows to those of the recipe.
+
+    Args:
+        pipeline: stages of the recipe.
+        cells: the models.
+        scored: line → seed and folder of the scores whose information about the labels is measured.
+        out: folder of this evaluation.
+    """
+    recipe, store = pipeline.recipe, ClipStore.open(pipeline.prepare.path, verify=False)
+    dataset, resamples = dataset_name(pipeline), recipe.evaluate.bootstrap
+    rows: list[Row] = []
+    found: dict[tuple[str, int], audio_visual.Trained] = {}
+    with console.progress(len(cells) + len(scored), "score-av", "models") as advance:
+        for cell in cells:
+            line = line_name(cell.settings.scorer, cell.settings.labels)
+            scores = {m: load_scores(cell.stage.path / scores_name(m)) for m in MODALITIES}
+            found[line, cell.seed] = audio_visual.measure(scores, resamples=resamples)
+            context = _context(pipeline, cell.stage.path, out, dataset)
+            rows += audio_visual.cell_rows(line, cell.seed, found[line, cell.seed], context)
+            advance(1)
+        context = _context(pipeline, out, out, dataset)
+        rows += audio_visual.compare(found, context)
+        for line, (seed, folder) in scored.items():
+            for kind, predictions in information(pipeline, store, line, folder).items():
+                more: dict[str, Any] = {"resamples": resamples, "seed": seed}
+                rows += audio_visual.information_rows(line, kind, predictions, context, **more)
+            advance(1)
+    for path in (out / ROWS, pipeline.home / ROWS):
+        append_rows(path, rows)
+    notes = [*video_notes(store), *_unscored(cells)]
+    atomic_write(out / NOTES, json.dumps(notes, indent=2, ensure_ascii=False))
+
+
+def information(pipeline: "Pipeline", store: ClipStore, line: str, folder: Path) -> dict[str, Scores]:
+    """Return the predictions of classifiers that get only the score, the visual caption, or both."""
+    from ajbench.captions.entailment import embed
+    from ajbench.evaluation import score_information as linear
+    from ajbench.fusion.label_free import visual_captions
+
+    recipe = pipeline.recipe
+    scorer, _, labels = line.partition("/")
+    indices = scored_clips(recipe, store)
+    captions = visual_captions(store, Path(recipe.fusion.captions) if recipe.fusion.captions else None)
+    with_caption = np.array([bool(captions[i]) for i in indices])
+    indices = indices[with_caption]
+    ids = [store.clip_ids[i] for i in indices]
+    score = score_file.read(folder / score_file.FILE, ids, scorer, labels).scaled
+    score = np.where(np.isnan(score), np.nanmean(score), score)
+    embeddings = embed([captions[i] or "" for i in indices])
+    targets: NDArray[np.float32] = store.sparse_targets()[indices].toarray()
+    held_out = np.isin(indices, store.split_indices("eval"))
+    about = [ids[n] for n in np.flatnonzero(held_out)]
+    recordings = [store.recordings[i] for i in indices[held_out]]
+    found = {}
+    for kind in linear.INPUTS:
+        x = linear.inputs(kind, score, embeddings)
+        logits = linear.linear_logits(x[~held_out], targets[~held_out], x[held_out])
+        names = tuple(about), tuple(store.meta.labels), tuple(recordings)
+        found[kind] = Scores(logits, targets[held_out], *names)
+    return found
+
+
+def video_notes(store: ClipStore) -> list[str]:
+    """Return how many clips of each split have no usable video, and why as far as it is known."""
+    splits = np.array(store.column("split"))
+    _, there = store.video_tokens(np.arange(len(store)))
+    listed = np.array([video is not None for video in store.column("video")])
+    parts = []
+    for split in ("train", "val", "eval"):
+        mine = splits == split
+        if not mine.any():
+            continue
+        missing, broken = int((mine & ~there & ~listed).sum()), int((mine & ~there & listed).sum())
+        lost = [f"{n} {what}" for n, what in ((missing, "missing"), (broken, "undecodable")) if n]
+        kept = f"{split} {int((mine & there).sum())} of {counted(int(mine.sum()), 'clip')}"
+        parts.append(kept + (f" ({', '.join(lost)})" if lost else ""))
+    return [f"clips with video: {', '.join(parts)}", "the video of the others is masked, not replaced"]
+
+
+def _unscored(cells: Sequence["Cell"]) -> list[str]:
+    without = {}
+    for cell in cells:
+        with np.load(cell.stage.path / CLIP_SCORES) as file:
+            if count := int(file["unscored"]):
+                without[line_name(cell.settings.scorer, cell.settings.labels)] = count
+    return [
+        f"{line}: {counted(count, 'clip')} with video but without a score, which is replaced by the mean of "
+        "the train clips"
+        for line, count in without.items()
+    ]
+
+
+def _context(pipeline: "Pipeline", folder: Path, out: Path, dataset: str) -> Context:
+    info = RunDir(folder, "", "").info()
+    return Context(
+        run=out.name,
+        recipe=pipeline.recipe.name,
+        fingerprint=info["fingerprint"],
+        git=info["git"] or "",
+        dataset=dataset,
+        device=info["device"],
+        seconds=info.get("seconds"),
+        precision=info.get("precision", ""),
+    )

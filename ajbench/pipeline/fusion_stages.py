@@ -1,0 +1,260 @@
+"""The stages of audio-visual fusion: audio models and their tokens, entailment scores, models, evaluation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ajbench.captions.score_file import FILE as SCORE_FILE
+from ajbench.core.console import counted
+from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.fusion_section import NAIVE, Fusion
+from ajbench.core.recipe import Recipe, fingerprint
+from ajbench.pipeline import fusion_work, grid
+from ajbench.pipeline.classifier_stages import classifier_stage
+from ajbench.pipeline.stage import Stage, in_order, weights_identity
+
+if TYPE_CHECKING:
+    from ajbench.pipeline.recipe_stages import Pipeline
+
+CONTROLS = ("constant", "shuffled", "feature")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One audio-visual model: its condition and seed."""
+
+    settings: Fusion
+    seed: int
+    stage: Stage
+
+
+def conditions(recipe: Recipe) -> list[Fusion]:
+    """Return the fusion section of each line of Table A8: naive, scorers × comparisons, controls."""
+    section = recipe.fusion
+    lines: list[dict[str, Any]] = [{"scorer": NAIVE, "labels": "predicted"}]
+    lines += [{"scorer": s, "labels": labels} for s in section.scorers for labels in section.comparisons]
+    lines += [{"scorer": section.scorers[0], "labels": control} for control in section.controls]
+    return [section.model_copy(update=line) for line in lines]
+
+
+def check(pipeline: "Pipeline") -> None:
+    """Check, before any work, that the recipe has video, a classifier with tokens, and known scorers.
+
+    Raises:
+        AjbenchError: it has not; or as `Pipeline.check`.
+    """
+    from ajbench.captions.entailment import SCORERS
+    from ajbench.core.registry import suggest
+
+    recipe = pipeline.recipe
+    if recipe.data.video == "none":
+        raise UsageError(
+            f"data.video=none: recipe {recipe.name} prepares no video; for a corpus with video set "
+            "data.video=tiny_video or r2plus1d"
+        )
+    if recipe.evaluate.folds:
+        raise UsageError("evaluate.folds: audio-visual models have one fold, data.eval_fold; leave it out")
+    if recipe.classifier_of().features:
+        raise UsageError("classifier.name=head: has no tokens; choose taltrans-small, taltrans or an ast")
+    for settings in (recipe.fusion, *conditions(recipe)):
+        if settings.scores or settings.scorer in (NAIVE, *SCORERS):
+            continue
+        near = suggest(settings.scorer, SCORERS)
+        raise UsageError(
+            f"fusion.scorer={settings.scorer}: unknown{near}; allowed: {', '.join([NAIVE, *SCORERS])}, or "
+            "one of the file fusion.scores"
+        )
+    if recipe.fusion.scores and not Path(recipe.fusion.scores).is_file():
+        raise MissingError(
+            f"fusion.scores: {recipe.fusion.scores}: no such file; write it with `ajbench entail`"
+        )
+    pipeline.check()
+
+
+def audio_stage(pipeline: "Pipeline", seed: int) -> Stage:
+    """Return the training of the audio model: the recipe's classifier on real clips."""
+    recipe = pipeline.recipe
+    return classifier_stage(pipeline, recipe.classifier_of(), grid.real(recipe), seed, False)
+
+
+def part_stages(pipeline: "Pipeline", seed: int) -> list[Stage]:
+    """Return the trainings of the audio model on all parts of the train clips but one, scored on that."""
+    whole, parts = audio_stage(pipeline, seed), pipeline.recipe.fusion.cross_fit
+    return [_part_stage(pipeline, whole, number, parts, seed) for number in range(parts)]
+
+
+def _part_stage(pipeline: "Pipeline", whole: Stage, number: int, parts: int, seed: int) -> Stage:
+    key, path = pipeline.place("train-cls", "out of fold", whole.fingerprint, number, parts)
+    about: dict[str, Any] = {"seed": seed, "fingerprint": key, "real": pipeline.prepare.path}
+    about |= {"part": number, "parts": parts}
+    do = partial(fusion_work.train_part, whole.recipe, path, **about)
+    what = f"{whole.what}, without part {number + 1} of {parts}"
+    how: dict[str, Any] = {"seed": seed, "needs": (pipeline.prepare,), "parallel": True}
+    how |= {"distributed": True, "precision": whole.precision, "check": whole.check}
+    return Stage("train-cls", whole.recipe, path, key, whole.amount, do, what, **how)
+
+
+def token_stage(pipeline: "Pipeline", seed: int) -> Stage:
+    """Return the computation of the audio tokens of all clips by the trained audio model."""
+    prepared, audio = pipeline.prepare, audio_stage(pipeline, seed)
+    key, path = pipeline.place("audio-tokens", prepared.fingerprint, audio.fingerprint)
+    do = partial(fusion_work.write_tokens, path, real=prepared.path, audio=audio.path)
+    about: dict[str, Any] = {"needs": (prepared, audio), "parallel": True}
+    clips = counted(len(pipeline.manifest.rows), "clip")
+    return Stage("train-av", pipeline.recipe, path, key, clips, do, f"audio tokens, seed {seed}", **about)
+
+
+def entail_stage(pipeline: "Pipeline", scorer: str, labels: str, seed: int) -> Stage:
+    """Return the scoring of train and evaluation clips by one scorer and comparison.
+
+    With `predicted`, evaluation clips are scored by the audio model, train clips by the models that were
+    trained without them. With `true`, no model is needed and the seed has no meaning.
+    """
+    recipe, prepared = pipeline.recipe, pipeline.prepare
+    section = recipe.fusion
+    predicted = labels == "predicted"
+    models = [audio_stage(pipeline, seed), *part_stages(pipeline, seed)] if predicted else []
+    captions = Path(section.captions) if section.captions else None
+    named = [] if captions is None else [_captions_identity(captions)]
+    how = [section.top_k] if predicted else grid.real(recipe).drawn
+    inputs = [stage.fingerprint for stage in (prepared, *models)]
+    key, path = pipeline.place("entail", scorer, labels, how, inputs, *named)
+    about: dict[str, Any] = {"real": prepared.path, "models": [stage.path for stage in models]}
+    own = recipe.model_copy(update={"mix": grid.real(recipe)})
+    do = partial(fusion_work.score_clips, own, path / SCORE_FILE, scorer=scorer, labels=labels, **about)
+    what = f"{scorer} {labels}" + (f", seed {seed}" if predicted else "")
+    clips = counted(len(pipeline.manifest.rows), "clip")
+    needs = (prepared, *models)
+    return Stage("entail", recipe, path, key, clips, do, what, needs=needs, parallel=True)
+
+
+def cell_stage(pipeline: "Pipeline", settings: Fusion, seed: int) -> Stage:
+    """Return the training of one audio-visual model, and its scores of the evaluation clips.
+
+    Args:
+        pipeline: stages of the recipe.
+        settings: the fusion section with its condition.
+        seed: of this model and of its audio model.
+
+    Raises:
+        UsageError: `labels=clap` without a file of scores.
+    """
+    recipe, prepared = pipeline.recipe, pipeline.prepare
+    audio = None if settings.audio_init == "scratch" else audio_stage(pipeline, seed)
+    tokens = token_stage(pipeline, seed) if settings.audio_init == "frozen" else None
+    scored, file, named = None, None, None
+    if settings.scorer != NAIVE:
+        labels = "predicted" if settings.labels in CONTROLS else settings.labels
+        if settings.scores:
+            file = Path(settings.scores)
+            named = weights_identity(file)
+        elif labels == "clap":
+            raise UsageError("fusion.labels=clap: set fusion.scores=FILE, a file of `ajbench entail`")
+        else:
+            scored = entail_stage(pipeline, settings.scorer, labels, seed)
+            file = scored.path / SCORE_FILE
+    own = recipe.model_copy(
+        update={"fusion": settings, "mix": grid.real(recipe), "classifier": recipe.classifier_of()}
+    )
+    needs = tuple(filter(None, (prepared, audio, tokens, scored)))
+    inputs = [stage.fingerprint for stage in needs]
+    key, path = pipeline.place(
+        "train-av", settings, own.classifier, own.mix, seed, inputs, *([named] if named else [])
+    )
+    about: dict[str, Any] = {"seed": seed, "fingerprint": key, "real": prepared.path, "scores": file}
+    about |= {"audio": audio and audio.path, "tokens": tokens and tokens.path}
+    do = partial(fusion_work.train_and_score, own, path, tracker=pipeline.places.tracker, **about)
+    what = f"{settings.scorer} {settings.labels}" if settings.scorer != NAIVE else "naive"
+    how: dict[str, Any] = {"seed": seed, "needs": needs, "parallel": True, "distributed": True}
+    how["precision"] = settings.precision
+    amount = counted(settings.train_steps, "step")
+    return Stage("train-av", own, path, key, amount, do, f"{what}, seed {seed}", **how)
+
+
+def grid_cells(pipeline: "Pipeline") -> list[Cell]:
+    """Return the models of Table A8: conditions × seeds."""
+    recipe = pipeline.recipe
+    return [
+        Cell(settings, seed, cell_stage(pipeline, settings, seed))
+        for settings in conditions(recipe)
+        for seed in recipe.evaluate.seeds
+    ]
+
+
+def own_cells(pipeline: "Pipeline") -> list[Cell]:
+    """Return the finished models of Table A8 and of the recipe's own condition.
+
+    Raises:
+        MissingError: none is trained.
+    """
+    recipe = pipeline.recipe
+    own = [
+        Cell(recipe.fusion, seed, cell_stage(pipeline, recipe.fusion, seed)) for seed in recipe.evaluate.seeds
+    ]
+    found = {cell.stage.fingerprint: cell for cell in (*grid_cells(pipeline), *own) if cell.stage.done()}
+    if not found:
+        raise MissingError(
+            f"{pipeline.home}: no audio-visual model of these settings; first run `ajbench train-av`"
+        )
+    return list(found.values())
+
+
+def score_stage(pipeline: "Pipeline", cells: Sequence[Cell]) -> Stage:
+    """Predictions of audio-visual models → rows of Table A8."""
+    recipe = pipeline.recipe
+    files = _score_files(pipeline, cells)
+    scored = [stage for _, stage in files.values()]
+    keys = sorted(cell.stage.fingerprint for cell in cells)
+    key, path = pipeline.place(
+        "score-av", recipe.evaluate.bootstrap, keys, sorted(s.fingerprint for s in scored)
+    )
+
+    def do() -> None:
+        from ajbench.pipeline.fusion_evaluate import measure
+
+        measure(pipeline, cells, {name: (seed, stage.path) for name, (seed, stage) in files.items()}, path)
+
+    amount = counted(len(cells), "model")
+    needs = (*(cell.stage for cell in cells), *scored)
+    return Stage("score-av", recipe, path, key, amount, do, needs=needs)
+
+
+def table_stages(pipeline: "Pipeline") -> list[Stage]:
+    """Return the stages of Table A8 in order, alike stages together, so that they run in parallel."""
+    cells = grid_cells(pipeline)
+    seeds = pipeline.recipe.evaluate.seeds
+    needed = in_order(cell.stage for cell in cells)
+    audio = [audio_stage(pipeline, seed) for seed in seeds]
+    parts = [stage for seed in seeds for stage in part_stages(pipeline, seed)]
+    used = {stage.fingerprint for stage in needed}
+    first = [stage for stage in (pipeline.prepare, *audio, *parts) if stage.fingerprint in used]
+    by_kind = [
+        s for what in ("audio tokens", "entail") for s in needed if what in (s.name, s.what.split(",")[0])
+    ]
+    return in_order([*first, *by_kind, *needed, score_stage(pipeline, cells)])
+
+
+def _score_files(pipeline: "Pipeline", cells: Sequence[Cell]) -> dict[str, tuple[int, Stage]]:
+    """Return the scores whose information about the labels is measured: line → seed and stage."""
+    from ajbench.evaluation.audio_visual import line_name
+
+    found: dict[str, tuple[int, Stage]] = {}
+    for cell in cells:
+        s = cell.settings
+        if s.scorer != NAIVE and s.labels in ("predicted", "true") and not s.scores:
+            stage = entail_stage(pipeline, s.scorer, s.labels, cell.seed)
+            found.setdefault(line_name(s.scorer, s.labels), (cell.seed, stage))
+    return found
+
+
+def _captions_identity(folder: Path) -> str:
+    """Hash the visual captions of a captions table.
+
+    Raises:
+        MissingError: there is none.
+    """
+    from ajbench.captions import caption_table
+
+    return fingerprint(caption_table.identity(folder))

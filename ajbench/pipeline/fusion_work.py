@@ -1,0 +1,167 @@
+"""The work of the audio-visual stages, as functions that worker processes can call."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ajbench.core.recipe import Recipe
+from ajbench.core.run_dir import world
+from ajbench.pipeline.classifier_stages import SCORES
+
+if TYPE_CHECKING:
+    from ajbench.data.store import ClipStore
+
+TOKENS = "audio_tokens.npy"
+CLIP_SCORES = "clip_scores.npz"
+
+
+def scores_name(modality: str) -> str:
+    """Return the name of the file of predictions by a modality, such as `scores_av.npz`."""
+    return f"scores_{modality.lower().replace('+', '')}.npz"
+
+
+def train_part(
+    recipe: Recipe, out: Path, *, seed: int, fingerprint: str, real: Path, part: int, parts: int
+) -> None:
+    """Train the audio model without one part of the train clips, then write its scores of that part.
+
+    Args:
+        recipe: sections classifier and mix.
+        out: receives the checkpoint and `scores.npz`.
+        seed: of the training and of the parts.
+        fingerprint: stored with the checkpoint.
+        real: folder of the clip store.
+        part: its number, from 0.
+        parts: how many there are.
+    """
+    import torch
+
+    from ajbench import classifiers
+    from ajbench.classifiers.train import train_classifier
+    from ajbench.data import real_clips
+    from ajbench.data.store import ClipStore
+    from ajbench.data.val_part import ValPart
+    from ajbench.fusion.label_free import parts_of
+
+    torch.set_num_threads(1)
+    store = ClipStore.open(real)
+    chosen = real_clips.chosen(recipe.mix, store)
+    own = parts_of(store, chosen, parts, seed) == part
+    left_out = ValPart(chosen[~own], chosen[own], frozenset())
+    train_classifier(recipe, store, None, out, seed=seed, fingerprint=fingerprint, part=left_out)
+    if world()[1] == 0:
+        _save(
+            out / SCORES, classifiers.predict(classifiers.load(out), store, chosen[own]), store, chosen[own]
+        )
+
+
+def write_tokens(out: Path, *, real: Path, audio: Path) -> None:
+    """Write the audio tokens of all clips of a store by a trained classifier."""
+    import torch
+
+    from ajbench.data.store import ClipStore
+    from ajbench.fusion.train import write_audio_tokens
+
+    torch.set_num_threads(1)
+    write_audio_tokens(audio, ClipStore.open(real), out / TOKENS)
+
+
+def score_clips(
+    recipe: Recipe, file: Path, *, scorer: str, labels: str, real: Path, models: Sequence[Path]
+) -> None:
+    """Write the entailment scores of the train and evaluation clips.
+
+    Args:
+        recipe: sections mix, classifier and fusion.
+        file: of scores.
+        scorer: name.
+        labels: predicted or true.
+        real: folder of the clip store.
+        models: of `predicted`: folders of the audio model and of those trained without a part.
+    """
+    import torch
+
+    from ajbench.captions import score_file
+    from ajbench.data.labels import load_scores
+    from ajbench.data.store import ClipStore
+    from ajbench.fusion.label_free import probabilities, score
+
+    torch.set_num_threads(1)
+    store = ClipStore.open(real)
+    indices = scored_clips(recipe, store)
+    if labels == "true":
+        weights: Any = store.sparse_targets()[indices].toarray()
+    else:
+        of_clip: dict[str, NDArray[np.float32]] = {}
+        for folder in models:
+            found = load_scores(folder / SCORES)
+            of_clip |= dict(zip(found.clip_ids, found.scores, strict=True))
+        logits = np.stack([of_clip[store.clip_ids[i]] for i in indices])
+        weights = probabilities(logits, recipe.classifier.loss)
+    captions = Path(recipe.fusion.captions) if recipe.fusion.captions else None
+    how: dict[str, Any] = {"scorer": scorer, "labels": labels, "top_k": recipe.fusion.top_k}
+    score_file.write(file, [score(store, indices, weights, captions=captions, **how)])
+
+
+def train_and_score(
+    recipe: Recipe,
+    out: Path,
+    *,
+    seed: int,
+    fingerprint: str,
+    real: Path,
+    audio: Path | None,
+    tokens: Path | None,
+    scores: Path | None,
+    tracker: str = "csv",
+) -> None:
+    """Train an audio-visual model, then write its scores of the evaluation clips by A, V and A+V.
+
+    Args:
+        recipe: sections fusion, mix and classifier.
+        out: receives the checkpoint, `scores_a.npz`, `scores_v.npz` and `scores_av.npz`.
+        seed: of the training.
+        fingerprint: stored with the checkpoint.
+        real: folder of the clip store.
+        audio: folder of the trained audio model, if there is one.
+        tokens: folder of its tokens, if it stays as it is.
+        scores: file of entailment scores; None for naive fusion.
+        tracker: where loss curves go besides `metrics.csv`.
+    """
+    import torch
+
+    from ajbench.data.store import ClipStore
+    from ajbench.fusion.av_clips import MODALITIES, ClipsWithVideo, clip_scores
+    from ajbench.fusion.train import load, predict, train_fusion
+
+    torch.set_num_threads(1)
+    store = ClipStore.open(real)
+    indices = scored_clips(recipe, store)
+    values, unscored = clip_scores(recipe.fusion, store, indices, scores, seed)
+    audio_tokens = np.load(tokens / TOKENS, mmap_mode="r") if tokens else None
+    held_out = np.isin(indices, store.split_indices("eval"))
+    train = ClipsWithVideo(store, indices[~held_out], values[~held_out], audio_tokens)
+    train_fusion(recipe, train, out, seed=seed, fingerprint=fingerprint, audio=audio, tracker=tracker)
+    if world()[1] > 0:
+        return
+    clips, module = ClipsWithVideo(store, indices[held_out], values[held_out], audio_tokens), load(out)
+    for modality in MODALITIES:
+        _save(out / scores_name(modality), predict(module, clips, modality), store, clips.indices)
+    np.savez(out / CLIP_SCORES, scores=values, indices=indices, unscored=unscored)
+
+
+def scored_clips(recipe: Recipe, store: "ClipStore") -> NDArray[np.int64]:
+    """Return the indices of the train clips that are used, then of the evaluation clips."""
+    from ajbench.data import real_clips
+
+    return np.concatenate([real_clips.chosen(recipe.mix, store), store.split_indices("eval")])
+
+
+def _save(path: Path, scores: Any, store: "ClipStore", indices: NDArray[np.int64]) -> None:
+    from ajbench.data.labels import save_scores
+
+    ids, recordings = ([names[i] for i in indices] for names in (store.clip_ids, store.recordings))
+    save_scores(path, scores, store.sparse_targets()[indices].toarray(), ids, store.meta.labels, recordings)

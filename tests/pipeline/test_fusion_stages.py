@@ -1,0 +1,171 @@
+"""Table A8 of a small corpus whose video tokens are fakes, through all its stages."""
+
+import csv
+import itertools
+
+import numpy as np
+import pytest
+import soundfile
+from fakes import HUM_SAMPLES, fake_video_tokens, hum_captions, hum_record
+
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.core.recipe import load
+from ajbench.core.rows import read_rows
+from ajbench.data.store import ClipStore
+from ajbench.pipeline import fusion_stages, fusion_table
+from ajbench.pipeline.recipe_stages import Pipeline, Places
+from ajbench.pipeline.stage import run_stages
+
+SMALL = (
+    "data.corpus=table", "data.eval_fold=null", "data.duration_s=0.42", "data.video=tiny_video",
+    "classifier.train_steps=4", "classifier.loss=ce", "classifier.batch_size=8", "fusion.train_steps=8",
+    "fusion.warmup_steps=2", "fusion.batch_size=8", "fusion.cross_fit=2", "fusion.width=16", "fusion.top_k=1",
+    "evaluate.seeds=[0,1]", "evaluate.bootstrap=100", "synth.n=8", "evaluate.doses=[8]", "evaluate.probes={}",
+)  # fmt: skip
+CLIPS = 36
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """A table of hums and hisses with visual captions."""
+    from ajbench.data.audio import flac_decode
+
+    folder = tmp_path_factory.mktemp("corpus")
+    with (folder / "clips.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["clip_id", "path", "labels", "split", "visual_caption"])
+        for i in range(CLIPS):
+            record = hum_record(i)
+            wave = flac_decode(record["audio"])
+            assert len(wave) == HUM_SAMPLES
+            soundfile.write(folder / record["path"], wave, 16_000)
+            writer.writerow(
+                [record["clip_id"], record["path"], *record["labels"], record["split"], hum_captions(i)]
+            )
+    return folder / "clips.csv"
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(autouse=True)
+def _video(monkeypatch):
+    monkeypatch.setattr(ClipStore, "video_tokens", fake_video_tokens, raising=False)
+
+
+def pipeline(corpus, work, *overrides, table=True):
+    recipe = load("tables/a8", [*SMALL, *overrides], "mini") if table else load("mini", [*SMALL, *overrides])
+    return Pipeline(recipe, Places(corpus, work, work / "results"))
+
+
+@pytest.fixture(scope="module")
+def made(corpus, work):
+    """The finished Table A8."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ClipStore, "video_tokens", fake_video_tokens, raising=False)
+        one = pipeline(corpus, work)
+        fusion_stages.check(one)
+        stages = fusion_stages.table_stages(one)
+        run_stages(stages, "cpu")
+        return one, stages, fusion_table.publish(one, fusion_stages.grid_cells(one), stages[-1])
+
+
+def test_the_table_has_every_condition_and_modality_and_is_not_made_twice(made):
+    one, stages, done = made
+    lines = {(line["scorer"], line["labels"], line["modality"]) for line in done["lines"]}
+    conditions = {
+        ("", ""),
+        *(("minilm", x) for x in ("predicted", "true", "constant", "shuffled", "feature")),
+    }
+    assert lines >= {(*names, modality) for names in conditions for modality in ("A", "V", "A+V")}
+    assert ("minilm", "true", "caption+score") in lines
+    assert run_stages(stages, "cpu") == []
+    again = fusion_stages.table_stages(pipeline(one.places.data, one.places.work))
+    assert [stage.fingerprint for stage in again] == [stage.fingerprint for stage in stages]
+    rows = read_rows(one.results / "rows.csv")
+    assert set(rows["table"]) == {"A8"}
+    leak = rows[(rows["metric"] == "accuracy_leak") & (rows["column"] == "A+V")]
+    assert leak["seed"].tolist() == ["0;1"]
+    notes = " ".join(done["table"]["notes"])
+    assert "lips with video: train 19 of 24 clips (5 missing)" in notes
+    page = next(path for path in done["files"] if path.suffix == ".html").read_text()
+    assert "data:audio/flac" in page
+    assert "minilm, shuffled scores" in page
+
+
+def test_alike_stages_are_neighbours_so_that_they_run_in_parallel(made):
+    _, stages, _ = made
+    names = [(stage.name, stage.what.startswith("audio tokens")) for stage in stages]
+    changes = sum(a != b for a, b in itertools.pairwise(names))
+    assert changes == len(set(names)) - 1
+    assert all(stage.parallel for stage in stages[1:-1])
+
+
+def test_train_clips_are_scored_by_models_that_were_trained_without_them(made):
+    one, _, _ = made
+    from ajbench.classifiers import read_config
+    from ajbench.data.labels import load_scores
+    from ajbench.data.shards import ids_hash
+
+    store = ClipStore.open(one.prepare.path)
+    train = {store.clip_ids[i] for i in store.split_indices("train")}
+    held_out = []
+    for stage in fusion_stages.part_stages(one, 0):
+        ids = load_scores(stage.path / "scores.npz").clip_ids
+        held_out += ids
+        assert read_config(stage.path)["train_ids_hash"] == ids_hash(train - set(ids))
+    assert sorted(held_out) == sorted(train)
+
+
+def test_scores_by_true_labels_need_no_model_and_no_seed(made):
+    one, _, _ = made
+    first, second = (fusion_stages.entail_stage(one, "minilm", "true", seed) for seed in (0, 1))
+    assert first.fingerprint == second.fingerprint
+    assert [stage.name for stage in first.needs] == ["prepare"]
+    by_model = [fusion_stages.entail_stage(one, "minilm", "predicted", seed).fingerprint for seed in (0, 1)]
+    assert by_model[0] != by_model[1]
+
+
+def test_a_file_of_scores_is_used_by_its_content(made, tmp_path):
+    from ajbench.captions import score_file
+    from ajbench.captions.comparison import Scaling
+
+    one, _, _ = made
+    ids = ClipStore.open(one.prepare.path).clip_ids
+
+    def write(values, of=ids):
+        part = score_file.ScoredClips(
+            of, "llm", "predicted", np.array(values), np.array(values), Scaling(0, 1)
+        )
+        score_file.write(tmp_path / "s", [part])
+        keys = [f"fusion.scores={tmp_path / 's'}", "fusion.scorer=llm"]
+        return pipeline(one.places.data, one.places.work, *keys, table=False)
+
+    first = write([0.5] * CLIPS)
+    stage = fusion_stages.cell_stage(first, first.recipe.fusion, 0)
+    fusion_stages.check(first)
+    run_stages([stage], "cpu")
+    other = write([0.6] * CLIPS)
+    assert fusion_stages.cell_stage(other, other.recipe.fusion, 0).fingerprint != stage.fingerprint
+    for bad, of in (([2.0] * CLIPS, ids), ([0.5] * 3, ["x", "y", "z"])):
+        odd = write(bad, of)
+        with pytest.raises(IntegrityError, match=str(tmp_path / "s")):
+            run_stages([fusion_stages.cell_stage(odd, odd.recipe.fusion, 0)], "cpu")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "word"),
+    [
+        (["data.video=none"], UsageError, r"data\.video"),
+        (["fusion.scorer=minilmm"], UsageError, r"fusion\.scorer.*'minilm'"),
+        (["fusion.scorers=[minilm,t6]"], UsageError, r"fusion\.scorer=t6"),
+        (["fusion.scores=nowhere"], MissingError, r"fusion\.scores"),
+        (["classifier.name=head", "classifier.aug=none"], UsageError, r"classifier\.name"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_any_work(corpus, tmp_path, overrides, error, word):
+    with pytest.raises(error, match=word):
+        fusion_stages.check(pipeline(corpus, tmp_path, *overrides))
+    assert not [*tmp_path.iterdir()]
