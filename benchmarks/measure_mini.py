@@ -1,4 +1,4 @@
-"""Measure the corpus `mini`: rendered clips per second on one core, and the mAP of a linear classifier.
+"""Measure the corpus `mini`: rendered clips and videos per second on one core, mAP of a linear classifier.
 
 Run from the repository root: `OMP_NUM_THREADS=1 python benchmarks/measure_mini.py` (about a minute).
 """
@@ -14,9 +14,10 @@ from sklearn.preprocessing import StandardScaler
 
 from ajbench.core.recipe import Data
 from ajbench.data import audio
-from ajbench.data.corpora import mini
+from ajbench.data.corpora import mini, mini_video
 
 N_CLIPS = 800
+N_VIDEOS = 160
 TRAIN_SIZES = (240, 800)
 
 
@@ -35,6 +36,11 @@ def main() -> None:
     clips = [mini.render(0, index) for index in range(N_CLIPS)]
     seconds = time.process_time() - started
     sys.stdout.write(f"{N_CLIPS / seconds:.0f} clips of 5.04 s a second of CPU time\n")
+    videos = [str(row.video) for row in mini.read(Data(n_clips=N_VIDEOS, video="tiny_video")).rows]
+    started = time.process_time()
+    size = sum(len(mini_video.render(path)) for path in videos)
+    seconds = time.process_time() - started
+    sys.stdout.write(f"{N_VIDEOS / seconds:.0f} videos of them, {size / N_VIDEOS / 1000:.0f} kB each\n")
     manifest = mini.read(Data(n_clips=N_CLIPS))
     targets = manifest.label_set.multi_hot([row.labels for row in manifest.rows])
     held_out = np.array([row.split == "eval" for row in manifest.rows])
