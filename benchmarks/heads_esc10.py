@@ -32,7 +32,8 @@ from ajbench.evaluation.classification import TableCell, compare_to_real, measur
 from ajbench.evaluation.feature_cache import embed
 from ajbench.evaluation.protocols import find
 from ajbench.features.head import ClipFeatures
-from ajbench.pipeline.classifier_stages import SCORES, cell_key, grid_stages
+from ajbench.pipeline.cell_training import SCORES
+from ajbench.pipeline.classifier_stages import cell_key, grid_stages
 from ajbench.pipeline.recipe_stages import Pipeline, Places
 from ajbench.pipeline.stage import in_order, run_stages
 

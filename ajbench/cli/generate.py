@@ -178,7 +178,8 @@ def augment(settings: Settings) -> None:
 def train_cls(settings: Settings, tracker: Tracker = "csv") -> None:
     """Train one classifier on one mix of clips.
 
-    Trains the recipe's `classifier` on its `mix`, then scores the evaluation clips. For several GPUs, run
+    Trains the recipe's `classifier` on its `mix`, then scores the evaluation clips. With `evaluate.tune`, it
+    first chooses the keys for all mixes of that source. For several GPUs, run
     this command under `torchrun --nproc-per-node N --no-python` or `accelerate launch`.
 
     \b
@@ -189,7 +190,8 @@ def train_cls(settings: Settings, tracker: Tracker = "csv") -> None:
     from ajbench.pipeline.classifier_stages import own_stage
 
     pipeline = settings.pipeline(settings.load(), tracker)
-    pipeline.check()
+    evaluate = pipeline.recipe.evaluate
+    pipeline.check(evaluate.doses if evaluate.tune else ())
     run_stage(settings, own_stage(pipeline, settings.seed or 0))
 
 

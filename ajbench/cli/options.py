@@ -163,12 +163,14 @@ def command(hide: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Calla
 
 
 def run_stage(settings: Settings, stage: "Stage") -> None:
-    """Run one stage unless it is finished, or show what would be done."""
+    """Run one stage unless it is finished, after the choice of keys that it needs; or show the plan."""
     from ajbench.pipeline.stage import run_stages
 
     if settings.dry_run:
         show_plan(settings, [*stage.needs, stage], estimate=True)
         return
+    if settings.force or not stage.done():
+        run_stages([need for need in stage.needs if need.name == "tune"], settings.device)
     ran = bool(run_stages([stage], settings.device, settings.force))
     if not ran:
         console.say(f"nothing to do: {stage.name} is finished")

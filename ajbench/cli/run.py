@@ -295,6 +295,12 @@ def _show_grid(pipeline: "Pipeline") -> None:
     console.emit(plan | {"before": before, "power": power}, table=(columns, lines))
     sizes = ", ".join(f"{name} {plan[name]:,}" for name in ("pool", "real", "eval"))
     console.say(f"clips: {sizes}")
+    if choices := plan.get("tunings"):
+        waiting = [choice for choice in choices if choice["state"] == "todo"]
+        console.say(
+            f"{len(waiting)} of {console.counted(len(choices), 'choice')} of keys to make (evaluate.tune): "
+            f"{sum(choice['steps'] for choice in waiting)} steps, counted below"
+        )
     console.say(
         f"{plan['todo']} of {console.counted(len(plan['cells']), 'classifier')} to train: "
         f"{plan['steps']} steps, {plan['disk_mb']} MB, about {plan['hours']} h one after another; "

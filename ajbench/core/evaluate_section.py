@@ -1,5 +1,6 @@
 """The section `evaluate` of a recipe: what is measured, and the grid of Table A11."""
 
+from itertools import product
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -23,6 +24,34 @@ class Primary(Section):
     model: int | str = Field(0, description="place in evaluate.models from 0, or name+aug")
     dose: AtLeastOne = Field(description="one of evaluate.doses")
     arm: Literal["G", "A+G"] = Field("G", description="G is compared with real clips only, A+G with A")
+
+
+class Tune(Section):
+    """Keys of the classifier section that every arm chooses on the val part (`ajbench.data.val_part`)."""
+
+    grid: dict[str, list[Any]] = Field(
+        {"train_steps": [150, 300, 600], "lr": [5e-4, 2e-3]},
+        description="key of classifier → values; every combination is a candidate",
+    )
+    head: dict[str, list[Any]] = Field(
+        {"c": [0.01, 0.1, 1.0, 10.0]}, description="the same for a head: key of classifier.options → values"
+    )
+
+    def candidates(self, head: bool) -> list[dict[str, Any]]:
+        """Return the changes of the classifier section to try, for a head or for other classifiers."""
+        keys = self.head if head else self.grid
+        found = [dict(zip(keys, values, strict=True)) for values in product(*keys.values())]
+        return [{"options": change} for change in found] if head else found
+
+    @model_validator(mode="after")
+    def _something_to_choose(self) -> "Tune":
+        for name, head in (("grid", False), ("head", True)):
+            if len(self.candidates(head)) < 2:
+                raise ValueError(
+                    f"evaluate.tune.{name}: fewer than two candidates; give a key several values, such as "
+                    f"{'c: [0.1, 1]' if head else 'lr: [5.0e-4, 2.0e-3]'}"
+                )
+        return self
 
 
 class Evaluate(Section):
@@ -58,6 +87,9 @@ class Evaluate(Section):
     )
     primary: Primary | None = Field(
         None, description="judged at 95 % by itself; all other comparisons are a family"
+    )
+    tune: Tune | None = Field(
+        None, description="choose steps and learning rate for each arm, from the same candidates"
     )
 
     @property

@@ -58,7 +58,7 @@ class Recipe(Section):
         bound = {"evaluate.all_real": self.evaluate.all_real}
         for where, line in {**lines, **named, **bound, "classifier": {}}.items():
             try:
-                self.classifier_of(line)
+                self.candidates_of(self.classifier_of(line))
             except ValidationError as error:
                 raise ValueError(f"{where}: {_first(error)}") from None
         return self
@@ -83,6 +83,27 @@ class Recipe(Section):
         line = line or {}
         special = self.per_classifier.get(line.get("name", self.classifier.name), {})
         return Classifier.model_validate(overlay(overlay(self.classifier.model_dump(), special), line))
+
+    def candidates_of(self, settings: Classifier) -> list[Classifier]:
+        """Return the candidates of `evaluate.tune` for a classifier; none if the recipe does not tune.
+
+        Raises:
+            ValueError: a key or value that its section does not take, or one that makes it another line of
+                Table A11.
+        """
+        tune, head = self.evaluate.tune, settings.features is not None
+        found = []
+        for change in tune.candidates(head) if tune else ():
+            where = f"evaluate.tune.{'head' if head else 'grid'}"
+            try:
+                found.append(Classifier.model_validate(overlay(settings.model_dump(), change)))
+            except ValidationError as error:
+                raise ValueError(f"{where}: {_first(error)}") from None
+            if found[-1].line != settings.line:
+                raise ValueError(
+                    f"{where}: {change} would be another line of Table A11; add it to evaluate.models"
+                )
+        return found
 
 
 NONE = (False, "none")  # values of mix.real

@@ -1,5 +1,6 @@
-"""The classifiers of a recipe as stages: its own, those of Table A11's grid, and the work that each does."""
+"""The classifiers of a recipe as stages: its own, those of Table A11's grid, and the choice of their keys."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,22 +8,16 @@ from typing import TYPE_CHECKING, Any
 from ajbench.core.console import counted
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.recipe import Mix, Recipe, expression, fingerprint
-from ajbench.core.run_dir import world
 from ajbench.core.schema import Classifier
 from ajbench.data import val_part, wave_chain
 from ajbench.evaluation.classification import TableCell, column_name
 from ajbench.pipeline import grid
 from ajbench.pipeline.arms import augment_stage
+from ajbench.pipeline.cell_training import Candidate, Inputs, settings_of, train_and_score, tune_arm
 from ajbench.pipeline.stage import Stage, weights_identity
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from ajbench.data.store import ClipStore
     from ajbench.pipeline.recipe_stages import Pipeline
-
-SCORES = "scores.npz"
 
 
 def classifier_stage(
@@ -42,12 +37,67 @@ def classifier_stage(
         mix: what it is trained on.
         seed: of the training.
         through_codec: whether real clips are decoded from their codes; None: as the recipe says.
-        part: of the corpus (`val_part.planned`): it is trained without its clips and scored on them instead.
+        part: of the corpus (`val_part.planned`): it is trained without its clips and scored on them instead,
+            with the recipe's own keys.
         probe: the set of generated clips, one of `evaluate.probes`; empty: the recipe's own.
 
     Raises:
         UsageError: keys that have no meaning for a head.
     """
+    stage, inputs = _training(pipeline, settings, mix, seed, through_codec, part, probe)
+    if part or not pipeline.recipe.evaluate.tune:
+        return stage
+    tuning = tune_stage(pipeline, settings, mix, through_codec)
+    key, path = pipeline.place("train-cls", stage.fingerprint, tuning.fingerprint)
+    size = mix.epoch_size(pipeline.real_clips(mix.real))
+    prefix = ""
+    if tuning.done():
+        settings = settings_of(tuning.path, settings)
+    else:  # the longest training that it may be
+        shortest, *_, settings = sorted(pipeline.recipe.candidates_of(settings), key=lambda x: x.steps(size))
+        prefix = "up to " if shortest.steps(size) < settings.steps(size) else ""
+    recipe = stage.recipe.model_copy(update={"classifier": settings})
+    do = partial(train_and_score, recipe, inputs, out=path, fingerprint=key, tuning=tuning.path)
+    amount = stage.amount if settings.features else prefix + counted(settings.steps(size), "step")
+    changes: dict[str, Any] = {"recipe": recipe, "path": path, "fingerprint": key, "do": do}
+    return replace(stage, **changes, amount=amount, needs=(*stage.needs, tuning))
+
+
+def tune_stage(
+    pipeline: "Pipeline", settings: Classifier, mix: Mix, through_codec: bool | None = None
+) -> Stage:
+    """Return the choice of keys (`evaluate.tune`) for the arm that a mix belongs to: for all doses and seeds.
+
+    Every candidate is trained once, with the first seed of the recipe, on the arm's `grid.tuning_mix`
+    without the val part, and scored on that. Arguments and errors as for `classifier_stage`.
+    """
+    recipe, seed = pipeline.recipe, pipeline.recipe.evaluate.seeds[0]
+    tune, mix = recipe.evaluate.tune, grid.tuning_mix(recipe, mix)
+    assert tune
+    stage, inputs = _training(pipeline, settings, mix, seed, through_codec)
+    size = mix.epoch_size(pipeline.real_clips(mix.real))
+    settings_of_each = recipe.candidates_of(settings)
+    keys = tune.candidates(settings.features is not None)
+    candidates = [Candidate(k, one, one.steps(size)) for k, one in zip(keys, settings_of_each, strict=True)]
+    key, path = pipeline.place("tune", stage.fingerprint, keys, val_part.VERSION, *recipe.mix.drawn)
+    do = partial(tune_arm, stage.recipe, inputs, candidates, recipe.mix, out=path, fingerprint=key)
+    amount = counted(len(candidates), "candidate")
+    if not settings.features:
+        amount += f", {counted(sum(one.steps for one in candidates), 'step')}"
+    what = stage.what.rpartition(", seed")[0]
+    return replace(stage, name="tune", path=path, fingerprint=key, amount=amount, do=do, what=what)
+
+
+def _training(
+    pipeline: "Pipeline",
+    settings: Classifier,
+    mix: Mix,
+    seed: int,
+    through_codec: bool | None,
+    part: val_part.ValPart | None = None,
+    probe: str = "",
+) -> tuple[Stage, Inputs]:
+    """Return the training of a classifier with exactly these settings, and what it reads."""
     if settings.features:
         _check_head(settings, mix)
     data = pipeline.recipe.data
@@ -62,39 +112,35 @@ def classifier_stage(
         alone = grid.real(pipeline.recipe, real=mix.baseline, amplify=0)
         base = classifier_stage(pipeline, settings, alone, seed, False, part)
     sources = (pipeline.prepare, decoded, synthetic, base)
-    inputs: list[Any] = [stage and stage.fingerprint for stage in sources]
-    inputs += [augmented.fingerprint] if augmented else []  # the last: other classifiers keep their folders
+    read: list[Any] = [stage and stage.fingerprint for stage in sources]
+    read += [augmented.fingerprint] if augmented else []  # the last: other classifiers keep their folders
     wave = settings.aug.startswith("wave")
-    inputs += [fingerprint(wave_chain.SETTINGS)] if wave else []
+    read += [fingerprint(wave_chain.SETTINGS)] if wave else []
     if settings.init and Path(settings.init).is_dir():  # a hub id or "imagenet" stands for itself
-        inputs.append(weights_identity(Path(settings.init)))
-    inputs += ["val part", val_part.VERSION, *mix.drawn] if part else []
-    key, path = pipeline.place("train-cls", settings, mix, seed, *inputs)
+        read.append(weights_identity(Path(settings.init)))
+    read += ["val part", val_part.VERSION, *mix.drawn] if part else []
+    key, path = pipeline.place("train-cls", settings, mix, seed, *read)
     recipe = synthetic.recipe if synthetic else pipeline.recipe  # with the section synth of the set
     recipe = recipe.model_copy(update={"data": data, "classifier": settings, "mix": mix})
-    names = ("real", "decoded", "synthetic", "base", "augmented")
-    needs = dict(zip(names, (*sources, augmented), strict=True))
-    paths: dict[str, Any] = {name: stage and stage.path for name, stage in needs.items()}
-    about: dict[str, Any] = {"seed": seed, "fingerprint": key, "tracker": pipeline.places.tracker}
-    about |= {"on_val": part is not None}
-    do = partial(train_and_score, recipe, path, **paths, **about)
-    clips = len(part.real) if part and mix.has_real else pipeline.real_clips(mix.real)
-    amount = counted(settings.steps(mix.epoch_size(clips)), "step")
-    how: dict[str, Any] = {"seed": seed, "needs": tuple(filter(None, needs.values()))}
-    how |= {"distributed": True, "parallel": True, "precision": settings.precision}
-    how["check"] = wave_chain.need if wave else None
+    names = {"decoded": decoded, "synthetic": synthetic, "augmented": augmented, "base": base}
+    stores: dict[str, Any] = {name: stage and stage.path for name, stage in names.items()}
+    # Features of a clip are computed once for all heads, which are fitted one after another in this process.
+    cache = pipeline.places.work / "features" if settings.features else None
+    inputs = Inputs(pipeline.prepare.path, seed, pipeline.places.tracker, cache, **stores)
+    do = partial(train_and_score, recipe, inputs, out=path, fingerprint=key, on_val=part is not None)
+    size = mix.epoch_size(len(part.real) if part and mix.has_real else pipeline.real_clips(mix.real))
     typed = expression(recipe, names_real=pipeline.recipe.mix.baseline != "all")
-    what = f"{settings.name} {settings.aug}, {typed}, seed {seed}"
+    how: dict[str, Any] = {"seed": seed, "needs": tuple(filter(None, (*sources, augmented)))}
     if settings.features:
-        # One after another in this process, so that the features of a clip are computed once.
-        about["cache"] = pipeline.places.work / "features"
-        do = partial(train_and_score, recipe, path, **paths, **about)
-        amount = counted(mix.epoch_size(clips), "clip")
-        how |= {"parallel": False, "precision": "fp32", "check": partial(_build_head, settings)}
-        what = f"head on {settings.pretraining}, {typed}, seed {seed}"
+        amount, what = counted(size, "clip"), f"head on {settings.pretraining}, {typed}, seed {seed}"
+        how["check"] = partial(_build_head, settings)
+    else:
+        amount = counted(settings.steps(size), "step")
+        what = f"{settings.name} {settings.aug}, {typed}, seed {seed}"
+        how |= {"parallel": True, "precision": settings.precision, "check": wave_chain.need if wave else None}
     what += f", {probe}" if probe and synthetic else ""
     what += ", on val" if part else ""
-    return Stage("train-cls", recipe, path, key, amount, do, what, **how)
+    return Stage("train-cls", recipe, path, key, amount, do, what, **how, distributed=True), inputs
 
 
 def own_stage(pipeline: "Pipeline", seed: int) -> Stage:
@@ -157,75 +203,6 @@ def trained_stages(pipeline: "Pipeline") -> list[Stage]:
     return list(found.values())
 
 
-def train_and_score(
-    recipe: Recipe,
-    out: Path,
-    *,
-    seed: int,
-    fingerprint: str,
-    real: Path,
-    decoded: Path | None = None,
-    synthetic: Path | None = None,
-    augmented: Path | None = None,
-    base: Path | None = None,
-    tracker: str = "csv",
-    cache: Path | None = None,
-    on_val: bool = False,
-) -> None:
-    """Train `recipe.classifier` on `recipe.mix`, then write its scores of the evaluation clips.
-
-    It computes with one thread: small models gain little from two, and its bits then do not depend on how
-    many others are trained at the same time.
-
-    Args:
-        recipe: sections classifier and mix.
-        out: receives the checkpoint and `scores.npz`.
-        seed: of initialisation, order and augmentation.
-        fingerprint: stored with the checkpoint.
-        real: folder of the real clip store.
-        decoded: folder of the train clips decoded from their codes, if those are trained on.
-        synthetic: folder of the synthetic clip store, if the mix needs one.
-        augmented: folder of the store of augmented clips, if the mix needs one.
-        base: folder of the classifier whose AP by class `mix.amplify` needs.
-        tracker: where loss curves go besides `metrics.csv`.
-        cache: folder of cached features, for a head.
-        on_val: whether it is trained without the val part and scored on that instead.
-    """
-    import torch
-
-    from ajbench import classifiers
-    from ajbench.classifiers.train import train_classifier
-    from ajbench.data.labels import save_scores
-    from ajbench.data.store import ClipStore
-    from ajbench.metrics.ranking import summary
-
-    torch.set_num_threads(1)
-    measure = "accuracy" if recipe.classifier.loss == "ce" else "map"
-    store = ClipStore.open(real)
-    part = val_part.divide(recipe.mix, store) if on_val else None
-    held_out = part.val if part else store.split_indices("eval")
-    clips = recipe, store, ClipStore.open(synthetic) if synthetic else None, out
-    how: dict[str, Any] = {"seed": seed, "fingerprint": fingerprint}
-    how["part"] = part
-    how["class_ap"] = class_ap(base, store, recipe.mix, part) if base else None
-    how["decoded"] = ClipStore.open(decoded) if decoded else None
-    how["augmented"] = ClipStore.open(augmented) if augmented else None
-    if cache:
-        from ajbench.pipeline.head_training import fit_head
-
-        if world()[1] > 0:  # one process of a launch fits a head
-            return
-        scores = fit_head(*clips, **how, cache=cache)
-    else:
-        score = lambda logits, targets: float(summary(logits, targets)[measure])  # noqa: E731
-        train_classifier(*clips, **how, score=score, tracker=tracker)
-        if world()[1] > 0:  # of the processes of a launch, the first scores
-            return
-        scores = classifiers.predict(classifiers.load(out), store, held_out)
-    ids, recordings = ([names[i] for i in held_out] for names in (store.clip_ids, store.recordings))
-    save_scores(out / SCORES, scores, store.targets()[held_out], ids, store.meta.labels, recordings)
-
-
 def _check_head(settings: Classifier, mix: Mix) -> None:
     """Refuse keys that have no meaning for a head, which is fitted to frozen features.
 
@@ -247,21 +224,3 @@ def _build_head(settings: Classifier) -> None:
     from ajbench import classifiers
 
     classifiers.build(settings.name, 1, **settings.options)
-
-
-def class_ap(
-    classifier: Path, real: "ClipStore", mix: Mix, part: val_part.ValPart | None = None
-) -> "NDArray[np.float64]":
-    """Return the AP by class [C] of a trained classifier on the val split, or without one on its real clips.
-
-    The evaluation split must have no influence on training, nor has `part` if the training is scored on it.
-    """
-    from ajbench import classifiers
-    from ajbench.data.real_clips import chosen
-    from ajbench.metrics.ranking import average_precision
-
-    held_out = real.split_indices("val")
-    real_clips = part.real if part else chosen(mix, real, mix.baseline)
-    indices = held_out if len(held_out) and not part else real_clips
-    scores = classifiers.predict(classifiers.load(classifier), real, indices)
-    return average_precision(scores, real.targets()[indices])

@@ -22,6 +22,7 @@ from ajbench.data.shards import StoreMeta
 from ajbench.data.store import ClipStore
 from ajbench.pipeline import classifier_stages, fold_stages, preflight
 from ajbench.pipeline.stage import Stage, free_mb, needed_mb
+from ajbench.pipeline.tuning import tunings
 
 if TYPE_CHECKING:
     from ajbench.codec import Codec
@@ -71,7 +72,8 @@ def describe_grid(pipeline: "Pipeline") -> dict[str, Any]:
     """Return the clips of a recipe, and number, steps, disk space and time of the classifiers of its grid.
 
     Cells are numbered from 1, as `--cell` takes them. Disk space is what remains; during training a
-    classifier takes about nine times as much for its two checkpoints.
+    classifier takes about nine times as much for its two checkpoints. With `evaluate.tune`, `tunings` has the
+    choices of keys, whose trainings count in steps and hours; before them a cell has the most steps possible.
     """
     from ajbench.pipeline.catalogue import parameters
 
@@ -79,16 +81,23 @@ def describe_grid(pipeline: "Pipeline") -> dict[str, Any]:
     samples = audio.clip_samples(pipeline.recipe.data.duration_s)
     stages = fold_stages.named(pipeline, classifier_stages.grid_stages(pipeline))
     of_fold = {one.recipe.data.eval_fold: one for one in pipeline.folds}
-    counts = [of_fold[s.recipe.data.eval_fold].real_clips(s.recipe.mix.real) for s in stages]
-    sizes = [stage.recipe.mix.epoch_size(n) for stage, n in zip(stages, counts, strict=True)]
-    steps = [stage.recipe.classifier.steps(size) for stage, size in zip(stages, sizes, strict=True)]
+    choices = fold_stages.named(pipeline, tunings(pipeline))
+
+    def steps_of(stage: Stage, settings: Classifier) -> int:
+        mix, fold = stage.recipe.mix, of_fold[stage.recipe.data.eval_fold]
+        return settings.steps(mix.epoch_size(fold.real_clips(mix.real)))
+
+    steps = [steps_of(stage, stage.recipe.classifier) for stage in stages]
+    candidates = [pipeline.recipe.candidates_of(stage.recipe.classifier) for stage in choices]
     known: dict[Any, list[float]] = {}
     per_clip: dict[Any, float] = {}  # of a model: it does not depend on the batch
     done = [stage.done() for stage in stages]
     for stage, n, finished in zip(stages, steps, done, strict=True):
         if finished:
-            known.setdefault(_kind(stage), []).append(stage.folder.info()["seconds"] / n)
-    unknown = {_kind(stage): stage.recipe.classifier for stage in stages if _kind(stage) not in known}
+            kind = _kind(stage.recipe.classifier)
+            known.setdefault(kind, []).append(stage.folder.info()["seconds"] / n)
+    trained = [*(stage.recipe.classifier for stage in stages), *(one for mine in candidates for one in mine)]
+    unknown = {_kind(settings): settings for settings in trained if _kind(settings) not in known}
     with console.progress(len(unknown), "time", "classifiers") as advance:
         for kind, settings in unknown.items():
             model = settings.name, repr(settings.options)
@@ -105,19 +114,29 @@ def describe_grid(pipeline: "Pipeline") -> dict[str, Any]:
             "state": "done" if finished else "todo",
             "steps": n,
             "disk_mb": megabytes[stage.recipe.classifier.name],
-            "seconds": round(median(known[_kind(stage)]) * n, 1),
+            "seconds": round(median(known[_kind(stage.recipe.classifier)]) * n, 1),
         }
         for number, (stage, n, finished) in enumerate(zip(stages, steps, done, strict=True), start=1)
     ]
+    tuned: list[dict[str, Any]] = []
+    for stage, mine in zip(choices, candidates, strict=True):
+        numbers = [steps_of(stage, one) for one in mine]
+        seconds = sum(median(known[_kind(one)]) * n for one, n in zip(mine, numbers, strict=True))
+        state = "done" if stage.done() else "todo"
+        tuned.append(
+            {"what": stage.what, "state": state, "steps": sum(numbers), "seconds": round(seconds, 1)}
+        )
     todo = [cell for cell in cells if cell["state"] == "todo"]
+    trainings = [*todo, *(choice for choice in tuned if choice["state"] == "todo")]
     return {
         "recipe": pipeline.recipe.name,
         **sizes_of(pipeline),
         "cells": cells,
+        **({"tunings": tuned} if tuned else {}),
         "todo": len(todo),
-        "steps": sum(cell["steps"] for cell in todo),
+        "steps": sum(training["steps"] for training in trainings),
         "disk_mb": round(sum(cell["disk_mb"] for cell in todo), 1),
-        "hours": round(sum(cell["seconds"] for cell in todo) / 3600, 2),
+        "hours": round(sum(training["seconds"] for training in trainings) / 3600, 2),
     }
 
 
@@ -254,6 +273,5 @@ class _NoiseGuides:
         return np.random.default_rng(0).integers(0, 1024, shape).astype(np.uint16)
 
 
-def _kind(stage: Stage) -> tuple[Any, ...]:
-    settings = stage.recipe.classifier
+def _kind(settings: Classifier) -> tuple[Any, ...]:
     return settings.name, settings.batch_size, repr(sorted(settings.options.items())), settings.aug

@@ -21,7 +21,8 @@ from ajbench.evaluation.compare import choose, measure
 from ajbench.evaluation.generation_metrics import GUIDED
 from ajbench.evaluation.set_pair import SetPair, pairs_of
 from ajbench.features.extractor import LazyExtractor
-from ajbench.pipeline.classifier_stages import SCORES, cell_key
+from ajbench.pipeline.cell_training import SCORES
+from ajbench.pipeline.classifier_stages import cell_key
 from ajbench.pipeline.stage import Stage
 
 GENERATION = "generation"  # the table of baselines and of metrics to the train split

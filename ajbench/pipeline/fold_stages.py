@@ -38,10 +38,11 @@ def stages(pipeline: "Pipeline", jobs: int | None = 1) -> list[Stage]:
     """Return every stage in the order of a run; `jobs` as in `Pipeline.sources`."""
     classifiers = grid_stages(pipeline)
     bases = [need for stage in classifiers for need in stage.needs if need.name == "train-cls"]
+    tunings = [need for stage in (*bases, *classifiers) for need in stage.needs if need.name == "tune"]
     evaluations = [eval_cls_stage(pipeline, classifiers)]
     if not pipeline.recipe.table:
         evaluations += [eval_gen_stage(one, ("", *one.probes)) for one in pipeline.folds]
-    return named(pipeline, in_order([*sources(pipeline, jobs), *bases, *classifiers, *evaluations]))
+    return named(pipeline, in_order([*sources(pipeline, jobs), *tunings, *bases, *classifiers, *evaluations]))
 
 
 def sources(pipeline: "Pipeline", jobs: int | None = 1) -> list[Stage]:

@@ -21,7 +21,8 @@ from ajbench.data.labels import load_scores
 from ajbench.generation.plan import ListedClips, plan
 from ajbench.metrics import bootstrap
 from ajbench.pipeline import estimates, fold_stages, grid, planned_power, results_folder, sweep
-from ajbench.pipeline.classifier_stages import SCORES, classifier_stage
+from ajbench.pipeline.cell_training import SCORES
+from ajbench.pipeline.classifier_stages import classifier_stage
 from ajbench.pipeline.evaluation_stages import eval_gen_stage
 from ajbench.pipeline.recipe_stages import Pipeline
 from ajbench.pipeline.stage import Stage, in_order, run_stages

@@ -51,7 +51,8 @@ def columns(recipe: Recipe) -> list[Column]:
         if section.synthetic_only and "G" in section.arms:
             found.insert(0, Column(alone.model_copy(update={"real": "none", "dose": recipe.synth.n})))
     largest = max((column.mix.added for column in found if column.mix.has_real), default=0)
-    if "match_steps" in recipe.evaluate.controls and any(model.epochs for model in models(recipe)):
+    by_epochs = any(one.epochs for model in models(recipe) for one in recipe.candidates_of(model) or [model])
+    if "match_steps" in recipe.evaluate.controls and by_epochs:
         found.append(Column(alone.model_copy(update={"match_steps": largest})))
     if "through_codec" in recipe.evaluate.controls:
         found.append(Column(alone, through_codec=True))
@@ -60,6 +61,20 @@ def columns(recipe: Recipe) -> list[Column]:
     if "all_real" in recipe.evaluate.controls and alone.real != "all":
         found.append(Column(alone.model_copy(update={"real": "all"}), all_real=True))
     return list(dict.fromkeys([Column(alone), *found]))
+
+
+def tuning_mix(recipe: Recipe, mix: Mix) -> Mix:
+    """Return the mix on which the keys of a mix's arm are chosen (`evaluate.tune`).
+
+    Of an arm of the primary comparison it has the dose of that, of other arms the largest dose. Real clips
+    only, synthetic clips only and controls are arms of their own.
+    """
+    primary = recipe.evaluate.primary
+    compared = primary and mix.source in (primary.arm, *primary.arm.split("+")[:-1])
+    if not (mix.dose and mix.has_real) or mix.mode == "alpha":
+        return mix
+    dose = primary.dose if primary and compared else max(recipe.evaluate.doses, default=0)
+    return mix.model_copy(update={"dose": dose or mix.dose})
 
 
 def cells(recipe: Recipe) -> list[tuple[Classifier, Column, int]]:

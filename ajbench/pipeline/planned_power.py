@@ -11,7 +11,8 @@ import numpy as np
 from ajbench.core.console import counted
 from ajbench.evaluation import classification
 from ajbench.metrics import bootstrap, power
-from ajbench.pipeline.classifier_stages import SCORES, cell_key, grid_stages
+from ajbench.pipeline.cell_training import SCORES
+from ajbench.pipeline.classifier_stages import cell_key, grid_stages
 from ajbench.reporting.verdict import NO_VERDICT
 
 if TYPE_CHECKING:

@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
+
 from ajbench.captions import caption_table
 from ajbench.core import registry, transformers_folder
 from ajbench.core.console import counted
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.recipe import Generator, Recipe, fingerprint
-from ajbench.data import audio
+from ajbench.data import audio, real_clips, val_part
 from ajbench.data.corpora import youtube
 from ajbench.data.corpora.recordings import left_out, read_corpus
 from ajbench.data.leak_rule import evaluated, refuse_leak
@@ -84,6 +86,24 @@ def check_pool(folder: Path, recipe: Recipe, manifest: Manifest) -> None:
     train = store.split_indices("train")
     ids, recordings = ([names[i] for i in train] for names in (store.clip_ids, store.recordings))
     refuse_leak(folder, ids, recordings, evaluated(manifest))
+
+
+def check_real_clips(recipe: Recipe, manifest: Manifest) -> None:
+    """Check that a corpus has the recipe's real clips and, for `evaluate.tune`, a val part of their classes.
+
+    Raises:
+        UsageError: it has not.
+    """
+    real = real_clips.places(recipe.mix.baseline, recipe.mix.draw, manifest)
+    part = val_part.planned(recipe.mix, manifest) if recipe.evaluate.tune else None
+    if part is None or not part.recordings:  # the corpus' own val split is taken as it is
+        return
+    known, scored = (manifest.sparse_targets(places.tolist()).sum(axis=0) for places in (real, part.val))
+    if len(lacking := np.flatnonzero((known > 0) & (scored == 0))):
+        raise UsageError(
+            f"evaluate.tune: class {manifest.label_set.names[lacking[0]]!r} has no recording to spare for "
+            "the val part; add clips, give the corpus a val split, or leave evaluate.tune out"
+        )
 
 
 def pool_identity(folder: Path) -> str:

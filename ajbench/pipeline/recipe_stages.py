@@ -36,7 +36,7 @@ from ajbench.pipeline.stage import (
 # Raised by one when a stage's code changes what it writes: earlier outputs are then made again, not misread.
 VERSIONS = {
     "prepare": 2, "decode": 1, "train-gen": 3, "invert": 1, "synth": 2, "train-cls": 4, "eval-cls": 2,
-    "eval-gen": 3, "augment": 1, "audio-tokens": 1, "entail": 1, "train-av": 1, "score-av": 1,
+    "eval-gen": 3, "augment": 1, "audio-tokens": 1, "entail": 1, "train-av": 1, "score-av": 1, "tune": 1,
 }  # fmt: skip
 
 
@@ -123,7 +123,7 @@ class Pipeline:
             preflight.check_pool(recipe.generator.other_store, recipe, manifest)
         if not self.places.generator:
             preflight.check_captions(recipe.generator, manifest)
-        real_clips.places(recipe.mix.baseline, recipe.mix.draw, manifest)
+        preflight.check_real_clips(recipe, manifest)
 
     @cached_property
     def folds(self) -> list["Pipeline"]:

@@ -9,10 +9,12 @@ from ajbench.core import console
 from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Recipe, dump, fingerprint
 from ajbench.core.run_dir import environment
-from ajbench.pipeline.classifier_stages import SCORES, cell_key, grid_stages
+from ajbench.pipeline.cell_training import SCORES
+from ajbench.pipeline.classifier_stages import cell_key, grid_stages
 from ajbench.pipeline.evaluation_stages import NOTES, ROWS, dataset_name
 from ajbench.pipeline.recipe_stages import Pipeline
 from ajbench.pipeline.stage import Stage
+from ajbench.pipeline.tuning import candidate_lines
 
 if TYPE_CHECKING:
     from ajbench.evaluation.classification import TableCell
@@ -69,15 +71,19 @@ def _write(pipeline: Pipeline, stages: Sequence[Stage], before: dict[str, Any], 
         fingerprints |= {line["fingerprint"] for line in kept}
     pinned = sorted(fingerprints)
     with console.progress(2, "tables and report", "parts") as advance:
+        if recipe.evaluate.tune:
+            atomic_write(out / tables.TUNE, formats.to_csv(candidate_lines(pipeline)))
         written = tables.write(out / ROWS, out, recipe, counts=counts, fingerprints=pinned)
         atomic_write(out / CLASSES, formats.to_csv(per_class(_scores(pipeline), recipe.name)))
         advance(1)
         pages = [] if recipe.table else [render_report(pipeline, stages)]
         advance(1)
+    tuned = [out / tables.TUNE] if recipe.evaluate.tune else []
+    files = *written.paths.values(), out / CLASSES, *tuned, *pages
     state = {
         "recipe": recipe.name,
         "fingerprint": key,
-        "files": [str(path.relative_to(out)) for path in (*written.paths.values(), out / CLASSES, *pages)],
+        "files": [str(path.relative_to(out)) for path in files],
         "table": written.table,
         "verdict": written.document["verdict"],
         "counts": counts,

@@ -88,8 +88,9 @@ class Stage:
         """
         if not self.done():
             which = f" ({self.what})" if self.what else ""
+            command = "train-cls" if self.name == "tune" else self.name  # it tunes its arm first
             raise MissingError(
-                f"{self.path}: not finished; first run `ajbench {self.name}`{which} with the same recipe"
+                f"{self.path}: not finished; first run `ajbench {command}`{which} with the same recipe"
             )
         return self.path
 
@@ -257,12 +258,12 @@ def weights_identity(path: Path) -> str:
 
 
 def _batches(stages: Sequence[Stage]) -> list[list[Stage]]:
-    """Split stages: neighbours that are parallel and do not need each other together, others alone."""
+    """Split stages: parallel neighbours of one name that do not need each other together, others alone."""
     batches: list[list[Stage]] = []
     for stage in stages:
         needed = {need.fingerprint for need in stage.needs}
         last = batches[-1] if batches else []
-        together = stage.parallel and last and last[0].parallel
+        together = stage.parallel and last and last[0].parallel and last[0].name == stage.name
         if together and needed.isdisjoint(one.fingerprint for one in last):
             last.append(stage)
         else:

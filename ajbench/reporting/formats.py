@@ -49,7 +49,9 @@ def _block_a11(title: str, lines: list[Line], recipe: Recipe | None) -> Block:
         clips = counted(first["eval_clips"], "evaluation clip")
         notes.insert(0, f"{first['dataset']}, {clips}{classes}{_kept(first)}{_sizes(lines)}")
         training = (
-            "all mixes of a line train for the same number of steps"
+            "each arm trains with the keys chosen for it from the same candidates (evaluate.tune)"
+            if recipe.evaluate.tune
+            else "all mixes of a line train for the same number of steps"
             if equal_steps(recipe)
             else "training is counted in epochs, so larger mixes train for more steps"
         )

@@ -59,7 +59,8 @@ def render(data: ReportData, out: Path) -> Path:
     sets = {name: ClipStore.open(path) for name, path in data.synthetic.items()}
     found = answers(rows, data.recipe)
     counts = data.counts or real.meta.counts
-    a11 = tables.a11_lines(rows, data.recipe, counts)
+    chosen = tables.chosen_keys(data.rows.parent, data.recipe)
+    a11 = tables.a11_lines(rows, data.recipe, counts, chosen)
     first = tables.table_1_lines(rows, data.recipe)
     generated = rows[rows["dataset"] == data.dataset] if data.dataset else rows
     out.mkdir(parents=True, exist_ok=True)

@@ -24,6 +24,7 @@ PUBLISHED = (
 BACKBONES = {"taltrans": "CNN+T", "ast": "DeiT"}
 A11_KEY = ("model", "backbone", "pretraining", "augmentation")
 PUBLISHED_COLUMNS = ("AS-20kG", "AS-20k", "+20kG", "+40kG", "+60kG", "+80kG", "AS-2M")
+TUNE = "tune.csv"  # in the results folder: the candidates of `evaluate.tune` and their scores
 SIZES = ("pool", "real")  # columns of rows.csv: clips of the generator's pool, and real clips
 ENDS = {"": "value", "_low": "ci_low", "_high": "ci_high"}
 RENDERED = "the corpus mini is rendered by ajbench: a test of the pipeline, not a result about recorded sound"
@@ -73,7 +74,7 @@ def write(
     every = read_rows(rows_path)
     rows = select(every, recipe, fingerprints)
     out_dir.mkdir(parents=True, exist_ok=True)
-    a11, generation = a11_lines(rows, recipe, counts), generation_lines(rows)
+    a11, generation = a11_lines(rows, recipe, counts, chosen_keys(out_dir, recipe)), generation_lines(rows)
     a11_blocks = blocks_a11(a11, recipe)
     files = _formats("table_a11", a11, a11_blocks)
     first, first_files = table_1(rows, recipe)
@@ -127,9 +128,14 @@ def columns_of(rows: pd.DataFrame, recipe: Recipe) -> list[str]:
 
 
 def a11_lines(
-    rows: pd.DataFrame, recipe: Recipe, counts: Mapping[str, Mapping[str, int]] | None = None
+    rows: pd.DataFrame,
+    recipe: Recipe,
+    counts: Mapping[str, Mapping[str, int]] | None = None,
+    chosen: Mapping[str, str] | None = None,
 ) -> list[Line]:
     """Return Table A11 with mAP in percent: measured lines, then the published ones.
+
+    `chosen` has a note for each line on what was chosen for it (`chosen_keys`).
 
     Each column has `<column>` (mean over seeds and folds) and `<column>_std` (over seeds), and all but real
     clips only have `<column>_delta`, `<column>_delta_low` and `<column>_delta_high`; `+160A+160G` has
@@ -176,9 +182,41 @@ def a11_lines(
         for split, numbers in (counts or {}).items():
             line |= {f"{split}_{name}": numbers.get(name) for name in COUNTED}
         line["dataset"] = mine["dataset"].iloc[-1]
-        line["note"] = _note(recipe)
+        line["note"] = "; ".join(filter(None, (_note(recipe), (chosen or {}).get(name))))
         lines.append(line)
     return lines + (_published_a11() if recipe.evaluate.published == "as20k" else [])
+
+
+def chosen_keys(results: Path, recipe: Recipe) -> dict[str, str]:
+    """Return a note for each line of Table A11: what `evaluate.tune` has chosen for its arms, over all folds.
+
+    Empty if the recipe does not tune, or the results folder has no tune.csv.
+    """
+    path = results / TUNE
+    if not recipe.evaluate.tune or not path.exists():
+        return {}
+    lines = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    about = ["model", "pretraining", "augmentation", "arm", "tuned_on", "fold", "val_clips"]
+    names = [name for name in lines if name not in (*about, "steps", "val_map", "chosen")]
+    notes = {}
+    for key, mine in lines.groupby(about[:3], sort=False):
+        of_arms = []
+        for arm, part in mine[mine["chosen"] == 1].groupby("arm", sort=False):
+            keys = ", ".join(f"{name} {_span(part[name])}" for name in names if part[name].notna().all())
+            of_arms.append(f"{arm} ({keys}, mAP {_span(100 * part['val_map'], '.1f')})")
+        clips = f"{_span(mine['val_clips'])} val clips ({TUNE})"
+        model, pretraining, augmentation = map(str, key)
+        note = f"chosen for {model}, {augmentation} on {clips}: {', '.join(of_arms)}"
+        notes[f"{model}/{pretraining}/{augmentation}"] = note
+    return notes
+
+
+def _span(values: pd.Series, form: str = "g") -> str:
+    """Return the different values: one, the ends of several numbers, or all others."""
+    found = sorted(set(values))
+    if not pd.api.types.is_numeric_dtype(values):
+        return "–".join(map(str, found))
+    return "–".join(dict.fromkeys(format(end, form) for end in (found[0], found[-1])))
 
 
 def table_1_lines(rows: pd.DataFrame, recipe: Recipe) -> list[Line]:

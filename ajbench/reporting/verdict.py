@@ -204,7 +204,12 @@ def limits(rows: pd.DataFrame, recipe: Recipe, found: Sequence[Answer]) -> list[
                 "which is optimistic. Its verdict corrects for all of them (intervals at "
                 f"1 − 0.05/{comparisons}); the interval shown is the plain 95 % interval."
             )
-        if equal_steps(recipe):
+        if recipe.evaluate.tune:
+            lines.append(
+                "Every arm trains with the keys that were chosen for it on val clips, from the same "
+                "candidates; the numbers of steps may differ."
+            )
+        elif equal_steps(recipe):
             lines.append(
                 "All mixes train for the same number of steps: the more clips, the fewer epochs over each."
             )

@@ -309,3 +309,36 @@ def test_a_recipe_without_video_has_the_hash_that_it_had_before_there_was_video(
     assert not {"video", "match"} & (set(plain.data.identity()) | set(plain.identity()["data"]))
     assert recipe.fingerprint(other) == recipe.fingerprint(plain) != recipe.fingerprint(video)
     assert video.identity()["data"]["match"] == 0.2
+
+
+def test_candidates_are_all_combinations_for_heads_and_for_others():
+    tune = "evaluate.tune={grid: {epochs: [2, 4], lr: [0.1, 0.2]}, head: {c: [1, 2]}}"
+    found = recipe.load("esc10", [tune])
+    changed = found.candidates_of(found.classifier_of())
+    assert [(one.epochs, one.train_steps, one.lr) for one in changed] == [
+        (epochs, None, lr) for epochs in (2, 4) for lr in (0.1, 0.2)
+    ]
+    head = found.classifier_of({"name": "head", "aug": "none", "options": {"hidden": 8}})
+    options = [{"hidden": 8, "c": c} for c in (1, 2)]
+    assert [one.options for one in found.candidates_of(head)] == options
+    assert recipe.load("esc10").candidates_of(head) == []
+    assert len(recipe.load("esc10", ["evaluate.tune={}"]).candidates_of(found.classifier_of())) == 6
+
+
+@pytest.mark.parametrize(
+    ("tune", "key"),
+    [
+        ("{grid: {}}", r"evaluate\.tune\.grid"),
+        ("{grid: {lr: []}}", r"evaluate\.tune\.grid"),
+        ("{grid: {lr: [0.1]}}", r"evaluate\.tune\.grid"),
+        ("{head: {}}", r"evaluate\.tune\.head"),
+        ("{grid: {lrr: [0.1, 0.2]}}", r"evaluate\.tune\.grid: lrr.*lr"),
+        ("{grid: {lr: [0.1, -1]}}", r"evaluate\.tune\.grid: lr"),
+        ("{grid: {lr: 0.1}}", r"evaluate\.tune\.grid\.lr"),
+        ("{grid: {aug: [none, wave]}}", r"evaluate\.tune\.grid.*aug"),
+        ("{steps: [1, 2]}", r"evaluate\.tune\.steps"),
+    ],
+)
+def test_a_choice_that_cannot_be_made_is_refused(tune, key):
+    with pytest.raises(UsageError, match=key):
+        recipe.load("esc10", [f"evaluate.tune={tune}"])

@@ -1,6 +1,7 @@
 """The classifiers that a recipe trains, and what they are trained on."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 from fakes import mini_pipeline
@@ -200,3 +201,71 @@ def test_missing_weights_and_unknown_options_of_a_head_are_found_before_any_work
     with pytest.raises(error, match=named):
         run_stages(in_order([own_stage(mini_pipeline(*head, work=tmp_path), 0)]), "cpu")
     assert not list(tmp_path.iterdir())
+
+
+TUNE = "evaluate.tune={grid: {train_steps: [3, 6], lr: [0.1, 0.2]}}"
+
+
+def tuning_of(stage):
+    (found,) = (need for need in stage.needs if need.name == "tune")
+    return found
+
+
+def test_each_arm_of_a_model_chooses_its_keys_once_from_the_same_candidates():
+    made = mini_pipeline(TUNE, "evaluate.arms=[G, A, R, A+G]", "evaluate.seeds=[4, 5]")
+    chosen = {}
+    for cell in grid_stages(made):
+        key = cell_key(cell, made.recipe)
+        arm = key.line, key.column.replace("10", "20")
+        assert chosen.setdefault(arm, tuning_of(cell).fingerprint) == tuning_of(cell).fingerprint
+        assert tuning_of(cell).seed == 4 and cell_key(tuning_of(cell), made.recipe).column == arm[1]
+        assert {need.name for need in tuning_of(cell).needs} == {need.name for need in cell.needs} - {"tune"}
+        assert cell.amount == "up to 6 steps"
+    assert len(chosen) == len(set(chosen.values())) == 6 * len(made.recipe.evaluate.models)
+    budgets = {tuning_of(cell).amount for cell in grid_stages(made)}
+    assert budgets == {"4 candidates, 18 steps"}
+    names = [stage.name for stage in made.stages() if stage.name in ("tune", "train-cls")]
+    assert names == sorted(names, reverse=True) and names.count("tune") == len(chosen)
+
+
+def test_the_primary_dose_is_the_one_that_its_arms_are_tuned_on():
+    primary = "evaluate.primary={dose: 10, arm: A+G}"
+    made = mini_pipeline(TUNE, "evaluate.arms=[G, A, A+G]", primary)
+    doses = {
+        (cell.recipe.mix.source, tuning_of(cell).recipe.mix.dose)
+        for cell in grid_stages(made)
+        if cell.recipe.mix.dose and cell.recipe.mix.has_real
+    }
+    assert doses == {("G", 20), ("A", 10), ("A+G", 10)}
+
+
+def test_a_cell_depends_on_the_choice_of_its_keys_only_if_there_is_one():
+    plain, tuned = grid(), grid(TUNE)
+    assert paths(plain).isdisjoint(paths(tuned)) and len(plain) == len(tuned)
+    for change in (TUNE.replace("0.2", "0.3"), TUNE.replace("3, 6", "3, 7")):
+        assert paths(grid(change)).isdisjoint(paths(tuned))
+    # A single classifier has the folder that it has in the grid, also at a dose between those of the grid.
+    line = ["classifier.name=taltrans-small", "classifier.aug=none"]
+    own = own_stage(mini_pipeline(TUNE, *line, expression="mini+10G"), 0)
+    assert own.path in paths(tuned)
+    between = own_stage(mini_pipeline(TUNE, *line, expression="mini+15G"), 0)
+    assert tuning_of(between).path == tuning_of(own).path
+
+
+def test_folds_choose_their_keys_from_their_own_clips():
+    made = mini_pipeline(TUNE, "evaluate.folds=[2, 5]")
+    found = [(tuning_of(cell).path, cell.recipe.data.eval_fold) for cell in grid_stages(made)]
+    assert (
+        len({path for path, _ in found})
+        == len(set(found))
+        == 2 * len({tuning_of(c).path for c in grid(TUNE)})
+    )
+
+
+def test_a_corpus_without_clips_to_hold_out_is_refused_before_any_work():
+    made = mini_pipeline(TUNE)
+    made.check()
+    label = made.manifest.rows[0].labels[0]
+    rows = [replace(row, recording="one") if label in row.labels else row for row in made.manifest.rows]
+    with pytest.raises(UsageError, match=r"evaluate\.tune"):
+        made.check(manifest=replace(made.manifest, rows=rows))

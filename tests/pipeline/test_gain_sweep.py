@@ -8,7 +8,8 @@ from ajbench.core.errors import UsageError
 from ajbench.data import val_part
 from ajbench.data.labels import save_scores
 from ajbench.pipeline import gain_sweep, sweep
-from ajbench.pipeline.classifier_stages import SCORES, grid_stages
+from ajbench.pipeline.cell_training import SCORES
+from ajbench.pipeline.classifier_stages import grid_stages
 from ajbench.pipeline.recipe_stages import Pipeline, Places
 from ajbench.pipeline.sweep_findings import REAL
 

@@ -7,7 +7,8 @@ from fakes import mini_pipeline
 from ajbench.data.labels import save_scores
 from ajbench.evaluation.classification import enough
 from ajbench.pipeline import planned_power
-from ajbench.pipeline.classifier_stages import SCORES, grid_stages
+from ajbench.pipeline.cell_training import SCORES
+from ajbench.pipeline.classifier_stages import grid_stages
 
 PLAN = (
     "data.n_clips=240",

@@ -14,7 +14,7 @@ from ajbench.core.recipe import load
 from ajbench.core.rows import ROW_COLUMNS, append_rows, make_row, read_rows
 from ajbench.data.labels import Scores
 from ajbench.evaluation.classification import cell_rows, compare_to_real, measure
-from ajbench.reporting import tables
+from ajbench.reporting import formats, tables
 from ajbench.reporting.formats import signed
 
 COUNTS = {
@@ -219,3 +219,26 @@ def test_columns_are_in_the_order_of_the_paper():
 def test_missing_rows_are_an_error(tmp_path):
     with pytest.raises(MissingError, match=r"rows\.csv"):
         tables.write(tmp_path / "rows.csv", tmp_path, esc10_recipe())
+
+
+def test_what_was_chosen_for_the_arms_is_told_over_folds(tmp_path):
+    tuned = esc10_recipe(tune={})
+    assert tables.chosen_keys(tmp_path, tuned) == {}
+    lines = [
+        {"model": name, "pretraining": "-", "augmentation": "mx+sp", "arm": arm, "tuned_on": "+160G",
+         "fold": fold, "val_clips": 80, "train_steps": steps, "lr": 0.002, "steps": steps,
+         "val_map": 0.5 + steps / 1e4, "chosen": int((steps == 300) == (fold == 1))}
+        for name in ("taltrans-small", "ast-tiny")
+        for arm in ("G", "A")
+        for fold in (1, 2)
+        for steps in (300, 600)
+    ]  # fmt: skip
+    lines.append(lines[2] | {"train_steps": 450, "fold": 3, "chosen": 1, "val_map": 0.54})
+    lines += [line | {"model": "head", "train_steps": None, "options.c": 1.0} for line in lines[:1]]
+    (tmp_path / "tune.csv").write_text(formats.to_csv(lines))
+    notes = tables.chosen_keys(tmp_path, tuned)
+    assert set(notes) == {"taltrans-small/-/mx+sp", "ast-tiny/-/mx+sp", "head/-/mx+sp"}
+    shown = "{} (train_steps 300–600, lr 0.002, mAP 53.0–56.0)"
+    assert f"{shown.format('G')}, {shown.format('A')}" in notes["ast-tiny/-/mx+sp"]
+    assert "train_steps" not in notes["head/-/mx+sp"] and "options.c 1," in notes["head/-/mx+sp"]
+    assert tables.chosen_keys(tmp_path, esc10_recipe()) == {}
