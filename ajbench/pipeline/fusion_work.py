@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ajbench.core.recipe import Recipe
 from ajbench.core.run_dir import world
-from ajbench.pipeline.classifier_stages import SCORES
+from ajbench.pipeline.cell_training import SCORES
 
 if TYPE_CHECKING:
     from ajbench.data.store import ClipStore
