@@ -1070,6 +1070,49 @@ def caption_table_of(folder, texts, kind="audio"):
     return folder
 
 
+def save_captioner(kind, folder):
+    """Write a small random image captioner (blip, blip-2, git) into `folder`, as transformers saves it."""
+    import torch
+    import transformers as tf
+
+    words = [*(f"[{name}]" for name in ("PAD", "UNK", "CLS", "SEP", "MASK")), *"abcdefghijk"]
+    tokenizer = tf.BertTokenizerFast(vocab={word: place for place, word in enumerate(words)})
+    tokenizer.add_tokens(["<image>"], special_tokens=True)
+    layer = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    image = {**layer, "image_size": 16, "patch_size": 8}
+    special = {"vocab_size": len(tokenizer), "bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
+    size = {"height": 16, "width": 16}
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        if kind == "blip":
+            text = {**layer, **special, "encoder_hidden_size": 16, "sep_token_id": 3}
+            config = tf.BlipConfig(
+                text_config=text, vision_config=image, projection_dim=8, image_text_hidden_size=16
+            )
+            model = tf.BlipForConditionalGeneration(config)
+            processor = tf.BlipProcessor(tf.BlipImageProcessor(size=size), tokenizer)
+        elif kind == "git":
+            model = tf.GitForCausalLM(
+                tf.GitConfig(vision_config=image, max_position_embeddings=64, **layer, **special)
+            )
+            resize = tf.CLIPImageProcessor(size={"shortest_edge": 16}, crop_size=size)
+            processor = tf.GitProcessor(resize, tokenizer)
+        else:
+            text = {**special, "model_type": "opt", "hidden_size": 16, "ffn_dim": 32, "num_hidden_layers": 1}
+            text |= {"num_attention_heads": 2, "word_embed_proj_dim": 16, "max_position_embeddings": 64}
+            former = {**layer, "vocab_size": len(words), "encoder_hidden_size": 16}
+            former["cross_attention_frequency"] = 1
+            parts = {"vision_config": image, "qformer_config": former, "text_config": text}
+            config = tf.Blip2Config(**parts, num_query_tokens=2, image_token_index=len(words))
+            model = tf.Blip2ForConditionalGeneration(config)
+            processor = tf.Blip2Processor(tf.BlipImageProcessor(size=size), tokenizer, num_query_tokens=2)
+        for parameter in model.parameters():  # so that different images have different captions
+            parameter.data += 0.5 * torch.randn_like(parameter)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
 # Videos made with PyAV
 
 

@@ -87,6 +87,9 @@ class Job:
         with console.progress(count.clips, "caption") as advance:
             chunks, make = lambda: clips.chunks(self.chunk), lambda rows: self.records(rows, advance)
             caption_table.fill(folder, chunks, n, make, advance)
+        defects = self.captioner.defects if self.captioner else {}
+        for reason, times in sorted(defects.items()):
+            console.say(f"no visual caption, as the video is unusable ({reason}): {counted(times, 'clip')}")
         counts = {
             "clips": count.clips,
             "excluded": count.excluded,

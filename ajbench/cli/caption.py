@@ -11,6 +11,7 @@ from ajbench.core.errors import UsageError
 
 if TYPE_CHECKING:
     from ajbench.captions.caption_source import Rows
+    from ajbench.captions.visual import Captioner
     from ajbench.captions.writers import Writer
 
 app = typer.Typer()
@@ -42,6 +43,13 @@ def caption(
         Literal["template", "llamacpp", "openai"],
         typer.Option("--backend", help="What writes sentences: fixed patterns, or a language model."),
     ] = "template",
+    captioner: Annotated[
+        Literal["given", "transformers"],
+        typer.Option("--captioner", help="Visual captions: column visual_caption, or a model of frames."),
+    ] = "given",
+    captioner_model: Annotated[
+        Path | None, typer.Option("--captioner-model", metavar="DIR", help="Folder with BLIP, BLIP-2 or GIT.")
+    ] = None,
     shots: Annotated[
         int | None, typer.Option("--shots", min=0, help="Examples in a prompt (default: all).")
     ] = None,
@@ -91,7 +99,6 @@ def caption(
     from ajbench.captions.caption_job import Job
     from ajbench.captions.caption_source import Clips
     from ajbench.captions.caption_table import KINDS
-    from ajbench.captions.visual import Given
 
     clips = Clips(*_source(settings, store, labels), include_eval, exclude)
     if settings.dry_run:
@@ -116,7 +123,7 @@ def caption(
     job = Job(
         kinds=KINDS if kind == "all" else (kind,),
         writer=writer,
-        captioner=None if kind == "audio" else Given(),
+        captioner=None if kind == "audio" else _captioner(captioner, captioner_model, settings.device),
         about=about,
         single_class=single_class,
         max_fallback=max_fallback,
@@ -212,3 +219,17 @@ def _writer(
         "shots": shots,
     }
     return LanguageModel(model, shots, seed), about
+
+
+def _captioner(name: str, model: Path | None, device: str) -> "Captioner":
+    from ajbench.captions import visual
+
+    if name == "given":
+        if model:
+            raise UsageError("--captioner-model: has no effect with --captioner given; omit it")
+        return visual.Given()
+    if model is None:
+        raise UsageError(
+            "--captioner transformers needs --captioner-model, a folder with BLIP, BLIP-2 or GIT"
+        )
+    return visual.FrameCaptioner(model, device)

@@ -1,15 +1,15 @@
-"""Folders saved by transformers: the kind of the model, and the model with its tokenizer.
+"""Folders saved by transformers: the kind of the model, and the model with its tokenizer or processor.
 
 Nothing is downloaded, and no code from the folder is run.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.core.errors import AjbenchError, IntegrityError, MissingError, UsageError
 
 # `model_type` in config.json → transformers' class with the text encoder, and the part that is the encoder.
 CLASSES = {
@@ -18,11 +18,22 @@ CLASSES = {
     "clip_text_model": ("CLIPTextModel", ""),
     "clap": ("ClapTextModelWithProjection", "text_model"),
 }
+CAPTIONERS = {
+    "blip": "BlipForConditionalGeneration",
+    "blip-2": "Blip2ForConditionalGeneration",
+    "git": "GitForCausalLM",
+}
+HERE = {"local_files_only": True, "trust_remote_code": False}
 TOKENIZERS = ("tokenizer.json", "spiece.model", "vocab.json")
 
 
-def kind_of(folder: Path) -> str:
-    """Return the kind of a model, one of `CLASSES`, from its `config.json`.
+def kind_of(folder: Path, kinds: Collection[str] = tuple(CLASSES), what: str = "text encoder") -> str:
+    """Return the kind of a model from its `config.json`.
+
+    Args:
+        folder: of the model.
+        kinds: allowed ones.
+        what: the model is, for messages.
 
     Raises:
         MissingError: the file is missing.
@@ -31,15 +42,15 @@ def kind_of(folder: Path) -> str:
     """
     path = folder / "config.json"
     if not path.is_file():
-        raise MissingError(f"text encoder {folder}: {path} is missing; name a folder saved by transformers")
+        raise MissingError(f"{what} {folder}: {path} is missing; name a folder saved by transformers")
     try:
         kind = str(json.loads(path.read_text(encoding="utf-8"))["model_type"])
     except (ValueError, KeyError, TypeError):
         raise IntegrityError(
             f"{path}: damaged, or not from transformers (no model_type); get it again"
         ) from None
-    if kind not in CLASSES:
-        raise UsageError(f"{path}: a model of kind {kind!r}; allowed: {', '.join(CLASSES)}")
+    if kind not in kinds:
+        raise UsageError(f"{path}: a model of kind {kind!r}; allowed: {', '.join(kinds)}")
     return kind
 
 
@@ -58,22 +69,53 @@ def parts(folder: Path, architecture: str) -> tuple[Any, Any]:
         raise MissingError(f"{folder}: no tokenizer ({' or '.join(TOKENIZERS)}); put its files there")
     import transformers
 
-    here = {"local_files_only": True, "trust_remote_code": False}
+    with _opening(folder, transformers):
+        sides = {"padding_side": "right", "truncation_side": "right"}
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), **HERE, **sides)
+        model = _model(getattr(transformers, architecture), folder)
+    return model, tokenizer
+
+
+def captioner(folder: Path) -> tuple[Any, Any]:
+    """Load a model that captions images (BLIP, BLIP-2, GIT), in float32, and its processor.
+
+    Args:
+        folder: weights, `config.json` and the files of the processor.
+
+    Raises:
+        MissingError: a file is missing.
+        IntegrityError: a file is damaged or incomplete, or a pickle of more than tensors.
+        UsageError: a model of another kind.
+    """
+    kind = kind_of(folder, CAPTIONERS, "captioner")
+    import transformers
+
+    with _opening(folder, transformers):
+        processor = transformers.AutoProcessor.from_pretrained(str(folder), **HERE)
+        model = _model(getattr(transformers, CAPTIONERS[kind]), folder)
+    return model, processor
+
+
+def _model(architecture: Any, folder: Path) -> Any:
+    how = {"weights_only": True, "output_loading_info": True}
+    model, report = architecture.from_pretrained(str(folder), **HERE, **how)
+    if absent := sorted(report["missing_keys"]):
+        raise IntegrityError(f"{folder}: tensors are missing, such as {absent[0]}; get it again")
+    return model.float()
+
+
+@contextmanager
+def _opening(folder: Path, transformers: Any) -> Iterator[None]:
+    """Turn the errors of transformers into ours."""
     try:
         with _quiet(transformers):
-            sides = {"padding_side": "right", "truncation_side": "right"}
-            tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), **here, **sides)
-            how = {"weights_only": True, "output_loading_info": True}
-            model, report = getattr(transformers, architecture).from_pretrained(str(folder), **here, **how)
+            yield
     except OSError as error:
         raise MissingError(f"{folder}: {_short(error)}") from None
-    except MemoryError:
+    except (AjbenchError, MemoryError):
         raise
     except Exception as error:  # of a dozen types, depending on the damaged bytes
         raise IntegrityError(f"{folder}: unreadable ({_short(error)}); get it again") from None
-    if absent := sorted(report["missing_keys"]):
-        raise IntegrityError(f"{folder}: tensors are missing, such as {absent[0]}; get it again")
-    return model.float(), tokenizer
 
 
 @contextmanager
