@@ -1116,8 +1116,10 @@ def save_captioner(kind, folder):
 # Videos made with PyAV
 
 
-def video_bytes(shots, size=(48, 64), container="mp4", sound_s=0.0, rate=16_000, turn=0, codec="libx264"):
-    """A video as bytes: `shots` are (time in s, grey level or RGB image), `sound_s` seconds of a 440 Hz tone.
+def video_bytes(
+    shots, size=(48, 64), container="mp4", sound_s=0.0, rate=16_000, turn=0, codec="libx264", tone=440.0
+):
+    """A video as bytes: `shots` are (time in s, grey level or RGB image), `sound_s` seconds of a tone.
 
     `turn`: degrees counter-clockwise by which players turn it, as phones write.
     """
@@ -1143,7 +1145,7 @@ def video_bytes(shots, size=(48, 64), container="mp4", sound_s=0.0, rate=16_000,
             name = {"avi": "pcm_s16le", "webm": "libopus"}.get(container, "aac")
             rate = 48_000 if name == "libopus" else rate
             sound = file.add_stream(name, rate=rate, layout="mono")
-            tracks.append((sound, _tone_blocks(round(sound_s * rate), rate)))
+            tracks.append((sound, _tone_blocks(round(sound_s * rate), rate, tone)))
         packets = []
         for stream, made in tracks:
             for frame in made:
@@ -1164,10 +1166,10 @@ def _pictures(shots, size, base):
         yield frame
 
 
-def _tone_blocks(n, rate):
+def _tone_blocks(n, rate, tone):
     import av
 
-    wave = (0.3 * np.sin(2 * np.pi * 440 * np.arange(n) / rate) * 32767).astype(np.int16)
+    wave = (0.3 * np.sin(2 * np.pi * tone * np.arange(n) / rate) * 32767).astype(np.int16)
     for start in range(0, n, 960):
         frame = av.AudioFrame.from_ndarray(wave[None, start : start + 960], "s16", "mono")
         frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)

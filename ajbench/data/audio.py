@@ -72,7 +72,7 @@ def probe(path: Path | str) -> tuple[int, int, int]:
         AudioError: missing, empty or unreadable.
     """
     path = Path(path)
-    if path.suffix.lower() in video.SUFFIXES:
+    if video.is_video(path):
         with _as_audio(path):
             return video.probe_audio(path)
     with _open(path) as file:
@@ -114,7 +114,7 @@ def decode(
     Raises:
         AudioError: the file is missing, empty, unreadable or truncated, or a video without sound.
     """
-    if path.suffix.lower() in video.SUFFIXES:
+    if video.is_video(path):
         with _as_audio(path):
             return video.audio(path, start_s, duration_s)
     with _open(path) as file:

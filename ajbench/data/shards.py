@@ -33,6 +33,7 @@ QUARANTINE_COLUMNS = ("clip_id", "path", "line", "reason", "sha256")
 LATER = "subset"  # the column that older stores lack
 _REQUIRED = ("clip_id", "path", "start_s", "labels", "label_ids", "split", "source")
 VIDEO_TOKENS = "video_tokens"
+OF_VIDEO = "video: "  # starts the reasons in quarantine.csv of clips that are kept, without their video
 _SHARD = re.compile(r"part-\d{5}\.arrow")
 
 # Every column of a shard except `codes`, a fixed_size_list<uint16>[8·T] whose width follows the clip length,

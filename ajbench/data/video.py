@@ -7,6 +7,7 @@ frame rate of phone videos varies. Time 0 is the start of the file: that of its 
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,13 +25,28 @@ from ajbench.data.container import (
     open_track,
 )
 
-__all__ = ["REASONS", "SUFFIXES", "VideoDefect", "audio", "duration_s", "frames", "probe_audio", "shown"]
+__all__ = [
+    "REASONS",
+    "SUFFIXES",
+    "VideoDefect",
+    "audio",
+    "duration_s",
+    "frames",
+    "is_video",
+    "probe_audio",
+    "shown",
+]
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 MAX_CHANNELS = 8
 MAX_GAP_S = 600.0  # in the sound; longer gaps are wrong timestamps
 
 Image = NDArray[np.uint8]  # [H, W, 3], RGB
+
+
+def is_video(path: Path) -> bool:
+    """Return whether the name of a file is that of a video."""
+    return path.suffix.lower() in SUFFIXES
 
 
 def frames(source: Source, times_s: Sequence[float]) -> NDArray[np.uint8]:

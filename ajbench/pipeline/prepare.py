@@ -32,7 +32,9 @@ from ajbench.data.corpora import recordings
 from ajbench.data.duplicates import duplicates
 from ajbench.data.manifest import Manifest, Problem, Row
 from ajbench.data.shard_job import ShardJob, discard, open_job, write_note
-from ajbench.data.store import COLUMNS, ClipStore, require_codec
+from ajbench.data.store import ClipStore
+from ajbench.fusion import video_tokens
+from ajbench.fusion.video_tokens import Seen, VideoEncoder
 
 # The codec always gets batches of this size, zero-padded: a clip's codes depend on the size of its batch
 # (rounding differs) but not on the other clips in it.
@@ -54,6 +56,7 @@ def prepare(
     workers: int = READERS,
     manifest: Manifest | None = None,
     codec: codecs.Codec | None = None,
+    encoder: VideoEncoder | None = None,
     link: bool = False,
     shard_clips: int = shards.SHARD_CLIPS,
 ) -> shards.StoreMeta:
@@ -61,7 +64,9 @@ def prepare(
 
     Rejected and listed in `quarantine.csv`: entries that the corpus reader could not use; files that are
     missing, unreadable, too short, silent, not finite or clipped; and byte-level duplicates of an earlier row
-    (same bytes, start and duration). Audio is stored as 16-bit FLAC; the codes are those of the FLAC.
+    (same bytes, start and duration). Audio is stored as 16-bit FLAC; the codes are those of the FLAC. If
+    `data.video` is not none, videos become tokens. A clip whose video is missing or unusable is kept, and
+    listed in `quarantine.csv` with a reason that starts with `video:`.
 
     Args:
         recipe: its `data` and `codec` sections are used.
@@ -71,6 +76,7 @@ def prepare(
         workers: reader threads.
         manifest: the corpus, if it has been read already.
         codec: use this codec instead of the recipe's.
+        encoder: use this encoder of videos instead of the recipe's.
         link: store the path of each clip's file instead of its audio.
         shard_clips: manifest rows per shard.
 
@@ -81,7 +87,8 @@ def prepare(
         recording may not be trained on (`left_out`). `extra.source_rates` counts usable clips by sample rate.
 
     Raises:
-        MissingError: the train or the eval split has no usable clip; only quarantine.csv remains.
+        MissingError: the train or the eval split has no usable clip, or with `data.video` the train split no
+            usable video; only quarantine.csv remains.
         IntegrityError: the folder belongs to a run with another fingerprint.
         UsageError: with this codec, a clip is not a whole number of columns of 21 frames.
     """
@@ -92,11 +99,14 @@ def prepare(
     _require_splits(recipe, Counter(row.split for row in manifest.rows), "the corpus lists none")
     codec = codec or codecs.load(recipe.codec.name, device_of())
     samples, frames = _geometry(recipe, codec)
-    job = ShardJob(out, len(manifest.rows), shard_clips)
+    encoder = encoder or _encoder(recipe)
+    job = ShardJob(out, len(manifest.rows), shard_clips, _video_width(encoder))
     with ThreadPoolExecutor(workers) as pool:
         originals = _originals(manifest.rows, out, pool)
         with console.progress(job.n, "prepare") as advance:
-            work = _Preparation(job, recipe, manifest, codec, samples, link, pool, originals, advance)
+            work = _Preparation(
+                job, recipe, manifest, codec, encoder, samples, link, pool, originals, advance
+            )
             job.run(work.make, advance)
     job.close(lambda notes: work.finish(notes, fingerprint, frames))
     return shards.read_meta(out)
@@ -115,6 +125,7 @@ def estimate(
     """
     codec = codec or codecs.load(recipe.codec.name, device_of())
     samples, _ = _geometry(recipe, codec)
+    encoder = _encoder(recipe)
     clips = len(manifest.rows)
     stride = max(1, -(-clips // SAMPLE))
     # The first clips of a process take longer. They are not among those that are timed, whose files would
@@ -125,8 +136,8 @@ def estimate(
     )
     with TemporaryDirectory() as folder, ThreadPoolExecutor(workers) as pool:
         for part in (warm_up, timed):
-            job = ShardJob(Path(folder), len(part.rows), SAMPLE)
-            work = _Preparation(job, recipe, part, codec, samples, False, pool, {}, lambda n: None)
+            job = ShardJob(Path(folder), len(part.rows), SAMPLE, _video_width(encoder))
+            work = _Preparation(job, recipe, part, codec, encoder, samples, False, pool, {}, lambda n: None)
             start = time.perf_counter()
             job.write(0, work.make)
             seconds = time.perf_counter() - start
@@ -134,54 +145,6 @@ def estimate(
     share = clips / max(1, len(timed.rows))
     amounts = {"bytes": round(size * share), "seconds": round(seconds * share, 3)}
     return {"clips": clips, "readers": workers, **amounts}
-
-
-def decode_train_split(
-    real: ClipStore, out: Path, *, fingerprint: str, codec: codecs.Codec | None = None
-) -> ClipStore:
-    """Write a store of the train split of `real`, decoded from its codes, in the same order.
-
-    It is a control for codec artefacts: synthetic clips have them and evaluation clips do not. A classifier
-    trained on these real clips has learned from the artefacts alone.
-
-    Args:
-        real: the store of real clips.
-        out: folder of the new store.
-        fingerprint: of everything that affects it; a folder with another fingerprint is refused.
-        codec: use this instance instead of loading the one that made the codes.
-
-    Raises:
-        IntegrityError: the codec is not the one that made the codes, or the folder belongs to another job.
-    """
-    if open_job(out, fingerprint):
-        return ClipStore.open(out)
-    codec = codec or codecs.load(real.meta.codec, device_of())
-    require_codec(real, codec.name, codec.weights_hash)
-    train = real.split_indices("train")
-    columns = {name: real.column(name) for name in COLUMNS}
-    job = ShardJob(out, len(train), shards.SHARD_CLIPS)
-
-    def make(shard: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        records: list[dict[str, Any]] = []
-        clips = train[job.items(shard)]
-        for start in range(0, len(clips), BATCH):
-            batch = clips[start : start + BATCH]
-            codes = np.zeros((BATCH, *real.view(0).shape), np.uint16)
-            codes[: len(batch)] = real.codes(batch)
-            waves = codec.decode(codes).cpu().numpy()
-            for clip, wave, own in zip(batch, waves, codes, strict=False):
-                values = {name: column[clip] for name, column in columns.items()}
-                flac = audio.flac_encode(audio.fit(wave, real.meta.clip_samples))
-                records.append({**values, "audio": flac, "codes": own})
-            advance(len(batch))
-        return records, {}
-
-    with console.progress(job.n, "decode") as advance:
-        job.run(make, advance)
-    counts = {"train": dict.fromkeys(COUNTED, job.n)}
-    changes = {"counts": counts, "fingerprint": fingerprint, "shards": [], "extra": {"decoded_from": "codes"}}
-    job.close(lambda notes: shards.finish(out, real.meta.model_copy(update=changes)))
-    return ClipStore.open(out)
 
 
 @dataclass(frozen=True)
@@ -192,6 +155,7 @@ class _Preparation:
     recipe: Recipe
     manifest: Manifest
     codec: codecs.Codec
+    encoder: VideoEncoder | None
     samples: int
     link: bool
     pool: ThreadPoolExecutor
@@ -201,12 +165,14 @@ class _Preparation:
     def make(self, shard: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Read and encode the clips of one shard; return their records and the shard's note."""
         records: list[dict[str, Any]] = []
-        batch: list[tuple[Row, ReadClip]] = []
+        batch: list[tuple[Row, ReadClip, Seen | None]] = []
+        videos: dict[str, Counter[str]] = {}
+        unseen: list[Problem] = []
         counts: dict[str, Counter[str]] = {}
         rates: Counter[int] = Counter()
         problems: list[Problem] = []
         digests: dict[str, str] = {}
-        for row, clip in ahead(self.pool, self.read, self.job.items(shard), READ_AHEAD):
+        for row, clip, seen in ahead(self.pool, self.read, self.job.items(shard), READ_AHEAD):
             reached = (1, clip.found, clip.rate is not None, clip.reason is None)
             counts.setdefault(row.split, Counter()).update(dict(zip(COUNTED, map(int, reached), strict=True)))
             if clip.reason:
@@ -215,7 +181,12 @@ class _Preparation:
                     digests[row.path] = clip.sha256
             else:
                 rates[clip.rate or 0] += 1
-                batch.append((row, clip))
+                batch.append((row, clip, seen))
+            if seen:
+                videos.setdefault(row.split, Counter())[seen.outcome] += 1
+            if seen and seen.reason:
+                reason = f"{shards.OF_VIDEO}{seen.reason}"
+                unseen.append(Problem(row.clip_id, row.video or row.path, None, reason, row.split))
             if len(batch) == BATCH:
                 records += self.encode(batch)
                 batch = []
@@ -223,22 +194,31 @@ class _Preparation:
         if batch:
             records += self.encode(batch)
         listed = [asdict(problem) for problem in problems]
-        return records, {"counts": counts, "rates": rates, "problems": listed, "sha256": digests}
+        note = {"counts": counts, "rates": rates, "problems": listed, "sha256": digests}
+        return records, note | {"videos": videos, "unseen": list(map(asdict, unseen))}
 
-    def read(self, number: int) -> tuple[Row, ReadClip]:
-        """Read the audio of one row."""
+    def read(self, number: int) -> tuple[Row, ReadClip, Seen | None]:
+        """Read the audio of one row and, if it is usable and videos are encoded, its video."""
         rows, original = self.manifest.rows, self.originals.get(number)
         first = None if original is None else rows[original]
-        return rows[number], read_clip(rows[number], self.recipe.data.duration_s, first, self.link)
+        row, duration_s = rows[number], self.recipe.data.duration_s
+        clip = read_clip(row, duration_s, first, self.link)
+        seen = (
+            None if self.encoder is None or clip.reason else video_tokens.see(self.encoder, row, duration_s)
+        )
+        return row, clip, seen
 
-    def encode(self, batch: list[tuple[Row, ReadClip]]) -> Iterator[dict[str, Any]]:
+    def encode(self, batch: list[tuple[Row, ReadClip, Seen | None]]) -> Iterator[dict[str, Any]]:
         """Yield the records of up to `BATCH` clips."""
         waves = np.zeros((BATCH, self.samples), np.float32)
-        for place, (_, clip) in enumerate(batch):
+        for place, (_, clip, _) in enumerate(batch):
             waves[place] = clip.wav
-        for (row, clip), codes in zip(batch, self.codec.encode(waves), strict=False):
+        for (row, clip, seen), codes in zip(batch, self.codec.encode(waves), strict=False):
             ids = [self.manifest.label_set.index(name) for name in row.labels]
-            yield {**asdict(row), "label_ids": ids, "audio": clip.flac, "codes": codes}
+            record = {**asdict(row), "label_ids": ids, "audio": clip.flac, "codes": codes}
+            if self.encoder and seen and seen.pixels is not None:
+                record[shards.VIDEO_TOKENS] = self.encoder.encode(seen.pixels)
+            yield record
 
     def finish(self, notes: list[dict[str, Any]], fingerprint: str, frames: int) -> None:
         """Combine the notes of all shards, fit the whitening and close the store."""
@@ -246,7 +226,8 @@ class _Preparation:
         rejected = [Problem(**item) for note in notes for item in note["problems"]]
         problems = [*self.manifest.problems, *rejected]
         digests = {path: digest for note in notes for path, digest in note["sha256"].items()}
-        shards.write_quarantine(out, problems, digests)
+        unseen = [Problem(**item) for note in notes for item in note["unseen"]]
+        shards.write_quarantine(out, [*problems, *unseen], digests)
         counts: dict[str, Counter[str]] = {}
         unread = Counter(problem.split or UNASSIGNED for problem in self.manifest.problems)
         for part in ({split: {"expected": n} for split, n in unread.items()}, *(n["counts"] for n in notes)):
@@ -258,6 +239,7 @@ class _Preparation:
         try:
             kept = {split: numbers["kept"] for split, numbers in counts.items()}
             _require_splits(self.recipe, kept, f"{_commonest(problems)}; see {out / 'quarantine.csv'}")
+            video = self.video(notes, unseen)
         except MissingError:
             discard(out)  # repaired files must be read again
             raise
@@ -278,6 +260,7 @@ class _Preparation:
                 "frames": frames,
                 "resampler": "soxr HQ",
                 "source_rates": {rate: rates[rate] for rate in sorted(rates, key=int)},
+                **video,
             },
         )
         clips = ClipStore(out, shards.assemble(out, meta))
@@ -288,11 +271,40 @@ class _Preparation:
         }
         if problems:
             console.say(f"{len(clips)} clips kept, {len(problems)} rejected: see {out / 'quarantine.csv'}")
+        if unseen:
+            console.say(
+                f"prepare: {counted(len(unseen), 'clip')} without a usable video: {_commonest(unseen)}"
+            )
         for reason, part in left_out.items():
             console.say(f"prepare: {counted(len(part), 'clip')} {reason}, such as {part[0].clip_id}")
         if self.recipe.data.leave_out and recordings.LISTED not in left_out:
             console.say(f"prepare: no clip {recordings.LISTED}: no train clip is of a recording in that list")
         shards.finish(out, clips.meta.model_copy(update=fitted))
+
+    def video(self, notes: list[dict[str, Any]], unseen: list[Problem]) -> dict[str, Any]:
+        """Return what store.json says about the videos; nothing if they are not encoded."""
+        if self.encoder is None:
+            return {}
+        counts: dict[str, Counter[str]] = {}
+        for split, numbers in chain.from_iterable(note["videos"].items() for note in notes):
+            counts.setdefault(split, Counter(usable=0, missing=0, undecodable=0)).update(numbers)
+        if not counts["train"]["usable"]:
+            raise MissingError(
+                f"corpus {self.recipe.data.corpus}: no usable video in split 'train': {_commonest(unseen)}; "
+                f"see {self.job.folder / 'quarantine.csv'}, or prepare it with data.video=none"
+            )
+        about: dict[str, Any] = {"encoder": self.encoder.name, "weights_hash": self.encoder.weights_hash}
+        about |= {"windows": video_tokens.WINDOWS, "width": self.encoder.width}
+        return {"video": about | {"counts": {split: dict(counts[split]) for split in sorted(counts)}}}
+
+
+def _encoder(recipe: Recipe) -> VideoEncoder | None:
+    name = recipe.data.video
+    return None if name == "none" else video_tokens.load(name, device_of())
+
+
+def _video_width(encoder: VideoEncoder | None) -> int:
+    return video_tokens.WINDOWS * encoder.width if encoder else 0
 
 
 def _geometry(recipe: Recipe, codec: codecs.Codec) -> tuple[int, int]:

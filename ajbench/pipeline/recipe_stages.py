@@ -174,7 +174,7 @@ class Pipeline:
         recipe, clips = self.recipe, len(self.manifest.rows)
         # These do not change the store, or only by what they make of the manifest.
         data = recipe.data.identity("real_through_codec", "leave_out")
-        inputs = codec_identity(recipe.codec.name), corpus_identity(self.manifest)
+        inputs = codec_identity(recipe.codec.name), corpus_identity(self.manifest, recipe.data)
         key, path = self.place("prepare", data, recipe.codec, *inputs)
 
         def do() -> None:
@@ -199,7 +199,7 @@ class Pipeline:
 
         def do() -> None:
             from ajbench.data.store import ClipStore
-            from ajbench.pipeline.prepare import decode_train_split
+            from ajbench.pipeline.codec_roundtrip import decode_train_split
 
             decode_train_split(ClipStore.open(prepared.path), path, fingerprint=key)
 

@@ -17,7 +17,7 @@ from ajbench.core.device import Precision, available, resolve_precision
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.files import lock
 from ajbench.core.processes import no_garbage_collection
-from ajbench.core.recipe import Recipe, dump, fingerprint
+from ajbench.core.recipe import Data, Recipe, dump, fingerprint
 from ajbench.core.run_dir import RunDir, world
 from ajbench.data.manifest import Manifest, Row
 
@@ -202,12 +202,15 @@ def free_mb(folder: Path) -> float:
     return shutil.disk_usage(existing).free / 1e6
 
 
-def corpus_identity(manifest: Manifest) -> str:
+def corpus_identity(manifest: Manifest, data: Data | None = None) -> str:
     """Hash ids, labels and splits of clips, and sizes and first 64 kB of their files, but not their paths.
 
+    Where `data.video` is not none, also the clips' videos and visual captions.
     Of more than 50,000 files, only 50,000 evenly spaced ones are opened; the sizes of all are hashed.
     """
-    paths = list(dict.fromkeys(row.path for row in manifest.rows))
+    video = data is not None and data.video != "none"
+    videos = [row.video for row in manifest.rows if row.video] if video else []
+    paths = list(dict.fromkeys([*(row.path for row in manifest.rows), *videos]))
     stride = -(-len(paths) // MANY_FILES) or 1
     with ThreadPoolExecutor(4) as pool:
         heads = dict(pool.map(_size, paths) if stride > 1 else ())
@@ -215,6 +218,8 @@ def corpus_identity(manifest: Manifest) -> str:
     problems = [(p.clip_id, p.line, p.split) for p in manifest.problems]
     with no_garbage_collection():
         clips = [[*_content(row), heads[row.path]] for row in manifest.rows]
+        for clip, row in zip(clips, manifest.rows if video else (), strict=False):
+            clip += [row.visual_caption, heads[row.video] if row.video else None]
         return fingerprint(list(manifest.label_set.names), clips, problems)
 
 

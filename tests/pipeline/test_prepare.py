@@ -13,7 +13,7 @@ import pytest
 import soundfile
 import soxr
 import torch
-from fakes import HUM_LABELS, HUM_SAMPLES, hum_record, hum_store, stopped_at
+from fakes import video_bytes
 
 from ajbench.codec.whitening import Whitening
 from ajbench.core import console
@@ -23,7 +23,7 @@ from ajbench.data import audio, shards, store
 from ajbench.data.corpora import folder, mini
 from ajbench.data.manifest import Manifest
 from ajbench.data.verify import verify
-from ajbench.pipeline.prepare import BATCH, SAMPLE, decode_train_split, estimate, prepare
+from ajbench.pipeline.prepare import BATCH, SAMPLE, estimate, prepare
 
 DURATION = 0.42
 N = 6720
@@ -424,42 +424,60 @@ def test_real_recordings_of_esc10(tmp_path, esc10_dir):
     assert Path(clips[0].path).name == paths[0].name
 
 
-class NumberCodec:
-    """A codec that decodes a clip whose codes are a number to a tone of that amplitude in percent."""
-
-    name, weights_hash, hop = "fake", "00", 320
-
-    def decode(self, codes):
-        amplitude = torch.from_numpy(codes[:, 0, 0].astype(np.float32)) / 100
-        return amplitude[:, None].expand(-1, HUM_SAMPLES) * torch.sin(torch.arange(HUM_SAMPLES) / 5)
-
-
-@pytest.fixture
-def numbered(tmp_path):
-    records = [hum_record(i, codes=np.full((8, 21), 1 + i, np.uint16)) for i in range(30)]
-    return hum_store(tmp_path / "real", records)
-
-
-def decode(numbered, out):
-    return decode_train_split(numbered, out, fingerprint="x", codec=NumberCodec())
-
-
-def test_the_train_split_is_decoded_from_its_codes(tmp_path, numbered):
-    decoded = decode(numbered, tmp_path / "decoded")
-    assert decoded.clip_ids == [numbered.clip_ids[i] for i in numbered.split_indices("train")]
-    levels = np.abs(decoded.audio(np.arange(len(decoded)))).max(axis=1)
-    np.testing.assert_allclose(levels, [(1 + int(name[5:])) / 100 for name in decoded.clip_ids], atol=1e-3)
-    assert decoded.meta.counts == {"train": same(20)}
-    verify(tmp_path / "decoded")
+def write_video_corpus(root):
+    """A table of two videos with sound, three sounds with a video, and a cut, a lost and no video."""
+    root.mkdir()
+    lines = ["path,labels,split,video"]
+    for k in range(8):
+        name = f"{k}.mp4" if k < 2 else f"{k}.wav"
+        shots = [(t / 25, 20 + 25 * k) for t in range(25)]
+        content = video_bytes(shots, sound_s=1.0, tone=300 + 50 * k)
+        if k >= 2:
+            t = np.arange(16_000) / 16_000
+            soundfile.write(root / name, 0.3 * np.sin(2 * np.pi * (300 + 50 * k) * t), 16_000)
+        if k != 6:
+            (root / f"{k}.mp4").write_bytes(content if k != 5 else content[:300])
+        video = "" if k < 2 or k == 7 else f"{k}.mp4"
+        lines.append(f"{name},{'ab'[k % 2]},{'train' if k % 4 else 'eval'},{video}")
+    (root / "clips.csv").write_text("\n".join(lines))
+    return root
 
 
-def test_interrupted_decoding_resumes(tmp_path, numbered, monkeypatch):
-    monkeypatch.setattr(shards, "SHARD_CLIPS", 6)
-    whole = decode(numbered, tmp_path / "a")
-    with stopped_at(shards, "write_shard", 3):
-        decode(numbered, tmp_path / "b")
-    again = decode(numbered, tmp_path / "b")
-    assert [e.xxh3 for e in again.meta.shards] == [e.xxh3 for e in whole.meta.shards]
-    assert json.loads((tmp_path / "a" / "store.json").read_text())["clip_samples"] == HUM_SAMPLES
-    assert audio.flac_decode(bytes(whole.flac(0))).shape == (HUM_SAMPLES,)
-    assert whole.meta.labels == HUM_LABELS
+def test_clips_without_a_usable_video_are_kept_and_listed(tmp_path):
+    root = write_video_corpus(tmp_path / "corpus")
+    meta = run(tmp_path / "store", root, recipe("table", video="tiny_video"))
+    clips = store.ClipStore.open(tmp_path / "store")
+    assert len(clips) == 8 and meta.counts == {"eval": same(2), "train": same(6)}
+    tokens, seen = clips.video_tokens(range(8))
+    assert tokens.shape == (8, 10, 128) and seen.tolist() == [True] * 5 + [False] * 3
+    levels = [(40 + 50 * k) / 255 - 1 for k in range(5)]
+    np.testing.assert_allclose(tokens[:5, :, :64].mean(axis=(1, 2)), levels, atol=0.05)
+    about = meta.extra["video"]
+    assert (about["encoder"], about["windows"], about["width"]) == ("tiny_video", 10, 128)
+    assert about["counts"]["eval"] == {"usable": 2, "missing": 0, "undecodable": 0}
+    assert about["counts"]["train"] == {"usable": 3, "missing": 2, "undecodable": 1}
+    listed = pd.read_csv(tmp_path / "store" / "quarantine.csv")
+    assert listed["clip_id"].astype(str).tolist() == ["5", "6", "7"]
+    assert listed["reason"].str.startswith("video: ").all()
+    assert verify(tmp_path / "store")["quarantined"] == 0
+    again = run(tmp_path / "again", root, recipe("table", video="tiny_video"))
+    assert [e.xxh3 for e in again.shards] == [e.xxh3 for e in meta.shards]
+
+
+def test_stores_without_video_have_no_column_of_it(tmp_path):
+    root = write_video_corpus(tmp_path / "corpus")
+    meta = run(tmp_path / "store", root, recipe("table"))
+    assert "video" not in meta.extra and len(meta.shards) == 3
+    assert not len(pd.read_csv(tmp_path / "store" / "quarantine.csv"))
+    assert "video_tokens" not in pd.read_feather(tmp_path / "store" / "part-00000.arrow").columns
+
+
+def test_a_corpus_without_any_video_is_an_error(tmp_path, corpus):
+    with pytest.raises(MissingError, match=r"data\.video=none"):
+        run(tmp_path / "store", corpus, recipe(video="tiny_video"))
+
+
+def test_mini_has_a_video_for_every_clip(tmp_path):
+    meta = run(tmp_path / "store", None, recipe("mini", n_clips=6, video="tiny_video"))
+    counts = meta.extra["video"]["counts"]
+    assert sum(one["usable"] for one in counts.values()) == 6

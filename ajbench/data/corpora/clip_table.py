@@ -1,7 +1,8 @@
 """Your own clips in a table: CSV or Parquet with one row per clip.
 
-Columns: `path` and `labels`, and any of `clip_id, split, fold, start_s, duration_s, caption, video,
-visual_caption, parent_id, source, recording`; other columns are ignored. A label set next to the table
+Columns: `path` (a sound file, or a video with sound) and `labels`, and any of `clip_id, split, fold, start_s,
+duration_s, caption, video, visual_caption, parent_id, source, recording`; other columns are ignored. A
+`video` starts with the file in `path`: `start_s` is the same in both. A label set next to the table
 (`label_set.csv`, `labels.csv`, `<table>.labels.csv` or AudioSet's `class_labels_indices.csv`) defines the
 classes and their order.
 """
@@ -30,6 +31,7 @@ from ajbench.data.corpora.splits import (
 )
 from ajbench.data.labels import LabelSet
 from ajbench.data.manifest import SPLIT_NAMES, Manifest, Problem, Row, csv_records, read_label_set
+from ajbench.data.video import is_video
 
 TABLES = ("manifest.parquet", "manifest.csv", "clips.csv")
 LABEL_SETS = ("label_set.csv", "labels.csv", "class_labels_indices.csv")
@@ -180,7 +182,7 @@ def _row(
         fold=fold,
         source=_text(cells, "source") or "real",
         caption=_text(cells, "caption"),
-        video=os.path.normpath(folder / video) if video else None,
+        video=os.path.normpath(folder / video) if video else str(path) if is_video(path) else None,
         visual_caption=_text(cells, "visual_caption"),
         parent_id=_text(cells, "parent_id"),
         recording=recording,

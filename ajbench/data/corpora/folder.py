@@ -1,6 +1,10 @@
-"""Your own clips in folders: `<class>/<files>`, or the same inside `train/`, `val/` and `eval/`."""
+"""Your own clips in folders: `<class>/<files>`, or the same inside `train/`, `val/` and `eval/`.
+
+Files are sounds, or videos with sound; a video beside a sound of the same name is that clip's video.
+"""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from ajbench.core.errors import MissingError, UsageError
@@ -10,6 +14,8 @@ from ajbench.data.corpora.recordings import in_name
 from ajbench.data.corpora.splits import corpus_root, hashed_fold, need_splits, split_by_fold, unique_ids
 from ajbench.data.labels import LabelSet
 from ajbench.data.manifest import SPLIT_NAMES, Manifest, Problem, Row
+from ajbench.data.video import SUFFIXES as VIDEO_SUFFIXES
+from ajbench.data.video import is_video
 
 
 def read(data: Data, root: Path | None) -> Manifest:
@@ -38,7 +44,13 @@ def read(data: Data, root: Path | None) -> Manifest:
         )
 
     rows, problems = [], []
-    for path in _files(root):
+    files = list(_files(root))
+    videos = {path.with_suffix(""): path for path in files if is_video(path)}
+    sounds = {path.with_suffix("") for path in files if path.suffix.lower() in SUFFIXES}
+    for path in files:
+        video = videos.get(path.with_suffix(""))
+        if path == video and path.with_suffix("") in sounds:
+            continue
         parts = path.relative_to(root).parts
         clip_id = "/".join((*parts[:-1], path.stem))
         inside = parts[1:] if has_splits else parts
@@ -50,12 +62,13 @@ def read(data: Data, root: Path | None) -> Manifest:
         try:
             recording = in_name(data, path.stem)
             fold = None if has_splits else hashed_fold(recording or path.stem)
-            if path.suffix.lower() not in SUFFIXES:
-                known = ", ".join(SUFFIXES)
+            if path.suffix.lower() not in (*SUFFIXES, *VIDEO_SUFFIXES):
+                known = ", ".join((*SUFFIXES, *VIDEO_SUFFIXES))
                 raise ValueError(f"unsupported suffix {path.suffix!r}; convert to one of {known}")
             if not path.is_file():
                 raise ValueError("missing: broken link")
-            rows.append(Row(clip_id, str(path), 0.0, None, (inside[0],), split, fold, recording=recording))
+            row = Row(clip_id, str(path), 0.0, None, (inside[0],), split, fold, recording=recording)
+            rows.append(replace(row, video=str(video)) if video else row)
         except ValueError as error:
             known_split = split if has_splits else None  # folds have none yet
             problems.append(Problem(clip_id, str(path), None, str(error), known_split, fold))
