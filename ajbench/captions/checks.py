@@ -39,6 +39,16 @@ AMBIGUOUS = frozenset(
     }
 )
 
+SYNONYMS = {  # other words that captions have for a class
+    "talking": "Speech",
+    "speaking": "Speech",
+    "voice": "Speech",
+    "phone": "Telephone",
+    "airplane": "Aircraft",
+    "laughing": "Laughter",
+    "applauding": "Applause",
+    "exploding": "Explosion",
+}
 # Of the paper's appendix A.5: captions, their number of words (min, mean, max), and their vocabulary.
 PUBLISHED = (
     ("AudioCaps", 3, 10.49, 31, 871),
@@ -252,13 +262,15 @@ def _mids_of(label: str) -> tuple[str, ...]:
 
 @cache
 def _names() -> Mapping[Words, list[str]]:
-    """Stems of each name of AudioSet's classes → mids of the classes that have it."""
+    """Stems of each name or synonym of AudioSet's classes → mids of the classes that have it."""
     found: dict[Words, list[str]] = {}
     labels = label_set()
     for mid, label in zip(labels.mids or (), labels.names, strict=True):
         for name in re.sub(r"\(.*?\)", "", label).split(",") if label not in AMBIGUOUS else ():
             if stems := tuple(map(_stem, words_of(name))):
                 found.setdefault(stems, []).append(mid)
+    for word, label in SYNONYMS.items():
+        found.setdefault((_stem(word),), []).append((labels.mids or ())[labels.index(label)])
     return found
 
 

@@ -3,10 +3,13 @@ import csv
 import pytest
 from fakes import caption_table_of
 
-from ajbench.captions import caption_table, checks, prompts
+from ajbench.captions import backends, caption_table, checks, prompts
 from ajbench.captions.caption_job import Job
 from ajbench.captions.caption_source import Clips, of_table
-from ajbench.captions.writers import Template
+from ajbench.captions.writers import LanguageModel, Template
+from ajbench.core.errors import MissingError
+from ajbench.data.manifest import Row
+from ajbench.reporting import caption_page
 
 
 @pytest.mark.parametrize(
@@ -22,6 +25,8 @@ from ajbench.captions.writers import Template
         ("Glasses clink as buses honk.", ["Speech"], ["Chink, clink", "Bus", "Honk"], []),
         ("A dog whines while an engine starts", ["dog"], ["Engine starting"], []),  # of another corpus
         ("A quiet afternoon.", ["Dog"], [], []),
+        ("A man talking to a dog.", ["Male speech, man speaking", "Dog"], [], []),
+        ("A siren is heard when a person is talking.", ["Siren"], ["Speech"], []),
     ],
 )
 def test_sounds_that_no_label_implies_are_found(text, labels, invented, refined):
@@ -101,3 +106,34 @@ def test_template_captions_of_audioset_invent_nothing(tmp_path, audioset_dir):
     report = checks.check(tmp_path / "t")["audio"]
     assert report.captions == caption_table.info(tmp_path / "t")["counts"]["clips"]
     assert report.invented == report.refined == report.echoes == 0
+
+
+@pytest.mark.slow
+def test_the_filter_removes_what_a_small_model_adds_to_single_labels(tmp_path):
+    pytest.importorskip("xllamacpp")
+    try:
+        model = backends.load("llamacpp")
+    except MissingError as error:
+        pytest.skip(str(error))
+    names = (
+        "Frog",
+        "Run",
+        "Toothbrush",
+        "Siren",
+        "Cash register",
+        "Whip",
+        "Bagpipes",
+        "Tick",
+        "Fire",
+        "Snoring",
+    )
+    rows = [Row(name, "", labels=(name,)) for name in names]
+    found = {}
+    for kept in (False, True):
+        job = Job(("audio",), LanguageModel(model), None, {"name": "llamacpp"}, single_class=kept)
+        job.run(Clips(lambda: rows, "rows"), tmp_path / str(kept))
+        found[kept] = checks.check(tmp_path / str(kept))["audio"]
+    assert found[False].invented >= 1 and found[True].invented == 0
+    flagged = [one.clip_id for one in found[False].worst["invented"]]
+    page, _ = caption_page.write(tmp_path / "False", {"audio": found[False]}, tmp_path)
+    assert all(f"<td>{name}</td>" in page.read_text() for name in flagged)
