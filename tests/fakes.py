@@ -1009,25 +1009,40 @@ def audit_of_standouts(real, synthetic, origins=None, relation="leak"):
     return Audit(found, calibrations, sizes, [], 0, origins)
 
 
-# Video tokens of stores without video, for models of audio and video
+# Stores of hums and hisses with video tokens
 
-FAKE_VIDEO = (3, 6)  # windows and width of tokens
+VIDEO_SHAPE = (3, 6)  # windows and width
 
 
-def fake_video_tokens(store, indices):
-    """Return tokens [n, 3, 6] that tell a clip's first label, and which clips have video: not every fifth."""
-    indices = np.asarray(indices, np.int64)
-    labels = [store[int(i)].label_ids[0] for i in indices]
-    tokens = np.stack([np.random.default_rng(int(i)).normal(0, 0.5, FAKE_VIDEO) for i in indices])
-    tokens[np.arange(len(indices)), :, np.array(labels)] += 3.0
-    there = indices % 5 != 4
-    return np.where(there[:, None, None], tokens, 0.0).astype(np.float32), there
+def video_record(i):
+    """`hum_record` with a visual caption, and tokens that tell the label; every fifth clip has no video."""
+    record = hum_record(i, visual_caption=hum_captions(i), video=f"{i}.mp4" if i % 5 != 4 else None)
+    tokens = np.random.default_rng([i, 7]).normal(0, 0.5, VIDEO_SHAPE)
+    tokens[:, record["label_ids"][0]] += 3.0
+    return record | ({"video_tokens": tokens} if record["video"] else {})
 
 
 def hum_captions(i):
     """The visual caption of clip i of `hum_record`: of its label, but for every fourth of the other one."""
     seen = (i % 2) ^ (i % 4 == 3)
     return ["a humming machine on a table", "steam that hisses out of a pipe"][seen]
+
+
+def video_store(folder, records, **meta):
+    """Write records with video tokens as a store and open it."""
+    from ajbench.data import shards, store
+
+    folder.mkdir(parents=True, exist_ok=True)
+    windows, width = VIDEO_SHAPE
+    shards.write_shard(folder, 0, records, windows * width)
+    counts = {}
+    for split in ("train", "eval"):
+        there = [record["video"] is not None for record in records if record["split"] == split]
+        counts[split] = {"usable": sum(there), "missing": len(there) - sum(there), "undecodable": 0}
+    values = {"codec": "fake", "codec_hash": "00", "clip_samples": HUM_SAMPLES, "labels": HUM_LABELS}
+    values["extra"] = {"video": {"windows": windows, "width": width, "counts": counts}}
+    shards.finish(folder, shards.StoreMeta(**(values | {"fingerprint": "f"} | meta)))
+    return store.ClipStore.open(folder)
 
 
 # Captions tables

@@ -208,6 +208,10 @@ class ClipStore:
             out[n], seen[n] = self.mapped[part].tokens[row], self.mapped[part].seen[row]
         return out.reshape(len(rows), about["windows"], about["width"]), seen
 
+    def has_video(self, indices: ArrayLike) -> NDArray[np.bool_]:
+        """Return which of the clips `indices` [n] have video tokens, bool [n]; none has in stores without."""
+        return np.concatenate([shard.seen for shard in self.mapped])[np.asarray(indices, np.int64)]
+
     def flac(self, index: int) -> memoryview | None:
         """Return a clip's FLAC bytes, a view of the mapped shard; None if the store links to a file."""
         shard, row = self._find(index)

@@ -156,7 +156,7 @@ def clip_scores(
         raise UsageError(f"{file}: no train clip has a score; are there visual captions?")
     unknown = np.isnan(found)
     found = np.where(unknown, comparison.constant(found, train), found)
-    without = int((unknown & store.video_tokens(indices)[1]).sum())
+    without = int((unknown & store.has_video(indices)).sum())
     if settings.labels == "constant":
         return comparison.constant(found, train), without
     if settings.labels == "shuffled":

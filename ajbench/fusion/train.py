@@ -60,9 +60,9 @@ def train_fusion(
     settings, meta = recipe.fusion, clips.store.meta
     if (out / classifiers.CONFIG).exists() and classifiers.read_config(out).get("fingerprint") == fingerprint:
         return out
-    first, _ = clips.take(np.arange(1))
-    if not clips.store.video_tokens(clips.indices)[1].any():
+    if not clips.store.has_video(clips.indices).any():
         raise UsageError(f"{clips.store.path}: no train clip has video; prepare with data.video=tiny_video")
+    first, _ = clips.take(np.arange(1))
     given = clips.audio_tokens is not None
     named = None if given else _backbone(recipe, meta.clip_samples)
     options: dict[str, Any] = {"video_width": first.video.shape[2], "width": settings.width}

@@ -93,18 +93,11 @@ def information(pipeline: "Pipeline", store: ClipStore, line: str, folder: Path)
 
 
 def video_notes(store: ClipStore) -> list[str]:
-    """Return how many clips of each split have no usable video, and why as far as it is known."""
-    splits = np.array(store.column("split"))
-    _, there = store.video_tokens(np.arange(len(store)))
-    listed = np.array([video is not None for video in store.column("video")])
+    """Return how many clips of each split have a usable, a missing and an undecodable video."""
     parts = []
-    for split in ("train", "val", "eval"):
-        mine = splits == split
-        if not mine.any():
-            continue
-        missing, broken = int((mine & ~there & ~listed).sum()), int((mine & ~there & listed).sum())
-        lost = [f"{n} {what}" for n, what in ((missing, "missing"), (broken, "undecodable")) if n]
-        kept = f"{split} {int((mine & there).sum())} of {counted(int(mine.sum()), 'clip')}"
+    for split, counts in store.meta.extra["video"]["counts"].items():
+        lost = [f"{counts[kind]} {kind}" for kind in ("missing", "undecodable") if counts[kind]]
+        kept = f"{split} {counts['usable']} of {counted(sum(counts.values()), 'clip')}"
         parts.append(kept + (f" ({', '.join(lost)})" if lost else ""))
     return [f"clips with video: {', '.join(parts)}", "the video of the others is masked, not replaced"]
 

@@ -71,6 +71,11 @@ def check(pipeline: "Pipeline") -> None:
             f"fusion.scores: {recipe.fusion.scores}: no such file; write it with `ajbench entail`"
         )
     pipeline.check()
+    if not any(row.video for row in pipeline.manifest.split("train")):
+        raise UsageError(
+            f"corpus {recipe.data.corpus}: no train clip has a video; give the table a column video, or use "
+            "a corpus with video"
+        )
 
 
 def audio_stage(pipeline: "Pipeline", seed: int) -> Stage:

@@ -1,9 +1,17 @@
-"""Training of audio-visual models on clips whose video tokens are fakes."""
+"""Training of audio-visual models on clips whose video tokens tell their labels."""
 
 import numpy as np
 import pytest
 import torch
-from fakes import fake_video_tokens, hum_record, hum_store, save_classifier, stopped_at, weight_difference
+from fakes import (
+    hum_record,
+    hum_store,
+    save_classifier,
+    stopped_at,
+    video_record,
+    video_store,
+    weight_difference,
+)
 
 from ajbench.captions import score_file
 from ajbench.captions.comparison import Scaling
@@ -11,7 +19,6 @@ from ajbench.core.errors import IntegrityError, UsageError
 from ajbench.core.recipe import Fusion, Mix, Recipe
 from ajbench.core.schema import Classifier
 from ajbench.data import mixing
-from ajbench.data.store import ClipStore
 from ajbench.fusion import train
 from ajbench.fusion.av_clips import ClipsWithVideo, clip_scores, evaluated_as, training_batches
 from ajbench.training.state import State
@@ -21,13 +28,8 @@ N = 24
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    records = [hum_record(i) for i in range(N)]
-    return hum_store(tmp_path_factory.mktemp("av") / "store", records)
-
-
-@pytest.fixture(autouse=True)
-def _video(monkeypatch):
-    monkeypatch.setattr(ClipStore, "video_tokens", fake_video_tokens, raising=False)
+    records = [video_record(i) for i in range(N)]
+    return video_store(tmp_path_factory.mktemp("av") / "store", records)
 
 
 def recipe(**fusion):
@@ -150,14 +152,10 @@ def test_audio_tokens_are_those_of_the_classifier(store, tmp_path):
     assert written.dtype == np.float16
 
 
-def test_a_store_without_video_and_a_classifier_without_tokens_are_refused(store, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        ClipStore,
-        "video_tokens",
-        lambda self, i: (np.zeros((len(i), 3, 6), np.float32), np.zeros(len(i), bool)),
-    )
+def test_a_store_without_video_and_a_classifier_without_tokens_are_refused(tmp_path):
+    bare = hum_store(tmp_path / "bare", [hum_record(i) for i in range(N)])
     with pytest.raises(UsageError, match=r"data\.video"):
-        train.train_fusion(recipe(), clips(store), tmp_path / "m", seed=0, fingerprint="a")
+        train.train_fusion(recipe(), clips(bare), tmp_path / "m", seed=0, fingerprint="a")
     with pytest.raises(UsageError, match=r"classifier\.name=head"):
         train.token_width(torch.nn.Linear(1, 1), "head")
 
