@@ -63,19 +63,20 @@ def stores(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def measured(stores, tmp_path_factory):
-    """measured(extractor, *names of stores, **settings of a set) -> rows, notes."""
+    """measured(extractor, *names of stores, mixes, **settings of a set) -> rows, notes."""
     home = tmp_path_factory.mktemp("evaluated")
     out = home / "eval-gen-1"
     out.mkdir()
     (out / "run.json").write_text(json.dumps({"fingerprint": "f1", "git": None, "device": "cpu"}))
 
-    def run(extractor, *names, **section):
+    def run(extractor, *names, mixes=None, **section):
         recipe = esc10_recipe(features="mn04", bootstrap=100, probes={name: section for name in names})
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(evaluate, "LazyExtractor", lambda *_: extractor)
             patch.setattr(codec, "load", lambda *_: TonalCodec())
             sets, cache = {name: stores[name] for name in names}, home / "features"
-            return evaluate.measure_sets(recipe, stores["real"], sets, None, out, "esc10 fold 5", cache, {})
+            where = out, "esc10 fold 5", cache
+            return evaluate.measure_sets(recipe, stores["real"], sets, None, *where, mixes or {})
 
     return run
 
@@ -107,6 +108,16 @@ def test_values_are_those_of_the_metric_functions(stores, usual):
     row = pick(rows, row="close", metric="label_agreement", column="all")
     assert row["value"] == pytest.approx(hits.mean())
     assert pick(rows, row="close", metric="label_agreement", column="dog")["n"] == 10
+
+
+def test_of_a_mix_only_the_clips_that_it_takes_are_measured(stores, usual, measured):
+    rows, _ = measured(PitchExtractor(), "close", "noisy", mixes={"close": Mix(dose=30)})
+    row, real = pick(rows, row="close", table="1", metric="fd"), ClipStore.open(stores["real"])
+    x = PitchExtractor()(ClipStore.open(stores["close"]).audio(range(30)))[0]
+    y = PitchExtractor()(real.audio(real.split_indices("eval")))[0]
+    assert row["value"] == pytest.approx(frechet_distance(x, y), rel=1e-5) and row["n"] == 30
+    same = [pick(found, row="noisy", table="1", metric="fd")["value"] for found in (rows, usual[0])]
+    assert same[0] == pytest.approx(same[1])
 
 
 def test_a_recipe_has_the_value_and_interval_of_eval_gen_on_its_folders(stores, usual, tmp_path):
