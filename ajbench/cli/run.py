@@ -45,7 +45,7 @@ def run(
         typer.Option(
             "--base",
             metavar="RECIPE",
-            help="For tables/a11, tables/t1 and tables/a8: make the table of this recipe.",
+            help="For tables/a11, tables/t1, tables/a8 and tables/a2: make the table of this recipe.",
         ),
     ] = None,
     cell: Annotated[
@@ -60,7 +60,8 @@ def run(
     (`esc10+320G`) compares that mix with real clips only, instead of the recipe's grid. `tables/a11 --base
     R` runs what Table A11 of recipe R needs; with --dry-run it lists the classifiers with steps, disk space
     and time; for AudioSet, its lists are enough for that. `tables/t1 --base R` compares generators on the
-    captions of the evaluation clips, `tables/a8 --base R` audio-visual models.
+    captions of the evaluation clips, `tables/a8 --base R` audio-visual models. `tables/a2` compares captions
+    from labels with AudioCaps' captions.
 
     \b
     Examples:
@@ -73,6 +74,9 @@ def run(
         _run_table_1(settings, recipe, tracker)
         return
     pipeline = settings.pipeline(recipe, tracker)
+    if recipe.table == "a2":
+        _run_table_a2(settings, pipeline)
+        return
     if recipe.table == "a8":
         _run_table_a8(settings, pipeline, jobs, cell)
         return
@@ -308,6 +312,23 @@ def _show_grid(pipeline: "Pipeline") -> None:
     )
     if power:
         console.say(power["sentence"])
+
+
+def _run_table_a2(settings: Settings, pipeline: "Pipeline") -> None:
+    from ajbench.pipeline import caption_scores
+
+    if settings.dry_run:
+        console.emit(caption_scores.plan(pipeline))
+        return
+    done = caption_scores.run(pipeline, settings.force)
+    for note in (*done["notes"], f"results: {done['files'][0].parent}"):
+        console.say(note)
+    names = ["captions", *caption_scores.METRICS]
+    header, cells = _with_intervals(done["lines"], names)
+    cells = [
+        [*row, line["vocabulary_size"], line["n"]] for row, line in zip(cells, done["lines"], strict=True)
+    ]
+    console.emit(done, table=([*header, "vocabulary", "n"], cells))
 
 
 def _with_intervals(lines: list[dict[str, Any]], columns: list[str]) -> tuple[list[str], list[list[Any]]]:

@@ -79,6 +79,10 @@ class Evaluate(Section):
         default_factory=dict,
         description="rows of Table 1: name → keys of generator; {folder: DIR}, {recipe: R}",
     )
+    captioners: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="writers of Table A2: name → {backend: B} and its options; default: what is installed",
+    )
     probes: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="more synthetic sets for eval-gen: name → keys of synth"
     )

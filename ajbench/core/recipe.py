@@ -43,7 +43,7 @@ class Recipe(Section):
     classifier: Classifier = Classifier()
     fusion: Fusion = Fusion()
     evaluate: Evaluate = Evaluate()
-    table: Literal["a11", "t1", "a8"] | None = Field(
+    table: Literal["a11", "t1", "a8", "a2"] | None = Field(
         None, description="run only what this table of the paper needs"
     )
     variant: str = Field("paper", description="settings of the paper, or another variant in the recipe")
@@ -124,14 +124,15 @@ def load(expression: str, overrides: Iterable[str] = (), base: str | None = None
         expression: name, path or mix expression.
         overrides: `key=value`; `variant=NAME` applies that block of the recipe's `variants` first.
         base: the recipe that `expression` changes if it names no corpus (`tables/a11`); the result keeps the
-            base's name and thus its folders.
+            base's name and thus its folders. By default the one that the YAML names as `base`, if any.
 
     Raises:
         UsageError: unknown recipe, key or value; the message has its dotted path.
     """
     name, mix = split_mix(expression)
     tree = _read_tree(name)
-    if base:
+    default = tree.pop("base", None)
+    if base := base or default:
         changes = {key: value for key, value in tree.items() if key not in ("name", "description")}
         name, mix = split_mix(base)
         tree = overlay(_read_tree(name), changes)

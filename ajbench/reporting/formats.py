@@ -83,7 +83,7 @@ def blocks_1(lines: list[Line], recipe: Recipe) -> list[Block]:
         header = ["Model", "Datasets", "FD ↓", "IS ↑", "KL ↓", "Features"]
         cells, notes = [], _notes(mine)
         for line in mine:
-            values = [(_plain(line.get(m)), _range(line, m)) for m in ("fd", "is", "kl")]
+            values = [(plain(line.get(m)), interval(line, m)) for m in ("fd", "is", "kl")]
             cells.append([(line["model"], ""), (line["datasets"], ""), *values, (line["features"], "")])
         if source == "measured":
             header.append("n")
@@ -163,13 +163,15 @@ def signed(value: float) -> str:
     return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
 
 
-def _plain(value: float | None) -> str:
+def plain(value: float | None) -> str:
+    """Return a number with three or two decimals; a dash for None."""
     return "–" if value is None else f"{value:.3f}" if abs(value) < 1 else f"{value:.2f}"
 
 
-def _range(line: Line, metric: str) -> str:
+def interval(line: Line, metric: str) -> str:
+    """Return the bounds of a metric in brackets; an empty text where there are none."""
     low, high = line.get(f"{metric}_low"), line.get(f"{metric}_high")
-    return "" if low is None or high is None else f"[{_plain(low)}, {_plain(high)}]"
+    return "" if low is None or high is None else f"[{plain(low)}, {plain(high)}]"
 
 
 def _mean_std(line: Line, column: str) -> str:

@@ -8,6 +8,7 @@ Layout: `train.csv`, `test.csv` and optionally `val.csv` (audiocap_id, youtube_i
 `<audiocap_id>` or as described in `ajbench.data.corpora.youtube`.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 
 from ajbench.core.errors import MissingError
@@ -15,7 +16,7 @@ from ajbench.core.recipe import Data
 from ajbench.data.corpora import audioset
 from ajbench.data.corpora.splits import corpus_root
 from ajbench.data.corpora.youtube import Segment, check_id, find_tables, match_files, parse_seconds
-from ajbench.data.manifest import Manifest, Problem, csv_records
+from ajbench.data.manifest import Manifest, Problem, Row, csv_records
 
 SPLITS = {"train": "train", "val": "val", "test": "eval"}
 COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")
@@ -39,10 +40,27 @@ def read(data: Data, root: Path | None, need_files: bool = True) -> Manifest:
         MissingError: a list is missing, or the train or the eval split has no sound file.
     """
     root = corpus_root(data, root, "the folder of the CSVs and the audio")
+    rows, problems = match_files(root, _listed(root, SPLITS), need_files)
+    return Manifest(rows, audioset.label_set(), problems)
+
+
+def captioned(data: Data, root: Path | None) -> list[Row]:
+    """Return the test clips with captions and labels as in `read`; neither audio nor `train.csv` is needed.
+
+    Raises:
+        UsageError: no root, a missing column, or a list that is no CSV.
+        MissingError: `test.csv` is missing.
+    """
+    found = _listed(corpus_root(data, root, "the folder of test.csv"), ("test",))
+    return [item.row("", item.start_s) for item in found if isinstance(item, Segment)]
+
+
+def _listed(root: Path, files: Collection[str]) -> list[Segment | Problem]:
     names = [f"{prefix}{name}.csv" for name in SPLITS for prefix in ("", "audiocaps_")]
     found = find_tables(root, (), (*names, audioset.BALANCED, audioset.UNBALANCED, audioset.EVAL))
     listed: list[Segment | Problem] = []
-    for name, split in SPLITS.items():
+    for name in files:
+        split = SPLITS[name]
         path = found.get(f"{name}.csv") or found.get(f"audiocaps_{name}.csv")
         if path:
             listed += _captioned(path, split)
@@ -52,8 +70,7 @@ def read(data: Data, root: Path | None, need_files: bool = True) -> Manifest:
     wanted = {item.video_id for item in listed if isinstance(item, Segment)}
     if labels := _labels(lists, wanted):
         listed = [_labelled(item, labels) for item in listed]
-    rows, problems = match_files(root, listed, need_files)
-    return Manifest(rows, audioset.label_set(), problems)
+    return listed
 
 
 def _captioned(path: Path, split: str) -> list[Segment | Problem]:
