@@ -103,7 +103,7 @@ def variances(rng: np.random.Generator, recipe: Recipe, gain: float, runs: int) 
     for _ in range(runs):
         columns: dict[str, list[bootstrap.Resampled]] = {}
         for cell, measured in draw(rng, recipe, gain, SEEDS, FOLDS).items():
-            columns.setdefault(cell.column, []).append(measured.map._replace(fold=cell.fold))
+            columns.setdefault(cell.column, []).append(measured.resampled["map"]._replace(fold=cell.fold))
         pair = columns["+160G"], columns["esc10"]
         clips = bootstrap.per_recording(bootstrap.difference(*pair))
         parts.append((clips, bootstrap.between_seeds([pair[0]], pair[1])[0]))

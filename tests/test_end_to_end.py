@@ -190,6 +190,30 @@ def test_a_changed_mix_runs_only_what_depends_on_it(done, tmp_path):
     assert before.items() <= stages(folder).items()
 
 
+def test_a_tail_has_few_real_clips_is_filled_alone_and_has_a_table(done, tmp_path):
+    folder, _ = done
+    before = stages(folder)
+    tail = "mix.tail={classes: [Rain, Wind], shots: 1, fill: true}"
+    changed = [*SMALL, tail, "evaluate.doses=[1]", "evaluate.seeds=[0]", "evaluate.controls=[all_real]"]
+    plan = ajbench(folder, "run", "mini", *changed, "--dry-run")
+    assert plan.returncode == 0 and "tail: Rain 1, Wind 1" in plan.stderr
+    shown = document(folder, "run", "mini", *changed, "--results", str(tmp_path))
+    trained = [name for name in shown["ran"] if name.startswith("train-cls")]
+    assert len(trained) == 2, "synthetic clips only and all real clips have been trained on before"
+    assert {name: stages(folder)[name] for name in before} == before
+    lines = {line["mix"]: line for line in table(tmp_path / "mini" / "table_tail.csv")}
+    assert list(lines) == ["miniG", "mini", "+1G", "mini (all real)"]
+    assert {line["tail"] for line in lines.values()} == {"Rain 1, Wind 1"}
+    assert int(lines["mini"]["real"]) == int(lines["+1G"]["real"]) < int(lines["mini (all real)"]["real"])
+    for line in lines.values():
+        assert 0 <= float(line["macro_f1"]) <= 100 and 0 <= float(line["tail_recall"]) <= 100
+    assert "Tail, mini (measured)" in (tmp_path / "mini" / "report" / "index.html").read_text()
+    assert "Rain 1, Wind 1" in (tmp_path / "mini" / "table_a11.md").read_text()
+    refused = ajbench(folder, "run", "mini", *changed, "evaluate.doses=[12]")
+    assert refused.returncode == 2 and "mix.tail.fill" in refused.stderr
+    assert len(refused.stderr.strip().splitlines()) == 1
+
+
 def test_single_stages_find_the_finished_ones(done):
     folder, _ = done
     before = stages(folder)

@@ -49,7 +49,11 @@ def select(
         raise IntegrityError(f"{decoded.path}: not the train clips of {real.path}; decode them again")
     clips = TrainingClips(real, chosen, added, decoded)
     owners = [parents[i] for store, used in added for parents in [store.column("parent_id")] for i in used]
-    return Selected(ids, clips, mixing.plan(recipe.mix, ids, owners, clips.targets, seed, class_ap))
+    repeatable = None
+    if recipe.mix.fills_tail:
+        repeatable = np.flatnonzero(real_clips.in_tail(recipe.mix, real)[chosen])
+    plan = mixing.plan(recipe.mix, ids, owners, clips.targets, seed, class_ap, repeatable)
+    return Selected(ids, clips, plan)
 
 
 def check_descent(real: ClipStore, synthetic: ClipStore) -> None:
@@ -135,6 +139,9 @@ def _added(
             stage = "augment" if source == "A" else "synth"
             raise UsageError(f"{setting}={needed} needs clips of source {source}; run {stage} first")
         used = usable(mix, store, source, without)
+        if mix.fills_tail:
+            used = used[real_clips.in_tail(mix, store)[used]]
+            real_clips.need_of_tail(mix, source, len(used), len(store), f"{store.path}")
         added.append((store, used if alpha else used[: mix.dose]))
         if not alpha and len(used) < mix.dose:
             lost = ", without those made from val clips" if without else ""

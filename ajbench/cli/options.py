@@ -208,8 +208,9 @@ def show_plan(
     )
     if seconds := plan.get("seconds"):
         console.say(f"about {seconds:.0f} s, extrapolated from one batch")
-    if power:
-        console.say(power["sentence"])
+    for found in ((more or {}).get("tail"), power):
+        if found:
+            console.say(found["sentence"])
     if missing := plan.get("missing"):
         console.say(f"cannot be estimated or run: {missing}")
 

@@ -209,7 +209,7 @@ def report(settings: Settings) -> None:
 
 
 def _run_recipe(settings: Settings, pipeline: "Pipeline", jobs: int | None) -> None:
-    from ajbench.pipeline import fold_stages, planned_power, preflight, results_folder
+    from ajbench.pipeline import fold_stages, planned_power, preflight, results_folder, tail_clips
     from ajbench.pipeline.stage import run_stages
 
     recipe = pipeline.recipe
@@ -221,7 +221,8 @@ def _run_recipe(settings: Settings, pipeline: "Pipeline", jobs: int | None) -> N
         return
     stages = pipeline.stages(jobs)
     if settings.dry_run:
-        show_plan(settings, stages, power=planned_power.planned(pipeline))
+        power, tail = planned_power.planned(pipeline), tail_clips.planned(pipeline)
+        show_plan(settings, stages, power=power, more={"tail": tail} if tail else None)
         return
     ran = run_stages(stages, settings.device, settings.force, workers=jobs)
     done = results_folder.publish(pipeline, stages, again=bool(ran)) | {"ran": ran}
@@ -288,7 +289,7 @@ def _numbered(stages: "list[Stage]", number: int) -> "Stage":
 
 
 def _show_grid(pipeline: "Pipeline") -> None:
-    from ajbench.pipeline import estimates, fold_stages, planned_power
+    from ajbench.pipeline import estimates, fold_stages, planned_power, tail_clips
 
     plan = estimates.describe_grid(pipeline)
     sources = fold_stages.named(pipeline, fold_stages.sources(pipeline))
@@ -296,9 +297,12 @@ def _show_grid(pipeline: "Pipeline") -> None:
     columns = ["cell", "what", "state", "steps", "disk_mb", "seconds"]
     lines = [[line[name] for name in columns] for line in plan["cells"]]
     power = planned_power.planned(pipeline)
-    console.emit(plan | {"before": before, "power": power}, table=(columns, lines))
+    tail = tail_clips.planned(pipeline)
+    console.emit(plan | {"before": before, "power": power, "tail": tail}, table=(columns, lines))
     sizes = ", ".join(f"{name} {plan[name]:,}" for name in ("pool", "real", "eval"))
     console.say(f"clips: {sizes}")
+    if tail:
+        console.say(tail["sentence"])
     if choices := plan.get("tunings"):
         waiting = [choice for choice in choices if choice["state"] == "todo"]
         console.say(

@@ -4,9 +4,28 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ajbench.core.section import Count, Fraction, Section
+from ajbench.core.section import AtLeastOne, Count, Fraction, Section
 
 Source = Literal["G", "A", "R", "A+G"]
+
+
+class Tail(Section):
+    """The classes of which a classifier has few real clips."""
+
+    classes: tuple[str, ...] | int = Field(
+        description="names, or how many classes to draw by mix.draw (fewer are among more)"
+    )
+    shots: AtLeastOne = Field(description="real train clips that each of them keeps, of those in mix.real")
+    fill: bool = Field(False, description="dose only: add only clips with a label of these classes")
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _named_or_counted(cls, value: Any) -> Any:
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return value
+        if isinstance(value, list | tuple) and value and len({*map(str, value)}) == len(value):
+            return tuple(sorted(map(str, value)))  # YAML reads the class names of spoken digits as numbers
+        raise ValueError("expected class names, each once, such as [dog, rain], or a number above 0")
 
 
 class Mix(Section):
@@ -19,7 +38,10 @@ class Mix(Section):
         "(balanced), shots=k for each class, or share=x",
     )
     none_of: str = Field("all", description="real=none only: the real clips to compare with (set by as20kG)")
-    draw: Count = Field(0, description="shots and share only: seed of the drawn clips")
+    draw: Count = Field(0, description="shots, share and tail only: seed of the drawn clips and classes")
+    tail: Tail | None = Field(
+        None, description="classes with few real clips: {classes: [dog, rain], shots: 4, fill: true}"
+    )
     source: Source = Field(
         "G", description="dose only: added clips are G generated, A augmented, R real repeated, A+G both"
     )
@@ -62,18 +84,41 @@ class Mix(Section):
         return self.real if self.has_real else self.none_of
 
     @property
-    def drawn(self) -> list[str | int]:
+    def limits(self) -> "tuple[str, Tail | None]":
+        """What limits the real clips that all mixes of a recipe are compared with."""
+        return self.baseline, self.tail
+
+    @property
+    def limited(self) -> bool:
+        """Whether the baseline may lack train clips."""
+        return self.limits != ("all", None)
+
+    @property
+    def with_real(self) -> "Mix":
+        """The mix, with the real clips that it is compared with if it has none."""
+        return self if self.has_real else self.model_copy(update={"real": self.none_of})
+
+    @property
+    def fills_tail(self) -> bool:
+        """Whether the clips that are added to real ones have a label of the tail."""
+        return bool(self.tail and self.tail.fill and self.has_real and self.dose)
+
+    @property
+    def drawn(self) -> list[Any]:
         """What fingerprints of stages that read the baseline contain besides the store; empty for all."""
-        draw = [self.draw] if "=" in self.baseline else []
-        return [] if self.baseline == "all" else [self.baseline, *draw]
+        tail = [self.tail.model_dump(mode="json", exclude={"fill"})] if self.tail else []
+        draw = [self.draw] if "=" in self.baseline or tail else []
+        return [self.baseline, *tail, *draw] if self.limited else []
 
     def identity(self) -> dict[str, Any]:
         """Return what fingerprints contain: `real` as the boolean it once was where it is all or none."""
-        found = self.model_dump(
-            mode="json", exclude={"none_of", "draw"} | ({"source"} if self.source == "G" else set())
-        )
+        absent = {"none_of", "draw", "tail"} | ({"source"} if self.source == "G" else set())
+        found = self.model_dump(mode="json", exclude=absent)
         found["real"] = {"all": True, "none": False}.get(self.real, self.real)
-        return found | ({"draw": self.draw} if "=" in self.real else {})
+        tail = self.tail if self.has_real else None
+        if tail:
+            found["tail"] = tail.model_dump(mode="json") | {"fill": self.fills_tail}
+        return found | ({"draw": self.draw} if "=" in self.real or tail else {})
 
     def epoch_size(self, real: int) -> int:
         """Return the epoch size that sets the number of optimiser steps, given the number of real clips."""
@@ -96,6 +141,8 @@ class Mix(Section):
             raise ValueError(
                 f"mix.source={self.source} adds clips to real ones: set mix.mode=dose, mix.dose and mix.real"
             )
+        if self.tail and self.tail.fill and self.mode == "alpha":
+            raise ValueError("mix.tail.fill=true needs mix.mode=dose: α-mixing replaces clips of all classes")
         if self.none_of == "none":
             raise ValueError("mix.none_of=none: name real clips, such as all")
         return self

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -61,6 +61,12 @@ class Recipe(Section):
                 self.candidates_of(self.classifier_of(line))
             except ValidationError as error:
                 raise ValueError(f"{where}: {_first(error)}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _tail_is_named(self) -> "Recipe":
+        if self.synth.classes == "tail" and self.mix.tail is None:
+            raise ValueError("synth.classes=tail: there is no mix.tail; set it, or a number of classes")
         return self
 
     def identity(self) -> dict[str, Any]:
@@ -181,10 +187,10 @@ def split_mix(expression: str) -> tuple[str, dict[str, Any]]:
     return match["base"], {"mode": "dose", "dose": dose, "source": source}
 
 
-def expression(recipe: Recipe, names_real: bool = False) -> str:
+def expression(recipe: Recipe, run: Mix | None = None) -> str:
     """Return what a user would type for a recipe's mix: the inverse of `split_mix`.
 
-    `names_real`: also name real clips that are all train clips.
+    `run`: the mix of the run that it belongs to, whose tail is not named.
     """
     mix, name = recipe.mix, recipe.name
     if mix.mode == "alpha":
@@ -193,8 +199,11 @@ def expression(recipe: Recipe, names_real: bool = False) -> str:
         text = f"{name}G"
     else:
         text = name + "".join(f"+{mix.dose}{source}" for source in mix.source.split("+") if mix.dose)
-    if mix.has_real and (mix.real != "all" or names_real):
+    run = run or Mix()
+    if mix.has_real and (mix.real != "all" or run.baseline != "all"):
         text += f" mix.real={mix.real}"
+    if mix.has_real and mix.tail != run.tail:
+        text += f" mix.tail={json.dumps(mix.tail and mix.tail.model_dump(mode='json'))}"
     if mix.match_steps:
         text += f" mix.match_steps={mix.match_steps}"
     if mix.amplify:
@@ -328,6 +337,7 @@ def _explain(error: ValidationError) -> str:
             for part in item["loc"][:-1]:
                 section = getattr(section, "model_fields", {}).get(part)
                 section = getattr(section, "annotation", None)
+                section = next(iter(get_args(section)), section)  # of `Tail | None`
             allowed = list(getattr(section, "model_fields", {}))
             lines.append(
                 f"{where} is not a key{suggest(str(item['loc'][-1]), allowed)}; allowed: {', '.join(allowed)}"

@@ -142,7 +142,9 @@ class Synth(Section):
         "per-clip", description="captions: those of the evaluation clips, for Table 1; never to train on"
     )
     n: AtLeastOne = Field(320, description="clips in the plan")
-    classes: AtLeastOne | None = Field(None, description="use only the first K classes of the label set")
+    classes: AtLeastOne | Literal["tail"] | None = Field(
+        None, description="use only the first K classes of the label set, or tail: those of mix.tail"
+    )
     guides: Literal["pool", "real"] = Field(
         "pool",
         description="guides come from the generator's pool (another store: from the real clips), or from the "

@@ -5,7 +5,6 @@ numbered in the concatenation [real; synthetic].
 """
 
 import functools
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -16,83 +15,12 @@ from scipy import sparse
 
 from ajbench.core import recipe
 from ajbench.core.errors import UsageError
-from ajbench.data.rounds import rarest_labels, rounds
+from ajbench.data.rounds import rounds
 
 Indices = NDArray[np.int64]
 Floats = NDArray[np.float64]
 AnyFloats = NDArray[np.float32] | NDArray[np.float64]
 Targets: TypeAlias = "AnyFloats | sparse.csr_array"  # multi-hot [N, C]; sparse for millions of clips
-
-
-def real_clips(
-    real: str, draw: int, targets: Targets, classes: Sequence[str], subsets: Sequence[str | None]
-) -> Indices:
-    """Return which clips of the train split `mix.real` gives to a classifier: their positions, ascending.
-
-    `shots=k` and `share=x` follow one random order of each class' clips, a function of (draw, class): 4 shots
-    are among the 8, and a share of 0.1 is part of 0.2. With `shots=k` the classes, rarest first, take turns:
-    in turn n a class with fewer than n drawn clips adds the next of its order. Where clips have one label,
-    every class has exactly k in the end, otherwise at least k. With `share=x`, each class adds this share of
-    the clips whose rarest label it is, rounded, at least one.
-
-    Args:
-        real: all, none, the name of a subset, shots=k, or share=x.
-        draw: seed.
-        targets: multi-hot [N, C] of the train split.
-        classes: names of the C classes.
-        subsets: of the N clips; None: in none that has a name.
-
-    Raises:
-        UsageError: no clip is in that subset, or a class has fewer than k clips.
-    """
-    n = targets.shape[0]
-    kind, _, number = real.partition("=")
-    if kind in ("all", "none"):
-        return np.arange(n if kind == "all" else 0, dtype=np.int64)
-    if not number:
-        found = np.flatnonzero(np.array([subset == real for subset in subsets], bool))
-        if not len(found):
-            named = sorted({subset for subset in subsets if subset})
-            allowed = ", ".join(["all", "none", *named, "shots=k", "share=x"])
-            raise UsageError(f"mix.real={real}: no train clip is in such a subset; allowed: {allowed}")
-        return found
-    rows = sparse.csr_array(targets)
-    rows.sum_duplicates()
-    counts = np.bincount(rows.indices, minlength=len(classes))
-    if kind == "shots":
-        return _shots(int(number), draw, rows, counts, classes)
-    rarest = rarest_labels(rows)
-    ends = np.cumsum(np.bincount(rarest, minlength=len(classes)))
-    drawn = []
-    for c, members in enumerate(np.split(np.argsort(rarest, kind="stable"), ends[:-1])):
-        kept = max(1, round(float(number) * len(members)))
-        drawn.append(np.random.default_rng([draw, c]).permutation(members)[:kept])
-    return np.sort(np.concatenate(drawn))
-
-
-def _shots(k: int, draw: int, rows: sparse.csr_array, counts: Indices, classes: Sequence[str]) -> Indices:
-    fewest = int(counts.argmin())
-    if counts[fewest] < k:
-        raise UsageError(
-            f"mix.real=shots={k}: class {classes[fewest]!r} has {counts[fewest]} train clips; lower the shots"
-        )
-    columns = sparse.csc_array(rows)
-    orders = [
-        np.random.default_rng([draw, c]).permutation(columns.indices[first:last])
-        for c, (first, last) in enumerate(itertools.pairwise(columns.indptr))
-    ]
-    place, has = [0] * len(classes), [0] * len(classes)
-    drawn: set[int] = set()
-    for turn in range(1, k + 1):
-        for c in np.argsort(counts, kind="stable").tolist():
-            while has[c] < turn:
-                clip = int(orders[c][place[c]])
-                place[c] += 1
-                if clip not in drawn:
-                    drawn.add(clip)
-                    for label in rows.indices[rows.indptr[clip] : rows.indptr[clip + 1]].tolist():
-                        has[label] += 1
-    return np.sort(np.fromiter(drawn, np.int64, len(drawn)))
 
 
 def alpha_indices(
@@ -257,16 +185,18 @@ def plan(
     targets: Targets,
     seed: int,
     class_ap: AnyFloats | None = None,
+    repeatable: Indices | None = None,
 ) -> Plan:
     """Turn the mix section of a recipe into index functions.
 
     Args:
         mix: mode, dose or α, balance.
-        real_ids: ids of the N real clips (`real_clips`).
+        real_ids: ids of the N real clips (`real_clips.chosen`).
         parent_ids: real parent of each of the S clips to add, those of A before those of G.
         targets: multi-hot [N + S, C] of all clips.
         seed: of the epochs' orders and, for `mix.source=R`, of the clips to repeat.
         class_ap: average precision per class [C], needed by `mix.amplify`.
+        repeatable: the real clips that `mix.source=R` repeats; None: all.
 
     Raises:
         UsageError: the mix needs clips or average precisions that do not exist.
@@ -304,7 +234,9 @@ def plan(
     if not len(clips):
         raise UsageError("mix.dose=0 and no real clip in the train split: nothing to train on")
     if repeated:
-        clips = np.concatenate([clips, rounds(sparse.csr_array(targets), mix.dose, seed)])
+        among = clips if repeatable is None else repeatable
+        order = rounds(sparse.csr_array(targets)[among], mix.dose, seed)
+        clips = np.concatenate([clips, among[order]])
     weights = _weights(mix, targets[clips], class_ap)
 
     def dose_shares() -> Floats:

@@ -47,7 +47,7 @@ def divide(mix: Mix, store: ClipStore, seed: int = 0) -> ValPart:
     Raises:
         UsageError: there is no val split and too few recordings to draw from; or as `real_clips.chosen`.
     """
-    real = real_clips.chosen(mix, store, mix.baseline)
+    real = real_clips.chosen(mix.with_real, store)
     val, train = store.split_indices("val"), store.split_indices("train")
     if len(val):
         return ValPart(real, val, frozenset())
@@ -57,7 +57,7 @@ def divide(mix: Mix, store: ClipStore, seed: int = 0) -> ValPart:
 
 def planned(mix: Mix, manifest: Manifest, seed: int = 0) -> ValPart:
     """Return the same for a corpus that is not prepared yet; arguments and errors as `divide`."""
-    real = real_clips.places(mix.baseline, mix.draw, manifest)
+    real = real_clips.places(mix.with_real, manifest)
     split: dict[str, list[int]] = {}
     for place, row in enumerate(manifest.rows):
         split.setdefault(row.split, []).append(place)

@@ -4,7 +4,7 @@ Each training is one cell of Table A11: a line (model, initialisation, augmentat
 clips) and a seed. Its `scores.npz` holds the predictions, from which all numbers here can be recomputed.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,10 +16,12 @@ from ajbench.core.recipe import Mix, Recipe
 from ajbench.core.rows import Context, Row, is_control, is_rival, make_row
 from ajbench.data.labels import Scores, load_scores
 from ajbench.metrics import bootstrap, ranking
-from ajbench.metrics.intervals import Interval, wilson
+from ajbench.metrics.intervals import Interval, none, wilson
 
-_Runs = dict[int, list[bootstrap.Resampled]]  # seed → a training in each fold
+_Runs = dict[int, list["Measured"]]  # seed → a training in each fold
 TABLE = "A11"
+TAIL = "tail"  # table of rows.csv: the classes of `mix.tail`
+COMPARED = ("map", "macro_f1", "tail_recall")  # metrics with rows over seeds and of gains
 FAMILY_ERROR = 0.05  # shared by all comparisons that a verdict speaks of (Bonferroni)
 MIN_SEEDS = 3  # of a verdict on one fold: the variance between fewer is all but unknown
 MIN_CLIPS = 20  # of a verdict: fewer are a handful, of which each decides
@@ -99,17 +101,24 @@ class Measured(NamedTuple):
 
     clips: tuple[tuple[str, ...], ...]  # ids, recordings and class names: the same for all that are compared
     values: dict[str, float | int]  # of `ranking.summary`
-    map: bootstrap.Resampled
+    resampled: dict[str, bootstrap.Resampled]  # map, macro_f1, tail_recall: what is compared
     intervals: dict[str, Interval]  # of one training, 95 %
+    fold: int | None = None
+
+    def of(self, metric: str) -> bootstrap.Resampled:
+        """Return a metric on all clips and on each resample."""
+        return self.resampled[metric]._replace(fold=self.fold)
 
 
-def measure(scores: Scores, *, resamples: int = 1000, seed: int = 0) -> Measured:
+def measure(scores: Scores, *, tail: Sequence[int] = (), resamples: int = 1000, seed: int = 0) -> Measured:
     """Return the metrics of one training.
 
-    The intervals of map, auc and dprime come from resamples of the recordings, that of accuracy is Wilson's.
+    The intervals of map, auc, dprime, macro_f1 and tail_recall come from resamples of the recordings, that of
+    accuracy is Wilson's.
 
     Args:
         scores: its predictions.
+        tail: indices of the classes of `mix.tail`; without any, there is no tail_recall.
         resamples: of recordings; trainings can be compared if this and `seed` are equal.
         seed: of the resampling.
     """
@@ -124,14 +133,20 @@ def measure(scores: Scores, *, resamples: int = 1000, seed: int = 0) -> Measured
     if np.isfinite(value["accuracy"]):
         hits = t[np.arange(len(s)), s.argmax(axis=1)]
         found["accuracy"] = wilson(hits, scores.recordings)
-    return Measured((scores.clip_ids, scores.recordings, scores.labels), value, mean_ap, found)
+    f1, recall = bootstrap.f1_and_recall(s, t, tail, scores.recordings, **draws)
+    more = {"macro_f1": f1, "tail_recall": recall}
+    more = {name: one for name, one in more.items() if np.isfinite(one.value)}
+    found |= {name: bootstrap.share_interval([one]) for name, one in more.items()}
+    compared = {"map": mean_ap} | more
+    return Measured((scores.clip_ids, scores.recordings, scores.labels), value, compared, found)
 
 
 def cell_rows(cell: TableCell, measured: Measured, context: Context) -> list[Row]:
-    """Return map, auc, dprime and, for single-label clips, accuracy of one cell with 95 % intervals.
+    """Return map, auc, dprime and macro_f1 of one cell with 95 % intervals.
 
-    Values are fractions (a map of 0.784), `n` is the number of evaluation clips. The last row, `classes`,
-    counts the classes with a positive evaluation clip; macro averages are over these.
+    For single-label clips there is also accuracy, with a tail tail_recall. Values are fractions (a map of
+    0.784), `n` is the number of evaluation clips. The last row, `classes`, counts the classes with a positive
+    evaluation clip; macro averages are over these.
 
     Args:
         cell: which training.
@@ -161,6 +176,7 @@ def compare_to_real(
     in all lines: each at 1 − 0.05/k (Bonferroni), as needed when the best of them are picked. There, only
     seeds that all these columns of a line share count, and a line without `enough` has no such rows.
     `map_delta_a` is the difference of `+160A+160G` to `+160A`: what generated clips add to augmented ones.
+    Macro-F1 and tail recall have such rows too, without a family: `macro_f1_mean`, `tail_recall_delta`, ….
     The column `seed` lists the seeds (`0;1;2`).
 
     Args:
@@ -181,7 +197,7 @@ def compare_to_real(
             what = "other clips, recordings or classes"
             raise IntegrityError(f"{cell}: scored on {what} than the rest; train it again")
         runs = lines.setdefault(cell.line, {}).setdefault(cell.column, {})
-        runs.setdefault(cell.seed, []).append(measured.map._replace(fold=cell.fold))
+        runs.setdefault(cell.seed, []).append(measured._replace(fold=cell.fold))
     for line, columns in lines.items():
         for column, runs in columns.items():
             columns[column] = {seed: runs[seed] for seed in runs if len(runs[seed]) == len(first)}
@@ -197,38 +213,43 @@ def compare_to_real(
     judged = {line for line in lines if mixes[line] and enough(len(common[line]), len(first))}
     comparisons = sum(len(mixes[line]) for line in judged)
     n = sum(int(measured.values["n"]) for measured in first.values())
+    metrics = [name for name in COMPARED if all(name in one.resampled for one in cells.values())]
     rows = []
     for line, columns in lines.items():
         real = columns[real_column]
         for column, runs in columns.items():
             row = partial(make_row, context, TABLE, line, column, n=n)
-            mean = bootstrap.over_seeds(_of(runs, sorted(runs)))
-            rows.append(row("map_mean", mean.value, mean[1:], seed=_joined(runs)))
+            for metric in metrics:
+                interval = bootstrap.over_seeds if metric == "map" else bootstrap.share_interval
+                mean = interval(_of(metric, runs, sorted(runs)))
+                rows.append(row(f"{metric}_mean", mean.value, mean[1:], seed=_joined(runs)))
             if column == real_column:
                 continue
-            compared = {"map_delta": real_column, "map_delta_a": column.rpartition("+")[0]}
-            for metric, other in compared.items():
+            for end, other in {"delta": real_column, "delta_a": column.rpartition("+")[0]}.items():
                 if other not in columns:
                     continue
                 shared = sorted(set(runs) & set(columns[other]))
                 if not shared:
                     raise UsageError(f"{line}: columns {column} and {other} share no seed; train one of each")
-                gains = bootstrap.difference(_of(runs, shared), _of(columns[other], shared))
-                delta = bootstrap.over_seeds(gains, limits=(-1.0, 1.0))
-                rows.append(row(metric, delta.value, delta[1:], seed=_joined(shared)))
+                for metric in metrics:
+                    pair = (_of(metric, some, shared) for some in (runs, columns[other]))
+                    delta = bootstrap.over_seeds(bootstrap.difference(*pair), limits=(-1.0, 1.0))
+                    if metric != "map" and delta.low == delta.high:  # no clip differs: that says little
+                        delta = none(delta.value)
+                    rows.append(row(f"{metric}_{end}", delta.value, delta[1:], seed=_joined(shared)))
         if line in judged:
-            of_mixes = [_of(columns[mix], common[line]) for mix in mixes[line]]
+            of_mixes = [_of("map", columns[mix], common[line]) for mix in mixes[line]]
             level = 1 - FAMILY_ERROR / comparisons
-            found = bootstrap.family(of_mixes, _of(real, common[line]), level)
+            found = bootstrap.family(of_mixes, _of("map", real, common[line]), level)
             for mix, gain in zip(mixes[line], found, strict=True):
                 row = partial(make_row, context, TABLE, line, mix, n=n, seed=_joined(common[line]))
                 rows.append(row("map_delta_family", gain.value, gain[1:]))
     return rows
 
 
-def _of(runs: _Runs, seeds: Iterable[int]) -> list[bootstrap.Resampled]:
-    """Return the trainings with these seeds, of all folds."""
-    return [run for seed in seeds for run in runs[seed]]
+def _of(metric: str, runs: _Runs, seeds: Iterable[int]) -> list[bootstrap.Resampled]:
+    """Return a metric of the trainings with these seeds, of all folds."""
+    return [run.of(metric) for seed in seeds for run in runs[seed]]
 
 
 def judged_together(

@@ -53,6 +53,7 @@ class ListedClips:
         targets: float32 [N, C], sparse, nonzero if clip n has class c; columns of a row in ascending order.
         captions: of the clips, None for clips without one; empty if captions were not read. If they were, a
             clip is listed once for each of its captions.
+        tail: indices of the classes that `synth.classes=tail` requests.
     """
 
     where: str
@@ -61,6 +62,7 @@ class ListedClips:
     places: NDArray[np.int64]
     targets: sparse.csr_array
     captions: tuple[str | None, ...] = ()
+    tail: tuple[int, ...] = ()
 
     @classmethod
     def of_store(
@@ -72,7 +74,7 @@ class ListedClips:
         """
         places = store.split_indices(split)
         if mix and split == "train":
-            places = real_clips.chosen(mix, store, mix.baseline)
+            places = real_clips.chosen(mix.with_real, store)
         ids = store.clip_ids
         clips = cls(
             str(store.path),
@@ -98,7 +100,7 @@ class ListedClips:
     ) -> "ListedClips":
         """Return the same from a manifest or a label table."""
         if mix and split == "train":
-            places = real_clips.places(mix.baseline, mix.draw, manifest).tolist()
+            places = real_clips.places(mix.with_real, manifest).tolist()
         else:
             places = [place for place, row in enumerate(manifest.rows) if row.split == split]
         rows = [manifest.rows[place] for place in places]
@@ -126,6 +128,23 @@ class ListedClips:
             targets=_tidy(self.targets[rows]),
             captions=tuple(self.captions[i] for i in rows) if self.captions else (),
         )
+
+    def with_tail(self, mix: Mix) -> "ListedClips":
+        """Return the same clips with the classes of `mix.tail`.
+
+        Raises:
+            UsageError: there are no such classes.
+        """
+        if mix.tail is None:
+            return self
+        return replace(self, tail=tuple(real_clips.tail_classes(mix.tail, mix.draw, self.names).tolist()))
+
+    def requested(self, section: Synth) -> NDArray[np.bool_]:
+        """Return which classes `synth.classes` requests, bool [C]."""
+        every = np.arange(len(self.names))
+        if section.classes == "tail":
+            return np.isin(every, self.tail)
+        return every < (section.classes or len(every))
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -166,7 +185,7 @@ def plan(
     """
     seed = section.seed if seed is None else seed
     names = clips.names
-    usable = np.arange(len(names)) < (section.classes or len(names))
+    usable = clips.requested(section)
     if section.unguided == "refuse" and (without := unguided(section, clips)):
         raise UsageError(
             f"synth.unguided=refuse: {class_list(without)} without a train clip in {clips.where}; use "
@@ -210,8 +229,7 @@ def unguided(section: Synth, clips: ListedClips) -> list[str]:
     """
     if section.plan != "random-classes":
         return []
-    requested = section.classes or len(clips.names)
-    return [clips.names[k] for k in np.flatnonzero(clips.counts == 0) if k < requested]
+    return [clips.names[k] for k in np.flatnonzero((clips.counts == 0) & clips.requested(section))]
 
 
 def class_list(names: list[str], shown: int = 10) -> str:

@@ -83,6 +83,7 @@ def synthesize(
         exact = settings.exact(section, threads)
         mix, captions = recipe.mix if recipe.guides_are_real else None, section.plan == "captions"
         clips = ListedClips.of_store(store, split_of(section), mix=mix, captions=captions)
+        clips = clips.with_tail(recipe.mix)
         without = unguided(section, clips)
         if without:
             console.say(f"synth: {class_list(without)} without a train clip: {UNGUIDED[section.unguided]}")

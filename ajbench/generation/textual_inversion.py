@@ -103,8 +103,9 @@ def invert(
     made.text.add_tokens(
         {t: made.text.initial(word).expand(section.vectors, -1) for t, word in words.items()}
     )
-    real = recipe.mix.baseline if recipe.adapts_to_real else "all"
-    train, labels = real_clips.chosen(recipe.mix, store, real), store.column("labels")
+    train, labels = store.split_indices("train"), store.column("labels")
+    if recipe.adapts_to_real:
+        train = real_clips.chosen(recipe.mix.with_real, store)
     if section.classes is not None:
         train = train[[any(name in chosen for name in labels[i]) for i in train]]
         if not len(train):

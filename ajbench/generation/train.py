@@ -88,7 +88,7 @@ def train_generator(
         raise MissingError(f"{store.path}: no whitening statistics; make the store with `ajbench prepare`")
     whitening, pool = Whitening.from_json(store.meta.whitening), store.split_indices("train")
     if section.pool == "real":
-        every, pool = len(pool), real_clips.chosen(recipe.mix, store, recipe.mix.baseline)
+        every, pool = len(pool), real_clips.chosen(recipe.mix.with_real, store)
         if len(pool) < every:
             whitening = fit_to_clips(store, pool, codec, recipe.codec.whitening)
     if captions is not None:

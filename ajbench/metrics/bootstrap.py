@@ -4,7 +4,7 @@ All clips of a recording are drawn together. Intervals use only the variance ove
 biased, because repeated clips rank together, which raises the AP of rare classes.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from scipy.special import expit, logit
 
 from ajbench.core.device import Array
 from ajbench.core.errors import UsageError
-from ajbench.metrics import ranking
+from ajbench.metrics import macro_averages, ranking
 from ajbench.metrics.intervals import (
     LEVEL,
     SHARE,
@@ -56,16 +56,56 @@ def map_and_auc(
         UsageError: no clips, or fewer than two resamples.
     """
     s, t = ranking.check(scores, targets)
-    if not len(s) or resamples < 2:
-        raise UsageError(f"bootstrap of {len(s)} clips with {resamples} resamples: at least 1 and 2 needed")
+    draws = [resampled(s, t, block) for block in _drawn(recordings, resamples, seed)]
+    value, number = ranking.summary(s, t), len({*recordings})
+    mean_ap, auc = np.concatenate(draws, axis=1)
+    return Resampled(value["map"], mean_ap, number), Resampled(value["auc"], auc, number)
+
+
+def f1_and_recall(
+    scores: Array,
+    targets: Array,
+    classes: Sequence[int],
+    recordings: Sequence[Hashable],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[Resampled, Resampled]:
+    """Return macro-F1 and the mean recall of some classes, on the resamples of `map_and_auc`.
+
+    The recordings of the recall are those of clips with one of these classes. It is NaN without any.
+
+    Args:
+        scores: logits [N, C].
+        targets: [N, C] of 0 and 1.
+        classes: indices of the classes whose recall is averaged.
+        recordings: the recording of each clip, [N].
+        resamples: draws of recordings, with replacement.
+        seed: of the draws.
+
+    Raises:
+        UsageError: as `map_and_auc`.
+    """
+    found = macro_averages.outcome(scores, targets)
+    blocks = _drawn(recordings, resamples, seed)
+    draws = [macro_averages.f1_and_recall(found, classes, block) for block in blocks]
+    values = macro_averages.f1_and_recall(found, classes)[:, 0].tolist()
+    of_classes = np.unique(found.positive[list(classes)].indices).tolist()
+    numbers = len({*recordings}), len({recordings[clip] for clip in of_classes})
+    f1, recall = map(Resampled, values, np.concatenate(draws, axis=1), numbers)
+    return f1, recall
+
+
+def _drawn(recordings: Sequence[Hashable], resamples: int, seed: int) -> Iterator[NDArray[np.float32]]:
+    """Yield how often each clip occurs in each resample, [N, r] for r resamples at a time."""
+    if not len(recordings) or resamples < 2:
+        raise UsageError(
+            f"bootstrap of {len(recordings)} clips with {resamples} resamples: at least 1 and 2 needed"
+        )
     groups, rng = groups_of(recordings), np.random.default_rng(seed)
-    draws = []
     for start in range(0, resamples, _BLOCK):
         drawn = counts(groups, min(_BLOCK, resamples - start), rng)
-        draws.append(resampled(s, t, np.ascontiguousarray(drawn.T, np.float32)))
-    value = ranking.summary(s, t)
-    mean_ap, auc = np.concatenate(draws, axis=1)
-    return Resampled(value["map"], mean_ap, len(groups)), Resampled(value["auc"], auc, len(groups))
+        yield np.ascontiguousarray(drawn.T, np.float32)
 
 
 def difference(runs: Sequence[Resampled], baseline: Sequence[Resampled]) -> list[Resampled]:
@@ -96,6 +136,18 @@ def over_seeds(runs: Sequence[Resampled], level: float = LEVEL, limits: Limits =
         squares = sum(float(np.var([run.value for run in fold])) * len(fold) for fold in folds)
         parts.append((squares / freedom * _per_seed(folds), freedom))
     return t_interval(value, parts, level, limits)
+
+
+def share_interval(runs: Sequence[Resampled]) -> Interval:
+    """Return `over_seeds` of a share of few clips, which is often exactly 0 or 1.
+
+    There V is 0, and the interval is Wilson's for as many trials as recordings, all alike.
+    """
+    found = over_seeds(runs)
+    if found.value not in SHARE:
+        return found
+    number = sum(fold[0].recordings for fold in _by_fold(runs))
+    return wilson(np.full(number, found.value), range(number))
 
 
 def family(

@@ -41,16 +41,19 @@ def augment_stage(pipeline: "Pipeline") -> Stage:
     recipe, prepared = pipeline.recipe, pipeline.prepare
     n, seed, other = recipe.synth.n, recipe.synth.seed, recipe.generator.other_store
     pool = pool_identity(other) if other else recipe.generator.pool
-    inputs = prepared.fingerprint, pool, *recipe.mix.drawn
+    tail_only = recipe.synth.classes == "tail"
+    inputs = prepared.fingerprint, pool, *recipe.mix.drawn, *(["tail"] if tail_only else [])
     key, path = pipeline.place("augment", wave_chain.SETTINGS, n, seed, *inputs)
 
     def sets() -> tuple[ClipSubset, ClipSubset]:
         real = ClipStore.open(prepared.path)
-        chosen = ClipSubset(real, real_clips.chosen(recipe.mix, real, recipe.mix.baseline))
+        found = real_clips.chosen(recipe.mix.with_real, real)
+        chosen = ClipSubset(real, found)
+        few = ClipSubset(real, found[real_clips.in_tail(recipe.mix, real)[found]]) if tail_only else chosen
         if recipe.generator.pool == "real":
-            return chosen, chosen
+            return few, chosen
         store = ClipStore.open(other) if other else real
-        return chosen, ClipSubset(store, store.split_indices("train"))
+        return few, ClipSubset(store, store.split_indices("train"))
 
     def do() -> None:
         augment_clips(*sets(), path, n=n, seed=seed, fingerprint=key)

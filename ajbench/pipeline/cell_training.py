@@ -227,7 +227,7 @@ def class_ap(
     from ajbench.metrics.ranking import average_precision
 
     held_out = real.split_indices("val")
-    real_clips = part.real if part else chosen(mix, real, mix.baseline)
+    real_clips = part.real if part else chosen(mix.with_real, real)
     indices = held_out if len(held_out) and not part else real_clips
     scores = classifiers.predict(classifiers.load(classifier), real, indices)
     return average_precision(scores, real.targets()[indices])

@@ -49,7 +49,7 @@ def classifier_stage(
         return stage
     tuning = tune_stage(pipeline, settings, mix, through_codec)
     key, path = pipeline.place("train-cls", stage.fingerprint, tuning.fingerprint)
-    size = mix.epoch_size(pipeline.real_clips(mix.real))
+    size = mix.epoch_size(pipeline.real_clips(mix))
     prefix = ""
     if tuning.done():
         settings = settings_of(tuning.path, settings)
@@ -75,7 +75,7 @@ def tune_stage(
     tune, mix = recipe.evaluate.tune, grid.tuning_mix(recipe, mix)
     assert tune
     stage, inputs = _training(pipeline, settings, mix, seed, through_codec)
-    size = mix.epoch_size(pipeline.real_clips(mix.real))
+    size = mix.epoch_size(pipeline.real_clips(mix))
     settings_of_each = recipe.candidates_of(settings)
     keys = tune.candidates(settings.features is not None)
     candidates = [Candidate(k, one, one.steps(size)) for k, one in zip(keys, settings_of_each, strict=True)]
@@ -109,7 +109,7 @@ def _training(
     augmented = augment_stage(pipeline) if needed and "A" in mix.source else None
     base = None
     if mix.amplify:
-        alone = grid.real(pipeline.recipe, real=mix.baseline, amplify=0)
+        alone = grid.real(pipeline.recipe, real=mix.baseline, tail=mix.tail, amplify=0)
         base = classifier_stage(pipeline, settings, alone, seed, False, part)
     sources = (pipeline.prepare, decoded, synthetic, base)
     read: list[Any] = [stage and stage.fingerprint for stage in sources]
@@ -128,8 +128,8 @@ def _training(
     cache = pipeline.places.work / "features" if settings.features else None
     inputs = Inputs(pipeline.prepare.path, seed, pipeline.places.tracker, cache, **stores)
     do = partial(train_and_score, recipe, inputs, out=path, fingerprint=key, on_val=part is not None)
-    size = mix.epoch_size(len(part.real) if part and mix.has_real else pipeline.real_clips(mix.real))
-    typed = expression(recipe, names_real=pipeline.recipe.mix.baseline != "all")
+    size = mix.epoch_size(len(part.real) if part and mix.has_real else pipeline.real_clips(mix))
+    typed = expression(recipe, pipeline.recipe.mix)
     how: dict[str, Any] = {"seed": seed, "needs": tuple(filter(None, (*sources, augmented)))}
     if settings.features:
         amount, what = counted(size, "clip"), f"head on {settings.pretraining}, {typed}, seed {seed}"
@@ -160,7 +160,7 @@ def grid_stages(pipeline: "Pipeline") -> list[Stage]:
 def cell_key(cell: Stage, run: Recipe) -> TableCell:
     """Return the place in Table A11 of a classifier that was trained for the recipe `run`."""
     recipe, classifier = cell.recipe, cell.recipe.classifier
-    all_real = recipe.mix.has_real and recipe.mix.real != run.mix.baseline
+    all_real = recipe.mix.has_real and recipe.mix.limits != run.mix.limits
     controls = recipe.data.real_through_codec, recipe.mix.amplify != run.mix.amplify, all_real
     column = column_name(recipe.name, recipe.mix, *controls)
     about = classifier.name, classifier.pretraining, classifier.aug
@@ -168,17 +168,18 @@ def cell_key(cell: Stage, run: Recipe) -> TableCell:
     return TableCell(*about, column, cell.seed or 0, fold)
 
 
-def reference_stage(pipeline: "Pipeline", real: str) -> Stage:
+def reference_stage(pipeline: "Pipeline", all_real: bool) -> Stage:
     """Return the classifier that judges or measures generated clips: the first augmented one.
 
     Args:
         pipeline: stages of the recipe.
-        real: the real clips that it is trained on, as `mix.real`.
+        all_real: it is trained on all train clips rather than on the recipe's real clips.
     """
     recipe = pipeline.recipe
     models = grid.models(recipe)
     model = next((model for model in models if model.aug == "mx+sp"), models[0])
-    return classifier_stage(pipeline, model, grid.real(recipe, real=real), recipe.evaluate.seeds[0], False)
+    mix = grid.real(recipe, **(grid.ALL_REAL if all_real else {}))
+    return classifier_stage(pipeline, model, mix, recipe.evaluate.seeds[0], False)
 
 
 def trained_stages(pipeline: "Pipeline") -> list[Stage]:

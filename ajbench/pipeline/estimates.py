@@ -85,7 +85,7 @@ def describe_grid(pipeline: "Pipeline") -> dict[str, Any]:
 
     def steps_of(stage: Stage, settings: Classifier) -> int:
         mix, fold = stage.recipe.mix, of_fold[stage.recipe.data.eval_fold]
-        return settings.steps(mix.epoch_size(fold.real_clips(mix.real)))
+        return settings.steps(mix.epoch_size(fold.real_clips(mix)))
 
     steps = [steps_of(stage, stage.recipe.classifier) for stage in stages]
     candidates = [pipeline.recipe.candidates_of(stage.recipe.classifier) for stage in choices]
@@ -142,16 +142,16 @@ def describe_grid(pipeline: "Pipeline") -> dict[str, Any]:
 
 def sizes_of(pipeline: "Pipeline") -> dict[str, int]:
     """Return the numbers of clips in the generator's pool, of real clips and of the eval split."""
-    baseline, generator = pipeline.recipe.mix.baseline, pipeline.recipe.generator
+    real, generator = pipeline.real_clips(pipeline.recipe.mix.with_real), pipeline.recipe.generator
     if pipeline.places.generator:
         pool = preflight.pool_size(pipeline.places.generator)
     elif generator.other_store:
         pool = len(ClipStore.open(generator.other_store, verify=False).split_indices("train"))
     else:
-        pool = pipeline.real_clips("all" if generator.pool == "train" else baseline)
+        pool = real if generator.pool == "real" else len(pipeline.manifest.split("train"))
     return {
         "pool": pool,
-        "real": pipeline.real_clips(baseline),
+        "real": real,
         "eval": sum(len(one.manifest.split("eval")) for one in pipeline.folds),
     }
 

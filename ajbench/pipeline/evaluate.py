@@ -15,6 +15,7 @@ from ajbench.core.rows import Context, Row, make_row
 from ajbench.core.run_dir import RunDir
 from ajbench.data.clip_set import open_set
 from ajbench.data.labels import load_scores
+from ajbench.data.real_clips import tail_classes
 from ajbench.data.store import ClipStore
 from ajbench.evaluation import baselines, classification, protocols
 from ajbench.evaluation.compare import choose, measure
@@ -52,6 +53,7 @@ def measure_cells(
     rows: list[Row] = []
     found: dict[classification.TableCell, classification.Measured] = {}
     precisions: set[str] = set()
+    tail: list[int] = []
     with console.progress(len(cells), "eval-cls", "classifiers") as advance:
         for cell in cells:
             key = cell_key(cell, recipe)
@@ -68,10 +70,12 @@ def measure_cells(
             )
             precisions.add(context.precision)
             scores = load_scores(cell.path / SCORES)
-            found[key] = classification.measure(scores, resamples=recipe.evaluate.bootstrap)
+            if recipe.mix.tail:
+                tail = tail_classes(recipe.mix.tail, recipe.mix.draw, scores.labels).tolist()
+            found[key] = classification.measure(scores, tail=tail, resamples=recipe.evaluate.bootstrap)
             rows += classification.cell_rows(key, found[key], context)
             advance(1)
-    context = replace(_context(recipe, out, dataset), precision=";".join(sorted(precisions)))
+    context = replace(context_of(recipe, out, dataset), precision=";".join(sorted(precisions)))
     compared = {key.line for key in found if key.column == recipe.name}
     mine = {key: measured for key, measured in found.items() if key.line in compared}
     primary = classification.primary_comparison(recipe)
@@ -107,7 +111,7 @@ def measure_sets(
     Raises:
         UsageError: a synthetic store has other classes than the real one, or too few clips for a mix.
     """
-    context = _context(recipe, out, dataset)
+    context = context_of(recipe, out, dataset)
     extractor = LazyExtractor(recipe.evaluate.features, weights)
     how: dict[str, Any] = {"resamples": recipe.evaluate.bootstrap, "task": ""}
     how |= {"extractor": extractor, "protocol": protocols.find("ajbench"), "cache": cache}
@@ -146,7 +150,7 @@ def measure_sets(
                 notes += [f"{name}: {note}" for note in found.notes]
                 rows += [_row(context, {"row": name} | line, split) for line in found.rows]
             # The judge `reference` is trained on the real clips, the extractor on all train clips.
-            own = section["judge"] != "reference" or recipe.mix.baseline == "all"
+            own = section["judge"] != "reference" or not recipe.mix.limited
             if section["judge"] == recipe.evaluate.features and own:
                 notes.append(
                     f"{name}: its clips were selected by the extractor of this table; label agreement by "
@@ -171,7 +175,8 @@ def _row(context: Context, line: Mapping[str, Any], split: str, table: str | Non
     return make_row(context, table, line["row"], column, metric, line["value"], interval, **about)
 
 
-def _context(recipe: Recipe, folder: Path, dataset: str) -> Context:
+def context_of(recipe: Recipe, folder: Path, dataset: str) -> Context:
+    """Return the origin of the rows of an evaluation, which has its folder."""
     info = RunDir(folder, "", "").info()
     return Context(
         run=folder.name,

@@ -11,7 +11,7 @@ from ajbench.core.errors import MissingError
 from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Mix
 from ajbench.core.rows import folds_name
-from ajbench.pipeline import classifier_stages
+from ajbench.pipeline import classifier_stages, tail_clips
 from ajbench.pipeline.preflight import pool_size
 from ajbench.pipeline.stage import Stage
 
@@ -31,7 +31,8 @@ def eval_cls_stage(pipeline: "Pipeline", classifiers: Sequence[Stage]) -> Stage:
     key, path = pipeline.place("eval-cls", recipe.evaluate.bootstrap, keys, *primary)
 
     def do() -> None:
-        from ajbench.pipeline.evaluate import measure_cells
+        from ajbench.data.store import ClipStore
+        from ajbench.pipeline.evaluate import context_of, measure_cells
 
         of_fold = {one.recipe.data.eval_fold: one for one in pipeline.folds}
         names = {fold: dataset_name(one) for fold, one in of_fold.items()}
@@ -41,12 +42,16 @@ def eval_cls_stage(pipeline: "Pipeline", classifiers: Sequence[Stage]) -> Stage:
             mine = sizes.setdefault(classifier_stages.cell_key(cell, recipe).column, {})
             if names[fold] not in mine:
                 generated = "G" in mix.source and (mix.mode == "alpha" or mix.dose > 0)
-                mine[names[fold]] = _sizes(of_fold[fold], mix.real, generated)
+                mine[names[fold]] = _sizes(of_fold[fold], mix, generated)
         pooled = dataset_name(pipeline, recipe.evaluate.folds)
         for mine in sizes.values():
             mine[pooled] = _mean(list(mine.values()))
         rows = measure_cells(recipe, classifiers, path, pooled, names)
-        _record(pipeline, path, [row | sizes[row["column"]][row["dataset"]] for row in rows])
+        rows = [row | sizes[row["column"]][row["dataset"]] for row in rows]
+        if recipe.mix.tail:
+            stores = [ClipStore.open(one.prepare.path, verify=False) for one in pipeline.folds]
+            rows += tail_clips.rows(recipe, stores, context_of(recipe, path, pooled))
+        _record(pipeline, path, rows)
 
     amount = counted(len(classifiers), "classifier")
     return Stage("eval-cls", recipe, path, key, amount, do, needs=tuple(classifiers))
@@ -61,7 +66,11 @@ def eval_gen_stage(
     """
     recipe, section = pipeline.recipe, pipeline.recipe.evaluate
     stores = {name: pipeline.synth(name) for name in names}
-    judge = (classifier_stages.reference_stage(pipeline, "all"),) if section.features == "reference" else ()
+    judge = (
+        (classifier_stages.reference_stage(pipeline, all_real=True),)
+        if section.features == "reference"
+        else ()
+    )
     needs = (pipeline.prepare, *stores.values(), *judge)
     inputs = [(stage.what, stage.fingerprint) for stage in needs]
     taken = [(name, mix.dose, mix.min_fidelity) for name, mix in (mixes or {}).items()]
@@ -76,7 +85,7 @@ def eval_gen_stage(
         cache = pipeline.places.work / "features"
         where = path, dataset_name(pipeline), cache
         rows, notes = measure_sets(recipe, prepared, folders, weights, *where, mixes or {})
-        sizes = _sizes(pipeline, recipe.mix.baseline, generated=True)
+        sizes = _sizes(pipeline, recipe.mix.with_real, generated=True)
         _record(pipeline, path, [row | sizes for row in rows])
         atomic_write(path / NOTES, json.dumps(notes, indent=2, ensure_ascii=False))
 
@@ -111,14 +120,14 @@ def _mean(found: Sequence[_Sizes]) -> _Sizes:
     return {name: found[0][name] and round(fmean(values)) for name, values in sizes.items()}
 
 
-def _sizes(pipeline: "Pipeline", real: str, generated: bool) -> _Sizes:
-    """Return the columns `pool` (None without generated clips) and `real` (of `mix.real`) of rows."""
+def _sizes(pipeline: "Pipeline", mix: Mix, generated: bool) -> _Sizes:
+    """Return the columns `pool` (None without generated clips) and `real` (clips of the mix) of rows."""
     from ajbench.data.real_clips import chosen
     from ajbench.data.store import ClipStore
 
     store = ClipStore.open(pipeline.prepare.path, verify=False)
     pool = pool_size(pipeline.generator) if generated else None
-    return {"pool": pool, "real": len(chosen(pipeline.recipe.mix, store, real))}
+    return {"pool": pool, "real": len(chosen(mix, store))}
 
 
 def _record(pipeline: "Pipeline", folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -225,7 +225,7 @@ def _val_notes(swept: GainSweep) -> list[str]:
         rows = [one.manifest.rows[k] for k in part.val.tolist()]
         clips += len(rows)
         heard += sum(row.clip_id in known or row.recording in known for row in rows)
-        judged += one.real_clips(swept.mixes[REAL].real) - len(part.real)
+        judged += one.real_clips(swept.mixes[REAL]) - len(part.real)
     drawn = any(part.recordings for part in swept.parts)
     origin = (
         "drawn from the train split and left out of the classifiers' training" if drawn else "of the corpus"

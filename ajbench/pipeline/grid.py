@@ -9,6 +9,7 @@ from ajbench.core.schema import Classifier
 from ajbench.core.section import overlay
 
 AMPLIFIED = 100  # classes of lowest AP in the control `amplify` (App. E)
+ALL_REAL: dict[str, Any] = {"real": "all", "tail": None}  # keys of mix in the control `all_real`
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ def columns(recipe: Recipe) -> list[Column]:
         section = recipe.evaluate
         doses = [{"dose": dose, "source": arm} for arm, dose in product(section.arms, section.doses)]
         found = [Column(alone.model_copy(update=added if added["dose"] else {})) for added in doses]
-        if section.synthetic_only and "G" in section.arms:
+        # Of synthetic clips of the tail alone, no classifier learns the other classes.
+        if section.synthetic_only and "G" in section.arms and recipe.synth.classes != "tail":
             found.insert(0, Column(alone.model_copy(update={"real": "none", "dose": recipe.synth.n})))
     largest = max((column.mix.added for column in found if column.mix.has_real), default=0)
     by_epochs = any(one.epochs for model in models(recipe) for one in recipe.candidates_of(model) or [model])
@@ -58,8 +60,8 @@ def columns(recipe: Recipe) -> list[Column]:
         found.append(Column(alone, through_codec=True))
     if "amplify" in recipe.evaluate.controls:
         found.append(Column(alone.model_copy(update={"amplify": AMPLIFIED})))
-    if "all_real" in recipe.evaluate.controls and alone.real != "all":
-        found.append(Column(alone.model_copy(update={"real": "all"}), all_real=True))
+    if "all_real" in recipe.evaluate.controls and alone.limited:
+        found.append(Column(alone.model_copy(update=ALL_REAL), all_real=True))
     return list(dict.fromkeys([Column(alone), *found]))
 
 

@@ -94,7 +94,7 @@ def check_real_clips(recipe: Recipe, manifest: Manifest) -> None:
     Raises:
         UsageError: it has not.
     """
-    real = real_clips.places(recipe.mix.baseline, recipe.mix.draw, manifest)
+    real = real_clips.places(recipe.mix.with_real, manifest)
     part = val_part.planned(recipe.mix, manifest) if recipe.evaluate.tune else None
     if part is None or not part.recordings:  # the corpus' own val split is taken as it is
         return

@@ -16,13 +16,13 @@ from ajbench.core import console, registry
 from ajbench.core.console import counted
 from ajbench.core.errors import UsageError
 from ajbench.core.processes import default_workers, worth_starting
-from ajbench.core.recipe import Recipe, fingerprint, probe
+from ajbench.core.recipe import Mix, Recipe, fingerprint, probe
 from ajbench.data import real_clips
 from ajbench.data.corpora.recordings import read_corpus
 from ajbench.data.manifest import Manifest
 from ajbench.generation import pretrained
 from ajbench.generation.prompts import chosen_classes
-from ajbench.pipeline import arms, classifier_stages, fold_stages, grid, preflight
+from ajbench.pipeline import arms, classifier_stages, fold_stages, grid, preflight, tail_clips
 from ajbench.pipeline.stage import (
     Stage,
     codec_identity,
@@ -74,7 +74,7 @@ class Pipeline:
         registry.check_names(recipe)
         self.recipe, self.places = recipe, places
         self.home, self.results = places.work / recipe.name, places.results / recipe.name
-        self._counted: dict[str, int] = {}
+        self._counted: dict[Any, int] = {}
         self.probes = {name: probe(recipe, name, keys) for name, keys in recipe.evaluate.probes.items()}
 
     def check(self, doses: Sequence[int] = (), manifest: Manifest | None = None) -> None:
@@ -98,7 +98,7 @@ class Pipeline:
                     f"{key}: {dose} clips of a source are needed, synth.n={n} are made; raise synth.n or "
                     "lower the dose"
                 )
-        if k and k > len(labels):
+        if isinstance(k, int) and k > len(labels):
             raise UsageError(f"synth.classes={k}: corpus {corpus} has {len(labels)} classes")
         amplified = max(column.mix.amplify for column in grid.columns(recipe))
         if amplified > len(labels):
@@ -124,6 +124,7 @@ class Pipeline:
         if not self.places.generator:
             preflight.check_captions(recipe.generator, manifest)
         preflight.check_real_clips(recipe, manifest)
+        tail_clips.check(recipe, manifest, {recipe.mix.dose, *doses})
 
     @cached_property
     def folds(self) -> list["Pipeline"]:
@@ -158,15 +159,12 @@ class Pipeline:
         """What the reader of the corpus found."""
         return read_corpus(self.recipe.data, self.places.data)
 
-    def real_clips(self, real: str) -> int:
-        """Return how many train clips of the corpus `mix.real` chooses with this value.
-
-        Raises:
-            UsageError: there are no such clips.
-        """
-        if real not in self._counted:
-            self._counted[real] = len(real_clips.places(real, self.recipe.mix.draw, self.manifest))
-        return self._counted[real]
+    def real_clips(self, mix: Mix) -> int:
+        """Return how many train clips of the corpus a mix has; errors as `real_clips.places`."""
+        key = mix.real, mix.tail, mix.draw
+        if key not in self._counted:
+            self._counted[key] = len(real_clips.places(mix, self.manifest))
+        return self._counted[key]
 
     @cached_property
     def prepare(self) -> Stage:
@@ -291,10 +289,11 @@ class Pipeline:
         prepared, tokens = self.prepare, (self.invert,) if adapted else ()
         judge: tuple[Stage, ...] = ()
         if section.judge == "reference":
-            judge = (classifier_stages.reference_stage(self, recipe.mix.baseline),)
+            judge = (classifier_stages.reference_stage(self, all_real=False),)
         weights = judge[0].path if judge else registry.judge_weights(section.judge)
         inputs = prepared.fingerprint, self.generator_key, [stage.fingerprint for stage in (*tokens, *judge)]
-        drawn = recipe.mix.drawn if recipe.guides_are_real and section.plan != "captions" else []
+        real_guides = recipe.guides_are_real and section.plan != "captions"
+        drawn = recipe.mix.drawn if real_guides or section.classes == "tail" else []
         named = section  # a judge counts by its content, not by its path
         if weights and not judge:
             named = section.model_copy(update={"judge": weights_identity(weights)})

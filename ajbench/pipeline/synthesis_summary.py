@@ -55,7 +55,7 @@ def synthesis_summary(pipeline: Pipeline, probe: str = "", processes: int = 1) -
     size = store_mb(recipe, section.n)
     document = {
         "recipe": recipe.name,
-        **plan_summary(section, clips),
+        **plan_summary(section, clips.with_tail(recipe.mix)),
         "planned_from": origin,
         "audio": _audio_found(manifest) if stage else NO_AUDIO,
         "store_mb": size,
@@ -99,7 +99,7 @@ def plan_summary(section: Synth, clips: ListedClips) -> dict[str, Any]:
         "micro_batches": -(-len(table) // section.micro_batch),
         "classes": {
             "used": len({k for ids in requested for k in ids}),
-            "asked": section.classes or len(clips.names),
+            "asked": int(clips.requested(section).sum()),
             "unguided": unguided(section, clips),
             "unguided_are": section.unguided,
         },

@@ -63,6 +63,8 @@ def _block_a11(title: str, lines: list[Line], recipe: Recipe | None) -> Block:
             f"{counted(seeds, 'seed')}{over_folds}; below it the paired difference to {recipe.name} with its "
             f"95 % interval over clips and seeds; {training}"
         )
+        if first.get("tail"):
+            notes.append(f"Tail: {first['tail']} real clips{', filled alone' * fills(recipe)}")
         notes += [
             f"{line['model']}, {line['augmentation']}: {column} less {column.rpartition('+')[0]}: {gain}"
             for line in lines
@@ -126,10 +128,10 @@ def latex(blocks: Iterable[Block]) -> str:
 
 
 def to_csv(lines: Sequence[Line]) -> str:
-    """Return mappings as CSV, None and NaN as empty cells, free text (dataset, note) in the last columns."""
+    """Return mappings as CSV, None and NaN as empty cells, free text (tail, note, …) in the last columns."""
     text = io.StringIO()
     names = list(dict.fromkeys(name for line in lines for name in line))
-    names.sort(key=lambda name: name in ("dataset", "note"))
+    names.sort(key=lambda name: name in ("tail", "tail_eval_clips", "dataset", "note"))
     writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
     writer.writeheader()
     # NaN, an absent bound of an interval, is not equal to itself.
@@ -191,6 +193,11 @@ def _notes(lines: list[Line]) -> list[str]:
     """Return the notes of all lines, each once, as sentences."""
     found = dict.fromkeys(part for line in lines for part in line["note"].split("; ") if part)
     return [note[0].upper() + note[1:] for note in found]
+
+
+def fills(recipe: Recipe) -> bool:
+    """Return whether the clips that mixes add all have a label of the tail."""
+    return bool(recipe.mix.tail and recipe.mix.tail.fill)
 
 
 def equal_steps(recipe: Recipe) -> bool:

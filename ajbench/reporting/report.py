@@ -17,7 +17,7 @@ from ajbench.core.rows import read_rows
 from ajbench.data import audio
 from ajbench.data.store import Clip, ClipStore
 from ajbench.evaluation.classification import TableCell, per_class
-from ajbench.reporting import figures, gain_by_real, tables
+from ajbench.reporting import figures, gain_by_real, tables, tail_table
 from ajbench.reporting.formats import blocks_1, blocks_a11, html, to_csv
 from ajbench.reporting.verdict import QUESTION, Answer, answers, headline, limits
 
@@ -61,6 +61,7 @@ def render(data: ReportData, out: Path) -> Path:
     counts = data.counts or real.meta.counts
     chosen = tables.chosen_keys(data.rows.parent, data.recipe)
     a11 = tables.a11_lines(rows, data.recipe, counts, chosen)
+    tail = tail_table.lines(rows, data.recipe, tables.columns_of(rows, data.recipe))
     first = tables.table_1_lines(rows, data.recipe)
     generated = rows[rows["dataset"] == data.dataset] if data.dataset else rows
     out.mkdir(parents=True, exist_ok=True)
@@ -76,6 +77,7 @@ def render(data: ReportData, out: Path) -> Path:
         "dose_figure": dose_figure(rows, data.recipe, found),
         "gain_figure": gain_by_real.figure(gain_by_real.lines(every, data.recipe)),
         "a11": blocks_a11(a11, data.recipe),
+        "tail": [tail_table.block(tail, data.recipe)] if tail else [],
         "class_figure": _class_figure(classes, found, data.recipe),
         "table_1": blocks_1(first, data.recipe) if any(n["source"] == "measured" for n in first) else [],
         "baseline_figure": _baseline_figure(generated, palette),

@@ -13,7 +13,7 @@ import pandas as pd
 from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Recipe
 from ajbench.core.rows import folds_in, read_rows
-from ajbench.reporting import formats, gain_by_real, verdict
+from ajbench.reporting import formats, gain_by_real, tail_table, verdict
 from ajbench.reporting.formats import COUNTED, Block, Line, blocks_1, blocks_a11, to_csv
 
 _PACKAGE = Path(__file__).parents[1]
@@ -56,9 +56,9 @@ def write(
 ) -> Written:
     """Write the tables of one recipe from rows.csv.
 
-    These are `table_a11.{csv,md,tex}` and, if generated clips were evaluated, `table_1.{csv,md,tex}` and
-    `generation.csv`, and if rows.csv has runs with several `mix.real` or pools, `gain_by_real.csv` of all of
-    them. If a measurement occurs more than once, the last one counts.
+    These are `table_a11.{csv,md,tex}`, with a tail `table_tail.{csv,md,tex}`, if generated clips were
+    evaluated `table_1.{csv,md,tex}` and `generation.csv`, and if rows.csv has runs with several `mix.real` or
+    pools, `gain_by_real.csv` of all of them. If a measurement occurs more than once, the last one counts.
 
     Args:
         rows_path: rows.csv; rows of other recipes are ignored.
@@ -77,6 +77,8 @@ def write(
     a11, generation = a11_lines(rows, recipe, counts, chosen_keys(out_dir, recipe)), generation_lines(rows)
     a11_blocks = blocks_a11(a11, recipe)
     files = _formats("table_a11", a11, a11_blocks)
+    if tail := tail_table.lines(rows, recipe, columns_of(rows, recipe)):
+        files |= _formats("table_tail", tail, [tail_table.block(tail, recipe)])
     first, first_files = table_1(rows, recipe)
     files |= first_files if first else {}
     if generation:
@@ -88,6 +90,7 @@ def write(
     header, lines = formats.console_table(a11_blocks[0])
     said = verdict.document(verdict.answers(rows, recipe))
     document = {"table_a11": _measured(a11), "table_1": first, "generation": generation, "verdict": said}
+    document |= {"table_tail": tail} if tail else {}
     table = {"header": header, "lines": lines, "notes": a11_blocks[0].notes}
     return Written({name: out_dir / name for name in files}, document, table)
 
@@ -104,7 +107,7 @@ def select(rows: pd.DataFrame, recipe: Recipe, fingerprints: Collection[str] | N
     if fingerprints is not None:
         rows = rows[rows["fingerprint"].isin(set(fingerprints))]
     # A value over seeds replaces an earlier one over fewer seeds, and one over folds those of single folds.
-    over_seeds = rows["metric"].isin(("map_mean", "map_delta", "map_delta_family", "map_delta_a"))
+    over_seeds = rows["metric"].str.endswith(("_mean", "_delta", "_delta_family", "_delta_a"))
     over_folds = rows["dataset"].map(folds_in) > 1
     if over_folds.any():
         rows, over_seeds = rows[~over_seeds | over_folds], over_seeds[~over_seeds | over_folds]
@@ -141,7 +144,7 @@ def a11_lines(
     clips only have `<column>_delta`, `<column>_delta_low` and `<column>_delta_high`; `+160A+160G` has
     `…_delta_a` too.
     """
-    rows = rows[rows["table"] == "A11"]
+    tail, rows = tail_table.classes(rows), rows[rows["table"] == "A11"]
     columns = columns_of(rows, recipe)
     order = [(m.name, m.aug) for m in recipe.evaluate.models]
 
@@ -181,6 +184,7 @@ def a11_lines(
         line["classes"] = int(classes.max()) if len(classes) else None
         for split, numbers in (counts or {}).items():
             line |= {f"{split}_{name}": numbers.get(name) for name in COUNTED}
+        line |= {"tail": tail} if tail else {}
         line["dataset"] = mine["dataset"].iloc[-1]
         line["note"] = "; ".join(filter(None, (_note(recipe), (chosen or {}).get(name))))
         lines.append(line)

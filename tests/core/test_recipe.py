@@ -205,6 +205,50 @@ def test_other_sources_are_added_to_real_clips_by_dose(overrides):
         recipe.load("mini", overrides)
 
 
+def test_a_tail_is_part_of_identities_only_where_it_has_an_effect():
+    tail = {"classes": ["dog", "rain"], "shots": 4}
+    first, fill = Mix(tail=tail), Mix(tail=tail | {"fill": True})
+    same = [first, fill, Mix(tail=tail | {"classes": ("rain", "dog")})]
+    assert len({recipe.fingerprint(mix) for mix in same}) == 1
+    others = [Mix(tail=tail, draw=1), Mix(tail=tail | {"shots": 5}), Mix(tail=tail | {"classes": 2}), Mix()]
+    filled = fill.model_copy(update={"dose": 3}), first.model_copy(update={"dose": 3}), Mix(dose=3)
+    assert len({recipe.fingerprint(mix) for mix in (first, *others, *filled)}) == 8
+    alone = Mix(real="none", dose=3)
+    assert recipe.fingerprint(alone) == recipe.fingerprint(alone.model_copy(update={"tail": first.tail}))
+    assert Mix().drawn == [] and first.drawn == fill.drawn != Mix(tail=tail, draw=1).drawn
+    assert first.limited and not Mix().limited
+
+
+@pytest.mark.parametrize(
+    ("override", "word"),
+    [
+        ("mix.tail={classes: [Rain, Rain], shots: 4}", r"mix\.tail\.classes"),
+        ("mix.tail={classes: 0, shots: 4}", r"mix\.tail\.classes"),
+        ("mix.tail={classes: Rain, shots: 4}", r"mix\.tail\.classes"),
+        ("mix.tail={classes: [Rain], shots: 0}", r"mix\.tail\.shots"),
+        ("mix.tail={classes: [Rain], shot: 1, shots: 2}", r"mix\.tail\.shot .*shots.*allowed: classes"),
+        ("mix={mode: alpha, tail: {classes: 1, shots: 1, fill: true}}", r"mix\.tail\.fill"),
+        ("synth.classes=tail", r"synth\.classes=tail.*mix\.tail"),
+        ("synth.classes=head", r"synth\.classes"),
+    ],
+)
+def test_bad_keys_of_a_tail_are_refused(override, word):
+    with pytest.raises(UsageError, match=word):
+        recipe.load("mini", [override])
+
+
+def test_the_name_of_a_mix_says_where_its_tail_is_not_that_of_the_run():
+    made = recipe.load("mini+9G", ["mix.tail.classes=[3, 7]", "mix.tail.shots=2"])
+    assert made.mix.tail and made.mix.tail.classes == ("3", "7")
+    assert recipe.expression(made, made.mix) == "mini+9G"
+    assert (
+        recipe.load(*recipe.expression(made).split(" ", 1)[:1], [recipe.expression(made).split(" ", 1)[1]])
+        == made
+    )
+    every = made.model_copy(update={"mix": made.mix.model_copy(update={"tail": None})})
+    assert recipe.expression(every, made.mix) == "mini+9G mix.tail=null"
+
+
 def test_synthetic_only_takes_all_generated_clips():
     assert recipe.load("esc10G", ["synth.n=77"]).mix.dose == 77
     assert recipe.load("mini", ["mix.real=false"]).mix.dose == recipe.load("mini").synth.n

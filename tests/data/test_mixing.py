@@ -1,7 +1,5 @@
 """Index arithmetic of mixes: laws that hold for any size."""
 
-import itertools
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -209,48 +207,6 @@ def test_balanced_and_amplified_plans():
 HALF = Mix(mode="alpha", alpha=0.5)
 
 
-def select(real, targets, subsets=None, draw=0):
-    names = [f"c{k}" for k in range(targets.shape[1])]
-    where = subsets or [None] * len(targets)
-    return mixing.real_clips(real, draw, sparse.csr_array(targets, dtype=np.float32), names, where)
-
-
-ONE_LABEL = np.arange(39)[:, None] % 5 == np.arange(5)  # 8 clips of four classes, 7 of c4
-
-
-@given(seed=st.integers(0, 99))
-def test_drawn_real_clips_are_nested_and_a_function_of_the_draw(seed):
-    some = np.random.default_rng(seed).random((60, 5)) < 0.2
-    targets = some | (np.arange(60)[:, None] % 7 == np.arange(5))
-    for chain in (["shots=1", "shots=3", "shots=8", "all"], ["share=0.05", "share=0.3", "share=0.8", "all"]):
-        drawn = [select(real, targets, draw=seed).tolist() for real in chain]
-        assert all(clips == sorted(set(clips)) for clips in drawn)
-        assert all(set(few) < set(more) for few, more in itertools.pairwise(drawn))
-        assert drawn[1] == select(chain[1], targets, draw=seed).tolist()
-        assert drawn[1] != select(chain[1], targets, draw=seed + 1).tolist()
-    assert (targets[select("shots=8", targets)].sum(axis=0) >= 8).all()
-
-
-@pytest.mark.parametrize(
-    ("real", "per_class"),
-    [("shots=3", [3] * 5), ("shots=7", [7] * 5), ("share=0.25", [2] * 5), ("share=0.01", [1] * 5)],
-)
-def test_of_clips_with_one_label_every_class_has_as_many(real, per_class):
-    assert ONE_LABEL[select(real, ONE_LABEL)].sum(axis=0).tolist() == per_class
-
-
-def test_of_clips_with_several_labels_no_more_are_drawn_than_needed():
-    both = np.concatenate([np.tile([[1, 1, 0], [1, 0, 1]], (20, 1)), np.tile([1, 0, 0], (200, 1))])
-    assert len(select("shots=5", both)) == 10  # five of each rare class, which have the common one too
-
-
-def test_real_clips_of_a_subset():
-    subsets = ["balanced", "unbalanced", None] * 13
-    assert select("balanced", ONE_LABEL, subsets).tolist() == list(range(0, 39, 3))
-    assert select("all", ONE_LABEL, subsets).tolist() == list(range(39))
-    assert select("none", ONE_LABEL, subsets).tolist() == []
-
-
 def rng():
     return np.random.default_rng(0)
 
@@ -260,12 +216,6 @@ def rng():
     [
         (lambda: mixing.dose_indices(10, 80, 81), r"mix\.dose=81.* 80"),
         (lambda: mixing.dose_indices(10, 80, 0, real=False), r"mix\.real=none"),
-        (lambda: select("shots=8", ONE_LABEL), "shots=8: class 'c4' has 7 "),
-        (
-            lambda: select("balance", ONE_LABEL, ["balanced", None, "other"] * 13),
-            "balance:.* balanced, other",
-        ),
-        (lambda: select("balanced", ONE_LABEL), "real=balanced"),
         (lambda: mixing.alpha_indices(10, 1, 1.2, 5, rng()), r"mix\.alpha=1\.2"),
         (lambda: mixing.alpha_indices(10, 0, 0.5, 5, rng()), r"mix\.mode=alpha"),
         (lambda: mixing.draw(np.zeros(3), 5, rng()), "weights"),

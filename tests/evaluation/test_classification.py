@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from fakes import esc10_recipe
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, f1_score, recall_score, roc_auc_score
 
 from ajbench.core.errors import IntegrityError, UsageError
 from ajbench.core.recipe import Mix
@@ -118,7 +118,44 @@ def test_a_perfect_classifier_has_finite_metrics_and_bounds():
 
 def test_multi_label_clips_have_no_accuracy():
     rows = cell_rows(cell(), measure(predictions(1.5, 3, multi=True), resamples=50), CONTEXT)
-    assert [row["metric"] for row in rows] == ["map", "auc", "dprime", "classes"]
+    assert [row["metric"] for row in rows] == ["map", "auc", "dprime", "macro_f1", "classes"]
+
+
+@pytest.mark.parametrize("multi", [False, True])
+def test_f1_and_tail_recall_agree_with_sklearn_and_are_compared_like_map(multi):
+    seeds, tail = (0, 1), [1, 3]
+    skills = {"esc10": 1.0, "+160G": 1.6}
+    cells = {cell(c, s): predictions(skill, s, multi=multi) for c, skill in skills.items() for s in seeds}
+    measured = {key: measure(scores, tail=tail, resamples=200) for key, scores in cells.items()}
+    rows = compare_to_real(measured, "esc10", CONTEXT)
+    found = {(row["column"], row["metric"]): row for row in rows}
+    values = {}
+    for key, s in cells.items():
+        true, predicted = s.targets.argmax(axis=1), s.scores.argmax(axis=1)
+        if multi:
+            true, predicted = s.targets, s.scores > 0
+        values.setdefault((key.column, "macro_f1"), []).append(f1_score(true, predicted, average="macro"))
+        recall = recall_score(true, predicted, labels=tail, average="macro")
+        values.setdefault((key.column, "tail_recall"), []).append(recall)
+        own = {row["metric"]: row for row in cell_rows(key, measured[key], CONTEXT)}
+        for metric in ("macro_f1", "tail_recall"):
+            assert own[metric]["value"] == pytest.approx(values[key.column, metric][-1])
+            low, high = ends(own[metric])
+            assert low < high and low <= own[metric]["value"] <= high
+    for metric in ("macro_f1", "tail_recall"):
+        real, more = (np.mean(values[column, metric]) for column in skills)
+        assert found["+160G", f"{metric}_mean"]["value"] == pytest.approx(more)
+        delta = found["+160G", f"{metric}_delta"]
+        assert delta["value"] == pytest.approx(more - real) and delta["seed"] == "0;1"
+        assert delta["ci_low"] < delta["value"] < delta["ci_high"]
+        assert ("esc10", f"{metric}_delta") not in found and ("+160G", f"{metric}_delta_family") not in found
+
+
+def test_without_a_tail_or_its_clips_there_is_no_tail_recall():
+    made = predictions(1.0, 0)
+    assert "tail_recall" not in measure(made, resamples=50).resampled
+    made.targets[made.targets[:, 1] == 1] = [1, 0, 0, 0]
+    assert "tail_recall" not in measure(made, tail=[1], resamples=50).resampled
 
 
 def test_a_control_is_compared_but_does_not_count_as_a_mix():

@@ -115,7 +115,7 @@ def test_the_reference_judge_is_trained_before_the_clips_are_generated():
     names = [stage.name for stage in made.sources()]
     assert names == ["prepare", "train-gen", "invert", "train-cls", "synth", "synth"]
     judge = made.sources()[3]
-    assert judge.path == reference_stage(made, "all").path
+    assert judge.path == reference_stage(made, all_real=True).path
     assert judge.path in [stage.path for stage in made.synth().needs]
     labels = [stage.fingerprint for stage in made.stages()]
     assert len(labels) == len(set(labels))

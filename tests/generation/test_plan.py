@@ -14,6 +14,7 @@ from scipy import sparse
 
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.files import seed_for
+from ajbench.core.mix_section import Mix, Tail
 from ajbench.core.schema import Synth
 from ajbench.data.labels import LabelSet
 from ajbench.data.manifest import Manifest, Row
@@ -122,6 +123,18 @@ def test_plans_can_be_limited_to_the_first_classes(real):
     assert {k for row in rows for k in row["label_ids"]} == {0, 1}
     rows = planned(real, n=20, classes=1).to_pylist()
     assert all("Dog" in row["labels"] for row in rows)
+
+
+@pytest.mark.parametrize(("kind", "alone"), [("per-clip", False), ("random-classes", True)])
+def test_plans_can_be_limited_to_the_tail(real, kind, alone):
+    mix = Mix(tail=Tail(classes=["Dog", "Clock tick"], shots=1))
+    section = small_recipe(synth={"plan": kind, "n": 40}).synth.model_copy(update={"classes": "tail"})
+    clips = ListedClips.of_store(real).with_tail(mix)
+    rows = plan(section, clips, TOKENS, 7).to_pylist()
+    assert len(rows) == 40 and {k for row in rows for k in row["label_ids"]} >= {0, 2}
+    assert all({0, 2} & {*row["label_ids"]} for row in rows)
+    assert not alone or all({*row["label_ids"]} <= {0, 2} for row in rows)
+    assert ListedClips.of_store(real).with_tail(Mix()).tail == ()
 
 
 def test_clips_from_noise_have_no_guide_but_per_clip_keeps_the_parent(real):

@@ -6,6 +6,7 @@ from scipy import special, stats
 
 from ajbench.core.errors import UsageError
 from ajbench.metrics import bootstrap, ranking
+from ajbench.metrics.intervals import wilson
 
 
 def single_label(rng, runs, n=80, classes=10, lift=1.5):
@@ -208,3 +209,27 @@ def test_clips_of_one_group_are_drawn_together():
     assert (counts[:, 0] == counts[:, 2]).all() and (counts[:, 1] == counts[:, 4]).all()
     assert (counts[:, 0] + counts[:, 1] + counts[:, 3] == 3).all()
     assert counts.mean(axis=0) == pytest.approx(np.ones(5), abs=0.2)
+
+
+def test_f1_and_recall_are_on_the_resamples_of_map():
+    (scores,), targets = single_label(np.random.default_rng(0), 1, n=40)
+    recordings = [k // 2 for k in range(40)]
+    f1, recall = bootstrap.f1_and_recall(scores, targets, [2, 3], recordings, resamples=300)
+    assert (len(f1.draws), f1.recordings, recall.recordings) == (300, 20, 4)
+    # Of one class that all others miss, mAP and F1 fall in the same resamples.
+    some = np.where(targets[:, :1], 1.0, -1.0) * np.array([1.0, -1.0])
+    pair, hits = np.stack([targets[:, 0], ~targets[:, 0]], axis=1), some.copy()
+    hits[:6] = -hits[:6]
+    of_f1 = bootstrap.f1_and_recall(hits, pair, [0], recordings, resamples=300)[0].draws
+    of_map = bootstrap.map_and_auc(hits, pair, recordings, resamples=300)[0].draws
+    assert np.corrcoef(of_f1, of_map)[0, 1] > 0.9
+
+
+def test_a_share_of_exactly_zero_has_the_interval_of_as_many_trials():
+    nothing = bootstrap.Resampled(0.0, np.zeros(50), 8)
+    value, low, high = bootstrap.share_interval([nothing, nothing])
+    assert (value, low) == (0.0, 0.0) and high == pytest.approx(wilson(np.zeros(8), range(8)).high)
+    folds = [nothing._replace(fold=1), nothing._replace(fold=2)]
+    assert bootstrap.share_interval(folds).high == pytest.approx(wilson(np.zeros(16), range(16)).high)
+    some = bootstrap.Resampled(0.5, np.random.default_rng(0).random(50), 8)
+    assert bootstrap.share_interval([some]) == bootstrap.over_seeds([some])

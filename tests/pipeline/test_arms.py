@@ -132,6 +132,17 @@ def test_only_the_real_clips_of_the_mix_are_augmented(tmp_path, audiomentations)
     assert 0 < len(chosen) < 20 and set(store.column("parent_id")) == {real.clip_ids[i] for i in chosen}
 
 
+def test_only_clips_of_the_tail_are_augmented_where_synthesis_is_limited_to_it(tmp_path, audiomentations):
+    tail = "mix.tail={classes: [Rain], shots: 1}", "synth.classes=tail"
+    made = mini_pipeline(*tail, "data.duration_s=0.84", "data.n_clips=80", "synth.n=3", work=tmp_path)
+    stage = augment_stage(made)
+    run_stages([made.prepare, stage], "cpu")
+    (parent,) = {*ClipStore.open(stage.path).column("parent_id")}
+    real = ClipStore.open(made.prepare.path)
+    assert "Rain" in real[real.clip_ids.index(parent)].labels
+    assert real.clip_ids.index(parent) in real_clips.chosen(made.recipe.mix, real)
+
+
 def test_the_estimate_needs_the_real_clips_only(tmp_path, audiomentations):
     made = mini_pipeline("data.duration_s=0.84", work=tmp_path)
     run_stages([made.prepare], "cpu")
