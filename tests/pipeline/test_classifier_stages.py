@@ -61,7 +61,7 @@ def test_a_training_that_is_scored_on_the_val_part_has_a_folder_and_a_name_of_it
         classifier_stage(made, settings, made.recipe.mix, 0, False, given) for given in (None, part)
     )
     assert plain.path != mine.path and plain.what != mine.what
-    clips = made.real_clips("all") - len(part.val)
+    clips = made.real_clips(made.recipe.mix) - len(part.val)
     assert steps(mine) == settings.steps(clips + 10) < steps(plain)
 
 
