@@ -1255,9 +1255,9 @@ FAULTS = {
 def serve_openai(delay_s=0.0):
     """Serve chat and plain completions until killed; print the port first.
 
-    The answer to a prompt is `answer to <its last line>`. A first word of `FAULTS`, `slow`, `cut` or `empty`
-    in that line stands for what happens at the first request, with `always-` before it at every one.
-    `GET /log` returns the number of requests per line, and the most requests that were open at once.
+    The answer to a prompt is `answer to <its last line>`, before a `Response:`. A first word of `FAULTS`,
+    `slow`, `cut` or `empty` in that line stands for what happens at the first request, with `always-` before
+    it at every one. `GET /log` returns the number of requests per line, and the most that were open at once.
     """
     import threading
     import time
@@ -1285,7 +1285,8 @@ def serve_openai(delay_s=0.0):
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             chat = "messages" in body
-            prompt = (body["messages"][0]["content"] if chat else body["prompt"]).splitlines()[-1]
+            text = body["messages"][0]["content"] if chat else body["prompt"]
+            prompt = text.removesuffix("\nResponse:").splitlines()[-1].removeprefix("Prompt: ")
             with lock:
                 seen[prompt] += 1
                 first = seen[prompt] == 1

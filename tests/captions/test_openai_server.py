@@ -1,11 +1,14 @@
 """The openai backend against a real server process that fails in every way that servers do."""
 
+import os
+import subprocess
+import sys
 import time
 
 import pytest
 from fakes import openai_process
 
-from ajbench.captions import backends, openai_server
+from ajbench.captions import backends, caption_table, openai_server
 from ajbench.captions.backends import Answer
 from ajbench.core.errors import MissingError, UsageError
 
@@ -134,3 +137,45 @@ def test_the_hash_is_that_of_the_models_name(load):
 def test_an_unknown_backend_is_refused():
     with pytest.raises(UsageError, match="lamacpp"):
         backends.load("lamacpp")
+
+
+def test_a_killed_command_goes_on_with_nothing_lost_and_nothing_asked_twice(tmp_path):
+    clips, chunk = 120, 20
+    faults = {3: "busy", 50: "malformed", 77: "error"}
+    names = [f"{faults.get(n, 'sound')} {n};Rain" for n in range(clips)]
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(["clip_id,labels", *(f"c{n},{name}" for n, name in enumerate(names))]) + "\n")
+
+    def command(url, out):
+        options = ["--labels", table, "--out", tmp_path / out, "--chunk", chunk, "--backend", "openai"]
+        options += ["--url", url, "--model", "fake", "--concurrency", 4, "--timeout-s", 5, "-q"]
+        return [sys.executable, "-m", "ajbench", "caption", *map(str, options)]
+
+    quiet = {
+        "env": os.environ | {openai_server.KEY: "sk-secret"},
+        "cwd": tmp_path,
+        "stdout": subprocess.DEVNULL,
+    }
+    with openai_process(delay_s=0.1) as (_, url, log):
+        with subprocess.Popen(command(url, "killed"), **quiet) as process:
+            until = time.monotonic() + 60
+            while len(finished := [*(tmp_path / "killed").glob("part-*")]) < 2:
+                assert process.poll() is None and time.monotonic() < until
+                time.sleep(0.02)
+            process.kill()
+        assert len(finished) < clips // chunk
+        subprocess.run(command(url, "killed"), **quiet, check=True)
+        seen = log()["seen"]
+    whole = {f"answer to {name.replace(';', ', ').lower()}." for name in names}
+    rows = caption_table.read(tmp_path / "killed").to_pylist()
+    assert [row["clip_id"] for row in rows] == [f"c{n}" for n in range(clips)]
+    assert {row["text"].lower() for row in rows} == whole and not any(row["fallback"] for row in rows)
+    done = [
+        n for part in finished for n in range(chunk * int(part.stem[-5:]), chunk * (int(part.stem[-5:]) + 1))
+    ]
+    counts = {key.lower(): n for key, n in seen.items()}
+    for n in done:
+        assert counts[names[n].replace(";", ", ").lower() + "."] == (2 if n in faults else 1)
+    assert b"sk-secret" not in b"".join(
+        p.read_bytes() for p in (tmp_path / "killed").rglob("*") if p.is_file()
+    )
