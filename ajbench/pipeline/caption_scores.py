@@ -64,7 +64,10 @@ def run(pipeline: Pipeline, force: bool = False) -> dict[str, Any]:
     found: list[tuple[str, CaptionScores]] = []
     if people:
         found.append((HUMAN, measure({row.clip_id: row.caption or "" for row in rows}, references)))
-    for name, texts in _captions(pipeline, rows, sets, force):
+    for name, texts, missed in _captions(pipeline, rows, sets, force):
+        if missed:
+            shown = ", ".join(f"{reason}: {n}" for reason, n in missed.items())
+            notes.append(f"{name}: fall-backs among {counted(len(texts), 'caption')} ({shown})")
         found.append((name, measure(texts, {clip: references[clip] for clip in texts})))
     reasons = {f"{metric}: {why}": None for _, scores in found for metric, why in scores.reasons.items()}
     notes += reasons
@@ -132,8 +135,8 @@ def _captioners(recipe: Recipe) -> Mapping[str, Mapping[str, Any]]:
 
 def _captions(
     pipeline: Pipeline, rows: Sequence[Row], sets: Sequence[_Set], force: bool
-) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield name and captions of each set; a finished table is read."""
+) -> Iterator[tuple[str, dict[str, str], dict[str, int]]]:
+    """Yield name, captions and reasons of fall-backs of each set; a finished table is read."""
     chosen, models = _captioners(pipeline.recipe), dict[str, backends.Backend]()
     clips = Clips(lambda: rows, pipeline.recipe.name, evaluation=True)
     for one in sets:
@@ -149,14 +152,16 @@ def _captions(
             raise UsageError(
                 f"evaluate.captioners.{one.writer}: template has no options; remove {', '.join(keys)}"
             )
-        job = Job((one.kind,), writer, Given() if one.kind == "merge" else None, about, chunk=100)
+        job = Job(
+            (one.kind,), writer, Given() if one.kind == "merge" else None, about, max_fallback=1.0, chunk=100
+        )
         folder = (
             pipeline.places.work
             / pipeline.recipe.name
             / f"a2-{one.name.replace(', ', '-').replace(' ', '-')}"
         )
         try:
-            job.run(clips, folder, force)
+            info, _ = job.run(clips, folder, force)
         except MissingError as error:
             raise MissingError(f"{one.name}: {error}") from None
-        yield one.name, caption_table.texts(folder, one.kind)
+        yield one.name, caption_table.texts(folder, one.kind), info["counts"]["fallbacks"]

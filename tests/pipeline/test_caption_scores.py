@@ -4,9 +4,9 @@ import csv
 import json
 
 import pytest
-from fakes import openai_process
+from fakes import FakeLanguageModel, openai_process
 
-from ajbench.captions import caption_metrics
+from ajbench.captions import backends, caption_metrics
 from ajbench.core import recipe as recipes
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.data.corpora import audioset
@@ -75,6 +75,15 @@ def test_a_model_has_a_line_per_number_of_examples_and_a_merge_where_there_is_so
         again = caption_scores.run(make(writer))
         assert log()["seen"] == seen and again["lines"] == done["lines"]
     assert sum(seen.values()) == 3 * CLIPS
+
+
+def test_fallbacks_are_counted_in_a_note(make, monkeypatch):
+    silent = FakeLanguageModel(lambda _: "")
+    monkeypatch.setattr(backends, "load", lambda *_, **__: silent)
+    done = caption_scores.run(make("evaluate.captioners={mine: {backend: openai}}"))
+    assert sum("fall-backs" in note and str(CLIPS) in note for note in done["notes"]) == len(
+        caption_scores.SHOTS
+    )
 
 
 def test_without_labels_only_people_are_compared_and_it_is_said(make):
