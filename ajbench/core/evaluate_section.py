@@ -1,9 +1,10 @@
 """The section `evaluate` of a recipe: what is measured, and the grid of Table A11."""
 
+import math
 from itertools import product
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ajbench.core.mix_section import Source
 from ajbench.core.section import AtLeastOne, Augmentation, Count, Folds, Section
@@ -43,15 +44,14 @@ class Tune(Section):
         found = [dict(zip(keys, values, strict=True)) for values in product(*keys.values())]
         return [{"options": change} for change in found] if head else found
 
-    @model_validator(mode="after")
-    def _something_to_choose(self) -> "Tune":
-        for name, head in (("grid", False), ("head", True)):
-            if len(self.candidates(head)) < 2:
-                raise ValueError(
-                    f"evaluate.tune.{name}: fewer than two candidates; give a key several values, such as "
-                    f"{'c: [0.1, 1]' if head else 'lr: [5.0e-4, 2.0e-3]'}"
-                )
-        return self
+    @field_validator("grid", "head")
+    @classmethod
+    def _something_to_choose(cls, keys: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        if math.prod(map(len, keys.values())) < 2:
+            raise ValueError(
+                "fewer than two candidates; give a key several values, and every key at least one"
+            )
+        return keys
 
 
 class Evaluate(Section):
@@ -95,6 +95,10 @@ class Evaluate(Section):
     tune: Tune | None = Field(
         None, description="choose steps and learning rate for each arm, from the same candidates"
     )
+
+    def identity(self) -> dict[str, Any]:
+        """Return what fingerprints contain; without `tune` while that is not set."""
+        return self.model_dump(mode="json", exclude=set() if self.tune else {"tune"})
 
     @property
     def primary_model(self) -> GridModel | None:

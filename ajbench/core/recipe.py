@@ -72,7 +72,8 @@ class Recipe(Section):
     def identity(self) -> dict[str, Any]:
         """Return what fingerprints contain; without `fusion` while that has its defaults."""
         apart = {"fusion"} if self.fusion == Fusion() else set()
-        return self.model_dump(mode="json", exclude=apart) | {"data": self.data.identity()}
+        own = {"data": self.data.identity(), "evaluate": self.evaluate.identity()}
+        return self.model_dump(mode="json", exclude=apart) | own
 
     @property
     def adapts_to_real(self) -> bool:

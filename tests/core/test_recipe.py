@@ -365,7 +365,9 @@ def test_candidates_are_all_combinations_for_heads_and_for_others():
     head = found.classifier_of({"name": "head", "aug": "none", "options": {"hidden": 8}})
     options = [{"hidden": 8, "c": c} for c in (1, 2)]
     assert [one.options for one in found.candidates_of(head)] == options
-    assert recipe.load("esc10").candidates_of(head) == []
+    plain = recipe.load("esc10")
+    assert plain.candidates_of(head) == [] and "tune" not in plain.identity()["evaluate"]
+    assert "tune" in found.identity()["evaluate"]
     assert len(recipe.load("esc10", ["evaluate.tune={}"]).candidates_of(found.classifier_of())) == 6
 
 
