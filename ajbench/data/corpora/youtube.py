@@ -2,7 +2,7 @@
 
 Files may be named as downloaders do: `<id>`, `<id>_<start>` or `<id>_<start>_<end>` (or `<start>-<end>`), in
 seconds or milliseconds, with an optional prefix `Y` (PANNs) or `id_`. They may lie in any folder and have any
-suffix that ajbench reads.
+suffix that ajbench reads. Of a sound and a video of one name, the second is the clip's video.
 """
 
 import math
@@ -19,12 +19,12 @@ from typing import NamedTuple
 from ajbench.core import console
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.processes import no_garbage_collection
-from ajbench.data import audio
+from ajbench.data import audio, video
 from ajbench.data.corpora.splits import need_splits
 from ajbench.data.manifest import Problem, Row
 
 ID_LENGTH = 11
-OTHER_SUFFIXES = (".aac", ".m4a", ".mkv", ".mp4", ".webm", ".wma")  # of downloads that need conversion
+OTHER_SUFFIXES = (".aac", ".m4a", ".wma")  # of downloads that need conversion
 CLIP_S = 12.0  # a longer file is a whole video: clips last 10 s, and cutting at key frames may add 2 s
 PROBED = 200  # headers that are read to decide whether files without a start in their name are whole videos
 THREADS = 8
@@ -34,7 +34,7 @@ _PREFIXES = ("", "Y", "id_")
 _TIMES = re.compile(r"_(\d+(?:\.\d+)?)(?:[_-]\d+(?:\.\d+)?)?", re.ASCII)
 _NAME = re.compile(rf"(?:{'|'.join(_PREFIXES[1:])})?({_ID.pattern})(?:{_TIMES.pattern})?", re.ASCII)
 _SOUND = frozenset(audio.SUFFIXES)
-_MEDIA = frozenset((*audio.SUFFIXES, *OTHER_SUFFIXES))
+_MEDIA = frozenset((*audio.SUFFIXES, *video.SUFFIXES, *OTHER_SUFFIXES))
 
 
 class Segment(NamedTuple):
@@ -57,11 +57,11 @@ class Segment(NamedTuple):
         """Return the problem that leaves this segment out."""
         return Problem(self.clip_id, self.table, self.line, reason, self.split)
 
-    def row(self, path: str, start_s: float = 0.0) -> Row:
-        """Return the manifest's row: `start_s` is where the segment starts in the file."""
+    def row(self, path: str, start_s: float = 0.0, video: str | None = None) -> Row:
+        """Return the manifest's row: `start_s` is where the segment starts in the files."""
         about = self.duration_s, self.labels, self.split, None, self.caption
         more = f"youtube:{self.video_id}", self.more_captions, self.subset
-        return Row(self.clip_id, path, start_s, *about, None, None, None, "real", *more)
+        return Row(self.clip_id, path, start_s, *about, video, None, None, "real", *more)
 
 
 class File(NamedTuple):
@@ -217,19 +217,21 @@ def _rows(segments: Sequence[Segment], root: Path, problems: list[Problem]) -> l
     """Return the rows of the segments that have a file; append a problem for each of the others."""
     files = find_files(root, {name for segment in segments for name in (segment.video_id, *segment.also)})
     paths: list[str] = []  # "": no file
+    videos: list[str | None] = []
     unknown: list[bool] = []  # whether the file may be a whole video
     for segment in segments:
         file, reason = _file_of(segment, files)
         if reason:
             problems.append(segment.problem(reason))
         paths.append(file.path if file else "")
+        videos.append(_video_of(file, files.get(segment.video_id, ())) if file else None)
         unknown.append(file is not None and file.start is None and segment.start_s > 0)
     del files
     starts = [segment.start_s for segment in compress(segments, unknown)]
     whole = whole_videos(list(compress(paths, unknown)), starts)
     return [
-        segment.row(path, segment.start_s if path in whole else 0.0)
-        for segment, path in zip(segments, paths, strict=True)
+        segment.row(path, segment.start_s if path in whole else 0.0, seen)
+        for segment, path, seen in zip(segments, paths, videos, strict=True)
         if path
     ]
 
@@ -290,11 +292,11 @@ def _file_of(segment: Segment, files: Mapping[str, Sequence[File]]) -> tuple[Fil
     if not named:
         return None, "missing: no file is named after this id"
 
-    def rank(file: File) -> tuple[bool, bool, bool, str]:
+    def rank(file: File) -> tuple[bool, int, bool, str]:
         """Order files, best first: a start in the name is better than none."""
         return (
             not file.may_start_at(segment.start_s),
-            file.suffix not in _SOUND,
+            (file.suffix not in _SOUND) + (file.suffix in OTHER_SUFFIXES),
             file.start is None,
             file.path,
         )
@@ -302,9 +304,15 @@ def _file_of(segment: Segment, files: Mapping[str, Sequence[File]]) -> tuple[Fil
     file = named[0] if len(named) == 1 else min(named, key=rank)
     if not file.may_start_at(segment.start_s):
         return None, f"missing: no file starts at {segment.start_s:g} s (found {Path(file.path).name})"
-    if file.suffix not in _SOUND:
+    if file.suffix in OTHER_SUFFIXES:
         return None, f"unsupported suffix {file.suffix!r}; convert to one of {', '.join(audio.SUFFIXES)}"
     return file, None
+
+
+def _video_of(file: File, named: Sequence[File]) -> str | None:
+    """Return the file itself if it is a video, else a video of its name, in any folder."""
+    stem, paths = Path(file.path).stem, [file.path, *sorted(one.path for one in named)]
+    return next((path for path in paths if _suffix(path) in video.SUFFIXES and Path(path).stem == stem), None)
 
 
 def whole_videos(paths: Sequence[str], starts: Sequence[float]) -> frozenset[str]:

@@ -166,6 +166,17 @@ def test_of_several_files_one_with_the_start_in_its_name_is_used(make):
     ]  # fmt: skip
 
 
+def test_videos_are_found_beside_the_sounds_or_in_their_place(make):
+    files = ["a/--PJHxphWEs_30.wav", "b/--PJHxphWEs_30.mp4", "_-aE2O5G5WE.webm", "Y-4gqARaEJE.wav"]
+    manifest = audioset.read(AUDIOSET, make([*files, "b/--PJHxphWEs.mkv"]))
+    assert manifest.problems == []
+    assert [(Path(row.path).name, row.video and Path(row.video).name) for row in manifest.rows] == [
+        ("--PJHxphWEs_30.wav", "--PJHxphWEs_30.mp4"),
+        ("_-aE2O5G5WE.webm", "_-aE2O5G5WE.webm"),
+        ("Y-4gqARaEJE.wav", None),
+    ]
+
+
 def test_lists_and_both_splits_are_required(make, tmp_path):
     with pytest.raises(MissingError, match=r"balanced_train_segments\.csv"):
         audioset.read(AUDIOSET, tmp_path)

@@ -91,3 +91,15 @@ def test_linked_class_folders_are_followed_but_not_in_circles(touch, tmp_path_fa
 def test_both_splits_are_required(touch, names, word):
     with pytest.raises(MissingError, match=word):
         folder.read(FOLDER, touch(*names))
+
+
+def test_videos_are_clips_or_belong_to_the_sound_of_their_name(touch):
+    root = touch(*DOGS, "dog/7.mp4", "dog/film.MOV", "cat/7.webm", *(f"cat/{i}.wav" for i in range(8, 20)))
+    manifest = folder.read(FOLDER, root)
+    assert manifest.problems == []
+    found = {row.clip_id: (row.path, row.video) for row in manifest.rows if row.video}
+    assert found == {
+        "dog/7": (str(root / "dog/7.wav"), str(root / "dog/7.mp4")),
+        "dog/film": (str(root / "dog/film.MOV"),) * 2,
+        "cat/7": (str(root / "cat/7.webm"),) * 2,
+    }
