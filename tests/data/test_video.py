@@ -1,8 +1,10 @@
 """Pictures by timestamp, turned as the file says; sound in step with them; bad files and their reasons."""
 
+import io
 import threading
 import tracemalloc
 
+import av
 import numpy as np
 import pytest
 from fakes import broken_videos, video_bytes
@@ -22,11 +24,24 @@ def grey(number):
 
 @pytest.fixture(scope="module")
 def uneven():
-    """An MP4 of variable frame rate whose header counts 999 frames."""
-    content = video_bytes([(time, grey(k)) for k, time in enumerate(TIMES)], sound_s=3.0)
-    place = content.index(b"stsz") + 12  # the number of samples, of which the index has as many entries
-    assert int.from_bytes(content[place : place + 4]) == len(TIMES)
-    return content
+    """An MP4 of variable frame rate."""
+    return video_bytes([(time, grey(k)) for k, time in enumerate(TIMES)], sound_s=3.0)
+
+
+def fragmented(content):
+    """The same video with a header that counts no frame: they are in fragments behind it."""
+    out = io.BytesIO()
+    with (
+        av.open(io.BytesIO(content)) as before,
+        av.open(out, "w", "mp4", options={"movflags": "frag_keyframe+empty_moov"}) as after,
+    ):
+        stream = before.streams.video[0]
+        copied = after.add_stream_from_template(stream)
+        for packet in before.demux(stream):
+            if packet.dts is not None:
+                packet.stream = copied
+                after.mux(packet)
+    return out.getvalue()
 
 
 def numbers(images):
@@ -41,6 +56,20 @@ def test_the_frame_shown_at_each_time_is_found_by_its_timestamp(uneven, times):
     times = [t for t in times if min(abs(t - border) for border in TIMES) > 1e-3] or [0.01]
     shown = [max(0, int(np.searchsorted(TIMES, t, side="right")) - 1) for t in times]
     assert numbers(video.frames(uneven, times)) == shown
+
+
+def test_the_number_of_frames_in_the_header_does_not_matter(uneven):
+    none = fragmented(uneven)
+    shots = [(k / 25, grey(k // 5)) for k in range(50)]
+    avi = bytearray(video_bytes(shots, container="avi", codec="mpeg4"))
+    for place in (avi.index(b"avih") + 8 + 16, avi.index(b"strh") + 8 + 32):  # dwTotalFrames, dwLength
+        assert int.from_bytes(avi[place : place + 4], "little") == 50
+        avi[place : place + 4] = (400).to_bytes(4, "little")
+    for content, wrong in ((none, 0), (bytes(avi), 400)):
+        with av.open(io.BytesIO(content)) as opened:
+            assert opened.streams.video[0].frames == wrong
+    assert numbers(video.frames(none, TIMES)) == list(range(len(TIMES)))
+    assert numbers(video.frames(bytes(avi), [0.1, 0.3, 1.1, 1.9])) == [0, 1, 5, 9]
 
 
 def test_a_time_exactly_at_a_border_gets_the_new_frame(uneven):

@@ -140,7 +140,7 @@ def flawed(corpus, write_wav, tone):
     train = corpus / "train" / "a"
     write_wav("corpus/train/a/silent.wav", np.zeros(8000, np.float32))
     write_wav("corpus/train/a/clipped.wav", np.sign(tone(500, 1.0)))
-    write_wav("corpus/train/a/short.wav", tone(500, 0.1))
+    write_wav("corpus/train/a/short.wav", tone(500, 0.05))
     (train / "empty.wav").write_bytes(b"")
     (train / "noise.wav").write_bytes(np.random.default_rng(0).bytes(3000))
     whole = (train / "0.wav").read_bytes()
