@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from ajbench.pipeline.fusion_stages import Cell
     from ajbench.pipeline.recipe_stages import Pipeline
 
+MASKED = "clips without a usable video are kept, with a mask in place of the video"
+
 
 def measure(
     pipeline: "Pipeline", cells: Sequence["Cell"], scored: Mapping[str, tuple[int, Path]], out: Path
@@ -94,12 +96,14 @@ def information(pipeline: "Pipeline", store: ClipStore, line: str, folder: Path)
 
 def video_notes(store: ClipStore) -> list[str]:
     """Return how many clips of each split have a usable, a missing and an undecodable video."""
-    parts = []
-    for split, counts in store.meta.extra["video"]["counts"].items():
-        lost = [f"{counts[kind]} {kind}" for kind in ("missing", "undecodable") if counts[kind]]
-        kept = f"{split} {counts['usable']} of {counted(sum(counts.values()), 'clip')}"
-        parts.append(kept + (f" ({', '.join(lost)})" if lost else ""))
-    return [f"clips with video: {', '.join(parts)}", "the video of the others is masked, not replaced"]
+    counts, parts, masked = store.meta.extra["video"]["counts"], [], False
+    for split in [name for name in ("train", "val", "eval") if name in counts]:
+        mine = counts[split]
+        lost = [f"{mine[kind]} {kind}" for kind in ("missing", "undecodable") if mine[kind]]
+        parts.append(f"{split} {mine['usable']} of {counted(sum(mine.values()), 'clip')}")
+        parts[-1] += f" ({', '.join(lost)})" if lost else ""
+        masked = masked or bool(lost)
+    return [f"clips with video: {', '.join(parts)}", *([MASKED] if masked else [])]
 
 
 def _unscored(cells: Sequence["Cell"]) -> list[str]:

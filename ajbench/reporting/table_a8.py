@@ -149,7 +149,7 @@ def _models(models: Sequence[Line], recipe: Recipe, notes: Sequence[str]) -> Blo
         *notes,
         "in percent, mean ± standard deviation over seeds; below it the paired difference in points to naive "
         "fusion in the same modality, with its 95 % interval over clips and seeds",
-        "μ: share of clips that audio or video alone gets right and both together get wrong",
+        "the column μ is the share of clips that audio or video alone gets right and both together get wrong",
     ]
     own = (part for line in models for part in line["note"].split("; ") if part and part not in notes)
     said = [_sentence(note) for note in (*said, *dict.fromkeys(own))]
