@@ -19,13 +19,7 @@ from ajbench.core.errors import UsageError
 from ajbench.core.evaluate_section import Evaluate
 from ajbench.core.fusion_section import Fusion
 from ajbench.core.mix_section import Mix
-from ajbench.core.schema import (
-    Classifier,
-    CodecSection,
-    Generator,
-    Invert,
-    Synth,
-)
+from ajbench.core.schema import Classifier, CodecSection, Generator, Invert, Synth
 from ajbench.core.section import Section, overlay
 
 
