@@ -62,6 +62,9 @@ class Fusion(Section):
     average_last: Fraction = Field(0.25, description="average weights over this last share of steps")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on CUDA, fp32 on CPUs")
     checkpoint_every: AtLeastOne = Field(100, description="steps")
+    interval_over: Literal["recordings", "clips"] = Field(
+        "recordings", description="Table A8: clips, where evaluation clips are of a few recordings only"
+    )
     scorers: tuple[str, ...] = Field(("minilm",), min_length=1, description="Table A8: scorers")
     comparisons: tuple[Comparison, ...] = Field(
         ("predicted", "true"), description="Table A8: values of `labels` for each scorer"
@@ -72,9 +75,8 @@ class Fusion(Section):
 
     def identity(self) -> dict[str, Any]:
         """Return what fingerprints of one model contain: not the table, nor files, which are inputs."""
-        return self.model_dump(
-            mode="json", exclude={"scorers", "comparisons", "controls", "scores", "captions"}
-        )
+        apart = {"scorers", "comparisons", "controls", "interval_over", "scores", "captions"}
+        return self.model_dump(mode="json", exclude=apart)
 
     @model_validator(mode="after")
     def _scored(self) -> "Fusion":

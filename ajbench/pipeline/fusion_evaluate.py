@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,12 +43,13 @@ def measure(
     """
     recipe, store = pipeline.recipe, ClipStore.open(pipeline.prepare.path, verify=False)
     dataset, resamples = dataset_name(pipeline), recipe.evaluate.bootstrap
+    over = recipe.fusion.interval_over
     rows: list[Row] = []
     found: dict[tuple[str, int], audio_visual.Trained] = {}
     with console.progress(len(cells) + len(scored), "score-av", "models") as advance:
         for cell in cells:
             line = line_name(cell.settings.scorer, cell.settings.labels)
-            scores = {m: load_scores(cell.stage.path / scores_name(m)) for m in MODALITIES}
+            scores = {m: units(load_scores(cell.stage.path / scores_name(m)), over) for m in MODALITIES}
             found[line, cell.seed] = audio_visual.measure(scores, resamples=resamples)
             context = _context(pipeline, cell.stage.path, out, dataset)
             rows += audio_visual.cell_rows(line, cell.seed, found[line, cell.seed], context)
@@ -57,11 +59,12 @@ def measure(
         for line, (seed, folder) in scored.items():
             for kind, predictions in information(pipeline, store, line, folder).items():
                 more: dict[str, Any] = {"resamples": resamples, "seed": seed}
-                rows += audio_visual.information_rows(line, kind, predictions, context, **more)
+                own = units(predictions, over)
+                rows += audio_visual.information_rows(line, kind, own, context, **more)
             advance(1)
     for path in (out / ROWS, pipeline.home / ROWS):
         append_rows(path, rows)
-    notes = [*video_notes(store), *_unscored(cells)]
+    notes = [*video_notes(store), *_unscored(cells), interval_note(store, over)]
     atomic_write(out / NOTES, json.dumps(notes, indent=2, ensure_ascii=False))
 
 
@@ -104,6 +107,20 @@ def video_notes(store: ClipStore) -> list[str]:
         parts[-1] += f" ({', '.join(lost)})" if lost else ""
         masked = masked or bool(lost)
     return [f"clips with video: {', '.join(parts)}", *([MASKED] if masked else [])]
+
+
+def interval_note(store: ClipStore, over: str) -> str:
+    """Return what the intervals are over, and how many recordings the evaluation clips have."""
+    held_out = store.split_indices("eval")
+    recordings = counted(len({store.recordings[i] for i in held_out}), "recording")
+    if over == "clips":
+        return f"intervals are over clips, not over their {recordings}: they do not cover other recordings"
+    return f"intervals are over {recordings} of the evaluation clips"
+
+
+def units(scores: Scores, over: str) -> Scores:
+    """Return scores whose recordings are what intervals are over."""
+    return scores if over == "recordings" else replace(scores, recordings=scores.clip_ids)
 
 
 def _unscored(cells: Sequence["Cell"]) -> list[str]:

@@ -212,9 +212,8 @@ def score_stage(pipeline: "Pipeline", cells: Sequence[Cell]) -> Stage:
     files = _score_files(pipeline, cells)
     scored = [stage for _, stage in files.values()]
     keys = sorted(cell.stage.fingerprint for cell in cells)
-    key, path = pipeline.place(
-        "score-av", recipe.evaluate.bootstrap, keys, sorted(s.fingerprint for s in scored)
-    )
+    inputs = keys, sorted(stage.fingerprint for stage in scored), recipe.fusion.interval_over
+    key, path = pipeline.place("score-av", recipe.evaluate.bootstrap, *inputs)
 
     def do() -> None:
         from ajbench.pipeline.fusion_evaluate import measure

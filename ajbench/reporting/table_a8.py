@@ -148,7 +148,7 @@ def _models(models: Sequence[Line], recipe: Recipe, notes: Sequence[str]) -> Blo
         f"{first['backbone']}; discount {recipe.fusion.discount}",
         *notes,
         "in percent, mean ± standard deviation over seeds; below it the paired difference in points to naive "
-        "fusion in the same modality, with its 95 % interval over clips and seeds",
+        "fusion in the same modality, with its 95 % interval, also over seeds",
         "the column μ is the share of clips that audio or video alone gets right and both together get wrong",
     ]
     own = (part for line in models for part in line["note"].split("; ") if part and part not in notes)

@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ from fakes import HUM_SAMPLES, video_record, video_store
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.recipe import load
 from ajbench.core.rows import read_rows
+from ajbench.data.labels import load_scores
 from ajbench.data.store import ClipStore
-from ajbench.pipeline import fusion_stages, fusion_table
+from ajbench.pipeline import fusion_evaluate, fusion_stages, fusion_table
 from ajbench.pipeline.recipe_stages import Pipeline, Places
 from ajbench.pipeline.stage import run_stages
 
@@ -95,6 +97,21 @@ def test_the_table_has_every_condition_and_modality_and_is_not_made_twice(made):
     assert "minilm, shuffled scores" in page
 
 
+def test_intervals_over_clips_are_another_evaluation_of_the_same_models(made):
+    one, stages, _ = made
+    store = ClipStore.open(one.prepare.path)
+    other = fusion_stages.table_stages(
+        pipeline(one.places.data, one.places.work, "fusion.interval_over=clips")
+    )
+    assert [stage.fingerprint for stage in other[:-1]] == [stage.fingerprint for stage in stages[:-1]]
+    assert other[-1].fingerprint != stages[-1].fingerprint
+    assert fusion_evaluate.interval_note(store, "clips") != fusion_evaluate.interval_note(store, "recordings")
+    scores = load_scores(stages[-2].path / "scores_av.npz")
+    grouped = replace(scores, recordings=("one",) * len(scores.clip_ids))
+    assert fusion_evaluate.units(grouped, "recordings") is grouped
+    assert fusion_evaluate.units(grouped, "clips").recordings == scores.clip_ids
+
+
 def test_alike_stages_are_neighbours_so_that_they_run_in_parallel(made):
     _, stages, _ = made
     names = [(stage.name, stage.what.startswith("audio tokens")) for stage in stages]
@@ -106,7 +123,6 @@ def test_alike_stages_are_neighbours_so_that_they_run_in_parallel(made):
 def test_train_clips_are_scored_by_models_that_were_trained_without_them(made):
     one, _, _ = made
     from ajbench.classifiers import read_config
-    from ajbench.data.labels import load_scores
     from ajbench.data.shards import ids_hash
 
     store = ClipStore.open(one.prepare.path)
