@@ -125,7 +125,11 @@ def condition(name: str) -> str:
     scorer, _, labels = name.partition("/")
     if name == NAIVE_LINE:
         return "Naive fusion"
-    words = {"predicted": "predicted labels", "true": "true labels (leak)", "feature": "score as a feature"}
+    words = {
+        "predicted": "predicted labels",
+        "true": "true labels (label leak)",
+        "feature": "score as a feature",
+    }
     words |= {"constant": "constant score", "shuffled": "shuffled scores", "clap": "CLAP"}
     return f"{scorer}, {words.get(labels, labels)}"
 

@@ -43,16 +43,16 @@ def written(rows, **evaluate):
 def test_lines_have_values_in_percent_and_differences_in_points(rows):
     lines, files = written(rows)
     by_key = {(line["model"], line["modality"]): line for line in lines}
-    line = by_key["minilm, true labels (leak)", "A+V"]
+    line = by_key["minilm, true labels (label leak)", "A+V"]
     assert (line["map"], line["map_low"], line["map_delta"], line["map_leak"]) == (70.0, 60.0, 20.0, 10.0)
     assert line["map_std"] == pytest.approx(1.41, abs=0.01)
     assert table_a8.LEAK in line["note"]
     assert table_a8.LEAK not in by_key["minilm, predicted labels", "A+V"]["note"]
     assert by_key["Naive fusion", "A+V"]["mu"] == 5.0
-    assert by_key["minilm, true labels (leak)", "caption+score"]["map"] == 90.0
+    assert by_key["minilm, true labels (label leak)", "caption+score"]["map"] == 90.0
     assert {*files} == {"table_a8.csv", "table_a8.md", "table_a8.tex"}
     assert "(2 missing, 4 undecodable)" in files["table_a8.md"]
-    assert "minilm, true labels (leak): +10.0 [+5.0, +15.0] points of mAP" in files["table_a8.md"]
+    assert "minilm, true labels (label leak): +10.0 [+5.0, +15.0] points of mAP" in files["table_a8.md"]
 
 
 def test_published_rows_stand_beside_with_notes_on_suspect_cells(rows):
