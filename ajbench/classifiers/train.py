@@ -14,8 +14,7 @@ from torch.nn import functional
 
 from ajbench import classifiers
 from ajbench.classifiers import frontend, predict
-from ajbench.classifiers.dataset import TrainingClips
-from ajbench.classifiers.selection import select
+from ajbench.classifiers.selection import TrainingClips, select
 from ajbench.core import console
 from ajbench.core.errors import UsageError
 from ajbench.core.files import seed_for

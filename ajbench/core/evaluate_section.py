@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from ajbench.core.mix_section import Source
+from ajbench.core.clip_sections import Source
 from ajbench.core.section import AtLeastOne, Augmentation, Count, Folds, Section
 
 

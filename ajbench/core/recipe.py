@@ -14,11 +14,10 @@ from typing import Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from ajbench.core.data_section import Data
+from ajbench.core.clip_sections import Data, Mix
 from ajbench.core.errors import UsageError
 from ajbench.core.evaluate_section import Evaluate
 from ajbench.core.fusion_section import Fusion
-from ajbench.core.mix_section import Mix
 from ajbench.core.schema import Classifier, CodecSection, Generator, Invert, Synth
 from ajbench.core.section import Section, overlay
 

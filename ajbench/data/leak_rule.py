@@ -4,27 +4,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ajbench.core.errors import IntegrityError
-from ajbench.data.manifest import Manifest
-from ajbench.data.store import ClipStore
-
-Evaluated = Mapping[str, str]  # id of an eval clip → its recording
 
 
-def evaluated(clips: ClipStore | Manifest) -> Evaluated:
-    """Return the eval clips of a store or corpus, with their recordings."""
-    if isinstance(clips, Manifest):
-        return {row.clip_id: row.recording or row.clip_id for row in clips.split("eval")}
-    return {clips.clip_ids[i]: clips.recordings[i] for i in clips.split_indices("eval")}
-
-
-def refuse_leak(path: Path, ids: Sequence[str], recordings: Sequence[str], held_out: Evaluated) -> None:
+def refuse_leak(
+    path: Path, ids: Sequence[str], recordings: Sequence[str], held_out: Mapping[str, str]
+) -> None:
     """Refuse a model that was trained on an eval clip, or on another clip of the recording of one.
 
     Args:
         path: of the model, for the message.
         ids: of its training clips.
         recordings: of each of them.
-        held_out: the eval clips.
+        held_out: id of each eval clip → its recording.
 
     Raises:
         IntegrityError: it was, or its training clips are unknown.

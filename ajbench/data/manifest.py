@@ -83,6 +83,10 @@ class Manifest:
         """Return the rows of one split, in order."""
         return [row for row in self.rows if row.split == name]
 
+    def held_out(self) -> dict[str, str]:
+        """Return the recording of each eval clip, by its id: what the leak rule protects."""
+        return {row.clip_id: row.recording or row.clip_id for row in self.split("eval")}
+
     def sparse_targets(self, places: Sequence[int]) -> sparse.csr_array:
         """Return the multi-hot targets of the rows at `places`, sparse float32 [n, C]."""
         labels = [self.rows[place].labels for place in places]

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from ajbench.core.clip_sections import Mix, Tail
 from ajbench.core.errors import UsageError
 from ajbench.core.files import seed_for
-from ajbench.core.mix_section import Mix, Tail
 from ajbench.core.registry import suggest
 from ajbench.data.manifest import Manifest
 from ajbench.data.rounds import rarest_labels

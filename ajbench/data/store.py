@@ -235,6 +235,10 @@ class ClipStore:
         masks = [pc.equal(shard.table.column("split"), split).to_numpy(False) for shard in self.mapped]
         return np.flatnonzero(np.concatenate(masks)).astype(np.int64, copy=False)
 
+    def held_out(self) -> dict[str, str]:
+        """Return the recording of each eval clip, by its id: what the leak rule protects."""
+        return {self.clip_ids[i]: self.recordings[i] for i in self.split_indices("eval")}
+
     def _find(self, index: int) -> tuple[_Shard, int]:
         parts, rows = self._locate([index])
         return self.mapped[parts[0]], int(rows[0])

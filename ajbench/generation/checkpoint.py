@@ -185,7 +185,7 @@ def refuse_leak(path: Path, info: GeneratorInfo | TokensInfo, store: ClipStore) 
     Raises:
         IntegrityError: it was, or its training clips are unknown.
     """
-    leak_rule.refuse_leak(path, info.train_ids, info.train_recordings, leak_rule.evaluated(store))
+    leak_rule.refuse_leak(path, info.train_ids, info.train_recordings, store.held_out())
 
 
 def _read(path: Path, kind: type[Info], command: str) -> Info:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 
+from ajbench.core.device import end_with_parent
 from ajbench.core.errors import MissingError
-from ajbench.core.processes import end_with_parent
 from ajbench.data.shard_job import POLL_S
 from ajbench.generation.worker import Job
 

@@ -15,7 +15,7 @@ from ajbench.core import console
 from ajbench.core.errors import IntegrityError, NumericError
 from ajbench.core.recipe import Recipe, Synth
 from ajbench.core.run_dir import local_rank, world
-from ajbench.data import leak_rule, shards
+from ajbench.data import shards
 from ajbench.data.manifest import Problem
 from ajbench.data.shard_job import POLL_S, claimed, discard, open_job
 from ajbench.data.store import ClipStore, require_codec
@@ -194,7 +194,7 @@ def _finish(
         fingerprint=fingerprint,
         source="synthetic",
         train_ids_hash=shards.ids_hash(store.clip_ids[i] for i in store.split_indices("train")),
-        eval_ids_hash=shards.ids_hash(leak_rule.evaluated(store)),
+        eval_ids_hash=shards.ids_hash(store.held_out()),
         extra={
             "plan": job.section.plan,
             "plan_xxh3": job.plan_hash,

@@ -10,8 +10,8 @@ from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
 
 from ajbench.core import console
+from ajbench.core.device import default_workers, end_with_parent
 from ajbench.core.errors import AjbenchError, MissingError
-from ajbench.core.processes import default_workers, end_with_parent
 from ajbench.pipeline.stage import Stage
 
 

@@ -1,23 +1,78 @@
-"""Checks before any work: text encoder, given generator, pool, captions; and corpora without audio."""
+"""Checks before any work: clips, classes, given generator, pool, captions; and corpora without audio."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ajbench.captions import caption_table
 from ajbench.core import registry, transformers_folder
-from ajbench.core.console import counted
+from ajbench.core.console import counted, say
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.recipe import Generator, Recipe, fingerprint
 from ajbench.data import audio, real_clips, val_part
 from ajbench.data.corpora import youtube
 from ajbench.data.corpora.recordings import left_out, read_corpus
-from ajbench.data.leak_rule import evaluated, refuse_leak
+from ajbench.data.leak_rule import refuse_leak
 from ajbench.data.manifest import Manifest
 from ajbench.data.shards import read_meta
 from ajbench.data.store import ClipStore
 from ajbench.generation import hub_encoders
+from ajbench.generation.prompts import chosen_classes
+from ajbench.pipeline import grid, tail_clips
+
+
+def check(recipe: Recipe, manifest: Manifest, generator: Path | None, doses: Sequence[int] = ()) -> None:
+    """Check that a corpus has the clips and classes that a recipe needs.
+
+    Args:
+        recipe: what is done.
+        manifest: of the corpus.
+        generator: a trained generator to use instead of the recipe's own.
+        doses: numbers of synthetic clips that will be needed, besides `mix.dose`.
+
+    Raises:
+        UsageError: it has not.
+        MissingError: the given generator is missing.
+        IntegrityError: the given generator does not fit.
+    """
+    corpus, n, k, labels = recipe.data.corpus, recipe.synth.n, recipe.synth.classes, manifest.label_set
+    for key, dose in [("mix.dose", recipe.mix.dose), *(("evaluate.doses", dose) for dose in doses)]:
+        if dose > n:
+            raise UsageError(
+                f"{key}: {dose} clips of a source are needed, synth.n={n} are made; raise synth.n or "
+                "lower the dose"
+            )
+    if isinstance(k, int) and k > len(labels):
+        raise UsageError(f"synth.classes={k}: corpus {corpus} has {counted(len(labels), 'class')}")
+    controls = recipe.evaluate.controls
+    amplified = max(recipe.mix.amplify, grid.AMPLIFIED if "amplify" in controls else 0)
+    if amplified > len(labels):
+        raise UsageError(
+            f"mix.amplify={amplified}: corpus {corpus} has {counted(len(labels), 'class')}; lower it, or "
+            "leave amplify out of evaluate.controls"
+        )
+    if amplified and not recipe.mix.balanced:
+        raise UsageError(f"mix.amplify={amplified} adds to balanced weights; set mix.balanced=true")
+    if "match_steps" in controls and any(model.features for model in grid.models(recipe)):
+        say("evaluate.controls: no match_steps for head, which is fitted without steps")
+    if recipe.invert.classes is not None:
+        chosen_classes(recipe.invert.classes, labels.names)
+    for split in ("train", "eval"):
+        if not manifest.split(split):
+            raise UsageError(
+                f"corpus {corpus}: no clip in split {split!r}; choose another data.eval_fold or add clips"
+            )
+    if generator:
+        check_generator(generator, recipe, manifest)
+    else:
+        if recipe.generator.other_store:
+            check_pool(recipe.generator.other_store, recipe, manifest)
+        check_captions(recipe.generator, manifest)
+    check_real_clips(recipe, manifest)
+    if recipe.mix.tail:
+        tail_clips.check(recipe, manifest, {recipe.mix.dose, *doses})
 
 
 def check_text_encoder(name: str) -> None:
@@ -53,7 +108,7 @@ def check_generator(folder: Path, recipe: Recipe, manifest: Manifest) -> None:
         ) from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise IntegrityError(f"{path}: damaged; train the generator again") from None
-    refuse_leak(folder, ids, recordings, evaluated(manifest))
+    refuse_leak(folder, ids, recordings, manifest.held_out())
     if codec in registry.CODECS and recipe.codec.name in registry.CODECS and codec != recipe.codec.name:
         raise IntegrityError(f"--generator {folder}: has codec {codec}, the recipe {recipe.codec.name}")
 
@@ -85,7 +140,7 @@ def check_pool(folder: Path, recipe: Recipe, manifest: Manifest) -> None:
             )
     train = store.split_indices("train")
     ids, recordings = ([names[i] for i in train] for names in (store.clip_ids, store.recordings))
-    refuse_leak(folder, ids, recordings, evaluated(manifest))
+    refuse_leak(folder, ids, recordings, manifest.held_out())
 
 
 def check_real_clips(recipe: Recipe, manifest: Manifest) -> None:
@@ -152,7 +207,7 @@ def check_captions(section: Generator, manifest: Manifest) -> None:
             f"generator.captions={section.captions}: its {counted(len(captions), 'clip')} are none of the "
             f"corpus' {len(train)} train clips; make the table with `ajbench caption --recipe`"
         )
-    held_out = evaluated(manifest)
+    held_out = manifest.held_out()
     # Clips of a list are named after their video, which is a recording without "youtube:".
     recordings = {part for one in held_out.values() for part in (one, one.partition(":")[2])}
     related = {problem.clip_id for clips in left_out(manifest.problems).values() for problem in clips}

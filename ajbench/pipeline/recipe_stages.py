@@ -12,17 +12,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from ajbench.core import console, registry
+from ajbench.core import registry
 from ajbench.core.console import counted
+from ajbench.core.device import default_workers, worth_starting
 from ajbench.core.errors import UsageError
-from ajbench.core.processes import default_workers, worth_starting
 from ajbench.core.recipe import Mix, Recipe, fingerprint, probe
 from ajbench.data import real_clips
 from ajbench.data.corpora.recordings import read_corpus
 from ajbench.data.manifest import Manifest
 from ajbench.generation import pretrained
-from ajbench.generation.prompts import chosen_classes
-from ajbench.pipeline import arms, classifier_stages, fold_stages, grid, preflight, tail_clips
+from ajbench.pipeline import arms, classifier_stages, fold_stages, grid, preflight
 from ajbench.pipeline.stage import (
     Stage,
     codec_identity,
@@ -78,53 +77,11 @@ class Pipeline:
         self.probes = {name: probe(recipe, name, keys) for name, keys in recipe.evaluate.probes.items()}
 
     def check(self, doses: Sequence[int] = (), manifest: Manifest | None = None) -> None:
-        """Check, before any work, that the corpus has the clips and classes that the recipe needs.
+        """Check the recipe before any work, as `preflight.check`.
 
-        Args:
-            doses: numbers of synthetic clips that will be needed, besides `mix.dose`.
-            manifest: of the corpus; None: as its reader finds it.
-
-        Raises:
-            UsageError: it has not.
-            MissingError: the corpus, or the given generator, is missing.
-            IntegrityError: the given generator does not fit.
+        `manifest`: of the corpus; None: as its reader finds it, which raises MissingError without one.
         """
-        manifest = manifest or self.manifest
-        recipe, labels = self.recipe, manifest.label_set
-        corpus, n, k = recipe.data.corpus, recipe.synth.n, recipe.synth.classes
-        for key, dose in [("mix.dose", recipe.mix.dose), *(("evaluate.doses", dose) for dose in doses)]:
-            if dose > n:
-                raise UsageError(
-                    f"{key}: {dose} clips of a source are needed, synth.n={n} are made; raise synth.n or "
-                    "lower the dose"
-                )
-        if isinstance(k, int) and k > len(labels):
-            raise UsageError(f"synth.classes={k}: corpus {corpus} has {len(labels)} classes")
-        amplified = max(column.mix.amplify for column in grid.columns(recipe))
-        if amplified > len(labels):
-            raise UsageError(
-                f"mix.amplify={amplified}: corpus {corpus} has {len(labels)} classes; lower it, or leave "
-                "amplify out of evaluate.controls"
-            )
-        if amplified and not recipe.mix.balanced:
-            raise UsageError(f"mix.amplify={amplified} adds to balanced weights; set mix.balanced=true")
-        if "match_steps" in recipe.evaluate.controls and any(m.features for m in grid.models(recipe)):
-            console.say("evaluate.controls: no match_steps for head, which is fitted without steps")
-        if recipe.invert.classes is not None:
-            chosen_classes(recipe.invert.classes, labels.names)
-        for split in ("train", "eval"):
-            if not manifest.split(split):
-                raise UsageError(
-                    f"corpus {corpus}: no clip in split {split!r}; choose another data.eval_fold or add clips"
-                )
-        if self.places.generator:
-            preflight.check_generator(self.places.generator, recipe, manifest)
-        elif recipe.generator.other_store:
-            preflight.check_pool(recipe.generator.other_store, recipe, manifest)
-        if not self.places.generator:
-            preflight.check_captions(recipe.generator, manifest)
-        preflight.check_real_clips(recipe, manifest)
-        tail_clips.check(recipe, manifest, {recipe.mix.dose, *doses})
+        preflight.check(self.recipe, manifest or self.manifest, self.places.generator, doses)
 
     @cached_property
     def folds(self) -> list["Pipeline"]:

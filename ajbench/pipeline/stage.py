@@ -13,10 +13,9 @@ from typing import Any
 import xxhash
 
 from ajbench.core import console, registry
-from ajbench.core.device import Precision, available, resolve_precision
+from ajbench.core.device import Precision, available, no_garbage_collection, resolve_precision
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.files import lock
-from ajbench.core.processes import no_garbage_collection
 from ajbench.core.recipe import Data, Recipe, dump, fingerprint
 from ajbench.core.run_dir import RunDir, world
 from ajbench.data.manifest import Manifest, Row

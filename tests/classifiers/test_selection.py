@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ajbench.classifiers.selection import select
+from ajbench.core.clip_sections import Mix, Tail
 from ajbench.core.errors import UsageError
-from ajbench.core.mix_section import Mix, Tail
 from ajbench.data import real_clips
 
 FILLED = Tail(classes=["Hiss"], shots=3, fill=True)

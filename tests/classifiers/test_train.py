@@ -21,7 +21,7 @@ from fakes import (
 )
 
 from ajbench import classifiers
-from ajbench.classifiers import dataset, predict, train
+from ajbench.classifiers import predict, selection, train
 from ajbench.classifiers.selection import check_descent, select
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.recipe import Mix
@@ -61,7 +61,7 @@ def test_an_interrupted_training_ends_with_the_same_bits(tmp_path, real, synthet
         fit_hum(hum_recipe(mix), real, synthetic, tmp_path / "b")
     assert [p.name for p in (tmp_path / "b" / "checkpoints").iterdir()] == ["step-00000005"]
     # The cache of decoded audio does not change the bits either.
-    monkeypatch.setattr(dataset, "CACHE_BYTES", 0)
+    monkeypatch.setattr(selection, "CACHE_BYTES", 0)
     torch.manual_seed(99)
     resumed = fit_hum(hum_recipe(mix), real, synthetic, tmp_path / "b")
     assert weight_difference(straight, resumed) == 0

@@ -10,7 +10,7 @@ from ajbench.core.recipe import Data
 from ajbench.data.corpora import audioset
 from ajbench.data.corpora.recordings import read_corpus
 from ajbench.data.corpora.youtube import Segment
-from ajbench.data.leak_rule import evaluated, refuse_leak
+from ajbench.data.leak_rule import refuse_leak
 
 VIDEOS = ("-_-PJHxph_3", "Yabcdefgh30", "r1nicOVtvkQ")  # in both corpora, at other times
 NAMES = (
@@ -52,11 +52,11 @@ def test_audiosets_generators_are_refused_with_audiocaps(corpora, tmp_path, patt
     with pytest.raises(
         IntegrityError, match=r" 3 of the 4 .*-_-PJHxph_3_0\b.*-_-PJHxph_3\b.*data\.leave_out"
     ):
-        refuse_leak(tmp_path, *pool, evaluated(caps))
+        refuse_leak(tmp_path, *pool, caps.held_out())
     # The way out: its test list is left out of the training.
     trained, _ = corpora(pattern, leave_out=str(tmp_path / "caps" / "test.csv"))
     assert [row.clip_id for row in trained] == ["abcdefghij1"]
-    refuse_leak(tmp_path, ["abcdefghij1"], [trained[0].recording], evaluated(caps))
+    refuse_leak(tmp_path, ["abcdefghij1"], [trained[0].recording], caps.held_out())
 
 
 def test_stores_keep_the_recordings_that_the_rule_compares(corpora, tmp_path, write_wav):
@@ -70,7 +70,7 @@ def test_stores_keep_the_recordings_that_the_rule_compares(corpora, tmp_path, wr
     train = trained.split_indices("train")
     ids, recordings = ([names[i] for i in train] for names in (trained.clip_ids, trained.recordings))
     with pytest.raises(IntegrityError, match=" 3 of the 4 "):
-        refuse_leak(tmp_path, ids, recordings, evaluated(caps))
+        refuse_leak(tmp_path, ids, recordings, caps.held_out())
 
 
 def test_of_the_real_lists_only_the_unbalanced_one_has_audiocaps_test_videos(audioset_dir, tmp_path):

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
+from ajbench.core.clip_sections import Mix, Tail
 from ajbench.core.errors import UsageError
-from ajbench.core.mix_section import Mix, Tail
 from ajbench.data import real_clips
 from ajbench.data.labels import LabelSet
 from ajbench.data.manifest import Manifest, Row

@@ -5,8 +5,7 @@ import pytest
 from fakes import SMALL_LABELS, FakeCodec, mini_pipeline
 from scipy.special import softmax
 
-from ajbench.classifiers.dataset import TrainingClips
-from ajbench.classifiers.selection import faithful
+from ajbench.classifiers.selection import TrainingClips, faithful
 from ajbench.core import registry
 from ajbench.core.errors import UsageError
 from ajbench.core.files import seed_for

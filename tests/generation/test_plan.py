@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
+from ajbench.core.clip_sections import Mix, Tail
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.files import seed_for
-from ajbench.core.mix_section import Mix, Tail
 from ajbench.core.schema import Synth
 from ajbench.data.labels import LabelSet
 from ajbench.data.manifest import Manifest, Row

@@ -6,8 +6,8 @@ import pytest
 from fakes import ESC10_LABELS, esc10_recipe, make_store, write_result_store
 
 from ajbench import codec
+from ajbench.core.clip_sections import Mix
 from ajbench.core.errors import UsageError
-from ajbench.core.mix_section import Mix
 from ajbench.core.schema import Classifier
 from ajbench.data.clip_set import open_set
 from ajbench.data.store import ClipStore

@@ -3,8 +3,8 @@
 import pytest
 from fakes import hum_record, hum_store, mini_pipeline
 
+from ajbench.core.clip_sections import Mix, Tail
 from ajbench.core.errors import UsageError
-from ajbench.core.mix_section import Mix, Tail
 from ajbench.core.rows import Context
 from ajbench.pipeline import estimates, tail_clips
 from ajbench.pipeline.arms import augment_stage

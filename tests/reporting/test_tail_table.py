@@ -7,7 +7,7 @@ import pytest
 from fakes import ESC10_CONTEXT, esc10_recipe, grid_predictions
 from sklearn.metrics import f1_score, recall_score
 
-from ajbench.core.mix_section import Mix, Tail
+from ajbench.core.clip_sections import Mix, Tail
 from ajbench.core.rows import append_rows, make_row, read_rows
 from ajbench.evaluation.classification import TAIL, cell_rows, compare_to_real, measure
 from ajbench.reporting import tables, tail_table

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ajbench.core import console
+from ajbench.core.device import no_garbage_collection
 from ajbench.core.errors import MissingError, UsageError
-from ajbench.core.processes import no_garbage_collection
 from ajbench.data import audio, video
 from ajbench.data.corpora.splits import need_splits
 from ajbench.data.manifest import Problem, Row
