@@ -143,9 +143,13 @@ def _bleu(clips: Sequence[str], gts: Tokens, res: Tokens) -> dict[str, Interval]
 
         return statistic
 
-    return {
-        f"bleu_{order}": jackknife(whole[order - 1], of(order), [clips], limits=SHARE) for order in (1, 4)
-    }
+    def interval(order: int) -> Interval:
+        value = whole[order - 1]
+        if not parts[:, :order].sum(axis=0).all():  # without a common n-gram nothing varies
+            return none(value)
+        return jackknife(value, of(order), [clips], limits=SHARE)
+
+    return {f"bleu_{order}": interval(order) for order in (1, 4)}
 
 
 def _closest(lengths: Sequence[int], length: int) -> int:

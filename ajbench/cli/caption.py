@@ -132,6 +132,8 @@ def caption(
     found, ran = job.run(clips, out, settings.force)
     if not ran:
         console.say(f"nothing to do: {out} is finished")
+    elif backend == "openai":
+        console.say(writer.backend.summary())  # type: ignore[attr-defined]
     counts = found["counts"]
     for reason, n in (counts["excluded"] | counts["fallbacks"]).items():
         console.detail(f"{reason}: {console.counted(n, 'clip')}")

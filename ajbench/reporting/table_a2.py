@@ -40,8 +40,9 @@ def write(
             "note": NOT_COMPARABLE,
         }
         printed.append(line)
+    by = "" if note else " by people"
     about = (
-        f"{recipe.data.corpus}, compared with {counted(references, 'caption')} per clip by people; "
+        f"{recipe.data.corpus}, compared with {counted(references, 'caption')}{by} per clip; "
         "similarity is the cosine of MiniLM's sentence embeddings; 95 % intervals over clips"
     )
     below = [about, *filter(None, [note]), *notes]

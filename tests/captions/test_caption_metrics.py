@@ -101,3 +101,10 @@ def test_bad_input_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "pycocoevalcap.cider.cider", None)
     with pytest.raises(MissingError, match="pycocoevalcap"):
         measure({"a": "x"}, {"a": ["x"]})
+
+
+def test_bleu_without_a_common_n_gram_has_no_interval():
+    captions = {str(k): f"dog {k} barks" for k in range(12)}
+    found = measure(captions, {clip: ["a bell rings twice", "dog and bell"] for clip in captions})
+    assert found.values["bleu_4"].value < 1e-6 and np.isnan(found.values["bleu_4"].low)
+    assert found.values["bleu_1"].low <= found.values["bleu_1"].value
