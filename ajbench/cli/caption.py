@@ -99,6 +99,7 @@ def caption(
     from ajbench.captions.caption_job import Job
     from ajbench.captions.caption_source import Clips
     from ajbench.captions.caption_table import KINDS
+    from ajbench.captions.openai_server import OpenAIServer
 
     clips = Clips(*_source(settings, store, labels), include_eval, exclude)
     if settings.dry_run:
@@ -132,8 +133,8 @@ def caption(
     found, ran = job.run(clips, out, settings.force)
     if not ran:
         console.say(f"nothing to do: {out} is finished")
-    elif backend == "openai":
-        console.say(writer.backend.summary())  # type: ignore[attr-defined]
+    elif isinstance(server := getattr(writer, "backend", None), OpenAIServer):
+        console.say(server.summary())
     counts = found["counts"]
     for reason, n in (counts["excluded"] | counts["fallbacks"]).items():
         console.detail(f"{reason}: {console.counted(n, 'clip')}")
