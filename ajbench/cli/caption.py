@@ -45,7 +45,9 @@ def caption(
     ] = "template",
     captioner: Annotated[
         Literal["given", "transformers"],
-        typer.Option("--captioner", help="Visual captions: column visual_caption, or a model of frames."),
+        typer.Option(
+            "--captioner", help="Visual captions: from column visual_caption, or by an image captioner."
+        ),
     ] = "given",
     captioner_model: Annotated[
         Path | None, typer.Option("--captioner-model", metavar="DIR", help="Folder with BLIP, BLIP-2 or GIT.")
@@ -70,9 +72,7 @@ def caption(
     ] = False,
     max_fallback: Annotated[
         float,
-        typer.Option(
-            "--max-fallback", min=0, max=1, help="Most unusable answers per chunk, as a share of its clips."
-        ),
+        typer.Option("--max-fallback", min=0, max=1, help="Largest share of unusable answers in a chunk."),
     ] = 0.05,
     chunk: Annotated[int, typer.Option("--chunk", min=1, help="Clips in a chunk.")] = 6000,
     model: Annotated[str | None, _llm("GGUF file, or the server's name of the model.", "--model")] = None,

@@ -113,8 +113,8 @@ def sweep(
     Generates one set of clips per value. FD, KL, inception score and label agreement with intervals are
     printed and written to `<results>/<recipe>/sweep_<key>.csv`. All sets are made by the recipe's generator
     and are kept. With `--by map`, a classifier is trained on real clips and each set, in all seeds and
-    folds: its gain in mAP over real clips only, on the val split or on train clips that are held out, tells
-    which setting is best, and how well FD and label agreement predict that. KEY may then be min_fidelity.
+    folds: its gain in mAP over real clips only, on the val split or on held-out train clips, shows which
+    setting is best, and how well FD and label agreement predict it. KEY may then also be min_fidelity.
 
     \b
     Examples:
@@ -307,7 +307,7 @@ def _show_grid(pipeline: "Pipeline") -> None:
         waiting = [choice for choice in choices if choice["state"] == "todo"]
         console.say(
             f"{len(waiting)} of {console.counted(len(choices), 'choice')} of keys to make (evaluate.tune): "
-            f"{sum(choice['steps'] for choice in waiting)} steps, counted below"
+            f"{console.counted(sum(choice['steps'] for choice in waiting), 'step')}, included below"
         )
     console.say(
         f"{plan['todo']} of {console.counted(len(plan['cells']), 'classifier')} to train: "

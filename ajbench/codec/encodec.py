@@ -196,7 +196,7 @@ def _transformers(folder: Path) -> dict[str, Tensor]:
         raise IntegrityError(f"{folder / CONFIG}: not EnCodec 24 kHz ({', '.join(other)})")
     path = folder / WEIGHTS
     if not path.is_file():
-        raise IntegrityError(f"{path}: missing beside {CONFIG}; get it too")
+        raise IntegrityError(f"{path}: missing next to {CONFIG}; get it too")
     # The hub's cache names a large file after its SHA-256; a copied folder cannot be checked.
     blob = path.resolve().name
     if re.fullmatch(r"[0-9a-f]{64}", blob) and sha256(path) != blob:

@@ -61,7 +61,7 @@ class Tail(Section):
     """The classes of which a classifier has few real clips."""
 
     classes: tuple[str, ...] | int = Field(
-        description="names, or how many classes to draw by mix.draw (fewer are among more)"
+        description="names, or the number of classes to draw by mix.draw (nested: 2 of them are among 4)"
     )
     shots: AtLeastOne = Field(description="real train clips that each of them keeps, of those in mix.real")
     fill: bool = Field(False, description="dose only: add only clips with a label of these classes")

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from ajbench.core.clip_sections import Mix, Tail
+from ajbench.core.console import counted
 from ajbench.core.errors import UsageError
 from ajbench.core.files import seed_for
 from ajbench.core.registry import suggest
@@ -66,7 +67,7 @@ def tail_classes(tail: Tail, draw: int, classes: Sequence[str]) -> Indices:
                     f", … ({len(classes)} in all)" if len(classes) > 10 else ""
                 )
                 raise UsageError(
-                    f"mix.tail.classes: {name!r} is no class{suggest(name, classes)}; allowed: {shown}"
+                    f"mix.tail.classes: {name!r} is not a class{suggest(name, classes)}; allowed: {shown}"
                 )
         found = [classes.index(name) for name in tail.classes]
     if len(found) == len(classes):
@@ -99,8 +100,9 @@ def need_of_tail(mix: Mix, source: str, found: int, made: int, where: str) -> No
     """
     if found < mix.dose:
         raise UsageError(
-            f"mix.tail.fill: the dose is {mix.dose}, but of the {made} clips of {where} (source {source}) "
-            f"{found} have a label of the tail; raise synth.n or set synth.classes=tail, or lower the dose"
+            f"mix.tail.fill: the dose is {mix.dose}, but only {found} of {counted(made, 'clip')} in {where} "
+            f"(source {source}) {'has' if found == 1 else 'have'} a label of the tail; raise synth.n, set "
+            "synth.classes=tail, or lower the dose"
         )
 
 

@@ -226,7 +226,7 @@ def score_stage(pipeline: "Pipeline", cells: Sequence[Cell]) -> Stage:
 
 
 def table_stages(pipeline: "Pipeline") -> list[Stage]:
-    """Return the stages of Table A8 in order, alike stages together, so that they run in parallel."""
+    """Return the stages of Table A8 in order, stages of one kind together, so that they run in parallel."""
     cells = grid_cells(pipeline)
     seeds = pipeline.recipe.evaluate.seeds
     needed = in_order(cell.stage for cell in cells)

@@ -218,13 +218,13 @@ def _folds(swept: GainSweep) -> list[tuple[Pipeline, val_part.ValPart]]:
 
 def _val_notes(swept: GainSweep) -> list[str]:
     """Return what the val part is, and what was trained on its clips."""
-    clips = heard = judged = 0
+    clips = known_clips = judged = 0
     for one, part in _folds(swept):
         info = json.loads((one.generator / "generator.json").read_text(encoding="utf-8"))
         known = {*info["train_ids"], *info["train_recordings"]}
         rows = [one.manifest.rows[k] for k in part.val.tolist()]
         clips += len(rows)
-        heard += sum(row.clip_id in known or row.recording in known for row in rows)
+        known_clips += sum(row.clip_id in known or row.recording in known for row in rows)
         judged += one.real_clips(swept.mixes[REAL]) - len(part.real)
     drawn = any(part.recordings for part in swept.parts)
     origin = (
@@ -233,10 +233,10 @@ def _val_notes(swept: GainSweep) -> list[str]:
     notes = [
         f"gains are measured on {counted(clips, 'val clip')}, {origin}; the evaluation clips are not used"
     ]
-    if heard:
+    if known_clips:
         notes.append(
-            f"the generator was trained on the recordings of {heard} of them, so gains on evaluation clips "
-            "may be lower"
+            f"the generator was trained on the recordings of {known_clips} of them, so gains on evaluation "
+            "clips may be lower"
         )
     if judged and any(section.judge == "reference" for section in swept.pipeline.probes.values()):
         notes.append(f"synth.judge=reference was trained on {judged} of them")

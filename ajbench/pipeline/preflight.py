@@ -201,11 +201,11 @@ def check_captions(section: Generator, manifest: Manifest) -> None:
     captions = captions_of(section)
     if captions is None:
         return
-    train = [row.clip_id for row in manifest.split("train")]
+    train = (row.clip_id for row in manifest.split("train"))
     if not section.other_store and captions.keys().isdisjoint(train):
         raise UsageError(
-            f"generator.captions={section.captions}: its {counted(len(captions), 'clip')} are none of the "
-            f"corpus' {len(train)} train clips; make the table with `ajbench caption --recipe`"
+            f"generator.captions={section.captions}: none of its {counted(len(captions), 'clip')} is a "
+            "train clip of the corpus; make the table with `ajbench caption --recipe`"
         )
     held_out = manifest.held_out()
     # Clips of a list are named after their video, which is a recording without "youtube:".

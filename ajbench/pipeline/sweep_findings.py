@@ -48,7 +48,7 @@ def correlation(lines: Sequence[Line], metric: str) -> dict[str, Any]:
     about: dict[str, Any] = {"metric": metric, "settings": n, "rho": None, "p": None, "smallest_p": None}
     if n < FEWEST:
         return about | {
-            "sentence": f"{begin}: no rank correlation of {counted(n, 'setting')}, which takes {FEWEST}"
+            "sentence": f"{begin}: no rank correlation of {counted(n, 'setting')}; it takes at least {FEWEST}"
         }
     found = spearman([value for value, _ in pairs], [gain for _, gain in pairs])
     if isnan(found.rho):

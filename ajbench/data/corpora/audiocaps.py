@@ -36,7 +36,7 @@ def read(data: Data, root: Path | None, need_files: bool = True) -> Manifest:
     If `need_files` is false, clips without a sound file are rows too, with an empty path.
 
     Raises:
-        UsageError: no root, a subset or an eval fold, a missing column, or a list that is no CSV.
+        UsageError: no root, a subset or an eval fold, a missing column, or a list that is not CSV.
         MissingError: a list is missing, or the train or the eval split has no sound file.
     """
     root = corpus_root(data, root, "the folder of the CSVs and the audio")
@@ -48,7 +48,7 @@ def captioned(data: Data, root: Path | None) -> list[Row]:
     """Return the test clips with captions and labels as in `read`; neither audio nor `train.csv` is needed.
 
     Raises:
-        UsageError: no root, a missing column, or a list that is no CSV.
+        UsageError: no root, a missing column, or a list that is not CSV.
         MissingError: `test.csv` is missing.
     """
     found = _listed(corpus_root(data, root, "the folder of test.csv"), ("test",))

@@ -70,7 +70,7 @@ def read(data: Data, root: Path | None, need_files: bool = True) -> Manifest:
     If `need_files` is false, clips without a sound file are rows too, with an empty path.
 
     Raises:
-        UsageError: no root, an unknown subset, an eval fold, or a list that is no CSV.
+        UsageError: no root, an unknown subset, an eval fold, or a list that is not CSV.
         MissingError: a list is missing, or the train or the eval split has no sound file.
     """
     root = corpus_root(data, root, "the folder of the segment CSVs and the audio", tuple(SUBSETS))

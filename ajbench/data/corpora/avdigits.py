@@ -95,7 +95,7 @@ def render(path: str) -> bytes:
     The picture drifts and turns a little, in one colour of ink, under the noise of a camera.
 
     Raises:
-        UsageError: `path` is none that `read` writes.
+        UsageError: `path` is not one that `read` writes.
     """
     images = _pictures()[0]
     try:

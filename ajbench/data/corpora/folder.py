@@ -1,6 +1,6 @@
 """Your own clips in folders: `<class>/<files>`, or the same inside `train/`, `val/` and `eval/`.
 
-Files are sounds, or videos with sound; a video beside a sound of the same name is that clip's video.
+Files are sounds, or videos with sound; a video next to a sound of the same name is the video of that clip.
 """
 
 from collections.abc import Iterator

@@ -60,7 +60,7 @@ def render(path: str) -> bytes:
     """Render a video as an MP4 file: H.264, 64 × 64 pixels, 8 frames per second, no sound.
 
     Raises:
-        UsageError: `path` is none that `video_path` returns.
+        UsageError: `path` is not one that `video_path` returns.
     """
     try:
         corpus, *numbers, duration_s = path.split(":")

@@ -31,7 +31,7 @@ def read(data: Data, root: Path | None, need_files: bool = True) -> Manifest:
     If `need_files` is false, clips without a sound file are rows too, with an empty path.
 
     Raises:
-        UsageError: no root, a subset or an eval fold, or a list that is no CSV.
+        UsageError: no root, a subset or an eval fold, or a list that is not CSV.
         MissingError: the list is missing, or the train or the eval split has no sound file.
     """
     root = corpus_root(data, root, f"the folder of {TABLE} and the audio")
