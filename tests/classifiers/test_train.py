@@ -69,7 +69,7 @@ def test_an_interrupted_training_ends_with_the_same_bits(tmp_path, real, synthet
 
 
 def kill_in_step_7(rank, stores, out):
-    loss, calls = train._loss, []
+    loss, calls = train.loss_of, []
 
     def counted(*args):
         calls.append(1)
@@ -77,7 +77,7 @@ def kill_in_step_7(rank, stores, out):
             os.kill(os.getpid(), signal.SIGKILL)
         return loss(*args)
 
-    train._loss = counted
+    train.loss_of = counted
     fit_hum(INTERRUPTED, *map(store.ClipStore.open, stores), out)
 
 
@@ -372,3 +372,8 @@ def test_decoded_clips_are_used_instead_of_the_originals(tmp_path, real, plain):
     with pytest.raises(IntegrityError, match="other"):
         fit_hum(hum_recipe(), real, None, tmp_path / "no", decoded=other)
     assert decoded.meta.labels == HUM_LABELS
+
+
+def test_a_mask_that_may_cover_most_of_a_clip_is_refused(real, tmp_path):
+    with pytest.raises(UsageError, match=r"classifier\.specaug_time"):
+        fit_hum(hum_recipe(aug="mx+sp", specaug_time=1000), real, None, tmp_path)
