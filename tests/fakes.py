@@ -479,6 +479,31 @@ def fit_hum(recipe, real, synthetic, out, seed=1, fingerprint="abc", **options):
     return train_classifier(recipe, real, synthetic, out, seed=seed, fingerprint=fingerprint, **options)
 
 
+def watch_gradients(module, path):
+    """Let the optimiser of a training module save the gradients before each step: name → gradient, a list."""
+    import torch
+
+    make, seen = module._optimizer, []
+
+    def optimizer(section, model):
+        made = make(section, model)
+
+        def save(*_):
+            seen.append(
+                {
+                    name: p.grad.to("cpu", copy=True)
+                    for name, p in model.named_parameters()
+                    if p.grad is not None
+                }
+            )
+            torch.save(seen, path)
+
+        made.register_step_pre_hook(save)
+        return made
+
+    module._optimizer = optimizer
+
+
 def classifier_weights(folder, file="model.safetensors"):
     from safetensors.torch import load_file
 

@@ -138,16 +138,8 @@ def test_as20k_self_dry_runs_on_a_table(document, write_wav, tmp_path):
         write_wav(f"c/{number}.wav")
     rows = ["path,labels,split", "0.wav,Speech,train", "1.wav,Music;Speech,train", "2.wav,Music,eval"]
     (tmp_path / "c" / "clips.csv").write_text("\n".join(rows) + "\n")
-    plan = document(
-        "run",
-        "as20k-self",
-        "--data",
-        "c",
-        "--dry-run",
-        "data.corpus=table",
-        "data.subset=null",
-        "evaluate.controls=[match_steps]",
-    )
+    keys = "data.corpus=table", "data.subset=null", "evaluate.controls=[match_steps]"
+    plan = document("run", "as20k-self", "--data", "c", "--dry-run", *keys)
     whats = [stage["what"] for stage in plan["stages"]]
     assert "ast mx+sp, as20k-self+80000G, seed 2" in whats
     assert "ast mx+sp, as20k-self mix.match_steps=80000, seed 4" in whats

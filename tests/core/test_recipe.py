@@ -69,6 +69,9 @@ def test_the_command_line_overrides_per_classifier_settings():
     ("override", "part"),
     [
         ("classifier.accumulate=3", "classifier.accumulate=3"),
+        ("generator.accumulate=3", "generator.accumulate=3"),
+        ("invert.tokens=false", r"invert\.lora_rank"),
+        ("invert.lora_rank=0", r"invert\.lora_rank"),
         ("classifier.average_epochs=[5, 2]", "classifier.average_epochs"),
         ("evaluate.models=[{name: ast, aug: none, lrr: 1}]", r"evaluate\.models\.0: lrr.*'lr'"),
         ("per_classifier={ast: {epochs: -1}}", "per_classifier.ast: epochs"),

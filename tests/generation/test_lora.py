@@ -201,10 +201,3 @@ def test_synthesis_depends_on_it_for_every_kind_of_prompt():
     assert "invert" in stages(*alone, prompt="names")
     with pytest.raises(UsageError, match=r"synth\.prompt=tokens.*invert\.tokens=false"):
         stages(*alone, prompt="tokens")
-
-
-@pytest.mark.parametrize("override", ["invert.tokens=false", "invert.lora_rank=0"])
-def test_neither_tokens_nor_lora_is_refused_in_one_line(override):
-    with pytest.raises(UsageError, match=r"invert\.lora_rank") as error:
-        recipe.load("mini", [override])
-    assert "\n" not in str(error.value)
