@@ -17,6 +17,7 @@ from fakes import (
     join_launch,
     launch,
     stopped_at,
+    watch_gradients,
     weight_difference,
 )
 
@@ -54,18 +55,24 @@ def test_it_learns_and_predicts_the_eval_clips(tmp_path, real, synthetic, name, 
     np.testing.assert_allclose(scores, predict(classifier, real, indices), atol=1e-4)
 
 
-@pytest.mark.parametrize("mix", [Mix(dose=12), Mix(mode="alpha", alpha=0.5, balanced=True)])
-def test_an_interrupted_training_ends_with_the_same_bits(tmp_path, real, synthetic, mix, monkeypatch):
-    straight = fit_hum(hum_recipe(mix), real, synthetic, tmp_path / "a")
+@pytest.mark.parametrize(
+    ("mix", "aug"),
+    [(Mix(dose=12), "mx+sp"), (Mix(mode="alpha", alpha=0.5, balanced=True), "mx+sp"), (Mix(), "wave")],
+)
+def test_an_interrupted_training_ends_with_the_same_bits(
+    tmp_path, real, synthetic, mix, aug, monkeypatch, audiomentations
+):
+    recipe = hum_recipe(mix, aug=aug)
+    straight = fit_hum(recipe, real, synthetic, tmp_path / "a")
     with stopped_at(mixing, "batch", 10):
-        fit_hum(hum_recipe(mix), real, synthetic, tmp_path / "b")
+        fit_hum(recipe, real, synthetic, tmp_path / "b")
     assert [p.name for p in (tmp_path / "b" / "checkpoints").iterdir()] == ["step-00000005"]
     # The cache of decoded audio does not change the bits either.
     monkeypatch.setattr(selection, "CACHE_BYTES", 0)
     torch.manual_seed(99)
-    resumed = fit_hum(hum_recipe(mix), real, synthetic, tmp_path / "b")
+    resumed = fit_hum(recipe, real, synthetic, tmp_path / "b")
     assert weight_difference(straight, resumed) == 0
-    assert weight_difference(straight, fit_hum(hum_recipe(mix), real, synthetic, tmp_path / "c", seed=2))
+    assert weight_difference(straight, fit_hum(recipe, real, synthetic, tmp_path / "c", seed=2))
 
 
 def kill_in_step_7(rank, stores, out):
@@ -92,26 +99,9 @@ def test_a_training_killed_by_the_system_ends_with_the_same_bits(tmp_path, real,
     assert rows(resumed) == rows(straight)
 
 
-def watch_gradients(path):
-    """Save the gradients before the first optimiser step."""
-    make_optimizer = train._optimizer
-
-    def optimizer(settings, module):
-        made = make_optimizer(settings, module)
-
-        def save(*_):
-            if not path.exists():
-                torch.save([p.grad.cpu() for p in module.parameters()], path)
-
-        made.register_step_pre_hook(save)
-        return made
-
-    train._optimizer = optimizer
-
-
 def train_together(rank, processes, port, stores, folder, cpu=True):
     join_launch(rank, processes, port, cpu)
-    watch_gradients(folder / f"{processes}-{rank}.pt")
+    watch_gradients(train, folder / f"{processes}-{rank}.pt")
     fit_hum(MIXED, *map(store.ClipStore.open, stores), folder / f"out-{processes}")
 
 
@@ -121,9 +111,10 @@ def test_two_processes_have_the_gradient_of_one_process(tmp_path, real, syntheti
         pytest.skip("needs two CUDA devices")
     launch(train_together, (2, free_port(), (real.path, synthetic.path), tmp_path, cpu))
     monkeypatch.setattr(train, "_optimizer", train._optimizer)  # restored at the end
-    watch_gradients(tmp_path / "1-0.pt")
+    watch_gradients(train, tmp_path / "1-0.pt")
     fit_hum(MIXED, real, synthetic, tmp_path / "out-1")
-    one, *both = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("1-0", "2-0", "2-1"))
+    saved = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("1-0", "2-0", "2-1"))
+    one, *both = (list(steps[0].values()) for steps in saved)
     assert max(float(g.abs().max()) for g in one) > 1e-3
     assert all(map(torch.equal, *both))
     for other in both:
@@ -132,9 +123,10 @@ def test_two_processes_have_the_gradient_of_one_process(tmp_path, real, syntheti
     assert len(rows(tmp_path / "out-2")) == 3  # written by one of them
 
 
-def test_parts_of_a_batch_train_as_the_whole(tmp_path, real, synthetic):
+@pytest.mark.parametrize("aug", ["mx+sp", "wave+mx+sp"])
+def test_parts_of_a_batch_train_as_the_whole(tmp_path, real, synthetic, audiomentations, aug):
     for parts in (1, 4):
-        recipe = hum_recipe(Mix(dose=9), **WHOLE, accumulate=parts)
+        recipe = hum_recipe(Mix(dose=9), **WHOLE, aug=aug, accumulate=parts)
         fit_hum(recipe, real, synthetic, tmp_path / str(parts))
     # The first steps of AdamW have the size of the learning rate for any gradient: its sign must agree.
     assert weight_difference(tmp_path / "1", tmp_path / "4") < 1e-4
@@ -214,31 +206,11 @@ def test_every_source_adds_its_first_clips(tmp_path, real, synthetic, augmented,
         assert all(weight_difference(one, other) for other in made[:k])
 
 
-def test_a_missing_or_short_store_of_augmented_clips_is_refused(tmp_path, real, synthetic, augmented):
-    for dose, store_of_a, match in ((21, augmented, r"mix\.dose=21.* 20"), (2, None, r"mix\.dose=2.* A;")):
-        with pytest.raises(UsageError, match=match):
-            recipe = hum_recipe(Mix(dose=dose, source="A+G"))
-            fit_hum(recipe, real, synthetic, tmp_path / "out", augmented=store_of_a)
-
-
-def test_waves_are_augmented_alike_whatever_the_parts_of_a_batch(
-    tmp_path, real, synthetic, plain, audiomentations
-):
-    for parts in (1, 4):
-        recipe = hum_recipe(Mix(dose=9), **WHOLE, aug="wave+mx+sp", accumulate=parts)
-        fit_hum(recipe, real, synthetic, tmp_path / str(parts))
-    assert weight_difference(tmp_path / "1", tmp_path / "4") < 1e-4
+def test_augmented_waves_are_not_those_of_the_store(tmp_path, real, plain, audiomentations):
     made = {aug: fit_hum(hum_recipe(aug=aug), real, None, tmp_path / aug) for aug in ("wave", "wave+mx+sp")}
     assert weight_difference(made["wave"], made["wave+mx+sp"])
     assert weight_difference(made["wave+mx+sp"], plain)
     assert weight_difference(made["wave"], fit_hum(hum_recipe(aug="none"), real, None, tmp_path / "none"))
-
-
-def test_an_interrupted_training_on_augmented_waves_ends_with_the_same_bits(tmp_path, real, audiomentations):
-    straight = fit_hum(hum_recipe(aug="wave"), real, None, tmp_path / "a")
-    with stopped_at(mixing, "batch", 10):
-        fit_hum(hum_recipe(aug="wave"), real, None, tmp_path / "b")
-    assert weight_difference(straight, fit_hum(hum_recipe(aug="wave"), real, None, tmp_path / "b")) == 0
 
 
 def test_neither_val_clips_nor_what_was_made_from_their_recordings_is_trained_on(real, synthetic):
@@ -279,15 +251,17 @@ def test_a_finished_classifier_is_not_trained_again(plain, real):
     assert (plain / "model.safetensors").stat().st_mtime_ns == before
 
 
-def test_a_mix_that_cannot_be_formed_is_refused_before_any_work(tmp_path, real, synthetic):
+def test_a_mix_that_cannot_be_formed_is_refused_before_any_work(tmp_path, real, synthetic, augmented):
     out = tmp_path / "out"
-    for mix, made, match in (
-        (Mix(dose=41), synthetic, r"dose=41.* 40"),
-        (Mix(dose=3), None, r"mix\.dose=3"),
-        (Mix(mode="alpha", alpha=0.2), None, r"mix\.alpha=0\.2"),
+    for mix, made, of_a, match in (
+        (Mix(dose=41), synthetic, None, r"dose=41.* 40"),
+        (Mix(dose=3), None, None, r"mix\.dose=3"),
+        (Mix(mode="alpha", alpha=0.2), None, None, r"mix\.alpha=0\.2"),
+        (Mix(dose=21, source="A+G"), synthetic, augmented, r"mix\.dose=21.* 20"),
+        (Mix(dose=2, source="A+G"), synthetic, None, r"mix\.dose=2.* A;"),
     ):
         with pytest.raises(UsageError, match=match):
-            fit_hum(hum_recipe(mix), real, made, out)
+            fit_hum(hum_recipe(mix), real, made, out, augmented=of_a)
     bare = hum_store(tmp_path / "bare", [hum_record(i, split="eval") for i in range(4)])
     with pytest.raises(MissingError, match="bare"):
         fit_hum(hum_recipe(), bare, None, out)
