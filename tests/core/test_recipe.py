@@ -100,6 +100,8 @@ def test_the_command_line_overrides_per_classifier_settings():
         ("mix={mode: alpha, tail: {classes: 1, shots: 1, fill: true}}", r"mix\.tail\.fill"),
         ("synth.classes=tail", r"synth\.classes=tail.*mix\.tail"),
         ("synth.classes=head", r"synth\.classes"),
+        ("synth={plan: captions, strength: 0.6, prompt: names}", r"synth\.plan=captions"),
+        ("synth={plan: captions, strength: 1, prompt: tokens}", r"synth\.plan=captions"),
         ("evaluate.primary={model: 9, dose: 160}", "evaluate.primary.model"),
         ("evaluate.primary={model: ast-tiny, dose: 160}", "evaluate.primary.model"),
         ("evaluate.primary={dose: 161}", "evaluate.primary.dose"),

@@ -133,14 +133,6 @@ def test_the_amplified_control_needs_the_real_column_of_its_seed():
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "overrides", [["evaluate.controls=[amplify]", "mix.balanced=true"], ["mix.amplify=4"]]
-)
-def test_amplifying_more_classes_than_there_are_or_without_balance_is_refused(overrides):
-    with pytest.raises(UsageError, match=r"mix\.amplify"):
-        mini_pipeline(*overrides).check()
-
-
 def test_amplify_needs_a_classifier_of_real_clips_alone():
     made = mini_pipeline("mix.amplify=4", "mix.balanced=true")
     stages = grid_stages(made)

@@ -48,12 +48,6 @@ def test_clips_of_captions_are_paired_with_their_eval_clips_and_refused_in_a_mix
         check_descent(real, made)
 
 
-@pytest.mark.parametrize("change", [{"strength": 0.6}, {"prompt": "tokens"}])
-def test_a_guide_or_tokens_are_refused(change):
-    with pytest.raises(ValueError, match="captions"):
-        small_recipe(synth=CAPTIONS | change)
-
-
 def test_generators_share_prepared_clips_and_each_has_its_own_set():
     parts = table1.variants(pipeline(TWO))
     plain, masked = parts["plain"], parts["masked"]
