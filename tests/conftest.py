@@ -201,3 +201,16 @@ def audit_folders(tmp_path_factory, mini_waves):
         variant, wave = plant_copy(kind, number, *mini_waves(40 + 2 * number), rng)
         write_clip(root / "planted", f"leak-{kind}-{number}-{variant.replace(' ', '')}", wave)
     return root
+
+
+@pytest.fixture(scope="session")
+def clap_folder(tmp_path_factory):
+    """A small random CLAP with its tokenizer and audio processor."""
+    from fakes import save_text_encoder
+    from transformers import ClapFeatureExtractor
+
+    folder = save_text_encoder("clap", tmp_path_factory.mktemp("clap"))
+    ClapFeatureExtractor(
+        feature_size=8, truncation="rand_trunc", padding="repeatpad", frequency_min=50, max_length_s=1
+    ).save_pretrained(folder)
+    return folder

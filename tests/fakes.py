@@ -336,6 +336,49 @@ def _small_t5(kind):
     return T5ForConditionalGeneration(config), tokenizer
 
 
+def save_sentence_encoder(kind, folder, **how):
+    """Write a small random sentence encoder (t5, bert) as sentence-transformers saves it, and return it.
+
+    `how`: pooling, activation, lower (case), normalised.
+    """
+    import torch
+    from sentence_transformers import SentenceTransformer, models
+
+    plain = folder.with_name(f"{folder.name}-plain")
+    if kind == "t5":
+        save_text_encoder("t5", plain)
+    else:
+        _save_small_bert(plain)
+    words = models.Transformer(str(plain), max_seq_length=12)
+    width = {"t5": 20, "bert": 16}[kind]
+    parts = [words, models.Pooling(width, pooling_mode=how.get("pooling", "mean"))]
+    if kind == "t5":
+        activation = how.get("activation", torch.nn.Identity)()
+        parts.append(models.Dense(width, 8, bias=how.get("bias", False), activation_function=activation))
+    if how.get("normalised", True):
+        parts.append(models.Normalize())
+    model = SentenceTransformer(modules=parts, device="cpu")
+    model.save(str(folder))
+    return model
+
+
+def _save_small_bert(folder):
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder.mkdir(parents=True)
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    pieces = [*["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], *TEXT_ENCODER_WORDS, *letters]
+    pieces = list(dict.fromkeys([*pieces, *(f"##{letter}" for letter in letters)]))
+    (folder / "vocab.txt").write_text("\n".join(pieces))
+    layers = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    with torch.random.fork_rng([]):
+        torch.manual_seed(4)
+        model = BertModel(BertConfig(vocab_size=len(pieces), max_position_embeddings=32, **layers))
+    model.save_pretrained(folder)
+    BertTokenizerFast(vocab={piece: n for n, piece in enumerate(pieces)}).save_pretrained(folder)
+
+
 def _small_clip(kind):
     from transformers import CLIPConfig, CLIPModel, CLIPTokenizerFast
 

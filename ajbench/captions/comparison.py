@@ -52,6 +52,47 @@ def weighted(weights: Floats, scores: Floats) -> Floats:
     return np.where((weights > 0).any(axis=1), total, np.nan)
 
 
+def noisy_or(probabilities: Floats, scores: Floats) -> Floats:
+    """Return s = 1 − Π_c (1 − p_c e(v, c)): some class is audible and seen. NaN if all p_c are 0.
+
+    Args:
+        probabilities: p_c [N, k], not normalised.
+        scores: e(v, c) [N, k], clipped to [0, 1] here.
+    """
+    known = np.where(probabilities > 0, np.clip(scores, 0.0, 1.0), 0.0)
+    found = 1 - np.prod(1 - np.minimum(probabilities, 1.0) * known, axis=1)
+    return np.where((probabilities > 0).any(axis=1), found, np.nan)
+
+
+def overlap(audio: Floats, video: Floats) -> Floats:
+    """Return s = Σ_c √(p_A(c) p_V(c)) in [0, 1], without any text (Bhattacharyya's coefficient).
+
+    Args:
+        audio: probabilities by an audio model [N, C]; normalised here.
+        video: the same by a video model [N, C]; NaN for clips that it did not predict.
+
+    Returns:
+        [N]; NaN where a model gives no class any probability.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        a, v = (p / p.sum(axis=1, keepdims=True) for p in (audio, video))
+    found: Floats = np.sqrt(a * v).sum(axis=1)
+    return np.minimum(found, 1.0)
+
+
+def over_repeats(raw: Floats) -> tuple[Floats, Floats]:
+    """Return mean and standard deviation [N] over the repeats of raw scores [k, N], NaN left out.
+
+    The deviation of a single number is 0; both are NaN where there is none.
+    """
+    known = ~np.isnan(raw)
+    n = known.sum(axis=0)
+    nothing = np.full(raw.shape[1], np.nan)
+    mean = np.divide(np.where(known, raw, 0).sum(axis=0), n, out=nothing, where=n > 0)
+    squares = np.where(known, (raw - mean) ** 2, 0).sum(axis=0)
+    return mean, np.sqrt(np.divide(squares, n - 1, out=np.where(n > 0, 0.0, np.nan), where=n > 1))
+
+
 class Scaling(NamedTuple):
     """Raw scores that become 0 and 1."""
 

@@ -4,15 +4,17 @@ import itertools
 import math
 import random
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ajbench.captions import prompts
+from ajbench.captions import backends, prompts
 from ajbench.captions.backends import Backend
+from ajbench.captions.comparison import over_repeats
 from ajbench.captions.prompts import Prompt
 from ajbench.core.errors import UsageError
 
@@ -37,11 +39,77 @@ class LLMScores(NamedTuple):
         values: mean over the repeats, in [0, 1], [N]; NaN where no repeat gave a number.
         spread: standard deviation over the repeats, [N]; 0 of a single one.
         reasons: of the pairs without a number, by their place.
+        repeats: each one, [k, N]; NaN where it gave no number.
     """
 
     values: NDArray[np.float64]
     spread: NDArray[np.float64]
     reasons: dict[int, str]
+    repeats: NDArray[np.float64]
+
+
+class _Options(NamedTuple):
+    repeats: int
+    shots: int | None
+    seed: int
+
+
+class LLMScorer:
+    """A language model as a scorer of `captions.entailment`.
+
+    Args:
+        backend: the model.
+        prompt: of `prompts.yaml`.
+        repeats: k, with the examples in other orders.
+        shots: examples in a prompt; None: all.
+        seed: of the orders.
+    """
+
+    name = "llm"
+
+    def __init__(
+        self,
+        backend: Backend,
+        prompt: str = "entailment_multi",
+        repeats: int = 1,
+        shots: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.backend, self.options = backend, _Options(repeats, shots, seed)
+        self.prompt = prompt
+        self.reasons: Counter[str] = Counter()
+        self.about = {
+            "backend": backend.name,
+            "model": backend.model,
+            "model_hash": backend.model_hash,
+            "prompt": prompt,
+            "prompt_hash": prompts.load(prompt).shots(shots).hash,
+            **self.options._asdict(),
+        }
+
+    def __call__(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
+        """Return the numbers [k, N]; NaN where there is none, and its reason is counted in `reasons`."""
+        different = list(dict.fromkeys(pairs))
+        found = score(different, self.backend, self.prompt, *self.options)
+        self.reasons.update(found.reasons.values())
+        rows = {pair: row for row, pair in enumerate(different)}
+        return found.repeats[:, [rows[pair] for pair in pairs]]
+
+    def with_prompt(self, prompt: str) -> "LLMScorer":
+        """Return the same model with another prompt."""
+        return LLMScorer(self.backend, prompt, *self.options)
+
+
+def load(
+    backend: str = "llamacpp",
+    prompt: str = "entailment_multi",
+    repeats: int = 1,
+    shots: int | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> LLMScorer:
+    """Load a language model as a scorer; options and errors as in `backends.load`."""
+    return LLMScorer(backends.load(backend, **options), prompt, repeats, shots, seed)
 
 
 def score(
@@ -84,13 +152,9 @@ def score(
                 reasons[place] = one
             else:
                 values[repeat, place] = one
-    known = ~np.isnan(values)
-    n = known.sum(axis=0)
-    total = np.where(known, values, 0).sum(axis=0)
-    mean = np.divide(total, n, out=np.full(len(pairs), np.nan), where=n > 0)
-    squares = np.where(known, (values - mean) ** 2, 0).sum(axis=0)
-    spread = np.sqrt(np.divide(squares, n - 1, out=np.where(n > 0, 0.0, np.nan), where=n > 1))
-    return LLMScores(mean, spread, {place: reason for place, reason in reasons.items() if not n[place]})
+    mean, spread = over_repeats(values)
+    unknown = {place: reason for place, reason in reasons.items() if np.isnan(mean[place])}
+    return LLMScores(mean, spread, unknown, values)
 
 
 def _orders(prompt: Prompt, repeats: int, seed: int) -> list[Prompt]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -78,6 +79,10 @@ def read(path: Path, clip_ids: Sequence[str], scorer: str, comparison: str) -> S
     except (pa.ArrowException, KeyError, ValueError) as error:
         reason = " ".join(str(error).split())[:160]
         raise IntegrityError(f"{path}: not a file of entailment scores ({reason})") from None
+    odd_numbers = pc.fill_null(pc.is_nan(table["scaled"]), False)
+    if pc.any(odd_numbers).as_py():
+        clip = table["clip_id"].filter(odd_numbers)[0]
+        raise IntegrityError(f"{path}: score of clip {clip} is NaN; write null where a score is unknown")
     lines = table.to_pandas()
     mine = lines[(lines["scorer"] == scorer) & (lines["comparison"] == comparison)]
     if mine.empty:

@@ -138,6 +138,7 @@ def train_classifier(
         if validate:
             (out / "checkpoints" / f"step-{steps:08d}" / "weights.safetensors").replace(out / LAST)
         extra = {"fingerprint": fingerprint, "seed": seed, "started_from": settings.init}
+        extra |= {"loss": settings.loss}
         classifiers.save(
             module,
             out,

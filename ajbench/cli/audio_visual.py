@@ -1,11 +1,154 @@
-"""Commands of audio-visual models: train-av, score-av."""
+"""Commands of audio-visual models: entail, train-av, score-av."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ajbench.cli.llm_options import Api, Concurrency, Model, Retries, Threads, TimeoutS, Url
 from ajbench.cli.options import Settings, Tracker, command, run_stage, show_plan
 from ajbench.core import console
+from ajbench.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from ajbench.captions.entailment import Scorer
 
 app = typer.Typer()
+LLM_DEFAULTS = ("backend", "prompt", "repeats", "seed")  # options of --scorer llm that are never None
+
+
+def _option(help: str, *names: str, **more: Any) -> Any:
+    return typer.Option(*names, help=help, **more)
+
+
+@app.command()
+@command(hide=("results", "generator", "dry_run", "force"))
+def entail(
+    settings: Settings,
+    out: Annotated[Path, _option("File of scores.", "--out", metavar="FILE")],
+    store: Annotated[
+        Path | None,
+        _option("Score the clips of this store (default: the recipe's).", "--store", metavar="DIR"),
+    ] = None,
+    captions: Annotated[
+        Path | None,
+        _option("Captions table with visual captions (default: the corpus').", "--captions", metavar="DIR"),
+    ] = None,
+    scorer: Annotated[
+        str,
+        _option(
+            "minilm, e5, sentence-t5, bert, llm; several with commas; bert=DIR for a folder.", "--scorer"
+        ),
+    ] = "minilm",
+    comparison: Annotated[
+        str, _option("predicted, noisy-or, true, clap, overlap; several with commas.", "--comparison")
+    ] = "predicted",
+    classifier: Annotated[
+        Path | None, _option("Audio model of these classes.", "--classifier", metavar="DIR")
+    ] = None,
+    video_scores: Annotated[
+        Path | None, _option("overlap: predictions of a video model.", "--video-scores", metavar="FILE")
+    ] = None,
+    top_k: Annotated[int, _option("Predicted classes that count.", "--top-k", min=1)] = 3,
+    page: Annotated[Path | None, _option("Folder of entailment.html.", "--page", metavar="DIR")] = None,
+    backend: Annotated[
+        Literal["llamacpp", "openai"], _option("llm: what runs it.", "--backend")
+    ] = "llamacpp",
+    prompt: Annotated[
+        Literal["entailment_text", "entailment_single", "entailment_multi"],
+        _option("llm: of the body text, Table A6 or Table A7.", "--prompt"),
+    ] = "entailment_multi",
+    repeats: Annotated[int, _option("llm: repeats, whose spread is kept.", "--repeats", min=1)] = 1,
+    shots: Annotated[
+        int | None, _option("llm: examples in a prompt (default: all).", "--shots", min=0)
+    ] = None,
+    model: Model = None,
+    url: Url = None,
+    api: Api = None,
+    concurrency: Concurrency = None,
+    retries: Retries = None,
+    timeout_s: TimeoutS = None,
+    threads: Threads = None,
+) -> None:
+    """Score how well the visual caption of each clip fits its sound.
+
+    The file has raw scores and scores scaled to [0, 1]; train a model on them with fusion.scores=FILE. `true`
+    compares with the clips' own labels, which leaks those of evaluation clips. `predicted` needs an audio
+    model. One that was trained on the train clips is too certain of them; `ajbench run tables/a8` scores
+    them by models that were trained without them.
+
+    \b
+    Examples:
+      ajbench entail --recipe mini-av --classifier DIR --out scores.parquet --page page
+      ajbench entail --store STORE --comparison true --scorer minilm,bert=DIR --out scores.parquet
+    """
+    from ajbench.captions import published_pairs, score_file
+    from ajbench.core.device import available
+    from ajbench.data.store import ClipStore
+    from ajbench.fusion import store_scores
+    from ajbench.reporting import entailment_page
+
+    llm: dict[str, Any] = {
+        "model": model,
+        "url": url,
+        "api": api,
+        "concurrency": concurrency,
+        "retries": retries,
+    }
+    llm |= {"timeout_s": timeout_s, "threads": threads}
+    llm |= {
+        "backend": backend,
+        "prompt": prompt,
+        "repeats": repeats,
+        "shots": shots,
+        "seed": settings.seed or 0,
+    }
+    if out.is_dir():
+        raise UsageError(f"--out {out}: a folder; name a file, such as {out / score_file.FILE}")
+    if store is None:
+        prepared = settings.pipeline(settings.load()).prepare
+        prepared.need()
+        store = prepared.path
+    inputs = store_scores.Inputs(ClipStore.open(store), captions, classifier, video_scores, top_k)
+    comparisons = list(dict.fromkeys(name.strip() for name in comparison.split(",")))
+    inputs.check(comparisons)
+    of_text = [name for name in comparisons if name not in store_scores.WITHOUT_SCORER]
+    scorers = _scorers(scorer, available(settings.device), llm) if of_text else []
+    parts = [
+        store_scores.entail(inputs, name, one)
+        for name in comparisons
+        for one in (scorers if name in of_text else [None])
+    ]
+    about = {"scorers": {one.name: one.about for one in scorers}, **inputs.about(comparisons)}
+    score_file.write(out, parts, about)
+    for note in store_scores.notes(parts):
+        console.say(note)
+    lines = entailment_page.summaries(parts)
+    document: dict[str, Any] = {"path": out, "scores": lines}
+    if page:
+        found = entailment_page.agreements(parts, inputs.store.recordings)
+        checks = [published_pairs.check(one) for one in scorers]
+        document["correlations"] = entailment_page.lines_of(parts, found, checks)
+        document["page"], _ = entailment_page.write(page, str(store), parts, found, checks)
+        console.say(f"written: {document['page']}")
+    console.emit(document, table=([*lines[0]], [[*line.values()] for line in lines]))
+
+
+def _scorers(given: str, device: str, llm: dict[str, Any]) -> "list[Scorer]":
+    """Return the scorers named by `minilm,bert=DIR`."""
+    from ajbench.captions.entailment import load
+
+    named = {}
+    for one in given.split(","):
+        name, _, folder = one.strip().partition("=")
+        if name in named:
+            raise UsageError(f"--scorer {given}: {name} is named twice; score them into two files")
+        named[name] = Path(folder).expanduser() if folder else None
+    changed = [key for key, value in llm.items() if value is not None and key not in LLM_DEFAULTS]
+    if "llm" not in named and changed:
+        option = changed[0].replace("_", "-")
+        raise UsageError(f"--{option}: has no effect without --scorer llm; omit it")
+    return [load(name, folder, device, **(llm if name == "llm" else {})) for name, folder in named.items()]
 
 
 @app.command()

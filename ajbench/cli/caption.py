@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ajbench.cli.llm_options import Api, Concurrency, Model, Retries, Threads, TimeoutS, Url
 from ajbench.cli.options import STAGE_OPTIONS, Settings, command
 from ajbench.core import console
 from ajbench.core.errors import UsageError
@@ -15,11 +16,6 @@ if TYPE_CHECKING:
     from ajbench.captions.writers import Writer
 
 app = typer.Typer()
-LLM_PANEL = "Language model"
-
-
-def _llm(help: str, *names: str, **more: Any) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=LLM_PANEL, **more)
 
 
 @app.command()
@@ -75,15 +71,13 @@ def caption(
         typer.Option("--max-fallback", min=0, max=1, help="Largest share of unusable answers in a chunk."),
     ] = 0.05,
     chunk: Annotated[int, typer.Option("--chunk", min=1, help="Clips in a chunk.")] = 6000,
-    model: Annotated[str | None, _llm("GGUF file, or the server's name of the model.", "--model")] = None,
-    url: Annotated[str | None, _llm("openai: address of the server.", "--url")] = None,
-    api: Annotated[
-        Literal["chat", "completions"] | None, _llm("openai: kind of requests (default: chat).", "--api")
-    ] = None,
-    concurrency: Annotated[int | None, _llm("openai: requests at a time.", "--concurrency", min=1)] = None,
-    retries: Annotated[int | None, _llm("openai: attempts after the first.", "--retries", min=0)] = None,
-    timeout_s: Annotated[float | None, _llm("openai: seconds per request.", "--timeout-s", min=0)] = None,
-    threads: Annotated[int | None, _llm("llamacpp: threads.", "--threads", min=1)] = None,
+    model: Model = None,
+    url: Url = None,
+    api: Api = None,
+    concurrency: Concurrency = None,
+    retries: Retries = None,
+    timeout_s: TimeoutS = None,
+    threads: Threads = None,
 ) -> None:
     """Write captions of clips from their labels and video frames.
 

@@ -1,14 +1,16 @@
 """Entailment of visual captions and classes, weighted by the audio model's predictions or by labels."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ajbench.captions import comparison
-from ajbench.captions.entailment import entailment
+from ajbench.captions.comparison import Scaling
+from ajbench.captions.entailment import Scorer, load
 from ajbench.captions.score_file import ScoredClips
-from ajbench.core.errors import MissingError
+from ajbench.core.errors import IntegrityError, MissingError
 from ajbench.data.store import ClipStore
 
 Floats = NDArray[np.float64]
@@ -19,6 +21,7 @@ def visual_captions(store: ClipStore, folder: Path | None = None) -> list[str | 
 
     Raises:
         MissingError: no clip has one.
+        IntegrityError: the table is of other clips.
     """
     if folder is None:
         found: list[str | None] = store.column("visual_caption")
@@ -27,10 +30,15 @@ def visual_captions(store: ClipStore, folder: Path | None = None) -> list[str | 
 
         by_clip = texts(folder, "visual")
         found = [by_clip.get(clip_id) for clip_id in store.clip_ids]
+        if not any(found):
+            raise IntegrityError(
+                f"{folder}: captions of other clips: none of its {len(by_clip)} is in {store.path}; "
+                "make them with `ajbench caption --include-eval` for this store"
+            )
     if not any(found):
         raise MissingError(
-            f"{folder or store.path}: no visual captions; make them with `ajbench caption` and set "
-            "fusion.captions, or use fusion.scorer=none"
+            f"{folder or store.path}: no visual captions; make them with `ajbench caption` and "
+            "name their folder (fusion.captions, --captions), or use fusion.scorer=none"
         )
     return found
 
@@ -54,15 +62,15 @@ def score(
     top_k: int,
     captions: Path | None = None,
 ) -> ScoredClips:
-    """Score clips: s = Σ_c w_c e(visual caption, text of class c), w the normalised top-k weights.
+    """Score clips by `raw_scores`, scaled by the quantiles of the train clips.
 
     Args:
         store: of the clips.
         indices: of the clips to score [n].
         weights: of classes [n, C]: predicted probabilities, or the true labels as 0 and 1.
         scorer: of `captions.entailment`.
-        labels: what the weights are, for the file: predicted or true.
-        top_k: classes that count; of true labels, all do.
+        labels: predicted, noisy-or or true.
+        top_k: predicted classes that count.
         captions: folder of a captions table; None: visual captions of the corpus.
 
     Raises:
@@ -70,19 +78,81 @@ def score(
         UsageError: no train clip has a score.
     """
     every = visual_captions(store, captions)
-    texts = [every[i] for i in indices]
+    own, loaded = [every[i] for i in indices], load(scorer)
+    raw = raw_scores(own, weights, store.meta.labels, loaded, labels=labels, top_k=top_k)
+    return scored(store, indices, raw, scorer, labels)
+
+
+def raw_scores(
+    captions: Sequence[str | None],
+    weights: NDArray[np.floating],
+    names: Sequence[str],
+    scorer: Scorer,
+    *,
+    labels: str,
+    top_k: int,
+    texts: Sequence[str | None] = (),
+) -> Floats:
+    """Return raw scores [k, n] of clips in k repeats; NaN for a clip without a caption or any class.
+
+    With `predicted` s = Σ_c w_c e(v, c), e(v, c) the score of the visual caption and "The sound of [c]", over
+    the `top_k` most probable classes with normalised weights; with `noisy-or` s = 1 − Π_c (1 − p_c e(v, c))
+    over the same classes; with `true` the mean of e(v, c) over the clip's own labels.
+
+    Args:
+        captions: visual captions [n].
+        weights: of classes [n, C]: predicted probabilities, or the true labels as 0 and 1.
+        names: of the classes [C].
+        scorer: scores pairs of texts.
+        labels: predicted, noisy-or or true.
+        top_k: predicted classes that count.
+        texts: [n], or empty: a clip that has one is compared with it alone, and not with classes.
+    """
     k = max(1, int((weights > 0).sum(axis=1).max())) if labels == "true" else min(top_k, weights.shape[1])
     classes, shares = comparison.top_classes(weights, k)
-    shares = np.where(np.array([bool(text) for text in texts])[:, None], shares, 0.0)
-    names = comparison.class_texts(store.meta.labels)
-    places = np.argwhere(shares > 0)
-    pairs = [(texts[n] or "", names[classes[n, j]]) for n, j in places.tolist()]
-    of_pairs = np.full(shares.shape, np.nan)
-    of_pairs[places[:, 0], places[:, 1]] = entailment(pairs, scorer)
-    raw = comparison.weighted(shares, of_pairs)
+    if labels == "noisy-or":
+        shares = np.take_along_axis(np.asarray(weights, np.float64), classes, axis=1)
+    own = {n: text for n, text in enumerate(texts) if text}
+    shares[list(own)] = np.eye(1, k)
+    shares = np.where(np.array([bool(caption) for caption in captions])[:, None], shares, 0.0)
+    sounds, places = comparison.class_texts(names), np.argwhere(shares > 0)
+    pairs = [(captions[n] or "", own.get(n) or sounds[classes[n, j]]) for n, j in places.tolist()]
+    of_pairs = scorer(pairs) if pairs else np.empty((1, 0))
+    combined = comparison.noisy_or if labels == "noisy-or" else comparison.weighted
+    out = np.empty((len(of_pairs), len(captions)))
+    for row, values in zip(out, of_pairs, strict=True):
+        scores = np.full(shares.shape, np.nan)
+        scores[places[:, 0], places[:, 1]] = values
+        row[:] = combined(shares, scores)
+    return out
+
+
+def scored(
+    store: ClipStore,
+    indices: NDArray[np.int64],
+    raw: Floats,
+    scorer: str,
+    labels: str,
+    scale: Scaling | None = None,
+) -> ScoredClips:
+    """Return the mean over repeats of raw scores [k, n] of clips, scaled by the quantiles of train clips.
+
+    Args:
+        store: of the clips.
+        indices: of the clips [n].
+        raw: [k, n]; NaN where unknown.
+        scorer: name for the file.
+        labels: comparison for the file.
+        scale: None: by the quantiles.
+
+    Raises:
+        UsageError: no train clip has a score.
+    """
+    mean, spread = comparison.over_repeats(raw)
     splits = store.column("split")
-    scale = comparison.scaling(raw[[splits[i] == "train" for i in indices]])
-    return ScoredClips([store.clip_ids[i] for i in indices], scorer, labels, raw, scale(raw), scale)
+    scale = scale or comparison.scaling(mean[[splits[i] == "train" for i in indices]])
+    ids = [store.clip_ids[i] for i in indices]
+    return ScoredClips(ids, scorer, labels, mean, scale(mean), scale, spread if len(raw) > 1 else None)
 
 
 def parts_of(store: ClipStore, train: NDArray[np.int64], parts: int, seed: int) -> NDArray[np.int64]:

@@ -198,13 +198,18 @@ class MiniLM(TextEncoder):
     """
 
     def __init__(self, max_tokens: int = 16) -> None:
-        bert, tokenizer = transformers_folder.parts(_minilm_folder(), "BertModel")
+        bert, tokenizer = transformers_folder.parts(minilm_folder(), "BertModel")
         bert.pooler = None  # not used, and not part of `weights_hash`
         limit = bert.config.max_position_embeddings
         super().__init__(bert, tokenizer, max_tokens, name="minilm", limit=limit)
 
 
-def _minilm_folder() -> Path:
+def minilm_folder() -> Path:
+    """Return the folder of all-MiniLM-L6-v2, with its tokenizer.
+
+    Raises:
+        MissingError: the package is not installed.
+    """
     try:
         folder = Path(str(importlib.resources.files(MINILM) / "model"))
     except ModuleNotFoundError:

@@ -211,6 +211,22 @@ def distribution(
         return _svg(figure, "distribution")
 
 
+def histograms(panels: Sequence[tuple[str, np.ndarray]], label: str) -> str:
+    """Return one histogram per panel (title, values [N]) in percent of clips, below each other, as SVG."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure((WIDTH, 0.6 + 1.4 * len(panels)), layout="constrained")
+        all_axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+        whole = np.concatenate([values for _, values in panels])
+        edges = np.linspace(min(0.0, whole.min()), max(1.0, whole.max()), 81)
+        for axes, (title, values) in zip(all_axes, panels, strict=True):
+            axes.stairs(100 * np.histogram(values, edges)[0] / len(values), edges, color=SERIES[0], fill=True)
+            axes.axvline(float(np.median(values)), color=INK, linewidth=1)
+            axes.set_title(title)
+            axes.set_ylabel("clips, %")
+        all_axes[-1].set_xlabel(label)
+        return _svg(figure, "histograms")
+
+
 def alone(drawing: str) -> str:
     """Return a drawing of this module as a standalone SVG file, light or dark by the reader's setting."""
     light, dark = (";".join(f"--{key}:{value}" for key, value in each.items()) for each in (_LIGHT, _DARK))

@@ -140,7 +140,7 @@ def to_csv(lines: Sequence[Line]) -> str:
 
 
 def html(template: str, page: dict[str, Any]) -> str:
-    """Return the HTML of a template (`report`, `audit` or `captions`), filled with the values of `page`."""
+    """Return the HTML of a template (such as `report`), filled with the values of `page`."""
     import jinja2
 
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")

@@ -23,6 +23,30 @@ def test_true_labels_count_equally_and_a_class_of_weight_0_does_not_count():
     assert comparison.weighted(weights, np.array([[0.2, 0.4, np.nan]])) == pytest.approx([0.3])
 
 
+def test_noisy_or_is_the_probability_that_some_class_is_audible_and_seen():
+    p, e = np.array([[0.5, 0.2], [1.0, 0.0], [0.0, 0.0]]), np.array([[0.8, 0.5], [1.5, np.nan], [1, 1]])
+    found = comparison.noisy_or(p, e)
+    assert found[0] == pytest.approx(1 - (1 - 0.4) * (1 - 0.1))
+    assert found[1] == 1.0 and np.isnan(found[2])
+    assert comparison.noisy_or(p[:1], np.array([[-0.3, 0.5]])) == pytest.approx([0.1])
+    assert np.isnan(comparison.noisy_or(p[:1], np.array([[np.nan, 0.5]])))[0]
+
+
+def test_the_overlap_of_predictions_is_1_for_equal_ones_and_0_for_different_classes():
+    one, other = np.array([[0.9, 0.1]]), np.array([[0.4, 0.1]])
+    assert comparison.overlap(one, one * 0.5) == pytest.approx([1.0])
+    assert comparison.overlap(one, other) == pytest.approx([np.sqrt(0.9 * 0.8) + np.sqrt(0.1 * 0.2)])
+    assert comparison.overlap(np.array([[1.0, 0]]), np.array([[0, 1.0]])) == pytest.approx([0.0])
+    unknown = comparison.overlap(np.vstack([one, one]), np.array([[np.nan, np.nan], [0, 0]]))
+    assert np.isnan(unknown).all()
+
+
+def test_repeats_without_a_number_are_left_out():
+    mean, spread = comparison.over_repeats(np.array([[0.2, 0.5, np.nan], [0.6, np.nan, np.nan]]))
+    np.testing.assert_allclose(mean, [0.4, 0.5, np.nan])
+    np.testing.assert_allclose(spread, [np.std([0.2, 0.6], ddof=1), 0.0, np.nan])
+
+
 @pytest.mark.parametrize("odd", [-0.1, np.nan, np.inf])
 def test_probabilities_must_be_finite_and_not_negative(odd):
     with pytest.raises(UsageError, match="probabilities"):

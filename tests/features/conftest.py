@@ -2,7 +2,7 @@ import warnings
 
 import pytest
 import torch
-from fakes import random_transformers_ast, save_text_encoder, save_untrained_classifier
+from fakes import random_transformers_ast, save_untrained_classifier
 
 
 @pytest.fixture
@@ -11,18 +11,6 @@ def empty_caches(tmp_path, monkeypatch):
     monkeypatch.setenv("AJBENCH_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture(scope="session")
-def clap_folder(tmp_path_factory):
-    """A small random CLAP with its tokenizer and audio processor."""
-    from transformers import ClapFeatureExtractor
-
-    folder = save_text_encoder("clap", tmp_path_factory.mktemp("clap"))
-    ClapFeatureExtractor(
-        feature_size=8, truncation="rand_trunc", padding="repeatpad", frequency_min=50, max_length_s=1
-    ).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

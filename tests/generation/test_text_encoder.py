@@ -131,7 +131,7 @@ def test_weights_are_those_of_the_package_and_loading_does_not_use_global_random
     state = torch.random.get_rng_state()
     MiniLM()
     assert torch.equal(torch.random.get_rng_state(), state)
-    weights = load_file(text_encoder._minilm_folder() / "model.safetensors")
+    weights = load_file(text_encoder.minilm_folder() / "model.safetensors")
     assert all(torch.equal(weights[name], value) for name, value in plain.model.state_dict().items())
 
 

@@ -35,6 +35,7 @@ class Sound(NamedTuple):
     name: str
     parents: tuple[str, ...]
     restrictions: tuple[str, ...]
+    description: str
 
 
 @cache
@@ -52,9 +53,16 @@ def ontology() -> Mapping[str, Sound]:
             cells["name"],
             tuple(filter(None, cells["parents"].split(";"))),
             tuple(filter(None, cells["restrictions"].split(";"))),
+            cells["description"],
         )
         for _, cells in records
     }
+
+
+@cache
+def described() -> Mapping[str, str]:
+    """Return the text "name : description" of each class of the ontology, by its name (Table A6)."""
+    return {sound.name: f"{sound.name} : {sound.description}" for sound in ontology().values()}
 
 
 def read(data: Data, root: Path | None, need_files: bool = True) -> Manifest:

@@ -54,6 +54,7 @@ def test_the_ontology_is_complete(audioset_dir):
     for mid, entry in official.iterrows():
         assert short[mid].name == entry["name"]
         assert list(short[mid].restrictions) == entry["restrictions"]
+        assert short[mid].description == " ".join(entry["description"].split())
         assert all(mid in short[child].parents for child in entry["child_ids"])
     assert sum(len(sound.parents) for sound in short.values()) == official["child_ids"].map(len).sum()
 

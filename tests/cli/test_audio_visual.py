@@ -1,0 +1,79 @@
+import json
+
+import pyarrow.parquet as pq
+import pytest
+from fakes import caption_table_of, hum_captions, hum_record, hum_store
+from typer.testing import CliRunner
+
+from ajbench import classifiers
+from ajbench.captions import score_file
+from ajbench.cli.app import app
+
+
+def run(*line):
+    return CliRunner().invoke(app, ["entail", *map(str, line)])
+
+
+@pytest.fixture
+def store(tmp_path):
+    return hum_store(tmp_path / "store", [hum_record(i) for i in range(24)])
+
+
+@pytest.fixture
+def captions(store, tmp_path):
+    texts = {clip_id: hum_captions(i) for i, clip_id in enumerate(store.clip_ids) if i != 7}
+    return caption_table_of(tmp_path / "captions", texts, "visual")
+
+
+def test_clips_of_a_store_are_scored(store, captions, tmp_path):
+    module = classifiers.build("taltrans-small", 2).eval()
+    about = {"name": "taltrans-small", "labels": store.meta.labels, "clip_samples": store.meta.clip_samples}
+    classifiers.save(module, tmp_path / "model", **about, options={}, extra={"loss": "bce"})
+    out, line = tmp_path / "x" / "scores.parquet", ["--store", store.path, "--captions", captions]
+    line += ["--classifier", tmp_path / "model", "--comparison", "true,predicted", "--device", "cpu"]
+    done = run(*line, "--out", out, "--page", tmp_path / "page", "--json")
+    assert done.exit_code == 0, done.output
+    shown = json.loads(done.stdout)
+    assert [(one["comparison"], one["scored"]) for one in shown["scores"]] == [
+        ("true", 23),
+        ("predicted", 23),
+    ]
+    assert len(shown["correlations"]) == 2 and (tmp_path / "page" / "entailment.html").exists()
+    assert "leaks" in done.stderr and "tables/a8" in done.stderr and "1 of 24 clips" in done.stderr
+    table = pq.read_table(out)
+    assert table["scaled"].null_count == 2 and table.num_rows == 48
+    recorded = json.loads(pq.read_schema(out).metadata[score_file.ABOUT])
+    assert recorded["scorers"]["minilm"]["model_hash"] and set(recorded["scalings"]) == {
+        "minilm/true",
+        "minilm/predicted",
+    }
+    before = out.read_bytes()
+    assert run(*line, "--out", out).exit_code == 0 and out.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "named"),
+    [
+        (["--scorer", "minilmm"], 2, "minilm"),
+        (["--scorer", "minilm,minilm"], 2, "--scorer"),
+        (["--scorer", "bert=nowhere"], 3, "nowhere"),
+        (["--scorer", "minilm=nowhere"], 2, "minilm"),
+        (["--comparison", "constant"], 2, "constant"),
+        (["--comparison", "predicted"], 2, "--classifier"),
+        (["--url", "http://here"], 2, "--url"),
+        (["--captions", "nowhere"], 3, "nowhere"),
+        (["--store", "nowhere"], 3, "nowhere"),
+    ],
+)
+def test_bad_options_are_refused_in_one_line(store, captions, tmp_path, line, code, named):
+    given = {"--store": store.path, "--captions": captions, "--comparison": "true", "--out": tmp_path / "s"}
+    given |= dict([line])
+    done = run(*(part for pair in given.items() for part in pair))
+    assert done.exit_code == code and named in done.stderr, done.output
+    assert len(done.stderr.strip().splitlines()) == 1 and not (tmp_path / "s").exists()
+
+
+def test_an_unprepared_recipe_and_a_folder_for_the_file_are_refused(tmp_path):
+    done = run("--recipe", "mini", "--work", tmp_path / "work", "--out", tmp_path / "s")
+    assert done.exit_code == 3 and "prepare" in done.stderr
+    assert run("--recipe", "mini", "--out", tmp_path).exit_code == 2
