@@ -311,7 +311,8 @@ def _show_grid(pipeline: "Pipeline") -> None:
         )
     console.say(
         f"{plan['todo']} of {console.counted(len(plan['cells']), 'classifier')} to train: "
-        f"{plan['steps']} steps, {plan['disk_mb']} MB, about {plan['hours']} h one after another; "
+        f"{console.counted(plan['steps'], 'step')}, {plan['disk_mb']} MB, about {plan['hours']} h one after "
+        "another; "
         f"{console.counted(before['todo'], 'earlier stage')} to do"
     )
     if power:

@@ -13,6 +13,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from ajbench.core.console import counted
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.data import audio
 from ajbench.data.store import ClipStore
@@ -226,7 +227,9 @@ def open_set(path: Path, split: str | None = None, option: str = "--ref-split") 
     files = [one for one in found if one.suffix.lower() in audio.SUFFIXES]
     if not files:
         known = ", ".join(audio.SUFFIXES)
-        raise MissingError(f"{path}: no sound files among {len(found)} files; known suffixes: {known}")
+        raise MissingError(
+            f"{path}: no sound file among {counted(len(found), 'file')}; known suffixes: {known}"
+        )
     by_name: dict[str, Path] = {}
     for file in files:
         name = file.relative_to(path).with_suffix("").as_posix()

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from ajbench.core import files
+from ajbench.core.console import counted
 from ajbench.core.errors import IntegrityError, UsageError
 from ajbench.core.registry import suggest
 from ajbench.data import audio, shards
@@ -296,7 +297,9 @@ def require_codec(store: ClipStore, name: str, weights_hash: str) -> None:
 def _open_shard(path: Path, clips: int) -> _Shard:
     batch = shards.map_shard(path)
     if batch.num_rows != clips:
-        raise IntegrityError(f"{path}: {batch.num_rows} clips, store.json says {clips}; make the store again")
+        raise IntegrityError(
+            f"{path}: {counted(batch.num_rows, 'clip')}, store.json says {clips}; make the store again"
+        )
     codes = batch.column("codes").flatten().to_numpy(zero_copy_only=True)
     sound = batch.column("audio")
     _, offsets, data = sound.buffers()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse, stats
 from scipy.special import expit, logit
 
+from ajbench.core.console import counted
 from ajbench.core.device import Array
 from ajbench.core.errors import UsageError
 from ajbench.metrics import macro_averages, ranking
@@ -99,9 +100,8 @@ def f1_and_recall(
 def _drawn(recordings: Sequence[Hashable], resamples: int, seed: int) -> Iterator[NDArray[np.float32]]:
     """Yield how often each clip occurs in each resample, [N, r] for r resamples at a time."""
     if not len(recordings) or resamples < 2:
-        raise UsageError(
-            f"bootstrap of {len(recordings)} clips with {resamples} resamples: at least 1 and 2 needed"
-        )
+        given = f"{counted(len(recordings), 'clip')} with {counted(resamples, 'resample')}"
+        raise UsageError(f"bootstrap of {given}: at least 1 clip and 2 resamples are needed")
     groups, rng = groups_of(recordings), np.random.default_rng(seed)
     for start in range(0, resamples, _BLOCK):
         drawn = counts(groups, min(_BLOCK, resamples - start), rng)

@@ -13,6 +13,7 @@ from scipy.linalg import blas, lapack
 from scipy.special import expit, log_expit, log_softmax, softmax, xlogy
 from threadpoolctl import threadpool_limits
 
+from ajbench.core.console import counted
 from ajbench.core.device import Array, to_numpy
 from ajbench.core.errors import NumericError, UsageError
 
@@ -174,7 +175,9 @@ def inception_score(logits: Array, splits: int = 10, seed: int = 2020) -> tuple[
     """
     z = checked(logits, "logits")
     if not 1 <= splits <= len(z):
-        raise UsageError(f"inception score with {splits} splits of {len(z)} clips: each split needs a clip")
+        raise UsageError(
+            f"inception score of {counted(len(z), 'clip')} in {counted(splits, 'split')}: each needs one"
+        )
     (scores,) = _split_scores(z, np.ones((1, len(z))), splits, seed)
     return float(np.mean(scores)), float(np.std(scores))
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ajbench.core.console import counted
 from ajbench.core.errors import UsageError
 from ajbench.metrics.distribution import Points
 
@@ -50,7 +51,7 @@ def line(
         UsageError: fewer than 8 clips, or fewer than two sizes.
     """
     if n < MIN_CLIPS:
-        raise UsageError(f"FD∞ of {n} clips: at least {MIN_CLIPS} are needed")
+        raise UsageError(f"FD∞ of {counted(n, 'clip')}: at least {MIN_CLIPS} are needed")
     numbers = np.array(linear_sizes(n) if sizes is None else sizes, np.int64)
     if len(set(numbers.tolist())) < 2:
         raise UsageError(f"FD∞ from subsets of {', '.join(map(str, numbers))} clips: give at least two sizes")

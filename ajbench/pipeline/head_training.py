@@ -71,7 +71,9 @@ def fit_head(
         torch.manual_seed(seed_for(seed, "initialisation"))
         module = classifiers.build(settings.name, len(meta.labels), **options)
     weights = shares[used] * mixed.plan.epoch_size
-    console.detail(f"{settings.name}: {len(used)} clips, features {extractor.name} [{x.shape[1]}]")
+    console.detail(
+        f"{settings.name}: {console.counted(len(used), 'clip')}, features {extractor.name} [{x.shape[1]}]"
+    )
     module.fit(x, clips.targets[used].toarray(), weights, settings.loss)  # type: ignore[operator]
     classifiers.save(
         module,

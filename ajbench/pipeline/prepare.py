@@ -270,7 +270,8 @@ class _Preparation:
             "train_ids_hash": shards.ids_hash(clips.clip_ids[i] for i in train),
         }
         if problems:
-            console.say(f"{len(clips)} clips kept, {len(problems)} rejected: see {out / 'quarantine.csv'}")
+            left = f"{counted(len(clips), 'clip')} kept, {len(problems)} rejected"
+            console.say(f"{left}: see {out / 'quarantine.csv'}")
         if unseen:
             console.say(
                 f"prepare: {counted(len(unseen), 'clip')} without a usable video: {_commonest(unseen)}"
