@@ -63,8 +63,9 @@ def audit(
         bool,
         typer.Option(
             "--strict",
-            help="Exit with 4 if a synthetic clip repeats an eval clip by samples, waveform, parent or id, "
-            "or if more clips are close to one by detail or embedding only than chance explains (p < 0.05).",
+            help="Exit with 4 if a synthetic or train clip repeats an eval clip by samples, waveform, parent "
+            "or id, or if more synthetic clips are close to one by detail or embedding only than chance "
+            "explains (p < 0.05).",
         ),
     ] = False,
 ) -> None:
@@ -123,10 +124,12 @@ def audit(
     columns = [name for name in rows[0] if name != "real_clips"]
     document = {"counts": counts, "calibration": rows, "findings": pairs, "skipped": found.skipped}
     console.emit(document, table=(columns, [[row[name] for name in columns] for row in rows]))
-    if strict and found.tally("leak").holds:
-        example = found.of("leak")[0]
+    failed = [relation for relation in ("leak", "split") if found.tally(relation).holds]
+    if strict and failed:
+        example = found.of(failed[0])[0]
+        shown = sentences[: 2 if counts["near_alone"] else 1] if failed == ["leak"] else sentences
         raise NumericError(
-            "; ".join(sentences[: 2 if counts["near_alone"] else 1])
+            "; ".join(shown)
             + f"; for example, {example.clip} and {example.match}; remove the clips that --out FILE.csv lists"
         )
 

@@ -1,7 +1,7 @@
 """The leak audit: synthetic clips that repeat real ones, by name or by sound, more often than by chance."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
@@ -169,32 +169,39 @@ def _compare(
     comparison = _Comparison(sets, target, found)
     for view, score in views.items():
 
-        def calibrated(nearest: NDArray[np.float64]) -> tuple[float, int]:
-            if len(nearest) < MIN_REAL:
+        def calibrated(left: NDArray[np.float64]) -> tuple[float, int]:
+            if len(left) < MIN_REAL:
                 raise MissingError(
-                    f"--{other} {real.clips.path}: too few clips without a copy in {references.clips.path} "
-                    f"({len(nearest)}; at least {MIN_REAL}) to calibrate the threshold"
+                    f"--{other} {real.clips.path}: the leak test cannot be made: {len(left)} clips without a "
+                    f"copy in {references.clips.path} are left to calibrate the threshold (at least "
+                    f"{MIN_REAL}); remove the copies{found.example(other, target)}"
                 )
-            return audio_fingerprint.threshold(nearest, SHARE / len(views))
+            return audio_fingerprint.threshold(left, SHARE / len(views))
 
         like, prominence = score(real, chosen, True)
         spread = audio_fingerprint.spread(prominence.T)
         standout = audio_fingerprint.standout(prominence, audio_fingerprint.spread_of_others(prominence.T))
         nearest = standout.max(axis=1)
         limit, rank = calibrated(nearest[independent])
-        if view == "near":
+        while view == "near":
             candidate = float(np.quantile(nearest[independent], 0.9))
             matches = comparison.waveforms(other, chosen, like, standout, candidate, limit)
+            # Copies of more than a tenth of the clips raise the limit; `bulk` is that of the lower half.
+            bulk = min(limit, audio_fingerprint.tail(nearest[independent], RARE, (0.1, 0.5)))
             # If independent clips share their waveform, such as mains hum, it takes more to tell a copy.
             usual = [
-                one.waveform for one in matches if one.best and independent[one.row] and one.standout <= limit
+                one.waveform for one in matches if one.best and independent[one.row] and one.standout <= bulk
             ]
             wave_limit = WAVEFORM
             if len(usual) >= MIN_REAL:
                 wave_limit = max(WAVEFORM, audio_fingerprint.tail(np.array(usual), RARE))
-            independent[[one.row for one in matches if one.waveform >= wave_limit]] = False
-            limit, rank = calibrated(nearest[independent])
+            copies = np.zeros(len(chosen), bool)
+            copies[[one.row for one in matches if one.waveform >= wave_limit]] = True
             comparison.note(other, chosen, matches, limit, wave_limit)
+            if not (copies & independent).any():
+                break
+            independent &= ~copies  # further copies may now be among the tenth that is compared
+            limit, rank = calibrated(nearest[independent])
         best = []
         block = max(1, BLOCK_SCORES // len(references.numbers))
         for start in range(0, len(made.numbers), block):
@@ -242,6 +249,7 @@ class _Comparison:
     sets: Mapping[Which, UsableClips]
     target: Which  # the split that clips are compared with
     found: Pairs
+    compared: dict[tuple[Which, int, int], tuple[float, float]] = field(default_factory=dict)
 
     def waveforms(
         self,
@@ -269,12 +277,14 @@ class _Comparison:
         for k, row in enumerate(rows):
             ranked = sorted(top[k].tolist(), key=lambda match: -standout[k, match])
             picked = [m for m in ranked if standout[k, m] > (candidate if m == ranked[0] else limit)]
-            wave = wave_of(some.clips, some.numbers[row]) if picked else np.zeros(0, np.float32)
-            for match in picked:
+            new = [match for match in picked if (of, row, match) not in self.compared]
+            wave = wave_of(some.clips, some.numbers[row]) if new else np.zeros(0, np.float32)
+            for match in new:
                 other = wave_of(references.clips, references.numbers[match])
+                self.compared[of, row, match] = audio_fingerprint.waveform_match(wave, other)
+            for match in picked:
                 values = float(standout[k, match]), float(like[k, match])
-                compared = audio_fingerprint.waveform_match(wave, other)
-                matches.append(_Match(k, match, match == ranked[0], *values, *compared))
+                matches.append(_Match(k, match, match == ranked[0], *values, *self.compared[of, row, match]))
         return matches
 
     def note(

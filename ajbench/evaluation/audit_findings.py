@@ -230,13 +230,14 @@ class Pairs:
         self.parents = [sets["synth"].clips.parents[n] for n in sets["synth"].numbers]
         self.pairs: dict[tuple[Which, int, Which, int], dict[str, Any]] = {}
         self.recordings = {which: _known_recordings(one) for which, one in sets.items()}
+        self.hashes = {which: one.hashes for which, one in sets.items()}
         # An id of a store names a clip. Files of two folders may share numbers, or names to pair them.
         stores = {which for which, one in sets.items() if one.clips.is_store}
         for of, other in SETS.values():
             if {of, other} <= stores:
                 self._add_equal(of, other, "id", self.names)
             self._add_equal(of, other, "recording", self.recordings)
-            self._add_equal(of, other, "exact", {which: one.hashes for which, one in sets.items()})
+            self._add_equal(of, other, "exact", self.hashes)
         names, held_out = (_first_rows(values["eval"]) for values in (self.names, self.recordings))
         # In folders, a name that both splits have does not tell which clip the guide is.
         ambiguous = set() if {"train", "eval"} <= stores else names.keys() & set(self.names["train"])
@@ -261,12 +262,21 @@ class Pairs:
 
     def independent(self, of: Which, other: Which) -> NDArray[np.bool_]:
         """Return which clips of a set have no sure copy, and no clip of their recording, in the other set."""
-        theirs = set(self.recordings[other]) - {None}
-        free = np.array([recording not in theirs for recording in self.recordings[of]], bool)
+        free = np.ones(len(self.names[of]), bool)
+        for values in (self.recordings, self.hashes):
+            theirs = set(values[other]) - {None}
+            free &= [value not in theirs for value in values[of]]
         for (a, row, b, match), entry in self.pairs.items():
             if {a, b} == {of, other} and not WEAK.issuperset(entry["kinds"]):
                 free[row if a == of else match] = False
         return free
+
+    def example(self, of: Which, other: Which) -> str:
+        """Return `, such as NAME and NAME`: a clip of one set with a sure copy in the other; or nothing."""
+        for (a, row, b, match), entry in self.pairs.items():
+            if {a, b} == {of, other} and not WEAK.issuperset(entry["kinds"]):
+                return f", such as {self.names[a][row]} and {self.names[b][match]}"
+        return ""
 
     def listed(self) -> list[Finding]:
         """Return the findings: leaks first, the surest kinds first."""

@@ -153,19 +153,19 @@ def standout(scores: Scores, columns: Spread, epsilon: float = 0.01) -> NDArray[
     return found
 
 
-def tail(scores: NDArray[np.float64], share: float) -> float:
+def tail(scores: NDArray[np.float64], share: float, through: tuple[float, float] = (0.5, 0.9)) -> float:
     """Return the score that a share of independent clips exceeds if scores follow a Gumbel distribution.
 
-    Nearest neighbours are maxima. The distribution goes through the median and the upper decile, so copies
-    among the clips, up to a tenth, hardly change it.
+    Nearest neighbours are maxima. The distribution goes through two quantiles, the median and the upper
+    decile unless others are given, so copies among the clips, up to a tenth, hardly change it.
 
     Args:
         scores: of independent clips with their nearest references, [n].
         share: of clips above.
+        through: quantiles that the distribution goes through.
     """
-    median, high = np.quantile(scores, (0.5, 0.9))
-    scale = (high - median) / (_gumbel(0.9) - _gumbel(0.5))
-    return float(median + scale * (_gumbel(1 - share) - _gumbel(0.5)))
+    (low, high), (first, second) = np.quantile(scores, through), map(_gumbel, through)
+    return float(low + (high - low) / (second - first) * (_gumbel(1 - share) - first))
 
 
 def threshold(scores: NDArray[np.float64], share: float) -> tuple[float, int]:
