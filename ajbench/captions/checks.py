@@ -121,7 +121,7 @@ class KindReport:
         }
 
     def top_words(self) -> list[tuple[str, int]]:
-        """Return the most frequent words that are no stop words, with their number (Figures 5–7)."""
+        """Return the most frequent words that are not stop words, with their number (Figures 5–7)."""
         telling = [(word, n) for word, n in self.words.items() if word not in _stop_words()]
         return sorted(telling, key=lambda item: (-item[1], item[0]))[:TOP_WORDS]
 

@@ -13,7 +13,7 @@ from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.files import checksum
 
 INSTALL = "pip install 'ajbench[llm]', or use --backend template"
-TOP = 100  # most probable tokens of which llama.cpp tells the log-probabilities
+TOP = 100  # most probable tokens whose log-probabilities llama.cpp returns
 
 
 @dataclass

@@ -74,7 +74,7 @@ class OpenAIServer:
             raise MissingError(f"backend openai: --url is missing; give the server's address, or set ${URL}")
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UsageError("backend openai: --url must be like http://localhost:8000/v1")
+            raise UsageError("backend openai: --url must look like http://localhost:8000/v1")
         try:
             import openai
         except ImportError:
@@ -104,7 +104,7 @@ class OpenAIServer:
         """Complete each prompt; see `backends.Backend`.
 
         Raises:
-            MissingError: nothing answers at the address, or the server refuses the key or the model.
+            MissingError: no server answers at the address, or the server refuses the key or the model.
         """
         options: dict[str, Any] = {
             "model": self.model,
@@ -164,7 +164,7 @@ class OpenAIServer:
         except openai.APIConnectionError as error:
             if last and type(error.__cause__).__name__ == "ConnectError":
                 raise MissingError(
-                    f"backend openai: nothing answers at {self._address}; start the server and run again"
+                    f"backend openai: no server answers at {self._address}; start the server and run again"
                 ) from None
             return Answer(None, "connection broken"), 0.0
         except openai.APIStatusError as error:

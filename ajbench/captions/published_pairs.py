@@ -62,7 +62,7 @@ def pairs() -> tuple[Published, ...]:
 def check(scorer: Scorer) -> Check:
     """Score the published pairs.
 
-    The pairs are the examples of the prompts. So that a language model is not told the answers, it gets the
+    The pairs are the examples of the prompts. So that a language model is not given the answers, it gets the
     pairs of each table with the prompt of the other one.
     """
     every = pairs()

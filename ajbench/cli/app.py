@@ -2,7 +2,7 @@
 
 import typer
 
-from ajbench.cli import audio_visual, audit, caption, evaluate, generate, inspect, run
+from ajbench.cli import audio_visual, audit, caption, evaluate, generate, inspect, run, sweep
 from ajbench.cli.options import show_version
 
 app = typer.Typer(
@@ -19,5 +19,5 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.callback(invoke_without_command=True)(show_version)
-for part in (run, generate, caption, audio_visual, evaluate, audit, inspect):
+for part in (run, sweep, generate, caption, audio_visual, evaluate, audit, inspect):
     app.add_typer(part.app)

@@ -215,6 +215,19 @@ def show_plan(
         console.say(f"cannot be estimated or run: {missing}")
 
 
+def with_intervals(lines: list[dict[str, Any]], columns: list[str]) -> tuple[list[str], list[list[Any]]]:
+    """Return a table whose first column is a name and whose others are metrics with their intervals."""
+
+    def cell(line: dict[str, Any], metric: str) -> str:
+        if line[metric] is None:
+            return ""
+        value, low, high = (line[f"{metric}{end}"] for end in ("", "_low", "_high"))
+        return f"{value:.3g}" if low is None else f"{value:.3g} ({low:.3g} to {high:.3g})"
+
+    name, *metrics = columns
+    return columns, [[line[name], *(cell(line, metric) for metric in metrics)] for line in lines]
+
+
 def _accept_interrupts() -> None:
     """Let SIGINT interrupt this process even if it was started with SIGINT ignored.
 

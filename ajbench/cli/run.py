@@ -1,17 +1,26 @@
-"""Commands of whole recipes: demo, run, sweep, tables, report."""
+"""Commands of whole recipes: demo, run, tables, report."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ajbench.cli.options import SEEDS, Jobs, RecipeName, Settings, Tracker, command, run_stage, show_plan
+from ajbench.cli.options import (
+    SEEDS,
+    Jobs,
+    RecipeName,
+    Settings,
+    Tracker,
+    command,
+    run_stage,
+    show_plan,
+    with_intervals,
+)
 from ajbench.core import console
 from ajbench.core.errors import UsageError
 
 if TYPE_CHECKING:
     from ajbench.core.recipe import Recipe
-    from ajbench.pipeline.gain_sweep import GainSweep
     from ajbench.pipeline.recipe_stages import Pipeline
     from ajbench.pipeline.stage import Stage
 
@@ -84,80 +93,6 @@ def run(
         run_stage(settings, _grid_cell(pipeline, cell))
     else:
         _run_recipe(settings, pipeline, jobs)
-
-
-@app.command()
-@command()
-def sweep(
-    settings: Settings,
-    key: Annotated[str, typer.Argument(metavar="KEY", help="Key of the synth section, such as guidance.")],
-    values: Annotated[str, typer.Argument(metavar="V1,V2,…", help="Values, separated by commas.")],
-    n: Annotated[int | None, typer.Option("--n", min=2, help="Clips per set (default: synth.n).")] = None,
-    by: Annotated[
-        Literal["fd", "map"],
-        typer.Option("--by", help="fd: metrics of the clips; map: also the gain of a classifier."),
-    ] = "fd",
-    model: Annotated[
-        str | None,
-        typer.Option("--model", help="map: name+aug or place in evaluate.models (default: the primary one)."),
-    ] = None,
-    dose: Annotated[
-        int | None,
-        typer.Option("--dose", min=1, help="map: generated clips to add (default: the primary dose)."),
-    ] = None,
-    jobs: Jobs = None,
-    tracker: Tracker = "csv",
-) -> None:
-    """Compare several values of one synthesis setting.
-
-    Generates one set of clips per value. FD, KL, inception score and label agreement with intervals are
-    printed and written to `<results>/<recipe>/sweep_<key>.csv`. All sets are made by the recipe's generator
-    and are kept. With `--by map`, a classifier is trained on real clips and each set, in all seeds and
-    folds: its gain in mAP over real clips only, on the val split or on held-out train clips, shows which
-    setting is best, and how well FD and label agreement predict it. KEY may then also be min_fidelity.
-
-    \b
-    Examples:
-      ajbench sweep guidance 1,2,3,5,7,9 --n 160
-      ajbench sweep strength 0.3,0.6,0.85,1 --by map --recipe esc10 --data DIR
-    """
-    from ajbench.pipeline import sweep as sweeps
-
-    if by == "fd" and (model, dose, jobs) != (None, None, None):
-        raise UsageError("--model, --dose and --jobs: have no effect without --by map")
-    pipeline = settings.pipeline(sweeps.swept(settings.load(*SEEDS), key, values, n, by == "map"), tracker)
-    if by == "map":
-        from ajbench.pipeline import gain_sweep
-
-        _sweep_by_gain(settings, gain_sweep.planned(pipeline, key, values, model, dose), jobs)
-        return
-    pipeline.check()
-    if settings.dry_run:
-        show_plan(settings, sweeps.stages(pipeline))
-        return
-    done = sweeps.run(pipeline, key, settings.device, settings.force)
-    for note in (*done["notes"], f"results: {done['path']}"):
-        console.say(note)
-    console.emit(done, table=_with_intervals(done["lines"], ["set", *sweeps.METRICS]))
-
-
-def _sweep_by_gain(settings: Settings, planned: "GainSweep", jobs: int | None) -> None:
-    from ajbench.pipeline import gain_sweep, sweep
-
-    if settings.dry_run:
-        known = gain_sweep.dry_run(planned)
-        show_plan(settings, planned.stages(), power=known.pop("power"), more=known)
-        if (synthesis := known["synth_seconds"]) is None:
-            console.say("time of the sets: not known before the generator is trained")
-        else:
-            console.say(f"sets: about {synthesis:.0f} s")
-        console.say(f"classifiers: about {known['train_cls_seconds']:.0f} s one after another")
-        return
-    done = gain_sweep.run(planned, settings.device, settings.force, jobs)
-    found = (line["sentence"] for line in done["correlations"])
-    for line in (*done["notes"], *found, done["verdict"], f"results: {done['path']}"):
-        console.say(line)
-    console.emit(done, table=_with_intervals(done["lines"], ["set", *sweep.METRICS, "gain"]))
 
 
 @app.command()
@@ -247,7 +182,7 @@ def _run_table_1(settings: Settings, recipe: "Recipe", tracker: str) -> None:
         console.say("nothing to do: every stage of Table 1 is finished")
     for note in (*done["notes"], f"results: {done['files'][0].parent}"):
         console.say(note)
-    header, cells = _with_intervals(done["lines"], ["model", "fd", "is", "kl"])
+    header, cells = with_intervals(done["lines"], ["model", "fd", "is", "kl"])
     cells = [[*row, line["n"]] for row, line in zip(cells, done["lines"], strict=True)]
     console.emit(done, table=([*header, "n"], cells))
 
@@ -312,8 +247,7 @@ def _show_grid(pipeline: "Pipeline") -> None:
     console.say(
         f"{plan['todo']} of {console.counted(len(plan['cells']), 'classifier')} to train: "
         f"{console.counted(plan['steps'], 'step')}, {plan['disk_mb']} MB, about {plan['hours']} h one after "
-        "another; "
-        f"{console.counted(before['todo'], 'earlier stage')} to do"
+        f"another; {console.counted(before['todo'], 'earlier stage')} to do"
     )
     if power:
         console.say(power["sentence"])
@@ -329,21 +263,8 @@ def _run_table_a2(settings: Settings, pipeline: "Pipeline") -> None:
     for note in (*done["notes"], f"results: {done['files'][0].parent}"):
         console.say(note)
     names = ["captions", *caption_scores.METRICS]
-    header, cells = _with_intervals(done["lines"], names)
+    header, cells = with_intervals(done["lines"], names)
     cells = [
         [*row, line["vocabulary_size"], line["n"]] for row, line in zip(cells, done["lines"], strict=True)
     ]
     console.emit(done, table=([*header, "vocabulary", "n"], cells))
-
-
-def _with_intervals(lines: list[dict[str, Any]], columns: list[str]) -> tuple[list[str], list[list[Any]]]:
-    """Return a table whose first column is a name and whose others are metrics with their intervals."""
-
-    def cell(line: dict[str, Any], metric: str) -> str:
-        if line[metric] is None:
-            return ""
-        value, low, high = (line[f"{metric}{end}"] for end in ("", "_low", "_high"))
-        return f"{value:.3g}" if low is None else f"{value:.3g} ({low:.3g} to {high:.3g})"
-
-    name, *metrics = columns
-    return columns, [[line[name], *(cell(line, metric) for metric in metrics)] for line in lines]

@@ -106,7 +106,7 @@ class Inputs:
         found = classifiers.load(classifiers.locate(self.classifier))
         if "loss" not in found.config:
             raise IntegrityError(
-                f"{self.classifier}: its config.json has no loss (bce or ce), which tells probabilities; "
+                f"{self.classifier}: its config.json has no loss (bce or ce), which probabilities depend on; "
                 "add it or train the classifier again"
             )
         if found.labels != tuple(self.store.meta.labels):
