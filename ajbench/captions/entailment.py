@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ajbench.captions.comparison import over_repeats
+from ajbench.captions.aggregation import over_repeats
 from ajbench.core import weights
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.registry import suggest

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ajbench.captions import backends, prompts
+from ajbench.captions.aggregation import over_repeats
 from ajbench.captions.backends import Backend
-from ajbench.captions.comparison import over_repeats
 from ajbench.captions.prompts import Prompt
 from ajbench.core.errors import UsageError
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ajbench.captions import prompts
-from ajbench.captions.comparison import over_repeats
+from ajbench.captions.aggregation import over_repeats
 from ajbench.captions.entailment import Scorer
 from ajbench.captions.llm_scorer import LLMScorer
 from ajbench.metrics.correlation import Correlation, correlation

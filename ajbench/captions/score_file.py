@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ajbench.captions.comparison import Scaling
+from ajbench.captions.aggregation import Scaling
 from ajbench.core.errors import IntegrityError, MissingError
 
 FILE = "scores.parquet"

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ajbench.captions import comparison, score_file
+from ajbench.captions import aggregation, score_file
 from ajbench.classifiers import frontend
 from ajbench.core.errors import UsageError
 from ajbench.core.files import seed_for
@@ -155,12 +155,12 @@ def clip_scores(
     if not np.isfinite(found[train]).any():
         raise UsageError(f"{file}: no train clip has a score; are there visual captions?")
     unknown = np.isnan(found)
-    found = np.where(unknown, comparison.constant(found, train), found)
+    found = np.where(unknown, aggregation.constant(found, train), found)
     without = int((unknown & store.has_video(indices)).sum())
     if settings.labels == "constant":
-        return comparison.constant(found, train), without
+        return aggregation.constant(found, train), without
     if settings.labels == "shuffled":
-        return comparison.shuffled(found, splits, seed), without
+        return aggregation.shuffled(found, splits, seed), without
     return found, without
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ajbench.captions import comparison
-from ajbench.captions.comparison import Scaling
+from ajbench.captions import aggregation
+from ajbench.captions.aggregation import Scaling
 from ajbench.captions.entailment import Scorer, load
 from ajbench.captions.score_file import ScoredClips
 from ajbench.core.errors import IntegrityError, MissingError
@@ -109,16 +109,16 @@ def raw_scores(
         texts: [n], or empty: a clip that has one is compared with it alone, and not with classes.
     """
     k = max(1, int((weights > 0).sum(axis=1).max())) if labels == "true" else min(top_k, weights.shape[1])
-    classes, shares = comparison.top_classes(weights, k)
+    classes, shares = aggregation.top_classes(weights, k)
     if labels == "noisy-or":
         shares = np.take_along_axis(np.asarray(weights, np.float64), classes, axis=1)
     own = {n: text for n, text in enumerate(texts) if text}
     shares[list(own)] = np.eye(1, k)
     shares = np.where(np.array([bool(caption) for caption in captions])[:, None], shares, 0.0)
-    sounds, places = comparison.class_texts(names), np.argwhere(shares > 0)
+    sounds, places = aggregation.class_texts(names), np.argwhere(shares > 0)
     pairs = [(captions[n] or "", own.get(n) or sounds[classes[n, j]]) for n, j in places.tolist()]
     of_pairs = scorer(pairs) if pairs else np.empty((1, 0))
-    combined = comparison.noisy_or if labels == "noisy-or" else comparison.weighted
+    combined = aggregation.noisy_or if labels == "noisy-or" else aggregation.weighted
     out = np.empty((len(of_pairs), len(captions)))
     for row, values in zip(out, of_pairs, strict=True):
         scores = np.full(shares.shape, np.nan)
@@ -148,9 +148,9 @@ def scored(
     Raises:
         UsageError: no train clip has a score.
     """
-    mean, spread = comparison.over_repeats(raw)
+    mean, spread = aggregation.over_repeats(raw)
     splits = store.column("split")
-    scale = scale or comparison.scaling(mean[[splits[i] == "train" for i in indices]])
+    scale = scale or aggregation.scaling(mean[[splits[i] == "train" for i in indices]])
     ids = [store.clip_ids[i] for i in indices]
     return ScoredClips(ids, scorer, labels, mean, scale(mean), scale, spread if len(raw) > 1 else None)
 

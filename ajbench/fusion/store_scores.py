@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ajbench.captions import caption_table, comparison
-from ajbench.captions.comparison import Scaling
+from ajbench.captions import aggregation, caption_table
+from ajbench.captions.aggregation import Scaling
 from ajbench.captions.entailment import Scorer
 from ajbench.captions.score_file import ScoredClips
 from ajbench.core import console, weights
@@ -89,7 +89,7 @@ class Inputs:
         found = {"store": self.store.meta.fingerprint, "captions": captions, "classifier": model}
         if "clap" in comparisons:
             found["clap"] = weights.identity(self.clap.weights)
-        return found | {"video_scores": video, "top_k": self.top_k, "quantiles": comparison.QUANTILES}
+        return found | {"video_scores": video, "top_k": self.top_k, "quantiles": aggregation.QUANTILES}
 
     @cached_property
     def visual(self) -> list[str | None]:
@@ -188,7 +188,7 @@ def entail(inputs: Inputs, comparison_name: str, scorer: Scorer | None = None) -
     if name == "overlap":
         loss = inputs.audio_model.config["loss"]
         parts = (probabilities(logits, loss) for logits in (inputs.audio_logits, inputs.video_logits))
-        return scored(store, every, comparison.overlap(*parts)[None], name, name, Scaling(0.0, 1.0))
+        return scored(store, every, aggregation.overlap(*parts)[None], name, name, Scaling(0.0, 1.0))
     if name == "clap":
         return scored(store, every, np.concatenate([*_clap(inputs)], axis=1), name, name)
     if scorer is None:

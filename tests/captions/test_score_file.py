@@ -4,7 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ajbench.captions import score_file
-from ajbench.captions.comparison import Scaling
+from ajbench.captions.aggregation import Scaling
 from ajbench.captions.score_file import ScoredClips
 from ajbench.core.errors import IntegrityError, MissingError
 

@@ -4,7 +4,7 @@ from fakes import HUM_LABELS, caption_table_of, hum_captions, hum_record, hum_st
 
 from ajbench import classifiers
 from ajbench.captions import score_file
-from ajbench.captions.comparison import Scaling
+from ajbench.captions.aggregation import Scaling
 from ajbench.captions.entailment import load
 from ajbench.core.errors import AjbenchError, IntegrityError, MissingError, UsageError
 from ajbench.data.corpora import audioset

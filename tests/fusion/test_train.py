@@ -14,7 +14,7 @@ from fakes import (
 )
 
 from ajbench.captions import score_file
-from ajbench.captions.comparison import Scaling
+from ajbench.captions.aggregation import Scaling
 from ajbench.core.errors import IntegrityError, UsageError
 from ajbench.core.recipe import Fusion, Mix, Recipe
 from ajbench.core.schema import Classifier

@@ -146,7 +146,7 @@ def test_scores_by_true_labels_need_no_model_and_no_seed(made):
 
 def test_a_file_of_scores_is_used_by_its_content(made, tmp_path):
     from ajbench.captions import score_file
-    from ajbench.captions.comparison import Scaling
+    from ajbench.captions.aggregation import Scaling
 
     one, _, _ = made
     ids = ClipStore.open(one.prepare.path).clip_ids

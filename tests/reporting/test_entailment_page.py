@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ajbench.captions import published_pairs
-from ajbench.captions.comparison import Scaling
+from ajbench.captions.aggregation import Scaling
 from ajbench.captions.entailment import load
 from ajbench.captions.score_file import ScoredClips
 from ajbench.reporting import entailment_page

@@ -1,4 +1,4 @@
-"""Entailment scores from the scores of single pairs: by predicted or true labels, their scaling, controls."""
+"""Entailment scores of clips from those of pairs of texts: by predicted or true labels; scaling, controls."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
