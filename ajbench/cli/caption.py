@@ -189,8 +189,9 @@ def _source(settings: Settings, store: Path | None, labels: Path | None) -> "tup
         return of_store(store), str(store)
     if labels:
         return of_table(labels), str(labels)
-    manifest = settings.pipeline(settings.load()).manifest
-    return lambda: manifest.rows, settings.recipe
+    pipeline = settings.pipeline(settings.load())
+    manifest = pipeline.manifest
+    return lambda: manifest.rows, settings.recipe or pipeline.recipe.name
 
 
 def _writer(

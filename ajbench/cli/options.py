@@ -15,17 +15,19 @@ import typer
 
 from ajbench import __version__
 from ajbench.core import console
-from ajbench.core.errors import AjbenchError, MissingError
-from ajbench.core.registry import load_plugins
+from ajbench.core.errors import AjbenchError, MissingError, UsageError
+from ajbench.core.registry import RENDERED, load_plugins
 
 if TYPE_CHECKING:
     from ajbench.core.recipe import Recipe
+    from ajbench.pipeline.own_data import OwnData
     from ajbench.pipeline.recipe_stages import Pipeline
     from ajbench.pipeline.stage import Stage
 
 INTERRUPTED = 130
 # Common options that commands which only show something do not have.
 STAGE_OPTIONS = ("recipe", "data", "work", "results", "generator", "seed", "device", "dry_run", "force")
+DEFAULT = "mini"  # recipe of commands without --recipe and --data
 SEEDS = ("generator.seed", "invert.seed", "synth.seed")
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="Name, YAML file or mix expression.")]
 Jobs = Annotated[
@@ -41,7 +43,7 @@ Tracker = Annotated[
 class Settings:
     """The common options."""
 
-    recipe: str
+    recipe: str | None
     data: Path | None
     work: Path
     results: Path
@@ -54,25 +56,50 @@ class Settings:
     verbose: int
     force: bool
     base: str | None
+    budget: str | None
     overrides: tuple[str, ...]
 
+    @functools.cached_property
+    def own(self) -> "OwnData | None":
+        """The recipe made for --data where no recipe is named; what was found is printed once."""
+        if self.recipe is not None or self.data is None:
+            return None
+        from ajbench.pipeline import own_data
+
+        made = own_data.make(self.data, self.work, self.results, self.budget, keep=not self.dry_run)
+        for line in made.lines:
+            console.say(line)
+        return made
+
     def load(self, *seeds: str, more: tuple[str, ...] = ()) -> "Recipe":
-        """Read the recipe.
+        """Read the recipe; without one, make it for --data, or take `mini`.
 
         Args:
             seeds: keys that --seed sets.
             more: `key=value` of other options.
+
+        Raises:
+            UsageError: --data is given, and the recipe has no use for it.
         """
         from ajbench.core.recipe import load
 
         given = () if self.seed is None else tuple(f"{key}={self.seed}" for key in seeds)
-        return load(self.recipe, (*given, *more, *self.overrides), self.base)
+        changes = (*given, *more, *self.overrides)
+        if self.own:
+            return load(str(self.own.tree["name"]), changes, tree=self.own.tree)
+        recipe = load(self.recipe or DEFAULT, changes, self.base)
+        if self.data and recipe.data.corpus in RENDERED:
+            raise UsageError(
+                f"--data {self.data}: recipe {recipe.name} renders its clips; leave out one of the two"
+            )
+        return recipe
 
     def pipeline(self, recipe: "Recipe", tracker: str = "csv") -> "Pipeline":
         """Return the stages of a recipe in the folders that the options name."""
         from ajbench.pipeline.recipe_stages import Pipeline, Places
 
-        return Pipeline(recipe, Places(self.data, self.work, self.results, self.generator, tracker))
+        data = self.own.root if self.own else self.data
+        return Pipeline(recipe, Places(data, self.work, self.results, self.generator, tracker))
 
 
 def show_version(
@@ -92,10 +119,15 @@ def _option(help: str, *names: str, **more: Any) -> Any:
 
 def _settings(
     recipe: Annotated[
-        str, _option("Name, YAML file or mix: esc10, esc10+320G, esc10G.", "--recipe")
-    ] = "mini",
+        str | None,
+        _option(
+            "Name, YAML file or mix: esc10, esc10+320G, esc10G (default: made for --data, or mini).",
+            "--recipe",
+        ),
+    ] = None,
     data: Annotated[
-        Path | None, _option("Folder or table of the corpus (mini needs none).", "--data", metavar="DIR")
+        Path | None,
+        _option("Folder, table or archive of the clips (mini needs none).", "--data", metavar="DIR"),
     ] = None,
     work: Annotated[
         Path, _option("Folder for the outputs of stages.", "--work", metavar="DIR", envvar="AJBENCH_WORK")
@@ -140,7 +172,7 @@ def command(hide: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Calla
         @functools.wraps(function)
         def wrapper(**given: Any) -> None:
             mine = {parameter.name: given.pop(parameter.name) for parameter in own}
-            values = defaults | {"base": None} | given
+            values = defaults | {"base": None, "budget": None} | given
             values["overrides"] = tuple(values["overrides"] or ())
             settings = Settings(**{field.name: values[field.name] for field in fields(Settings)})
             # Of the processes that torchrun launches, only the first prints; all print errors.

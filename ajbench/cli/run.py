@@ -1,6 +1,7 @@
 """Commands of whole recipes: demo, run, tables, report."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,7 +9,6 @@ import typer
 from ajbench.cli.options import (
     SEEDS,
     Jobs,
-    RecipeName,
     Settings,
     Tracker,
     command,
@@ -47,7 +47,10 @@ def demo(settings: Settings, jobs: Jobs = None, tracker: Tracker = "csv") -> Non
 @command(hide=("recipe",))
 def run(
     settings: Settings,
-    name: RecipeName,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="RECIPE", help="Name, YAML file or mix expression; none: made for --data."),
+    ] = None,
     jobs: Jobs = None,
     base: Annotated[
         str | None,
@@ -61,9 +64,24 @@ def run(
         int | None,
         typer.Option("--cell", min=1, help="Train only this classifier of the grid (for a job array)."),
     ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            "--budget", metavar="TIME", help="Without RECIPE: time to fit, such as 20m or 2h (default: 30m)."
+        ),
+    ] = None,
+    write_recipe: Annotated[
+        Path | None,
+        typer.Option("--write-recipe", metavar="FILE", help="Without RECIPE: write the recipe that is made."),
+    ] = None,
     tracker: Tracker = "csv",
 ) -> None:
     """Run every stage of a recipe, from clips to report.
+
+    Without RECIPE, one is made for the clips at --data: a folder of class folders (also in split or fold
+    folders), a table (CSV, TSV, JSON Lines, Parquet), an audiofolder, Parquet or tar shards, or ESC-50,
+    FSD50K or AudioSet. What was found, what will be done and how long that takes is printed first; sizes are
+    chosen to fit --budget.
 
     Finished stages are skipped; after a change, only the stages that depend on it run again. A mix expression
     (`esc10+320G`) compares that mix with real clips only, instead of the recipe's grid. `tables/a11 --base
@@ -74,10 +92,10 @@ def run(
 
     \b
     Examples:
-      ajbench run esc10 --data DIR
+      ajbench run --data DIR --budget 20m
       ajbench run tables/a11 --base as20k --data DIR --cell 7
     """
-    settings = replace(settings, recipe=name, base=base)
+    settings = _of_run(settings, name, base, budget, write_recipe)
     recipe = settings.load(*SEEDS)
     if recipe.table == "t1":
         _run_table_1(settings, recipe, tracker)
@@ -143,6 +161,37 @@ def report(settings: Settings) -> None:
     console.emit({"report": page}, text=str(page))
 
 
+def _of_run(
+    settings: Settings, name: str | None, base: str | None, budget: str | None, write_recipe: Path | None
+) -> Settings:
+    """Return the settings with the recipe's name, unless it is made for --data.
+
+    Raises:
+        UsageError: neither is given, or an option of the one with the other.
+    """
+    if name and "=" in name and not name.endswith((".yaml", ".yml")):  # the first KEY=VALUE
+        settings, name = replace(settings, overrides=(name, *settings.overrides)), None
+    if name is None and settings.data is None:
+        raise UsageError(
+            "run: name a recipe, such as mini (`ajbench ls recipes`), or give your clips with --data"
+        )
+    if name:
+        for option, value in (("--budget", budget), ("--write-recipe", write_recipe)):
+            if value:
+                raise UsageError(
+                    f"{option}: recipe {name} has its own sizes; leave out the option or the recipe"
+                )
+        if not name.endswith((".yaml", ".yml")) and Path(name).is_dir() and settings.data is None:
+            raise UsageError(f"{name}: a folder, not a recipe; run it with `ajbench run --data {name}`")
+    elif base:
+        raise UsageError("--base: name a table, such as tables/a11")
+    settings = replace(settings, recipe=name, base=base, budget=budget)
+    if write_recipe and settings.own:
+        settings.own.write(write_recipe)
+        console.say(f"recipe: {write_recipe}")
+    return settings
+
+
 def _run_recipe(settings: Settings, pipeline: "Pipeline", jobs: int | None) -> None:
     from ajbench.pipeline import fold_stages, planned_power, preflight, results_folder, tail_clips
     from ajbench.pipeline.stage import run_stages
@@ -157,7 +206,9 @@ def _run_recipe(settings: Settings, pipeline: "Pipeline", jobs: int | None) -> N
     stages = pipeline.stages(jobs)
     if settings.dry_run:
         power, tail = planned_power.planned(pipeline), tail_clips.planned(pipeline)
-        show_plan(settings, stages, power=power, more={"tail": tail} if tail else None)
+        more = {"tail": tail} if tail else {}
+        more |= {"found": settings.own.found} if settings.own else {}
+        show_plan(settings, stages, power=power, more=more)
         return
     ran = run_stages(stages, settings.device, settings.force, workers=jobs)
     done = results_folder.publish(pipeline, stages, again=bool(ran)) | {"ran": ran}

@@ -113,7 +113,12 @@ _PACKAGE = Path(__file__).parents[1]
 SHIPPED = _PACKAGE / "recipes" if (_PACKAGE / "recipes").is_dir() else _PACKAGE.parent / "recipes"
 
 
-def load(expression: str, overrides: Iterable[str] = (), base: str | None = None) -> Recipe:
+def load(
+    expression: str,
+    overrides: Iterable[str] = (),
+    base: str | None = None,
+    tree: Mapping[str, Any] | None = None,
+) -> Recipe:
     """Read a recipe by shipped name, YAML path or mix expression, then apply `key=value` overrides.
 
     Mix expressions: `esc10` real clips only, `esc10+320G` plus the first 320 synthetic clips, `as20k+40kG`
@@ -125,12 +130,13 @@ def load(expression: str, overrides: Iterable[str] = (), base: str | None = None
         overrides: `key=value`; `variant=NAME` applies that block of the recipe's `variants` first.
         base: the recipe that `expression` changes if it names no corpus (`tables/a11`); the result keeps the
             base's name and thus its folders. By default the one that the YAML names as `base`, if any.
+        tree: the recipe as YAML has it, if it has been read already; `expression` is for messages.
 
     Raises:
         UsageError: unknown recipe, key or value; the message has its dotted path.
     """
-    name, mix = split_mix(expression)
-    tree = _read_tree(name)
+    name, mix = split_mix(expression) if tree is None else (expression, {})
+    tree = _read_tree(name) if tree is None else dict(tree)
     default = tree.pop("base", None)
     if base := base or default:
         changes = {key: value for key, value in tree.items() if key not in ("name", "description")}

@@ -28,7 +28,10 @@ CORPORA: dict[str, Any] = {
     "avdigits": "ajbench.data.corpora.avdigits:read",
     "folder": "ajbench.data.corpora.folder:read",
     "table": "ajbench.data.corpora.clip_table:read",
+    "hub": "ajbench.data.corpora.hub:read",
+    "webdataset": "ajbench.data.corpora.webdataset:read",
 }
+RENDERED = ("mini",)  # corpora without files: --data has no use
 # Corpora whose lists are enough to plan with: their readers take `need_files=False`.
 LABEL_TABLES = ("audioset", "vggsound", "audiocaps")
 CODECS: dict[str, Any] = {

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ajbench.core.files import sha256
-from ajbench.data import audio, store
+from ajbench.data import archive, audio, store
 from ajbench.data.corpora import mini
 from ajbench.data.manifest import Row
 
@@ -53,15 +53,16 @@ def read_clip(row: Row, duration_s: float, first: Row | None = None, link: bool 
             wav, rate = mini.render(int(seed), int(index), duration_s)[0], audio.SAMPLE_RATE
         else:
             n = audio.clip_samples(duration_s)
-            wav = store.read_piece(row.path, row.start_s, row.duration_s, n)
-            rate = audio.probe(row.path)[0]
+            with archive.local(row.path) as path:
+                wav = store.read_piece(path, row.start_s, row.duration_s, n)
+                rate = audio.probe(path)[0]
         reason = None
     except audio.AudioError as error:
         reason = error.reason
     if reason is None and first is not None:
         reason = f"byte-level duplicate of {first.clip_id} (split {first.split})"
     if reason is not None:
-        found = rendered or Path(row.path).is_file()
+        found = rendered or Path(archive.container(row.path)).is_file()
         return ReadClip(rate=rate, found=found, reason=reason, sha256=_digest(row.path))
     if link and not rendered:
         return ReadClip(wav, rate=rate)

@@ -6,7 +6,11 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
+import xxhash
+
 from ajbench.core import console, files
+from ajbench.data import archive
+from ajbench.data.audio import AudioError
 from ajbench.data.manifest import Row
 
 
@@ -35,6 +39,8 @@ def duplicates(rows: Sequence[Row], pool: Executor) -> dict[int, int]:
 
 
 def _size(path: str) -> int | None:
+    if archive.is_member(path):
+        return archive.size(path)
     with contextlib.suppress(OSError):
         return Path(path).stat().st_size
     return None
@@ -42,6 +48,8 @@ def _size(path: str) -> int | None:
 
 def _digest(path: str) -> str:
     # An unreadable file is no duplicate; decoding it will give the reason.
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, AudioError):
+        if archive.is_member(path):
+            return xxhash.xxh3_64_hexdigest(archive.content(path))
         return files.checksum(Path(path))
     return path

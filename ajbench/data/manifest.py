@@ -132,7 +132,7 @@ class Manifest:
 
 
 def csv_records(
-    path: Path, required: Iterable[str] = ()
+    path: Path, required: Iterable[str] = (), delimiter: str = ","
 ) -> tuple[list[tuple[int, dict[str, str]]], list[Problem]]:
     """Read a CSV with a header as records (line number, {column: cell}); the header is line 1.
 
@@ -150,7 +150,8 @@ def csv_records(
         raise UsageError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
     except FileNotFoundError:
         raise MissingError(f"{path}: missing") from None
-    lines = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
+    content = io.StringIO(text, newline="")
+    lines = csv.reader(content, strict=True, skipinitialspace=True, delimiter=delimiter)
     try:
         header = [name.strip() for name in next(lines, [])]
         for name in required:
@@ -172,6 +173,23 @@ def csv_records(
     except csv.Error as error:
         raise UsageError(f"{path}:{lines.line_num}: not readable as CSV ({error})") from None
     return records, problems
+
+
+def csv_header(path: Path, delimiter: str = ",") -> list[str]:
+    """Return the names in the header of a CSV, of which nothing else is read.
+
+    Raises:
+        MissingError: no such file.
+        UsageError: not UTF-8, or not CSV.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = csv.reader(file, strict=True, skipinitialspace=True, delimiter=delimiter)
+            return [name.strip() for name in next(lines, [])]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path}: not readable as CSV ({error}); save it as UTF-8") from None
+    except FileNotFoundError:
+        raise MissingError(f"{path}: missing") from None
 
 
 def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:

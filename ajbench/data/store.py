@@ -17,7 +17,7 @@ from ajbench.core import files
 from ajbench.core.console import counted
 from ajbench.core.errors import IntegrityError, UsageError
 from ajbench.core.registry import suggest
-from ajbench.data import audio, shards
+from ajbench.data import archive, audio, shards
 from ajbench.data.shards import SCHEMA, StoreMeta, read_meta
 
 DECODE_THREADS = 2
@@ -277,7 +277,9 @@ def read_piece(path: str, start_s: float, duration_s: float | None, n: int) -> N
         AudioError: the segment is not usable.
     """
     longest = n / audio.SAMPLE_RATE
-    return audio.fit(audio.read(path, start_s=start_s, duration_s=min(longest, duration_s or longest)), n)
+    with archive.local(path) as file:
+        wav = audio.read(file, start_s=start_s, duration_s=min(longest, duration_s or longest))
+    return audio.fit(wav, n)
 
 
 def require_codec(store: ClipStore, name: str, weights_hash: str) -> None:

@@ -18,6 +18,7 @@ from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.files import lock
 from ajbench.core.recipe import Data, Recipe, dump, fingerprint
 from ajbench.core.run_dir import RunDir, world
+from ajbench.data import archive
 from ajbench.data.manifest import Manifest, Row
 
 MANY_FILES = 50_000  # if there are more, only so many are opened: millions would take an hour
@@ -209,14 +210,15 @@ def corpus_identity(manifest: Manifest, data: Data | None = None) -> str:
     """
     video = data is not None and data.video != "none"
     videos = [row.video for row in manifest.rows if row.video] if video else []
-    paths = list(dict.fromkeys([*(row.path for row in manifest.rows), *videos]))
+    files = {row.path: archive.container(row.path) for row in manifest.rows}
+    paths = list(dict.fromkeys([*files.values(), *videos]))
     stride = -(-len(paths) // MANY_FILES) or 1
     with ThreadPoolExecutor(4) as pool:
         heads = dict(pool.map(_size, paths) if stride > 1 else ())
         heads |= pool.map(_head, paths[::stride])
     problems = [(p.clip_id, p.line, p.split) for p in manifest.problems]
     with no_garbage_collection():
-        clips = [[*_content(row), heads[row.path]] for row in manifest.rows]
+        clips = [[*_content(row), heads[files[row.path]]] for row in manifest.rows]
         for clip, row in zip(clips, manifest.rows if video else (), strict=False):
             clip += [row.visual_caption, heads[row.video] if row.video else None]
         return fingerprint(list(manifest.label_set.names), clips, problems)

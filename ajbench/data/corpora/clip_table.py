@@ -1,6 +1,7 @@
-"""Your own clips in a table: CSV or Parquet with one row per clip.
+"""Your own clips in a table: CSV, TSV, JSON Lines or Parquet with one row per clip.
 
-Columns: `path` (a sound file, or a video with sound) and `labels`, and any of `clip_id, split, fold, start_s,
+Columns: `path` (a sound file, or a video with sound) and `labels`, or what such tables often call them
+(`table_files.NAMES`: `file_name`, `label`, …), and any of `clip_id, split, fold, start_s,
 duration_s, caption, video, visual_caption, parent_id, source, recording`; other columns are ignored. A
 `video` starts with the file in `path`: `start_s` is the same in both. A label set next to the table
 (`label_set.csv`, `labels.csv`, `<table>.labels.csv` or AudioSet's `class_labels_indices.csv`) defines the
@@ -14,12 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.recipe import Data
-from ajbench.core.registry import suggest
+from ajbench.data import archive
+from ajbench.data.corpora import table_files
 from ajbench.data.corpora.recordings import in_name
 from ajbench.data.corpora.splits import (
     clip_labels,
@@ -30,7 +29,7 @@ from ajbench.data.corpora.splits import (
     unique_ids,
 )
 from ajbench.data.labels import LabelSet
-from ajbench.data.manifest import SPLIT_NAMES, Manifest, Problem, Row, csv_records, read_label_set
+from ajbench.data.manifest import SPLIT_NAMES, Manifest, Problem, Row, read_label_set
 from ajbench.data.video import is_video
 
 TABLES = ("manifest.parquet", "manifest.csv", "clips.csv")
@@ -53,14 +52,28 @@ def read(data: Data, root: Path | None) -> Manifest:
         UsageError: no root, a subset, several tables, a missing column, or an eval fold without clips.
         MissingError: no table there, or no usable clip in it.
     """
-    root = corpus_root(data, root, "CSV or Parquet, columns path and labels", folds=True)
+    root = corpus_root(data, root, "a table with the columns path and labels", folds=True)
     path = find_table(root)
+    return of_records(data, path, *table_files.read(path), _label_set(path))
+
+
+def of_records(
+    data: Data,
+    path: Path,
+    records: table_files.Records,
+    problems: list[Problem],
+    known: LabelSet | None = None,
+) -> Manifest:
+    """Return the clips of a table that has been read; arguments and errors as `read`.
+
+    Args:
+        data: section of the recipe.
+        path: of the table, to whose folder the paths in it are relative.
+        records: (line number, {column: cell}).
+        problems: broken lines.
+        known: label set, if there is one.
+    """
     folder = path.resolve().parent
-    if path.suffix == ".csv":
-        records, problems = csv_records(path, ("path", "labels"))
-    else:
-        records, problems = _parquet_records(path), []
-    known = _label_set(path)
     by_name = {name: name for name in known.names} if known else None
     if known and known.mids and by_name is not None:
         by_name.update(zip(known.mids, known.names, strict=True))
@@ -105,8 +118,8 @@ def find_table(root: Path) -> Path:
         UsageError: there are several, or `root` is a file with another suffix.
     """
     if root.is_file():
-        if root.suffix not in (".csv", ".parquet"):
-            raise UsageError(f"{root}: a table is .csv or .parquet")
+        if root.suffix.lower() not in table_files.SUFFIXES:
+            raise UsageError(f"{root}: a table is one of {', '.join(table_files.SUFFIXES)}")
         return root
     if not root.is_dir():
         raise MissingError(f"{root}: no such file or folder; expected a table with columns path and labels")
@@ -115,12 +128,12 @@ def find_table(root: Path) -> Path:
         found = sorted(
             path
             for path in root.iterdir()
-            if path.suffix in (".csv", ".parquet")
+            if path.suffix.lower() in table_files.SUFFIXES
             and path.name not in LABEL_SETS
             and not path.name.endswith(_WRITTEN_WITH_MANIFEST)
         )
     if not found:
-        raise MissingError(f"{root}: no table; expected {', '.join(TABLES)} or one other .csv or .parquet")
+        raise MissingError(f"{root}: no table; expected {', '.join(TABLES)}, or one other table")
     if len(found) > 1:
         raise UsageError(
             f"{root}: several tables ({', '.join(p.name for p in found)}); name one with --data FILE"
@@ -163,7 +176,7 @@ def _row(
         raise ValueError("path is empty")
     # Not resolve(): clip ids come from the names in the table, not from the targets of links.
     path = Path(os.path.normpath(folder / written))
-    if not path.is_file():
+    if not Path(archive.container(str(path))).is_file():
         raise ValueError(f"{written}: no such file in {folder}")
     start_s = _seconds(cells, "start_s") or 0.0
     duration_s = _seconds(cells, "duration_s")
@@ -223,17 +236,3 @@ def _label_set(table: Path) -> LabelSet | None:
     names = (f"{table.stem}.labels.csv", *LABEL_SETS)
     found = [table.with_name(name) for name in names if table.with_name(name).is_file()]
     return read_label_set(found[0]) if found else None
-
-
-def _parquet_records(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise UsageError(f"{path}: not readable as Parquet ({' '.join(str(error).split())})") from None
-    for name in ("path", "labels"):
-        if name not in table.column_names:
-            near = suggest(name, table.column_names)
-            raise UsageError(
-                f"{path}: column {name!r} is missing{near}; found: {', '.join(table.column_names)}"
-            )
-    return list(enumerate(table.to_pylist(), start=1))

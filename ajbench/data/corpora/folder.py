@@ -3,7 +3,8 @@
 Files are sounds, or videos with sound; a video next to a sound of the same name is the video of that clip.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,8 +23,9 @@ def read(data: Data, root: Path | None) -> Manifest:
     """Read every sound file under `root`; its label is its class folder, at any depth.
 
     If every folder in `root` is named after a split (train, val, eval; also valid, validation, test), those
-    are the splits. Otherwise the hash of the file name without suffix, or of the recording in it, gives one
-    of five folds, whatever the class, and `data.eval_fold` (default: the last) is evaluated. A clip is a
+    are the splits; if every one is named after a fold (fold1, fold 2, …), those are the folds. Otherwise the
+    hash of the file name without suffix, or of the recording in it, gives one of five folds, whatever the
+    class, and `data.eval_fold` (default: the last) is evaluated. A clip is a
     recording of its own unless `data.recording_from` is set. Files that start with a dot are skipped; a file
     with another suffix, without a recording in its name, or outside a class folder is a problem.
 
@@ -38,6 +40,7 @@ def read(data: Data, root: Path | None) -> Manifest:
     root = root.resolve()
     tops = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     has_splits = bool(tops) and all(name in SPLIT_NAMES for name in tops)
+    folds = fold_numbers(tops)
     if has_splits and data.eval_fold is not None:
         raise UsageError(
             f"data.eval_fold={data.eval_fold}: {root} has split folders ({', '.join(tops)}), not folds"
@@ -53,7 +56,7 @@ def read(data: Data, root: Path | None) -> Manifest:
             continue
         parts = path.relative_to(root).parts
         clip_id = "/".join((*parts[:-1], path.stem))
-        inside = parts[1:] if has_splits else parts
+        inside = parts[1:] if has_splits or folds else parts
         if len(inside) < 2:
             problems.append(Problem(clip_id, str(path), None, "not in a class folder"))
             continue
@@ -61,7 +64,7 @@ def read(data: Data, root: Path | None) -> Manifest:
         fold = None
         try:
             recording = in_name(data, path.stem)
-            fold = None if has_splits else hashed_fold(recording or path.stem)
+            fold = folds.get(parts[0]) or (None if has_splits else hashed_fold(recording or path.stem))
             if path.suffix.lower() not in (*SUFFIXES, *VIDEO_SUFFIXES):
                 known = ", ".join((*SUFFIXES, *VIDEO_SUFFIXES))
                 raise ValueError(f"unsupported suffix {path.suffix!r}; convert to one of {known}")
@@ -77,6 +80,14 @@ def read(data: Data, root: Path | None) -> Manifest:
     need_splits(rows, problems, root, f"<class>/<file> with one of {', '.join(SUFFIXES)}")
     rows, problems = unique_ids(rows, [None] * len(rows), problems)
     return Manifest(rows, LabelSet.from_names(row.labels[0] for row in rows), problems)
+
+
+def fold_numbers(folders: Sequence[str]) -> dict[str, int]:
+    """Return the fold of each folder if all are named after one: fold1, fold 2, …; otherwise nothing."""
+    found = [re.fullmatch(r"(?:fold|split|cv)[ _-]*(\d+)", name.lower()) for name in folders]
+    numbers = {name: int(match[1]) for name, match in zip(folders, found, strict=True) if match}
+    start = 0 if 0 not in numbers.values() else 1
+    return {name: n + start for name, n in numbers.items()} if len(numbers) == len(folders) else {}
 
 
 def _files(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:

@@ -188,8 +188,8 @@ def test_the_table_of_a_folder(touch, tmp_path):
 @pytest.mark.parametrize(
     ("text", "error", "word"),
     [
-        ("file,labels\n", UsageError, "'path'.* file, labels"),
-        ("path,label\n", UsageError, "'labels'.* did you mean 'label'"),
+        ("sound,labels\n", UsageError, "'path'.* sound, labels"),
+        ("path,labelz\n", UsageError, "'labels'.* did you mean 'labelz'"),
         ("path,labels\n", MissingError, r"clips\.csv"),
         ("path,labels\nx.wav,a\n", MissingError, r"line 2: x\.wav"),
         ("path,labels,split\n1.wav,a,train\n", MissingError, "'eval'.* train"),
@@ -204,8 +204,8 @@ def test_an_unusable_parquet_file_is_refused(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     with pytest.raises(UsageError, match=r"a\.parquet"):
         clip_table.read(TABLE, tmp_path / "a.parquet")
-    pandas.DataFrame({"path": ["a"], "label": ["x"]}).to_parquet(tmp_path / "a.parquet")
-    with pytest.raises(UsageError, match=r"'labels'.* did you mean 'label'"):
+    pandas.DataFrame({"path": ["a"], "labelz": ["x"]}).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(UsageError, match=r"'labels'.* did you mean 'labelz'"):
         clip_table.read(TABLE, tmp_path / "a.parquet")
 
 

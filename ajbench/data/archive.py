@@ -1,0 +1,126 @@
+"""Sounds inside tars and Parquet shards, read in place.
+
+The path of such a sound is `<archive>::<member>`: the name in the tar, or the row number in a Parquet file
+with a column `audio` of (bytes, path). No more than a few dozen sounds of a shard are in memory at a time.
+"""
+
+import tarfile
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ajbench.data.audio import AudioError
+
+MARK = "::"  # between archive and member
+AUDIO = "audio"  # the column of a Parquet shard
+BATCH = 16  # rows of a Parquet shard that are read at once
+KEPT = 6  # batches kept: several threads read, each a few rows ahead of the others
+
+
+def container(path: str) -> str:
+    """Return the archive of a sound, or the path itself if it is a plain file."""
+    return path.partition(MARK)[0]
+
+
+def is_member(path: str) -> bool:
+    """Return whether a path is that of a sound in an archive."""
+    return MARK in path
+
+
+@contextmanager
+def local(path: str) -> Iterator[str]:
+    """Give a sound as a file: its own, or while the context lasts a temporary one of a member of an archive.
+
+    Raises:
+        AudioError: the archive has no such member, or cannot be read.
+    """
+    if not is_member(path):
+        yield path
+        return
+    with NamedTemporaryFile(suffix=Path(path.partition(MARK)[2]).suffix) as file:
+        file.write(content(path))
+        file.flush()
+        yield file.name
+
+
+def content(path: str) -> bytes:
+    """Return the bytes of a member of an archive; errors as in `local`."""
+    archive, _, member = path.partition(MARK)
+    try:
+        if archive.endswith(".tar"):
+            offset, size = members(archive)[member]
+            with Path(archive).open("rb") as file:
+                file.seek(offset)
+                return file.read(size)
+        return _shard(archive).sound(int(member))
+    except (OSError, KeyError, IndexError, tarfile.TarError, pa.ArrowException) as error:
+        raise AudioError(f"unreadable in its archive ({' '.join(str(error).split())})", Path(path)) from None
+
+
+def size(path: str) -> int | None:
+    """Return the bytes of a member, None if there is no such; 0 for all rows of a Parquet file."""
+    archive, _, member = path.partition(MARK)
+    if not archive.endswith(".tar"):
+        return 0
+    try:
+        return members(archive)[member][1]
+    except (OSError, KeyError, tarfile.TarError):
+        return None
+
+
+@lru_cache(maxsize=64)
+def members(archive: str) -> dict[str, tuple[int, int]]:
+    """Return where the files of a tar are: name → offset and size in bytes, in order."""
+    with tarfile.open(archive, "r:") as file:
+        return {one.name: (one.offset_data, one.size) for one in file if one.isfile()}
+
+
+@lru_cache(maxsize=8)
+def _shard(archive: str) -> "_Shard":
+    return _Shard(archive)
+
+
+class _Shard:
+    """A Parquet file whose sounds are read in batches; fastest if rows are asked for roughly in order."""
+
+    def __init__(self, path: str) -> None:
+        # Without these two options, pyarrow holds all sounds of a row group in memory.
+        self.file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
+        self.lock = threading.Lock()
+        self.kept: OrderedDict[int, Any] = OrderedDict()  # number of the batch's first row → its sounds
+        self.restart()
+
+    def restart(self) -> None:
+        self.next = 0
+        self.batches = self.file.iter_batches(BATCH, columns=[AUDIO])
+
+    def sound(self, row: int) -> bytes:
+        with self.lock:
+            while (found := self._kept(row)) is None:
+                if row < self.next:
+                    self.restart()
+                batch = next(self.batches, None)
+                if batch is None:
+                    raise IndexError(f"no row {row}")
+                self.kept[self.next] = batch.column(0)
+                self.next += batch.num_rows
+                while len(self.kept) > KEPT:
+                    self.kept.popitem(last=False)
+            sound = found["bytes"].as_py()
+        if not sound:
+            raise KeyError("no bytes")
+        return bytes(sound)
+
+    def _kept(self, row: int) -> Any:
+        for first, batch in self.kept.items():
+            if first <= row < first + len(batch):
+                return batch[row - first]
+        return None

@@ -1,0 +1,170 @@
+"""What a folder or file of someone's clips is: the reader for it and the keys of the data section.
+
+Only names and headers of tables are read.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ajbench.core.errors import MissingError, UsageError
+from ajbench.data.audio import SUFFIXES
+from ajbench.data.corpora import audioset, clip_table, fsd50k, hub, table_files, webdataset
+from ajbench.data.corpora.folder import fold_numbers
+from ajbench.data.manifest import SPLIT_NAMES, csv_records
+from ajbench.data.video import SUFFIXES as VIDEO_SUFFIXES
+
+SOUNDS = (*SUFFIXES, *VIDEO_SUFFIXES)
+PACKED = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
+LAYOUTS = (
+    "class folders (also in split or fold folders), a table with columns of files and labels, "
+    "an audiofolder, Parquet or tar shards, or the layout of ESC-50, FSD50K or AudioSet"
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A recognised corpus.
+
+    Attributes:
+        root: what its reader takes, which may be a folder in the given one.
+        layout: in words.
+        data: keys of the recipe's data section.
+    """
+
+    root: Path
+    layout: str
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+def detect(path: Path) -> Found:
+    """Return what `path` is.
+
+    Raises:
+        MissingError: there is no such path, or no sounds in it.
+        UsageError: it is a file or folder of another kind.
+    """
+    if not path.exists():
+        raise MissingError(f"--data {path}: no such file or folder")
+    root = path.resolve()
+    return _file(root) if root.is_file() else _folder(root)
+
+
+def _file(path: Path) -> Found:
+    suffix = path.suffix.lower()
+    if suffix in (".yaml", ".yml"):
+        raise UsageError(f"--data {path}: a recipe; run it with `ajbench run {path}`")
+    if suffix in PACKED:
+        raise UsageError(f"--data {path}: unpack it, and give the folder")
+    if suffix == ".tar":
+        return Found(path, "a WebDataset tar", {"corpus": "webdataset"})
+    if suffix in SOUNDS:
+        raise UsageError(f"--data {path}: one sound file; expected {LAYOUTS}")
+    if suffix not in table_files.SUFFIXES:
+        raise UsageError(f"--data {path}: not a kind of file that is read; expected {LAYOUTS}")
+    if hub.has_sounds(path):
+        return Found(path, "a Parquet file with sounds", {"corpus": "hub"})
+    table_files.names(path)
+    return Found(path, "a table of clips", {"corpus": "table"})
+
+
+def _folder(root: Path) -> Found:
+    special = _published(root)
+    if special:
+        return special
+    tables = hub.find_metadata(root)
+    if any("path" in _columns(table) for table in tables):
+        return Found(root, f"an audiofolder with {tables[0].name}", {"corpus": "hub"})
+    if hub.find_shards(root):
+        return Found(root, "Parquet shards with sounds", {"corpus": "hub"})
+    if webdataset.find_tars(root) and not _has_sound(root):
+        return Found(root, "WebDataset tars", {"corpus": "webdataset"})
+    if table := _table(root):
+        return Found(table, f"the table {table.name}", {"corpus": "table"})
+    tops = _folders(root)
+    if not tops:
+        if any(_is_sound(path.name) for path in root.iterdir()):
+            raise UsageError(
+                f"--data {root}: sound files without class folders or a table; expected {LAYOUTS}"
+            )
+        raise MissingError(f"--data {root}: no sound files; expected {LAYOUTS}")
+    sounding = [top for top in tops if _has_sound(top)]
+    if not sounding:
+        raise MissingError(f"--data {root}: no sound files; expected {LAYOUTS}")
+    names = [top.name for top in sounding]
+    lower = [name.lower() for name in names]
+    # A folder that holds everything, such as `audio` or `data`, is not a class.
+    if len(sounding) == 1 and lower[0] not in SPLIT_NAMES and _folders(sounding[0]):
+        return _folder(sounding[0])
+    layout = "class folders"
+    if all(name in SPLIT_NAMES for name in lower):
+        layout = f"split folders ({', '.join(names)}) with class folders"
+    elif fold_numbers(names):
+        layout = f"{len(names)} fold folders with class folders"
+    return Found(root, layout, {"corpus": "folder"})
+
+
+def _published(root: Path) -> Found | None:
+    """Return what is found if the folder has the layout of a published corpus."""
+    if (root / "meta" / "esc50.csv").is_file() and (root / "audio").is_dir():
+        records, _ = csv_records(root / "meta" / "esc50.csv")
+        ten = {cells["filename"] for _, cells in records if cells.get("esc10", "").lower() in ("true", "1")}
+        only_ten = {path.stem for path in (root / "audio").iterdir()} <= {Path(name).stem for name in ten}
+        if only_ten:
+            return Found(root, "ESC-10 in ESC-50's layout", {"corpus": "esc50", "subset": "esc10"})
+        return Found(root, "ESC-50", {"corpus": "esc50"})
+    if (root / fsd50k.GROUND_TRUTH).is_dir():
+        return Found(root, "FSD50K", {"corpus": "fsd50k"})
+    lists = [folder for folder in (root, *_folders(root)) if (folder / audioset.EVAL).is_file()]
+    if lists:
+        balanced = any((folder / audioset.BALANCED).is_file() for folder in (root, *_folders(root)))
+        subset = "balanced" if balanced else "unbalanced"
+        return Found(root, f"AudioSet, {subset} train segments", {"corpus": "audioset", "subset": subset})
+    return None
+
+
+def _table(root: Path) -> Path | None:
+    """Return the one table in a folder that has columns of files and of labels; None if there is none."""
+    found = [root / name for name in clip_table.TABLES if (root / name).is_file()]
+    if not found:
+        usable = (path for path in sorted(root.iterdir()) if path.suffix.lower() in table_files.SUFFIXES)
+        found = [path for path in usable if {"path", "labels"} <= _columns(path)]
+        if len(found) > 1:
+            shown = ", ".join(path.name for path in found)
+            raise UsageError(f"--data {root}: several tables ({shown}); name one with --data FILE")
+    return found[0] if found else None
+
+
+def _columns(path: Path) -> set[str]:
+    """Return `path` and `labels` as far as a table has such columns; nothing of one that is not readable."""
+    try:
+        present = table_files.columns(path)
+    except (UsageError, MissingError):
+        return set()
+    known = table_files.NAMES.items()
+    return {name for name, others in known if not {name, *others}.isdisjoint(present)}
+
+
+def _folders(root: Path) -> list[Path]:
+    with os.scandir(root) as entries:
+        # Suffixes first: in a folder of many sounds, only a few names need a closer look.
+        found = [
+            e.path for e in entries if not e.name.startswith(".") and not _is_sound(e.name) and e.is_dir()
+        ]
+    return sorted(map(Path, found))
+
+
+def _has_sound(folder: Path) -> bool:
+    return next(_sounds(folder), None) is not None
+
+
+def _sounds(folder: Path) -> Iterator[str]:
+    for _, folders, names in os.walk(folder, followlinks=False):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (name for name in names if _is_sound(name))
+
+
+def _is_sound(name: str) -> bool:
+    return not name.startswith(".") and name.lower().endswith(SOUNDS)

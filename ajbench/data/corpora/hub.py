@@ -1,0 +1,128 @@
+"""Data sets as the Hugging Face hub stores them: *audiofolder*, and Parquet shards that hold the sounds.
+
+An audiofolder is a folder of sound files with tables `metadata.csv` or `metadata.jsonl`, in it or in its
+split folders, whose column `file_name` is relative to the table. A Parquet shard has a column `audio` of
+(bytes, path); the names of classes are in its schema. Splits are the folders, or the beginnings of the names
+of shards, such as `train-00000-of-00004.parquet`. Other columns are as in `ajbench.data.corpora.clip_table`.
+"""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.recipe import Data
+from ajbench.data import archive
+from ajbench.data.corpora import clip_table, table_files
+from ajbench.data.corpora.splits import corpus_root
+from ajbench.data.manifest import SPLIT_NAMES, Manifest, Problem
+
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+DEEPEST = 3  # folders below the root that are searched: config/split/file
+
+
+def read(data: Data, root: Path | None) -> Manifest:
+    """Read the metadata tables or, without any, the Parquet shards in or below `root`, or one shard.
+
+    Raises:
+        UsageError: no root, a subset, no column of labels, or an eval fold without clips.
+        MissingError: neither tables nor shards there, or no usable clip in them.
+    """
+    root = corpus_root(data, root, "a folder with metadata.csv, or Parquet files of sounds", folds=True)
+    tables, shards = ([], [root]) if root.is_file() else (find_metadata(root), find_shards(root))
+    records: table_files.Records = []
+    problems: list[Problem] = []
+    for path in tables or shards:
+        here, broken = table_files.read(path) if tables else (_rows(path), [])
+        split = _split(path, root)
+        for line, cells in here:
+            if tables:
+                cells["path"] = os.path.normpath(path.resolve().parent / str(cells["path"]))
+            if split and not cells.get("split"):
+                cells["split"] = split
+            records.append((line, cells))
+        problems += broken
+    if not records:
+        raise MissingError(f"{root}: neither {METADATA[0]} nor Parquet files with a column `audio`")
+    return clip_table.of_records(data, root / METADATA[0] if root.is_dir() else root, records, problems)
+
+
+def find_metadata(root: Path) -> list[Path]:
+    """Return the metadata tables in or below a folder."""
+    return [folder / name for folder in _folders(root) for name in METADATA if (folder / name).is_file()]
+
+
+def find_shards(root: Path) -> list[Path]:
+    """Return the Parquet files with sounds in or below a folder, or `root` itself if it is one."""
+    files = (path for folder in _folders(root) for path in sorted(folder.glob("*.parquet")))
+    return [path for path in ([root] if root.is_file() else files) if has_sounds(path)]
+
+
+def has_sounds(path: Path) -> bool:
+    """Return whether a file is Parquet with a column `audio` of (bytes, path)."""
+    try:
+        schema = pq.read_schema(path)
+        column = schema.field(archive.AUDIO).type
+    except (pa.ArrowException, OSError, KeyError):
+        return False
+    return pa.types.is_struct(column) and column.get_field_index("bytes") >= 0
+
+
+def _folders(root: Path, depth: int = DEEPEST) -> list[Path]:
+    if not root.is_dir():
+        return []
+    below = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return [root, *(deep for path in below if depth for deep in _folders(path, depth - 1))]
+
+
+def _split(path: Path, root: Path) -> str | None:
+    """Return the split in the name of a file, or of the folders above it up to `root`."""
+    parts = [path.stem, *(path.relative_to(root).parts[-2::-1] if root.is_dir() else ())]
+    for part in parts:
+        word = re.split(r"[-_.]", part.lower())[0]
+        if word in SPLIT_NAMES:
+            return word
+    return None
+
+
+def _rows(path: Path) -> table_files.Records:
+    """Return the rows of a shard without their sounds; `path` is that of the sound in the shard."""
+    try:
+        file = pq.ParquetFile(path)
+        schema = file.schema_arrow
+        wanted = [name for name in schema.names if name != archive.AUDIO] + [f"{archive.AUDIO}.path"]
+        rows = file.read(columns=wanted).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise UsageError(f"{path}: not readable as Parquet ({' '.join(str(error).split())})") from None
+    others = [name for name in table_files.NAMES["labels"] if name in schema.names]
+    column = "labels" if "labels" in schema.names else others[0] if others else None
+    if column is None:
+        raise UsageError(f"{path}: no column of labels; found: {', '.join(schema.names)}")
+    classes = _class_names(schema, column)
+    found: table_files.Records = []
+    for number, cells in enumerate(rows):
+        name = (cells.pop(archive.AUDIO) or {}).get("path") or f"{number}.wav"
+        value = cells.pop(column)
+        values = value if isinstance(value, list) else [value]
+        cells["labels"] = [
+            classes[one] if isinstance(one, int) and 0 <= one < len(classes) else one for one in values
+        ]
+        cells.setdefault("clip_id", f"{path.stem}/{number}-{Path(name).stem}")
+        found.append((number + 1, {**cells, "path": f"{path.resolve()}{archive.MARK}{number}"}))
+    return found
+
+
+def _class_names(schema: pa.Schema, column: str) -> list[str]:
+    """Return the names of the classes that a column of numbers stands for, as `datasets` writes them."""
+    try:
+        written = json.loads((schema.metadata or {})[b"huggingface"])
+        feature: Any = written["info"]["features"][column]
+        feature = feature[0] if isinstance(feature, list) else feature.get("feature", feature)
+        return list(map(str, feature["names"]))
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return []

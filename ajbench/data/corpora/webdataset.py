@@ -1,0 +1,97 @@
+"""WebDataset: tars in which the files of one key are a clip: `1.wav` with `1.json`, `1.cls` or `1.txt`."""
+
+import json
+import re
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.recipe import Data
+from ajbench.data import archive
+from ajbench.data.audio import SUFFIXES
+from ajbench.data.corpora import clip_table, table_files
+from ajbench.data.corpora.splits import corpus_root
+from ajbench.data.manifest import SPLIT_NAMES, Manifest, Problem
+
+
+def read(data: Data, root: Path | None) -> Manifest:
+    """Read the tars in or below `root`, or one tar.
+
+    Labels are in the JSON of a clip (as the columns of `ajbench.data.corpora.clip_table`), else in `.cls`,
+    else in `.txt`, one a line; without any of them, the folder of the clip in the tar is its class. The
+    split is the beginning of the tar's name or the name of its folder, such as `train-000.tar`.
+
+    Raises:
+        UsageError: no root, a subset, an eval fold without clips, or a damaged tar.
+        MissingError: no tar there, or no usable clip in it.
+    """
+    root = corpus_root(data, root, "WebDataset tars", folds=True)
+    records: table_files.Records = []
+    problems: list[Problem] = []
+    for path in find_tars(root):
+        for name, cells, reason in _clips(path.resolve()):
+            split = _split(path) or cells.pop("split", None)
+            if reason:
+                problems.append(
+                    Problem(f"{path.stem}/{name}", str(path), None, reason, SPLIT_NAMES.get(split or ""))
+                )
+            else:
+                given = {"split": split} if split else {}
+                records.append((len(records) + 1, {**cells, **given, "clip_id": f"{path.stem}/{name}"}))
+    if not records and not problems:
+        raise MissingError(
+            f"{root}: no tar with sounds; expected WebDataset's <key>.wav and <key>.json or .cls"
+        )
+    return clip_table.of_records(data, root, records, problems)
+
+
+def find_tars(root: Path) -> list[Path]:
+    """Return `root` if it is a tar, or the tars in it and in the folders directly below."""
+    if root.is_file():
+        return [root]
+    return sorted([*root.glob("*.tar"), *root.glob("*/*.tar")]) if root.is_dir() else []
+
+
+def _split(path: Path) -> str | None:
+    for part in (path.stem, path.parent.name):
+        word = re.split(r"[-_.]", part.lower())[0]
+        if word in SPLIT_NAMES:
+            return word
+    return None
+
+
+def _clips(path: Path) -> Iterator[tuple[str, dict[str, Any], str | None]]:
+    """Yield key, cells and the reason why it cannot be used of every clip with a sound."""
+    try:
+        members = archive.members(str(path))
+    except (OSError, tarfile.TarError) as error:
+        raise UsageError(f"{path}: not readable as tar ({error})") from None
+    clips: dict[str, dict[str, str]] = {}
+    for name in members:
+        inside = PurePosixPath(name)
+        key, _, suffix = inside.name.partition(".")
+        if key:  # a hidden file has none
+            clips.setdefault(str(inside.with_name(key)), {})[f".{suffix.lower()}"] = name
+    for key, files in clips.items():
+        sound = next((name for suffix, name in files.items() if suffix in SUFFIXES), None)
+        if sound is None:
+            continue
+        cells: dict[str, Any] = {}
+        reason = None
+        try:
+            texts = {
+                suffix: archive.content(f"{path}{archive.MARK}{files[suffix]}").decode().strip()
+                for suffix in (".json", ".cls", ".txt")
+                if suffix in files
+            }
+            if ".json" in texts:
+                cells = dict(json.loads(texts[".json"]))
+            column = next((c for c in ("labels", *table_files.NAMES["labels"]) if c in cells), None)
+            folder = PurePosixPath(key).parent.name
+            lines = (texts.get(".cls") or texts.get(".txt") or folder).splitlines()
+            cells["labels"] = cells[column] if column else lines
+        except (ValueError, TypeError) as error:
+            reason = f"its text files are not readable ({error})"
+        yield key, {**cells, "path": f"{path}{archive.MARK}{sound}"}, reason

@@ -1,0 +1,169 @@
+"""How large a run of someone's clips may be to end within a time.
+
+Seconds were measured on two cores of an AMD EPYC, with clips of 5.04 s; they are scaled by the length of the
+clips and the speed of the machine.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ajbench.core.device import default_workers
+from ajbench.core.errors import UsageError
+from ajbench.core.recipe import Recipe
+
+MODEL = "taltrans-small"
+CLIP_S = 5.04
+CLASSIFIER_STEP = 0.14  # 16 clips, one thread
+GENERATOR_STEP = 0.65  # 16 clips, preset tiny
+INVERT_STEP = 0.5
+SAMPLER_STEP = 0.016  # one clip
+PREPARED = 0.06  # one clip
+MEASURED = 0.05  # one clip, by features and classifier
+START = 8.0  # of a stage: import of torch, models
+SYNTHESIS_SHARE = 0.25  # most of the budget that clips are generated in
+USED = 0.75  # of the budget: estimates are rough
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of a run."""
+
+    generator_steps: int
+    classifier_steps: int
+    models: int
+    n_doses: int
+    seeds: int
+    per_real: float = 2.0  # synthetic clips per real train clip
+    synthetic_only: bool = False
+    sampler_steps: int = 16
+    doses: tuple[int, ...] = ()
+    folds: tuple[int, ...] = ()
+
+    @property
+    def n(self) -> int:
+        """Synthetic clips."""
+        return max(self.doses)
+
+    @property
+    def invert_steps(self) -> int:
+        """Steps of the class tokens."""
+        return max(10, self.generator_steps // 8)
+
+
+# From the most to the least that is worth running; a verdict takes three seeds.
+LEVELS = (
+    Sizes(25600, 4800, 2, 3, 5, synthetic_only=True),
+    Sizes(12800, 2400, 2, 3, 5, synthetic_only=True),
+    Sizes(6400, 1200, 2, 3, 5, synthetic_only=True),
+    Sizes(3200, 600, 2, 3, 5, synthetic_only=True),
+    Sizes(1600, 300, 2, 3, 5, synthetic_only=True),
+    Sizes(1600, 300, 2, 3, 3, synthetic_only=True),
+    Sizes(1000, 300, 2, 2, 3, synthetic_only=True),
+    Sizes(800, 300, 1, 2, 3),
+    Sizes(600, 200, 1, 2, 3),
+    Sizes(500, 200, 1, 2, 3, 1.0),
+    Sizes(400, 200, 1, 1, 3, 1.0),
+    Sizes(300, 150, 1, 1, 3, 1.0),
+    Sizes(200, 100, 1, 1, 3, 1.0, sampler_steps=12),
+    Sizes(130, 80, 1, 1, 3, 0.5, sampler_steps=12),
+    Sizes(80, 60, 1, 1, 3, 0.5, sampler_steps=10),
+    Sizes(40, 40, 1, 1, 3, 0.25, sampler_steps=8),
+    Sizes(40, 40, 1, 1, 2, 0.25, sampler_steps=8),
+    Sizes(20, 20, 1, 1, 1, 0.25, sampler_steps=8),
+)
+POOLED = 13  # levels up to which several folds are preferred to more steps in one
+FEW = 500  # clips up to which all folds are evaluated: one fold would have too few
+
+
+def choose(about: Mapping[str, Any], budget: float, speed: float, firm: bool = True) -> Sizes:
+    """Return the largest sizes that fit a budget, in seconds.
+
+    Args:
+        about: numbers of clips (`clips`, `train`, `eval`), `folds`, `duration_s`.
+        budget: in seconds.
+        speed: as of `own_data.measured_speed`.
+        firm: refuse a budget that cannot be kept, rather than exceed it.
+
+    Raises:
+        UsageError: nothing fits the budget, and it is firm.
+    """
+    folds = tuple(about["folds"]) if 1 < len(about["folds"]) <= 10 and about["clips"] <= FEW else ()
+    tried = [_fitted(level, about, budget, speed, folds) for level in LEVELS[:POOLED] if folds]
+    tried += [_fitted(level, about, budget, speed) for level in LEVELS]
+    times = [_total(one, about, speed) for one in tried]
+    for one, seconds in zip(tried, times, strict=True):
+        if seconds <= USED * budget:
+            return one
+    least = 60 * math.ceil(min(times) / USED / 60)
+    if firm:
+        raise UsageError(
+            f"--budget {span(budget)}: these clips need at least {span(least)}, preparing them alone "
+            f"{span(PREPARED * about['clips'] * _scale(about, speed))}; give more time or fewer clips"
+        )
+    return next(one for one in reversed(tried) if one.seeds >= 3)
+
+
+def seconds_of(recipe: Recipe, about: Mapping[str, Any], speed: float) -> dict[str, float]:
+    """Return the seconds of each part of a run."""
+    evaluate = recipe.evaluate
+    sizes = Sizes(
+        recipe.generator.train_steps,
+        recipe.classifier.train_steps or 1,
+        len(evaluate.models),
+        len(evaluate.doses),
+        len(evaluate.seeds),
+        synthetic_only=evaluate.synthetic_only,
+        sampler_steps=recipe.synth.sampler_steps,
+        doses=evaluate.doses,
+        folds=evaluate.folds,
+    )
+    return _parts(sizes, about, speed)
+
+
+def span(seconds: float) -> str:
+    """Return a time in words: 40 s, 12 min, 1.5 h."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _fitted(
+    level: Sizes, about: Mapping[str, Any], budget: float, speed: float, folds: tuple[int, ...] = ()
+) -> Sizes:
+    """Return a level with steps that the clips deserve, doses, and folds."""
+    train = max(1, about["train"])
+    one = level.sampler_steps * SAMPLER_STEP * _scale(about, speed)
+    most = int(SYNTHESIS_SHARE * budget / one / max(1, len(folds)))
+    n = max(8, min(round(level.per_real * train), most))
+    doses = tuple(sorted({max(4, n >> shift) for shift in range(level.n_doses)}))
+    steps = min(level.generator_steps, max(600, 80 * train // 16))
+    trained = min(level.classifier_steps, max(200, 30 * train // 16))
+    return replace(level, generator_steps=steps, classifier_steps=trained, doses=doses, folds=folds)
+
+
+def _scale(about: Mapping[str, Any], speed: float) -> float:
+    return float(speed * about["duration_s"] / CLIP_S)
+
+
+def _parts(sizes: Sizes, about: Mapping[str, Any], speed: float) -> dict[str, float]:
+    scale, folds = _scale(about, speed), max(1, len(sizes.folds))
+    held_out = about["eval"] * folds
+    cells = folds * sizes.models * sizes.seeds * (1 + len(sizes.doses) + sizes.synthetic_only)
+    trained = cells * (START / 2 * speed + sizes.classifier_steps * CLASSIFIER_STEP * scale)
+    scored = cells * about["eval"] * CLASSIFIER_STEP / 32 * scale
+    start = START * speed
+    parts = {
+        "prepare": folds * start / 2 + PREPARED * about["clips"] * folds * scale,
+        "generator": folds * (start + sizes.generator_steps * GENERATOR_STEP * scale),
+        "class tokens": folds * (start + sizes.invert_steps * INVERT_STEP * scale),
+        "synthesis": folds * (start + sizes.n * sizes.sampler_steps * SAMPLER_STEP * scale),
+        "classifiers": (trained + scored) / min(cells, default_workers()),
+        "evaluation": folds * start + (folds * sizes.n + held_out) * MEASURED * scale,
+    }
+    return {name: round(seconds, 1) for name, seconds in parts.items()}
+
+
+def _total(sizes: Sizes, about: Mapping[str, Any], speed: float) -> float:
+    return sum(_parts(sizes, about, speed).values())

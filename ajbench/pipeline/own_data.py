@@ -1,0 +1,342 @@
+"""A recipe for clips that have none: what was found, and sizes that fit the clips and a budget of time.
+
+The recipe is kept in `<work>/<name>/plan.yaml`, so that a repeated command goes on with the same sizes.
+"""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from ajbench.core.console import counted
+from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.files import atomic_write
+from ajbench.core.recipe import Data, Recipe, fingerprint, load, shipped
+from ajbench.data import archive, audio
+from ajbench.data.corpora import detection
+from ajbench.data.corpora.recordings import read_corpus
+from ajbench.data.manifest import Manifest, Row
+from ajbench.pipeline.budget import Sizes, choose, seconds_of, span
+
+PLAN = "plan.yaml"
+DEFAULT = "30m"  # budget
+SLOWEST = 3.0  # a machine that was busy for a moment is not slower than that
+LOOKED_AT = 48  # sound files whose headers are read
+SHORTEST_S, LONGEST_S = 1.26, 10.08  # of clips
+SHOWN = 8  # classes and reasons that are named
+_HEAD = re.compile(
+    r"^# data: (?P<data>.*)\n# plan: (?P<key>\w+), budget (?P<budget>\d+), speed (?P<speed>[\d.]+)\n"
+)
+
+
+@dataclass(frozen=True)
+class OwnData:
+    """The recipe made for someone's clips.
+
+    Attributes:
+        root: of the corpus, as its reader takes it.
+        tree: the recipe as it would be written in YAML.
+        lines: what was found, what is done and how long that takes, one line each.
+        found: the same for programs.
+    """
+
+    root: Path
+    tree: dict[str, Any]
+    lines: tuple[str, ...]
+    found: dict[str, Any]
+
+    def write(self, path: Path) -> None:
+        """Write the recipe as YAML."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, _yaml(self.tree, self.root))
+
+
+def make(path: Path, work: Path, results: Path, budget: str | None = None, keep: bool = True) -> OwnData:
+    """Return a recipe for the clips at `path`.
+
+    Args:
+        path: folder or file.
+        work: the recipe is kept there.
+        results: with `work`, the names of earlier recipes.
+        budget: time that the run may take, such as 30m; None: as the last time, at first 30m.
+        keep: whether to write the plan.
+
+    Raises:
+        MissingError: there are no clips, or too few.
+        UsageError: the clips are laid out in a way that is not read, or the budget is too small.
+    """
+    wanted = None if budget is None else budget_seconds(budget)
+    found = detection.detect(path)
+    manifest = read_corpus(Data(**found.data), found.root)
+    data, manifest = _divided(found, manifest)
+    rates, lengths = _headers(manifest.rows)
+    data["duration_s"] = _duration(lengths)
+    key = fingerprint([(row.clip_id, row.labels, row.split, row.fold) for row in manifest.rows], data)
+    name = _name(path, found.root, work, results)
+    plan = work / name / PLAN
+    tree, known = _kept(plan, key, wanted)
+    train, evaluated = (manifest.split(split) for split in ("train", "eval"))
+    folds = sorted({row.fold for row in manifest.rows if row.fold is not None})
+    about: dict[str, Any] = {
+        "train": len(train), "eval": len(evaluated), "clips": len(manifest.rows), "folds": folds,
+        "duration_s": data["duration_s"],
+    }  # fmt: skip
+    if tree is None:
+        seconds = wanted or known.get("budget") or budget_seconds(DEFAULT)
+        speed = measured_speed(data["duration_s"], len(manifest.label_set))
+        sizes = choose(about, seconds, speed, firm=wanted is not None)
+        tree = _tree(name, path, data, sizes)
+        known = {"budget": seconds, "speed": speed}
+        if keep:
+            plan.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(plan, _head(found.root, key, known) + _yaml(tree))
+    recipe = load(name, tree=tree)
+    parts = seconds_of(recipe, about, known["speed"])
+    lines = (
+        *_found_lines(path, found, manifest, rates, lengths),
+        *_plan_lines(recipe, about, parts, known["budget"]),
+    )
+    document = {
+        "data": str(path), "layout": found.layout, "name": name, "classes": _classes(manifest),
+        "train": len(train), "eval": len(evaluated), "folds": folds, "left_out": _reasons(manifest),
+        "sample_rates": dict(rates), "seconds": round(sum(parts.values())), "parts": parts,
+        "budget_seconds": known["budget"],
+    }  # fmt: skip
+    return OwnData(found.root, tree, lines, document)
+
+
+def budget_seconds(text: str) -> int:
+    """Return the seconds of a budget such as 90s, 30m, 2h or 1h30m.
+
+    Raises:
+        UsageError: it is none.
+    """
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m(?:in)?)?(?:(\d+)s)?", text.strip().lower().replace(" ", ""))
+    hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
+    if total := hours * 3600 + minutes * 60 + seconds:
+        return total
+    raise UsageError(f"--budget {text}: expected a time, such as 90s, 30m, 2h or 1h30m")
+
+
+def measured_speed(duration_s: float, classes: int) -> float:
+    """Return how many times as long as on the machine of `budget` a training step takes here."""
+    from ajbench.core.schema import Classifier
+    from ajbench.pipeline import budget
+    from ajbench.pipeline.estimates import step_seconds
+
+    settings, samples = Classifier(name=budget.MODEL), audio.clip_samples(duration_s)
+    found = min(step_seconds(settings, classes, samples) for _ in range(3))
+    return round(min(found / (budget.CLASSIFIER_STEP * duration_s / budget.CLIP_S), SLOWEST), 2)
+
+
+def _divided(found: detection.Found, manifest: Manifest) -> tuple[dict[str, Any], Manifest]:
+    """Return the data section with the fold to evaluate, and the corpus divided by it.
+
+    Raises:
+        MissingError: no choice leaves two classes to train on and to evaluate.
+    """
+    folds = sorted({row.fold for row in manifest.rows if row.fold is not None})
+    by_fold = bool(folds) and manifest.split("eval") == [
+        row for row in manifest.rows if row.fold == manifest.split("eval")[0].fold
+    ]
+    if not by_fold:
+        _need_classes(manifest, found)
+        return dict(found.data), manifest
+
+    def shared(fold: int) -> tuple[int, int]:
+        sides: tuple[set[str], set[str]] = set(), set()
+        for row in manifest.rows:
+            sides[row.fold == fold].update(row.labels)
+        return len(sides[0] & sides[1]), -len(sides[1] - sides[0])
+
+    best = max(reversed(folds), key=shared)
+    data = {**found.data, "eval_fold": best}
+    manifest = read_corpus(Data(**data), found.root)
+    _need_classes(manifest, found)
+    return data, manifest
+
+
+def _need_classes(manifest: Manifest, found: detection.Found) -> None:
+    classes = {
+        split: {label for row in manifest.split(split) for label in row.labels} for split in ("train", "eval")
+    }
+    if len(classes["train"] & classes["eval"]) > 1:
+        return
+    counts = _classes(manifest)
+    few = ", ".join(f"{name} {n}" for name, n in list(counts.items())[-SHOWN:])
+    raise MissingError(
+        f"--data {found.root}: a run needs clips of at least 2 classes both to train on and to evaluate; "
+        f"found {counted(len(manifest.rows), 'clip')} of {counted(len(counts), 'class')} ({few}); add clips, "
+        "to about 5 or more of each class"
+    )
+
+
+def _headers(rows: Sequence[Row]) -> tuple[Counter[int], list[float]]:
+    """Return the sample rates in Hz and durations in seconds of some files, from all over the corpus."""
+
+    def look(row: Row) -> tuple[int, float] | None:
+        try:
+            with archive.local(row.path) as path:
+                rate, _, frames = audio.probe(path)
+        except (audio.AudioError, OSError):
+            return None
+        return rate, row.duration_s or max(0.0, frames / rate - row.start_s)
+
+    stride = -(-len(rows) // LOOKED_AT)
+    with ThreadPoolExecutor(4) as pool:
+        found = [one for one in pool.map(look, rows[::stride]) if one]
+    return Counter(rate for rate, _ in found), sorted(seconds for _, seconds in found)
+
+
+def _duration(lengths: Sequence[float]) -> float:
+    """Return the length of a clip in seconds that nine of ten files do not exceed, within bounds."""
+    unit = audio.FRAME_MULTIPLE * audio.HOP / audio.SAMPLE_RATE
+    usual = float(np.quantile(lengths, 0.9)) if lengths else 5.0
+    whole = np.ceil(min(max(usual, SHORTEST_S), LONGEST_S) / unit - 1e-6)
+    return round(float(whole) * unit, 2)
+
+
+def _name(path: Path, root: Path, work: Path, results: Path) -> str:
+    """Return the name of the recipe: that of the data, with a hash where another corpus has the name."""
+    given = path.resolve()
+    words = (
+        given.parent.name
+        if given.is_file() and given.stem in ("clips", "manifest", "metadata")
+        else given.stem
+    )
+    slug = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-") or "clips"
+    digest = hashlib.sha256(str(root).encode(errors="surrogateescape")).hexdigest()[:4]
+
+    def taken() -> bool:
+        if slug in shipped():
+            return True
+        if (head := _head_of(work / slug / PLAN)) is not None:
+            return head["data"] != str(root)
+        return (results / slug).exists()
+
+    return f"{slug}-{digest}" if taken() else slug
+
+
+def _head_of(plan: Path) -> dict[str, str] | None:
+    try:
+        match = _HEAD.match(plan.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return None
+    return match.groupdict() if match else None
+
+
+def _kept(plan: Path, key: str, wanted: int | None) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """Return the recipe of the last time and its budget, if it was made for the same clips and budget."""
+    head = _head_of(plan)
+    if head is None:
+        return None, {}
+    known = {"budget": int(head["budget"]), "speed": float(head["speed"])}
+    if head["key"] != key or wanted not in (None, known["budget"]):
+        return None, known
+    return yaml.safe_load(plan.read_text(encoding="utf-8")), known
+
+
+def _head(root: Path, key: str, known: dict[str, Any]) -> str:
+    return f"# data: {root}\n# plan: {key}, budget {known['budget']}, speed {known['speed']}\n"
+
+
+def _yaml(tree: dict[str, Any], root: Path | None = None) -> str:
+    head = f"# ajbench run THIS_FILE --data {root}\n" if root else ""
+    return head + yaml.safe_dump(
+        tree, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110
+    )
+
+
+def _tree(name: str, path: Path, data: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+    generator, classifier = sizes.generator_steps, sizes.classifier_steps
+    models = [{"name": "taltrans-small", "aug": "mx+sp"}, {"name": "taltrans-small", "aug": "none"}]
+    return {
+        "name": name,
+        "description": f"Does synthetic audio help on {path.resolve().name}?",
+        "data": data,
+        "generator": {
+            "preset": "tiny",
+            "prediction": "v_prediction",
+            "train_steps": generator,
+            "lr": 1e-3,
+            "warmup_steps": max(5, generator // 30),
+            "ema_decay": round(max(0.9, 1 - 6 / generator), 4),
+        },
+        "invert": {"train_steps": sizes.invert_steps},
+        "synth": {"n": sizes.n, "strength": 0.6, "guidance": 3.0, "sampler_steps": sizes.sampler_steps},
+        "classifier": {"train_steps": classifier, "lr": 2e-3, "warmup_steps": max(5, classifier // 10)},
+        "evaluate": {
+            "models": models[: sizes.models],
+            "doses": list(sizes.doses),
+            "synthetic_only": sizes.synthetic_only,
+            "seeds": list(range(sizes.seeds)),
+            "folds": list(sizes.folds),
+            "published": "none",
+        },
+    }
+
+
+def _classes(manifest: Manifest) -> dict[str, int]:
+    return dict(Counter(label for row in manifest.rows for label in row.labels).most_common())
+
+
+def _reasons(manifest: Manifest) -> dict[str, int]:
+    return dict(Counter(problem.reason.partition(" (")[0] for problem in manifest.problems).most_common())
+
+
+def _found_lines(
+    path: Path, found: detection.Found, manifest: Manifest, rates: Counter[int], lengths: Sequence[float]
+) -> list[str]:
+    classes = _classes(manifest)
+    named = [f"{name} {n}" for name, n in classes.items()]
+    if len(named) > SHOWN:
+        named = [*named[: SHOWN - 2], "…", *named[-2:]]
+    lines = [
+        f"found: {found.layout} at {path}: {counted(len(manifest.rows), 'clip')} of "
+        f"{counted(len(classes), 'class')} ({', '.join(named)})"
+    ]
+    split = Counter(row.split for row in manifest.rows)
+    parts = ", ".join(f"{name} {split[name]}" for name in ("train", "val", "eval") if split[name])
+    folds = Counter(row.fold for row in manifest.rows if row.fold is not None)
+    sizes = f"; folds {', '.join(f'{fold}: {n}' for fold, n in sorted(folds.items()))}" if folds else ""
+    lines.append(f"split: {parts}{sizes}")
+    if rates:
+        shown = ", ".join(f"{rate} Hz" for rate, _ in rates.most_common())
+        lines.append(
+            f"files: {shown}; {lengths[0]:.2g} to {lengths[-1]:.2g} s "
+            f"({counted(sum(rates.values()), 'file')} looked at)"
+        )
+    if manifest.problems:
+        reasons = list(_reasons(manifest).items())
+        shown = ", ".join(f"{reason} ({n})" for reason, n in reasons[:SHOWN])
+        lines.append(f"left out: {counted(len(manifest.problems), 'clip')}: {shown}")
+    return lines
+
+
+def _plan_lines(recipe: Recipe, about: dict[str, Any], parts: dict[str, float], budget: int) -> list[str]:
+    evaluate = recipe.evaluate
+    folds, seeds = max(1, len(evaluate.folds)), len(evaluate.seeds)
+    where = (
+        f"{counted(folds, 'fold')}, one after another, each"
+        if folds > 1
+        else (f"fold {recipe.data.eval_fold}" if recipe.data.eval_fold else "the eval split")
+    )
+    doses = ", ".join(map(str, evaluate.doses))
+    lines = [
+        f"plan: evaluate {where}; clips cut or padded to {recipe.data.duration_s:g} s; generator of "
+        f"{recipe.generator.train_steps} steps; {counted(recipe.synth.n, 'synthetic clip')}, doses {doses}; "
+        f"{counted(len(evaluate.models), 'classifier')} of {recipe.classifier.train_steps} steps, "
+        f"{counted(seeds, 'seed')}"
+    ]
+    if seeds < 3:
+        lines.append(f"no verdict can be given from {counted(seeds, 'seed')}; 3 seeds need a larger --budget")
+    longest = ", ".join(f"{name} {span(seconds)}" for name, seconds in parts.items() if seconds >= 1)
+    lines.append(f"time: about {span(sum(parts.values()))} ({longest}); budget {span(budget)}")
+    return lines

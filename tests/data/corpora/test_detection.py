@@ -1,0 +1,252 @@
+"""Layouts of clips: each made in code, recognised, and read by the reader that is named."""
+
+import csv
+import io
+import json
+import tarfile
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+
+from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.recipe import Data
+from ajbench.data.clip_reader import read_clip
+from ajbench.data.corpora import detection
+from ajbench.data.corpora.recordings import read_corpus
+
+CLASSES = ("cat", "dog")
+PER_CLASS = 10
+
+
+def sound(seed):
+    buffer = io.BytesIO()
+    wave = np.random.default_rng(seed).normal(0, 0.1, 16_000)
+    soundfile.write(buffer, wave, 16_000, format="WAV")
+    return buffer.getvalue()
+
+
+def clips(split=None):
+    """Yield class, name and bytes of each clip."""
+    for c, name in enumerate(CLASSES):
+        for k in range(PER_CLASS):
+            yield name, f"{split or 'c'}{k}-{name}.wav", sound([c, k, len(split or "")])
+
+
+def put(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def class_folders(root):
+    for label, name, content in clips():
+        put(root / label / name, content)
+
+
+def nested(root):
+    class_folders(root / "data" / "audio")
+    put(root / "docs" / "README.txt", b"about")
+
+
+def linked(root):
+    class_folders(root.with_name("elsewhere"))
+    root.mkdir()
+    for label in CLASSES:
+        (root / label).symlink_to(root.with_name("elsewhere") / label)
+
+
+def splits(root):
+    for split in ("train", "test"):
+        for label, name, content in clips(split):
+            put(root / split / label / name, content)
+
+
+def folds(root):
+    for k, (label, name, content) in enumerate(clips()):
+        put(root / f"fold{k % 2 + 1}" / label / name, content)
+
+
+def table(suffix, **names):
+    """Return what makes a table whose columns have these names."""
+
+    def make(root):
+        rows = []
+        for label, name, content in clips():
+            put(root / "audio" / name, content)
+            rows.append({names.get("path", "path"): f"audio/{name}", names.get("labels", "labels"): label})
+        file = root / f"mine{suffix}"
+        if suffix == ".jsonl":
+            file.write_text("\n".join(map(json.dumps, rows)))
+        elif suffix == ".parquet":
+            pq.write_table(pa.Table.from_pylist(rows), file)
+        else:
+            with file.open("w", newline="") as out:
+                writer = csv.DictWriter(out, list(rows[0]), delimiter="\t" if suffix == ".tsv" else ",")
+                writer.writeheader()
+                writer.writerows(rows)
+
+    return make
+
+
+def audiofolder(suffix, per_split):
+    def make(root):
+        for split in ("train", "test"):
+            folder = root / split if per_split else root
+            rows = []
+            for label, name, content in clips(split):
+                put(root / split / name, content)
+                rows.append({"file_name": name if per_split else f"{split}/{name}", "label": label})
+            if not per_split:
+                rows = [row | {"split": split} for row in rows]
+                kept = folder / "rows.json"
+                rows = (json.loads(kept.read_text()) if kept.exists() else []) + rows
+                kept.write_text(json.dumps(rows))
+            if suffix == ".jsonl":
+                (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+            else:
+                with (folder / "metadata.csv").open("w", newline="") as out:
+                    writer = csv.DictWriter(out, list(rows[0]))
+                    writer.writeheader()
+                    writer.writerows(rows)
+
+    return make
+
+
+def parquet_shards(root):
+    (root / "data").mkdir(parents=True)
+    feature = {"label": {"names": list(CLASSES), "_type": "ClassLabel"}, "audio": {"_type": "Audio"}}
+    about = {b"huggingface": json.dumps({"info": {"features": feature}}).encode()}
+    for split in ("train", "test"):
+        rows = [
+            {"audio": {"bytes": content, "path": name}, "label": CLASSES.index(label)}
+            for label, name, content in clips(split)
+        ]
+        written = pa.Table.from_pylist(rows).replace_schema_metadata(about)
+        pq.write_table(written, root / "data" / f"{split}-00000-of-00001.parquet", row_group_size=7)
+
+
+def tars(label_suffix):
+    def make(root):
+        root.mkdir()
+        for split in ("train", "test"):
+            with tarfile.open(root / f"{split}-0.tar", "w") as tar:
+                for label, name, content in clips(split):
+                    text = json.dumps({"label": label}) if label_suffix == "json" else label
+                    for path, data in ((name, content), (name[:-3] + label_suffix, text.encode())):
+                        info = tarfile.TarInfo(path)
+                        info.size = len(data)
+                        tar.addfile(info, io.BytesIO(data))
+
+    return make
+
+
+def esc50(root):
+    rows = []
+    for k, (label, name, content) in enumerate(clips()):
+        put(root / "audio" / name, content)
+        rows.append([name, k % 5 + 1, CLASSES.index(label), label, "True", k, "A"])
+    (root / "meta").mkdir()
+    with (root / "meta" / "esc50.csv").open("w", newline="") as out:
+        csv.writer(out).writerows(
+            [["filename", "fold", "target", "category", "esc10", "src_file", "take"], *rows]
+        )
+
+
+def fsd50k(root):
+    truth = root / "FSD50K.ground_truth"
+    truth.mkdir(parents=True)
+    (truth / "vocabulary.csv").write_text("0,cat,/m/0\n1,dog,/m/1\n")
+    lines = {"dev": ["fname,labels,mids,split"], "eval": ["fname,labels,mids"]}
+    for part, end in (("dev", ",train"), ("eval", "")):
+        for label, name, content in clips(part):
+            put(root / f"FSD50K.{part}_audio" / name, content)
+            lines[part].append(f"{name[:-4]},{label},/m/{CLASSES.index(label)}{end}")
+        (truth / f"{part}.csv").write_text("\n".join(lines[part]))
+
+
+BY_SPLIT, ALL = {"train": 2 * PER_CLASS, "eval": 2 * PER_CLASS}, 2 * PER_CLASS
+LAYOUTS = {
+    "class folders": (class_folders, {"corpus": "folder"}, ALL),
+    "nested": (nested, {"corpus": "folder"}, ALL),
+    "linked": (linked, {"corpus": "folder"}, ALL),
+    "splits": (splits, {"corpus": "folder"}, BY_SPLIT),
+    "folds": (folds, {"corpus": "folder"}, {"train": PER_CLASS, "eval": PER_CLASS}),
+    "csv": (table(".csv"), {"corpus": "table"}, ALL),
+    "csv of other names": (table(".csv", path="filename", labels="category"), {"corpus": "table"}, ALL),
+    "tsv": (table(".tsv", labels="label"), {"corpus": "table"}, ALL),
+    "jsonl": (table(".jsonl", path="audio_filepath", labels="label"), {"corpus": "table"}, ALL),
+    "parquet table": (table(".parquet"), {"corpus": "table"}, ALL),
+    "audiofolder": (audiofolder(".csv", False), {"corpus": "hub"}, BY_SPLIT),
+    "audiofolder by split": (audiofolder(".jsonl", True), {"corpus": "hub"}, BY_SPLIT),
+    "parquet shards": (parquet_shards, {"corpus": "hub"}, BY_SPLIT),
+    "tars with json": (tars("json"), {"corpus": "webdataset"}, BY_SPLIT),
+    "tars with cls": (tars("cls"), {"corpus": "webdataset"}, BY_SPLIT),
+    "esc50": (esc50, {"corpus": "esc50", "subset": "esc10"}, ALL),
+    "fsd50k": (fsd50k, {"corpus": "fsd50k"}, BY_SPLIT),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_layout_is_recognised_and_read(name, tmp_path):
+    make, data, sizes = LAYOUTS[name]
+    make(tmp_path / "set")
+    found = detection.detect(tmp_path / "set")
+    assert found.data == data
+    manifest = read_corpus(Data(**found.data), found.root)
+    assert manifest.problems == []
+    assert manifest.label_set.names == CLASSES
+    counts = {split: len(manifest.split(split)) for split in ("train", "eval")}
+    assert counts == sizes if isinstance(sizes, dict) else sum(counts.values()) == sizes
+    for row in manifest.rows:  # every clip has its own sound and the label in its name
+        assert row.labels[0] in row.clip_id
+    read = [read_clip(row, 1.26) for row in manifest.rows]
+    assert {clip.reason for clip in read} == {None}
+    assert len({clip.flac for clip in read}) == len(manifest.rows)
+
+
+def test_one_file_of_shards_is_read_too(tmp_path):
+    parquet_shards(tmp_path / "set")
+    found = detection.detect(tmp_path / "set" / "data" / "train-00000-of-00001.parquet")
+    assert found.data == {"corpus": "hub"}
+
+
+@pytest.mark.parametrize("subset", ["balanced", "unbalanced"])
+def test_audiosets_lists(touch, subset):
+    root = touch("eval_segments.csv", f"{subset}_train_segments.csv")
+    assert detection.detect(root).data == {"corpus": "audioset", "subset": subset}
+
+
+@pytest.mark.parametrize(
+    ("names", "error"),
+    [
+        ((), MissingError),
+        (("notes.txt",), MissingError),
+        (("a.wav", "b.wav"), UsageError),  # no classes
+        (("docs/a.txt", "more/b.txt"), MissingError),
+    ],
+)
+def test_folders_without_labelled_sounds(touch, tmp_path, names, error):
+    touch(*names)
+    with pytest.raises(error, match="--data"):
+        detection.detect(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["clips.zip", "clips.tar.gz", "recipe.yaml", "a.wav", "notes.txt"])
+def test_files_of_other_kinds(touch, name):
+    with pytest.raises(UsageError, match="--data"):
+        detection.detect(touch(name) / name)
+
+
+def test_a_path_that_is_not_there(tmp_path):
+    with pytest.raises(MissingError, match="--data"):
+        detection.detect(tmp_path / "none")
+
+
+def test_two_tables_are_not_chosen_between(tmp_path):
+    class_folders(tmp_path)
+    for name in ("one.csv", "two.csv"):
+        (tmp_path / name).write_text("path,labels\ncat/c0-cat.wav,cat\n")
+    with pytest.raises(UsageError, match="--data"):
+        detection.detect(tmp_path)
