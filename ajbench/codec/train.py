@@ -24,7 +24,7 @@ from ajbench.codec.tiny_network import HOP, TinyCodec
 from ajbench.core import console
 from ajbench.core.device import Precision
 from ajbench.core.errors import MissingError
-from ajbench.core.files import atomic_write, seed_for
+from ajbench.core.files import atomic_write, seed_for, walk
 from ajbench.data import audio
 from ajbench.data.corpora import mini
 from ajbench.training import loop
@@ -269,8 +269,8 @@ def _list(folders: Iterable[Path]) -> Iterator[tuple[str, Path]]:
     for folder in folders:
         if not folder.is_dir():
             raise MissingError(f"{folder}: no such folder of sounds")
-        for path in sorted(folder.rglob("*")):
-            if path.suffix.lower() in audio.SUFFIXES and path.is_file() and not path.is_symlink():
+        for path in walk(folder):
+            if path.suffix.lower() in audio.SUFFIXES and path.is_file():
                 yield path.relative_to(folder).parts[0], path
 
 

@@ -18,7 +18,7 @@ class Data(Section):
         None, description="esc50: its ten-class part esc10; audioset: train segments (default: balanced)"
     )
     duration_s: Positive = Field(5.04, description="clip length; samples are a multiple of 21 × 320")
-    eval_fold: AtLeastOne | None = Field(None, description="fold to evaluate; the others are the train split")
+    eval_fold: Count | None = Field(None, description="fold to evaluate; the others are the train split")
     label_separator: Literal[";", ",", "|"] = Field(";", description="table only: separates labels of a row")
     recording_from: str | None = Field(
         None, description="folder, table: youtube, or a regex whose group is the recording in a file's name"

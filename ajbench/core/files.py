@@ -1,4 +1,4 @@
-"""Files of any kind: checksums, atomic writes and locks; and seeds that are hashes of names."""
+"""Files of any kind: checksums, atomic writes, locks, folders; and seeds that are hashes of names."""
 
 import contextlib
 import errno
@@ -38,7 +38,8 @@ def atomic_write(path: Path, data: bytes | str) -> None:
         MissingError: no space is left; no partial file remains.
     """
     path = Path(path)
-    content = data.encode() if isinstance(data, str) else data
+    # The names of files on Linux are bytes; those that are not UTF-8 are written escaped.
+    content = data.encode(errors="backslashreplace") if isinstance(data, str) else data
     partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{next(_serial)}.tmp")
     try:
         with partial.open("wb") as file:
@@ -59,6 +60,40 @@ def atomic_write(path: Path, data: bytes | str) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def walk(folder: Path) -> list[Path]:
+    """Return the files in and below a folder, sorted by their path.
+
+    Names that start with a dot are skipped. Links to folders are followed, unless the folder is reached
+    without the link too, or through an earlier one.
+    """
+    found, links, seen = list[Path](), list[Path](), {folder.resolve(), *folder.resolve().parents}
+
+    def enter(inside: Path) -> None:
+        for path in sorted(inside.iterdir()):
+            if path.name.startswith("."):
+                continue
+            if not path.is_dir():
+                found.append(path)
+            elif path.is_symlink():
+                links.append(path)
+            elif (target := path.resolve()) not in seen:
+                seen.add(target)
+                enter(path)
+
+    enter(folder)
+    while links:
+        link = links.pop(0)
+        if (target := link.resolve()) not in seen:
+            seen.add(target)
+            enter(link)
+    return sorted(found)
+
+
+def printable(name: str) -> str:
+    """Return the name of a file, with the bytes that are not UTF-8 escaped as \\udcXX."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 @contextlib.contextmanager

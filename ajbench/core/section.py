@@ -18,7 +18,7 @@ def _ascending(numbers: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(sorted(numbers))
 
 
-Folds = Annotated[tuple[AtLeastOne, ...], AfterValidator(_ascending)]
+Folds = Annotated[tuple[Count, ...], AfterValidator(_ascending)]
 # Pairs of keys that exclude each other: setting one unsets the other.
 PAIRS = (("train_steps", "epochs"), ("warmup_steps", "warmup_epochs"))
 

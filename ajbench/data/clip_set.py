@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ajbench.core.console import counted
 from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.files import printable, walk
 from ajbench.data import audio
 from ajbench.data.store import ClipStore
 
@@ -223,7 +224,7 @@ def open_set(path: Path, split: str | None = None, option: str = "--ref-split") 
         return ClipSet(path, names, [parents[i] for i in indices], _store=store, _indices=indices)
     if split is not None:
         raise UsageError(f"{path}: a folder of files has no splits; omit {option}, or give a clip store")
-    found = sorted(one for one in path.rglob("*") if one.is_file() and not one.name.startswith("."))
+    found = [one for one in walk(path) if one.is_file()]
     files = [one for one in found if one.suffix.lower() in audio.SUFFIXES]
     if not files:
         known = ", ".join(audio.SUFFIXES)
@@ -232,7 +233,7 @@ def open_set(path: Path, split: str | None = None, option: str = "--ref-split") 
         )
     by_name: dict[str, Path] = {}
     for file in files:
-        name = file.relative_to(path).with_suffix("").as_posix()
+        name = printable(file.relative_to(path).with_suffix("").as_posix())
         if name in by_name:
             raise UsageError(
                 f"{file}: {by_name[name].name} has the same name; clips are paired by name, remove one"

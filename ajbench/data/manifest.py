@@ -22,7 +22,8 @@ from ajbench.core.registry import suggest
 from ajbench.data.labels import LabelSet
 
 SPLIT_NAMES = {  # name in a corpus → name in ajbench
-    "train": "train", "val": "val", "valid": "val", "validation": "val", "eval": "eval", "test": "eval",
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "eval": "eval",
+    "evaluation": "eval", "test": "eval", "testing": "eval",
 }  # fmt: skip
 LABEL_SEPARATOR = ";"  # between labels in a CSV manifest
 NAME_COLUMNS = ("name", "display_name", "label")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ajbench.core.console import counted
+from ajbench.core.files import walk
 from ajbench.core.recipe import Recipe, fingerprint
 from ajbench.pipeline.stage import Stage
 
@@ -24,7 +25,7 @@ def codec_stage(
 
     Its folder is made in `<work>/codec/`; the other arguments are those of `codec.train.train_codec`.
     """
-    paths = [(folder, path) for folder in sounds for path in sorted(folder.rglob("*")) if path.is_file()]
+    paths = [(folder, path) for folder in sounds for path in walk(folder) if path.is_file()]
     files = [[str(path.relative_to(folder)), path.stat().st_size] for folder, path in paths]
     key = fingerprint("train-codec", VERSION, files, steps, batch_size, mini_clips, seed)
     path = work / "codec" / f"train-codec-{key}"

@@ -326,7 +326,7 @@ def _plan_lines(recipe: Recipe, about: dict[str, Any], parts: dict[str, float], 
     where = (
         f"{counted(folds, 'fold')}, one after another, each"
         if folds > 1
-        else (f"fold {recipe.data.eval_fold}" if recipe.data.eval_fold else "the eval split")
+        else (f"fold {recipe.data.eval_fold}" if recipe.data.eval_fold is not None else "the eval split")
     )
     doses = ", ".join(map(str, evaluate.doses))
     lines = [

@@ -88,7 +88,7 @@ def test_the_command_line_overrides_per_classifier_settings():
         ("mix.alpha=1.5", r"mix\.alpha.*1\.5"),
         ("mixx.alpha=0.5", "mixx.*'mix'"),
         ("synth.strength=0", r"synth\.strength"),
-        ("data.eval_fold=0", r"data\.eval_fold"),
+        ("data.eval_fold=-1", r"data\.eval_fold"),
         ("evaluate.models=[{name: ast}]", r"evaluate\.models\.0\.aug"),
         ("alpha", "'alpha'"),
         ("mix.alpha={", "mix.alpha={"),

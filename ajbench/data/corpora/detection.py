@@ -13,7 +13,8 @@ from ajbench.core.errors import MissingError, UsageError
 from ajbench.data.audio import SUFFIXES
 from ajbench.data.corpora import audioset, clip_table, fsd50k, hub, table_files, webdataset
 from ajbench.data.corpora.folder import fold_numbers
-from ajbench.data.manifest import SPLIT_NAMES, csv_records
+from ajbench.data.corpora.splits import splits_named
+from ajbench.data.manifest import csv_records
 from ajbench.data.video import SUFFIXES as VIDEO_SUFFIXES
 
 SOUNDS = (*SUFFIXES, *VIDEO_SUFFIXES)
@@ -94,12 +95,12 @@ def _folder(root: Path) -> Found:
     if not sounding:
         raise MissingError(f"--data {root}: no sound files; expected {LAYOUTS}")
     names = [top.name for top in sounding]
-    lower = [name.lower() for name in names]
+    splits = splits_named(names)
     # A folder that holds everything, such as `audio` or `data`, is not a class.
-    if len(sounding) == 1 and lower[0] not in SPLIT_NAMES and _folders(sounding[0]):
+    if len(sounding) == 1 and not splits and _folders(sounding[0]):
         return _folder(sounding[0])
     layout = "class folders"
-    if all(name in SPLIT_NAMES for name in lower):
+    if len(splits) == len(names):
         layout = f"split folders ({', '.join(names)}) with class folders"
     elif fold_numbers(names):
         layout = f"{len(names)} fold folders with class folders"

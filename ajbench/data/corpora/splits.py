@@ -1,6 +1,7 @@
 """Checks that corpus readers share: options of the data section, labels, folds, splits and clip ids."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.recipe import Data
 from ajbench.core.registry import suggest
-from ajbench.data.manifest import Problem, Row
+from ajbench.data.manifest import SPLIT_NAMES, Problem, Row
 
 FOLDS = 5  # of corpora that have neither splits nor folds
 
@@ -64,9 +65,60 @@ def clip_labels(written: Iterable[str], by_name: Mapping[str, str] | None, where
     return tuple(dict.fromkeys(by_name[name] for name in names))
 
 
+def splits_named(names: Iterable[str]) -> dict[str, str]:
+    """Return name → split of those names that mean a split, in any case.
+
+    `dev` and `development` are the train split, or the val split if another name is the train split.
+    """
+    found = {name: SPLIT_NAMES.get(name.strip().lower(), "") for name in dict.fromkeys(names)}
+    dev = "val" if "train" in found.values() else "train"
+    found |= {name: dev for name in found if name.strip().lower() in ("dev", "development")}
+    return {name: split for name, split in found.items() if split}
+
+
 def hashed_fold(name: str) -> int:
     """Return a fold 1 … 5 that depends on the file's name only, so that adding files never moves others."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % FOLDS + 1
+    return int.from_bytes(_digest(name)[:8], "big") % FOLDS + 1
+
+
+def _digest(name: str) -> bytes:
+    return hashlib.sha256(name.encode(errors="surrogateescape")).digest()
+
+
+def with_every_class(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
+    """Return rows in hashed folds; in dealt ones if a class would be missing from a fold that it can be in.
+
+    A class of several names must be in the last fold, the default of `data.eval_fold`; one of a single name
+    must not. Dealt folds: the names of each class, the rarest class first, go to the fold that has fewest of
+    that class, the last fold first, or to the first fold if there is only one. Each name stays in one fold.
+
+    Args:
+        rows: with hashed folds.
+        names: what was hashed of each row.
+    """
+    labels_of: dict[str, set[str]] = {}
+    folds: dict[str, int] = {}
+    for row, name in zip(rows, names, strict=True):
+        labels_of.setdefault(name, set()).update(row.labels)
+        folds[name] = row.fold or 1
+    of_label: dict[str, list[str]] = {}
+    for name, labels in labels_of.items():
+        for label in labels:
+            of_label.setdefault(label, []).append(name)
+    found = {label: {folds[name] for name in own} for label, own in of_label.items()}
+    if all(
+        len(found[label]) == min(FOLDS, len(own)) and (FOLDS in found[label]) == (len(own) > 1)
+        for label, own in of_label.items()
+    ):
+        return list(rows)
+    dealt: dict[str, int] = {}
+    for _, own in sorted(of_label.items(), key=lambda item: (len(item[1]), item[0])):
+        sizes = Counter(dealt[name] for name in own if name in dealt)
+        for name in sorted((name for name in own if name not in dealt), key=_digest):
+            fold = 1 if len(own) == 1 else min(range(FOLDS, 0, -1), key=sizes.__getitem__)
+            dealt[name] = fold
+            sizes[fold] += 1
+    return [replace(row, fold=dealt[name]) for row, name in zip(rows, names, strict=True)]
 
 
 def split_by_fold(

@@ -1,0 +1,140 @@
+"""Odd folders: names of splits and folds, links, names that are not UTF-8, few clips, one folder per clip."""
+
+import os
+
+import pytest
+from fakes import write_clip
+from typer.testing import CliRunner
+
+from ajbench.cli.app import app
+from ajbench.core import console
+from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.recipe import Data
+from ajbench.data.clip_set import open_set
+from ajbench.data.corpora import folder
+
+FOLDER = Data(corpus="folder")
+
+
+@pytest.fixture
+def invoke():
+    """invoke(*arguments) -> result of an ajbench command."""
+    yield lambda *arguments: CliRunner().invoke(app, [*map(str, arguments)])
+    console.configure()
+
+
+def touch(root, *names):
+    for path in (root / name for name in names):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return root
+
+
+def splits(manifest):
+    return {split: {row.clip_id for row in manifest.split(split)} for split in ("train", "val", "eval")}
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "held_out"),
+    [
+        ("Train", "Val", "Test"),
+        ("dev", "", "eval"),
+        ("TRAINING", "dev", "Testing"),
+        ("Train", "", "evaluation"),
+    ],
+)
+def test_split_names_in_any_case(tmp_path, train, val, held_out):
+    names = {
+        train: ["dog/1.wav", "cat/2.wav"],
+        val: ["dog/3.wav"] * bool(val),
+        held_out: ["dog/4.wav", "cat/5.wav"],
+    }
+    touch(tmp_path, *(f"{top}/{name}" for top, below in names.items() for name in below))
+    touch(tmp_path, "docs/README.md", "notes.txt", "__MACOSX/Train/dog/._1.wav")
+    manifest = folder.read(FOLDER, tmp_path)
+    assert manifest.label_set.names == ("cat", "dog")
+    sizes = {split: len(clips) for split, clips in splits(manifest).items()}
+    assert sizes == {"train": 2, "val": len(names[val]), "eval": 2}
+    assert {problem.clip_id for problem in manifest.problems} == {"docs/README", "notes"}
+
+
+@pytest.mark.parametrize("tops", [("fold1", "fold2", "fold3"), ("Fold 0", "Fold 1", "Fold 2")])
+def test_folds_are_no_classes(tmp_path, tops):
+    touch(tmp_path, *(f"{top}/{name}/{k}.wav" for k, top in enumerate(tops) for name in ("dog", "cat")))
+    manifest = folder.read(FOLDER, tmp_path)
+    assert manifest.label_set.names == ("cat", "dog")
+    assert splits(manifest)["eval"] == {f"{tops[2]}/cat/2", f"{tops[2]}/dog/2"}
+    first = folder.read(Data(corpus="folder", eval_fold=int(tops[0][-1])), tmp_path)
+    assert splits(first)["eval"] == {f"{tops[0]}/cat/0", f"{tops[0]}/dog/0"}
+
+
+@pytest.mark.parametrize("tops", [("Train", "Test"), ("fold1", "fold2")])
+def test_splits_beside_other_folders_are_refused(tmp_path, tops):
+    touch(tmp_path, *(f"{top}/{name}/1.wav" for top in (*tops, "extra") for name in ("dog", "cat")))
+    with pytest.raises(UsageError, match=r"extra"):
+        folder.read(FOLDER, tmp_path)
+
+
+@pytest.mark.parametrize("tops", [("Train", "Test"), ("fold1", "fold2")])
+def test_splits_without_class_folders_are_no_classes(tmp_path, tops):
+    with pytest.raises(MissingError, match="<class>"):
+        folder.read(FOLDER, touch(tmp_path, *(f"{top}/{k}.wav" for top in tops for k in range(9))))
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_links_to_folders_are_followed_once_by_all(tmp_path, inside):
+    root, elsewhere = tmp_path / "root", tmp_path / ("root/dog" if inside else "elsewhere")
+    for k in range(5):
+        write_clip(root / "dog", f"{k}", [0.1, -0.1] * 4000)
+        write_clip(elsewhere, f"{k}", [0.1, -0.1] * 4000)
+    (root / "cat").symlink_to(elsewhere)
+    (root / "dog" / "circle").symlink_to(root)
+    touch(root, ".cache/hidden.wav", "dog/._1.wav")
+    count = 5 if inside else 10
+    assert len(open_set(root)) == count
+    assert len(folder.read(FOLDER, root).rows) == count
+
+
+def bad_name(folder, name):
+    """Write a clip whose name is not UTF-8."""
+    write_clip(folder, "x", [0.1, -0.1] * 4000)
+    (folder / "x.wav").rename(folder / os.fsdecode(name + b".wav"))
+
+
+def test_names_that_are_not_utf8_are_listed_or_escaped(tmp_path, invoke):
+    for k in range(10):
+        write_clip(tmp_path / "root" / "dog", f"d{k}", [0.1, -0.1 - k / 100] * 8000)
+        write_clip(tmp_path / "root" / "cat", f"c{k}", [0.1, 0.1, -0.1 - k / 100] * 8000)
+    for name in (b"caf\xe9", b"\xff\xfe"):
+        bad_name(tmp_path / "root" / "dog", name)
+    write_clip(tmp_path / "root" / "x", "1", [0.1, -0.1] * 8000)
+    (tmp_path / "root" / "x").rename(tmp_path / "root" / os.fsdecode(b"h\xf6ren"))
+    manifest = folder.read(FOLDER, tmp_path / "root")
+    assert len(manifest.rows) == 20 and manifest.label_set.names == ("cat", "dog")
+    assert {problem.clip_id for problem in manifest.problems} == {
+        r"dog/caf\udce9", r"dog/\udcff\udcfe", r"h\udcf6ren/1"
+    }  # fmt: skip
+    recipe = ("--recipe", "mini", "--data", tmp_path / "root", "--work", tmp_path / "work")
+    done = invoke("prepare", *recipe, "data.corpus=folder", "data.duration_s=0.42")
+    assert done.exit_code == 0, done.output
+    (listed,) = (tmp_path / "work").rglob("quarantine.csv")
+    assert r"caf\udce9" in listed.read_text(encoding="utf-8")
+    assert r"dog/caf\udce9" in open_set(tmp_path / "root").names
+
+
+@pytest.mark.parametrize("name", ["{k}/audio", "{k}/sound/x"])
+def test_a_folder_per_clip_spreads_over_folds(tmp_path, name):
+    names = [f"{label}/{name.format(k=k)}.wav" for label in ("dog", "cat") for k in range(30)]
+    manifest = folder.read(FOLDER, touch(tmp_path, *names))
+    assert {row.fold for row in manifest.rows} == {1, 2, 3, 4, 5}
+    assert manifest.label_set.names == ("cat", "dog")
+
+
+@pytest.mark.parametrize("numbered", [True, False])
+@pytest.mark.parametrize("sizes", [(8, 8, 2, 1), (5, 2, 2, 2), (30, 3, 2, 1)])
+def test_few_clips_are_split_by_class(tmp_path, sizes, numbered):
+    names = [f"c{n}/{k if numbered else f'{n}-{k}'}.wav" for n, size in enumerate(sizes) for k in range(size)]
+    manifest = folder.read(FOLDER, touch(tmp_path, *names))
+    labels = {split: {row.labels[0] for row in manifest.split(split)} for split in ("train", "eval")}
+    assert labels["train"] == {f"c{n}" for n in range(4)}
+    assert labels["eval"] == {f"c{n}" for n, size in enumerate(sizes) if size > 1}
