@@ -71,6 +71,14 @@ class Settings:
             console.say(line)
         return made
 
+    @property
+    def recipe_file(self) -> Path | None:
+        """The YAML file of the recipe; None if it comes with ajbench or is made for --data."""
+        from ajbench.core.recipe import split_mix
+
+        name = split_mix(self.recipe or DEFAULT)[0]
+        return Path(name) if name.endswith((".yaml", ".yml")) else None
+
     def load(self, *seeds: str, more: tuple[str, ...] = ()) -> "Recipe":
         """Read the recipe; without one, make it for --data, or take `mini`.
 

@@ -193,13 +193,21 @@ def _of_run(
 
 
 def _run_recipe(settings: Settings, pipeline: "Pipeline", jobs: int | None) -> None:
-    from ajbench.pipeline import fold_stages, planned_power, preflight, results_folder, tail_clips
+    from ajbench.pipeline import (
+        fold_stages,
+        planned_power,
+        preflight,
+        results_folder,
+        results_origin,
+        tail_clips,
+    )
     from ajbench.pipeline.stage import run_stages
 
     recipe = pipeline.recipe
     if settings.dry_run:
         pipeline.manifest = preflight.labels(recipe, pipeline.places.data)
     fold_stages.check(pipeline)
+    results_origin.claim(pipeline.results, settings.recipe_file, settings.data, keep=not settings.dry_run)
     if settings.dry_run and recipe.table:
         _show_grid(pipeline)
         return

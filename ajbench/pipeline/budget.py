@@ -21,6 +21,7 @@ INVERT_STEP = 0.5
 SAMPLER_STEP = 0.016  # one clip
 PREPARED = 0.06  # one clip
 MEASURED = 0.05  # one clip, by features and classifier
+SHORT = 0.2  # part of a step's time that does not depend on the length of clips
 START = 8.0  # of a stage: import of torch, models
 SYNTHESIS_SHARE = 0.25  # most of the budget that clips are generated in
 USED = 0.75  # of the budget: estimates are rough
@@ -144,7 +145,8 @@ def _fitted(
 
 
 def _scale(about: Mapping[str, Any], speed: float) -> float:
-    return float(speed * about["duration_s"] / CLIP_S)
+    # A step takes some time however short its clips are.
+    return float(speed * (SHORT + (1 - SHORT) * about["duration_s"] / CLIP_S))
 
 
 def _parts(sizes: Sizes, about: Mapping[str, Any], speed: float) -> dict[str, float]:

@@ -271,7 +271,13 @@ def _tree(name: str, path: Path, data: dict[str, Any], sizes: Sizes) -> dict[str
         },
         "invert": {"train_steps": sizes.invert_steps},
         "synth": {"n": sizes.n, "strength": 0.6, "guidance": 3.0, "sampler_steps": sizes.sampler_steps},
-        "classifier": {"train_steps": classifier, "lr": 2e-3, "warmup_steps": max(5, classifier // 10)},
+        "classifier": {
+            "train_steps": classifier,
+            "lr": 2e-3,
+            "warmup_steps": max(5, classifier // 10),
+            # A quarter of a clip at most, as with the default in clips of 5.04 s.
+            "specaug_time": min(48, round(48 * data["duration_s"] / 5.04)),
+        },
         "evaluate": {
             "models": models[: sizes.models],
             "doses": list(sizes.doses),

@@ -1,0 +1,55 @@
+import pytest
+
+from ajbench.core.errors import UsageError
+from ajbench.pipeline import budget
+
+
+def about(clips, folds=(1, 2, 3, 4, 5), duration_s=5.04):
+    train = clips * 4 // 5
+    return {
+        "clips": clips, "train": train, "eval": clips - train, "folds": list(folds), "duration_s": duration_s,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("clips", [12, 100, 400, 3000, 20_000])
+@pytest.mark.parametrize("minutes", [30, 120, 1200])
+def test_what_is_chosen_fits_and_grows_with_the_budget(clips, minutes):
+    def spent(seconds):
+        sizes = budget.choose(about(clips), seconds, 1.0)
+        return sizes, budget._total(sizes, about(clips), 1.0)
+
+    if clips == 20_000 and minutes == 30:
+        with pytest.raises(UsageError, match="--budget"):
+            spent(60 * minutes)
+        return
+    sizes, seconds = spent(60 * minutes)
+    assert seconds <= 60 * minutes * budget.USED
+    assert sizes.doses == tuple(sorted(set(sizes.doses))) and min(sizes.doses) > 0
+    larger, _ = spent(600 * minutes)
+    assert larger.generator_steps >= sizes.generator_steps and larger.seeds >= sizes.seeds
+
+
+def test_few_clips_are_evaluated_in_all_folds_and_many_in_one():
+    assert budget.choose(about(60), 7200, 1.0).folds == (1, 2, 3, 4, 5)
+    assert budget.choose(about(3000), 7200, 1.0).folds == ()
+    assert budget.choose(about(60, folds=()), 7200, 1.0).folds == ()
+
+
+def test_steps_are_no_more_than_the_clips_deserve():
+    assert budget.choose(about(60), 10**6, 1.0).generator_steps < 1000
+
+
+def test_a_slower_machine_gets_a_smaller_run():
+    fast, slow = (budget.choose(about(400), 3600, speed) for speed in (0.2, 3.0))
+    assert slow.generator_steps < fast.generator_steps
+
+
+def test_without_a_budget_of_ones_own_large_corpora_take_longer():
+    sizes = budget.choose(about(100_000), 1800, 1.0, firm=False)
+    assert sizes.seeds == 3
+    assert budget._total(sizes, about(100_000), 1.0) > 1800
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(40, "40 s"), (720, "12 min"), (7200, "2.0 h")])
+def test_times_in_words(seconds, text):
+    assert budget.span(seconds) == text

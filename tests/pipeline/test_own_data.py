@@ -1,0 +1,181 @@
+"""The recipe that is made for someone's clips, through the functions and through the command line."""
+
+import json
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from ajbench.cli.app import app
+from ajbench.core import console
+from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.recipe import load
+from ajbench.pipeline import own_data
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch, tmp_path):
+    monkeypatch.setattr(own_data, "measured_speed", lambda duration_s, classes: 1.0)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("AJBENCH_WORK", raising=False)
+    console.configure()
+
+
+def class_folders(root, **counts):
+    for c, (name, n) in enumerate(counts.items()):
+        for k in range(n):
+            path = root / name / f"{name}{k}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_noise(path, [c, k])
+    return root
+
+
+def write_noise(path, seed, seconds=0.5):
+    import numpy as np
+    import soundfile
+
+    soundfile.write(path, np.random.default_rng(seed).normal(0, 0.1, int(16_000 * seconds)), 16_000)
+
+
+def make(path, folder, **more):
+    return own_data.make(path, folder / "work", folder / "results", **more)
+
+
+def ajbench(*arguments):
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+def test_the_recipe_is_named_after_the_data_and_fits_them(tmp_path):
+    root = class_folders(tmp_path / "My Sounds", cat=10, dog=12)
+    made = make(root, tmp_path)
+    recipe = load("", tree=made.tree)
+    assert recipe.name == "my-sounds" and "My Sounds" in recipe.description
+    assert recipe.data.corpus == "folder" and recipe.data.duration_s == own_data.SHORTEST_S
+    assert len(recipe.evaluate.seeds) >= 3 and max(recipe.evaluate.doses) == recipe.synth.n
+    assert made.found["classes"] == {"dog": 12, "cat": 10}
+    assert made.found["seconds"] <= made.found["budget_seconds"] == 1800
+    assert any("dog 12" in line and "22 clips" in line for line in made.lines)
+
+
+def test_clips_that_cannot_be_used_are_told(tmp_path):
+    root = class_folders(tmp_path / "set", cat=10, dog=10)
+    (root / "cat" / "notes.txt").write_text("x")
+    (root / "loose.wav").write_bytes(b"x")
+    made = make(root, tmp_path)
+    assert sum(made.found["left_out"].values()) == 2
+    assert any(line.startswith("left out") for line in made.lines)
+
+
+def test_the_same_command_goes_on_with_the_same_sizes(tmp_path, monkeypatch):
+    root = class_folders(tmp_path / "set", cat=10, dog=10)
+    first = make(root, tmp_path)
+    monkeypatch.setattr(own_data, "measured_speed", lambda duration_s, classes: 3.0)
+    assert make(root, tmp_path).tree == first.tree
+    assert make(root, tmp_path, budget="30m").tree == first.tree
+    larger = make(root, tmp_path, budget="3h")
+    assert larger.tree != first.tree
+    assert make(root, tmp_path).tree == larger.tree  # other stages continue the last run
+    class_folders(root, bird=10)
+    assert (
+        make(root, tmp_path).tree["synth"] != larger.tree["synth"] or make(root, tmp_path).found["train"] > 16
+    )
+
+
+def test_two_folders_of_one_name_get_two_names(tmp_path):
+    one, two = (class_folders(tmp_path / name / "clips", cat=10, dog=10) for name in "ab")
+    names = [make(root, tmp_path).tree["name"] for root in (one, two, one, two)]
+    assert names[0] == names[2] == "clips" and names[1] == names[3] != "clips"
+    assert make(class_folders(tmp_path / "esc10", cat=9, dog=9), tmp_path).tree["name"] != "esc10"
+    (tmp_path / "results" / "dogs").mkdir(parents=True)
+    assert make(class_folders(tmp_path / "dogs", cat=9, dog=9), tmp_path).tree["name"] != "dogs"
+
+
+def test_the_fold_to_evaluate_has_the_classes(tmp_path):
+    root = tmp_path / "set"
+    root.mkdir()
+    lines = ["path,labels,fold"]
+    for k in range(12):
+        write_noise(root / f"{k}.wav", k)
+        # The last fold has one class only.
+        lines.append(f"{k}.wav,{'ab'[k % 2] if k < 9 else 'a'},{min(3, k // 4 + 1)}")
+    (root / "clips.csv").write_text("\n".join(lines))
+    made = make(root, tmp_path)
+    assert made.tree["data"]["eval_fold"] in (1, 2)
+
+
+@pytest.mark.parametrize("counts", [{"cat": 12}, {"cat": 1, "dog": 1}])
+def test_too_few_clips_are_refused_with_what_is_needed(tmp_path, counts):
+    with pytest.raises(MissingError, match=r"2 classes|fold"):
+        make(class_folders(tmp_path / "set", **counts), tmp_path)
+
+
+def test_a_class_of_two_clips_gets_a_run(tmp_path):
+    made = make(class_folders(tmp_path / "set", cat=5, dog=5, owl=2), tmp_path)
+    assert set(made.found["classes"]) == {"cat", "dog", "owl"}
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("30m", 1800), ("2h", 7200), ("1h30m", 5400), ("20 min", 1200)]
+)
+def test_budgets(text, seconds):
+    assert own_data.budget_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "30", "m", "1d", "-5m", "0s"])
+def test_budgets_that_are_none(text):
+    with pytest.raises(UsageError, match="--budget"):
+        own_data.budget_seconds(text)
+
+
+def test_run_without_a_recipe(tmp_path):
+    root = class_folders(tmp_path / "set", cat=10, dog=10)
+    shown = ajbench("run", "--data", root, "--dry-run", "--json", "evaluate.seeds=[0, 1, 2, 3]")
+    assert shown.exit_code == 0, shown.output
+    document = json.loads(shown.stdout)
+    assert document["recipe"] == "set" and document["found"]["layout"] == "class folders"
+    assert any("seed 3" in stage["what"] for stage in document["stages"])
+    assert not (tmp_path / "work").exists()  # a dry run leaves nothing
+    shown = ajbench("run", "--data", root, "--dry-run", "--write-recipe", tmp_path / "my.yaml")
+    assert shown.exit_code == 0, shown.output
+    assert yaml.safe_load((tmp_path / "my.yaml").read_text())["name"] == "set"
+    again = ajbench("run", tmp_path / "my.yaml", "--data", root, "--dry-run", "--json")
+    fingerprints = [
+        [stage["fingerprint"] for stage in d["stages"] if stage["stage"] != "eval-cls"]
+        for d in (document, json.loads(again.stdout))
+    ]
+    assert set(fingerprints[1]) < set(fingerprints[0])
+
+
+def test_stages_with_data_never_mean_mini(tmp_path):
+    root = class_folders(tmp_path / "set", cat=10, dog=10)
+    shown = ajbench("prepare", "--data", root, "--json")
+    assert shown.exit_code == 0, shown.output
+    assert "work/set/prepare-" in json.loads(shown.stdout)["path"]
+    for command in (["run", "mini"], ["prepare", "--recipe", "mini"]):
+        assert ajbench(*command, "--data", root, "--dry-run").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run"],
+        ["run", "evaluate.seeds=[0]"],
+        ["run", "mini", "--budget", "20m"],
+        ["run", "mini", "--write-recipe", "x.yaml"],
+        ["run", "set"],
+        ["run", "--data", "set", "--budget", "soon"],
+        ["run", "--data", "set", "--budget", "30s"],
+        ["run", "--data", "set", "--base", "esc10"],
+    ],
+)
+def test_options_that_do_not_go_together(tmp_path, arguments):
+    class_folders(tmp_path / "set", cat=10, dog=10)
+    shown = ajbench(*arguments, "--dry-run")
+    assert shown.exit_code == 2
+    assert shown.stderr.count("ajbench:") == 1
+
+
+@pytest.mark.parametrize("name", ["none", "empty"])
+def test_data_that_are_not_there(tmp_path, name):
+    (tmp_path / "empty").mkdir()
+    assert ajbench("run", "--data", tmp_path / name).exit_code == 3
