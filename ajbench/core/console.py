@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import json
 import math
 import sys
@@ -21,6 +22,7 @@ class _Settings:
     quiet: bool = False
     verbose: int = 0
     mute: bool = False
+    said: set[str] = dataclasses.field(default_factory=set)  # by `say_once`
     bars: Any = None  # the rich display in use, of which a terminal can show only one
 
 
@@ -31,12 +33,23 @@ def configure(json_mode: bool = False, quiet: bool = False, verbose: int = 0, mu
     """Set what this process prints: `--json`, `-q`, `-v`; with `mute` only errors."""
     _settings.json_mode, _settings.quiet, _settings.verbose = json_mode, quiet, verbose
     _settings.mute = mute
+    _settings.said.clear()
+    for stream in (sys.stdout, sys.stderr):  # text that the terminal's encoding lacks is escaped
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def say(text: str) -> None:
     """Print a message on stderr, unless `-q`."""
     if not _settings.quiet:
         print(text, file=sys.stderr, flush=True)
+
+
+def say_once(text: str) -> None:
+    """Print a message on stderr unless this command has printed it already."""
+    if text not in _settings.said:
+        _settings.said.add(text)
+        say(text)
 
 
 def detail(text: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ajbench.captions import caption_table
 from ajbench.core import registry, transformers_folder
-from ajbench.core.console import counted, say
+from ajbench.core.console import counted, say, say_once
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.recipe import Generator, Recipe, fingerprint
 from ajbench.data import audio, real_clips, val_part
@@ -21,6 +21,8 @@ from ajbench.data.store import ClipStore
 from ajbench.generation import hub_encoders
 from ajbench.generation.prompts import chosen_classes
 from ajbench.pipeline import grid, tail_clips
+
+SHOWN = 8  # classes that are named
 
 
 def check(recipe: Recipe, manifest: Manifest, generator: Path | None, doses: Sequence[int] = ()) -> None:
@@ -64,6 +66,7 @@ def check(recipe: Recipe, manifest: Manifest, generator: Path | None, doses: Seq
             raise UsageError(
                 f"corpus {corpus}: no clip in split {split!r}; choose another data.eval_fold or add clips"
             )
+    check_classes(manifest, corpus)
     if generator:
         check_generator(generator, recipe, manifest)
     else:
@@ -73,6 +76,30 @@ def check(recipe: Recipe, manifest: Manifest, generator: Path | None, doses: Seq
     check_real_clips(recipe, manifest)
     if recipe.mix.tail:
         tail_clips.check(recipe, manifest, {recipe.mix.dose, *doses})
+
+
+def check_classes(manifest: Manifest, corpus: str) -> None:
+    """Check that the eval split has two classes or more, and say which ones it or the train split lacks.
+
+    Raises:
+        UsageError: it has one class, although the corpus has more.
+    """
+    has = {
+        split: {label for row in manifest.split(split) for label in row.labels} for split in ("train", "eval")
+    }
+    names = manifest.label_set.names
+    if len(has["eval"]) < 2 <= len(has["train"] | has["eval"]):
+        raise UsageError(
+            f"corpus {corpus}: the eval split has clips of {', '.join(has['eval']) or 'no class'} only; any "
+            "classifier would be perfect; choose another data.eval_fold, or add clips of other classes"
+        )
+    for split, other, so in (
+        ("eval", "train", "not evaluated"),
+        ("train", "eval", "evaluated, though no clip teaches them"),
+    ):
+        if lacking := [name for name in names if name in has[other] - has[split]]:
+            shown = ", ".join(lacking[:SHOWN]) + (", …" if len(lacking) > SHOWN else "")
+            say_once(f"no {split} clip of {counted(len(lacking), 'class')} ({shown}): {so}")
 
 
 def check_text_encoder(name: str) -> None:

@@ -8,6 +8,7 @@ duration_s, caption, video, visual_caption, parent_id, source, recording`; other
 classes and their order.
 """
 
+import contextlib
 import math
 import os
 from collections import Counter
@@ -18,7 +19,7 @@ from typing import Any
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.recipe import Data
 from ajbench.data import archive
-from ajbench.data.corpora import table_files
+from ajbench.data.corpora import label_cells, table_files
 from ajbench.data.corpora.recordings import in_name
 from ajbench.data.corpora.splits import (
     clip_labels,
@@ -26,7 +27,9 @@ from ajbench.data.corpora.splits import (
     hashed_fold,
     need_splits,
     split_by_fold,
+    splits_named,
     unique_ids,
+    with_every_class,
 )
 from ajbench.data.labels import LabelSet
 from ajbench.data.manifest import SPLIT_NAMES, Manifest, Problem, Row, read_label_set
@@ -43,10 +46,11 @@ def read(data: Data, root: Path | None) -> Manifest:
     Labels of a row are names or mids, separated by `data.label_separator` (in Parquet they may be a list).
     Paths are relative to the table's folder. Splits come from the column `split`; from `fold` if there is no
     column `split` or `data.eval_fold` is given; without both, from five folds by a hash of the recording or,
-    where it is unknown, of the file name. The default of `clip_id` is the path without suffix, with `@start`
-    if the clip starts later than 0 s. An empty `recording` is taken from the file's name by
-    `data.recording_from`; without that, clips of one file are of one recording, the path. Problems have the
-    line number in a CSV (its header is line 1), or the row number in a Parquet file, from 1 on.
+    where it is unknown, of the file name, unless a class would be missing from one (`with_every_class`). The
+    default of `clip_id` is the path without suffix, with `@start` if the clip starts later than 0 s. An empty
+    `recording` is taken from the file's name by `data.recording_from`, or is that of the clip `parent_id`;
+    without these, clips of one file are of one recording, the path. Problems have the line number in a CSV
+    (its header is line 1), or the row number in a Parquet file, from 1 on.
 
     Raises:
         UsageError: no root, a subset, several tables, a missing column, or an eval fold without clips.
@@ -84,24 +88,32 @@ def of_records(
     if sides == "split" and data.eval_fold is not None:
         raise UsageError(f"data.eval_fold={data.eval_fold}: {path} has a column 'split' and no column 'fold'")
 
-    rows, lines = [], []
+    records = label_cells.read(records, data.label_separator, by_name, path)
+    rows, lines, hashed = [], [], []
     clips_of = Counter(_text(cells, "path") for _, cells in records)
+    splits = splits_named(filter(None, (_text(cells, "split") for _, cells in records)))
+    families = _families(records, folder)
     for line, cells in records:
         # The split comes first: expected clips are counted per split, whether or not they are usable.
         recording, unnamed = _recording(cells, data)
-        split, fold, reason = _side(cells, sides, recording)
+        recording = recording or families.get(_text(cells, "parent_id") or _clip_id(cells, folder))
+        name = recording or Path(_text(cells, "path") or "").stem
+        split, fold, reason = _side(cells, sides, splits, name)
         try:
             if reason or unnamed:
                 raise ValueError(reason or unnamed)
             file = _text(cells, "path")
             if recording is None and clips_of[file] > 1:
                 recording = file
-            rows.append(_row(cells, folder, split, fold, data.label_separator, by_name, recording))
+            rows.append(_row(cells, folder, split, fold, by_name, recording))
             lines.append(line)
+            hashed.append(name)
         except ValueError as error:
             written = _text(cells, "clip_id")
             known_split = split if sides == "split" and not reason else None
             problems.append(Problem(written, str(path), line, str(error), known_split, fold))
+    if sides == "hash":
+        rows = with_every_class(rows, hashed)
     if sides != "split":
         rows, problems = split_by_fold(rows, problems, data.eval_fold)
     need_splits(rows, problems, path)
@@ -149,17 +161,26 @@ def _recording(cells: Mapping[str, Any], data: Data) -> tuple[str | None, str | 
         return None, str(error)
 
 
-def _side(cells: Mapping[str, Any], sides: str, recording: str | None) -> tuple[str, int | None, str | None]:
-    """Return split, fold, and the problem with them if there is one."""
+def _families(records: table_files.Records, folder: Path) -> dict[str, str]:
+    """Return the recording of each clip that others name as `parent_id`: its own one, or else its id."""
+    parents = {parent for _, cells in records if (parent := _text(cells, "parent_id"))}
+    known = {_clip_id(cells, folder): _text(cells, "recording") for _, cells in records} if parents else {}
+    return {parent: known.get(parent) or parent for parent in parents}
+
+
+def _side(
+    cells: Mapping[str, Any], sides: str, splits: Mapping[str, str], name: str
+) -> tuple[str, int | None, str | None]:
+    """Return split, fold, and the problem with them if there is one; `name` is hashed."""
     fold_text, split_text = _text(cells, "fold"), _text(cells, "split")
     fold = _whole(fold_text)
     if sides == "hash":
-        fold = hashed_fold(recording or Path(_text(cells, "path") or "").stem)
+        fold = hashed_fold(name)
     elif fold is None and (fold_text is not None or sides == "fold"):
-        return "train", None, f"fold {fold_text or ''!r} is not a number from 1 on"
-    if sides == "split" and split_text not in SPLIT_NAMES:
+        return "train", None, f"fold {fold_text or ''!r} is not a number from 0 on"
+    if sides == "split" and split_text not in splits:
         return "train", fold, f"split {split_text or ''!r} is none of {', '.join(SPLIT_NAMES)}"
-    return SPLIT_NAMES[split_text or "train"] if sides == "split" else "train", fold, None
+    return splits[split_text or ""] if sides == "split" else "train", fold, None
 
 
 def _row(
@@ -167,7 +188,6 @@ def _row(
     folder: Path,
     split: str,
     fold: int | None,
-    separator: str,
     by_name: Mapping[str, str] | None,
     recording: str | None,
 ) -> Row:
@@ -184,13 +204,12 @@ def _row(
         raise ValueError(f"start_s {start_s:g} is negative")
     if duration_s is not None and duration_s <= 0:
         raise ValueError(f"duration_s {duration_s:g} is not above 0")
-    stem = path.relative_to(folder).with_suffix("").as_posix() if path.is_relative_to(folder) else path.stem
     return Row(
-        clip_id=_text(cells, "clip_id") or (f"{stem}@{start_s:g}" if start_s else stem),
+        clip_id=_clip_id(cells, folder),
         path=str(path),
         start_s=start_s,
         duration_s=duration_s,
-        labels=clip_labels(_written_labels(cells["labels"], separator), by_name, "the label set"),
+        labels=clip_labels(cells["labels"], by_name, "the label set"),
         split=split,
         fold=fold,
         source=_text(cells, "source") or "real",
@@ -202,10 +221,17 @@ def _row(
     )
 
 
-def _written_labels(value: Any, separator: str) -> list[str]:
-    if isinstance(value, str):
-        return value.split(separator)
-    return [str(part) for part in (value if isinstance(value, list) else [] if value is None else [value])]
+def _clip_id(cells: Mapping[str, Any], folder: Path) -> str:
+    """Return the id of a clip: as written, or its path without suffix, with the start unless that is 0."""
+    written, file = _text(cells, "clip_id"), _text(cells, "path")
+    if written or not file:
+        return written or ""
+    path = Path(os.path.normpath(folder / file))
+    stem = path.relative_to(folder).with_suffix("").as_posix() if path.is_relative_to(folder) else path.stem
+    start = _text(cells, "start_s")
+    with contextlib.suppress(ValueError):
+        return f"{stem}@{float(start):g}" if start and float(start) else stem
+    return stem
 
 
 def _text(cells: Mapping[str, Any], column: str) -> str | None:
@@ -229,7 +255,7 @@ def _seconds(cells: Mapping[str, Any], column: str) -> float | None:
 def _whole(text: str | None) -> int | None:
     # In a column with gaps, pandas writes whole numbers as 1.0.
     digits = (text or "").removesuffix(".0")
-    return int(digits) if digits.isdecimal() and int(digits) > 0 else None
+    return int(digits) if digits.isdecimal() else None
 
 
 def _label_set(table: Path) -> LabelSet | None:

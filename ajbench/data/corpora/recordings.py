@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from ajbench.core import registry
+from ajbench.core import console, registry
 from ajbench.core.errors import MissingError
 from ajbench.core.recipe import Data
 from ajbench.data import audio
-from ajbench.data.corpora import youtube
+from ajbench.data.corpora import label_cells, youtube
 from ajbench.data.manifest import Manifest, Problem, Row, csv_rows
 
 # Reasons why clips are left out; the recording follows.
@@ -57,6 +57,10 @@ def read_corpus(data: Data, root: Path | None, need_files: bool = True) -> Manif
     """
     read = registry.resolve("corpus", data.corpus)
     manifest: Manifest = read(data, root) if need_files else read(data, root, need_files=False)
+    for one, other in label_cells.alike(manifest.label_set.names):
+        console.say_once(
+            f"classes {one!r} and {other!r} differ only in case or blanks; rename one if they are the same"
+        )
     names = set(listed(Path(data.leave_out))) if data.leave_out else set()
     names |= {_recording(row) for row in manifest.rows if row.clip_id in names}
     held_out = {_recording(row): row.clip_id for row in manifest.split("eval")}

@@ -1,0 +1,156 @@
+"""Odd tables: recordings without a split, fold 0, lists and separators in cells, one row per label."""
+
+import pytest
+from typer.testing import CliRunner
+
+from ajbench.cli.app import app
+from ajbench.core import console
+from ajbench.core.errors import UsageError
+from ajbench.core.recipe import Data
+from ajbench.data.corpora import clip_table
+from ajbench.data.corpora.recordings import HELD_OUT, left_out, read_corpus
+from ajbench.pipeline import preflight
+
+TABLE = Data(corpus="table")
+
+
+@pytest.fixture
+def invoke():
+    """invoke(*arguments) -> result of an ajbench command."""
+    yield lambda *arguments: CliRunner().invoke(app, [*map(str, arguments)])
+    console.configure()
+
+
+@pytest.fixture
+def table(tmp_path):
+    """table(header, *lines, name=...) -> path of a CSV, whose first column names files that exist."""
+
+    def make(header, *lines, name="clips.csv"):
+        for line in lines:
+            (tmp_path / line.split(",")[0]).touch()
+        (tmp_path / name).write_text("\n".join([header, *lines, ""]))
+        return tmp_path / name
+
+    console.configure()
+    return make
+
+
+def labels_of(manifest):
+    return {row.clip_id: row.labels for row in manifest.rows}
+
+
+@pytest.mark.parametrize("column", ["parent_id", "recording"])
+@pytest.mark.parametrize("with_parents", [True, False])
+def test_clips_of_a_recording_stay_in_one_fold(table, column, with_parents):
+    lines = [f"{k}-{n}.wav,{'dog' if k % 2 else 'cat'},r{k}" for k in range(12) for n in range(5)]
+    lines += [f"r{k}.wav,{'dog' if k % 2 else 'cat'}," for k in range(12)] if with_parents else []
+    manifest = read_corpus(TABLE, table(f"path,labels,{column}", *lines))
+    of_fold = {}
+    for row in manifest.rows:
+        if with_parents and column == "recording" and row.recording is None:
+            continue  # nothing says that r0.wav is the recording r0
+        of_fold.setdefault(row.recording, set()).add(row.fold)
+    assert len(of_fold) == 12 and all(len(folds) == 1 for folds in of_fold.values())
+    assert not left_out(manifest.problems)
+
+
+def test_a_split_that_separates_a_recording_is_told(table):
+    lines = [
+        f"{k}-{n}.wav,{'dog' if k % 2 else 'cat'},r{k},{('train', 'Test')[n]}"
+        for k in range(4)
+        for n in (0, 1)
+    ]
+    lines += [f"own-{k}.wav,dog,,TRAIN" for k in range(3)]
+    manifest = read_corpus(TABLE, table("path,labels,parent_id,split", *lines))
+    ((reason, problems),) = left_out(manifest.problems).items()
+    assert reason == HELD_OUT and {one.clip_id for one in problems} == {f"{k}-0" for k in range(4)}
+
+
+@pytest.mark.parametrize("numbers", [("0", "1", "2", "3", "4"), ("0.0", "1.0", "2.0", "3.0", "4.0")])
+def test_folds_from_0(table, numbers):
+    lines = [f"{k}.wav,{'dog' if k // 5 % 2 else 'cat'},{numbers[k % 5]}" for k in range(20)]
+    path = table("path,labels,fold", *lines)
+    manifest = clip_table.read(TABLE, path)
+    assert len(manifest.rows) == 20 and not manifest.problems
+    assert {row.fold for row in manifest.split("eval")} == {4}
+    first = clip_table.read(Data(corpus="table", eval_fold=0), path)
+    assert {row.clip_id for row in first.split("eval")} == {"0", "5", "10", "15"}
+
+
+CELLS = {
+    "json": ['"[""dog"", ""x""]"', '"[""x""]"', '"[""dog""]"'],
+    "python": ["\"['dog', 'x']\"", "['x']", "['dog']"],
+    "bare": ['"[dog, x]"', "[x]", "[dog]"],
+    "bar": ["dog|x", "x", "dog"],
+    "comma": ['"dog, x"', "x", "dog"],
+    "semicolon": ["dog; x", "x", "dog"],
+}
+
+
+@pytest.mark.parametrize("cells", CELLS.values(), ids=CELLS)
+def test_lists_of_labels(table, cells, capsys):
+    lines = [f"{k}.wav,{cells[k % 3]}" for k in range(15)]
+    manifest = clip_table.read(TABLE, table("path,labels", *lines))
+    assert manifest.label_set.names == ("dog", "x")
+    assert labels_of(manifest)["0"] == ("dog", "x") and labels_of(manifest)["2"] == ("dog",)
+    assert ("data.label_separator" in capsys.readouterr().err) == (cells[0] in ("dog|x", '"dog, x"'))
+
+
+def test_commas_in_class_names_are_no_separators(table, capsys):
+    names = ['"Child speech, kid speaking"', '"Bark, dog"', "[other]noise"]
+    lines = [f"{k}.wav,{names[k % 3]}" for k in range(15)]
+    manifest = clip_table.read(TABLE, table("path,labels", *lines))
+    assert manifest.label_set.names == ("Bark, dog", "Child speech, kid speaking", "[other]noise")
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("header", ["path,labels", "path,labels,annotator"])
+def test_one_row_per_label_is_merged(table, header, capsys):
+    more = ",a" if "annotator" in header else ""
+    lines = [f"{k}.wav,{label}{more}" for k in range(10) for label in (("dog", "x") if k % 2 else ("cat",))]
+    manifest = clip_table.read(TABLE, table(header, *lines))
+    assert len(manifest.rows) == 10 and not manifest.problems
+    assert labels_of(manifest)["1"] == ("dog", "x") and labels_of(manifest)["2"] == ("cat",)
+    assert "5 rows" in capsys.readouterr().err
+
+
+def test_a_row_that_is_repeated_is_listed(table):
+    lines = [*(f"{k}.wav,{'dog' if k % 2 else 'cat'}" for k in range(10)), "3.wav,dog"]
+    manifest = clip_table.read(TABLE, table("path,labels", *lines))
+    assert len(manifest.rows) == 10 and [problem.clip_id for problem in manifest.problems] == ["3"]
+
+
+@pytest.mark.parametrize("other", ["Dog", "dog  bark"])
+def test_labels_that_differ_only_in_case_or_blanks_are_told(table, other, capsys):
+    names = ("dog bark", "cat") if " " in other else ("dog", "cat")
+    lines = [f"{k}.wav,{[*names, other][k % 3]}" for k in range(15)]
+    manifest = read_corpus(TABLE, table("path,labels", *lines))
+    assert len(manifest.label_set) == 3
+    assert repr(other) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["clips.CSV", "Clips.Csv"])
+def test_suffixes_in_any_case(table, name):
+    path = table("path,labels", *(f"{k}.wav,{'dog' if k % 2 else 'cat'}" for k in range(10)), name=name)
+    assert len(clip_table.read(TABLE, path).rows) == len(clip_table.read(TABLE, path.parent).rows) == 10
+
+
+def split_table(table, train, held_out):
+    names = [("train", name) for name in train] + [("test", name) for name in held_out]
+    lines = [f"{split}-{name}-{k}.wav,{name},{split}" for split, name in names for k in range(3)]
+    return clip_table.read(TABLE, table("path,labels,split", *lines))
+
+
+@pytest.mark.parametrize("train", [("dog", "cat"), ("cat",)])
+def test_one_class_in_the_eval_split_is_refused(table, train):
+    with pytest.raises(UsageError, match="dog"):
+        preflight.check_classes(split_table(table, train, ("dog",)), "table")
+
+
+@pytest.mark.parametrize(
+    ("train", "held_out"), [(("dog", "cat", "cow"), ("dog", "cat")), (("dog", "cat"), ("dog", "cat", "cow"))]
+)
+def test_classes_that_a_split_lacks_are_named(table, train, held_out, capsys):
+    preflight.check_classes(split_table(table, train, held_out), "table")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "cow" in line and "dog" not in line
