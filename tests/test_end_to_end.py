@@ -24,6 +24,7 @@ SMALL = [
     *("synth.n=12", "synth.sampler_steps=3", "synth.micro_batch=4", "synth.shard_size=4"),
     *("synth.strength=0.2", "synth.guidance=1"),  # a generator of four steps makes nothing of its own
     *("classifier.train_steps=6", "classifier.warmup_steps=1", "classifier.batch_size=4"),
+    "classifier.specaug_time=16",
     "evaluate={models: [{name: taltrans-small, aug: mx+sp}], doses: [6], seeds: [0, 1]}",
     *("evaluate.bootstrap=100", "evaluate.probes={noise: {strength: 0.6, guidance: 1.0, n: 8}}"),
 ]
