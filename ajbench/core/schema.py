@@ -209,7 +209,7 @@ class Classifier(Section):
     mixup_partner: Literal["mix", "batch"] = Field(
         "mix", description="partners come from the whole mix, uniformly (AST), or from the batch"
     )
-    specaug_time: Count = Field(48, description="widest time mask, frames")
+    specaug_time: Count = Field(48, description="widest time mask, frames; at most half a clip")
     specaug_freq: Count = Field(16, description="widest frequency mask, mel bands")
     loss: Literal["bce", "ce"] = Field("bce", description="ce: for corpora with one label per clip")
     train_steps: AtLeastOne | None = Field(600, description="optimiser steps, equal for all mixes; or")

@@ -348,6 +348,15 @@ def test_decoded_clips_are_used_instead_of_the_originals(tmp_path, real, plain):
     assert decoded.meta.labels == HUM_LABELS
 
 
-def test_a_mask_that_may_cover_most_of_a_clip_is_refused(real, tmp_path):
-    with pytest.raises(UsageError, match=r"classifier\.specaug_time"):
-        fit_hum(hum_recipe(aug="mx+sp", specaug_time=1000), real, None, tmp_path)
+def test_a_time_mask_covers_at_most_half_a_clip(real, tmp_path, monkeypatch):
+    widths = []
+    masked = train.frontend.spec_augment
+    monkeypatch.setattr(
+        train.frontend, "spec_augment", lambda *a, **how: widths.append(how["time"]) or masked(*a, **how)
+    )
+    for wanted in (3, 1000):
+        fit_hum(
+            hum_recipe(aug="mx+sp", specaug_time=wanted, train_steps=1), real, None, tmp_path / str(wanted)
+        )
+    frames = train.frontend.TalMel().frames(real.meta.clip_samples)
+    assert set(widths) == {3, frames // 2}
