@@ -61,7 +61,7 @@ def content(path: str) -> bytes:
                 file.seek(offset)
                 return file.read(size)
         return _shard(archive).sound(int(member))
-    except (OSError, KeyError, IndexError, tarfile.TarError, pa.ArrowException) as error:
+    except (OSError, KeyError, IndexError, ValueError, tarfile.TarError, pa.ArrowException) as error:
         raise AudioError(f"unreadable in its archive ({' '.join(str(error).split())})", Path(path)) from None
 
 
@@ -104,6 +104,8 @@ class _Shard:
 
     def sound(self, row: int) -> bytes:
         with self.lock:
+            if row < 0:
+                raise IndexError(f"no row {row}")
             while (found := self._kept(row)) is None:
                 if row < self.next:
                     self.restart()

@@ -75,6 +75,7 @@ LEVELS = (
     Sizes(20, 20, 1, 1, 1, 0.25, sampler_steps=8),
 )
 POOLED = 13  # levels up to which several folds are preferred to more steps in one
+LEAST = 40  # clips of one fold below which folds are preferred to any number of steps
 FEW = 500  # clips up to which all folds are evaluated: one fold would have too few
 
 
@@ -91,7 +92,10 @@ def choose(about: Mapping[str, Any], budget: float, speed: float, firm: bool = T
         UsageError: nothing fits the budget, and it is firm.
     """
     folds = tuple(about["folds"]) if 1 < len(about["folds"]) <= 10 and about["clips"] <= FEW else ()
-    tried = [_fitted(level, about, budget, speed, folds) for level in LEVELS[:POOLED] if folds]
+    pooled = len(LEVELS) if about["eval"] < LEAST else POOLED
+    tried = [
+        _fitted(level, about, budget, speed, folds) for level in LEVELS[:pooled] if folds and level.seeds > 2
+    ]
     tried += [_fitted(level, about, budget, speed) for level in LEVELS]
     times = [_total(one, about, speed) for one in tried]
     for one, seconds in zip(tried, times, strict=True):

@@ -29,6 +29,7 @@ from ajbench.data.corpora.splits import (
     split_by_fold,
     splits_named,
     unique_ids,
+    with_eval,
     with_every_class,
 )
 from ajbench.data.labels import LabelSet
@@ -44,13 +45,14 @@ def read(data: Data, root: Path | None) -> Manifest:
     """Read the table `root`, or the one table in folder `root`.
 
     Labels of a row are names or mids, separated by `data.label_separator` (in Parquet they may be a list).
-    Paths are relative to the table's folder. Splits come from the column `split`; from `fold` if there is no
-    column `split` or `data.eval_fold` is given; without both, from five folds by a hash of the recording or,
-    where it is unknown, of the file name, unless a class would be missing from one (`with_every_class`). The
-    default of `clip_id` is the path without suffix, with `@start` if the clip starts later than 0 s. An empty
-    `recording` is taken from the file's name by `data.recording_from`, or is that of the clip `parent_id`;
-    without these, clips of one file are of one recording, the path. Problems have the line number in a CSV
-    (its header is line 1), or the row number in a Parquet file, from 1 on.
+    Paths are relative to the table's folder. Splits come from the column `split` (without an eval split,
+    val is evaluated); from `fold` if there is no column `split` or `data.eval_fold` is given; without
+    both, from five folds by a hash of the recording or, where it is unknown, of the file name, unless a
+    class would be missing from one (`with_every_class`). The default of `clip_id` is the path without
+    suffix, with `@start` if the clip starts later than 0 s. An empty `recording` is taken from the file's
+    name by `data.recording_from`, or is that of the clip `parent_id`; without these, clips of one file
+    are of one recording, the path. Problems have the line number in a CSV (its header is line 1), or the
+    row number in a Parquet file, from 1 on.
 
     Raises:
         UsageError: no root, a subset, several tables, a missing column, or an eval fold without clips.
@@ -97,7 +99,9 @@ def of_records(
         # The split comes first: expected clips are counted per split, whether or not they are usable.
         recording, unnamed = _recording(cells, data)
         recording = recording or families.get(_text(cells, "parent_id") or _clip_id(cells, folder))
-        name = recording or Path(_text(cells, "path") or "").stem
+        written = _text(cells, "path") or ""
+        in_archive = _text(cells, "clip_id") if archive.is_member(written) else None
+        name = recording or in_archive or Path(written).stem
         split, fold, reason = _side(cells, sides, splits, name)
         try:
             if reason or unnamed:
@@ -109,12 +113,14 @@ def of_records(
             lines.append(line)
             hashed.append(name)
         except ValueError as error:
-            written = _text(cells, "clip_id")
+            clip_id = _text(cells, "clip_id")
             known_split = split if sides == "split" and not reason else None
-            problems.append(Problem(written, str(path), line, str(error), known_split, fold))
+            problems.append(Problem(clip_id, str(path), line, str(error), known_split, fold))
     if sides == "hash":
         rows = with_every_class(rows, hashed)
-    if sides != "split":
+    if sides == "split":
+        rows, problems = with_eval(rows, problems)
+    else:
         rows, problems = split_by_fold(rows, problems, data.eval_fold)
     need_splits(rows, problems, path)
     rows, problems = unique_ids(rows, lines, problems)

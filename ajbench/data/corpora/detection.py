@@ -96,8 +96,8 @@ def _folder(root: Path) -> Found:
         raise MissingError(f"--data {root}: no sound files; expected {LAYOUTS}")
     names = [top.name for top in sounding]
     splits = splits_named(names)
-    # A folder that holds everything, such as `audio` or `data`, is not a class.
-    if len(sounding) == 1 and not splits and _folders(sounding[0]):
+    # A folder that holds everything, such as `audio` or `train`, is not a class.
+    if len(sounding) == 1 and _folders(sounding[0]):
         return _folder(sounding[0])
     layout = "class folders"
     if len(splits) == len(names):
@@ -162,7 +162,12 @@ def _has_sound(folder: Path) -> bool:
 
 
 def _sounds(folder: Path) -> Iterator[str]:
-    for _, folders, names in os.walk(folder, followlinks=False):
+    seen: set[str] = set()
+    for inside, folders, names in os.walk(folder, followlinks=True):
+        if (target := os.path.realpath(inside)) in seen:  # links in a circle
+            folders.clear()
+            continue
+        seen.add(target)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (name for name in names if _is_sound(name))
 

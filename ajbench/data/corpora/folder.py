@@ -20,6 +20,7 @@ from ajbench.data.corpora.splits import (
     split_by_fold,
     splits_named,
     unique_ids,
+    with_eval,
     with_every_class,
 )
 from ajbench.data.labels import LabelSet
@@ -34,7 +35,8 @@ def read(data: Data, root: Path | None) -> Manifest:
     """Read every sound file under `root`; its label is its class folder, at any depth.
 
     If every folder in `root` that has sounds is named after a split (train, val, eval, test, dev, …, in any
-    case) or after a fold (fold1, fold 2, …), the class folders are inside these. Without splits and folds,
+    case) or after a fold (fold1, fold 2, …), the class folders are inside these; without an eval split, the
+    val split is evaluated. Without splits and folds,
     the hash of the path below the class folder without suffix, or of the recording in the file's name, gives
     one of five folds, whatever the class, unless a class would be missing from one (`with_every_class`), and
     `data.eval_fold` (default: the last) is evaluated. A clip is a
@@ -98,7 +100,9 @@ def read(data: Data, root: Path | None) -> Manifest:
             problems.append(Problem(*where, None, printable(str(error)), split, fold))
     if not splits and not folds:
         rows = with_every_class(rows, hashed)
-    if not splits:
+    if splits:
+        rows, problems = with_eval(rows, problems)
+    else:
         rows, problems = split_by_fold(rows, problems, data.eval_fold)
     need_splits(rows, problems, root, f"<class>/<file> with one of {', '.join(SUFFIXES)}")
     rows, problems = unique_ids(rows, [None] * len(rows), problems)

@@ -47,6 +47,9 @@ def read(data: Data, root: Path | None) -> Manifest:
                 cells["split"] = split
             records.append((line, cells))
         problems += broken
+    if len({cells.get("split") for _, cells in records}) == 1:  # nothing to evaluate on: folds instead
+        for _, cells in records:
+            cells.pop("split", None)
     if not records:
         raise MissingError(f"{root}: neither {METADATA[0]} nor Parquet files with a column `audio`")
     return clip_table.of_records(data, root / METADATA[0] if root.is_dir() else root, records, problems)

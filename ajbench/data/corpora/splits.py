@@ -149,6 +149,16 @@ def split_by_fold(
     return [replace(row, split=side(row.fold)) for row in rows], list(known)
 
 
+def with_eval(rows: Sequence[Row], problems: Sequence[Problem]) -> tuple[list[Row], list[Problem]]:
+    """Return a corpus in which the val split is the eval split if there is no other."""
+    if any(row.split == "eval" for row in rows) or any(problem.split == "eval" for problem in problems):
+        return list(rows), list(problems)
+    return (
+        [replace(row, split="eval") if row.split == "val" else row for row in rows],
+        [replace(one, split="eval") if one.split == "val" else one for one in problems],
+    )
+
+
 def need_splits(rows: Collection[Row], problems: Sequence[Problem], where: Path, expected: str = "") -> None:
     """Check that there are clips to train on and clips to evaluate on.
 

@@ -40,6 +40,9 @@ def read(data: Data, root: Path | None) -> Manifest:
             else:
                 given = {"split": split} if split else {}
                 records.append((len(records) + 1, {**cells, **given, "clip_id": f"{path.stem}/{name}"}))
+    if len({cells.get("split") for _, cells in records}) == 1:  # nothing to evaluate on: folds instead
+        for _, cells in records:
+            cells.pop("split", None)
     if not records and not problems:
         raise MissingError(
             f"{root}: no tar with sounds; expected WebDataset's <key>.wav and <key>.json or .cls"

@@ -52,15 +52,26 @@ def nested(root):
 
 def linked(root):
     class_folders(root.with_name("elsewhere"))
-    root.mkdir()
+    (root / "audio").mkdir(parents=True)
+    (root / "audio" / "circle").symlink_to(root)
     for label in CLASSES:
-        (root / label).symlink_to(root.with_name("elsewhere") / label)
+        (root / "audio" / label).symlink_to(root.with_name("elsewhere") / label)
 
 
 def splits(root):
     for split in ("train", "test"):
         for label, name, content in clips(split):
             put(root / split / label / name, content)
+
+
+def train_and_val(root):
+    for split in ("Train", "Val"):
+        for label, name, content in clips(split):
+            put(root / split / label / name, content)
+
+
+def train_only(root):
+    class_folders(root / "train")
 
 
 def folds(root):
@@ -114,17 +125,21 @@ def audiofolder(suffix, per_split):
     return make
 
 
-def parquet_shards(root):
+def parquet_shards(root, splits=("train", "test")):
     (root / "data").mkdir(parents=True)
     feature = {"label": {"names": list(CLASSES), "_type": "ClassLabel"}, "audio": {"_type": "Audio"}}
     about = {b"huggingface": json.dumps({"info": {"features": feature}}).encode()}
-    for split in ("train", "test"):
+    for split in splits:
         rows = [
             {"audio": {"bytes": content, "path": name}, "label": CLASSES.index(label)}
             for label, name, content in clips(split)
         ]
         written = pa.Table.from_pylist(rows).replace_schema_metadata(about)
         pq.write_table(written, root / "data" / f"{split}-00000-of-00001.parquet", row_group_size=7)
+
+
+def one_parquet_shard(root):
+    parquet_shards(root, ("train",))
 
 
 def tars(label_suffix):
@@ -172,6 +187,8 @@ LAYOUTS = {
     "nested": (nested, {"corpus": "folder"}, ALL),
     "linked": (linked, {"corpus": "folder"}, ALL),
     "splits": (splits, {"corpus": "folder"}, BY_SPLIT),
+    "train and val": (train_and_val, {"corpus": "folder"}, BY_SPLIT),
+    "train only": (train_only, {"corpus": "folder"}, ALL),
     "folds": (folds, {"corpus": "folder"}, {"train": PER_CLASS, "eval": PER_CLASS}),
     "csv": (table(".csv"), {"corpus": "table"}, ALL),
     "csv of other names": (table(".csv", path="filename", labels="category"), {"corpus": "table"}, ALL),
@@ -181,6 +198,7 @@ LAYOUTS = {
     "audiofolder": (audiofolder(".csv", False), {"corpus": "hub"}, BY_SPLIT),
     "audiofolder by split": (audiofolder(".jsonl", True), {"corpus": "hub"}, BY_SPLIT),
     "parquet shards": (parquet_shards, {"corpus": "hub"}, BY_SPLIT),
+    "one parquet shard": (one_parquet_shard, {"corpus": "hub"}, ALL),
     "tars with json": (tars("json"), {"corpus": "webdataset"}, BY_SPLIT),
     "tars with cls": (tars("cls"), {"corpus": "webdataset"}, BY_SPLIT),
     "esc50": (esc50, {"corpus": "esc50", "subset": "esc10"}, ALL),

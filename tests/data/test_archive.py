@@ -1,0 +1,82 @@
+"""Sounds in tars and Parquet shards: each one's own bytes, in any order, and a few at a time."""
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ajbench.data import archive
+from ajbench.data.audio import AudioError
+
+N = 300
+
+
+def content_of(row):
+    return f"sound {row}".encode() * (row % 7 + 1)
+
+
+@pytest.fixture(scope="module")
+def shard(tmp_path_factory):
+    path = tmp_path_factory.mktemp("shard") / "a.parquet"
+    rows = [{"audio": {"bytes": content_of(k) if k != 5 else None, "path": f"{k}.wav"}} for k in range(N)]
+    pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=70)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def tar(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tar") / "a.tar"
+    with tarfile.open(path, "w") as file:
+        for k in range(N):
+            info = tarfile.TarInfo(f"{k}.wav")
+            info.size = len(content_of(k))
+            file.addfile(info, io.BytesIO(content_of(k)))
+    return str(path)
+
+
+@pytest.mark.parametrize("order", ["ascending", "descending", "random"])
+def test_rows_of_a_shard_in_any_order(shard, order):
+    rows = [k for k in range(N) if k != 5]
+    rows = {
+        "ascending": rows,
+        "descending": rows[::-1][:40],
+        "random": np.random.default_rng(0).permutation(rows)[:40],
+    }
+    for row in rows[order]:
+        assert archive.content(f"{shard}::{row}") == content_of(int(row))
+    kept = archive._shard(shard).kept
+    assert sum(map(len, kept.values())) <= archive.KEPT * archive.BATCH
+
+
+def test_members_of_a_tar(tar):
+    for k in (7, 0, N - 1):
+        path = f"{tar}::{k}.wav"
+        assert archive.content(path) == content_of(k)
+        assert archive.size(path) == len(content_of(k))
+        with archive.local(path) as file:
+            assert file.endswith(".wav")
+            assert Path(file).read_bytes() == content_of(k)
+    assert archive.size(f"{tar}::none.wav") is None
+
+
+def test_plain_files_are_themselves(tmp_path):
+    with archive.local(str(tmp_path / "a.wav")) as file:
+        assert file == str(tmp_path / "a.wav") == archive.container(file)
+    assert not archive.is_member(file)
+
+
+@pytest.mark.parametrize("member", ["300", "5", "x", "-1"])
+def test_rows_that_are_not_there(shard, member):
+    with pytest.raises(AudioError, match=r"a\.parquet"):
+        archive.content(f"{shard}::{member}")
+
+
+def test_a_tar_that_is_none(tmp_path, tar):
+    (tmp_path / "b.tar").write_bytes(b"not a tar" * 100)
+    for path in (f"{tmp_path}/b.tar::1.wav", f"{tar}::none.wav", f"{tmp_path}/none.tar::1.wav"):
+        with pytest.raises(AudioError, match="tar"):
+            archive.content(path)
