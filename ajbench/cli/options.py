@@ -191,7 +191,10 @@ def command(hide: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Calla
                 os.environ |= {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}
             _accept_interrupts()
             load_plugins()
-            function(settings, **mine)
+            try:
+                function(settings, **mine)
+            finally:
+                console.say_tallies()
 
         guarded = _guard(wrapper)
         parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in shown]

@@ -23,6 +23,7 @@ class _Settings:
     verbose: int = 0
     mute: bool = False
     said: set[str] = dataclasses.field(default_factory=set)  # by `say_once`
+    tallies: dict[str, set[str]] = dataclasses.field(default_factory=dict)  # by `tally`
     bars: Any = None  # the rich display in use, of which a terminal can show only one
 
 
@@ -34,6 +35,7 @@ def configure(json_mode: bool = False, quiet: bool = False, verbose: int = 0, mu
     _settings.json_mode, _settings.quiet, _settings.verbose = json_mode, quiet, verbose
     _settings.mute = mute
     _settings.said.clear()
+    _settings.tallies.clear()
     for stream in (sys.stdout, sys.stderr):  # text that the terminal's encoding lacks is escaped
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -50,6 +52,18 @@ def say_once(text: str) -> None:
     if text not in _settings.said:
         _settings.said.add(text)
         say(text)
+
+
+def tally(what: str, example: str) -> None:
+    """Count a remark on a file, once for each file; `say_tallies` prints the counts."""
+    _settings.tallies.setdefault(what, set()).add(example)
+
+
+def say_tallies() -> None:
+    """Print the remarks that were counted since the command began, and forget them."""
+    for what, files in sorted(_settings.tallies.items()):
+        say(f"{counted(len(files), 'file')}: {what} (such as {min(files)})")
+    _settings.tallies.clear()
 
 
 def detail(text: str) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.files import atomic_write
-from ajbench.data import video
+from ajbench.data import sound_file, video
 
 if TYPE_CHECKING:  # only at_rate and log_mel need it, and importing it takes seconds
     import torch
@@ -96,6 +96,8 @@ def read(
         raise AudioError(f"too short ({len(samples) / rate:.2f} s; at least {MIN_DURATION_S:g} s)", path)
     # Before resampling, which hides clipping and spreads NaNs.
     if reason := defect(samples):
+        if duration_s is not None and reason.startswith("silent"):
+            reason = reason.replace("silent", f"silent from {start_s:g} to {start_s + duration_s:g} s", 1)
         raise AudioError(reason, path)
     mono = samples.mean(axis=1, dtype=np.float32)
     if rate != sample_rate:
@@ -119,7 +121,7 @@ def decode(
             return video.audio(path, start_s, duration_s)
     with _open(path) as file:
         rate, total = file.samplerate, file.frames
-        if truncated := _truncation(path):
+        if truncated := sound_file.truncation(path):
             raise AudioError(truncated, path)
         if total == 0:
             raise AudioError("empty (no samples)", path)
@@ -132,8 +134,7 @@ def decode(
         if duration_s is not None:
             wanted = min(wanted, round(duration_s * rate))
         try:
-            file.seek(start)
-            samples = file.read(wanted, dtype="float32", always_2d=True)
+            samples = sound_file.scaled(sound_file.part(file, start, wanted), file, path)
         except (soundfile.SoundFileError, RuntimeError, OSError, MemoryError) as error:
             raise AudioError(f"unreadable ({_brief(error)})", path) from None
     if (wanted - len(samples)) / rate > 0.1:
@@ -155,6 +156,9 @@ def defect(wav: NDArray[np.floating]) -> str | None:
     if not math.isfinite(peak):
         bad = int(np.count_nonzero(~np.isfinite(wav)))
         return f"not finite ({bad} of {wav.size} samples NaN or infinite)"
+    if peak >= SILENT_PEAK:  # a constant is as silent as zeros
+        time = int(np.argmax(wav.shape))
+        peak = float(np.abs(wav - wav.mean(axis=time, keepdims=True, dtype=np.float64)).max())
     if peak < SILENT_PEAK:
         return f"silent (peak {peak:.1e}; at least {SILENT_PEAK:.0e})"
     share = float(np.count_nonzero(level >= FULL_SCALE)) / wav.size
@@ -290,7 +294,7 @@ def _open(path: Path) -> soundfile.SoundFile:
             raise AudioError("not a file", path)
         if path.stat().st_size == 0:
             raise AudioError("empty (0 bytes)", path)
-        return soundfile.SoundFile(path)
+        return sound_file.open_file(path)
     except (soundfile.SoundFileError, RuntimeError, OSError, TypeError, ValueError) as error:
         raise AudioError(f"unreadable ({_brief(error)})", path) from None
 
@@ -306,25 +310,3 @@ def _as_audio(path: Path) -> Iterator[None]:
 def _brief(error: BaseException) -> str:
     text = error.error_string if isinstance(error, soundfile.LibsndfileError) else str(error)
     return " ".join(text.split()).rstrip(".") or type(error).__name__
-
-
-def _truncation(path: Path) -> str | None:
-    """Return how a WAV or Ogg file is truncated, if it is: libsndfile decodes the rest without an error."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(12)
-        if head[:4] == b"RIFF":
-            declared = int.from_bytes(head[4:8], "little")
-            # Streaming writers leave 0 or all ones; some writers count the 8 bytes of this header too.
-            if declared not in (0, 0xFFFFFFFF) and declared > size:
-                return f"truncated (header declares {declared + 8} bytes, file has {size})"
-        if head[:4] == b"OggS":
-            file.seek(max(0, size - 65_307))  # the longest Ogg page
-            tail = file.read()
-            page = tail.rfind(b"OggS")
-            header = tail[page : page + 27]
-            segments = tail[page + 27 : page + 27 + header[26]] if page >= 0 and len(header) == 27 else b""
-            whole = len(header) == 27 and page + 27 + header[26] + sum(segments) <= len(tail)
-            if page < 0 or not whole or not header[5] & 4:
-                return "truncated (Ogg stream without its last page)"
-    return None

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ajbench.core import console
 from ajbench.core.files import sha256
 from ajbench.data import archive, audio, store
 from ajbench.data.corpora import mini
@@ -55,7 +56,8 @@ def read_clip(row: Row, duration_s: float, first: Row | None = None, link: bool 
             n = audio.clip_samples(duration_s)
             with archive.local(row.path) as path:
                 wav = store.read_piece(path, row.start_s, row.duration_s, n)
-                rate = audio.probe(path)[0]
+                rate, _, frames = audio.probe(path)
+                _tally_length(row, frames / rate - row.start_s, duration_s)
         reason = None
     except audio.AudioError as error:
         reason = error.reason
@@ -68,6 +70,14 @@ def read_clip(row: Row, duration_s: float, first: Row | None = None, link: bool 
         return ReadClip(wav, rate=rate)
     flac = audio.flac_encode(wav)
     return ReadClip(audio.flac_decode(flac), flac, rate)
+
+
+def _tally_length(row: Row, available_s: float, duration_s: float) -> None:
+    """Count the file of a clip that is cut, or padded with silence, by more than a twentieth of a clip."""
+    if available_s > 1.05 * duration_s and (row.duration_s or np.inf) > 1.05 * duration_s:
+        console.tally(f"longer than {duration_s:g} s; the rest is left out", row.path)
+    elif min(available_s, row.duration_s or np.inf) < 0.95 * duration_s:
+        console.tally(f"shorter than {duration_s:g} s; padded with silence", row.path)
 
 
 def _digest(path: str) -> str | None:

@@ -136,7 +136,7 @@ def test_shipped_recipes_dry_run(document, name, esc10_dir):
 def test_as20k_self_dry_runs_on_a_table(document, write_wav, tmp_path):
     for number in range(3):
         write_wav(f"c/{number}.wav")
-    rows = ["path,labels,split", "0.wav,Speech,train", "1.wav,Music;Speech,train", "2.wav,Music,eval"]
+    rows = ["path,labels,split", "0.wav,Speech,train", "1.wav,Music;Speech,train", "2.wav,Music;Speech,eval"]
     (tmp_path / "c" / "clips.csv").write_text("\n".join(rows) + "\n")
     keys = "data.corpus=table", "data.subset=null", "evaluate.controls=[match_steps]"
     plan = document("run", "as20k-self", "--data", "c", "--dry-run", *keys)

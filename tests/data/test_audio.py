@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ajbench.core.errors import MissingError, UsageError
-from ajbench.data import audio
+from ajbench.data import audio, sound_file
 from ajbench.data.audio import AudioError
 
 torch.set_num_threads(1)
@@ -87,7 +87,6 @@ def bad_inputs():
         "antiphase": (encoded(np.stack([noise, -noise], 1), 44_100, "WAV"), "silent (peak"),
         "above the band": (encoded(high, 44_100, "WAV", "FLOAT"), "silent (peak"),
         "clipped": (encoded(np.sign(noise), 44_100, "FLAC"), "clipped (100%"),
-        "integers as float": (encoded(noise * 3e4, 44_100, "WAV", "FLOAT"), "clipped ("),
         "NaN": (encoded(with_nan, 44_100, "WAV", "FLOAT"), "not finite (1 of 44100 samples"),
         "infinite": (encoded(with_inf, 44_100, "WAV", "FLOAT"), "not finite (1 of 44100 samples"),
         "1 Hz": (encoded(noise, 1, "WAV"), "sample rate 1 Hz (1000 to 1000000 Hz)"),
@@ -166,7 +165,7 @@ def test_streamed_wav_without_length_is_read(tmp_path, tone):
 def test_no_file_of_esc10_is_refused_as_truncated(esc10_dir):
     files = sorted((esc10_dir / "audio").iterdir())
     assert len(files) == 400
-    assert [path.name for path in files if audio._truncation(path)] == []
+    assert [path.name for path in files if sound_file.truncation(path)] == []
     assert abs(len(audio.read(files[0])) - 80_000) < 100
 
 
