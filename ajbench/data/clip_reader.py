@@ -24,6 +24,7 @@ class ReadClip:
         wav: float32 [n] at 16 kHz.
         flac: the same in 16 bits, unless the store links to the file.
         rate: sample rate of the source in Hz; None if it is not usable sound.
+        seconds: that the source lasts from the clip's start.
         found: whether the file exists.
         reason: why the row is left out; None if it is used.
         sha256: hash of a file that is left out.
@@ -32,6 +33,7 @@ class ReadClip:
     wav: NDArray[np.float32] | None = None
     flac: bytes | None = None
     rate: int | None = None
+    seconds: float | None = None
     found: bool = True
     reason: str | None = None
     sha256: str | None = None
@@ -47,7 +49,7 @@ def read_clip(row: Row, duration_s: float, first: Row | None = None, link: bool 
         link: return no FLAC, as the store links to the file.
     """
     rendered = row.path.startswith(_MINI)
-    rate = None
+    rate, seconds = None, duration_s
     try:
         if rendered:
             seed, index = row.path.removeprefix(_MINI).split(":")
@@ -57,7 +59,7 @@ def read_clip(row: Row, duration_s: float, first: Row | None = None, link: bool 
             with archive.local(row.path) as path:
                 wav = store.read_piece(path, row.start_s, row.duration_s, n)
                 rate, _, frames = audio.probe(path)
-                _tally_length(row, frames / rate - row.start_s, duration_s)
+                seconds = frames / rate - row.start_s
         reason = None
     except audio.AudioError as error:
         reason = error.reason
@@ -67,12 +69,12 @@ def read_clip(row: Row, duration_s: float, first: Row | None = None, link: bool 
         found = rendered or Path(archive.container(row.path)).is_file()
         return ReadClip(rate=rate, found=found, reason=reason, sha256=_digest(row.path))
     if link and not rendered:
-        return ReadClip(wav, rate=rate)
+        return ReadClip(wav, rate=rate, seconds=seconds)
     flac = audio.flac_encode(wav)
-    return ReadClip(audio.flac_decode(flac), flac, rate)
+    return ReadClip(audio.flac_decode(flac), flac, rate, seconds)
 
 
-def _tally_length(row: Row, available_s: float, duration_s: float) -> None:
+def tally_length(row: Row, available_s: float, duration_s: float) -> None:
     """Count the file of a clip that is cut, or padded with silence, by more than a twentieth of a clip."""
     if available_s > 1.05 * duration_s and (row.duration_s or np.inf) > 1.05 * duration_s:
         console.tally(f"longer than {duration_s:g} s; the rest is left out", row.path)

@@ -26,7 +26,7 @@ from ajbench.core.device import device_of
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.recipe import Recipe
 from ajbench.data import audio, shards
-from ajbench.data.clip_reader import ReadClip, read_clip
+from ajbench.data.clip_reader import ReadClip, read_clip, tally_length
 from ajbench.data.clip_set import ahead
 from ajbench.data.corpora import recordings
 from ajbench.data.duplicates import duplicates
@@ -181,6 +181,7 @@ class _Preparation:
                     digests[row.path] = clip.sha256
             else:
                 rates[clip.rate or 0] += 1
+                tally_length(row, clip.seconds or 0.0, self.recipe.data.duration_s)
                 batch.append((row, clip, seen))
             if seen:
                 videos.setdefault(row.split, Counter())[seen.outcome] += 1

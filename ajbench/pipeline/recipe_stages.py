@@ -21,7 +21,7 @@ from ajbench.data import real_clips
 from ajbench.data.corpora.recordings import read_corpus
 from ajbench.data.manifest import Manifest
 from ajbench.generation import pretrained
-from ajbench.pipeline import arms, classifier_stages, fold_stages, grid, preflight
+from ajbench.pipeline import arms, changed_files, classifier_stages, fold_stages, grid, preflight
 from ajbench.pipeline.stage import (
     Stage,
     codec_identity,
@@ -131,6 +131,8 @@ class Pipeline:
         data = recipe.data.identity("real_through_codec", "leave_out")
         inputs = codec_identity(recipe.codec.name), corpus_identity(self.manifest, recipe.data)
         key, path = self.place("prepare", data, recipe.codec, *inputs)
+        if changed := changed_files.changed(self.manifest, path, recipe.data.duration_s):
+            key, path = self.place("prepare", data, recipe.codec, *inputs, changed)
 
         def do() -> None:
             from ajbench.pipeline.prepare import prepare

@@ -1,0 +1,70 @@
+"""Sound files that changed after a store was made of them, though their beginning and size did not."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from ajbench.core.console import counted, say_once
+from ajbench.core.errors import AjbenchError
+from ajbench.core.files import checksum
+from ajbench.data import archive
+from ajbench.data.clip_reader import read_clip
+from ajbench.data.manifest import Manifest, Row
+from ajbench.data.store import ClipStore
+
+MOST = 5_000  # files that are compared with the store; of more, evenly spaced ones
+
+
+def changed(manifest: Manifest, folder: Path, duration_s: float) -> list[tuple[str, str]]:
+    """Return clip id and checksum of the files that sound different now than in a finished store.
+
+    Only files that are newer than the store are read. If they all sound the same, the store counts as new.
+
+    Args:
+        manifest: of the corpus.
+        folder: of the store; without a finished one, nothing has changed.
+        duration_s: of a clip.
+    """
+    mark = folder / "DONE"
+    if not mark.exists():
+        return []
+    since = mark.stat().st_mtime_ns
+    with ThreadPoolExecutor(4) as pool:
+        times = dict(pool.map(_time, {archive.container(row.path) for row in manifest.rows}))
+        newer = [row for row in manifest.rows if times[archive.container(row.path)] > since]
+        if not newer:
+            return []
+        try:
+            store = ClipStore.open(folder, verify=False)
+        except AjbenchError:  # whoever uses it will say so
+            return []
+        places = {clip_id: index for index, clip_id in enumerate(store.clip_ids)}
+
+        def differs(row: Row) -> bool:
+            place, clip = places.get(row.clip_id), read_clip(row, duration_s)
+            if place is None or clip.wav is None:
+                return place is not None  # a clip of the store is unusable now
+            return store.flac(place) is not None and not np.array_equal(store.audio([place])[0], clip.wav)
+
+        stride = -(-len(newer) // MOST)
+        compared = newer[::stride]
+        found = [row for row, other in zip(compared, pool.map(differs, compared), strict=True) if other]
+    if found:
+        say_once(
+            f"{counted(len(found), 'file')} changed since the clips were prepared, such as {found[0].path}"
+        )
+    elif stride == 1:
+        with suppress(OSError):
+            os.utime(mark)
+    return [(row.clip_id, checksum(Path(archive.container(row.path)))) for row in found]
+
+
+def _time(path: str) -> tuple[str, int]:
+    try:
+        about = Path(path).stat()
+    except OSError:  # rendered, or missing
+        return path, 0
+    return path, max(about.st_mtime_ns, about.st_ctime_ns)
