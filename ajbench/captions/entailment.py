@@ -15,7 +15,7 @@ from ajbench.core.registry import suggest
 
 Floats = NDArray[np.float64]
 Pairs = Sequence[tuple[str, str]]
-INSTEAD = "use --scorer minilm, whose weights come with ajbench"
+INSTEAD = "use the scorer minilm, whose weights come with ajbench"
 ENCODERS = {"sentence-t5": "t5", "bert": "bert"}  # scorer → kind of its model
 
 

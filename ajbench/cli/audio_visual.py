@@ -130,6 +130,8 @@ def entail(
         checks = [published_pairs.check(one) for one in scorers]
         document["correlations"] = entailment_page.lines_of(parts, found, checks)
         document["page"], _ = entailment_page.write(page, str(store), parts, found, checks)
+        for check in checks:
+            console.say(f"{check.scorer} and Alpaca's published scores: {check.correlation}")
         console.say(f"written: {document['page']}")
     console.emit(document, table=([*lines[0]], [[*line.values()] for line in lines]))
 

@@ -14,9 +14,10 @@ def _word(value: Any) -> Any:
     return "true" if value is True else value
 
 
-Comparison = Annotated[Literal["predicted", "true", "clap"], BeforeValidator(_word)]
+Comparison = Annotated[Literal["predicted", "noisy-or", "true", "clap", "overlap"], BeforeValidator(_word)]
 Labels = Annotated[
-    Literal["predicted", "true", "clap", "constant", "shuffled", "feature"], BeforeValidator(_word)
+    Literal["predicted", "noisy-or", "true", "clap", "overlap", "constant", "shuffled", "feature"],
+    BeforeValidator(_word),
 ]
 Control = Literal["constant", "shuffled", "feature"]
 
@@ -30,8 +31,9 @@ class Fusion(Section):
     scorer: str = Field("minilm", description="entailment scorer; none: score 1 for all clips (naive fusion)")
     labels: Labels = Field(
         "predicted",
-        description="what visual captions are compared with: the audio model's predictions, the true labels "
-        "(which leaks those of evaluation clips), or the audio (clap); controls with the scores of "
+        description="what visual captions are compared with: the audio model's predictions (mean or "
+        "noisy-or), the true labels (which leaks those of evaluation clips), or from a file of scores the "
+        "audio (clap) or no text (overlap); controls with the scores of "
         "`predicted`: their mean, permuted, or as an input feature instead of a discount",
     )
     scores: str | None = Field(None, description="Parquet file of `ajbench entail` to take scores from")

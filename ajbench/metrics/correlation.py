@@ -24,6 +24,13 @@ class Correlation(NamedTuple):
     spearman: Interval
     n: int
 
+    def __str__(self) -> str:
+        parts = [
+            f"{name} {one.value:.2f} [{one.low:.2f}, {one.high:.2f}]"
+            for name, one in (("Pearson", self.pearson), ("Spearman", self.spearman))
+        ]
+        return f"{', '.join(parts)}, n = {self.n}"
+
 
 def correlation(
     x: Floats, y: Floats, groups: Sequence[Hashable], *, seed: int = 0, level: float = LEVEL

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ajbench.pipeline.recipe_stages import Pipeline
 
 CONTROLS = ("constant", "shuffled", "feature")
+FROM_FILE = ("clap", "overlap")  # comparisons that `ajbench entail` alone computes
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def check(pipeline: "Pipeline") -> None:
     Raises:
         AjbenchError: it has not; or as `Pipeline.check`.
     """
-    from ajbench.captions.entailment import SCORERS
+    from ajbench.captions.entailment import SCORERS, identity
     from ajbench.core.registry import suggest
 
     recipe = pipeline.recipe
@@ -59,7 +60,14 @@ def check(pipeline: "Pipeline") -> None:
     if recipe.classifier_of().features:
         raise UsageError("classifier.name=head: has no tokens; choose taltrans-small, taltrans or an ast")
     for settings in (recipe.fusion, *conditions(recipe)):
-        if settings.scores or settings.scorer in (NAIVE, *SCORERS):
+        if settings.scores or settings.scorer == NAIVE:
+            continue
+        if settings.labels in FROM_FILE:
+            raise UsageError(
+                f"fusion.labels={settings.labels}: set fusion.scores=FILE, a file of `ajbench entail`"
+            )
+        if settings.scorer in SCORERS:
+            identity(settings.scorer)
             continue
         near = suggest(settings.scorer, SCORERS)
         raise UsageError(
@@ -114,15 +122,18 @@ def token_stage(pipeline: "Pipeline", seed: int) -> Stage:
 def entail_stage(pipeline: "Pipeline", scorer: str, labels: str, seed: int) -> Stage:
     """Return the scoring of train and evaluation clips by one scorer and comparison.
 
-    With `predicted`, evaluation clips are scored by the audio model, train clips by the models that were
-    trained without them. With `true`, no model is needed and the seed has no meaning.
+    With `predicted` and `noisy-or`, evaluation clips are scored by the audio model, train clips by the models
+    that were trained without them. With `true`, no model is needed and the seed has no meaning.
     """
+    from ajbench.captions.entailment import identity
+
     recipe, prepared = pipeline.recipe, pipeline.prepare
     section = recipe.fusion
-    predicted = labels == "predicted"
+    predicted = labels != "true"
     models = [audio_stage(pipeline, seed), *part_stages(pipeline, seed)] if predicted else []
     captions = Path(section.captions) if section.captions else None
     named = [] if captions is None else [_captions_identity(captions)]
+    named += identity(scorer)
     how = [section.top_k] if predicted else grid.real(recipe).drawn
     inputs = [stage.fingerprint for stage in (prepared, *models)]
     key, path = pipeline.place("entail", scorer, labels, how, inputs, *named)
@@ -142,9 +153,6 @@ def cell_stage(pipeline: "Pipeline", settings: Fusion, seed: int) -> Stage:
         pipeline: stages of the recipe.
         settings: the fusion section with its condition.
         seed: of this model and of its audio model.
-
-    Raises:
-        UsageError: `labels=clap` without a file of scores.
     """
     recipe, prepared = pipeline.recipe, pipeline.prepare
     audio = None if settings.audio_init == "scratch" else audio_stage(pipeline, seed)
@@ -155,8 +163,6 @@ def cell_stage(pipeline: "Pipeline", settings: Fusion, seed: int) -> Stage:
         if settings.scores:
             file = Path(settings.scores)
             named = weights_identity(file)
-        elif labels == "clap":
-            raise UsageError("fusion.labels=clap: set fusion.scores=FILE, a file of `ajbench entail`")
         else:
             scored = entail_stage(pipeline, settings.scorer, labels, seed)
             file = scored.path / SCORE_FILE
@@ -247,7 +253,7 @@ def _score_files(pipeline: "Pipeline", cells: Sequence[Cell]) -> dict[str, tuple
     found: dict[str, tuple[int, Stage]] = {}
     for cell in cells:
         s = cell.settings
-        if s.scorer != NAIVE and s.labels in ("predicted", "true") and not s.scores:
+        if s.scorer != NAIVE and s.labels in ("predicted", "noisy-or", "true") and not s.scores:
             stage = entail_stage(pipeline, s.scorer, s.labels, cell.seed)
             found.setdefault(line_name(s.scorer, s.labels), (cell.seed, stage))
     return found

@@ -78,9 +78,9 @@ def score_clips(
         recipe: sections mix, classifier and fusion.
         file: of scores.
         scorer: name.
-        labels: predicted or true.
+        labels: predicted, noisy-or or true.
         real: folder of the clip store.
-        models: of `predicted`: folders of the audio model and of those trained without a part.
+        models: folders of the audio model and of those trained without a part.
     """
     import torch
 

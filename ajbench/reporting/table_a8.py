@@ -127,6 +127,8 @@ def condition(name: str) -> str:
         return "Naive fusion"
     words = {
         "predicted": "predicted labels",
+        "noisy-or": "predicted labels, noisy-or",
+        "overlap": "overlap of predictions",
         "true": "true labels (label leak)",
         "feature": "score as a feature",
     }

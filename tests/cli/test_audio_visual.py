@@ -39,6 +39,7 @@ def test_clips_of_a_store_are_scored(store, captions, tmp_path):
         ("predicted", 23),
     ]
     assert len(shown["correlations"]) == 2 and (tmp_path / "page" / "entailment.html").exists()
+    assert "Pearson 0.63 [0.14, 0.87]" in done.stderr
     assert "leaks" in done.stderr and "tables/a8" in done.stderr and "1 of 24 clips" in done.stderr
     table = pq.read_table(out)
     assert table["scaled"].null_count == 2 and table.num_rows == 48

@@ -145,6 +145,22 @@ def test_scores_by_true_labels_need_no_model_and_no_seed(made):
     assert by_model[0] != by_model[1]
 
 
+def test_noisy_or_scores_need_the_audio_model_and_differ_from_their_mean(made, work):
+    one, _, _ = made
+    stages = [fusion_stages.entail_stage(one, "minilm", labels, 0) for labels in ("predicted", "noisy-or")]
+    first, second = ([need.fingerprint for need in stage.needs] for stage in stages)
+    assert first == second and len(first) == 4  # prepare, audio model, two parts
+    run_stages(stages, "cpu")
+    from ajbench.captions import score_file
+
+    ids = [ClipStore.open(one.prepare.path).clip_ids[0]]
+    found = [
+        score_file.read(stage.path / score_file.FILE, ids, "minilm", labels).raw[0]
+        for stage, labels in zip(stages, ("predicted", "noisy-or"), strict=True)
+    ]
+    assert found[0] != found[1]
+
+
 def test_a_file_of_scores_is_used_by_its_content(made, tmp_path):
     from ajbench.captions import score_file
     from ajbench.captions.aggregation import Scaling
@@ -178,11 +194,17 @@ def test_a_file_of_scores_is_used_by_its_content(made, tmp_path):
         (["data.video=none"], UsageError, r"data\.video"),
         (["fusion.scorer=minilmm"], UsageError, r"fusion\.scorer.*'minilm'"),
         (["fusion.scorers=[minilm,t6]"], UsageError, r"fusion\.scorer=t6"),
+        (["fusion.scorer=bert"], MissingError, "scorer bert"),
+        (["fusion.comparisons=[true,clap]"], UsageError, r"fusion\.labels=clap"),
         (["fusion.scores=nowhere"], MissingError, r"fusion\.scores"),
         (["classifier.name=head", "classifier.aug=none"], UsageError, r"classifier\.name"),
     ],
 )
-def test_what_cannot_be_done_is_refused_before_any_work(corpus, tmp_path, overrides, error, word):
+def test_what_cannot_be_done_is_refused_before_any_work(
+    corpus, tmp_path, monkeypatch, overrides, error, word
+):
+    monkeypatch.setenv("AJBENCH_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(error, match=word):
         fusion_stages.check(pipeline(corpus, tmp_path, *overrides))
     assert not [*tmp_path.iterdir()]
