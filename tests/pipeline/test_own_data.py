@@ -179,3 +179,27 @@ def test_options_that_do_not_go_together(tmp_path, arguments):
 def test_data_that_are_not_there(tmp_path, name):
     (tmp_path / "empty").mkdir()
     assert ajbench("run", "--data", tmp_path / name).exit_code == 3
+
+
+def test_twelve_clips_run_to_their_report(tmp_path):
+    root = class_folders(tmp_path / "twelve", cat=4, dog=4, owl=4)
+    few = ["generator.train_steps=2", "invert.train_steps=1", "synth.sampler_steps=2", "evaluate.folds=[]"]
+    few += ["synth.n=8", "evaluate.doses=[8]", "evaluate.synthetic_only=false", "evaluate.seeds=[0]"]
+    few += [
+        "classifier.train_steps=2",
+        "classifier.warmup_steps=1",
+        'evaluate.models=[{"name":"taltrans-small","aug":"none"}]',
+    ]
+    command = ["run", "--data", root, "--jobs", "1", "--json", *few]
+    shown = ajbench(*command)
+    assert shown.exit_code == 0, shown.output
+    assert json.loads(shown.stdout)["ran"]
+    page = (tmp_path / "results" / "twelve" / "report" / "index.html").read_text(encoding="utf-8")
+    assert "twelve" in page
+    assert json.loads(ajbench(*command).stdout)["ran"] == []  # the same command has nothing to do
+    other = class_folders(tmp_path / "elsewhere" / "twelve", cat=4, dog=4)
+    shown = ajbench("run", "--data", other, "--dry-run", "--json")
+    assert json.loads(shown.stdout)["recipe"].startswith("twelve-")
+    written = tmp_path / "work" / "twelve" / "plan.yaml"
+    shown = ajbench("run", written, "--data", other, "--dry-run")
+    assert shown.exit_code == 2 and "results" in shown.stderr
