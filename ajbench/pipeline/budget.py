@@ -12,16 +12,18 @@ from typing import Any
 from ajbench.core.device import default_workers
 from ajbench.core.errors import UsageError
 from ajbench.core.recipe import Recipe
+from ajbench.data import audio
 
 MODEL = "taltrans-small"
 CLIP_S = 5.04
 CLASSIFIER_STEP = 0.14  # 16 clips, one thread
 GENERATOR_STEP = 0.65  # 16 clips, preset tiny
 INVERT_STEP = 0.5
-SAMPLER_STEP = 0.016  # one clip
+SAMPLER_STEP = 0.02  # one clip
 PREPARED = 0.06  # one clip
 MEASURED = 0.05  # one clip, by features and classifier
-SHORT = 0.2  # part of a step's time that does not depend on the length of clips
+SHORT = 0.35  # part of a step's time that does not depend on the length of clips
+SLOWEST = 3.0  # a machine that was busy for a moment is not slower than that
 START = 8.0  # of a stage: import of torch, models
 SYNTHESIS_SHARE = 0.25  # most of the budget that clips are generated in
 USED = 0.75  # of the budget: estimates are rough
@@ -79,13 +81,23 @@ LEAST = 40  # clips of one fold below which folds are preferred to any number of
 FEW = 500  # clips up to which all folds are evaluated: one fold would have too few
 
 
+def measured_speed(duration_s: float, classes: int) -> float:
+    """Return how many times as long as on that machine a training step takes here."""
+    from ajbench.core.schema import Classifier
+    from ajbench.pipeline.estimates import step_seconds
+
+    settings, samples = Classifier(name=MODEL), audio.clip_samples(duration_s)
+    found = min(step_seconds(settings, classes, samples) for _ in range(3))
+    return round(min(found / (CLASSIFIER_STEP * duration_s / CLIP_S), SLOWEST), 2)
+
+
 def choose(about: Mapping[str, Any], budget: float, speed: float, firm: bool = True) -> Sizes:
     """Return the largest sizes that fit a budget, in seconds.
 
     Args:
         about: numbers of clips (`clips`, `train`, `eval`), `folds`, `duration_s`.
         budget: in seconds.
-        speed: as of `own_data.measured_speed`.
+        speed: as of `measured_speed`.
         firm: refuse a budget that cannot be kept, rather than exceed it.
 
     Raises:

@@ -23,11 +23,11 @@ from ajbench.data import archive, audio
 from ajbench.data.corpora import detection
 from ajbench.data.corpora.recordings import read_corpus
 from ajbench.data.manifest import Manifest, Row
-from ajbench.pipeline.budget import Sizes, choose, seconds_of, span
+from ajbench.evaluation.classification import MIN_CLIPS
+from ajbench.pipeline.budget import Sizes, choose, measured_speed, seconds_of, span
 
 PLAN = "plan.yaml"
 DEFAULT = "30m"  # budget
-SLOWEST = 3.0  # a machine that was busy for a moment is not slower than that
 LOOKED_AT = 48  # sound files whose headers are read
 SHORTEST_S, LONGEST_S = 1.26, 10.08  # of clips
 SHOWN = 8  # classes and reasons that are named
@@ -123,17 +123,6 @@ def budget_seconds(text: str) -> int:
     if total := hours * 3600 + minutes * 60 + seconds:
         return total
     raise UsageError(f"--budget {text}: expected a time, such as 90s, 30m, 2h or 1h30m")
-
-
-def measured_speed(duration_s: float, classes: int) -> float:
-    """Return how many times as long as on the machine of `budget` a training step takes here."""
-    from ajbench.core.schema import Classifier
-    from ajbench.pipeline import budget
-    from ajbench.pipeline.estimates import step_seconds
-
-    settings, samples = Classifier(name=budget.MODEL), audio.clip_samples(duration_s)
-    found = min(step_seconds(settings, classes, samples) for _ in range(3))
-    return round(min(found / (budget.CLASSIFIER_STEP * duration_s / budget.CLIP_S), SLOWEST), 2)
 
 
 def _divided(found: detection.Found, manifest: Manifest) -> tuple[dict[str, Any], Manifest]:
@@ -342,7 +331,10 @@ def _plan_lines(recipe: Recipe, about: dict[str, Any], parts: dict[str, float], 
         f"{counted(seeds, 'seed')}"
     ]
     if seeds < 3:
-        lines.append(f"no verdict can be given from {counted(seeds, 'seed')}; 3 seeds need a larger --budget")
+        lines.append(f"no verdict can be given from {counted(seeds, 'seed')}: 3 seeds need a larger --budget")
+    held_out = about["clips"] if folds > 1 else about["eval"]
+    if held_out < MIN_CLIPS:
+        lines.append(f"no verdict can be given: {held_out} evaluation clips, at least {MIN_CLIPS} are needed")
     longest = ", ".join(f"{name} {span(seconds)}" for name, seconds in parts.items() if seconds >= 1)
     lines.append(f"time: about {span(sum(parts.values()))} ({longest}); budget {span(budget)}")
     return lines

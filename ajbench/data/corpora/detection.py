@@ -84,7 +84,7 @@ def _folder(root: Path) -> Found:
         return Found(root, "WebDataset tars", {"corpus": "webdataset"})
     if table := _table(root):
         return Found(table, f"the table {table.name}", {"corpus": "table"})
-    tops = _folders(root)
+    tops = hub.subfolders(root)
     if not tops:
         if any(_is_sound(path.name) for path in root.iterdir()):
             raise UsageError(
@@ -97,7 +97,7 @@ def _folder(root: Path) -> Found:
     names = [top.name for top in sounding]
     splits = splits_named(names)
     # A folder that holds everything, such as `audio` or `train`, is not a class.
-    if len(sounding) == 1 and _folders(sounding[0]):
+    if len(sounding) == 1 and hub.subfolders(sounding[0]):
         return _folder(sounding[0])
     layout = "class folders"
     if len(splits) == len(names):
@@ -118,9 +118,9 @@ def _published(root: Path) -> Found | None:
         return Found(root, "ESC-50", {"corpus": "esc50"})
     if (root / fsd50k.GROUND_TRUTH).is_dir():
         return Found(root, "FSD50K", {"corpus": "fsd50k"})
-    lists = [folder for folder in (root, *_folders(root)) if (folder / audioset.EVAL).is_file()]
+    lists = [folder for folder in (root, *hub.subfolders(root)) if (folder / audioset.EVAL).is_file()]
     if lists:
-        balanced = any((folder / audioset.BALANCED).is_file() for folder in (root, *_folders(root)))
+        balanced = any((folder / audioset.BALANCED).is_file() for folder in (root, *hub.subfolders(root)))
         subset = "balanced" if balanced else "unbalanced"
         return Found(root, f"AudioSet, {subset} train segments", {"corpus": "audioset", "subset": subset})
     return None
@@ -146,15 +146,6 @@ def _columns(path: Path) -> set[str]:
         return set()
     known = table_files.NAMES.items()
     return {name for name, others in known if not {name, *others}.isdisjoint(present)}
-
-
-def _folders(root: Path) -> list[Path]:
-    with os.scandir(root) as entries:
-        # Suffixes first: in a folder of many sounds, only a few names need a closer look.
-        found = [
-            e.path for e in entries if not e.name.startswith(".") and not _is_sound(e.name) and e.is_dir()
-        ]
-    return sorted(map(Path, found))
 
 
 def _has_sound(folder: Path) -> bool:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.recipe import Data
 from ajbench.data import archive
+from ajbench.data.audio import SUFFIXES
 from ajbench.data.corpora import clip_table, table_files
 from ajbench.data.corpora.splits import corpus_root
 from ajbench.data.manifest import SPLIT_NAMES, Manifest, Problem
@@ -79,8 +80,16 @@ def has_sounds(path: Path) -> bool:
 def _folders(root: Path, depth: int = DEEPEST) -> list[Path]:
     if not root.is_dir():
         return []
-    below = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return [root, *(deep for path in below if depth for deep in _folders(path, depth - 1))]
+    below = subfolders(root) if depth else []
+    return [root, *(deep for path in below for deep in _folders(path, depth - 1))]
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Return the folders directly in a folder, without hidden ones."""
+    with os.scandir(folder) as entries:
+        # Suffixes first: in a folder of many sounds, only a few names need a closer look.
+        names = (e for e in entries if not e.name.startswith(".") and not e.name.lower().endswith(SUFFIXES))
+        return sorted(Path(e.path) for e in names if e.is_dir())
 
 
 def _split(path: Path, root: Path) -> str | None:
