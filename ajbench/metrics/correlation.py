@@ -1,6 +1,7 @@
-"""Pearson's and Spearman's correlations of several scores of the same clips, with bootstrap intervals."""
+"""Pearson's and Spearman's correlations: of scores of clips with intervals, of few pairs with an exact p."""
 
 from collections.abc import Hashable, Sequence
+from itertools import permutations
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,9 @@ from ajbench.metrics.intervals import LEVEL, Interval, none, numbered
 RESAMPLES = 1000
 FEWEST = 4  # groups, of which an interval is made
 AT_MOST = 10_000  # clips whose correlation is resampled; of more, drawn ones
+EXACT = 8  # pairs: up to 40,320 permutations
+DRAWN = 20_000  # permutations of more pairs
+_ROUNDING = 1e-9
 _LARGEST = 1 - 1e-12  # whose inverse hyperbolic tangent is finite
 
 Floats = NDArray[np.float64]
@@ -30,6 +34,19 @@ class Correlation(NamedTuple):
             for name, one in (("Pearson", self.pearson), ("Spearman", self.spearman))
         ]
         return f"{', '.join(parts)}, n = {self.n}"
+
+
+class RankCorrelation(NamedTuple):
+    """A rank correlation.
+
+    `p` is two-sided: the share of permutations whose correlation is at least as far from 0. `smallest_p` is
+    the p of the correlation 1, the smallest that so many pairs can have.
+    """
+
+    rho: float
+    p: float
+    smallest_p: float
+    n: int
 
 
 def correlation(
@@ -72,6 +89,34 @@ def correlation(
     low, high = np.tanh(centre - half), np.tanh(centre + half)
     pearson, spearman = (Interval(*map(float, found)) for found in zip(value, low, high, strict=True))
     return Correlation(pearson, spearman, n)
+
+
+def spearman(x: Sequence[float], y: Sequence[float], seed: int = 0) -> RankCorrelation:
+    """Return Spearman's ρ of n pairs: Pearson's correlation of their ranks, equal values at their mean rank.
+
+    Args:
+        x: [n].
+        y: [n].
+        seed: of the drawn permutations, if there are more than eight pairs.
+
+    Returns:
+        NaN for every number with fewer than two pairs, or if all x or all y are equal.
+    """
+    n = len(x)
+    ranks = [stats.rankdata(values) - (n + 1) / 2 for values in (x, y)]
+    scale = float(np.sqrt(np.prod([values @ values for values in ranks])))
+    if n < 2 or not scale:
+        return RankCorrelation(float("nan"), float("nan"), float("nan"), n)
+    if n <= EXACT:
+        orders = np.array(list(permutations(range(n))))
+    else:
+        # The given order is one of them, so that p is never 0.
+        rng = np.random.default_rng(seed)
+        orders = np.array([np.arange(n), *(rng.permutation(n) for _ in range(DRAWN - 1))])
+    found = np.abs(ranks[1][orders] @ ranks[0]) / scale
+    rho = float(ranks[0] @ ranks[1]) / scale
+    p = float(np.mean(found >= abs(rho) - _ROUNDING))
+    return RankCorrelation(rho, p, float(np.mean(found >= found.max() - _ROUNDING)), n)
 
 
 def _both(x: Floats, y: Floats) -> tuple[float, float]:

@@ -7,8 +7,8 @@ from typing import Any
 from ajbench.core.console import counted
 from ajbench.evaluation.classification import FAMILY_ERROR, MIN_CLIPS, MIN_SEEDS, enough
 from ajbench.metrics import bootstrap
+from ajbench.metrics.correlation import spearman
 from ajbench.metrics.intervals import Interval
-from ajbench.metrics.rank_correlation import spearman
 from ajbench.pipeline.sweep import Line
 from ajbench.reporting.formats import signed
 
@@ -39,7 +39,7 @@ def correlation(lines: Sequence[Line], metric: str) -> dict[str, Any]:
     The sign is such that 1 means: the better the metric, the higher the gain; FD is better if it is lower.
 
     Returns:
-        metric, settings (their number), rho, p and smallest_p (`rank_correlation.spearman`), None if there
+        metric, settings (their number), rho, p and smallest_p (`correlation.spearman`), None if there
         are too few settings or values, and a sentence.
     """
     what, sign = PREDICTORS[metric]
