@@ -8,6 +8,7 @@ import typer
 from ajbench.cli.options import SEEDS, Settings, command
 from ajbench.core import console
 from ajbench.core.errors import NumericError, UsageError
+from ajbench.core.files import need_writable
 
 if TYPE_CHECKING:
     from ajbench.data.clip_set import ClipSet
@@ -95,9 +96,12 @@ def audit(
         report = home / "report" / (f"audit_{probe}.html" if probe else "audit.html")
     if out and report and out.resolve() == report.resolve():
         raise UsageError(f"--out and --report are both {out}; choose two files")
+    for option, path in (("--out", out), ("--report", report)):
+        if path:
+            need_writable(path, option)
     sets = _sets_of_recipe(settings, probe, splits) if of_recipe else _named_sets(given, splits, probe)
-    name, _, path = (features or "").partition("=")
-    extractor = LazyExtractor(name, path or None) if name else None
+    name, _, weights = (features or "").partition("=")
+    extractor = LazyExtractor(name, weights or None) if name else None
     if settings.dry_run:
         sizes = dict(zip(("synth", "train", "eval"), map(len, sets), strict=True))
         console.emit(sizes | {"features": features})

@@ -66,6 +66,7 @@ class Settings:
             return None
         from ajbench.pipeline import own_data
 
+        self._need_folders()
         made = own_data.make(self.data, self.work, self.results, self.budget, keep=not self.dry_run)
         for line in made.lines:
             console.say(line)
@@ -102,10 +103,18 @@ class Settings:
             )
         return recipe
 
+    def _need_folders(self) -> None:
+        from ajbench.core.files import need_writable
+
+        for option, path in (("--work", self.work), ("--results", self.results)):
+            if not self.dry_run:
+                need_writable(path, option, folder=True)
+
     def pipeline(self, recipe: "Recipe", tracker: str = "csv") -> "Pipeline":
         """Return the stages of a recipe in the folders that the options name."""
         from ajbench.pipeline.recipe_stages import Pipeline, Places
 
+        self._need_folders()
         data = self.own.root if self.own else self.data
         return Pipeline(recipe, Places(data, self.work, self.results, self.generator, tracker))
 
@@ -301,7 +310,7 @@ def _guard(function: Callable[..., None]) -> Callable[..., None]:
                 _missing(
                     f"{error.filename or 'disk'}: no space left; free some, then run the same command again"
                 )
-            if error.errno in (errno.EACCES, errno.EROFS):
+            if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR):
                 _missing(
                     f"{error.filename}: {error.strerror}; choose other folders with --work and --results"
                 )

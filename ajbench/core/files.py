@@ -8,6 +8,8 @@ import itertools
 import json
 import os
 import socket
+import tempfile
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,6 +64,23 @@ def atomic_write(path: Path, data: bytes | str) -> None:
         os.close(folder)
 
 
+def need_writable(path: Path, option: str, folder: bool = False) -> None:
+    """Check that a file, or a folder, can be made at `path` or is there; nothing is left behind.
+
+    Raises:
+        MissingError: it cannot; the message names the option.
+    """
+    place = next(one for one in (path.absolute(), *path.absolute().parents) if os.path.lexists(one))
+    reason = "" if place.is_dir() or (place == path.absolute() and not folder) else f"{place} is not a folder"
+    try:
+        if not reason:
+            with tempfile.TemporaryFile(dir=place if place.is_dir() else place.parent):
+                return
+    except OSError as error:
+        reason = error.strerror or str(error)
+    raise MissingError(f"{option} {path}: cannot be written ({reason}); choose another place")
+
+
 def walk(folder: Path) -> list[Path]:
     """Return the files in and below a folder, sorted by their path.
 
@@ -89,6 +108,11 @@ def walk(folder: Path) -> list[Path]:
             seen.add(target)
             enter(link)
     return sorted(found)
+
+
+def composed(name: str) -> str:
+    """Return a name with composed accents (NFC): macOS writes decomposed ones, which look the same."""
+    return unicodedata.normalize("NFC", name)
 
 
 def printable(name: str) -> str:

@@ -20,6 +20,7 @@ def _ascending(numbers: tuple[int, ...]) -> tuple[int, ...]:
 
 Folds = Annotated[tuple[Count, ...], AfterValidator(_ascending)]
 # Pairs of keys that exclude each other: setting one unsets the other.
+NAMED = ("probes",)  # whose keys the user chooses
 PAIRS = (("train_steps", "epochs"), ("warmup_steps", "warmup_epochs"))
 
 
@@ -36,12 +37,12 @@ class Section(BaseModel):
 def overlay(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
     """Return `base` with the keys of `change`, also in nested mappings.
 
-    A key of `PAIRS` that `change` sets unsets the other of its pair.
+    A key of `PAIRS` that `change` sets unsets the other of its pair. An empty mapping of `NAMED` empties it.
     """
     merged = dict(base)
     for key, value in change.items():
         old = merged.get(key)
-        nested = isinstance(old, Mapping) and isinstance(value, Mapping)
+        nested = isinstance(old, Mapping) and isinstance(value, Mapping) and (value or key not in NAMED)
         merged[key] = overlay(old or {}, value) if nested else value
     for pair in PAIRS:
         for one, other in (pair, pair[::-1]):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.files import composed
 from ajbench.data.clip_set import Captions, ClipSet, Requests
 
 PARENT = "parent"
@@ -89,13 +90,16 @@ def read_table(option: str, path: Path, columns: Sequence[str]) -> pd.DataFrame:
         MissingError: there is no such file.
     """
     try:
-        lines = pd.read_csv(path, dtype=str, keep_default_na=False).fillna("")
+        lines = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True).fillna("")
     except FileNotFoundError:
         raise MissingError(f"{option} {path}: no such file") from None
     except OSError as error:
         raise UsageError(f"{option} {path}: cannot be read ({error.strerror or error})") from None
     except ValueError as error:  # pandas' own errors and decoding errors are ValueErrors
         raise UsageError(f"{option} {path}: not a CSV ({' '.join(str(error).split())[:80]})") from None
+    lines.columns = lines.columns.astype(str).str.strip()
+    for name in {"clip", "gen", "ref"} & {*lines.columns}:
+        lines[name] = lines[name].str.strip().map(composed)
     if not set(columns) <= set(lines.columns):
         shown = ascii(", ".join(map(str, lines.columns))[:80])[1:-1]
         raise UsageError(f"{option} {path}: columns {shown}; it needs {' and '.join(columns)}")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ajbench.core.console import counted
 from ajbench.core.errors import MissingError, UsageError
-from ajbench.core.files import printable, walk
+from ajbench.core.files import checksum, composed, printable, walk
 from ajbench.data import audio
 from ajbench.data.store import ClipStore
 
@@ -126,11 +126,11 @@ class ClipSet:
 
     def _key(self, number: int) -> str:
         if self._store is None:
-            stored: Any = self._files[number].read_bytes()
+            key = checksum(self._files[number])
         else:
-            stored = self._store.flac(int(self._indices[number]))
+            stored: Any = self._store.flac(int(self._indices[number]))
             stored = self._stored(number)[0].data if stored is None else stored
-        key = xxhash.xxh3_128_hexdigest(stored)
+            key = xxhash.xxh3_128_hexdigest(stored)
         if self.change is None:
             return key
         return xxhash.xxh3_128_hexdigest("\0".join((key, self.change.key, self.names[number])).encode())
@@ -192,10 +192,45 @@ class ClipSet:
         fixed = self.change.rate if self.change else None
         if fixed or self._store is not None:
             return Counter({fixed or audio.SAMPLE_RATE: len(self)})
-        found: Counter[int] = Counter()
-        for path in self._files:
+        return Counter(rate for rate, _ in self._headers)
+
+    def seconds_of(self, number: int) -> float:
+        """Return the length of a file in seconds; 0 for a clip of a store or a file that cannot be read."""
+        if self._store is None:
             with contextlib.suppress(audio.AudioError):
-                found[audio.probe(path)[0]] += 1
+                rate, _, frames = audio.probe(self._files[number])
+                return frames / rate
+        return 0.0
+
+    def pieces(self, number: int, seconds: float) -> Iterator[tuple[Samples, int]]:
+        """Yield a file in pieces of so many seconds, as `samples` returns it whole.
+
+        The last piece has up to twice that length.
+
+        Raises:
+            AudioError: the file cannot be read.
+        """
+        count = max(1, int(self.seconds_of(number) / seconds))
+        for k in range(count):
+            length = seconds if k < count - 1 else None
+            samples, rate = audio.decode(self._files[number], k * seconds, length)
+            if self.change is None:
+                yield samples, rate
+            else:
+                yield self.change.make(self.names[number], samples, rate), self.change.rate or rate
+
+    def seconds(self) -> list[float]:
+        """Return the lengths of files in seconds, ascending; the clips of a store are of one length."""
+        return sorted(seconds for _, seconds in self._headers)
+
+    @functools.cached_property
+    def _headers(self) -> list[tuple[int, float]]:
+        """Sample rate in Hz and length in seconds of each file; without those that cannot be read."""
+        found = []
+        for path in self._files if self._store is None else ():
+            with contextlib.suppress(audio.AudioError):
+                rate, _, frames = audio.probe(path)
+                found.append((rate, frames / rate))
         return found
 
 
@@ -233,7 +268,7 @@ def open_set(path: Path, split: str | None = None, option: str = "--ref-split") 
         )
     by_name: dict[str, Path] = {}
     for file in files:
-        name = printable(file.relative_to(path).with_suffix("").as_posix())
+        name = composed(printable(file.relative_to(path).with_suffix("").as_posix()))
         if name in by_name:
             raise UsageError(
                 f"{file}: {by_name[name].name} has the same name; clips are paired by name, remove one"

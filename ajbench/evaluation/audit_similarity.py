@@ -70,8 +70,12 @@ def usable_clips(
             return number, error.reason
 
     usable, lengths = UsableClips(clips), [0]
-    if folder:
-        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        if folder:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        folder = None
     with (
         ThreadPoolExecutor(READERS) as pool,
         tempfile.TemporaryFile(dir=folder) as file,

@@ -20,6 +20,7 @@ from ajbench.metrics.intervals import clipped
 
 ALL = "all"
 SHOWN = 3
+UNEQUAL = 4  # longest clip to shortest, from which lengths are told
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,7 @@ def measure(
         UsageError: these clips do not allow a required metric.
         MissingError: clips are unusable or unpaired without `allow_partial`, or fewer than two are left.
     """
-    skipped = pair.skipped()
+    skipped = pair.skipped(paired=any("pairs" in METRICS[metric].needs for metric in choice.metrics))
     for one in skipped:
         console.say(f"cannot be measured: {one.set} {one.clip}: {one.reason}")
     if skipped and not allow_partial:
@@ -288,6 +289,12 @@ def _warnings(pair: SetPair, metrics: Mapping[str, object]) -> list[str]:
             f"depends on the number of {rows}; compare it only with values of the same n"
         )
     for which, clips in (("gen", pair.gen), ("ref", pair.ref)):
+        lengths = clips.seconds()
+        if lengths and lengths[-1] > UNEQUAL * lengths[0]:
+            notes.append(
+                f"{which}: clips of {lengths[0]:.3g} to {lengths[-1]:.3g} s; each counts as one clip, "
+                "however long it is"
+            )
         if len(rates := clips.rates()) > 1:
             shown = ", ".join(f"{count} at {rate} Hz" for rate, count in rates.most_common(SHOWN))
             notes.append(f"{which}: {len(rates)} sample rates ({shown}); each file is converted from its own")

@@ -12,6 +12,7 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
+from ajbench.core import console
 from ajbench.core.errors import IntegrityError
 from ajbench.data import audio
 from ajbench.data.clip_set import ClipSet, ahead
@@ -21,9 +22,11 @@ from ajbench.features.extractor import LazyExtractor
 PART = 256  # clips per file of the cache: at most so many are computed again after an interruption
 READERS, AHEAD = 2, 8
 BATCH = 8  # clips of one length; faster than one by one, even on one core
+LONG_S = 60  # clips of more than two such pieces are read piece by piece, so that memory stays bounded
 WAITING = 64  # clips held back until a batch of their length is full
 Vectors = tuple[NDArray[np.float32], NDArray[np.float32]]  # features [k, d] and logits [C] of a clip
 Windows = NDArray[np.float32]  # [k, n]
+Pieces = Iterator[Windows | str]  # of a long clip
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ def embed(
 
     Eight clips of one length form a batch, the rest are run one by one; batching changes the last digits.
     Features and logits of several windows are averaged, but all frames of an extractor of frames are kept.
+    Clips of more than two minutes are read minute by minute, and count as windows.
     The cache is written every 256 clips, so that an interrupted run continues there.
 
     Args:
@@ -92,9 +96,17 @@ def embed(
     missing = [number for number, key in enumerate(keys) if key not in known]
     unusable: dict[str, str] = {}
 
-    def read(number: int) -> tuple[str, Windows | str]:
+    def read(number: int) -> tuple[str, Windows | str | Pieces]:
+        if clips.seconds_of(number) > 2 * LONG_S and (protocol.max_s is None or protocol.max_s > LONG_S):
+            pieces = (windows_of(number, *sound) for sound in clips.pieces(number, LONG_S))
+            return keys[number], pieces
         try:
-            samples, source = clips.samples(number)
+            return keys[number], windows_of(number, *clips.samples(number))
+        except audio.AudioError as error:
+            return keys[number], error.reason
+
+    def windows_of(number: int, samples: NDArray[np.float32], source: int) -> Windows | str:
+        try:
             wave = protocol.wave(samples, source, extractor.sample_rate)
             windows = protocol.windows(wave, extractor.sample_rate)
             length = max(windows.shape[1], extractor.min_samples)
@@ -102,16 +114,19 @@ def embed(
             fitted = np.stack([audio.fit(one, length) for one in windows])
             # Channels in antiphase, or sound above half the new rate, leave silence. Baselines may be silent.
             judged = protocol.peak_db is None and clips.change is None
-            return keys[number], (audio.defect(fitted) if judged else None) or fitted
+            return (audio.defect(fitted) if judged else None) or fitted
         except audio.AudioError as error:
-            return keys[number], error.reason
+            return error.reason
 
     advance(len(clips) - len(missing))
     computed = 0
     with ThreadPoolExecutor(READERS) as pool:
         vectors = _extract(ahead(pool, read, missing, AHEAD), extractor, unusable, advance)
         while part := dict(islice(vectors, PART)):
-            _write(folder, part)
+            try:
+                _write(folder, part)
+            except OSError as error:
+                console.say_once(f"features are not kept: {folder}: {error.strerror or error}")
             known |= part
             computed += len(part)
     numbers = [number for number, key in enumerate(keys) if key in known]
@@ -128,7 +143,7 @@ def embed(
 
 
 def _extract(
-    clips: Iterator[tuple[str, Windows | str]],
+    clips: Iterator[tuple[str, Windows | str | Pieces]],
     extractor: LazyExtractor,
     unusable: dict[str, str],
     advance: Callable[[int], None],
@@ -152,6 +167,13 @@ def _extract(
         if isinstance(windows, str):
             unusable[key] = windows
             advance(1)
+        elif not isinstance(windows, np.ndarray):
+            found = _of_pieces(windows, extractor)
+            if isinstance(found, str):
+                unusable[key] = found
+            else:
+                yield key, found
+            advance(1)
         elif len(windows) > 1:
             features, logits = extractor(windows)
             rows = features.mean(axis=0)[None] if features.ndim == 2 else np.concatenate(features)
@@ -165,6 +187,27 @@ def _extract(
             elif sum(map(len, waiting.values())) == WAITING:
                 yield from flush()
     yield from flush()
+
+
+def _of_pieces(pieces: Pieces, extractor: LazyExtractor) -> Vectors | str:
+    """Return the vectors of a long clip, averaged over the windows of its usable pieces; or why none is."""
+    features, logits, reason = [], [], "empty (no samples)"
+    try:
+        for windows in pieces:
+            if isinstance(windows, str):  # a silent minute of a long clip
+                reason = windows
+                continue
+            for start in range(0, len(windows), BATCH):
+                found = extractor(windows[start : start + BATCH])
+                features.append(found[0])
+                logits.append(found[1])
+    except audio.AudioError as error:
+        return error.reason
+    if not features:
+        return reason
+    rows = np.concatenate(features)
+    mean = np.concatenate(logits).mean(axis=0)
+    return (rows.mean(axis=0)[None] if rows.ndim == 2 else np.concatenate(rows)), mean
 
 
 def _read(folder: Path) -> dict[str, Vectors]:

@@ -8,6 +8,7 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
+from ajbench.core.console import counted
 from ajbench.core.errors import UsageError
 from ajbench.evaluation.set_pair import Floats, SetPair
 from ajbench.features.class_mapping import class_logits, map_classes
@@ -16,6 +17,7 @@ from ajbench.metrics.distribution import frechet_distance, inception_score, ince
 from ajbench.metrics.intervals import Interval, none
 
 SPLITS, SPLIT_SEED = 10, 2020
+OF_SPLIT = 10  # clips, at least: of one clip, the inception score is 1
 TOP = {"label_agreement": 1, "label_agreement5": 5}
 MIN_HALF = 4  # real clips in half a class; a Gaussian fitted to fewer says nothing
 
@@ -147,9 +149,12 @@ def _kad(m: SetPair, metric: str) -> list[Score]:
 
 def _is(m: SetPair, metric: str) -> list[Score]:
     logits = m.ours.logits
-    splits = min(SPLITS, len(logits))
+    splits = min(SPLITS, len(logits) // OF_SPLIT)
+    if not splits:
+        raise UsageError(f"inception score of {counted(len(logits), 'clip')}: needs at least {OF_SPLIT}")
     if splits < SPLITS:
-        m.notes.append(f"inception score over {splits} splits instead of {SPLITS}: only {splits} clips")
+        clips = counted(len(logits), "clip")
+        m.notes.append(f"inception score over {counted(splits, 'split')} instead of {SPLITS}: only {clips}")
     value = inception_score(logits, splits, SPLIT_SEED)[0]
     found = m.jackknife(value, lambda kept: inception_subsets(logits, kept, splits, SPLIT_SEED), m.groups)
     definition = f"exp of mean KL to the mean, softmax, mean of {splits} splits, seed {SPLIT_SEED}"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ajbench.core import console
 from ajbench.core.errors import MissingError
-from ajbench.core.files import seed_for
+from ajbench.core.files import composed, seed_for
 from ajbench.data.clip_set import Captions, ClipSet, Requests, ahead
 from ajbench.evaluation.feature_cache import AHEAD, READERS, Embeddings, embed
 from ajbench.evaluation.protocols import Protocol, Wave
@@ -117,11 +117,11 @@ class SetPair:
         """Addition to a definition where frames are averaged."""
         return "; a clip is the mean of its frames" if self.extractor.frames else ""
 
-    def skipped(self) -> list[SkippedClip]:
-        """Return the clips without a counterpart (if the sets are paired at all) and the unusable ones."""
+    def skipped(self, paired: bool = True) -> list[SkippedClip]:
+        """Return the unusable clips and, if the sets are `paired` at all, those without a counterpart."""
         assert self.pairs is not None
         found = []
-        if self.pairs:
+        if self.pairs and paired:
             answered = set(self.pairs.values())
             names = [name for name in self.gen.names if name not in self.pairs]
             found += [SkippedClip("gen", name, "extra (no real clip of its name)") for name in names]
@@ -279,10 +279,12 @@ class SetPair:
 
 def pairs_of(gen: ClipSet, ref: ClipSet) -> Pairs:
     """Return the real clip of each generated one: by parent where these are in `ref`, else by equal name."""
-    known = set(ref.names)
+    known = {composed(name): name for name in ref.names}
     both = zip(gen.names, gen.parents, strict=True)
-    parents = {name: parent for name, parent in both if parent is not None and parent in known}
-    return parents or {name: name for name in gen.names if name in known}
+    parents = {
+        name: known[parent] for name, one in both if one is not None and (parent := composed(one)) in known
+    }
+    return parents or {name: known[own] for name in gen.names if (own := composed(name)) in known}
 
 
 def _unit(rows: NDArray[np.floating]) -> Floats:

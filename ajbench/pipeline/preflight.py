@@ -84,22 +84,33 @@ def check_classes(manifest: Manifest, corpus: str) -> None:
     Raises:
         UsageError: it has one class, although the corpus has more.
     """
-    has = {
-        split: {label for row in manifest.split(split) for label in row.labels} for split in ("train", "eval")
-    }
-    names = manifest.label_set.names
+    has = _classes_of(manifest)
     if len(has["eval"]) < 2 <= len(has["train"] | has["eval"]):
         raise UsageError(
             f"corpus {corpus}: the eval split has clips of {', '.join(has['eval']) or 'no class'} only; any "
             "classifier would be perfect; choose another data.eval_fold, or add clips of other classes"
         )
+    for sentence in lacking_classes(manifest):
+        say_once(sentence)
+
+
+def lacking_classes(manifest: Manifest) -> list[str]:
+    """Return a sentence on the classes of the train split only, and one on those of the eval split only."""
+    has, found = _classes_of(manifest), []
     for split, other, so in (
         ("eval", "train", "not evaluated"),
-        ("train", "eval", "evaluated, though no clip teaches them"),
+        ("train", "eval", "evaluated, though no train clip has them"),
     ):
-        if lacking := [name for name in names if name in has[other] - has[split]]:
+        if lacking := [name for name in manifest.label_set.names if name in has[other] - has[split]]:
             shown = ", ".join(lacking[:SHOWN]) + (", …" if len(lacking) > SHOWN else "")
-            say_once(f"no {split} clip of {counted(len(lacking), 'class')} ({shown}): {so}")
+            found.append(f"no {split} clip of {counted(len(lacking), 'class')} ({shown}): {so}")
+    return found
+
+
+def _classes_of(manifest: Manifest) -> dict[str, set[str]]:
+    return {
+        split: {label for row in manifest.split(split) for label in row.labels} for split in ("train", "eval")
+    }
 
 
 def check_text_encoder(name: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from ajbench.core import console
 from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Recipe, dump, fingerprint
 from ajbench.core.run_dir import environment
+from ajbench.pipeline import preflight
 from ajbench.pipeline.cell_training import SCORES
 from ajbench.pipeline.classifier_stages import cell_key, grid_stages
 from ajbench.pipeline.evaluation_stages import NOTES, ROWS, dataset_name
@@ -84,7 +86,7 @@ def _write(pipeline: Pipeline, stages: Sequence[Stage], before: dict[str, Any], 
         "recipe": recipe.name,
         "fingerprint": key,
         "files": [str(path.relative_to(out)) for path in files],
-        "table": written.table,
+        "table": {**written.table, "notes": [*written.table["notes"], *_lacking(pipeline)]},
         "verdict": written.document["verdict"],
         "counts": counts,
         "fingerprints": pinned,
@@ -115,7 +117,10 @@ def render_report(pipeline: Pipeline, stages: Sequence[Stage]) -> Path:
         dataset=dataset_name(shown),
         scores=_scores(pipeline),
         runs=[stage.folder.info() for stage in stages],
-        notes=[note for stage in stages if stage.name == "eval-gen" for note in notes_of(stage)],
+        notes=[
+            *_lacking(pipeline),
+            *(note for stage in stages if stage.name == "eval-gen" for note in notes_of(stage)),
+        ],
         fingerprints={stage.fingerprint for stage in stages},
         power=planned_power.planned(pipeline).get("sentence", ""),
     )
@@ -157,6 +162,12 @@ def notes_of(stage: Stage) -> list[str]:
     """Return the notes that belong to the rows of a finished evaluation."""
     path = stage.path / NOTES
     return list(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else []
+
+
+def _lacking(pipeline: Pipeline) -> list[str]:
+    """Return sentences on the classes that a split of a fold lacks."""
+    sentences = (preflight.lacking_classes(one.manifest) for one in pipeline.folds)
+    return list(dict.fromkeys(chain.from_iterable(sentences)))
 
 
 def _scores(pipeline: Pipeline) -> "dict[TableCell, Path]":

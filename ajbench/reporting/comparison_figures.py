@@ -1,6 +1,7 @@
 """Figures of a comparison of two sets: FD among its baselines, and FD against the number of clips."""
 
 import io
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,7 +60,8 @@ def curve_figure(found: Sequence[Line], kind: str) -> bytes:
         axes.set_title(f"FD, {name}", fontsize=10)
         axes.legend(frameon=False, fontsize=8)
     buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "fd"}):
+    salted = matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "fd"})
+    with salted, warnings.catch_warnings(action="ignore"):
         about = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
         figure.savefig(buffer, format=kind, dpi=150, metadata=about)
     return buffer.getvalue()

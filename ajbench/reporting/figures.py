@@ -2,6 +2,7 @@
 
 import io
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -272,7 +273,8 @@ def _intervals(axes: Axes, x: np.ndarray, values: np.ndarray, colour: str, label
 
 def _svg(figure: Figure, name: str) -> str:
     buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": name}):
+    # Fonts that lack a character of a label are no concern of the user.
+    with matplotlib.rc_context({"svg.hashsalt": name}), warnings.catch_warnings(action="ignore"):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)

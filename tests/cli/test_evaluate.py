@@ -105,7 +105,7 @@ def test_every_extractor_has_its_rows_and_its_drawing(eval_gen, extractors, tmp_
     assert done.exit_code == 0, done.output
     shown = json.loads(done.stdout)
     found = {(line["features"], line["metric"]) for line in shown["rows"] if line["row"] == baselines.PINK}
-    expected = {("mn04", metric) for metric in ("fd", "is", "kad", "kl", "kl_sigmoid")}
+    expected = {("mn04", metric) for metric in ("fd", "kad", "kl", "kl_sigmoid")}
     assert found == expected | {("vggish", "fad"), ("vggish", "kad")}
     assert list(shown["worst"]) == ["mn04", "vggish"]
     drawn = (tmp_path / "a.svg").read_text()

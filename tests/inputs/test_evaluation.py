@@ -1,13 +1,29 @@
 """Odd inputs of audit and eval-gen: repeated clips, partly shared names, long clips."""
 
+import json
+import unicodedata
+
+import numpy as np
 import pytest
-from fakes import write_clip
+import soundfile
+from fakes import (
+    BandExtractor,
+    EnvelopeExtractor,
+    FrameExtractor,
+    pair_of,
+    write_chord,
+    write_chords,
+    write_clip,
+    write_kinds,
+)
 from typer.testing import CliRunner
 
 from ajbench.cli.app import app
 from ajbench.core import console
 from ajbench.core.errors import MissingError
+from ajbench.data import audio
 from ajbench.data.clip_set import open_set
+from ajbench.evaluation import compare, feature_cache, protocols
 from ajbench.evaluation.audit import audit_sets
 
 
@@ -65,3 +81,84 @@ def test_repeated_eval_clips_leave_no_copy_in_the_calibration(tmp_path, mini_wav
     write_clip(tmp_path / "eval", "e0-again", mini_waves(0)[0])
     found = audit_sets(*sets[:2], open_set(tmp_path / "eval"))
     assert [len(one.real) for one in found.calibrations] == [38, 28]
+
+
+@pytest.fixture
+def compared(tmp_path, monkeypatch, invoke):
+    """compared(*arguments) -> result of eval-gen of gen and ref, by an extractor without weights."""
+    monkeypatch.setattr("ajbench.features.extractor.LazyExtractor", lambda *_: BandExtractor())
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: invoke(
+        "eval-gen", "--gen", "gen", "--ref", "ref", "--bootstrap", "0", *arguments
+    )
+
+
+@pytest.mark.parametrize("metrics", ["fd", "fd,kad"])
+def test_metrics_of_whole_sets_need_no_pairs(tmp_path, compared, metrics):
+    write_chords(tmp_path, 8)
+    for k in range(3):
+        (tmp_path / "gen" / f"clip-{k:02d}.wav").rename(tmp_path / "gen" / f"other{k}.wav")
+    done = compared("--metrics", metrics, "--json")
+    assert done.exit_code == 0, done.output
+    assert {row["n"] for row in json.loads(done.stdout)["rows"]} == {8}
+    assert compared("--metrics", f"{metrics},lsd").exit_code == 3
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+@pytest.mark.parametrize("table", [True, False])
+def test_names_in_both_forms_of_accents_pair(tmp_path, compared, forms, table):
+    write_chords(tmp_path, 4)
+    for form, name in zip(forms, ("gen", "ref"), strict=True):
+        for k in range(4):
+            (tmp_path / name / f"clip-{k:02d}.wav").rename(
+                tmp_path / name / (unicodedata.normalize(form, f"é{k}ü") + ".wav")
+            )
+    lines = [" gen , ref", *(f"é{k}ü, {unicodedata.normalize('NFD', f'é{k}ü')}" for k in range(4))]
+    (tmp_path / "pairs.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    done = compared("--metrics", "lsd", "--json", *(["--pairs", "pairs.csv"] if table else []))
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["rows"][0]["n"] == 4
+
+
+@pytest.mark.parametrize("seconds", [4.0, 9.0])
+def test_clips_of_very_different_lengths_are_told(tmp_path, compared, seconds):
+    write_chords(tmp_path, 4)
+    write_chord(tmp_path / "gen" / "long.wav", 9, seconds=seconds)
+    done = compared("--metrics", "fd")
+    assert done.exit_code == 0 and f"{seconds:g} s" in done.stderr, done.output
+
+
+@pytest.mark.parametrize("n", [6, 9, 10, 25])
+def test_the_inception_score_is_left_out_of_few_clips(tmp_path, n):
+    write_kinds(tmp_path)
+    pair = pair_of(tmp_path, EnvelopeExtractor())
+    object.__setattr__(pair, "gen", pair.gen.take(np.arange(n) % len(pair.gen)))
+    found = compare.measure(pair, compare.choose(pair, ["is"], required=False), allow_partial=True)
+    assert bool(found.rows) == (n >= 10)
+    assert any("inception score" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("frames", [False, True])
+def test_long_clips_are_read_in_pieces(tmp_path, monkeypatch, frames):
+    extractor = FrameExtractor() if frames else BandExtractor()
+    longest = []
+    decode = audio.decode
+    monkeypatch.setattr(audio, "decode", lambda *how: longest.append(decode(*how)) or longest[-1])
+    write_chord(tmp_path / "a" / "short.wav", 1)
+    rng = np.random.default_rng(0)
+    sound = rng.normal(0, 0.1, (150, 16_000)).astype(np.float32)
+    sound[60:120] = 0  # a silent minute is left out
+    soundfile.write(tmp_path / "a" / "long.wav", sound.reshape(-1), 16_000)
+    found = feature_cache.embed(
+        open_set(tmp_path / "a"), extractor, protocols.find("ajbench"), tmp_path / "cache"
+    )
+    assert len(found.numbers) == 2 and not found.left_out
+    assert max(len(samples) for samples, _ in longest) <= 120 * 16_000
+    assert np.isfinite(found.features).all() and len(found.vectors()) == 2
+
+
+def test_long_clips_without_sound_are_left_out_by_name(tmp_path, compared):
+    write_chords(tmp_path, 4)
+    soundfile.write(tmp_path / "gen" / "clip-00.wav", np.zeros(150 * 16_000), 16_000)
+    done = compared("--metrics", "fd")
+    assert done.exit_code == 3 and "clip-00: silent" in done.stderr, done.output

@@ -7,6 +7,7 @@ from ajbench.cli.app import app
 from ajbench.core import console
 from ajbench.core.errors import UsageError
 from ajbench.core.recipe import Data
+from ajbench.core.section import overlay
 from ajbench.data.corpora import clip_table
 from ajbench.data.corpora.recordings import HELD_OUT, left_out, read_corpus
 from ajbench.pipeline import preflight
@@ -154,3 +155,9 @@ def test_classes_that_a_split_lacks_are_named(table, train, held_out, capsys):
     preflight.check_classes(split_table(table, train, held_out), "table")
     (line,) = capsys.readouterr().err.splitlines()
     assert "cow" in line and "dog" not in line
+
+
+@pytest.mark.parametrize(("change", "left"), [({}, set()), ({"noise": {"n": 3}}, {"noise", "other"})])
+def test_an_empty_mapping_switches_probes_off(change, left):
+    base = {"evaluate": {"probes": {"noise": {"n": 9}, "other": {}}}}
+    assert overlay(base, {"evaluate": {"probes": change}})["evaluate"]["probes"].keys() == left

@@ -11,6 +11,7 @@ classes and their order.
 import contextlib
 import math
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -202,6 +203,9 @@ def _row(
         raise ValueError("path is empty")
     # Not resolve(): clip ids come from the names in the table, not from the targets of links.
     path = Path(os.path.normpath(folder / written))
+    for form in ("NFC", "NFD"):  # a file from macOS may be written in the other form of its accents
+        if not path.is_file() and (other := Path(unicodedata.normalize(form, str(path)))).is_file():
+            path = other
     if not Path(archive.container(str(path))).is_file():
         raise ValueError(f"{written}: no such file in {folder}")
     start_s = _seconds(cells, "start_s") or 0.0
