@@ -23,6 +23,7 @@ Link = Literal["softmax", "sigmoid"]
 Direction = Literal["ref||gen", "gen||ref"]
 # Largest relative error of the trace by rounding of small eigenvalues; above it, the slower way is taken.
 _TOLERANCE = 1e-11
+_ROUNDING = 1e-13  # of a Fréchet distance, relative to the traces of the covariances
 # Numbers held at once in products of frames and in covariances of resamples: 64 MB.
 _HELD = 8_000_000
 
@@ -95,7 +96,9 @@ def frechet_distance(x: Array, y: Array) -> float:
     for v in (a, b):  # copies
         v -= v.mean(axis=0)
         v *= 1 / np.sqrt(len(v) - 1)
-    return float(gap @ gap + np.vdot(a, a) + np.vdot(b, b) - 2.0 * _trace_root(a, b))
+    traces = np.vdot(a, a) + np.vdot(b, b)
+    distance = float(gap @ gap + traces - 2.0 * _trace_root(a, b))
+    return distance if distance > _ROUNDING * traces else 0.0  # of a set with itself
 
 
 def frechet_draws(x: Array, y: Array, x_counts: np.ndarray, y_counts: np.ndarray) -> Points:

@@ -162,3 +162,12 @@ def test_long_clips_without_sound_are_left_out_by_name(tmp_path, compared):
     soundfile.write(tmp_path / "gen" / "clip-00.wav", np.zeros(150 * 16_000), 16_000)
     done = compared("--metrics", "fd")
     assert done.exit_code == 3 and "clip-00: silent" in done.stderr, done.output
+
+
+@pytest.mark.parametrize("metrics", ["fd", "fd,kad"])
+def test_a_folder_has_no_distance_to_itself(tmp_path, compared, metrics):
+    write_chords(tmp_path, 12)
+    (tmp_path / "same").symlink_to(tmp_path / "ref")
+    done = compared("--gen", "same", "--metrics", metrics, "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["rows"][0]["value"] == 0

@@ -68,6 +68,6 @@ def test_encodings_without_a_dash_give_no_traceback(tmp_path, encoding, argument
         "PYTHONUTF8": "0",
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
-    command = [sys.executable, "-c", "from ajbench.cli.app import app; app()", *arguments.split()]
+    command = [sys.executable, "-c", "from ajbench.cli.app import app; app()", *arguments]
     done = subprocess.run(command, env=how, cwd=tmp_path, capture_output=True, check=False)
     assert done.returncode == 0 and b"Traceback" not in done.stderr, done.stderr
