@@ -44,10 +44,11 @@ class Fusion(Section):
     cross_fit: Annotated[int, Field(ge=2)] = Field(
         3, description="predicted: parts of the train split; each is scored by a model trained on the others"
     )
-    audio_init: Literal["frozen", "trained", "scratch"] = Field(
+    audio_init: Literal["frozen", "held_out", "trained", "scratch"] = Field(
         "frozen",
         description="audio backbone: the recipe's classifier as trained, kept fixed (its tokens are computed "
-        "once); trained, and trained further; or untrained",
+        "once); held_out, the same, but trained without one of the `cross_fit` parts, which alone trains the "
+        "fusion; trained, and trained further; scratch, untrained",
     )
     width: AtLeastOne = Field(128, description="of the tokens that are pooled")
     modality_dropout: Annotated[float, Field(ge=0.0, lt=0.5)] = Field(

@@ -109,9 +109,9 @@ def _part_stage(pipeline: "Pipeline", whole: Stage, number: int, parts: int, see
     return Stage("train-cls", whole.recipe, path, key, whole.amount, do, what, **how)
 
 
-def token_stage(pipeline: "Pipeline", seed: int) -> Stage:
-    """Return the computation of the audio tokens of all clips by the trained audio model."""
-    prepared, audio = pipeline.prepare, audio_stage(pipeline, seed)
+def token_stage(pipeline: "Pipeline", audio: Stage, seed: int) -> Stage:
+    """Return the computation of the audio tokens of all clips by a trained audio model."""
+    prepared = pipeline.prepare
     key, path = pipeline.place("audio-tokens", prepared.fingerprint, audio.fingerprint)
     do = partial(fusion_work.write_tokens, path, real=prepared.path, audio=audio.path)
     about: dict[str, Any] = {"needs": (prepared, audio), "parallel": True}
@@ -155,8 +155,10 @@ def cell_stage(pipeline: "Pipeline", settings: Fusion, seed: int) -> Stage:
         seed: of this model and of its audio model.
     """
     recipe, prepared = pipeline.recipe, pipeline.prepare
-    audio = None if settings.audio_init == "scratch" else audio_stage(pipeline, seed)
-    tokens = token_stage(pipeline, seed) if settings.audio_init == "frozen" else None
+    held_out = settings.audio_init == "held_out"
+    whole = part_stages(pipeline, seed)[0] if held_out else audio_stage(pipeline, seed)
+    audio = None if settings.audio_init == "scratch" else whole
+    tokens = token_stage(pipeline, whole, seed) if settings.audio_init in ("frozen", "held_out") else None
     scored, file, named = None, None, None
     if settings.scorer != NAIVE:
         labels = "predicted" if settings.labels in CONTROLS else settings.labels
@@ -176,6 +178,7 @@ def cell_stage(pipeline: "Pipeline", settings: Fusion, seed: int) -> Stage:
     )
     about: dict[str, Any] = {"seed": seed, "fingerprint": key, "real": prepared.path, "scores": file}
     about |= {"audio": audio and audio.path, "tokens": tokens and tokens.path}
+    about |= {"parts": settings.cross_fit if held_out else None}
     do = partial(fusion_work.train_and_score, own, path, tracker=pipeline.places.tracker, **about)
     what = f"{settings.scorer} {settings.labels}" if settings.scorer != NAIVE else "naive"
     how: dict[str, Any] = {"seed": seed, "needs": needs, "parallel": True, "distributed": True}

@@ -116,6 +116,7 @@ def train_and_score(
     audio: Path | None,
     tokens: Path | None,
     scores: Path | None,
+    parts: int | None = None,
     tracker: str = "csv",
 ) -> None:
     """Train an audio-visual model, then write its scores of the evaluation clips by A, V and A+V.
@@ -129,12 +130,14 @@ def train_and_score(
         audio: folder of the trained audio model, if there is one.
         tokens: folder of its tokens, if it stays as it is.
         scores: file of entailment scores; None for naive fusion.
+        parts: of the train clips, if the audio model was trained without the first, which alone is used.
         tracker: where loss curves go besides `metrics.csv`.
     """
     import torch
 
     from ajbench.data.store import ClipStore
     from ajbench.fusion.av_clips import MODALITIES, ClipsWithVideo, clip_scores
+    from ajbench.fusion.label_free import parts_of
     from ajbench.fusion.train import load, predict, train_fusion
 
     torch.set_num_threads(1)
@@ -143,7 +146,10 @@ def train_and_score(
     values, unscored = clip_scores(recipe.fusion, store, indices, scores, seed)
     audio_tokens = np.load(tokens / TOKENS, mmap_mode="r") if tokens else None
     held_out = np.isin(indices, store.split_indices("eval"))
-    train = ClipsWithVideo(store, indices[~held_out], values[~held_out], audio_tokens)
+    used = ~held_out
+    if parts:
+        used[used] = parts_of(store, indices[used], parts, seed) == 0
+    train = ClipsWithVideo(store, indices[used], values[used], audio_tokens)
     train_fusion(recipe, train, out, seed=seed, fingerprint=fingerprint, audio=audio, tracker=tracker)
     if world()[1] > 0:
         return

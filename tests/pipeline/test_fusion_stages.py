@@ -9,14 +9,17 @@ import pytest
 import soundfile
 from fakes import HUM_SAMPLES, video_record, video_store
 
+from ajbench.classifiers import read_config
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.recipe import load
 from ajbench.core.rows import read_rows
 from ajbench.data.labels import load_scores
+from ajbench.data.shards import ids_hash
 from ajbench.data.store import ClipStore
+from ajbench.fusion.label_free import parts_of
 from ajbench.pipeline import fusion_evaluate, fusion_stages, fusion_table
 from ajbench.pipeline.recipe_stages import Pipeline, Places
-from ajbench.pipeline.stage import run_stages
+from ajbench.pipeline.stage import in_order, run_stages
 
 SMALL = (
     "data.corpus=table", "data.eval_fold=null", "data.duration_s=0.42", "data.video=tiny_video",
@@ -208,3 +211,17 @@ def test_what_cannot_be_done_is_refused_before_any_work(
     with pytest.raises(error, match=word):
         fusion_stages.check(pipeline(corpus, tmp_path, *overrides))
     assert not [*tmp_path.iterdir()]
+
+
+def test_a_held_out_part_trains_the_fusion_on_tokens_of_a_model_without_it(corpus, work):
+    p = pipeline(corpus, work, "fusion.audio_init=held_out", "fusion.scorer=none", table=False)
+    cell = fusion_stages.cell_stage(p, p.recipe.fusion, 0)
+    first, whole = fusion_stages.part_stages(p, 0)[0], fusion_stages.audio_stage(p, 0)
+    needed = [stage.fingerprint for stage in in_order([cell])]
+    assert first.fingerprint in needed and whole.fingerprint not in needed
+    run_stages(in_order([cell]), "cpu")
+    store = ClipStore.open(p.prepare.path)
+    train = store.split_indices("train")
+    own = [store.clip_ids[i] for i in train[parts_of(store, train, 2, 0) == 0]]
+    assert read_config(cell.path)["train_ids_hash"] == ids_hash(own)
+    assert {*load_scores(first.path / "scores.npz").clip_ids} == {*own}
