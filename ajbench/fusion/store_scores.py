@@ -35,7 +35,7 @@ COMPARISONS = {
 }
 OF_AUDIO_MODEL = ("predicted", "noisy-or", "overlap")
 WITHOUT_SCORER = ("clap", "overlap")  # they are the scorer's name, too
-CHUNK = 1024  # clips
+CHUNK = 256  # clips, between which progress is shown
 Rows = NDArray[np.int64]
 
 

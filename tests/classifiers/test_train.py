@@ -46,7 +46,7 @@ def test_it_learns_and_predicts_the_eval_clips(tmp_path, real, synthetic, name, 
     out = fit_hum(recipe, real, synthetic, tmp_path / "out")
     assert sorted(p.name for p in out.iterdir()) == ["config.json", "metrics.csv", "model.safetensors"]
     classifier = classifiers.load(out)
-    expected = {"fingerprint": "abc", "train_ids_hash": synthetic.meta.train_ids_hash}
+    expected = {"fingerprint": "abc", "loss": loss, "train_ids_hash": synthetic.meta.train_ids_hash}
     assert expected.items() <= classifier.config.items()
     indices = real.split_indices("eval")[::-1]
     scores = predict(classifier, real, indices, batch=3)
