@@ -269,7 +269,12 @@ def fake_audiomentations():
 
 # Pipelines of the corpus mini
 
-MINI = ("data.n_clips=40", "synth.n=20", "evaluate.doses=[10, 20]", "evaluate.seeds=[0]")
+MINI = (
+    *("data.n_clips=40", "mix.real=all", "synth.n=20", "evaluate.doses=[10, 20]", "evaluate.seeds=[0]"),
+    *("evaluate.controls=[]", "evaluate.synthetic_only=true", "evaluate.pools=[]"),
+    "evaluate.models=[{name: taltrans-small, aug: none}, {name: taltrans-small, aug: mx+sp}]",
+    "evaluate.probes={noise: {strength: 1.0, guidance: 1.0, n: 32}}",
+)
 
 
 def mini_pipeline(*overrides, expression="mini", base=None, **places):

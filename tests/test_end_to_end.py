@@ -18,7 +18,8 @@ from ajbench.cli.app import app
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = [
-    *("data.n_clips=56", "data.duration_s=1.68"),
+    *("data.n_clips=56", "data.duration_s=1.68", "mix.real=all"),
+    *("evaluate.pools=[]", "evaluate.controls=[]"),
     *("generator.train_steps=4", "generator.warmup_steps=1", "generator.batch_size=2"),
     *("invert.train_steps=2", "invert.batch_size=2"),
     *("synth.n=12", "synth.sampler_steps=3", "synth.micro_batch=4", "synth.shard_size=4"),
@@ -26,6 +27,7 @@ SMALL = [
     *("classifier.train_steps=6", "classifier.warmup_steps=1", "classifier.batch_size=4"),
     "classifier.specaug_time=16",
     "evaluate={models: [{name: taltrans-small, aug: mx+sp}], doses: [6], seeds: [0, 1]}",
+    "evaluate.synthetic_only=true",
     *("evaluate.bootstrap=100", "evaluate.probes={noise: {strength: 0.6, guidance: 1.0, n: 8}}"),
 ]
 CELLS = {f"taltrans-small mx+sp, mini{mix}, seed {seed}" for mix in ("", "G", "+6G") for seed in (0, 1)}
@@ -288,6 +290,35 @@ def test_a_trained_codec_can_be_used_by_a_recipe(tmp_path):
     own = document(tmp_path, "prepare", *SMALL, f"codec.name={weights}", "--dry-run")
     usual = document(tmp_path, "prepare", *SMALL, "--dry-run")
     assert own["stages"][0]["fingerprint"] != usual["stages"][0]["fingerprint"]
+
+
+def test_pools_are_compared_in_one_run_that_is_resumed(done, tmp_path):
+    from ajbench.data.store import ClipStore
+
+    folder, _ = done
+    few = ["mix.real=shots=1", "evaluate.pools=[train, real]", "evaluate.synthetic_only=false"]
+    words = ["run", "mini", *SMALL, *few, "--results", str(tmp_path)]
+    before, shown = stages(folder), document(folder, *words)
+    of_real = {f"{name} (pool real)" for name in ("train-gen", "invert", "synth", "eval-cls", "eval-gen")}
+    own = {"eval-cls (pool train)", "eval-gen (pool train)", "synth (noise, pool real)"}
+    assert {name for name in shown["ran"] if not name.startswith("train-cls")} == of_real | own
+    assert len(shown["ran"]) == len(of_real | own) + 2 + 2 * 2, (
+        "real clips only; a mix of each pool; two seeds"
+    )
+    lines = table(tmp_path / "mini" / "gain_by_real.csv")
+    (real,) = {line["real"] for line in lines}
+    pool = len(ClipStore.open(next(folder.glob("work/mini/prepare-*"))).split_indices("train"))
+    assert {line["pool"] for line in lines} == {real, str(pool)} and len(lines) == 2
+    (measured,) = (line for line in table(tmp_path / "mini/table_a11.csv") if line["source"] == "measured")
+    (mine,) = (line for line in lines if line["pool"] == str(pool))
+    assert float(measured["+6G_delta"]) == float(mine["delta"]), "the table is that of generator.pool"
+    (sentence,) = shown["contrast"]
+    assert f"the same {real}" in sentence and f"{pool} clips" in sentence
+    assert sentence in (tmp_path / "mini" / "report" / "index.html").read_text()
+    made = stages(folder)
+    again = document(folder, *words)
+    assert again["ran"] == [] and again["contrast"] == [sentence] and stages(folder) == made
+    assert {name: made[name] for name in before} == before
 
 
 def test_arms_at_the_same_dose_stand_next_to_generated_clips(done, monkeypatch, audiomentations):

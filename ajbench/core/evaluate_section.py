@@ -73,6 +73,11 @@ class Evaluate(Section):
     folds: Folds = Field(
         (), description="that run and eval-cls pool, each with its own generator; none: only data.eval_fold"
     )
+    pools: tuple[str, ...] = Field(
+        (),
+        description="run only: train a generator of each of these pools as well, as in `generator.pool`, and "
+        "compare their gains (not for a table, nor with --generator)",
+    )
     bootstrap: Annotated[int, Field(ge=100)] = 1000
     features: str = "reference"
     generators: dict[str, dict[str, Any]] = Field(
@@ -97,8 +102,10 @@ class Evaluate(Section):
     )
 
     def identity(self) -> dict[str, Any]:
-        """Return what fingerprints contain; without `tune` while that is not set."""
-        return self.model_dump(mode="json", exclude=set() if self.tune else {"tune"})
+        """Return what fingerprints contain; without `tune` and `pools` while they are not set."""
+        return self.model_dump(
+            mode="json", exclude={key for key in ("tune", "pools") if not getattr(self, key)}
+        )
 
     @property
     def primary_model(self) -> GridModel | None:

@@ -19,8 +19,8 @@ def _ascending(numbers: tuple[int, ...]) -> tuple[int, ...]:
 
 
 Folds = Annotated[tuple[Count, ...], AfterValidator(_ascending)]
+NAMED = ("probes", "generators", "captioners", "per_classifier")  # mappings whose keys the user chooses
 # Pairs of keys that exclude each other: setting one unsets the other.
-NAMED = ("probes",)  # whose keys the user chooses
 PAIRS = (("train_steps", "epochs"), ("warmup_steps", "warmup_epochs"))
 
 

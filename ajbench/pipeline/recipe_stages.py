@@ -92,6 +92,19 @@ class Pipeline:
         recipes = [recipe.model_copy(update={"data": one, "evaluate": alone}) for one in data]
         return [Pipeline(one, self.places) for one in recipes] or [self]
 
+    @cached_property
+    def pools(self) -> list["Pipeline"]:
+        """The stages with each other pool of `evaluate.pools` as `generator.pool`; then these."""
+        recipe, own = self.recipe, self.recipe.generator.pool
+        if recipe.table or self.places.generator:
+            return [self]
+        others = [pool for pool in dict.fromkeys(recipe.evaluate.pools) if pool != own]
+        sections = [recipe.generator.model_copy(update={"pool": pool}) for pool in others]
+        found = [Pipeline(recipe.model_copy(update={"generator": one}), self.places) for one in sections]
+        for one in found:
+            one.manifest = self.manifest
+        return [*found, self]
+
     def stages(self, jobs: int | None = 1) -> list[Stage]:
         """Return every stage, of all folds, in the order of a run; `jobs` as in `sources`."""
         return fold_stages.stages(self, jobs)
@@ -109,7 +122,8 @@ class Pipeline:
         sets = [self.synth(name, jobs and worth_starting(jobs, n)) for name, n in sizes.items()]
         augmented = any("A" in column.mix.source for column in grid.columns(self.recipe))
         sets += [arms.augment_stage(self)] if augmented else []
-        return in_order([self.prepare, *self._own_generator, self.invert, *decoded, *sets])
+        adapted = [need for one in sets for need in one.needs if need.name == "invert"]
+        return in_order([self.prepare, *self._own_generator, *adapted, *decoded, *sets])
 
     @cached_property
     def manifest(self) -> Manifest:

@@ -10,7 +10,7 @@ from ajbench.core import console
 from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Recipe, dump, fingerprint
 from ajbench.core.run_dir import environment
-from ajbench.pipeline import preflight
+from ajbench.pipeline import pool_stages, preflight
 from ajbench.pipeline.cell_training import SCORES
 from ajbench.pipeline.classifier_stages import cell_key, grid_stages
 from ajbench.pipeline.evaluation_stages import NOTES, ROWS, dataset_name
@@ -25,7 +25,7 @@ RUN = "run.json"
 RECIPE = "recipe.yaml"
 CLASSES = "table_a11_classes.csv"
 # Raised by one when the form of tables or report changes: they are then written again.
-VERSION = 2
+VERSION = 3
 
 
 def publish(pipeline: Pipeline, stages: Sequence[Stage], again: bool = False) -> dict[str, Any]:
@@ -39,30 +39,36 @@ def publish(pipeline: Pipeline, stages: Sequence[Stage], again: bool = False) ->
         again: write them even if the folder has them.
 
     Returns:
-        `results` (the folder), `files` (names in it), `table` (header, lines and notes of Table A11) and
-        `verdict` (headline and answers).
+        `results` (the folder), `files` (names in it), `table` (header, lines and notes of Table A11),
+        `verdict` (headline and answers) and `contrast` (sentences on what several pools gained).
     """
     out, table = pipeline.results, pipeline.recipe.table
     wanted = {stage.fingerprint for stage in stages}
-    key = fingerprint("publish", VERSION, pipeline.recipe, [stage.fingerprint for stage in stages])
+    others = pool_stages.evaluations(pipeline)
+    key = fingerprint("publish", VERSION, pipeline.recipe, [one.fingerprint for one in (*others, *stages)])
     state = _state(out)
     # A single table is part of a whole run.
     known = state.get("fingerprint") == key or (table and wanted <= {*state.get("fingerprints", ())})
-    known = known and "verdict" in state
+    known = known and "contrast" in state
     if not known or again or not all((out / name).exists() for name in state["files"]):
-        state = _write(pipeline, stages, state, key)
-    return {"results": out, "files": state["files"], "table": state["table"], "verdict": state["verdict"]}
+        state = _write(pipeline, stages, others, state, key)
+    return {"results": out} | {name: state[name] for name in ("files", "table", "verdict", "contrast")}
 
 
-def _write(pipeline: Pipeline, stages: Sequence[Stage], before: dict[str, Any], key: str) -> dict[str, Any]:
-    """Write everything and return the content of `run.json`; `before` is the earlier one."""
+def _write(
+    pipeline: Pipeline, stages: Sequence[Stage], others: Sequence[Stage], before: dict[str, Any], key: str
+) -> dict[str, Any]:
+    """Write everything and return the content of `run.json`.
+
+    `others`: evaluations of other pools, of which only the rows are written. `before`: the earlier content.
+    """
     from ajbench.core.rows import append_rows
     from ajbench.evaluation.classification import per_class
     from ajbench.reporting import formats, tables
 
     out, recipe = pipeline.results, pipeline.recipe
-    for stage in stages:
-        if stage.name in ("eval-cls", "eval-gen"):
+    for stage in (*others, *stages):
+        if stage.name in pool_stages.EVALUATIONS:
             append_rows(out / ROWS, rows_of(stage))
     counts = _counts(pipeline)
     history = [_history(stage) for stage in stages]
@@ -88,6 +94,7 @@ def _write(pipeline: Pipeline, stages: Sequence[Stage], before: dict[str, Any], 
         "files": [str(path.relative_to(out)) for path in files],
         "table": {**written.table, "notes": [*written.table["notes"], *_lacking(pipeline)]},
         "verdict": written.document["verdict"],
+        "contrast": written.document["contrast"],
         "counts": counts,
         "fingerprints": pinned,
         "stages": history,

@@ -6,8 +6,11 @@ import numpy as np
 import pandas as pd
 
 from ajbench.core.recipe import Recipe
+from ajbench.core.rows import folds_in
+from ajbench.evaluation.classification import MIN_CLIPS, enough
 from ajbench.reporting import figures
-from ajbench.reporting.formats import Line
+from ajbench.reporting.formats import Line, signed
+from ajbench.reporting.verdict import classifier_name
 
 COLUMNS = (
     "model",
@@ -58,6 +61,46 @@ def lines(rows: pd.DataFrame, recipe: Recipe) -> list[Line]:
             found[*key, pool, real] = line
     several = len({(line["pool"], line["real"]) for line in found.values()}) > 1
     return sorted(found.values(), key=lambda n: tuple(n[c] for c in COLUMNS[:4])) if several else []
+
+
+def contrast(found: Sequence[Line], rows: pd.DataFrame, recipe: Recipe) -> list[str]:
+    """Return a sentence for each classifier and mix with generated clips from several pools.
+
+    Args:
+        found: of `lines`.
+        rows: of the last run; only lines with its number of real clips are compared.
+        recipe: whose run it is.
+    """
+    base = rows[(rows["table"] == "A11") & (rows["column"] == recipe.name) & (rows["metric"] == "map_mean")]
+    real = _largest(base["real"])
+    groups: dict[tuple[str, str], list[Line]] = {}
+    for line in reversed(found):  # the largest pool first
+        generated = line["column"].startswith("+") and line["column"].endswith("G")
+        if generated and line["real"] == real and line["delta_low"] is not None:
+            groups.setdefault((line["model"], line["column"]), []).append(line)
+    return [
+        f"{classifier_name(model)}, {real:,} real clips: "
+        + "; ".join(f"{column} from a generator trained on {_pool(line)} {_effect(line)}" for line in mine)
+        + " (95 % intervals)."
+        for (model, column), mine in reversed(groups.items())
+        if len(mine) > 1
+    ]
+
+
+def _pool(line: Line) -> str:
+    same = "the same " if line["pool"] == line["real"] else ""
+    return f"{same}{line['pool']:,} clips"
+
+
+def _effect(line: Line) -> str:
+    """Return what the interval of a gain allows one to say."""
+    delta, low, high = (line[name] for name in ("delta", "delta_low", "delta_high"))
+    interval = f"[{signed(low)}, {signed(high)}]"
+    if line["n"] < MIN_CLIPS or not enough(line["seeds"], folds_in(line["dataset"])):
+        return f"changes mAP by {signed(delta)} points {interval}, too few seeds or clips for a verdict"
+    if low <= 0 <= high:
+        return f"makes no clear difference: {signed(delta)} points of mAP {interval}"
+    return f"{'raises' if low > 0 else 'lowers'} mAP by {signed(delta).lstrip('+−')} points {interval}"
 
 
 def figure(found: Sequence[Line]) -> str:

@@ -55,6 +55,7 @@ def render(data: ReportData, out: Path) -> Path:
     """
     every = read_rows(data.rows)
     rows = tables.select(every, data.recipe, data.fingerprints)
+    by_real = gain_by_real.lines(every, data.recipe)
     real = ClipStore.open(data.real)
     sets = {name: ClipStore.open(path) for name, path in data.synthetic.items()}
     found = answers(rows, data.recipe)
@@ -75,7 +76,8 @@ def render(data: ReportData, out: Path) -> Path:
         "headline": headline(found),
         "answers": found,
         "dose_figure": dose_figure(rows, data.recipe, found),
-        "gain_figure": gain_by_real.figure(gain_by_real.lines(every, data.recipe)),
+        "gain_figure": gain_by_real.figure(by_real),
+        "contrast": gain_by_real.contrast(by_real, rows, data.recipe),
         "a11": blocks_a11(a11, data.recipe),
         "tail": [tail_table.block(tail, data.recipe)] if tail else [],
         "class_figure": _class_figure(classes, found, data.recipe),

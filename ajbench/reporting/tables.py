@@ -90,6 +90,7 @@ def write(
     header, lines = formats.console_table(a11_blocks[0])
     said = verdict.document(verdict.answers(rows, recipe))
     document = {"table_a11": _measured(a11), "table_1": first, "generation": generation, "verdict": said}
+    document |= {"contrast": gain_by_real.contrast(by_real, rows, recipe)}
     document |= {"table_tail": tail} if tail else {}
     table = {"header": header, "lines": lines, "notes": a11_blocks[0].notes}
     return Written({name: out_dir / name for name in files}, document, table)

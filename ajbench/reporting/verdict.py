@@ -39,10 +39,8 @@ class Answer:
 
     @property
     def name(self) -> str:
-        """The classifier in words: `taltrans-small, mx+sp`."""
-        model, pretraining, augmentation = self.line.split("/")
-        parts = [model, pretraining.strip("-"), "no augmentation" if augmentation == "none" else augmentation]
-        return ", ".join(filter(None, parts))
+        """The classifier in words."""
+        return classifier_name(self.line)
 
     @property
     def primary(self) -> bool:
@@ -83,6 +81,13 @@ class Answer:
             f"{self.name}: {self.column} {verb} mAP by {points} points relative to {baseline} "
             f"(95 % interval {self.range}, {seeds}){end}"
         )
+
+
+def classifier_name(line: str) -> str:
+    """Return a line of Table A11 in words: `taltrans-small, mx+sp` for `taltrans-small/-/mx+sp`."""
+    model, pretraining, augmentation = line.split("/")
+    parts = [model, pretraining.strip("-"), "no augmentation" if augmentation == "none" else augmentation]
+    return ", ".join(filter(None, parts))
 
 
 def bound(points: float) -> str:

@@ -243,15 +243,15 @@ def test_a_tail_is_part_of_identities_only_where_it_has_an_effect():
 
 
 def test_the_name_of_a_mix_says_where_its_tail_is_not_that_of_the_run():
-    made = recipe.load("mini+9G", ["mix.tail.classes=[3, 7]", "mix.tail.shots=2"])
+    made = recipe.load("esc10+9G", ["mix.tail.classes=[3, 7]", "mix.tail.shots=2"])
     assert made.mix.tail and made.mix.tail.classes == ("3", "7")
-    assert recipe.expression(made, made.mix) == "mini+9G"
+    assert recipe.expression(made, made.mix) == "esc10+9G"
     assert (
         recipe.load(*recipe.expression(made).split(" ", 1)[:1], [recipe.expression(made).split(" ", 1)[1]])
         == made
     )
     every = made.model_copy(update={"mix": made.mix.model_copy(update={"tail": None})})
-    assert recipe.expression(every, made.mix) == "mini+9G mix.tail=null"
+    assert recipe.expression(every, made.mix) == "esc10+9G mix.tail=null"
 
 
 def test_synthetic_only_takes_all_generated_clips():
@@ -265,6 +265,17 @@ def test_overrides_reach_nested_keys_and_numbers_may_be_written_as_1e_minus_3():
     assert (loaded.mix.alpha, loaded.mix.mode) == (0.3, "alpha")
     assert loaded.generator.lr == 1e-3
     assert loaded.evaluate.doses == (1, 2)
+
+
+def test_an_empty_mapping_takes_the_place_of_the_bases(tmp_path):
+    probes = "probes: {a: {n: 1}, b: {n: 2}}"
+    (tmp_path / "base.yaml").write_text(f"evaluate: {{doses: [7], {probes}}}\n")
+    for change, expected in (("{}", set()), ("{a: {n: 3}}", {"a", "b"})):
+        (tmp_path / "child.yaml").write_text(f"extends: base\nevaluate: {{probes: {change}}}\n")
+        child = recipe.load(str(tmp_path / "child.yaml")).evaluate
+        assert (set(child.probes), child.doses) == (expected, (7,))
+        overridden = recipe.load(str(tmp_path / "base.yaml"), [f"evaluate.probes={change}"]).evaluate
+        assert set(overridden.probes) == expected
 
 
 def test_extends_changes_only_what_it_says(tmp_path):

@@ -115,6 +115,19 @@ def test_a_table_runs_only_what_it_needs():
     assert [stage.path for stage in own] == [stage.path for stage in usual]
 
 
+@pytest.mark.parametrize(
+    ("overrides", "needed"),
+    [
+        (["synth.prompt=names", "evaluate.probes={}"], False),
+        (["synth.prompt=names", "evaluate.probes.noise.prompt=tokens"], True),
+        (["synth.prompt=names", "evaluate.probes={}", "invert.lora_rank=4"], True),
+        (["evaluate.probes={}"], True),
+    ],
+)
+def test_tokens_and_lora_are_trained_only_if_a_set_uses_them(overrides, needed):
+    assert ("invert" in [stage.name for stage in mini_pipeline(*overrides).stages()]) == needed
+
+
 def test_a_given_generator_takes_the_place_of_the_trained_one(tmp_path):
     given = given_generator(tmp_path / "given")
     made = mini_pipeline(generator=given)

@@ -1,13 +1,14 @@
 """Several values of one key of the synth section: the sets, their stages and their metrics."""
 
 import pytest
+from fakes import MINI
 
 from ajbench.core import recipe
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.pipeline import sweep
 from ajbench.pipeline.recipe_stages import Pipeline, Places
 
-SMALL = ("data.n_clips=40", "synth.n=20", "evaluate.doses=[10]", "evaluate.seeds=[0]")
+SMALL = (*MINI, "evaluate.doses=[10]")
 
 
 def pipeline(*overrides, **more):

@@ -72,3 +72,31 @@ def test_the_figure_has_a_curve_for_each_mix_and_pool(rows):
     drawing = gain_by_real.figure(gain_by_real.lines(read_rows(rows), esc10_recipe()))
     for text in ("+160G, pool 40", "+160G, pool 320", MODEL, ">80<"):
         assert text in drawing
+
+
+def contrast(path, fingerprint="a"):
+    rows = read_rows(path)
+    found = gain_by_real.lines(rows, esc10_recipe())
+    return gain_by_real.contrast(found, tables.select(rows, esc10_recipe(), [fingerprint]), esc10_recipe())
+
+
+def test_pools_at_the_same_number_of_real_clips_are_compared_in_one_sentence(rows):
+    (sentence,) = contrast(rows)
+    large, small = sentence.split(";")
+    assert "40 real clips" in large and "320 clips raises" in large and "10.0 points [+8.0, +12.0]" in large
+    assert "same 40 clips lowers" in small and "7.0 points [−9.0, −5.0]" in small
+    assert contrast(rows, "b") == [], "80 real clips have one pool"
+
+
+@pytest.mark.parametrize(("gain", "seed"), [(0.01, "0;1;2"), (-0.01, "0;1;2"), (0.1, "0;1"), (-0.1, "0")])
+def test_no_direction_without_an_interval_that_excludes_zero_and_enough_seeds(tmp_path, gain, seed):
+    path = tmp_path / "rows.csv"
+    for fingerprint, pool in (("a", 320), ("b", 40)):
+        append_rows(path, run_rows(fingerprint, 40, pool, {"+160G": gain}, seed))
+    (sentence,) = contrast(path)
+    assert not {"raises", "lowers"} & set(sentence.split())
+
+
+def test_tables_have_the_sentence(rows, tmp_path):
+    written = tables.write(rows, tmp_path / "out", esc10_recipe(), fingerprints=["a"])
+    assert written.document["contrast"] == contrast(rows)
