@@ -6,7 +6,10 @@ export UV_PYTHON_DOWNLOADS := never
 # Otherwise a process without write access compiles 2,000 modules each time, which takes longer than most commands.
 export UV_COMPILE_BYTECODE := 1
 
-.PHONY: setup demo test test-slow test-gpu lint format tables report clean
+# Without mkdocs' notes about its next version.
+export NO_MKDOCS_2_WARNING := 1
+
+.PHONY: setup demo test test-slow test-gpu lint format tables report docs clean
 
 setup: $(STAMP)
 
@@ -58,6 +61,10 @@ RECIPE ?= mini
 report: setup
 	$(BIN)/ajbench report --recipe $(RECIPE)
 
+# Writes the site to site/, without network; warnings are errors. `python -m http.server -d site` serves it.
+docs: setup
+	$(BIN)/python -m mkdocs build --strict --quiet
+
 clean:
-	rm -rf work build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf work build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find ajbench tests -name __pycache__ -type d -prune -exec rm -rf {} +

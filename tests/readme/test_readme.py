@@ -66,11 +66,17 @@ def written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("words", commands(README), ids=" ".join)
-def test_a_command_of_the_readme_parses_and_its_names_are_known(words, written):
+def of_all_pages():
+    """Return every command of every page once, except for those of extending.md, which define their names."""
+    found = {tuple(words): None for page in PAGES if page.stem != "extending" for words in commands(page)}
+    return [list(words) for words in found if words[0].isidentifier() or "-" in words[0]]
+
+
+@pytest.mark.parametrize("words", of_all_pages(), ids=" ".join)
+def test_a_command_of_a_page_parses_and_its_names_are_known(words, written):
     given = parsed(words)
     expression = given.get("name") or given.get("recipe")
-    if expression and "overrides" in given:
+    if expression and "overrides" in given and not {"$", "="} & set(expression):
         loaded = recipe.load(expression, given["overrides"] or (), given.get("base"))
         assert given.get("key", "n") in type(loaded.synth).model_fields
     for kind in ("features", "metrics"):
@@ -78,8 +84,9 @@ def test_a_command_of_the_readme_parses_and_its_names_are_known(words, written):
         assert set((given.get(kind) or "all").split(",")) <= names
 
 
-def test_the_readme_has_commands():
+def test_the_pages_have_commands():
     assert len(commands(README)) > 10
+    assert len(of_all_pages()) > 60
 
 
 def test_an_unknown_option_or_recipe_key_is_noticed():
@@ -106,6 +113,23 @@ def test_links_and_paths_lead_to_files(page):
     lost = [link for link in links if not (page.parent / link).exists()]
     lost += [path for path in PATH.findall(text) if not (REPOSITORY / path).exists()]
     assert not lost
+
+
+def headings(page):
+    """Return the anchors of a page's headings."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    names = [
+        re.sub(r"[^\w\s-]", "", found).strip().lower()
+        for found in re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    ]
+    return {re.sub(r"[\s-]+", "-", name) for name in names}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_anchors_are_headings(page):
+    links = re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    inside = [(page.parent / path if path else page, anchor) for path, anchor in links if "://" not in path]
+    assert not [(path.name, anchor) for path, anchor in inside if anchor not in headings(path)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
