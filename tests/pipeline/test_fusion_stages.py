@@ -24,7 +24,7 @@ from ajbench.pipeline.stage import in_order, run_stages
 SMALL = (
     "data.corpus=table", "data.eval_fold=null", "data.duration_s=0.42", "data.video=tiny_video",
     "classifier.train_steps=4", "classifier.loss=ce", "classifier.batch_size=8", "classifier.specaug_time=4",
-    "fusion.train_steps=8",
+    "fusion.train_steps=8", "mix.real=all",
     "fusion.warmup_steps=2", "fusion.batch_size=8", "fusion.cross_fit=2", "fusion.width=16", "fusion.top_k=1",
     "evaluate.seeds=[0,1]", "evaluate.bootstrap=100", "synth.n=8", "evaluate.doses=[8]", "evaluate.probes={}",
 )  # fmt: skip
