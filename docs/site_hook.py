@@ -141,7 +141,8 @@ def default_of(field: FieldInfo) -> str:
         value = [one.model_dump(mode="json") if isinstance(one, BaseModel) else one for one in value]
     if value is PydanticUndefined or isinstance(value, BaseModel):
         return ""
-    return f"`{json.dumps(value, ensure_ascii=False)}`" if not isinstance(value, str) else f"`{value}`"
+    plain = isinstance(value, str) and value
+    return f"`{value if plain else json.dumps(value, ensure_ascii=False)}`"
 
 
 def python() -> str:
