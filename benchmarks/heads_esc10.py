@@ -34,7 +34,8 @@ from ajbench.evaluation.protocols import find
 from ajbench.features.head import ClipFeatures
 from ajbench.pipeline.cell_training import SCORES
 from ajbench.pipeline.classifier_stages import cell_key, grid_stages
-from ajbench.pipeline.recipe_stages import Pipeline, Places
+from ajbench.pipeline.places import Places
+from ajbench.pipeline.recipe_stages import Pipeline
 from ajbench.pipeline.stage import in_order, run_stages
 
 NAME, CACHE = "esc10-shots", "features"

@@ -279,7 +279,8 @@ MINI = (
 
 def mini_pipeline(*overrides, expression="mini", base=None, **places):
     """Return the stages of a recipe on few clips; none of them is run."""
-    from ajbench.pipeline.recipe_stages import Pipeline, Places
+    from ajbench.pipeline.places import Places
+    from ajbench.pipeline.recipe_stages import Pipeline
 
     return Pipeline(load(expression, [*MINI, *overrides], base), Places(**places))
 
@@ -1402,3 +1403,28 @@ def openai_process(delay_s=0.0):
             yield process, f"{root}/v1", lambda: json.load(urlopen(f"{root}/log", timeout=30))
         finally:
             process.kill()
+
+
+def write_external(folder, split, data, seed=0, table=True):
+    """Write clips of `mini` of one split as a generator elsewhere would leave them; return the folder.
+
+    With a table, metadata.csv has their labels; without one, each lies in the folder of its first label.
+    `seed`: of the rendering: with that of `data` they are the real clips themselves.
+    """
+    import soundfile
+
+    from ajbench.data.clip_reader import read_clip
+    from ajbench.data.corpora.recordings import read_corpus
+
+    manifest = read_corpus(data.model_copy(update={"corpus_seed": seed}), None)
+    lines = ["file_name,labels,prompt"]
+    for number, row in enumerate(manifest.split(split)):
+        name = (
+            f"take {number}.wav" if table else f"{row.labels[0].lower().replace(' ', '_')}/take {number}.wav"
+        )
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / name, 0.9 * read_clip(row, data.duration_s).wav, 16_000)
+        lines.append(f'{name},"{";".join(row.labels)}",a sound')
+    if table:
+        (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
+    return folder

@@ -108,7 +108,7 @@ def select(
     if recipe.mix.has_real and not len(train):
         raise MissingError(f"{real.path}: its train split is empty")
     chosen = real_clips.chosen(recipe.mix, real)
-    added = _added(recipe.mix, {"A": augmented, "G": synthetic}, heirs(real, part))
+    added = _added(recipe.mix, {"A": augmented, "G": synthetic, "X": synthetic}, heirs(real, part))
     chosen = chosen if part is None else chosen[np.isin(chosen, part.val, invert=True)]
     for store, _ in added:
         check_descent(real, store)
@@ -139,6 +139,8 @@ def check_descent(real: ClipStore, synthetic: ClipStore) -> None:
             raise IntegrityError(
                 f"{synthetic.path}: {name} {theirs}, but {ours} in {real.path}; use one recipe for both"
             )
+    if synthetic.meta.extra.get("external"):  # audited instead, as parents of external clips may be unknown
+        return
     split = dict(zip(real.clip_ids, real.column("split"), strict=True))
     recording = dict(zip(real.clip_ids, real.recordings, strict=True))
     eval_clips = real.held_out()
@@ -177,15 +179,15 @@ def usable(mix: Mix, store: ClipStore, source: str, without: frozenset[str]) -> 
     """Return the indices of the clips of a source that may be used, in order.
 
     Args:
-        mix: its `min_fidelity` is used for source G.
+        mix: its `min_fidelity` is used for the sources G and X.
         store: of the source.
-        source: A or G.
+        source: A, G or X.
         without: ids of parents whose clips are left out.
 
     Raises:
         UsageError: as `faithful`.
     """
-    used = faithful(mix, store) if source == "G" else np.arange(len(store))
+    used = faithful(mix, store) if source in "GX" else np.arange(len(store))
     if not without:
         return used
     parents = store.column("parent_id")
@@ -213,9 +215,10 @@ def _added(
         added.append((store, used if alpha else used[: mix.dose]))
         if not alpha and len(used) < mix.dose:
             lost = ", without those made from val clips" if without else ""
+            more = "add clips" if source == "X" else "raise synth.n"
             raise UsageError(
-                f"mix.dose={mix.dose}: {store.path} has {counted(len(used), 'usable clip')}{lost}; raise "
-                "synth.n or lower the dose"
+                f"mix.dose={mix.dose}: {store.path} has {counted(len(used), 'usable clip')}{lost}; {more} or "
+                "lower the dose"
             )
     return added
 

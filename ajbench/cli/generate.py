@@ -5,7 +5,15 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ajbench.cli.options import SEEDS, Settings, Tracker, command, run_stage, show_plan
+from ajbench.cli.external_options import AllowLeaks, Synthetic, SyntheticLabels, with_external
+from ajbench.cli.options import (
+    SEEDS,
+    Settings,
+    Tracker,
+    command,
+    run_stage,
+    show_plan,
+)
 from ajbench.core import console
 from ajbench.core.errors import UsageError
 
@@ -175,7 +183,13 @@ def augment(settings: Settings) -> None:
 
 @app.command()
 @command()
-def train_cls(settings: Settings, tracker: Tracker = "csv") -> None:
+def train_cls(
+    settings: Settings,
+    tracker: Tracker = "csv",
+    synthetic: Synthetic = None,
+    synthetic_labels: SyntheticLabels = None,
+    allow_leaks: AllowLeaks = False,
+) -> None:
     """Train one classifier on one mix of clips.
 
     Trains the recipe's `classifier` on its `mix`, then scores the evaluation clips. With `evaluate.tune`, it
@@ -189,6 +203,7 @@ def train_cls(settings: Settings, tracker: Tracker = "csv") -> None:
     """
     from ajbench.pipeline.classifier_stages import own_stage
 
+    settings = with_external(settings, synthetic, synthetic_labels, allow_leaks)
     pipeline = settings.pipeline(settings.load(), tracker)
     evaluate = pipeline.recipe.evaluate
     pipeline.check(evaluate.doses if evaluate.tune else ())

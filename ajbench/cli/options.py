@@ -20,6 +20,7 @@ from ajbench.core.registry import RENDERED, load_plugins
 
 if TYPE_CHECKING:
     from ajbench.core.recipe import Recipe
+    from ajbench.data.external_clips import ExternalSource
     from ajbench.pipeline.own_data import OwnData
     from ajbench.pipeline.recipe_stages import Pipeline
     from ajbench.pipeline.stage import Stage
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 # Common options that commands which only show something do not have.
 STAGE_OPTIONS = ("recipe", "data", "work", "results", "generator", "seed", "device", "dry_run", "force")
+ONLY_X = ("evaluate.primary=null", "evaluate.arms=[X]")  # compared with --synthetic by default
 DEFAULT = "mini"  # recipe of commands without --recipe and --data
 SEEDS = ("generator.seed", "invert.seed", "synth.seed")
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="Name, YAML file or mix expression.")]
@@ -57,6 +59,7 @@ class Settings:
     force: bool
     base: str | None
     budget: str | None
+    synthetic: "ExternalSource | None"
     overrides: tuple[str, ...]
 
     @functools.cached_property
@@ -94,9 +97,14 @@ class Settings:
 
         given = () if self.seed is None else tuple(f"{key}={self.seed}" for key in seeds)
         changes = (*given, *more, *self.overrides)
+        name, tree = (
+            (str(self.own.tree["name"]), self.own.tree) if self.own else (self.recipe or DEFAULT, None)
+        )
+        recipe = load(name, changes, self.base, tree)
+        if self.synthetic and "X" not in (recipe.mix.source, *recipe.evaluate.arms):
+            recipe = load(name, (*ONLY_X, *changes), self.base, tree)
         if self.own:
-            return load(str(self.own.tree["name"]), changes, tree=self.own.tree)
-        recipe = load(self.recipe or DEFAULT, changes, self.base)
+            return recipe
         if self.data and recipe.data.corpus in RENDERED:
             raise UsageError(
                 f"--data {self.data}: recipe {recipe.name} renders its clips; leave out one of the two"
@@ -112,11 +120,19 @@ class Settings:
 
     def pipeline(self, recipe: "Recipe", tracker: str = "csv") -> "Pipeline":
         """Return the stages of a recipe in the folders that the options name."""
-        from ajbench.pipeline.recipe_stages import Pipeline, Places
+        from ajbench.pipeline.places import Places
+        from ajbench.pipeline.recipe_stages import Pipeline
 
         self._need_folders()
         data = self.own.root if self.own else self.data
-        return Pipeline(recipe, Places(data, self.work, self.results, self.generator, tracker))
+        places = Places(data, self.work, self.results, self.generator, tracker, self.synthetic)
+        made = Pipeline(recipe, places)
+        doses = recipe.evaluate.doses
+        if self.own and self.synthetic and max(doses, default=0) > len(made.external):
+            fitting = tuple(dose for dose in doses if dose <= len(made.external)) or (len(made.external),)
+            evaluate = recipe.evaluate.model_copy(update={"doses": fitting})
+            made = Pipeline(recipe.model_copy(update={"evaluate": evaluate}), places)
+        return made
 
 
 def show_version(
@@ -189,7 +205,7 @@ def command(hide: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Calla
         @functools.wraps(function)
         def wrapper(**given: Any) -> None:
             mine = {parameter.name: given.pop(parameter.name) for parameter in own}
-            values = defaults | {"base": None, "budget": None} | given
+            values = defaults | {"base": None, "budget": None, "synthetic": None} | given
             values["overrides"] = tuple(values["overrides"] or ())
             settings = Settings(**{field.name: values[field.name] for field in fields(Settings)})
             # Of the processes that torchrun launches, only the first prints; all print errors.

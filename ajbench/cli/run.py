@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ajbench.cli.external_options import AllowLeaks, Synthetic, SyntheticLabels, with_external
 from ajbench.cli.options import (
     SEEDS,
     Jobs,
@@ -75,6 +76,9 @@ def run(
         Path | None,
         typer.Option("--write-recipe", metavar="FILE", help="Without RECIPE: write the recipe that is made."),
     ] = None,
+    synthetic: Synthetic = None,
+    synthetic_labels: SyntheticLabels = None,
+    allow_leaks: AllowLeaks = False,
     tracker: Tracker = "csv",
 ) -> None:
     """Run every stage of a recipe, from clips to report.
@@ -83,6 +87,9 @@ def run(
     folders), a table (CSV, TSV, JSON Lines, Parquet), an audiofolder, Parquet or tar shards, or ESC-50,
     FSD50K or AudioSet. What was found, what will be done and how long that takes is printed first; sizes are
     chosen to fit --budget.
+
+    With --synthetic, no generator is trained: the clips of another one are compared with the real ones for
+    copies (of evaluation clips: exit code 4), scored, and mixed in.
 
     Finished stages are skipped; after a change, only the stages that depend on it run again. A mix expression
     (`esc10+320G`) compares that mix with real clips only, instead of the recipe's grid. `tables/a11 --base
@@ -94,8 +101,10 @@ def run(
     \b
     Examples:
       ajbench run --data DIR --budget 20m
+      ajbench run --data REAL --synthetic SYNTHETIC
       ajbench run tables/a11 --base as20k --data DIR --cell 7
     """
+    settings = with_external(settings, synthetic, synthetic_labels, allow_leaks)
     settings = _of_run(settings, name, base, budget, write_recipe)
     recipe = settings.load(*SEEDS)
     if recipe.table == "t1":
@@ -141,7 +150,12 @@ def tables(settings: Settings) -> None:
 
 @app.command()
 @command(hide=("seed", "force", "device"))
-def report(settings: Settings) -> None:
+def report(
+    settings: Settings,
+    synthetic: Synthetic = None,
+    synthetic_labels: SyntheticLabels = None,
+    allow_leaks: AllowLeaks = False,
+) -> None:
     """Render the HTML report of a finished run.
 
     Dose curves, AP by class, and real and synthetic clips to listen to.
@@ -153,6 +167,7 @@ def report(settings: Settings) -> None:
     """
     from ajbench.pipeline import results_folder
 
+    settings = with_external(settings, synthetic, synthetic_labels, allow_leaks)
     pipeline = settings.pipeline(settings.load(*SEEDS))
     stages = pipeline.stages()
     if settings.dry_run:

@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ajbench.core.section import AtLeastOne, Count, Fraction, Positive, Section
 
-Source = Literal["G", "A", "R", "A+G"]
+Source = Literal["G", "A", "R", "A+G", "X"]
 
 
 class Data(Section):
@@ -91,7 +91,9 @@ class Mix(Section):
         None, description="classes with few real clips: {classes: [dog, rain], shots: 4, fill: true}"
     )
     source: Source = Field(
-        "G", description="dose only: added clips are G generated, A augmented, R real repeated, A+G both"
+        "G",
+        description="dose only: added clips are G generated, A augmented, R real repeated, A+G both, X "
+        "synthetic clips from elsewhere (--synthetic)",
     )
     dose: Count = Field(0, description="dose only: the first n clips of each source")
     alpha: Fraction = Field(0.5, description="alpha only: probability of a synthetic draw (Eq. 1)")
@@ -173,6 +175,10 @@ class Mix(Section):
         if self.match_steps:
             return real + self.match_steps
         return real if self.mode == "alpha" else real * self.has_real + self.added
+
+    def adds(self, source: str) -> bool:
+        """Return whether clips of a source (G, A, R or X) are added, or replace real ones."""
+        return (self.mode == "alpha" or self.dose > 0) and source in self.source.split("+")
 
     @property
     def added(self) -> int:

@@ -24,7 +24,9 @@ class Primary(Section):
 
     model: int | str = Field(0, description="place in evaluate.models from 0, or name+aug")
     dose: AtLeastOne = Field(description="one of evaluate.doses")
-    arm: Literal["G", "A+G"] = Field("G", description="G is compared with real clips only, A+G with A")
+    arm: Literal["G", "A+G", "X"] = Field(
+        "G", description="G and X are compared with real clips only, A+G with A"
+    )
 
 
 class Tune(Section):

@@ -107,7 +107,7 @@ class Recipe(Section):
 
 
 NONE = (False, "none")  # values of mix.real
-_MIX = re.compile(r"^(?P<base>.+?)(?:(?P<only>G)|\+(?:(?P<a>\d+k?)A\+)?(?P<dose>\d+k?)(?P<source>[GAR]))$")
+_MIX = re.compile(r"^(?P<base>.+?)(?:(?P<only>G)|\+(?:(?P<a>\d+k?)A\+)?(?P<dose>\d+k?)(?P<source>[GARX]))$")
 _PACKAGE = Path(__file__).parents[1]
 # A wheel has the recipes inside the package, a checkout next to it.
 SHIPPED = _PACKAGE / "recipes" if (_PACKAGE / "recipes").is_dir() else _PACKAGE.parent / "recipes"
@@ -123,7 +123,7 @@ def load(
 
     Mix expressions: `esc10` real clips only, `esc10+320G` plus the first 320 synthetic clips, `as20k+40kG`
     plus the first 40,000, `esc10G` synthetic clips only; `esc10+320A` plus 320 augmented clips, `esc10+320R`
-    plus 320 repeated real clips, `esc10+320A+320G` plus 320 of both kinds.
+    plus 320 repeated real clips, `esc10+320A+320G` plus 320 of both, `esc10+320X` plus 320 from elsewhere.
 
     Args:
         expression: name, path or mix expression.

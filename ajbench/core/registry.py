@@ -261,7 +261,7 @@ def check_names(recipe: "Recipe") -> None:
                 f"FD: ajbench eval-gen --gen DIR --ref DIR --features {chosen}"
             )
     judge_weights(recipe.synth.judge)
-    if recipe.mix.min_fidelity and recipe.synth.judge is None:
+    if recipe.mix.min_fidelity and recipe.synth.judge is None and recipe.mix.source != "X":
         raise UsageError(
             f"mix.min_fidelity={recipe.mix.min_fidelity:g}: needs scores of the clips; set synth.judge, "
             "such as reference"

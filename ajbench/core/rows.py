@@ -92,6 +92,11 @@ def is_rival(column: str) -> bool:
     return re.match(r"\+\d+k?[AR]", column) is not None
 
 
+def source_of(column: str) -> str:
+    """Return X for a mix of Table A11 that adds synthetic clips from elsewhere, such as `+160X`, else G."""
+    return "X" if re.match(r"\+\d+k?X", column) else "G"
+
+
 def make_row(
     context: Context,
     table: str,

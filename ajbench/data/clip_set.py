@@ -73,6 +73,7 @@ class ClipSet:
         parents: ids of the real clips that generated clips were made from; None where unknown.
         others: number of files in the folder that are not sound files, by suffix.
         change: replaces the sound of every clip; None: none.
+        files: the sound files; empty for a store.
     """
 
     path: Path
@@ -80,7 +81,7 @@ class ClipSet:
     parents: Sequence[str | None]
     others: int = 0
     change: Change | None = None
-    _files: Sequence[Path] = ()
+    files: Sequence[Path] = ()
     _store: ClipStore | None = None
     _indices: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
@@ -111,7 +112,7 @@ class ClipSet:
             self,
             names=[self.names[n] for n in numbers],
             parents=[self.parents[n] for n in numbers],
-            _files=[self._files[n] for n in numbers] if self._store is None else (),
+            files=[self.files[n] for n in numbers] if self._store is None else (),
             _indices=self._indices if self._store is None else self._indices[numbers],
         )
 
@@ -126,7 +127,7 @@ class ClipSet:
 
     def _key(self, number: int) -> str:
         if self._store is None:
-            key = checksum(self._files[number])
+            key = checksum(self.files[number])
         else:
             stored: Any = self._store.flac(int(self._indices[number]))
             stored = self._stored(number)[0].data if stored is None else stored
@@ -149,7 +150,7 @@ class ClipSet:
     def _stored(self, number: int) -> tuple[Samples, int]:
         if self._store is not None:
             return self._store.audio(self._indices[number : number + 1]).T, audio.SAMPLE_RATE
-        path = self._files[number]
+        path = self.files[number]
         samples, rate = audio.decode(path)
         if reason := audio.defect(samples):
             raise audio.AudioError(reason, path)
@@ -157,7 +158,7 @@ class ClipSet:
 
     def labels(self) -> list[list[str]]:
         """Return the labels of each clip, in order; empty for files of a folder."""
-        return [labels or [] for labels in self._column("labels")]
+        return [labels or [] for labels in self.column("labels")]
 
     def requests(self) -> Requests | None:
         """Return the classes and labels of a store; None for a folder, or if a clip has no label."""
@@ -169,19 +170,20 @@ class ClipSet:
 
     def guides(self) -> list[str | None]:
         """Return the parent of each clip, None for clips that were made from noise (strength 1)."""
-        both = zip(self.parents, self._column("strength"), strict=True)
+        both = zip(self.parents, self.column("strength"), strict=True)
         return [None if strength is not None and strength >= 1 else parent for parent, strength in both]
 
     def captions(self) -> list[str | None]:
         """Return the caption of each clip, in order; None where it has none."""
-        return self._column("caption")
+        return self.column("caption")
 
     def codes(self) -> NDArray[np.uint16]:
         """Return the codec codes of a store's clips, uint16 [n, 8, T]."""
         assert self._store is not None
         return self._store.codes(self._indices)
 
-    def _column(self, name: str) -> list[Any]:
+    def column(self, name: str) -> list[Any]:
+        """Return a column of a store for each clip, in order; None for files of a folder."""
         if self._store is None:
             return [None] * len(self)
         values = self._store.column(name)
@@ -198,7 +200,7 @@ class ClipSet:
         """Return the length of a file in seconds; 0 for a clip of a store or a file that cannot be read."""
         if self._store is None:
             with contextlib.suppress(audio.AudioError):
-                rate, _, frames = audio.probe(self._files[number])
+                rate, _, frames = audio.probe(self.files[number])
                 return frames / rate
         return 0.0
 
@@ -213,7 +215,7 @@ class ClipSet:
         count = max(1, int(self.seconds_of(number) / seconds))
         for k in range(count):
             length = seconds if k < count - 1 else None
-            samples, rate = audio.decode(self._files[number], k * seconds, length)
+            samples, rate = audio.decode(self.files[number], k * seconds, length)
             if self.change is None:
                 yield samples, rate
             else:
@@ -227,7 +229,7 @@ class ClipSet:
     def _headers(self) -> list[tuple[int, float]]:
         """Sample rate in Hz and length in seconds of each file; without those that cannot be read."""
         found = []
-        for path in self._files if self._store is None else ():
+        for path in self.files if self._store is None else ():
             with contextlib.suppress(audio.AudioError):
                 rate, _, frames = audio.probe(path)
                 found.append((rate, frames / rate))
@@ -274,7 +276,7 @@ def open_set(path: Path, split: str | None = None, option: str = "--ref-split") 
                 f"{file}: {by_name[name].name} has the same name; clips are paired by name, remove one"
             )
         by_name[name] = file
-    return ClipSet(path, list(by_name), [None] * len(files), len(found) - len(files), _files=files)
+    return ClipSet(path, list(by_name), [None] * len(files), len(found) - len(files), files=files)
 
 
 def ahead(

@@ -23,6 +23,7 @@ TABLE = "A11"
 TAIL = "tail"  # table of rows.csv: the classes of `mix.tail`
 COMPARED = ("map", "macro_f1", "tail_recall")  # metrics with rows over seeds and of gains
 FAMILY_ERROR = 0.05  # shared by all comparisons that a verdict speaks of (Bonferroni)
+LEAKS = " (leaks)"  # ends the column of a mix that adds copies of evaluation clips
 MIN_SEEDS = 3  # of a verdict on one fold: the variance between fewer is all but unknown
 MIN_CLIPS = 20  # of a verdict: fewer are a handful, of which each decides
 
@@ -47,16 +48,23 @@ class TableCell(NamedTuple):
 
 
 def column_name(
-    base: str, mix: Mix, through_codec: bool = False, amplified: bool = False, all_real: bool = False
+    base: str,
+    mix: Mix,
+    through_codec: bool = False,
+    amplified: bool = False,
+    all_real: bool = False,
+    leaks: bool = False,
 ) -> str:
     """Return the column of Table A11 for a mix of the recipe `base`.
 
     `esc10` is real clips only, `+160G` adds the first 160 synthetic clips (`+40kG`: 40,000), `+160A` as many
-    augmented ones, `+160R` as many real ones once more, `+160A+160G` both, `esc10G` is synthetic clips only,
+    augmented ones, `+160R` as many real ones once more, `+160A+160G` both, `+160X` as many synthetic ones
+    from elsewhere, `esc10G` is synthetic clips only,
     `α=0.5` is Eq. 1. Controls carry what they control for in brackets: in `esc10
     (decoded)` the real clips have passed through the codec, `as20k (steps of +80kG)` has trained for as many
     steps as that dose, in `as20k (amplified)` the classes of lowest AP are drawn more often, and `as20k (all
-    real)` has all train clips instead of those that `mix.real` chooses.
+    real)` has all train clips instead of those that `mix.real` chooses. `+160X (leaks)` adds copies of
+    evaluation clips (`--allow-leaks`).
     """
     if mix.mode == "alpha":
         name = f"α={mix.alpha:g}"
@@ -70,7 +78,9 @@ def column_name(
         name += " (amplified)"
     if all_real:
         name += " (all real)"
-    return f"{name} (decoded)" if through_codec else name
+    if through_codec:
+        name += " (decoded)"
+    return f"{name}{LEAKS}" if leaks else name
 
 
 def _dose(clips: int, source: str = "G") -> str:

@@ -149,7 +149,7 @@ def _lowered(mix: Mix, inputs: Inputs, store: "ClipStore", part: "ValPart") -> M
     if mix.mode == "alpha" or not mix.dose:
         return mix
     without, dose = heirs(store, part), mix.dose
-    for source, path in (("A", inputs.augmented), ("G", inputs.synthetic)):
+    for source, path in (("A", inputs.augmented), (mix.source[-1], inputs.synthetic)):
         if path:
             dose = min(dose, len(usable(mix, ClipStore.open(path), source, without)))
             if not dose:

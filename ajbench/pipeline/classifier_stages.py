@@ -14,6 +14,7 @@ from ajbench.evaluation.classification import TableCell, column_name
 from ajbench.pipeline import grid
 from ajbench.pipeline.arms import augment_stage
 from ajbench.pipeline.cell_training import Candidate, Inputs, settings_of, train_and_score, tune_arm
+from ajbench.pipeline.external_store import audited
 from ajbench.pipeline.stage import Stage, weights_identity
 
 if TYPE_CHECKING:
@@ -104,9 +105,9 @@ def _training(
     if through_codec is not None:
         data = data.model_copy(update={"real_through_codec": through_codec})
     decoded = pipeline.decoded if data.real_through_codec and mix.has_real else None
-    needed = mix.mode == "alpha" or mix.dose
-    synthetic = pipeline.synth(probe) if needed and "G" in mix.source else None
-    augmented = augment_stage(pipeline) if needed and "A" in mix.source else None
+    synthetic = pipeline.synth(probe) if mix.adds("G") else None
+    synthetic = pipeline.external_store if mix.adds("X") else synthetic
+    augmented = augment_stage(pipeline) if mix.adds("A") else None
     base = None
     if mix.amplify:
         alone = grid.real(pipeline.recipe, real=mix.baseline, tail=mix.tail, amplify=0)
@@ -162,7 +163,9 @@ def cell_key(cell: Stage, run: Recipe) -> TableCell:
     recipe, classifier = cell.recipe, cell.recipe.classifier
     all_real = recipe.mix.has_real and recipe.mix.limits != run.mix.limits
     controls = recipe.data.real_through_codec, recipe.mix.amplify != run.mix.amplify, all_real
-    column = column_name(recipe.name, recipe.mix, *controls)
+    found = audited(cell) if recipe.mix.adds("X") else None
+    leaks = found is not None and found["leaks"] != 0
+    column = column_name(recipe.name, recipe.mix, *controls, leaks)
     about = classifier.name, classifier.pretraining, classifier.aug
     fold = recipe.data.eval_fold if len(run.evaluate.folds) > 1 else None
     return TableCell(*about, column, cell.seed or 0, fold)

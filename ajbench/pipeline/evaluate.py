@@ -24,6 +24,7 @@ from ajbench.evaluation.set_pair import SetPair, pairs_of
 from ajbench.features.extractor import LazyExtractor
 from ajbench.pipeline.cell_training import SCORES
 from ajbench.pipeline.classifier_stages import cell_key
+from ajbench.pipeline.external_store import NAME
 from ajbench.pipeline.stage import Stage
 
 GENERATION = "generation"  # the table of baselines and of metrics to the train split
@@ -130,7 +131,8 @@ def measure_sets(
             if gen.classes != every.classes:
                 raise UsageError(f"{path}: its classes are not those of {real}; generate it from that store")
             # A clip comes from its parent by its guide, or by a prompt that names the parent's labels.
-            paired = section["strength"] < 1 or section["prompt"] != "none"
+            external = path == synthetic.get(NAME)
+            paired = any(gen.parents) if external else section["strength"] < 1 or section["prompt"] != "none"
             pairs = pairs_of(gen, every) if paired else {}
             orphans = len(gen) - len(pairs)
             measured = [(held_out, "eval", ["fd", "is"]), (train, "train", OF_TRAIN)]
@@ -151,7 +153,7 @@ def measure_sets(
                 rows += [_row(context, {"row": name} | line, split) for line in found.rows]
             # The judge `reference` is trained on the real clips, the extractor on all train clips.
             own = section["judge"] != "reference" or not recipe.mix.limited
-            if section["judge"] == recipe.evaluate.features and own:
+            if section["judge"] == recipe.evaluate.features and own and not external:
                 notes.append(
                     f"{name}: its clips were selected by the extractor of this table; label agreement by "
                     "other features says more"

@@ -11,7 +11,7 @@ from ajbench.core.errors import MissingError
 from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Mix
 from ajbench.core.rows import folds_name
-from ajbench.pipeline import classifier_stages, tail_clips
+from ajbench.pipeline import classifier_stages, external_store, tail_clips
 from ajbench.pipeline.preflight import pool_size
 from ajbench.pipeline.stage import Stage
 
@@ -41,7 +41,7 @@ def eval_cls_stage(pipeline: "Pipeline", classifiers: Sequence[Stage]) -> Stage:
             mix, fold = cell.recipe.mix, cell.recipe.data.eval_fold
             mine = sizes.setdefault(classifier_stages.cell_key(cell, recipe).column, {})
             if names[fold] not in mine:
-                generated = "G" in mix.source and (mix.mode == "alpha" or mix.dose > 0)
+                generated = mix.adds("G")
                 mine[names[fold]] = _sizes(of_fold[fold], mix, generated)
         pooled = dataset_name(pipeline, recipe.evaluate.folds)
         for mine in sizes.values():
@@ -65,7 +65,7 @@ def eval_gen_stage(
     `mixes`: of a set, measure only the first `mix.dose` clips that reach `mix.min_fidelity`.
     """
     recipe, section = pipeline.recipe, pipeline.recipe.evaluate
-    stores = {name: pipeline.synth(name) for name in names}
+    stores = {name: pipeline.synthetic_set(name) for name in names}
     judge = (
         (classifier_stages.reference_stage(pipeline, all_real=True),)
         if section.features == "reference"
@@ -85,8 +85,14 @@ def eval_gen_stage(
         cache = pipeline.places.work / "features"
         where = path, dataset_name(pipeline), cache
         rows, notes = measure_sets(recipe, prepared, folders, weights, *where, mixes or {})
-        sizes = _sizes(pipeline, recipe.mix.with_real, generated=True)
-        _record(pipeline, path, [row | sizes for row in rows])
+        sizes = _sizes(pipeline, recipe.mix.with_real, generated=pipeline.generates)
+        of_external = sizes | {"pool": None}
+        rows = [row | (of_external if row["row"] == external_store.NAME else sizes) for row in rows]
+        store = stores.get(external_store.NAME) if pipeline.places.synthetic else None
+        if store and (external := external_store.audited(store)):
+            found = [pipeline.external.found, external_store.fidelity(store.path), *external["sentences"]]
+            notes += [f"{external_store.NAME}: {note}" for note in found]
+        _record(pipeline, path, rows)
         atomic_write(path / NOTES, json.dumps(notes, indent=2, ensure_ascii=False))
 
     amount = counted(len(names), "set") + " of clips"

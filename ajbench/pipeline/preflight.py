@@ -25,7 +25,13 @@ from ajbench.pipeline import grid, tail_clips
 SHOWN = 8  # classes that are named
 
 
-def check(recipe: Recipe, manifest: Manifest, generator: Path | None, doses: Sequence[int] = ()) -> None:
+def check(
+    recipe: Recipe,
+    manifest: Manifest,
+    generator: Path | None,
+    doses: Sequence[int] = (),
+    external: int | None = None,
+) -> None:
     """Check that a corpus has the clips and classes that a recipe needs.
 
     Args:
@@ -33,6 +39,7 @@ def check(recipe: Recipe, manifest: Manifest, generator: Path | None, doses: Seq
         manifest: of the corpus.
         generator: a trained generator to use instead of the recipe's own.
         doses: numbers of synthetic clips that will be needed, besides `mix.dose`.
+        external: clips from elsewhere (source X), if there are any.
 
     Raises:
         UsageError: it has not.
@@ -40,11 +47,19 @@ def check(recipe: Recipe, manifest: Manifest, generator: Path | None, doses: Seq
         IntegrityError: the given generator does not fit.
     """
     corpus, n, k, labels = recipe.data.corpus, recipe.synth.n, recipe.synth.classes, manifest.label_set
-    for key, dose in [("mix.dose", recipe.mix.dose), *(("evaluate.doses", dose) for dose in doses)]:
-        if dose > n:
+    arms = recipe.evaluate.arms
+    needed = [("mix.dose", recipe.mix.dose, (recipe.mix.source,))]
+    for key, dose, sources in [*needed, *(("evaluate.doses", dose, arms) for dose in doses)]:
+        if dose > n and {*sources} != {"X"}:
             raise UsageError(
                 f"{key}: {dose} clips of a source are needed, synth.n={n} are made; raise synth.n or "
                 "lower the dose"
+            )
+        if dose and "X" in sources and external is None:
+            raise UsageError("mix.source=X: name the synthetic clips with --synthetic DIR")
+        if external is not None and "X" in sources and dose > external:
+            raise UsageError(
+                f"{key}: {dose} clips of source X are needed, {external} are given; lower the dose"
             )
     if isinstance(k, int) and k > len(labels):
         raise UsageError(f"synth.classes={k}: corpus {corpus} has {counted(len(labels), 'class')}")

@@ -7,7 +7,6 @@ another folder. Nothing here imports torch before a stage has work to do.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -19,9 +18,19 @@ from ajbench.core.errors import UsageError
 from ajbench.core.recipe import Mix, Recipe, fingerprint, probe
 from ajbench.data import real_clips
 from ajbench.data.corpora.recordings import read_corpus
+from ajbench.data.external_clips import ExternalClips
 from ajbench.data.manifest import Manifest
 from ajbench.generation import pretrained
-from ajbench.pipeline import arms, changed_files, classifier_stages, fold_stages, grid, preflight
+from ajbench.pipeline import (
+    arms,
+    changed_files,
+    classifier_stages,
+    external_store,
+    fold_stages,
+    grid,
+    preflight,
+)
+from ajbench.pipeline.places import Places
 from ajbench.pipeline.stage import (
     Stage,
     codec_identity,
@@ -36,26 +45,8 @@ from ajbench.pipeline.stage import (
 VERSIONS = {
     "prepare": 2, "decode": 1, "train-gen": 3, "invert": 1, "synth": 2, "train-cls": 4, "eval-cls": 2,
     "eval-gen": 3, "augment": 1, "audio-tokens": 1, "entail": 1, "train-av": 1, "score-av": 1, "tune": 1,
+    "audit": 1, "import": 1,
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where a run reads and writes.
-
-    Attributes:
-        data: the corpus; None if it is rendered.
-        work: stages have their folders in `<work>/<recipe>/`.
-        results: rows, tables and report go to `<results>/<recipe>/`.
-        generator: a trained generator to use instead of the recipe's own.
-        tracker: where loss curves go besides metrics.csv.
-    """
-
-    data: Path | None = None
-    work: Path = Path("work")
-    results: Path = Path("results")
-    generator: Path | None = None
-    tracker: str = "csv"
 
 
 class Pipeline:
@@ -73,6 +64,8 @@ class Pipeline:
         registry.check_names(recipe)
         self.recipe, self.places = recipe, places
         self.home, self.results = places.work / recipe.name, places.results / recipe.name
+        if places.synthetic:  # apart from those of the recipe's own clips
+            self.results = self.results.with_name(f"{recipe.name}+{places.synthetic.name}")
         self._counted: dict[Any, int] = {}
         self.probes = {name: probe(recipe, name, keys) for name, keys in recipe.evaluate.probes.items()}
 
@@ -81,7 +74,8 @@ class Pipeline:
 
         `manifest`: of the corpus; None: as its reader finds it, which raises MissingError without one.
         """
-        preflight.check(self.recipe, manifest or self.manifest, self.places.generator, doses)
+        added = len(self.external) if self.places.synthetic else None
+        preflight.check(self.recipe, manifest or self.manifest, self.places.generator, doses, added)
 
     @cached_property
     def folds(self) -> list["Pipeline"]:
@@ -116,14 +110,41 @@ class Pipeline:
             jobs: most processes that share a synthesis; None: one per core on a CPU, one on a GPU.
         """
         decoded = (self.decoded,) if self.through_codec else ()
-        sizes = {"": self.recipe.synth.n}
-        if not self.recipe.table:
-            sizes |= {name: section.n for name, section in self.probes.items()}
-        sets = [self.synth(name, jobs and worth_starting(jobs, n)) for name, n in sizes.items()]
+        probes = {} if self.recipe.table else self.probes
+        sizes = {"": self.recipe.synth.n} | {name: section.n for name, section in probes.items()}
+        own = sizes.items() if self.generates else ()
+        sets = [self.synth(name, jobs and worth_starting(jobs, n)) for name, n in own]
+        sets += [self.external_store] if self.places.synthetic else []
         augmented = any("A" in column.mix.source for column in grid.columns(self.recipe))
         sets += [arms.augment_stage(self)] if augmented else []
         adapted = [need for one in sets for need in one.needs if need.name == "invert"]
-        return in_order([self.prepare, *self._own_generator, *adapted, *decoded, *sets])
+        generator = self._own_generator if self.generates else ()
+        return in_order([self.prepare, *generator, *adapted, *decoded, *sets])
+
+    @cached_property
+    def generates(self) -> bool:
+        """Whether clips are generated: not if clips from elsewhere are mixed in instead."""
+        return not self.places.synthetic or any(c.mix.adds("G") for c in grid.columns(self.recipe))
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """The names of the sets of synthetic clips; that of the recipe's own is empty."""
+        own = ("", *self.probes) if self.generates else ()
+        return (*own, *((external_store.NAME,) if self.places.synthetic else ()))
+
+    def synthetic_set(self, name: str) -> Stage:
+        """Return the stage that makes one of `sets`."""
+        return self.external_store if name == external_store.NAME else self.synth(name)
+
+    @cached_property
+    def external(self) -> ExternalClips:
+        """The clips from elsewhere; errors as `external_store.read`."""
+        return external_store.read(self)
+
+    @cached_property
+    def external_store(self) -> Stage:
+        """Clips from elsewhere, audited and judged → synthetic clip store."""
+        return external_store.import_stage(self, classifier_stages.reference_stage(self, all_real=False))
 
     @cached_property
     def manifest(self) -> Manifest:

@@ -114,12 +114,12 @@ def render_report(pipeline: Pipeline, stages: Sequence[Stage]) -> Path:
     from ajbench.pipeline.evaluate import set_name
     from ajbench.reporting import report
 
-    names, shown = ("", *pipeline.probes), pipeline.folds[0]
+    shown = pipeline.folds[0]
     data = report.ReportData(
         recipe=pipeline.recipe,
         rows=pipeline.results / ROWS,
         real=shown.prepare.need(),
-        synthetic={set_name(pipeline.recipe, name): shown.synth(name).need() for name in names},
+        synthetic={set_name(pipeline.recipe, name): shown.synthetic_set(name).need() for name in shown.sets},
         counts=_counts(pipeline),
         dataset=dataset_name(shown),
         scores=_scores(pipeline),

@@ -29,7 +29,7 @@ def check(recipe: Recipe, manifest: Manifest, doses: Collection[int]) -> None:
     """
     mixes = [column.mix for column in grid.columns(recipe) if column.mix.dose in doses]
     filling = [mix for mix in mixes if mix.fills_tail]
-    for source in sorted({source for mix in filling for source in mix.source.split("+")} - {"R"}):
+    for source in sorted({source for mix in filling for source in mix.source.split("+")} - {"R", "X"}):
         largest = max((mix for mix in filling if source in mix.source.split("+")), key=lambda mix: mix.dose)
         n, found = recipe.synth.n, _planned(recipe, manifest, source)
         real_clips.need_of_tail(largest, source, found, n, f"the plan for corpus {recipe.data.corpus}")

@@ -13,13 +13,13 @@ import pandas as pd
 
 from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Recipe, dump
-from ajbench.core.rows import read_rows
+from ajbench.core.rows import read_rows, source_of
 from ajbench.data import audio
 from ajbench.data.store import Clip, ClipStore
 from ajbench.evaluation.classification import TableCell, per_class
 from ajbench.reporting import figures, gain_by_real, tables, tail_table
 from ajbench.reporting.formats import blocks_1, blocks_a11, html, to_csv
-from ajbench.reporting.verdict import QUESTION, Answer, answers, headline, limits
+from ajbench.reporting.verdict import QUESTION, Answer, answers, headline, leaking, limits
 
 EXAMPLES = 12  # classes with audio examples
 SHOWN_CLASSES = 40  # in figures: AudioSet's 527 would not be legible
@@ -73,7 +73,7 @@ def render(data: ReportData, out: Path) -> Path:
     page = {
         "recipe": data.recipe,
         "question": QUESTION,
-        "headline": headline(found),
+        "headline": headline(found, leaking(rows)),
         "answers": found,
         "dose_figure": dose_figure(rows, data.recipe, found),
         "gain_figure": gain_by_real.figure(by_real),
@@ -106,13 +106,18 @@ def render(data: ReportData, out: Path) -> Path:
 def dose_figure(rows: pd.DataFrame, recipe: Recipe, found: Sequence[Answer]) -> str:
     """Return the dose curves of all classifiers that have an answer as SVG; "" if there is none."""
     curves = []
-    for answer in {a.line: a for a in found}.values():  # one curve for a classifier with two answers
+    # One curve for a classifier and source with two answers.
+    for answer in {(a.line, a.source): a for a in found}.values():
         mine = rows[(rows["table"] == "A11") & (rows["row"] == answer.line)]
         means, deltas = (
             100 * mine[mine["metric"] == metric].set_index("column")[["value", "ci_low", "ci_high"]]
             for metric in ("map_mean", "map_delta")
         )
-        doses = [c for c in tables.columns_of(mine, recipe) if tables.dose_of(c) and c in deltas.index]
+        doses = [
+            c
+            for c in tables.columns_of(mine, recipe)
+            if tables.dose_of(c) and c in deltas.index and source_of(c) == answer.source
+        ]
         columns = [recipe.name, *doses]
         if not doses or not set(columns) <= set(means.index):
             continue

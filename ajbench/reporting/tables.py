@@ -12,7 +12,7 @@ import pandas as pd
 
 from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Recipe
-from ajbench.core.rows import folds_in, read_rows
+from ajbench.core.rows import folds_in, read_rows, source_of
 from ajbench.reporting import formats, gain_by_real, tail_table, verdict
 from ajbench.reporting.formats import COUNTED, Block, Line, blocks_1, blocks_a11, to_csv
 
@@ -88,7 +88,7 @@ def write(
     for name, text in files.items():
         atomic_write(out_dir / name, text)
     header, lines = formats.console_table(a11_blocks[0])
-    said = verdict.document(verdict.answers(rows, recipe))
+    said = verdict.document(verdict.answers(rows, recipe), verdict.leaking(rows))
     document = {"table_a11": _measured(a11), "table_1": first, "generation": generation, "verdict": said}
     document |= {"contrast": gain_by_real.contrast(by_real, rows, recipe)}
     document |= {"table_tail": tail} if tail else {}
@@ -118,8 +118,8 @@ def select(rows: pd.DataFrame, recipe: Recipe, fingerprints: Collection[str] | N
 
 
 def dose_of(column: str) -> int | None:
-    """Return the dose of a column: 160 for `+160G`, 40,000 for `+40kG`, None for other columns."""
-    match = re.fullmatch(r"\+(\d+)(k?)G", column)
+    """Return the dose of a column: 160 for `+160G` and `+160X`, 40,000 for `+40kG`, None for others."""
+    match = re.fullmatch(r"\+(\d+)(k?)[GX]", column)
     return int(match[1]) * (1000 if match[2] else 1) if match else None
 
 
@@ -127,7 +127,9 @@ def columns_of(rows: pd.DataFrame, recipe: Recipe) -> list[str]:
     """Return the measured columns of Table A11 in order: synthetic clips only, real only, doses, others."""
     found = list(dict.fromkeys(rows.loc[rows["table"] == "A11", "column"]))
     ends = [f"{recipe.name}G", recipe.name]
-    doses = sorted((c for c in found if dose_of(c) is not None), key=lambda c: dose_of(c) or 0)
+    doses = sorted(
+        (c for c in found if dose_of(c) is not None), key=lambda c: (source_of(c), dose_of(c) or 0)
+    )
     return [c for c in ends if c in found] + doses + [c for c in found if c not in (*ends, *doses)]
 
 

@@ -7,7 +7,8 @@ import pytest
 import soundfile
 
 from ajbench.core.recipe import load
-from ajbench.pipeline.recipe_stages import Pipeline, Places
+from ajbench.pipeline.places import Places
+from ajbench.pipeline.recipe_stages import Pipeline
 from ajbench.pipeline.stage import run_stages
 
 RATE = 44_100

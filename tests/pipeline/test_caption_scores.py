@@ -11,7 +11,8 @@ from ajbench.core import recipe as recipes
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.data.corpora import audioset
 from ajbench.pipeline import caption_scores
-from ajbench.pipeline.recipe_stages import Pipeline, Places
+from ajbench.pipeline.places import Places
+from ajbench.pipeline.recipe_stages import Pipeline
 
 CLIPS = 8
 TEMPLATE = "evaluate.captioners={template: {}}"

@@ -18,7 +18,8 @@ from ajbench.data.shards import ids_hash
 from ajbench.data.store import ClipStore
 from ajbench.fusion.label_free import parts_of
 from ajbench.pipeline import fusion_evaluate, fusion_stages, fusion_table
-from ajbench.pipeline.recipe_stages import Pipeline, Places
+from ajbench.pipeline.places import Places
+from ajbench.pipeline.recipe_stages import Pipeline
 from ajbench.pipeline.stage import in_order, run_stages
 
 SMALL = (

@@ -10,7 +10,8 @@ from ajbench.data.labels import save_scores
 from ajbench.pipeline import gain_sweep, sweep
 from ajbench.pipeline.cell_training import SCORES
 from ajbench.pipeline.classifier_stages import grid_stages
-from ajbench.pipeline.recipe_stages import Pipeline, Places
+from ajbench.pipeline.places import Places
+from ajbench.pipeline.recipe_stages import Pipeline
 from ajbench.pipeline.sweep_findings import REAL
 
 

@@ -6,7 +6,8 @@ from fakes import MINI
 from ajbench.core import recipe
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.pipeline import sweep
-from ajbench.pipeline.recipe_stages import Pipeline, Places
+from ajbench.pipeline.places import Places
+from ajbench.pipeline.recipe_stages import Pipeline
 
 SMALL = (*MINI, "evaluate.doses=[10]")
 

@@ -1,0 +1,27 @@
+"""The folders and files of a run: where a recipe is carried out, which is not part of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ajbench.data.external_clips import ExternalSource
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a run reads and writes.
+
+    Attributes:
+        data: the corpus; None if it is rendered.
+        work: stages have their folders in `<work>/<recipe>/`.
+        results: rows, tables and report go to `<results>/<recipe>/`.
+        generator: a trained generator to use instead of the recipe's own.
+        tracker: where loss curves go besides metrics.csv.
+        synthetic: clips made elsewhere.
+    """
+
+    data: Path | None = None
+    work: Path = Path("work")
+    results: Path = Path("results")
+    generator: Path | None = None
+    tracker: str = "csv"
+    synthetic: ExternalSource | None = None
