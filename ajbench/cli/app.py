@@ -2,7 +2,7 @@
 
 import typer
 
-from ajbench.cli import audio_visual, audit, caption, evaluate, generate, inspect, run, sweep
+from ajbench.cli import audio_visual, audit, caption, evaluate, export, generate, inspect, run, sweep
 from ajbench.cli.options import show_version
 
 app = typer.Typer(
@@ -10,8 +10,8 @@ app = typer.Typer(
     help="Does synthetic audio help my classifier, how much of it, and can I trust the answer?",
     epilog=(
         "Exit codes: 0 done · 1 a bug (traceback) · 2 wrong usage or recipe · 3 data, weights, an earlier "
-        "stage, disk or memory missing · 4 numeric failure, or audit --strict found leaks · 5 integrity · "
-        "130 interrupted (run the same command again to resume)"
+        "stage, disk or memory missing · 4 numeric failure, or leaks (audit --strict, run --synthetic) · "
+        "5 integrity · 130 interrupted (run the same command again to resume)"
     ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -19,5 +19,5 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.callback(invoke_without_command=True)(show_version)
-for part in (run, sweep, generate, caption, audio_visual, evaluate, audit, inspect):
+for part in (run, sweep, generate, export, caption, audio_visual, evaluate, audit, inspect):
     app.add_typer(part.app)

@@ -7,12 +7,10 @@ import typer
 
 from ajbench.cli.external_options import AllowLeaks, Synthetic, SyntheticLabels, with_external
 from ajbench.cli.options import (
-    SEEDS,
     Settings,
     Tracker,
     command,
     run_stage,
-    show_plan,
 )
 from ajbench.core import console
 from ajbench.core.errors import UsageError
@@ -208,36 +206,6 @@ def train_cls(
     evaluate = pipeline.recipe.evaluate
     pipeline.check(evaluate.doses if evaluate.tune else ())
     run_stage(settings, own_stage(pipeline, settings.seed or 0))
-
-
-@app.command()
-@command(hide=("results", "device"))
-def export(
-    settings: Settings, out: Annotated[Path, typer.Argument(metavar="FOLDER", help="The new folder.")]
-) -> None:
-    """Export the trained generator to a folder.
-
-    The folder has the generator, its class tokens and a model card with the measured values;
-    `ajbench.AudioJourneyPipeline` opens it.
-
-    \b
-    Examples:
-      ajbench export my-generator
-      ajbench export my-generator --recipe esc10 --data DIR
-    """
-    from ajbench.pipeline.evaluation_stages import eval_gen_stage
-    from ajbench.pipeline.results_folder import rows_of
-    from ajbench.reporting import model_card
-
-    pipeline = settings.pipeline(settings.load(*SEEDS))
-    if settings.dry_run:
-        show_plan(settings, [pipeline.train_gen, pipeline.invert])
-        return
-    generator = pipeline.places.generator or pipeline.train_gen.need()
-    measured = eval_gen_stage(pipeline, ("", *pipeline.probes))
-    rows = rows_of(measured) if measured.done() else []
-    path = model_card.export(pipeline.recipe, generator, pipeline.invert.need(), out, rows, settings.force)
-    console.emit({"path": path, "measured": bool(rows)}, text=str(path))
 
 
 def _show_synthesis(plan: dict[str, Any]) -> None:

@@ -177,7 +177,7 @@ def fit(wav: Wave, n: int) -> Wave:
 def flac_encode(wav: Wave) -> bytes:
     """Encode [n] samples at 16 kHz as 16-bit FLAC, rounded to the nearest step and clipped to full scale."""
     buffer = io.BytesIO()
-    soundfile.write(buffer, _int16(wav), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    soundfile.write(buffer, int16(wav), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     return buffer.getvalue()
 
 
@@ -198,9 +198,7 @@ def write(path: Path | str, wav: Wave, sample_rate: int = SAMPLE_RATE) -> None:
     """Write samples [n] or [n, channels] atomically as a 16-bit file in the format of its suffix."""
     path = Path(path)
     buffer = io.BytesIO()
-    soundfile.write(
-        buffer, _int16(wav), sample_rate, format=path.suffix.lstrip(".").upper(), subtype="PCM_16"
-    )
+    soundfile.write(buffer, int16(wav), sample_rate, format=path.suffix.lstrip(".").upper(), subtype="PCM_16")
     atomic_write(path, buffer.getvalue())
 
 
@@ -281,7 +279,8 @@ def _mel_bank(
         return bank.T.contiguous().to(device=device, dtype=dtype)
 
 
-def _int16(wav: NDArray[np.floating]) -> NDArray[np.int16]:
+def int16(wav: NDArray[np.floating]) -> NDArray[np.int16]:
+    """Return samples of full scale 1 as 16-bit integers, rounded and clipped."""
     # By 32768 in both directions (libsndfile uses 32767 in one), so that decode → encode is exact.
     return np.clip(np.rint(np.asarray(wav, dtype=np.float64) * 32768), -32768, 32767).astype(np.int16)
 
