@@ -57,8 +57,8 @@ CSV = "FILE.csv"
 PROTOCOLS = "Preprocessing and KL convention of: ajbench, audioldm_eval, av-benchmark, stable-audio-metrics."
 FEATURES = "Extractors, separated by commas; weights from AJBENCH_WEIGHTS, or as NAME=PATH."
 METRICS = (
-    "Metrics, separated by commas, of `ajbench ls metrics`; or all (default: fd, is, kl, kl_sigmoid, "
-    "label_agreement, where possible)."
+    "Metrics, separated by commas, of `ajbench ls metrics`; or all (default, where possible: with tiny fad, "
+    "fd_inf, kad, precision, recall, density, coverage, lsd; else fd, is, kl, kl_sigmoid, label_agreement)."
 )
 LABELS = (
     "Requested labels of a folder's clips: CSV with columns clip and labels (separated by ;), or parent: the "
@@ -124,7 +124,7 @@ def eval_gen(
     ref: Ref = None,
     ref_split: RefSplit = None,
     protocol: ProtocolName = "ajbench",
-    features: Features = "mn04",
+    features: Features = "tiny",
     metrics: Metrics = None,
     pairs: PairsFile = None,
     labels: Labels = None,

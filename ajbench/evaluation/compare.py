@@ -19,6 +19,14 @@ from ajbench.features.extractor import LazyExtractor
 from ajbench.metrics.intervals import clipped
 
 ALL = "all"
+DEFAULT = "tiny"  # features: no download
+# What the frames of the default features are used for, unless metrics are named.
+OF_TINY = ("fad", "fd_inf", "kad", "precision", "recall", "density", "coverage", "lsd")
+MORE = (
+    "knows no classes, and its values do not compare with published ones. With weights, panns16k gives FD, "
+    "IS and KL as most papers have them, mn04 FD, IS, KL and label agreement: set AJBENCH_WEIGHTS to a "
+    "folder, run `ajbench doctor --download panns16k,mn04`, then add --features panns16k,mn04"
+)
 SHOWN = 3
 UNEQUAL = 4  # longest clip to shortest, from which lengths are told
 
@@ -85,7 +93,9 @@ def choose(pair: SetPair, metrics: Sequence[str] | None = None, required: bool =
     check(metrics or ())
     every = metrics is not None and ALL in metrics
     named = () if metrics is None else tuple(dict.fromkeys(name for name in metrics if name != ALL))
-    among = [name for name, metric in METRICS.items() if every or metric.usual]
+    small = pair.extractor.name == DEFAULT
+    usual = OF_TINY if small else [name for name, metric in METRICS.items() if metric.usual]
+    among = METRICS if every else usual
     lacking = _lacking(pair, usual=metrics is None)
     possible, without = [], dict[str, list[str]]()
     for name in among if every or metrics is None else named:
@@ -96,7 +106,8 @@ def choose(pair: SetPair, metrics: Sequence[str] | None = None, required: bool =
             raise UsageError(f"--metrics {name}: {reason}")
         elif reason != lacking.get("guides") and (metrics is not None or reason == lacking.get("pairs")):
             without.setdefault(reason, []).append(name)
-    return Choice(possible, named if required else (), _notes(without))
+    more = [MORE] if small and metrics is None else []
+    return Choice(possible, named if required else (), [*_notes(without), *more])
 
 
 def _notes(without: Mapping[str, Sequence[str]]) -> list[str]:
@@ -144,7 +155,7 @@ def compare(
     gen: Path | str,
     ref: Path | str,
     *,
-    features: str = "mn04",
+    features: str = DEFAULT,
     metrics: Sequence[str] | None = None,
     protocol: str = "ajbench",
     cache: Path | str = "work/features",

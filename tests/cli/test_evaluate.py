@@ -216,3 +216,16 @@ def test_an_unusable_clip_stops_the_command_unless_allowed(eval_kinds, own_kinds
     assert "--allow-partial" in eval_kinds("-q").stderr and eval_kinds("-q").exit_code == 3
     done = eval_kinds("--allow-partial", "--json", "-q")
     assert done.exit_code == 0 and json.loads(done.stdout)["skipped"][0]["clip"] == "dog/clip-1"
+
+
+def test_two_folders_need_no_weights(eval_gen):
+    shown = eval_gen("--json", "--bootstrap", "0")
+    assert shown.exit_code == 0, shown.output
+    found = json.loads(shown.stdout)
+    assert {row["features"] for row in found["rows"]} == {"tiny"}
+    measured = ["fad", "fd_inf", "kad", "precision", "recall", "density", "coverage", "lsd"]
+    assert [row["metric"] for row in found["rows"]] == measured
+    assert any("panns16k" in note and "doctor" in note for note in found["notes"])
+    assert not any(
+        "doctor" in note for note in json.loads(eval_gen("--metrics", "fad", "--json").stdout)["notes"]
+    )
