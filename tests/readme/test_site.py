@@ -104,6 +104,7 @@ def test_the_site_builds_without_a_warning_and_loads_only_its_own_files(tmp_path
         assert loaded
         assert not [address for address in loaded if "//" in address], page.name
         assert "<!-- generated" not in text, page.name
+        assert any(address.endswith("scripts/iframe-worker.js") for address in loaded)  # search from disk
     index = json.loads((tmp_path / "site" / "search" / "search_index.json").read_text(encoding="utf-8"))
     found = {entry["location"].partition("#")[0] for entry in index["docs"]}
     assert {"own-data.html", "reference/cli.html"} <= found
