@@ -3,7 +3,7 @@ import pytest
 from fakes import ESC10_CONTEXT, esc10_recipe
 
 from ajbench.core.rows import make_row
-from ajbench.reporting.verdict import Answer, answers, bound, document, headline, limits
+from ajbench.reporting.verdict import Answer, answers, bound, document, headline, leaking, limits
 
 PLAN = esc10_recipe()
 
@@ -155,3 +155,24 @@ def test_limits_depend_on_seeds_comparisons_and_corpus():
     assert "3 seeds" in several and "0.05/2" in several
     mini = plan.model_copy(update={"data": plan.data.model_copy(update={"corpus": "mini"})})
     assert len(limits(rows, mini, [one])) == len(limits(rows, plan, [one])) + 1
+
+
+def test_clips_from_elsewhere_have_answers_of_their_own():
+    rows = comparison("a", "+160G", -3, -2, -1) + comparison("a", "+160X", 1, 2, 3)
+    found = {answer.source: answer for answer in answers(pd.DataFrame(rows), PLAN)}
+    assert (found["G"].effect, found["X"].effect) == (-1, 1) and found["X"].comparisons == 2
+    said = headline([*found.values()])
+    assert "(G): No, it hurts" in said and "(X): Yes" in said
+    assert headline([found["X"]]) == "Yes."
+    lines = limits(pd.DataFrame(rows), PLAN, [*found.values()])
+    assert any(line.startswith("Clips X") for line in lines)
+    alone = limits(pd.DataFrame(comparison("a", "+160X", 1, 2, 3)), PLAN, [found["X"]])
+    assert not any("passed through the codec" in line for line in alone)
+
+
+def test_copies_of_evaluation_clips_give_no_answer():
+    rows = pd.DataFrame(comparison("a", "+160X (leaks)", 5, 9, 13))
+    found = answers(rows, PLAN)
+    assert found == [] and leaking(rows)
+    assert headline(found, leaks=True).startswith("No answer")
+    assert any("(leaks)" in line for line in limits(rows, PLAN, found))
