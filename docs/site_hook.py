@@ -33,10 +33,18 @@ ITEM = re.compile(r"^([\w.*, ]+):\s+(.*)$", re.DOTALL)
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Return a page with its generated part, and with links to results/README.md pointing to its page."""
+    """Return a page with its generated part; links to files outside of docs/ become their text."""
+    folder = Path(page.file.src_uri).parent
+    own = os.path.relpath("reference/results.md", folder)
+
+    def inside(found: re.Match[str]) -> str:
+        target = os.path.normpath(folder / found[2])
+        if target == "../results/README.md":
+            return f"[{found[1]}]({own}{found[3]})"
+        return found[1] if target.startswith("..") else found[0]
+
     filled = MARK.sub(lambda found: WRITERS[found[1]](), markdown)
-    own = os.path.relpath("reference/results.md", Path(page.file.src_uri).parent)
-    return re.sub(r"\]\((?:\.\./)+results/README\.md", f"]({own}", filled)
+    return re.sub(r"(?<!!)\[([^\]]+)\]\(((?:\.\./)+[^)#\s]+)([^)]*)\)", inside, filled)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -272,9 +280,10 @@ def extractors() -> str:
 
 
 def results() -> str:
-    """Return results/README.md without its heading, its links as seen from reference/."""
+    """Return results/README.md without its heading, links to pages of docs/ as seen from reference/."""
     text = RESULTS.read_text(encoding="utf-8").partition("\n")[2]
-    return re.sub(r"\]\(\.\./docs/", "](../", text)
+    text = re.sub(r"\[([^\]]+)\]\((?!\.\./docs/|#|https?:)[^)]*\)", r"\1", text)  # to files of results/
+    return text.replace("](../docs/", "](../")
 
 
 WRITERS = {
