@@ -223,7 +223,8 @@ def _run_recipe(settings: Settings, pipeline: "Pipeline", jobs: int | None) -> N
     if settings.dry_run:
         pipeline.manifest = preflight.labels(recipe, pipeline.places.data)
     pool_stages.check(pipeline)
-    results_origin.claim(pipeline.results, settings.recipe_file, settings.data, keep=not settings.dry_run)
+    origin = pipeline.results, settings.recipe_file, settings.data
+    results_origin.claim(*origin, keep=False)
     if settings.dry_run and recipe.table:
         _show_grid(pipeline)
         return
@@ -235,6 +236,7 @@ def _run_recipe(settings: Settings, pipeline: "Pipeline", jobs: int | None) -> N
         show_plan(settings, stages, power=power, more=more)
         return
     ran = run_stages(stages, settings.device, settings.force, workers=jobs)
+    results_origin.claim(*origin)
     done = results_folder.publish(pipeline, pipeline.stages(jobs), again=bool(ran)) | {"ran": ran}
     if not ran:
         console.say(f"nothing to do: every stage of {recipe.name} is finished")
