@@ -100,8 +100,7 @@ def run(
 
     \b
     Examples:
-      ajbench run --data DIR --budget 20m
-      ajbench run --data REAL --synthetic SYNTHETIC
+      ajbench run --data DIR --budget 20m --synthetic DIR
       ajbench run tables/a11 --base as20k --data DIR --cell 7
     """
     settings = with_external(settings, synthetic, synthetic_labels, allow_leaks)
