@@ -50,7 +50,7 @@ def test_segment_lists_are_read(tmp_path, name, split):
     [
         ("clip,labels\na,Dog\n", "clip_id"),
         ("clip_id,labels\na,Dog,more\n", ":2"),
-        ("clip_id,labels,split\na,Dog,training\n", "training"),
+        ("clip_id,labels,split\na,Dog,middle\n", "middle"),
         ("clip_id,labels,start_s\na,Dog,soon\n", "soon"),
         ("clip_id,labels\n,Dog\n", "clip_id"),
         ('short,0,10,"/m/09x0r"\n', "short"),
