@@ -37,7 +37,7 @@ def test_train_cls_and_the_grid_have_one_folder_for_the_same_classifier():
     ("expression", "overrides", "mixes"),
     [
         ("mini+10G", [], {("dose", "all", 0), ("dose", "all", 10)}),
-        ("miniG", [], {("dose", "all", 0), ("dose", "none", 20)}),
+        ("miniG", ["mix.real=none", "mix.none_of=all"], {("dose", "all", 0), ("dose", "none", 20)}),
         ("mini", ["mix.mode=alpha"], {("dose", "all", 0), ("alpha", "all", 0)}),
         ("mini", [], {("dose", "none", 20), *DOSES}),
         ("mini", ["mix.real=shots=2", "evaluate.controls=[all_real]"], FEW | {("dose", "all", 0)}),

@@ -137,7 +137,7 @@ def test_a_clip_without_usable_sound_is_named(bands, tmp_path):
 def test_the_command_line_trains_and_evaluates_heads(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     head = "evaluate.models=[{name: head, aug: none}, {name: head, aug: none, options: {hidden: 8}}]"
-    small = ["data.n_clips=40", "data.duration_s=1.26", "evaluate.bootstrap=100", head]
+    small = ["data.n_clips=40", "data.duration_s=1.26", "evaluate.bootstrap=100", "mix.real=all", head]
     one = ["classifier.name=head", "classifier.aug=none", "--seed", "0"]
     try:
         for command in (["prepare"], ["train-cls", *one], ["train-cls", *one, "classifier.options.hidden=8"]):

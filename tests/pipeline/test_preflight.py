@@ -69,7 +69,7 @@ def test_a_generator_that_was_trained_on_evaluation_clips_is_refused(tmp_path):
 @pytest.fixture(scope="module")
 def pool_store(tmp_path_factory):
     """pool_store(**changes of its metadata) -> folder of a store of another corpus that mini can use."""
-    fit = {"codec": "tiny", "clip_samples": clip_samples(5.04)}
+    fit = {"codec": "tiny", "clip_samples": clip_samples(2.52)}
     fit["whitening"] = {"mean": [0.0], "std": [1.0], "basis": [[1.0]]}
 
     def build(recording=None, clip_id="other", **meta):
