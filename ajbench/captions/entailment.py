@@ -100,6 +100,8 @@ def load(name: str, folder: Path | None = None, device: str = "cpu", **llm: Any)
         from ajbench.captions import llm_scorer
 
         return llm_scorer.load(**llm)
+    if name in ENCODERS:  # found anew each time: only the loaded model is kept
+        folder = weights.locate(name, folder, who=f"scorer {name}", instead=INSTEAD)
     return _encoder(name, folder, device)
 
 
@@ -124,13 +126,12 @@ def _encoder(name: str, folder: Path | None, device: str) -> Cosine:
 
     if name == "e5":
         return _e5()
-    if name == "minilm":
+    if folder is None:
         from ajbench.generation.text_encoder import minilm_folder
 
         encoder = SentenceEncoder(minilm_folder(), "bert", device)
     else:
-        found = weights.locate(name, folder, who=f"scorer {name}", instead=INSTEAD)
-        encoder = SentenceEncoder(found, ENCODERS[name], device)
+        encoder = SentenceEncoder(folder, ENCODERS[name], device)
     return Cosine(name, encoder, encoder.model_hash)
 
 

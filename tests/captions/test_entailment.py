@@ -84,6 +84,11 @@ def test_published_weights_in_the_usual_place_are_found(tmp_path, monkeypatch):
     assert identity("bert") == (load("bert").about["model_hash"],) and identity("minilm") == ()
     with pytest.raises(UsageError, match="minilm"):
         load("minilm", tmp_path / "bert")
+    # What was loaded from one folder does not stand in for what another lacks.
+    monkeypatch.setenv("AJBENCH_WEIGHTS", str(tmp_path / "elsewhere"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "elsewhere"))
+    with pytest.raises(MissingError, match="scorer bert"):
+        load("bert")
 
 
 def test_a_language_model_is_a_scorer_too(monkeypatch):
