@@ -78,7 +78,8 @@ def embed(
 
     Eight clips of one length form a batch, the rest are run one by one; batching changes the last digits.
     Features and logits of several windows are averaged, but all frames of an extractor of frames are kept.
-    Clips of more than two minutes are read minute by minute, and count as windows.
+    Clips of more than two minutes are read minute by minute, and count as windows; of those, extractors that
+    cut clips get the first minute only.
     The cache is written every 256 clips, so that an interrupted run continues there.
 
     Args:
@@ -98,8 +99,9 @@ def embed(
 
     def read(number: int) -> tuple[str, Windows | str | Pieces]:
         if clips.seconds_of(number) > 2 * LONG_S and (protocol.max_s is None or protocol.max_s > LONG_S):
-            pieces = (windows_of(number, *sound) for sound in clips.pieces(number, LONG_S))
-            return keys[number], pieces
+            cut = 1 if extractor.max_samples and protocol.window_s is None else None
+            pieces = islice(clips.pieces(number, LONG_S), cut)
+            return keys[number], (windows_of(number, *sound) for sound in pieces)
         try:
             return keys[number], windows_of(number, *clips.samples(number))
         except audio.AudioError as error:
@@ -205,9 +207,10 @@ def _of_pieces(pieces: Pieces, extractor: LazyExtractor) -> Vectors | str:
         return error.reason
     if not features:
         return reason
-    rows = np.concatenate(features)
+    # The last piece is longer: it has more frames than the others.
+    rows = np.concatenate([one.reshape(-1, one.shape[-1]) for one in features])
     mean = np.concatenate(logits).mean(axis=0)
-    return (rows.mean(axis=0)[None] if rows.ndim == 2 else np.concatenate(rows)), mean
+    return (rows.mean(axis=0)[None] if features[0].ndim == 2 else rows), mean
 
 
 def _read(folder: Path) -> dict[str, Vectors]:

@@ -138,15 +138,25 @@ def test_the_inception_score_is_left_out_of_few_clips(tmp_path, n):
     assert any("inception score" in note for note in found.notes)
 
 
+class SecondFrames(FrameExtractor):
+    """The same of every second, so that longer sounds have more frames."""
+
+    def __call__(self, wav):
+        seconds = np.asarray(wav).reshape(len(wav), -1, 16_000).transpose(1, 0, 2)
+        features = np.stack([BandExtractor.__call__(self, one)[0] for one in seconds], axis=1)
+        return features, np.zeros((len(wav), 0), np.float32)
+
+
 @pytest.mark.parametrize("frames", [False, True])
 def test_long_clips_are_read_in_pieces(tmp_path, monkeypatch, frames):
-    extractor = FrameExtractor() if frames else BandExtractor()
+    extractor = SecondFrames() if frames else BandExtractor()
     longest = []
     decode = audio.decode
     monkeypatch.setattr(audio, "decode", lambda *how: longest.append(decode(*how)) or longest[-1])
-    write_chord(tmp_path / "a" / "short.wav", 1)
     rng = np.random.default_rng(0)
-    sound = rng.normal(0, 0.1, (150, 16_000)).astype(np.float32)
+    sound = rng.normal(0, 0.1, (200, 16_000)).astype(np.float32)
+    (tmp_path / "a").mkdir()
+    soundfile.write(tmp_path / "a" / "short.wav", sound[:2].reshape(-1), 16_000)
     sound[60:120] = 0  # a silent minute is left out
     soundfile.write(tmp_path / "a" / "long.wav", sound.reshape(-1), 16_000)
     found = feature_cache.embed(
@@ -155,6 +165,20 @@ def test_long_clips_are_read_in_pieces(tmp_path, monkeypatch, frames):
     assert len(found.numbers) == 2 and not found.left_out
     assert max(len(samples) for samples, _ in longest) <= 120 * 16_000
     assert np.isfinite(found.features).all() and len(found.vectors()) == 2
+    assert len(found.features) == (60 + 80 + 2 if frames else 2)
+
+
+def test_extractors_that_cut_clips_get_the_beginning_of_long_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(BandExtractor, "max_samples", 160_000)
+    sound = np.random.default_rng(0).normal(0, 0.1, 150 * 16_000)
+    sound[60 * 16_000 :] *= 0.01
+    (tmp_path / "a").mkdir()
+    for name, seconds in (("long", 150), ("short", 10)):
+        soundfile.write(tmp_path / "a" / f"{name}.wav", sound[: seconds * 16_000], 16_000)
+    vectors = feature_cache.embed(
+        open_set(tmp_path / "a"), BandExtractor(), protocols.find("ajbench"), tmp_path / "cache"
+    ).vectors()
+    np.testing.assert_allclose(vectors[0], vectors[1], rtol=1e-5)
 
 
 def test_long_clips_without_sound_are_left_out_by_name(tmp_path, compared):
