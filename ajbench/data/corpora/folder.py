@@ -37,8 +37,8 @@ def read(data: Data, root: Path | None) -> Manifest:
     If every folder in `root` that has sounds is named after a split (train, val, eval, test, dev, …, in any
     case) or after a fold (fold1, fold 2, …), the class folders are inside these; without an eval split, the
     val split is evaluated. Without splits and folds,
-    the hash of the path below the class folder without suffix, or of the recording in the file's name, gives
-    one of five folds, whatever the class, unless a class would be missing from one (`with_every_class`), and
+    the hash of the file's name without suffix, or of the recording in it, gives one of five folds, whatever
+    the class, unless a class would be missing from one (`with_every_class`), and
     `data.eval_fold` (default: the last) is evaluated. A clip is a
     recording of its own unless `data.recording_from` is set. Names that start with a dot are skipped; a file
     with another suffix, without a recording in its name, or outside a class folder is a problem.
@@ -66,7 +66,7 @@ def read(data: Data, root: Path | None) -> Manifest:
             f"data.eval_fold={data.eval_fold}: {root} has split folders ({', '.join(splits)}), not folds"
         )
 
-    rows, problems, hashed = [], [], []
+    rows, problems, units = [], [], []
     videos = {path.with_suffix(""): path for path in files if is_video(path)}
     sounds = {path.with_suffix("") for path in files if path.suffix.lower() in SUFFIXES}
     for path, parts in below.items():
@@ -81,9 +81,8 @@ def read(data: Data, root: Path | None) -> Manifest:
         split, fold = splits.get(parts[0]), folds.get(parts[0])
         try:
             recording = in_name(data, path.stem)
-            name = recording or PurePath(*inside[1:]).with_suffix("").as_posix()
             if not splits and not folds:
-                fold = hashed_fold(name)
+                fold = hashed_fold(recording or path.stem)
             if path.suffix.lower() not in KNOWN:
                 raise ValueError(f"unsupported suffix {path.suffix!r}; convert to one of {', '.join(KNOWN)}")
             if not path.is_file():
@@ -94,12 +93,12 @@ def read(data: Data, root: Path | None) -> Manifest:
                 clip_id, str(path), 0.0, None, (inside[0],), split or "train", fold, recording=recording
             )
             rows.append(replace(row, video=str(video)) if video else row)
-            hashed.append(name)
+            units.append(recording or PurePath(*inside[1:]).with_suffix("").as_posix())
         except ValueError as error:
             where = printable(clip_id), printable(str(path))
             problems.append(Problem(*where, None, printable(str(error)), split, fold))
     if not splits and not folds:
-        rows = with_every_class(rows, hashed)
+        rows = with_every_class(rows, units)
     if splits:
         rows, problems = with_eval(rows, problems)
     else:

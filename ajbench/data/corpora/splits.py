@@ -94,7 +94,7 @@ def with_every_class(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
 
     Args:
         rows: with hashed folds.
-        names: what was hashed of each row.
+        names: of each row, what is dealt as a whole; rows of one name have the same hashed fold.
     """
     labels_of: dict[str, set[str]] = {}
     folds: dict[str, int] = {}

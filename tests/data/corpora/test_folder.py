@@ -17,7 +17,7 @@ def test_classes_and_hashed_folds(touch):
     assert manifest.label_set.names == ("a cat", "dog")
     assert {row.clip_id for row in manifest.rows} == {name[:-4] for name in names} | {"dog/deep/20"}
     assert next(row for row in manifest.rows if row.clip_id == "dog/deep/20").labels == ("dog",)
-    assert all(row.fold == hashed_fold(row.clip_id.partition("/")[2]) for row in manifest.rows)
+    assert all(row.fold == hashed_fold(row.clip_id.rsplit("/", 1)[1]) for row in manifest.rows)
     assert {row.fold for row in manifest.split("eval")} == {5}
     assert manifest.problems == []
 
