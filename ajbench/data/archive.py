@@ -4,6 +4,7 @@ The path of such a sound is `<archive>::<member>`: the name in the tar, or the r
 with a column `audio` of (bytes, path). No more than a few dozen sounds of a shard are in memory at a time.
 """
 
+import re
 import tarfile
 import threading
 from collections import OrderedDict
@@ -22,17 +23,25 @@ from ajbench.data.audio import AudioError
 MARK = "::"  # between archive and member
 AUDIO = "audio"  # the column of a Parquet shard
 BATCH = 16  # rows of a Parquet shard that are read at once
+_MEMBER = re.compile(
+    rf"(.+?\.\w+){MARK}(.+)", re.DOTALL
+)  # `::` in the name of a plain file follows no suffix
 KEPT = 6  # batches kept: several threads read, each a few rows ahead of the others
 
 
 def container(path: str) -> str:
     """Return the archive of a sound, or the path itself if it is a plain file."""
-    return path.partition(MARK)[0]
+    return _parts(path)[0]
 
 
 def is_member(path: str) -> bool:
     """Return whether a path is that of a sound in an archive."""
-    return MARK in path
+    return _MEMBER.fullmatch(path) is not None
+
+
+def _parts(path: str) -> tuple[str, str]:
+    match = _MEMBER.fullmatch(path)
+    return (match[1], match[2]) if match else (path, "")
 
 
 @contextmanager
@@ -45,7 +54,7 @@ def local(path: str) -> Iterator[str]:
     if not is_member(path):
         yield path
         return
-    with NamedTemporaryFile(suffix=Path(path.partition(MARK)[2]).suffix) as file:
+    with NamedTemporaryFile(suffix=Path(_parts(path)[1]).suffix) as file:
         file.write(content(path))
         file.flush()
         yield file.name
@@ -53,9 +62,9 @@ def local(path: str) -> Iterator[str]:
 
 def content(path: str) -> bytes:
     """Return the bytes of a member of an archive; errors as in `local`."""
-    archive, _, member = path.partition(MARK)
+    archive, member = _parts(path)
     try:
-        if archive.endswith(".tar"):
+        if archive.lower().endswith(".tar"):
             offset, size = members(archive)[member]
             with Path(archive).open("rb") as file:
                 file.seek(offset)
@@ -67,8 +76,8 @@ def content(path: str) -> bytes:
 
 def size(path: str) -> int | None:
     """Return the bytes of a member, None if there is no such; 0 for all rows of a Parquet file."""
-    archive, _, member = path.partition(MARK)
-    if not archive.endswith(".tar"):
+    archive, member = _parts(path)
+    if not archive.lower().endswith(".tar"):
         return 0
     try:
         return members(archive)[member][1]

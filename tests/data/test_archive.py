@@ -63,9 +63,10 @@ def test_members_of_a_tar(tar):
     assert archive.size(f"{tar}::none.wav") is None
 
 
-def test_plain_files_are_themselves(tmp_path):
-    with archive.local(str(tmp_path / "a.wav")) as file:
-        assert file == str(tmp_path / "a.wav") == archive.container(file)
+@pytest.mark.parametrize("name", ["a.wav", "std::vector/a.wav", "a::b.wav"])
+def test_plain_files_are_themselves(tmp_path, name):
+    with archive.local(str(tmp_path / name)) as file:
+        assert file == str(tmp_path / name) == archive.container(file)
     assert not archive.is_member(file)
 
 
