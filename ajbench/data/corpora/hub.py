@@ -118,12 +118,12 @@ def _rows(path: Path) -> table_files.Records:
     classes = _class_names(schema, column)
     found: table_files.Records = []
     for number, cells in enumerate(rows):
-        name = (cells.pop(archive.AUDIO) or {}).get("path") or f"{number}.wav"
+        name = (cells.pop(archive.AUDIO, None) or {}).get("path") or f"{number}.wav"
         value = cells.pop(column)
         values = value if isinstance(value, list) else [value]
-        cells["labels"] = [
-            classes[one] if isinstance(one, int) and 0 <= one < len(classes) else one for one in values
-        ]
+        if classes:  # -1: the clip has no label
+            values = [classes[one] for one in values if isinstance(one, int) and 0 <= one < len(classes)]
+        cells["labels"] = values
         cells.setdefault("clip_id", f"{path.stem}/{number}-{Path(name).stem}")
         found.append((number + 1, {**cells, "path": f"{path.resolve()}{archive.MARK}{number}"}))
     return found

@@ -61,7 +61,7 @@ def _listed(cell: Any, separator: str) -> list[str]:
     if isinstance(cell, str):
         found = _literal(cell)
         return [part.strip() for part in cell.split(separator) if part.strip()] if found is None else found
-    return [str(part) for part in (cell if isinstance(cell, list) else [] if cell is None else [cell])]
+    return [str(part) for part in (cell if isinstance(cell, list) else [cell]) if part is not None]
 
 
 def _literal(cell: str) -> list[str] | None:
@@ -71,9 +71,9 @@ def _literal(cell: str) -> list[str] | None:
         return None
     try:
         found = ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         found = [part.strip(" '\"") for part in text[1:-1].split(",")]
-    return [str(part) for part in found]
+    return [str(part) for part in found if part is not None]
 
 
 def _separator(cells: Sequence[str], separator: str, known: Collection[str] | None) -> str:

@@ -1,7 +1,7 @@
 """Rows of a table of clips, in any of its formats, under the names of columns that ajbench uses."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ def read(path: Path) -> tuple[Records, list[Problem]]:
     elif kind == ".jsonl":
         records = list(enumerate(_json_lines(path), start=1))
     else:
-        records = list(enumerate(_parquet(path).read().to_pylist(), start=1))
+        records = list(enumerate(_parquet(path, lambda file: file.read().to_pylist()), start=1))
     changed = {old: new for new, old in renamed.items() if old != new}
     if changed:
         records = [(n, {changed.get(name, name): cell for name, cell in row.items()}) for n, row in records]
@@ -78,13 +78,14 @@ def columns(path: Path) -> list[str]:
     if kind in (".csv", ".tsv"):
         return csv_header(path, "\t" if kind == ".tsv" else ",")
     if kind == ".parquet":
-        return list(_parquet(path).schema_arrow.names)
+        return _parquet(path, lambda file: list(file.schema_arrow.names))
     return list(dict.fromkeys(name for row in _json_lines(path, 100) for name in row))
 
 
-def _parquet(path: Path) -> pq.ParquetFile:
+def _parquet(path: Path, get: Callable[[pq.ParquetFile], list[Any]]) -> list[Any]:
     try:
-        return pq.ParquetFile(path)
+        with pq.ParquetFile(path) as file:
+            return get(file)
     except FileNotFoundError:
         raise MissingError(f"{path}: missing") from None
     except (pa.ArrowException, OSError) as error:

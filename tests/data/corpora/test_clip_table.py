@@ -204,6 +204,14 @@ def test_an_unusable_parquet_file_is_refused(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     with pytest.raises(UsageError, match=r"a\.parquet"):
         clip_table.read(TABLE, tmp_path / "a.parquet")
+    pandas.DataFrame({"path": [f"{k:0100d}" for k in range(99)], "labels": "x"}).to_parquet(
+        tmp_path / "a.parquet"
+    )
+    damaged = bytearray((tmp_path / "a.parquet").read_bytes())
+    damaged[50:150] = b"x" * 100  # the schema at the end is whole
+    (tmp_path / "a.parquet").write_bytes(damaged)
+    with pytest.raises(UsageError, match=r"a\.parquet"):
+        clip_table.read(TABLE, tmp_path / "a.parquet")
     pandas.DataFrame({"path": ["a"], "labelz": ["x"]}).to_parquet(tmp_path / "a.parquet")
     with pytest.raises(UsageError, match=r"'labels'.* did you mean 'labelz'"):
         clip_table.read(TABLE, tmp_path / "a.parquet")

@@ -230,6 +230,21 @@ def test_one_file_of_shards_is_read_too(tmp_path):
     assert found.data == {"corpus": "hub"}
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_rows_of_shards_without_a_label_are_left_out(tmp_path, named):
+    sounds = [{"bytes": content} for _, _, content in clips()]
+    labels = [-1, None, *(k % 2 for k in range(2, len(sounds)))]
+    if not named:
+        labels = [None, None, *(CLASSES[k] for k in labels[2:])]
+    table = pa.table({"audio": sounds, "label": labels})
+    feature = {"names": CLASSES} if named else {}
+    about = json.dumps({"info": {"features": {"label": feature}}})
+    pq.write_table(table.replace_schema_metadata({"huggingface": about}), tmp_path / "a.parquet")
+    manifest = read_corpus(Data(corpus="hub"), tmp_path)
+    assert manifest.label_set.names == CLASSES and len(manifest.rows) == len(sounds) - 2
+    assert {problem.line for problem in manifest.problems} == {1, 2}
+
+
 @pytest.mark.parametrize("subset", ["balanced", "unbalanced"])
 def test_audiosets_lists(touch, subset):
     root = touch("eval_segments.csv", f"{subset}_train_segments.csv")
