@@ -18,7 +18,7 @@ from ajbench.core.console import counted
 from ajbench.core.errors import UsageError
 from ajbench.core.files import printable
 from ajbench.data.clip_set import ClipSet, open_set
-from ajbench.data.corpora import hub, table_files
+from ajbench.data.corpora import hub, label_cells, table_files
 from ajbench.data.labels import LabelSet
 from ajbench.data.manifest import Manifest, Problem, Row
 from ajbench.data.rounds import rounds
@@ -222,6 +222,7 @@ def _of_table(
 ) -> list[Row | Problem]:
     """Return the clips of a table, relative to its folder or to `path`; rows of one file are one clip."""
     records, problems = table_files.read(table)
+    records = label_cells.read(records, separator, classes.exact, table)
     place = {
         os.path.normpath(file.absolute()): name for name, file in zip(every.names, every.files, strict=True)
     }
@@ -237,11 +238,7 @@ def _of_table(
             problems.append(Problem(None, str(table), line, f"{written}: no such sound file in {path}"))
             continue
         cells_of.setdefault(name, cells)
-        value = cells["labels"]
-        listed = (
-            value if isinstance(value, list) else str(value if value is not None else "").split(separator)
-        )
-        labels_of.setdefault(name, []).extend(filter(None, (str(one).strip() for one in listed)))
+        labels_of.setdefault(name, []).extend(filter(None, map(str.strip, cells["labels"])))
     found: list[Row | Problem] = [*problems]
     for name, file in files.items():
         about = printable(str(file))
@@ -268,6 +265,8 @@ def _of_store(path: Path, classes: ClassNames) -> Iterator[Row | Problem]:
         labels = {one: classes.find(one) for one in written}
         if strange := [one for one, label in labels.items() if label is None]:
             yield Problem(name, str(path), None, f"label {strange[0]!r} is not a class of the real clips")
+        elif not labels:
+            yield Problem(name, str(path), None, "no label")
         else:
             distinct = tuple(dict.fromkeys(label for label in labels.values() if label))
             yield Row(name, name, labels=distinct, parent_id=parent, caption=caption)

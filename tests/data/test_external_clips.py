@@ -77,6 +77,11 @@ def test_another_table_may_be_named(write, tmp_path_factory):
     assert labels(read(write("1", table="file_name,label\n1.wav,rain\n"), REAL, other)) == {"1": ("Dog",)}
 
 
+@pytest.mark.parametrize("cell", ['"[Rain, Dog]"', "Rain|Dog", "Rain;Dog"])
+def test_labels_are_written_as_in_other_tables(write, cell):
+    assert labels(read(write("1", table=f"file_name,label\n1.wav,{cell}\n"), REAL)) == {"1": ("Rain", "Dog")}
+
+
 def test_every_beginning_has_the_class_proportions(write):
     found = read(write(*(f"{name}/{k}" for name in ("dog", "rain") for k in range(8))), REAL)
     first = [row.labels[0] for row in found.manifest.rows[:8]]
@@ -93,6 +98,8 @@ def test_a_store_has_labels_and_parents(tmp_path):
     wave, _ = found.clips.samples(2)
     place = store.clip_ids.index(found.clips.names[2])
     np.testing.assert_array_equal(wave[:, 0], store.audio([place])[0])
+    hum_store(tmp_path / "some", [hum_record(0), hum_record(1), hum_record(2, labels=[], label_ids=[])])
+    assert left_out(read(tmp_path / "some", real)) == {"clip-2": "no label"}
     with pytest.raises(UsageError, match="--synthetic-labels"):
         read(tmp_path / "store", real, tmp_path / "table.csv")
 
