@@ -50,7 +50,7 @@ def check(
     arms = recipe.evaluate.arms
     needed = [("mix.dose", recipe.mix.dose, (recipe.mix.source,))]
     for key, dose, sources in [*needed, *(("evaluate.doses", dose, arms) for dose in doses)]:
-        if dose > n and {*sources} != {"X"}:
+        if dose > n and {*sources} - {"R", "X"}:  # neither R nor X is made
             raise UsageError(
                 f"{key}: {dose} clips of a source are needed, synth.n={n} are made; raise synth.n or "
                 "lower the dose"

@@ -44,6 +44,10 @@ def test_what_cannot_be_done_is_refused_before_any_work(tmp_path, override, part
     assert not list(tmp_path.iterdir())
 
 
+def test_repeated_clips_are_not_limited_by_the_generated_ones(tmp_path):
+    mini_pipeline("mix={source: R, dose: 999}", work=tmp_path).check()
+
+
 def test_a_generator_that_was_trained_on_evaluation_clips_is_refused(tmp_path):
     clips = mini_pipeline().manifest
     train = [row.clip_id for row in clips.split("train")]
