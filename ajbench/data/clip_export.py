@@ -161,7 +161,8 @@ def _folder(layout: str, shard: int, row: Mapping[str, Any]) -> str:
 
 def _name(index: int, row: Mapping[str, Any]) -> str:
     """Return the name of a clip's file, different for every clip of a store, without a dot."""
-    return f"{index:06d}-{_safe(row['clip_id']).replace('.', '_')}"[:120]
+    name = f"{index:06d}-{_safe(row['clip_id']).replace('.', '_')}"
+    return name.encode()[:120].decode(errors="ignore")  # file systems limit the bytes of a name
 
 
 def _safe(text: str) -> str:

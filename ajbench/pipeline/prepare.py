@@ -227,7 +227,7 @@ class _Preparation:
         rejected = [Problem(**item) for note in notes for item in note["problems"]]
         problems = [*self.manifest.problems, *rejected]
         digests = {path: digest for note in notes for path, digest in note["sha256"].items()}
-        unseen = [Problem(**item) for note in notes for item in note["unseen"]]
+        unseen = [Problem(**item) for note in notes for item in note.get("unseen", ())]  # not in older notes
         shards.write_quarantine(out, [*problems, *unseen], digests)
         counts: dict[str, Counter[str]] = {}
         unread = Counter(problem.split or UNASSIGNED for problem in self.manifest.problems)
