@@ -40,6 +40,24 @@ def labels_of(manifest):
     return {row.clip_id: row.labels for row in manifest.rows}
 
 
+@pytest.mark.parametrize("split", [True, False])
+def test_parents_that_share_a_file_keep_its_recording(table, split):
+    lines = [
+        "path,labels,start_s,clip_id,parent_id,split",
+        "long.wav,dog,0,first,,train", "long.wav,dog,5,second,,test",
+        "r0.wav,dog,0,made,first,train", "r1.wav,dog,0,again,made,train",
+        *(f"r{k}.wav,{'dog' if k % 4 else 'cat'},0,,,{'test' if k % 3 else 'train'}" for k in range(2, 40)),
+    ]  # fmt: skip
+    manifest = read_corpus(TABLE, table(*(line if split else line.rpartition(",")[0] for line in lines)))
+    family = {row.clip_id: row for row in manifest.rows if row.recording}
+    assert {row.recording for row in family.values()} == {"long.wav"}
+    assert len({row.split for row in family.values()}) == 1
+    left = {problem.clip_id for problem in manifest.problems}
+    assert (left, family.keys()) == (
+        ({"first", "made", "again"}, {"second"}) if split else (set(), {"first", "second", "made", "again"})
+    )
+
+
 @pytest.mark.parametrize("column", ["parent_id", "recording"])
 @pytest.mark.parametrize("with_parents", [True, False])
 def test_clips_of_a_recording_stay_in_one_fold(table, column, with_parents):

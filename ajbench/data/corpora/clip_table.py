@@ -95,14 +95,13 @@ def of_records(
     rows, lines, hashed = [], [], []
     clips_of = Counter(_text(cells, "path") for _, cells in records)
     splits = splits_named(filter(None, (_text(cells, "split") for _, cells in records)))
-    families = _families(records, folder)
+    families = _families(records, folder, data, clips_of)
     for line, cells in records:
         # The split comes first: expected clips are counted per split, whether or not they are usable.
         recording, unnamed = _recording(cells, data)
-        recording = recording or families.get(_text(cells, "parent_id") or _clip_id(cells, folder))
-        written = _text(cells, "path") or ""
-        in_archive = _text(cells, "clip_id") if archive.is_member(written) else None
-        name = recording or in_archive or Path(written).stem
+        family = families.get(_text(cells, "parent_id") or _clip_id(cells, folder))
+        name = recording or (family[1] if family else _name(cells))
+        recording = recording or (family[0] if family else None)
         split, fold, reason = _side(cells, sides, splits, name)
         try:
             if reason or unnamed:
@@ -168,11 +167,36 @@ def _recording(cells: Mapping[str, Any], data: Data) -> tuple[str | None, str | 
         return None, str(error)
 
 
-def _families(records: table_files.Records, folder: Path) -> dict[str, str]:
-    """Return the recording of each clip that others name as `parent_id`: its own one, or else its id."""
-    parents = {parent for _, cells in records if (parent := _text(cells, "parent_id"))}
-    known = {_clip_id(cells, folder): _text(cells, "recording") for _, cells in records} if parents else {}
-    return {parent: known.get(parent) or parent for parent in parents}
+def _name(cells: Mapping[str, Any]) -> str:
+    """Return what is hashed for the fold of a clip whose recording is unknown."""
+    written = _text(cells, "path") or ""
+    in_archive = _text(cells, "clip_id") if archive.is_member(written) else None
+    return in_archive or Path(written).stem
+
+
+def _families(
+    records: table_files.Records, folder: Path, data: Data, clips_of: Mapping[str | None, int]
+) -> dict[str, tuple[str, str]]:
+    """Return recording and hashed name of each clip that others name as `parent_id`.
+
+    They are those of its own first ancestor: its recording, else its file if that has several clips, else its
+    id.
+    """
+    parents = {
+        _clip_id(cells, folder): parent for _, cells in records if (parent := _text(cells, "parent_id"))
+    }
+    known = {_clip_id(cells, folder): cells for _, cells in records} if parents else {}
+    found = {}
+    for clip in parents.values():
+        first, above = clip, {clip}
+        while (parent := parents.get(first)) and parent not in above:
+            first = parent
+            above.add(first)
+        cells = known.get(first, {})
+        recording, file = _recording(cells, data)[0] if cells else None, _text(cells, "path")
+        name = recording or (_name(cells) if cells else first)
+        found[clip] = recording or (file if file and clips_of[file] > 1 else first), name
+    return found
 
 
 def _side(
