@@ -131,7 +131,9 @@ class Settings:
         if self.own and self.synthetic and max(doses, default=0) > len(made.external):
             fitting = tuple(dose for dose in doses if dose <= len(made.external)) or (len(made.external),)
             evaluate = recipe.evaluate.model_copy(update={"doses": fitting})
-            made = Pipeline(recipe.model_copy(update={"evaluate": evaluate}), places)
+            fitted = Pipeline(recipe.model_copy(update={"evaluate": evaluate}), places)
+            fitted.manifest, fitted.external = made.manifest, made.external  # not read again
+            return fitted
         return made
 
 

@@ -222,7 +222,8 @@ def _run_recipe(settings: Settings, pipeline: "Pipeline", jobs: int | None) -> N
     if settings.dry_run:
         pipeline.manifest = preflight.labels(recipe, pipeline.places.data)
     pool_stages.check(pipeline)
-    origin = pipeline.results, settings.recipe_file, settings.data
+    synthetic = settings.synthetic.path if settings.synthetic else None
+    origin = pipeline.results, settings.recipe_file, settings.data, synthetic
     results_origin.claim(*origin, keep=False)
     if settings.dry_run and recipe.table:
         _show_grid(pipeline)

@@ -1,4 +1,4 @@
-"""Whose results a folder holds: two recipes of one file name, or two corpora, never share one."""
+"""Whose results a folder holds: two recipes of one file name, two corpora or two sets of clips never share one."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,9 @@ from ajbench.core.files import atomic_write
 ORIGIN = "origin.json"
 
 
-def claim(out: Path, recipe: Path | None, data: Path | None, keep: bool = True) -> None:
+def claim(
+    out: Path, recipe: Path | None, data: Path | None, synthetic: Path | None = None, keep: bool = True
+) -> None:
     """Note in a results folder which recipe and data its results are of, unless it has those of others.
 
     Others whose files are gone have been moved, and their folder is taken over.
@@ -18,12 +20,14 @@ def claim(out: Path, recipe: Path | None, data: Path | None, keep: bool = True) 
         out: results folder of the run.
         recipe: its YAML file; None if it comes with ajbench or is made for the data.
         data: the corpus; None if it is rendered.
+        synthetic: clips made elsewhere, if there are any.
         keep: whether to write the note.
 
     Raises:
-        UsageError: the folder has results of another recipe or corpus.
+        UsageError: the folder has results of another recipe or corpus, or of other synthetic clips.
     """
-    mine = {key: path and str(path.resolve()) for key, path in (("recipe", recipe), ("data", data))}
+    given = {"recipe": recipe, "data": data, "synthetic": synthetic}
+    mine = {key: path and str(path.resolve()) for key, path in given.items()}
     try:
         known = json.loads((out / ORIGIN).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -19,6 +19,10 @@ def test_a_folder_of_results_belongs_to_one_recipe_and_one_corpus(tmp_path):
         claim(out, two, data)
     with pytest.raises(UsageError, match=r"other"):
         claim(out, one, other)
+    claim(out, one, data, data)
+    with pytest.raises(UsageError, match=r"synthetic.*other"):
+        claim(out, one, data, other)
+    claim(out, one, data, data)
     one.rename(tmp_path / "moved.yaml")
     claim(out, tmp_path / "moved.yaml", data)
     with pytest.raises(UsageError, match=r"2\.yaml"):
