@@ -230,7 +230,7 @@ def _of_table(
     cells_of: dict[str, dict[str, Any]] = {}
     labels_of: dict[str, list[str]] = {}
     for line, cells in records:
-        written = str(cells["path"])
+        written = str(cells["path"] or "")
         where = (os.path.normpath((folder / written).absolute()) for folder in (table.parent, path))
         name = next((place[one] for one in where if one in place), None)
         name = name or (written if written in files else None)

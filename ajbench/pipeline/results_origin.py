@@ -1,4 +1,4 @@
-"""Whose results a folder holds: two recipes of one file name, two corpora or two sets of clips never share one."""
+"""Whose results a folder holds: two recipes of one file name, corpora or sets of clips never share one."""
 
 import json
 from pathlib import Path

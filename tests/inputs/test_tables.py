@@ -1,5 +1,7 @@
 """Odd tables: recordings without a split, fold 0, lists and separators in cells, one row per label."""
 
+import json
+
 import pytest
 from typer.testing import CliRunner
 
@@ -38,6 +40,20 @@ def table(tmp_path):
 
 def labels_of(manifest):
     return {row.clip_id: row.labels for row in manifest.rows}
+
+
+@pytest.mark.parametrize("corpus", ["table", "hub"])
+def test_lines_of_json_without_a_file_or_labels_are_listed(tmp_path, corpus):
+    rows = [{"file_name": f"{k}.wav", "label": f"{k % 2}"} for k in range(20)]
+    for row in rows:
+        (tmp_path / row["file_name"]).touch()
+    del rows[3]["file_name"], rows[5]["label"]
+    (tmp_path / "metadata.jsonl").write_text("\n\n".join(map(json.dumps, rows)))  # every second line is empty
+    manifest = read_corpus(Data(corpus=corpus), tmp_path)
+    assert len(manifest.rows) == 18 and {problem.line for problem in manifest.problems} == {7, 11}
+    (tmp_path / "metadata.jsonl").write_text("\n\n{}\n[]\n")
+    with pytest.raises(UsageError, match=r"metadata\.jsonl:4"):
+        read_corpus(Data(corpus=corpus), tmp_path)
 
 
 @pytest.mark.parametrize("split", [True, False])

@@ -42,7 +42,7 @@ def read(data: Data, root: Path | None) -> Manifest:
         here, broken = table_files.read(path) if tables else (_rows(path), [])
         split = _split(path, root)
         for line, cells in here:
-            if tables:
+            if tables and cells["path"]:
                 cells["path"] = os.path.normpath(path.resolve().parent / str(cells["path"]))
             if split and not cells.get("split"):
                 cells["split"] = split

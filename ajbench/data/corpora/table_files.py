@@ -1,7 +1,7 @@
 """Rows of a table of clips, in any of its formats, under the names of columns that ajbench uses."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ NAMES = {
         "genre", "emotion", "command", "species", "sound",
     ),
 }  # fmt: skip
-REQUIRED = tuple(NAMES)
 
 Records = list[tuple[int, dict[str, Any]]]
 
@@ -39,11 +38,12 @@ def read(path: Path) -> tuple[Records, list[Problem]]:
         UsageError: not readable in the format of its suffix, or without a column of files or of labels.
     """
     kind, renamed = path.suffix.lower(), names(path)
+    records: Records
     problems: list[Problem] = []
     if kind in (".csv", ".tsv"):
         records, problems = csv_records(path, delimiter="\t" if kind == ".tsv" else ",")
     elif kind == ".jsonl":
-        records = list(enumerate(_json_lines(path), start=1))
+        records = [(n, dict.fromkeys(renamed.values()) | row) for n, row in _json_lines(path)]
     else:
         records = list(enumerate(_parquet(path, lambda file: file.read().to_pylist()), start=1))
     changed = {old: new for new, old in renamed.items() if old != new}
@@ -79,7 +79,7 @@ def columns(path: Path) -> list[str]:
         return csv_header(path, "\t" if kind == ".tsv" else ",")
     if kind == ".parquet":
         return _parquet(path, lambda file: list(file.schema_arrow.names))
-    return list(dict.fromkeys(name for row in _json_lines(path, 100) for name in row))
+    return list(dict.fromkeys(name for _, row in _json_lines(path, 100) for name in row))
 
 
 def _parquet(path: Path, get: Callable[[pq.ParquetFile], list[Any]]) -> list[Any]:
@@ -92,8 +92,9 @@ def _parquet(path: Path, get: Callable[[pq.ParquetFile], list[Any]]) -> list[Any
         raise UsageError(f"{path}: not readable as Parquet ({' '.join(str(error).split())})") from None
 
 
-def _json_lines(path: Path, most: int | None = None) -> Iterable[dict[str, Any]]:
-    found = []
+def _json_lines(path: Path, most: int | None = None) -> Records:
+    found: Records = []
+    number = 0
     try:
         with path.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):
@@ -101,11 +102,11 @@ def _json_lines(path: Path, most: int | None = None) -> Iterable[dict[str, Any]]
                     row = json.loads(line)
                     if not isinstance(row, dict):
                         raise ValueError("expected an object in each line")
-                    found.append(row)
+                    found.append((number, row))
                 if number == most:
                     break
     except FileNotFoundError:
         raise MissingError(f"{path}: missing") from None
     except ValueError as error:
-        raise UsageError(f"{path}:{len(found) + 1}: not readable as JSON ({error})") from None
+        raise UsageError(f"{path}:{number}: not readable as JSON ({error})") from None
     return found
