@@ -83,7 +83,8 @@ def make(path: Path, work: Path, results: Path, budget: str | None = None, keep:
     plan = work / name / PLAN
     tree, known = _kept(plan, key, wanted)
     train, evaluated = (manifest.split(split) for split in ("train", "eval"))
-    folds = sorted({row.fold for row in manifest.rows if row.fold is not None})
+    divided_by_fold = "eval_fold" in data
+    folds = sorted({row.fold for row in manifest.rows if row.fold is not None}) if divided_by_fold else []
     about: dict[str, Any] = {
         "train": len(train), "eval": len(evaluated), "clips": len(manifest.rows), "folds": folds,
         "duration_s": data["duration_s"],
@@ -132,9 +133,13 @@ def _divided(found: detection.Found, manifest: Manifest) -> tuple[dict[str, Any]
         MissingError: no choice leaves two classes to train on and to evaluate.
     """
     folds = sorted({row.fold for row in manifest.rows if row.fold is not None})
-    by_fold = bool(folds) and manifest.split("eval") == [
-        row for row in manifest.rows if row.fold == manifest.split("eval")[0].fold
-    ]
+    # Clips that have folds and splits of their own keep the splits.
+    by_fold = (
+        bool(folds)
+        and not manifest.split("val")
+        and manifest.split("eval")
+        == [row for row in manifest.rows if row.fold == manifest.split("eval")[0].fold]
+    )
     if not by_fold:
         _need_classes(manifest, found)
         return dict(found.data), manifest

@@ -57,6 +57,21 @@ def test_the_recipe_is_named_after_the_data_and_fits_them(tmp_path):
     assert any("dog 12" in line and "22 clips" in line for line in made.lines)
 
 
+@pytest.mark.parametrize("own", ["val", "mixed"])
+def test_splits_of_a_table_count_more_than_its_folds(tmp_path, own):
+    root = class_folders(tmp_path / "set", cat=30, dog=30)
+    lines = ["path,labels,split,fold"]
+    for k in range(30):
+        split, fold = (
+            (("train", "val", "test")[k % 3], k % 3) if own == "val" else (("train", "test")[k % 2], k % 3)
+        )
+        lines += [f"{label}/{label}{k}.wav,{label},{split},{fold}" for label in ("cat", "dog")]
+    (root / "clips.csv").write_text("\n".join(lines))
+    made = make(root, tmp_path)
+    assert "eval_fold" not in made.tree["data"] and made.tree["evaluate"]["folds"] == []
+    assert made.found["eval"] == (20 if own == "val" else 30)
+
+
 def test_clips_that_cannot_be_used_are_told(tmp_path):
     root = class_folders(tmp_path / "set", cat=10, dog=10)
     (root / "cat" / "notes.txt").write_text("x")
