@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional
 
 from ajbench.fusion.av_model import AudioVisual
 from ajbench.fusion.pooling import DISCOUNTS
@@ -110,3 +111,35 @@ def test_a_backbone_gives_the_tokens_of_waves(name):
         found = whole(waves, video, has, has, torch.ones(2))
         whole.backbone = None
         assert torch.equal(found, whole(given, video, has, has, torch.ones(2)))
+
+
+def test_the_model_joins_what_audio_and_video_know_apart():
+    """Four classes: the audio knows one bit of the class, the video the other."""
+    draw = torch.Generator().manual_seed(0)
+
+    def clips(n=400):
+        y = torch.randint(0, 4, (n,), generator=draw)
+        audio, video = (torch.randn(n, tokens, 8, generator=draw) for tokens in (6, 4))
+        audio[:, :, :2] += 3 * functional.one_hot(y // 2, 2)[:, None]
+        video[:, :, :2] += 3 * functional.one_hot(y % 2, 2)[:, None]
+        return audio, video, y
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        fused = AudioVisual(4, audio_width=8, video_width=8, width=16)
+    optimizer = torch.optim.AdamW(fused.parameters(), lr=1e-2)
+    audio, video, y = clips()
+    for _ in range(100):
+        drop = torch.rand(len(y), generator=draw)
+        logits = fused(audio, video, drop > 0.2, drop < 0.8, torch.ones(len(y)))
+        optimizer.zero_grad()
+        functional.cross_entropy(logits, y).backward()
+        optimizer.step()
+    audio, video, y = clips()
+    every = torch.ones(len(y), dtype=torch.bool)
+    right = {}
+    for name, masks in (("A", (every, ~every)), ("V", (~every, every)), ("A+V", (every, every))):
+        with torch.no_grad():
+            logits = fused(audio, video, *masks, torch.ones(len(y)))
+        right[name] = float((logits.argmax(1) == y).float().mean())
+    assert right["A"] < 0.6 and right["V"] < 0.6 and right["A+V"] > 0.95
