@@ -4,6 +4,8 @@ The path of such a sound is `<archive>::<member>`: the name in the tar, or the r
 with a column `audio` of (bytes, path). No more than a few dozen sounds of a shard are in memory at a time.
 """
 
+import bisect
+import itertools
 import re
 import tarfile
 import threading
@@ -11,17 +13,21 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import NamedTemporaryFile
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ajbench.core.errors import MissingError
+from ajbench.data.audio import SUFFIXES as AUDIO_SUFFIXES
 from ajbench.data.audio import AudioError
 
 MARK = "::"  # between archive and member
+SUFFIXES = (".tar", ".parquet")
 AUDIO = "audio"  # the column of a Parquet shard
+ID_COLUMNS = ("video_id", "youtube_id", "ytid", "YTID")  # of a Parquet shard of clips of videos
 BATCH = 16  # rows of a Parquet shard that are read at once
 _MEMBER = re.compile(
     rf"(.+?\.\w+){MARK}(.+)", re.DOTALL
@@ -74,6 +80,47 @@ def content(path: str) -> bytes:
         raise AudioError(f"unreadable in its archive ({' '.join(str(error).split())})", Path(path)) from None
 
 
+def sounds(archive: str) -> Iterator[tuple[str, str]]:
+    """Yield path and name of every sound in a tar or Parquet shard; other Parquet files have none.
+
+    A name is that of the sound's file, without folder and suffix. If a shard has a column of video ids, a
+    name without the id is replaced by it.
+
+    Raises:
+        MissingError: the archive cannot be read.
+    """
+    try:
+        if archive.lower().endswith(".tar"):
+            for name in members(archive):
+                inside = PurePosixPath(name)
+                if inside.suffix.lower() in AUDIO_SUFFIXES and not inside.name.startswith("."):
+                    yield f"{archive}{MARK}{name}", inside.stem
+            return
+        file = pq.ParquetFile(archive)
+        schema = file.schema_arrow
+        if not has_sounds(schema):
+            return
+        column = next((name for name in ID_COLUMNS if name in schema.names), None)
+        wanted = [f"{AUDIO}.path", *([column] if column else [])]
+        row = 0
+        for batch in file.iter_batches(4096, columns=wanted):
+            for cells in batch.to_pylist():
+                stem = PurePosixPath((cells[AUDIO] or {}).get("path") or "").stem
+                video = str(cells[column] or "") if column else ""
+                yield f"{archive}{MARK}{row}", stem if video in stem else video
+                row += 1
+    except (OSError, tarfile.TarError, pa.ArrowException) as error:
+        raise MissingError(f"{archive}: not readable ({' '.join(str(error).split())})") from None
+
+
+def has_sounds(schema: pa.Schema) -> bool:
+    """Return whether a Parquet file of this schema has a column `audio` of (bytes, path)."""
+    if AUDIO not in schema.names:
+        return False
+    column = schema.field(AUDIO).type
+    return pa.types.is_struct(column) and column.get_field_index("bytes") >= 0
+
+
 def size(path: str) -> int | None:
     """Return the bytes of a member, None if there is no such; 0 for all rows of a Parquet file."""
     archive, member = _parts(path)
@@ -98,26 +145,34 @@ def _shard(archive: str) -> "_Shard":
 
 
 class _Shard:
-    """A Parquet file whose sounds are read in batches; fastest if rows are asked for roughly in order."""
+    """A Parquet file whose sounds are read in batches; fastest if rows are asked for roughly in order.
+
+    For a row far ahead or behind, reading goes on at the beginning of its row group.
+    """
 
     def __init__(self, path: str) -> None:
         # Without these two options, pyarrow holds all sounds of a row group in memory.
         self.file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
+        sizes = (self.file.metadata.row_group(g).num_rows for g in range(self.file.num_row_groups))
+        self.groups = [0, *itertools.accumulate(sizes)]  # first row of each group, and the number of rows
         self.lock = threading.Lock()
         self.kept: OrderedDict[int, Any] = OrderedDict()  # number of the batch's first row → its sounds
-        self.restart()
+        self.restart(0)
 
-    def restart(self) -> None:
-        self.next = 0
-        self.batches = self.file.iter_batches(BATCH, columns=[AUDIO])
+    def restart(self, group: int) -> None:
+        self.next = self.groups[group]
+        self.batches = self.file.iter_batches(
+            BATCH, row_groups=list(range(group, self.file.num_row_groups)), columns=[AUDIO]
+        )
 
     def sound(self, row: int) -> bytes:
         with self.lock:
-            if row < 0:
+            if not 0 <= row < self.groups[-1]:
                 raise IndexError(f"no row {row}")
             while (found := self._kept(row)) is None:
-                if row < self.next:
-                    self.restart()
+                group = bisect.bisect_right(self.groups, row) - 1
+                if row < self.next or self.next < self.groups[group]:
+                    self.restart(group)
                 batch = next(self.batches, None)
                 if batch is None:
                     raise IndexError(f"no row {row}")

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ajbench.core.errors import MissingError
 from ajbench.data import archive
 from ajbench.data.audio import AudioError
 
@@ -50,6 +51,45 @@ def test_rows_of_a_shard_in_any_order(shard, order):
         assert archive.content(f"{shard}::{row}") == content_of(int(row))
     kept = archive._shard(shard).kept
     assert sum(map(len, kept.values())) <= archive.KEPT * archive.BATCH
+
+
+def test_a_row_far_away_is_read_from_its_row_group_on(shard, monkeypatch):
+    opened = archive._Shard(shard)
+    restarted = []
+    restart = opened.restart
+    monkeypatch.setattr(opened, "restart", lambda group: (restarted.append(group), restart(group)))
+    for row in (0, 290, 291, 100, 120, 210, 30):
+        assert opened.sound(row) == content_of(row)
+    # Rows 291 and 120 follow in the group that was being read, the others lie elsewhere.
+    assert restarted == [4, 1, 3, 0]
+    with pytest.raises(IndexError):
+        opened.sound(N)
+
+
+def test_sounds_of_archives_are_named_by_their_files(shard, tar):
+    assert list(archive.sounds(shard)) == [(f"{shard}::{k}", str(k)) for k in range(N)]
+    assert list(archive.sounds(tar)) == [(f"{tar}::{k}.wav", str(k)) for k in range(N)]
+
+
+def test_a_column_of_video_ids_names_sounds_whose_files_do_not(tmp_path):
+    paths = ["abcdefghijk_30.flac", "7.flac", None]
+    rows = [{"video_id": "abcdefghijk", "audio": {"bytes": b"x", "path": path}} for path in paths]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    names = [name for _, name in archive.sounds(str(tmp_path / "a.parquet"))]
+    assert names == ["abcdefghijk_30", "abcdefghijk", "abcdefghijk"]
+
+
+def test_other_files_of_an_archive_are_no_sounds(tmp_path):
+    pq.write_table(pa.table({"audio": ["a.wav"]}), tmp_path / "a.parquet")
+    assert list(archive.sounds(str(tmp_path / "a.parquet"))) == []
+    with tarfile.open(tmp_path / "a.tar", "w") as file:
+        for name in ("a/1.json", "a/.1.wav", "a/1.FLAC"):
+            file.addfile(tarfile.TarInfo(name))
+    assert list(archive.sounds(f"{tmp_path}/a.tar")) == [(f"{tmp_path}/a.tar::a/1.FLAC", "1")]
+    for name in ("b.tar", "b.parquet"):
+        (tmp_path / name).write_bytes(b"cut" * 500)
+        with pytest.raises(MissingError, match=name):
+            list(archive.sounds(str(tmp_path / name)))
 
 
 def test_members_of_a_tar(tar):

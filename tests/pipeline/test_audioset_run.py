@@ -2,13 +2,18 @@
 
 import csv
 import json
+import shutil
+import tarfile
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 from typer.testing import CliRunner
 
 from ajbench.cli.app import app
+from ajbench.data.store import ClipStore
 
 TRAIN, EVAL, RATE = 100, 40, 16_000
 SMALL = [
@@ -52,6 +57,54 @@ def audioset(tmp_path_factory, audioset_dir):
             if i == 20:
                 path.write_bytes(path.read_bytes()[:1000])
     return root
+
+
+def in_parquet(audioset, root):
+    """Write shards as the hub has them, from lists and files of `audioset`."""
+    for name in ("balanced_train", "eval"):
+        shutil.copy(audioset / f"{name}_segments.csv", root)
+    files = sorted((audioset / "audio").iterdir())
+    for k, name in enumerate(("bal_train", "eval")):
+        (root / "data" / name).mkdir(parents=True)
+        rows = [
+            {
+                "video_id": path.stem[:11],
+                "audio": {"bytes": path.read_bytes(), "path": f"{path.stem[:11]}.wav"},
+            }
+            for path in files[k::2]
+        ]
+        pq.write_table(pa.Table.from_pylist(rows), root / "data" / name / "00.parquet", row_group_size=30)
+
+
+def in_tars(audioset, root):
+    """Write WebDataset tars, from lists and files of `audioset`."""
+    for name in ("balanced_train", "eval"):
+        shutil.copy(audioset / f"{name}_segments.csv", root)
+    files = sorted((audioset / "audio").iterdir())
+    for k in range(3):
+        with tarfile.open(root / f"{k:05d}.tar", "w") as file:
+            for path in files[k::3]:
+                file.add(path, f"{path.stem[:11]}{path.suffix}")
+
+
+@pytest.mark.parametrize("write", [in_parquet, in_tars])
+def test_archives_give_the_same_store_as_files(audioset, tmp_path, monkeypatch, write):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "archives").mkdir()
+    write(audioset, tmp_path / "archives")
+    found = {}
+    for name, root in (("files", audioset), ("archives", tmp_path / "archives")):
+        chosen = ["prepare", "--recipe", "as20k-self", "--data", str(root), "--work", name, *SMALL]
+        done = CliRunner().invoke(app, chosen)
+        assert done.exit_code == 0, (done.stderr, done.exception)
+        (path,) = tmp_path.glob(f"{name}/as20k-self/prepare-*")
+        found[name] = ClipStore.open(path)
+    files, archives = found["files"], found["archives"]
+    assert archives.meta.counts == files.meta.counts and archives.clip_ids == files.clip_ids
+    every = range(len(files))
+    assert np.array_equal(archives.codes(every), files.codes(every))
+    assert np.array_equal(archives.audio(every), files.audio(every))
+    assert archives.meta.whitening == files.meta.whitening
 
 
 def table(path):

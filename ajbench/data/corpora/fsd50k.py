@@ -4,13 +4,14 @@ E. Fonseca et al., "FSD50K: an open dataset of human-labeled sound events", TASL
 CC BY, CC BY-NC or CC Sampling+. https://zenodo.org/records/4060432
 
 Layout: `FSD50K.ground_truth/` with dev.csv, eval.csv and vocabulary.csv; `FSD50K.dev_audio/` and
-`FSD50K.eval_audio/` with `<fname>.wav`.
+`FSD50K.eval_audio/` with `<fname>.wav`, or with tars or Parquet shards of these files.
 """
 
 from pathlib import Path
 
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.recipe import Data
+from ajbench.data import archive
 from ajbench.data.audio import SUFFIXES
 from ajbench.data.corpora.splits import clip_labels, corpus_root, need_splits, unique_ids
 from ajbench.data.labels import LabelSet
@@ -67,7 +68,7 @@ def _part(table: Path, audio: Path, label_set: LabelSet) -> tuple[list[Row], lis
                 raise ValueError(f"mids {cells['mids']} disagree with those of the labels, {','.join(mids)}")
             if name not in files:
                 raise ValueError(f"missing: not in {audio} with any of {', '.join(SUFFIXES)}")
-            path, recording = str(audio / files[name]), f"freesound:{name}"  # files are named by these ids
+            path, recording = files[name], f"freesound:{name}"  # files are named by these ids
             rows.append(Row(name, path, labels=labels, split=split, recording=recording))
             lines.append(line)
         except ValueError as error:
@@ -86,6 +87,11 @@ def _vocabulary(path: Path) -> LabelSet:
 
 
 def _sounds(folder: Path) -> dict[str, str]:
-    """Return file names by stem; of several with one stem, the first in alphabetical order."""
-    names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    return {Path(name).stem: name for name in reversed(names)}
+    """Return paths by name without suffix; of several with one name, the first in alphabetical order."""
+    found = {}
+    for path in sorted(folder.iterdir(), reverse=True):
+        if path.suffix.lower() in SUFFIXES:
+            found[path.stem] = str(path)
+        elif path.suffix.lower() in archive.SUFFIXES:
+            found |= {name: sound for sound, name in archive.sounds(str(path))}
+    return found

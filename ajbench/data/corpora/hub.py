@@ -70,11 +70,9 @@ def find_shards(root: Path) -> list[Path]:
 def has_sounds(path: Path) -> bool:
     """Return whether a file is Parquet with a column `audio` of (bytes, path)."""
     try:
-        schema = pq.read_schema(path)
-        column = schema.field(archive.AUDIO).type
-    except (pa.ArrowException, OSError, KeyError):
+        return archive.has_sounds(pq.read_schema(path))
+    except (pa.ArrowException, OSError):
         return False
-    return pa.types.is_struct(column) and column.get_field_index("bytes") >= 0
 
 
 def _folders(root: Path, depth: int = DEEPEST) -> list[Path]:

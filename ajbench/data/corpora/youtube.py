@@ -2,32 +2,28 @@
 
 Files may be named as downloaders do: `<id>`, `<id>_<start>` or `<id>_<start>_<end>` (or `<start>-<end>`), in
 seconds or milliseconds, with an optional prefix `Y` (PANNs) or `id_`. They may lie in any folder and have any
-suffix that ajbench reads. Of a sound and a video of one name, the second is the clip's video.
+suffix that ajbench reads. Of a sound and a video of one name, the second is the clip's video. Sounds may also
+lie in tars (WebDataset) and in Parquet shards as the Hugging Face hub stores them; they are read in place.
 """
 
 import math
 import os
-import random
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
-from ajbench.core import console
 from ajbench.core.device import no_garbage_collection
 from ajbench.core.errors import MissingError, UsageError
-from ajbench.data import audio, video
+from ajbench.data import archive, audio, video
 from ajbench.data.corpora.splits import need_splits
+from ajbench.data.corpora.whole_videos import whole_videos
 from ajbench.data.manifest import Problem, Row
 
 ID_LENGTH = 11
 OTHER_SUFFIXES = (".aac", ".m4a", ".wma")  # of downloads that need conversion
-CLIP_S = 12.0  # a longer file is a whole video: clips last 10 s, and cutting at key frames may add 2 s
-PROBED = 200  # headers that are read to decide whether files without a start in their name are whole videos
-THREADS = 8
 
 _ID = re.compile(r"[\w-]{11}", re.ASCII)
 _PREFIXES = ("", "Y", "id_")
@@ -239,10 +235,10 @@ def _rows(segments: Sequence[Segment], root: Path, problems: list[Problem]) -> l
 def find_files(root: Path, ids: Container[str]) -> dict[str, list[File]]:
     """Return the media files below `root` by the one of `ids` in their names.
 
-    Each folder is listed once, links to folders are followed, hidden names skipped; no file is opened.
+    Each folder is listed once, links to folders are followed, hidden names skipped; only archives are opened.
 
     Raises:
-        MissingError: a folder cannot be listed.
+        MissingError: a folder cannot be listed, or an archive cannot be read.
     """
     found: dict[str, list[File]] = {}
     for path, stem in _media(str(root.resolve())):
@@ -257,7 +253,7 @@ def has_media(root: Path) -> bool:
 
 
 def _media(root: str) -> Iterator[tuple[str, str]]:
-    """Yield (path, name without suffix) of every sound or video file in and below a folder."""
+    """Yield (path, name without suffix) of every sound or video in and below a folder, also in archives."""
     waiting, seen = [root], {root}
     while waiting:
         folder = waiting.pop()
@@ -269,6 +265,8 @@ def _media(root: str) -> Iterator[tuple[str, str]]:
                     stem, _, suffix = entry.name.rpartition(".")
                     if f".{suffix.lower()}" in _MEDIA:
                         yield entry.path, stem
+                    elif f".{suffix.lower()}" in archive.SUFFIXES:
+                        yield from archive.sounds(entry.path)
                     elif entry.is_dir():
                         # Links to folders are followed, but never in a circle.
                         real = os.path.realpath(entry.path)
@@ -313,38 +311,3 @@ def _video_of(file: File, named: Sequence[File]) -> str | None:
     """Return the file itself if it is a video, else a video of its name, in any folder."""
     stem, paths = Path(file.path).stem, [file.path, *sorted(one.path for one in named)]
     return next((path for path in paths if _suffix(path) in video.SUFFIXES and Path(path).stem == stem), None)
-
-
-def whole_videos(paths: Sequence[str], starts: Sequence[float]) -> frozenset[str]:
-    """Return which files, all named by the id alone, are whole videos rather than clips cut to the segment.
-
-    Most downloaders cut, and opening millions of files takes hours. So up to `PROBED` headers decide for all
-    files if they agree; otherwise every header is read. A file longer than `CLIP_S` is a whole video.
-    Unreadable files are ignored.
-
-    Args:
-        paths: files of segments that start after 0 s.
-        starts: start of each segment in s.
-    """
-    # A video shorter than CLIP_S looks like a clip, unless its segment starts later than that.
-    telling = [path for path, start in zip(paths, starts, strict=True) if start >= CLIP_S] or paths
-    # At random, since every n-th file may be of one kind; with a fixed seed, so that all runs agree.
-    sample = random.Random(0).sample(telling, min(PROBED, len(telling)))
-    kinds = {_is_whole(path) for path in sample} - {None}
-    if len(kinds) < 2:
-        return frozenset(paths if kinds == {True} else ())
-    whole = []
-    progress = console.progress(len(paths), "read lengths", "files")
-    with ThreadPoolExecutor(THREADS) as pool, progress as advance:
-        for is_whole in pool.map(_is_whole, paths):
-            whole.append(bool(is_whole))
-            advance(1)
-    return frozenset(compress(paths, whole))
-
-
-def _is_whole(path: str) -> bool | None:
-    try:
-        rate, _, frames = audio.probe(path)
-    except audio.AudioError:
-        return None
-    return frames > CLIP_S * rate

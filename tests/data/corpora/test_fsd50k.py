@@ -1,5 +1,6 @@
 """FSD50K's layout, its own splits, and a damaged copy."""
 
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,15 @@ def test_splits_labels_and_vocabulary(make):
     ]
     assert manifest.label_set.names == ("Bark", "Dog", "Electric_guitar")
     assert manifest.label_set.mids == ("/m/05tny_", "/m/0bt9lr", "/m/02sgy")
+
+
+def test_sounds_in_archives_are_found(make):
+    root = make(files=FILES[2:])
+    with tarfile.open(root / DEV_AUDIO / "dev.tar", "w") as file:
+        for name in ("64760.wav", "64760.json", "16399.flac"):
+            file.addfile(tarfile.TarInfo(name))
+    paths = [Path(row.path).name for row in fsd50k.read(FSD50K, root).rows]
+    assert paths == ["dev.tar::64760.wav", "dev.tar::16399.flac", "37199.wav"]
 
 
 def test_problems_have_their_line_and_split(make):
