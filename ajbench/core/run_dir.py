@@ -9,7 +9,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import resource
 import shutil
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ajbench.core import cost
 from ajbench.core.errors import IntegrityError
 from ajbench.core.files import atomic_write
 
@@ -33,7 +33,7 @@ class RunDir:
         self.path = Path(path)
         self.stage = stage
         self.fingerprint = fingerprint
-        self._began = time.monotonic()
+        self._before: cost.Reading | None = None
 
     def done(self) -> bool:
         """Return whether the stage with this fingerprint has finished."""
@@ -81,7 +81,7 @@ class RunDir:
                 f"{self.path}: has {earlier.get('stage')} {earlier.get('fingerprint')}, "
                 f"not {self.stage} {self.fingerprint}; choose another --work folder or use --force"
             )
-        self._began = time.monotonic()
+        self._before = cost.read()
         (self.path / "DONE").unlink(missing_ok=True)
         atomic_write(self.path / "recipe.yaml", recipe_yaml)
         record = {
@@ -98,16 +98,18 @@ class RunDir:
         atomic_write(self.path / "run.json", json.dumps(record, indent=2, ensure_ascii=False))
 
     def finish(self, extra: dict[str, Any] | None = None) -> None:
-        """Add seconds since `start`, peak memory and `extra` to `run.json`, then write `DONE`."""
+        """Add what was used since `start`, and `extra`, to `run.json`, then write `DONE`."""
         for stray in self.path.rglob(".*.tmp"):  # of a process that was killed while writing
             stray.unlink(missing_ok=True)
+        assert self._before, "finish without start"
+        info, extra = self.info(), extra or {}
         record = {
-            **self.info(),
+            **info,
             **environment(),
             "finished": _now(),
-            "seconds": round(time.monotonic() - self._began, 3),
-            "peak_memory_mb": peak_memory_mb(),
-            **(extra or {}),
+            **cost.used(self._before, str(info.get("device")), int(extra.get("processes", 1))),
+            "disk_mb": cost.disk_mb(self.path),
+            **extra,
         }
         atomic_write(self.path / "run.json", json.dumps(record, indent=2, ensure_ascii=False))
         atomic_write(self.path / "DONE", f"{self.fingerprint}\n")
@@ -159,14 +161,6 @@ def git_commit() -> str | None:
         return None
     changed = _git(root, "status", "--porcelain", "--", "ajbench", "recipes")
     return commit[:12] + ("-dirty" if changed else "")
-
-
-def peak_memory_mb() -> float:
-    """Return the largest resident size so far in MB, of this process or of its largest finished child."""
-    # Not their sum: on Linux, the figure of a forked child starts from the size of its parent.
-    processes = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    largest = max(resource.getrusage(who).ru_maxrss for who in processes)
-    return round(largest / (2**20 if sys.platform == "darwin" else 2**10), 1)
 
 
 def _git(folder: Path, *arguments: str) -> str:

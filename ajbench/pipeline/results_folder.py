@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 RUN = "run.json"
 RECIPE = "recipe.yaml"
 CLASSES = "table_a11_classes.csv"
+# Of the stages' own run.json; some only on GPUs, or where the machine counts energy.
+KEPT = (
+    "started", "seconds", "cpu_seconds", "gpu_seconds", "peak_memory_mb", "gpu_peak_memory_mb", "disk_mb",
+    "energy_j", "device", "git",
+)  # fmt: skip
 # Raised by one when the form of tables or report changes: they are then written again.
 VERSION = 3
 
@@ -194,9 +199,8 @@ def _counts(pipeline: Pipeline) -> dict[str, dict[str, int]]:
 
 def _history(stage: Stage) -> dict[str, Any]:
     info = stage.folder.info()
-    kept = ("started", "seconds", "peak_memory_mb", "device", "git")
     about = {"stage": stage.name, "what": stage.what, "fingerprint": stage.fingerprint}
-    return about | {name: info[name] for name in kept}
+    return about | {name: info[name] for name in KEPT if name in info}
 
 
 def _state(out: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from ajbench.core.rows import read_rows, source_of
 from ajbench.data import audio
 from ajbench.data.store import Clip, ClipStore
 from ajbench.evaluation.classification import TableCell, per_class
-from ajbench.reporting import figures, gain_by_real, tables, tail_table
+from ajbench.reporting import cost, figures, gain_by_real, tables, tail_table
 from ajbench.reporting.formats import blocks_1, blocks_a11, html, to_csv
 from ajbench.reporting.verdict import QUESTION, Answer, answers, headline, leaking, limits
 
@@ -94,7 +94,9 @@ def render(data: ReportData, out: Path) -> Path:
         "power": data.power,
         "limits": limits(rows, data.recipe, found),
         "audits": [path.name for path in sorted(out.glob("audit*.html"))],
-        "stages": _stages(data.runs),
+        "stages": cost.stage_lines(data.runs),
+        "costs": cost.sentences(data.runs, rows, found),
+        "span": cost.span,
         "environment": data.runs[-1] if data.runs else {},
         "yaml": dump(data.recipe),
         "rendered": tables.RENDERED if data.recipe.data.corpus == "mini" else "",
@@ -248,20 +250,3 @@ def _problems(store: Path) -> list[dict[str, str]]:
         return []
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
-
-
-def _stages(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return runs, time, peak memory and devices per kind of stage."""
-    by_stage: dict[str, list[Mapping[str, Any]]] = {}
-    for run in runs:
-        by_stage.setdefault(str(run.get("stage")), []).append(run)
-    return [
-        {
-            "stage": stage,
-            "runs": len(mine),
-            "seconds": sum(float(run.get("seconds") or 0) for run in mine),
-            "memory_mb": max(float(run.get("peak_memory_mb") or 0) for run in mine),
-            "devices": ", ".join(sorted({str(run.get("device")) for run in mine})),
-        }
-        for stage, mine in by_stage.items()
-    ]

@@ -1,0 +1,98 @@
+"""What a stage uses besides its time: CPU, GPU, memory, disk and, where the machine tells, energy."""
+
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+RAPL = Path("/sys/class/powercap")  # Intel's and AMD's energy counters on Linux, readable by root
+
+
+class Reading(NamedTuple):
+    """The counters of this process and machine at one time.
+
+    Attributes:
+        wall_s: monotonic clock in s.
+        cpu_s: CPU time of this process and of its finished children in s.
+        joules: energy counters by the name of the processor or GPU; empty where there are none.
+    """
+
+    wall_s: float
+    cpu_s: float
+    joules: dict[str, float]
+
+
+def read() -> Reading:
+    """Read the counters."""
+    times = os.times()
+    return Reading(time.monotonic(), sum(times[:4]), _processor_joules() | _gpu_joules())
+
+
+def used(before: Reading, device: str, processes: int = 1) -> dict[str, Any]:
+    """Return what was used since a reading, as `run.json` has it.
+
+    `seconds` and `cpu_seconds`; on CUDA `gpu_seconds`, those of all `processes` together, and
+    `gpu_peak_memory_mb` of this one; `energy_j`, the energy of the whole machine in joules, where counters
+    can be read.
+    """
+    now = read()
+    seconds = now.wall_s - before.wall_s
+    found: dict[str, Any] = {
+        "seconds": round(seconds, 3),
+        "cpu_seconds": round(now.cpu_s - before.cpu_s, 3),
+        "peak_memory_mb": peak_memory_mb(),
+    }
+    torch = sys.modules.get("torch")
+    if device.startswith("cuda") and torch:
+        found["gpu_seconds"] = round(seconds * processes, 3)
+        found["gpu_peak_memory_mb"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    # A counter that went back has wrapped or been reset.
+    grown = [now.joules[name] - start for name, start in before.joules.items() if name in now.joules]
+    if grown and min(grown) >= 0:
+        found["energy_j"] = round(sum(grown), 1)
+    return found
+
+
+def disk_mb(folder: Path) -> float:
+    """Return the size of the files in and below a folder in MB, without those that links lead to."""
+    sizes = (path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    return round(sum(sizes) / 1e6, 3)
+
+
+def peak_memory_mb() -> float:
+    """Return the largest resident size so far in MB, of this process or of its largest finished child."""
+    # Not their sum: on Linux, the figure of a forked child starts from the size of its parent.
+    processes = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    largest = max(resource.getrusage(who).ru_maxrss for who in processes)
+    return round(largest / (2**20 if sys.platform == "darwin" else 2**10), 1)
+
+
+def _processor_joules() -> dict[str, float]:
+    """Return the counters of the processor packages; their parts (cores, memory) are contained in them."""
+    found = {}
+    for folder in RAPL.glob("*-rapl:*"):
+        if folder.name.count(":") == 1:
+            try:
+                found[folder.name] = int((folder / "energy_uj").read_text()) / 1e6
+            except (OSError, ValueError):
+                continue
+    return found
+
+
+def _gpu_joules() -> dict[str, float]:
+    """Return the counters of the GPUs, if torch uses them and NVIDIA's Python library is installed."""
+    torch = sys.modules.get("torch")
+    if not torch or not torch.cuda.is_initialized():
+        return {}
+    try:
+        import pynvml
+    except ImportError:
+        return {}
+    try:
+        pynvml.nvmlInit()
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(k) for k in range(pynvml.nvmlDeviceGetCount())]
+        return {f"gpu{k}": pynvml.nvmlDeviceGetTotalEnergyConsumption(h) / 1e3 for k, h in enumerate(handles)}
+    except pynvml.NVMLError:  # a GPU without a counter
+        return {}

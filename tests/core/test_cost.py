@@ -1,0 +1,63 @@
+"""What a stage used: time, CPU time, memory, disk, energy counters."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ajbench.core import cost
+
+
+def test_cpu_time_is_that_of_the_process_and_its_children():
+    before = cost.read()
+    subprocess.run([sys.executable, "-c", "sum(k * k for k in range(3_000_000))"], check=True)
+    ends = time.process_time() + 0.1
+    while time.process_time() < ends:
+        pass
+    found = cost.used(before, "cpu")
+    assert found["cpu_seconds"] > 0.15 and found["seconds"] > 0
+    assert "gpu_seconds" not in found and found["peak_memory_mb"] > 20
+
+
+def test_waiting_takes_time_but_no_cpu_time():
+    before = cost.read()
+    time.sleep(0.3)
+    found = cost.used(before, "cpu")
+    assert found["seconds"] >= 0.3 > 0.2 > found["cpu_seconds"]
+
+
+@pytest.fixture
+def counters(tmp_path, monkeypatch):
+    """count(package, microjoules) sets the counter of a processor package."""
+
+    def count(package, microjoules):
+        (tmp_path / package).mkdir(exist_ok=True)
+        (tmp_path / package / "energy_uj").write_text(f"{microjoules}\n")
+
+    monkeypatch.setattr(cost, "RAPL", tmp_path)
+    return count
+
+
+def test_energy_is_the_sum_of_the_packages_without_their_parts(counters):
+    for name in ("intel-rapl:0", "intel-rapl:1", "intel-rapl:0:0"):
+        counters(name, 5_000_000)
+    before = cost.read()
+    assert before.joules == {"intel-rapl:0": 5.0, "intel-rapl:1": 5.0}
+    counters("intel-rapl:0", 7_000_000)
+    counters("intel-rapl:1", 8_500_000)
+    assert cost.used(before, "cpu")["energy_j"] == 5.5
+    counters("intel-rapl:1", 1_000_000)  # wrapped
+    assert "energy_j" not in cost.used(before, "cpu")
+
+
+def test_a_machine_without_counters_has_no_energy(tmp_path, monkeypatch):
+    monkeypatch.setattr(cost, "RAPL", tmp_path / "none")
+    assert "energy_j" not in cost.used(cost.read(), "cpu")
+
+
+def test_links_are_no_disk_space(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep/a").write_bytes(bytes(2_000_000))
+    (tmp_path / "b").symlink_to(tmp_path / "deep/a")
+    assert cost.disk_mb(tmp_path) == 2.0
