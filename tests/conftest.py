@@ -214,3 +214,18 @@ def clap_folder(tmp_path_factory):
         feature_size=8, truncation="rand_trunc", padding="repeatpad", frequency_min=50, max_length_s=1
     ).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A headless Chromium of this machine, driven by playwright."""
+    from browser import NAMES
+
+    playwright = pytest.importorskip("playwright.sync_api", reason="pages: pip install playwright")
+    path = next(filter(None, map(shutil.which, NAMES)), None)
+    if path is None:
+        pytest.skip(f"pages: none of {', '.join(NAMES)} is installed (Debian: apt-get install chromium)")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path)
+        yield browser
+        browser.close()

@@ -2,7 +2,18 @@
 
 import typer
 
-from ajbench.cli import audio_visual, audit, caption, evaluate, export, generate, inspect, run, sweep
+from ajbench.cli import (
+    audio_visual,
+    audit,
+    caption,
+    evaluate,
+    export,
+    generate,
+    inspect,
+    listening,
+    run,
+    sweep,
+)
 from ajbench.cli.options import show_version
 
 app = typer.Typer(
@@ -19,5 +30,5 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.callback(invoke_without_command=True)(show_version)
-for part in (run, sweep, generate, export, caption, audio_visual, evaluate, audit, inspect):
+for part in (run, sweep, generate, export, caption, audio_visual, evaluate, listening, audit, inspect):
     app.add_typer(part.app)

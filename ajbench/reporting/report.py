@@ -2,8 +2,6 @@
 
 import csv
 import itertools
-import re
-import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +12,18 @@ import pandas as pd
 from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Recipe, dump
 from ajbench.core.rows import read_rows, source_of
-from ajbench.data import audio
 from ajbench.data.store import Clip, ClipStore
 from ajbench.evaluation.classification import TableCell, per_class
-from ajbench.reporting import cost, figures, gain_by_real, tables, tail_table
+from ajbench.reporting import (
+    clip_list,
+    cost,
+    figures,
+    gain_by_real,
+    listening_page,
+    report_sounds,
+    tables,
+    tail_table,
+)
 from ajbench.reporting.formats import blocks_1, blocks_a11, html, to_csv
 from ajbench.reporting.verdict import QUESTION, Answer, answers, headline, leaking, limits
 
@@ -44,10 +50,11 @@ class ReportData:
 
 
 def render(data: ReportData, out: Path) -> Path:
-    """Write `index.html`, `audio/`, `img/` and `per_class.csv` into the folder `out`; return the page's path.
+    """Write `index.html`, its sounds and pictures and `per_class.csv` into the folder `out`; return its path.
 
-    The folder needs no server and no network. `audio/` and `img/` are replaced; pages of `ajbench audit` in
-    the folder are linked.
+    With generated clips there are also `clips.html`, a list of them, and `listen.html`, a blind test. The
+    folder needs no server and no network. `audio/` and `img/` are replaced; pages of `ajbench audit` in the
+    folder are linked.
 
     Raises:
         MissingError: rows.csv, a store or a scores file is missing.
@@ -70,6 +77,11 @@ def render(data: ReportData, out: Path) -> Path:
     measured = dict.fromkeys([*sets, *rows.loc[rows["table"] == "1", "row"]])
     palette = dict(zip(measured, itertools.cycle(figures.SERIES), strict=False))
     atomic_write(out / "per_class.csv", to_csv(classes))
+    report_sounds.clear(out)
+    listed = clip_list.rows(real, sets, out)
+    if listed:
+        clip_list.render(listed, sum(map(len, sets.values())), data.recipe, out)
+        listening_page.render(listed, data.recipe, out)
     page = {
         "recipe": data.recipe,
         "question": QUESTION,
@@ -86,6 +98,7 @@ def render(data: ReportData, out: Path) -> Path:
         "agreement_figure": _agreement_figure(generated, palette),
         "agreement": _agreement(generated),
         "sets": list(sets),
+        "listed": len(listed),
         "examples": list(_examples(real, sets, out)),
         "counts": counts,
         "problems": _problems(data.real),
@@ -204,9 +217,6 @@ def _agreement_figure(rows: pd.DataFrame, palette: Mapping[str, str]) -> str:
 
 def _examples(real: ClipStore, sets: Mapping[str, ClipStore], out: Path) -> Iterator[dict[str, Any]]:
     """Yield sounds per class: its first clip in the main set, the guide of that clip, and the other sets."""
-    for name in ("audio", "img"):
-        shutil.rmtree(out / name, ignore_errors=True)
-        (out / name).mkdir(parents=True)
     parents = {clip_id: i for i, clip_id in enumerate(real.clip_ids)}
     known = {
         name: list(zip(s.column("label_ids"), s.column("parent_id"), strict=True)) for name, s in sets.items()
@@ -229,19 +239,10 @@ def _examples(real: ClipStore, sets: Mapping[str, ClipStore], out: Path) -> Iter
             continue
         if parent in parents:
             chosen.insert(0, ("real", real[parents[parent]]))
-        yield {"label": labels[c], "sounds": {name: _sound(name, clip, out) for name, clip in chosen}}
-
-
-def _sound(name: str, clip: Clip, out: Path) -> dict[str, str]:
-    """Write a clip and its spectrogram; return relative links to both and what is known of the clip."""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{name}-{clip.index}-{clip.clip_id}")[:80]
-    wav = clip.audio()
-    audio.write(out / "audio" / f"{stem}.flac", wav)
-    (out / "img" / f"{stem}.png").write_bytes(figures.spectrogram(wav))
-    drawn = f"strength {clip.strength:g}, guidance {clip.guidance:g}" if clip.strength is not None else ""
-    facts = dict.fromkeys(filter(None, [clip.clip_id, ", ".join(clip.labels), drawn]))
-    links = {"audio": f"audio/{stem}.flac", "image": f"img/{stem}.png"}
-    return {"brief": drawn or clip.clip_id, "detail": " · ".join(facts), **links}
+        yield {
+            "label": labels[c],
+            "sounds": {name: report_sounds.write(name, clip, out) for name, clip in chosen},
+        }
 
 
 def _problems(store: Path) -> list[dict[str, str]]:

@@ -242,6 +242,7 @@ def test_work_folder_comes_from_the_environment(document, monkeypatch, tmp_path)
         ("tables", 3, ["rows.csv"]),
         ("report", 3, ["ajbench prepare"]),
         ("verify nowhere", 3, ["nowhere"]),
+        ("score-listening nowhere.json", 3, ["nowhere.json"]),
         ("run tables/a11", 2, ["--base"]),
         ("run tables/a11 --base mini --cell 10", 2, ["--cell 10", "9"]),
         ("run tables/a11 --base mini --cell 1", 3, ["ajbench prepare"]),

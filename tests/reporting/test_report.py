@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import re
 from html.parser import HTMLParser
 
@@ -6,17 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-import torch
-from fakes import ESC10_LABELS, esc10_recipe, write_result_store
+from browser import check
+from fakes import ESC10_LABELS, esc10_recipe
 from PIL import Image
 
 from ajbench.core.errors import MissingError
-from ajbench.data import shards
-from ajbench.data.labels import save_scores
-from ajbench.data.manifest import Problem
 from ajbench.data.store import ClipStore
 from ajbench.reporting import report, tables
-from ajbench.reporting.report import ReportData
 
 VOID = {"meta", "img", "br", "link", "input", "hr", "path", "use", "rect"}
 
@@ -49,33 +46,21 @@ class Page(HTMLParser):
             self.text.append(data)
 
 
-@pytest.fixture(scope="session")
-def made(grid_results, tmp_path_factory):
-    """A rendered report with everything in it: (data, folder, page)."""
-    torch.set_num_threads(1)
-    folder, (plan, cells, rows) = tmp_path_factory.mktemp("report"), grid_results
-    scores = {}
-    for i, (cell, s) in enumerate(cells.items()):
-        scores[cell] = save_scores(
-            folder / f"{i}.npz", s.scores, s.targets, s.clip_ids, s.labels, s.recordings
-        )
-    real = write_result_store(folder / "real", per_class=4)
-    silent = Problem("5-9", "audio/<5>.ogg", None, "silent (peak 3.1e-05; at least 1e-04)")
-    shards.write_quarantine(real, [silent])
-    sets = {"img2img": write_result_store(folder / "img2img", "synthetic", blur=0.3, parents=True)}
-    sets["noise"] = write_result_store(folder / "noise", "synthetic", blur=0.9)
-    run = {"stage": "synth", "seconds": 660.0, "peak_memory_mb": 812.5, "device": "cpu", "git": "c0ffee"}
-    run |= {"python": "3.11.7", "platform": "Linux", "threads": 2, "versions": {"torch": "2.11.0"}}
-    data = ReportData(plan, rows, real, sets, scores, [run, run], ["unconditional: no KL <b>here</b>"])
-    (folder / "out").mkdir()
-    (folder / "out" / "audit.html").touch()  # of `ajbench audit`, which the page links to
-    path = report.render(data, folder / "out")
-    return data, path.parent, Page(path.read_text(encoding="utf-8"))
+@pytest.fixture(scope="module")
+def made(rendered):
+    """The report of `rendered`: (data, folder, page)."""
+    data, folder = rendered
+    return data, folder, Page((folder / "index.html").read_text(encoding="utf-8"))
 
 
 def test_the_folder_needs_nothing_else(made):
     _, folder, page = made
-    for link in page.links:
+    linked = {"clips.html", "listen.html"}
+    for one in linked:
+        linked = linked | {*Page((folder / one).read_text(encoding="utf-8")).links}
+    sounds = json.loads(re.search(r'id="data">(.*?)</script>', (folder / "listen.html").read_text())[1])
+    assert {sound["audio"] for sound in sounds["sounds"]} <= linked
+    for link in linked | {*page.links}:
         if link.startswith("#"):
             assert link[1:] in page.ids or link.startswith("#m"), link
         else:
@@ -85,7 +70,7 @@ def test_the_folder_needs_nothing_else(made):
     assert urls == {"http://www.w3.org/1999/xlink"}, "a namespace, never fetched"
     assert len(page.ids) == len(set(page.ids))
     files = {str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file()}
-    assert files == {link for link in page.links if not link.startswith("#")} | {"index.html"}
+    assert files == {link for link in linked | {*page.links} if not link.startswith("#")} | {"index.html"}
 
 
 def test_the_page_has_the_verdict_and_its_evidence(made):
@@ -107,7 +92,8 @@ def test_the_page_has_the_verdict_and_its_evidence(made):
 def test_sounds_and_pictures_are_those_of_the_stores(made):
     data, folder, _ = made
     files = sorted((folder / "audio").iterdir())
-    assert len(files) == len(list((folder / "img").iterdir())) == 3 * len(ESC10_LABELS)
+    # All 30 clips of both sets, and the 40 real clips, each once.
+    assert len(files) == len(list((folder / "img").iterdir())) == 100
     real = ClipStore.open(data.real)
     index = real.clip_ids.index("real-dog-0")
     [path] = [path for path in files if "real-dog-0" in path.name]
@@ -163,6 +149,11 @@ def test_generated_clips_alone_have_tables_and_a_page(made, tmp_path):
     assert written.table["lines"] == [] and "table_1.csv" in written.paths
     page = Page(report.render(bare, tmp_path / "out").read_text())
     assert "clips" in page.ids and "classes" not in page.ids and "white noise" in page.text
+
+
+def test_the_pages_in_chromium(made, chromium):
+    for name in ("index.html", "clips.html", "listen.html"):
+        check(chromium, made[1] / name)
 
 
 def test_missing_rows_are_an_error(made, tmp_path):
