@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ajbench.core.clip_sections import Source
-from ajbench.core.section import AtLeastOne, Augmentation, Count, Folds, Section
+from ajbench.core.section import AtLeastOne, Augmentation, Count, Folds, Section, Seeds
 
 
 class GridModel(BaseModel):
@@ -59,7 +59,7 @@ class Tune(Section):
 class Evaluate(Section):
     """What is measured, and the grid of Table A11."""
 
-    models: tuple[GridModel, ...] = (GridModel(name="taltrans-small", aug="mx+sp"),)
+    models: tuple[GridModel, ...] = Field((GridModel(name="taltrans-small", aug="mx+sp"),), min_length=1)
     doses: tuple[Count, ...] = Field((160, 320), description="clips of each source to add to the real ones")
     arms: tuple[Source, ...] = Field(("G",), min_length=1, description="sources of every dose (mix.source)")
     synthetic_only: bool = True
@@ -71,7 +71,7 @@ class Evaluate(Section):
     all_real: dict[str, Any] = Field(
         default_factory=dict, description="keys of classifier for the control all_real"
     )
-    seeds: tuple[Count, ...] = (0, 1, 2)
+    seeds: Seeds = Field((0, 1, 2), min_length=1)
     folds: Folds = Field(
         (), description="that run and eval-cls pool, each with its own generator; none: only data.eval_fold"
     )

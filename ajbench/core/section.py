@@ -12,12 +12,17 @@ AtLeastOne = Annotated[int, Field(ge=1)]
 Augmentation = Literal["none", "mx+sp", "wave", "wave+mx+sp"]  # of a classifier's training clips
 
 
-def _ascending(numbers: tuple[int, ...]) -> tuple[int, ...]:
+def _different(numbers: tuple[int, ...]) -> tuple[int, ...]:
     if len(set(numbers)) < len(numbers):
         raise ValueError("a number is listed twice")
-    return tuple(sorted(numbers))
+    return numbers
 
 
+def _ascending(numbers: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted(_different(numbers)))
+
+
+Seeds = Annotated[tuple[Count, ...], AfterValidator(_different)]
 Folds = Annotated[tuple[Count, ...], AfterValidator(_ascending)]
 NAMED = ("probes", "generators", "captioners", "per_classifier")  # mappings whose keys the user chooses
 # Pairs of keys that exclude each other: setting one unsets the other.

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from ajbench.core.errors import UsageError
 from ajbench.core.recipe import Mix, Recipe
 from ajbench.core.schema import Classifier
 from ajbench.core.section import overlay
@@ -22,12 +23,30 @@ class Column:
 
 
 def models(recipe: Recipe, all_real: bool = False) -> list[Classifier]:
-    """Return the recipe's classifier section with the changes of each row of `evaluate.models`.
+    """Return the recipe's classifier section with the changes of each row of `evaluate.models`, each once.
 
     `all_real`: and with those of `evaluate.all_real`.
+
+    Raises:
+        UsageError: two rows would be one line of Table A11, or `evaluate.all_real` makes another line.
     """
-    bound = recipe.evaluate.all_real if all_real else {}
-    return [recipe.classifier_of(overlay(line.model_dump(), bound)) for line in recipe.evaluate.models]
+    rows, found = {}, {}
+    for row in (line.model_dump() for line in recipe.evaluate.models):
+        settings = recipe.classifier_of(row)
+        if found.setdefault(settings.line, settings) != settings:
+            raise UsageError(
+                f"evaluate.models: two different classifiers are {settings.line} in Table A11, and one would "
+                "hide the other; keep one, and run the other by a recipe of another name"
+            )
+        rows.setdefault(settings.line, row)
+    if not all_real:
+        return list(found.values())
+    bound = {line: recipe.classifier_of(overlay(row, recipe.evaluate.all_real)) for line, row in rows.items()}
+    if other := next((one.line for line, one in bound.items() if one.line != line), None):
+        raise UsageError(
+            f"evaluate.all_real: makes {other}, another line of Table A11; add that to evaluate.models"
+        )
+    return list(bound.values())
 
 
 def real(recipe: Recipe, **more: Any) -> Mix:
