@@ -79,7 +79,7 @@ def sklearn_accuracy(pipeline: Pipeline, extractor: ClipFeatures) -> list[float]
     found = []
     for fold in pipeline.folds:
         store = ClipStore.open(fold.prepare.path)
-        chosen = real_clips.chosen(fold.recipe.mix, store, fold.recipe.mix.baseline)
+        chosen = real_clips.chosen(fold.recipe.mix, store)
         held_out = store.split_indices("eval")
         clips = open_set(store.path).take(np.concatenate([chosen, held_out]))
         vectors = embed(clips, extractor, find("ajbench"), pipeline.places.work / CACHE).features

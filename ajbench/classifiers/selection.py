@@ -179,7 +179,7 @@ def usable(mix: Mix, store: ClipStore, source: str, without: frozenset[str]) -> 
     """Return the indices of the clips of a source that may be used, in order.
 
     Args:
-        mix: its `min_fidelity` is used for the sources G and X.
+        mix: its `min_fidelity` is used for the sources G and X, and its tail if that is filled alone.
         store: of the source.
         source: A, G or X.
         without: ids of parents whose clips are left out.
@@ -188,6 +188,8 @@ def usable(mix: Mix, store: ClipStore, source: str, without: frozenset[str]) -> 
         UsageError: as `faithful`.
     """
     used = faithful(mix, store) if source in "GX" else np.arange(len(store))
+    if mix.fills_tail:
+        used = used[real_clips.in_tail(mix, store)[used]]
     if not without:
         return used
     parents = store.column("parent_id")
@@ -210,7 +212,6 @@ def _added(
             raise UsageError(f"{setting}={needed} needs clips of source {source}; run {stage} first")
         used = usable(mix, store, source, without)
         if mix.fills_tail:
-            used = used[real_clips.in_tail(mix, store)[used]]
             real_clips.need_of_tail(mix, source, len(used), len(store), f"{store.path}")
         added.append((store, used if alpha else used[: mix.dose]))
         if not alpha and len(used) < mix.dose:

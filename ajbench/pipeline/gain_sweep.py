@@ -129,17 +129,23 @@ def _check_sets(pipeline: Pipeline, part: val_part.ValPart, dose: int) -> None:
     manifest, recipe = pipeline.manifest, pipeline.recipe
     clips = ListedClips.of_manifest(
         manifest, f"corpus {recipe.data.corpus}", mix=recipe.mix if recipe.guides_are_real else None
-    )
+    ).with_tail(recipe.mix)
+    filling = bool(recipe.mix.tail and recipe.mix.tail.fill)
+    what = " and have a label of the tail" * filling
     held_out = {row.clip_id for row in manifest.rows if (row.recording or row.clip_id) in part.recordings}
     for name, section in pipeline.probes.items():
         if section.plan == "captions":
             raise UsageError(f"{name}: clips of synth.plan=captions are never trained on; use another plan")
-        parents = plan(section.model_copy(update={"prompt": "names"}), clips)["parent_id"].to_pylist()
-        left = sum(parent not in held_out for parent in parents)
+        table = plan(section.model_copy(update={"prompt": "names"}), clips)
+        requested = zip(table["parent_id"].to_pylist(), table["label_ids"].to_pylist(), strict=True)
+        left = sum(
+            parent not in held_out and not (filling and {*clips.tail}.isdisjoint(ids))
+            for parent, ids in requested
+        )
         if left < dose:
             raise UsageError(
                 f"--dose {dose}: {left} of {counted(section.n, 'clip')} with {name} are not made from val "
-                f"clips; lower the dose, or raise --n to about {-(-section.n * dose // max(left, 1))}"
+                f"clips{what}; lower the dose, or raise --n to about {-(-section.n * dose // max(left, 1))}"
             )
 
 

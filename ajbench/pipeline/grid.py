@@ -30,7 +30,8 @@ def models(recipe: Recipe, all_real: bool = False) -> list[Classifier]:
     Raises:
         UsageError: two rows would be one line of Table A11, or `evaluate.all_real` makes another line.
     """
-    rows, found = {}, {}
+    rows: dict[str, dict[str, Any]] = {}
+    found: dict[str, Classifier] = {}
     for row in (line.model_dump() for line in recipe.evaluate.models):
         settings = recipe.classifier_of(row)
         if found.setdefault(settings.line, settings) != settings:

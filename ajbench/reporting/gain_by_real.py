@@ -32,7 +32,8 @@ def lines(rows: pd.DataFrame, recipe: Recipe) -> list[Line]:
     """Return a line for each classifier, mix, pool and number of real clips.
 
     Runs of a recipe that differ in `mix.real` or `generator.pool` share a results folder. A run is an
-    evaluation: its rows have one fingerprint. If the same numbers were measured again, the last run counts.
+    evaluation: its rows have one fingerprint. If the same numbers were measured again, the run of most folds
+    counts, and of as many folds the last one.
 
     Args:
         rows: of rows.csv, of any recipes and runs.
@@ -57,7 +58,9 @@ def lines(rows: pd.DataFrame, recipe: Recipe) -> list[Line]:
             line |= {"map": _percent(means.get(key, float("nan"))), "delta": _percent(row["value"])}
             line |= {"delta_low": _percent(row["ci_low"]), "delta_high": _percent(row["ci_high"])}
             line |= {"n": int(row["n"]), "seeds": row["seed"].count(";") + 1, "dataset": row["dataset"]}
-            found.pop((*key, pool, real), None)
+            before = found.get((*key, pool, real))
+            if before and folds_in(before["dataset"]) > folds_in(line["dataset"]):
+                continue  # a value over folds counts more than that of a part of them
             found[*key, pool, real] = line
     several = len({(line["pool"], line["real"]) for line in found.values()}) > 1
     return sorted(found.values(), key=lambda n: tuple(n[c] for c in COLUMNS[:4])) if several else []

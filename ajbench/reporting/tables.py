@@ -113,8 +113,11 @@ def select(rows: pd.DataFrame, recipe: Recipe, fingerprints: Collection[str] | N
     if over_folds.any():
         rows, over_seeds = rows[~over_seeds | over_folds], over_seeds[~over_seeds | over_folds]
     seed = rows["seed"].where(~over_seeds, "all")
-    key = ["table", "row", "column", "dataset", "split", "metric", "features", "_seed"]
-    return rows.assign(_seed=seed).drop_duplicates(key, keep="last").drop(columns="_seed")
+    # The last folds count, whichever they are.
+    dataset = rows["dataset"].where(~(over_seeds & over_folds), "folds")
+    key = ["table", "row", "column", "_dataset", "split", "metric", "features", "_seed"]
+    every = rows.assign(_seed=seed, _dataset=dataset).drop_duplicates(key, keep="last")
+    return every.drop(columns=["_seed", "_dataset"])
 
 
 def dose_of(column: str) -> int | None:

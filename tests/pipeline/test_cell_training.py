@@ -7,6 +7,7 @@ import pytest
 from fakes import classifier_weights, hum_recipe, hum_record, hum_store, results_of, stopped_at
 
 from ajbench.classifiers import train
+from ajbench.core.clip_sections import Tail
 from ajbench.core.errors import UsageError
 from ajbench.core.recipe import Mix
 from ajbench.core.section import overlay
@@ -73,6 +74,15 @@ def test_a_dose_that_needs_clips_made_from_val_clips_becomes_lower(stores, tmp_p
     with results_of(train, "select") as selected:
         tune(stores, tmp_path / "out", Mix(dose=24), CHANGES[:2])
     assert [(len(one.ids), len(one.clips)) for one in selected] == [(20, 40)] * 2
+
+
+def test_a_dose_that_fills_the_tail_becomes_lower_by_what_is_left_of_the_tail(stores, tmp_path):
+    synthetic, tail = stores[1], Tail(classes=["Hiss"], shots=3, fill=True)
+    hiss = [i for i, labels in enumerate(synthetic.column("labels")) if labels == ["Hiss"]]
+    with results_of(train, "select") as selected:
+        tune(stores, tmp_path / "out", Mix(dose=len(hiss), tail=tail), CHANGES[:1])
+    (_, used) = selected[0].clips.parts[1]
+    assert 0 < len(used) < len(hiss) and {*used.tolist()} <= {*hiss}
 
 
 def test_a_source_without_other_clips_is_refused(stores, tmp_path):

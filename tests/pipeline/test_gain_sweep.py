@@ -87,6 +87,20 @@ def test_what_cannot_be_done_is_refused_before_any_work(overrides, given, match)
         planned(*overrides, **given)
 
 
+def test_doses_that_fill_the_tail_need_clips_of_the_tail():
+    tail = (
+        "mix.tail={classes: 2, shots: 1, fill: true}",
+        "data.n_clips=240",
+        "synth.n=40",
+        "evaluate.doses=[2]",
+    )
+    with pytest.raises(
+        UsageError, match=r"--dose 20: .* not made from val clips and have a label of the tail"
+    ):
+        planned(*tail, dose=20)
+    assert planned(*tail, "synth.classes=tail", dose=10).mixes["strength=0.3"].fills_tail
+
+
 def test_a_corpus_without_a_val_part_is_refused(monkeypatch):
     monkeypatch.setattr(val_part, "draw", lambda targets, *_: np.zeros(targets.shape[0], bool))
     with pytest.raises(UsageError, match="no val part"):

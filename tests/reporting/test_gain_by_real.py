@@ -57,6 +57,16 @@ def test_the_last_run_of_the_same_numbers_counts(rows):
     assert [n["delta"] for n in found if (n["pool"], n["real"], n["column"]) == (320, 40, "+160G")] == [11.0]
 
 
+def test_a_single_fold_does_not_take_the_place_of_all(rows):
+    runs = ("esc10 folds 1-5", 0.12), ("esc10 fold 5", 0.01), ("esc10 folds 1-5", 0.13)
+    for number, (dataset, gain) in enumerate(runs):
+        found = run_rows(str(number), 40, 320, {"+160G": gain})
+        append_rows(rows, [row | {"dataset": dataset} for row in found])
+        lines = gain_by_real.lines(read_rows(rows), esc10_recipe())
+        (mine,) = (n for n in lines if (n["pool"], n["real"], n["column"]) == (320, 40, "+160G"))
+        assert (mine["dataset"], mine["delta"]) == ("esc10 folds 1-5", 13.0 if number == 2 else 12.0)
+
+
 def test_one_run_has_no_lines():
     rows = pd.DataFrame(run_rows("a", 40, 320, {"+160G": 0.1}), columns=list(ROW_COLUMNS))
     assert gain_by_real.lines(rows, esc10_recipe()) == []
