@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ajbench.cli import paper_tables
 from ajbench.cli.external_options import AllowLeaks, Synthetic, SyntheticLabels, with_external
 from ajbench.cli.options import (
     SEEDS,
@@ -15,13 +16,11 @@ from ajbench.cli.options import (
     command,
     run_stage,
     show_plan,
-    with_intervals,
 )
 from ajbench.core import console
 from ajbench.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from ajbench.core.recipe import Recipe
     from ajbench.pipeline.recipe_stages import Pipeline
     from ajbench.pipeline.stage import Stage
 
@@ -59,7 +58,7 @@ def run(
         typer.Option(
             "--base",
             metavar="RECIPE",
-            help="For tables/a11, tables/t1, tables/a8 and tables/a2: make the table of this recipe.",
+            help="For a table of the paper (tables/a11, t1, t2, a2, a8): make it of this recipe.",
         ),
     ] = None,
     cell: Annotated[
@@ -107,16 +106,16 @@ def run(
     settings = _of_run(settings, name, base, budget, write_recipe)
     recipe = settings.load(*SEEDS)
     if recipe.table == "t1":
-        _run_table_1(settings, recipe, tracker)
+        paper_tables.run_table_1(settings, recipe, tracker)
         return
     pipeline = settings.pipeline(recipe, tracker)
-    if recipe.table == "a2":
-        _run_table_a2(settings, pipeline)
-        return
-    if recipe.table == "a8":
-        _run_table_a8(settings, pipeline, jobs, cell)
-        return
-    if cell:
+    if recipe.table == "t2":
+        paper_tables.run_table_2(settings, pipeline)
+    elif recipe.table == "a2":
+        paper_tables.run_table_a2(settings, pipeline)
+    elif recipe.table == "a8":
+        paper_tables.run_table_a8(settings, pipeline, jobs, cell)
+    elif cell:
         run_stage(settings, _grid_cell(pipeline, cell))
     else:
         _run_recipe(settings, pipeline, jobs)
@@ -247,59 +246,12 @@ def _run_recipe(settings: Settings, pipeline: "Pipeline", jobs: int | None) -> N
         console.say(sentence)
 
 
-def _run_table_1(settings: Settings, recipe: "Recipe", tracker: str) -> None:
-    from ajbench.pipeline import table1
-
-    # The probes of the base are other sets, generated in other ways.
-    evaluate = recipe.evaluate.model_copy(update={"probes": {}})
-    pipeline = settings.pipeline(recipe.model_copy(update={"evaluate": evaluate}), tracker)
-    if settings.dry_run:
-        show_plan(settings, table1.stages(pipeline))
-        return
-    done = table1.run(pipeline, settings.device, settings.force)
-    if not done["ran"]:
-        console.say("nothing to do: every stage of Table 1 is finished")
-    for note in (*done["notes"], f"results: {done['files'][0].parent}"):
-        console.say(note)
-    header, cells = with_intervals(done["lines"], ["model", "fd", "is", "kl"])
-    cells = [[*row, line["n"]] for row, line in zip(cells, done["lines"], strict=True)]
-    console.emit(done, table=([*header, "n"], cells))
-
-
-def _run_table_a8(settings: Settings, pipeline: "Pipeline", jobs: int | None, cell: int | None) -> None:
-    from ajbench.pipeline import fusion_stages, fusion_table
-    from ajbench.pipeline.stage import run_stages
-
-    fusion_stages.check(pipeline)
-    cells = fusion_stages.grid_cells(pipeline)
-    if cell:
-        run_stage(settings, _numbered([one.stage for one in cells], cell))
-        return
-    stages = fusion_stages.table_stages(pipeline)
-    if settings.dry_run:
-        show_plan(settings, stages)
-        return
-    ran = run_stages(stages, settings.device, settings.force, workers=jobs)
-    if not ran:
-        console.say("nothing to do: every stage of Table A8 is finished")
-    done = fusion_table.publish(pipeline, cells, stages[-1]) | {"ran": ran}
-    for note in (*done["table"]["notes"], f"results: {done['files'][0].parent}"):
-        console.say(note)
-    console.emit(done, table=(done["table"]["header"], done["table"]["lines"]))
-
-
 def _grid_cell(pipeline: "Pipeline", number: int) -> "Stage":
     from ajbench.pipeline import fold_stages
     from ajbench.pipeline.classifier_stages import grid_stages
 
     fold_stages.check(pipeline)
-    return _numbered(fold_stages.named(pipeline, grid_stages(pipeline)), number)
-
-
-def _numbered(stages: "list[Stage]", number: int) -> "Stage":
-    if number > len(stages):
-        raise UsageError(f"--cell {number}: the grid has cells 1 to {len(stages)}; --dry-run lists them")
-    return stages[number - 1]
+    return paper_tables.numbered(fold_stages.named(pipeline, grid_stages(pipeline)), number)
 
 
 def _show_grid(pipeline: "Pipeline") -> None:
@@ -330,20 +282,3 @@ def _show_grid(pipeline: "Pipeline") -> None:
     )
     if power:
         console.say(power["sentence"])
-
-
-def _run_table_a2(settings: Settings, pipeline: "Pipeline") -> None:
-    from ajbench.pipeline import caption_scores
-
-    if settings.dry_run:
-        console.emit(caption_scores.plan(pipeline))
-        return
-    done = caption_scores.run(pipeline, settings.force)
-    for note in (*done["notes"], f"results: {done['files'][0].parent}"):
-        console.say(note)
-    names = ["captions", *caption_scores.METRICS]
-    header, cells = with_intervals(done["lines"], names)
-    cells = [
-        [*row, line["vocabulary_size"], line["n"]] for row, line in zip(cells, done["lines"], strict=True)
-    ]
-    console.emit(done, table=([*header, "vocabulary", "n"], cells))

@@ -36,7 +36,7 @@ class Recipe(Section):
     classifier: Classifier = Classifier()
     fusion: Fusion = Fusion()
     evaluate: Evaluate = Evaluate()
-    table: Literal["a11", "t1", "a8", "a2"] | None = Field(
+    table: Literal["a11", "t1", "t2", "a8", "a2"] | None = Field(
         None, description="run only what this table of the paper needs"
     )
     variant: str = Field("paper", description="settings of the paper, or another variant in the recipe")
