@@ -59,6 +59,7 @@ class Settings:
     force: bool
     base: str | None
     budget: str | None
+    group: str | None
     synthetic: "ExternalSource | None"
     overrides: tuple[str, ...]
 
@@ -70,7 +71,9 @@ class Settings:
         from ajbench.pipeline import own_data
 
         self._need_folders()
-        made = own_data.make(self.data, self.work, self.results, self.budget, keep=not self.dry_run)
+        made = own_data.make(
+            self.data, self.work, self.results, self.budget, self.group, keep=not self.dry_run
+        )
         for line in made.lines:
             console.say(line)
         return made
@@ -207,7 +210,7 @@ def command(hide: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Calla
         @functools.wraps(function)
         def wrapper(**given: Any) -> None:
             mine = {parameter.name: given.pop(parameter.name) for parameter in own}
-            values = defaults | {"base": None, "budget": None, "synthetic": None} | given
+            values = defaults | dict.fromkeys(("base", "budget", "group", "synthetic")) | given
             values["overrides"] = tuple(values["overrides"] or ())
             settings = Settings(**{field.name: values[field.name] for field in fields(Settings)})
             # Of the processes that torchrun launches, only the first prints; all print errors.

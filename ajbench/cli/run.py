@@ -17,6 +17,7 @@ from ajbench.cli.options import (
     run_stage,
     show_plan,
 )
+from ajbench.cli.own_data_options import Budget, Group, WriteRecipe
 from ajbench.core import console
 from ajbench.core.errors import UsageError
 
@@ -65,16 +66,9 @@ def run(
         int | None,
         typer.Option("--cell", min=1, help="Train only this classifier of the grid (for a job array)."),
     ] = None,
-    budget: Annotated[
-        str | None,
-        typer.Option(
-            "--budget", metavar="TIME", help="Without RECIPE: time to fit, such as 20m or 2h (default: 30m)."
-        ),
-    ] = None,
-    write_recipe: Annotated[
-        Path | None,
-        typer.Option("--write-recipe", metavar="FILE", help="Without RECIPE: write the recipe that is made."),
-    ] = None,
+    budget: Budget = None,
+    group: Group = None,
+    write_recipe: WriteRecipe = None,
     synthetic: Synthetic = None,
     synthetic_labels: SyntheticLabels = None,
     allow_leaks: AllowLeaks = False,
@@ -103,7 +97,7 @@ def run(
       ajbench run tables/a11 --base as20k --data DIR --cell 7
     """
     settings = with_external(settings, synthetic, synthetic_labels, allow_leaks)
-    settings = _of_run(settings, name, base, budget, write_recipe)
+    settings = _of_run(settings, name, base, {"budget": budget, "group": group}, write_recipe)
     recipe = settings.load(*SEEDS)
     if recipe.table == "t1":
         paper_tables.run_table_1(settings, recipe, tracker)
@@ -176,7 +170,11 @@ def report(
 
 
 def _of_run(
-    settings: Settings, name: str | None, base: str | None, budget: str | None, write_recipe: Path | None
+    settings: Settings,
+    name: str | None,
+    base: str | None,
+    own: dict[str, str | None],
+    write_recipe: Path | None,
 ) -> Settings:
     """Return the settings with the recipe's name, unless it is made for --data.
 
@@ -190,16 +188,16 @@ def _of_run(
             "run: name a recipe, such as mini (`ajbench ls recipes`), or give your clips with --data"
         )
     if name:
-        for option, value in (("--budget", budget), ("--write-recipe", write_recipe)):
-            if value:
+        for option, value in (own | {"write-recipe": write_recipe}).items():
+            if value is not None:
                 raise UsageError(
-                    f"{option}: recipe {name} has its own sizes; leave out the option or the recipe"
+                    f"--{option}: recipe {name} has its own keys; leave out the option or the recipe"
                 )
         if not name.endswith((".yaml", ".yml")) and Path(name).is_dir() and settings.data is None:
             raise UsageError(f"{name}: a folder, not a recipe; run it with `ajbench run --data {name}`")
     elif base:
         raise UsageError("--base: name a table, such as tables/a11")
-    settings = replace(settings, recipe=name, base=base, budget=budget)
+    settings = replace(settings, recipe=name, base=base, budget=own["budget"], group=own["group"])
     if write_recipe and settings.own:
         settings.own.write(write_recipe)
         console.say(f"recipe: {write_recipe}")

@@ -29,9 +29,8 @@ SUFFIXES = (".tar", ".parquet")
 AUDIO = "audio"  # the column of a Parquet shard
 ID_COLUMNS = ("video_id", "youtube_id", "ytid", "YTID")  # of a Parquet shard of clips of videos
 BATCH = 16  # rows of a Parquet shard that are read at once
-_MEMBER = re.compile(
-    rf"(.+?\.\w+){MARK}(.+)", re.DOTALL
-)  # `::` in the name of a plain file follows no suffix
+# `::` in the name of a plain file follows no suffix of an archive.
+_MEMBER = re.compile(rf"(.+?\.(?:tar|parquet)){MARK}(.+)", re.DOTALL | re.IGNORECASE)
 KEPT = 6  # batches kept: several threads read, each a few rows ahead of the others
 
 

@@ -6,6 +6,7 @@ Also the CSV readers with line numbers that all corpora use.
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -25,7 +26,9 @@ SPLIT_NAMES = {  # name in a corpus → name in ajbench
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "eval": "eval",
     "evaluation": "eval", "test": "eval", "testing": "eval",
 }  # fmt: skip
+NOT_UTF8 = "the line is not UTF-8; save the table as UTF-8"
 LABEL_SEPARATOR = ";"  # between labels in a CSV manifest
+_ESCAPED = re.compile("[\udc80-\udcff]")  # bytes that are not UTF-8, as surrogateescape decodes them
 NAME_COLUMNS = ("name", "display_name", "label")
 
 
@@ -137,20 +140,21 @@ def csv_records(
 ) -> tuple[list[tuple[int, dict[str, str]]], list[Problem]]:
     """Read a CSV with a header as records (line number, {column: cell}); the header is line 1.
 
-    A record with too few or too many cells becomes a problem. Empty lines are skipped.
+    A record with too few or too many cells, or that is not UTF-8, becomes a problem. Empty lines are skipped.
 
     Raises:
         MissingError: no such file.
-        UsageError: not UTF-8, not CSV, or a repeated or missing column.
+        UsageError: not CSV, its header or every record is not UTF-8, or a repeated or missing column.
     """
     records: list[tuple[int, dict[str, str]]] = []
     problems: list[Problem] = []
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except FileNotFoundError:
         raise MissingError(f"{path}: missing") from None
+    first = _not_utf8(text)
+    if first is not None and (first < text.find("\n") or "\0" in text):
+        raise _undecoded(path)
     content = io.StringIO(text, newline="")
     lines = csv.reader(content, strict=True, skipinitialspace=True, delimiter=delimiter)
     try:
@@ -170,10 +174,30 @@ def csv_records(
                 reason = f"cells: {len(cells)} in the row, {len(header)} in the header"
                 problems.append(Problem(None, str(path), lines.line_num, reason))
                 continue
+            if first is not None and _not_utf8("".join(cells)) is not None:
+                problems.append(Problem(None, str(path), lines.line_num, NOT_UTF8))
+                continue
             records.append((lines.line_num, dict(zip(header, map(str.strip, cells), strict=True))))
     except csv.Error as error:
         raise UsageError(f"{path}:{lines.line_num}: not readable as CSV ({error})") from None
+    if first is not None and not records:
+        raise _undecoded(path)
     return records, problems
+
+
+def _not_utf8(text: str) -> int | None:
+    """Return the place of the first character that stands for a byte that is not UTF-8."""
+    match = _ESCAPED.search(text)
+    return match.start() if match else None
+
+
+def _undecoded(path: Path) -> UsageError:
+    try:
+        path.read_text(encoding="utf-8-sig")
+        where = "NUL"
+    except UnicodeDecodeError as error:
+        where = f"byte {error.start}"
+    return UsageError(f"{path}: not UTF-8 text ({where}); save it as UTF-8")
 
 
 def csv_header(path: Path, delimiter: str = ",") -> list[str]:
@@ -181,13 +205,17 @@ def csv_header(path: Path, delimiter: str = ",") -> list[str]:
 
     Raises:
         MissingError: no such file.
-        UsageError: not UTF-8, or not CSV.
+        UsageError: the header is not UTF-8, or not CSV.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        # Only the header must be UTF-8; what is decoded with it need not be.
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             lines = csv.reader(file, strict=True, skipinitialspace=True, delimiter=delimiter)
-            return [name.strip() for name in next(lines, [])]
-    except (UnicodeDecodeError, csv.Error) as error:
+            header = [name.strip() for name in next(lines, [])]
+        if _not_utf8("".join(header)) is not None:
+            raise UsageError(f"{path}: its header is not UTF-8 text; save it as UTF-8")
+        return header
+    except csv.Error as error:
         raise UsageError(f"{path}: not readable as CSV ({error}); save it as UTF-8") from None
     except FileNotFoundError:
         raise MissingError(f"{path}: missing") from None

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,21 @@ import yaml
 from ajbench.core.console import counted
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.files import atomic_write
-from ajbench.core.recipe import Data, Recipe, fingerprint, load, shipped
+from ajbench.core.recipe import Data, fingerprint, load, shipped
 from ajbench.data import archive, audio
 from ajbench.data.corpora import detection
 from ajbench.data.corpora.recordings import read_corpus
-from ajbench.data.manifest import Manifest, Row
-from ajbench.evaluation.classification import MIN_CLIPS
-from ajbench.pipeline.budget import Sizes, choose, measured_speed, seconds_of, span
+from ajbench.data.corpora.unlisted import unlisted
+from ajbench.data.manifest import Manifest, Problem, Row, write_table
+from ajbench.pipeline.budget import Sizes, choose, measured_speed, seconds_of
+from ajbench.pipeline.data_summary import classes, found_lines, plan_lines, reasons
 
 PLAN = "plan.yaml"
 DEFAULT = "30m"  # budget
 LOOKED_AT = 48  # sound files whose headers are read
 SHORTEST_S, LONGEST_S = 1.26, 10.08  # of clips
-SHOWN = 8  # classes and reasons that are named
+LEFT_OUT = "left_out.csv"
+FEW = 8  # classes that are named
 _HEAD = re.compile(
     r"^# data: (?P<data>.*)\n# plan: (?P<key>\w+), budget (?P<budget>\d+), speed (?P<speed>[\d.]+)\n"
 )
@@ -45,12 +47,16 @@ class OwnData:
         tree: the recipe as it would be written in YAML.
         lines: what was found, what is done and how long that takes, one line each.
         found: the same for programs.
+        manifest: the clips.
+        left_out: files and lines of tables that are not among them, and why.
     """
 
     root: Path
     tree: dict[str, Any]
     lines: tuple[str, ...]
     found: dict[str, Any]
+    manifest: Manifest
+    left_out: tuple[Problem, ...] = ()
 
     def write(self, path: Path) -> None:
         """Write the recipe as YAML."""
@@ -58,7 +64,14 @@ class OwnData:
         atomic_write(path, _yaml(self.tree, self.root))
 
 
-def make(path: Path, work: Path, results: Path, budget: str | None = None, keep: bool = True) -> OwnData:
+def make(
+    path: Path,
+    work: Path,
+    results: Path,
+    budget: str | None = None,
+    group: str | None = None,
+    keep: bool = True,
+) -> OwnData:
     """Return a recipe for the clips at `path`.
 
     Args:
@@ -66,21 +79,29 @@ def make(path: Path, work: Path, results: Path, budget: str | None = None, keep:
         work: the recipe is kept there.
         results: with `work`, the names of earlier recipes.
         budget: time that the run may take, such as 30m; None: as the last time, at first 30m.
-        keep: whether to write the plan.
+        group: `data.recording_from`, by which clips of one recording are kept together; None: as the last
+            time, empty: none.
+        keep: whether to write the plan, and the list of what is left out.
 
     Raises:
         MissingError: there are no clips, or too few.
-        UsageError: the clips are laid out in a way that is not read, or the budget is too small.
+        UsageError: the clips are laid out in a way that is not read, the budget is too small, or `group` is
+            no regular expression.
     """
     wanted = None if budget is None else budget_seconds(budget)
     found = detection.detect(path)
+    name = _name(path, found.root, work, results)
+    plan = work / name / PLAN
+    if group is None:
+        group = _last_group(plan)
+    if group:
+        found = replace(found, data={**found.data, "recording_from": _pattern(group)})
     manifest = read_corpus(Data(**found.data), found.root)
     data, manifest = _divided(found, manifest)
+    problems = (*manifest.problems, *unlisted(path, found, manifest))
     rates, lengths = _headers(manifest.rows)
     data["duration_s"] = _duration(lengths)
     key = fingerprint([(row.clip_id, row.labels, row.split, row.fold) for row in manifest.rows], data)
-    name = _name(path, found.root, work, results)
-    plan = work / name / PLAN
     tree, known = _kept(plan, key, wanted)
     train, evaluated = (manifest.split(split) for split in ("train", "eval"))
     divided_by_fold = "eval_fold" in data
@@ -98,19 +119,25 @@ def make(path: Path, work: Path, results: Path, budget: str | None = None, keep:
         if keep:
             plan.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(plan, _head(found.root, key, known) + _yaml(tree))
+    if keep and problems:
+        plan.parent.mkdir(parents=True, exist_ok=True)
+        columns = [item.name for item in fields(Problem)]
+        cells = ([getattr(problem, name) for name in columns] for problem in problems)
+        write_table(plan.with_name(LEFT_OUT), columns, cells)
     recipe = load(name, tree=tree)
     parts = seconds_of(recipe, about, known["speed"])
     lines = (
-        *_found_lines(path, found, manifest, rates, lengths),
-        *_plan_lines(recipe, about, parts, known["budget"]),
+        *found_lines(path, found.layout, manifest, problems, rates, lengths),
+        *([f"list of what is left out: {plan.with_name(LEFT_OUT)}"] if keep and problems else []),
+        *plan_lines(recipe, about, parts, known["budget"]),
     )
     document = {
-        "data": str(path), "layout": found.layout, "name": name, "classes": _classes(manifest),
-        "train": len(train), "eval": len(evaluated), "folds": folds, "left_out": _reasons(manifest),
+        "data": str(path), "layout": found.layout, "name": name, "classes": classes(manifest),
+        "train": len(train), "eval": len(evaluated), "folds": folds, "left_out": reasons(problems),
         "sample_rates": dict(rates), "seconds": round(sum(parts.values())), "parts": parts,
         "budget_seconds": known["budget"],
     }  # fmt: skip
-    return OwnData(found.root, tree, lines, document)
+    return OwnData(found.root, tree, lines, document, manifest, problems)
 
 
 def budget_seconds(text: str) -> int:
@@ -124,6 +151,17 @@ def budget_seconds(text: str) -> int:
     if total := hours * 3600 + minutes * 60 + seconds:
         return total
     raise UsageError(f"--budget {text}: expected a time, such as 90s, 30m, 2h or 1h30m")
+
+
+def _pattern(group: str) -> str:
+    """Return `data.recording_from` for a regular expression; one without a group gets one."""
+    try:
+        groups = re.compile(group).groups
+    except re.error as error:
+        raise UsageError(f"--group {group}: not a regular expression ({error})") from None
+    if groups > 1:
+        raise UsageError(f"--group {group}: {groups} groups; one is the recording, such as in '_(.+)_'")
+    return group if groups or group == "youtube" else f"({group})"
 
 
 def _divided(found: detection.Found, manifest: Manifest) -> tuple[dict[str, Any], Manifest]:
@@ -158,13 +196,13 @@ def _divided(found: detection.Found, manifest: Manifest) -> tuple[dict[str, Any]
 
 
 def _need_classes(manifest: Manifest, found: detection.Found) -> None:
-    classes = {
+    has = {
         split: {label for row in manifest.split(split) for label in row.labels} for split in ("train", "eval")
     }
-    if len(classes["train"] & classes["eval"]) > 1:
+    if len(has["train"] & has["eval"]) > 1:
         return
-    counts = _classes(manifest)
-    few = ", ".join(f"{name} {n}" for name, n in list(counts.items())[-SHOWN:])
+    counts = classes(manifest)
+    few = ", ".join(f"{name} {n}" for name, n in list(counts.items())[-FEW:])
     raise MissingError(
         f"--data {found.root}: a run needs clips of at least 2 classes both to train on and to evaluate; "
         f"found {counted(len(manifest.rows), 'clip')} of {counted(len(counts), 'class')} ({few}); add clips, "
@@ -226,6 +264,14 @@ def _head_of(plan: Path) -> dict[str, str] | None:
     return match.groupdict() if match else None
 
 
+def _last_group(plan: Path) -> str | None:
+    """Return `data.recording_from` of the recipe that was made last; None if there is none."""
+    if _head_of(plan) is None:
+        return None
+    data = yaml.safe_load(plan.read_text(encoding="utf-8")).get("data") or {}
+    return data.get("recording_from")
+
+
 def _kept(plan: Path, key: str, wanted: int | None) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     """Return the recipe of the last time and its budget, if it was made for the same clips and budget."""
     head = _head_of(plan)
@@ -281,65 +327,3 @@ def _tree(name: str, path: Path, data: dict[str, Any], sizes: Sizes) -> dict[str
             "published": "none",
         },
     }
-
-
-def _classes(manifest: Manifest) -> dict[str, int]:
-    return dict(Counter(label for row in manifest.rows for label in row.labels).most_common())
-
-
-def _reasons(manifest: Manifest) -> dict[str, int]:
-    return dict(Counter(problem.reason.partition(" (")[0] for problem in manifest.problems).most_common())
-
-
-def _found_lines(
-    path: Path, found: detection.Found, manifest: Manifest, rates: Counter[int], lengths: Sequence[float]
-) -> list[str]:
-    classes = _classes(manifest)
-    named = [f"{name} {n}" for name, n in classes.items()]
-    if len(named) > SHOWN:
-        named = [*named[: SHOWN - 2], "…", *named[-2:]]
-    lines = [
-        f"found: {found.layout} at {path}: {counted(len(manifest.rows), 'clip')} of "
-        f"{counted(len(classes), 'class')} ({', '.join(named)})"
-    ]
-    split = Counter(row.split for row in manifest.rows)
-    parts = ", ".join(f"{name} {split[name]}" for name in ("train", "val", "eval") if split[name])
-    folds = Counter(row.fold for row in manifest.rows if row.fold is not None)
-    sizes = f"; folds {', '.join(f'{fold}: {n}' for fold, n in sorted(folds.items()))}" if folds else ""
-    lines.append(f"split: {parts}{sizes}")
-    if rates:
-        shown = ", ".join(f"{rate} Hz" for rate, _ in rates.most_common())
-        lines.append(
-            f"files: {shown}; {lengths[0]:.2g} to {lengths[-1]:.2g} s "
-            f"({counted(sum(rates.values()), 'file')} looked at)"
-        )
-    if manifest.problems:
-        reasons = list(_reasons(manifest).items())
-        shown = ", ".join(f"{reason} ({n})" for reason, n in reasons[:SHOWN])
-        lines.append(f"left out: {counted(len(manifest.problems), 'clip')}: {shown}")
-    return lines
-
-
-def _plan_lines(recipe: Recipe, about: dict[str, Any], parts: dict[str, float], budget: int) -> list[str]:
-    evaluate = recipe.evaluate
-    folds, seeds = max(1, len(evaluate.folds)), len(evaluate.seeds)
-    where = (
-        f"{counted(folds, 'fold')}, one after another, each"
-        if folds > 1
-        else (f"fold {recipe.data.eval_fold}" if recipe.data.eval_fold is not None else "the eval split")
-    )
-    doses = ", ".join(map(str, evaluate.doses))
-    lines = [
-        f"plan: evaluate {where}; clips cut or padded to {recipe.data.duration_s:g} s; generator of "
-        f"{recipe.generator.train_steps} steps; {counted(recipe.synth.n, 'synthetic clip')}, doses {doses}; "
-        f"{counted(len(evaluate.models), 'classifier')} of {recipe.classifier.train_steps} steps, "
-        f"{counted(seeds, 'seed')}"
-    ]
-    if seeds < 3:
-        lines.append(f"no verdict can be given from {counted(seeds, 'seed')}: 3 seeds need a larger --budget")
-    held_out = about["clips"] if folds > 1 else about["eval"]
-    if held_out < MIN_CLIPS:
-        lines.append(f"no verdict can be given: {held_out} evaluation clips, at least {MIN_CLIPS} are needed")
-    longest = ", ".join(f"{name} {span(seconds)}" for name, seconds in parts.items() if seconds >= 1)
-    lines.append(f"time: about {span(sum(parts.values()))} ({longest}); budget {span(budget)}")
-    return lines

@@ -12,8 +12,14 @@ from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.recipe import Data
 from ajbench.data.clip_set import open_set
 from ajbench.data.corpora import folder
+from ajbench.pipeline import own_data
 
 FOLDER = Data(corpus="folder")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(own_data, "measured_speed", lambda duration_s, classes: 1.0)
 
 
 @pytest.fixture
@@ -138,3 +144,42 @@ def test_few_clips_are_split_by_class(tmp_path, sizes, numbered):
     labels = {split: {row.labels[0] for row in manifest.split(split)} for split in ("train", "eval")}
     assert labels["train"] == {f"c{n}" for n in range(4)}
     assert labels["eval"] == {f"c{n}" for n, size in enumerate(sizes) if size > 1}
+
+
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [
+        ("^([a-z]+)_", "{who}_{k}"),
+        ("[a-z]+(?=-)", "{who}-{k}"),
+        ("(r[a-z]+)/", "r{who}/{k}"),
+        ("_(.+)_", "7_{who}_{k}"),
+    ],
+)
+def test_clips_of_a_group_are_in_one_fold(tmp_path, invoke, group, name):
+    people = ("ann", "bob", "cyd", "dan", "eve", "fay", "gus")
+    for label in ("dog", "cat"):
+        for who in people:
+            for k in range(3):
+                path = tmp_path / "set" / label / name.format(who=who, k=k)
+                write_clip(path.parent, path.name, [0.1, -0.1] * 4000)
+    places = ("--work", tmp_path / "work", "--results", tmp_path / "results")
+    done = invoke(
+        "run", "--data", tmp_path / "set", "--group", group, "--dry-run", *places, "data.duration_s=1.26"
+    )
+    assert done.exit_code == 0 and "recordings: 7;" in done.stderr, done.output
+    made = own_data.make(tmp_path / "set", tmp_path / "work", tmp_path / "results", group=group)
+    folds = {}
+    for row in made.manifest.rows:
+        folds.setdefault(row.recording.removeprefix("r"), set()).add(row.fold)
+    assert folds.keys() == {*people} and all(len(own) == 1 for own in folds.values())
+    again = own_data.make(tmp_path / "set", tmp_path / "work", tmp_path / "results")
+    assert again.tree == made.tree
+    none = own_data.make(tmp_path / "set", tmp_path / "work", tmp_path / "results", group="")
+    assert "recording_from" not in none.tree["data"]
+
+
+@pytest.mark.parametrize("group", ["(", "(a)(b)"])
+def test_groups_that_are_no_pattern_are_refused(tmp_path, invoke, group):
+    touch(tmp_path, *(f"{label}/{k}.wav" for label in ("dog", "cat") for k in range(9)))
+    done = invoke("run", "--data", tmp_path, "--group", group, "--dry-run")
+    assert done.exit_code == 2 and done.stderr.count("\n") == 1 and "--group" in done.stderr, done.output

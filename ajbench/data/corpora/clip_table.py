@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.files import printable
 from ajbench.core.recipe import Data
 from ajbench.data import archive
 from ajbench.data.corpora import label_cells, table_files
@@ -46,14 +47,14 @@ def read(data: Data, root: Path | None) -> Manifest:
     """Read the table `root`, or the one table in folder `root`.
 
     Labels of a row are names or mids, separated by `data.label_separator` (in Parquet they may be a list).
-    Paths are relative to the table's folder. Splits come from the column `split` (without an eval split,
-    val is evaluated); from `fold` if there is no column `split` or `data.eval_fold` is given; without
-    both, from five folds by a hash of the recording or, where it is unknown, of the file name, unless a
-    class would be missing from one (`with_every_class`). The default of `clip_id` is the path without
-    suffix, with `@start` if the clip starts later than 0 s. An empty `recording` is taken from the file's
-    name by `data.recording_from`, or is that of the clip `parent_id`; without these, clips of one file
-    are of one recording, the path. Problems have the line number in a CSV (its header is line 1), or the
-    row number in a Parquet file, from 1 on.
+    Paths are relative to the table's folder. Splits come from the column `split`, unless all clips have the
+    same (without an eval split, val is evaluated); from `fold` if there is no column `split` or
+    `data.eval_fold` is given; without both, from five folds by a hash of the recording or, where it is
+    unknown, of the file name, unless a class would be missing from one (`with_every_class`). The default of
+    `clip_id` is the path without suffix, with `@start` if the clip starts later than 0 s. An empty
+    `recording` is taken from the file's name by `data.recording_from`, or is that of the clip `parent_id`;
+    without these, clips of one file are of one recording, the path. Problems have the line number in a CSV
+    (its header is line 1), or the row number in a Parquet file, from 1 on.
 
     Raises:
         UsageError: no root, a subset, several tables, a missing column, or an eval fold without clips.
@@ -84,7 +85,9 @@ def of_records(
     by_name = {name: name for name in known.names} if known else None
     if known and known.mids and by_name is not None:
         by_name.update(zip(known.mids, known.names, strict=True))
-    columns = records[0][1].keys() if records else set()
+    columns = {name for _, cells in records for name in cells}
+    if len({_text(cells, "split") for _, cells in records}) == 1:
+        columns.discard("split")  # nothing to evaluate on: folds instead
     sides = next((name for name in ("split", "fold") if name in columns), "hash")
     if data.eval_fold is not None and "fold" in columns:
         sides = "fold"
@@ -115,7 +118,12 @@ def of_records(
         except ValueError as error:
             clip_id = _text(cells, "clip_id")
             known_split = split if sides == "split" and not reason else None
-            problems.append(Problem(clip_id, str(path), line, str(error), known_split, fold))
+            clip_id = clip_id and printable(clip_id)
+            member = _text(cells, "path") or ""
+            where = printable(member) if archive.is_member(member) else cells.get(table_files.TABLE)
+            problems.append(
+                Problem(clip_id, where or str(path), line, printable(str(error)), known_split, fold)
+            )
     if sides == "hash":
         rows = with_every_class(rows, hashed)
     if sides == "split":
@@ -162,7 +170,7 @@ def find_table(root: Path) -> Path:
 def _recording(cells: Mapping[str, Any], data: Data) -> tuple[str | None, str | None]:
     """Return the recording, in the table or the file's name, and the problem with it if there is one."""
     try:
-        return _text(cells, "recording") or in_name(data, Path(_text(cells, "path") or "").stem), None
+        return _text(cells, "recording") or in_name(data, _name(cells)), None
     except ValueError as error:
         return None, str(error)
 
@@ -227,11 +235,18 @@ def _row(
         raise ValueError("path is empty")
     # Not resolve(): clip ids come from the names in the table, not from the targets of links.
     path = Path(os.path.normpath(folder / written))
-    for form in ("NFC", "NFD"):  # a file from macOS may be written in the other form of its accents
-        if not path.is_file() and (other := Path(unicodedata.normalize(form, str(path)))).is_file():
-            path = other
-    if not Path(archive.container(str(path))).is_file():
-        raise ValueError(f"{written}: no such file in {folder}")
+    if not _is_file(archive.container(str(path))):
+        # From macOS, accents may be in the other form; from Windows come backslashes.
+        forms = (unicodedata.normalize(form, str(path)) for form in ("NFC", "NFD"))
+        others = (*forms, os.path.normpath(folder / written.replace("\\", "/")))
+        found = next((other for other in others if _is_file(other)), None)
+        if found is None:
+            raise ValueError(f"{written}: no such file in {folder}")
+        path = Path(found)
+    clip_id, labels = _clip_id(cells, folder), clip_labels(cells["labels"], by_name, "the label set")
+    for what, texts in (("its name", (str(path), clip_id)), ("a label", labels)):
+        if any(printable(text) != text for text in texts):
+            raise ValueError(f"{what} is not UTF-8; rename it")
     start_s = _seconds(cells, "start_s") or 0.0
     duration_s = _seconds(cells, "duration_s")
     if start_s < 0:
@@ -239,11 +254,11 @@ def _row(
     if duration_s is not None and duration_s <= 0:
         raise ValueError(f"duration_s {duration_s:g} is not above 0")
     return Row(
-        clip_id=_clip_id(cells, folder),
+        clip_id=clip_id,
         path=str(path),
         start_s=start_s,
         duration_s=duration_s,
-        labels=clip_labels(cells["labels"], by_name, "the label set"),
+        labels=labels,
         split=split,
         fold=fold,
         source=_text(cells, "source") or "real",
@@ -253,6 +268,12 @@ def _row(
         parent_id=_text(cells, "parent_id"),
         recording=recording,
     )
+
+
+def _is_file(path: str) -> bool:
+    with contextlib.suppress(OSError):  # such as a name that is too long
+        return Path(path).is_file()
+    return False
 
 
 def _clip_id(cells: Mapping[str, Any], folder: Path) -> str:

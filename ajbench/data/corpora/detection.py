@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ajbench.core import console
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.data.audio import SUFFIXES
 from ajbench.data.corpora import audioset, clip_table, fsd50k, hub, table_files, webdataset
@@ -86,7 +87,7 @@ def _folder(root: Path) -> Found:
         return Found(table, f"the table {table.name}", {"corpus": "table"})
     tops = hub.subfolders(root)
     if not tops:
-        if any(_is_sound(path.name) for path in root.iterdir()):
+        if any(is_sound(path.name) for path in root.iterdir()):
             raise UsageError(
                 f"--data {root}: sound files without class folders or a table; expected {LAYOUTS}"
             )
@@ -142,10 +143,10 @@ def _columns(path: Path) -> set[str]:
     """Return `path` and `labels` as far as a table has such columns; nothing of one that is not readable."""
     try:
         present = table_files.columns(path)
-    except (UsageError, MissingError):
+    except (UsageError, MissingError) as error:
+        console.say_once(f"not used: {error}")
         return set()
-    known = table_files.NAMES.items()
-    return {name for name, others in known if not {name, *others}.isdisjoint(present)}
+    return {*table_files.held(present)}
 
 
 def _has_sound(folder: Path) -> bool:
@@ -160,8 +161,9 @@ def _sounds(folder: Path) -> Iterator[str]:
             continue
         seen.add(target)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (name for name in names if _is_sound(name))
+        yield from (name for name in names if is_sound(name))
 
 
-def _is_sound(name: str) -> bool:
+def is_sound(name: str) -> bool:
+    """Return whether a file of this name is a sound, or a video with sound, and not hidden."""
     return not name.startswith(".") and name.lower().endswith(SOUNDS)

@@ -80,7 +80,9 @@ def read(data: Data, root: Path | None) -> Manifest:
             continue
         split, fold = splits.get(parts[0]), folds.get(parts[0])
         try:
-            recording = in_name(data, path.stem)
+            recording = in_name(
+                data, path.stem, *(["/".join((*inside[1:-1], path.stem))] if inside[2:] else [])
+            )
             if not splits and not folds:
                 fold = hashed_fold(recording or path.stem)
             if path.suffix.lower() not in KNOWN:

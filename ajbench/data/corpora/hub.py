@@ -42,15 +42,14 @@ def read(data: Data, root: Path | None) -> Manifest:
         here, broken = table_files.read(path) if tables else (_rows(path), [])
         split = _split(path, root)
         for line, cells in here:
+            if tables:
+                cells[table_files.TABLE] = str(path)
             if tables and cells["path"]:
                 cells["path"] = os.path.normpath(path.resolve().parent / str(cells["path"]))
             if split and not cells.get("split"):
                 cells["split"] = split
             records.append((line, cells))
         problems += broken
-    if len({cells.get("split") for _, cells in records}) == 1:  # nothing to evaluate on: folds instead
-        for _, cells in records:
-            cells.pop("split", None)
     if not records:
         raise MissingError(f"{root}: neither {METADATA[0]} nor Parquet files with a column `audio`")
     return clip_table.of_records(data, root / METADATA[0] if root.is_dir() else root, records, problems)
@@ -123,7 +122,9 @@ def _rows(path: Path) -> table_files.Records:
             values = [classes[one] for one in values if isinstance(one, int) and 0 <= one < len(classes)]
         cells["labels"] = values
         cells.setdefault("clip_id", f"{path.stem}/{number}-{Path(name).stem}")
-        found.append((number + 1, {**cells, "path": f"{path.resolve()}{archive.MARK}{number}"}))
+        found.append(
+            (number + 1, {**table_files.plain(cells), "path": f"{path.resolve()}{archive.MARK}{number}"})
+        )
     return found
 
 

@@ -20,8 +20,12 @@ ID_COLUMNS = {
 }  # fmt: skip
 
 
-def in_name(data: Data, stem: str) -> str | None:
-    """Return the recording in a file's name without suffix; None if `data.recording_from` is not set.
+def in_name(data: Data, *names: str) -> str | None:
+    """Return the recording in the first name that has one; None if `data.recording_from` is not set.
+
+    Args:
+        data: section of the recipe.
+        names: a file's name without suffix, and perhaps its path below the class.
 
     Raises:
         ValueError: it is set, and the name has no recording.
@@ -29,15 +33,16 @@ def in_name(data: Data, stem: str) -> str | None:
     pattern = data.recording_from
     if pattern is None:
         return None
-    if pattern == "youtube":
-        video = youtube.video_id(stem)
-        found = video and f"youtube:{video}"
-    else:
-        match = re.search(pattern, stem)
-        found = match and match[1]
-    if not found:
-        raise ValueError(f"no recording in the name {stem!r} (data.recording_from={pattern})")
-    return found
+    for name in names:
+        if pattern == "youtube":
+            video = youtube.video_id(name)
+            found = video and f"youtube:{video}"
+        else:
+            match = re.search(pattern, name)
+            found = match and match[1]
+        if found:
+            return found
+    raise ValueError(f"no recording in the name {names[-1]!r} (data.recording_from={pattern})")
 
 
 def read_corpus(data: Data, root: Path | None, need_files: bool = True) -> Manifest:

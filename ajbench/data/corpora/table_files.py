@@ -1,7 +1,9 @@
 """Rows of a table of clips, in any of its formats, under the names of columns that ajbench uses."""
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pyarrow.parquet as pq
 
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.registry import suggest
-from ajbench.data.manifest import Problem, csv_header, csv_records
+from ajbench.data.manifest import Problem, Row, csv_header, csv_records
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
 # Column → other names that it has in tables of sounds; the first one found is read.
@@ -25,31 +27,45 @@ NAMES = {
     ),
 }  # fmt: skip
 
+TABLE = "::table"  # in records of several tables: the path of theirs
 Records = list[tuple[int, dict[str, Any]]]
 
 
 def read(path: Path) -> tuple[Records, list[Problem]]:
     """Return (line number, {column: cell}) of a CSV, TSV, JSON Lines or Parquet file, and its broken lines.
 
-    The header of a CSV is line 1, the first line of JSON and the first row of a Parquet file too.
+    The header of a CSV is line 1, the first line of JSON and the first row of a Parquet file too. Columns
+    have the names of `ajbench.data.corpora.clip_table`. Only cells of labels are lists.
 
     Raises:
         MissingError: no such file.
         UsageError: not readable in the format of its suffix, or without a column of files or of labels.
     """
-    kind, renamed = path.suffix.lower(), names(path)
+    present = columns(path)
+    renamed = _renamed(present) | {old: new for new, old in names(path).items()}
     records: Records
     problems: list[Problem] = []
-    if kind in (".csv", ".tsv"):
-        records, problems = csv_records(path, delimiter="\t" if kind == ".tsv" else ",")
-    elif kind == ".jsonl":
-        records = [(n, dict.fromkeys(renamed.values()) | row) for n, row in _json_lines(path)]
+    if _is_csv(path):
+        records, problems = csv_records(path, delimiter=delimiter(path))
+    elif path.suffix.lower() == ".jsonl":
+        records = [(n, dict.fromkeys(renamed) | row) for n, row in _json_lines(path)]
     else:
         records = list(enumerate(_parquet(path, lambda file: file.read().to_pylist()), start=1))
-    changed = {old: new for new, old in renamed.items() if old != new}
-    if changed:
-        records = [(n, {changed.get(name, name): cell for name, cell in row.items()}) for n, row in records]
-    return records, problems
+    return [
+        (n, plain({renamed.get(name, name): cell for name, cell in row.items()})) for n, row in records
+    ], problems
+
+
+def plain(cells: Mapping[str, Any]) -> dict[str, Any]:
+    """Return cells as text, numbers or None, those of labels perhaps as a list: NaN is None."""
+    return {
+        name: json.dumps(cell, ensure_ascii=False, default=str)
+        if isinstance(cell, list | dict) and name != "labels"
+        else None
+        if isinstance(cell, float) and math.isnan(cell)
+        else cell
+        for name, cell in cells.items()
+    }
 
 
 def names(path: Path) -> dict[str, str]:
@@ -60,26 +76,64 @@ def names(path: Path) -> dict[str, str]:
         UsageError: not readable, or there is no such column.
     """
     present = columns(path)
-    found = {}
+    found = held(present)
     for name, others in NAMES.items():
-        column = next((one for one in (name, *others) if one in present), None)
-        if column is None:
+        if name not in found:
             raise UsageError(
                 f"{path}: column {name!r} is missing{suggest(name, present)}; found: "
                 f"{', '.join(present) or 'no header'}; other names that are read: {', '.join(others)}"
             )
-        found[name] = column
     return found
+
+
+def held(present: Sequence[str]) -> dict[str, str]:
+    """Return `path` and `labels` → name, as far as one of these columns has such a name.
+
+    Case does not matter, nor whether words are separated by blanks.
+    """
+    written = {_usual(name): name for name in reversed(present)}
+    found = {}
+    for name, others in NAMES.items():
+        if one := next((one for one in (name, *others) if one in written), None):
+            found[name] = written[one]
+    return found
+
+
+def _usual(name: str) -> str:
+    return "_".join(name.lower().split())
+
+
+def _renamed(present: Iterable[str]) -> dict[str, str]:
+    """Return column → its usual name of those that are written in another way, such as `Split`."""
+    known = {item.name for item in fields(Row)}
+    return {name: _usual(name) for name in present if _usual(name) in known - {*present}}
 
 
 def columns(path: Path) -> list[str]:
     """Return the names of a table's columns; errors as in `read`."""
-    kind = path.suffix.lower()
-    if kind in (".csv", ".tsv"):
-        return csv_header(path, "\t" if kind == ".tsv" else ",")
-    if kind == ".parquet":
+    if _is_csv(path):
+        return csv_header(path, delimiter(path))
+    if path.suffix.lower() == ".parquet":
         return _parquet(path, lambda file: list(file.schema_arrow.names))
     return list(dict.fromkeys(name for _, row in _json_lines(path, 100) for name in row))
+
+
+def _is_csv(path: Path) -> bool:
+    return path.suffix.lower() in (".csv", ".tsv")
+
+
+def delimiter(path: Path) -> str:
+    """Return the separator of cells: that of the suffix, unless the header has another one and not this.
+
+    Raises:
+        MissingError: no such file.
+        UsageError: not UTF-8, or not CSV.
+    """
+    usual = "\t" if path.suffix.lower() == ".tsv" else ","
+    header = csv_header(path, usual)
+    if len(header) == 1:
+        return next((other for other in (";", "\t", ",", "|") if other in header[0]), usual)
+    return usual
 
 
 def _parquet(path: Path, get: Callable[[pq.ParquetFile], list[Any]]) -> list[Any]:

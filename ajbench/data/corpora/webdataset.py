@@ -3,7 +3,8 @@
 import json
 import re
 import tarfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,6 +15,8 @@ from ajbench.data.audio import SUFFIXES
 from ajbench.data.corpora import clip_table, table_files
 from ajbench.data.corpora.splits import corpus_root
 from ajbench.data.manifest import SPLIT_NAMES, Manifest, Problem
+
+TEXTS = (".json", ".cls", ".txt")
 
 
 def read(data: Data, root: Path | None) -> Manifest:
@@ -40,9 +43,6 @@ def read(data: Data, root: Path | None) -> Manifest:
             else:
                 given = {"split": split} if split else {}
                 records.append((len(records) + 1, {**cells, **given, "clip_id": f"{path.stem}/{name}"}))
-    if len({cells.get("split") for _, cells in records}) == 1:  # nothing to evaluate on: folds instead
-        for _, cells in records:
-            cells.pop("split", None)
     if not records and not problems:
         raise MissingError(
             f"{root}: no tar with sounds; expected WebDataset's <key>.wav and <key>.json or .cls"
@@ -71,23 +71,17 @@ def _clips(path: Path) -> Iterator[tuple[str, dict[str, Any], str | None]]:
         members = archive.members(str(path))
     except (OSError, tarfile.TarError) as error:
         raise UsageError(f"{path}: not readable as tar ({error})") from None
-    clips: dict[str, dict[str, str]] = {}
-    for name in members:
-        inside = PurePosixPath(name)
-        key, _, suffix = inside.name.partition(".")
-        if key:  # a hidden file has none
-            clips.setdefault(str(inside.with_name(key)), {})[f".{suffix.lower()}"] = name
-    for key, files in clips.items():
-        sound = next((name for suffix, name in files.items() if suffix in SUFFIXES), None)
+    for key, sound, beside, recording in _samples(members):
         if sound is None:
+            yield key, {}, f"no sound of a known kind ({', '.join(sorted(beside))})"
             continue
         cells: dict[str, Any] = {}
         reason = None
         try:
             texts = {
-                suffix: archive.content(f"{path}{archive.MARK}{files[suffix]}").decode().strip()
-                for suffix in (".json", ".cls", ".txt")
-                if suffix in files
+                suffix: archive.content(f"{path}{archive.MARK}{beside[suffix]}").decode().strip()
+                for suffix in TEXTS
+                if suffix in beside
             }
             if ".json" in texts:
                 cells = dict(json.loads(texts[".json"]))
@@ -95,6 +89,51 @@ def _clips(path: Path) -> Iterator[tuple[str, dict[str, Any], str | None]]:
             folder = PurePosixPath(key).parent.name
             lines = (texts.get(".cls") or texts.get(".txt") or folder).splitlines()
             cells["labels"] = cells[column] if column else lines
+            cells = table_files.plain(cells)
+            if recording:
+                cells.setdefault("recording", recording)
         except (ValueError, TypeError) as error:
             reason = f"its text files are not readable ({error})"
         yield key, {**cells, "path": f"{path}{archive.MARK}{sound}"}, reason
+
+
+def _samples(members: Iterable[str]) -> Iterator[tuple[str, str | None, dict[str, str], str | None]]:
+    """Yield key, sound, text files by suffix, and recording of every clip; a clip without a sound has None.
+
+    The key ends at the last dot of a name: `1.5.wav` and `1.5.json` are a clip. Where a sound has no text
+    file of its key, WebDataset's rule holds, by which keys end at the first dot: `1.mix.wav`, `1.voice.wav`
+    and `1.json` are two clips of a recording.
+    """
+    sounds: dict[PurePosixPath, str] = {}
+    texts: dict[PurePosixPath, dict[str, str]] = {}  # key → suffix → name
+    for name in members:
+        inside = PurePosixPath(name)
+        if inside.name.startswith("."):
+            continue
+        if (suffix := inside.suffix.lower()) in TEXTS:
+            texts.setdefault(inside.with_suffix(""), {})[suffix] = name
+        elif suffix in SUFFIXES:
+            sounds[inside] = name
+    keys = {sound.with_suffix("") for sound in sounds}
+    by_first = {
+        sound: first
+        for sound in sounds
+        if sound.with_suffix("") not in texts and (first := _first(sound)) in texts and first not in keys
+    }
+    of_sample: Counter[PurePosixPath | None] = Counter(by_first.values())
+    seen: set[PurePosixPath] = set()
+    for sound, name in sounds.items():
+        key = sound.with_suffix("")
+        sample = by_first.get(sound)
+        # Sounds of one key in several formats are clips of their own.
+        clip = sample if of_sample[sample] == 1 else sound if key in seen else key
+        seen.add(key)
+        yield str(clip), name, texts.get(sample or key, {}), str(sample) if of_sample[sample] > 1 else None
+    for key in sorted(texts.keys() - keys - of_sample.keys()):
+        if {".json", ".cls"} & texts[key].keys():
+            yield str(key), None, texts[key], None
+
+
+def _first(name: PurePosixPath) -> PurePosixPath:
+    """Return the key of a file by WebDataset's rule."""
+    return name.with_name(name.name.partition(".")[0])

@@ -192,7 +192,7 @@ def test_the_table_of_a_folder(touch, tmp_path):
         ("path,labelz\n", UsageError, "'labels'.* did you mean 'labelz'"),
         ("path,labels\n", MissingError, r"clips\.csv"),
         ("path,labels\nx.wav,a\n", MissingError, r"line 2: x\.wav"),
-        ("path,labels,split\n1.wav,a,train\n", MissingError, "'eval'.* train"),
+        ("path,labels,split\n1.wav,a,train\ngone.wav,a,test\n", MissingError, "'eval'.* train"),
     ],
 )
 def test_an_unusable_table_is_refused(make, text, error, word):

@@ -230,6 +230,52 @@ def test_one_file_of_shards_is_read_too(tmp_path):
     assert found.data == {"corpus": "hub"}
 
 
+def tar_of(path, members):
+    path.parent.mkdir(exist_ok=True)
+    with tarfile.open(path, "w") as file:
+        for name, content in members.items():
+            about = tarfile.TarInfo(name)
+            about.size = len(content)
+            file.addfile(about, io.BytesIO(content))
+
+
+@pytest.mark.parametrize("prefix", ["", "./"])
+@pytest.mark.parametrize("key", ["{k}.5", "v1.{k}.a", "a.b/{k}.x"])
+def test_keys_of_tars_with_dots(tmp_path, prefix, key):
+    sounds = [content for _, _, content in clips()]
+    members = {}
+    for k, content in enumerate(sounds):
+        name = prefix + key.format(k=k)
+        members |= {f"{name}.wav": content, f"{name}.cls": CLASSES[k % 2].encode()}
+    tar_of(tmp_path / "set" / "all.tar", members)
+    manifest = read_corpus(Data(corpus="webdataset"), tmp_path / "set")
+    assert {row.clip_id: row.labels for row in manifest.rows} == {
+        f"all/{key.format(k=k)}": (CLASSES[k % 2],) for k in range(len(sounds))
+    }
+    assert {read_clip(row, 1.26).reason for row in manifest.rows} == {None}
+
+
+def test_sounds_of_one_sample_in_tars(tmp_path):
+    sounds = [content for _, _, content in clips()]
+    members = {
+        "lost.json": b'{"label": "dog"}',
+        "both.wav": sounds[0],
+        "both.flac": sounds[0],
+        "both.cls": b"a",
+    }
+    for k, content in enumerate(sounds):
+        members |= {f"{k}.mix.wav": content, f"{k}.json": json.dumps({"label": "ab"[k % 2]}).encode()}
+        members |= {f"{k}.voice.wav": content} if k < 3 else {}
+    tar_of(tmp_path / "set" / "all.tar", members)
+    manifest = read_corpus(Data(corpus="webdataset"), tmp_path / "set")
+    own = {"all/both": None, "all/both.flac": None, **{f"all/{k}": None for k in range(3, len(sounds))}}
+    of_three = {f"all/{k}.{part}": str(k) for k in range(3) for part in ("mix", "voice")}
+    assert {row.clip_id: row.recording for row in manifest.rows} == own | of_three
+    assert [(one.clip_id, one.reason.partition(" (")[0]) for one in manifest.problems] == [
+        ("all/lost", "no sound of a known kind")
+    ]
+
+
 @pytest.mark.parametrize("named", [True, False])
 def test_rows_of_shards_without_a_label_are_left_out(tmp_path, named):
     sounds = [{"bytes": content} for _, _, content in clips()]

@@ -1,0 +1,103 @@
+"""What was found in someone's clips and what a recipe made for them will do, in words."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ajbench.core.console import counted
+from ajbench.core.recipe import Recipe
+from ajbench.data.manifest import Manifest, Problem
+from ajbench.evaluation.classification import MIN_CLIPS
+from ajbench.pipeline.budget import span
+
+SHOWN = 8  # classes and reasons that are named
+
+
+def classes(manifest: Manifest) -> dict[str, int]:
+    """Return the number of clips of each class, the most frequent first."""
+    return dict(Counter(label for row in manifest.rows for label in row.labels).most_common())
+
+
+def reasons(problems: Iterable[Problem]) -> dict[str, int]:
+    """Return the number of clips that are left out for each reason, the most frequent first."""
+    return dict(Counter(problem.reason.partition(" (")[0] for problem in problems).most_common())
+
+
+def found_lines(
+    path: Path,
+    layout: str,
+    manifest: Manifest,
+    problems: Sequence[Problem],
+    rates: Counter[int],
+    lengths: Sequence[float],
+) -> list[str]:
+    """Return what was found at `path`, one line each.
+
+    Args:
+        path: as given.
+        layout: in words.
+        manifest: the clips.
+        problems: what is left out.
+        rates: sample rates in Hz of some files.
+        lengths: of these files in seconds, ascending.
+    """
+    counts = classes(manifest)
+    named = [f"{name} {n}" for name, n in counts.items()]
+    if len(named) > SHOWN:
+        named = [*named[: SHOWN - 2], "…", *named[-2:]]
+    lines = [
+        f"found: {layout} at {path}: {counted(len(manifest.rows), 'clip')} of "
+        f"{counted(len(counts), 'class')} ({', '.join(named)})"
+    ]
+    split = Counter(row.split for row in manifest.rows)
+    parts = ", ".join(f"{name} {split[name]}" for name in ("train", "val", "eval") if split[name])
+    folds = Counter(row.fold for row in manifest.rows if row.fold is not None)
+    sizes = f"; folds {', '.join(f'{fold}: {n}' for fold, n in sorted(folds.items()))}" if folds else ""
+    lines.append(f"split: {parts}{sizes}")
+    if rates:
+        shown = ", ".join(f"{rate} Hz" for rate, _ in rates.most_common())
+        lines.append(
+            f"files: {shown}; {lengths[0]:.2g} to {lengths[-1]:.2g} s "
+            f"({counted(sum(rates.values()), 'file')} looked at)"
+        )
+    recordings = {row.recording for row in manifest.rows if row.recording}
+    if recordings:
+        lines.append(f"recordings: {len(recordings)}; each is in one split or fold")
+    if problems:
+        shown = ", ".join(f"{reason} ({n})" for reason, n in list(reasons(problems).items())[:SHOWN])
+        lines.append(f"left out: {counted(len(problems), 'file')}: {shown}")
+    return lines
+
+
+def plan_lines(recipe: Recipe, about: dict[str, Any], parts: dict[str, float], budget: int) -> list[str]:
+    """Return what will be done and how long it takes, one line each.
+
+    Args:
+        recipe: the recipe.
+        about: numbers of clips and folds, as for `budget.choose`.
+        parts: seconds of each part.
+        budget: in seconds.
+    """
+    evaluate = recipe.evaluate
+    folds, seeds = max(1, len(evaluate.folds)), len(evaluate.seeds)
+    where = (
+        f"{counted(folds, 'fold')}, one after another, each"
+        if folds > 1
+        else (f"fold {recipe.data.eval_fold}" if recipe.data.eval_fold is not None else "the eval split")
+    )
+    doses = ", ".join(map(str, evaluate.doses))
+    lines = [
+        f"plan: evaluate {where}; clips cut or padded to {recipe.data.duration_s:g} s; generator of "
+        f"{recipe.generator.train_steps} steps; {counted(recipe.synth.n, 'synthetic clip')}, doses {doses}; "
+        f"{counted(len(evaluate.models), 'classifier')} of {recipe.classifier.train_steps} steps, "
+        f"{counted(seeds, 'seed')}"
+    ]
+    if seeds < 3:
+        lines.append(f"no verdict can be given from {counted(seeds, 'seed')}: 3 seeds need a larger --budget")
+    held_out = about["clips"] if folds > 1 else about["eval"]
+    if held_out < MIN_CLIPS:
+        lines.append(f"no verdict can be given: {held_out} evaluation clips, at least {MIN_CLIPS} are needed")
+    longest = ", ".join(f"{name} {span(seconds)}" for name, seconds in parts.items() if seconds >= 1)
+    lines.append(f"time: about {span(sum(parts.values()))} ({longest}); budget {span(budget)}")
+    return lines
