@@ -13,8 +13,8 @@ def _option(help: str, name: str, **more: Any) -> Any:
 RECIPE = "Write the recipe that is made."
 TIME = "Time to fit, such as 20m or 2h (default: 30m)."
 RECORDINGS = (
-    "Keep clips of one recording in one fold: a regular expression that finds it in each file's name, such as "
-    "'^([^_]+)_' (default: as the last time; '': none)."
+    "Keep clips of one recording in one fold: a regular expression that finds it in each file's name, such "
+    "as '^([^_]+)_' (default: as the last time; '': none)."
 )
 Budget = Annotated[str | None, _option(TIME, "--budget", metavar="TIME")]
 Group = Annotated[str | None, _option(RECORDINGS, "--group", metavar="PATTERN")]

@@ -152,8 +152,8 @@ def csv_records(
         text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except FileNotFoundError:
         raise MissingError(f"{path}: missing") from None
-    first = _not_utf8(text)
-    if first is not None and (first < text.find("\n") or "\0" in text):
+    whole = is_utf8(text)
+    if not whole and (not is_utf8(text.partition("\n")[0]) or "\0" in text):
         raise _undecoded(path)
     content = io.StringIO(text, newline="")
     lines = csv.reader(content, strict=True, skipinitialspace=True, delimiter=delimiter)
@@ -174,21 +174,20 @@ def csv_records(
                 reason = f"cells: {len(cells)} in the row, {len(header)} in the header"
                 problems.append(Problem(None, str(path), lines.line_num, reason))
                 continue
-            if first is not None and _not_utf8("".join(cells)) is not None:
+            if not whole and not is_utf8("".join(cells)):
                 problems.append(Problem(None, str(path), lines.line_num, NOT_UTF8))
                 continue
             records.append((lines.line_num, dict(zip(header, map(str.strip, cells), strict=True))))
     except csv.Error as error:
         raise UsageError(f"{path}:{lines.line_num}: not readable as CSV ({error})") from None
-    if first is not None and not records:
+    if not whole and not records:
         raise _undecoded(path)
     return records, problems
 
 
-def _not_utf8(text: str) -> int | None:
-    """Return the place of the first character that stands for a byte that is not UTF-8."""
-    match = _ESCAPED.search(text)
-    return match.start() if match else None
+def is_utf8(text: str) -> bool:
+    """Return whether text that was decoded with surrogateescape had no other bytes."""
+    return _ESCAPED.search(text) is None
 
 
 def _undecoded(path: Path) -> UsageError:
@@ -212,7 +211,7 @@ def csv_header(path: Path, delimiter: str = ",") -> list[str]:
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             lines = csv.reader(file, strict=True, skipinitialspace=True, delimiter=delimiter)
             header = [name.strip() for name in next(lines, [])]
-        if _not_utf8("".join(header)) is not None:
+        if not is_utf8("".join(header)):
             raise UsageError(f"{path}: its header is not UTF-8 text; save it as UTF-8")
         return header
     except csv.Error as error:

@@ -458,7 +458,8 @@ def shards(d: _Draw) -> Drawn:
 
 def tars(d: _Draw) -> Drawn:
     rng, out = d.rng, Drawn(d.root, "tars")
-    classes, how = d.classes(), rng.choice(["json", "cls", "txt", "folder"])
+    classes = [name.replace("|", " ") for name in d.classes()]
+    how = rng.choice(["json", "cls", "txt", "folder"])
     sub, prefix = rng.choice(["", "shards"]), rng.choice(["", "./"])
     (d.root / sub).mkdir(exist_ok=True)
     for part in rng.choice([("train-000", "test-000"), ("000", "001"), ("all",)]):

@@ -38,6 +38,57 @@ def table(tmp_path):
     return make
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+@pytest.mark.parametrize("bad", [b"caf\xe9", b"\xff\xfe"])
+def test_lines_that_are_not_utf8_are_listed(tmp_path, suffix, bad):
+    rows = [(f"{k}.wav", "ab"[k % 2]) for k in range(20)]
+    for name, _ in rows:
+        (tmp_path / name).touch()
+    if suffix == ".csv":
+        lines = [b"path,label", *(f"{name},{label}".encode() for name, label in rows)]
+        lines[4] = bad + b".wav,a"
+    else:
+        lines = [json.dumps({"path": name, "label": label}).encode() for name, label in rows]
+        lines[3] = b'{"path": "' + bad + b'", "label": "a"}'
+    path = tmp_path / f"clips{suffix}"
+    path.write_bytes(b"\n".join(lines))
+    manifest = read_corpus(TABLE, path)
+    assert len(manifest.rows) == 19
+    assert [problem.line for problem in manifest.problems] == [5 if suffix == ".csv" else 4]
+    path.write_bytes("path,label\n1.wav,a\n".encode("utf-16"))
+    with pytest.raises(UsageError):
+        read_corpus(TABLE, path)
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+@pytest.mark.parametrize("header", [("path", "label", "Split"), ("File Name", "Category", "SPLIT")])
+def test_other_separators_and_names_of_columns(tmp_path, delimiter, header):
+    lines = [header, *((f"{k}.wav", "ab"[k % 2], ("Train", "Test")[k // 2 % 2]) for k in range(20))]
+    for name, *_ in lines[1:]:
+        (tmp_path / name).touch()
+    (tmp_path / "clips.csv").write_text("\n".join(map(delimiter.join, lines)))
+    manifest = read_corpus(TABLE, tmp_path)
+    assert manifest.label_set.names == ("a", "b")
+    assert len(manifest.split("train")) == len(manifest.split("eval")) == 10
+
+
+@pytest.mark.parametrize(
+    "cells", [{"split": ["train"]}, {"clip_id": {"a": 1}}, {"path": "x" * 300}, {"path": 7}, {"labels": None}]
+)
+def test_odd_cells_of_json_are_listed(tmp_path, cells):
+    rows = [
+        {"path": f"{k}.wav", "labels": f"{k % 2}", "split": ("train", "test")[k // 2 % 2]} for k in range(20)
+    ]
+    for row in rows:
+        (tmp_path / row["path"]).touch()
+    rows[4] |= cells
+    path = tmp_path / "clips.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    manifest = read_corpus(TABLE, path)
+    odd_id = "clip_id" in cells  # text like any other
+    assert len(manifest.rows) == 19 + odd_id and len(manifest.problems) == 1 - odd_id
+
+
 def labels_of(manifest):
     return {row.clip_id: row.labels for row in manifest.rows}
 

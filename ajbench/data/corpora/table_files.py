@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.registry import suggest
-from ajbench.data.manifest import Problem, Row, csv_header, csv_records
+from ajbench.data.manifest import NOT_UTF8, Problem, Row, csv_header, csv_records, is_utf8
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
 # Column → other names that it has in tables of sounds; the first one found is read.
@@ -48,7 +48,8 @@ def read(path: Path) -> tuple[Records, list[Problem]]:
     if _is_csv(path):
         records, problems = csv_records(path, delimiter=delimiter(path))
     elif path.suffix.lower() == ".jsonl":
-        records = [(n, dict.fromkeys(renamed) | row) for n, row in _json_lines(path)]
+        read, problems = _json_lines(path)
+        records = [(n, dict.fromkeys(renamed) | row) for n, row in read]
     else:
         records = list(enumerate(_parquet(path, lambda file: file.read().to_pylist()), start=1))
     return [
@@ -115,7 +116,7 @@ def columns(path: Path) -> list[str]:
         return csv_header(path, delimiter(path))
     if path.suffix.lower() == ".parquet":
         return _parquet(path, lambda file: list(file.schema_arrow.names))
-    return list(dict.fromkeys(name for _, row in _json_lines(path, 100) for name in row))
+    return list(dict.fromkeys(name for _, row in _json_lines(path, 100)[0] for name in row))
 
 
 def _is_csv(path: Path) -> bool:
@@ -146,13 +147,16 @@ def _parquet(path: Path, get: Callable[[pq.ParquetFile], list[Any]]) -> list[Any
         raise UsageError(f"{path}: not readable as Parquet ({' '.join(str(error).split())})") from None
 
 
-def _json_lines(path: Path, most: int | None = None) -> Records:
+def _json_lines(path: Path, most: int | None = None) -> tuple[Records, list[Problem]]:
     found: Records = []
+    problems: list[Problem] = []
     number = 0
     try:
-        with path.open(encoding="utf-8-sig") as lines:
+        with path.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
             for number, line in enumerate(lines, start=1):
-                if line.strip():
+                if not is_utf8(line):
+                    problems.append(Problem(None, str(path), number, NOT_UTF8))
+                elif line.strip():
                     row = json.loads(line)
                     if not isinstance(row, dict):
                         raise ValueError("expected an object in each line")
@@ -163,4 +167,4 @@ def _json_lines(path: Path, most: int | None = None) -> Records:
         raise MissingError(f"{path}: missing") from None
     except ValueError as error:
         raise UsageError(f"{path}:{number}: not readable as JSON ({error})") from None
-    return found
+    return found, problems
