@@ -4,7 +4,6 @@ A trained classifier is a folder, here or on the hub, with `config.json` and `mo
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,21 +11,32 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ajbench.classifiers.saved_folder import (
+    CARD,
+    CONFIG,
+    WEIGHTS,
+    card,
+    locate,
+    read_config,
+    read_json,
+    read_weights,
+)
 from ajbench.core import console, registry
-from ajbench.core.device import device_of
-from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.core.device import Precision, device_of, full_fp32, resolve_precision
+from ajbench.core.errors import IntegrityError, UsageError
 from ajbench.core.files import atomic_write, checksum
+from ajbench.core.run_dir import world
 from ajbench.data.audio import SAMPLE_RATE
 from ajbench.data.store import ClipStore
 
-WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
-REQUIRED = {"name", "labels", "clip_samples", "options", "xxh3"}
-PICKLES = {".bin", ".ckpt", ".pkl", ".pt", ".pth"}
-_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+__all__ = [
+    "CARD", "CONFIG", "WEIGHTS", "Classifier", "build", "card", "load", "locate", "predict", "read_config",
+    "read_json", "read_weights", "rebuild", "save",
+]  # fmt: skip
+
 # Options that choose the initial weights; a trained classifier is rebuilt without them.
 INITIAL = {"init", "new_head", "labels"}
 
@@ -94,17 +104,27 @@ class Classifier:
         if not (folder / CARD).exists():
             atomic_write(folder / CARD, card(read_config(folder)))
 
-    def predict(self, wav: Tensor | NDArray[Any]) -> Tensor:
-        """Waves [B, n] at 16 kHz → logits float32 [B, C] on the CPU."""
-        with torch.inference_mode():
+    def predict(self, wav: Tensor | NDArray[Any], precision: Precision = "fp32") -> Tensor:
+        """Waves [B, n] at 16 kHz → logits float32 [B, C] on the CPU, computed in `precision`."""
+        bf16 = resolve_precision(precision, self.device.type) == "bf16"
+        with torch.inference_mode(), full_fp32(), torch.autocast(self.device.type, torch.bfloat16, bf16):
             logits: Tensor = self.module(self._waves(wav))
             return logits.float().cpu()
 
     def embed(self, wav: Tensor | NDArray[Any]) -> Tensor:
         """Waves [B, n] at 16 kHz → penultimate vectors float32 [B, d] on the CPU."""
-        with torch.inference_mode():
+        with torch.inference_mode(), full_fp32():
             vectors: Tensor = self.module.embed(self._waves(wav))  # type: ignore[operator]
             return vectors.float().cpu()
+
+    def outputs(self, wav: Tensor | NDArray[Any]) -> tuple[Tensor, Tensor]:
+        """Waves [B, n] at 16 kHz → what `embed` and `predict` return, in one pass where the model can."""
+        once = getattr(self.module, "outputs", None)
+        if once is None:  # a registered classifier needs only `forward` and `embed`
+            return self.embed(wav), self.predict(wav)
+        with torch.inference_mode(), full_fp32():
+            vectors, logits = once(self._waves(wav))
+            return vectors.float().cpu(), logits.float().cpu()
 
     def _waves(self, wav: Tensor | NDArray[Any]) -> Tensor:
         waves = torch.as_tensor(wav, dtype=torch.float32)
@@ -114,9 +134,18 @@ class Classifier:
 
 
 def predict(
-    classifier: Classifier, store: ClipStore, indices: ArrayLike, batch: int = 32
+    classifier: Classifier, store: ClipStore, indices: ArrayLike, batch: int = 32, shared: bool = False
 ) -> NDArray[np.float32]:
     """Return the logits float32 [n, C] of the clips `indices` [n] of a store, `batch` clips at a time.
+
+    On a GPU they are computed in the precision of the training, elsewhere in fp32.
+
+    Args:
+        classifier: trained on this store or another with the same labels.
+        store: holds the clips.
+        indices: of the clips.
+        batch: clips at a time.
+        shared: every process of a launch calls this and computes its part; all return the whole.
 
     Raises:
         UsageError: the store's labels or clip length are not the classifier's.
@@ -130,11 +159,22 @@ def predict(
         )
     wanted = np.asarray(indices, dtype=np.int64)
     out = np.empty((len(wanted), len(classifier.labels)), dtype=np.float32)
-    with console.progress(len(wanted), "predict") as advance:
-        for start in range(0, len(wanted), batch):
+    precision: Precision = "fp32"
+    if classifier.device.type == "cuda":
+        precision = classifier.config.get("precision", "auto")
+    processes, rank = world() if shared else (1, 0)
+    starts = range(rank * batch, len(wanted), processes * batch)
+    with console.progress(len(starts) * batch, "predict") as advance:
+        for start in starts:
             rows = slice(start, start + batch)
-            out[rows] = classifier.predict(store.audio(wanted[rows])).numpy()
-            advance(len(out[rows]))
+            out[rows] = classifier.predict(store.audio(wanted[rows]), precision).numpy()
+            advance(batch)
+    if processes > 1:
+        from accelerate.utils import gather_object
+
+        own = [(start, out[start : start + batch]) for start in starts]
+        for start, logits in gather_object(own):
+            out[start : start + batch] = logits
     return out
 
 
@@ -223,120 +263,3 @@ def rebuild(folder: Path, config: Mapping[str, Any]) -> nn.Module:
 
 def _revision(module: nn.Module) -> int:
     return getattr(module, "revision", 1)
-
-
-def locate(source: Path | str) -> Path:
-    """Return the folder `source`, or the local copy of the hub repository `source` (`owner/name`).
-
-    Raises:
-        MissingError: no such folder, and the hub cannot be reached or does not have it.
-        IntegrityError: a pickle.
-        UsageError: another file.
-    """
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return path
-    if path.suffix in PICKLES:
-        raise IntegrityError(_pickle(path))
-    if path.is_file():
-        raise UsageError(f"{path}: a file; give the folder that holds {CONFIG} and {WEIGHTS}")
-    if not _HUB_ID.fullmatch(str(source)):
-        raise MissingError(f"{path}: no such folder; it should hold {CONFIG} and {WEIGHTS}")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(str(source), allow_patterns=[CONFIG, WEIGHTS]))
-    except Exception as error:  # the hub's client has no common base of its errors
-        reason = " ".join(str(error).split())[:160]
-        raise MissingError(
-            f"{source}: no such folder, and https://huggingface.co/{source} cannot be downloaded ({reason}); "
-            f"offline, put its {CONFIG} and {WEIGHTS} into a folder and give that folder"
-        ) from None
-
-
-def read_json(folder: Path) -> dict[str, Any]:
-    """Return `config.json`, written by ajbench or by others.
-
-    Raises:
-        MissingError: there is no such file.
-        IntegrityError: it is damaged.
-    """
-    path = folder / CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        message = f"{folder}: no trained classifier ({CONFIG} is missing); run train-cls first"
-        raise MissingError(message) from None
-    except ValueError:
-        config = None
-    if not isinstance(config, dict):
-        raise IntegrityError(f"{path}: damaged; train the classifier again")
-    return config
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Return `config.json` of a classifier trained by ajbench.
-
-    Raises:
-        MissingError: there is no trained classifier.
-        IntegrityError: the file is damaged, or not written by ajbench.
-    """
-    config = read_json(folder)
-    if missing := REQUIRED - config.keys():
-        raise IntegrityError(
-            f"{folder / CONFIG}: not a classifier trained by ajbench ({', '.join(sorted(missing))} missing); "
-            "to start from a checkpoint of transformers, train with init=FOLDER"
-        )
-    return config
-
-
-def read_weights(folder: Path, xxh3: str | None = None) -> dict[str, Tensor]:
-    """Return the tensors of `model.safetensors` by name.
-
-    Args:
-        folder: holds the file.
-        xxh3: expected checksum, if known.
-
-    Raises:
-        MissingError: the file is missing.
-        IntegrityError: it is damaged, or a pickle.
-    """
-    path = folder / WEIGHTS
-    if not path.exists():
-        for other in sorted(folder.iterdir()):
-            if other.suffix in PICKLES:
-                raise IntegrityError(_pickle(other))
-        raise MissingError(f"{path}: missing; train the classifier again, or copy it there")
-    if xxh3 is not None and checksum(path) != xxh3:
-        raise IntegrityError(f"{path}: checksum mismatch; train the classifier again")
-    try:
-        return dict(load_file(path))
-    except SafetensorError as error:
-        raise IntegrityError(f"{path}: damaged ({error}); train the classifier again") from None
-
-
-def card(config: Mapping[str, Any]) -> str:
-    """Return the model card of a trained classifier, in the hub's format."""
-    samples, rate, labels = config["clip_samples"], config["sampling_rate"], config["labels"]
-    return f"""---
-library_name: ajbench
-pipeline_tag: audio-classification
----
-
-# {config["name"]}
-
-A classifier of {len(labels)} {"class" if len(labels) == 1 else "classes"}, trained with ajbench on
-clips of {samples / rate:g} s ({samples:,} samples, mono, {rate:,} Hz).
-
-```python
-from ajbench.classifiers import Classifier
-classifier = Classifier.from_pretrained("FOLDER")  # or the hub's owner/name
-logits = classifier.predict(waves)  # float32 [clips, {samples}] → [clips, {len(labels)}]
-```
-
-Classes, in the order of the logits: {", ".join(f"`{label}`" for label in labels)}.
-"""
-
-
-def _pickle(path: Path) -> str:
-    return f"{path}: a pickle, which can run code when loaded; convert it to safetensors ({WEIGHTS})"

@@ -111,10 +111,15 @@ class AST(nn.Module):
         first = torch.cat([self.cls_token, self.dist_token], dim=1) + self.pos_embed[:, :CLASS_TOKENS]
         return torch.cat([first.expand(len(patches), -1, -1).to(patches.dtype), patches], dim=1)
 
+    def outputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Features or waves → penultimate vectors [B, d] and logits [B, C], float32, in one pass."""
+        vectors = self.embed(x)
+        with torch.autocast(x.device.type, enabled=False):  # in bf16, many clips would have equal logits
+            return vectors, self.head(vectors)
+
     def forward(self, x: Tensor) -> Tensor:
         """Features or waves → logits [B, C]."""
-        logits: Tensor = self.head(self.embed(x))
-        return logits.float()
+        return self.outputs(x)[1]
 
     def initialise(self, init: str, new_head: bool = False, labels: Sequence[str] | None = None) -> None:
         """Load trained weights, the position table fitted to the grid.

@@ -1,5 +1,6 @@
 """The clips that a classifier is trained on: from which stores, which of them, and how they are drawn."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from scipy import sparse
 from torch import Tensor
 
 from ajbench.core.console import counted
+from ajbench.core.device import device_of
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.recipe import Mix, Recipe
 from ajbench.data import mixing, real_clips
@@ -19,6 +21,16 @@ from ajbench.data.val_part import ValPart
 from ajbench.data.wave_chain import augment
 
 CACHE_BYTES = 512 << 20  # decoded audio kept in memory, 16-bit: 3,300 clips of 5 s
+GPU_CACHE_SHARE = 0.125  # of the machine's memory where a GPU computes, which would wait for decoding
+
+
+def cache_bytes() -> int:
+    """Return how much decoded audio a training on this machine keeps in memory."""
+    if device_of().type != "cuda":
+        return CACHE_BYTES
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(CACHE_BYTES, int(GPU_CACHE_SHARE * memory / processes))
 
 
 class TrainingClips:
@@ -47,8 +59,7 @@ class TrainingClips:
         parts = [real.sparse_targets()[chosen], *(store.sparse_targets()[used] for store, used in added)]
         self.targets: sparse.csr_array = sparse.vstack(parts, format="csr")
         self.samples = real.meta.clip_samples
-        clips = len(self)
-        kept = clips if 2 * clips * self.samples <= CACHE_BYTES else 0
+        kept = min(len(self), cache_bytes() // (2 * self.samples))
         self.cache = np.empty((kept, self.samples), dtype=np.int16)
         self.filled = np.zeros(kept, dtype=bool)
 
@@ -67,14 +78,18 @@ class TrainingClips:
         return int(self.starts[-1])
 
     def _waves(self, clips: NDArray[np.int64]) -> NDArray[np.float32]:
-        if not len(self.cache):
-            return self._decode(clips)
-        new = np.unique(clips[~self.filled[clips]])
+        held = clips < len(self.cache)
+        mine = clips[held]
+        new = np.unique(mine[~self.filled[mine]])
         if len(new):
             # Exact for the FLAC of a store, which has 16 bits.
             self.cache[new] = np.rint(self._decode(new) * 32768).clip(-32768, 32767).astype(np.int16)
             self.filled[new] = True
-        return np.asarray(self.cache[clips].astype(np.float32) / np.float32(32768))
+        out = np.empty((len(clips), self.samples), dtype=np.float32)
+        out[held] = self.cache[mine].astype(np.float32) / np.float32(32768)
+        if not held.all():
+            out[~held] = self._decode(clips[~held])
+        return out
 
     def _decode(self, clips: NDArray[np.int64]) -> NDArray[np.float32]:
         out = np.empty((len(clips), self.samples), dtype=np.float32)

@@ -137,14 +137,22 @@ class TalTrans(nn.Module):
             raise UsageError("init=imagenet: no such weights for TALtrans; give the folder of a trained one")
         load_weights(self, read_ours(locate(init), TalTrans), new_head, labels)
 
+    def outputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Features or waves → penultimate vectors [B, d] and logits [B, C], float32, in one pass."""
+        states = self.hidden(x)
+        return states.mean(dim=1).float(), self._logits(states)
+
     def forward(self, x: Tensor) -> Tensor:
-        """Features or waves → logits [B, C].
+        """Features or waves → logits [B, C]."""
+        return self._logits(self.hidden(x))
+
+    def _logits(self, states: Tensor) -> Tensor:
+        """Pool frame states [B, T // 4, d] to logits [B, C].
 
         The pooled value is a probability, the attention-weighted mean of frame probabilities clamped to
         [1e-7, 1 − 1e-7]. Its logit is returned.
         """
-        states = self.hidden(x)
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(states.device.type, enabled=False):
             weights = functional.softmax(self.attention(states.float()), dim=1)
             logits = self.frame_logits(states.float())
 

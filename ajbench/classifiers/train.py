@@ -16,6 +16,7 @@ from ajbench import classifiers
 from ajbench.classifiers import frontend, predict
 from ajbench.classifiers.selection import TrainingClips, select
 from ajbench.core import console
+from ajbench.core.device import Precision, device_of
 from ajbench.core.errors import UsageError
 from ajbench.core.files import seed_for
 from ajbench.core.recipe import Classifier, Recipe
@@ -27,7 +28,8 @@ from ajbench.data.val_part import ValPart
 from ajbench.training import loop
 
 LAST = "last.safetensors"
-Batch = tuple[Tensor, Tensor, Tensor]
+Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+NONE = torch.empty(0)
 Score = Callable[[NDArray[np.float32], NDArray[np.float32]], float]
 
 
@@ -81,7 +83,9 @@ def train_classifier(
     if (out / classifiers.CONFIG).exists() and classifiers.read_config(out).get("fingerprint") == fingerprint:
         return out
     ids, clips, plan = select(recipe, real, synthetic, decoded, augmented, seed, class_ap, part)
-    validate = _validation(real, score) if settings.select == "best" and score else None
+    validate = None
+    if settings.select == "best" and score:
+        validate = _validation(real, score, settings.precision)
 
     options = settings.model_options(meta.clip_samples)
     start: dict[str, Any] = {}
@@ -102,7 +106,9 @@ def train_classifier(
     steps = settings.steps(counted)
 
     def step(wrapped: nn.Module, batch: Batch, index: int) -> Tensor:
-        wav, targets, masks = batch
+        wav, targets, masks, where, keep = batch
+        if len(where):
+            wav, targets = frontend.mixup(wav, targets, where, keep)
         features = module.frontend(wav)  # type: ignore[operator]
         if augment:
             features = frontend.spec_augment(features, masks, **masking)
@@ -135,7 +141,7 @@ def train_classifier(
         if validate:
             (out / "checkpoints" / f"step-{steps:08d}" / "weights.safetensors").replace(out / LAST)
         extra = {"fingerprint": fingerprint, "seed": seed, "started_from": settings.init}
-        extra |= {"loss": settings.loss}
+        extra |= {"loss": settings.loss, "precision": settings.precision}
         classifiers.save(
             module,
             out,
@@ -153,7 +159,10 @@ def train_classifier(
 def _batches(
     settings: Classifier, plan: mixing.Plan, chosen: TrainingClips, seed: int
 ) -> Callable[[int], Batch]:
-    """Return the function index → waves, targets and SpecAugment draws of one part of a step's batch.
+    """Return the function index → what one part of a step's batch is computed from.
+
+    That is waves, targets and SpecAugment's draws. For a GPU, waves and targets of the partners in mixup
+    follow, then which clips are mixed, and with what weights; elsewhere clips are mixed here.
 
     Random numbers are drawn for the whole batch of a step, and each part takes its share: clips are mixed
     and masked in the same way for any number of parts and processes.
@@ -169,6 +178,7 @@ def _batches(
             f"{settings.accumulate}; choose a multiple of {parts}"
         )
     size, wave = whole // parts, settings.aug.startswith("wave")
+    on_gpu = device_of().type == "cuda"  # which mixes faster than this thread could
 
     def seeds(places: NDArray[np.int64], role: str) -> list[int]:
         """Return the seeds of `aug: wave` at places in the endless sequence of drawn clips."""
@@ -178,7 +188,7 @@ def _batches(
         clips = mixing.batch(plan.order, plan.epoch_size, size, index)
         places = np.arange(index * size, (index + 1) * size)
         if not settings.aug.endswith("mx+sp"):
-            return *chosen.take(clips, seeds(places, "wave")), torch.empty(0)
+            return *chosen.take(clips, seeds(places, "wave")), NONE, NONE, NONE
         step, part = divmod(index, parts)
         mine = slice(part * size, (part + 1) * size)
         rng = np.random.default_rng(seed_for(seed, "augmentation", step))
@@ -192,9 +202,11 @@ def _batches(
             partners = others[rng.permutation(whole)][mine]
         own = seeds(places, "wave") + seeds(places[mixed], "wave of partner")
         wav, targets = chosen.take(np.concatenate([clips, partners[mixed]]), own)
-        where = torch.from_numpy(np.flatnonzero(mixed))
-        wav, targets = frontend.mixup(wav, targets, where, torch.from_numpy(keep))
-        return wav, targets, torch.from_numpy(masks)
+        where, weight = torch.from_numpy(np.flatnonzero(mixed)), torch.from_numpy(keep)
+        if not on_gpu:
+            wav, targets = frontend.mixup(wav, targets, where, weight)
+            where = weight = NONE
+        return wav, targets, torch.from_numpy(masks), where, weight
 
     return batch
 
@@ -229,7 +241,7 @@ def _averaged(settings: Classifier, epoch_size: int, steps: int) -> Sequence[int
     return sorted(set(ends))
 
 
-def _validation(real: ClipStore, score: Score) -> Callable[[nn.Module], float]:
+def _validation(real: ClipStore, score: Score, precision: Precision) -> Callable[[nn.Module], float]:
     """Return a function: module → score on the val split.
 
     Raises:
@@ -241,12 +253,12 @@ def _validation(real: ClipStore, score: Score) -> Callable[[nn.Module], float]:
             f"classifier.select=best: {real.path} has no val split; use classifier.select=last, which "
             "averages the last weights"
         )
-    about = {"labels": real.meta.labels, "clip_samples": real.meta.clip_samples}
+    about = {"labels": real.meta.labels, "clip_samples": real.meta.clip_samples, "precision": precision}
     targets = real.targets()[held_out]
 
     def validate(module: nn.Module) -> float:
         scorer = classifiers.Classifier(module, about, PartialState().device)
-        return score(predict(scorer, real, held_out), targets)
+        return score(predict(scorer, real, held_out, shared=True), targets)
 
     return validate
 

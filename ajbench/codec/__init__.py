@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ajbench.core.device import full_fp32
 from ajbench.data.audio import HOP, SAMPLE_RATE
 
 
@@ -68,6 +69,7 @@ class ResidualCodec(Codec):
         self.network.to(device)
         return self
 
+    @full_fp32()
     @torch.no_grad()
     def latents(self, codes: torch.Tensor | NDArray[np.integer]) -> torch.Tensor:
         """Codes [B, 8, T] → post-quantisation latents float32 [B, 128, T]: the sum of the eight codewords."""
@@ -79,6 +81,7 @@ class ResidualCodec(Codec):
         """Codes [B, 8, T] → waves float32 [B, n]."""
         return self.decode_latents(self.latents(codes))
 
+    @full_fp32()
     @torch.no_grad()
     def quantize(self, latents: torch.Tensor) -> NDArray[np.uint16]:
         """Latents [B, 128, T] → codes uint16 [B, 8, T], greedily codebook by codebook.

@@ -26,6 +26,7 @@ from torch.nn.utils import remove_weight_norm
 
 from ajbench.codec import ResidualCodec, pieces
 from ajbench.core import weights
+from ajbench.core.device import full_fp32
 from ajbench.core.errors import IntegrityError, UsageError
 from ajbench.core.files import sha256
 from ajbench.data.audio import HOP, SAMPLE_RATE
@@ -75,6 +76,7 @@ class Encodec24(ResidualCodec):
         self.network_rate = {"16k": 16_000, "24k": 24_000}[mode]
         self.frame_rate = model.frame_rate
 
+    @full_fp32()
     @torch.no_grad()
     def encode(self, wav: torch.Tensor | NDArray[np.float32]) -> NDArray[np.uint16]:
         """Waves [B, n] at 16 kHz → codes uint16 [B, 8, T] below 1024; T = n/320, or 1.5·n/320 in mode 24k.
@@ -94,6 +96,7 @@ class Encodec24(ResidualCodec):
         codes = [self.network.encode(piece[:, None])[0][0] for piece in pieces(waves)]
         return torch.cat(codes).cpu().numpy().astype(np.uint16)
 
+    @full_fp32()
     @torch.no_grad()
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents [B, 128, T] → waves float32 [B, n] at 16 kHz, n as in `encode`."""

@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from ajbench.codec import ResidualCodec, pieces
 from ajbench.codec.tiny_network import TinyCodec
+from ajbench.core.device import full_fp32
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.files import sha256
 from ajbench.data.audio import HOP
@@ -20,6 +21,7 @@ WEIGHTS = Path(__file__).with_name("tiny.safetensors")
 class Tiny(ResidualCodec):
     """A `Codec` around a trained `TinyCodec`; its weights_hash: SHA-256 of the weights file, 16 digits."""
 
+    @full_fp32()
     @torch.no_grad()
     def encode(self, wav: torch.Tensor | NDArray[np.float32]) -> NDArray[np.uint16]:
         """Waves [B, n] at 16 kHz, n a multiple of 320 → codes uint16 [B, 8, n / 320].
@@ -34,6 +36,7 @@ class Tiny(ResidualCodec):
         waves = torch.as_tensor(wav, dtype=torch.float32).to(self.device)
         return np.concatenate([self.quantize(self.network.embed(one)) for one in pieces(waves)])
 
+    @full_fp32()
     @torch.no_grad()
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents [B, 128, T] → waves float32 [B, 320 · T]."""

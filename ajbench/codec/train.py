@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ajbench.codec.tiny_network import HOP, TinyCodec
 from ajbench.core import console
-from ajbench.core.device import Precision
+from ajbench.core.device import Precision, device_of
 from ajbench.core.errors import MissingError
 from ajbench.core.files import atomic_write, seed_for, walk
 from ajbench.data import audio
@@ -166,7 +166,7 @@ def start_codebooks(codec: TinyCodec, latents: Tensor, frames_per_step: int, ite
             sums = torch.zeros_like(centres).index_add_(0, nearest, residual)
             spare = residual[torch.randint(len(residual), (len(centres),))]
             centres = torch.where(counts[:, None] > 0, sums / counts[:, None].clamp(min=1), spare)
-        every = torch.ones(len(centres), dtype=torch.bool)
+        every = torch.ones(len(centres), dtype=torch.bool, device=centres.device)
         _set_codes(book, every, centres, counts * frames_per_step / len(residual))
         residual = residual - centres[_nearest(residual, centres)]
 
@@ -180,7 +180,7 @@ def revive_codes(codec: TinyCodec, latents: Tensor, below: float = 0.05) -> int:
         unused = book.cluster_size < below
         if count := int(unused.sum()):
             picks = residual[torch.randint(len(residual), (count,))]
-            _set_codes(book, unused, picks, torch.full((count,), 0.5))
+            _set_codes(book, unused, picks, picks.new_full((count,), 0.5))
             moved += count
         residual = residual - book.embed[_nearest(residual, book.embed)]
     return moved
@@ -214,7 +214,8 @@ def train_codec(
     sounds = gather(folders, out, mini_clips=mini_clips, mini_seed=seed)
     share = sampling_share(sounds)
     torch.manual_seed(seed_for(seed, "codec"))
-    codec, spectra = TinyCodec(), Spectra()
+    device = device_of()
+    codec, spectra = TinyCodec(), Spectra().to(device)
     optimizer = torch.optim.AdamW(codec.parameters(), lr=lr, betas=(0.8, 0.99), weight_decay=1e-3)
 
     def batches(step: int) -> Tensor:
@@ -223,7 +224,7 @@ def train_codec(
 
     def step(module: nn.Module, wav: Tensor, index: int) -> Tensor:
         if index == quantize_from:
-            many = [_frames(codec, batches(quantize_from + k)) for k in range(START_BATCHES)]
+            many = [_frames(codec, batches(quantize_from + k).to(device)) for k in range(START_BATCHES)]
             start_codebooks(codec, torch.cat(many), many[0].shape[0])
         # codes that move late would not fit the moving average of the weights
         elif quantize_from < index < REVIVE_UNTIL * steps and index % REVIVE_EVERY == 0:

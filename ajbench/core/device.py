@@ -3,6 +3,7 @@
 import gc
 import multiprocessing
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,6 +71,32 @@ def resolve_precision(setting: Precision, device: str) -> Literal["fp32", "bf16"
     return setting
 
 
+@contextmanager
+def full_fp32() -> Iterator[None]:
+    """Multiply fp32 with all its bits meanwhile, in convolutions too.
+
+    torch lets cuDNN round the factors of convolutions to TF32, 10 bits, by default: features and codes would
+    depend on the kind of device.
+    """
+    import torch
+
+    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = convolutions.allow_tf32, products.allow_tf32
+    convolutions.allow_tf32 = products.allow_tf32 = False
+    try:
+        yield
+    finally:
+        convolutions.allow_tf32, products.allow_tf32 = before
+
+
+def release_gpu_memory() -> None:
+    """Give the GPU memory of finished work back, for other processes; nothing without a GPU in use."""
+    torch = sys.modules.get("torch")
+    if torch and torch.cuda.is_initialized():
+        gc.collect()  # modules are in reference cycles
+        torch.cuda.empty_cache()
+
+
 def to_numpy(array: Any) -> np.ndarray:
     """Return an array or tensor of any device as NumPy, in its own dtype (bfloat16 becomes float32)."""
     if isinstance(array, np.ndarray):
@@ -99,6 +126,15 @@ def default_workers() -> int:
     if device_of().type != "cpu":
         return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def readers() -> int:
+    """Return how many threads should decode sound in this process: its share of the machine's cores, 2 to 32.
+
+    Two on a machine with two cores, where processes compute too.
+    """
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(32, max(2, here // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 def worth_starting(jobs: int, clips: int) -> int:

@@ -174,10 +174,14 @@ class Synth(Section):
     )
     candidates: AtLeastOne = Field(1, description="clips generated per kept clip; the judge chooses")
     seed: Count = 0
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="of the U-Net; auto: bf16 on CUDA, fp32 on CPUs"
+    )
 
     def identity(self) -> dict[str, Any]:
         """Return what fingerprints contain: not `guides`, whose clips are an input of the synthesis."""
-        return self.model_dump(mode="json", exclude={"guides"})
+        later = {"precision"} if self.precision == "auto" else set()
+        return self.model_dump(mode="json", exclude={"guides", *later})
 
     @model_validator(mode="after")
     def _judged(self) -> "Synth":

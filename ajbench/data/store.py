@@ -15,12 +15,13 @@ from scipy import sparse
 
 from ajbench.core import files
 from ajbench.core.console import counted
+from ajbench.core.device import readers
 from ajbench.core.errors import IntegrityError, UsageError
 from ajbench.core.registry import suggest
+from ajbench.core.run_dir import local_rank
 from ajbench.data import archive, audio, shards
 from ajbench.data.shards import SCHEMA, StoreMeta, read_meta
 
-DECODE_THREADS = 2
 COLUMNS = tuple(name for name in SCHEMA.names if name != "audio")
 
 _verified: set[tuple[str, int, int, int]] = set()
@@ -102,7 +103,8 @@ class ClipStore:
 
         Args:
             path: the folder.
-            verify: check the shards' checksums, each once per process.
+            verify: check the shards' checksums, each once per process; of the processes of a launch, the
+                first on each machine does.
 
         Raises:
             MissingError: there is no finished store.
@@ -110,7 +112,7 @@ class ClipStore:
         """
         path = Path(path)
         meta = read_meta(path)
-        for entry in meta.shards if verify else ():
+        for entry in meta.shards if verify and local_rank() == 0 else ():
             _verify_once(path / entry.file, entry.xxh3)
         return cls(path, meta)
 
@@ -171,7 +173,8 @@ class ClipStore:
     def audio(self, indices: ArrayLike) -> NDArray[np.float32]:
         """Return the waveforms float32 [n, clip_samples] of clips `indices` [n].
 
-        FLAC in the shard is decoded by two threads; a clip without FLAC is read from its original file.
+        FLAC in the shard is decoded by several threads (`device.readers`); a clip without FLAC is read from
+        its original file.
 
         Raises:
             IntegrityError: a clip's FLAC is damaged (possible only if checksums were not verified).
@@ -187,7 +190,7 @@ class ClipStore:
             fill(0)
         else:
             # One pool per call: threads that outlive the call would not survive the fork of a data loader.
-            with ThreadPoolExecutor(DECODE_THREADS) as pool:
+            with ThreadPoolExecutor(readers()) as pool:
                 list(pool.map(fill, range(len(rows))))
         return out
 

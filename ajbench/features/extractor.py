@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from ajbench.core import registry, weights
-from ajbench.core.device import Array, device_of, to_numpy
+from ajbench.core.device import Array, device_of, full_fp32, to_numpy
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.data import audio
 from ajbench.data.corpora import audioset
@@ -73,7 +73,7 @@ class Extractor(ABC):
         """Return features [B, d] or [B, k, d] and logits [B, C], float32, of wav [B, n] at `sample_rate`."""
         import torch
 
-        with torch.inference_mode():
+        with torch.inference_mode(), full_fp32():
             features, logits = self.compute(torch.as_tensor(wav, dtype=torch.float32, device=self.device))
             if logits is None:
                 logits = np.zeros((len(wav), 0))
@@ -158,7 +158,7 @@ class Reference(Extractor):
 
     def compute(self, wav: "torch.Tensor") -> tuple[Array, Array]:
         """Return the penultimate embeddings [B, d] and the logits [B, C]."""
-        return self.classifier.embed(wav), self.classifier.predict(wav)
+        return self.classifier.outputs(wav)
 
     def logits(self, wav: Array) -> np.ndarray:
         """Return the logits [B, C] alone, in half the time of both."""

@@ -101,9 +101,14 @@ class Head(nn.Module):
             nn.init.zeros_(self.out.weight)
             nn.init.zeros_(self.out.bias)
 
+    def outputs(self, wav: Tensor) -> tuple[Tensor, Tensor]:
+        """Waves [B, n] → the input of the last layer [B, d] or [B, hidden], and logits [B, C]."""
+        vectors = self.embed(wav)
+        return vectors, self.out(vectors)
+
     def forward(self, wav: Tensor) -> Tensor:
         """Waves [B, n] → logits [B, C]."""
-        return self.out(self.embed(wav))
+        return self.outputs(wav)[1]
 
     def embed(self, wav: Tensor) -> Tensor:
         """Waves [B, n] → the input of the last layer [B, d] or [B, hidden]."""

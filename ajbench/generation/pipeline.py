@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ajbench import codec as codecs
 from ajbench.codec.whitening import Whitening
+from ajbench.core.device import Precision, resolve_precision
 from ajbench.core.errors import IntegrityError
 from ajbench.core.files import seed_for
 from ajbench.data import audio
@@ -62,6 +63,7 @@ class AudioJourneyPipeline:
         codec: "codecs.Codec | None" = None,
         device: str | torch.device = "cpu",
         bare: bool = False,
+        precision: Precision = "fp32",
     ) -> "AudioJourneyPipeline":
         """Load a generator and, if given, class tokens and LoRA.
 
@@ -71,6 +73,7 @@ class AudioJourneyPipeline:
             codec: an instance to use instead of loading the generator's codec.
             device: for U-Net, text encoder and a codec loaded here.
             bare: ignore tokens and LoRA in `path`.
+            precision: of the U-Net's weights, into which LoRA is merged in fp32; auto: bf16 on CUDA.
 
         Raises:
             MissingError: a folder, or the weights of codec or text encoder, are missing.
@@ -93,6 +96,8 @@ class AudioJourneyPipeline:
         pipeline = cls(info, unet.to(device), text.to(device), whitening, codec, training)
         if tokens is not None or ((path / TOKENS).exists() and not bare):
             pipeline._load_tokens(Path(tokens or path))
+        if resolve_precision(precision, torch.device(device).type) == "bf16":
+            pipeline.unet.to(torch.bfloat16)
         return pipeline
 
     @property

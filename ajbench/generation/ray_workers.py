@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ajbench.core.device import device_of
 from ajbench.core.errors import AjbenchError, MissingError
 from ajbench.data.shard_job import POLL_S
 from ajbench.generation.settings import exact, require_same
@@ -67,7 +68,7 @@ def _share(
         size = {} if cluster else {"num_cpus": processes * job.threads, "include_dashboard": False}
         ray.init(address=cluster, log_to_driver=False, logging_level="error", **size)
     try:
-        on_gpu = exact(job.section, job.threads)["device"] == "cuda"
+        on_gpu = device_of(0).type == "cuda"
         task = ray.remote(num_cpus=job.threads, num_gpus=int(on_gpu), max_retries=RETRIES)(_make)
         whole = ray.put(job)
         running = {task.remote(whole, shard, began): shard for shard in job.shards.shards}

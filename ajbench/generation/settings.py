@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from ajbench.core.device import device_of
+from ajbench.core.device import device_of, resolve_precision
 from ajbench.core.errors import IntegrityError
 from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Synth
@@ -20,11 +20,15 @@ from ajbench.generation.worker import PLAN, read_plan, remove_strays
 
 def exact(section: Synth, threads: int) -> dict[str, Any]:
     """Return what a clip's bits depend on besides recipe, generator and seed, as it is in this process."""
+    device = device_of(0)
+    name = f" {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
+    precision = resolve_precision(section.precision, device.type)
     return {
         "threads": threads,
-        "device": device_of(0).type,
+        "device": f"{device.type}{name}",
         "torch": torch.__version__,
         "micro_batch": section.micro_batch,
+        **({} if precision == "fp32" else {"precision": precision}),
     }
 
 

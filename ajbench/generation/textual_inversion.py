@@ -22,6 +22,7 @@ from ajbench.data import real_clips
 from ajbench.data.store import ClipStore, require_codec
 from ajbench.generation import checkpoint as folders
 from ajbench.generation import lora, unet
+from ajbench.generation.batches import on_gpu
 from ajbench.generation.class_curve import ClassCurve
 from ajbench.generation.pipeline import AudioJourneyPipeline
 from ajbench.generation.prompts import chosen_classes, class_tokens, sound_of, spoken, truncated
@@ -117,7 +118,7 @@ def invert(
     if section.train_steps:
         # Tokenised here, because batches are made in another thread.
         ids, mask = (part.cpu() for part in made.text.tokenize(prompts))
-        grids = grid_reader(store, train, made.codec, made.whitening)
+        grids = grid_reader(store, train, on_gpu(made.codec), made.whitening)
         process = DDPMScheduler.from_config(made.training)
         noisy = noisy_batches(grids, len(train), process, section.batch_size, seed)
         places = {name: place for place, name in enumerate(chosen)}

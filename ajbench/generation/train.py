@@ -28,6 +28,7 @@ from ajbench.generation.batches import (
     grid_reader,
     min_snr_weights,
     noisy_batches,
+    on_gpu,
     prompts_of,
 )
 from ajbench.generation.prompts import truncated
@@ -82,7 +83,7 @@ def train_generator(
     if (out / folders.INFO).exists() and folders.read_info(out).fingerprint == fingerprint:
         return out
     parts = _parts(section)
-    codec = codec or codecs.load(store.meta.codec)
+    codec = on_gpu(codec or codecs.load(store.meta.codec))
     require_codec(store, codec.name, codec.weights_hash)
     if store.meta.whitening is None:
         raise MissingError(f"{store.path}: no whitening statistics; make the store with `ajbench prepare`")
@@ -105,6 +106,7 @@ def train_generator(
     model, start = _model(section, text.dim, seed_for(seed, "weights"))
     prompts = prompts_of(store, train, captions)
     distinct = sorted(set(prompts))
+    text.keep(len(distinct))
     cut = sum(text.count_cut(distinct[i : i + CHUNK]) for i in range(0, len(distinct), CHUNK))
     if cut:
         console.say(truncated(cut, len(distinct), section.max_tokens))
@@ -123,7 +125,7 @@ def train_generator(
         if section.channels_last:
             batch["noisy"] = batch["noisy"].contiguous(memory_format=torch.channels_last)
         if weights is not None:
-            batch["weight"] = weights[batch["t"]]
+            batch["weight"] = weights.to(batch["t"].device)[batch["t"]]
         return {**batch, "states": states, "mask": mask}
 
     def step(module: Any, batch: Batch, index: int) -> Tensor:

@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -55,6 +56,26 @@ class Models(NamedTuple):
     judge: Judge | None
 
 
+class Sampled(NamedTuple):
+    """A padded micro-batch of clips that are not yet checked.
+
+    Attributes:
+        section: as they were sampled; the strength of clips without a guide is 1.
+        guided: whether the guide was finite.
+        usable: whether the latents are finite.
+        codes: uint16 [B, 8, T].
+        waves: float32 [B, n].
+        scores: fidelities; None without a judge.
+    """
+
+    section: Synth
+    guided: list[bool]
+    usable: list[bool]
+    codes: NDArray[np.uint16]
+    waves: NDArray[np.float32]
+    scores: list[Any]
+
+
 @dataclass(frozen=True)
 class Job:
     """A synthesis as every process that takes part receives it.
@@ -96,8 +117,9 @@ class Job:
         if named is not None:
             name = "reference" if self.judge_weights else named
             judge = Judge(name, self.judge_weights, self.store.meta, device)
-        paths = self.generator_dir, self.tokens_dir
-        return Models(AudioJourneyPipeline.from_pretrained(*paths, self.codec, device), judge)
+        how = self.generator_dir, self.tokens_dir, self.codec, device
+        made = AudioJourneyPipeline.from_pretrained(*how, precision=self.section.precision)
+        return Models(made, judge)
 
     def work(
         self,
@@ -142,8 +164,8 @@ class Job:
         todo, retries, candidates = rows, 0, self.section.candidates
         for attempt in range(candidates + self.section.retries):
             again = []
-            for part in self.batches(todo):
-                for row, result in zip(part, self.generate(models, part), strict=True):
+            for part, results in self.generated(models, self.batches(todo)):
+                for row, result in zip(part, results, strict=True):
                     clip_id = row["clip_id"]
                     if isinstance(result, str):
                         failed.append(shard_report.Attempt(clip_id, attempt, row["seed"], result))
@@ -187,8 +209,26 @@ class Job:
             for start in range(0, len(alike), self.section.micro_batch):
                 yield alike[start : start + self.section.micro_batch]
 
-    def generate(self, models: Models, rows: list[dict[str, Any]]) -> Iterator[Result]:
-        """Yield the results of up to `micro_batch` rows of the plan, all with a guide or all without."""
+    def generated(
+        self, models: Models, parts: Iterable[list[dict[str, Any]]]
+    ) -> Iterator[tuple[list[dict[str, Any]], list[Result]]]:
+        """Yield micro-batches of rows with their results, in order.
+
+        A thread checks and compresses the waves of a micro-batch while the next one is sampled.
+        """
+        with ThreadPoolExecutor(1, "finish") as pool:
+            waiting: tuple[list[dict[str, Any]], Future[list[Result]]] | None = None
+            for part in parts:
+                sampled = self.sample(models, part)
+                following = part, pool.submit(lambda made: list(self.finish(*made)), (models, part, sampled))
+                if waiting:
+                    yield waiting[0], waiting[1].result()
+                waiting = following
+            if waiting:
+                yield waiting[0], waiting[1].result()
+
+    def sample(self, models: Models, rows: list[dict[str, Any]]) -> Sampled:
+        """Sample and decode up to `micro_batch` rows of the plan, all with a guide or all without."""
         pipeline, judge = models
         section, codec, whitening = self.section, pipeline.codec, pipeline.whitening
         padded = rows + rows[-1:] * (section.micro_batch - len(rows))
@@ -210,7 +250,12 @@ class Job:
         scores = [None] * len(padded)
         if judge:
             scores = judge(waves, [row["label_ids"] for row in padded]).tolist()
-        checked = zip(rows, guided.tolist(), usable.tolist(), codes, waves, scores, strict=False)
+        return Sampled(section, guided.tolist(), usable.tolist(), codes, waves, scores)
+
+    def finish(self, models: Models, rows: list[dict[str, Any]], made: Sampled) -> Iterator[Result]:
+        """Yield the results of rows that were sampled: records with FLAC, or reasons."""
+        section = made.section
+        checked = zip(rows, made.guided, made.usable, made.codes, made.waves, made.scores, strict=False)
         for row, has_guide, finite, code, wave, score in checked:
             if not has_guide or not finite:
                 yield "not finite (latents)" if has_guide else BAD_GUIDE
@@ -227,7 +272,7 @@ class Job:
                 "strength": section.strength,
                 "guidance": _guidance(section),
                 "steps": section.sampler_steps,
-                "generator": pipeline.info.fingerprint,
+                "generator": models.pipeline.info.fingerprint,
                 "fidelity": score,
                 "audio": audio.flac_encode(audio.fit(wave, self.store.meta.clip_samples)),
                 "codes": code,

@@ -209,10 +209,9 @@ def _scores(
     measure = "accuracy" if recipe.classifier.loss == "ce" else "map"
     score = lambda logits, targets: float(summary(logits, targets)[measure])  # noqa: E731
     train_classifier(*clips, **how, score=score, tracker=inputs.tracker)
-    if world()[1] > 0:  # of the processes of a launch, the first scores
-        return None
     scored = part.val if part else store.split_indices("eval")
-    return classifiers.predict(classifiers.load(out), store, scored)
+    scores = classifiers.predict(classifiers.load(out), store, scored, shared=True)
+    return scores if world()[1] == 0 else None
 
 
 def class_ap(
@@ -229,5 +228,5 @@ def class_ap(
     held_out = real.split_indices("val")
     real_clips = part.real if part else chosen(mix.with_real, real)
     indices = held_out if len(held_out) and not part else real_clips
-    scores = classifiers.predict(classifiers.load(classifier), real, indices)
+    scores = classifiers.predict(classifiers.load(classifier), real, indices, shared=True)
     return average_precision(scores, real.targets()[indices])

@@ -52,10 +52,9 @@ def train_part(
     own = parts_of(store, chosen, parts, seed) == part
     left_out = ValPart(chosen[~own], chosen[own], frozenset())
     train_classifier(recipe, store, None, out, seed=seed, fingerprint=fingerprint, part=left_out)
+    scores = classifiers.predict(classifiers.load(out), store, chosen[own], shared=True)
     if world()[1] == 0:
-        _save(
-            out / SCORES, classifiers.predict(classifiers.load(out), store, chosen[own]), store, chosen[own]
-        )
+        _save(out / SCORES, scores, store, chosen[own])
 
 
 def write_tokens(out: Path, *, real: Path, audio: Path) -> None:

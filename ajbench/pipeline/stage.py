@@ -7,13 +7,20 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import xxhash
 
 from ajbench.core import console, registry
-from ajbench.core.device import Precision, available, no_garbage_collection, resolve_precision
+from ajbench.core.device import (
+    Precision,
+    available,
+    no_garbage_collection,
+    release_gpu_memory,
+    resolve_precision,
+)
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.files import lock
 from ajbench.core.recipe import Data, Recipe, dump, fingerprint
@@ -22,6 +29,7 @@ from ajbench.data import archive
 from ajbench.data.manifest import Manifest, Row
 
 MANY_FILES = 50_000  # if there are more, only so many are opened: millions would take an hour
+LONGEST_WAIT = timedelta(days=2)  # of the processes of a launch for each other
 HEAD_BYTES = 1 << 16  # read of every sound file: its header and enough audio to identify it
 
 
@@ -124,6 +132,7 @@ class Stage:
                 folder.start(dump(self.recipe), self.seed, device, precision, force)
             barrier()
             self.do()
+            release_gpu_memory()
             if not self.shared and rank == 0:
                 folder.finish(record)
         barrier()
@@ -285,7 +294,8 @@ def _barrier() -> Callable[[], None]:
     cpu = not torch.cuda.is_available()
     if cpu:  # otherwise accelerate does not join processes on CPUs
         os.environ["ACCELERATE_USE_CPU"] = "true"
-    state = PartialState(cpu=cpu)
+    # Some work is done by the first process alone. A process that dies ends the launch at once anyway.
+    state = PartialState(cpu=cpu, timeout=LONGEST_WAIT)
     assert state.num_processes == world()[0]
     return state.wait_for_everyone
 

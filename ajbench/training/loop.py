@@ -1,7 +1,8 @@
 """The training loop: exact resume, EMA, weight averaging, stop on NaN.
 
 All randomness (batches, dropout) is a function of the step, so a run that was killed and started again ends
-with the same bits as an uninterrupted one (on the same kind of device, versions and thread count).
+with the same bits as an uninterrupted one on a CPU, with the same versions and thread count. On a GPU some
+sums are added in an order that varies: there, runs agree up to rounding.
 """
 
 import math
@@ -17,7 +18,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import send_to_device
+from accelerate.utils import recursively_apply, send_to_device
 from torch import Tensor, nn
 
 from ajbench.core import console
@@ -115,7 +116,7 @@ def fit(
         torch.random.fork_rng(cuda),
         _sigint() as interrupted,
         console.progress(steps, what, "steps") as advance,
-        closing(_prefetch(batches, indices)) as ahead,
+        closing(_prefetch(batches, indices, pinned=bool(cuda))) as ahead,
     ):
         advance(first)
         for index in range(first, steps):
@@ -130,7 +131,8 @@ def fit(
                 alone = world > 1 and part < accumulate - 1
                 with wrapped.no_sync() if alone else nullcontext():
                     with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-                        loss = step(called, send_to_device(next(ahead), device), index) / accumulate
+                        batch = send_to_device(next(ahead), device, non_blocking=True)
+                        loss = step(called, batch, index) / accumulate
                     accelerator.backward(loss)
                 total += loss.detach()
             norm = nn.utils.clip_grad_norm_(state.parameters.values(), clip_grad or math.inf)
@@ -179,6 +181,7 @@ def fit(
         used.finish()
     if validate:
         state.load_best(folder)
+        accelerator.wait_for_everyone()  # the caller may remove the checkpoints as soon as this returns
     else:
         state.load_average()
     return module.eval()
@@ -220,18 +223,31 @@ def cosine(peak: float, warmup: int, steps: int, floor: float = 0.0) -> Callable
     return lr_at
 
 
-def _prefetch(batches: Callable[[int], Any], indices: range) -> Generator[Any, None, None]:
-    """Yield batches(i) in order; one background thread prepares the next ones."""
+def _prefetch(
+    batches: Callable[[int], Any], indices: range, pinned: bool = False
+) -> Generator[Any, None, None]:
+    """Yield batches(i) in order; one background thread prepares the next ones.
+
+    `pinned`: in page-locked memory, from which a GPU copies while it computes.
+    """
+
+    def prepare(index: int) -> Any:
+        return recursively_apply(_pin, batches(index)) if pinned else batches(index)
+
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as pool:
-        waiting: deque[Future[Any]] = deque(pool.submit(batches, i) for i in indices[:_AHEAD])
+        waiting: deque[Future[Any]] = deque(pool.submit(prepare, i) for i in indices[:_AHEAD])
         try:
             for i in range(len(indices)):
                 batch = waiting.popleft().result()
                 if i + _AHEAD < len(indices):
-                    waiting.append(pool.submit(batches, indices[i + _AHEAD]))
+                    waiting.append(pool.submit(prepare, indices[i + _AHEAD]))
                 yield batch
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _pin(tensor: Tensor) -> Tensor:
+    return tensor.pin_memory() if tensor.device.type == "cpu" else tensor
 
 
 @contextmanager

@@ -158,7 +158,9 @@ class State:
                 raise IntegrityError(f"{file}: missing; the run that wrote {path.name} had no average")
             _copy(file, dict(zip(self.float_names, self.average, strict=True)))
         try:
-            self.optimizer.load_state_dict(torch.load(path / "optimizer.pt", weights_only=True))
+            # On the CPU: as saved, every process would load the tensors onto the GPU of the first.
+            held = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
+            self.optimizer.load_state_dict(held)
         except (ValueError, KeyError) as error:
             raise IntegrityError(f"{path / 'optimizer.pt'}: of another optimiser ({error})") from None
         self.best = state["best"]

@@ -4,7 +4,15 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
-from fakes import HUM_LABELS, HUM_SAMPLES, build_small_ast, flip_bit, random_transformers_ast, save_classifier
+from fakes import (
+    HUM_LABELS,
+    HUM_SAMPLES,
+    build_small_ast,
+    flip_bit,
+    noise,
+    random_transformers_ast,
+    save_classifier,
+)
 from safetensors import safe_open
 
 from ajbench import classifiers
@@ -128,6 +136,27 @@ def test_a_step_on_cuda_has_the_gradient_of_the_cpu(name, cuda):
         gradients.append(torch.cat([p.grad.flatten().cpu() for p in module.parameters()]))
     tolerance = 1e-4 * float(gradients[0].abs().max())
     torch.testing.assert_close(gradients[1], gradients[0], atol=tolerance, rtol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", SMALL)
+def test_on_cuda_scores_in_bf16_rank_as_in_fp32_and_are_not_tied(name, cuda):
+    module, wav = classifiers.build(name, 4, **SMALL[name]), noise(1, SAMPLES, clips=64)
+    scorer = Classifier(module, {"labels": "abcd", "clip_samples": SAMPLES}, cuda)
+    exact, rounded = scorer.predict(wav), scorer.predict(wav, "auto")
+    assert exact.dtype == rounded.dtype == torch.float32
+    assert float((exact - rounded).abs().mean()) < 0.1 * float(exact.std())
+    assert all(len(column.unique()) > 48 for column in rounded.T)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_logits_under_autocast_are_not_rounded_to_bf16(name):
+    module = classifiers.build(name, 200, **SMALL[name]).eval()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        logits = module(torch.randn(2, SAMPLES))
+        vectors, again = module.outputs(torch.randn(2, SAMPLES))
+    assert vectors.dtype == again.dtype == torch.float32
+    assert (logits.bfloat16().float() != logits).float().mean() > 0.9
 
 
 # The folder of a classifier

@@ -1,12 +1,16 @@
-"""Which clips a mix adds to real ones where it fills the tail."""
+"""Which clips a mix adds to real ones where it fills the tail, and the decoded audio in memory."""
+
+import os
 
 import numpy as np
 import pytest
+import torch
 from fakes import HUM_LABELS, hum_recipe, hum_record, hum_store
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ajbench.classifiers.selection import select
+from ajbench.classifiers import selection
+from ajbench.classifiers.selection import TrainingClips, select
 from ajbench.core.clip_sections import Mix, Tail
 from ajbench.core.errors import UsageError
 from ajbench.data import real_clips
@@ -76,3 +80,26 @@ def test_a_store_with_too_few_clips_of_the_tail_is_refused(stores):
     for source in ("G", "A"):
         with pytest.raises(UsageError, match=r"mix\.tail\.fill: .* 11, .*synth\.n"):
             added(stores, Mix(dose=11, source=source, tail=FILLED))
+
+
+def test_clips_beyond_the_cache_are_decoded_again_with_the_same_samples(real, synthetic, monkeypatch):
+    chosen, order = real.split_indices("train"), np.array([3, 17, 0, 39, 17, 8])
+    added = [(synthetic, np.arange(20))]
+    whole = TrainingClips(real, chosen, added)
+    monkeypatch.setattr(selection, "CACHE_BYTES", 9 * 2 * real.meta.clip_samples)
+    part = TrainingClips(real, chosen, added)
+    assert (len(whole.cache), len(part.cache)) == (40, 9)
+    for _ in range(2):
+        assert all(map(torch.equal, part.take(order), whole.take(order)))
+    assert np.flatnonzero(part.filled).tolist() == [0, 3, 8]
+
+
+def test_a_machine_with_a_gpu_keeps_more_audio_and_its_processes_share_the_memory(monkeypatch):
+    assert selection.cache_bytes() == selection.CACHE_BYTES
+    monkeypatch.setattr(selection, "CACHE_BYTES", 0)
+    monkeypatch.setattr(selection, "device_of", lambda: torch.device("cuda", 0))
+    alone = selection.cache_bytes()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 0.1 * memory < alone < 0.2 * memory
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert selection.cache_bytes() == pytest.approx(alone / 8, abs=1)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -24,10 +25,12 @@ from fakes import (
 from ajbench import classifiers
 from ajbench.classifiers import predict, selection, train
 from ajbench.classifiers.selection import check_descent, select
+from ajbench.core import files
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.recipe import Mix
 from ajbench.data import mixing, real_clips, shards, store
 from ajbench.data.val_part import ValPart
+from ajbench.training import state
 
 # Neither batch norm nor dropout: nothing depends on how a batch is divided.
 WHOLE = {"name": "ast-tiny", "options": {"patchout": 0.0}, "train_steps": 3, "warmup_steps": 0}
@@ -121,6 +124,56 @@ def test_two_processes_have_the_gradient_of_one_process(tmp_path, real, syntheti
         assert max(float((a - b).abs().max()) for a, b in zip(one, other, strict=True)) <= 1e-6
     assert weight_difference(tmp_path / "out-1", tmp_path / "out-2") < 1e-4
     assert len(rows(tmp_path / "out-2")) == 3  # written by one of them
+
+
+def test_for_a_gpu_clips_are_mixed_in_the_step_as_they_are_mixed_here_for_a_cpu(
+    tmp_path, real, synthetic, monkeypatch
+):
+    made = select(MIXED, real, synthetic, None, None, 0, None)
+    settings = MIXED.classifier.model_copy(update={"aug": "mx+sp", "mixup": 0.5})
+    here = train._batches(settings, made.plan, made.clips, 3)
+    monkeypatch.setattr(train, "device_of", lambda: torch.device("cuda"))
+    there = train._batches(settings, made.plan, made.clips, 3)
+    mixed = 0
+    for index in range(4):
+        wav, targets, masks, where, keep = there(index)
+        assert len(wav) == len(targets) == 8 + len(where) and len(keep) == len(where)
+        mixed += len(where)
+        expected = here(index)
+        assert torch.equal(masks, expected[2]) and not len(expected[3])
+        found = train.frontend.mixup(wav, targets, where, keep) if len(where) else (wav, targets)
+        assert all(map(torch.equal, found, expected[:2]))
+    assert mixed > 4
+
+
+def select_together(rank, processes, port, real, folder):
+    join_launch(rank, processes, port)
+    load_best, checksum, read = state.State.load_best, files.checksum, []
+
+    def late(self, path):
+        time.sleep(1.0 * rank)
+        load_best(self, path)
+
+    state.State.load_best = late
+    files.checksum = lambda path: read.append(path) or checksum(path)
+    opened, seen = store.ClipStore.open(real), []
+    assert bool(read) == (rank == 0)  # one process verifies the shards
+    recipe = hum_recipe(select="best", validate_every=6, **WHOLE | {"train_steps": 12})
+    out = fit_hum(recipe, opened, None, folder / "out", score=lambda *a: seen.append(a) or len(seen))
+    np.savez(folder / f"{rank}.npz", *(logits for logits, _ in seen))
+    every = predict(classifiers.load(out), opened, range(len(opened)), batch=4, shared=True)
+    np.save(folder / f"{rank}.npy", every)
+
+
+def test_two_processes_share_the_scoring_and_none_removes_the_best_weights_too_early(tmp_path):
+    split = ["train", "val", "eval"]
+    real = hum_store(tmp_path / "real", [hum_record(i, split=split[i % 3]) for i in range(30)])
+    launch(select_together, (2, free_port(), real.path, tmp_path))
+    one, other = (np.load(tmp_path / f"{rank}.npz") for rank in (0, 1))
+    assert len(one.files) == 2 and all(np.array_equal(one[name], other[name]) for name in one.files)
+    alone = predict(classifiers.load(tmp_path / "out"), real, range(30), batch=4)
+    for rank in (0, 1):
+        np.testing.assert_allclose(np.load(tmp_path / f"{rank}.npy"), alone, atol=1e-5)
 
 
 @pytest.mark.parametrize("aug", ["mx+sp", "wave+mx+sp"])

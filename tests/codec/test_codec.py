@@ -113,6 +113,25 @@ def test_all_is_computed_on_the_device_of_the_codec_and_codes_are_copied_at_the_
             call(argument)
 
 
+@pytest.mark.parametrize("name", ["tiny", "16k"])
+def test_nothing_is_rounded_to_tf32(name):
+    codec, seen = make_codec(name), []
+    for module in codec.network.modules():
+        module.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
+    codec.decode(codec.encode(encodec_waves(1, 2 * UNIT)))
+    assert seen and not any(seen)
+
+
+@pytest.mark.gpu
+def test_on_cuda_codes_do_not_depend_on_the_setting_of_tf32(cuda):
+    codec, wav = make_codec("16k").to(cuda), encodec_waves(2, 4 * UNIT)
+    codes = []
+    for allowed in (False, True):  # the fixture restores it
+        torch.backends.cudnn.allow_tf32 = allowed
+        codes.append(codec.encode(wav))
+    np.testing.assert_array_equal(*codes)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", ["tiny", "16k", "24k"])
 def test_on_cuda_a_codec_gives_the_latents_and_waves_of_the_cpu(name, cuda):

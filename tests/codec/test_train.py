@@ -1,5 +1,7 @@
 """Training of the codec `tiny`: sounds, energy score, what is written."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -74,6 +76,35 @@ def test_short_training_lowers_the_score_and_writes_weights(tmp_path):
     loaded = codec.load(str(tmp_path / "tiny.safetensors"))
     wav = np.random.default_rng(0).normal(0, 0.1, (1, 6720)).astype(np.float32)
     assert loaded.decode(loaded.encode(wav)).shape == (1, 6720)
+
+
+def test_everything_that_a_step_needs_is_on_the_device_of_the_training(tmp_path, monkeypatch):
+    seen = {}
+
+    def fit(module, step, batches, **how):
+        seen["loss"] = step(module.to("meta"), batches(0).to("meta"), 0)
+
+    monkeypatch.setattr(train, "device_of", lambda: torch.device("meta"))
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # it does not know meta
+    monkeypatch.setattr(train.loop, "fit", fit)
+    monkeypatch.setattr(train, "save", lambda module, path: None)
+    train.train_codec([], tmp_path, steps=4, batch_size=2, quantize_from=2, mini_clips=1)
+    assert seen["loss"].device.type == "meta"
+
+
+@pytest.mark.gpu
+def test_on_cuda_the_codec_is_trained_with_codebooks_started_and_revived(tmp_path, cuda, monkeypatch):
+    moved, revive = [], train.revive_codes
+
+    def spy(codec, latents):
+        moved.append(revive(codec, latents))
+        return moved[-1]
+
+    monkeypatch.setattr(train, "REVIVE_EVERY", 2)
+    monkeypatch.setattr(train, "revive_codes", spy)
+    made = train.train_codec([], tmp_path, steps=12, batch_size=2, quantize_from=2, mini_clips=2)
+    assert next(made.parameters()).device == cuda and sum(moved) > 0
+    assert codec.load(str(tmp_path / "tiny.safetensors")).latents(np.zeros((1, 8, 21), int)).isfinite().all()
 
 
 def test_in_bf16_spectra_are_fp32_and_the_score_is_similar_and_has_gradients():

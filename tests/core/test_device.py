@@ -1,11 +1,54 @@
-"""The device of a process and the precision of a training."""
+"""Precision, and the memory of a GPU."""
+
+import weakref
 
 import pytest
+import torch
 
-from ajbench.core.device import resolve_precision
+from ajbench.core import device as module
+from ajbench.core.device import full_fp32, readers, release_gpu_memory, resolve_precision
 
 
 @pytest.mark.parametrize(("device", "auto"), [("cpu", "fp32"), ("mps", "fp32"), ("cuda", "bf16")])
 def test_auto_is_bf16_on_cuda_alone_and_a_named_precision_is_kept(device, auto):
     assert resolve_precision("auto", device) == auto
     assert [resolve_precision(name, device) for name in ("fp32", "bf16")] == ["fp32", "bf16"]
+
+
+def test_full_fp32_holds_within_its_block_alone_also_after_an_error():
+    def tf32():
+        return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+
+    before = tf32()
+    assert before[0]  # torch's default, which rounds convolutions
+    for error in (None, ValueError):
+        try:
+            with full_fp32():
+                assert tf32() == (False, False)
+                if error:
+                    raise error
+        except ValueError:
+            pass
+        assert tf32() == before
+
+
+class Cycle:
+    def __init__(self):
+        self.own = self
+
+
+def test_gpu_memory_of_finished_work_is_given_back(monkeypatch):
+    emptied = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(kept() is None))
+    for used in (False, True):
+        kept = weakref.ref(Cycle())
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda used=used: used)
+        release_gpu_memory()
+    assert emptied == [True]
+
+
+def test_decoding_has_the_cores_of_a_process(monkeypatch):
+    for cores, processes, expected in ((1, 1, 2), (2, 1, 2), (16, 1, 16), (192, 8, 24), (96, 1, 32)):
+        monkeypatch.setattr(module.os, "sched_getaffinity", lambda _, n=cores: range(n), raising=False)
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+        assert readers() == expected

@@ -35,6 +35,27 @@ def test_features_and_logits_are_those_of_one_pass(rng):
     assert np.array_equal(logits, Means().logits(wav))
 
 
+def test_features_are_computed_without_tf32(rng):
+    class Convolved(Means):
+        def compute(self, wav):
+            tf32.append(torch.backends.cudnn.allow_tf32)
+            return super().compute(wav)
+
+    tf32 = []
+    Convolved()(rng.normal(size=(2, 20)).astype(np.float32))
+    assert tf32 == [False]
+
+
+def test_reference_computes_features_and_logits_in_one_pass(reference_folder, rng):
+    extractor = features.load("reference", reference_folder)
+    wav, passes = rng.normal(size=(2, 80_640)).astype(np.float32), []
+    extractor.classifier.module.frontend.register_forward_hook(lambda *_: passes.append(1))
+    embedded, logits = extractor(wav)
+    assert len(passes) == 1
+    assert np.array_equal(embedded, extractor.classifier.embed(wav).numpy())
+    assert np.array_equal(logits, extractor.classifier.predict(wav).numpy())
+
+
 def test_reference_is_a_trained_classifier(reference_folder, monkeypatch, rng):
     wait = lambda *_, **__: pytest.fail("waits for other processes of a launch, which may never come")  # noqa: E731
     monkeypatch.setattr("accelerate.PartialState.__init__", wait)

@@ -31,6 +31,20 @@ def test_an_epoch_has_every_clip_once_and_a_batch_a_timestep_in_every_part_of_th
     assert abs(t.float().mean().item() - 499.5) < 5
 
 
+def test_batches_are_made_on_the_device_of_the_grids(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(batches, "generator", lambda *a, device="cpu": drawn.append(str(device)))
+    make = batches.noisy_batches(
+        lambda picks: position_grids(picks).to("meta"), 9, unet.noise_schedule(), 4, 0
+    )
+    batch = make(1)
+    assert {key: batch[key].device.type for key in ("noisy", "target", "t")} == dict.fromkeys(
+        ("noisy", "target", "t"), "meta"
+    )
+    assert batch["picks"].device.type == "cpu"  # captions are chosen by them
+    assert "meta" in drawn
+
+
 @pytest.mark.parametrize("size", [8, 40])
 @pytest.mark.parametrize(("processes", "accumulate"), [(1, 4), (4, 1), (2, 4)])
 def test_parts_of_a_batch_make_up_the_whole(size, processes, accumulate):

@@ -201,3 +201,17 @@ def test_synthesis_depends_on_it_for_every_kind_of_prompt():
     assert "invert" in stages(*alone, prompt="names")
     with pytest.raises(UsageError, match=r"synth\.prompt=tokens.*invert\.tokens=false"):
         stages(*alone, prompt="tokens")
+
+
+def test_in_bf16_adapters_are_merged_before_the_weights_are_rounded(generator, real, tmp_path):
+    out = invert(generator, real, tmp_path / "t", **ALONE, **FAST, train_steps=2)
+    exact = opened(generator, out)
+    half = AudioJourneyPipeline.from_pretrained(generator, out, CODEC, precision="bf16")
+    for one, other in zip(exact.unet.parameters(), half.unet.parameters(), strict=True):
+        assert other.dtype == torch.bfloat16 and torch.equal(one.bfloat16(), other)
+    how = [PROMPT], None, [3], 1.0, 2.0, 4, "dpmsolver++"
+    grids = half.grids(*how)
+    assert grids.dtype == torch.float32
+    assert (grids - exact.grids(*how)).std() < 0.1 * grids.std()
+    automatic = AudioJourneyPipeline.from_pretrained(generator, out, CODEC, precision="auto")
+    assert automatic.unet.dtype == torch.float32  # on a CPU

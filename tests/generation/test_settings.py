@@ -8,10 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from fakes import stopped_at
+from fakes import small_recipe, stopped_at
 
 from ajbench.core.errors import IntegrityError, MissingError
 from ajbench.data.verify import verify
+from ajbench.generation import settings
 from ajbench.generation.worker import Job
 
 from .conftest import N_SYNTHETIC
@@ -54,12 +55,22 @@ def test_another_recipe_or_seed_in_one_store_is_refused(cut, generate, made):
 
 
 def test_other_settings_must_be_allowed_explicitly(cut, generate, made):
-    settings = json.loads((cut / ".claims" / "settings.json").read_text())
-    assert settings.keys() == {"threads", "device", "torch", "micro_batch", "plan"}
+    began = json.loads((cut / ".claims" / "settings.json").read_text())
+    assert began.keys() == {"threads", "device", "torch", "micro_batch", "plan"}
     with pytest.raises(IntegrityError, match="threads 1 → 2"):
         generate(cut, threads=2)
     found = generate(cut, threads=2, allow_inexact=True)
     assert found.clip_ids == made.clip_ids and torch.get_num_threads() == 1
+
+
+def test_the_kind_of_gpu_and_the_precision_are_settings(monkeypatch):
+    section = small_recipe().synth
+    assert settings.exact(section, 2).keys() == {"threads", "device", "torch", "micro_batch"}
+    monkeypatch.setattr(settings, "device_of", lambda rank: torch.device("cuda", rank))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
+    found = settings.exact(section, 2)
+    assert (found["device"], found["precision"]) == ("cuda GPU 0", "bf16")
+    assert "precision" not in settings.exact(section.model_copy(update={"precision": "fp32"}), 2)
 
 
 def test_a_full_disk_leaves_no_half_shard_and_the_job_can_continue(generate, made, tmp_path):

@@ -1,5 +1,7 @@
 """Text encoders and class tokens: states, padding, caching, added rows and their gradients."""
 
+import os
+
 import pytest
 import torch
 from fakes import TEXT_ENCODER_DIMS
@@ -125,6 +127,36 @@ def test_the_same_token_twice_is_refused(plain):
 def test_truncated_prompts_are_counted(plain):
     assert plain.count_cut(["dog", "dog " * 10, "dog " * 11]) == 1
     assert plain.count_cut([]) == 0
+
+
+def test_a_training_encodes_every_prompt_once(monkeypatch):
+    monkeypatch.setattr(text_encoder, "CACHE_BYTES", 0)
+    prompts, passes = [f"dog {n}" for n in range(20)], []
+    for kept, expected in ((None, 5), (20, 3), (10_000_000, 3)):
+        encoder = MiniLM(max_tokens=12)
+        encoder.model.register_forward_hook(lambda *_: passes.append(1))
+        if kept:
+            encoder.keep(kept)
+        passes.clear()
+        first = encoder.encode(prompts)
+        again = encoder.encode(prompts)
+        assert len(passes) == expected and torch.equal(first[0], again[0])
+    room = text_encoder.KEPT_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert encoder._cached * 12 * 384 * 4 <= room
+    before = encoder._cached
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")  # processes share the memory
+    other = MiniLM(max_tokens=12)
+    other.keep(10_000_000)
+    assert other._cached == pytest.approx(before / 8, abs=1)
+
+
+@pytest.mark.gpu
+def test_states_on_cuda_are_those_of_the_cpu_and_wait_in_its_memory(plain, cuda):
+    prompts = ["dog", "rain on a roof", ""]
+    states, mask = plain.encode(prompts)
+    there, there_mask = MiniLM(max_tokens=12).to(cuda).encode(prompts)
+    assert there.device.type == "cpu" and torch.equal(mask, there_mask)
+    torch.testing.assert_close(there, states, atol=1e-4, rtol=0)
 
 
 def test_weights_are_those_of_the_package_and_loading_does_not_use_global_randomness(plain):

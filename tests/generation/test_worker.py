@@ -1,5 +1,7 @@
 """Rejected results: retries with other seeds, bad guides, and the statistics of shards."""
 
+import threading
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -62,8 +64,36 @@ def test_a_rejected_clip_gets_the_seed_of_its_attempt_and_the_others_keep_their_
     rows = pq.read_table(found.path / "plan.parquet").to_pylist()
     section = small_recipe(synth={"n": N_SYNTHETIC, "sampler_steps": 3}).synth
     job = Job(section, real, generator, tokens, tmp_path, FakeCodec(), 1, N_SYNTHETIC, 0, "")
-    (alone,) = job.generate(job.load(0), [rows[1] | {"seed": seeds[once, 1]}])
+    ((_, (alone,)),) = job.generated(job.load(0), [[rows[1] | {"seed": seeds[once, 1]}]])
     assert np.array_equal(alone[0]["codes"], found[1].codes)
+
+
+def test_clips_are_checked_and_compressed_while_the_next_ones_are_sampled(
+    made, generator, tokens, real, monkeypatch, tmp_path
+):
+    rows = pq.read_table(made.path / "plan.parquet").to_pylist()
+    section = small_recipe(synth={"n": N_SYNTHETIC, "sampler_steps": 3}).synth
+    job = Job(section, real, generator, tokens, tmp_path, FakeCodec(), 1, N_SYNTHETIC, 0, "")
+    sampled, finish, sample = threading.Semaphore(0), Job.finish, Job.sample
+
+    def waits(self, models, part, given):
+        assert sampled.acquire(timeout=30) and sampled.acquire(timeout=30)
+        sampled.release()
+        return finish(self, models, part, given)
+
+    def counted(self, models, part):
+        found = sample(self, models, part)
+        sampled.release()
+        return found
+
+    monkeypatch.setattr(Job, "finish", waits)
+    monkeypatch.setattr(Job, "sample", counted)
+    results = job.generated(job.load(0), [rows[:2], rows[2:4]])
+    part, first = next(results)
+    assert part == rows[:2] and [record["clip_id"] for record, _ in first] == made.clip_ids[:2]
+    sampled.release()
+    part, second = next(results)
+    assert part == rows[2:4] and [record["clip_id"] for record, _ in second] == made.clip_ids[2:4]
 
 
 def test_without_retries_one_seed_is_tried(made, generate, broken, tmp_path):

@@ -1,6 +1,10 @@
 """Estimates that a dry run shows."""
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import pytest
+import torch
 from fakes import mini_pipeline
 
 from ajbench.core.errors import MissingError
@@ -32,6 +36,16 @@ def test_disk_and_states_of_stages(tmp_path):
 def test_a_step_is_timed_for_the_whole_batch():
     settings = Classifier(name="taltrans-small", batch_size=64)
     assert 0 < estimates.step_seconds(settings, classes=3, clip_samples=8000) < 60
+
+
+def test_the_first_calls_on_a_gpu_are_not_counted(monkeypatch):
+    """They load and choose kernels; meta stands for a GPU."""
+    clock = iter([0.0, 100.0, 100.0, 150.0, 150.0, 151.0, 152.0, 153.0])
+    monkeypatch.setattr("ajbench.core.device.device_of", lambda: torch.device("meta"))
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # it does not know meta
+    monkeypatch.setattr(estimates, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    settings = Classifier(name="ast-tiny", batch_size=64, options={"patchout": 0.0})
+    assert estimates.step_seconds(settings, classes=3, clip_samples=13_440) == 64 / 32
 
 
 def test_the_one_step_of_a_head_is_its_fit():

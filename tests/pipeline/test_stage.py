@@ -1,6 +1,7 @@
 """A stage's folder, lock and state, and the one function that runs stages."""
 
 import pytest
+import torch
 
 from ajbench.core import recipe
 from ajbench.core.errors import MissingError, NumericError
@@ -24,6 +25,14 @@ def test_a_stage_runs_once_and_again_with_force(tmp_path):
     for setting, used in (("auto", "fp32"), ("bf16", "bf16")):
         run_stages([stage(tmp_path / "one", precision=setting)], "cpu", force=True)
         assert one.folder.info()["precision"] == used
+
+
+def test_a_stage_gives_its_gpu_memory_back(tmp_path, monkeypatch):
+    freed, folder = [], tmp_path / "one"
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: freed.append((folder / "work").exists()))
+    run_stages([stage(folder, lambda: (folder / "work").touch())], "cpu")
+    assert freed == [True]
 
 
 def test_a_stage_that_fails_is_not_finished(tmp_path):

@@ -301,3 +301,61 @@ def test_a_tracker_that_is_not_installed_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("accelerate.tracking.get_available_trackers", list)
     with pytest.raises(MissingError, match="wandb"):
         train(tmp_path, tracker="wandb")
+
+
+def test_an_optimiser_is_loaded_onto_the_cpu_and_not_onto_the_gpu_of_the_first_process(tmp_path, monkeypatch):
+    with pytest.raises(KilledError):
+        train(tmp_path, step=killed_at(5))
+    places, load = [], torch.load
+
+    def spy(path, map_location=None, **options):
+        places.append(map_location)
+        return load(path, map_location=map_location, **options)
+
+    monkeypatch.setattr(torch, "load", spy)
+    train(tmp_path)
+    assert places == ["cpu"]
+
+
+def test_batches_are_copied_while_the_device_computes(tmp_path, monkeypatch):
+    asked = []
+
+    def send(batch, device, non_blocking=False):
+        asked.append(non_blocking)
+        return batch
+
+    monkeypatch.setattr(loop, "send_to_device", send)
+    train(tmp_path)
+    assert asked == [True] * STEPS
+
+
+def test_prepared_batches_are_pinned_for_a_gpu_if_they_are_not_there_already(monkeypatch):
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: pinned.append(len(self)) or self)
+    there = torch.zeros(7, device="meta")
+    for wanted in (False, True):
+        made = list(loop._prefetch(lambda i: {"x": torch.zeros(i), "y": (there, 3)}, range(1, 4), wanted))
+        assert [len(batch["x"]) for batch in made] == [1, 2, 3] and made[0]["y"][1] == 3
+    assert pinned == [1, 2, 3]
+
+
+@pytest.mark.gpu
+def test_on_cuda_a_killed_run_goes_on_as_an_uninterrupted_one(tmp_path, cuda):
+    straight = train(tmp_path / "a", ema_decay=0.8)
+    with pytest.raises(KilledError):
+        train(tmp_path / "b", step=killed_at(6), ema_decay=0.8)
+    resumed = train(tmp_path / "b", ema_decay=0.8)
+    assert next(straight.parameters()).device == cuda
+    for one, other in zip(straight.state_dict().values(), resumed.state_dict().values(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.gpu
+def test_on_cuda_the_state_of_the_optimiser_is_where_its_parameters_are(tmp_path, cuda):
+    with pytest.raises(KilledError):
+        train(tmp_path, step=killed_at(5))
+    net = Net().to(cuda)
+    optimizer = torch.optim.AdamW(net.body.parameters(), lr=1e-2, fused=True)
+    assert state.State(net, optimizer, None, (), STEPS).resume(tmp_path) == 4
+    moments = [value for one in optimizer.state.values() for value in one.values()]
+    assert moments and all(value.device == cuda for value in moments)

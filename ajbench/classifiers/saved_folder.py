@@ -1,0 +1,136 @@
+"""The folder of a trained classifier, here or on the hub: found, and its files read and checked."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.core.files import checksum
+
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+REQUIRED = {"name", "labels", "clip_samples", "options", "xxh3"}
+PICKLES = {".bin", ".ckpt", ".pkl", ".pt", ".pth"}
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+
+
+def locate(source: Path | str) -> Path:
+    """Return the folder `source`, or the local copy of the hub repository `source` (`owner/name`).
+
+    Raises:
+        MissingError: no such folder, and the hub cannot be reached or does not have it.
+        IntegrityError: a pickle.
+        UsageError: another file.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path
+    if path.suffix in PICKLES:
+        raise IntegrityError(_pickle(path))
+    if path.is_file():
+        raise UsageError(f"{path}: a file; give the folder that holds {CONFIG} and {WEIGHTS}")
+    if not _HUB_ID.fullmatch(str(source)):
+        raise MissingError(f"{path}: no such folder; it should hold {CONFIG} and {WEIGHTS}")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(source), allow_patterns=[CONFIG, WEIGHTS]))
+    except Exception as error:  # the hub's client has no common base of its errors
+        reason = " ".join(str(error).split())[:160]
+        raise MissingError(
+            f"{source}: no such folder, and https://huggingface.co/{source} cannot be downloaded ({reason}); "
+            f"offline, put its {CONFIG} and {WEIGHTS} into a folder and give that folder"
+        ) from None
+
+
+def read_json(folder: Path) -> dict[str, Any]:
+    """Return `config.json`, written by ajbench or by others.
+
+    Raises:
+        MissingError: there is no such file.
+        IntegrityError: it is damaged.
+    """
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        message = f"{folder}: no trained classifier ({CONFIG} is missing); run train-cls first"
+        raise MissingError(message) from None
+    except ValueError:
+        config = None
+    if not isinstance(config, dict):
+        raise IntegrityError(f"{path}: damaged; train the classifier again")
+    return config
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return `config.json` of a classifier trained by ajbench.
+
+    Raises:
+        MissingError: there is no trained classifier.
+        IntegrityError: the file is damaged, or not written by ajbench.
+    """
+    config = read_json(folder)
+    if missing := REQUIRED - config.keys():
+        raise IntegrityError(
+            f"{folder / CONFIG}: not a classifier trained by ajbench ({', '.join(sorted(missing))} missing); "
+            "to start from a checkpoint of transformers, train with init=FOLDER"
+        )
+    return config
+
+
+def read_weights(folder: Path, xxh3: str | None = None) -> dict[str, Tensor]:
+    """Return the tensors of `model.safetensors` by name.
+
+    Args:
+        folder: holds the file.
+        xxh3: expected checksum, if known.
+
+    Raises:
+        MissingError: the file is missing.
+        IntegrityError: it is damaged, or a pickle.
+    """
+    path = folder / WEIGHTS
+    if not path.exists():
+        for other in sorted(folder.iterdir()):
+            if other.suffix in PICKLES:
+                raise IntegrityError(_pickle(other))
+        raise MissingError(f"{path}: missing; train the classifier again, or copy it there")
+    if xxh3 is not None and checksum(path) != xxh3:
+        raise IntegrityError(f"{path}: checksum mismatch; train the classifier again")
+    try:
+        return dict(load_file(path))
+    except SafetensorError as error:
+        raise IntegrityError(f"{path}: damaged ({error}); train the classifier again") from None
+
+
+def card(config: Mapping[str, Any]) -> str:
+    """Return the model card of a trained classifier, in the hub's format."""
+    samples, rate, labels = config["clip_samples"], config["sampling_rate"], config["labels"]
+    return f"""---
+library_name: ajbench
+pipeline_tag: audio-classification
+---
+
+# {config["name"]}
+
+A classifier of {len(labels)} {"class" if len(labels) == 1 else "classes"}, trained with ajbench on
+clips of {samples / rate:g} s ({samples:,} samples, mono, {rate:,} Hz).
+
+```python
+from ajbench.classifiers import Classifier
+classifier = Classifier.from_pretrained("FOLDER")  # or the hub's owner/name
+logits = classifier.predict(waves)  # float32 [clips, {samples}] → [clips, {len(labels)}]
+```
+
+Classes, in the order of the logits: {", ".join(f"`{label}`" for label in labels)}.
+"""
+
+
+def _pickle(path: Path) -> str:
+    return f"{path}: a pickle, which can run code when loaded; convert it to safetensors ({WEIGHTS})"
