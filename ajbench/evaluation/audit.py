@@ -20,7 +20,8 @@ from ajbench.evaluation.audit_similarity import (
     loudest_part,
     scores,
     usable_clips,
-    wave_of,
+    waveform_match,
+    waves_of,
 )
 from ajbench.evaluation.compare import summary
 from ajbench.evaluation.set_pair import SkippedClip, Which
@@ -278,10 +279,10 @@ class _Comparison:
             ranked = sorted(top[k].tolist(), key=lambda match: -standout[k, match])
             picked = [m for m in ranked if standout[k, m] > (candidate if m == ranked[0] else limit)]
             new = [match for match in picked if (of, row, match) not in self.compared]
-            wave = wave_of(some.clips, some.numbers[row]) if new else np.zeros(0, np.float32)
+            mine = waves_of(some.clips, some.numbers[row]) if new else []
             for match in new:
-                other = wave_of(references.clips, references.numbers[match])
-                self.compared[of, row, match] = audio_fingerprint.waveform_match(wave, other)
+                other = waves_of(references.clips, references.numbers[match])
+                self.compared[of, row, match] = waveform_match(mine, other)
             for match in picked:
                 values = float(standout[k, match]), float(like[k, match])
                 matches.append(_Match(k, match, match == ranked[0], *values, *self.compared[of, row, match]))

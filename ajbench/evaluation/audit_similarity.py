@@ -1,7 +1,7 @@
 """What the leak audit compares: fingerprints, sample hashes and embeddings of clips, and their scores."""
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise, product
@@ -16,8 +16,9 @@ from ajbench.core import console
 from ajbench.core.device import device_of
 from ajbench.data import audio
 from ajbench.data.clip_set import ClipSet, ahead
-from ajbench.evaluation import protocols
+from ajbench.evaluation import long_clips, protocols
 from ajbench.evaluation.feature_cache import AHEAD, READERS, embed
+from ajbench.evaluation.long_clips import Pieces
 from ajbench.evaluation.set_pair import SkippedClip, Which
 from ajbench.features.extractor import LazyExtractor
 from ajbench.metrics import audio_fingerprint
@@ -25,7 +26,9 @@ from ajbench.metrics.audio_fingerprint import Scores
 
 LENGTH_RATIO = 1.25  # clips whose lengths differ by less are zero-padded and compared in one block
 BLOCK_FRAMES = 2**17  # frames of one block: the spectra take 70 MB
+BLOCK_LIMIT = 8 * BLOCK_FRAMES  # frames of the shorter clips, were they as long as the longer ones: 0.6 GB
 Fingerprint = NDArray[np.float16]  # [T, 64]
+Waves = list[NDArray[np.float32]] | Pieces  # of a clip
 
 
 @dataclass
@@ -63,9 +66,9 @@ def usable_clips(
     system's temporary folder), which vanishes with them.
     """
 
-    def read(number: int) -> tuple[int, NDArray[np.float32] | str]:
+    def read(number: int) -> tuple[int, Waves | str]:
         try:
-            return number, wave_of(clips, number)
+            return number, waves_of(clips, number)
         except audio.AudioError as error:
             return number, error.reason
 
@@ -81,16 +84,19 @@ def usable_clips(
         tempfile.TemporaryFile(dir=folder) as file,
         torch.inference_mode(),
     ):
-        for number, wave in ahead(pool, read, range(len(clips)), AHEAD):
+        for number, waves in ahead(pool, read, range(len(clips)), AHEAD):
             advance(1)
-            if isinstance(wave, str):
-                skipped.append(SkippedClip(which, clips.names[number], wave))
+            if isinstance(waves, str):
+                skipped.append(SkippedClip(which, clips.names[number], waves))
                 continue
-            found = audio_fingerprint.fingerprints(torch.from_numpy(wave)[None])[0].astype(np.float16)
+            found = fingerprint_of(waves).astype(np.float16)
+            digest = xxhash.xxh3_128()
+            for wave in waves:
+                digest.update(np.rint(wave * 32768).astype(np.int32).data)
             file.write(found.tobytes())
             lengths.append(len(found))
             usable.numbers.append(number)
-            usable.hashes.append(xxhash.xxh3_128_hexdigest(np.rint(wave * 32768).astype(np.int32).data))
+            usable.hashes.append(digest.hexdigest())
         if usable.numbers:
             file.flush()
             frames = np.asarray(np.memmap(file, np.float16, "r")).reshape(-1, audio_fingerprint.BANDS)
@@ -98,14 +104,38 @@ def usable_clips(
     return usable
 
 
-def wave_of(clips: ClipSet, number: int) -> NDArray[np.float32]:
-    """Return a clip as a mono wave [n] at 16 kHz.
+def fingerprint_of(waves: Waves) -> NDArray[np.float32]:
+    """Return the spectral detail of a clip, float32 [T, 64]."""
+    if isinstance(waves, Pieces):
+        return audio_fingerprint.fingerprint_of_pieces(waves)
+    return audio_fingerprint.fingerprints(torch.from_numpy(waves[0])[None])[0]
+
+
+def waves_of(clips: ClipSet, number: int) -> Waves:
+    """Return a clip as mono waves [n] at 16 kHz: one, or the pieces of a clip of more than two minutes.
 
     Raises:
         AudioError: the clip is silent, damaged or shorter than 0.25 s.
     """
-    samples, rate = clips.samples(number)
-    wave = protocols.find("ajbench").wave(samples, rate, audio.SAMPLE_RATE)
+    if not long_clips.is_long(clips, number):
+        return [wave_of(clips, number)]
+    pieces = Pieces(clips, number, protocols.find("ajbench"), audio.SAMPLE_RATE)
+    long_clips.check(pieces)
+    return pieces
+
+
+def wave_of(clips: ClipSet, number: int) -> NDArray[np.float32]:
+    """Return a clip as a mono wave [n] at 16 kHz; of a clip of more than two minutes, the first.
+
+    Raises:
+        AudioError: the clip is silent, damaged or shorter than 0.25 s.
+    """
+    protocol = protocols.find("ajbench")
+    if long_clips.is_long(clips, number):
+        wave = next(iter(Pieces(clips, number, protocol, audio.SAMPLE_RATE)))
+    else:
+        samples, rate = clips.samples(number)
+        wave = protocol.wave(samples, rate, audio.SAMPLE_RATE)
     if len(wave) < audio_fingerprint.MIN_DURATION_S * audio.SAMPLE_RATE:
         seconds = len(wave) / audio.SAMPLE_RATE
         raise audio.AudioError(
@@ -114,6 +144,19 @@ def wave_of(clips: ClipSet, number: int) -> NDArray[np.float32]:
     if reason := audio.defect(wave):
         raise audio.AudioError(reason)
     return wave
+
+
+def waveform_match(first: Waves, second: Waves) -> tuple[float, float]:
+    """Return (correlation, residual) of two clips, as `audio_fingerprint.waveform_match`.
+
+    Of two long clips, the loudest minute of the first is compared with the second.
+    """
+    if not isinstance(first, Pieces) and not isinstance(second, Pieces):
+        return audio_fingerprint.waveform_match(first[0], second[0])
+    if not isinstance(second, Pieces):
+        first, second = second, first
+    excerpt = long_clips.loudest(first) if isinstance(first, Pieces) else first[0]
+    return long_clips.waveform_match(excerpt, second)
 
 
 def embed_all(
@@ -148,7 +191,7 @@ def scores(queries: Sequence[Fingerprint], references: Sequence[Fingerprint]) ->
     device = device_of() if device_of().type == "cuda" else torch.device("cpu")  # MPS lacks complex products
     like = np.empty((len(queries), len(references)), np.float32)
     prominence = np.empty_like(like)
-    for mine, theirs in product(_blocks(queries), _blocks(references)):
+    for mine, theirs in _bounded(_blocks(queries), _blocks(references), queries, references):
         first, second = _stack([queries[k] for k in mine]), _stack([references[k] for k in theirs])
         if first.shape[1] <= second.shape[1]:
             found = audio_fingerprint.likeness(first, second, device)
@@ -157,6 +200,20 @@ def scores(queries: Sequence[Fingerprint], references: Sequence[Fingerprint]) ->
             found = one.T, two.T
         like[np.ix_(mine, theirs)], prominence[np.ix_(mine, theirs)] = found
     return like, prominence
+
+
+def _bounded(
+    mine: list[list[int]],
+    theirs: list[list[int]],
+    queries: Sequence[Fingerprint],
+    references: Sequence[Fingerprint],
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Yield pairs of blocks, divided where many short clips meet a long one: spectra have its length."""
+    for one, other in product(mine, theirs):
+        longest = max(*(len(queries[k]) for k in one), *(len(references[k]) for k in other))
+        size = BLOCK_LIMIT // longest or 1
+        parts = ([block[k : k + size] for k in range(0, len(block), size)] for block in (one, other))
+        yield from product(*parts)
 
 
 def _blocks(fingerprints: Sequence[Fingerprint]) -> list[list[int]]:

@@ -16,13 +16,13 @@ from ajbench.core import console
 from ajbench.core.errors import IntegrityError
 from ajbench.data import audio
 from ajbench.data.clip_set import ClipSet, ahead
+from ajbench.evaluation.long_clips import PIECE_S, beginning, is_long
 from ajbench.evaluation.protocols import Protocol
 from ajbench.features.extractor import LazyExtractor
 
 PART = 256  # clips per file of the cache: at most so many are computed again after an interruption
 READERS, AHEAD = 2, 8
 BATCH = 8  # clips of one length; faster than one by one, even on one core
-LONG_S = 60  # clips of more than two such pieces are read piece by piece, so that memory stays bounded
 WAITING = 64  # clips held back until a batch of their length is full
 Vectors = tuple[NDArray[np.float32], NDArray[np.float32]]  # features [k, d] and logits [C] of a clip
 Windows = NDArray[np.float32]  # [k, n]
@@ -98,27 +98,26 @@ def embed(
     unusable: dict[str, str] = {}
 
     def read(number: int) -> tuple[str, Windows | str | Pieces]:
-        if clips.seconds_of(number) > 2 * LONG_S and (protocol.max_s is None or protocol.max_s > LONG_S):
-            cut = 1 if extractor.max_samples and protocol.window_s is None else None
-            pieces = islice(clips.pieces(number, LONG_S), cut)
-            return keys[number], (windows_of(number, *sound) for sound in pieces)
+        rate = extractor.sample_rate
         try:
-            return keys[number], windows_of(number, *clips.samples(number))
+            if not is_long(clips, number):
+                return keys[number], windows_of(protocol.wave(*clips.samples(number), rate))
+            if protocol.max_s is not None and protocol.max_s <= PIECE_S:
+                return keys[number], windows_of(beginning(clips, number, protocol, rate))
         except audio.AudioError as error:
             return keys[number], error.reason
+        cut = 1 if extractor.max_samples and protocol.window_s is None else None
+        pieces = islice(clips.pieces(number, PIECE_S), cut)
+        return keys[number], (windows_of(protocol.wave(*sound, rate)) for sound in pieces)
 
-    def windows_of(number: int, samples: NDArray[np.float32], source: int) -> Windows | str:
-        try:
-            wave = protocol.wave(samples, source, extractor.sample_rate)
-            windows = protocol.windows(wave, extractor.sample_rate)
-            length = max(windows.shape[1], extractor.min_samples)
-            length = min(length, extractor.max_samples or length)
-            fitted = np.stack([audio.fit(one, length) for one in windows])
-            # Channels in antiphase, or sound above half the new rate, leave silence. Baselines may be silent.
-            judged = protocol.peak_db is None and clips.change is None
-            return (audio.defect(fitted) if judged else None) or fitted
-        except audio.AudioError as error:
-            return error.reason
+    def windows_of(wave: NDArray[np.float32]) -> Windows | str:
+        windows = protocol.windows(wave, extractor.sample_rate)
+        length = max(windows.shape[1], extractor.min_samples)
+        length = min(length, extractor.max_samples or length)
+        fitted = np.stack([audio.fit(one, length) for one in windows])
+        # Channels in antiphase, or sound above half the new rate, leave silence. Baselines may be silent.
+        judged = protocol.peak_db is None and clips.change is None
+        return (audio.defect(fitted) if judged else None) or fitted
 
     advance(len(clips) - len(missing))
     computed = 0

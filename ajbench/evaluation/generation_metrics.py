@@ -174,7 +174,7 @@ def _kl(m: SetPair, metric: str) -> list[Score]:
 
 def _lsd(m: SetPair, metric: str) -> list[Score]:
     rate = spectral_distance.RATE
-    each = np.array([spectral_distance.log_spectral_distance(*waves) for waves in m.waves(rate)])
+    each = np.array([spectral_distance.distance_of_pieces(*waves) for waves in m.waves(rate)])
     definition = f"log10 of power ratio at {rate} Hz, as ssr_eval, peaks at 1; mean over pairs"
     return [_mean_of_pairs(m, each, definition)]
 

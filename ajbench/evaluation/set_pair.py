@@ -2,7 +2,7 @@
 
 import functools
 import warnings
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from ajbench.core.errors import MissingError
 from ajbench.core.files import composed, seed_for
 from ajbench.data.clip_set import Captions, ClipSet, Requests, ahead
 from ajbench.evaluation.feature_cache import AHEAD, READERS, Embeddings, embed
+from ajbench.evaluation.long_clips import Pieces, is_long
 from ajbench.evaluation.protocols import Protocol, Wave
 from ajbench.features.extractor import LazyExtractor
 from ajbench.metrics import bootstrap, fd_infinity, intervals, pairwise, precision_recall
@@ -254,15 +255,21 @@ class SetPair:
         """Return the FD of subsets of these sizes."""
         return fd_infinity.line(self.distances, self.n, sizes, draws, self.seed)
 
-    def waves(self, rate: int) -> Iterator[tuple[Wave, Wave]]:
-        """Yield the preprocessed waves of each pair, generated and real, at a rate in Hz."""
+    def waves(self, rate: int) -> Iterator[tuple[Iterable[Wave], Iterable[Wave]]]:
+        """Yield the preprocessed waves of each pair, generated and real, at a rate in Hz.
+
+        A clip is one wave, or the pieces of a long one.
+        """
         mine, other = self.both
         numbers = zip(self.ours.numbers[mine].tolist(), self.theirs.numbers[other].tolist(), strict=True)
 
-        def read(pair: tuple[int, int]) -> tuple[Wave, Wave]:
-            sounds = (self.gen.samples(pair[0]), self.ref.samples(pair[1]))
-            first, second = (self.protocol.wave(*sound, rate) for sound in sounds)
-            return first, second
+        def sound(clips: ClipSet, number: int) -> Iterable[Wave]:
+            if is_long(clips, number):
+                return Pieces(clips, number, self.protocol, rate)
+            return [self.protocol.wave(*clips.samples(number), rate)]
+
+        def read(pair: tuple[int, int]) -> tuple[Iterable[Wave], Iterable[Wave]]:
+            return sound(self.gen, pair[0]), sound(self.ref, pair[1])
 
         with ThreadPoolExecutor(READERS) as pool:
             yield from ahead(pool, read, numbers, AHEAD)

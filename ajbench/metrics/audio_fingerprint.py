@@ -6,6 +6,7 @@ survives noise, gain, shifts and codecs.
 """
 
 import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
 
@@ -22,6 +23,7 @@ BANDS, WINDOW, HOP = 64, 1024, audio.HOP
 MIN_DURATION_S = 0.25  # of a clip: a shorter one has too little detail to tell a copy from chance
 FLOOR_DB = -10.0  # white noise assumed under every clip, so that real noise at 10 dB SNR changes little
 SMOOTHING = 23  # frames (0.46 s) of the Hann window that gives a band's slow course
+AROUND = SMOOTHING // 2 + 4  # frames on either side that a frame's detail depends on, with its window
 MAX_DETAIL = 0.3  # decades (6 dB): clipped, so that single onsets do not dominate
 LAG_BIN = 5  # frames: lags within neighbouring bins of the best lag do not count as another lag
 
@@ -37,7 +39,39 @@ def fingerprints(wav: torch.Tensor) -> NDArray[np.float32]:
         wav: float32 [B, n] at 16 kHz, at least `MIN_DURATION_S`.
     """
     level = wav.square().mean(dim=1, keepdim=True).sqrt().clamp_min(1e-8)
-    power = 10.0 ** _log_mel(wav / level)
+    return _detail(wav / level)
+
+
+def fingerprint_of_pieces(pieces: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Return the spectral detail of a clip in consecutive pieces, float32 [1 + n // 320, 64].
+
+    Args:
+        pieces: float32 [n] at 16 kHz, together at least `MIN_DURATION_S`; iterated over twice, so that a long
+            clip is never in memory as a whole.
+    """
+    sizes = [(len(wave), float(np.square(wave, dtype=np.float64).sum())) for wave in pieces]
+    n, energy = (sum(values) for values in zip(*sizes, strict=True))
+    level = max((energy / n) ** 0.5, 1e-8)
+    found: list[NDArray[np.float32]] = []
+    done = start = read = 0  # frames that are found; first sample that is waiting; samples read
+    waiting = np.zeros(0, np.float32)
+    for piece in pieces:
+        waiting, read = np.concatenate([waiting, piece]), read + len(piece)
+        # Frames near the end wait for what comes after them.
+        end = 1 + n // HOP if read == n else read // HOP - AROUND
+        if end <= done:
+            continue
+        detail = _detail(torch.from_numpy(waiting)[None] / level)[0]
+        found.append(detail[done - start // HOP : end - start // HOP])
+        done = end
+        kept = max(0, done - AROUND) * HOP
+        waiting, start = waiting[kept - start :], kept
+    return np.concatenate(found)
+
+
+def _detail(wav: torch.Tensor) -> NDArray[np.float32]:
+    """Return the spectral detail [B, 1 + n // 320, 64] of waves [B, n] of level 1."""
+    power = 10.0 ** _log_mel(wav)
     # White noise of variance 1 has the sum of the squared window in every bin.
     noise = 10.0 ** (_impulse() + FLOOR_DB / 10) * 0.375 * WINDOW
     mel = (power + noise[:, None].to(power)).log10()

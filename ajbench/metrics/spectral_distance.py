@@ -1,5 +1,8 @@
 """Log-spectral distance between a generated clip and its paired real clip."""
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -7,6 +10,8 @@ from ajbench.core.errors import UsageError
 
 EPS = 1e-12
 RATE = 16_000  # Hz, used by eval-gen
+Points = NDArray[np.floating]
+BLOCK = 2_000  # frames that are transformed together: 12 MB
 
 
 def log_spectral_distance(gen: NDArray[np.floating], ref: NDArray[np.floating], rate: int = RATE) -> float:
@@ -30,26 +35,66 @@ def log_spectral_distance(gen: NDArray[np.floating], ref: NDArray[np.floating], 
     Raises:
         UsageError: the shorter clip has less than 10 ms.
     """
-    n = min(len(gen), len(ref))
+    return distance_of_pieces([gen], [ref], rate)
+
+
+def distance_of_pieces(gen: Iterable[Points], ref: Iterable[Points], rate: int = RATE) -> float:
+    """Return the `log_spectral_distance` of two clips in consecutive pieces, whose ends need not agree.
+
+    Args:
+        gen: waves [n]; iterated over twice, so that a long clip is never in memory as a whole.
+        ref: likewise.
+        rate: Hz of both.
+
+    Raises:
+        UsageError: the shorter clip has less than 10 ms.
+    """
+    levels = [_Level.of(pieces) for pieces in (gen, ref)]
+    n = min(level.n for level in levels)
     if n < rate // 100:
         raise UsageError(f"log-spectral distance of {n} samples: at least {rate // 100} are needed")
-    g, r = (_magnitudes(_levelled(wave)[:n], rate) for wave in (gen, ref))
-    logs = np.log10(r**2 / (g + EPS) ** 2 + EPS)
-    return float(np.sqrt(np.mean(logs**2, axis=1)).mean())
+    total, frames = 0.0, 0
+    both = (_magnitudes(pieces, level, n, rate) for pieces, level in zip((gen, ref), levels, strict=True))
+    for g, r in zip(*both, strict=True):
+        logs = np.log10(r**2 / (g + EPS) ** 2 + EPS)
+        total += float(np.sqrt(np.mean(logs**2, axis=1)).sum(dtype=np.float64))
+        frames += len(g)
+    return total / frames
 
 
-def _levelled(wave: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Return the wave less its mean, scaled to peak 1."""
-    centred = wave.astype(np.float32) - wave.astype(np.float32).mean()
-    return np.asarray(centred / max(np.abs(centred).max(), np.float32(EPS)))
+@dataclass(frozen=True)
+class _Level:
+    """Length, mean and peak without the mean of a clip."""
+
+    n: int
+    mean: np.float32
+    peak: np.float32
+
+    @classmethod
+    def of(cls, pieces: Iterable[Points]) -> "_Level":
+        waves = (piece.astype(np.float32) for piece in pieces)
+        found = [(len(wave), float(wave.mean()), wave.min(), wave.max()) for wave in waves if len(wave)]
+        n = sum(count for count, *_ in found)
+        mean = np.float32(sum(count * mean for count, mean, *_ in found) / max(1, n))
+        ends = [abs(end - mean) for *_, low, high in found for end in (low, high)]
+        return cls(n, mean, max(ends, default=np.float32(0)))
 
 
-def _magnitudes(wave: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
-    """Return magnitudes [frames, frequencies] of a wave [n]."""
-    size, hop = int(2048 / (44_100 / rate)), rate // 100
-    padded = np.pad(wave, size // 2)
-    frames = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop]
-    # The float64 window makes the transform float64; in float32 the rounding of a constant would be 1e-8.
+def _magnitudes(pieces: Iterable[Points], level: _Level, n: int, rate: int) -> Iterator[NDArray[np.float32]]:
+    """Yield magnitudes [up to 2,000 frames, frequencies] of the first n samples, centred, at peak 1."""
     from scipy.signal import get_window  # a slow import
 
-    return np.abs(np.fft.rfft(frames * get_window("hann", size), axis=1).astype(np.complex64))
+    size, hop = int(2048 / (44_100 / rate)), rate // 100
+    # The float64 window makes the transform float64; in float32 the rounding of a constant would be 1e-8.
+    window = get_window("hann", size)
+    waiting = np.zeros(size // 2, np.float32)
+    for piece in pieces:
+        wave = (piece[:n].astype(np.float32) - level.mean) / max(level.peak, np.float32(EPS))
+        n -= len(wave)
+        waiting = np.concatenate([waiting, wave, np.zeros(0 if n else size // 2, np.float32)])
+        while len(waiting) >= size + (0 if n == 0 else (BLOCK - 1) * hop):
+            frames = np.lib.stride_tricks.sliding_window_view(waiting, size)[::hop][:BLOCK]
+            yield np.abs(np.fft.rfft(frames * window, axis=1).astype(np.complex64))
+            waiting = waiting[len(frames) * hop :]
+        if n == 0:
+            return

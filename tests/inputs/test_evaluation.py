@@ -25,6 +25,7 @@ from ajbench.data import audio
 from ajbench.data.clip_set import open_set
 from ajbench.evaluation import compare, feature_cache, protocols
 from ajbench.evaluation.audit import audit_sets
+from ajbench.metrics import spectral_distance
 
 
 @pytest.fixture
@@ -166,6 +167,63 @@ def test_long_clips_are_read_in_pieces(tmp_path, monkeypatch, frames):
     assert max(len(samples) for samples, _ in longest) <= 120 * 16_000
     assert np.isfinite(found.features).all() and len(found.vectors()) == 2
     assert len(found.features) == (60 + 80 + 2 if frames else 2)
+
+
+@pytest.fixture
+def longest(monkeypatch):
+    """Frames of every part of a file that is decoded."""
+    decode, found = audio.decode, []
+
+    def watch(*how):
+        samples, rate = decode(*how)
+        found.append(len(samples) / rate)
+        return samples, rate
+
+    monkeypatch.setattr(audio, "decode", watch)
+    return found
+
+
+def write_long(path, seed, seconds=150, rate=16_000):
+    """Write noise whose level moves."""
+    rng = np.random.default_rng(seed)
+    levels = np.repeat(rng.uniform(0.01, 0.2, seconds * 4), rate // 4)
+    path.parent.mkdir(exist_ok=True)
+    soundfile.write(path, rng.normal(0, 1, seconds * rate) * levels, rate)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "rate"), [("ajbench", 16_000), ("ajbench", 8_000), ("av-benchmark", 8_000)]
+)
+def test_the_spectral_distance_of_long_clips_is_that_of_their_pieces(tmp_path, longest, protocol, rate):
+    for name, seed in (("gen", 1), ("ref", 2)):
+        write_long(tmp_path / name / "a.wav", seed, 150 + seed, rate)
+        write_long(tmp_path / name / "b.wav", seed + 2, 2, rate)
+    pair = pair_of(tmp_path, BandExtractor(), protocol, None)
+    longest.clear()
+    found = [spectral_distance.distance_of_pieces(*waves) for waves in pair.waves(16_000)]
+    assert max(longest) < 120
+    whole = [
+        [pair.protocol.wave(*clips.samples(number), 16_000) for clips in (pair.gen, pair.ref)]
+        for number in (0, 1)
+    ]
+    assert found == pytest.approx(
+        [spectral_distance.log_spectral_distance(*waves) for waves in whole], rel=1e-3
+    )
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_long_clips_are_audited_in_pieces(tmp_path, mini_waves, longest, whole):
+    sets = split_with_copies(tmp_path, mini_waves, 2, 1.0)
+    write_long(tmp_path / "eval" / "long.wav", 1)
+    copy = soundfile.read(tmp_path / "eval" / "long.wav")[0]
+    soundfile.write(
+        tmp_path / "synth" / "copy.wav", 0.5 * copy[(0 if whole else 70 * 16_000) :][: 140 * 16_000], 16_000
+    )
+    longest.clear()
+    found = audit_sets(open_set(tmp_path / "synth"), sets[1], open_set(tmp_path / "eval"))
+    leak = next(one for one in found.of("leak") if one.clip == "copy")
+    assert leak.match == "long" and "waveform" in leak.kinds
+    assert max(longest) < 120
 
 
 def test_extractors_that_cut_clips_get_the_beginning_of_long_ones(tmp_path, monkeypatch):

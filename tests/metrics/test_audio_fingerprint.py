@@ -158,3 +158,12 @@ def test_waveforms_match_at_their_lag_and_gain(rng):
     assert correlation == pytest.approx((1 / 1.1) ** 0.5, abs=0.005)
     assert residual == pytest.approx(10 * np.log10(0.1 / 1.1), abs=0.3)
     assert fp.waveform_match(wave, rain(5))[0] < 0.1
+
+
+@pytest.mark.parametrize("cuts", [[16_000], [10_000, 10_001, 41_234], [6_400 * k for k in range(1, 12)]])
+def test_pieces_give_the_fingerprint_of_the_whole(cuts):
+    wave = np.random.default_rng(3).normal(0, 0.1, 80_500).astype(np.float32)
+    wave[30_000:50_000] *= 0.01
+    whole = fp.fingerprints(torch.from_numpy(wave)[None])[0]
+    found = fp.fingerprint_of_pieces(np.split(wave, cuts))
+    np.testing.assert_allclose(found, whole, atol=1e-5)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ajbench.core.errors import UsageError
-from ajbench.metrics.spectral_distance import log_spectral_distance
+from ajbench.metrics.spectral_distance import distance_of_pieces, log_spectral_distance
 
 
 def waves(n=2000, m=2300, seed=0):
@@ -74,3 +74,16 @@ def test_level_and_offset_do_not_matter_but_a_filter_does():
 def test_a_clip_below_10_ms_is_refused():
     with pytest.raises(UsageError, match="100 samples"):
         log_spectral_distance(*waves(100))
+
+
+@pytest.mark.parametrize("cuts", [([700, 1500], [100]), ([1], [1999]), ([], [5, 10, 2290])])
+@pytest.mark.parametrize("block", [3, 2000])
+def test_pieces_give_the_distance_of_the_whole(monkeypatch, cuts, block):
+    monkeypatch.setattr("ajbench.metrics.spectral_distance.BLOCK", block)
+    pair = waves(9000, 11_000)
+    pieces = [np.split(wave, where) for wave, where in zip(pair, cuts, strict=True)]
+    monkeypatch.setattr("ajbench.metrics.spectral_distance.BLOCK", 10**6)
+    whole = log_spectral_distance(*pair)
+    monkeypatch.setattr("ajbench.metrics.spectral_distance.BLOCK", block)
+    assert distance_of_pieces(*pieces) == pytest.approx(whole, rel=1e-5)
+    assert distance_of_pieces(*pieces[::-1]) == pytest.approx(log_spectral_distance(*pair[::-1]), rel=1e-5)
