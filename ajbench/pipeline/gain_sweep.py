@@ -158,8 +158,8 @@ def dry_run(swept: GainSweep) -> dict[str, Any]:
     pipeline, cells = swept.pipeline, swept.cells()
     rows = [[one.manifest.rows[k] for k in part.val.tolist()] for one, part in _folds(swept)]
     recordings = sum(len({row.recording or row.clip_id for row in of_fold}) for of_fold in rows)
-    sizes = sum(map(len, rows)), recordings, len(swept.settings)
     real = {one.recipe.data.eval_fold: len(part.real) for one, part in _folds(swept)}
+    sizes = sum(map(len, rows)), recordings, len(swept.settings), fmean(real.values())
     done, todo, seconds = [], 0, 0.0
     for name, cell in cells:
         steps = swept.model.steps(swept.mixes[name].epoch_size(real[cell.recipe.data.eval_fold]))

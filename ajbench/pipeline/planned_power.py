@@ -1,9 +1,10 @@
 """The smallest gain that the comparisons of a recipe can see, and what it takes to see one of +1 point.
 
-Variances are those of the recipe's finished classifiers; before there are any, those of ESC-10.
+Variances are those of the recipe's finished classifiers; before there are any, those of other runs.
 """
 
 from collections.abc import Mapping
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
     from ajbench.data.manifest import Manifest
     from ajbench.pipeline.recipe_stages import Pipeline
 
-# In results/esc10, V_clips G is 0.02 to 0.03 for taltrans-small and 0.05 for ast-tiny; between seeds, mAP
-# varies by 0.7 to 2.3 points and by 2 to 6. In the published Table A11, on 20,000 recordings, it varies by
-# 0.16 (median).
-CLIPS = 0.05
-SEEDS = 57 * 0.015**2, 0.0015**2  # s² of mAP times G where that is small, and s² where it is large
+# With 320 real clips of ESC-10, V_clips G is 0.01 for taltrans-small and 0.02 for ast-tiny; between seeds,
+# mAP varies by 0.1 to 1.5 points and by 1 to 6. With 80 of FSDD, V_clips G is 0.16 to 0.18, and mAP varies by
+# 4 to 7 points. In the published Table A11, with 22,160, it varies by 0.16 (median).
+CLIPS = 0.1
+SEEDS = 0.15  # s² of mAP times the number of real clips: 4.3 points with 80, 2.2 with 320, 0.26 with 22,160
 RESAMPLES = 200
 GOAL = 0.01
 
@@ -36,9 +37,9 @@ class Variances(NamedTuple):
     measured: bool
 
 
-def prior(recordings: float) -> Variances:
-    """Return what other runs suggest for this number of recordings in a fold."""
-    return Variances(CLIPS, 2 * (SEEDS[0] / recordings + SEEDS[1]), False)
+def prior(real: float) -> Variances:
+    """Return what other runs suggest for classifiers of this number of real clips."""
+    return Variances(CLIPS, 2 * SEEDS / max(real, 1), False)
 
 
 def planned(pipeline: "Pipeline") -> dict[str, Any]:
@@ -61,7 +62,8 @@ def planned(pipeline: "Pipeline") -> dict[str, Any]:
     if recordings < 2:
         return {}
     folds = len(pipeline.folds)
-    known, guess, found = measured(pipeline), prior(recordings / folds), []
+    real = fmean(one.real_clips(recipe.mix.with_real) for one in pipeline.folds)
+    known, guess, found = measured(pipeline), prior(real), []
     if primary and primary[:2] in {(cell.line, cell.column) for cell in cells}:
         design = power.Design(recordings, seeds, folds=folds)
         found.append(_line(primary.line, 0, known.get(primary.line, guess), design))
@@ -77,7 +79,9 @@ def planned(pipeline: "Pipeline") -> dict[str, Any]:
     return about | {"sentence": sentence(about)}
 
 
-def on_val(pipeline: "Pipeline", line: str, clips: int, recordings: int, settings: int) -> dict[str, Any]:
+def on_val(
+    pipeline: "Pipeline", line: str, clips: int, recordings: int, settings: int, real: float
+) -> dict[str, Any]:
     """Return what the gains of several settings over real clips only can see on the val part, as `planned`.
 
     Args:
@@ -86,9 +90,10 @@ def on_val(pipeline: "Pipeline", line: str, clips: int, recordings: int, setting
         clips: in the val parts of all folds; the key `val_clips` instead of `eval_clips`.
         recordings: of these clips.
         settings: that are compared.
+        real: clips that a classifier is trained on, the mean over folds.
     """
     seeds, folds = len(pipeline.recipe.evaluate.seeds), len(pipeline.folds)
-    known = measured(pipeline).get(line, prior(recordings / folds))
+    known = measured(pipeline).get(line, prior(real))
     level = 1 - classification.FAMILY_ERROR / settings
     lines = [_line(line, settings, known, power.Design(recordings, seeds, level, settings, folds))]
     about: dict[str, Any] = {"val_clips": clips, "recordings": recordings, "seeds": seeds}
