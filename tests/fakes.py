@@ -715,6 +715,10 @@ class FakeCodec:
         self.books = torch.randn(8, 1024, 128, generator=g) * scale[:, None, None]
         self.frame = torch.randn(128, 320, generator=g) * 0.002
 
+    def to(self, device):
+        self.books, self.frame = self.books.to(device), self.frame.to(device)
+        return self
+
     def latents(self, codes):
         import torch
 
@@ -724,15 +728,15 @@ class FakeCodec:
     def quantize(self, latents):
         import torch
 
-        rest = latents.transpose(1, 2).contiguous()
+        rest = latents.to(self.books.device).transpose(1, 2).contiguous()
         codes = []
         for book in self.books:
             codes.append(torch.cdist(rest, book.expand(len(rest), -1, -1)).argmin(-1))
             rest = rest - book[codes[-1]]
-        return torch.stack(codes, 1).numpy().astype(np.uint16)
+        return torch.stack(codes, 1).cpu().numpy().astype(np.uint16)
 
     def decode_latents(self, latents):
-        return (latents.transpose(1, 2) @ self.frame).flatten(1)
+        return (latents.to(self.frame.device).transpose(1, 2) @ self.frame).flatten(1)
 
     def decode(self, codes):
         return self.decode_latents(self.latents(codes))
@@ -740,7 +744,7 @@ class FakeCodec:
     def encode(self, wav):
         import torch
 
-        frames = torch.as_tensor(wav).unflatten(1, (-1, 320))
+        frames = torch.as_tensor(wav).to(self.frame.device).unflatten(1, (-1, 320))
         return self.quantize((frames @ torch.linalg.pinv(self.frame)).transpose(1, 2))
 
 

@@ -13,11 +13,11 @@ import xxhash
 from numpy.typing import NDArray
 
 from ajbench.core import console
-from ajbench.core.device import device_of
+from ajbench.core.device import device_of, readers
 from ajbench.data import audio
 from ajbench.data.clip_set import ClipSet, ahead
 from ajbench.evaluation import long_clips, protocols
-from ajbench.evaluation.feature_cache import AHEAD, READERS, embed
+from ajbench.evaluation.feature_cache import AHEAD, embed
 from ajbench.evaluation.long_clips import Pieces
 from ajbench.evaluation.set_pair import SkippedClip, Which
 from ajbench.features.extractor import LazyExtractor
@@ -72,7 +72,7 @@ def usable_clips(
         except audio.AudioError as error:
             return number, error.reason
 
-    usable, lengths = UsableClips(clips), [0]
+    usable, lengths, threads = UsableClips(clips), [0], readers()
     try:
         if folder:
             folder.mkdir(parents=True, exist_ok=True)
@@ -80,11 +80,11 @@ def usable_clips(
     except OSError:
         folder = None
     with (
-        ThreadPoolExecutor(READERS) as pool,
+        ThreadPoolExecutor(threads) as pool,
         tempfile.TemporaryFile(dir=folder) as file,
         torch.inference_mode(),
     ):
-        for number, waves in ahead(pool, read, range(len(clips)), AHEAD):
+        for number, waves in ahead(pool, read, range(len(clips)), AHEAD * threads):
             advance(1)
             if isinstance(waves, str):
                 skipped.append(SkippedClip(which, clips.names[number], waves))

@@ -13,6 +13,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from ajbench.core import console
+from ajbench.core.device import device_of, readers
 from ajbench.core.errors import IntegrityError
 from ajbench.data import audio
 from ajbench.data.clip_set import ClipSet, ahead
@@ -21,9 +22,9 @@ from ajbench.evaluation.protocols import Protocol
 from ajbench.features.extractor import LazyExtractor
 
 PART = 256  # clips per file of the cache: at most so many are computed again after an interruption
-READERS, AHEAD = 2, 8
-BATCH = 8  # clips of one length; faster than one by one, even on one core
-WAITING = 64  # clips held back until a batch of their length is full
+BATCH, GPU_BATCH = 8, 64  # clips of one length; faster than one by one, even on one core
+WAITING = 64  # clips held back until a batch of their length is full, for batches of eight
+AHEAD = 4  # clips that each reading thread is ahead
 Vectors = tuple[NDArray[np.float32], NDArray[np.float32]]  # features [k, d] and logits [C] of a clip
 Windows = NDArray[np.float32]  # [k, n]
 Pieces = Iterator[Windows | str]  # of a long clip
@@ -76,7 +77,8 @@ def embed(
 ) -> Embeddings:
     """Return features and logits of all usable clips, from the cache where they are in it.
 
-    Eight clips of one length form a batch, the rest are run one by one; batching changes the last digits.
+    Eight clips of one length form a batch, 64 on a GPU; the rest are run one by one. Batching changes the
+    last digits.
     Features and logits of several windows are averaged, but all frames of an extractor of frames are kept.
     Clips of more than two minutes are read minute by minute, and count as windows; of those, extractors that
     cut clips get the first minute only.
@@ -121,8 +123,9 @@ def embed(
 
     advance(len(clips) - len(missing))
     computed = 0
-    with ThreadPoolExecutor(READERS) as pool:
-        vectors = _extract(ahead(pool, read, missing, AHEAD), extractor, unusable, advance)
+    size, threads = (GPU_BATCH if device_of().type == "cuda" else BATCH), readers()
+    with ThreadPoolExecutor(threads) as pool:
+        vectors = _extract(ahead(pool, read, missing, AHEAD * threads), extractor, unusable, advance, size)
         while part := dict(islice(vectors, PART)):
             try:
                 _write(folder, part)
@@ -148,8 +151,9 @@ def _extract(
     extractor: LazyExtractor,
     unusable: dict[str, str],
     advance: Callable[[int], None],
+    size: int = BATCH,
 ) -> Iterator[tuple[str, Vectors]]:
-    """Yield the vectors of clips by key, clips of one length in batches; note the unusable ones."""
+    """Yield the vectors of clips by key, clips of one length in batches of `size`; note the unusable ones."""
 
     def run(batch: list[tuple[str, Windows]]) -> Iterator[tuple[str, Vectors]]:
         features, logits = extractor(np.stack([wave for _, wave in batch]))
@@ -183,9 +187,9 @@ def _extract(
         else:
             batch = waiting.setdefault(windows.shape[1], [])
             batch.append((key, windows[0]))
-            if len(batch) == BATCH:
+            if len(batch) == size:
                 yield from run(waiting.pop(windows.shape[1]))
-            elif sum(map(len, waiting.values())) == WAITING:
+            elif sum(map(len, waiting.values())) == WAITING * size // BATCH:
                 yield from flush()
     yield from flush()
 

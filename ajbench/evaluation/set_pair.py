@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ajbench.core import console
+from ajbench.core.device import readers
 from ajbench.core.errors import MissingError
 from ajbench.core.files import composed, seed_for
 from ajbench.data.clip_set import Captions, ClipSet, Requests, ahead
-from ajbench.evaluation.feature_cache import AHEAD, READERS, Embeddings, embed
+from ajbench.evaluation.feature_cache import AHEAD, Embeddings, embed
 from ajbench.evaluation.long_clips import Pieces, is_long
 from ajbench.evaluation.protocols import Protocol, Wave
 from ajbench.features.extractor import LazyExtractor
@@ -271,8 +272,9 @@ class SetPair:
         def read(pair: tuple[int, int]) -> tuple[Iterable[Wave], Iterable[Wave]]:
             return sound(self.gen, pair[0]), sound(self.ref, pair[1])
 
-        with ThreadPoolExecutor(READERS) as pool:
-            yield from ahead(pool, read, numbers, AHEAD)
+        threads = readers()
+        with ThreadPoolExecutor(threads) as pool:
+            yield from ahead(pool, read, numbers, AHEAD * threads)
 
     def caption_cosines(self) -> Floats:
         """Return the mean cosine similarity of each usable generated clip to its captions, [n]."""

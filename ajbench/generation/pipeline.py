@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from ajbench import codec as codecs
 from ajbench.codec.whitening import Whitening
@@ -97,7 +97,7 @@ class AudioJourneyPipeline:
         if tokens is not None or ((path / TOKENS).exists() and not bare):
             pipeline._load_tokens(Path(tokens or path))
         if resolve_precision(precision, torch.device(device).type) == "bf16":
-            pipeline.unet.to(torch.bfloat16)
+            nn.Module.to(pipeline.unet, torch.bfloat16)  # its own `to` warns of layers that it has not
         return pipeline
 
     @property

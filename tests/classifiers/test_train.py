@@ -108,6 +108,13 @@ def train_together(rank, processes, port, stores, folder, cpu=True):
     fit_hum(MIXED, *map(store.ClipStore.open, stores), folder / f"out-{processes}")
 
 
+@pytest.mark.gpu
+def test_a_group_of_one_process_on_nccl_trains_as_a_process_alone(tmp_path, real, synthetic, cuda):
+    launch(train_together, (1, free_port(), (real.path, synthetic.path), tmp_path, False), 1)
+    fit_hum(MIXED, real, synthetic, tmp_path / "alone")
+    assert weight_difference(tmp_path / "out-1", tmp_path / "alone") < 1e-4
+
+
 @pytest.mark.parametrize("cpu", [True, pytest.param(False, marks=pytest.mark.gpu)], ids=["gloo", "nccl"])
 def test_two_processes_have_the_gradient_of_one_process(tmp_path, real, synthetic, monkeypatch, cpu):
     if not cpu and torch.cuda.device_count() < 2:

@@ -2,6 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import soundfile
+import torch
 from fakes import EnvelopeExtractor, FrameExtractor, save_untrained_classifier, write_envelope
 
 from ajbench.core.errors import IntegrityError
@@ -57,6 +58,21 @@ def test_cached_features_need_no_network(gen, tmp_path, monkeypatch):
     again = embed(gen, made[1], PLAIN, tmp_path / "cache")
     assert (first.computed, again.computed) == (24, 0)
     assert np.array_equal(first.features, again.features)
+
+
+def test_a_gpu_gets_larger_batches(tmp_path, monkeypatch):
+    for k in range(70):
+        write_envelope(tmp_path / "sounds" / f"{k:02d}.wav", k, 0.5)
+    clips, sizes = open_set(tmp_path / "sounds"), []
+
+    class Counting(EnvelopeExtractor):
+        def __call__(self, wav):
+            sizes.append(len(wav))
+            return super().__call__(wav)
+
+    monkeypatch.setattr("ajbench.evaluation.feature_cache.device_of", lambda: torch.device("cuda", 0))
+    found = embed(clips, Counting(), PLAIN, tmp_path / "cache")
+    assert found.numbers.tolist() == list(range(70)) and sizes == [64, 1, 1, 1, 1, 1, 1]
 
 
 def test_each_clip_has_its_own_features_whatever_the_lengths_around_it(tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ from fakes import (
     make_tokens,
     run_script,
     small_recipe,
+    stopped_at,
 )
 
 from ajbench.classifiers.selection import check_descent
@@ -166,3 +167,17 @@ def test_neither_kills_nor_the_number_of_processes_change_a_byte(tmp_path, start
     for name in ("killed", "io", "shared", "two"):
         assert report[name] == report["whole"], name
     assert report["kills"] >= 3 and report["io_kills"] >= 8
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_on_cuda_a_synthesis_that_was_stopped_goes_on_as_a_whole_one(
+    real, generator, tokens, generate, tmp_path, precision, cuda
+):
+    whole = generate(tmp_path / "whole", precision=precision)
+    with stopped_at(Job, "make", 2):
+        generate(tmp_path / "stopped", precision=precision)
+    found = generate(tmp_path / "stopped", precision=precision)
+    assert found.clip_ids == whole.clip_ids
+    codes = [store.codes(range(len(store))) for store in (whole, found)]
+    assert (codes[0] == codes[1]).mean() > 0.99
