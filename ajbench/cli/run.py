@@ -20,6 +20,7 @@ from ajbench.cli.options import (
 from ajbench.cli.own_data_options import Budget, Group, WriteRecipe
 from ajbench.core import console
 from ajbench.core.errors import UsageError
+from ajbench.core.files import need_writable
 
 if TYPE_CHECKING:
     from ajbench.pipeline.recipe_stages import Pipeline
@@ -198,6 +199,8 @@ def _of_run(
     elif base:
         raise UsageError("--base: name a table, such as tables/a11")
     settings = replace(settings, recipe=name, base=base, budget=own["budget"], group=own["group"])
+    if write_recipe:
+        need_writable(write_recipe, "--write-recipe")
     if write_recipe and settings.own:
         settings.own.write(write_recipe)
         console.say(f"recipe: {write_recipe}")

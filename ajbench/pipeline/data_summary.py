@@ -65,7 +65,10 @@ def found_lines(
     if recordings:
         lines.append(f"recordings: {len(recordings)}; each is in one split or fold")
     if problems:
-        shown = ", ".join(f"{reason} ({n})" for reason, n in list(reasons(problems).items())[:SHOWN])
+        shown = ", ".join(
+            f"{reason.removeprefix('left out: ')} ({n})"
+            for reason, n in list(reasons(problems).items())[:SHOWN]
+        )
         lines.append(f"left out: {counted(len(problems), 'file')}: {shown}")
     return lines
 

@@ -11,7 +11,7 @@ from ajbench.core import console
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.recipe import Data
 from ajbench.data.clip_set import open_set
-from ajbench.data.corpora import folder
+from ajbench.data.corpora import detection, folder
 from ajbench.pipeline import own_data
 
 FOLDER = Data(corpus="folder")
@@ -47,6 +47,9 @@ def splits(manifest):
         ("dev", "", "eval"),
         ("TRAINING", "dev", "Testing"),
         ("Train", "", "evaluation"),
+        ("train_set", "", "test_set"),
+        ("train-clean", "dev-clean", "test-clean"),
+        ("my training", "", "my test"),
     ],
 )
 def test_split_names_in_any_case(tmp_path, train, val, held_out):
@@ -64,14 +67,39 @@ def test_split_names_in_any_case(tmp_path, train, val, held_out):
     assert {problem.clip_id for problem in manifest.problems} == {"docs/README", "notes"}
 
 
-@pytest.mark.parametrize("tops", [("fold1", "fold2", "fold3"), ("Fold 0", "Fold 1", "Fold 2")])
+@pytest.mark.parametrize(
+    "tops", [("fold1", "fold2", "fold3"), ("Fold 0", "Fold 1", "Fold 2"), ("cv_a", "cv_b", "cv_c")]
+)
 def test_folds_are_no_classes(tmp_path, tops):
     touch(tmp_path, *(f"{top}/{name}/{k}.wav" for k, top in enumerate(tops) for name in ("dog", "cat")))
     manifest = folder.read(FOLDER, tmp_path)
     assert manifest.label_set.names == ("cat", "dog")
     assert splits(manifest)["eval"] == {f"{tops[2]}/cat/2", f"{tops[2]}/dog/2"}
-    first = folder.read(Data(corpus="folder", eval_fold=int(tops[0][-1])), tmp_path)
+    number = int(tops[0][-1]) if tops[0][-1].isdecimal() else 1
+    first = folder.read(Data(corpus="folder", eval_fold=number), tmp_path)
     assert splits(first)["eval"] == {f"{tops[0]}/cat/0", f"{tops[0]}/dog/0"}
+
+
+@pytest.mark.parametrize("parts", [("train", "test"), ("Train_set", "Test_set"), ("train", "val")])
+def test_splits_inside_class_folders(tmp_path, parts):
+    touch(
+        tmp_path, *(f"{name}/{part}/{k}.wav" for name in ("dog", "cat") for part in parts for k in range(3))
+    )
+    found = detection.detect(tmp_path)
+    assert found.layout == "class folders with split folders"
+    manifest = folder.read(Data(**found.data), tmp_path)
+    assert manifest.label_set.names == ("cat", "dog")
+    assert {len(clips) for clips in splits(manifest).values()} == {0, 6}
+    assert {clip.split("/")[1] for clip in splits(manifest)["eval"]} == {parts[1]}
+
+
+@pytest.mark.parametrize(
+    ("tops", "told"), [(("1", "2", "3"), True), (("bird", "dog"), True), (("a",), False)]
+)
+def test_folders_with_the_same_folders_inside_are_told(tmp_path, capsys, tops, told):
+    names = [f"{top}/{name}/{k}.wav" for top in tops for name in ("x", "y") for k in range(3)]
+    assert detection.detect(touch(tmp_path, *names)).layout == "class folders"
+    assert ("if these are the classes" in capsys.readouterr().err) == told
 
 
 @pytest.mark.parametrize("tops", [("Train", "Test"), ("fold1", "fold2")])

@@ -12,6 +12,13 @@ from ajbench.cli.app import app
 from ajbench.core import console
 
 
+class Extractor(BandExtractor):
+    """Takes the arguments of `LazyExtractor`."""
+
+    def __init__(self, *_):
+        super().__init__()
+
+
 @pytest.fixture
 def invoke(tmp_path, monkeypatch):
     """invoke(*arguments) -> result of an ajbench command in a folder with the file `taken` and two sets."""
@@ -19,7 +26,7 @@ def invoke(tmp_path, monkeypatch):
     (tmp_path / "taken").write_text("a file")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("AJBENCH_WORK", raising=False)
-    monkeypatch.setattr("ajbench.features.extractor.LazyExtractor", lambda *_: BandExtractor())
+    monkeypatch.setattr("ajbench.features.extractor.LazyExtractor", Extractor)
     yield lambda *arguments: CliRunner().invoke(app, [*map(str, arguments)])
     console.configure()
 
@@ -34,6 +41,14 @@ def test_folders_that_cannot_be_made_are_refused_before_any_work(invoke, option,
         place = "taken/y"
     done = invoke("run", "mini", option, place)
     assert done.exit_code == 3 and done.stderr.count("\n") == 1 and option in done.stderr, done.output
+
+
+@pytest.mark.parametrize("place", ["taken/x.yaml", "/proc/none/x.yaml"])
+def test_a_recipe_that_cannot_be_written_is_refused_before_any_work(invoke, place):
+    done = invoke("run", "--data", "gen", "--dry-run", "--write-recipe", place)
+    assert done.exit_code == 3 and done.stderr.count("\n") == 1 and "--write-recipe" in done.stderr, (
+        done.output
+    )
 
 
 @pytest.mark.parametrize("option", ["--out", "--clips", "--curve"])

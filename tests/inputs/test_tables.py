@@ -7,10 +7,10 @@ from typer.testing import CliRunner
 
 from ajbench.cli.app import app
 from ajbench.core import console
-from ajbench.core.errors import UsageError
+from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.recipe import Data
 from ajbench.core.section import overlay
-from ajbench.data.corpora import clip_table
+from ajbench.data.corpora import clip_table, detection
 from ajbench.data.corpora.recordings import HELD_OUT, left_out, read_corpus
 from ajbench.pipeline import preflight
 
@@ -89,6 +89,48 @@ def test_odd_cells_of_json_are_listed(tmp_path, cells):
     assert len(manifest.rows) == 19 + odd_id and len(manifest.problems) == 1 - odd_id
 
 
+@pytest.mark.parametrize(
+    "names",
+    [("train.csv", "test.csv"), ("Train/labels.csv", "test/labels.csv"), ("a/train.jsonl", "a/val.jsonl")],
+)
+def test_a_table_for_each_split(tmp_path, names):
+    for n, name in enumerate(names):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        rows = [{"file": f"{n}-{k}.wav", "label": "ab"[k % 2]} for k in range(6)]
+        for row in rows:
+            (path.parent / row["file"]).touch()
+        lines = ["file,label", *(",".join(row.values()) for row in rows)]
+        path.write_text("\n".join(map(json.dumps, rows) if path.suffix == ".jsonl" else lines))
+    found = detection.detect(tmp_path)
+    manifest = read_corpus(Data(**found.data), found.root)
+    assert found.layout.startswith("a table for each split") and not manifest.problems
+    assert {split: {row.clip_id[-3] for row in manifest.split(split)} for split in ("train", "eval")} == {
+        "train": {"0"}, "eval": {"1"}
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("suffixes", [(".wav",), (".ogg", ".WAV"), (".wav", ".flac")])
+def test_files_without_their_suffix(tmp_path, suffixes):
+    for k in range(20):
+        for suffix in suffixes:
+            (tmp_path / f"v1.{k}{suffix}").touch()
+    path = tmp_path / "clips.csv"
+    path.write_text("\n".join(["path,label", *(f"v1.{k},{'ab'[k % 2]}" for k in range(20))]))
+    if suffixes == (".wav", ".flac"):  # which one is meant?
+        with pytest.raises(MissingError, match="no such file"):
+            read_corpus(TABLE, path)
+    else:
+        assert {row.path for row in read_corpus(TABLE, path).rows} == {
+            str(tmp_path / f"v1.{k}{suffixes[0]}") for k in range(20)
+        }
+
+
+def test_a_table_without_a_header_is_refused(table):
+    with pytest.raises(UsageError, match="no header"):
+        read_corpus(TABLE, table("0.wav,a", *(f"{k}.wav,{'ab'[k % 2]}" for k in range(1, 20))))
+
+
 def labels_of(manifest):
     return {row.clip_id: row.labels for row in manifest.rows}
 
@@ -152,9 +194,9 @@ def test_a_split_that_separates_a_recording_is_told(table):
     assert reason == HELD_OUT and {one.clip_id for one in problems} == {f"{k}-0" for k in range(4)}
 
 
-@pytest.mark.parametrize("numbers", [("0", "1", "2", "3", "4"), ("0.0", "1.0", "2.0", "3.0", "4.0")])
-def test_folds_from_0(table, numbers):
-    lines = [f"{k}.wav,{'dog' if k // 5 % 2 else 'cat'},{numbers[k % 5]}" for k in range(20)]
+@pytest.mark.parametrize("form", ["{}", "{}.0", "fold{}", "Fold {}", "cv_{}"])
+def test_folds_from_0(table, form):
+    lines = [f"{k}.wav,{'dog' if k // 5 % 2 else 'cat'},{form.format(k % 5)}" for k in range(20)]
     path = table("path,labels,fold", *lines)
     manifest = clip_table.read(TABLE, path)
     assert len(manifest.rows) == 20 and not manifest.problems

@@ -11,6 +11,7 @@ classes and their order.
 import contextlib
 import math
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.files import printable
 from ajbench.core.recipe import Data
 from ajbench.data import archive
+from ajbench.data.audio import SUFFIXES
 from ajbench.data.corpora import label_cells, table_files
 from ajbench.data.corpora.recordings import in_name
 from ajbench.data.corpora.splits import (
@@ -179,7 +181,11 @@ def _name(cells: Mapping[str, Any]) -> str:
     """Return what is hashed for the fold of a clip whose recording is unknown."""
     written = _text(cells, "path") or ""
     in_archive = _text(cells, "clip_id") if archive.is_member(written) else None
-    return in_archive or Path(written).stem
+    return in_archive or _without_suffix(Path(written)).name
+
+
+def _without_suffix(path: Path) -> Path:
+    return path if path.suffix[1:].isdecimal() else path.with_suffix("") if path.name else path
 
 
 def _families(
@@ -236,13 +242,14 @@ def _row(
     # Not resolve(): clip ids come from the names in the table, not from the targets of links.
     path = Path(os.path.normpath(folder / written))
     if not _is_file(archive.container(str(path))):
-        # From macOS, accents may be in the other form; from Windows come backslashes.
+        # From macOS, accents may be in the other form; from Windows come backslashes. Some omit the suffix.
         forms = (unicodedata.normalize(form, str(path)) for form in ("NFC", "NFD"))
         others = (*forms, os.path.normpath(folder / written.replace("\\", "/")))
         found = next((other for other in others if _is_file(other)), None)
-        if found is None:
+        complete = [] if found else [one for one in SUFFIXES if _is_file(f"{path}{one}")]
+        if found is None and len(complete) != 1:
             raise ValueError(f"{written}: no such file in {folder}")
-        path = Path(found)
+        path = Path(found or f"{path}{complete[0]}")
     clip_id, labels = _clip_id(cells, folder), clip_labels(cells["labels"], by_name, "the label set")
     for what, texts in (("its name", (str(path), clip_id)), ("a label", labels)):
         if any(printable(text) != text for text in texts):
@@ -282,7 +289,9 @@ def _clip_id(cells: Mapping[str, Any], folder: Path) -> str:
     if written or not file:
         return written or ""
     path = Path(os.path.normpath(folder / file))
-    stem = path.relative_to(folder).with_suffix("").as_posix() if path.is_relative_to(folder) else path.stem
+    stem = _without_suffix(
+        path.relative_to(folder) if path.is_relative_to(folder) else Path(path.name)
+    ).as_posix()
     start = _text(cells, "start_s")
     with contextlib.suppress(ValueError):
         return f"{stem}@{float(start):g}" if start and float(start) else stem
@@ -309,8 +318,8 @@ def _seconds(cells: Mapping[str, Any], column: str) -> float | None:
 
 def _whole(text: str | None) -> int | None:
     # In a column with gaps, pandas writes whole numbers as 1.0.
-    digits = (text or "").removesuffix(".0")
-    return int(digits) if digits.isdecimal() else None
+    match = re.fullmatch(r"(?:(?:fold|split|cv)[ _-]*)?(\d+)(?:\.0)?", (text or "").lower())
+    return int(match[1]) if match else None
 
 
 def _label_set(table: Path) -> LabelSet | None:

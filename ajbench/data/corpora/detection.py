@@ -13,12 +13,13 @@ from ajbench.core import console
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.data.audio import SUFFIXES
 from ajbench.data.corpora import audioset, clip_table, fsd50k, hub, table_files, webdataset
-from ajbench.data.corpora.folder import fold_numbers
-from ajbench.data.corpora.splits import splits_named
+from ajbench.data.corpora.folder import fold_numbers, inner_splits
+from ajbench.data.corpora.splits import split_folders
 from ajbench.data.manifest import csv_records
 from ajbench.data.video import SUFFIXES as VIDEO_SUFFIXES
 
 SOUNDS = (*SUFFIXES, *VIDEO_SUFFIXES)
+SHOWN = 4  # folders that are named
 PACKED = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
 LAYOUTS = (
     "class folders (also in split or fold folders), a table with columns of files and labels, "
@@ -79,6 +80,9 @@ def _folder(root: Path) -> Found:
     tables = hub.find_metadata(root)
     if any("path" in _columns(table) for table in tables):
         return Found(root, f"an audiofolder with {tables[0].name}", {"corpus": "hub"})
+    if tables := hub.find_split_tables(root):
+        shown = ", ".join(str(table.relative_to(root)) for table in tables[:SHOWN])
+        return Found(root, f"a table for each split ({shown})", {"corpus": "hub"})
     if hub.find_shards(root):
         return Found(root, "Parquet shards with sounds", {"corpus": "hub"})
     if webdataset.find_tars(root) and not _has_sound(root):
@@ -96,7 +100,7 @@ def _folder(root: Path) -> Found:
     if not sounding:
         raise MissingError(f"--data {root}: no sound files; expected {LAYOUTS}")
     names = [top.name for top in sounding]
-    splits = splits_named(names)
+    splits = split_folders(names)
     # A folder that holds everything, such as `audio` or `train`, is not a class.
     if len(sounding) == 1 and hub.subfolders(sounding[0]):
         return _folder(sounding[0])
@@ -105,6 +109,19 @@ def _folder(root: Path) -> Found:
         layout = f"split folders ({', '.join(names)}) with class folders"
     elif fold_numbers(names):
         layout = f"{len(names)} fold folders with class folders"
+    else:
+        inside = [{sub.name for sub in hub.subfolders(top) if _has_sound(sub)} for top in sounding]
+        loose = any(is_sound(path.name) for top in sounding for path in top.iterdir())
+        if not loose and inner_splits(
+            (top, name, "") for top, own in zip(names, inside, strict=True) for name in own
+        ):
+            layout = "class folders with split folders"
+        elif not loose and len(inside) > 1 and len(inside[0]) > 1 and all(own == inside[0] for own in inside):
+            classes = ", ".join(sorted(inside[0])[:SHOWN])
+            console.say_once(
+                f"{root}: each of its {len(names)} folders ({', '.join(names[:SHOWN])}) has folders "
+                f"{classes}; if these are the classes, name the outer ones fold1, fold2, …, or train and test"
+            )
     return Found(root, layout, {"corpus": "folder"})
 
 

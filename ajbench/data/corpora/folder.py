@@ -4,7 +4,7 @@ Files are sounds, or videos with sound; a video next to a sound of the same name
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 
@@ -18,7 +18,7 @@ from ajbench.data.corpora.splits import (
     hashed_fold,
     need_splits,
     split_by_fold,
-    splits_named,
+    split_folders,
     unique_ids,
     with_eval,
     with_every_class,
@@ -35,12 +35,12 @@ def read(data: Data, root: Path | None) -> Manifest:
     """Read every sound file under `root`; its label is its class folder, at any depth.
 
     If every folder in `root` that has sounds is named after a split (train, val, eval, test, dev, …, in any
-    case) or after a fold (fold1, fold 2, …), the class folders are inside these; without an eval split, the
-    val split is evaluated. Without splits and folds,
-    the hash of the file's name without suffix, or of the recording in it, gives one of five folds, whatever
-    the class, unless a class would be missing from one (`with_every_class`), and
-    `data.eval_fold` (default: the last) is evaluated. A clip is a
-    recording of its own unless `data.recording_from` is set. Names that start with a dot are skipped; a file
+    case, also `train_set`) or after a fold (fold1, fold 2, fold_a, …), the class folders are inside these;
+    splits may be inside the class folders too. Without an eval split, the val split is evaluated. Without
+    splits and folds, the hash of the file's name without suffix, or of the recording in it, gives one of five
+    folds, whatever the class, unless a class would be missing from one (`with_every_class`), and
+    `data.eval_fold` (default: the last) is evaluated. A clip is a recording of its own unless
+    `data.recording_from` is set. Names that start with a dot are skipped; a file
     with another suffix, without a recording in its name, or outside a class folder is a problem.
 
     Raises:
@@ -56,14 +56,16 @@ def read(data: Data, root: Path | None) -> Manifest:
     below = {path: path.relative_to(root).parts for path in files}
     depths: dict[str, set[int]] = {}  # of the sounds in each folder of `root`
     for path, parts in below.items():
-        if len(parts) > 1 and path.suffix.lower() in KNOWN:
+        if len(parts) > 1 and _is_known(path):
             depths.setdefault(parts[0], set()).add(len(parts))
-    splits, folds = splits_named(depths), fold_numbers([*depths])
+    splits, folds = split_folders(depths), fold_numbers([*depths])
     _refuse_mixed(root, depths, splits, folds)
     splits = splits if len(splits) == len(depths) else {}
-    if splits and data.eval_fold is not None:
+    inner = {} if splits or folds else inner_splits(parts for path, parts in below.items() if _is_known(path))
+    if (splits or inner) and data.eval_fold is not None:
         raise UsageError(
-            f"data.eval_fold={data.eval_fold}: {root} has split folders ({', '.join(splits)}), not folds"
+            f"data.eval_fold={data.eval_fold}: {root} has split folders ({', '.join(splits or inner)}), "
+            "not folds"
         )
 
     rows, problems, units = [], [], []
@@ -79,13 +81,15 @@ def read(data: Data, root: Path | None) -> Manifest:
             problems.append(Problem(printable(clip_id), printable(str(path)), None, "not in a class folder"))
             continue
         split, fold = splits.get(parts[0]), folds.get(parts[0])
+        if inner and inside[1] in inner:
+            split, inside = inner[inside[1]], (inside[0], *inside[2:])
         try:
             recording = in_name(
                 data, path.stem, *(["/".join((*inside[1:-1], path.stem))] if inside[2:] else [])
             )
-            if not splits and not folds:
+            if not splits and not inner and not folds:
                 fold = hashed_fold(recording or path.stem)
-            if path.suffix.lower() not in KNOWN:
+            if not _is_known(path):
                 raise ValueError(f"unsupported suffix {path.suffix!r}; convert to one of {', '.join(KNOWN)}")
             if not path.is_file():
                 raise ValueError("missing: broken link")
@@ -99,9 +103,9 @@ def read(data: Data, root: Path | None) -> Manifest:
         except ValueError as error:
             where = printable(clip_id), printable(str(path))
             problems.append(Problem(*where, None, printable(str(error)), split, fold))
-    if not splits and not folds:
+    if not splits and not inner and not folds:
         rows = with_every_class(rows, units)
-    if splits:
+    if splits or inner:
         rows, problems = with_eval(rows, problems)
     else:
         rows, problems = split_by_fold(rows, problems, data.eval_fold)
@@ -111,10 +115,31 @@ def read(data: Data, root: Path | None) -> Manifest:
 
 
 def fold_numbers(folders: Sequence[str]) -> dict[str, int]:
-    """Return the fold of each folder if all are named after one: fold1, fold 2, …; otherwise nothing."""
-    found = [re.fullmatch(r"(?:fold|split|cv)[ _-]*(\d+)", name.lower()) for name in folders]
-    numbers = {name: int(match[1]) for name, match in zip(folders, found, strict=True) if match}
+    """Return the fold of each folder if all are named after one (fold1, fold 2, fold_a, …); else nothing."""
+    found = [
+        re.fullmatch(r"(?:fold|split|cv)(?:[ _-]*(\d+)|[ _-]+([a-z]))", name.lower()) for name in folders
+    ]
+    numbers = {
+        name: int(match[1] or ord(match[2]) - ord("a") + 1)
+        for name, match in zip(folders, found, strict=True)
+        if match
+    }
     return numbers if len(numbers) == len(folders) else {}
+
+
+def inner_splits(parts: Iterable[Sequence[str]]) -> dict[str, str]:
+    """Return folder → split if all sounds are in `<class>/<split>/`, and not all in the same split.
+
+    Args:
+        parts: of the paths of sounds below the root.
+    """
+    inside = {one[1] if len(one) > 2 else "" for one in parts}
+    splits = split_folders(inside)
+    return splits if len(splits) == len(inside) and len({*splits.values()}) > 1 else {}
+
+
+def _is_known(path: Path) -> bool:
+    return path.suffix.lower() in KNOWN
 
 
 def _refuse_mixed(

@@ -1,11 +1,13 @@
 """Data sets as the Hugging Face hub stores them: *audiofolder*, and Parquet shards that hold the sounds.
 
 An audiofolder is a folder of sound files with tables `metadata.csv` or `metadata.jsonl`, in it or in its
-split folders, whose column `file_name` is relative to the table. A Parquet shard has a column `audio` of
+split folders, whose column `file_name` is relative to the table; or one table for each split, such as
+`train.csv` and `test.csv`. A Parquet shard has a column `audio` of
 (bytes, path); the names of classes are in its schema. Splits are the folders, or the beginnings of the names
 of shards, such as `train-00000-of-00004.parquet`. Other columns are as in `ajbench.data.corpora.clip_table`.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -35,7 +37,7 @@ def read(data: Data, root: Path | None) -> Manifest:
         MissingError: neither tables nor shards there, or no usable clip in them.
     """
     root = corpus_root(data, root, "a folder with metadata.csv, or Parquet files of sounds", folds=True)
-    tables, shards = ([], [root]) if root.is_file() else (find_metadata(root), find_shards(root))
+    tables, shards = ([], [root]) if root.is_file() else (find_tables(root), find_shards(root))
     records: table_files.Records = []
     problems: list[Problem] = []
     for path in tables or shards:
@@ -58,6 +60,26 @@ def read(data: Data, root: Path | None) -> Manifest:
 def find_metadata(root: Path) -> list[Path]:
     """Return the metadata tables in or below a folder."""
     return [folder / name for folder in _folders(root) for name in METADATA if (folder / name).is_file()]
+
+
+def find_split_tables(root: Path) -> list[Path]:
+    """Return the tables of files and labels in or below a folder if they are named after two or more splits.
+
+    Their folders may have the names instead.
+    """
+    found = {}
+    for folder in _folders(root, 1):
+        for path in sorted(folder.iterdir()):
+            if path.suffix.lower() in table_files.SUFFIXES and (split := _split(path, root)):
+                with contextlib.suppress(UsageError, MissingError):
+                    if len(table_files.held(table_files.columns(path))) == 2 and not has_sounds(path):
+                        found[path] = split
+    return [*found] if len({SPLIT_NAMES[split] for split in found.values()}) > 1 else []
+
+
+def find_tables(root: Path) -> list[Path]:
+    """Return the metadata tables in or below a folder or, without any, a table for each split."""
+    return find_metadata(root) or find_split_tables(root)
 
 
 def find_shards(root: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """Checks that corpus readers share: options of the data section, labels, folds, splits and clip ids."""
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -74,6 +75,26 @@ def splits_named(names: Iterable[str]) -> dict[str, str]:
     dev = "val" if "train" in found.values() else "train"
     found |= {name: dev for name in found if name.strip().lower() in ("dev", "development")}
     return {name: split for name, split in found.items() if split}
+
+
+def split_folders(names: Iterable[str]) -> dict[str, str]:
+    """Return folder → split of those that are named after one, as `splits_named`.
+
+    Where all of them begin or end with such a word, and not all with the same one, these count as well:
+    `train_set` and `test_set`, `train-clean` and `dev-clean`.
+    """
+    names = list(dict.fromkeys(names))
+    exact = splits_named(names)
+    if len(exact) == len(names):
+        return exact
+    ends = {name: re.split(r"[-_. ]+", name.strip().lower()) for name in names}
+    words = {
+        name: next((w for w in (own[0], own[-1]) if splits_named([w])), "") for name, own in ends.items()
+    }
+    splits = splits_named(words.values())
+    if all(words.values()) and len({*splits.values()}) > 1:
+        return {name: splits[word] for name, word in words.items()}
+    return exact
 
 
 def hashed_fold(name: str) -> int:

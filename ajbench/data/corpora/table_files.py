@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.registry import suggest
+from ajbench.data.audio import SUFFIXES as SOUNDS
 from ajbench.data.manifest import NOT_UTF8, Problem, Row, csv_header, csv_records, is_utf8
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
@@ -80,6 +81,8 @@ def names(path: Path) -> dict[str, str]:
     found = held(present)
     for name, others in NAMES.items():
         if name not in found:
+            if any(one.lower().endswith(SOUNDS) for one in present):
+                raise UsageError(f"{path}: the first line is no header; add one, such as path,label")
             raise UsageError(
                 f"{path}: column {name!r} is missing{suggest(name, present)}; found: "
                 f"{', '.join(present) or 'no header'}; other names that are read: {', '.join(others)}"

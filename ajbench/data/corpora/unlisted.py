@@ -42,7 +42,7 @@ def unlisted(path: Path, found: detection.Found, manifest: Manifest) -> list[Pro
 def _tables(found: detection.Found) -> list[Path]:
     if found.data["corpus"] == "table":
         return [found.root]
-    return hub.find_metadata(found.root) if found.data["corpus"] == "hub" and found.root.is_dir() else []
+    return hub.find_tables(found.root) if found.data["corpus"] == "hub" and found.root.is_dir() else []
 
 
 def _files(table: Path) -> list[Path]:
