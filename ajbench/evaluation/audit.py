@@ -31,6 +31,7 @@ from ajbench.metrics.audio_fingerprint import Scores
 
 MIN_REAL = 10  # real clips of each split: fewer do not calibrate a threshold
 LISTED = 3  # matches per clip
+SAME_DETAIL = 0.98  # likeness; 1.00 of a copy at another gain
 RARE = 1e-4  # of independent clips that may share their waveform
 WAVEFORM = 0.9  # correlation; white noise at 10 dB SNR leaves 0.953
 EXACT_DB = -40.0  # residual; a change of level and 16-bit rounding leave less
@@ -191,11 +192,15 @@ def _compare(
             bulk = min(limit, audio_fingerprint.tail(nearest[independent], RARE, (0.1, 0.5)))
             # If independent clips share their waveform, such as mains hum, it takes more to tell a copy.
             usual = [
-                one.waveform for one in matches if one.best and independent[one.row] and one.standout <= bulk
+                -one.residual_db
+                for one in matches
+                if one.best and independent[one.row] and one.standout <= bulk
             ]
             wave_limit = WAVEFORM
             if len(usual) >= MIN_REAL:
-                wave_limit = max(WAVEFORM, audio_fingerprint.tail(np.array(usual), RARE))
+                # Of residuals: correlations end at 1, where an extrapolation would leave no copy to be told.
+                residual_db = max(0.0, audio_fingerprint.tail(np.array(usual), RARE))
+                wave_limit = max(WAVEFORM, float(np.sqrt(1 - 10 ** (-residual_db / 10))))
             copies = np.zeros(len(chosen), bool)
             copies[[one.row for one in matches if one.waveform >= wave_limit]] = True
             comparison.note(other, chosen, matches, limit, wave_limit)
@@ -268,7 +273,7 @@ class _Comparison:
             rows: its clips.
             like: likeness to the target clips, [len(rows), R].
             standout: likewise.
-            candidate: standout from which the best match is compared.
+            candidate: standout from which the best match is compared; one of the same detail always is.
             limit: standout from which the next best matches are compared.
         """
         some, references = self.sets[of], self.sets[self.target]
@@ -278,6 +283,9 @@ class _Comparison:
         for k, row in enumerate(rows):
             ranked = sorted(top[k].tolist(), key=lambda match: -standout[k, match])
             picked = [m for m in ranked if standout[k, m] > (candidate if m == ranked[0] else limit)]
+            # Where all clips are alike, even a copy at another gain does not stand out.
+            if like[k, closest := int(like[k].argmax())] >= SAME_DETAIL and closest not in picked:
+                picked.append(closest)
             new = [match for match in picked if (of, row, match) not in self.compared]
             mine = waves_of(some.clips, some.numbers[row]) if new else []
             for match in new:

@@ -97,6 +97,27 @@ def test_copies_shared_by_train_and_eval_are_reported_and_hide_no_leak(audit_fol
     assert len({one.clip for one in found.of("leak")}) >= 9
 
 
+def test_copies_are_found_where_all_clips_are_alike(tmp_path):
+    """Struck bells share their detail, and some nearly their waveform: only the residual tells a copy."""
+    t = np.arange(audio.SAMPLE_RATE) / audio.SAMPLE_RATE
+
+    def bell(seed, noise=1e-3):
+        rng = np.random.default_rng(seed)
+        pitch = 2 * np.pi * rng.uniform(300, 900) * t
+        wave = sum(np.sin(pitch * k) * np.exp(-t * k * 3) / k for k in (1, 2.0, 2.4, 3.0, 4.5))
+        return (0.2 * wave + noise * rng.standard_normal(len(t))).astype(np.float32)
+
+    for number in range(40):
+        write_clip(tmp_path / "train", f"{number}", bell(number))
+        write_clip(tmp_path / "eval", f"{number}", bell(500 + number))
+        copied = 500 + number if number in (3, 17, 31) else None
+        wave = bell(400 + number, noise=0.02) if copied is None else 0.5 * bell(copied)
+        write_clip(tmp_path / "planted", f"{number}", wave)
+    leaks = audited(tmp_path).of("leak")
+    assert {(one.clip, one.match) for one in leaks} == {(name, name) for name in ("3", "17", "31")}
+    assert all("exact" in one.kinds for one in leaks)
+
+
 def test_a_guide_is_a_leak_in_eval_and_memorisation_in_train(audit_folders, mini_waves, tmp_path):
     for k, wave in enumerate(mini_waves(70, 12)):
         write_clip(tmp_path, f"syn-{k}", wave)
