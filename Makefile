@@ -9,7 +9,7 @@ export UV_COMPILE_BYTECODE := 1
 # Without mkdocs' notes about its next version.
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: setup demo test test-slow test-gpu lint format tables report docs clean
+.PHONY: setup demo test test-slow test-gpu lint format tables report docs notebook clean
 
 setup: $(STAMP)
 
@@ -64,6 +64,10 @@ report: setup
 # Writes the site to site/, without network; warnings are errors. `python -m http.server -d site` serves it.
 docs: setup
 	$(BIN)/python -m mkdocs build --strict --quiet
+
+# Executes docs/notebook.ipynb and keeps its outputs.
+notebook: setup
+	$(BIN)/python docs/execute_notebook.py
 
 clean:
 	rm -rf work build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -27,6 +27,7 @@ from ajbench.evaluation.generation_metrics import METRICS
 
 DOCS = Path(__file__).parent
 MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
+NOTEBOOK = DOCS / "notebook.ipynb"
 RESULTS = DOCS.parent / "results" / "README.md"  # outside of docs/, shown as the page reference/results.md
 SECTIONS = re.compile(r"^(Args|Attributes|Returns|Yields|Raises):$\n((?:^(?: .*)?$\n?)+)", re.MULTILINE)
 ITEM = re.compile(r"^([\w.*, ]+):\s+(.*)$", re.DOTALL)
@@ -286,7 +287,22 @@ def results() -> str:
     return text.replace("](../docs/", "](../")
 
 
+def notebook() -> str:
+    """Return docs/notebook.ipynb as Markdown: text, code and outputs."""
+    parts = []
+    for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]:
+        text = "".join(cell["source"])
+        parts.append(text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
+        for output in cell.get("outputs", []):
+            html = "".join(output["data"]["text/html"])
+            # A blank line would end the block; tables have the style of the site instead of Jupyter's.
+            html = re.sub(r"<style scoped>.*?</style>|\n\s*", "", html, flags=re.DOTALL)
+            parts.append(re.sub(r"<table[^>]*>", "<table>", html))
+    return "\n\n".join(parts)
+
+
 WRITERS = {
+    "notebook": notebook,
     "commands": commands,
     "recipe_keys": recipe_keys,
     "python": python,

@@ -13,6 +13,7 @@ from ajbench.core import console, registry
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.data.clip_set import ClipSet, open_set
 from ajbench.evaluation import fd_curve, per_clip, protocols
+from ajbench.evaluation.comparison_table import ComparisonTable
 from ajbench.evaluation.generation_metrics import METRICS, Score
 from ajbench.evaluation.set_pair import RESAMPLES, SetPair, SkippedClip
 from ajbench.features.extractor import LazyExtractor
@@ -192,7 +193,7 @@ def compare(
     how = {"resamples": resamples, "seed": seed}
     pair = SetPair(*sets, extractor, protocols.find(protocol), Path(cache), **how)  # type: ignore[arg-type]
     found = measure(pair, choose(pair, metrics), allow_partial=allow_partial)
-    table = pd.DataFrame(found.rows)
+    table = ComparisonTable(found.rows)
     table.attrs["notes"] = found.notes
     return table
 

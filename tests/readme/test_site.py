@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from browser import watched
 
 import ajbench
 from ajbench.cli.app import app
@@ -84,19 +85,38 @@ def test_the_metrics_page_defines_every_metric():
     assert set(METRICS) <= set(defined)
 
 
-@pytest.mark.slow
-def test_the_site_builds_without_a_warning_and_loads_only_its_own_files(tmp_path):
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The site, built without network: (folder, messages)."""
     pytest.importorskip("material", reason="the site needs mkdocs-material: pip install 'ajbench[docs]'")
+    folder = tmp_path_factory.mktemp("built") / "site"
     # A proxy that does not exist: a build that asks the network fails.
     offline = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
     quiet = {"NO_MKDOCS_2_WARNING": "1"}  # as the Makefile has it: a note of the theme, not about this site
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
-    built = subprocess.run(
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    made = subprocess.run(
         command, cwd=REPOSITORY, env=os.environ | offline | quiet, capture_output=True, text=True, check=False
     )
-    assert built.returncode == 0, built.stderr
-    assert "WARNING" not in built.stderr
-    pages = sorted((tmp_path / "site").rglob("*.html"))
+    assert made.returncode == 0, made.stderr
+    return folder, made.stderr
+
+
+@pytest.mark.slow
+def test_pages_of_the_site_open_from_disk_without_a_fault(built, chromium):
+    tab, faults = watched(chromium)
+    for page in sorted(built[0].rglob("*.html")):
+        if page.name != "404.html":  # its links start at the root of a server
+            tab.goto(page.as_uri())
+            assert tab.locator("h1").count() == 1, page
+            assert faults == [], page
+    tab.close()
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning_and_loads_only_its_own_files(built):
+    site, messages = built
+    assert "WARNING" not in messages
+    pages = sorted(site.rglob("*.html"))
     assert len(pages) > len(list(DOCS.rglob("*.md")))  # and the page of a missing address
     for page in pages:
         text = page.read_text(encoding="utf-8")
@@ -105,7 +125,7 @@ def test_the_site_builds_without_a_warning_and_loads_only_its_own_files(tmp_path
         assert not [address for address in loaded if "//" in address], page.name
         assert "<!-- generated" not in text, page.name
         assert any(address.endswith("scripts/iframe-worker.js") for address in loaded)  # search from disk
-    index = json.loads((tmp_path / "site" / "search" / "search_index.json").read_text(encoding="utf-8"))
+    index = json.loads((site / "search" / "search_index.json").read_text(encoding="utf-8"))
     found = {entry["location"].partition("#")[0] for entry in index["docs"]}
     assert {"own-data.html", "reference/cli.html"} <= found
-    assert not list((tmp_path / "site").rglob("*.py"))
+    assert not list(site.rglob("*.py"))
