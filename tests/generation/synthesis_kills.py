@@ -56,7 +56,7 @@ def main(home, start_method):
     report = {"whole": synthesize_small(home, "whole"), "kills": 0, "io_kills": 0}
     # Forked children reuse the loaded generator.
     loaded = AudioJourneyPipeline.from_pretrained(home / "generator", home / "tokens", FakeCodec())
-    AudioJourneyPipeline.from_pretrained = lambda *_: loaded
+    AudioJourneyPipeline.from_pretrained = lambda *_, **__: loaded
 
     began = time.monotonic()
     end(child(home, "timed"))
