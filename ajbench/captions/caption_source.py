@@ -2,12 +2,14 @@
 
 import itertools
 import json
+import math
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +26,8 @@ Rows = Callable[[], Iterable[Row]]  # each call starts from the beginning
 HELD_OUT = ("val", "eval")
 UNLABELLED = "without labels"
 BATCH = 4096
-READ = ("clip_id", "path", "start_s", "duration_s", "labels", "split", "video", "visual_caption", "recording")
+TEXTS = ("video", "visual_caption", "recording")
+READ = ("clip_id", "path", "start_s", "duration_s", "labels", "split", *TEXTS)
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,11 @@ def of_store(path: Path) -> Rows:
 
     def rows() -> Iterator[Row]:
         for shard in store.mapped:
-            yield from _of_batch(shard.table.select(READ))
+            table = shard.table.select(READ)
+            for start in range(0, table.num_rows, BATCH):
+                for values in table.slice(start, BATCH).to_pylist():
+                    given = {name: value for name, value in values.items() if value is not None}
+                    yield Row(**given | {"labels": tuple(values["labels"] or ())})
 
     return rows
 
@@ -147,9 +154,9 @@ def of_table(path: Path) -> Rows:
     """Return a reader of labels in a table.
 
     Args:
-        path: a manifest as .parquet; a .csv with columns `clip_id` and `labels` (separated by `;`), and if
-            wanted `split`, `video`, `visual_caption`, `recording`, `start_s`, `duration_s`; or a segment list
-            of AudioSet. The eval list is an eval split, others are train splits.
+        path: a .parquet such as a manifest, or a .csv, with columns `clip_id` and `labels` (separated by `;`;
+            in Parquet they may be lists), and if wanted `split`, `video`, `visual_caption`, `recording`,
+            `start_s`, `duration_s`; or a segment list of AudioSet. The eval list is an eval split, others are train splits.
 
     Raises:
         MissingError: no such file.
@@ -172,17 +179,14 @@ def _parquet(path: Path) -> Iterator[Row]:
                     raise UsageError(
                         f"--labels {path}: column {name!r} is missing; found: {', '.join(names)}"
                     )
+            number = 0
             for batch in file.iter_batches(BATCH, columns=[name for name in READ if name in names]):
-                yield from _of_batch(batch)
+                for values in batch.to_pylist():
+                    number += 1
+                    cells = {name: value for name, value in values.items() if value not in (None, "")}
+                    yield _row(cells, f"--labels {path}, row {number}")
     except pa.ArrowException as error:
         raise IntegrityError(f"--labels {path}: not Parquet ({' '.join(str(error).split())[:100]})") from None
-
-
-def _of_batch(batch: pa.RecordBatch) -> Iterator[Row]:
-    for start in range(0, batch.num_rows, BATCH):
-        for values in batch.slice(start, BATCH).to_pylist():
-            given = {name: value for name, value in values.items() if value is not None}
-            yield Row(**{"path": "", **given, "labels": tuple(values["labels"] or ())})
 
 
 def _csv(path: Path) -> Iterator[Row]:
@@ -194,21 +198,34 @@ def _csv(path: Path) -> Iterator[Row]:
         if len(values) != len(header):
             raise UsageError(f"--labels {path}:{line}: {len(values)} cells, the header has {len(header)}")
         cells = {name: text.strip() for name, text in zip(header, values, strict=True) if text.strip()}
-        labels = tuple(filter(None, map(str.strip, cells.get("labels", "").split(LABEL_SEPARATOR))))
-        try:
-            yield Row(
-                clip_id=cells["clip_id"],
-                path=cells.get("path", ""),
-                start_s=float(cells.get("start_s", 0)),
-                duration_s=float(cells["duration_s"]) if "duration_s" in cells else None,
-                labels=labels,
-                split=SPLIT_NAMES[cells.get("split", "train")],
-                video=cells.get("video"),
-                visual_caption=cells.get("visual_caption"),
-                recording=cells.get("recording"),
-            )
-        except (KeyError, ValueError) as error:
-            raise UsageError(f"--labels {path}:{line}: clip_id, split or a time is wrong ({error})") from None
+        yield _row(cells, f"--labels {path}:{line}")
+
+
+def _row(cells: Mapping[str, Any], where: str) -> Row:
+    """Return a clip of a table from its cells that are not empty: text, numbers, and perhaps lists of labels.
+
+    Raises:
+        UsageError: a value is wrong; the message begins with `where`.
+    """
+    labels, split = cells.get("labels", ()), str(cells.get("split", "train"))
+    if isinstance(labels, str):
+        labels = labels.split(LABEL_SEPARATOR)
+    try:
+        start_s = float(cells.get("start_s", 0))
+        duration_s = float(cells["duration_s"]) if "duration_s" in cells else None
+        if not (0 <= start_s < math.inf and (duration_s is None or 0 < duration_s < math.inf)):
+            raise ValueError(f"start_s {start_s:g}, duration_s {duration_s}: out of range")
+        return Row(
+            clip_id=str(cells["clip_id"]),
+            path=str(cells.get("path", "")),
+            start_s=start_s,
+            duration_s=duration_s,
+            labels=tuple(filter(None, (str(label).strip() for label in labels))),
+            split=SPLIT_NAMES[split.strip().lower()],
+            **{name: str(cells[name]) for name in TEXTS if name in cells},
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise UsageError(f"{where}: clip_id, split, labels or a time is wrong ({error})") from None
 
 
 def _segments(path: Path) -> Iterator[Row]:

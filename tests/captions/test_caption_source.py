@@ -33,8 +33,12 @@ def test_a_table_is_read_with_what_it_has(tmp_path):
     read = of_table(write(tmp_path / "t.csv", text))
     first = Row("a", "", 1.5, labels=("Dog", "Rain"), split="eval", visual_caption="a dog")
     assert list(read()) == list(read()) == [first, Row("b", "")]
-    pq.write_table(pa.table({"clip_id": ["a"], "labels": [["Dog"]]}), tmp_path / "t.parquet")
-    assert list(of_table(tmp_path / "t.parquet")()) == [Row("a", "", labels=("Dog",))]
+    for labels in (["Dog", "Rain"], "Dog; Rain"):
+        cells = {"clip_id": [7], "labels": [labels], "split": ["Test"], "video": [""]}
+        pq.write_table(pa.table(cells), tmp_path / "t.parquet")
+        assert list(of_table(tmp_path / "t.parquet")()) == [
+            Row("7", "", labels=("Dog", "Rain"), split="eval")
+        ]
 
 
 @pytest.mark.parametrize(("name", "split"), [("balanced_train_segments", "train"), ("eval_segments", "eval")])
@@ -52,6 +56,8 @@ def test_segment_lists_are_read(tmp_path, name, split):
         ("clip_id,labels\na,Dog,more\n", ":2"),
         ("clip_id,labels,split\na,Dog,middle\n", "middle"),
         ("clip_id,labels,start_s\na,Dog,soon\n", "soon"),
+        ("clip_id,labels,start_s\na,Dog,nan\n", "nan"),
+        ("clip_id,labels,duration_s\na,Dog,-3\n", "-3"),
         ("clip_id,labels\n,Dog\n", "clip_id"),
         ('short,0,10,"/m/09x0r"\n', "short"),
         ('--PJHxphWEs,0,10,"/m/none"\n', "/m/none"),
@@ -62,6 +68,16 @@ def test_bad_tables_are_refused_with_the_line(tmp_path, text, where):
     path = write(tmp_path / "t.csv", text)
     with pytest.raises(UsageError, match=where):
         Clips(of_table(path), str(path)).count  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "cells", [{"split": "middle"}, {"clip_id": None}, {"start_s": float("nan")}, {"labels": 3}]
+)
+def test_bad_rows_of_parquet_are_refused_with_their_number(tmp_path, cells):
+    columns = {"clip_id": "a", "labels": ["Dog"]} | cells
+    pq.write_table(pa.table({name: [cell] for name, cell in columns.items()}), tmp_path / "t.parquet")
+    with pytest.raises(UsageError, match=r"t\.parquet, row 1: "):
+        list(of_table(tmp_path / "t.parquet")())
 
 
 def test_missing_and_damaged_files_are_refused(tmp_path):
