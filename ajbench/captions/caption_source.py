@@ -156,7 +156,8 @@ def of_table(path: Path) -> Rows:
     Args:
         path: a .parquet such as a manifest, or a .csv, with columns `clip_id` and `labels` (separated by `;`;
             in Parquet they may be lists), and if wanted `split`, `video`, `visual_caption`, `recording`,
-            `start_s`, `duration_s`; or a segment list of AudioSet. The eval list is an eval split, others are train splits.
+            `start_s`, `duration_s`; or a segment list of AudioSet. The eval list is an eval
+            split, others are train splits.
 
     Raises:
         MissingError: no such file.

@@ -32,7 +32,15 @@ class Data(Section):
         False, description="train on decoded real clips, as a control for the sound of the codec"
     )
     corpus_seed: Count = Field(
-        0, description="mini: seed of the rendering; avdigits: of the pairs of a recording and a picture"
+        0,
+        description="mini: seed of the rendering; avdigits: of the pairs of a recording and a picture; with "
+        "snr_db, of the noise",
+    )
+    snr_db: float | None = Field(
+        None,
+        description="white noise in all clips, at this signal-to-noise ratio in dB; null: none",
+        ge=-60.0,
+        le=100.0,
     )
     video: Literal["none", "tiny_video", "r2plus1d"] = Field(
         "none", description="encoder of the clips' videos, for corpora that have them"
@@ -42,8 +50,9 @@ class Data(Section):
     )
 
     def identity(self, *without: str) -> dict[str, Any]:
-        """Return what fingerprints contain, without some keys: nothing about video where none is used."""
+        """Return what fingerprints contain, without some keys: nothing about video or noise without them."""
         unused = {"video", "match"} if self.video == "none" else set()
+        unused |= {"snr_db"} if self.snr_db is None else set()
         return self.model_dump(mode="json", exclude=unused | set(without))
 
     @field_validator("recording_from")

@@ -12,6 +12,7 @@ from ajbench.core.files import sha256
 from ajbench.data import archive, audio, store
 from ajbench.data.corpora import mini
 from ajbench.data.manifest import Row
+from ajbench.data.noise import Noise
 
 _MINI = "mini:"
 
@@ -39,14 +40,17 @@ class ReadClip:
     sha256: str | None = None
 
 
-def read_clip(row: Row, duration_s: float, first: Row | None = None, link: bool = False) -> ReadClip:
+def read_clip(
+    row: Row, duration_s: float, first: Row | None = None, link: bool = False, noise: Noise | None = None
+) -> ReadClip:
     """Read the sound of one row.
 
     Args:
         row: names the file, or the clip of `mini` to render.
         duration_s: duration of a clip in seconds.
         first: the row that this one duplicates byte by byte.
-        link: return no FLAC, as the store links to the file.
+        link: return no FLAC, as the store links to the file; a clip with noise has its FLAC nevertheless.
+        noise: added to the sound.
     """
     rendered = row.path.startswith(_MINI)
     rate, seconds = None, duration_s
@@ -68,7 +72,10 @@ def read_clip(row: Row, duration_s: float, first: Row | None = None, link: bool 
     if reason is not None:
         found = rendered or Path(archive.container(row.path)).is_file()
         return ReadClip(rate=rate, found=found, reason=reason, sha256=_digest(row.path))
-    if link and not rendered:
+    if noise:
+        lasts = min(seconds, row.duration_s or seconds)
+        wav = noise.added(wav, round(lasts * audio.SAMPLE_RATE), row.clip_id)
+    elif link and not rendered:
         return ReadClip(wav, rate=rate, seconds=seconds)
     flac = audio.flac_encode(wav)
     return ReadClip(audio.flac_decode(flac), flac, rate, seconds)

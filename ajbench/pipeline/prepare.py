@@ -25,7 +25,7 @@ from ajbench.core.console import counted
 from ajbench.core.device import device_of
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.recipe import Recipe
-from ajbench.data import audio, shards
+from ajbench.data import audio, noise, shards
 from ajbench.data.clip_reader import ReadClip, read_clip, tally_length
 from ajbench.data.clip_set import ahead
 from ajbench.data.corpora import recordings
@@ -65,8 +65,8 @@ def prepare(
     Rejected and listed in `quarantine.csv`: entries that the corpus reader could not use; files that are
     missing, unreadable, too short, silent, not finite or clipped; and byte-level duplicates of an earlier row
     (same bytes, start and duration). Audio is stored as 16-bit FLAC; the codes are those of the FLAC. If
-    `data.video` is not none, videos become tokens. A clip whose video is missing or unusable is kept, and
-    listed in `quarantine.csv` with a reason that starts with `video:`.
+    `data.video` is not none, videos become tokens; `data.snr_db` adds noise to the sound. A clip whose video
+    is missing or unusable is kept, and listed in `quarantine.csv` with a reason that starts with `video:`.
 
     Args:
         recipe: its `data` and `codec` sections are used.
@@ -203,7 +203,7 @@ class _Preparation:
         rows, original = self.manifest.rows, self.originals.get(number)
         first = None if original is None else rows[original]
         row, duration_s = rows[number], self.recipe.data.duration_s
-        clip = read_clip(row, duration_s, first, self.link)
+        clip = read_clip(row, duration_s, first, self.link, noise.of(self.recipe.data))
         seen = (
             None if self.encoder is None or clip.reason else video_tokens.see(self.encoder, row, duration_s)
         )

@@ -24,9 +24,9 @@ def corpus(tmp_path):
     return tmp_path
 
 
-def prepare_stage(root):
+def prepare_stage(root, *more):
     """Prepare the corpus unless that is done; return the stage and whether it ran."""
-    recipe = load("mini", ["data.corpus=folder", "data.duration_s=1.68"])
+    recipe = load("mini", ["data.corpus=folder", "data.duration_s=1.68", *more])
     stage = Pipeline(recipe, Places(root / "clips", root / "work", root / "results")).prepare
     return stage, bool(run_stages([stage], "cpu"))
 
@@ -49,13 +49,13 @@ def test_a_file_that_changed_behind_its_beginning_is_noticed(corpus):
     assert ran and third.fingerprint not in (first.fingerprint, second.fingerprint)
 
 
-@pytest.mark.parametrize("how", ["touched", "copied"])
-def test_a_file_with_a_new_date_only_is_not_prepared_again(corpus, how):
-    first, _ = prepare_stage(corpus)
+@pytest.mark.parametrize(("how", "more"), [("touched", []), ("copied", []), ("copied", ["data.snr_db=0"])])
+def test_a_file_with_a_new_date_only_is_not_prepared_again(corpus, how, more):
+    first, _ = prepare_stage(corpus, *more)
     for path in (corpus / "clips").rglob("*.wav"):
         content = path.read_bytes()
         if how == "copied":
             path.unlink()
         path.write_bytes(content)
-    second, ran = prepare_stage(corpus)
+    second, ran = prepare_stage(corpus, *more)
     assert not ran and second.fingerprint == first.fingerprint
