@@ -16,7 +16,9 @@ from ajbench.captions import backends, prompts
 from ajbench.captions.aggregation import over_repeats
 from ajbench.captions.backends import Backend
 from ajbench.captions.prompts import Prompt
-from ajbench.core.errors import UsageError
+from ajbench.captions.score_log import ScoreLog
+from ajbench.core.console import counted
+from ajbench.core.errors import MissingError, UsageError
 
 GRAMMAR = 'root ::= " "? ("0." [0-9] | "1.0")'
 MAX_TOKENS = 8
@@ -63,6 +65,11 @@ class LLMScorer:
         repeats: k, with the examples in other orders.
         shots: examples in a prompt; None: all.
         seed: of the orders.
+        max_fallback: largest share of pairs without a number among those of a call.
+
+    Attributes:
+        reasons: why pairs have no number → how many.
+        log: where numbers are kept, if anywhere; pairs in it are not asked about again.
     """
 
     name = "llm"
@@ -74,10 +81,12 @@ class LLMScorer:
         repeats: int = 1,
         shots: int | None = None,
         seed: int = 0,
+        max_fallback: float = 1.0,
     ) -> None:
         self.backend, self.options = backend, _Options(repeats, shots, seed)
-        self.prompt = prompt
+        self.prompt, self.max_fallback = prompt, max_fallback
         self.reasons: Counter[str] = Counter()
+        self.log: ScoreLog | None = None
         self.about = {
             "backend": backend.name,
             "model": backend.model,
@@ -88,12 +97,30 @@ class LLMScorer:
         }
 
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
-        """Return the numbers [k, N]; NaN where there is none, and its reason is counted in `reasons`."""
+        """Return the numbers [k, N]; NaN where there is none, and its reason is counted in `reasons`.
+
+        Raises:
+            MissingError: more than `max_fallback` of the different pairs have no number.
+        """
         different = list(dict.fromkeys(pairs))
-        found = score(different, self.backend, self.prompt, *self.options)
-        self.reasons.update(found.reasons.values())
-        rows = {pair: row for row, pair in enumerate(different)}
-        return found.repeats[:, [rows[pair] for pair in pairs]]
+        unknown = [pair for pair in different if self.log is None or pair not in self.log]
+        found = score(unknown, self.backend, self.prompt, *self.options)
+        if self.log:
+            self.log.add(unknown, found.repeats)
+        reasons = Counter(found.reasons.values())
+        self.reasons += reasons
+        if reasons.total() > self.max_fallback * len(different):
+            shown = ", ".join(f"{reason}: {n}" for reason, n in reasons.most_common(3))
+            raise MissingError(
+                f"{self.backend.name}: {counted(reasons.total(), 'unusable answer')} about "
+                f"{counted(len(different), 'pair')} ({shown}), more than --max-fallback "
+                f"{self.max_fallback:g}; numbers so far are kept: correct the model or the server and run "
+                "again, or raise the share"
+            )
+        columns = dict(zip(unknown, found.repeats.T, strict=True))
+        rest = [pair for pair in different if pair not in columns]
+        columns |= zip(rest, self.log.of(rest).T, strict=True) if self.log and rest else ()
+        return np.stack([columns[pair] for pair in pairs], axis=1)
 
     def with_prompt(self, prompt: str) -> "LLMScorer":
         """Return the same model with another prompt."""
@@ -106,10 +133,11 @@ def load(
     repeats: int = 1,
     shots: int | None = None,
     seed: int = 0,
+    max_fallback: float = 0.05,
     **options: Any,
 ) -> LLMScorer:
     """Load a language model as a scorer; options and errors as in `backends.load`."""
-    return LLMScorer(backends.load(backend, **options), prompt, repeats, shots, seed)
+    return LLMScorer(backends.load(backend, **options), prompt, repeats, shots, seed, max_fallback)
 
 
 def score(

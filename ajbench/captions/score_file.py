@@ -109,6 +109,11 @@ def read(path: Path, clip_ids: Sequence[str], scorer: str, comparison: str) -> S
     return ScoredClips(clip_ids, scorer, comparison, raw, scaled, Scaling(**named), spread)
 
 
+def need(path: Path, scorer: str, comparison: str) -> None:
+    """Raise MissingError unless a file has scores of this scorer and comparison, and errors as `read`."""
+    read(path, (), scorer, comparison)
+
+
 def _table(part: ScoredClips) -> pa.Table:
     clips = len(part.clip_ids)
     spread = np.full(clips, np.nan) if part.spread is None else part.spread

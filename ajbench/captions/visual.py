@@ -74,6 +74,7 @@ class FrameCaptioner:
     Args:
         folder: of the model, as saved by transformers.
         device: auto, cpu, cuda or mps.
+        clip_s: of a clip that is cut to length, in s; None: clips are as long as their rows or videos.
 
     Raises:
         MissingError: a file of the model, or the device, is missing.
@@ -83,7 +84,8 @@ class FrameCaptioner:
 
     reads = "video"
 
-    def __init__(self, folder: Path, device: str = "auto") -> None:
+    def __init__(self, folder: Path, device: str = "auto", clip_s: float | None = None) -> None:
+        self.clip_s = clip_s
         self.device = available(device)
         model, self.processor = transformers_folder.captioner(folder)
         self.model = model.to(self.device).eval()
@@ -92,7 +94,7 @@ class FrameCaptioner:
         digest = xxhash.xxh3_64_hexdigest("".join(map(checksum, weights)).encode())
         self.about: dict[str, Any] = {
             "name": "transformers", "model": folder.resolve().name, "model_hash": digest,
-            "places": PLACES, "max_tokens": MAX_TOKENS,
+            "places": PLACES, "max_tokens": MAX_TOKENS, "clip_s": clip_s,
         }  # fmt: skip
 
     def captions(self, rows: Sequence[Row]) -> list[Seen | None]:
@@ -114,6 +116,7 @@ class FrameCaptioner:
         try:
             source = video_source(row.video)
             duration_s = row.duration_s or video.duration_s(source) - row.start_s
+            duration_s = min(duration_s, self.clip_s or duration_s)
             times = [row.start_s + place * duration_s for place in PLACES]
             return times, video.frames(source, times)
         except VideoDefect as defect:

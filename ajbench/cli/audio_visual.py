@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ajbench.cli.llm_options import Api, Concurrency, Model, Retries, Threads, TimeoutS, Url
+from ajbench.cli.named_clips import refuse_recipe
 from ajbench.cli.options import Settings, Tracker, command, run_stage, show_plan
 from ajbench.core import console
 from ajbench.core.errors import UsageError
@@ -14,7 +15,13 @@ if TYPE_CHECKING:
     from ajbench.captions.entailment import Scorer
 
 app = typer.Typer()
-LLM_DEFAULTS = ("backend", "prompt", "repeats", "seed")  # options of --scorer llm that are never None
+LLM_DEFAULTS = (
+    "backend",
+    "prompt",
+    "repeats",
+    "seed",
+    "max_fallback",
+)  # options of --scorer llm that are never None
 
 
 def _option(help: str, *names: str, **more: Any) -> Any:
@@ -62,6 +69,9 @@ def entail(
     shots: Annotated[
         int | None, _option("llm: examples in a prompt (default: all).", "--shots", min=0)
     ] = None,
+    max_fallback: Annotated[
+        float, _option("llm: largest share of unusable answers.", "--max-fallback", min=0, max=1)
+    ] = 0.05,
     model: Model = None,
     url: Url = None,
     api: Api = None,
@@ -83,6 +93,8 @@ def entail(
       ajbench entail --store STORE --comparison true --scorer minilm,bert=DIR --out scores.parquet
     """
     from ajbench.captions import published_pairs, score_file
+    from ajbench.captions.llm_scorer import LLMScorer
+    from ajbench.captions.score_log import ScoreLog
     from ajbench.core.device import available
     from ajbench.data.store import ClipStore
     from ajbench.fusion import store_scores
@@ -102,10 +114,13 @@ def entail(
         "repeats": repeats,
         "shots": shots,
         "seed": settings.seed or 0,
+        "max_fallback": max_fallback,
     }
     if out.is_dir():
         raise UsageError(f"--out {out}: a folder; name a file, such as {out / score_file.FILE}")
-    if store is None:
+    if store:
+        refuse_recipe(settings, "--store")
+    else:
         prepared = settings.pipeline(settings.load()).prepare
         prepared.need()
         store = prepared.path
@@ -114,6 +129,9 @@ def entail(
     inputs.check(comparisons)
     of_text = [name for name in comparisons if name not in store_scores.WITHOUT_SCORER]
     scorers = _scorers(scorer, available(settings.device), llm) if of_text else []
+    asked = [one for one in scorers if isinstance(one, LLMScorer)]
+    for one in asked:
+        one.log = ScoreLog(out.with_name(f".{out.name}.answers.jsonl"), one.about)
     parts = [
         store_scores.entail(inputs, name, one)
         for name in comparisons
@@ -121,6 +139,11 @@ def entail(
     ]
     about = {"scorers": {one.name: one.about for one in scorers}, **inputs.about(comparisons)}
     score_file.write(out, parts, about)
+    for one in asked:
+        if one.log:
+            one.log.path.unlink(missing_ok=True)
+        for reason, n in one.reasons.most_common():
+            console.say(f"{one.name}: {console.counted(n, 'pair')} without a number ({reason})")
     for note in store_scores.notes(parts):
         console.say(note)
     lines = entailment_page.summaries(parts)
@@ -171,7 +194,7 @@ def train_av(settings: Settings, tracker: Tracker = "csv") -> None:
     from ajbench.pipeline.stage import in_order, run_stages
 
     pipeline = settings.pipeline(settings.load(), tracker)
-    fusion_stages.check(pipeline)
+    fusion_stages.check(pipeline, [pipeline.recipe.fusion])
     stage = fusion_stages.cell_stage(pipeline, pipeline.recipe.fusion, settings.seed or 0)
     if settings.dry_run:
         show_plan(settings, in_order([stage]))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ajbench.cli.llm_options import Api, Concurrency, Model, Retries, Threads, TimeoutS, Url
+from ajbench.cli.named_clips import refuse_recipe
 from ajbench.cli.options import STAGE_OPTIONS, Settings, command
 from ajbench.core import console
 from ajbench.core.errors import UsageError
@@ -95,7 +96,8 @@ def caption(
     from ajbench.captions.caption_table import KINDS
     from ajbench.captions.openai_server import OpenAIServer
 
-    clips = Clips(*_source(settings, store, labels), include_eval, exclude)
+    rows, name, clip_s = _source(settings, store, labels)
+    clips = Clips(rows, name, include_eval, exclude)
     if settings.dry_run:
         count = clips.count
         plan: dict[str, Any] = {
@@ -118,7 +120,9 @@ def caption(
     job = Job(
         kinds=KINDS if kind == "all" else (kind,),
         writer=writer,
-        captioner=None if kind == "audio" else _captioner(captioner, captioner_model, settings.device),
+        captioner=None
+        if kind == "audio"
+        else _captioner(captioner, captioner_model, settings.device, clip_s),
         about=about,
         single_class=single_class,
         max_fallback=max_fallback,
@@ -179,19 +183,23 @@ def check_captions(
     console.emit(document, table=(["kind", *next(iter(summaries.values()))], lines))
 
 
-def _source(settings: Settings, store: Path | None, labels: Path | None) -> "tuple[Rows, str]":
-    """Return what reads the clips, and its name."""
+def _source(settings: Settings, store: Path | None, labels: Path | None) -> "tuple[Rows, str, float | None]":
+    """Return what reads the clips, its name, and the length in s to which clips are cut, if they are."""
     from ajbench.captions.caption_source import of_store, of_table
+    from ajbench.data import audio
+    from ajbench.data.shards import read_meta
 
     if store and labels:
         raise UsageError("--store and --labels: give one of them")
+    if store or labels:
+        refuse_recipe(settings, "--store" if store else "--labels")
     if store:
-        return of_store(store), str(store)
+        return of_store(store), str(store), read_meta(store).clip_samples / audio.SAMPLE_RATE
     if labels:
-        return of_table(labels), str(labels)
+        return of_table(labels), str(labels), None
     pipeline = settings.pipeline(settings.load())
-    manifest = pipeline.manifest
-    return lambda: manifest.rows, settings.recipe or pipeline.recipe.name
+    manifest, recipe = pipeline.manifest, pipeline.recipe
+    return lambda: manifest.rows, settings.recipe or recipe.name, recipe.data.duration_s
 
 
 def _writer(
@@ -219,7 +227,7 @@ def _writer(
     return LanguageModel(model, shots, seed), about
 
 
-def _captioner(name: str, model: Path | None, device: str) -> "Captioner":
+def _captioner(name: str, model: Path | None, device: str, clip_s: float | None) -> "Captioner":
     from ajbench.captions import visual
 
     if name == "given":
@@ -230,4 +238,4 @@ def _captioner(name: str, model: Path | None, device: str) -> "Captioner":
         raise UsageError(
             "--captioner transformers needs --captioner-model, a folder with BLIP, BLIP-2 or GIT"
         )
-    return visual.FrameCaptioner(model, device)
+    return visual.FrameCaptioner(model, device, clip_s)

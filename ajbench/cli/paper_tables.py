@@ -68,7 +68,7 @@ def run_table_a8(settings: Settings, pipeline: "Pipeline", jobs: int | None, cel
     from ajbench.pipeline import fusion_stages, fusion_table
     from ajbench.pipeline.stage import run_stages
 
-    fusion_stages.check(pipeline)
+    fusion_stages.check(pipeline, fusion_stages.conditions(pipeline.recipe))
     cells = fusion_stages.grid_cells(pipeline)
     if cell:
         run_stage(settings, numbered([one.stage for one in cells], cell))

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ajbench.captions import score_file
 from ajbench.captions.score_file import FILE as SCORE_FILE
 from ajbench.core.console import counted
 from ajbench.core.errors import MissingError, UsageError
@@ -40,8 +41,17 @@ def conditions(recipe: Recipe) -> list[Fusion]:
     return [section.model_copy(update=line) for line in lines]
 
 
-def check(pipeline: "Pipeline") -> None:
+def compared(settings: Fusion) -> str:
+    """Return the comparison of a condition's scores: `predicted` for controls."""
+    return "predicted" if settings.labels in CONTROLS else settings.labels
+
+
+def check(pipeline: "Pipeline", lines: Sequence[Fusion] = ()) -> None:
     """Check, before any work, that the recipe has video, a classifier with tokens, and known scorers.
+
+    Args:
+        pipeline: stages of the recipe.
+        lines: conditions to train, whose scores the file `fusion.scores` has to have if there is one.
 
     Raises:
         AjbenchError: it has not; or as `Pipeline.check`.
@@ -78,6 +88,9 @@ def check(pipeline: "Pipeline") -> None:
         raise MissingError(
             f"fusion.scores: {recipe.fusion.scores}: no such file; write it with `ajbench entail`"
         )
+    for settings in lines:
+        if settings.scores and settings.scorer != NAIVE:
+            score_file.need(Path(settings.scores), settings.scorer, compared(settings))
     pipeline.check()
     if not any(row.video for row in pipeline.manifest.split("train")):
         raise UsageError(
@@ -161,7 +174,7 @@ def cell_stage(pipeline: "Pipeline", settings: Fusion, seed: int) -> Stage:
     tokens = token_stage(pipeline, whole, seed) if settings.audio_init in ("frozen", "held_out") else None
     scored, file, named = None, None, None
     if settings.scorer != NAIVE:
-        labels = "predicted" if settings.labels in CONTROLS else settings.labels
+        labels = compared(settings)
         if settings.scores:
             file = Path(settings.scores)
             named = weights_identity(file)

@@ -5,7 +5,9 @@ import pytest
 
 from ajbench.captions import backends, llm_scorer, prompts
 from ajbench.captions.backends import Answer
-from ajbench.core.errors import UsageError
+from ajbench.captions.llm_scorer import LLMScorer
+from ajbench.captions.score_log import ScoreLog
+from ajbench.core.errors import MissingError, UsageError
 
 PAIRS = [
     ("a man plays a guitar", "Music, guitar"),
@@ -51,6 +53,21 @@ def test_a_model_without_probabilities_gives_its_number_and_the_spread_over_repe
     np.testing.assert_allclose(values, [0.4, 1.0, np.nan])
     np.testing.assert_allclose(spread, [np.std([0.2, 0.6], ddof=1), 0, np.nan])
     assert reasons == {2: "no number in [0, 1]"}
+
+
+def test_too_many_unusable_answers_end_the_scoring_and_the_others_are_kept(tmp_path):
+    def scorer(*answers):
+        own = LLMScorer(Sampler(*said(*answers)), max_fallback=0.5)
+        own.log = ScoreLog(tmp_path / "log", own.about)
+        return own
+
+    with pytest.raises(
+        MissingError, match=r"2 unusable answers about 3 pairs \(time-out: 2\).*--max-fallback"
+    ):
+        scorer("0.2", None, None)(PAIRS)
+    later = scorer("0.4", "often")
+    np.testing.assert_array_equal(later([*PAIRS, PAIRS[0]]), [[0.2, 0.4, np.nan, 0.2]])
+    assert len(later.backend.asked) == 2 and later.reasons == {"no number in [0, 1]": 1}
 
 
 def test_repeats_differ_in_the_order_of_the_examples_only():

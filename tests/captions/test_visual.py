@@ -60,6 +60,14 @@ def test_frames_are_those_at_a_third_half_and_three_quarters(blip, video, start_
     assert np.allclose(frames.mean((1, 2, 3)), [20 * int(time) for time in times], atol=4)
 
 
+def test_frames_are_those_of_the_clip_where_it_is_shorter_than_its_video(tmp_path, video):
+    own = FrameCaptioner(save_captioner("blip", tmp_path / "blip"), "cpu", clip_s=6.0)
+    for row, starts in ((Row("a", "", video=video), 0.0), (Row("a", "", 3.0, 8.0, video=video), 3.0)):
+        assert own._frames(row)[0] == pytest.approx([starts + 2, starts + 3, starts + 4.5])
+    assert own._frames(Row("a", "", 0.0, 3.0, video=video))[0] == pytest.approx([1, 1.5, 2.25])
+    assert own.about["clip_s"] == 6.0
+
+
 def test_captions_are_three_and_unusable_videos_are_counted(blip, video, tmp_path, monkeypatch):
     monkeypatch.setattr(visual, "AT_ONCE", 2)
     (tmp_path / "b.mp4").write_text("not a video")

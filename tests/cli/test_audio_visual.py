@@ -2,11 +2,11 @@ import json
 
 import pyarrow.parquet as pq
 import pytest
-from fakes import caption_table_of, hum_captions, hum_record, hum_store
+from fakes import FakeLanguageModel, caption_table_of, hum_captions, hum_record, hum_store
 from typer.testing import CliRunner
 
 from ajbench import classifiers
-from ajbench.captions import score_file
+from ajbench.captions import backends, score_file
 from ajbench.cli.app import app
 
 
@@ -72,6 +72,29 @@ def test_bad_options_are_refused_in_one_line(store, captions, tmp_path, line, co
     done = run(*(part for pair in given.items() for part in pair))
     assert done.exit_code == code and named in done.stderr, done.output
     assert len(done.stderr.strip().splitlines()) == 1 and not (tmp_path / "s").exists()
+
+
+def test_a_recipe_beside_a_store_is_refused(store, tmp_path):
+    for more in (["--recipe", "mini"], ["data.n_clips=3"]):
+        done = run("--store", store.path, "--out", tmp_path / "s", *more)
+        assert done.exit_code == 2 and more[0] in done.stderr and "--store" in done.stderr
+
+
+def test_answers_of_a_model_outlive_a_server_that_fails(store, captions, tmp_path, monkeypatch):
+    answers = iter(["0.5", "0.1"])
+    model = FakeLanguageModel(lambda _: next(answers, ""))
+    monkeypatch.setattr(backends, "load", lambda *_, **__: model)
+    line = ["--store", store.path, "--captions", captions, "--comparison", "true", "--scorer", "llm"]
+    line += ["--backend", "openai", "--out", tmp_path / "s.parquet"]
+    done = run(*line)
+    assert done.exit_code == 3 and "1 unusable answer about 3 pairs" in done.stderr, done.output
+    assert not (tmp_path / "s.parquet").exists()
+    pairs = len(model.prompts)
+    monkeypatch.setattr(backends, "load", lambda *_, **__: FakeLanguageModel(lambda _: "0.3"))
+    assert run(*line).exit_code == 0
+    raw = pq.read_table(tmp_path / "s.parquet")["raw"].to_pylist()
+    assert set(raw) == {0.5, 0.1, 0.3, None} and pairs == 3
+    assert [path.name for path in tmp_path.glob("*s.parquet*")] == ["s.parquet"]
 
 
 def test_an_unprepared_recipe_and_a_folder_for_the_file_are_refused(tmp_path):

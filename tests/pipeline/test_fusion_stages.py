@@ -9,6 +9,8 @@ import pytest
 import soundfile
 from fakes import HUM_SAMPLES, video_record, video_store
 
+from ajbench.captions import score_file
+from ajbench.captions.aggregation import Scaling
 from ajbench.classifiers import read_config
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.recipe import load
@@ -166,9 +168,6 @@ def test_noisy_or_scores_need_the_audio_model_and_differ_from_their_mean(made, w
 
 
 def test_a_file_of_scores_is_used_by_its_content(made, tmp_path):
-    from ajbench.captions import score_file
-    from ajbench.captions.aggregation import Scaling
-
     one, _, _ = made
     ids = ClipStore.open(one.prepare.path).clip_ids
 
@@ -212,6 +211,17 @@ def test_what_cannot_be_done_is_refused_before_any_work(
     with pytest.raises(error, match=word):
         fusion_stages.check(pipeline(corpus, tmp_path, *overrides))
     assert not [*tmp_path.iterdir()]
+
+
+def test_a_file_without_the_scores_of_a_line_is_refused_before_any_work(corpus, tmp_path):
+    values, file = np.full(2, 0.5), tmp_path / "s"
+    part = score_file.ScoredClips(("a", "b"), "minilm", "true", values, values, Scaling(0, 1))
+    score_file.write(file, [part])
+    one = pipeline(corpus, tmp_path / "work", f"fusion.scores={file}", "fusion.labels=true")
+    fusion_stages.check(one, [one.recipe.fusion])
+    with pytest.raises(MissingError, match=r"minilm/predicted.*minilm/true"):
+        fusion_stages.check(one, fusion_stages.conditions(one.recipe))
+    assert not (tmp_path / "work").exists()
 
 
 def test_a_held_out_part_trains_the_fusion_on_tokens_of_a_model_without_it(corpus, work):
