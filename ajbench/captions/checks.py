@@ -14,6 +14,7 @@ import numpy as np
 import xxhash
 
 from ajbench.captions import caption_table, prompts
+from ajbench.core.errors import UsageError
 from ajbench.data.corpora.audioset import label_set, ontology
 
 ECHO_WORDS = 4  # an echo is this many words of an example in a row
@@ -132,6 +133,7 @@ def check(folder: Path) -> dict[str, KindReport]:
     Raises:
         MissingError: there is no finished table.
         IntegrityError: it is damaged.
+        UsageError: it has no captions.
     """
     found: dict[str, KindReport] = {}
     hashes: dict[str, array[int]] = {}
@@ -157,6 +159,8 @@ def check(folder: Path) -> dict[str, KindReport]:
                 heapq.heappush(kept, (len(about), -number, one))
                 if len(kept) > WORST:
                     heapq.heappop(kept)
+    if not found:
+        raise UsageError(f"{folder}: has no captions (no clip had what they are made of); make it again")
     for (kind, name), kept in flagged.items():
         found[kind].worst[name] = [one for *_, one in sorted(kept, reverse=True)]
     _count_duplicates(folder, found, hashes)

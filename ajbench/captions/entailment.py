@@ -16,6 +16,7 @@ from ajbench.core.registry import suggest
 Floats = NDArray[np.float64]
 Pairs = Sequence[tuple[str, str]]
 INSTEAD = "use the scorer minilm, whose weights come with ajbench"
+KEPT = 2000  # embeddings, from which on no more are kept
 ENCODERS = {"sentence-t5": "t5", "bert": "bert"}  # scorer → kind of its model
 
 
@@ -46,14 +47,16 @@ class Cosine:
 
     def __init__(self, name: str, embed: Callable[[Sequence[str]], Floats], model_hash: str) -> None:
         self.name, self.embed = name, embed
+        self._kept: dict[str, Floats] = {}  # of audio texts, many of which are classes that come again
         self.about: dict[str, Any] = {"model_hash": model_hash}
 
     def __call__(self, pairs: Pairs) -> Floats:
         """Return the cosines [1, N]."""
-        texts = sorted({text for pair in pairs for text in pair})
-        rows = {text: row for row, text in enumerate(texts)}
-        embeddings = self.embed(texts)
-        visual, audio = (embeddings[[rows[pair[side]] for pair in pairs]] for side in (0, 1))
+        texts = sorted({text for pair in pairs for text in pair} - self._kept.keys())
+        found = self._kept | (dict(zip(texts, self.embed(texts), strict=True)) if texts else {})
+        if len(self._kept) < KEPT:
+            self._kept |= {audio: found[audio] for _, audio in pairs}
+        visual, audio = (np.stack([found[pair[side]] for pair in pairs]) for side in (0, 1))
         return np.einsum("nd,nd->n", visual, audio)[None]
 
 
@@ -102,7 +105,10 @@ def load(name: str, folder: Path | None = None, device: str = "cpu", **llm: Any)
         return llm_scorer.load(**llm)
     if name in ENCODERS:  # found anew each time: only the loaded model is kept
         folder = weights.locate(name, folder, who=f"scorer {name}", instead=INSTEAD)
-    return _encoder(name, folder, device)
+    loaded = _encoder(name, folder, device)
+    # A new one each time: an embedding's last bits depend on the texts beside it, so that scores of two runs
+    # are the same only if both begin with none.
+    return Cosine(name, loaded.embed, loaded.about["model_hash"])
 
 
 def identity(name: str) -> tuple[str, ...]:

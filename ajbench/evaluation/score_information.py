@@ -15,6 +15,14 @@ MOST_CLIPS = 20_000  # to train on
 _PENALTY, _STEPS = 1e-3, 200
 
 
+def thinned(clips: NDArray[np.int64], evaluated: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return at most `MOST_CLIPS` of the clips to train on, evenly spaced, then those that are evaluated."""
+    held_out = np.isin(clips, evaluated)
+    train = clips[~held_out]
+    keep = np.linspace(0, len(train) - 1, min(len(train), MOST_CLIPS)).astype(np.int64)
+    return np.concatenate([train[keep], clips[held_out]])
+
+
 def inputs(kind: str, score: Floats, caption: Floats) -> Floats:
     """Return the inputs of a classifier [N, d].
 
@@ -39,8 +47,6 @@ def linear_logits(x: Floats, targets: NDArray[np.floating], evaluated: Floats) -
 
     Inputs are standardised. Of clips with one label each, it is multinomial, otherwise one per class.
     """
-    keep = np.linspace(0, len(x) - 1, min(len(x), MOST_CLIPS)).astype(np.int64)
-    x, targets = x[keep], targets[keep]
     mean, deviation = x.mean(axis=0), x.std(axis=0)
     known = deviation > 1e-9
     train, held_out = (

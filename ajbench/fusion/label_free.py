@@ -1,7 +1,8 @@
 """Entailment of visual captions and classes, weighted by the audio model's predictions or by labels."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from ajbench.core.errors import IntegrityError, MissingError
 from ajbench.data.store import ClipStore
 
 Floats = NDArray[np.float64]
+CHUNK = 4096  # clips whose weights are in memory at a time
 
 
 def visual_captions(store: ClipStore, folder: Path | None = None) -> list[str | None]:
@@ -55,7 +57,7 @@ def probabilities(logits: NDArray[np.floating], loss: str) -> Floats:
 def score(
     store: ClipStore,
     indices: NDArray[np.int64],
-    weights: NDArray[np.floating],
+    weights: Callable[[slice], NDArray[np.floating]],
     *,
     scorer: str,
     labels: str,
@@ -67,7 +69,8 @@ def score(
     Args:
         store: of the clips.
         indices: of the clips to score [n].
-        weights: of classes [n, C]: predicted probabilities, or the true labels as 0 and 1.
+        weights: of classes [n, C], of the clips in a slice: predicted probabilities, or the true labels as 0
+            and 1.
         scorer: of `captions.entailment`.
         labels: predicted, noisy-or or true.
         top_k: predicted classes that count.
@@ -79,8 +82,21 @@ def score(
     """
     every = visual_captions(store, captions)
     own, loaded = [every[i] for i in indices], load(scorer)
-    raw = raw_scores(own, weights, store.meta.labels, loaded, labels=labels, top_k=top_k)
+    chunks = [slice(start, start + CHUNK) for start in range(0, len(own), CHUNK)]
+    names: Sequence[str] = store.meta.labels
+    how: dict[str, Any] = {"labels": labels, "top_k": top_k}
+    raw = joined([raw_scores(own[chunk], weights(chunk), names, loaded, **how) for chunk in chunks])
     return scored(store, indices, raw, scorer, labels)
+
+
+def joined(parts: Sequence[Floats]) -> Floats:
+    """Return the raw scores of all clips [k, n] from those of parts of them.
+
+    A part without any pair of texts has a single row of NaN, whatever the number of repeats.
+    """
+    repeats = max(map(len, parts))
+    whole = [part if len(part) == repeats else np.repeat(part, repeats, axis=0) for part in parts]
+    return np.concatenate(whole, axis=1)
 
 
 def raw_scores(

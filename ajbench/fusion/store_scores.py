@@ -20,7 +20,7 @@ from ajbench.data import audio
 from ajbench.data.corpora import audioset
 from ajbench.data.labels import load_scores
 from ajbench.data.store import ClipStore
-from ajbench.fusion.label_free import Floats, probabilities, raw_scores, scored, visual_captions
+from ajbench.fusion.label_free import Floats, joined, probabilities, raw_scores, scored, visual_captions
 
 if TYPE_CHECKING:
     from ajbench.classifiers import Classifier
@@ -204,10 +204,7 @@ def entail(inputs: Inputs, comparison_name: str, scorer: Scorer | None = None) -
         }
         raw = raw_scores(own, inputs.class_weights(name, rows), store.meta.labels, scorer, **how)
         parts_of_raw.append(raw)
-    repeats = max(map(len, parts_of_raw))
-    # A chunk without any pair has a single row of NaN.
-    whole = [part if len(part) == repeats else np.repeat(part, repeats, axis=0) for part in parts_of_raw]
-    return scored(store, every, np.concatenate(whole, axis=1), scorer.name, name)
+    return scored(store, every, joined(parts_of_raw), scorer.name, name)
 
 
 def notes(parts: Sequence[ScoredClips]) -> list[str]:
@@ -216,9 +213,8 @@ def notes(parts: Sequence[ScoredClips]) -> list[str]:
     for part in parts:
         if without := int(np.isnan(part.raw).sum()):
             number = f"{without} of {console.counted(len(part.raw), 'clip')}"
-            found.append(
-                f"{part.scorer}/{part.comparison}: {number} without a score (no visual caption or class)"
-            )
+            why = "no visual caption, class or answer"
+            found.append(f"{part.scorer}/{part.comparison}: {number} without a score ({why})")
     names = {part.comparison for part in parts}
     if "true" in names:
         found.append("true: scores of evaluation clips are made of their labels, which leaks them")

@@ -78,8 +78,7 @@ def information(pipeline: "Pipeline", store: ClipStore, line: str, folder: Path)
     scorer, _, labels = line.partition("/")
     indices = scored_clips(recipe, store)
     captions = visual_captions(store, Path(recipe.fusion.captions) if recipe.fusion.captions else None)
-    with_caption = np.array([bool(captions[i]) for i in indices])
-    indices = indices[with_caption]
+    indices = linear.thinned(indices[[bool(captions[i]) for i in indices]], store.split_indices("eval"))
     ids = [store.clip_ids[i] for i in indices]
     score = score_file.read(folder / score_file.FILE, ids, scorer, labels).scaled
     score = np.where(np.isnan(score), np.nanmean(score), score)

@@ -92,14 +92,20 @@ def score_clips(
     store = ClipStore.open(real)
     indices = scored_clips(recipe, store)
     if labels == "true":
-        weights: Any = store.sparse_targets()[indices].toarray()
+        targets = store.sparse_targets()[indices]
+
+        def weights(chunk: slice) -> NDArray[np.floating]:
+            return targets[chunk].toarray()
     else:
         of_clip: dict[str, NDArray[np.float32]] = {}
         for folder in models:
             found = load_scores(folder / SCORES)
             of_clip |= dict(zip(found.clip_ids, found.scores, strict=True))
-        logits = np.stack([of_clip[store.clip_ids[i]] for i in indices])
-        weights = probabilities(logits, recipe.classifier.loss)
+
+        def weights(chunk: slice) -> NDArray[np.floating]:
+            logits = np.stack([of_clip[store.clip_ids[i]] for i in indices[chunk]])
+            return probabilities(logits, recipe.classifier.loss)
+
     captions = Path(recipe.fusion.captions) if recipe.fusion.captions else None
     how: dict[str, Any] = {"scorer": scorer, "labels": labels, "top_k": recipe.fusion.top_k}
     score_file.write(file, [score(store, indices, weights, captions=captions, **how)])

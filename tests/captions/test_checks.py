@@ -7,7 +7,7 @@ from ajbench.captions import backends, caption_table, checks, prompts
 from ajbench.captions.caption_job import Job
 from ajbench.captions.caption_source import Clips, of_table
 from ajbench.captions.writers import LanguageModel, Template
-from ajbench.core.errors import MissingError
+from ajbench.core.errors import MissingError, UsageError
 from ajbench.data.manifest import Row
 from ajbench.reporting import caption_page
 
@@ -81,6 +81,11 @@ def test_only_the_worst_captions_are_kept(tmp_path, monkeypatch):
     texts = {f"c{n}": " and ".join(["dog", "rain", "siren", "guitar"][:n]) for n in range(1, 5)}
     report = checks.check(caption_table_of(tmp_path / "t", texts))["audio"]
     assert [one.clip_id for one in report.worst["invented"]] == ["c4", "c3"]
+
+
+def test_a_table_without_captions_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="no captions"):
+        checks.check(caption_table_of(tmp_path / "t", {}))
 
 
 def test_visual_captions_are_not_searched_for_sounds(tmp_path):

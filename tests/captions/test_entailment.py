@@ -32,6 +32,14 @@ def test_published_pairs():
     np.testing.assert_allclose(scores, [score for *_, score in PAIRS], atol=6e-4)
 
 
+def test_a_class_that_comes_again_is_embedded_once():
+    scorer, embedded = load("minilm"), []
+    own = type(scorer)("x", lambda texts: embedded.extend(texts) or scorer.embed(texts), "0")
+    first, again = own([("a dog", "Bark"), ("a car", "Bark")]), own([("a dog", "Bark"), ("a cat", "Bark")])
+    assert embedded == ["Bark", "a car", "a dog", "a cat", "a dog"] and again[0, 0] == first[0, 0]
+    np.testing.assert_allclose(own([("a dog", "Bark")]), scorer([("a dog", "Bark")]), atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["entailment_examples.csv", "entailment_odd.csv"])
 def test_all_pairs_of_the_paper(golden_dir, name):
     with (golden_dir / name).open(encoding="utf-8", newline="") as file:

@@ -33,6 +33,13 @@ def test_a_score_computed_from_labels_tells_them_together_with_the_caption(leaky
         assert found["caption+score"] < 0.4
 
 
+def test_many_train_clips_are_thinned_and_all_others_evaluated(monkeypatch):
+    monkeypatch.setattr(information, "MOST_CLIPS", 4)
+    clips = np.array([10, 12, 14, 16, 18, 20, 22, 11, 13])
+    assert information.thinned(clips, np.array([11, 13, 15])).tolist() == [10, 14, 18, 22, 11, 13]
+    assert information.thinned(clips[:3], np.empty(0, int)).tolist() == [10, 12, 14]
+
+
 def test_several_labels_are_fitted_one_by_one():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(300, 3))

@@ -16,23 +16,37 @@ def test_scores_agree_with_the_caption_of_the_predicted_class(store):
     indices = np.arange(24)
     weights = np.tile([0.9, 0.1], (24, 1))  # the audio model always predicts a hum
     how = {"scorer": "minilm", "labels": "predicted"}
-    top = label_free.score(store, indices, weights, top_k=1, **how)
+    top = label_free.score(store, indices, weights.__getitem__, top_k=1, **how)
     machine = np.array([hum_captions(i).startswith("a humming") for i in range(24)])
     assert np.isnan(top.raw[7])
     known = indices != 7
     assert top.raw[machine & known].min() > top.raw[~machine & known].max()
     assert set(top.scaled[known]) == {0.0, 1.0}
-    both = label_free.score(store, indices, weights, top_k=2, **how)
-    other = label_free.score(store, indices, 1 - weights, top_k=1, **how)
+    both = label_free.score(store, indices, weights.__getitem__, top_k=2, **how)
+    other = label_free.score(store, indices, (1 - weights).__getitem__, top_k=1, **how)
     np.testing.assert_allclose(both.raw, 0.9 * top.raw + 0.1 * other.raw)
 
 
 def test_true_labels_score_whether_caption_and_label_agree(store):
     indices = np.arange(24)
-    found = label_free.score(store, indices, store.targets(), scorer="minilm", labels="true", top_k=1)
+    found = label_free.score(
+        store, indices, store.targets().__getitem__, scorer="minilm", labels="true", top_k=1
+    )
     agree = np.array([hum_captions(i) == hum_captions(i % 2) for i in range(24)])
     known = indices != 7
     assert found.scaled[agree & known].min() > found.scaled[~agree & known].max()
+
+
+def test_weights_are_read_in_chunks(store, monkeypatch):
+    how = {"scorer": "minilm", "labels": "predicted", "top_k": 2}
+    weights, asked = np.random.default_rng(0).uniform(size=(24, 2)), []
+    whole = label_free.score(store, np.arange(24), weights.__getitem__, **how)
+    monkeypatch.setattr(label_free, "CHUNK", 7)
+    found = label_free.score(
+        store, np.arange(24), lambda part: asked.append(part.start) or weights[part], **how
+    )
+    assert asked == [0, 7, 14, 21]
+    np.testing.assert_allclose(found.raw, whole.raw, atol=1e-6)
 
 
 def test_captions_are_needed(store, tmp_path):

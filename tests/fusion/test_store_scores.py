@@ -51,7 +51,7 @@ def test_predicted_scores_are_those_of_the_pipeline(store, classifier):
     logits = classifiers.predict(classifiers.load(classifier), store, np.arange(CLIPS))
     weights = label_free.probabilities(logits, "ce")
     how = {"scorer": "minilm", "labels": "predicted", "top_k": 1}
-    theirs = label_free.score(store, np.arange(CLIPS), weights, **how)
+    theirs = label_free.score(store, np.arange(CLIPS), weights.__getitem__, **how)
     np.testing.assert_allclose(found.raw, theirs.raw, atol=1e-6)
     assert found.scaling == pytest.approx(theirs.scaling, abs=1e-6) and found.spread is None
     either = entail(inputs, "noisy-or", load("minilm"))
