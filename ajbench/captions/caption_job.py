@@ -58,6 +58,10 @@ class Job:
             "chunk_clips": self.chunk,
         }
 
+    def key(self, clips: Clips) -> str:
+        """Return the fingerprint of the captions table of `clips`; errors as `Clips.count`."""
+        return fingerprint(self.settings, clips.count.digest)
+
     def run(self, clips: Clips, folder: Path, force: bool = False) -> tuple[dict[str, Any], bool]:
         """Write or complete the captions table of `clips`.
 
@@ -80,7 +84,7 @@ class Job:
                 f"{clips.name}: no clip has a {self.captioner.reads}, of which captions of kind visual and "
                 "merge are made; use --kind audio"
             )
-        key = fingerprint(settings, count.digest)
+        key = self.key(clips)
         if caption_table.start(folder, key, force):
             return caption_table.info(folder), False
         n = -(-count.clips // self.chunk)

@@ -211,6 +211,7 @@ def _row(cells: Mapping[str, Any], where: str) -> Row:
     labels, split = cells.get("labels", ()), str(cells.get("split", "train"))
     if isinstance(labels, str):
         labels = labels.split(LABEL_SEPARATOR)
+    texts: dict[str, Any] = {name: str(cells[name]) for name in TEXTS if name in cells}
     try:
         start_s = float(cells.get("start_s", 0))
         duration_s = float(cells["duration_s"]) if "duration_s" in cells else None
@@ -223,7 +224,7 @@ def _row(cells: Mapping[str, Any], where: str) -> Row:
             duration_s=duration_s,
             labels=tuple(filter(None, (str(label).strip() for label in labels))),
             split=SPLIT_NAMES[split.strip().lower()],
-            **{name: str(cells[name]) for name in TEXTS if name in cells},
+            **texts,
         )
     except (KeyError, ValueError, TypeError) as error:
         raise UsageError(f"{where}: clip_id, split, labels or a time is wrong ({error})") from None

@@ -13,7 +13,7 @@ from ajbench.captions.caption_source import Clips
 from ajbench.captions.visual import Given
 from ajbench.captions.writers import LanguageModel, Template
 from ajbench.core.console import counted
-from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Recipe
 from ajbench.data.corpora import audiocaps
@@ -53,7 +53,7 @@ def run(pipeline: Pipeline, force: bool = False) -> dict[str, Any]:
     Raises:
         UsageError: an unknown backend or option, or no evaluation clip has a caption.
         MissingError: a package, the model or the server is missing.
-        IntegrityError: a captions table is damaged.
+        IntegrityError: a captions table is damaged, or the visual captions are of other clips.
     """
     from ajbench.reporting import table_a2
 
@@ -94,6 +94,11 @@ def _rows(pipeline: Pipeline) -> list[Row]:
     if recipe.fusion.captions:
         seen = caption_table.texts(Path(recipe.fusion.captions), "visual")
         rows = [replace(row, visual_caption=seen.get(row.clip_id)) for row in rows]
+        if not any(row.visual_caption for row in rows):
+            raise IntegrityError(
+                f"fusion.captions={recipe.fusion.captions}: captions of other clips: none of its {len(seen)} "
+                f"is among the {counted(len(rows), 'clip')} with a caption, such as {rows[0].clip_id}"
+            )
     return rows
 
 
@@ -155,11 +160,8 @@ def _captions(
         job = Job(
             (one.kind,), writer, Given() if one.kind == "merge" else None, about, max_fallback=1.0, chunk=100
         )
-        folder = (
-            pipeline.places.work
-            / pipeline.recipe.name
-            / f"a2-{one.name.replace(', ', '-').replace(' ', '-')}"
-        )
+        slug = one.name.replace(", ", "-").replace(" ", "-")
+        folder = pipeline.places.work / pipeline.recipe.name / f"a2-{slug}-{job.key(clips)}"
         try:
             info, _ = job.run(clips, folder, force)
         except MissingError as error:

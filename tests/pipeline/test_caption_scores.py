@@ -4,11 +4,11 @@ import csv
 import json
 
 import pytest
-from fakes import FakeLanguageModel, openai_process
+from fakes import FakeLanguageModel, caption_table_of, openai_process
 
 from ajbench.captions import backends, caption_metrics
 from ajbench.core import recipe as recipes
-from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.data.corpora import audioset
 from ajbench.pipeline import caption_scores
 from ajbench.pipeline.places import Places
@@ -76,6 +76,52 @@ def test_a_model_has_a_line_per_number_of_examples_and_a_merge_where_there_is_so
         again = caption_scores.run(make(writer))
         assert log()["seen"] == seen and again["lines"] == done["lines"]
     assert sum(seen.values()) == 3 * CLIPS
+
+
+@pytest.fixture
+def seen(tmp_path):
+    """A captions table with visual captions of seven of the eight clips."""
+    texts = {f"video{n:06d}_30": f"a dog near person {n}" for n in range(CLIPS - 1)}
+    return caption_table_of(tmp_path / "seen", texts, "visual")
+
+
+def test_merges_have_lines_beside_zero_one_and_few_shot_captions(make, seen, monkeypatch):
+    model = FakeLanguageModel(
+        lambda prompt: prompt.splitlines()[-3] if "Summarize" in prompt else "a dog barks"
+    )
+    monkeypatch.setattr(backends, "load", lambda *_, **__: model)
+    writers = "evaluate.captioners={template: {}, mine: {backend: openai}}"
+    pipeline = make(writers, f"fusion.captions={seen}")
+    named = [
+        "template", "audio-visual merge, template",
+        *(f"{shots}, mine" for shots in caption_scores.SHOTS), "audio-visual merge, mine",
+    ]  # fmt: skip
+    assert caption_scores.plan(pipeline)["sets"] == named
+    done = caption_scores.run(pipeline)
+    lines = {line["captions"]: line for line in done["lines"]}
+    assert [*lines] == [caption_scores.HUMAN, *named]
+    # The model repeats the visual caption; the clip without one keeps its audio caption.
+    merged, plain = lines["audio-visual merge, mine"], lines["few-shot, mine"]
+    assert merged["n"] == plain["n"] == CLIPS
+    assert plain["vocabulary_size"] == len({"a", "dog", "barks"})
+    assert merged["vocabulary_size"] == len({"a", "dog", "barks", "near", "person", *range(CLIPS - 1)})
+    merges = [note for note in done["notes"] if "no visual caption: 1" in note]
+    assert len(merges) == 2 and all("audio-visual merge" in note for note in merges)
+
+
+def test_other_visual_captions_are_merged_anew(make, seen, tmp_path):
+    keys = TEMPLATE, f"fusion.captions={seen}"
+    first = caption_scores.run(make(*keys))["lines"][2]
+    other = caption_table_of(tmp_path / "other", {"video000001_30": "a brass band in a park"}, "visual")
+    second = caption_scores.run(make(TEMPLATE, f"fusion.captions={other}"))["lines"][2]
+    assert first["vocabulary_size"] != second["vocabulary_size"]
+    assert caption_scores.run(make(*keys))["lines"][2] == first
+
+
+def test_visual_captions_of_other_clips_are_refused(make, tmp_path):
+    other = caption_table_of(tmp_path / "other", {"video000001": "a dog"}, "visual")
+    with pytest.raises(IntegrityError, match=r"other clips.*video000000_30"):
+        caption_scores.plan(make(TEMPLATE, f"fusion.captions={other}"))
 
 
 def test_fallbacks_are_counted_in_a_note(make, monkeypatch):
