@@ -39,7 +39,8 @@ def check(browser, path):
         tab, faults = watched(browser, width, colours)
         tab.goto(Path(path).resolve().as_uri())
         where = f"{path}, {width} px, {colours}"
-        assert violations(tab) == [], where
+        found = violations(tab)
+        assert not found, f"{where}: {found}"
         beyond = tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert beyond <= 0, where
         assert faults == [], where

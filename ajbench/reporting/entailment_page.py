@@ -135,7 +135,7 @@ def _matrix(parts: Sequence[ScoredClips], found: Agreements) -> Block:
     notes = [f"Pearson above the diagonal, Spearman below; 95 % intervals over recordings; {number}"]
     if max(clips) > AT_MOST:
         notes.append(f"Intervals are scaled from those of {AT_MOST:,} clips")
-    return Block("Correlations", ["", *names], lines, notes, 1)
+    return Block("Correlations", ["Scores", *names], lines, notes, 1)
 
 
 def _published(checks: Sequence[Check]) -> Block:

@@ -3,6 +3,7 @@ import json
 
 import numpy as np
 import pytest
+from browser import check
 from fakes import add_noise, flagged_audit, make_store, write_clip
 from typer.testing import CliRunner
 
@@ -22,6 +23,12 @@ def refused(*line):
     done = run(*line)
     assert done.exit_code == 2 and len(done.stderr.strip().splitlines()) == 1, done.output
     return done.stderr
+
+
+def test_the_page_in_chromium(audit_folders, tmp_path, chromium):
+    done = named(audit_folders, "planted", "-q", "--report", tmp_path / "a.html", "--work", tmp_path / "w")
+    assert done.exit_code == 0, done.output
+    check(chromium, tmp_path / "a.html")
 
 
 def test_pairs_and_page_are_written_and_strict_exits_with_4(audit_folders, tmp_path):

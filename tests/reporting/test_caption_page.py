@@ -1,5 +1,6 @@
 import csv
 
+from browser import check
 from fakes import caption_table_of
 
 from ajbench.captions import checks
@@ -26,3 +27,8 @@ def test_captions_without_a_finding_have_a_page_too(tmp_path):
     folder = caption_table_of(tmp_path / "t", {"a": "quiet"})
     page, table = caption_page.write(folder, checks.check(folder), tmp_path)
     assert "quiet" in page.read_text() and table.exists()
+
+
+def test_the_page_in_chromium(tmp_path, chromium):
+    folder = caption_table_of(tmp_path / "t", {"a": "A frog by a stream", "c": "near a coughing person"})
+    check(chromium, caption_page.write(folder, checks.check(folder), tmp_path)[0])

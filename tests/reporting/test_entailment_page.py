@@ -2,6 +2,7 @@ import csv
 
 import numpy as np
 import pytest
+from browser import check
 
 from ajbench.captions import published_pairs
 from ajbench.captions.aggregation import Scaling
@@ -47,3 +48,9 @@ def test_a_page_of_scores_by_true_labels_says_that_they_leak(parts, tmp_path):
     assert "tell labels" in page.read_text() and "Correlations" not in page.read_text()
     (line,) = entailment_page.summaries([true])
     assert line["scored"] == 50 and line["median"] == np.median(one.raw) and line["spread"] is None
+
+
+def test_the_page_in_chromium(parts, tmp_path, chromium):
+    found = entailment_page.agreements(parts, parts[0].clip_ids)
+    checks = [published_pairs.check(load("minilm"))]
+    check(chromium, entailment_page.write(tmp_path, "store", parts, found, checks)[0])
