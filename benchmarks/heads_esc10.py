@@ -1,6 +1,6 @@
 """Four arms on frozen features: ESC-10, five folds, 20 draws of eight real clips a class.
 
-python benchmarks/heads_esc10.py ESC10 --work WORK [--features mn04] [--draws 20] [--out FILE.csv]
+python benchmarks/heads_esc10.py ESC10 --work WORK [--features mn04] [--draws 20] [--out FILE.csv] [KEY=VALUE]
 
 WORK has the generators of the recipe esc10-shots (`ajbench run esc10-shots --work WORK`); whatever is missing
 there is made first, outside the timed part: clips of both kinds and their features. A linear head has no
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--out", type=Path)
     parser.add_argument("changes", nargs="*", help="recipe keys, such as generator.precision=bf16")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()  # CHANGES may follow options
     pipelines = [draw_pipeline(options.features, draw, options) for draw in range(options.draws)]
     stages = [(draw, one, stage) for draw, one in enumerate(pipelines) for stage in grid_stages(one)]
     heads = [stage for _, _, stage in stages]
