@@ -191,7 +191,8 @@ def a11_lines(
         for split, numbers in (counts or {}).items():
             line |= {f"{split}_{name}": numbers.get(name) for name in COUNTED}
         line |= {"tail": tail} if tail else {}
-        line["dataset"] = mine["dataset"].iloc[-1]
+        # A later run of one fold measures the classifiers of that fold again.
+        line["dataset"] = max(reversed([*mine["dataset"]]), key=folds_in)
         line["note"] = "; ".join(filter(None, (_note(recipe), (chosen or {}).get(name))))
         lines.append(line)
     return lines + (_published_a11() if recipe.evaluate.published == "as20k" else [])

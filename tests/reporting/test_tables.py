@@ -85,7 +85,7 @@ def test_of_several_folds_the_table_has_the_means_over_them(tmp_path):
     assert line["+320G"] == pytest.approx(np.mean(list(of_dose.values())), abs=0.006)
     by_seed = [np.mean([v for cell, v in of_dose.items() if cell.seed == seed]) for seed in (0, 1)]
     assert line["+320G_std"] == pytest.approx(np.std(by_seed, ddof=1), abs=0.006)
-    assert line["eval_clips"] == 120 and line["seeds"] == 2
+    assert line["eval_clips"] == 120 and line["seeds"] == 2 and line["dataset"] == "esc10 folds 1-2"
 
 
 def test_published_rows_are_below_and_marked(written, published_dir):
