@@ -29,7 +29,7 @@ def test_every_shipped_recipe_is_valid_and_survives_a_dump(name, overrides, tmp_
 
 def test_all_promised_recipes_are_shipped():
     promised = {"mini", "esc10", "esc50", "as20k", "as20k-self", "as2m", "fsd50k", "vggsound", "audiocaps"}
-    video = {"mini-av", "avdigits", "as20k-av", "as2m-av", "vggsound-av"}
+    video = {"mini-av", "avdigits", "avdigits-noise", "as20k-av", "as2m-av", "vggsound-av"}
     table_1 = {f"as2m/{name}" for name in ("clap", "clap-masked", "t5-masked", "t5")}
     assert promised | table_1 | video <= set(recipe.shipped())
 
