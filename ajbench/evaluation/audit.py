@@ -194,7 +194,8 @@ def _compare(
             usual = [
                 -one.residual_db
                 for one in matches
-                if one.best and independent[one.row] and one.standout <= bulk
+                # Clips that are the same but for their level are copies, even if most of the clips are.
+                if one.best and independent[one.row] and one.standout <= bulk and one.residual_db > EXACT_DB
             ]
             wave_limit = WAVEFORM
             if len(usual) >= MIN_REAL:

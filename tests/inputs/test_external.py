@@ -82,8 +82,8 @@ def test_a_run_with_copies_of_eval_clips_ends_before_training(run):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "never"), [("decoded", "hurts"), ("noise", "helps")])
+@pytest.mark.parametrize(("kind", "never"), [("decoded", "No, it hurts"), ("noise", "Yes")])
 def test_decoded_clips_do_no_harm_and_noise_does_not_help(run, kind, never):
     done = run(kind, *TRAINED)
     assert done.exit_code == 0, done.output
-    assert never not in json.loads(done.stdout)["verdict"]["headline"]
+    assert not json.loads(done.stdout)["verdict"]["headline"].startswith(never)
