@@ -26,7 +26,7 @@ from ajbench.metrics.audio_fingerprint import Scores
 
 LENGTH_RATIO = 1.25  # clips whose lengths differ by less are zero-padded and compared in one block
 BLOCK_FRAMES = 2**17  # frames of one block: the spectra take 70 MB
-BLOCK_LIMIT = 8 * BLOCK_FRAMES  # frames of the shorter clips, were they as long as the longer ones: 0.6 GB
+BLOCK_LIMIT = 2 * BLOCK_FRAMES  # frames of the shorter clips, were they as long as the longer ones
 Fingerprint = NDArray[np.float16]  # [T, 64]
 Waves = list[NDArray[np.float32]] | Pieces  # of a clip
 
