@@ -33,7 +33,7 @@ class RunDir:
         self.path = Path(path)
         self.stage = stage
         self.fingerprint = fingerprint
-        self._before: cost.Reading | None = None
+        self._before = cost.read()
 
     def done(self) -> bool:
         """Return whether the stage with this fingerprint has finished."""
@@ -101,7 +101,6 @@ class RunDir:
         """Add what was used since `start`, and `extra`, to `run.json`, then write `DONE`."""
         for stray in self.path.rglob(".*.tmp"):  # of a process that was killed while writing
             stray.unlink(missing_ok=True)
-        assert self._before, "finish without start"
         info, extra = self.info(), extra or {}
         record = {
             **info,

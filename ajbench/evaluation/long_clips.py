@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from ajbench.data import audio
 from ajbench.data.clip_set import ClipSet
 from ajbench.evaluation.protocols import Protocol
-from ajbench.metrics import audio_fingerprint
 
 PIECE_S = 60
 Wave = NDArray[np.float32]
@@ -92,6 +91,8 @@ def waveform_match(excerpt: Wave, pieces: Iterable[Wave]) -> tuple[float, float]
         excerpt: [n] at 16 kHz, at most two minutes.
         pieces: of the long clip.
     """
+    from ajbench.metrics import audio_fingerprint  # needs torch, which a set with cached features does not
+
     before, found = np.zeros(0, np.float32), [(0.0, 0.0)]
     for wave in pieces:
         found.append(audio_fingerprint.waveform_match(excerpt, np.concatenate([before, wave])))

@@ -15,12 +15,16 @@ def test_auto_is_bf16_on_cuda_alone_and_a_named_precision_is_kept(device, auto):
     assert [resolve_precision(name, device) for name in ("fp32", "bf16")] == ["fp32", "bf16"]
 
 
-def test_full_fp32_holds_within_its_block_alone_also_after_an_error():
+def test_full_fp32_holds_within_its_block_alone_also_after_an_error(monkeypatch):
+    monkeypatch.setattr(
+        torch.backends.cudnn, "allow_tf32", True
+    )  # torch's default, which rounds convolutions
+
     def tf32():
         return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
 
     before = tf32()
-    assert before[0]  # torch's default, which rounds convolutions
+    assert before[0]
     for error in (None, ValueError):
         try:
             with full_fp32():

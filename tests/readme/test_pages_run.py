@@ -19,7 +19,12 @@ RATE = 16_000
 CLASSES = "dog", "rain"
 SPEAKERS = "george", "jackson", "lucas", "nicolas", "theo", "yweweler"
 # Other names of the folders below, and a variable of a shell loop.
-MEANT = {"PATH/TO/ESC-50": "ESC50", "free-spoken-digit-dataset": "FSDD", "as2m/$name": "as2m/t5"}
+MEANT = {
+    "PATH/TO/ESC-50": "ESC50",
+    "free-spoken-digit-dataset": "FSDD",
+    "as2m/$name": "as2m/t5",
+    "fsdd.csv": "FSDD/fsdd.csv",
+}
 # An earlier command has to be run, or weights are missing: the message names the command.
 FIRST = re.compile(r"`ajbench [a-z-]+")
 
@@ -79,6 +84,12 @@ def data(tmp_path_factory):
         sound(home / "digits" / str(digit) / f"take_{speaker}_0.wav", digit)
     files = (f"{name}/{number}.wav,{name}" for number in range(24) for name in [CLASSES[number % 2]])
     write(home / "labels.csv", "file,label", *files)
+    digits = (
+        f"recordings/{digit}_{speaker}_0.wav,{1 + digit % 5},digit"
+        for digit in range(10)
+        for speaker in SPEAKERS
+    )
+    write(home / "FSDD/fsdd.csv", "path,fold,labels", *digits)
     make_store(home / "STORE", captions=2)
     return home
 
