@@ -33,7 +33,7 @@ class RunDir:
         self.path = Path(path)
         self.stage = stage
         self.fingerprint = fingerprint
-        self._before = cost.read()
+        self._before: cost.Reading | None = None
 
     def done(self) -> bool:
         """Return whether the stage with this fingerprint has finished."""
@@ -106,7 +106,7 @@ class RunDir:
             **info,
             **environment(),
             "finished": _now(),
-            **cost.used(self._before, str(info.get("device")), int(extra.get("processes", 1))),
+            **cost.used(self._before or cost.read(), str(info.get("device")), int(extra.get("processes", 1))),
             "disk_mb": cost.disk_mb(self.path),
             **extra,
         }
