@@ -117,6 +117,12 @@ def test_one_sound_plays_at_a_time_and_all_can(tab):
     assert len(seconds) == 150 and set(seconds) == {1.26}
 
 
+def test_a_sound_stopped_before_it_starts_is_no_error(tab):
+    tab.locator(".picture").nth(0).evaluate("picture => { picture.click(); picture.click(); }")
+    tab.wait_for_function("[...document.querySelectorAll('audio')].every(one => one.paused)")
+    tab.wait_for_timeout(100)
+
+
 def test_names_are_text(tmp_path, grid_results, chromium):
     name = "<img src=x onerror=alert(1)>"
     sound = {"audio": "a.flac", "image": "data:,", "brief": name, "detail": name, "clip_id": name}
