@@ -1,5 +1,8 @@
 """Waves to normalised log-mel features [B, T, F], and the augmentations before and after."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -7,6 +10,7 @@ from torchaudio.compliance import kaldi
 from torchaudio.functional import melscale_fbanks
 
 from ajbench.data.audio import SAMPLE_RATE
+from ajbench.data.clip_audio import Samples, write_float
 
 
 class Fbank(nn.Module):
@@ -235,3 +239,45 @@ def mixup(wav: Tensor, targets: Tensor, mixed: Tensor, keep: Tensor) -> tuple[Te
     out[mixed] = blend - blend.mean(dim=1, keepdim=True)
     labels[mixed] = torch.lerp(targets[clips:], targets[mixed], weight)
     return out, labels
+
+
+def mixup_rows(
+    rows: Sequence[Samples], targets: Tensor, mixed: Tensor, keep: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return what `mixup` does of clips that are not waves yet, to the last bit, in a sixth of the time.
+
+    A clip passes through all steps while it is in the processor's cache.
+
+    Args:
+        rows: samples [n] of the batch's clips and, after them, of the k partners.
+        targets: in the same order, [B + k, C].
+        mixed: positions of the clips to mix [k].
+        keep: their λ [k].
+    """
+    clips = len(rows) - len(mixed)
+    out = torch.from_numpy(np.empty((clips, len(rows[0])), np.float32))  # numpy asks for large pages
+    own, theirs = torch.empty(2, 1, out.shape[1])
+    partner = {place: clips + k for k, place in enumerate(mixed.tolist())}
+    weights = dict(zip(partner, keep.view(-1, 1, 1), strict=True))
+    for place, wave in enumerate(out.split(1)):
+        if place not in partner:
+            _centre(rows[place], wave)
+            continue
+        _centre(rows[place], own)
+        _centre(rows[partner[place]], theirs)
+        torch.lerp(theirs, own, weights[place], out=wave)
+        wave.sub_(_mean(wave))
+    labels = targets[:clips].clone()
+    labels[mixed] = torch.lerp(targets[clips:], targets[mixed], keep[:, None])
+    return out, labels
+
+
+def _centre(samples: Samples, wave: Tensor) -> None:
+    """Write samples less their mean into a wave [1, n]."""
+    write_float(samples, wave[0].numpy())
+    wave.sub_(_mean(wave))
+
+
+def _mean(wave: Tensor) -> Tensor:
+    """Return the mean [1, 1] of a wave [1, n] as of one in a batch: torch adds up a single row otherwise."""
+    return wave.expand(2, -1).mean(dim=1, keepdim=True)[:1]

@@ -15,6 +15,7 @@ from ajbench.core.device import device_of
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.recipe import Mix, Recipe
 from ajbench.data import mixing, real_clips
+from ajbench.data.clip_audio import Samples, as_float
 from ajbench.data.shards import ids_hash
 from ajbench.data.store import ClipStore
 from ajbench.data.val_part import ValPart
@@ -34,7 +35,7 @@ def cache_bytes() -> int:
 
 
 class TrainingClips:
-    """Real train clips followed by added clips.
+    """Real train clips followed by added clips, all in 16 bits: exact for FLAC of a store, rounded for files.
 
     Args:
         real: store of real clips.
@@ -64,39 +65,49 @@ class TrainingClips:
         self.filled = np.zeros(kept, dtype=bool)
 
     def take(self, clips: NDArray[np.int64], seeds: Sequence[int] = ()) -> tuple[Tensor, Tensor]:
-        """Return waves float32 [k, n] and targets float32 [k, C] of clips, by index [k].
+        """Return waves float32 [k, n] and targets float32 [k, C] of clips; arguments as for `rows`."""
+        rows, targets = self.rows(clips, seeds)
+        return torch.from_numpy(as_float(rows, self.samples)), targets
 
-        With `seeds`, one for each clip, the waves are augmented (`ajbench.data.wave_chain`), with any clip of
-        the mix as background.
+    def rows(self, clips: NDArray[np.int64], seeds: Sequence[int] = ()) -> tuple[list[Samples], Tensor]:
+        """Return the samples of clips, k arrays [n], and their targets float32 [k, C].
+
+        Args:
+            clips: their indices [k].
+            seeds: one for each clip: their waves are augmented (`ajbench.data.wave_chain`), with any clip of
+                the mix as background.
         """
-        waves = self._waves(clips)
-        for wave, seed in zip(waves, seeds, strict=bool(seeds)):
-            wave[:] = augment(wave, seed, len(self), lambda k: self._waves(np.array([k]))[0])
-        return torch.from_numpy(waves), torch.from_numpy(self.targets[clips].toarray())
+        rows = self._rows(clips)
+        if seeds:
+            waves = as_float(rows, self.samples)
+            rows = [
+                augment(wave, seed, len(self), self._wave) for wave, seed in zip(waves, seeds, strict=True)
+            ]
+        return rows, torch.from_numpy(self.targets[clips].toarray())
 
     def __len__(self) -> int:
         return int(self.starts[-1])
 
-    def _waves(self, clips: NDArray[np.int64]) -> NDArray[np.float32]:
+    def _wave(self, clip: int) -> NDArray[np.float32]:
+        return as_float(self._rows(np.array([clip])), self.samples)[0]
+
+    def _rows(self, clips: NDArray[np.int64]) -> list[Samples]:
+        """Return the 16-bit samples of clips: views of the cache as far as they are in it."""
         held = clips < len(self.cache)
         mine = clips[held]
         new = np.unique(mine[~self.filled[mine]])
         if len(new):
-            # Exact for the FLAC of a store, which has 16 bits.
-            self.cache[new] = np.rint(self._decode(new) * 32768).clip(-32768, 32767).astype(np.int16)
+            self.cache[new] = self._decode(new)
             self.filled[new] = True
-        out = np.empty((len(clips), self.samples), dtype=np.float32)
-        out[held] = self.cache[mine].astype(np.float32) / np.float32(32768)
-        if not held.all():
-            out[~held] = self._decode(clips[~held])
-        return out
+        others = iter(self._decode(clips[~held]) if not held.all() else ())
+        return [self.cache[clip] if here else next(others) for clip, here in zip(clips, held, strict=True)]
 
-    def _decode(self, clips: NDArray[np.int64]) -> NDArray[np.float32]:
-        out = np.empty((len(clips), self.samples), dtype=np.float32)
+    def _decode(self, clips: NDArray[np.int64]) -> NDArray[np.int16]:
+        out = np.empty((len(clips), self.samples), dtype=np.int16)
         part = np.searchsorted(self.starts, clips, side="right") - 1
         for k in np.unique(part):
             store, used = self.parts[k]
-            out[part == k] = store.audio(used[clips[part == k] - self.starts[k]])
+            out[part == k] = store.audio16(used[clips[part == k] - self.starts[k]])
         return out
 
 

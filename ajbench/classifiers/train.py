@@ -201,10 +201,12 @@ def _batches(
             others = mixing.batch(plan.order, plan.epoch_size, whole, step)
             partners = others[rng.permutation(whole)][mine]
         own = seeds(places, "wave") + seeds(places[mixed], "wave of partner")
-        wav, targets = chosen.take(np.concatenate([clips, partners[mixed]]), own)
+        wanted = np.concatenate([clips, partners[mixed]])
         where, weight = torch.from_numpy(np.flatnonzero(mixed)), torch.from_numpy(keep)
-        if not on_gpu:
-            wav, targets = frontend.mixup(wav, targets, where, weight)
+        if on_gpu:
+            wav, targets = chosen.take(wanted, own)
+        else:
+            wav, targets = frontend.mixup_rows(*chosen.rows(wanted, own), where, weight)
             where = weight = NONE
         return wav, targets, torch.from_numpy(masks), where, weight
 

@@ -187,11 +187,16 @@ def flac_decode(data: bytes) -> Wave:
     Raises:
         AudioError: the bytes are not FLAC, or damaged.
     """
+    return flac_samples(data).astype(np.float32) / np.float32(32768)
+
+
+def flac_samples(data: bytes) -> NDArray[np.int16]:
+    """Decode the output of `flac_encode` to int16 [n]; errors as `flac_decode`."""
     try:
-        samples, _ = soundfile.read(io.BytesIO(data), dtype="int16")
+        samples: NDArray[np.int16] = soundfile.read(io.BytesIO(data), dtype="int16")[0]
     except (soundfile.SoundFileError, RuntimeError) as error:
         raise AudioError(f"unreadable ({_brief(error)})") from None
-    return samples.astype(np.float32) / np.float32(32768)
+    return samples
 
 
 def write(path: Path | str, wav: Wave, sample_rate: int = SAMPLE_RATE) -> None:

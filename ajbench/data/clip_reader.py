@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from ajbench.core import console
 from ajbench.core.files import sha256
-from ajbench.data import archive, audio, store
+from ajbench.data import archive, audio
+from ajbench.data.clip_audio import read_piece
 from ajbench.data.corpora import mini
 from ajbench.data.manifest import Row
 from ajbench.data.noise import Noise
@@ -61,7 +62,7 @@ def read_clip(
         else:
             n = audio.clip_samples(duration_s)
             with archive.local(row.path) as path:
-                wav = store.read_piece(path, row.start_s, row.duration_s, n)
+                wav = read_piece(path, row.start_s, row.duration_s, n)
                 rate, _, frames = audio.probe(path)
                 seconds = frames / rate - row.start_s
         reason = None

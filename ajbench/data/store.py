@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,11 @@ from scipy import sparse
 
 from ajbench.core import files
 from ajbench.core.console import counted
-from ajbench.core.device import readers
 from ajbench.core.errors import IntegrityError, UsageError
 from ajbench.core.registry import suggest
 from ajbench.core.run_dir import local_rank
-from ajbench.data import archive, audio, shards
+from ajbench.data import audio, shards
+from ajbench.data.clip_audio import Samples, read_into, read_piece, write_float, write_int16
 from ajbench.data.shards import SCHEMA, StoreMeta, read_meta
 
 COLUMNS = tuple(name for name in SCHEMA.names if name != "audio")
@@ -180,18 +179,19 @@ class ClipStore:
             IntegrityError: a clip's FLAC is damaged (possible only if checksums were not verified).
             AudioError: a linked file is missing or no longer usable.
         """
-        parts, rows = self._locate(indices)
-        out = np.empty((len(rows), self.meta.clip_samples), np.float32)
+        wanted = self._checked(indices)
+        out = np.empty((len(wanted), self.meta.clip_samples), np.float32)
+        read_into(out, wanted, self._samples, write_float)
+        return out
 
-        def fill(n: int) -> None:
-            out[n] = self._wave(self.mapped[parts[n]], int(rows[n]))
+    def audio16(self, indices: ArrayLike) -> NDArray[np.int16]:
+        """Return `audio` as 16-bit integers, int16 [n, clip_samples]: exact, but of linked files rounded.
 
-        if len(rows) == 1:
-            fill(0)
-        else:
-            # One pool per call: threads that outlive the call would not survive the fork of a data loader.
-            with ThreadPoolExecutor(readers()) as pool:
-                list(pool.map(fill, range(len(rows))))
+        Errors as `audio`.
+        """
+        wanted = self._checked(indices)
+        out = np.empty((len(wanted), self.meta.clip_samples), np.int16)
+        read_into(out, wanted, self._samples, write_int16)
         return out
 
     def video_tokens(self, indices: ArrayLike) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -248,22 +248,28 @@ class ClipStore:
         return self.mapped[parts[0]], int(rows[0])
 
     def _locate(self, indices: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        wanted = self._checked(indices)
+        parts = np.searchsorted(self._offsets, wanted, side="right") - 1
+        return parts, wanted - self._offsets[parts]
+
+    def _checked(self, indices: ArrayLike) -> NDArray[np.int64]:
         wanted = np.asarray(indices, dtype=np.int64).reshape(-1)
         if len(wanted) and not (wanted.min() >= 0 and wanted.max() < len(self)):
             raise IndexError(
                 f"{self.path}: clips {wanted.min()} … {wanted.max()} requested, it has {len(self)}"
             )
-        parts = np.searchsorted(self._offsets, wanted, side="right") - 1
-        return parts, wanted - self._offsets[parts]
+        return wanted
 
-    def _wave(self, shard: _Shard, row: int) -> NDArray[np.float32]:
+    def _samples(self, index: int) -> Samples:
+        """Return the samples of a clip, int16 from FLAC or float32 from a linked file."""
+        shard, row = self._find(index)
         n, data = self.meta.clip_samples, shard.flac(row)
         if data is None:
             piece = shard.table.select(["path", "start_s", "duration_s"]).slice(row, 1).to_pylist()[0]
             return read_piece(**piece, n=n)
         clip_id = shard.table.column("clip_id")[row]
         try:
-            wav = audio.flac_decode(bytes(data))
+            wav = audio.flac_samples(bytes(data))
         except audio.AudioError as error:
             raise IntegrityError(
                 f"{self.path}: audio of clip {clip_id} is damaged ({error.reason})"
@@ -271,18 +277,6 @@ class ClipStore:
         if len(wav) != n:
             raise IntegrityError(f"{self.path}: clip {clip_id} has {len(wav)} samples, expected {n}")
         return wav
-
-
-def read_piece(path: str, start_s: float, duration_s: float | None, n: int) -> NDArray[np.float32]:
-    """Read the first `n` samples at 16 kHz of a segment of a file, zero-padded if it is shorter.
-
-    Raises:
-        AudioError: the segment is not usable.
-    """
-    longest = n / audio.SAMPLE_RATE
-    with archive.local(path) as file:
-        wav = audio.read(file, start_s=start_s, duration_s=min(longest, duration_s or longest))
-    return audio.fit(wav, n)
 
 
 def require_codec(store: ClipStore, name: str, weights_hash: str) -> None:

@@ -199,3 +199,22 @@ def test_mixup_is_the_formula_of_ast():
     torch.testing.assert_close(out[1], centred[1])
     assert torch.equal(labels[1], targets[1])
     assert out.shape == (3, 100)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("where", [(), (0, 2), (0, 1, 2, 3)])
+def test_mixup_clip_by_clip_has_the_bits_of_the_whole_batch(threads, where, rng):
+    waves = rng.integers(-32768, 32767, (4 + len(where), 40_320), np.int16)
+    waves[-1] = waves[0]  # a clip may be the partner of another
+    targets = torch.rand(len(waves), 3)
+    mixed = torch.tensor(where, dtype=torch.long), torch.rand(len(where))
+    rows = [wave if k % 2 else wave.astype(np.float32) / 32768 for k, wave in enumerate(waves)]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        whole = frontend.mixup(torch.from_numpy(waves.astype(np.float32) / 32768), targets, *mixed)
+        found = frontend.mixup_rows(rows, targets, *mixed)
+    finally:
+        torch.set_num_threads(before)
+    assert all(map(torch.equal, found, whole))
+    assert (waves[-1] == waves[0]).all()

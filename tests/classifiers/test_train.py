@@ -199,13 +199,13 @@ def test_processes_that_do_not_divide_the_batch_are_refused(tmp_path, real, monk
 
 
 def test_only_clips_of_the_mix_are_read(tmp_path, real, synthetic, monkeypatch):
-    read, audio_of = {"real": set(), "synthetic": set()}, store.ClipStore.audio
+    read, audio_of = {"real": set(), "synthetic": set()}, store.ClipStore.audio16
 
     def spy(self, indices):
         read[self.meta.source] |= {int(i) for i in indices}
         return audio_of(self, indices)
 
-    monkeypatch.setattr(store.ClipStore, "audio", spy)
+    monkeypatch.setattr(store.ClipStore, "audio16", spy)
     fit_hum(hum_recipe(Mix(dose=7), mixup=1.0), real, synthetic, tmp_path / "dose")
     assert read["real"] == set(real.split_indices("train").tolist())
     assert read["synthetic"] == set(range(7))
@@ -246,13 +246,13 @@ def augmented(hum_folder, real):
 
 
 def test_every_source_adds_its_first_clips(tmp_path, real, synthetic, augmented, monkeypatch):
-    read, audio_of = {}, store.ClipStore.audio
+    read, audio_of = {}, store.ClipStore.audio16
 
     def spy(self, indices):
         read.setdefault(self.path.name, set()).update(int(i) for i in indices)
         return audio_of(self, indices)
 
-    monkeypatch.setattr(store.ClipStore, "audio", spy)
+    monkeypatch.setattr(store.ClipStore, "audio16", spy)
     made = []
     for source, dose in (("G", 7), ("A", 7), ("R", 7), ("A+G", 7)):
         read.clear()
