@@ -1,13 +1,15 @@
 """Labels, captions and pairs of clips from tables and folder names."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.files import composed
+from ajbench.data.audio import SUFFIXES
 from ajbench.data.clip_set import Captions, ClipSet, Requests
+from ajbench.data.corpora import table_files
 
 PARENT = "parent"
 SHOWN = 3
@@ -30,7 +32,7 @@ def read_requests(clips: ClipSet, source: str) -> Requests:
     else:
         table = read_table("--labels", Path(source), ("clip", "labels"))
         found = {}
-        for clip, text in zip(table["clip"], table["labels"], strict=True):
+        for clip, text in zip(_names(clips, table["clip"]), table["labels"], strict=True):
             labels = [part.strip() for part in text.split(";") if part.strip()]
             found[clip] = list(dict.fromkeys([*found.get(clip, []), *labels]))
         _check_complete("--labels", source, clips, {clip: labels for clip, labels in found.items() if labels})
@@ -47,7 +49,7 @@ def read_captions(clips: ClipSet, path: Path) -> Captions:
     """
     table = read_table("--captions", path, ("clip", "caption"))
     found: dict[str, list[str]] = {}
-    for clip, text in zip(table["clip"], table["caption"], strict=True):
+    for clip, text in zip(_names(clips, table["clip"]), table["caption"], strict=True):
         if text.strip():
             found.setdefault(clip, []).append(text.strip())
     _check_complete("--captions", str(path), clips, found)
@@ -67,9 +69,12 @@ def read_pairs(gen: ClipSet, ref: ClipSet, path: Path) -> dict[str, str]:
         raise UsageError(f"--pairs {path}: no lines below the header gen,ref")
     for column, clips in (("gen", gen), ("ref", ref)):
         known = set(clips.names)
+        table[column] = _names(clips, table[column])
         unknown = next((name for name in table[column] if name not in known), None)
         if unknown is not None:
-            raise UsageError(f"--pairs {path}: no clip {unknown!r} in {clips.path}; names have no suffix")
+            raise UsageError(
+                f"--pairs {path}: no clip {unknown!r} in {clips.path}, such as {clips.names[0]!r}"
+            )
     if (repeated := table["gen"][table["gen"].duplicated()]).size:
         raise UsageError(
             f"--pairs {path}: generated clip {repeated.iloc[0]!r} is listed twice; keep one line"
@@ -79,6 +84,8 @@ def read_pairs(gen: ClipSet, ref: ClipSet, path: Path) -> dict[str, str]:
 
 def read_table(option: str, path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """Return a CSV that has these columns, every value as text.
+
+    In the header, case and blanks do not matter. Cells are separated by `,`, or by what separates the header.
 
     Args:
         option: the command-line option that named the file.
@@ -90,20 +97,40 @@ def read_table(option: str, path: Path, columns: Sequence[str]) -> pd.DataFrame:
         MissingError: there is no such file.
     """
     try:
-        lines = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True).fillna("")
-    except FileNotFoundError:
+        separator = table_files.delimiter(path)
+        lines = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, skipinitialspace=True)
+    except MissingError:
         raise MissingError(f"{option} {path}: no such file") from None
+    except UsageError as error:
+        raise UsageError(f"{option} {error}") from None
     except OSError as error:
         raise UsageError(f"{option} {path}: cannot be read ({error.strerror or error})") from None
     except ValueError as error:  # pandas' own errors and decoding errors are ValueErrors
         raise UsageError(f"{option} {path}: not a CSV ({' '.join(str(error).split())[:80]})") from None
-    lines.columns = lines.columns.astype(str).str.strip()
+    lines = lines.fillna("")
+    lines.columns = lines.columns.astype(str).str.strip().str.lower()
+    if repeated := lines.columns[lines.columns.duplicated()].tolist():
+        raise UsageError(
+            f"{option} {path}: column {repeated[0]!r} occurs more than once; rename or remove one"
+        )
     for name in {"clip", "gen", "ref"} & {*lines.columns}:
         lines[name] = lines[name].str.strip().map(composed)
     if not set(columns) <= set(lines.columns):
         shown = ascii(", ".join(map(str, lines.columns))[:80])[1:-1]
         raise UsageError(f"{option} {path}: columns {shown}; it needs {' and '.join(columns)}")
     return lines
+
+
+def _names(clips: ClipSet, written: Iterable[str]) -> list[str]:
+    """Return the names of clips in a table, of which some are written as files: with the suffix, or `\\`."""
+    known = set(clips.names)
+
+    def name(text: str) -> str:
+        forms = (text, text.replace("\\", "/").removeprefix("./"))
+        short = (form[: -len(s)] for form in forms for s in SUFFIXES if form.lower().endswith(s))
+        return next((form for form in (*forms, *short) if form in known), text)
+
+    return [*map(name, written)]
 
 
 def _folders(clips: ClipSet) -> dict[str, list[str]]:
@@ -120,4 +147,4 @@ def _check_complete(option: str, source: str, clips: ClipSet, found: Mapping[str
     if absent:
         shown = ", ".join(absent[:SHOWN]) + (", …" if len(absent) > SHOWN else "")
         count = f"{len(absent)} of {len(clips)} clips"
-        raise UsageError(f"{option} {source}: no value for {count} ({shown}); names have no suffix")
+        raise UsageError(f"{option} {source}: no value for {count} ({shown})")

@@ -43,12 +43,28 @@ def test_pairs_come_from_a_table(own_kinds):
     assert found == {"NA": "NA", "dog/clip-7": "dog/clip-13"}
 
 
+@pytest.mark.parametrize("header", ["Gen,REF", " gen , ref ", "GEN;Ref", "gen\tref", "note,ref,gen"])
+@pytest.mark.parametrize("form", ["{}", "{}.wav", "./{}.WAV", "{}\\"])
+def test_pairs_as_people_write_them(sets, tmp_path, header, form):
+    mark = next((one for one in ";\t" if one in header), ",")
+    names = [
+        name.replace("/", "\\") if form == "{}\\" else form.format(name)
+        for name in ("dog/clip-7", "dog/clip-13")
+    ]
+    cells = ["x", *reversed(names)] if "note" in header else names
+    (tmp_path / "pairs.csv").write_text(f"{header}\n{mark.join(cells)}\n")
+    assert annotations.read_pairs(*sets, tmp_path / "pairs.csv") == {"dog/clip-7": "dog/clip-13"}
+
+
 @pytest.mark.parametrize("option", READERS)
 def test_what_is_not_a_table_is_refused_in_one_line(sets, tmp_path, option):
     read, columns = READERS[option]
     path = tmp_path / "table.csv"
     contents = ["", "\n", columns, f"{columns}\ndog/clip-1,a\ndog/clip-7,b,c,d\n", "name,text\nx,y\n"]
-    contents = [text.encode() for text in (*contents, f"{columns}\ndog/clip-1\n")]
+    contents = [
+        text.encode()
+        for text in (*contents, f"{columns}\ndog/clip-1\n", f"{columns.title()},{columns}\na,b,c,d\n")
+    ]
     for content in (*contents, bytes(range(256)) * 9, b"\x00" * 99, b"\x1f\x8b\x08\x00" * 5):
         path.write_bytes(content)
         with pytest.raises(UsageError, match=f"^{option} .*table.csv") as error:
