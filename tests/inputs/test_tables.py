@@ -2,6 +2,7 @@
 
 import json
 
+import pandas
 import pytest
 from typer.testing import CliRunner
 
@@ -288,3 +289,89 @@ def test_classes_that_a_split_lacks_are_named(table, train, held_out, capsys):
 def test_an_empty_mapping_switches_probes_off(change, left):
     base = {"evaluate": {"probes": {"noise": {"n": 9}, "other": {}}}}
     assert overlay(base, {"evaluate": {"probes": change}})["evaluate"]["probes"].keys() == left
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".json", ".parquet"])
+def test_a_column_for_each_class(tmp_path, suffix, capsys):
+    rows = [
+        {
+            "mp3_path": f"{k}.wav",
+            "note": f"n{k}",
+            "dog": k % 2,
+            "cat": int(k % 3 == 0),
+            "cow": 0,
+            "fold": k % 4,
+        }
+        for k in range(24)
+    ]
+    for row in rows:
+        (tmp_path / row["mp3_path"]).touch()
+    path, frame = tmp_path / f"tags{suffix}", pandas.DataFrame(rows)
+    if suffix == ".parquet":
+        frame.to_parquet(path)
+    elif "json" in suffix:
+        frame.to_json(path, orient="records", lines=suffix == ".jsonl")
+    else:
+        frame.to_csv(path, index=False, sep="\t" if suffix == ".tsv" else ",")
+    found = detection.detect(tmp_path)
+    assert found.layout == f"the table tags{suffix} with a column for each class"
+    manifest = read_corpus(Data(**found.data), found.root)
+    assert labels_of(manifest) == {
+        str(k): tuple(name for name, has in (("dog", k % 2), ("cat", k % 3 == 0)) if has)
+        for k in range(24) if k % 2 or k % 3 == 0
+    }  # fmt: skip
+    assert {one.reason for one in manifest.problems} == {"no class: 0 in all of their columns"}
+    assert len(manifest.problems) == 8 and not manifest.split("val")
+    said = capsys.readouterr().err
+    assert "3 columns of 0 and 1 are the classes: dog, cat, cow; 1 class without a clip: cow" in said
+
+
+def test_a_table_without_labels_says_what_is_read(tmp_path):
+    (tmp_path / "clips.csv").write_text("path,dog\n1.wav,0.5\n")
+    with pytest.raises(UsageError, match="a column of 0 and 1 for each class"):
+        read_corpus(TABLE, tmp_path)
+
+
+@pytest.mark.parametrize("made", [False, True])
+@pytest.mark.parametrize("name", ["clips.json", "metadata.json"])
+def test_tables_in_json_beside_other_json(tmp_path, made, name):
+    rows = [{"audio": {"path": f"{k}.wav"}, "label": ["a", "b"][: k % 2 + 1]} for k in range(20)]
+    for k in range(20):
+        (tmp_path / f"{k}.wav").touch()
+    (tmp_path / name).write_text(json.dumps({"data": rows} if made else rows, indent=1))
+    (tmp_path / "dataset_info.json").write_text('{"version": 3}')
+    found = detection.detect(tmp_path)
+    assert found.root == tmp_path / name
+    for root in (tmp_path, found.root):
+        manifest = read_corpus(Data(**found.data), root)
+        assert labels_of(manifest)["1"] == ("a", "b") and len(manifest.rows) == 20 and not manifest.problems
+
+
+@pytest.mark.parametrize("names", ["ABCDE", ("w", "X", "y", "Z", "ü")])
+def test_folds_with_names(table, names, capsys):
+    lines = [f"{k}.wav,{'dog' if k // 5 % 2 else 'cat'},{names[k % 5]}" for k in range(20)]
+    manifest = clip_table.read(TABLE, table("path,labels,fold", *lines))
+    assert not manifest.problems and {row.clip_id: row.fold for row in manifest.rows} == {
+        str(k): k % 5 + 1 for k in range(20)
+    }
+    assert f"folds by name: {names[0]} is 1, {names[1]} is 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("column", ["fold", "subset", "Set", "Partition"])
+@pytest.mark.parametrize("names", [("train", "test"), ("Train", "VAL"), ("train-clean", "dev-clean")])
+def test_splits_in_another_column(table, column, names, capsys):
+    lines = [f"{k}.wav,{'dog' if k // 2 % 2 else 'cat'},{names[k % 2]}" for k in range(20)]
+    manifest = clip_table.read(TABLE, table(f"path,labels,{column}", *lines))
+    assert {row.clip_id for row in manifest.split("eval")} == {str(k) for k in range(1, 20, 2)}
+    assert f"column {column!r} has the splits" in capsys.readouterr().err
+    sizes = table(f"path,labels,{column}", *(line.replace(names[0], "small") for line in lines))
+    if column != "fold":  # no splits: something else
+        assert len({row.fold for row in clip_table.read(TABLE, sizes).rows}) == 5
+
+
+@pytest.mark.parametrize("form", ["{}", "fold{}"])
+def test_folds_in_the_column_of_splits(table, form, capsys):
+    lines = [f"{k}.wav,{'dog' if k // 5 % 2 else 'cat'},{form.format(k % 5 + 1)}" for k in range(20)]
+    manifest = clip_table.read(TABLE, table("path,labels,split", *lines))
+    assert {row.clip_id: row.fold for row in manifest.rows} == {str(k): k % 5 + 1 for k in range(20)}
+    assert "column 'split' has the folds" in capsys.readouterr().err

@@ -1,17 +1,16 @@
-"""Your own clips in a table: CSV, TSV, JSON Lines or Parquet with one row per clip.
+"""Your own clips in a table: CSV, TSV, JSON or Parquet with one row per clip.
 
 Columns: `path` (a sound file, or a video with sound) and `labels`, or what such tables often call them
-(`table_files.NAMES`: `file_name`, `label`, …), and any of `clip_id, split, fold, start_s,
-duration_s, caption, video, visual_caption, parent_id, source, recording`; other columns are ignored. A
-`video` starts with the file in `path`: `start_s` is the same in both. A label set next to the table
-(`label_set.csv`, `labels.csv`, `<table>.labels.csv` or AudioSet's `class_labels_indices.csv`) defines the
-classes and their order.
+(`table_files.NAMES`: `file_name`, `label`, …), or a column of 0 and 1 for each class, and any of `clip_id,
+split, fold, start_s, duration_s, caption, video, visual_caption, parent_id, source, recording`; other columns
+are ignored. A `video` starts with the file in `path`: `start_s` is the same in both. A label set next to the
+table (`label_set.csv`, `labels.csv`, `<table>.labels.csv` or AudioSet's `class_labels_indices.csv`) defines
+the classes and their order.
 """
 
 import contextlib
 import math
 import os
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping
@@ -23,21 +22,20 @@ from ajbench.core.files import printable
 from ajbench.core.recipe import Data
 from ajbench.data import archive
 from ajbench.data.audio import SUFFIXES
-from ajbench.data.corpora import label_cells, table_files
+from ajbench.data.corpora import label_cells, table_files, table_splits
 from ajbench.data.corpora.recordings import in_name
 from ajbench.data.corpora.splits import (
     clip_labels,
     corpus_root,
-    hashed_fold,
     need_splits,
     split_by_fold,
-    splits_named,
     unique_ids,
     with_eval,
     with_every_class,
 )
+from ajbench.data.corpora.table_splits import text
 from ajbench.data.labels import LabelSet
-from ajbench.data.manifest import SPLIT_NAMES, Manifest, Problem, Row, read_label_set
+from ajbench.data.manifest import Manifest, Problem, Row, read_label_set
 from ajbench.data.video import is_video
 
 TABLES = ("manifest.parquet", "manifest.csv", "clips.csv")
@@ -50,13 +48,14 @@ def read(data: Data, root: Path | None) -> Manifest:
 
     Labels of a row are names or mids, separated by `data.label_separator` (in Parquet they may be a list).
     Paths are relative to the table's folder. Splits come from the column `split`, unless all clips have the
-    same (without an eval split, val is evaluated); from `fold` if there is no column `split` or
+    same (without an eval split, val is evaluated), or from another column with names of splits
+    (`table_splits.OTHERS`); from `fold` (numbers, or a few names in their order) if there are no splits or
     `data.eval_fold` is given; without both, from five folds by a hash of the recording or, where it is
     unknown, of the file name, unless a class would be missing from one (`with_every_class`). The default of
     `clip_id` is the path without suffix, with `@start` if the clip starts later than 0 s. An empty
     `recording` is taken from the file's name by `data.recording_from`, or is that of the clip `parent_id`;
     without these, clips of one file are of one recording, the path. Problems have the line number in a CSV
-    (its header is line 1), or the row number in a Parquet file, from 1 on.
+    (its header is line 1), or the row number in a Parquet or JSON file, from 1 on.
 
     Raises:
         UsageError: no root, a subset, several tables, a missing column, or an eval fold without clips.
@@ -87,48 +86,39 @@ def of_records(
     by_name = {name: name for name in known.names} if known else None
     if known and known.mids and by_name is not None:
         by_name.update(zip(known.mids, known.names, strict=True))
-    columns = {name for _, cells in records for name in cells}
-    if len({_text(cells, "split") for _, cells in records}) == 1:
-        columns.discard("split")  # nothing to evaluate on: folds instead
-    sides = next((name for name in ("split", "fold") if name in columns), "hash")
-    if data.eval_fold is not None and "fold" in columns:
-        sides = "fold"
-    if sides == "split" and data.eval_fold is not None:
-        raise UsageError(f"data.eval_fold={data.eval_fold}: {path} has a column 'split' and no column 'fold'")
-
+    records, division = table_splits.division(records, data, path)
     records = label_cells.read(records, data.label_separator, by_name, path)
     rows, lines, hashed = [], [], []
-    clips_of = Counter(_text(cells, "path") for _, cells in records)
-    splits = splits_named(filter(None, (_text(cells, "split") for _, cells in records)))
+    clips_of = Counter(text(cells, "path") for _, cells in records)
     families = _families(records, folder, data, clips_of)
     for line, cells in records:
         # The split comes first: expected clips are counted per split, whether or not they are usable.
         recording, unnamed = _recording(cells, data)
-        family = families.get(_text(cells, "parent_id") or _clip_id(cells, folder))
+        family = families.get(text(cells, "parent_id") or _clip_id(cells, folder))
         name = recording or (family[1] if family else _name(cells))
         recording = recording or (family[0] if family else None)
-        split, fold, reason = _side(cells, sides, splits, name)
+        split, fold, undecided = division.of(cells, name)
         try:
-            if reason or unnamed:
-                raise ValueError(reason or unnamed)
-            file = _text(cells, "path")
+            if reason := undecided or unnamed or cells.get(table_files.REASON):
+                raise ValueError(reason)
+            file = text(cells, "path")
             if recording is None and clips_of[file] > 1:
                 recording = file
             rows.append(_row(cells, folder, split, fold, by_name, recording))
             lines.append(line)
             hashed.append(name)
         except ValueError as error:
-            clip_id = _text(cells, "clip_id")
-            known_split = split if sides == "split" and not reason else None
+            clip_id = text(cells, "clip_id")
+            known_split = split if division.by == "split" and not undecided else None
             clip_id = clip_id and printable(clip_id)
-            member = _text(cells, "path") or ""
+            member = text(cells, "path") or ""
             where = printable(member) if archive.is_member(member) else cells.get(table_files.TABLE)
             problems.append(
                 Problem(clip_id, where or str(path), line, printable(str(error)), known_split, fold)
             )
-    if sides == "hash":
+    if division.by == "hash":
         rows = with_every_class(rows, hashed)
-    if sides == "split":
+    if division.by == "split":
         rows, problems = with_eval(rows, problems)
     else:
         rows, problems = split_by_fold(rows, problems, data.eval_fold)
@@ -157,6 +147,7 @@ def find_table(root: Path) -> Path:
             path
             for path in root.iterdir()
             if path.suffix.lower() in table_files.SUFFIXES
+            and (path.suffix.lower() != ".json" or _is_table(path))
             and path.name not in LABEL_SETS
             and not path.name.endswith(_WRITTEN_WITH_MANIFEST)
         )
@@ -169,18 +160,24 @@ def find_table(root: Path) -> Path:
     return found[0]
 
 
+def _is_table(path: Path) -> bool:
+    with contextlib.suppress(UsageError):
+        return table_files.check(path) or True
+    return False
+
+
 def _recording(cells: Mapping[str, Any], data: Data) -> tuple[str | None, str | None]:
     """Return the recording, in the table or the file's name, and the problem with it if there is one."""
     try:
-        return _text(cells, "recording") or in_name(data, _name(cells)), None
+        return text(cells, "recording") or in_name(data, _name(cells)), None
     except ValueError as error:
         return None, str(error)
 
 
 def _name(cells: Mapping[str, Any]) -> str:
     """Return what is hashed for the fold of a clip whose recording is unknown."""
-    written = _text(cells, "path") or ""
-    in_archive = _text(cells, "clip_id") if archive.is_member(written) else None
+    written = text(cells, "path") or ""
+    in_archive = text(cells, "clip_id") if archive.is_member(written) else None
     return in_archive or _without_suffix(Path(written)).name
 
 
@@ -197,7 +194,7 @@ def _families(
     id.
     """
     parents = {
-        _clip_id(cells, folder): parent for _, cells in records if (parent := _text(cells, "parent_id"))
+        _clip_id(cells, folder): parent for _, cells in records if (parent := text(cells, "parent_id"))
     }
     known = {_clip_id(cells, folder): cells for _, cells in records} if parents else {}
     found = {}
@@ -207,25 +204,10 @@ def _families(
             first = parent
             above.add(first)
         cells = known.get(first, {})
-        recording, file = _recording(cells, data)[0] if cells else None, _text(cells, "path")
+        recording, file = _recording(cells, data)[0] if cells else None, text(cells, "path")
         name = recording or (_name(cells) if cells else first)
         found[clip] = recording or (file if file and clips_of[file] > 1 else first), name
     return found
-
-
-def _side(
-    cells: Mapping[str, Any], sides: str, splits: Mapping[str, str], name: str
-) -> tuple[str, int | None, str | None]:
-    """Return split, fold, and the problem with them if there is one; `name` is hashed."""
-    fold_text, split_text = _text(cells, "fold"), _text(cells, "split")
-    fold = _whole(fold_text)
-    if sides == "hash":
-        fold = hashed_fold(name)
-    elif fold is None and (fold_text is not None or sides == "fold"):
-        return "train", None, f"fold {fold_text or ''!r} is not a number from 0 on"
-    if sides == "split" and split_text not in splits:
-        return "train", fold, f"split {split_text or ''!r} is none of {', '.join(SPLIT_NAMES)}"
-    return splits[split_text or ""] if sides == "split" else "train", fold, None
 
 
 def _row(
@@ -236,7 +218,7 @@ def _row(
     by_name: Mapping[str, str] | None,
     recording: str | None,
 ) -> Row:
-    written, video = _text(cells, "path"), _text(cells, "video")
+    written, video = text(cells, "path"), text(cells, "video")
     if written is None:
         raise ValueError("path is empty")
     # Not resolve(): clip ids come from the names in the table, not from the targets of links.
@@ -268,11 +250,11 @@ def _row(
         labels=labels,
         split=split,
         fold=fold,
-        source=_text(cells, "source") or "real",
-        caption=_text(cells, "caption"),
+        source=text(cells, "source") or "real",
+        caption=text(cells, "caption"),
         video=os.path.normpath(folder / video) if video else str(path) if is_video(path) else None,
-        visual_caption=_text(cells, "visual_caption"),
-        parent_id=_text(cells, "parent_id"),
+        visual_caption=text(cells, "visual_caption"),
+        parent_id=text(cells, "parent_id"),
         recording=recording,
     )
 
@@ -285,41 +267,30 @@ def _is_file(path: str) -> bool:
 
 def _clip_id(cells: Mapping[str, Any], folder: Path) -> str:
     """Return the id of a clip: as written, or its path without suffix, with the start unless that is 0."""
-    written, file = _text(cells, "clip_id"), _text(cells, "path")
+    written, file = text(cells, "clip_id"), text(cells, "path")
     if written or not file:
         return written or ""
     path = Path(os.path.normpath(folder / file))
     stem = _without_suffix(
         path.relative_to(folder) if path.is_relative_to(folder) else Path(path.name)
     ).as_posix()
-    start = _text(cells, "start_s")
+    start = text(cells, "start_s")
     with contextlib.suppress(ValueError):
         return f"{stem}@{float(start):g}" if start and float(start) else stem
     return stem
 
 
-def _text(cells: Mapping[str, Any], column: str) -> str | None:
-    value = cells.get(column)
-    return None if value is None or str(value).strip() == "" else str(value).strip()
-
-
 def _seconds(cells: Mapping[str, Any], column: str) -> float | None:
-    text = _text(cells, column)
-    if text is None:
+    written = text(cells, column)
+    if written is None:
         return None
     try:
-        value = float(text)
+        value = float(written)
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise ValueError(f"{column} {text!r} is not a number of seconds")
+        raise ValueError(f"{column} {written!r} is not a number of seconds")
     return value
-
-
-def _whole(text: str | None) -> int | None:
-    # In a column with gaps, pandas writes whole numbers as 1.0.
-    match = re.fullmatch(r"(?:(?:fold|split|cv)[ _-]*)?(\d+)(?:\.0)?", (text or "").lower())
-    return int(match[1]) if match else None
 
 
 def _label_set(table: Path) -> LabelSet | None:

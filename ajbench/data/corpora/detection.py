@@ -12,13 +12,14 @@ from typing import Any
 from ajbench.core import console
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.data.audio import SUFFIXES
-from ajbench.data.corpora import audioset, clip_table, fsd50k, hub, table_files, webdataset
-from ajbench.data.corpora.folder import fold_numbers, inner_splits
+from ajbench.data.corpora import audioset, clip_table, fold_names, fsd50k, hub, table_files, webdataset
+from ajbench.data.corpora.folder import inner_splits
 from ajbench.data.corpora.splits import split_folders
 from ajbench.data.manifest import csv_records
 from ajbench.data.video import SUFFIXES as VIDEO_SUFFIXES
 
 SOUNDS = (*SUFFIXES, *VIDEO_SUFFIXES)
+BY_COLUMN = " with a column for each class"
 SHOWN = 4  # folders that are named
 PACKED = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
 LAYOUTS = (
@@ -69,8 +70,8 @@ def _file(path: Path) -> Found:
         raise UsageError(f"--data {path}: not a kind of file that is read; expected {LAYOUTS}")
     if hub.has_sounds(path):
         return Found(path, "a Parquet file with sounds", {"corpus": "hub"})
-    table_files.names(path)
-    return Found(path, "a table of clips", {"corpus": "table"})
+    by_column = BY_COLUMN if table_files.check(path) else ""
+    return Found(path, f"a table of clips{by_column}", {"corpus": "table"})
 
 
 def _folder(root: Path) -> Found:
@@ -88,7 +89,8 @@ def _folder(root: Path) -> Found:
     if webdataset.find_tars(root) and not _has_sound(root):
         return Found(root, "WebDataset tars", {"corpus": "webdataset"})
     if table := _table(root):
-        return Found(table, f"the table {table.name}", {"corpus": "table"})
+        by_column = BY_COLUMN if table_files.check(table) else ""
+        return Found(table, f"the table {table.name}{by_column}", {"corpus": "table"})
     tops = hub.subfolders(root)
     if not tops:
         if any(is_sound(path.name) for path in root.iterdir()):
@@ -107,8 +109,8 @@ def _folder(root: Path) -> Found:
     layout = "class folders"
     if len(splits) == len(names):
         layout = f"split folders ({', '.join(names)}) with class folders"
-    elif fold_numbers(names):
-        layout = f"{len(names)} fold folders with class folders"
+    elif numbers := fold_names.of_folders(names):
+        layout = f"{len(names)} fold folders ({fold_names.in_words(numbers)}) with class folders"
     else:
         inside = [{sub.name for sub in hub.subfolders(top) if _has_sound(sub)} for top in sounding]
         loose = any(is_sound(path.name) for top in sounding for path in top.iterdir())
@@ -159,11 +161,11 @@ def _table(root: Path) -> Path | None:
 def _columns(path: Path) -> set[str]:
     """Return `path` and `labels` as far as a table has such columns; nothing of one that is not readable."""
     try:
-        present = table_files.columns(path)
+        return table_files.contents(path)[0]
     except (UsageError, MissingError) as error:
-        console.say_once(f"not used: {error}")
+        if path.suffix.lower() != ".json":  # most of these are no tables
+            console.say_once(f"not used: {error}")
         return set()
-    return {*table_files.held(present)}
 
 
 def _has_sound(folder: Path) -> bool:

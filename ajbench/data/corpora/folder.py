@@ -3,7 +3,6 @@
 Files are sounds, or videos with sound; a video next to a sound of the same name is the video of that clip.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
@@ -12,6 +11,7 @@ from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.files import printable, walk
 from ajbench.core.recipe import Data
 from ajbench.data.audio import SUFFIXES
+from ajbench.data.corpora import fold_names
 from ajbench.data.corpora.recordings import in_name
 from ajbench.data.corpora.splits import (
     corpus_root,
@@ -35,7 +35,7 @@ def read(data: Data, root: Path | None) -> Manifest:
     """Read every sound file under `root`; its label is its class folder, at any depth.
 
     If every folder in `root` that has sounds is named after a split (train, val, eval, test, dev, …, in any
-    case, also `train_set`) or after a fold (fold1, fold 2, fold_a, …), the class folders are inside these;
+    case, also `train_set`) or after a fold (fold1, fold_a, Session2, …), the class folders are inside these;
     splits may be inside the class folders too. Without an eval split, the val split is evaluated. Without
     splits and folds, the hash of the file's name without suffix, or of the recording in it, gives one of five
     folds, whatever the class, unless a class would be missing from one (`with_every_class`), and
@@ -58,10 +58,12 @@ def read(data: Data, root: Path | None) -> Manifest:
     for path, parts in below.items():
         if len(parts) > 1 and _is_known(path):
             depths.setdefault(parts[0], set()).add(len(parts))
-    splits, folds = split_folders(depths), fold_numbers([*depths])
-    _refuse_mixed(root, depths, splits, folds)
+    splits, numbers = split_folders(depths), fold_names.of_folders(depths)
+    _refuse_mixed(root, depths, splits, numbers)
     splits = splits if len(splits) == len(depths) else {}
-    inner = {} if splits or folds else inner_splits(parts for path, parts in below.items() if _is_known(path))
+    inner = (
+        {} if splits or numbers else inner_splits(parts for path, parts in below.items() if _is_known(path))
+    )
     if (splits or inner) and data.eval_fold is not None:
         raise UsageError(
             f"data.eval_fold={data.eval_fold}: {root} has split folders ({', '.join(splits or inner)}), "
@@ -76,18 +78,18 @@ def read(data: Data, root: Path | None) -> Manifest:
         if path == video and path.with_suffix("") in sounds:
             continue
         clip_id = "/".join((*parts[:-1], path.stem))
-        inside = parts[1:] if splits or folds else parts
+        inside = parts[1:] if splits or numbers else parts
         if len(inside) < 2:
             problems.append(Problem(printable(clip_id), printable(str(path)), None, "not in a class folder"))
             continue
-        split, fold = splits.get(parts[0]), folds.get(parts[0])
+        split, fold = splits.get(parts[0]), numbers.get(parts[0])
         if inner and inside[1] in inner:
             split, inside = inner[inside[1]], (inside[0], *inside[2:])
         try:
             recording = in_name(
                 data, path.stem, *(["/".join((*inside[1:-1], path.stem))] if inside[2:] else [])
             )
-            if not splits and not inner and not folds:
+            if not splits and not inner and not numbers:
                 fold = hashed_fold(recording or path.stem)
             if not _is_known(path):
                 raise ValueError(f"unsupported suffix {path.suffix!r}; convert to one of {', '.join(KNOWN)}")
@@ -103,7 +105,7 @@ def read(data: Data, root: Path | None) -> Manifest:
         except ValueError as error:
             where = printable(clip_id), printable(str(path))
             problems.append(Problem(*where, None, printable(str(error)), split, fold))
-    if not splits and not inner and not folds:
+    if not splits and not inner and not numbers:
         rows = with_every_class(rows, units)
     if splits or inner:
         rows, problems = with_eval(rows, problems)
@@ -112,19 +114,6 @@ def read(data: Data, root: Path | None) -> Manifest:
     need_splits(rows, problems, root, f"<class>/<file> with one of {', '.join(SUFFIXES)}")
     rows, problems = unique_ids(rows, [None] * len(rows), problems)
     return Manifest(rows, LabelSet.from_names(row.labels[0] for row in rows), problems)
-
-
-def fold_numbers(folders: Sequence[str]) -> dict[str, int]:
-    """Return the fold of each folder if all are named after one (fold1, fold 2, fold_a, …); else nothing."""
-    found = [
-        re.fullmatch(r"(?:fold|split|cv)(?:[ _-]*(\d+)|[ _-]+([a-z]))", name.lower()) for name in folders
-    ]
-    numbers = {
-        name: int(match[1] or ord(match[2]) - ord("a") + 1)
-        for name, match in zip(folders, found, strict=True)
-        if match
-    }
-    return numbers if len(numbers) == len(folders) else {}
 
 
 def inner_splits(parts: Iterable[Sequence[str]]) -> dict[str, str]:
@@ -143,7 +132,7 @@ def _is_known(path: Path) -> bool:
 
 
 def _refuse_mixed(
-    root: Path, depths: Mapping[str, set[int]], splits: Mapping[str, str], folds: Mapping[str, int]
+    root: Path, depths: Mapping[str, set[int]], splits: Mapping[str, str], numbers: Mapping[str, int]
 ) -> None:
     """Refuse class folders inside folders of splits or folds beside other folders, which may be classes.
 
@@ -151,12 +140,12 @@ def _refuse_mixed(
         root: of the corpus.
         depths: folder → at which depths it has sounds; 2: directly in it.
         splits: folder → split.
-        folds: folder → fold.
+        numbers: folder → fold.
 
     Raises:
         UsageError: there are such folders.
     """
-    named = [name for name in depths if name in splits or fold_numbers([name])]
+    named = [name for name in depths if name in splits or fold_names.of_folders([name])]
     kinds = {splits.get(name, name) for name in named}
     other = [name for name in depths if name not in named]
     if other and len(kinds) > 1 and all(min(depths[name]) > 2 for name in named):

@@ -72,7 +72,7 @@ def find_split_tables(root: Path) -> list[Path]:
         for path in sorted(folder.iterdir()):
             if path.suffix.lower() in table_files.SUFFIXES and (split := _split(path, root)):
                 with contextlib.suppress(UsageError, MissingError):
-                    if len(table_files.held(table_files.columns(path))) == 2 and not has_sounds(path):
+                    if len(table_files.contents(path)[0]) == 2 and not has_sounds(path):
                         found[path] = split
     return [*found] if len({SPLIT_NAMES[split] for split in found.values()}) > 1 else []
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -10,17 +10,21 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ajbench.core import console
+from ajbench.core.console import counted
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.registry import suggest
 from ajbench.data.audio import SUFFIXES as SOUNDS
-from ajbench.data.manifest import NOT_UTF8, Problem, Row, csv_header, csv_records, is_utf8
+from ajbench.data.corpora import class_columns, json_tables
+from ajbench.data.manifest import Problem, Row, csv_header, csv_records
 
-SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
+SUFFIXES = (".csv", ".tsv", ".parquet", *json_tables.SUFFIXES)
 # Column → other names that it has in tables of sounds; the first one found is read.
 NAMES = {
     "path": (
         "file_name", "filename", "file", "file_path", "filepath", "audio_path", "audio_filepath",
-        "audio_file", "slice_file_name", "wav", "audio", "fname",
+        "audio_file", "audio_filename", "sound_file", "slice_file_name", "wav", "wav_path", "wav_file",
+        "mp3_path", "audio", "fname",
     ),
     "labels": (
         "label", "class_name", "label_name", "category", "class", "classes", "tags", "tag", "target",
@@ -28,38 +32,113 @@ NAMES = {
     ),
 }  # fmt: skip
 
+SHOWN = 8  # classes that are named
 TABLE = "::table"  # in records of several tables: the path of theirs
+REASON = "::reason"  # in records: why they have no labels
 Records = list[tuple[int, dict[str, Any]]]
 
 
 def read(path: Path) -> tuple[Records, list[Problem]]:
-    """Return (line number, {column: cell}) of a CSV, TSV, JSON Lines or Parquet file, and its broken lines.
+    """Return (line number, {column: cell}) of a CSV, TSV, JSON or Parquet file, and its broken lines.
 
-    The header of a CSV is line 1, the first line of JSON and the first row of a Parquet file too. Columns
-    have the names of `ajbench.data.corpora.clip_table`. Only cells of labels are lists.
+    The header of a CSV is line 1, the first line or row of JSON and the first row of a Parquet file too.
+    Columns have the names of `ajbench.data.corpora.clip_table`. Only cells of labels are lists. A table
+    without labels may have a column of 0 and 1 for each class, of which labels are made.
 
     Raises:
         MissingError: no such file.
         UsageError: not readable in the format of its suffix, or without a column of files or of labels.
     """
     present = columns(path)
-    renamed = _renamed(present) | {old: new for new, old in names(path).items()}
-    records: Records
-    problems: list[Problem] = []
+    renamed = _renamed(present) | {old: new for new, old in _held(present).items()}
+    records, problems = _records(path)
+    if _is_json(path):
+        records = [(n, dict.fromkeys(renamed) | row) for n, row in records]
+    records = [
+        (n, plain({renamed.get(name, name): cell for name, cell in row.items()})) for n, row in records
+    ]
+    if "path" in renamed.values() and "labels" not in renamed.values():
+        records = _with_labels(records, path)
+    _check(path, present, {*renamed.values(), *(name for _, row in records[:1] for name in row)})
+    return records, problems
+
+
+def _records(path: Path) -> tuple[Records, list[Problem]]:
     if _is_csv(path):
         records, problems = csv_records(path, delimiter=delimiter(path))
-    elif path.suffix.lower() == ".jsonl":
-        read, problems = _json_lines(path)
-        records = [(n, dict.fromkeys(renamed) | row) for n, row in read]
-    else:
-        records = list(enumerate(_parquet(path, lambda file: file.read().to_pylist()), start=1))
-    return [
-        (n, plain({renamed.get(name, name): cell for name, cell in row.items()})) for n, row in records
-    ], problems
+        return [(n, dict[str, Any](row)) for n, row in records], problems
+    if _is_json(path):
+        return json_tables.read(path, _has_files)
+    return list(enumerate(_parquet(path, lambda file: file.read().to_pylist()), start=1)), []
+
+
+def _with_labels(records: Records, path: Path) -> Records:
+    """Return records with labels of columns of 0 and 1, and say which; unchanged if there are none."""
+    classes = _class_columns(records)
+    if not classes:
+        return records
+    found = [(n, row, *class_columns.labels(row, classes)) for n, row in records]
+    used = {name for _, _, labels, _ in found for name in labels}
+    shown = ", ".join([*classes.values()][:SHOWN]) + (", …" if len(classes) > SHOWN else "")
+    unused = [name for name in classes.values() if name not in used]
+    console.say_once(
+        f"{path}: {len(classes)} columns of 0 and 1 are the classes: {shown}"
+        + (f"; {counted(len(unused), 'class')} without a clip: {', '.join(unused[:SHOWN])}" if unused else "")
+    )
+    return [(n, row | {"labels": labels, REASON: reason}) for n, row, labels, reason in found]
+
+
+def _class_columns(records: Records) -> dict[str, str]:
+    return class_columns.find([row for _, row in records], {item.name for item in fields(Row)})
+
+
+def contents(path: Path) -> tuple[set[str], bool]:
+    """Return which of `path` and `labels` a table has, and whether its labels are columns of 0 and 1.
+
+    Raises:
+        MissingError: no such file.
+        UsageError: not readable in the format of its suffix.
+    """
+    found = _held(columns(path))
+    if "path" not in found or "labels" in found:
+        return {*found}, False
+    classes = _class_columns(_records(path)[0])
+    return {*found, *(["labels"] if classes else [])}, bool(classes)
+
+
+def check(path: Path) -> bool:
+    """Return whether the labels of a table are columns of 0 and 1.
+
+    Raises:
+        MissingError: no such file.
+        UsageError: not readable, or without a column of files or of labels.
+    """
+    found, by_column = contents(path)
+    _check(path, columns(path), found)
+    return by_column
+
+
+def _check(path: Path, present: Sequence[str], found: Collection[str]) -> None:
+    for name, others in NAMES.items():
+        if name in found:
+            continue
+        if any(one.lower().endswith(SOUNDS) for one in present):
+            raise UsageError(f"{path}: the first line is no header; add one, such as path,label")
+        by_column = "" if name == "path" else ", or a column of 0 and 1 for each class"
+        raise UsageError(
+            f"{path}: column {name!r} is missing{suggest(name, present)}; found: "
+            f"{', '.join(present) or 'no header'}; other names that are read: {', '.join(others)}{by_column}"
+        )
 
 
 def plain(cells: Mapping[str, Any]) -> dict[str, Any]:
-    """Return cells as text, numbers or None, those of labels perhaps as a list: NaN is None."""
+    """Return cells as text, numbers or None, those of labels perhaps as a list: NaN is None.
+
+    A file may be given as `{"path": …}`, as `datasets` does.
+    """
+    file = cells.get("path")
+    if isinstance(file, dict) and isinstance(file.get("path"), str):
+        cells = {**cells, "path": file["path"]}
     return {
         name: json.dumps(cell, ensure_ascii=False, default=str)
         if isinstance(cell, list | dict) and name != "labels"
@@ -70,32 +149,12 @@ def plain(cells: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def names(path: Path) -> dict[str, str]:
-    """Return the columns of a table that hold files and labels: `path` and `labels` → name in the table.
-
-    Raises:
-        MissingError: no such file.
-        UsageError: not readable, or there is no such column.
-    """
-    present = columns(path)
-    found = held(present)
-    for name, others in NAMES.items():
-        if name not in found:
-            if any(one.lower().endswith(SOUNDS) for one in present):
-                raise UsageError(f"{path}: the first line is no header; add one, such as path,label")
-            raise UsageError(
-                f"{path}: column {name!r} is missing{suggest(name, present)}; found: "
-                f"{', '.join(present) or 'no header'}; other names that are read: {', '.join(others)}"
-            )
-    return found
-
-
-def held(present: Sequence[str]) -> dict[str, str]:
+def _held(present: Sequence[str]) -> dict[str, str]:
     """Return `path` and `labels` → name, as far as one of these columns has such a name.
 
     Case does not matter, nor whether words are separated by blanks.
     """
-    written = {_usual(name): name for name in reversed(present)}
+    written = {usual(name): name for name in reversed(present)}
     found = {}
     for name, others in NAMES.items():
         if one := next((one for one in (name, *others) if one in written), None):
@@ -103,14 +162,15 @@ def held(present: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _usual(name: str) -> str:
+def usual(name: str) -> str:
+    """Return the name of a column in lower case, with words separated by `_`."""
     return "_".join(name.lower().split())
 
 
 def _renamed(present: Iterable[str]) -> dict[str, str]:
     """Return column → its usual name of those that are written in another way, such as `Split`."""
     known = {item.name for item in fields(Row)}
-    return {name: _usual(name) for name in present if _usual(name) in known - {*present}}
+    return {name: usual(name) for name in present if usual(name) in known - {*present}}
 
 
 def columns(path: Path) -> list[str]:
@@ -119,7 +179,15 @@ def columns(path: Path) -> list[str]:
         return csv_header(path, delimiter(path))
     if path.suffix.lower() == ".parquet":
         return _parquet(path, lambda file: list(file.schema_arrow.names))
-    return list(dict.fromkeys(name for _, row in _json_lines(path, 100)[0] for name in row))
+    return list(dict.fromkeys(name for _, row in json_tables.read(path, _has_files, 100)[0] for name in row))
+
+
+def _has_files(present: Sequence[str]) -> bool:
+    return "path" in _held(present)
+
+
+def _is_json(path: Path) -> bool:
+    return path.suffix.lower() in json_tables.SUFFIXES
 
 
 def _is_csv(path: Path) -> bool:
@@ -148,26 +216,3 @@ def _parquet(path: Path, get: Callable[[pq.ParquetFile], list[Any]]) -> list[Any
         raise MissingError(f"{path}: missing") from None
     except (pa.ArrowException, OSError) as error:
         raise UsageError(f"{path}: not readable as Parquet ({' '.join(str(error).split())})") from None
-
-
-def _json_lines(path: Path, most: int | None = None) -> tuple[Records, list[Problem]]:
-    found: Records = []
-    problems: list[Problem] = []
-    number = 0
-    try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not is_utf8(line):
-                    problems.append(Problem(None, str(path), number, NOT_UTF8))
-                elif line.strip():
-                    row = json.loads(line)
-                    if not isinstance(row, dict):
-                        raise ValueError("expected an object in each line")
-                    found.append((number, row))
-                if number == most:
-                    break
-    except FileNotFoundError:
-        raise MissingError(f"{path}: missing") from None
-    except ValueError as error:
-        raise UsageError(f"{path}:{number}: not readable as JSON ({error})") from None
-    return found, problems
