@@ -163,10 +163,15 @@ class Mix(Section):
         return bool(self.tail and self.tail.fill and self.has_real and self.dose)
 
     @property
+    def by_chance(self) -> bool:
+        """Whether `draw` decides which clips the baseline has."""
+        return "=" in self.baseline or self.tail is not None
+
+    @property
     def drawn(self) -> list[Any]:
         """What fingerprints of stages that read the baseline contain besides the store; empty for all."""
         tail = [self.tail.model_dump(mode="json", exclude={"fill"})] if self.tail else []
-        draw = [self.draw] if "=" in self.baseline or tail else []
+        draw = [self.draw] if self.by_chance else []
         return [self.baseline, *tail, *draw] if self.limited else []
 
     def identity(self) -> dict[str, Any]:

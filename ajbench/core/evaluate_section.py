@@ -72,6 +72,11 @@ class Evaluate(Section):
         default_factory=dict, description="keys of classifier for the control all_real"
     )
     seeds: Seeds = Field((0, 1, 2), min_length=1)
+    redraw: bool = Field(
+        False,
+        description="every seed draws real clips of its own, by mix.draw + seed, so that intervals are also "
+        "about other draws; otherwise all seeds share those of mix.draw",
+    )
     folds: Folds = Field(
         (), description="that run and eval-cls pool, each with its own generator; none: only data.eval_fold"
     )
@@ -104,10 +109,9 @@ class Evaluate(Section):
     )
 
     def identity(self) -> dict[str, Any]:
-        """Return what fingerprints contain; without `tune` and `pools` while they are not set."""
-        return self.model_dump(
-            mode="json", exclude={key for key in ("tune", "pools") if not getattr(self, key)}
-        )
+        """Return what fingerprints contain; without `redraw`, `tune` and `pools` while they are not set."""
+        later = {key for key in ("redraw", "tune", "pools") if not getattr(self, key)}
+        return self.model_dump(mode="json", exclude=later)
 
     @property
     def primary_model(self) -> GridModel | None:

@@ -146,16 +146,26 @@ def _training(
 
 def own_stage(pipeline: "Pipeline", seed: int) -> Stage:
     """Return the recipe's own classifier on its own mix."""
+    pipeline = pipeline.drawn(seed)
     return classifier_stage(pipeline, pipeline.recipe.classifier_of(), pipeline.recipe.mix, seed)
 
 
 def grid_stages(pipeline: "Pipeline") -> list[Stage]:
     """Return the classifiers of Table A11: folds × models × mixes (controls among them) × seeds."""
     return [
-        classifier_stage(one, model, column.mix, seed, column.through_codec)
+        _drawn_stage(one, model, column.mix, seed, column.through_codec)
         for one in pipeline.folds
         for model, column, seed in grid.cells(one.recipe)
     ]
+
+
+def _drawn_stage(
+    pipeline: "Pipeline", settings: Classifier, mix: Mix, seed: int, through_codec: bool
+) -> Stage:
+    """Return `classifier_stage` with the real clips of its seed."""
+    drawn = pipeline.drawn(seed)
+    mix = mix.model_copy(update={"draw": drawn.recipe.mix.draw})
+    return classifier_stage(drawn, settings, mix, seed, through_codec)
 
 
 def cell_key(cell: Stage, run: Recipe) -> TableCell:
@@ -195,7 +205,7 @@ def trained_stages(pipeline: "Pipeline") -> list[Stage]:
     for one in pipeline.folds:
         own, wanted = one.recipe.classifier_of(), grid_stages(one)
         for seed in one.recipe.evaluate.seeds:
-            wanted += [classifier_stage(one, own, grid.real(one.recipe), seed, False), own_stage(one, seed)]
+            wanted += [_drawn_stage(one, own, grid.real(one.recipe), seed, False), own_stage(one, seed)]
         trained = {stage.fingerprint: stage for stage in wanted if stage.done()}
         if not trained:
             fold = "" if one is pipeline else f" in fold {one.recipe.data.eval_fold}"

@@ -34,7 +34,7 @@ def eval_cls_stage(pipeline: "Pipeline", classifiers: Sequence[Stage]) -> Stage:
         from ajbench.data.store import ClipStore
         from ajbench.pipeline.evaluate import context_of, measure_cells
 
-        of_fold = {one.recipe.data.eval_fold: one for one in pipeline.folds}
+        of_fold = {one.recipe.data.eval_fold: one.draws[0] for one in pipeline.folds}
         names = {fold: dataset_name(one) for fold, one in of_fold.items()}
         sizes: dict[str, dict[str, _Sizes]] = {}
         for cell in classifiers:

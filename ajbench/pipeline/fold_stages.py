@@ -41,13 +41,13 @@ def stages(pipeline: "Pipeline", jobs: int | None = 1) -> list[Stage]:
     tunings = [need for stage in (*bases, *classifiers) for need in stage.needs if need.name == "tune"]
     evaluations = [eval_cls_stage(pipeline, classifiers)]
     if not pipeline.recipe.table:
-        evaluations += [eval_gen_stage(one, one.sets) for one in pipeline.folds]
+        evaluations += [eval_gen_stage(one.draws[0], one.sets) for one in pipeline.folds]
     return named(pipeline, in_order([*sources(pipeline, jobs), *tunings, *bases, *classifiers, *evaluations]))
 
 
 def sources(pipeline: "Pipeline", jobs: int | None = 1) -> list[Stage]:
-    """Return the stages of all folds before the classifiers."""
-    return in_order(stage for one in pipeline.folds for stage in one.sources(jobs))
+    """Return the stages of all folds and draws before the classifiers."""
+    return in_order(stage for one in pipeline.folds for draw in one.draws for stage in draw.sources(jobs))
 
 
 def named(pipeline: "Pipeline", stages: Iterable[Stage]) -> list[Stage]:

@@ -67,6 +67,8 @@ def check(pipeline: "Pipeline", lines: Sequence[Fusion] = ()) -> None:
         )
     if recipe.evaluate.folds:
         raise UsageError("evaluate.folds: audio-visual models have one fold, data.eval_fold; leave it out")
+    if recipe.evaluate.redraw:
+        raise UsageError("evaluate.redraw: audio-visual models of all seeds share real clips; leave it out")
     if recipe.classifier_of().features:
         raise UsageError("classifier.name=head: has no tokens; choose taltrans-small, taltrans or an ast")
     for settings in (recipe.fusion, *conditions(recipe)):

@@ -63,6 +63,12 @@ def check(
             )
     if isinstance(k, int) and k > len(labels):
         raise UsageError(f"synth.classes={k}: corpus {corpus} has {counted(len(labels), 'class')}")
+    tail = recipe.mix.tail
+    if recipe.evaluate.redraw and tail and isinstance(tail.classes, int):
+        raise UsageError(
+            f"evaluate.redraw: mix.tail.classes={tail.classes} would be other classes for every seed; name "
+            "them, such as [dog, rain]"
+        )
     controls = recipe.evaluate.controls
     amplified = max(recipe.mix.amplify, grid.AMPLIFIED if "amplify" in controls else 0)
     if amplified > len(labels):

@@ -29,6 +29,7 @@ from ajbench.pipeline import (
     fold_stages,
     grid,
     preflight,
+    recipe_parts,
 )
 from ajbench.pipeline.places import Places
 from ajbench.pipeline.stage import (
@@ -67,6 +68,7 @@ class Pipeline:
         if places.synthetic:  # apart from those of the recipe's own clips
             self.results = self.results.with_name(f"{recipe.name}+{places.synthetic.name}")
         self._counted: dict[Any, int] = {}
+        self._drawn: dict[int, Pipeline] = {}
         self.probes = {name: probe(recipe, name, keys) for name, keys in recipe.evaluate.probes.items()}
 
     def check(self, doses: Sequence[int] = (), manifest: Manifest | None = None) -> None:
@@ -79,25 +81,33 @@ class Pipeline:
 
     @cached_property
     def folds(self) -> list["Pipeline"]:
-        """The stages of each fold of `evaluate.folds`, as if it alone were evaluated; of none, these."""
-        recipe = self.recipe
-        alone = recipe.evaluate.model_copy(update={"folds": ()})
-        data = [recipe.data.model_copy(update={"eval_fold": fold}) for fold in recipe.evaluate.folds]
-        recipes = [recipe.model_copy(update={"data": one, "evaluate": alone}) for one in data]
-        return [Pipeline(one, self.places) for one in recipes] or [self]
+        """The stages of each fold of `evaluate.folds`; of none, these."""
+        return [Pipeline(one, self.places) for one in recipe_parts.of_folds(self.recipe)] or [self]
 
     @cached_property
     def pools(self) -> list["Pipeline"]:
         """The stages with each other pool of `evaluate.pools` as `generator.pool`; then these."""
-        recipe, own = self.recipe, self.recipe.generator.pool
-        if recipe.table or self.places.generator:
+        if self.recipe.table or self.places.generator:
             return [self]
-        others = [pool for pool in dict.fromkeys(recipe.evaluate.pools) if pool != own]
-        sections = [recipe.generator.model_copy(update={"pool": pool}) for pool in others]
-        found = [Pipeline(recipe.model_copy(update={"generator": one}), self.places) for one in sections]
-        for one in found:
-            one.manifest = self.manifest
-        return [*found, self]
+        return [*map(self._of, recipe_parts.of_other_pools(self.recipe)), self]
+
+    def drawn(self, seed: int) -> "Pipeline":
+        """The stages with the real clips of a training seed: these, unless each draws its own."""
+        recipe = recipe_parts.of_seed(self.recipe, seed)
+        if recipe is self.recipe:
+            return self
+        return self._drawn.get(seed) or self._drawn.setdefault(seed, self._of(recipe))
+
+    @property
+    def draws(self) -> list["Pipeline"]:
+        """The stages with each draw of real clips, that of the first seed first."""
+        return list({id(one): one for one in map(self.drawn, self.recipe.evaluate.seeds)}.values())
+
+    def _of(self, recipe: Recipe) -> "Pipeline":
+        """The stages of a recipe with the same corpus."""
+        one = Pipeline(recipe, self.places)
+        one.manifest = self.manifest
+        return one
 
     def stages(self, jobs: int | None = 1) -> list[Stage]:
         """Return every stage, of all folds, in the order of a run; `jobs` as in `sources`."""
@@ -180,8 +190,7 @@ class Pipeline:
 
             return estimate(recipe, self.manifest)
 
-        size = store_mb(recipe, clips)
-        about: dict[str, Any] = {"disk_mb": size, "shared": True, "estimate": guess}
+        about: dict[str, Any] = {"disk_mb": store_mb(recipe, clips), "shared": True, "estimate": guess}
         return Stage("prepare", recipe, path, key, counted(clips, "clip"), do, **about)
 
     @cached_property
@@ -314,8 +323,7 @@ class Pipeline:
         def do() -> None:
             from ajbench.generation.synthesize import synthesize
 
-            about: dict[str, Any] = {"fingerprint": key, "allow_inexact": allow_inexact, "engine": engine}
-            synthesize(**given(), out=path, **about)
+            synthesize(**given(), out=path, fingerprint=key, allow_inexact=allow_inexact, engine=engine)
 
         needs = (prepared, *self._own_generator, *tokens, *judge)
         about: dict[str, Any] = {"what": probe, "seed": section.seed, "needs": needs, "shared": True}
@@ -330,8 +338,7 @@ class Pipeline:
     @cached_property
     def generator_key(self) -> str:
         """The generator in fingerprints of other stages."""
-        given = self.places.generator
-        return weights_identity(given) if given else self.train_gen.fingerprint
+        return weights_identity(self.generator) if self.places.generator else self.train_gen.fingerprint
 
     @property
     def _own_generator(self) -> tuple[Stage, ...]:

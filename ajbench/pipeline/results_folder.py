@@ -113,13 +113,13 @@ def _write(
 def render_report(pipeline: Pipeline, stages: Sequence[Stage]) -> Path:
     """Render the HTML report of finished stages, whose rows are in the results folder; return its page.
 
-    Of several folds, it has the generated clips of the first.
+    Of several folds or draws, it has the generated clips of the first.
     """
     from ajbench.pipeline import planned_power
     from ajbench.pipeline.evaluate import set_name
     from ajbench.reporting import report
 
-    shown = pipeline.folds[0]
+    shown = pipeline.folds[0].draws[0]
     data = report.ReportData(
         recipe=pipeline.recipe,
         rows=pipeline.results / ROWS,

@@ -57,11 +57,13 @@ def _block_a11(title: str, lines: list[Line], recipe: Recipe | None) -> Block:
         )
         folds = folds_in(first["dataset"])
         over_folds = f", each the mean over {folds} folds" if folds > 1 else ""
+        redrawn = recipe.evaluate.redraw and recipe.mix.by_chance
+        drawn = ", each with other real clips" if redrawn else ""
         *fewer, seeds = sorted({line["seeds"] for line in lines})
         notes.append(
             f"mAP in percent, mean ± standard deviation over {''.join(f'{n}–' for n in fewer)}"
-            f"{counted(seeds, 'seed')}{over_folds}; below it the paired difference to {recipe.name} with its "
-            f"95 % interval over clips and seeds; {training}"
+            f"{counted(seeds, 'seed')}{drawn}{over_folds}; below it the paired difference to {recipe.name} "
+            f"with its 95 % interval over clips and seeds; {training}"
         )
         if first.get("tail"):
             notes.append(f"Tail: {first['tail']} real clips{', filled alone' * fills(recipe)}")

@@ -44,6 +44,12 @@ def test_what_cannot_be_done_is_refused_before_any_work(tmp_path, override, part
     assert not list(tmp_path.iterdir())
 
 
+def test_seeds_with_other_tail_classes_are_refused():
+    keys = ("evaluate.redraw=true", "mix.tail={classes: 2, shots: 1}")
+    with pytest.raises(UsageError, match=r"evaluate\.redraw: mix\.tail\.classes=2"):
+        mini_pipeline(*keys).check()
+
+
 def test_repeated_clips_are_not_limited_by_the_generated_ones(tmp_path):
     mini_pipeline("mix={source: R, dose: 999}", work=tmp_path).check()
 

@@ -5,7 +5,7 @@ import shutil
 import pytest
 from fakes import given_generator, mini_pipeline
 
-from ajbench.pipeline.classifier_stages import grid_stages
+from ajbench.pipeline.classifier_stages import cell_key, grid_stages
 
 
 def fingerprints(*overrides, **more):
@@ -83,6 +83,32 @@ def test_the_pool_of_synthetic_clips_only_is_that_of_the_whole_grid():
     assert {grid[name] for name in MODELS} == {alone[name] for name in MODELS}
     mixed = next(key for name, key in grid.items() if "none, miniG" in name)
     assert mixed in alone.values()
+
+
+def test_with_redraw_every_seed_has_a_draw_of_its_own_and_nothing_else_changes():
+    keys = ["mix.real=shots=2", "mix.draw=3", "evaluate.seeds=[0,1]", "evaluate.controls=[all_real]"]
+    shared, own = mini_pipeline(*keys), mini_pipeline(*keys, "evaluate.redraw=true")
+    before, after = grid_stages(shared), grid_stages(own)
+    assert [stage.what for stage in before] == [stage.what for stage in after]
+    for one, other in zip(before, after, strict=True):
+        same = other.seed == 0 or other.recipe.mix.real != "shots=2"
+        assert (one.fingerprint == other.fingerprint) == same
+        assert other.recipe.mix.draw == 3 + (other.seed or 0)
+        drawn = mini_pipeline(*keys, f"mix.draw={3 + (other.seed or 0)}")
+        assert other.fingerprint in {stage.fingerprint for stage in grid_stages(drawn)}
+    assert [stage.fingerprint for stage in shared.sources()] == [stage.fingerprint for stage in own.sources()]
+    assert cell_key(after[0], own.recipe) == cell_key(before[0], shared.recipe)
+
+
+def test_with_redraw_what_is_made_of_real_clips_is_made_for_every_draw():
+    keys = ["mix.real=shots=2", "evaluate.seeds=[1,2]", "evaluate.arms=[A,G]", "generator.pool=real"]
+    names = [stage.name for stage in mini_pipeline(*keys, "evaluate.redraw=true").stages()]
+    assert [names.count(name) for name in ("train-gen", "augment", "eval-gen")] == [2, 2, 1]
+    pooled = mini_pipeline(*keys, "evaluate.redraw=true", "generator.pool=train")
+    names = [stage.name for stage in pooled.stages()]
+    assert [names.count(name) for name in ("train-gen", "augment", "eval-gen")] == [1, 2, 1]
+    everything = mini_pipeline("evaluate.redraw=true", "evaluate.seeds=[0,1]")
+    assert everything.draws == [everything]  # with all real clips nothing is drawn
 
 
 def test_fingerprints_do_not_depend_on_folders(tmp_path, write_wav):
