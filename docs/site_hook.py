@@ -23,6 +23,7 @@ import ajbench
 from ajbench.cli.app import app
 from ajbench.core import registry, weights
 from ajbench.core.recipe import Recipe
+from ajbench.core.section import LARGEST
 from ajbench.evaluation.generation_metrics import METRICS
 
 DOCS = Path(__file__).parent
@@ -134,7 +135,11 @@ def values_of(schema: dict[str, Any], known: dict[str, Any]) -> str:
         one = schema.get("items") or {}
         return f"list of {values_of(one, known)}" if one else "list"
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    limits = [f"{sign} {schema[key]:g}" for key, sign in signs.items() if key in schema]
+    limits = [
+        f"{sign} {schema[key]:g}"
+        for key, sign in signs.items()
+        if key in schema and schema[key] != LARGEST  # which no use comes near
+    ]
     names = {"string": "text", "integer": "integer", "number": "number", "boolean": "`true`, `false`"}
     return " ".join(
         [names.get(kind, {"object": "mapping", "null": "`null`"}.get(kind, kind)), ", ".join(limits)]

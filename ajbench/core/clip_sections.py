@@ -1,7 +1,7 @@
 """The sections `data` and `mix` of a recipe: the labelled clips, and what a classifier is trained on."""
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -17,7 +17,7 @@ class Data(Section):
     subset: Literal["esc10", "balanced", "unbalanced", "full"] | None = Field(
         None, description="esc50: its ten-class part esc10; audioset: train segments (default: balanced)"
     )
-    duration_s: Positive = Field(5.04, description="clip length; samples are a multiple of 21 × 320")
+    duration_s: Positive = Field(5.04, le=3600, description="clip length; samples are a multiple of 21 × 320")
     eval_fold: Count | None = Field(None, description="fold to evaluate; the others are the train split")
     label_separator: Literal[";", ",", "|"] = Field(";", description="table only: separates labels of a row")
     recording_from: str | None = Field(
@@ -27,7 +27,9 @@ class Data(Section):
         None,
         description="list of clips whose recordings are not trained on, such as another corpus' test set",
     )
-    n_clips: AtLeastOne = Field(240, description="mini only: clips to render, in five folds")
+    n_clips: Annotated[int, Field(ge=1, le=10**6)] = Field(
+        240, description="mini only: clips to render, in five folds"
+    )
     real_through_codec: bool = Field(
         False, description="train on decoded real clips, as a control for the sound of the codec"
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 from ajbench.core.errors import AjbenchError
 
+LONGEST = 2_000  # characters of an error
 PLAIN_INTERVAL_S = 10.0  # between progress lines if stderr is not a terminal
 
 
@@ -75,6 +76,8 @@ def detail(text: str) -> None:
 def fail(error: BaseException) -> int:
     """Print `ajbench: <message>` as one line on stderr, with any settings, and return the exit code."""
     message = " ".join(str(error).split()) or type(error).__name__
+    if len(message) > LONGEST:  # quotes what someone else wrote
+        message = f"{message[: LONGEST // 2]} … {message[-LONGEST // 2 :]}"
     print(f"ajbench: {message}", file=sys.stderr, flush=True)
     return error.exit_code if isinstance(error, AjbenchError) else 1
 

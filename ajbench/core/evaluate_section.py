@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from ajbench.core.clip_sections import Source
 from ajbench.core.section import AtLeastOne, Augmentation, Count, Folds, Section, Seeds
 
+CANDIDATES = 1000  # of a tuning, each of which is trained
+
 
 class GridModel(BaseModel):
     """A row of Table A11: a classifier, its augmentation, and any key of the classifier section."""
@@ -53,6 +55,8 @@ class Tune(Section):
             raise ValueError(
                 "fewer than two candidates; give a key several values, and every key at least one"
             )
+        if (count := math.prod(map(len, keys.values()))) > CANDIDATES:
+            raise ValueError(f"{count} candidates; at most {CANDIDATES}")
         return keys
 
 
@@ -85,7 +89,7 @@ class Evaluate(Section):
         description="run only: train a generator of each of these pools as well, as in `generator.pool`, and "
         "compare their gains (not for a table, nor with --generator)",
     )
-    bootstrap: Annotated[int, Field(ge=100)] = 1000
+    bootstrap: Annotated[int, Field(ge=100, le=10**6)] = 1000
     features: str = "reference"
     generators: dict[str, dict[str, Any]] = Field(
         default_factory=dict,

@@ -41,7 +41,7 @@ class Fusion(Section):
         None, description="folder of `ajbench caption` with visual captions; null: those of the corpus"
     )
     top_k: AtLeastOne = Field(3, description="predicted: classes that count, weighted by their probability")
-    cross_fit: Annotated[int, Field(ge=2)] = Field(
+    cross_fit: Annotated[int, Field(ge=2, le=100)] = Field(
         3, description="predicted: parts of the train split; each is scored by a model trained on the others"
     )
     audio_init: Literal["frozen", "held_out", "trained", "scratch"] = Field(
@@ -50,7 +50,7 @@ class Fusion(Section):
         "once); held_out, the same, but trained without one of the `cross_fit` parts, which alone trains the "
         "fusion; trained, and trained further; scratch, untrained",
     )
-    width: AtLeastOne = Field(128, description="of the tokens that are pooled")
+    width: Annotated[int, Field(ge=1, le=8192)] = Field(128, description="of the tokens that are pooled")
     modality_dropout: Annotated[float, Field(ge=0.0, lt=0.5)] = Field(
         0.2,
         description="probability that a clip is trained without its audio, and the same without its video",

@@ -8,16 +8,17 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from ajbench.core import recipe_tree
 from ajbench.core.clip_sections import Data, Mix
 from ajbench.core.errors import UsageError
 from ajbench.core.evaluate_section import Evaluate
 from ajbench.core.fusion_section import Fusion
+from ajbench.core.recipe_tree import SHIPPED
 from ajbench.core.schema import Classifier, CodecSection, Generator, Invert, Synth
 from ajbench.core.section import Section, overlay
 
@@ -43,6 +44,15 @@ class Recipe(Section):
     per_classifier: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="classifier name → changed keys of the classifier section"
     )
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_folder(cls, name: str) -> str:
+        """Refuse a name that would put the folders of a run elsewhere: stages are in `<work>/<name>/`."""
+        parts = name.split("/")
+        if len(name) > 120 or not name.isprintable() or any(not one.strip(". ") for one in parts):
+            raise ValueError("expected words of up to 120 printable characters, such as esc10 or as2m/t5")
+        return name
 
     @model_validator(mode="after")
     def _classifiers(self) -> "Recipe":
@@ -107,10 +117,9 @@ class Recipe(Section):
 
 
 NONE = (False, "none")  # values of mix.real
-_MIX = re.compile(r"^(?P<base>.+?)(?:(?P<only>G)|\+(?:(?P<a>\d+k?)A\+)?(?P<dose>\d+k?)(?P<source>[GARX]))$")
-_PACKAGE = Path(__file__).parents[1]
-# A wheel has the recipes inside the package, a checkout next to it.
-SHIPPED = _PACKAGE / "recipes" if (_PACKAGE / "recipes").is_dir() else _PACKAGE.parent / "recipes"
+_MIX = re.compile(
+    r"^(?P<base>.+?)(?:(?P<only>G)|\+(?:(?P<a>\d{1,12}k?)A\+)?(?P<dose>\d{1,12}k?)(?P<source>[GARX]))$"
+)
 
 
 def load(
@@ -136,24 +145,26 @@ def load(
         UsageError: unknown recipe, key or value; the message has its dotted path.
     """
     name, mix = split_mix(expression) if tree is None else (expression, {})
-    tree = _read_tree(name) if tree is None else dict(tree)
+    tree = recipe_tree.read(name) if tree is None else dict(tree)
     default = tree.pop("base", None)
     if base := base or default:
         changes = {key: value for key, value in tree.items() if key not in ("name", "description")}
         name, mix = split_mix(base)
-        tree = overlay(_read_tree(name), changes)
+        tree = overlay(recipe_tree.read(name), changes)
     elif tree.get("table"):
         raise UsageError(
             f"recipe {name}: a table of another recipe; name that with --base, such as --base esc10"
         )
-    parsed = [_parse_override(override) for override in overrides]
-    tree = _with_variant(tree, name, next((o["variant"] for o in reversed(parsed) if "variant" in o), None))
+    parsed = [recipe_tree.parse_override(override) for override in overrides]
+    tree = recipe_tree.with_variant(
+        tree, name, next((o["variant"] for o in reversed(parsed) if "variant" in o), None)
+    )
     own = {"real": "all", "none_of": "all"} | tree.get("mix", {})
     if mix and "real" not in mix and own["real"] in NONE:
         mix["real"] = own["none_of"]
     tree = overlay(tree, {"mix": mix} if mix else {})
     for override in parsed:
-        tree = _overridden(tree, override)
+        tree = recipe_tree.overridden(tree, override)
     if tree.get("mix", {}).get("real") in NONE:
         tree = overlay({"mix": {"none_of": own["none_of" if own["real"] in NONE else "real"]}}, tree)
         if not tree["mix"].get("dose"):
@@ -170,7 +181,7 @@ def split_mix(expression: str) -> tuple[str, dict[str, Any]]:
     Raises:
         UsageError: two sources other than A and G, or of different doses.
     """
-    if expression.endswith((".yaml", ".yml")) or (SHIPPED / f"{expression}.yaml").exists():
+    if expression.endswith((".yaml", ".yml")) or recipe_tree.there(SHIPPED / f"{expression}.yaml"):
         return expression, {}
     match = _MIX.match(expression)
     if not match:
@@ -216,12 +227,6 @@ def dump(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def shipped() -> list[str]:
-    """Names of the recipes that come with ajbench."""
-    names = (path.relative_to(SHIPPED).with_suffix("").as_posix() for path in SHIPPED.rglob("*.yaml"))
-    return sorted(name for name in names if not name.startswith("tables/"))
-
-
 def fingerprint(*parts: Any) -> str:
     """Hash recipe sections, plain values and the fingerprints of inputs into 12 hexadecimal digits."""
     plain = [part.identity() if isinstance(part, Section) else part for part in parts]
@@ -251,68 +256,6 @@ def misfit(where: str, error: ValidationError, section: type[BaseModel]) -> Usag
 
     near = suggest(key, section.model_fields) if first["type"] == "extra_forbidden" else ""
     return UsageError(f"{where}.{key}: {first['msg']}{near}")
-
-
-def _read_tree(name: str) -> dict[str, Any]:
-    path = Path(name) if name.endswith((".yaml", ".yml")) else SHIPPED / f"{name}.yaml"
-    if not path.exists():
-        from ajbench.core.registry import suggest
-
-        raise UsageError(
-            f"recipe {name!r} is unknown{suggest(name, shipped())}; shipped: {', '.join(shipped())}"
-        )
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"recipe {path}: not valid YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(tree, dict):
-        raise UsageError(f"recipe {path}: expected keys and values, found {type(tree).__name__}")
-    parent = tree.pop("extends", None)
-    tree.setdefault("name", path.stem)
-    if parent is None:
-        return tree
-    sibling = path.parent / f"{parent}.yaml"
-    base = _read_tree(str(sibling) if sibling.exists() else str(parent))
-    # A variant replaces the parent's variant of the same name; the two are not merged.
-    variants = {**base.get("variants", {}), **tree.get("variants", {})}
-    return overlay(base, tree) | ({"variants": variants} if variants else {})
-
-
-def _with_variant(tree: dict[str, Any], name: str, variant: str | None) -> dict[str, Any]:
-    """Apply one block of `variants`, by default that of the recipe's own `variant` (paper: none)."""
-    there = tree.pop("variants", {})
-    if variant is None:  # a recipe that was dumped has its own variant merged already
-        variant = tree.get("variant", "paper")
-        return overlay(tree, there.get(variant, {}))
-    if variant == "paper":
-        return tree
-    if variant not in there:
-        allowed = ", ".join(["paper", *there])
-        raise UsageError(f"recipe {name}: variant={variant} is unknown; allowed: {allowed}")
-    return overlay(tree, there[variant])
-
-
-def _overridden(tree: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    """Apply an override, which also takes precedence over `per_classifier`."""
-    tree = overlay(tree, change)
-    asked = change.get("classifier")
-    if isinstance(asked, dict) and isinstance(tree.get("per_classifier"), dict):
-        kept = {name: overlay(keys, asked) for name, keys in tree["per_classifier"].items()}
-        tree["per_classifier"] = {name: keys | {"name": name} for name, keys in kept.items()}
-    return tree
-
-
-def _parse_override(text: str) -> dict[str, Any]:
-    key, sign, value = text.partition("=")
-    if not sign or not key:
-        raise UsageError(f"override {text!r}: expected key=value, such as mix.alpha=0.3")
-    try:
-        tree: Any = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UsageError(f"override {text!r}: the value is not valid YAML") from None
-    for name in reversed(key.split(".")):
-        tree = {name: tree}
-    return dict(tree)
 
 
 def _first(error: ValidationError) -> str:

@@ -44,7 +44,7 @@ class Generator(Section):
         None, description="folder of a captions table (`ajbench caption`); null: the captions of the corpus"
     )
     caption_kind: Literal["audio", "visual", "merge"] = Field("audio", description="captions to take from it")
-    max_tokens: AtLeastOne = Field(16, description="tokens per prompt (paper: 50)")
+    max_tokens: Annotated[int, Field(ge=1, le=4096)] = Field(16, description="tokens per prompt (paper: 50)")
     mask: bool = Field(False, description="mask padding in the U-Net's attention (masked rows of Table 1)")
     encoder_mask: bool = Field(True, description="mask padding inside the text encoder (paper: false)")
     prediction: Literal["epsilon", "v_prediction"] = Field(
@@ -112,9 +112,11 @@ class Invert(Section):
     train_steps: Count = Field(300, description="0: keep the initial vectors")
     tokens: bool = Field(True, description="learn class tokens; false: LoRA only, with synth.prompt=names")
     lora_rank: AtLeastOne | None = Field(
-        None, description="rank of LoRA on the U-Net's attention, used in every synthesis; null: no LoRA"
+        None,
+        le=1024,
+        description="rank of LoRA on the U-Net's attention, used in every synthesis; null: no LoRA",
     )
-    vectors: AtLeastOne = Field(1, description="learned vectors per class token")
+    vectors: Annotated[int, Field(ge=1, le=100)] = Field(1, description="learned vectors per class token")
     classes: tuple[str, ...] | None = Field(None, description="labels that get a token; null: all")
     init: Annotated[str, Field(min_length=1)] = Field(
         "name", description="vectors start as the mean of the class name, or of a word such as sound"
@@ -141,7 +143,7 @@ class Synth(Section):
     plan: Literal["per-clip", "random-classes", "captions"] = Field(
         "per-clip", description="captions: those of the evaluation clips, for Table 1; never to train on"
     )
-    n: AtLeastOne = Field(320, description="clips in the plan")
+    n: Annotated[int, Field(ge=1, le=10**7)] = Field(320, description="clips in the plan")
     classes: AtLeastOne | Literal["tail"] | None = Field(
         None, description="use only the first K classes of the label set, or tail: those of mix.tail"
     )
@@ -162,7 +164,7 @@ class Synth(Section):
     )
     negative: str = Field("", description="negative prompt")
     sampler: Literal["dpmsolver++", "unipc", "ddim", "pndm"] = "dpmsolver++"
-    sampler_steps: AtLeastOne = 20
+    sampler_steps: Annotated[int, Field(ge=1, le=1000)] = 20
     prompt: Literal["tokens", "names", "none"] = Field(
         "tokens", description="class tokens, class names (plan captions: the captions), or no text"
     )
@@ -172,7 +174,9 @@ class Synth(Section):
     judge: str | None = Field(
         None, description="classifier that scores clips: reference, mn04, panns16k, panns32k or a folder"
     )
-    candidates: AtLeastOne = Field(1, description="clips generated per kept clip; the judge chooses")
+    candidates: Annotated[int, Field(ge=1, le=1000)] = Field(
+        1, description="clips generated per kept clip; the judge chooses"
+    )
     seed: Count = 0
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="of the U-Net; auto: bf16 on CUDA, fp32 on CPUs"
@@ -217,7 +221,7 @@ class Classifier(Section):
     specaug_freq: Count = Field(16, description="widest frequency mask, mel bands")
     loss: Literal["bce", "ce"] = Field("bce", description="ce: for corpora with one label per clip")
     train_steps: AtLeastOne | None = Field(600, description="optimiser steps, equal for all mixes; or")
-    epochs: Positive | None = Field(None, description="passes over the mix")
+    epochs: Positive | None = Field(None, le=10**6, description="passes over the mix")
     batch_size: AtLeastOne = Field(16, description="clips per optimiser step, over all processes")
     accumulate: AtLeastOne = Field(1, description="parts in which a process computes its batch")
     optimizer: Literal["adamw", "adam"] = "adamw"

@@ -7,8 +7,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
-Count = Annotated[int, Field(ge=0)]
-AtLeastOne = Annotated[int, Field(ge=1)]
+LARGEST = 2**31 - 1
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
+AtLeastOne = Annotated[int, Field(ge=1, le=LARGEST)]
 Augmentation = Literal["none", "mx+sp", "wave", "wave+mx+sp"]  # of a classifier's training clips
 
 
@@ -30,9 +31,9 @@ PAIRS = (("train_steps", "epochs"), ("warmup_steps", "warmup_epochs"))
 
 
 class Section(BaseModel):
-    """Base of every recipe section: immutable, unknown keys refused."""
+    """Base of every recipe section: immutable, unknown keys and infinite numbers refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     def identity(self) -> dict[str, Any]:
         """Return what fingerprints contain of the section; keys added later are absent at their defaults."""

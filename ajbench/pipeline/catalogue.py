@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ajbench import __version__
-from ajbench.core import recipe, registry, weights
+from ajbench.core import recipe, recipe_tree, registry, weights
 from ajbench.core.run_dir import PACKAGES, environment
 from ajbench.generation import hub_encoders
 
@@ -31,7 +31,7 @@ def listing(kind: str) -> list[dict[str, Any]]:
             `metrics`.
     """
     if kind == "recipes":
-        loaded = [recipe.load(name) for name in recipe.shipped()]
+        loaded = [recipe.load(name) for name in recipe_tree.shipped()]
         return [{"name": r.name, "corpus": r.data.corpus, "description": r.description} for r in loaded]
     if kind == "models":
         return [{"name": name, "parameters": parameters(name)} for name in registry.CLASSIFIERS]

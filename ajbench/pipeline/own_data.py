@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import yaml
 
+from ajbench.core import documents
 from ajbench.core.console import counted
-from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.files import atomic_write
-from ajbench.core.recipe import Data, fingerprint, load, shipped
+from ajbench.core.recipe import Data, fingerprint, load
+from ajbench.core.recipe_tree import shipped
 from ajbench.data import archive, audio
 from ajbench.data.corpora import detection
 from ajbench.data.corpora.recordings import read_corpus
@@ -268,8 +270,8 @@ def _last_group(plan: Path) -> str | None:
     """Return `data.recording_from` of the recipe that was made last; None if there is none."""
     if _head_of(plan) is None:
         return None
-    data = yaml.safe_load(plan.read_text(encoding="utf-8")).get("data") or {}
-    return data.get("recording_from")
+    data = _made(plan).get("data")
+    return data.get("recording_from") if isinstance(data, dict) else None
 
 
 def _kept(plan: Path, key: str, wanted: int | None) -> tuple[dict[str, Any] | None, dict[str, Any]]:
@@ -280,7 +282,17 @@ def _kept(plan: Path, key: str, wanted: int | None) -> tuple[dict[str, Any] | No
     known = {"budget": int(head["budget"]), "speed": float(head["speed"])}
     if head["key"] != key or wanted not in (None, known["budget"]):
         return None, known
-    return yaml.safe_load(plan.read_text(encoding="utf-8")), known
+    return _made(plan), known
+
+
+def _made(plan: Path) -> dict[str, Any]:
+    try:
+        tree = documents.read_yaml(plan)
+    except ValueError as error:
+        raise IntegrityError(f"{plan}: damaged ({error}); remove it") from None
+    if not isinstance(tree, dict):
+        raise IntegrityError(f"{plan}: damaged (not keys and values); remove it")
+    return tree
 
 
 def _head(root: Path, key: str, known: dict[str, Any]) -> str:

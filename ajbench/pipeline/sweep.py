@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from ajbench.core import documents
 from ajbench.core.errors import UsageError
 from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Recipe, Synth
@@ -55,8 +54,15 @@ def swept(recipe: Recipe, key: str, values: str, n: int | None = None, by_gain: 
 
 
 def split_values(values: str) -> list[Any]:
-    """Return values that are separated by commas."""
-    return [yaml.safe_load(value) for value in values.split(",")]
+    """Return values that are separated by commas.
+
+    Raises:
+        UsageError: one is not YAML.
+    """
+    try:
+        return [documents.parse_yaml(value) for value in values.split(",")]
+    except ValueError as error:
+        raise UsageError(f"values {values[:80]!r}: not valid YAML ({error})") from None
 
 
 def stages(pipeline: Pipeline) -> list[Stage]:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from ajbench import __version__
 from ajbench.cli.app import app
-from ajbench.core import console, recipe, registry
+from ajbench.core import console, recipe, recipe_tree, registry
 from ajbench.core.errors import AjbenchError, IntegrityError, MissingError, NumericError, UsageError
 from ajbench.pipeline import catalogue
 
@@ -117,7 +117,7 @@ def test_version(ajbench):
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in recipe.shipped() if recipe.load(n).data.corpus in ("mini", "esc50")]
+    "name", [n for n in recipe_tree.shipped() if recipe.load(n).data.corpus in ("mini", "esc50")]
 )
 def test_shipped_recipes_dry_run(document, name, esc10_dir):
     loaded = recipe.load(name)
@@ -317,7 +317,7 @@ def test_a_bug_keeps_its_traceback():
 def test_ls(ajbench, document, kind):
     entries = document("ls", kind)
     tables = {"corpora": registry.CORPORA, "codecs": registry.CODECS, "encoders": registry.TEXT_ENCODERS}
-    tables |= {"features": registry.FEATURES, "recipes": recipe.shipped()}
+    tables |= {"features": registry.FEATURES, "recipes": recipe_tree.shipped()}
     assert {entry["name"] for entry in entries} >= set(tables.get(kind, []))
     described = [entry[key] for entry in entries for key in ("description", "meaning") if key in entry]
     assert all(len(text) > 3 for text in described)

@@ -47,6 +47,8 @@ def test_fail_is_one_line_even_when_quiet(capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert err == "ajbench: recipe x: unknown key\najbench: torn\najbench: ValueError\n"
+    assert console.fail(UsageError("x" * 100_000)) == 2
+    assert len(capsys.readouterr().err) < 2_100
 
 
 def test_json_is_one_document_of_plain_values(capsys):

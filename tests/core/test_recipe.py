@@ -3,7 +3,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ajbench.core import recipe, registry
+from ajbench.core import recipe, recipe_tree, registry
 from ajbench.core.errors import UsageError
 from ajbench.core.recipe import Mix
 
@@ -16,7 +16,7 @@ def check_settings(section, **expected):
 
 @pytest.mark.parametrize(
     ("name", "overrides"),
-    [(name, []) for name in recipe.shipped()] + [(name, ["variant=original"]) for name in ORIGINALS],
+    [(name, []) for name in recipe_tree.shipped()] + [(name, ["variant=original"]) for name in ORIGINALS],
 )
 def test_every_shipped_recipe_is_valid_and_survives_a_dump(name, overrides, tmp_path):
     loaded = recipe.load(name, overrides)
@@ -31,7 +31,7 @@ def test_all_promised_recipes_are_shipped():
     promised = {"mini", "esc10", "esc50", "as20k", "as20k-self", "as2m", "fsd50k", "vggsound", "audiocaps"}
     video = {"mini-av", "avdigits", "avdigits-noise", "as20k-av", "as2m-av", "vggsound-av"}
     table_1 = {f"as2m/{name}" for name in ("clap", "clap-masked", "t5-masked", "t5")}
-    assert promised | table_1 | video <= set(recipe.shipped())
+    assert promised | table_1 | video <= set(recipe_tree.shipped())
 
 
 def test_variants_have_the_settings_of_the_repositories():
@@ -142,7 +142,7 @@ def test_a_table_changes_a_recipe():
     assert recipe.load("tables/a11", ["evaluate.seeds=[7]"], base="esc10").evaluate.seeds == (7,)
 
 
-@pytest.mark.parametrize("name", recipe.shipped())
+@pytest.mark.parametrize("name", recipe_tree.shipped())
 def test_names_in_shipped_recipes_are_in_the_registries(name):
     loaded = recipe.load(name)
     assert loaded.data.corpus in registry.CORPORA
@@ -192,7 +192,7 @@ def test_mix_expressions(expression, mix):
 def test_a_mix_of_synthetic_clips_only_remembers_the_real_clips(
     tmp_path, monkeypatch, expression, override, real, baseline
 ):
-    monkeypatch.setattr(recipe, "SHIPPED", tmp_path)
+    monkeypatch.setattr(recipe_tree, "SHIPPED", tmp_path)
     (tmp_path / "esc10.yaml").write_text("data: {corpus: mini}")
     (tmp_path / "few.yaml").write_text("mix: {real: shots=4}")
     (tmp_path / "made.yaml").write_text("mix: {real: none, none_of: share=0.5}")
@@ -369,3 +369,50 @@ def test_candidates_are_all_combinations_for_heads_and_for_others():
     assert plain.candidates_of(head) == [] and "tune" not in plain.identity()["evaluate"]
     assert "tune" in found.identity()["evaluate"]
     assert len(recipe.load("esc10", ["evaluate.tune={}"]).candidates_of(found.classifier_of())) == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("extends: mine", "extends itself"),
+        ("extends: other", "extends itself"),
+        ("mix: [1]", "mix"),
+        ("variants: {paper: 3}", "variants.paper"),
+        ("per_classifier: {ast: null}", "per_classifier.ast"),
+        ("{1: 2}", "keys and values"),
+        ("data: {duration_s: .inf}", "data.duration_s"),
+        ("data: {duration_s: 1e300}", "data.duration_s"),
+        ("data: {n_clips: 1000000000}", "data.n_clips"),
+        ("synth: {n: 1000000000000000000}", "synth.n"),
+        ("evaluate: {seeds: [1000000000000]}", "evaluate.seeds"),
+        ("generator: {lr: .nan}", "generator.lr"),
+        ("name: ../elsewhere", "name"),
+        ("name: /tmp/elsewhere", "name"),
+        ("name: a/./b", "name"),
+        ('name: "a\\nb"', "name"),
+        (f"evaluate: {{tune: {{grid: {{train_steps: {list(range(1, 1002))}}}}}}}", "tune"),
+    ],
+)
+def test_recipes_that_nobody_meant_are_refused_with_their_key(tmp_path, text, key):
+    (tmp_path / "mine.yaml").write_text(text)
+    (tmp_path / "other.yaml").write_text("extends: mine")
+    with pytest.raises(UsageError, match=key):
+        recipe.load(str(tmp_path / "mine.yaml"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["x" * 5000, "x" * 5000 + ".yaml", "a\0b", "\udcff", "a/" * 3000 + "b.yaml", f"mini+{'9' * 5000}G"],
+)
+def test_names_that_no_file_can_have_are_unknown_recipes(name):
+    with pytest.raises(UsageError) as found:
+        recipe.load(name)
+    assert len(str(found.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    "override", ["mix=3", "classifier=[1]", "a." * 2000 + "b=1", "x=" + "[" * 3000, "=1"]
+)
+def test_overrides_that_nobody_meant_are_refused(override):
+    with pytest.raises(UsageError):
+        recipe.load("mini", [override])

@@ -1,0 +1,64 @@
+import os
+
+import pytest
+
+from ajbench.core import documents
+
+
+def grown(levels, width):
+    lines = ["- &a0 [x]"] + [f"- &a{n} [{', '.join([f'*a{n - 1}'] * width)}]" for n in range(1, levels)]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        (grown(9, 9), "values"),
+        ("[" * 60 + "]" * 60, "deep"),
+        ("[" * 5000, "deep"),
+        ("&a {b: *a}", "own anchor"),
+        ("&a\nb: {<<: *a}", "own anchor"),
+        ("!!python/object/apply:os.system ['true']", "tag"),
+        ("a: " + "9" * 5000, "digits"),
+        ("!!timestamp x", "group"),
+        ("!!int x", "invalid literal"),
+        ("{[]: 1}", "unhashable"),
+        ("#" + "x" * documents.YAML_BYTES, "at most"),
+        ("a: \0", "special characters"),
+    ],
+)
+def test_yaml_that_grows_or_makes_objects_is_refused(text, what):
+    with pytest.raises(ValueError, match=what) as found:
+        documents.parse_yaml(text)
+    assert "\n" not in str(found.value)
+
+
+def test_aliases_of_a_few_values_are_read():
+    assert documents.parse_yaml("a: &a [1, 2]\nb: [*a, *a]\nc: {<<: {d: *a}}") == {
+        "a": [1, 2],
+        "b": [[1, 2], [1, 2]],
+        "c": {"d": [1, 2]},
+    }
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "9" * 5000, "{", b"\xff"])
+def test_json_that_is_nested_or_damaged_is_refused(text):
+    with pytest.raises(ValueError):
+        documents.parse_json(text)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "loop", "long", "big"])
+def test_only_regular_files_of_bounded_size_are_read(tmp_path, kind):
+    path = tmp_path / "x"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind in ("device", "loop"):
+        path.symlink_to("/dev/zero" if kind == "device" else "x")
+    elif kind == "long":
+        path = tmp_path / ("x" * 300)
+    else:
+        path.write_text("{}" * 10)
+    with pytest.raises(FileNotFoundError if kind == "loop" else ValueError):
+        documents.read_bytes(path, 10)
