@@ -60,7 +60,8 @@ class TrainingClips:
         parts = [real.sparse_targets()[chosen], *(store.sparse_targets()[used] for store, used in added)]
         self.targets: sparse.csr_array = sparse.vstack(parts, format="csr")
         self.samples = real.meta.clip_samples
-        kept = min(len(self), cache_bytes() // (2 * self.samples))
+        mapped = all(store.pcm for store, _ in self.parts)
+        kept = 0 if mapped else min(len(self), cache_bytes() // (2 * self.samples))
         self.cache = np.empty((kept, self.samples), dtype=np.int16)
         self.filled = np.zeros(kept, dtype=bool)
 
@@ -92,23 +93,25 @@ class TrainingClips:
         return as_float(self._rows(np.array([clip])), self.samples)[0]
 
     def _rows(self, clips: NDArray[np.int64]) -> list[Samples]:
-        """Return the 16-bit samples of clips: views of the cache as far as they are in it."""
+        """Return the 16-bit samples of clips: views of memory or mapped files where they are there."""
         held = clips < len(self.cache)
         mine = clips[held]
         new = np.unique(mine[~self.filled[mine]])
         if len(new):
-            self.cache[new] = self._decode(new)
+            for clip, row in zip(new, self._read(new), strict=True):
+                self.cache[clip] = row
             self.filled[new] = True
-        others = iter(self._decode(clips[~held]) if not held.all() else ())
+        others = iter(self._read(clips[~held]))
         return [self.cache[clip] if here else next(others) for clip, here in zip(clips, held, strict=True)]
 
-    def _decode(self, clips: NDArray[np.int64]) -> NDArray[np.int16]:
-        out = np.empty((len(clips), self.samples), dtype=np.int16)
+    def _read(self, clips: NDArray[np.int64]) -> list[NDArray[np.int16]]:
+        rows = dict[int, NDArray[np.int16]]()
         part = np.searchsorted(self.starts, clips, side="right") - 1
         for k in np.unique(part):
             store, used = self.parts[k]
-            out[part == k] = store.audio16(used[clips[part == k] - self.starts[k]])
-        return out
+            places = np.flatnonzero(part == k)
+            rows |= zip(places.tolist(), store.audio16(used[clips[places] - self.starts[k]]), strict=True)
+        return [rows[place] for place in range(len(clips))]
 
 
 class Selected(NamedTuple):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # a stage that only asks for a precision must not wait for to
 
 Array: TypeAlias = "np.ndarray | torch.Tensor"
 Precision = Literal["auto", "fp32", "bf16"]
+WORKERS = "AJBENCH_WORKERS"  # variable with the number of worker processes that one of them runs beside
 CLIPS_PER_PROCESS = 50  # a process takes about as long to start as to generate a few dozen clips
 
 
@@ -131,10 +132,12 @@ def default_workers() -> int:
 def readers() -> int:
     """Return how many threads should decode sound in this process: its share of the machine's cores, 2 to 32.
 
-    Two on a machine with two cores, where processes compute too.
+    The cores are shared with the processes of a launch (LOCAL_WORLD_SIZE) or with other worker processes
+    (`WORKERS`). Two on a machine with two cores, where processes compute too.
     """
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(32, max(2, here // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) * int(os.environ.get(WORKERS, "1"))
+    return min(32, max(2, here // processes))
 
 
 def worth_starting(jobs: int, clips: int) -> int:

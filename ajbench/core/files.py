@@ -121,17 +121,21 @@ def printable(name: str) -> str:
 
 
 @contextlib.contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on `path` (created if absent) without waiting; it ends with its process.
+def lock(path: Path, wait: bool = False) -> Iterator[None]:
+    """Hold an exclusive lock on `path` (created if absent); it ends with its process.
+
+    Args:
+        path: of the lock.
+        wait: until other processes have released it.
 
     Raises:
-        MissingError: another process holds the lock; the message names it.
+        MissingError: another process holds the lock (without `wait`); the message names it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip() or "another process"

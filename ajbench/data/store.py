@@ -4,7 +4,7 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,9 @@ from ajbench.core.run_dir import local_rank
 from ajbench.data import audio, shards
 from ajbench.data.clip_audio import Samples, read_into, read_piece, write_float, write_int16
 from ajbench.data.shards import SCHEMA, StoreMeta, read_meta
+
+if TYPE_CHECKING:
+    from ajbench.data.pcm import MappedSamples
 
 COLUMNS = tuple(name for name in SCHEMA.names if name != "audio")
 
@@ -89,11 +92,13 @@ class ClipStore:
         path: the folder of the store.
         meta: the content of `store.json`.
         mapped: views of the shards, in order.
+        pcm: the decoded sound, if it was opened with that (`ajbench.data.pcm.open_store`).
     """
 
     def __init__(self, path: Path, meta: StoreMeta) -> None:
         self.path, self.meta = Path(path), meta
         self.mapped = [_open_shard(self.path / entry.file, entry.clips) for entry in meta.shards]
+        self.pcm: MappedSamples | None = None
         self._offsets = np.cumsum([0, *(entry.clips for entry in meta.shards)])
 
     @classmethod
@@ -184,15 +189,17 @@ class ClipStore:
         read_into(out, wanted, self._samples, write_float)
         return out
 
-    def audio16(self, indices: ArrayLike) -> NDArray[np.int16]:
-        """Return `audio` as 16-bit integers, int16 [n, clip_samples]: exact, but of linked files rounded.
+    def audio16(self, indices: ArrayLike) -> list[NDArray[np.int16]]:
+        """Return `audio` as 16-bit integers, n arrays [clip_samples]: exact, but of linked files rounded.
 
-        Errors as `audio`.
+        They are views of the decoded sound, if the store was opened with that. Errors as `audio`.
         """
         wanted = self._checked(indices)
+        if self.pcm:
+            return self.pcm.rows(wanted.tolist())
         out = np.empty((len(wanted), self.meta.clip_samples), np.int16)
         read_into(out, wanted, self._samples, write_int16)
-        return out
+        return list(out)
 
     def video_tokens(self, indices: ArrayLike) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Return the video tokens float32 [n, windows, d] of clips `indices` [n], and which clips have any.
@@ -263,6 +270,8 @@ class ClipStore:
     def _samples(self, index: int) -> Samples:
         """Return the samples of a clip, int16 from FLAC or float32 from a linked file."""
         shard, row = self._find(index)
+        if self.pcm and shard.embedded[row]:  # the same; those of linked files are rounded there
+            return self.pcm.row(index)
         n, data = self.meta.clip_samples, shard.flac(row)
         if data is None:
             piece = shard.table.select(["path", "start_s", "duration_s"]).slice(row, 1).to_pylist()[0]

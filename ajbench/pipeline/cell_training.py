@@ -38,6 +38,7 @@ class Inputs:
         synthetic: folder of the synthetic clip store, if the mix needs one.
         augmented: folder of the store of augmented clips, if the mix needs one.
         base: folder of the classifier whose AP by class `mix.amplify` needs.
+        pcm: folder of caches of decoded sound, if there are to be any (`data.cache`).
     """
 
     real: Path
@@ -48,6 +49,7 @@ class Inputs:
     synthetic: Path | None = None
     augmented: Path | None = None
     base: Path | None = None
+    pcm: Path | None = None
 
 
 class Candidate(NamedTuple):
@@ -79,14 +81,14 @@ def train_and_score(
     """
     from ajbench.data import val_part
     from ajbench.data.labels import save_scores
-    from ajbench.data.store import ClipStore
+    from ajbench.data.pcm import open_store
 
     if tuning:
         settings = settings_of(tuning, recipe.classifier)
         recipe = recipe.model_copy(update={"classifier": settings})
         if world()[1] == 0:
             atomic_write(out / "recipe.yaml", dump(recipe))
-    store = ClipStore.open(inputs.real)
+    store = open_store(inputs.real, inputs.pcm)
     part = val_part.divide(recipe.mix, store) if on_val else None
     scores = _scores(recipe, inputs, store, out, fingerprint, part)
     if scores is not None:
@@ -116,12 +118,12 @@ def tune_arm(
         UsageError: there is no val part, or it leaves no clip of a source.
     """
     from ajbench.data import val_part
-    from ajbench.data.store import ClipStore
+    from ajbench.data.pcm import open_store
     from ajbench.metrics.ranking import summary
 
     path, first = out / TUNE, world()[1] == 0
     if not path.exists():
-        store = ClipStore.open(inputs.real)
+        store = open_store(inputs.real, inputs.pcm)
         part = val_part.divide(own, store)
         targets, mix = store.targets()[part.val], _lowered(recipe.mix, inputs, store, part)
         lines: list[dict[str, Any]] = []
@@ -190,12 +192,12 @@ def _scores(
 
     from ajbench import classifiers
     from ajbench.classifiers.train import train_classifier
-    from ajbench.data.store import ClipStore
+    from ajbench.data.pcm import open_store
     from ajbench.metrics.ranking import summary
 
     torch.set_num_threads(1)
     paths = inputs.synthetic, inputs.decoded, inputs.augmented
-    synthetic, decoded, augmented = (ClipStore.open(path) if path else None for path in paths)
+    synthetic, decoded, augmented = (open_store(path, inputs.pcm) if path else None for path in paths)
     clips = recipe, store, synthetic, out
     how: dict[str, Any] = {"seed": inputs.seed, "fingerprint": fingerprint, "part": part}
     how |= {"decoded": decoded, "augmented": augmented}

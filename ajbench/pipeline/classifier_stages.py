@@ -127,7 +127,8 @@ def _training(
     stores: dict[str, Any] = {name: stage and stage.path for name, stage in names.items()}
     # Features of a clip are computed once for all heads, which are fitted one after another in this process.
     cache = pipeline.places.work / "features" if settings.features else None
-    inputs = Inputs(pipeline.prepare.path, seed, pipeline.places.tracker, cache, **stores)
+    pcm = pipeline.places.pcm(data) if not settings.features else None
+    inputs = Inputs(pipeline.prepare.path, seed, pipeline.places.tracker, cache, **stores, pcm=pcm)
     do = partial(train_and_score, recipe, inputs, out=path, fingerprint=key, on_val=part is not None)
     size = mix.epoch_size(len(part.real) if part and mix.has_real else pipeline.real_clips(mix))
     typed = expression(recipe, pipeline.recipe.mix)

@@ -117,7 +117,8 @@ def _part_stage(pipeline: "Pipeline", whole: Stage, number: int, parts: int, see
     key, path = pipeline.place("train-cls", "out of fold", whole.fingerprint, number, parts)
     about: dict[str, Any] = {"seed": seed, "fingerprint": key, "real": pipeline.prepare.path}
     about |= {"part": number, "parts": parts}
-    do = partial(fusion_work.train_part, whole.recipe, path, **about)
+    pcm = pipeline.places.pcm(whole.recipe.data)
+    do = partial(fusion_work.train_part, whole.recipe, path, pcm=pcm, **about)
     what = f"{whole.what}, without part {number + 1} of {parts}"
     how: dict[str, Any] = {"seed": seed, "needs": (pipeline.prepare,), "parallel": True}
     how |= {"distributed": True, "precision": whole.precision, "check": whole.check}
@@ -194,7 +195,8 @@ def cell_stage(pipeline: "Pipeline", settings: Fusion, seed: int) -> Stage:
     about: dict[str, Any] = {"seed": seed, "fingerprint": key, "real": prepared.path, "scores": file}
     about |= {"audio": audio and audio.path, "tokens": tokens and tokens.path}
     about |= {"parts": settings.cross_fit if held_out else None}
-    do = partial(fusion_work.train_and_score, own, path, tracker=pipeline.places.tracker, **about)
+    about |= {"tracker": pipeline.places.tracker, "pcm": pipeline.places.pcm(own.data)}
+    do = partial(fusion_work.train_and_score, own, path, **about)
     what = f"{settings.scorer} {settings.labels}" if settings.scorer != NAIVE else "naive"
     how: dict[str, Any] = {"seed": seed, "needs": needs, "parallel": True, "distributed": True}
     how["precision"] = settings.precision

@@ -24,7 +24,15 @@ def scores_name(modality: str) -> str:
 
 
 def train_part(
-    recipe: Recipe, out: Path, *, seed: int, fingerprint: str, real: Path, part: int, parts: int
+    recipe: Recipe,
+    out: Path,
+    *,
+    seed: int,
+    fingerprint: str,
+    real: Path,
+    part: int,
+    parts: int,
+    pcm: Path | None = None,
 ) -> None:
     """Train the audio model without one part of the train clips, then write its scores of that part.
 
@@ -36,18 +44,19 @@ def train_part(
         real: folder of the clip store.
         part: its number, from 0.
         parts: how many there are.
+        pcm: folder of caches of decoded sound, if there are to be any.
     """
     import torch
 
     from ajbench import classifiers
     from ajbench.classifiers.train import train_classifier
     from ajbench.data import real_clips
-    from ajbench.data.store import ClipStore
+    from ajbench.data.pcm import open_store
     from ajbench.data.val_part import ValPart
     from ajbench.fusion.label_free import parts_of
 
     torch.set_num_threads(1)
-    store = ClipStore.open(real)
+    store = open_store(real, pcm)
     chosen = real_clips.chosen(recipe.mix, store)
     own = parts_of(store, chosen, parts, seed) == part
     left_out = ValPart(chosen[~own], chosen[own], frozenset())
@@ -123,6 +132,7 @@ def train_and_score(
     scores: Path | None,
     parts: int | None = None,
     tracker: str = "csv",
+    pcm: Path | None = None,
 ) -> None:
     """Train an audio-visual model, then write its scores of the evaluation clips by A, V and A+V.
 
@@ -137,16 +147,17 @@ def train_and_score(
         scores: file of entailment scores; None for naive fusion.
         parts: of the train clips, if the audio model was trained without the first, which alone is used.
         tracker: where loss curves go besides `metrics.csv`.
+        pcm: folder of caches of decoded sound, if there are to be any.
     """
     import torch
 
-    from ajbench.data.store import ClipStore
+    from ajbench.data.pcm import open_store
     from ajbench.fusion.av_clips import MODALITIES, ClipsWithVideo, clip_scores
     from ajbench.fusion.label_free import parts_of
     from ajbench.fusion.train import load, predict, train_fusion
 
     torch.set_num_threads(1)
-    store = ClipStore.open(real)
+    store = open_store(real, None if tokens else pcm)
     indices = scored_clips(recipe, store)
     values, unscored = clip_scores(recipe.fusion, store, indices, scores, seed)
     audio_tokens = np.load(tokens / TOKENS, mmap_mode="r") if tokens else None

@@ -10,7 +10,7 @@ from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
 
 from ajbench.core import console
-from ajbench.core.device import default_workers, end_with_parent
+from ajbench.core.device import WORKERS, default_workers, end_with_parent
 from ajbench.core.errors import AjbenchError, MissingError
 from ajbench.pipeline.stage import Stage
 
@@ -32,8 +32,9 @@ def run_in_workers(stages: Sequence[Stage], processes: int | None, device: str, 
     workers: list[_Worker] = []
     try:
         with console.progress(len(stages), stages[0].name, "stages") as advance:
-            for _ in range(min(processes or default_workers(), len(stages))):
-                workers.append(_Worker(device, force))
+            count = min(processes or default_workers(), len(stages))
+            for _ in range(count):
+                workers.append(_Worker(device, force, count))
                 workers[-1].give(waiting.pop())
             while busy := [worker for worker in workers if worker.stage]:
                 ready = connection.wait([worker.pipe for worker in busy])
@@ -53,12 +54,12 @@ def run_in_workers(stages: Sequence[Stage], processes: int | None, device: str, 
 class _Worker:
     """A process that runs one stage after another; spawned, so that it inherits no state of torch."""
 
-    def __init__(self, device: str, force: bool) -> None:
+    def __init__(self, device: str, force: bool, workers: int) -> None:
         context = get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, device, force))
         self.stage: Stage | None = None
-        with _child_settings():
+        with _child_settings(workers):
             self.process.start()
         theirs.close()
 
@@ -115,16 +116,17 @@ def _serve(pipe: Connection, device: str, force: bool) -> None:
 
 
 @contextlib.contextmanager
-def _child_settings() -> Iterator[None]:
-    """Start processes with one thread for BLAS and OpenMP, and with SIGINT blocked."""
-    threads = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-    os.environ |= dict.fromkeys(threads, "1")
+def _child_settings(workers: int) -> Iterator[None]:
+    """Start processes with one thread for BLAS and OpenMP, a share of the cores, and with SIGINT blocked."""
+    changes = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", WORKERS: str(workers)}
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ |= changes
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        for name, value in threads.items():
+        for name, value in before.items():
             if value is None:
                 del os.environ[name]
             else:

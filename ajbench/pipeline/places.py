@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from ajbench.core.clip_sections import Data
 from ajbench.data.external_clips import ExternalSource
 
 
@@ -25,3 +26,7 @@ class Places:
     generator: Path | None = None
     tracker: str = "csv"
     synthetic: ExternalSource | None = None
+
+    def pcm(self, data: Data) -> Path | None:
+        """Return the folder of caches of decoded sound, if a recipe wants them."""
+        return self.work / "pcm" if data.cache == "pcm" else None

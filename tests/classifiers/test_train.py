@@ -29,6 +29,7 @@ from ajbench.core import files
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.recipe import Mix
 from ajbench.data import mixing, real_clips, shards, store
+from ajbench.data.pcm import open_store
 from ajbench.data.val_part import ValPart
 from ajbench.training import state
 
@@ -76,6 +77,17 @@ def test_an_interrupted_training_ends_with_the_same_bits(
     resumed = fit_hum(recipe, real, synthetic, tmp_path / "b")
     assert weight_difference(straight, resumed) == 0
     assert weight_difference(straight, fit_hum(recipe, real, synthetic, tmp_path / "c", seed=2))
+
+
+def test_decoded_sound_in_mapped_files_gives_the_same_bits(tmp_path, real, synthetic, monkeypatch):
+    recipe = hum_recipe(Mix(dose=12))
+    straight = fit_hum(recipe, real, synthetic, tmp_path / "a")
+    mapped = [open_store(one.path, tmp_path / "cache") for one in (real, synthetic)]
+    monkeypatch.setattr("ajbench.data.audio.flac_samples", None)
+    assert weight_difference(straight, fit_hum(recipe, *mapped, tmp_path / "b")) == 0
+    indices = real.split_indices("eval")
+    assert (predict(classifiers.load(straight), mapped[0], indices) != 0).all()
+    assert not select(recipe, *mapped, None, None, 1, None).clips.cache.size
 
 
 def kill_in_step_7(rank, stores, out):

@@ -51,8 +51,9 @@ def test_gpu_memory_of_finished_work_is_given_back(monkeypatch):
     assert emptied == [True]
 
 
-def test_decoding_has_the_cores_of_a_process(monkeypatch):
+@pytest.mark.parametrize("shared_with", ["LOCAL_WORLD_SIZE", module.WORKERS])
+def test_decoding_has_the_cores_of_a_process(monkeypatch, shared_with):
     for cores, processes, expected in ((1, 1, 2), (2, 1, 2), (16, 1, 16), (192, 8, 24), (96, 1, 32)):
         monkeypatch.setattr(module.os, "sched_getaffinity", lambda _, n=cores: range(n), raising=False)
-        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+        monkeypatch.setenv(shared_with, str(processes))
         assert readers() == expected

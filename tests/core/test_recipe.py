@@ -355,6 +355,12 @@ def test_a_recipe_without_video_has_the_hash_that_it_had_before_there_was_video(
     assert video.identity()["data"]["match"] == 0.2
 
 
+def test_a_cache_of_decoded_sound_changes_no_hash():
+    plain, cached = recipe.load("mini"), recipe.load("mini", ["data.cache=pcm"])
+    assert cached.data.cache == "pcm" != plain.data.cache
+    assert recipe.fingerprint(plain, plain.data) == recipe.fingerprint(cached, cached.data)
+
+
 def test_candidates_are_all_combinations_for_heads_and_for_others():
     tune = "evaluate.tune={grid: {epochs: [2, 4], lr: [0.1, 0.2]}, head: {c: [1, 2]}}"
     found = recipe.load("esc10", [tune])

@@ -53,7 +53,7 @@ def test_a_store_decodes_a_clip_once_and_gives_it_in_16_bits(folder, monkeypatch
     wanted = [5, 0, 5, 5, 3, 0]
     waves = clips.audio(wanted)
     assert sorted(found) == [0, 3, 5]
-    whole = clips.audio16(wanted)
+    whole = np.array(clips.audio16(wanted))
     assert whole.dtype == np.int16 and whole.shape == (6, SAMPLES)
     np.testing.assert_array_equal(whole, [int16(wave_of(i)) for i in wanted])
     np.testing.assert_array_equal(whole.astype(np.float32) / 32768, waves)

@@ -33,6 +33,14 @@ def test_train_cls_and_the_grid_have_one_folder_for_the_same_classifier():
     assert own_stage(own, 0).path in paths(grid())
 
 
+def test_decoded_sound_is_kept_in_the_work_folder_on_request_for_the_same_classifiers():
+    plain, cached = mini_pipeline(), mini_pipeline("data.cache=pcm")
+    stages, others = (grid_stages(one) for one in (plain, cached))
+    assert paths(stages) == paths(others)
+    assert {stage.do.args[1].pcm for stage in stages} == {None}
+    assert {stage.do.args[1].pcm for stage in others} == {cached.places.work / "pcm"}
+
+
 @pytest.mark.parametrize(
     ("expression", "overrides", "mixes"),
     [
