@@ -55,7 +55,7 @@ def parse_yaml(text: str) -> Any:
     """
     if len(text) > YAML_BYTES:
         raise ValueError(f"{len(text)} characters; at most {YAML_BYTES}")
-    return _parsed(lambda: yaml.load(text, _Bounded))
+    return _parsed(lambda: _Bounded(text).get_single_data())
 
 
 def parse_json(text: str | bytes) -> Any:
