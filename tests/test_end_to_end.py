@@ -1,20 +1,27 @@
-"""One real run through the command line, as small as it gets; then what a second and a changed one do."""
+"""One real run in a process of its own, as small as it gets; then what a second and a changed one do.
 
+The later commands run in this process: importing torch takes longer than most of them.
+"""
+
+import contextlib
 import csv
 import json
 import os
+import pickle
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from ajbench.cli.app import app
+from ajbench.pipeline import parallel
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = [
@@ -34,20 +41,22 @@ CELLS = {f"taltrans-small mx+sp, mini{mix}, seed {seed}" for mix in ("", "G", "+
 
 
 def command(folder, *arguments):
+    """Return how to start ajbench in a process of its own."""
     environment = {"PYTHONPATH": str(ROOT), "AJBENCH_WORK": str(folder / "work"), "COLUMNS": "200"}
-    environment |= {"OMP_NUM_THREADS": "1"}  # two threads wait for each other where something else is running
     words = [sys.executable, "-m", "ajbench", *arguments]
     return {"args": words, "cwd": folder, "env": os.environ | environment, "text": True}
 
 
 def ajbench(folder, *arguments):
-    return subprocess.run(**command(folder, *arguments), capture_output=True, timeout=900)
+    """Run ajbench in this process, in a folder, and return exit_code, stdout and stderr."""
+    with contextlib.chdir(folder):
+        return CliRunner().invoke(app, arguments, env={"AJBENCH_WORK": "work", "COLUMNS": "200"})
 
 
 def document(folder, *arguments):
     """Return the JSON document of a command that succeeds."""
     found = ajbench(folder, *arguments, "--json")
-    assert found.returncode == 0, found.stderr
+    assert found.exit_code == 0, found.output
     return json.loads(found.stdout)
 
 
@@ -58,9 +67,24 @@ def table(path):
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """The folder of a finished run, and what the run said."""
+    """The folder of a run that has finished in processes of its own, and what the run said."""
     folder = tmp_path_factory.mktemp("run")
-    return folder, document(folder, "run", "mini", *SMALL)
+    found = subprocess.run(
+        **command(folder, "run", "mini", *SMALL, "--json"), capture_output=True, timeout=900
+    )
+    assert found.returncode == 0, found.stderr
+    return folder, json.loads(found.stdout)
+
+
+@pytest.fixture(autouse=True)
+def no_workers(monkeypatch):
+    """Run in this process what workers would: stages that have been pickled, one after another."""
+
+    def run_here(stages, _processes, device, force=False):
+        for stage in stages:
+            pickle.loads(pickle.dumps(replace(stage, needs=()))).run(device, force)
+
+    monkeypatch.setattr(parallel, "run_in_workers", run_here)
 
 
 def stages(folder):
@@ -113,7 +137,7 @@ def test_a_second_run_does_nothing_and_does_not_import_torch(done):
     )
     call = command(folder)
     call["args"] = [sys.executable, "-c", code]
-    found = subprocess.run(**call, capture_output=True, timeout=120)
+    found = subprocess.run(**call, capture_output=True, timeout=600)
     assert found.returncode == 0, found.stderr
     assert "nothing to do" in found.stderr
     assert found.stderr.splitlines()[-1] == "False"
@@ -199,7 +223,7 @@ def test_a_tail_has_few_real_clips_is_filled_alone_and_has_a_table(done, tmp_pat
     tail = "mix.tail={classes: [Rain, Wind], shots: 1, fill: true}"
     changed = [*SMALL, tail, "evaluate.doses=[1]", "evaluate.seeds=[0]", "evaluate.controls=[all_real]"]
     plan = ajbench(folder, "run", "mini", *changed, "--dry-run")
-    assert plan.returncode == 0 and "tail: Rain 1, Wind 1" in plan.stderr
+    assert plan.exit_code == 0 and "tail: Rain 1, Wind 1" in plan.stderr
     shown = document(folder, "run", "mini", *changed, "--results", str(tmp_path))
     trained = [name for name in shown["ran"] if name.startswith("train-cls")]
     assert len(trained) == 2, "synthetic clips only and all real clips have been trained on before"
@@ -213,7 +237,7 @@ def test_a_tail_has_few_real_clips_is_filled_alone_and_has_a_table(done, tmp_pat
     assert "Tail, mini (measured)" in (tmp_path / "mini" / "report" / "index.html").read_text()
     assert "Rain 1, Wind 1" in (tmp_path / "mini" / "table_a11.md").read_text()
     refused = ajbench(folder, "run", "mini", *changed, "evaluate.doses=[12]")
-    assert refused.returncode == 2 and "mix.tail.fill" in refused.stderr
+    assert refused.exit_code == 2 and "mix.tail.fill" in refused.stderr
     assert refused.stderr.count("ajbench: ") == 1
 
 
@@ -222,7 +246,7 @@ def test_single_stages_find_the_finished_ones(done):
     before = stages(folder)
     for name in ("prepare", "train-gen", "invert", "synth", "eval-cls", "eval-gen"):
         found = ajbench(folder, name, *SMALL)
-        assert found.returncode == 0, found.stderr
+        assert found.exit_code == 0, found.output
     assert stages(folder) == before
     store = next(folder.glob("work/mini/synth-*"))
     assert document(folder, "verify", str(store))["state"] == "sound"
@@ -233,10 +257,10 @@ def test_an_audit_of_the_run_is_a_page_that_the_report_links_to(done):
     assert document(folder, "audit", "--recipe", "mini", *SMALL)["counts"]["synth"] == 12
     page = folder / "results" / "mini" / "report" / "audit.html"
     assert "<svg" in page.read_text(encoding="utf-8")
-    assert ajbench(folder, "report", "--recipe", "mini", *SMALL).returncode == 0
+    assert ajbench(folder, "report", "--recipe", "mini", *SMALL).exit_code == 0
     assert 'href="audit.html"' in page.with_name("index.html").read_text(encoding="utf-8")
     again = ajbench(folder, "audit", "--recipe", "mini", *SMALL, "--probe", "noise", "--quiet")
-    assert again.returncode == 0, again.stderr
+    assert again.exit_code == 0, again.output
     assert page.with_name("audit_noise.html").is_file()
 
 
@@ -248,7 +272,7 @@ def test_a_flipped_bit_is_found(done, tmp_path):
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
     found = ajbench(folder, "verify", str(tmp_path / "store"))
-    assert found.returncode == 5
+    assert found.exit_code == 5
     assert re.fullmatch(r"ajbench: .*part-00000\.arrow.*\n", found.stderr)
 
 
@@ -269,12 +293,11 @@ def test_ctrl_c_leaves_saved_state_and_exits_with_130(done):
         )
     finally:
         signal.signal(signal.SIGINT, before)
-    for _ in range(1200):
-        if saved := list(folder.glob("work/mini/train-gen-*/checkpoints/step-*")):
-            break
+    while not (saved := list(folder.glob("work/mini/train-gen-*/checkpoints/step-*"))):
+        assert process.poll() is None, process.communicate()[1]
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=600)
     assert process.returncode == 130
     assert len(re.findall(r"^ajbench: ", said, re.MULTILINE)) == 1
     assert saved
@@ -284,7 +307,7 @@ def test_ctrl_c_leaves_saved_state_and_exits_with_130(done):
 def test_a_trained_codec_can_be_used_by_a_recipe(tmp_path):
     few = ["--steps", "2", "--batch-size", "2", "--mini-clips", "6"]
     trained = ajbench(tmp_path, "train-codec", *few)
-    assert trained.returncode == 0, trained.stderr
+    assert trained.exit_code == 0, trained.output
     weights = Path(trained.stdout.strip(), "tiny.safetensors")
     assert weights.is_absolute() or (tmp_path / weights).exists()
     own = document(tmp_path, "prepare", *SMALL, f"codec.name={weights}", "--dry-run")
@@ -321,15 +344,12 @@ def test_pools_are_compared_in_one_run_that_is_resumed(done, tmp_path):
     assert {name: made[name] for name in before} == before
 
 
-def test_arms_at_the_same_dose_stand_next_to_generated_clips(done, monkeypatch, audiomentations):
+def test_arms_at_the_same_dose_stand_next_to_generated_clips(done, audiomentations):
     folder, _ = done
-    monkeypatch.setenv("AJBENCH_WORK", str(folder / "work"))
-    arms = ("evaluate.arms=[G, A, R, A+G]", "--results", str(folder / "arms"), "--jobs", "1", "--json")
-    found = CliRunner().invoke(app, ["run", "mini", *SMALL, *arms])
-    assert found.exit_code == 0, found.output
+    shown = document(folder, "run", "mini", *SMALL, "evaluate.arms=[G, A, R, A+G]", "--results", "arms")
     new = ("+6A", "+6R", "+6A+6G")
     cells = {f"train-cls (taltrans-small mx+sp, mini{mix}, seed {seed})" for mix in new for seed in (0, 1)}
-    assert set(json.loads(found.stdout)["ran"]) == {"augment", "eval-cls", *cells}
+    assert set(shown["ran"]) == {"augment", "eval-cls", *cells}
     rows = table(folder / "arms" / "mini" / "rows.csv")
     compared = {row["column"] for row in rows if row["metric"] == "map_delta"}
     assert compared == {"miniG", "+6G", *new}
@@ -365,4 +385,4 @@ def test_a_run_of_two_folds_does_the_other_one_and_pools_both(done, tmp_path):
     assert float(line["+6G_delta"]) == pytest.approx(100 * float(delta["value"]), abs=0.006)
     assert document(tmp_path, "run", "mini", *folds)["ran"] == []
     found = ajbench(tmp_path, "run", "mini", *SMALL, "evaluate.folds=[4,9]")
-    assert found.returncode == 2 and re.fullmatch(r"ajbench: evaluate\.folds: .*\n", found.stderr)
+    assert found.exit_code == 2 and re.fullmatch(r"ajbench: evaluate\.folds: .*\n", found.stderr)

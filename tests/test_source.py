@@ -20,7 +20,7 @@ def imports(node):
 
 
 def run_python(code):
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
 
 
 def test_the_package_holds_its_fourteen_packages_and_nothing_else():
@@ -64,11 +64,10 @@ IMPORTS = "import sys, ajbench, ajbench.core.recipe, ajbench.core.run_dir, ajben
 COMPARE = "import sys, ajbench.cli.evaluate, ajbench.evaluation.compare, ajbench.evaluation.baselines"
 
 
-def invoke(*command):
-    return (
-        "import sys\nfrom typer.testing import CliRunner\nfrom ajbench.cli.app import app\n"
-        f"result = CliRunner().invoke(app, {command!r})\nassert result.exit_code == 0, result.output\n"
-    )
+def invoke(*lines):
+    start = "import sys\nfrom typer.testing import CliRunner\nfrom ajbench.cli.app import app\n"
+    run = "result = CliRunner().invoke(app, {!r})\nassert result.exit_code == 0, result.output\n"
+    return start + "".join(run.format(line.split()) for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -76,13 +75,10 @@ def invoke(*command):
     [
         (IMPORTS, {*HEAVY, "rich"}),
         (COMPARE, {"torch"}),  # with cached features
-        (invoke("--help"), HEAVY),
-        (invoke("synth", "--help"), HEAVY),
-        (invoke("show", "mini"), HEAVY),
-        (invoke("ls", "recipes"), HEAVY),
-        (invoke("ls", "features"), HEAVY),
+        (invoke("--help", "synth --help"), {*HEAVY, "rich", "yaml", "jinja2"}),
+        (invoke("show mini", "ls recipes", "ls features"), HEAVY),
     ],
-    ids=["import ajbench", "compare", "--help", "synth --help", "show", "ls recipes", "ls features"],
+    ids=["import ajbench", "compare", "help", "show and ls"],
 )
 def test_nothing_heavy_is_imported(code, heavy):
     found = run_python(f"{code}\nprint(sorted({heavy!r} & set(sys.modules)))\n")

@@ -16,7 +16,7 @@ def installed(tmp_path_factory):
     """A folder with the wheel's content, as an installation has it, and nothing else of ajbench."""
     folder = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder]
-    subprocess.run(build, cwd=REPOSITORY, check=True, capture_output=True, timeout=120)
+    subprocess.run(build, cwd=REPOSITORY, check=True, capture_output=True, timeout=600)
     (wheel,) = folder.glob("*.whl")
     site = folder / "site"
     zipfile.ZipFile(wheel).extractall(site)

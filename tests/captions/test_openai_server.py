@@ -34,8 +34,9 @@ def server():
 def load(server, monkeypatch):
     monkeypatch.setattr(openai_server, "FIRST_WAIT_S", 0.01)
 
-    def make(**options):
-        given = {"model": "fake", "url": server[1], "timeout_s": 1.5, "retries": 2} | options
+    def make(fault="", **options):
+        wait = 1.5 if fault == "slow" else 60
+        given = {"model": "fake", "url": server[1], "timeout_s": wait, "retries": 2} | options
         return backends.load("openai", **given)
 
     return make
@@ -55,7 +56,7 @@ def test_every_prompt_gets_its_own_answer_in_order(server, load, api):
 
 @pytest.mark.parametrize(("fault", "reason"), FAULTS.items())
 def test_a_failed_request_is_sent_again_and_the_reason_recorded(load, fault, reason):
-    backend = load()
+    backend = load(fault)
     answers = backend.complete([f"{fault} 1", "fine 1", f"{fault} 2"], **OPTIONS)
     assert [answer.text for answer in answers] == [
         f"answer to {p}" for p in (f"{fault} 1", "fine 1", f"{fault} 2")
@@ -65,7 +66,7 @@ def test_a_failed_request_is_sent_again_and_the_reason_recorded(load, fault, rea
 
 @pytest.mark.parametrize(("fault", "reason"), FAULTS.items())
 def test_after_the_retries_there_is_an_answer_without_text(server, load, fault, reason):
-    backend = load(retries=1)
+    backend = load(fault, retries=1)
     given_up, fine = backend.complete([f"always-{fault} 3", f"fine {fault}"], **OPTIONS)
     assert given_up == Answer(None, reason) and fine == Answer(f"answer to fine {fault}", None)
     assert server[2]()["seen"][f"always-{fault} 3"] == 2
@@ -148,7 +149,7 @@ def test_a_killed_command_goes_on_with_nothing_lost_and_nothing_asked_twice(tmp_
 
     def command(url, out):
         options = ["--labels", table, "--out", tmp_path / out, "--chunk", chunk, "--backend", "openai"]
-        options += ["--url", url, "--model", "fake", "--concurrency", 4, "--timeout-s", 5, "-q"]
+        options += ["--url", url, "--model", "fake", "--concurrency", 4, "--timeout-s", 60, "-q"]
         return [sys.executable, "-m", "ajbench", "caption", *map(str, options)]
 
     quiet = {
@@ -158,9 +159,8 @@ def test_a_killed_command_goes_on_with_nothing_lost_and_nothing_asked_twice(tmp_
     }
     with openai_process(delay_s=0.1) as (_, url, log):
         with subprocess.Popen(command(url, "killed"), **quiet) as process:
-            until = time.monotonic() + 60
             while len(finished := [*(tmp_path / "killed").glob("part-*")]) < 2:
-                assert process.poll() is None and time.monotonic() < until
+                assert process.poll() is None
                 time.sleep(0.02)
             process.kill()
         assert len(finished) < clips // chunk

@@ -53,7 +53,7 @@ atomic_write(pathlib.Path(sys.argv[1]), "content")"""
 def hold(path, ready, release):
     with lock(path):
         ready.set()
-        release.wait(30)
+        release.wait(600)
 
 
 def test_a_lock_names_its_holder_and_dies_with_it(tmp_path):
@@ -62,7 +62,7 @@ def test_a_lock_names_its_holder_and_dies_with_it(tmp_path):
     ready, release = context.Event(), context.Event()
     holder = context.Process(target=hold, args=(path, ready, release))
     holder.start()
-    assert ready.wait(30)
+    assert ready.wait(600)
     with pytest.raises(MissingError, match=f"held by process {holder.pid} on "), lock(path):
         pass
     holder.kill()

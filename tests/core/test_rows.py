@@ -107,7 +107,7 @@ def test_a_writer_waits_for_the_lock(tmp_path):
         with pytest.raises(TimeoutError):
             waiting.result(timeout=0.3)
         fcntl.flock(holder, fcntl.LOCK_UN)
-        assert waiting.result(timeout=10) == 1
+        assert waiting.result(timeout=600) == 1
 
 
 def test_an_incomplete_line_and_a_foreign_file_are_refused(tmp_path):

@@ -77,7 +77,7 @@ def test_clips_are_checked_and_compressed_while_the_next_ones_are_sampled(
     sampled, finish, sample = threading.Semaphore(0), Job.finish, Job.sample
 
     def waits(self, models, part, given):
-        assert sampled.acquire(timeout=30) and sampled.acquire(timeout=30)
+        assert sampled.acquire(timeout=600) and sampled.acquire(timeout=600)
         sampled.release()
         return finish(self, models, part, given)
 

@@ -88,7 +88,7 @@ def test_another_process_makes_the_same_bytes(real, made, tmp_path):
         "clips = ClipSubset(real, real.split_indices('train'))\n"
         f"augment_clips(clips, clips, out, n={N}, seed=7, fingerprint='abc')\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=600)
     again = ClipStore.open(tmp_path / "again")
     assert [bytes(again.flac(k)) for k in range(N)] == [bytes(made.flac(k)) for k in range(N)]
 

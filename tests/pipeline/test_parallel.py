@@ -29,7 +29,7 @@ def act(folder, what):
     if what == "slow":
         try:
             (folder / "begun").touch()
-            time.sleep(60)
+            time.sleep(600)
         except KeyboardInterrupt:
             (folder / "saved").touch()
             raise
@@ -96,10 +96,9 @@ if __name__ == "__main__":
         sys.exit(130)""")
     command, environment = [sys.executable, str(script), str(tmp_path)], {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, start_new_session=True, env=os.environ | environment)
-    for _ in range(600):
-        if all((tmp_path / name / "begun").exists() for name in "ab"):
-            break
+    while not all((tmp_path / name / "begun").exists() for name in "ab"):
+        assert process.poll() is None
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(timeout=60) == 130
+    assert process.wait(timeout=600) == 130
     assert all((tmp_path / name / "saved").exists() for name in "ab")
