@@ -16,6 +16,7 @@ import typer
 from ajbench import __version__
 from ajbench.core import console
 from ajbench.core.errors import AjbenchError, MissingError, UsageError
+from ajbench.core.files import UNUSABLE, need_writable
 from ajbench.core.registry import RENDERED, load_plugins
 
 if TYPE_CHECKING:
@@ -115,8 +116,6 @@ class Settings:
         return recipe
 
     def _need_folders(self) -> None:
-        from ajbench.core.files import need_writable
-
         for option, path in (("--work", self.work), ("--results", self.results)):
             if not self.dry_run:
                 need_writable(path, option, folder=True)
@@ -331,9 +330,10 @@ def _guard(function: Callable[..., None]) -> Callable[..., None]:
                 _missing(
                     f"{error.filename or 'disk'}: no space left; free some, then run the same command again"
                 )
-            if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR):
+            if error.errno in UNUSABLE:
+                name = str(error.filename)[-200:]
                 _missing(
-                    f"{error.filename}: {error.strerror}; choose other folders with --work and --results"
+                    f"{name}: {error.strerror}; choose other files, or folders with --work and --results"
                 )
             raise
         except RuntimeError as error:

@@ -15,20 +15,41 @@ from pathlib import Path
 
 import xxhash
 
-from ajbench.core.errors import MissingError
+from ajbench.core.errors import IntegrityError, MissingError
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# A file or folder that was named and cannot be used, whatever is done with it.
+UNUSABLE = {
+    errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG,
+    errno.ENXIO,
+}  # fmt: skip
 _serial = itertools.count()
 
 
+def need_regular(path: Path) -> None:
+    """Refuse what is there but no regular file: a pipe would wait for ever, a device would never end.
+
+    Raises:
+        IntegrityError: it is a pipe, a device, a folder, or a link to one of these.
+    """
+    if not path.is_file() and os.path.lexists(path) and path.exists():
+        raise IntegrityError(f"{path}: not a regular file; put a copy of the file there")
+
+
 def checksum(path: Path) -> str:
-    """Return the 128-bit XXH3 of a file in hexadecimal: fast, for files that ajbench wrote itself."""
+    """Return the 128-bit XXH3 of a file in hexadecimal: fast, for files that ajbench wrote itself.
+
+    Raises:
+        IntegrityError: it is no regular file.
+    """
+    need_regular(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal: for files that others publish."""
+    """Return the SHA-256 of a file in hexadecimal: for files that others publish; errors as `checksum`."""
+    need_regular(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -73,12 +94,14 @@ def need_writable(path: Path, option: str, folder: bool = False) -> None:
     place = next(one for one in (path.absolute(), *path.absolute().parents) if os.path.lexists(one))
     reason = "" if place.is_dir() or (place == path.absolute() and not folder) else f"{place} is not a folder"
     try:
+        if not folder and path.exists() and not path.is_file():
+            reason = "not a regular file"
         if not reason:
             with tempfile.TemporaryFile(dir=place if place.is_dir() else place.parent):
                 return
     except OSError as error:
         reason = error.strerror or str(error)
-    raise MissingError(f"{option} {path}: cannot be written ({reason}); choose another place")
+    raise MissingError(f"{option} {str(path)[-200:]}: cannot be written ({reason}); choose another place")
 
 
 def walk(folder: Path) -> list[Path]:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from scipy import sparse
 
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
-from ajbench.core.files import atomic_write
+from ajbench.core.files import atomic_write, need_regular
 from ajbench.core.registry import suggest
 from ajbench.data.labels import LabelSet
 
@@ -148,6 +148,7 @@ def csv_records(
     """
     records: list[tuple[int, dict[str, str]]] = []
     problems: list[Problem] = []
+    need_regular(path)
     try:
         text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except FileNotFoundError:
@@ -206,6 +207,7 @@ def csv_header(path: Path, delimiter: str = ",") -> list[str]:
         MissingError: no such file.
         UsageError: the header is not UTF-8, or not CSV.
     """
+    need_regular(path)
     try:
         # Only the header must be UTF-8; what is decoded with it need not be.
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
@@ -229,6 +231,7 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         MissingError: no such file.
         UsageError: not UTF-8, or not CSV.
     """
+    need_regular(path)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = csv.reader(file, strict=True, skipinitialspace=True)

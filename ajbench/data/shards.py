@@ -21,11 +21,14 @@ import pyarrow as pa
 import xxhash
 from pydantic import BaseModel, ConfigDict, Field
 
+from ajbench.core.documents import read_json
 from ajbench.core.errors import IntegrityError, MissingError
-from ajbench.core.files import atomic_write, checksum
+from ajbench.core.files import atomic_write, checksum, need_regular
 from ajbench.data import audio, manifest
+from ajbench.data.shard_check import need_plain, need_sound
 
 VERSION = 2
+META_BYTES = 1 << 26  # of store.json
 SHARD_CLIPS = 4096
 CODEBOOKS, ENTRIES = 8, 1024  # codes [8, T], each below 1024
 CLAIMS = ".claims"
@@ -61,7 +64,7 @@ class ShardEntry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     file: str = Field(pattern=rf"^{_SHARD.pattern}$")
-    clips: int = Field(ge=0)
+    clips: int = Field(ge=0, le=10**7)
     xxh3: str
 
 
@@ -80,9 +83,9 @@ class StoreMeta(BaseModel):
     version: int = VERSION
     codec: str
     codec_hash: str
-    sample_rate: int = audio.SAMPLE_RATE
-    hop: int = audio.HOP
-    clip_samples: int
+    sample_rate: int = Field(audio.SAMPLE_RATE, ge=1, le=10**6)
+    hop: int = Field(audio.HOP, ge=1, le=10**5)
+    clip_samples: int = Field(ge=1, le=3600 * audio.SAMPLE_RATE)
     labels: list[str]
     mids: list[str] | None = None
     counts: dict[str, dict[str, int]] = {}
@@ -177,10 +180,8 @@ def read_meta(path: Path) -> StoreMeta:
         IntegrityError: the file is damaged, or was written by a newer or an older ajbench.
     """
     file = path / "store.json"
-    if not file.exists():
-        raise MissingError(f"{path}: no finished clip store (no store.json); run the stage that makes it")
     try:
-        tree = json.loads(file.read_bytes())
+        tree = read_json(file, META_BYTES)
         digest = tree.pop("xxh3")
         if digest != _digest_of(tree):
             raise IntegrityError(f"{file}: its checksum does not match; make the store again")
@@ -193,6 +194,10 @@ def read_meta(path: Path) -> StoreMeta:
                 f"{file}: format {tree['version']} of an older ajbench (no recordings); make the store again"
             )
         return StoreMeta.model_validate(tree)
+    except FileNotFoundError:
+        raise MissingError(
+            f"{path}: no finished clip store (no store.json); run the stage that makes it"
+        ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:160]
         raise IntegrityError(f"{file}: damaged ({reason}); make the store again") from None
@@ -213,7 +218,9 @@ def map_shard(path: Path) -> pa.RecordBatch:
     Raises:
         IntegrityError: the file is not a shard of this format.
     """
+    need_regular(path)
     try:
+        need_plain(path)
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         found = reader.schema
         video_width = found.field(VIDEO_TOKENS).type.list_size if VIDEO_TOKENS in found.names else 0
@@ -222,10 +229,11 @@ def map_shard(path: Path) -> pa.RecordBatch:
         if reader.num_record_batches != 1 or found not in (schema, older):
             raise ValueError("unexpected columns or batches")
         batch = reader.get_batch(0)
+        need_sound(batch, CODEBOOKS)
         if found == schema:
             return batch
         return batch.append_column(schema.field(LATER), pa.nulls(batch.num_rows, pa.string()))
-    except (pa.ArrowException, OSError, ValueError, KeyError, AttributeError) as error:
+    except (pa.ArrowException, OSError, ValueError, KeyError, AttributeError, StopIteration) as error:
         reason = " ".join(str(error).split())[:160]
         raise IntegrityError(f"{path}: not a readable shard ({reason}); make the store again") from None
 

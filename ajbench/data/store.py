@@ -13,12 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from ajbench.core import files
-from ajbench.core.console import counted
 from ajbench.core.errors import IntegrityError, UsageError
 from ajbench.core.registry import suggest
 from ajbench.core.run_dir import local_rank
 from ajbench.data import audio, shards
 from ajbench.data.clip_audio import Samples, read_into, read_piece, write_float, write_int16
+from ajbench.data.shard_check import need_fitting
 from ajbench.data.shards import SCHEMA, StoreMeta, read_meta
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class ClipStore:
 
     def __init__(self, path: Path, meta: StoreMeta) -> None:
         self.path, self.meta = Path(path), meta
-        self.mapped = [_open_shard(self.path / entry.file, entry.clips) for entry in meta.shards]
+        self.mapped = [_open_shard(self.path / entry.file, meta, entry.clips) for entry in meta.shards]
         self.pcm: MappedSamples | None = None
         self._offsets = np.cumsum([0, *(entry.clips for entry in meta.shards)])
 
@@ -302,12 +302,9 @@ def require_codec(store: ClipStore, name: str, weights_hash: str) -> None:
         )
 
 
-def _open_shard(path: Path, clips: int) -> _Shard:
+def _open_shard(path: Path, meta: StoreMeta, clips: int) -> _Shard:
     batch = shards.map_shard(path)
-    if batch.num_rows != clips:
-        raise IntegrityError(
-            f"{path}: {counted(batch.num_rows, 'clip')}, store.json says {clips}; make the store again"
-        )
+    need_fitting(path, batch, meta, clips)
     codes = batch.column("codes").flatten().to_numpy(zero_copy_only=True)
     sound = batch.column("audio")
     _, offsets, data = sound.buffers()

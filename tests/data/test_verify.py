@@ -35,7 +35,7 @@ def test_verify_reports_the_content(folder):
     [
         ({5: {"clip_id": "clip-0"}}, {}, r"clip ids: 1 clip\b"),
         ({6: {"codes": np.full((8, FRAMES), 1024, np.uint16)}}, {}, r"part-00002\.arrow: code 1024"),
-        ({2: {"label_ids": [0]}, 3: {"label_ids": [3]}}, {}, r"part-00000\.arrow: .* 2 clips"),
+        ({2: {"label_ids": [0]}, 3: {"label_ids": [1]}}, {}, r"part-00000\.arrow: .* 2 clips"),
         ({}, {"counts": {"train": {"kept": 6}, "eval": {"kept": 3}}}, "split eval.*3"),
     ],
 )

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from fakes import BandExtractor, write_chords
@@ -52,8 +53,10 @@ def test_a_recipe_that_cannot_be_written_is_refused_before_any_work(invoke, plac
 
 
 @pytest.mark.parametrize("option", ["--out", "--clips", "--curve"])
-@pytest.mark.parametrize("place", ["taken/x.csv", "/proc/none/x.csv"])
+@pytest.mark.parametrize("place", ["taken/x.csv", "/proc/none/x.csv", "gen/y.csv", f"{'x' * 300}.csv"])
 def test_files_that_cannot_be_made_are_refused_before_any_work(invoke, option, place):
+    if place.startswith("gen"):
+        Path(place).mkdir()
     done = invoke(*SETS, option, place)
     assert done.exit_code == 3 and done.stderr.count("\n") == 1 and option in done.stderr, done.output
 

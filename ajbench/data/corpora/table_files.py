@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from ajbench.core import console
 from ajbench.core.console import counted
 from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.files import need_regular
 from ajbench.core.registry import suggest
 from ajbench.data.audio import SUFFIXES as SOUNDS
 from ajbench.data.corpora import class_columns, json_tables
@@ -209,6 +210,7 @@ def delimiter(path: Path) -> str:
 
 
 def _parquet(path: Path, get: Callable[[pq.ParquetFile], list[Any]]) -> list[Any]:
+    need_regular(path)
     try:
         with pq.ParquetFile(path) as file:
             return get(file)
