@@ -10,9 +10,8 @@ from pathlib import Path
 
 from ajbench.core import recipe
 from ajbench.core.rows import read_rows
-from ajbench.reporting import tables
+from ajbench.reporting import mix_figure, tables
 from ajbench.reporting.figures import alone
-from ajbench.reporting.report import dose_figure
 from ajbench.reporting.verdict import answers
 
 
@@ -24,7 +23,7 @@ def main() -> None:
     pinned = json.loads((folder / "run.json").read_text(encoding="utf-8"))["fingerprints"]
     settings = recipe.load(name)
     rows = tables.select(read_rows(folder / "rows.csv"), settings, pinned)
-    drawing = dose_figure(rows, settings, answers(rows, settings))
+    drawing = mix_figure.draw(rows, settings, answers(rows, settings))
     out.write_text(alone(drawing), encoding="utf-8")
 
 

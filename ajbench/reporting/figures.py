@@ -38,6 +38,7 @@ _LIGHT = {"paper": "#fcfbf8", "ink": "#1d1c1a", "muted": "#6a665e", "rule": "#e3
 _DARK = {"paper": "#171614", "ink": "#ece8e0", "muted": "#a09a8e", "rule": "#34312c", "real": "#8d99a6"}
 _LIGHT |= {"c1": "#b5471d", "c2": "#1f6f78", "c3": "#7a5195"}
 _DARK |= {"c1": "#ee8a5c", "c2": "#5fb7c0", "c3": "#bf9add"}
+_BESIDE: Any = {"va": "center", "ha": "right", "color": MUTED, "fontsize": 8.5}  # numbers in a row
 WIDTH = 9.6  # inches; the page scales the drawing to its column
 RANGE_DB = 70.0
 
@@ -63,6 +64,16 @@ class Mark:
     low: float = field(default=float("nan"))
     high: float = field(default=float("nan"))
     colour: str = MUTED
+
+
+@dataclass(frozen=True)
+class Mix:
+    """mAP with a mix and its paired difference to real clips only, in percent: value, low, high [3]."""
+
+    name: str
+    mean: np.ndarray
+    delta: np.ndarray | None  # None: real clips only
+    colour: str = SERIES[0]
 
 
 @dataclass(frozen=True)
@@ -128,6 +139,63 @@ def dose_curve(curves: Sequence[Curve]) -> str:
         right.set_xlim(left=doses[1] - step * 6 if len(doses) > 1 else None)
         figure.legend(loc="outside upper left", ncols=len(curves), handletextpad=0.4)
         return _svg(figure, "dose")
+
+
+def mix_rows(panels: Sequence[tuple[str, Sequence[Mix]]]) -> str:
+    """Return mAP (left) and the difference to real clips only (right), a row for each mix, as SVG.
+
+    Args:
+        panels: name of a classifier and its mixes; the name is shown if there are several.
+    """
+    rows: list[tuple[str, Mix | None]] = []
+    for title, mixes in panels:
+        rows += [(title, None)] if len(panels) > 1 else []
+        rows += [(mix.name, mix) for mix in mixes]
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure((WIDTH, 0.95 + 0.3 * len(rows)), layout="constrained")
+        left, right = figure.subplots(1, 2, sharey=True)
+        right.axvline(0, color=INK, linewidth=0.7)
+        for y, (_, mix) in enumerate(rows):
+            if mix is None:
+                continue
+            for axes, values in ((left, mix.mean), (right, mix.delta)):
+                if values is not None:
+                    _row(axes, y, values, mix.colour)
+            left.text(1, y, f"{mix.mean[0]:.1f}", transform=left.get_yaxis_transform(), **_BESIDE)
+            if mix.delta is not None:
+                text = f"{mix.delta[0]:+.1f}".replace("-", "−")
+                right.text(1, y, text, transform=right.get_yaxis_transform(), **_BESIDE)
+        _rows(left, [name for name, _ in rows])
+        for label, (_, mix) in zip(left.get_yticklabels(), rows, strict=True):
+            label.set_color(MUTED if mix is None else INK)
+        right.spines["left"].set_visible(False)
+        right.tick_params(axis="y", length=0)
+        left.set_title("mAP, %")
+        right.set_title("difference to real clips only, points of mAP")
+        for axes in (left, right):
+            axes.grid(axis="x")
+            _leave_right(axes)
+        return _svg(figure, "mixes")
+
+
+def gain_rows(panels: Sequence[tuple[str, Sequence[Mark]]]) -> str:
+    """Return one dot plot of differences per panel (title, marks), one below the other, as SVG."""
+    with matplotlib.rc_context(_STYLE):
+        sizes = [len(marks) + 1.5 for _, marks in panels]
+        figure = Figure((WIDTH, 0.5 + 0.3 * sum(sizes)), layout="constrained")
+        shown = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=sizes)[:, 0]
+        for axes, (title, marks) in zip(shown, panels, strict=True):
+            axes.axvline(0, color=INK, linewidth=0.7)
+            for y, mark in enumerate(marks):
+                _row(axes, y, np.array([mark.value, mark.low, mark.high]), mark.colour)
+                text = f"{mark.value:+.1f}".replace("-", "−")
+                axes.text(1, y, text, transform=axes.get_yaxis_transform(), **_BESIDE)
+            _rows(axes, [mark.name for mark in marks])
+            axes.set_title(title)
+            axes.grid(axis="x")
+        _leave_right(shown[-1])
+        shown[-1].set_xlabel("difference to real clips only, points of mAP")
+        return _svg(figure, "gain")
 
 
 def bars(
@@ -264,6 +332,17 @@ def _rows(axes: Axes, labels: Sequence[str], rows: int | None = None) -> np.ndar
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     return y
+
+
+def _row(axes: Axes, y: float, values: np.ndarray, colour: str) -> None:
+    axes.hlines(y, values[1], values[2], color=colour, linewidth=1.6)
+    axes.plot(values[0], y, "o", color=colour, markersize=5.5)
+
+
+def _leave_right(axes: Axes) -> None:
+    """Leave space at the right for a number in each row."""
+    low, high = axes.get_xlim()
+    axes.set_xlim(low, high + 0.14 * (high - low))
 
 
 def _intervals(axes: Axes, x: np.ndarray, values: np.ndarray, colour: str, label: str | None = None) -> None:

@@ -1,5 +1,6 @@
 """What added clips gain against the number of real clips: runs of one recipe with several `mix.real`."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +11,7 @@ from ajbench.core.rows import folds_in
 from ajbench.evaluation.classification import MIN_CLIPS, enough
 from ajbench.reporting import figures
 from ajbench.reporting.formats import Line, signed
+from ajbench.reporting.mix_figure import colour, in_words
 from ajbench.reporting.verdict import classifier_name
 
 COLUMNS = (
@@ -106,20 +108,46 @@ def _effect(line: Line) -> str:
     return f"{'raises' if low > 0 else 'lowers'} mAP by {signed(delta).lstrip('+−')} points {interval}"
 
 
-def figure(found: Sequence[Line]) -> str:
+def figure(found: Sequence[Line], recipe: Recipe) -> str:
     """Return the gain against the number of real clips as SVG, one panel for each classifier; "" for no line.
 
-    A curve is a mix from one pool.
+    A curve is a mix from one pool. If all runs have the same number of real clips, each is a row.
     """
+    if not found:
+        return ""
+    if len({line["real"] for line in found}) == 1:
+        return figures.gain_rows(_rows(found, recipe))
     panels: dict[str, list[figures.Gains]] = {}
     for line in found:
         name = f"{line['column']}, pool {line['pool']:,}"
-        curves = panels.setdefault(line["model"], [])
+        curves = panels.setdefault(classifier_name(line["model"]), [])
         if not curves or curves[-1].name != name:
             curves.append(figures.Gains(name, [], []))
         curves[-1].real.append(line["real"])
         curves[-1].delta.append((line["delta"], line["delta_low"], line["delta_high"]))
-    return figures.gain_curves(list(panels.items())) if panels else ""
+    return figures.gain_curves(list(panels.items()))
+
+
+def _rows(found: Sequence[Line], recipe: Recipe) -> list[tuple[str, list[figures.Mark]]]:
+    """Return a panel for each classifier: the mixes, and those with generated clips once for each pool."""
+    kept: dict[tuple[str, str, int], Line] = {}
+    for line in found:
+        generated = re.search(r"\dk?G|α", line["column"])
+        key = line["model"], line["column"], line["pool"] if generated else 0
+        before = kept.get(key)
+        if before is None or folds_in(before["dataset"]) <= folds_in(line["dataset"]):
+            kept[key] = line
+    most = max(folds_in(line["dataset"]) for line in kept.values())
+    panels: dict[str, list[figures.Mark]] = {}
+    for (_, column, pool), line in sorted(kept.items(), key=lambda item: item[1]["delta"]):
+        name = in_words(column, recipe)
+        name += f", generator of {_pool(line)}" if pool else ""
+        name += f" ({line['dataset'].partition(' ')[2]})" if folds_in(line["dataset"]) < most else ""
+        mark = figures.Mark(
+            name, line["delta"], line["delta_low"], line["delta_high"], colour(column, recipe)
+        )
+        panels.setdefault(f"{classifier_name(line['model'])}, {line['real']:,} real clips", []).append(mark)
+    return list(panels.items())
 
 
 def _largest(values: pd.Series) -> int:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Recipe, dump
-from ajbench.core.rows import read_rows, source_of
+from ajbench.core.rows import read_rows
 from ajbench.data.store import Clip, ClipStore
 from ajbench.evaluation.classification import TableCell, per_class
 from ajbench.reporting import (
@@ -20,6 +20,7 @@ from ajbench.reporting import (
     figures,
     gain_by_real,
     listening_page,
+    mix_figure,
     report_sounds,
     tables,
     tail_table,
@@ -38,7 +39,7 @@ class ReportData:
 
     recipe: Recipe
     rows: Path  # rows.csv
-    real: Path  # the real clip store
+    real: Path | None  # the real clip store; None: neither sounds nor what was left out
     synthetic: Mapping[str, Path]  # synthetic stores by the name of their rows, the recipe's own first
     scores: Mapping[TableCell, Path]  # `scores.npz` of every trained cell
     runs: Sequence[Mapping[str, Any]] = ()  # `run.json` of every stage
@@ -63,10 +64,10 @@ def render(data: ReportData, out: Path) -> Path:
     every = read_rows(data.rows)
     rows = tables.select(every, data.recipe, data.fingerprints)
     by_real = gain_by_real.lines(every, data.recipe)
-    real = ClipStore.open(data.real)
+    real = ClipStore.open(data.real) if data.real else None
     sets = {name: ClipStore.open(path) for name, path in data.synthetic.items()}
     found = answers(rows, data.recipe)
-    counts = data.counts or real.meta.counts
+    counts = data.counts or (real.meta.counts if real else {})
     chosen = tables.chosen_keys(data.rows.parent, data.recipe)
     a11 = tables.a11_lines(rows, data.recipe, counts, chosen)
     tail = tail_table.lines(rows, data.recipe, tables.columns_of(rows, data.recipe))
@@ -78,17 +79,18 @@ def render(data: ReportData, out: Path) -> Path:
     palette = dict(zip(measured, itertools.cycle(figures.SERIES), strict=False))
     atomic_write(out / "per_class.csv", to_csv(classes))
     report_sounds.clear(out)
-    listed = clip_list.rows(real, sets, out)
+    listed = clip_list.rows(real, sets, out) if real else []
     if listed:
         clip_list.render(listed, sum(map(len, sets.values())), data.recipe, out)
         listening_page.render(listed, data.recipe, out)
     page = {
         "recipe": data.recipe,
         "question": QUESTION,
-        "headline": headline(found, leaking(rows)),
+        "headline": headline(found, leaking(rows), short=True),
         "answers": found,
-        "dose_figure": dose_figure(rows, data.recipe, found),
-        "gain_figure": gain_by_real.figure(by_real),
+        "comparison": mix_figure.comparison,
+        "mix_figure": mix_figure.draw(rows, data.recipe, found),
+        "gain_figure": gain_by_real.figure(by_real, data.recipe),
         "contrast": gain_by_real.contrast(by_real, rows, data.recipe),
         "a11": blocks_a11(a11, data.recipe),
         "tail": [tail_table.block(tail, data.recipe)] if tail else [],
@@ -99,9 +101,10 @@ def render(data: ReportData, out: Path) -> Path:
         "agreement": _agreement(generated),
         "sets": list(sets),
         "listed": len(listed),
-        "examples": list(_examples(real, sets, out)),
+        "examples": list(_examples(real, sets, out)) if real else [],
         "counts": counts,
-        "problems": _problems(data.real),
+        "problems": _problems(data.real) if data.real else [],
+        "complete": real is not None,
         "shown_problems": SHOWN_PROBLEMS,
         "notes": list(dict.fromkeys(data.notes)),
         "power": data.power,
@@ -116,38 +119,6 @@ def render(data: ReportData, out: Path) -> Path:
     }
     atomic_write(out / "index.html", html("report", page))
     return out / "index.html"
-
-
-def dose_figure(rows: pd.DataFrame, recipe: Recipe, found: Sequence[Answer]) -> str:
-    """Return the dose curves of all classifiers that have an answer as SVG; "" if there is none."""
-    curves = []
-    # One curve for a classifier and source with two answers.
-    for answer in {(a.line, a.source): a for a in found}.values():
-        mine = rows[(rows["table"] == "A11") & (rows["row"] == answer.line)]
-        means, deltas = (
-            100 * mine[mine["metric"] == metric].set_index("column")[["value", "ci_low", "ci_high"]]
-            for metric in ("map_mean", "map_delta")
-        )
-        doses = [
-            c
-            for c in tables.columns_of(mine, recipe)
-            if tables.dose_of(c) and c in deltas.index and source_of(c) == answer.source
-        ]
-        columns = [recipe.name, *doses]
-        if not doses or not set(columns) <= set(means.index):
-            continue
-        singles = mine[mine["metric"] == "map"].groupby(["column", "seed"])["value"].mean()  # over folds
-        curves.append(
-            figures.Curve(
-                name=answer.name,
-                doses=[tables.dose_of(c) or 0 for c in columns],
-                mean=means.loc[columns].to_numpy(),
-                seeds=[(100 * singles.loc[c]).tolist() for c in columns],
-                delta=deltas.loc[doses].to_numpy(),
-                synthetic_only=next(iter(means.loc[means.index == f"{recipe.name}G", "value"]), None),
-            )
-        )
-    return figures.dose_curve(curves) if curves else ""
 
 
 def _class_figure(

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import pandas as pd
@@ -70,7 +71,7 @@ def test_a_single_fold_does_not_take_the_place_of_all(rows):
 def test_one_run_has_no_lines():
     rows = pd.DataFrame(run_rows("a", 40, 320, {"+160G": 0.1}), columns=list(ROW_COLUMNS))
     assert gain_by_real.lines(rows, esc10_recipe()) == []
-    assert gain_by_real.figure([]) == ""
+    assert gain_by_real.figure([], esc10_recipe()) == ""
 
 
 def test_tables_write_the_lines_of_all_runs(rows, tmp_path):
@@ -79,8 +80,25 @@ def test_tables_write_the_lines_of_all_runs(rows, tmp_path):
 
 
 def test_the_figure_has_a_curve_for_each_mix_and_pool(rows):
-    drawing = gain_by_real.figure(gain_by_real.lines(read_rows(rows), esc10_recipe()))
-    for text in ("+160G, pool 40", "+160G, pool 320", MODEL, ">80<"):
+    drawing = gain_by_real.figure(gain_by_real.lines(read_rows(rows), esc10_recipe()), esc10_recipe())
+    for text in ("+160G, pool 40", "+160G, pool 320", "taltrans-small, no augmentation", ">80<"):
+        assert text in drawing
+
+
+def test_mixes_with_the_same_real_clips_are_rows(tmp_path):
+    path = tmp_path / "rows.csv"
+    mixes = {"+160G": 0.1, "+160A": 0.02, "esc10 (all real)": 0.2}
+    append_rows(path, [row | {"dataset": "esc10 folds 1-5"} for row in run_rows("a", 40, 320, mixes)])
+    append_rows(
+        path, [row | {"dataset": "esc10 fold 5"} for row in run_rows("c", 40, 40, mixes | {"+160G": -0.07})]
+    )
+    drawing = gain_by_real.figure(gain_by_real.lines(read_rows(path), esc10_recipe()), esc10_recipe())
+    names = [name for name in re.findall(r">([^<>]+)</text>", drawing) if name[0] in "+a" and " " in name]
+    assert names == [
+        "+160 generated, generator of the same 40 clips (fold 5)", "+160 augmented",
+        "+160 generated, generator of 320 clips", "all real clips",
+    ]  # fmt: skip
+    for text in (">−7.0<", ">+2.0<", ">+10.0<", ">+20.0<", "taltrans-small, no augmentation, 40 real clips"):
         assert text in drawing
 
 

@@ -151,6 +151,13 @@ def test_generated_clips_alone_have_tables_and_a_page(made, tmp_path):
     assert "clips" in page.ids and "classes" not in page.ids and "white noise" in page.text
 
 
+def test_without_a_store_there_are_the_verdict_and_the_table(made, tmp_path):
+    bare = dataclasses.replace(made[0], real=None, synthetic={}, scores={})
+    page = Page(report.render(bare, tmp_path / "out").read_text())
+    assert "Yes, for both classifiers." in page.text and "Table A11, esc10 (measured)" in page.text
+    assert {"listen", "classes"}.isdisjoint(page.ids) and "left out" not in page.text
+
+
 def test_the_pages_in_chromium(made, chromium):
     for name in ("index.html", "clips.html", "listen.html"):
         check(chromium, made[1] / name)

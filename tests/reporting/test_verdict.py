@@ -24,15 +24,27 @@ def comparison(line, column, low, value, high, family=None, seeds="0;1;2"):
             comparison("a", "+320G", -0.4, 1.84, 4.1),
             *("+320G", "changes", "+1.8 [−0.4, +4.1]", "No gain of 4.1 points or more."),
         ),
-        (comparison("a", "+320G", 0.4, 1.8, 4.1), "+320G", "raises", "1.8 [+0.4, +4.1]", "Yes."),
-        (comparison("a", "+320G", -4.0, -1.8, -0.1), "+320G", "lowers", "1.8 [−4.0, −0.1]", "No, it hurts."),
+        (
+            comparison("a", "+320G", 0.4, 1.8, 4.1),
+            "+320G",
+            "raises",
+            "1.8 [+0.4, +4.1]",
+            "Yes: +1.8 points of mAP.",
+        ),
+        (
+            comparison("a", "+320G", -4.0, -1.8, -0.1),
+            "+320G",
+            "lowers",
+            "1.8 [−4.0, −0.1]",
+            "No, it hurts: −1.8 points of mAP.",
+        ),
         (  # distinguishable from zero, but not with the interval of the family
             comparison("a", "+160G", 0.1, 1.0, 2.0, family=(-0.1, 2.21)) + comparison("a", "+320G", -2, 0, 2),
             *("+160G", "changes", "+1.0 [+0.1, +2.0]", "No gain of 2.3 points or more."),
         ),
         (  # the larger gain is uncertain, the smaller one is not
             comparison("a", "+160G", 0.5, 1.0, 1.5) + comparison("a", "+320G", -3, 2, 7),
-            *("+160G", "raises", "1.0 [+0.5, +1.5]", "Yes."),
+            *("+160G", "raises", "1.0 [+0.5, +1.5]", "Yes: +1.0 points of mAP."),
         ),
         (
             comparison("a", "+320G", 1, 2, 3) + comparison("b", "+320G", -3, -2, -1),
@@ -89,7 +101,10 @@ def test_the_headline_is_about_the_primary_comparison_at_95_percent(ends, effect
     first, *others = found
     assert first.primary and (first.column, first.effect, first.comparisons) == ("+160G", effect, 0)
     assert (first.most, first.least) == (pytest.approx(high), pytest.approx(low))
-    assert word in headline(found) and "+160G" in headline(found)
+    assert word in headline(found) and "(taltrans-small, mx+sp: +160G against real clips only)" in headline(
+        found
+    )
+    assert word in headline(found, short=True) and "+160G" not in headline(found, short=True)
     assert [(a.column, a.effect, a.primary) for a in others] == [("+320G", 1, False), ("+160G", -1, False)]
 
 
@@ -99,7 +114,7 @@ def test_augmented_and_synthetic_clips_are_compared_with_augmented_clips_alone()
     less = comparison("taltrans-small", "+160A+160G", -1, 1, 3)[0] | {"metric": "map_delta_a"}
     (first,) = answers(pd.DataFrame([*rows, less]), plan)
     assert (first.column, first.effect, first.delta) == ("+160A+160G", 0, pytest.approx(1))
-    assert "relative to +160A (" in str(first)
+    assert "relative to +160A (" in str(first) and first.against == "+160A+160G against +160A"
 
 
 def test_without_rows_of_the_primary_comparison_the_others_are_judged():
@@ -163,7 +178,7 @@ def test_clips_from_elsewhere_have_answers_of_their_own():
     assert (found["G"].effect, found["X"].effect) == (-1, 1) and found["X"].comparisons == 2
     said = headline([*found.values()])
     assert "(G): No, it hurts" in said and "(X): Yes" in said
-    assert headline([found["X"]]) == "Yes."
+    assert headline([found["X"]]) == "Yes: +2.0 points of mAP."
     lines = limits(pd.DataFrame(rows), PLAN, [*found.values()])
     assert any(line.startswith("Clips X") for line in lines)
     alone = limits(pd.DataFrame(comparison("a", "+160X", 1, 2, 3)), PLAN, [found["X"]])
