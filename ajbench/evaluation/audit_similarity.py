@@ -22,11 +22,11 @@ from ajbench.evaluation.long_clips import Pieces
 from ajbench.evaluation.set_pair import SkippedClip, Which
 from ajbench.features.extractor import LazyExtractor
 from ajbench.metrics import audio_fingerprint
-from ajbench.metrics.audio_fingerprint import Scores
+from ajbench.metrics.audio_fingerprint import Scores, Sliding
 
 LENGTH_RATIO = 1.25  # clips whose lengths differ by less are zero-padded and compared in one block
-BLOCK_FRAMES = 2**17  # frames of one block: the spectra take 70 MB
-BLOCK_LIMIT = 2 * BLOCK_FRAMES  # frames of the shorter clips, were they as long as the longer ones
+BLOCK_FRAMES = 2**17  # frames of one block of references: the spectra take up to 140 MB
+QUERY_FRAMES = 4 * BLOCK_FRAMES  # of queries, whose spectra are kept while they meet all references
 Fingerprint = NDArray[np.float16]  # [T, 64]
 Waves = list[NDArray[np.float32]] | Pieces  # of a clip
 
@@ -191,41 +191,46 @@ def scores(queries: Sequence[Fingerprint], references: Sequence[Fingerprint]) ->
     device = device_of() if device_of().type == "cuda" else torch.device("cpu")  # MPS lacks complex products
     like = np.empty((len(queries), len(references)), np.float32)
     prominence = np.empty_like(like)
-    for mine, theirs in _bounded(_blocks(queries), _blocks(references), queries, references):
-        first, second = _stack([queries[k] for k in mine]), _stack([references[k] for k in theirs])
-        if first.shape[1] <= second.shape[1]:
-            found = audio_fingerprint.likeness(first, second, device)
+    last: list[int] = []
+    for mine, theirs in _blocks(queries, references):
+        if mine != last:
+            first, last = Sliding(_stack([queries[k] for k in mine]), device), mine
+        second = _stack([references[k] for k in theirs])
+        if first.detail.shape[1] <= second.shape[1]:
+            found = audio_fingerprint.likeness(first, second)
         else:
-            one, two = audio_fingerprint.likeness(second, first, device)
+            one, two = audio_fingerprint.likeness(second, first.detail.cpu().numpy(), device)
             found = one.T, two.T
         like[np.ix_(mine, theirs)], prominence[np.ix_(mine, theirs)] = found
     return like, prominence
 
 
-def _bounded(
-    mine: list[list[int]],
-    theirs: list[list[int]],
-    queries: Sequence[Fingerprint],
-    references: Sequence[Fingerprint],
+def _blocks(
+    queries: Sequence[Fingerprint], references: Sequence[Fingerprint]
 ) -> Iterator[tuple[list[int], list[int]]]:
-    """Yield pairs of blocks, divided where many short clips meet a long one: spectra have its length."""
-    for one, other in product(mine, theirs):
-        longest = max(*(len(queries[k]) for k in one), *(len(references[k]) for k in other))
-        size = BLOCK_LIMIT // longest or 1
-        parts = ([block[k : k + size] for k in range(0, len(block), size)] for block in (one, other))
+    """Yield pairs of blocks of queries and references that together cover all pairs.
+
+    Clips of a block have similar lengths. It is smaller where many short clips meet a long one, because
+    spectra have the length of that.
+    """
+    for mine, theirs in product(_alike(queries), _alike(references)):
+        longest = max(*(len(queries[k]) for k in mine), *(len(references[k]) for k in theirs))
+        parts = (
+            [block[k : k + size] for k in range(0, len(block), size)]
+            for block, size in (
+                (mine, QUERY_FRAMES // longest or 1),
+                (theirs, BLOCK_FRAMES // longest or 1),
+            )
+        )
         yield from product(*parts)
 
 
-def _blocks(fingerprints: Sequence[Fingerprint]) -> list[list[int]]:
-    """Return the positions of fingerprints in blocks of similar length that fit into memory."""
+def _alike(fingerprints: Sequence[Fingerprint]) -> list[list[int]]:
+    """Return the positions of fingerprints in groups of similar length."""
     groups: dict[int, list[int]] = {}
     for place, one in enumerate(fingerprints):
         groups.setdefault(int(np.log(len(one)) / np.log(LENGTH_RATIO)), []).append(place)
-    blocks = []
-    for group in groups.values():
-        size = max(1, BLOCK_FRAMES // max(len(fingerprints[place]) for place in group))
-        blocks += [group[start : start + size] for start in range(0, len(group), size)]
-    return blocks
+    return list(groups.values())
 
 
 def _stack(fingerprints: Sequence[Fingerprint]) -> NDArray[np.float32]:

@@ -6,6 +6,7 @@ survives noise, gain, shifts and codecs.
 """
 
 import functools
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
@@ -84,9 +85,28 @@ def _detail(wav: torch.Tensor) -> NDArray[np.float32]:
     return found
 
 
+class Sliding:
+    """Fingerprints that slide over others. Their spectra are kept for the next others of the same length.
+
+    Args:
+        fingerprints: [A, L, 64]; shorter ones are zero-padded at the end.
+        device: for the computation; None is the CPU.
+    """
+
+    def __init__(self, fingerprints: NDArray[np.float32], device: torch.device | None = None) -> None:
+        self.detail = torch.as_tensor(fingerprints, dtype=torch.float32, device=device)
+        self._kept: tuple[int, torch.Tensor] = (0, self.detail)
+
+    def spectra(self, n: int) -> torch.Tensor:
+        """Return the conjugate spectra of `n` frames, complex64 [n // 2 + 1, A, 64]."""
+        if self._kept[0] != n:
+            self._kept = n, _spectra(self.detail, n).conj_physical_()
+        return self._kept[1]
+
+
 @torch.inference_mode()
 def likeness(
-    pieces: NDArray[np.float32], wholes: NDArray[np.float32], device: torch.device | None = None
+    pieces: NDArray[np.float32] | Sliding, wholes: NDArray[np.float32], device: torch.device | None = None
 ) -> tuple[Scores, Scores]:
     """Slide pieces over wholes and return (likeness, prominence), both float32 [A, B].
 
@@ -102,15 +122,17 @@ def likeness(
     Raises:
         UsageError: the wholes are shorter than the pieces, or the bands differ.
     """
-    length, extent = pieces.shape[1], wholes.shape[1]
-    if length > extent or pieces.shape[2:] != wholes.shape[2:]:
-        raise UsageError(f"likeness: pieces {pieces.shape} are longer than wholes {wholes.shape}")
+    some = pieces if isinstance(pieces, Sliding) else Sliding(pieces, device)
+    mine, theirs = some.detail, torch.as_tensor(wholes, dtype=torch.float32, device=some.detail.device)
+    length, extent = mine.shape[1], theirs.shape[1]
+    if length > extent or mine.shape[2:] != theirs.shape[2:]:
+        raise UsageError(f"likeness: pieces {mine.shape} are longer than wholes {theirs.shape}")
     lags = -(-(extent + 1) // LAG_BIN) * LAG_BIN  # from half a piece before to half a piece after the end
-    n = fft.next_fast_len(lags + length - 1, real=True)
-    mine, theirs = (torch.as_tensor(some, dtype=torch.float32, device=device) for some in (pieces, wholes))
     before = length // 2
-    spectra = torch.fft.rfft(mine, n, dim=1).conj().permute(1, 0, 2).resolve_conj().contiguous()
-    others = torch.fft.rfft(functional.pad(theirs, (0, 0, before, 0)), n, dim=1).permute(1, 2, 0).contiguous()
+    # What is circular about the correlation only meets the zeros before the wholes.
+    n = fft.next_fast_len(max(before + extent, lags + length - 1 - before), real=True)
+    spectra = some.spectra(n)
+    others = _spectra(functional.pad(theirs, (0, 0, before, 0)), n).transpose(1, 2)
     after = max(0, lags + length - 1 - before - extent)
     energy = functional.pad(theirs.square().sum(dim=2), (before + 1, after)).cumsum(dim=1)
     under = (energy[:, length : length + lags] - energy[:, :lags]).clamp_min(0).sqrt().T  # [lags, B]
@@ -118,18 +140,56 @@ def likeness(
     best = torch.empty(len(mine), len(theirs))
     prominence = torch.empty_like(best)
     side = max(1, int((_BLOCK / n) ** 0.5))
+    products = spectra.new_empty(len(spectra) * min(side, len(mine)) * min(side, len(theirs)))
     for a, b in product(range(0, len(mine), side), range(0, len(theirs), side)):
         rows, columns = slice(a, a + side), slice(b, b + side)
-        block = torch.fft.irfft(torch.bmm(spectra[:, rows], others[:, :, columns]), n, dim=0)[:lags]
-        # Bounded below: under a nearly silent stretch the quotient would be meaningless.
-        block /= torch.maximum(under[:, None, columns], norm[rows] / 2)
-        bins = block.reshape(lags // LAG_BIN, LAG_BIN, *block.shape[1:]).amax(dim=1)
+        shape = len(spectra), spectra[:, rows].shape[1], others[:, :, columns].shape[2]
+        block = products[: math.prod(shape)].view(shape)
+        torch.bmm(spectra[:, rows], others[:, :, columns], out=block)
+        bins = _bins(_waves(block, n), under[:, None, columns], norm[rows] / 2)
         top, at = bins.max(dim=0)
         for step in (-1, 0, 1):
             bins.scatter_(0, (at + step).clamp(0, len(bins) - 1)[None], 0.0)
         best[rows, columns] = (top / norm[rows]).cpu()
         prominence[rows, columns] = ((top - 0.6 * bins.amax(dim=0).clamp_min(0)) / norm[rows]).cpu()
     return best.numpy(), prominence.numpy()
+
+
+# On a CPU SciPy transforms many columns at a time, where torch gathers each: twice as fast.
+
+
+def _spectra(detail: torch.Tensor, n: int) -> torch.Tensor:
+    """Return the spectra over `n` frames, complex64 [n // 2 + 1, A, 64], of detail [A, T, 64]."""
+    if detail.device.type == "cpu":
+        found = torch.from_numpy(fft.rfft(detail.numpy(), n, axis=1, workers=torch.get_num_threads()))
+    else:
+        found = torch.fft.rfft(detail, n, dim=1)
+    return found.transpose(0, 1).contiguous()
+
+
+def _waves(spectra: torch.Tensor, n: int) -> torch.Tensor:
+    """Return the inverse, float32 [n, A, B], of spectra complex64 [n // 2 + 1, A, B], which may change."""
+    if spectra.device.type == "cpu":
+        found = fft.irfft(spectra.numpy(), n, axis=0, workers=torch.get_num_threads(), overwrite_x=True)
+        return torch.from_numpy(found)
+    return torch.fft.irfft(spectra, n, dim=0)
+
+
+def _bins(products: torch.Tensor, under: torch.Tensor, least: torch.Tensor) -> torch.Tensor:
+    """Return the best correlation in each bin of lags, [bins, A, B], times the norm of the piece.
+
+    Args:
+        products: at each lag and beyond, [≥ lags, A, B]; they change.
+        under: norm of what is under the piece at each lag, [lags, 1, B].
+        least: at least this, [A, 1]: under a nearly silent stretch the quotient would be meaningless.
+    """
+    bins = products.new_empty(len(under) // LAG_BIN, *products.shape[1:])
+    step = 1 if products.device.type == "cpu" else len(bins)  # a bin stays in the processor's cache
+    for first in range(0, len(bins), step):
+        lags = slice(first * LAG_BIN, (first + step) * LAG_BIN)
+        quotients = products[lags].div_(torch.maximum(under[lags], least))
+        torch.amax(quotients.unflatten(0, (-1, LAG_BIN)), 1, out=bins[first : first + step])
+    return bins
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,34 @@ def test_likeness_is_the_correlation_at_the_best_lag(rng):
     assert over[0, 0] == pytest.approx((15 / 24) ** 0.5, abs=0.1)
 
 
+def slid(piece, whole):
+    """Return likeness and prominence of two fingerprints, computed lag by lag."""
+    length, extent, norm = len(piece), len(whole), np.linalg.norm(piece)
+    lags = -(-(extent + 1) // fp.LAG_BIN) * fp.LAG_BIN
+    padded = np.concatenate([np.zeros((length // 2, 64)), whole, np.zeros((lags + length, 64))])
+    parts = [padded[lag : lag + length] for lag in range(lags)]
+    values = np.array([(piece * p).sum() / max(np.linalg.norm(p), norm / 2) / norm for p in parts])
+    bins = values.reshape(-1, fp.LAG_BIN).max(axis=1)
+    at = int(bins.argmax())
+    others = np.delete(bins, range(max(0, at - 1), min(len(bins), at + 2)))
+    return bins[at], bins[at] - 0.6 * max(0.0, others.max(initial=0.0))
+
+
+@pytest.mark.parametrize(("length", "extent"), [(40, 40), (41, 41), (64, 65), (13, 200), (50, 77), (99, 101)])
+def test_scores_are_those_of_every_lag_on_its_own(rng, length, extent):
+    pieces = rng.normal(size=(3, length, 64)).astype(np.float32)
+    wholes = rng.normal(size=(4, extent, 64)).astype(np.float32)
+    wholes[1, : length - 9] += pieces[0, 9:]  # begins before the whole
+    wholes[2, extent - length // 2 - 3 :] += pieces[1, : length // 2 + 3]  # ends after it
+    wholes[3, : extent // 2] *= 1e-3
+    sliding = fp.Sliding(pieces)
+    for _ in range(2):  # the second time with the spectra kept
+        like, prominence = fp.likeness(sliding, wholes)
+        for a, piece in enumerate(pieces):
+            for b, whole in enumerate(wholes):
+                assert (like[a, b], prominence[a, b]) == pytest.approx(slid(piece, whole), abs=2e-5)
+
+
 def test_a_match_at_many_lags_is_not_prominent(rng):
     beat = np.tile(rng.normal(size=(1, 15, 64)).astype(np.float32), (1, 6, 1))
     other = beat + 0.3 * rng.normal(size=beat.shape).astype(np.float32)
