@@ -251,7 +251,11 @@ def rebuild(folder: Path, config: Mapping[str, Any]) -> nn.Module:
     Raises:
         IntegrityError: it was trained by another revision of the model, whose logits differ.
     """
-    module = build(config["name"], len(config["labels"]), **config["options"])
+    try:
+        module = build(config["name"], len(config["labels"]), **config["options"])
+    except (UsageError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise IntegrityError(f"{folder / CONFIG}: not a classifier of ajbench ({reason})") from None
     found, expected = config.get("revision", 1), _revision(module)
     if found != expected:
         raise IntegrityError(

@@ -1,6 +1,5 @@
 """The folder of a trained classifier, here or on the hub: found, and its files read and checked."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,12 +9,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ajbench.core.documents import read_json as read_json_file
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.files import checksum
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 REQUIRED = {"name", "labels", "clip_samples", "options", "xxh3"}
 PICKLES = {".bin", ".ckpt", ".pkl", ".pt", ".pth"}
+MAX_WIDTH = 16_384  # of a layer
+MAX_SAMPLES = 3600 * 16_000  # an hour
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
@@ -57,7 +59,7 @@ def read_json(folder: Path) -> dict[str, Any]:
     """
     path = folder / CONFIG
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json_file(path)
     except (FileNotFoundError, NotADirectoryError):
         message = f"{folder}: no trained classifier ({CONFIG} is missing); run train-cls first"
         raise MissingError(message) from None
@@ -81,7 +83,26 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{folder / CONFIG}: not a classifier trained by ajbench ({', '.join(sorted(missing))} missing); "
             "to start from a checkpoint of transformers, train with init=FOLDER"
         )
+    if fault := _fault(config):
+        raise IntegrityError(f"{folder / CONFIG}: damaged ({fault}); train the classifier again")
     return config
+
+
+def _fault(config: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with the required keys, if something is."""
+    labels, samples, options = config["labels"], config["clip_samples"], config["options"]
+    if not isinstance(config["name"], str) or not isinstance(config["xxh3"], str):
+        return "name or xxh3 is no text"
+    if not (isinstance(labels, list) and labels and all(isinstance(one, str) for one in labels)):
+        return "labels is no list of texts"
+    if type(samples) is not int or not 1 <= samples <= MAX_SAMPLES:
+        return f"clip_samples is {str(samples)[:20]}; 1 to {MAX_SAMPLES}"
+    if not isinstance(options, dict):
+        return "options is no mapping"
+    most = {"clip_samples": MAX_SAMPLES}
+    numbers = {key: abs(value) for key, value in options.items() if isinstance(value, int)}
+    large = [key for key, value in numbers.items() if value > most.get(key, MAX_WIDTH)]
+    return f"options.{large[0][:40]} is too large" if large else None
 
 
 def read_weights(folder: Path, xxh3: str | None = None) -> dict[str, Tensor]:
@@ -105,7 +126,7 @@ def read_weights(folder: Path, xxh3: str | None = None) -> dict[str, Tensor]:
         raise IntegrityError(f"{path}: checksum mismatch; train the classifier again")
     try:
         return dict(load_file(path))
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise IntegrityError(f"{path}: damaged ({error}); train the classifier again") from None
 
 

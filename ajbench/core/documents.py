@@ -9,6 +9,7 @@ import yaml
 
 YAML_BYTES = 1 << 18
 JSON_BYTES = 1 << 23
+IDS_BYTES = 1 << 28  # of a JSON file that names every training clip
 DEPTH = 50  # of nested lists and mappings
 VALUES = 50_000  # in a YAML document, those that aliases repeat included
 

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import socket
 import tempfile
 import unicodedata
@@ -23,6 +24,7 @@ UNUSABLE = {
     errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG,
     errno.ENXIO,
 }  # fmt: skip
+_PLAIN = re.compile(r"[+-][\w.:%-]*")  # after a sign: no operator, no function
 _serial = itertools.count()
 
 
@@ -141,6 +143,16 @@ def composed(name: str) -> str:
 def printable(name: str) -> str:
     """Return the name of a file, with the bytes that are not UTF-8 escaped as \\udcXX."""
     return name.encode(errors="backslashreplace").decode()
+
+
+def inert(text: str) -> str:
+    """Return the text of a CSV cell, after an apostrophe if a spreadsheet would compute it.
+
+    A word or number that begins with a sign, such as the id of a video, stays as it is: it calls nothing.
+    """
+    if text[:1] in ("=", "@", "\t", "\r") or (text[:1] in ("+", "-") and not _PLAIN.fullmatch(text)):
+        return f"'{text}"
+    return text
 
 
 @contextlib.contextmanager

@@ -3,13 +3,14 @@
 Nothing is downloaded, and no code from the folder is run.
 """
 
-import json
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ajbench.core.documents import read_json
 from ajbench.core.errors import AjbenchError, IntegrityError, MissingError, UsageError
+from ajbench.core.files import need_regular
 
 # `model_type` in config.json → transformers' class with the text encoder, and the part that is the encoder.
 CLASSES = {
@@ -24,6 +25,7 @@ CAPTIONERS = {
     "git": "GitForCausalLM",
 }
 HERE = {"local_files_only": True, "trust_remote_code": False}
+MAX_LAYERS, MAX_SIZE = 200, 10_000_000  # of a model that is built before its weights are read
 TOKENIZERS = ("tokenizer.json", "spiece.model", "vocab.json")
 
 
@@ -43,8 +45,9 @@ def kind_of(folder: Path, kinds: Collection[str] = tuple(CLASSES), what: str = "
     path = folder / "config.json"
     if not path.is_file():
         raise MissingError(f"{what} {folder}: {path} is missing; name a folder saved by transformers")
+    _need_plain(folder)
     try:
-        kind = str(json.loads(path.read_text(encoding="utf-8"))["model_type"])
+        kind = str(read_json(path)["model_type"])
     except (ValueError, KeyError, TypeError):
         raise IntegrityError(
             f"{path}: damaged, or not from transformers (no model_type); get it again"
@@ -67,6 +70,7 @@ def parts(folder: Path, architecture: str) -> tuple[Any, Any]:
     """
     if not any((folder / file).is_file() for file in TOKENIZERS):
         raise MissingError(f"{folder}: no tokenizer ({' or '.join(TOKENIZERS)}); put its files there")
+    _need_plain(folder)
     import transformers
 
     with _opening(folder, transformers):
@@ -94,6 +98,39 @@ def captioner(folder: Path) -> tuple[Any, Any]:
         processor = transformers.AutoProcessor.from_pretrained(str(folder), **HERE)
         model = _model(getattr(transformers, CAPTIONERS[kind]), folder)
     return model, processor
+
+
+def _need_plain(folder: Path) -> None:
+    """Refuse a folder that brings code, or whose model would be built for hours.
+
+    Raises:
+        IntegrityError: a configuration names classes of its own (`auto_map`) or sizes without measure, or a
+            file is a pipe or a device.
+    """
+    for path in sorted(folder.iterdir()):
+        if not path.is_dir():
+            need_regular(path)
+        if path.suffix != ".json" or not path.name.endswith("config.json"):
+            continue
+        try:
+            tree = read_json(path)
+        except ValueError as error:
+            raise IntegrityError(f"{path}: damaged ({error}); get it again") from None
+        for key, value in _entries(tree):
+            if key in ("auto_map", "custom_pipelines", "custom_generate"):
+                raise IntegrityError(
+                    f"{path}: names code of its own ({key}), which is not run; use another model"
+                )
+            most = MAX_LAYERS if "layers" in key else MAX_SIZE
+            if path.name == "config.json" and isinstance(value, int) and abs(value) > most:
+                raise IntegrityError(f"{path}: {key[:80]} is {str(value)[:20]}; at most {most}")
+
+
+def _entries(tree: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the keys and values of a JSON document, at any depth."""
+    for key, value in tree.items() if isinstance(tree, dict) else ():
+        yield str(key), value
+        yield from _entries(value)
 
 
 def _model(architecture: Any, folder: Path) -> Any:

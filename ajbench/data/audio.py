@@ -28,6 +28,7 @@ SAMPLE_RATE = 16_000  # Hz
 HOP = 320  # samples per codec frame: 50 frames a second
 FRAME_MULTIPLE = 21  # the generator sees latents [128, T] as a grid [128, T/21, 21]
 
+LONGEST_S = 3600  # of a clip
 MIN_DURATION_S = 0.1  # five codec frames; the shortest spoken digits last 0.14 s
 SOURCE_RATES = 1_000, 1_000_000  # Hz; other rates mean a wrong header, or data that is not audio
 SILENT_PEAK = 1e-4  # re full scale; 16-bit dither alone reaches 6e-5
@@ -76,7 +77,7 @@ def probe(path: Path | str) -> tuple[int, int, int]:
         with _as_audio(path):
             return video.probe_audio(path)
     with _open(path) as file:
-        return file.samplerate, file.channels, file.frames
+        return file.samplerate, file.channels, sound_file.length(file)
 
 
 def read(
@@ -127,17 +128,18 @@ def decode(
             raise AudioError("empty (no samples)", path)
         if not SOURCE_RATES[0] <= rate <= SOURCE_RATES[1]:
             raise AudioError(f"sample rate {rate} Hz ({SOURCE_RATES[0]} to {SOURCE_RATES[1]} Hz)", path)
-        start = round(start_s * rate)
+        start = round(min(start_s * rate, float(total)))  # a table may have 1e308
         if start >= total:
             raise AudioError(f"start {start_s:g} s is after the end ({total / rate:.2f} s)", path)
         wanted = total - start
+        endless = sound_file.has_no_length(file)
         if duration_s is not None:
-            wanted = min(wanted, round(duration_s * rate))
+            wanted = round(min(float(wanted), duration_s * rate))
         try:
             samples = sound_file.scaled(sound_file.part(file, start, wanted), file, path)
         except (soundfile.SoundFileError, RuntimeError, OSError, MemoryError) as error:
             raise AudioError(f"unreadable ({_brief(error)})", path) from None
-    if (wanted - len(samples)) / rate > 0.1:
+    if not endless and (wanted - len(samples)) / rate > 0.1:
         raise AudioError(
             f"truncated ({len(samples) / rate:.2f} s decoded of {wanted / rate:.2f} s declared)", path
         )
@@ -193,7 +195,10 @@ def flac_decode(data: bytes) -> Wave:
 def flac_samples(data: bytes) -> NDArray[np.int16]:
     """Decode the output of `flac_encode` to int16 [n]; errors as `flac_decode`."""
     try:
-        samples: NDArray[np.int16] = soundfile.read(io.BytesIO(data), dtype="int16")[0]
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            if file.channels != 1 or file.frames > LONGEST_S * SAMPLE_RATE:
+                raise AudioError(f"{file.channels} channels of {file.frames} samples")
+            samples: NDArray[np.int16] = file.read(dtype="int16")
     except (soundfile.SoundFileError, RuntimeError) as error:
         raise AudioError(f"unreadable ({_brief(error)})") from None
     return samples

@@ -1,6 +1,7 @@
 """Sound files as libsndfile opens them: unknown lengths, truncation, floats above full scale."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,9 @@ from ajbench.core import console
 
 UNKNOWN = 0x7FFF_F000  # bytes: from here on, the length in a WAV header means that its writer did not know it
 INT16 = 256  # peak of a float file from which its samples must be unscaled integers
+BLOCK = 1 << 20  # values, of all channels, that are read at once
+MOST_VALUES = 1 << 27  # of a file or a part of it: 46 minutes at 48 kHz, 512 MB
+UNKNOWN_FRAMES = 1 << 40  # what libsndfile reports for a stream whose writer did not know its length is above
 FLOATS = ("FLOAT", "DOUBLE")
 
 
@@ -19,16 +23,57 @@ def open_file(path: Path) -> soundfile.SoundFile:
     return soundfile.SoundFile(os.open(path, os.O_RDONLY), closefd=True)
 
 
+def has_no_length(file: soundfile.SoundFile) -> bool:
+    """Return whether the writer of a file, a stream, did not know its length."""
+    return int(file.frames) >= UNKNOWN_FRAMES
+
+
+def length(file: soundfile.SoundFile) -> int:
+    """Return the number of frames; a stream of unknown length is read to its end."""
+    return sum(map(len, _blocks(file, file.frames))) if has_no_length(file) else int(file.frames)
+
+
 def part(file: soundfile.SoundFile, start: int, count: int) -> NDArray[np.float32]:
-    """Return `count` frames from `start`, float32 [n, channels]; codecs that cannot seek are read from 0."""
-    if file.seekable():
+    """Return up to `count` frames from `start`, float32 [n, channels].
+
+    Codecs that cannot seek, and streams of unknown length, are read from their beginning.
+
+    Raises:
+        MemoryError: more than `MOST_VALUES`.
+    """
+    skip = start
+    if file.seekable() and not has_no_length(file):
         file.seek(start)
-    else:
-        skipped = 0
-        while skipped < start and len(block := file.read(min(start - skipped, 1 << 20), always_2d=True)):
-            skipped += len(block)
-    samples: NDArray[np.float32] = file.read(count, dtype="float32", always_2d=True)
-    return samples
+        skip = 0
+    kept, size = list[NDArray[np.float32]](), 0
+    for block in _blocks(file, skip + count):
+        kept.append(block[skip:])
+        skip = max(0, skip - len(block))
+        size += kept[-1].size
+        if size > MOST_VALUES:
+            raise MemoryError(f"more than {MOST_VALUES // file.channels / file.samplerate:.0f} s at once")
+    return kept[0] if len(kept) == 1 else np.concatenate([np.zeros((0, file.channels), np.float32), *kept])
+
+
+def _blocks(file: soundfile.SoundFile, count: int) -> Iterator[NDArray[np.float32]]:
+    """Yield the next `count` frames, or those that there are, in blocks float32 [n, channels].
+
+    A header may declare any length, so nothing of that length is allocated.
+    """
+    step = max(1, BLOCK // file.channels)
+    while count > 0:
+        wanted = min(count, step)
+        block: NDArray[np.float32] = np.full((wanted, file.channels), np.nan, np.float32)
+        try:
+            got = len(file.read(out=block))
+        except soundfile.LibsndfileError:
+            if not has_no_length(file):
+                raise
+            got = int(np.isfinite(block[:, 0]).sum())  # it fails to seek to the end, after the last samples
+        yield block[:got]
+        if got < wanted:
+            return
+        count -= got
 
 
 def scaled(samples: NDArray[np.float32], file: soundfile.SoundFile, path: Path) -> NDArray[np.float32]:

@@ -12,15 +12,19 @@ from typing import TypeVar
 
 import diffusers
 from diffusers import DDPMScheduler, UNet2DConditionModel
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from ajbench.codec.whitening import Whitening
+from ajbench.core.documents import IDS_BYTES, read_bytes
 from ajbench.core.errors import IntegrityError, MissingError
 from ajbench.core.files import atomic_write, checksum
 from ajbench.data import leak_rule
+from ajbench.data.audio import FRAME_MULTIPLE, SAMPLE_RATE
 from ajbench.data.store import ClipStore
+from ajbench.generation.unet import Preset
 
 INFO = "generator.json"
 TOKENS = "tokens.json"
@@ -68,16 +72,16 @@ class GeneratorInfo(BaseModel):
 
     version: int = 1
     fingerprint: str
-    preset: str
+    preset: Preset
     text_encoder: str
     text_hash: str = ""
-    max_tokens: int
+    max_tokens: int = Field(ge=1, le=4096)
     mask: bool
     encoder_mask: bool = True
     codec: str
     codec_hash: str
-    clip_samples: int
-    frames: int
+    clip_samples: int = Field(ge=1, le=3600 * SAMPLE_RATE)
+    frames: int = Field(ge=FRAME_MULTIPLE, le=10**6, multiple_of=FRAME_MULTIPLE)
     labels: tuple[str, ...]
     train_ids: tuple[str, ...]
     train_recordings: tuple[str, ...] = ()
@@ -170,7 +174,14 @@ def read_tokens(folder: Path) -> tuple[TokensInfo, dict[str, Tensor]]:
         IntegrityError: a file is damaged.
     """
     info = _read(Path(folder) / TOKENS, TokensInfo, "ajbench invert")
-    return info, load_file(Path(folder) / EMBEDS) if info.tokens else {}
+    file = Path(folder) / EMBEDS
+    try:
+        vectors = load_file(file) if info.tokens else {}
+    except (SafetensorError, OSError) as error:
+        raise IntegrityError(f"{file}: damaged ({error}); run `ajbench invert` again") from None
+    if odd := next((name for name, vector in vectors.items() if not 1 <= vector.ndim <= 2), None):
+        raise IntegrityError(f"{file}: {odd[:80]} is no vector; run `ajbench invert` again")
+    return info, vectors
 
 
 def named(store: ClipStore, indices: Iterable[int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -192,13 +203,17 @@ def _read(path: Path, kind: type[Info], command: str) -> Info:
     if not path.is_file():
         raise MissingError(f"{path}: missing; run `{command}` first")
     try:
-        info = kind.model_validate_json(path.read_bytes())
+        info = kind.model_validate_json(read_bytes(path, IDS_BYTES))
     except ValidationError as error:
         raise IntegrityError(
             f"{path}: damaged ({error.error_count()} errors); remove the folder and run `{command}`"
         ) from None
+    except ValueError as error:
+        raise IntegrityError(f"{path}: {error}") from None
     for name, expected in info.xxh3.items():
         file = path.parent / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise IntegrityError(f"{path}: lists {name[:80]}, which is outside its folder")
         if not file.is_file() or checksum(file) != expected:
             raise IntegrityError(f"{file}: missing or damaged; remove {path.parent} and run `{command}`")
     return info

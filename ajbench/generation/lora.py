@@ -7,6 +7,8 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import nn
 
+from ajbench.core.errors import IntegrityError
+
 FILE = "pytorch_lora_weights.safetensors"  # the name that diffusers' loaders expect
 PREFIX = "unet"  # of the keys, so that a pipeline's loader knows the part
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
@@ -43,9 +45,19 @@ def save(unet: UNet2DConditionModel, file: Path) -> None:
 
 
 def merge(unet: UNet2DConditionModel, folder: Path) -> None:
-    """Merge the adapters in `folder` into the weights of the U-Net: W becomes W + BA."""
-    # The layers are created with random weights before those of the file are loaded.
-    with torch.random.fork_rng([]):
-        unet.load_lora_adapter(folder, prefix=PREFIX, weight_name=FILE, local_files_only=True)
+    """Merge the adapters in `folder` into the weights of the U-Net: W becomes W + BA.
+
+    Raises:
+        IntegrityError: the file is missing, damaged or of another U-Net.
+    """
+    try:
+        # The layers are created with random weights before those of the file are loaded.
+        with torch.random.fork_rng([]):
+            unet.load_lora_adapter(folder, prefix=PREFIX, weight_name=FILE, local_files_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # of several libraries, depending on the damaged bytes
+        reason = " ".join(str(error).split())[:160]
+        raise IntegrityError(f"{folder / FILE}: not LoRA of this U-Net ({reason})") from None
     unet.fuse_lora()
     unet.unload_lora()

@@ -1,13 +1,12 @@
 """Text-to-audio with a trained generator, optionally starting from a guide clip."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DDPMScheduler, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -17,7 +16,7 @@ from ajbench.core.device import Precision, resolve_precision
 from ajbench.core.errors import IntegrityError
 from ajbench.core.files import seed_for
 from ajbench.data import audio
-from ajbench.generation import hub_encoders, lora
+from ajbench.generation import hub_encoders, lora, saved_parts
 from ajbench.generation.checkpoint import TOKENS, GeneratorInfo, read_info, read_tokens
 from ajbench.generation.prompts import spoken
 from ajbench.generation.sampling import Sampler, sample
@@ -81,17 +80,14 @@ class AudioJourneyPipeline:
         """
         path = Path(path)
         info = read_info(path)
-        unet = UNet2DConditionModel.from_pretrained(
-            path / "unet", local_files_only=True, use_safetensors=True
-        )
+        unet = saved_parts.read_unet(path, info)
         text = hub_encoders.load(info.text_encoder, info.max_tokens, info.encoder_mask)
         if info.text_hash and text.weights_hash() != info.text_hash:
             raise IntegrityError(
                 f"{path}: trained with text encoder {info.text_encoder} (weights {info.text_hash}), but on "
                 f"this machine it has weights {text.weights_hash()}; use the former, or train it again"
             )
-        whitening = Whitening.from_json(json.loads((path / "whitening.json").read_text()))
-        training = dict(DDPMScheduler.load_config(path / "scheduler", local_files_only=True))
+        whitening, training = saved_parts.read_whitening(path), saved_parts.read_schedule(path)
         codec = codec or codecs.load(info.codec, torch.device(device))
         pipeline = cls(info, unet.to(device), text.to(device), whitening, codec, training)
         if tokens is not None or ((path / TOKENS).exists() and not bare):

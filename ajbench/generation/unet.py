@@ -1,5 +1,6 @@
 """The denoiser, a text-conditioned U-Net of diffusers on the whitened grid, and its noise schedule."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -50,31 +51,35 @@ def build(
     thousands of steps. H and 21 need not be divisible by the downsampling factor: diffusers passes the size
     of the skip connection to each upsampler.
     """
-    shape = PRESETS[preset]
-    attention, reverse = shape["attention"], tuple(reversed(shape["attention"]))
-    projected = text_dim != cross_dim
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
-        model = UNet2DConditionModel(
-            in_channels=CHANNELS,
-            out_channels=CHANNELS,
-            block_out_channels=shape["widths"],
-            down_block_types=tuple("CrossAttnDownBlock2D" if here else "DownBlock2D" for here in attention),
-            up_block_types=tuple("CrossAttnUpBlock2D" if here else "UpBlock2D" for here in reverse),
-            layers_per_block=shape["layers"],
-            attention_head_dim=shape["heads"],  # diffusers means the number of heads
-            cross_attention_dim=cross_dim,
-            encoder_hid_dim=text_dim if projected else None,
-            encoder_hid_dim_type="text_proj" if projected else None,
-            addition_embed_type="text" if shape["pooled"] else None,
-            addition_embed_type_num_heads=max(1, text_dim // 64),
-        )
+        model = shaped(PRESETS[preset], text_dim, cross_dim)
         for layer in (model.conv_in, model.conv_out):
             torch.nn.init.xavier_uniform_(layer.weight)
     if prediction == "v_prediction":
         for parameter in model.conv_out.parameters():
             torch.nn.init.zeros_(parameter)
     return model
+
+
+def shaped(shape: Mapping[str, Any], text_dim: int, cross_dim: int) -> UNet2DConditionModel:
+    """Return a U-Net of a shape like those of `PRESETS`, with weights as diffusers initialises them."""
+    attention, reverse = shape["attention"], tuple(reversed(shape["attention"]))
+    projected = text_dim != cross_dim
+    return UNet2DConditionModel(
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        block_out_channels=shape["widths"],
+        down_block_types=tuple("CrossAttnDownBlock2D" if here else "DownBlock2D" for here in attention),
+        up_block_types=tuple("CrossAttnUpBlock2D" if here else "UpBlock2D" for here in reverse),
+        layers_per_block=shape["layers"],
+        attention_head_dim=shape["heads"],  # diffusers means the number of heads
+        cross_attention_dim=cross_dim,
+        encoder_hid_dim=text_dim if projected else None,
+        encoder_hid_dim_type="text_proj" if projected else None,
+        addition_embed_type="text" if shape["pooled"] else None,
+        addition_embed_type_num_heads=max(1, text_dim // 64),
+    )
 
 
 def noise_schedule(prediction: Prediction = "epsilon") -> DDPMScheduler:

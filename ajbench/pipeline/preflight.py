@@ -1,13 +1,12 @@
 """Checks before any work: clips, classes, given generator, pool, captions; and corpora without audio."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ajbench.captions import caption_table
-from ajbench.core import registry, transformers_folder
+from ajbench.core import documents, registry, transformers_folder
 from ajbench.core.console import counted, say, say_once
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.recipe import Generator, Recipe, fingerprint
@@ -158,7 +157,7 @@ def check_generator(folder: Path, recipe: Recipe, manifest: Manifest) -> None:
     """
     path = folder / "generator.json"
     try:
-        info = json.loads(path.read_text(encoding="utf-8"))
+        info = documents.read_json(path, documents.IDS_BYTES)
         ids, recordings = (list(map(str, info.get(key, ()))) for key in ("train_ids", "train_recordings"))
         codec = info["codec"]
     except FileNotFoundError:
@@ -174,7 +173,7 @@ def check_generator(folder: Path, recipe: Recipe, manifest: Manifest) -> None:
 
 def pool_size(generator: Path) -> int:
     """Return how many clips a finished generator was trained on, with those that it was validated on."""
-    return len(json.loads((generator / "generator.json").read_text(encoding="utf-8"))["train_ids"])
+    return len(documents.read_json(generator / "generator.json", documents.IDS_BYTES)["train_ids"])
 
 
 def check_pool(folder: Path, recipe: Recipe, manifest: Manifest) -> None:

@@ -22,7 +22,7 @@ from ajbench.core.device import (
     resolve_precision,
 )
 from ajbench.core.errors import MissingError, UsageError
-from ajbench.core.files import lock
+from ajbench.core.files import checksum, lock
 from ajbench.core.recipe import Data, Recipe, dump, fingerprint
 from ajbench.core.run_dir import RunDir, world
 from ajbench.data import archive
@@ -244,8 +244,15 @@ def codec_identity(name: str) -> str:
 
 
 def text_encoder_identity(name: str) -> tuple[str, ...]:
-    """Hash the weights of a text encoder that is a folder; empty for others, known by their names."""
-    return (weights_identity(Path(name)),) if registry.is_folder(name) else ()
+    """Hash what the states of a text encoder that is a folder depend on: weights, configuration, tokenizer.
+
+    Empty for others, which are known by their names.
+    """
+    if not registry.is_folder(name):
+        return ()
+    kinds = (".json", ".txt", ".model", ".bin")
+    rest = [checksum(file) for file in sorted(Path(name).iterdir()) if file.suffix in kinds]
+    return weights_identity(Path(name)), *rest
 
 
 def store_mb(recipe: Recipe, clips: int) -> float:

@@ -60,7 +60,7 @@ def curve_figure(found: Sequence[Line], kind: str) -> bytes:
         axes.set_title(f"FD, {name}", fontsize=10)
         axes.legend(frameon=False, fontsize=8)
     buffer = io.BytesIO()
-    salted = matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "fd"})
+    salted = matplotlib.rc_context(figures.TEXT | {"svg.fonttype": "none", "svg.hashsalt": "fd"})
     with salted, warnings.catch_warnings(action="ignore"):
         about = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
         figure.savefig(buffer, format=kind, dpi=150, metadata=about)

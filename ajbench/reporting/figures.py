@@ -22,7 +22,8 @@ SERIES = ("#050505", "#060606", "#070707", "#080808", "#090909", "#0a0a0a")
 _CSS = {INK: "ink", MUTED: "muted", RULE: "rule", REAL: "real"} | {
     colour: f"c{i}" for i, colour in enumerate(SERIES, start=1)
 }
-_STYLE: Any = {
+TEXT: Any = {"text.parse_math": False}  # names of classes are text, no formulas
+_STYLE: Any = TEXT | {
     "svg.fonttype": "none",
     "font.size": 9,
     "axes.edgecolor": MUTED, "axes.labelcolor": MUTED, "axes.linewidth": 0.6, "axes.axisbelow": True,
@@ -353,7 +354,7 @@ def _intervals(axes: Axes, x: np.ndarray, values: np.ndarray, colour: str, label
 def _svg(figure: Figure, name: str) -> str:
     buffer = io.StringIO()
     # Fonts that lack a character of a label are no concern of the user.
-    with matplotlib.rc_context({"svg.hashsalt": name}), warnings.catch_warnings(action="ignore"):
+    with matplotlib.rc_context(TEXT | {"svg.hashsalt": name}), warnings.catch_warnings(action="ignore"):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ajbench.core.console import counted
+from ajbench.core.files import inert
 from ajbench.core.recipe import Recipe
 from ajbench.core.rows import folds_in
 
@@ -105,9 +106,14 @@ def markdown(blocks: Iterable[Block]) -> str:
     parts = []
     for block in blocks:
         rule = ["---" if i < block.words else "---:" for i in range(len(block.header))]
-        body = [[f"{a}<br><sub>{small}</sub>" if small else a for a, small in line] for line in block.lines]
-        table = "\n".join("| " + " | ".join(cells) + " |" for cells in [block.header, rule, *body])
-        parts.append("\n\n".join([f"### {block.title}", table, *(f"*{note}.*" for note in block.notes)]))
+        body = [
+            [f"{_md(a)}<br><sub>{_md(small)}</sub>" if small else _md(a) for a, small in line]
+            for line in block.lines
+        ]
+        lines = [[*map(_md, block.header)], rule, *body]
+        table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+        notes = (f"*{_md(note)}.*" for note in block.notes)
+        parts.append("\n\n".join([f"### {_md(block.title)}", table, *notes]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -137,7 +143,10 @@ def to_csv(lines: Sequence[Line]) -> str:
     writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
     writer.writeheader()
     # NaN, an absent bound of an interval, is not equal to itself.
-    writer.writerows({k: "" if v is None or v != v else v for k, v in line.items()} for line in lines)
+    writer.writerows(
+        {k: "" if v is None or v != v else inert(v) if isinstance(v, str) else v for k, v in line.items()}
+        for line in lines
+    )
     return text.getvalue()
 
 
@@ -231,8 +240,21 @@ def _sizes(lines: Sequence[Line]) -> str:
 
 
 _TEX = {"&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_", "$": r"\$", "−": "$-$", "±": r"$\pm$", "–": "--"}
+_TEX |= {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
+_TEX |= {"\n": " ", "\r": " "}
 _TEX |= {"α": r"$\alpha$", "Δ": r"$\Delta$", "×": r"$\times$", "↓": r"$\downarrow$", "↑": r"$\uparrow$"}
 
 
 def _tex(text: str) -> str:
     return "".join(_TEX.get(character, character) for character in text)
+
+
+def _md(text: str) -> str:
+    """Return text that is neither HTML nor the end of a cell in Markdown."""
+    return " ".join(text.splitlines()).replace("<", "&lt;").replace("|", r"\|")

@@ -1,5 +1,8 @@
 """Classifiers by name: their interface, saving and loading, scores of a store; pickles and missing files."""
 
+import json
+import shutil
+
 import huggingface_hub
 import numpy as np
 import pytest
@@ -213,3 +216,19 @@ def test_a_hub_id_is_downloaded_and_offline_the_files_are_named(tmp_path, monkey
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
     message = r"huggingface\.co/MIT/ast.*no route.*offline, put its config\.json"
     check_refused(MissingError, message, "MIT/ast")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": 3}, {"name": "no such"}, {"labels": "text"}, {"labels": []}, {"labels": [1, 2]},
+        {"clip_samples": None}, {"clip_samples": "text"}, {"clip_samples": 2 * 10**9}, {"clip_samples": True},
+        {"options": [1]}, {"options": {"width": 10**9}}, {"options": {"no such": 1}}, {"xxh3": 4},
+    ],
+)  # fmt: skip
+def test_configurations_from_strangers_are_refused(plain, tmp_path, changes):
+    folder = shutil.copytree(plain, tmp_path / "stranger")
+    config = json.loads((folder / "config.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(IntegrityError):
+        classifiers.load(folder)

@@ -2,6 +2,7 @@
 
 import functools
 import io
+import resource
 
 import numpy as np
 import pytest
@@ -238,3 +239,44 @@ def test_waves_are_converted_as_the_published_tools_do(rng):
     for given_wav in (wav, torch.tensor(wav)):
         assert torch.equal(audio.at_rate(given_wav, 32_000), expected)
     assert audio.at_rate(wav, 16_000) is wav
+
+
+def flac_of(samples, declared):
+    """Return the bytes of a FLAC whose header declares so many samples; 0 is unknown."""
+    file = io.BytesIO()
+    soundfile.write(file, samples, 16_000, format="FLAC")
+    content = bytearray(file.getvalue())
+    head = int.from_bytes(content[21:26], "big") >> 36 << 36  # before them, the rate and the like
+    content[21:26] = (head | declared).to_bytes(5, "big")
+    return bytes(content)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_streams_of_unknown_length_are_read_to_their_end(tmp_path, tone, channels):
+    wave = np.tile(tone(seconds=1.3)[:, None], (1, channels))
+    (tmp_path / "stream.flac").write_bytes(flac_of(wave, 0))
+    (tmp_path / "file.flac").write_bytes(flac_of(wave, len(wave)))
+    for start, duration in [(0.0, None), (0.5, None), (0.5, 0.5), (1.0, 5.0)]:
+        np.testing.assert_array_equal(
+            audio.read(tmp_path / "stream.flac", start_s=start, duration_s=duration),
+            audio.read(tmp_path / "file.flac", start_s=start, duration_s=duration),
+        )
+    assert audio.probe(tmp_path / "stream.flac") == (16_000, channels, len(wave))
+
+
+def test_a_header_that_declares_hours_allocates_nothing(tmp_path, tone):
+    (tmp_path / "bomb.flac").write_bytes(flac_of(np.tile(tone()[:, None], (1, 8)), 2**36 - 1))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(AudioError, match=r"unreadable|truncated"):
+        audio.read(tmp_path / "bomb.flac")
+    with pytest.raises(AudioError):
+        audio.flac_decode(flac_of(tone(), 2**36 - 1))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kB
+
+
+def test_sound_that_is_too_long_for_memory_is_refused(tmp_path, tone, monkeypatch):
+    monkeypatch.setattr(sound_file, "MOST_VALUES", 10_000)
+    soundfile.write(tmp_path / "long.wav", tone(), 16_000)
+    with pytest.raises(AudioError, match="at once"):
+        audio.read(tmp_path / "long.wav")
+    assert len(audio.read(tmp_path / "long.wav", start_s=0.5, duration_s=0.3)) == 4_800

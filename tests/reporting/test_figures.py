@@ -26,3 +26,15 @@ def test_figures_have_the_colours_of_the_page_and_searchable_text():
     alone = figures.alone(svg)
     used = set(re.findall(r"var\(--(\w+)\)", alone))
     assert used and all(alone.count(f"--{name}:") == 2 for name in used)  # light and dark
+
+
+def test_names_of_classes_are_no_formulas():
+    names = [r"$\frac{", "a$b$"]
+    assert all(
+        name in drawn
+        for drawn in (
+            figures.bars(names, [50.0, 60.0], [55.0, 58.0], ("real", names[0])),
+            figures.shares(names, [(names[0], [0.5, 0.6], figures.INK)]),
+        )
+        for name in names
+    )

@@ -1,3 +1,6 @@
+import csv
+import io
+
 import pytest
 
 from ajbench.reporting.formats import Block, console_table, latex, markdown, signed, to_csv
@@ -21,3 +24,26 @@ def test_special_characters_are_escaped_and_every_format_has_the_small_print():
 def test_csv_has_free_text_last_and_nothing_for_none_and_nan():
     assert to_csv([{"value": 0.5, "ci_low": float("nan")}]) == "value,ci_low\n0.5,\n"
     assert to_csv([{"note": "a, b", "x": None}, {"x": 1, "y": 2}]) == 'x,y,note\n,,"a, b"\n1,2,\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("=1+1", "'=1+1"), ("@SUM(A1)", "'@SUM(A1)"), ("+1|x!A0", "'+1|x!A0"), ("\t=1", "'\t=1"),
+        ("-cmd|' /C calc'!A0", "'-cmd|' /C calc'!A0"), ("-0xzrMun0Rs_30000", "-0xzrMun0Rs_30000"),
+        ("-0.5", "-0.5"), ("dog", "dog"), ("", ""),
+    ],
+)  # fmt: skip
+def test_no_cell_of_a_csv_is_computed_by_a_spreadsheet(text, cell):
+    (row,) = list(csv.DictReader(io.StringIO(to_csv([{"label": text, "value": -0.5}]), newline="")))
+    assert row == {"label": cell, "value": "-0.5"}
+
+
+def test_names_are_text_in_latex_and_markdown():
+    name = "\\input{x}~^$#%&_\n<script>|"
+    block = Block(name, [name], [[(name, name)]], [name], 1)
+    tex = latex([block])
+    assert "\\input" not in tex and tex.count(r"\textbackslash{}input\{x\}") == 5
+    text = markdown([block])
+    assert "<script" not in text and text.count(r"&lt;script>\|") == 5
+    assert text.count("\n") == markdown([Block("a", ["a"], [[("a", "a")]], ["a"], 1)]).count("\n")
