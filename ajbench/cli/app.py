@@ -6,6 +6,7 @@ from ajbench.cli import (
     audio_visual,
     audit,
     caption,
+    estimate,
     evaluate,
     export,
     generate,
@@ -30,5 +31,17 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.callback(invoke_without_command=True)(show_version)
-for part in (run, sweep, generate, export, caption, audio_visual, evaluate, listening, audit, inspect):
+for part in (
+    run,
+    estimate,
+    sweep,
+    generate,
+    export,
+    caption,
+    audio_visual,
+    evaluate,
+    listening,
+    audit,
+    inspect,
+):
     app.add_typer(part.app)

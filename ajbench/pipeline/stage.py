@@ -123,7 +123,7 @@ class Stage:
             )
         self.path.parent.mkdir(parents=True, exist_ok=True)
         folder, lock_file = self.folder, self.path.with_name(f".{self.path.name}.lock")
-        record = {"what": self.what} | ({"processes": processes} if launched else {})
+        record = {"what": self.what, "amount": self.amount} | ({"processes": processes} if launched else {})
         precision = resolve_precision(self.precision, device)
         together = launched and self.distributed
         barrier = _barrier() if together else lambda: None
@@ -179,7 +179,7 @@ def run_stages(
             f"{todo[0].path.parent}: {space:.0f} MB needed, {free:.0f} MB free; choose another --work"
         )
     device = available(device)
-    for batch in _batches(todo):
+    for batch in batches(todo):
         if batch[0].parallel and workers != 0:
             from ajbench.pipeline.parallel import run_in_workers
 
@@ -279,18 +279,18 @@ def weights_identity(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _batches(stages: Sequence[Stage]) -> list[list[Stage]]:
+def batches(stages: Sequence[Stage]) -> list[list[Stage]]:
     """Split stages: parallel neighbours of one name that do not need each other together, others alone."""
-    batches: list[list[Stage]] = []
+    found: list[list[Stage]] = []
     for stage in stages:
         needed = {need.fingerprint for need in stage.needs}
-        last = batches[-1] if batches else []
+        last = found[-1] if found else []
         together = stage.parallel and last and last[0].parallel and last[0].name == stage.name
         if together and needed.isdisjoint(one.fingerprint for one in last):
             last.append(stage)
         else:
-            batches.append([stage])
-    return batches
+            found.append([stage])
+    return found
 
 
 def _barrier() -> Callable[[], None]:

@@ -1,0 +1,254 @@
+"""How long a recipe takes on several machines, from the rates of finished stages or of benchmarks/gpu.py."""
+
+import csv
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from ajbench.core import recipe as recipes
+from ajbench.core.errors import AjbenchError, MissingError, UsageError
+from ajbench.core.recipe import Recipe
+from ajbench.core.run_dir import RunDir
+from ajbench.pipeline.stage import Stage, batches, needed_mb
+
+DISTRIBUTED_LOSS = 0.1  # of the speed of a training that several devices share
+
+
+@dataclass(frozen=True)
+class Site:
+    """The machines of a run.
+
+    Attributes:
+        machines: that share a file system.
+        gpus: of each; 0: its cores.
+        workers: classifiers that a machine without GPUs trains at a time.
+        loss: share of the speed that a training loses if several devices share it.
+    """
+
+    machines: int = 1
+    gpus: int = 0
+    workers: int = 1
+    loss: float = DISTRIBUTED_LOSS
+
+    @property
+    def devices(self) -> int:
+        """GPUs of all machines, or the machines themselves."""
+        return self.machines * max(1, self.gpus)
+
+    @property
+    def slots(self) -> int:
+        """Classifiers that train at a time."""
+        return self.machines * (self.gpus or self.workers)
+
+
+@dataclass(frozen=True)
+class Line:
+    """What the stages of one name take.
+
+    Attributes:
+        stage: its name.
+        stages: how many of them are to do.
+        units: steps, clips, classifiers or sets in them.
+        device_hours: hours of one device after another; None where the rate of one of them is unknown.
+        wall_hours: hours until the last of them is finished.
+        source: where the rate comes from.
+    """
+
+    stage: str
+    stages: int
+    units: float
+    device_hours: float | None
+    wall_hours: float | None
+    source: str
+
+
+def units(stage: str, amount: str, recipe: Recipe) -> float:
+    """Return how many clips, steps or classifiers a stage has.
+
+    It is the last number of its amount, 1600 of `4 candidates, 1,600 steps`; for eval-gen times the clips of
+    a set.
+    """
+    number = float(re.findall(r"\d[\d,]*", amount)[-1].replace(",", ""))
+    return number * recipe.synth.n if stage == "eval-gen" else number
+
+
+def kind(stage: str, recipe: Recipe) -> str:
+    """Return what stages have in common that take the same time for a unit."""
+    generator, synth, model = recipe.generator, recipe.synth, recipe.classifier
+    network = generator.init or generator.preset, generator.gradient_checkpointing
+    sampling = synth.sampler, synth.sampler_steps, synth.strength, synth.guidance, synth.candidates
+    own: dict[str, tuple[Any, ...]] = {
+        "train-gen": (*network, generator.batch_size, generator.precision),
+        "invert": (*network, recipe.invert.batch_size, recipe.invert.lora_rank),
+        "synth": (*network, *sampling, synth.judge is not None),
+        "train-cls": (model.name, model.options, model.aug, model.batch_size, model.precision),
+        "eval-gen": (recipe.evaluate.features,),
+        "eval-cls": (recipe.evaluate.bootstrap,),
+    }
+    name = "train-cls" if stage == "tune" else stage
+    return json.dumps([name, recipe.codec.name, recipe.data.duration_s, *own.get(name, ())], default=str)
+
+
+def of_finished(home: Path, device: str | None = None) -> dict[str, float]:
+    """Return the seconds of a unit by kind: the median over the finished stages of a recipe's folder.
+
+    Stages that were interrupted do not count, as their time is that of the last session.
+
+    Args:
+        home: the recipe's folder in the work folder.
+        device: count only stages that ran on it, `cpu` or `cuda`; None: on any.
+    """
+    found: dict[str, list[float]] = {}
+    for done in sorted(home.glob("*/DONE")):
+        info = RunDir(done.parent, "", "").info()
+        where = str(info.get("device", "")).partition(":")[0]
+        if info.get("sessions") != 1 or "amount" not in info or device not in (None, where):
+            continue
+        try:
+            recipe = recipes.load(str(done.parent / "recipe.yaml"))
+        except UsageError:
+            continue  # of a version with other keys
+        name, seconds = str(info["stage"]), float(info["seconds"]) * int(info.get("processes", 1))
+        found.setdefault(kind(name, recipe), []).append(seconds / units(name, info["amount"], recipe))
+    return {name: median(values) for name, values in found.items()}
+
+
+def of_benchmark(path: Path, stages: Sequence[Stage]) -> dict[str, float]:
+    """Return the seconds of a unit by kind, from the table that benchmarks/gpu.py wrote on a GPU.
+
+    The best rate of a model counts: trainings and synthesis in bf16.
+
+    Raises:
+        MissingError: there is no such file.
+        UsageError: it is not such a table, or has no rates.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise MissingError(f"--rates {path}: {error.strerror}") from None
+    rates = [row for row in rows if row.get("clips_per_second") and row.get("work")]
+    if not rates:
+        raise UsageError(f"--rates {path}: no clips_per_second; give the CSV of benchmarks/gpu.py on a GPU")
+
+    def best(work: str, model: str | None = None) -> float | None:
+        fitting = [row for row in rates if row["work"].startswith(work) and row["precision"] == "bf16"]
+        return max(
+            (float(row["clips_per_second"]) for row in fitting if model in (None, row["model"])), default=None
+        )
+
+    found: dict[str, float] = {}
+    for stage in stages:
+        recipe, clips = stage.recipe, 1
+        rate = None
+        if stage.name == "train-gen":
+            rate, clips = best("training step", "generator"), recipe.generator.batch_size
+        elif stage.name in ("train-cls", "tune"):
+            rate, clips = best("training step", recipe.classifier.name), recipe.classifier.batch_size
+        elif stage.name == "synth":
+            how = recipe.synth
+            rate = best(f"synthesis, {how.sampler} {how.sampler_steps}, strength {how.strength:g}")
+            clips = how.candidates
+        if rate:
+            found[kind(stage.name, recipe)] = clips / rate
+    return found
+
+
+def lines(stages: Sequence[Stage], rates: Mapping[str, float], site: Site, source: str) -> list[Line]:
+    """Return what the stages that are left take, a line for each name in the order of a run.
+
+    A run goes through its stages in order. Clips are prepared and generated, and a generator is trained, by
+    all devices together; classifiers train next to each other, each on one device, in the order of the grid;
+    everything else runs on one device.
+
+    Args:
+        stages: of a run, in order.
+        rates: seconds of a unit on one device, by kind.
+        site: the machines.
+        source: of the rates, for the lines.
+    """
+    todo = [stage for stage in stages if not stage.done()]
+    found: dict[str, Line] = {}
+    for batch in batches(todo):
+        seconds = [_seconds(stage, rates) for stage in batch]
+        known = [one for one in seconds if one is not None]
+        whole = len(known) == len(seconds)
+        first = batch[0]
+        last = found.setdefault(first.name, Line(first.name, 0, 0.0, 0.0, 0.0, source))
+        hours, wall = (sum(known) / 3600, _wall(first, known, site) / 3600) if whole else (None, None)
+        found[first.name] = replace(
+            last,
+            stages=last.stages + len(batch),
+            units=last.units + sum(_units(stage) for stage in batch),
+            device_hours=_sum(last.device_hours, hours),
+            wall_hours=_sum(last.wall_hours, wall),
+            source=last.source if whole else "not known",
+        )
+    return list(found.values())
+
+
+def total(found: Sequence[Line], stages: Sequence[Stage], site: Site, price: float | None) -> dict[str, Any]:
+    """Return hours, device hours, disk space and price of what is left; without stages of unknown rate.
+
+    Args:
+        found: of `lines`.
+        stages: of the run.
+        site: the machines.
+        price: of an hour of one device; all are paid for until the end.
+    """
+    hours = sum(line.wall_hours or 0.0 for line in found)
+    about: dict[str, Any] = {
+        "machines": site.machines,
+        "gpus": site.gpus,
+        "hours": round(hours, 3),
+        "device_hours": round(sum(line.device_hours or 0.0 for line in found), 3),
+        "disk_mb": round(needed_mb(stage for stage in stages if not stage.done()), 1),
+        "unknown": [line.stage for line in found if line.wall_hours is None],
+    }
+    return about if price is None else about | {"price": round(hours * site.devices * price, 2)}
+
+
+def _seconds(stage: Stage, rates: Mapping[str, float]) -> float | None:
+    rate = rates.get(kind(stage.name, stage.recipe))
+    return None if rate is None else rate * _units(stage)
+
+
+def _units(stage: Stage) -> float:
+    return units(stage.name, stage.amount, stage.recipe)
+
+
+def _wall(first: Stage, seconds: Sequence[float], site: Site) -> float:
+    """Return how long a batch of `stage.batches` takes: a free device takes the next of its stages."""
+    if first.shared:
+        return sum(seconds) / site.devices
+    if first.distributed and not first.parallel:
+        return sum(seconds) / (1 + (site.devices - 1) * (1 - site.loss))
+    free = [0.0] * (site.slots if first.parallel else 1)
+    for one in seconds:
+        free[free.index(min(free))] += one
+    return max(free)
+
+
+def _sum(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a + b
+
+
+def point_price(price: float, results: Path, recipe: Recipe) -> tuple[float, float] | None:
+    """Return the gain that finished results measured, in points of mAP, and the price of one of them.
+
+    None if there are no results, or they measured no gain.
+    """
+    from ajbench.core.rows import read_rows
+    from ajbench.reporting.verdict import answers
+
+    try:
+        rows = read_rows(results / "rows.csv")
+    except AjbenchError:
+        return None
+    gains = [answer.delta for answer in answers(rows[rows["recipe"] == recipe.name], recipe)]
+    gain = max(gains, default=0.0)
+    return (gain, price / gain) if gain > 0 else None

@@ -1,0 +1,120 @@
+import csv
+import json
+
+import pytest
+from fakes import mini_pipeline
+from typer.testing import CliRunner
+
+from ajbench.cli.app import app
+from ajbench.core import console
+from ajbench.core.errors import MissingError, UsageError
+from ajbench.pipeline import forecast
+from ajbench.pipeline.forecast import Site
+
+SECONDS = {"prepare": 0.5, "train-gen": 2.0, "invert": 2.0, "synth": 3.0, "train-cls": 1.0}
+HOUR = 3600
+
+
+def rates(stages, seconds=SECONDS):
+    return {forecast.kind(one.name, one.recipe): seconds[one.name] for one in stages if one.name in seconds}
+
+
+def by_stage(stages, site):
+    return {line.stage: line for line in forecast.lines(stages, rates(stages), site, "here")}
+
+
+def test_clips_and_one_training_are_shared_and_classifiers_train_side_by_side(tmp_path):
+    stages = mini_pipeline("evaluate.seeds=[0,1,2]", work=tmp_path).stages()
+    clips = {one.name: forecast.units(one.name, one.amount, one.recipe) for one in stages}
+    steps = [forecast.units(one.name, one.amount, one.recipe) for one in stages if one.name == "train-cls"]
+    assert len(set(steps)) == 1 and len(steps) == 24
+    one, many = by_stage(stages, Site()), by_stage(stages, Site(machines=2, gpus=8, loss=0.1))
+    assert one["prepare"].wall_hours == pytest.approx(clips["prepare"] * 0.5 / HOUR)
+    assert one["train-cls"].wall_hours == pytest.approx(sum(steps) / HOUR)
+    assert many["prepare"].wall_hours == pytest.approx(one["prepare"].wall_hours / 16)
+    assert many["train-gen"].wall_hours == pytest.approx(one["train-gen"].wall_hours / (1 + 15 * 0.9))
+    assert many["train-cls"].wall_hours == pytest.approx(2 * steps[0] / HOUR)  # 24 of 16 at a time
+    assert many["invert"].wall_hours == one["invert"].wall_hours  # one process does it
+    assert {name: line.device_hours for name, line in many.items()} == {
+        name: line.device_hours for name, line in one.items()
+    }
+    cores = by_stage(stages, Site(machines=2, workers=3))
+    assert cores["train-cls"].wall_hours == pytest.approx(4 * steps[0] / HOUR)
+    assert cores["synth"].wall_hours == pytest.approx(one["synth"].wall_hours / 2)
+
+
+def test_sums_name_what_is_not_known_and_cost_every_device_to_the_end(tmp_path):
+    stages = mini_pipeline(work=tmp_path).stages()
+    site = Site(machines=2, gpus=4)
+    found = forecast.lines(stages, rates(stages), site, "here")
+    sums = forecast.total(found, stages, site, price=3.0)
+    assert sums["unknown"] == ["eval-cls", "eval-gen"]
+    assert sums["price"] == pytest.approx(sums["hours"] * 8 * 3.0, abs=0.02)
+    assert sums["hours"] == pytest.approx(sum(line.wall_hours or 0 for line in found), abs=1e-3)
+
+
+def finish(stage, seconds, **changes):
+    """Leave the folder of a finished stage that took so long."""
+    stage.path.mkdir(parents=True)
+    folder = stage.folder
+    folder.start(forecast.recipes.dump(stage.recipe), 0, "cpu")
+    folder.finish({"what": stage.what, "amount": stage.amount, "seconds": seconds})
+    info = folder.info() | changes
+    (stage.path / "run.json").write_text(json.dumps(info))
+
+
+def test_rates_are_those_of_stages_with_other_sizes(tmp_path):
+    pilot = mini_pipeline("synth.n=20", "classifier.train_steps=10", work=tmp_path).stages()
+    trained = [one for one in pilot if one.name == "train-cls" and " none" in one.what][:3]
+    for stage, seconds in zip(trained, (10.0, 20.0, 90.0), strict=True):
+        finish(stage, seconds)
+    synth, prepare = (next(one for one in pilot if one.name == name) for name in ("synth", "prepare"))
+    finish(synth, 40.0)
+    finish(prepare, 7.0, sessions=2)  # interrupted: its time is that of the last session
+    found = forecast.of_finished(tmp_path / "mini", "cpu")
+    other = mini_pipeline("synth.n=60", "classifier.train_steps=30", work=tmp_path).stages()
+    lines = {line.stage: line for line in forecast.lines(other, found, Site(), "here")}
+    clips = forecast.units("synth", synth.amount, synth.recipe)
+    assert found[forecast.kind("synth", synth.recipe)] == 40.0 / clips
+    assert found[forecast.kind("train-cls", trained[0].recipe)] == 2.0  # the median of 1, 2 and 9
+    assert forecast.kind("prepare", prepare.recipe) not in found
+    assert lines["train-cls"].wall_hours is None  # the time with mx+sp is not known
+    assert forecast.of_finished(tmp_path / "mini", "cuda") == {}
+
+
+def test_rates_of_a_gpu(tmp_path):
+    path = tmp_path / "gpu.csv"
+    header = ["work", "model", "precision", "clips_per_second"]
+    table = [
+        ["training step", "generator", "bf16", "50"],
+        ["training step", "generator", "bf16", "80"],
+        ["training step", "generator", "fp32", "900"],
+        ["training step", "taltrans-small", "bf16", "200"],
+        ["synthesis, dpmsolver++ 12, strength 0.6", "", "bf16", "4"],
+        ["decode", "", "", ""],
+    ]
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *table])
+    stages = mini_pipeline("synth.sampler_steps=12", work=tmp_path).stages()
+    found = forecast.of_benchmark(path, stages)
+    own = {one.name: found.get(forecast.kind(one.name, one.recipe)) for one in stages}
+    recipe = stages[0].recipe
+    assert own["train-gen"] == recipe.generator.batch_size / 80
+    assert own["train-cls"] == recipe.classifier.batch_size / 200
+    assert own["prepare"] is None
+    path.write_text("work,model,precision,clips_per_second\nall,,,\n")
+    with pytest.raises(UsageError, match=r"clips_per_second"):
+        forecast.of_benchmark(path, stages)
+    with pytest.raises(MissingError, match=r"absent\.csv"):
+        forecast.of_benchmark(tmp_path / "absent.csv", stages)
+
+
+def test_the_command(tmp_path):
+    arguments = ["estimate", "mini", "--work", str(tmp_path), "--machines", "3", "--json"]
+    result = CliRunner().invoke(app, arguments)
+    console.configure()
+    document = json.loads(result.stdout)
+    assert document["machines"] == 3 and document["hours"] == 0 and "train-cls" in document["unknown"]
+    assert not [path for path in tmp_path.rglob("*") if path.name == "run.json"]
+    assert CliRunner().invoke(app, ["estimate", "tables/t1", "--base", "mini"]).exit_code == 2
+    console.configure()
