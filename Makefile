@@ -9,7 +9,7 @@ export UV_COMPILE_BYTECODE := 1
 # Without mkdocs' notes about its next version.
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: setup demo test test-slow test-gpu lint format tables report docs notebook clean
+.PHONY: setup demo test test-slow test-gpu lint format tables report docs notebook vulnerabilities clean
 
 setup: $(STAMP)
 
@@ -68,6 +68,11 @@ docs: setup
 # Executes docs/notebook.ipynb and keeps its outputs.
 notebook: setup
 	$(BIN)/python docs/execute_notebook.py
+
+# Known vulnerabilities of the pinned versions, from osv.dev; needs network. Part of every release.
+vulnerabilities:
+	@uv=$$(command -v uv || echo .uv/bin/uv); \
+	"$$uv" tool run pip-audit --requirement requirements.lock --no-deps --disable-pip --vulnerability-service osv
 
 clean:
 	rm -rf work build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -93,3 +93,9 @@ def test_public_names_are_there_after_importing_ajbench_alone():
     code = f"import ajbench\nfor name in {names.split()}: assert callable(eval('ajbench.' + name)), name"
     found = run_python(code)
     assert found.returncode == 0, found.stderr
+
+
+def test_every_version_is_pinned_so_that_all_can_be_compared_with_known_vulnerabilities():
+    lines = (PACKAGE.parent / "requirements.lock").read_text().splitlines()
+    named = [line for line in lines if line and not line.lstrip().startswith("#")]
+    assert named and all(re.fullmatch(r"[\w.-]+==[\w.!+-]+( ;.*)?", line) for line in named)

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ajbench.core.documents import read_json
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.files import atomic_write, checksum
 from ajbench.data.shard_job import POLL_S, claim, claimed
@@ -150,7 +151,7 @@ def info(folder: Path) -> dict[str, Any]:
     """
     path = folder / INFO
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = read_json(path)
         if found["version"] > VERSION:
             raise IntegrityError(
                 f"{path}: format {found['version']}, this ajbench reads {VERSION}; update it"

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ajbench.captions.aggregation import Scaling
+from ajbench.core.documents import parse_json
 from ajbench.core.errors import IntegrityError, MissingError
 
 FILE = "scores.parquet"
@@ -75,7 +76,7 @@ def read(path: Path, clip_ids: Sequence[str], scorer: str, comparison: str) -> S
         raise MissingError(f"{path}: no such file of scores; write it with `ajbench entail`")
     try:
         table = pq.read_table(path, schema=_SCHEMA)
-        about = json.loads((pq.read_schema(path).metadata or {})[ABOUT])
+        about = parse_json((pq.read_schema(path).metadata or {})[ABOUT])
     except (pa.ArrowException, KeyError, ValueError) as error:
         reason = " ".join(str(error).split())[:160]
         raise IntegrityError(f"{path}: not a file of entailment scores ({reason})") from None

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ajbench.core.documents import parse_json
 from ajbench.core.errors import IntegrityError
 from ajbench.core.recipe import fingerprint
 
@@ -37,7 +38,7 @@ class ScoreLog:
             path.write_bytes(whole)
         try:
             for line in whole.splitlines():
-                key, visual, audio, numbers = json.loads(line)
+                key, visual, audio, numbers = parse_json(line)
                 if key == self.key:
                     self._known[visual, audio] = numbers
         except ValueError as error:

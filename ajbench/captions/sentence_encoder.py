@@ -1,6 +1,5 @@
 """Sentence encoders saved by sentence-transformers: mean of the token states, linear layers, unit length."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from ajbench.core import transformers_folder, weights
+from ajbench.core.documents import read_json
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.files import checksum
 
@@ -138,6 +138,6 @@ def _linear(folder: Path, device: str) -> tuple[Any, Any]:
 
 def _json(path: Path, absent: Any) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else absent
+        return read_json(path) if path.is_file() else absent
     except ValueError:
         raise IntegrityError(f"{path}: damaged; get it again") from None

@@ -8,7 +8,6 @@ Two layouts hold the same weights: the checkpoint of the package, and the hub's 
 """
 
 import hashlib
-import json
 import re
 import warnings
 from pathlib import Path
@@ -27,6 +26,7 @@ from torch.nn.utils import remove_weight_norm
 from ajbench.codec import ResidualCodec, pieces
 from ajbench.core import weights
 from ajbench.core.device import full_fp32
+from ajbench.core.documents import read_json
 from ajbench.core.errors import IntegrityError, UsageError
 from ajbench.core.files import sha256
 from ajbench.data.audio import HOP, SAMPLE_RATE
@@ -192,7 +192,7 @@ def rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _transformers(folder: Path) -> dict[str, Tensor]:
     try:
-        config = _CONFIG | json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = _CONFIG | read_json(folder / CONFIG)
     except (ValueError, TypeError) as error:
         raise IntegrityError(f"{folder / CONFIG}: damaged ({error}); get it again") from None
     if other := [f"{key} {config[key]}" for key, value in _CONFIG.items() if config[key] != value]:

@@ -1,6 +1,5 @@
 """The default codec: `TinyCodec` with the weights that come with ajbench."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from ajbench.codec import ResidualCodec, pieces
 from ajbench.codec.tiny_network import TinyCodec
 from ajbench.core.device import full_fp32
+from ajbench.core.documents import parse_json
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.files import sha256
 from ajbench.data.audio import HOP
@@ -58,7 +58,7 @@ def load(path: str | Path = WEIGHTS) -> Tiny:
         )
     try:
         with safe_open(path, "pt") as file:
-            config = json.loads((file.metadata() or {})["config"])
+            config = parse_json((file.metadata() or {})["config"])
             tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
         network = build(config, tensors)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -71,6 +71,8 @@ def parse_json(text: str | bytes) -> Any:
 def _parsed(parse: Callable[[], Any]) -> Any:
     try:
         return parse()
+    except json.JSONDecodeError:
+        raise
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except _ODD as error:  # such as a timestamp without digits

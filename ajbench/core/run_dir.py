@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ajbench.core import cost
+from ajbench.core.documents import IDS_BYTES, read_json
 from ajbench.core.errors import IntegrityError
 from ajbench.core.files import atomic_write
 
@@ -47,7 +48,7 @@ class RunDir:
         """
         path = self.path / "run.json"
         try:
-            tree = json.loads(path.read_text(encoding="utf-8"))
+            tree = read_json(path, IDS_BYTES)
         except FileNotFoundError:
             return {}
         except ValueError:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ajbench.core.device import to_numpy
+from ajbench.core.documents import parse_json
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.files import atomic_write
 from ajbench.core.registry import suggest
@@ -84,7 +85,7 @@ class LabelSet:
     @classmethod
     def from_json(cls, text: str) -> "LabelSet":
         """Return the label set that `to_json` wrote."""
-        tree = json.loads(text)
+        tree = parse_json(text)
         return cls(tuple(tree["names"]), None if tree["mids"] is None else tuple(tree["mids"]))
 
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy import sparse
 
+from ajbench.core.documents import parse_json
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.files import atomic_write, need_regular
 from ajbench.core.registry import suggest
@@ -311,7 +312,7 @@ def _read_csv(path: Path) -> Manifest:
     rows = []
     for _, cells in records:
         labels = tuple(filter(None, cells["labels"].split(LABEL_SEPARATOR)))
-        more = tuple(json.loads(cells["more_captions"] or "[]"))
+        more = tuple(parse_json(cells["more_captions"] or "[]"))
         texts = {"path": cells["path"], "labels": labels, "more_captions": more}
         rows.append(Row(**{**_values(cells, SCHEMA.names), **texts}))
     columns = [item.name for item in fields(Problem)]
@@ -332,5 +333,5 @@ def _read_parquet(path: Path) -> Manifest:
     notes = table.schema.metadata or {}
     lists = ("labels", "more_captions")
     rows = [Row(**{**row, **{name: tuple(row[name]) for name in lists}}) for row in table.to_pylist()]
-    problems = [Problem(**values) for values in json.loads(notes[b"problems"])]
+    problems = [Problem(**values) for values in parse_json(notes[b"problems"])]
     return Manifest(rows, LabelSet.from_json(notes[b"label_set"].decode()), problems)

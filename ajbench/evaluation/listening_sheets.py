@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ajbench.core.documents import parse_json
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.metrics.intervals import wilson
 
@@ -62,7 +62,7 @@ def read(path: Path) -> Sheet:
     except OSError as error:
         raise MissingError(f"{path}: cannot be read ({error.strerror or error})") from None
     try:
-        found = json.loads(text) if text.lstrip().startswith("{") else _of_csv(text)
+        found = parse_json(text) if text.lstrip().startswith("{") else _of_csv(text)
         if found["format"] != FORMAT:
             raise _other(path, f"its format is {found['format']!r}")
         about = {name: str(found[name]) for name in ("recipe", "task", "set", "listener", "started")}
@@ -154,7 +154,7 @@ def _of_csv(text: str) -> dict[str, Any]:
     if not lines:
         raise ValueError("no rows")
     trials = [
-        {**row, "options": json.loads(row["options"]), "sounds": [{"set": row[n]} for n in _sets(row)]}
+        {**row, "options": parse_json(row["options"]), "sounds": [{"set": row[n]} for n in _sets(row)]}
         for row in lines
     ]
     return {**lines[0], "trials": trials}

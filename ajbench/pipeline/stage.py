@@ -22,7 +22,7 @@ from ajbench.core.device import (
     resolve_precision,
 )
 from ajbench.core.errors import MissingError, UsageError
-from ajbench.core.files import checksum, lock
+from ajbench.core.files import checksum, lock, need_regular
 from ajbench.core.recipe import Data, Recipe, dump, fingerprint
 from ajbench.core.run_dir import RunDir, world
 from ajbench.data import archive
@@ -272,7 +272,8 @@ def weights_identity(path: Path) -> str:
         raise MissingError(f"{path}: no such file or folder of weights")
     digest = xxhash.xxh3_64()
     for file in [path] if path.is_file() else sorted(path.rglob("*.safetensors")):
-        digest.update(file.name.encode())
+        digest.update(file.name.encode(errors="surrogateescape"))
+        need_regular(file)
         with file.open("rb") as content:
             while chunk := content.read(1 << 22):
                 digest.update(chunk)
@@ -330,10 +331,12 @@ def _size(path: str) -> tuple[str, str]:
 
 
 def _head(path: str) -> tuple[str, str]:
+    if not Path(path).is_file():
+        # A rendered clip, whose path defines it, or a missing file, which prepare will list.
+        return path, path
     try:
         with Path(path).open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             return path, f"{size}:{xxhash.xxh3_64_hexdigest(file.read(HEAD_BYTES))}"
     except OSError:
-        # A rendered clip, whose path defines it, or a missing file, which prepare will list.
         return path, path

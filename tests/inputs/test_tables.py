@@ -11,7 +11,7 @@ from ajbench.core import console
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.recipe import Data
 from ajbench.core.section import overlay
-from ajbench.data.corpora import clip_table, detection
+from ajbench.data.corpora import clip_table, detection, fold_names, table_files
 from ajbench.data.corpora.recordings import HELD_OUT, left_out, read_corpus
 from ajbench.pipeline import preflight
 
@@ -375,3 +375,17 @@ def test_folds_in_the_column_of_splits(table, form, capsys):
     manifest = clip_table.read(TABLE, table("path,labels,split", *lines))
     assert {row.clip_id: row.fold for row in manifest.rows} == {str(k): k % 5 + 1 for k in range(20)}
     assert "column 'split' has the folds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json"])
+def test_json_that_is_nested_without_end_is_refused(tmp_path, suffix):
+    path = tmp_path / f"clips{suffix}"
+    path.write_text('{"path": ' + "[" * 100_000)
+    with pytest.raises(UsageError, match="nested"):
+        table_files.read(path)
+
+
+@pytest.mark.parametrize("fold", ["9" * 5000, "99999999999", "fold" + "9" * 5000])
+def test_folds_that_no_column_can_hold_are_no_numbers(fold):
+    assert fold_names.number(fold) is None
+    assert fold_names.of_folders([fold, f"{fold}1"]) == {}

@@ -9,12 +9,12 @@ folder or directly below it; the sound files anywhere below, named as described 
 `ajbench.data.corpora.youtube`.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from ajbench.core.documents import read_json
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.recipe import Data
 from ajbench.data.corpora.splits import corpus_root
@@ -163,6 +163,6 @@ def _labels(mids: str, by_mid: Mapping[str, str], outside: Mapping[str, str]) ->
 
 def _names(path: Path) -> dict[str, str]:
     try:
-        return {entry["id"]: entry["name"] for entry in json.loads(path.read_text(encoding="utf-8"))}
+        return {entry["id"]: entry["name"] for entry in read_json(path)}
     except (ValueError, KeyError, TypeError):
         raise UsageError(f"{path}: not AudioSet's ontology (a list of classes with id and name)") from None

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 
 MOST = 20  # folds that have names
 _WORDS = "fold|split|cv|part|partition|set|session"
-_NUMBER = re.compile(rf"(?:(?:{_WORDS})[ _-]*)?(\d+)(?:\.0)?", re.IGNORECASE)
-_NUMBERED = re.compile(rf"(?:{_WORDS})[ _-]*(\d+)", re.IGNORECASE)
+_NUMBER = re.compile(rf"(?:(?:{_WORDS})[ _-]*)?(\d{{1,9}})(?:\.0)?", re.IGNORECASE)
+_NUMBERED = re.compile(rf"(?:{_WORDS})[ _-]*(\d{{1,9}})", re.IGNORECASE)
 # foldA and fold_a, but not folds
 _LETTERED = re.compile(rf"(?:(?i:{_WORDS})[ _-]+([A-Za-z])|(?:{_WORDS})([A-Z]))")
 
@@ -53,5 +53,6 @@ def in_words(folds: Mapping[str, int]) -> str:
 def _in_order(name: str) -> list[tuple[int, str]]:
     """Return what names are sorted by, in which `week 10` comes after `week 9`."""
     return [
-        (int(part), "") if part.isdecimal() else (0, part.casefold()) for part in re.split(r"(\d+)", name)
+        (int(part[:18]), "") if part.isdecimal() else (0, part.casefold())
+        for part in re.split(r"(\d+)", name)
     ]

@@ -8,7 +8,6 @@ of shards, such as `train-00000-of-00004.parquet`. Other columns are as in `ajbe
 """
 
 import contextlib
-import json
 import os
 import re
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ajbench.core.documents import parse_json
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.recipe import Data
 from ajbench.data import archive
@@ -153,7 +153,7 @@ def _rows(path: Path) -> table_files.Records:
 def _class_names(schema: pa.Schema, column: str) -> list[str]:
     """Return the names of the classes that a column of numbers stands for, as `datasets` writes them."""
     try:
-        written = json.loads((schema.metadata or {})[b"huggingface"])
+        written = parse_json((schema.metadata or {})[b"huggingface"])
         feature: Any = written["info"]["features"][column]
         feature = feature[0] if isinstance(feature, list) else feature.get("feature", feature)
         return list(map(str, feature["names"]))

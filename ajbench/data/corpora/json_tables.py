@@ -5,7 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ajbench.core.documents import parse_json
 from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.files import need_regular
 from ajbench.data.audio import SUFFIXES as SOUNDS
 from ajbench.data.manifest import NOT_UTF8, Problem, is_utf8
 
@@ -35,18 +37,19 @@ def read(
         MissingError: no such file.
         UsageError: not JSON, or in none of `FORMS`.
     """
+    need_regular(path)
     if path.suffix.lower() in LINES:
         return _lines(path, most)
     try:
-        document = json.loads(path.read_text(encoding="utf-8-sig", errors="surrogateescape"))
+        document = parse_json(path.read_text(encoding="utf-8-sig", errors="surrogateescape"))
     except FileNotFoundError:
         raise MissingError(f"{path}: missing") from None
     except json.JSONDecodeError as error:
         if error.msg == "Extra data":  # after the first line: some programs write lines to .json
             return _lines(path, most)
         raise UsageError(f"{path}:{error.lineno}: not readable as JSON ({error.msg})") from None
-    except RecursionError:
-        raise UsageError(f"{path}: not readable as JSON (nested too deeply)") from None
+    except ValueError as error:
+        raise UsageError(f"{path}: not readable as JSON ({error})") from None
     rows = _rows(document, has_files)
     if rows is None:
         raise UsageError(f"{path}: no table; expected {FORMS}")
@@ -95,7 +98,7 @@ def _lines(path: Path, most: int | None) -> tuple[list[tuple[int, Row]], list[Pr
                 if not is_utf8(line):
                     problems.append(Problem(None, str(path), number, NOT_UTF8))
                 elif line.strip():
-                    row = json.loads(line)
+                    row = parse_json(line)
                     if not isinstance(row, dict):
                         raise ValueError("expected an object in each line")
                     found.append((number, row))

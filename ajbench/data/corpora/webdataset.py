@@ -1,6 +1,5 @@
 """WebDataset: tars in which the files of one key are a clip: `1.wav` with `1.json`, `1.cls` or `1.txt`."""
 
-import json
 import re
 import tarfile
 from collections import Counter
@@ -8,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ajbench.core.documents import parse_json
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.recipe import Data
 from ajbench.data import archive
@@ -84,7 +84,7 @@ def _clips(path: Path) -> Iterator[tuple[str, dict[str, Any], str | None]]:
                 if suffix in beside
             }
             if ".json" in texts:
-                cells = dict(json.loads(texts[".json"]))
+                cells = dict(parse_json(texts[".json"]))
             column = next((c for c in ("labels", *table_files.NAMES["labels"]) if c in cells), None)
             folder = PurePosixPath(key).parent.name
             lines = (texts.get(".cls") or texts.get(".txt") or folder).splitlines()

@@ -1,0 +1,324 @@
+"""Stores, classifiers, generators and encoders with one thing changed, sealed again."""
+
+import json
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+from hostile_recipes import special
+
+from ajbench.core.files import checksum
+from ajbench.generation.text_encoder import minilm_folder
+
+Arguments = list[str]
+ODD: tuple[Any, ...] = (
+    None,
+    "text",
+    -1,
+    0,
+    2**60,
+    1e300,
+    [],
+    {},
+    [1, "a", None],
+    True,
+    [[[[]]]],
+    "x" * 10**5,
+    "=1+1",
+)
+GROUND = Path()  # set by `hostile.make_ground`
+
+
+def made(name: str) -> Path:
+    """Return the folder that a stage of the ground has written."""
+    return next(GROUND.glob(f"work/ground/{name}-*"))
+
+
+def copy(name: str, folder: Path) -> Path:
+    """Copy the folder of a stage into `folder`."""
+    return Path(shutil.copytree(made(name), folder / name, ignore=shutil.ignore_patterns("checkpoints")))
+
+
+def odd_json(path: Path, rng: random.Random) -> None:
+    """Change one value of a JSON file, the whole of it, or its type."""
+    kind = rng.choice(("value", "value", "value", "deep", "lost", "more", "nested", "list", "bytes", "empty"))
+    if kind == "nested":
+        path.write_text('{"a":' * 50_000)
+    elif kind == "list":
+        path.write_text("[]")
+    elif kind == "bytes":
+        path.write_bytes(rng.randbytes(300))
+    elif kind == "empty":
+        path.write_bytes(b"")
+    else:
+        tree = json.loads(path.read_text())
+        key = rng.choice(sorted(tree))
+        inside = tree[key]
+        if kind == "deep" and isinstance(inside, dict) and inside:
+            inside[rng.choice(sorted(inside))] = rng.choice(ODD)
+        elif kind == "deep" and isinstance(inside, list) and inside:
+            inside[rng.randrange(len(inside))] = rng.choice(ODD)
+        elif kind == "lost":
+            del tree[key]
+        elif kind == "more":
+            tree["__class__"] = "os.system"
+        else:
+            tree[key] = rng.choice(ODD)
+        path.write_text(json.dumps(tree))
+
+
+def seal(folder: Path, info: str) -> None:
+    """Put the right checksums into the file that lists them, where it still can be read."""
+    path = folder / info
+    try:
+        tree = json.loads(path.read_text())
+        if isinstance(tree.get("xxh3"), dict):
+            tree["xxh3"] = {name: checksum(folder / name) for name in tree["xxh3"]}
+        elif info == "config.json":
+            tree["xxh3"] = checksum(folder / "model.safetensors")
+        elif info == "store.json":
+            tree.pop("xxh3", None)
+            for entry in tree["shards"]:
+                entry["xxh3"] = checksum(folder / entry["file"])
+            text = json.dumps(tree, sort_keys=True, ensure_ascii=False).encode()
+            tree["xxh3"] = xxhash.xxh3_128_hexdigest(text)
+        path.write_text(json.dumps(tree))
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, UnicodeError, RecursionError):
+        return
+
+
+def reads_store(folder: Path, store: Path, rng: random.Random) -> Arguments:
+    """Return a command line that reads a store."""
+    name = str(store)
+    return rng.choice(
+        (
+            ["verify", name],
+            ["verify", name],
+            [
+                "eval-gen",
+                "--gen",
+                name,
+                "--ref",
+                name,
+                "--metrics",
+                "fd",
+                "--bootstrap",
+                "0",
+                "--features",
+                "tiny",
+            ],
+            ["audit", "--synth", name, "--train", name, "--eval", name],
+            ["export", "--clips", name, "--out", str(folder / "out")],
+            ["caption", "--store", name, "--out", str(folder / "captions"), "--backend", "template"],
+        )
+    )
+
+
+def store_document(folder: Path, rng: random.Random) -> Arguments:
+    """A store whose store.json is changed."""
+    store = copy("prepare", folder)
+    odd_json(store / "store.json", rng)
+    seal(store, "store.json")
+    return reads_store(folder, store, rng)
+
+
+def _column(kind: str, n: int) -> tuple[str, Any]:
+    ends = np.arange(n + 1)
+    if kind == "text":
+        at = ends.astype(np.int32)
+        column = pa.Array.from_buffers(pa.string(), n, [None, pa.py_buffer(at), pa.py_buffer(b"a" * n)])
+        at[-1] = 2**30
+        return "clip_id", column
+    if kind == "negative":
+        at = ends.astype(np.int32)
+        column = pa.Array.from_buffers(pa.string(), n, [None, pa.py_buffer(at), pa.py_buffer(b"a" * n)])
+        at[1] = -7
+        return "recording", column
+    if kind == "bytes":
+        data = pa.py_buffer(b"\xff" * n)
+        return "caption", pa.Array.from_buffers(
+            pa.string(), n, [None, pa.py_buffer(ends.astype(np.int32)), data]
+        )
+    if kind == "sound":
+        at = ends.astype(np.int64)
+        column = pa.Array.from_buffers(pa.large_binary(), n, [None, pa.py_buffer(at), pa.py_buffer(b"a" * n)])
+        at[-1] = 2**40
+        return "audio", column
+    values: dict[str, tuple[str, Any]] = {
+        "labels": ("label_ids", pa.array([[2**30]] * n, pa.list_(pa.int32()))),
+        "lost": ("clip_id", pa.array([None] * n, pa.string())),
+        "nan": ("start_s", pa.array([float("nan")] * n)),
+        "links": ("audio", pa.array([None] * n, pa.large_binary())),
+        "noise": ("audio", pa.array([b"fLaC" + bytes(range(256))] * n, pa.large_binary())),
+        "names": ("clip_id", pa.array([f"../../{k}/=1+1<script>" for k in range(n)])),
+        "twice": ("clip_id", pa.array(["a"] * n)),
+        "folds": ("fold", pa.array([2**31 - 1] * n, pa.int32())),
+        "long": ("clip_id", pa.array([f"{k}" * 3000 for k in range(n)])),
+    }
+    return values[kind]
+
+
+def store_shard(folder: Path, rng: random.Random) -> Arguments:
+    """A store whose shard has an odd column."""
+    store = copy("prepare", folder)
+    path = store / "part-00000.arrow"
+    batch = pa.ipc.open_file(str(path)).get_batch(0)
+    kinds = [
+        "text",
+        "negative",
+        "bytes",
+        "sound",
+        "labels",
+        "lost",
+        "nan",
+        "links",
+        "noise",
+        "names",
+        "twice",
+        "folds",
+        "long",
+        "codes",
+        "bits",
+        "compressed",
+    ]
+    kind, compression = rng.choice(kinds), None
+    if kind == "bits":
+        data = bytearray(path.read_bytes())
+        for _ in range(20):
+            data[rng.randrange(min(len(data), 20_000))] ^= 1 << rng.randrange(8)
+        path.write_bytes(bytes(data))
+    else:
+        if kind == "compressed":
+            compression = "zstd"
+        elif kind == "codes":
+            width = batch.schema.field("codes").type.list_size
+            values = pa.array(np.full(width * batch.num_rows, 65_535, np.uint16))
+            name, column = "codes", pa.FixedSizeListArray.from_arrays(values, width)
+        else:
+            name, column = _column(kind, batch.num_rows)
+        if kind != "compressed":
+            place = batch.schema.get_field_index(name)
+            batch = batch.set_column(place, batch.schema.field(name), column)
+        options = pa.ipc.IpcWriteOptions(compression=compression)
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, batch.schema, options=options) as out:
+            out.write_batch(batch)
+    seal(store, "store.json")
+    return reads_store(folder, store, rng)
+
+
+def special_file(folder: Path, rng: random.Random) -> Arguments:
+    """A pipe, a device or a link in place of a file."""
+    which = rng.choice(("store", "shard", "classifier", "weights", "generator", "unet", "table", "clip"))
+    if which in ("store", "shard"):
+        store = copy("prepare", folder)
+        path = store / ("store.json" if which == "store" else "part-00000.arrow")
+        path.unlink()
+        special(path, rng)
+        return reads_store(folder, store, rng)
+    if which in ("classifier", "weights"):
+        model = copy("train-cls", folder)
+        path = model / ("config.json" if which == "classifier" else "model.safetensors")
+        path.unlink()
+        special(path, rng)
+        return judged(model)
+    if which in ("generator", "unet"):
+        model = copy("train-gen", folder)
+        path = model / ("generator.json" if which == "generator" else "unet/config.json")
+        path.unlink()
+        special(path, rng)
+        return used(model, rng)
+    (folder / "clips").mkdir()
+    special(folder / "clips" / ("labels.csv" if which == "table" else "a.wav"), rng)
+    return (
+        ["eval-gen", "--gen", "clips", "--ref", "clips"]
+        if which == "clip"
+        else ["run", "--data", "clips/labels.csv", "--dry-run"]
+    )
+
+
+def judged(model: Path) -> Arguments:
+    """Return a command line that starts from a classifier."""
+    return ["train-cls", "--recipe", str(GROUND / "r.yaml"), "--work", "w", f"classifier.init={model}"]
+
+
+def classifier(folder: Path, rng: random.Random) -> Arguments:
+    """A classifier whose config.json is changed."""
+    model = copy("train-cls", folder)
+    odd_json(model / "config.json", rng)
+    seal(model, "config.json")
+    gen = made("synth")
+    return ["eval-gen", "--gen", str(gen), "--ref", str(gen), "--features", str(model), "--bootstrap", "0"]
+
+
+def used(model: Path, rng: random.Random) -> Arguments:
+    """Return a command line that uses a generator."""
+    recipe = str(GROUND / "r.yaml")
+    return rng.choice(
+        (
+            ["synth", "--recipe", recipe, "--generator", str(model), "--work", "w"],
+            ["run", recipe, "--generator", str(model), "--dry-run"],
+            ["synth", "--recipe", recipe, "--generator", str(model), "--dry-run"],
+        )
+    )
+
+
+def generator(folder: Path, rng: random.Random) -> Arguments:
+    """A generator one of whose documents is changed."""
+    model = copy("train-gen", folder)
+    name = rng.choice(
+        ("generator.json", "unet/config.json", "scheduler/scheduler_config.json", "whitening.json")
+    )
+    odd_json(model / name, rng)
+    seal(model, "generator.json")
+    return used(model, rng)
+
+
+def encoder(folder: Path, rng: random.Random) -> Arguments:
+    """A text encoder whose configuration brings code or huge sizes."""
+    place = folder / "encoder"
+    place.mkdir()
+    for file in minilm_folder().iterdir():
+        if file.is_file():
+            (place / file.name).symlink_to(file) if file.suffix != ".json" else shutil.copy(file, place)
+    tree = json.loads((place / "config.json").read_text()) | {
+        "model_type": rng.choice(("t5", "clip", "clap", "bert"))
+    }
+    tree |= rng.choice(
+        (
+            {"auto_map": {"AutoModel": "m.M"}},
+            {"num_layers": 10**6},
+            {"num_hidden_layers": 10**6},
+            {"d_model": 10**12},
+            {},
+            {"model_type": ["t5"]},
+            {"vocab_size": -1},
+            {"hidden_size": None},
+            {"torch_dtype": "no"},
+        )
+    )
+    (place / "config.json").write_text(json.dumps(tree))
+    (place / "m.py").write_text("open('ran', 'w')\n")
+    return [
+        "train-gen",
+        "--recipe",
+        str(GROUND / "r.yaml"),
+        "--work",
+        "w",
+        f"generator.text_encoder={place}",
+        "generator.encoder_mask=true",
+    ]
+
+
+KINDS: dict[str, Callable[[Path, random.Random], Arguments]] = {
+    "store: store.json": store_document,
+    "store: shard": store_shard,
+    "folder: no regular file": special_file,
+    "classifier: config.json": classifier,
+    "generator: a document": generator,
+    "text encoder: config.json": encoder,
+}
