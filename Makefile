@@ -29,9 +29,10 @@ $(STAMP): requirements.lock pyproject.toml
 demo: setup
 	$(BIN)/ajbench demo
 
-# Every process runs whole files, so that fixtures of a file are made once; the cores set their number.
+# Every process runs whole files, in the order of tests/conftest.py, so that fixtures of a file are made once;
+# the cores set the number of processes.
 test: setup
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 test-slow: setup
 	$(BIN)/python -m pytest -m "slow and not gpu"

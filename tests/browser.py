@@ -11,6 +11,7 @@ VIEWS = ((1280, "light"), (400, "dark"))  # width in pixels and colours
 def watched(browser, width=1280, colours="light", **options):
     """A new tab and the list of its faults: messages, exceptions, and requests that leave the disk."""
     tab = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=colours, **options)
+    tab.set_default_timeout(300_000)  # ms; pages open slowly on a busy machine
     faults = []
     tab.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
     tab.on("pageerror", lambda error: faults.append(str(error)))

@@ -1,9 +1,11 @@
 """What tests share: corpora if they are there, small sounds, no network, no global randomness."""
 
 import os
+import pickle
 import shutil
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,11 @@ def pytest_configure():
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TRANSFORMERS_OFFLINE"] = "1"
+
+
+def pytest_collection_modifyitems(items):
+    # A process runs whole files: without the longest one first, the others wait for it in the end.
+    items.sort(key=lambda item: item.path.name != "test_end_to_end.py")
 
 
 def _shared(name):
@@ -121,6 +128,18 @@ def audiomentations(monkeypatch):
         audiomentations = fake_audiomentations()
         monkeypatch.setitem(sys.modules, "audiomentations", audiomentations)
     return audiomentations
+
+
+@pytest.fixture
+def no_workers(monkeypatch):
+    """Run in this process what workers would: stages that have been pickled, one after another."""
+    from ajbench.pipeline import parallel
+
+    def run_here(stages, _processes, device, force=False):
+        for stage in stages:
+            pickle.loads(pickle.dumps(replace(stage, needs=()))).run(device, force)
+
+    monkeypatch.setattr(parallel, "run_in_workers", run_here)
 
 
 @pytest.fixture(autouse=True)

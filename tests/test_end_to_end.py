@@ -7,22 +7,20 @@ import contextlib
 import csv
 import json
 import os
-import pickle
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from ajbench.cli.app import app
-from ajbench.pipeline import parallel
 
+pytestmark = pytest.mark.usefixtures("no_workers")
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = [
     *("data.n_clips=56", "data.duration_s=1.68", "mix.real=all"),
@@ -74,17 +72,6 @@ def done(tmp_path_factory):
     )
     assert found.returncode == 0, found.stderr
     return folder, json.loads(found.stdout)
-
-
-@pytest.fixture(autouse=True)
-def no_workers(monkeypatch):
-    """Run in this process what workers would: stages that have been pickled, one after another."""
-
-    def run_here(stages, _processes, device, force=False):
-        for stage in stages:
-            pickle.loads(pickle.dumps(replace(stage, needs=()))).run(device, force)
-
-    monkeypatch.setattr(parallel, "run_in_workers", run_here)
 
 
 def stages(folder):

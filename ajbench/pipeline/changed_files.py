@@ -10,18 +10,16 @@ import numpy as np
 from ajbench.core.console import counted, say_once
 from ajbench.core.errors import AjbenchError
 from ajbench.core.files import checksum
-from ajbench.data import archive
+from ajbench.core.recipe import Data
+from ajbench.data import archive, noise
 from ajbench.data.clip_reader import read_clip
 from ajbench.data.manifest import Manifest, Row
-from ajbench.data.noise import Noise
 from ajbench.data.store import ClipStore
 
 MOST = 5_000  # files that are compared with the store; of more, evenly spaced ones
 
 
-def changed(
-    manifest: Manifest, folder: Path, duration_s: float, noise: Noise | None = None
-) -> list[tuple[str, str]]:
+def changed(manifest: Manifest, folder: Path, data: Data) -> list[tuple[str, str]]:
     """Return clip id and checksum of the files that sound different now than in a finished store.
 
     Only files that are newer than the store are read. If they all sound the same, the store counts as new.
@@ -29,8 +27,7 @@ def changed(
     Args:
         manifest: of the corpus.
         folder: of the store; without a finished one, nothing has changed.
-        duration_s: of a clip.
-        noise: of the clips in the store.
+        data: section of the recipe that the store was made with.
     """
     mark = folder / "DONE"
     if not mark.exists():
@@ -48,7 +45,7 @@ def changed(
         places = {clip_id: index for index, clip_id in enumerate(store.clip_ids)}
 
         def differs(row: Row) -> bool:
-            place, clip = places.get(row.clip_id), read_clip(row, duration_s, noise=noise)
+            clip, place = read_clip(row, data.duration_s, noise=noise.of(data)), places.get(row.clip_id)
             if place is None or clip.wav is None:
                 return place is not None  # a clip of the store is unusable now
             return store.flac(place) is not None and not np.array_equal(store.audio([place])[0], clip.wav)

@@ -16,7 +16,7 @@ from ajbench.core.console import counted
 from ajbench.core.device import default_workers, worth_starting
 from ajbench.core.errors import UsageError
 from ajbench.core.recipe import Mix, Recipe, fingerprint, probe
-from ajbench.data import noise, real_clips
+from ajbench.data import real_clips
 from ajbench.data.corpora.recordings import read_corpus
 from ajbench.data.external_clips import ExternalClips
 from ajbench.data.manifest import Manifest
@@ -176,8 +176,7 @@ class Pipeline:
         data = recipe.data.identity("real_through_codec", "leave_out")
         inputs = codec_identity(recipe.codec.name), corpus_identity(self.manifest, recipe.data)
         key, path = self.place("prepare", data, recipe.codec, *inputs)
-        how = recipe.data.duration_s, noise.of(recipe.data)
-        if changed := changed_files.changed(self.manifest, path, *how):
+        if changed := changed_files.changed(self.manifest, path, recipe.data):
             key, path = self.place("prepare", data, recipe.codec, *inputs, changed)
 
         def do() -> None:

@@ -1,10 +1,8 @@
 import json
-import os
 import random
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from fakes import FakeLanguageModel
@@ -90,28 +88,33 @@ def test_bad_options_are_refused_in_one_line(labels, tmp_path, line, code, named
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+# The first argument: how many writes are made durable before the process is killed.
+KILLED = """
+import os, signal, sys
+plain, left = os.fsync, [int(sys.argv.pop(1))]
+def fsync(descriptor):
+    left[0] -= 1
+    if left[0] < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    plain(descriptor)
+os.fsync = fsync
+from ajbench.cli.app import app
+app()"""
+
+
 def test_a_killed_run_continues_to_the_same_bytes(tmp_path):
     names = ";".join(["Dog", "Rain", "Wind"])
     path = tmp_path / "labels.csv"
     path.write_text("clip_id,labels\n" + "".join(f"clip{i},{names}\n" for i in range(4000)))
-    start = "from ajbench.cli.app import app; app()"
-    line = [sys.executable, "-c", start, "caption", "--labels", path, "--chunk", "40", "-q", "--out"]
-    line = [*map(str, line)]
-    subprocess.run([*line, str(tmp_path / "whole")], check=True, capture_output=True)
-    draw, kills, out = random.Random(3), 0, tmp_path / "killed"
-    while not (out / caption_table.INFO).exists():
-        process = subprocess.Popen([*line, str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        before = len(list(out.glob("part-*"))) if out.exists() else 0
-        # Killed once it has written a few more chunks; after five kills it may end.
-        more = draw.randint(3, 18)
-        while kills < 5 and process.poll() is None:
-            if out.exists() and len(list(out.glob("part-*"))) >= before + more:
-                os.kill(process.pid, signal.SIGKILL)
-            time.sleep(0.002)
-        code = process.wait()
-        kills += code == -signal.SIGKILL
-        assert code in (0, -signal.SIGKILL), process.stderr.read()
-    assert kills == 5
+    line, out = ["--labels", str(path), "--chunk", "40", "-q", "--out"], str(tmp_path / "killed")
+    assert run(*line, tmp_path / "whole").exit_code == 0
+    draw, parts = random.Random(3), [0]
+    for _ in range(5):
+        command = [sys.executable, "-c", KILLED, str(draw.randint(6, 37)), "caption", *line, out]
+        assert subprocess.run(command, stdout=subprocess.DEVNULL).returncode == -signal.SIGKILL
+        parts.append(len(list((tmp_path / "killed").glob("part-*"))))
+    assert sorted(set(parts)) == parts and parts[-1] < 100
+    assert run(*line, out).exit_code == 0
     content = [
         {one.name: one.read_bytes() for one in (tmp_path / name).iterdir()} for name in ("whole", "killed")
     ]

@@ -47,12 +47,12 @@ def sets(tmp_path_factory, tiny):
 
 
 @pytest.fixture
-def run(sets, tmp_path, monkeypatch):
+def run(sets, tmp_path, monkeypatch, no_workers):
     """run(kind, *keys) -> result of `ajbench run mini` with the clips of this kind."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("AJBENCH_WORK", raising=False)
     yield lambda kind, *keys: CliRunner().invoke(
-        app, ["run", "mini", "--jobs", "1", "--json", "--synthetic", str(sets / kind), *KEYS, *keys]
+        app, ["run", "mini", "--json", "--synthetic", str(sets / kind), *KEYS, *keys]
     )
     console.configure()
 

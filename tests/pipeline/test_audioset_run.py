@@ -59,6 +59,20 @@ def audioset(tmp_path_factory, audioset_dir):
     return root
 
 
+def run(*arguments):
+    found = CliRunner().invoke(app, [*arguments, *SMALL])
+    assert found.exit_code == 0, (found.stderr, found.exception)
+    return found
+
+
+@pytest.fixture(scope="module")
+def work(audioset, tmp_path_factory):
+    """A folder of outputs with the store of `audioset`."""
+    folder = tmp_path_factory.mktemp("work")
+    run("prepare", "--recipe", "as20k-self", "--data", str(audioset), "--work", str(folder))
+    return folder
+
+
 def in_parquet(audioset, root):
     """Write shards as the hub has them, from lists and files of `audioset`."""
     for name in ("balanced_train", "eval"):
@@ -88,18 +102,12 @@ def in_tars(audioset, root):
 
 
 @pytest.mark.parametrize("write", [in_parquet, in_tars])
-def test_archives_give_the_same_store_as_files(audioset, tmp_path, monkeypatch, write):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "archives").mkdir()
-    write(audioset, tmp_path / "archives")
-    found = {}
-    for name, root in (("files", audioset), ("archives", tmp_path / "archives")):
-        chosen = ["prepare", "--recipe", "as20k-self", "--data", str(root), "--work", name, *SMALL]
-        done = CliRunner().invoke(app, chosen)
-        assert done.exit_code == 0, (done.stderr, done.exception)
-        (path,) = tmp_path.glob(f"{name}/as20k-self/prepare-*")
-        found[name] = ClipStore.open(path)
-    files, archives = found["files"], found["archives"]
+def test_archives_give_the_same_store_as_files(audioset, work, tmp_path, write):
+    root, own = tmp_path / "archives", tmp_path / "work"
+    root.mkdir()
+    write(audioset, root)
+    run("prepare", "--recipe", "as20k-self", "--data", str(root), "--work", str(own))
+    files, archives = (ClipStore.open(next(one.glob("as20k-self/prepare-*"))) for one in (work, own))
     assert archives.meta.counts == files.meta.counts and archives.clip_ids == files.clip_ids
     every = range(len(files))
     assert np.array_equal(archives.codes(every), files.codes(every))
@@ -112,16 +120,12 @@ def table(path):
         return list(csv.DictReader(file))
 
 
-def test_from_the_official_lists_to_table_a11(audioset, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("no_workers")
+def test_from_the_official_lists_to_table_a11(audioset, work, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-
-    def run(*arguments):
-        found = CliRunner().invoke(app, [*arguments, "--data", str(audioset), *SMALL])
-        assert found.exit_code == 0, (found.stderr, found.exception)
-        return found
-
-    run("prepare", "--recipe", "as20k-self")
+    shutil.copytree(work, "work")
+    data = ("--data", str(audioset))
     (store,) = tmp_path.glob("work/as20k-self/prepare-*/store.json")
     meta = json.loads(store.read_text())
     assert len(meta["labels"]) == 527
@@ -130,13 +134,13 @@ def test_from_the_official_lists_to_table_a11(audioset, tmp_path, monkeypatch):
         "eval": {"expected": EVAL, "found": 37, "decoded": 36, "kept": 36},
     }
     for stage in ("train-gen", "invert", "synth"):
-        run(stage, "--recipe", "as20k-self")
-    run("train-cls", "--recipe", "as20k-self+8G")
-    rows = json.loads(run("eval-cls", "--recipe", "as20k-self+8G", "--json").stdout)
+        run(stage, "--recipe", "as20k-self", *data)
+    run("train-cls", "--recipe", "as20k-self+8G", *data)
+    rows = json.loads(run("eval-cls", "--recipe", "as20k-self+8G", "--json", *data).stdout)
     # No real clips alone to compare with.
     assert {row["metric"] for row in rows} == {"map", "auc", "dprime", "macro_f1", "classes"}
 
-    cells = json.loads(run("run", "tables/a11", "--base", "as20k-self", "--dry-run", "--json").stdout)
+    cells = json.loads(run("run", "tables/a11", "--base", "as20k-self", "--dry-run", "--json", *data).stdout)
     assert [(c["what"].split(", ")[1], c["steps"]) for c in cells["cells"]] == [
         ("as20k-self", 6),  # 93 clips there, batches of 16
         ("as20k-selfG", 1),
@@ -147,10 +151,10 @@ def test_from_the_official_lists_to_table_a11(audioset, tmp_path, monkeypatch):
     ]
     assert [c["state"] for c in cells["cells"]].count("done") == 1  # the one that train-cls trained
     assert all(c["seconds"] > 0 and c["disk_mb"] > 0 for c in cells["cells"])
-    run("run", "tables/a11", "--base", "as20k-self", "--cell", "2")
-    again = run("run", "tables/a11", "--base", "as20k-self", "--cell", "2")
+    run("run", "tables/a11", "--base", "as20k-self", "--cell", "2", *data)
+    again = run("run", "tables/a11", "--base", "as20k-self", "--cell", "2", *data)
     assert "nothing to do" in again.stderr
-    document = json.loads(run("run", "tables/a11", "--base", "as20k-self", "--json").stdout)
+    document = json.loads(run("run", "tables/a11", "--base", "as20k-self", "--json", *data).stdout)
     assert not [what for what in document["ran"] if "as20k-selfG" in what or "eval-gen" in what]
 
     out = tmp_path / "results" / "as20k-self"
@@ -165,4 +169,4 @@ def test_from_the_official_lists_to_table_a11(audioset, tmp_path, monkeypatch):
     assert len(classes) == 527
     for line in classes:
         assert (line["+8G_gain"] == "") == (line["eval_clips"] == "0")
-    assert run("run", "tables/a11", "--base", "as20k-self").stderr.count("nothing to do") == 1
+    assert run("run", "tables/a11", "--base", "as20k-self", *data).stderr.count("nothing to do") == 1

@@ -131,10 +131,11 @@ def test_copies_of_eval_clips_are_refused_or_marked(real, smuggled, tmp_path):
     assert column_name("mini", Mix(dose=8, source="X"), leaks=True) == "+8X (leaks)"
 
 
+@pytest.mark.usefixtures("no_workers")
 def test_run_from_clips_to_report(made, smuggled, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = lambda folder, *more: CliRunner().invoke(  # noqa: E731
-        app, ["run", "mini", "--jobs", "1", "--json", "--synthetic", str(folder), *more, *KEYS]
+        app, ["run", "mini", "--json", "--synthetic", str(folder), *more, *KEYS]
     )
     done = run(made)
     assert done.exit_code == 0, done.output

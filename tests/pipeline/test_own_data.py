@@ -196,6 +196,7 @@ def test_data_that_are_not_there(tmp_path, name):
     assert ajbench("run", "--data", tmp_path / name).exit_code == 3
 
 
+@pytest.mark.usefixtures("no_workers")
 def test_twelve_clips_run_to_their_report(tmp_path):
     root = class_folders(tmp_path / "twelve", cat=4, dog=4, owl=4)
     few = ["generator.train_steps=2", "invert.train_steps=1", "synth.sampler_steps=2", "evaluate.folds=[]"]
@@ -205,7 +206,7 @@ def test_twelve_clips_run_to_their_report(tmp_path):
         "classifier.warmup_steps=1",
         'evaluate.models=[{"name":"taltrans-small","aug":"none"}]',
     ]
-    command = ["run", "--data", root, "--jobs", "1", "--json", *few]
+    command = ["run", "--data", root, "--json", *few]
     shown = ajbench(*command)
     assert shown.exit_code == 0, shown.output
     assert json.loads(shown.stdout)["ran"]

@@ -24,7 +24,7 @@ def test_audiosets_label_table_is_enough_for_the_papers_plan(audioset_dir, tmp_p
     done = subprocess.run([*command, "--dry-run", "--json"], capture_output=True, text=True, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     # Of the processor, as other work on the machine may make it wait.
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 10
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 40
     found = json.loads(done.stdout)
     assert (found["clips"], found["shards"]) == (80000, 157)
     assert found["classes"] == {"used": 527, "asked": 527, "unguided": [], "unguided_are": "leave_out"}
