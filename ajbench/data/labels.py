@@ -53,6 +53,12 @@ class LabelSet:
     def _indices(self) -> dict[str, int]:
         return {name: index for index, name in enumerate(self.names)}
 
+    def alike(self) -> list[tuple[str, str]]:
+        """Return pairs of names that differ only in case or blanks."""
+        first: dict[str, str] = {}
+        pairs = ((first.setdefault(" ".join(name.split()).casefold(), name), name) for name in self.names)
+        return [pair for pair in pairs if pair[0] != pair[1]]
+
     def __len__(self) -> int:
         return len(self.names)
 

@@ -34,6 +34,10 @@ def test_from_names_is_sorted_and_distinct():
     assert labels.names == ("bell", "cat", "dog") and "cat" in labels and "cow" not in labels
 
 
+def test_names_that_differ_only_in_case_or_blanks_are_alike():
+    assert LabelSet(("Dog bark", "Rain", "dog  BARK", "Rainy")).alike() == [("Dog bark", "dog  BARK")]
+
+
 def test_an_unknown_label_is_refused_with_a_suggestion():
     labels = LabelSet(("siren", "engine"))
     with pytest.raises(UsageError, match=r"'sirene'.*did you mean 'siren'.*siren, engine"):

@@ -50,13 +50,6 @@ def read(records: Records, separator: str, known: Collection[str] | None, path: 
     return merged
 
 
-def alike(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Return pairs of labels that differ only in case or blanks."""
-    first: dict[str, str] = {}
-    pairs = ((first.setdefault(" ".join(name.split()).casefold(), name), name) for name in names)
-    return [pair for pair in pairs if pair[0] != pair[1]]
-
-
 def _listed(cell: Any, separator: str) -> list[str]:
     if isinstance(cell, str):
         found = _literal(cell)

@@ -9,7 +9,7 @@ from ajbench.core import console, registry
 from ajbench.core.errors import MissingError
 from ajbench.core.recipe import Data
 from ajbench.data import audio
-from ajbench.data.corpora import label_cells, youtube
+from ajbench.data.corpora import youtube
 from ajbench.data.manifest import Manifest, Problem, Row, csv_rows
 
 # Reasons why clips are left out; the recording follows.
@@ -62,7 +62,7 @@ def read_corpus(data: Data, root: Path | None, need_files: bool = True) -> Manif
     """
     read = registry.resolve("corpus", data.corpus)
     manifest: Manifest = read(data, root) if need_files else read(data, root, need_files=False)
-    for one, other in label_cells.alike(manifest.label_set.names):
+    for one, other in manifest.label_set.alike():
         console.say_once(
             f"classes {one!r} and {other!r} differ only in case or blanks; rename one if they are the same"
         )
