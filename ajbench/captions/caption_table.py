@@ -158,11 +158,13 @@ def info(folder: Path) -> dict[str, Any]:
             )
         if absent := {"parts", "fingerprint", "counts"} - set(found):
             raise KeyError(f"no {min(absent)}")
+        if not isinstance(found["parts"], list) or not isinstance(found["counts"], dict):
+            raise ValueError("parts is no list, or counts no mapping")
     except (FileNotFoundError, NotADirectoryError):
         raise MissingError(
             f"{folder}: no finished captions table (no {INFO}); run `ajbench caption`"
         ) from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise IntegrityError(f"{path}: damaged ({error}); make the table again") from None
     return found
 
@@ -174,13 +176,26 @@ def parts(folder: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Tab
         MissingError: there is no finished table.
         IntegrityError: a chunk is missing or damaged.
     """
-    for part in info(folder)["parts"]:
-        path = folder / part["file"]
-        if not path.exists() or checksum(path) != part["xxh3"]:
+    for number, part in enumerate(info(folder)["parts"]):
+        path = part_path(folder, number)
+        if not isinstance(part, dict) or part.get("file") != path.name:
+            raise IntegrityError(f"{folder / INFO}: chunk {number} is not {path.name}; make the table again")
+        if not path.exists() or checksum(path) != part.get("xxh3"):
             raise IntegrityError(
                 f"{path}: missing, or its checksum does not match {INFO}; make the table again"
             )
-        yield pq.read_table(path, columns=None if columns is None else list(columns))
+        try:
+            table = pq.read_table(path, columns=None if columns is None else list(columns))
+            table.validate(full=True)
+            for item in table.schema:
+                if item.type != SCHEMA.field(item.name).type:
+                    raise ValueError(f"column {item.name} is {item.type}")
+        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise IntegrityError(
+                f"{path}: not a chunk of captions ({reason}); make the table again"
+            ) from None
+        yield table
 
 
 def read(folder: Path) -> pa.Table:

@@ -7,7 +7,9 @@ import torch
 from numpy.typing import NDArray
 
 from ajbench.core.device import full_fp32
+from ajbench.core.errors import IntegrityError
 from ajbench.data.audio import HOP, SAMPLE_RATE
+from ajbench.data.shards import ENTRIES
 
 
 class Codec(Protocol):
@@ -72,7 +74,13 @@ class ResidualCodec(Codec):
     @full_fp32()
     @torch.no_grad()
     def latents(self, codes: torch.Tensor | NDArray[np.integer]) -> torch.Tensor:
-        """Codes [B, 8, T] → post-quantisation latents float32 [B, 128, T]: the sum of the eight codewords."""
+        """Codes [B, 8, T] → post-quantisation latents float32 [B, 128, T]: the sum of the eight codewords.
+
+        Raises:
+            IntegrityError: a code of an array, which comes from a store, has no codeword.
+        """
+        if not isinstance(codes, torch.Tensor) and np.max(codes, initial=0) >= ENTRIES:
+            raise IntegrityError(f"codec {self.name}: code {np.max(codes)} (must be below {ENTRIES})")
         # Widened by NumPy, as torch has few operations on uint16.
         plain = codes if isinstance(codes, torch.Tensor) else torch.from_numpy(np.asarray(codes, np.int64))
         return self.network.quantizer.decode(plain.to(self.device, torch.int64).transpose(0, 1))

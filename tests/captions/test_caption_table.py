@@ -1,10 +1,13 @@
 import json
 from multiprocessing import get_context
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from ajbench.captions import caption_table as table
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.core.files import checksum
 
 
 def record(clip, kind="audio", fallback=None):
@@ -99,6 +102,35 @@ def test_damage_is_found(tmp_path, damage):
         info.write_text(json.dumps(json.loads(info.read_text()) | {"version": 99}))
     with pytest.raises(IntegrityError, match=r"_captions\.json|part-00001"):
         table.read(folder)
+
+
+STRANGE = {
+    "another folder": {"file": "../part-00000.parquet"},
+    "another file": {"file": "/etc/hostname"},
+    "no checksum": {"xxh3": None},
+    "no number": {"file": 3},
+}
+
+
+@pytest.mark.parametrize("change", STRANGE.values(), ids=STRANGE)
+def test_tables_of_strangers_stay_in_their_folder(tmp_path, change):
+    folder = fill(tmp_path / "t")
+    about = json.loads((folder / table.INFO).read_text())
+    about["parts"][0] |= change
+    (folder / table.INFO).write_text(json.dumps(about))
+    with pytest.raises(IntegrityError):
+        table.read(folder)
+
+
+@pytest.mark.parametrize("columns", [{"text": [1, 2]}, {"kind": [b"\xff", b"\xfe"]}, {"other": [1, 2]}])
+def test_chunks_of_strangers_have_our_columns(tmp_path, columns):
+    folder = fill(tmp_path / "t")
+    pq.write_table(pa.table({"clip_id": ["a", "b"]} | columns), folder / "part-00000.parquet")
+    about = json.loads((folder / table.INFO).read_text())
+    about["parts"][0]["xxh3"] = checksum(folder / "part-00000.parquet")
+    (folder / table.INFO).write_text(json.dumps(about))
+    with pytest.raises(IntegrityError, match="part-00000"):
+        table.texts(folder, "audio")
 
 
 def test_a_list_of_clips_that_shrinks_is_refused(tmp_path):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ajbench import codec as codecs
 from ajbench.codec import encodec
 from ajbench.codec.whitening import Whitening
-from ajbench.core.errors import UsageError
+from ajbench.core.errors import IntegrityError, UsageError
 from ajbench.data.audio import FRAME_MULTIPLE, HOP
 
 UNIT = FRAME_MULTIPLE * HOP
@@ -55,6 +55,12 @@ def test_latents_are_sums_of_codewords(name):
     books = [layer._codebook.embed.double() for layer in codec.network.quantizer.vq.layers]
     expected = sum(books[q][codes[:, q].astype(np.int64)] for q in range(8)).transpose(1, 2)
     assert (codec.latents(codes) - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+def test_codes_without_a_codeword_are_refused():
+    codec = codec_of("tiny")
+    with pytest.raises(IntegrityError, match="65535"):
+        codec.latents(np.full((1, 8, 21), 65_535, np.uint16))
 
 
 @pytest.mark.parametrize(
