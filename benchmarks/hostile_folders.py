@@ -106,14 +106,26 @@ def reads_store(folder: Path, store: Path, rng: random.Random) -> Arguments:
                 "--ref",
                 name,
                 "--metrics",
-                "fd",
+                "fad",
                 "--bootstrap",
                 "0",
                 "--features",
                 "tiny",
             ],
-            ["audit", "--synth", name, "--train", name, "--eval", name],
-            ["export", "--clips", name, "--out", str(folder / "out")],
+            [
+                "audit",
+                "--synth",
+                name,
+                "--train",
+                name,
+                "--eval",
+                name,
+                "--train-split",
+                "train",
+                "--eval-split",
+                "eval",
+            ],
+            ["export", str(folder / "out"), "--clips", name],
             ["caption", "--store", name, "--out", str(folder / "captions"), "--backend", "template"],
         )
     )
@@ -251,8 +263,7 @@ def classifier(folder: Path, rng: random.Random) -> Arguments:
     model = copy("train-cls", folder)
     odd_json(model / "config.json", rng)
     seal(model, "config.json")
-    gen = made("synth")
-    return ["eval-gen", "--gen", str(gen), "--ref", str(gen), "--features", str(model), "--bootstrap", "0"]
+    return judged(model)
 
 
 def used(model: Path, rng: random.Random) -> Arguments:

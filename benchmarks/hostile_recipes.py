@@ -208,7 +208,7 @@ def odd_output(folder: Path, rng: random.Random) -> Arguments:
     )
     return rng.choice(
         (
-            ["export", "--out", place],
+            ["export", place],
             ["run", "mini", "--dry-run", "--write-recipe", place],
             ["prepare", "--work", place],
             ["caption", "--out", place, "--backend", "template"],

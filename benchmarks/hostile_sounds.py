@@ -150,7 +150,7 @@ def sound(folder: Path, rng: random.Random) -> Arguments:
             "--bootstrap",
             "0",
             "--metrics",
-            "fd",
+            "fad",
             "--allow-partial",
         ]
     table(folder, rng, 0.0)
@@ -169,7 +169,8 @@ def table(folder: Path, rng: random.Random, share: float = 0.3) -> list[dict[str
     with (folder / "clips" / "clips.csv").open(
         "w", newline="", encoding="utf-8", errors="surrogateescape"
     ) as file:
-        out = csv.DictWriter(file, COLUMNS, restval="")
+        used = [name for name in COLUMNS if any(name in row for row in rows)]
+        out = csv.DictWriter(file, used, restval="")
         out.writeheader()
         out.writerows(rows)
     return rows
@@ -320,7 +321,7 @@ def odd_folder(folder: Path, rng: random.Random) -> Arguments:
                 "--bootstrap",
                 "0",
                 "--metrics",
-                "fd",
+                "fad",
                 "--allow-partial",
             ],
             ["train-codec", "clips", "--steps", "1"],
