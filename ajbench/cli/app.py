@@ -19,7 +19,10 @@ from ajbench.cli.options import show_version
 
 app = typer.Typer(
     name="ajbench",
-    help="Does synthetic audio help my classifier, how much of it, and can I trust the answer?",
+    help=(
+        "Does synthetic audio help my classifier, how much of it, and can I trust the answer?\n\n"
+        "Start with `ajbench demo`, or with your own clips: `ajbench run --data FOLDER --dry-run`."
+    ),
     epilog=(
         "Exit codes: 0 done · 1 a bug (traceback) · 2 wrong usage or recipe · 3 data, weights, an earlier "
         "stage, disk or memory missing · 4 numeric failure, or leaks (audit --strict, run --synthetic) · "

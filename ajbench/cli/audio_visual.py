@@ -80,7 +80,7 @@ def entail(
     timeout_s: TimeoutS = None,
     threads: Threads = None,
 ) -> None:
-    """Score how well the visual caption of each clip fits its sound.
+    """Score how well visual captions fit the sound of clips.
 
     The file has raw scores and scores scaled to [0, 1]; train a model on them with fusion.scores=FILE. `true`
     compares with the clips' own labels, which leaks those of evaluation clips. `predicted` needs an audio

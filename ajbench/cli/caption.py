@@ -80,7 +80,7 @@ def caption(
     timeout_s: TimeoutS = None,
     threads: Threads = None,
 ) -> None:
-    """Write captions of clips from their labels and video frames.
+    """Write captions of clips from labels and video frames.
 
     Audio captions are made of labels with the prompts of Table A3, visual captions of frames (Table A4), and
     merges of both (Table A5). Without --store and --labels, the clips of the recipe are captioned. Val and
@@ -156,7 +156,7 @@ def check_captions(
         ),
     ] = None,
 ) -> None:
-    """Check captions: invented sounds, echoes of the prompts' examples, lengths, words, duplicates.
+    """Check captions for invented sounds, echoes, duplicates.
 
     An invented sound is an AudioSet class that a caption names and no label implies. With --out, a page and a
     CSV list the worst captions.

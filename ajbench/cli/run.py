@@ -78,12 +78,11 @@ def run(
     """Run every stage of a recipe, from clips to report.
 
     Without RECIPE, one is made for the clips at --data: a folder of class folders (also in split or fold
-    folders), a table (CSV, TSV, JSON Lines, Parquet), an audiofolder, Parquet or tar shards, or ESC-50,
-    FSD50K or AudioSet. What was found, what will be done and how long that takes is printed first; sizes are
-    chosen to fit --budget.
+    folders), a table (CSV, TSV, JSON, Parquet), an audiofolder, Parquet or tar shards, or ESC-50, FSD50K or
+    AudioSet. It first prints what it found, what it will do and how long that takes. Sizes fit --budget.
 
-    With --synthetic, no generator is trained: the clips of another one are compared with the real ones for
-    copies (of evaluation clips: exit code 4), scored, and mixed in.
+    With --synthetic, no generator is trained: the clips of another one are searched for copies of real clips
+    (of evaluation clips: exit code 4), scored, and mixed in.
 
     Finished stages are skipped; after a change, only the stages that depend on it run again. A mix expression
     (`esc10+320G`) compares that mix with real clips only, instead of the recipe's grid. `tables/a11 --base
@@ -94,7 +93,7 @@ def run(
 
     \b
     Examples:
-      ajbench run --data DIR --budget 20m --synthetic DIR
+      ajbench run --data DIR --budget 20m
       ajbench run tables/a11 --base as20k --data DIR --cell 7
     """
     settings = with_external(settings, synthetic, synthetic_labels, allow_leaks)
@@ -119,7 +118,7 @@ def run(
 @app.command()
 @command(hide=("data", "work", "generator", "seed", "device", "force"))
 def tables(settings: Settings) -> None:
-    """Pivot rows.csv into the paper's tables.
+    """Make the paper's tables from rows.csv.
 
     Reads `<results>/<recipe>/rows.csv` and writes CSV, Markdown and LaTeX next to it.
 
@@ -242,6 +241,9 @@ def _run_recipe(settings: Settings, pipeline: "Pipeline", jobs: int | None) -> N
         console.say(f"nothing to do: every stage of {recipe.name} is finished")
     for line in (done["verdict"]["headline"], *done["table"]["notes"], f"results: {done['results']}"):
         console.say(line)
+    for name in done["files"]:
+        if name.endswith(".html"):
+            console.say(f"report: {done['results'] / name}")
     console.emit(done, table=(done["table"]["header"], done["table"]["lines"]))
     for sentence in done["contrast"]:
         console.say(sentence)

@@ -115,9 +115,11 @@ def choose(about: Mapping[str, Any], budget: float, speed: float, firm: bool = T
             return one
     least = 60 * math.ceil(min(times) / USED / 60)
     if firm:
+        preparing = PREPARED * about["clips"] * _scale(about, speed)
+        share = f", preparing them alone {span(preparing)}" if preparing > budget / 4 else ""
         raise UsageError(
-            f"--budget {span(budget)}: these clips need at least {span(least)}, preparing them alone "
-            f"{span(PREPARED * about['clips'] * _scale(about, speed))}; give more time or fewer clips"
+            f"--budget {span(budget)}: these clips need at least {span(least)}{share}; give more time or "
+            "fewer clips"
         )
     return next(one for one in reversed(tried) if one.seeds >= 3)
 

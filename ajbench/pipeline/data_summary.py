@@ -57,10 +57,8 @@ def found_lines(
     lines.append(f"split: {parts}{sizes}")
     if rates:
         shown = ", ".join(f"{rate} Hz" for rate, _ in rates.most_common())
-        lines.append(
-            f"files: {shown}; {lengths[0]:.2g} to {lengths[-1]:.2g} s "
-            f"({counted(sum(rates.values()), 'file')} looked at)"
-        )
+        ends = " to ".join(dict.fromkeys(f"{seconds:.2g}" for seconds in (lengths[0], lengths[-1])))
+        lines.append(f"files: {shown}; {ends} s ({counted(sum(rates.values()), 'file')} looked at)")
     recordings = {row.recording for row in manifest.rows if row.recording}
     if recordings:
         lines.append(f"recordings: {len(recordings)}; each is in one split or fold")
@@ -97,10 +95,10 @@ def plan_lines(recipe: Recipe, about: dict[str, Any], parts: dict[str, float], b
         f"{counted(seeds, 'seed')}"
     ]
     if seeds < 3:
-        lines.append(f"no verdict can be given from {counted(seeds, 'seed')}: 3 seeds need a larger --budget")
+        lines.append(f"no verdict: {counted(seeds, 'seed')}, at least 3 are needed: give a larger --budget")
     held_out = about["clips"] if folds > 1 else about["eval"]
     if held_out < MIN_CLIPS:
-        lines.append(f"no verdict can be given: {held_out} evaluation clips, at least {MIN_CLIPS} are needed")
+        lines.append(f"no verdict: {counted(held_out, 'evaluation clip')}, at least {MIN_CLIPS} are needed")
     longest = ", ".join(f"{name} {span(seconds)}" for name, seconds in parts.items() if seconds >= 1)
     lines.append(f"time: about {span(sum(parts.values()))} ({longest}); budget {span(budget)}")
     return lines

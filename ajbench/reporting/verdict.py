@@ -58,10 +58,19 @@ class Answer:
         return self.clips >= MIN_CLIPS and isfinite(self.most)
 
     @property
+    def lacking(self) -> str:
+        """What a verdict needs more of, if there is none."""
+        if self.clips < MIN_CLIPS:
+            return f"{counted(self.clips, 'evaluation clip')}, at least {MIN_CLIPS} are needed"
+        each = f" in each of {self.folds} folds" if self.folds > 1 else ""
+        least = 2 if self.folds > 1 else MIN_SEEDS
+        return f"{counted(self.seeds, 'seed')}{each}, at least {least} seeds are needed"
+
+    @property
     def verdict(self) -> str:
         """What the intervals allow one to say."""
         if not self.judged:
-            return NO_VERDICT
+            return f"no verdict: {self.lacking}"
         if self.effect:
             return "helps" if self.effect > 0 else "hurts"
         return f"no gain of {bound(self.most)} points or more, no loss of {bound(-self.least)} or more"
@@ -182,7 +191,7 @@ def headline(found: Sequence[Answer], leaks: bool = False, short: bool = False) 
     primary = next((answer for answer in found if answer.primary), None)
     asked = [answer for answer in ([primary] if primary else found) if answer.judged]
     if not asked:
-        return f"{NO_VERDICT[0].upper()}{NO_VERDICT[1:]}."
+        return f"No verdict: {(primary or found[0]).lacking}."
     end = f" ({primary.name}: {primary.against})." if primary and not short else "."
     helped, hurt = (sum(a.effect == sign for a in asked) for sign in (1, -1))
     nothing = f"No gain of {bound(max(a.most for a in asked))} points or more"
