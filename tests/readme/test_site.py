@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from browser import watched
+from browser import VIEWS, violations, watched
 
 import ajbench
 from ajbench.cli.app import app
@@ -101,15 +101,29 @@ def built(tmp_path_factory):
     return folder, made.stderr
 
 
+def test_tables_have_no_empty_headers_and_the_search_has_a_name(hook):
+    table = "<thead>\n<tr>\n{}</tr>\n</thead>\n<tbody></tbody>"
+    named = table.format('<th class="a"></th>\n<th>n</th>\n')
+    changed = hook.on_post_page(f'{named}<div data-md-component="search" role="dialog">')
+    assert changed.startswith(table.format('<td class="a"></td>\n<th>n</th>\n'))
+    assert changed.endswith('role="dialog" aria-label="Search">')
+    assert hook.on_post_page(table.format("<th></th>\n<th></th>\n")).split() == ["<tbody></tbody>"]
+
+
 @pytest.mark.slow
-def test_pages_of_the_site_open_from_disk_without_a_fault(built, chromium):
-    tab, faults = watched(chromium)
+@pytest.mark.parametrize(("width", "colours"), VIEWS)
+def test_pages_of_the_site_open_from_disk_without_a_fault(built, chromium, width, colours):
+    tab, faults = watched(chromium, width, colours)
+    checked, _ = watched(chromium, width, colours)  # axe reads style sheets, which a page from disk may not
     for page in sorted(built[0].rglob("*.html")):
         if page.name != "404.html":  # its links start at the root of a server
             tab.goto(page.as_uri())
             assert tab.locator("h1").count() == 1, page
             assert faults == [], page
+            checked.goto(page.as_uri())
+            assert violations(checked) == [], page
     tab.close()
+    checked.close()
 
 
 @pytest.mark.slow
