@@ -12,6 +12,7 @@ from ajbench.evaluation.audit_findings import Audit, Finding
 from ajbench.evaluation.audit_similarity import wave_of
 from ajbench.reporting import figures
 from ajbench.reporting.formats import html
+from ajbench.reporting.spectrogram import spectrogram
 
 PLAYED = 10  # pairs with players per relation; a pair of 5-s clips takes 0.3 MB
 LISTED = 500
@@ -92,7 +93,5 @@ def _played(pairs: Sequence[Finding], by_name: Any) -> Iterator[dict[str, Any]]:
 def _sound(named: tuple[ClipSet, dict[str, int]], name: str) -> dict[str, str]:
     clips, places = named
     wave = wave_of(clips, places[name])[: int(MAX_PLAYED_S * audio.SAMPLE_RATE)]
-    sound, image = (
-        base64.b64encode(x).decode() for x in (audio.flac_encode(wave), figures.spectrogram(wave))
-    )
+    sound, image = (base64.b64encode(x).decode() for x in (audio.flac_encode(wave), spectrogram(wave)))
     return {"audio": f"data:audio/flac;base64,{sound}", "image": f"data:image/png;base64,{image}"}

@@ -1,4 +1,4 @@
-"""Figures of the report as SVG, spectrograms as PNG; colours follow the light or dark theme of the page."""
+"""Figures of the report as SVG; colours follow the light or dark theme of the page."""
 
 import io
 import re
@@ -12,9 +12,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
-from PIL import Image
-
-from ajbench.data import audio
 
 # Placeholders, replaced by the CSS variables of the page.
 INK, MUTED, RULE, REAL = "#010101", "#020202", "#030303", "#040404"
@@ -41,7 +38,6 @@ _LIGHT |= {"c1": "#b5471d", "c2": "#1f6f78", "c3": "#7a5195"}
 _DARK |= {"c1": "#ee8a5c", "c2": "#5fb7c0", "c3": "#bf9add"}
 _BESIDE: Any = {"va": "center", "ha": "right", "color": MUTED, "fontsize": 8.5}  # numbers in a row
 WIDTH = 9.6  # inches; the page scales the drawing to its column
-RANGE_DB = 70.0
 
 
 @dataclass(frozen=True)
@@ -306,23 +302,6 @@ def alone(drawing: str) -> str:
     )
     head, rest = drawing.split(">", 1)
     return f'{head} xmlns="http://www.w3.org/2000/svg">{style}{rest}\n'
-
-
-def spectrogram(wav: np.ndarray, width: int = 320, bands: int = 80) -> bytes:
-    """Return the log-mel spectrogram of wav [n] at 16 kHz as PNG, over 70 dB below the peak of the clip."""
-    hop = max(1, len(wav) // width)
-    import torch
-
-    sound = torch.from_numpy(np.ascontiguousarray(wav, dtype=np.float32))[None]
-    mel = audio.log_mel(sound, n_fft=1024, win=1024, hop=hop, n_mels=bands, f_min=50.0, f_max=8000.0)
-    level = 20 * mel[0].numpy()
-    shade = np.clip((level - level.max()) / RANGE_DB + 1, 0, 1)
-    image = Image.fromarray(np.round(255 * shade[::-1]).astype(np.uint8), mode="P")
-    palette = matplotlib.colormaps["magma"](np.arange(256))[:, :3]
-    image.putpalette(np.round(255 * palette).astype(np.uint8).tobytes())
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
 
 
 def _rows(axes: Axes, labels: Sequence[str], rows: int | None = None) -> np.ndarray:

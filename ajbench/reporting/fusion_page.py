@@ -17,8 +17,8 @@ from ajbench.data.corpora.rendered import video_source
 from ajbench.data.labels import Scores
 from ajbench.data.store import ClipStore
 from ajbench.data.video import VideoDefect, frames
-from ajbench.reporting import figures
 from ajbench.reporting.formats import Block, html
+from ajbench.reporting.spectrogram import spectrogram
 
 SHOWN = 4  # clips of each kind
 FRAMES_AT = (1 / 3, 1 / 2, 3 / 4)  # of the clip, as for visual captions
@@ -104,7 +104,7 @@ def _shown(store: ClipStore, one: Example) -> dict[str, Any]:
         "predictions": one.predictions,
         "score": one.score,
         "pictures": pictures,
-        "image": _embedded(figures.spectrogram(wave), "image/png"),
+        "image": _embedded(spectrogram(wave), "image/png"),
         "audio": _embedded(audio.flac_encode(wave), "audio/flac"),
     }
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ajbench.data import audio
 from ajbench.data.store import Clip
-from ajbench.reporting import figures
+from ajbench.reporting.spectrogram import spectrogram
 
 FOLDERS = ("audio", "img")
 QUIETEST_DB = -100.0  # level of digital silence
@@ -39,7 +39,7 @@ def write(name: str, clip: Clip, out: Path) -> dict[str, Any]:
     wav = clip.audio()
     if not sound.exists():  # else another page shows it
         audio.write(sound, wav)
-        image.write_bytes(figures.spectrogram(wav))
+        image.write_bytes(spectrogram(wav))
     drawn = f"strength {clip.strength:g}, guidance {clip.guidance:g}" if clip.strength is not None else ""
     facts = dict.fromkeys(filter(None, [clip.clip_id, ", ".join(clip.labels), drawn]))
     power = float(np.mean(np.square(wav, dtype=np.float64)))
