@@ -72,9 +72,8 @@ class Settings:
         from ajbench.pipeline import own_data
 
         self._need_folders()
-        made = own_data.make(
-            self.data, self.work, self.results, self.budget, self.group, keep=not self.dry_run
-        )
+        how = {"keep": not self.dry_run, "generate": self.synthetic is None}
+        made = own_data.make(self.data, self.work, self.results, self.budget, self.group, **how)
         for line in made.lines:
             console.say(line)
         return made

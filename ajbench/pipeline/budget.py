@@ -22,6 +22,7 @@ INVERT_STEP = 0.5
 SAMPLER_STEP = 0.02  # one clip
 PREPARED = 0.06  # one clip
 MEASURED = 0.05  # one clip, by features and classifier
+GENERATION = ("generator", "class tokens", "synthesis")  # parts of a run
 SHORT = 0.35  # part of a step's time that does not depend on the length of clips
 SLOWEST = 3.0  # a machine that was busy for a moment is not slower than that
 START = 8.0  # of a stage: import of torch, models

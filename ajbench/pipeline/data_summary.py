@@ -43,7 +43,7 @@ def found_lines(
         lengths: of these files in seconds, ascending.
     """
     counts = classes(manifest)
-    named = [f"{name} {n}" for name, n in counts.items()]
+    named = [f"{name}: {n}" for name, n in counts.items()]
     if len(named) > SHOWN:
         named = [*named[: SHOWN - 2], "…", *named[-2:]]
     lines = [
@@ -71,7 +71,9 @@ def found_lines(
     return lines
 
 
-def plan_lines(recipe: Recipe, about: dict[str, Any], parts: dict[str, float], budget: int) -> list[str]:
+def plan_lines(
+    recipe: Recipe, about: dict[str, Any], parts: dict[str, float], budget: int, generate: bool = True
+) -> list[str]:
     """Return what will be done and how long it takes, one line each.
 
     Args:
@@ -79,6 +81,7 @@ def plan_lines(recipe: Recipe, about: dict[str, Any], parts: dict[str, float], b
         about: numbers of clips and folds, as for `budget.choose`.
         parts: seconds of each part.
         budget: in seconds.
+        generate: whether clips are generated, rather than taken from elsewhere.
     """
     evaluate = recipe.evaluate
     folds, seeds = max(1, len(evaluate.folds)), len(evaluate.seeds)
@@ -88,9 +91,14 @@ def plan_lines(recipe: Recipe, about: dict[str, Any], parts: dict[str, float], b
         else (f"fold {recipe.data.eval_fold}" if recipe.data.eval_fold is not None else "the eval split")
     )
     doses = ", ".join(map(str, evaluate.doses))
+    added = (
+        f"generator of {recipe.generator.train_steps} steps; {counted(recipe.synth.n, 'synthetic clip')}, "
+        f"doses {doses}"
+        if generate
+        else f"no generator; doses {doses} of the clips of --synthetic, or as many as there are"
+    )
     lines = [
-        f"plan: evaluate {where}; clips cut or padded to {recipe.data.duration_s:g} s; generator of "
-        f"{recipe.generator.train_steps} steps; {counted(recipe.synth.n, 'synthetic clip')}, doses {doses}; "
+        f"plan: evaluate {where}; clips cut or padded to {recipe.data.duration_s:g} s; {added}; "
         f"{counted(len(evaluate.models), 'classifier')} of {recipe.classifier.train_steps} steps, "
         f"{counted(seeds, 'seed')}"
     ]

@@ -26,7 +26,7 @@ from ajbench.data.corpora import detection
 from ajbench.data.corpora.recordings import read_corpus
 from ajbench.data.corpora.unlisted import unlisted
 from ajbench.data.manifest import Manifest, Problem, Row, write_table
-from ajbench.pipeline.budget import Sizes, choose, measured_speed, seconds_of
+from ajbench.pipeline.budget import GENERATION, Sizes, choose, measured_speed, seconds_of
 from ajbench.pipeline.data_summary import classes, found_lines, plan_lines, reasons
 
 PLAN = "plan.yaml"
@@ -73,6 +73,7 @@ def make(
     budget: str | None = None,
     group: str | None = None,
     keep: bool = True,
+    generate: bool = True,
 ) -> OwnData:
     """Return a recipe for the clips at `path`.
 
@@ -84,6 +85,7 @@ def make(
         group: `data.recording_from`, by which clips of one recording are kept together; None: as the last
             time, empty: none.
         keep: whether to write the plan, and the list of what is left out.
+        generate: whether clips are generated, rather than taken from elsewhere.
 
     Raises:
         MissingError: there are no clips, or too few.
@@ -128,10 +130,12 @@ def make(
         write_table(plan.with_name(LEFT_OUT), columns, cells)
     recipe = load(name, tree=tree)
     parts = seconds_of(recipe, about, known["speed"])
+    if not generate:
+        parts = {name: seconds for name, seconds in parts.items() if name not in GENERATION}
     lines = (
         *found_lines(path, found.layout, manifest, problems, rates, lengths),
         *([f"list of what is left out: {plan.with_name(LEFT_OUT)}"] if keep and problems else []),
-        *plan_lines(recipe, about, parts, known["budget"]),
+        *plan_lines(recipe, about, parts, known["budget"], generate),
     )
     document = {
         "data": str(path), "layout": found.layout, "name": name, "classes": classes(manifest),
@@ -204,7 +208,7 @@ def _need_classes(manifest: Manifest, found: detection.Found) -> None:
     if len(has["train"] & has["eval"]) > 1:
         return
     counts = classes(manifest)
-    few = ", ".join(f"{name} {n}" for name, n in list(counts.items())[-FEW:])
+    few = ", ".join(f"{name}: {n}" for name, n in list(counts.items())[-FEW:])
     raise MissingError(
         f"--data {found.root}: a run needs clips of at least 2 classes both to train on and to evaluate; "
         f"found {counted(len(manifest.rows), 'clip')} of {counted(len(counts), 'class')} ({few}); add clips, "

@@ -54,7 +54,17 @@ def test_the_recipe_is_named_after_the_data_and_fits_them(tmp_path):
     assert len(recipe.evaluate.seeds) >= 3 and max(recipe.evaluate.doses) == recipe.synth.n
     assert made.found["classes"] == {"dog": 12, "cat": 10}
     assert made.found["seconds"] <= made.found["budget_seconds"] == 1800
-    assert any("dog 12" in line and "22 clips" in line for line in made.lines)
+    assert any("dog: 12" in line and "22 clips" in line for line in made.lines)
+
+
+def test_clips_from_elsewhere_need_no_generator(tmp_path):
+    root = class_folders(tmp_path / "set", cat=10, dog=12)
+    own, other = (make(root, tmp_path, generate=generate) for generate in (True, False))
+    assert own.tree == other.tree and "generator" in own.found["parts"]
+    assert {"generator", "class tokens", "synthesis"}.isdisjoint(other.found["parts"])
+    assert other.found["seconds"] < own.found["seconds"]
+    (plan,) = (line for line in other.lines if line.startswith("plan: "))
+    assert "no generator; doses" in plan and "--synthetic" in plan
 
 
 @pytest.mark.parametrize("own", ["val", "mixed"])
