@@ -6,9 +6,9 @@ from ajbench.cli import (
     audio_visual,
     audit,
     caption,
-    estimate,
     evaluate,
     export,
+    forecast,
     generate,
     inspect,
     listening,
@@ -36,7 +36,7 @@ app = typer.Typer(
 app.callback(invoke_without_command=True)(show_version)
 for part in (
     run,
-    estimate,
+    forecast,
     sweep,
     generate,
     export,
