@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.files import composed
 from ajbench.data.audio import SUFFIXES
 from ajbench.data.clip_set import Captions, ClipSet, Requests
@@ -101,7 +101,7 @@ def read_table(option: str, path: Path, columns: Sequence[str]) -> pd.DataFrame:
         lines = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, skipinitialspace=True)
     except MissingError:
         raise MissingError(f"{option} {path}: no such file") from None
-    except UsageError as error:
+    except (UsageError, IntegrityError) as error:
         raise UsageError(f"{option} {error}") from None
     except OSError as error:
         raise UsageError(f"{option} {path}: cannot be read ({error.strerror or error})") from None

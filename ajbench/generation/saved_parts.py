@@ -49,12 +49,14 @@ def read_unet(folder: Path, info: GeneratorInfo) -> UNet2DConditionModel:
         "pooled": config.get("addition_embed_type") == "text",
     }
     cross_dim = config["cross_attention_dim"]
-    text_dim = config.get("encoder_hid_dim") or cross_dim
+    # Earlier versions projected states that had the width of the attention already.
+    projected = config.get("encoder_hid_dim") is not None
+    text_dim = config["encoder_hid_dim"] if projected else cross_dim
     if type(text_dim) is not int or not 1 <= text_dim <= LARGEST["cross_attention_dim"]:
         raise _differs(path, "encoder_hid_dim")
     try:
         with torch.device("meta"):
-            expected = unet.shaped(shape, text_dim, cross_dim)
+            expected = unet.shaped(shape, text_dim, cross_dim, projected)
     except (ValueError, TypeError, RuntimeError) as error:
         raise IntegrityError(f"{path}: sizes do not fit each other ({error})") from None
     _compare(path, config, expected)

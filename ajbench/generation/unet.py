@@ -62,10 +62,15 @@ def build(
     return model
 
 
-def shaped(shape: Mapping[str, Any], text_dim: int, cross_dim: int) -> UNet2DConditionModel:
-    """Return a U-Net of a shape like those of `PRESETS`, with weights as diffusers initialises them."""
+def shaped(
+    shape: Mapping[str, Any], text_dim: int, cross_dim: int, projected: bool | None = None
+) -> UNet2DConditionModel:
+    """Return a U-Net of a shape like those of `PRESETS`, with weights as diffusers initialises them.
+
+    `projected`: whether text states pass a linear layer; None: if their width is not that of the attention.
+    """
     attention, reverse = shape["attention"], tuple(reversed(shape["attention"]))
-    projected = text_dim != cross_dim
+    projected = text_dim != cross_dim if projected is None else projected
     return UNet2DConditionModel(
         in_channels=CHANNELS,
         out_channels=CHANNELS,
