@@ -41,10 +41,11 @@ def write(path, *lines):
 
 def write_esc50(folder):
     lines = ["filename,fold,target,category,esc10,src_file,take"]
-    for fold, (target, category) in itertools.product(range(1, 6), enumerate(ESC10_LABELS)):
-        name = f"{fold}-{100 + target}-A-{target}.wav"
+    takes = itertools.product(range(1, 6), enumerate(ESC10_LABELS), "AB")
+    for fold, (target, category), take in takes:  # as many train clips as the recipes' shots
+        name = f"{fold}-{100 + target}-{take}-{target}.wav"
         sound(folder / "audio" / name, len(lines))
-        lines.append(f"{name},{fold},{target},{category},True,{fold}{target},A")
+        lines.append(f"{name},{fold},{target},{category},True,{fold}{target}{take},{take}")
     write(folder / "meta/esc50.csv", *lines)
 
 
@@ -90,6 +91,10 @@ def data(tmp_path_factory):
         for speaker in SPEAKERS
     )
     write(home / "FSDD/fsdd.csv", "path,fold,labels", *digits)
+    kitchen = [f"audio/{number}.wav,{1 + number % 5},{CLASSES[number // 10]}" for number in range(20)]
+    for number in range(20):
+        sound(home / f"KITCHEN20/audio/{number}.wav", number)
+    write(home / "KITCHEN20/clips.csv", "path,fold,labels", *kitchen)
     make_store(home / "STORE", captions=2)
     return home
 
