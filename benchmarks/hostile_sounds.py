@@ -71,6 +71,12 @@ COLUMNS = (
     "source",
 )
 
+# Both sets are the same folder, so that everything in it is read.
+EVAL_GEN = (
+    *("eval-gen", "--gen", "clips", "--ref", "clips", "--features", "tiny"),
+    *("--bootstrap", "0", "--metrics", "fad", "--allow-partial"),
+)
+
 
 def wave(rng: random.Random, seconds: float = 0.5, channels: int = 1) -> np.ndarray:
     """Return noise, float32 [n, channels], at 16 kHz."""
@@ -139,20 +145,7 @@ def sound(folder: Path, rng: random.Random) -> Arguments:
             path.unlink()
             path.with_suffix(suffix).write_bytes(content)
     if rng.random() < 0.5:
-        return [
-            "eval-gen",
-            "--gen",
-            "clips",
-            "--ref",
-            "clips",
-            "--features",
-            "tiny",
-            "--bootstrap",
-            "0",
-            "--metrics",
-            "fad",
-            "--allow-partial",
-        ]
+        return [*EVAL_GEN]
     table(folder, rng, 0.0)
     return reads_data(rng, "clips/clips.csv")
 
@@ -310,20 +303,7 @@ def odd_folder(folder: Path, rng: random.Random) -> Arguments:
         (
             ["run", "--data", "clips", "--dry-run"],
             ["prepare", "--data", "clips", "--work", "w"],
-            [
-                "eval-gen",
-                "--gen",
-                "clips",
-                "--ref",
-                "clips",
-                "--features",
-                "tiny",
-                "--bootstrap",
-                "0",
-                "--metrics",
-                "fad",
-                "--allow-partial",
-            ],
+            [*EVAL_GEN],
             ["train-codec", "clips", "--steps", "1"],
         )
     )
