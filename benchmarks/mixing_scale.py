@@ -46,15 +46,15 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def measure(name: str, pipe: Connection) -> None:
-    """Set up one mix and send its time and memory."""
+def measure(name: str, pipe: Connection, real: int = REAL) -> None:
+    """Set up one mix of so many real clips, and send its time and memory."""
     before = peak_mb()
     rng = np.random.default_rng(0)
     mix = MIXES[name]
-    real_ids = [f"Y{i:010d}" for i in range(REAL)]
-    made = REAL if mix.mode == "alpha" else mix.dose
-    parents = [real_ids[i % REAL] for i in range(made)]
-    targets = corpus(REAL + made, rng)
+    real_ids = [f"Y{i:010d}" for i in range(real)]
+    made = real if mix.mode == "alpha" else mix.dose
+    parents = [real_ids[i % real] for i in range(made)]
+    targets = corpus(real + made, rng)
     start = time.perf_counter()
     plan = mixing.plan(mix, real_ids, parents, targets, seed=0)
     first = mixing.batch(plan.order, plan.epoch_size, BATCH, 0)
@@ -68,16 +68,22 @@ def measure(name: str, pipe: Connection) -> None:
     pipe.send((round(setup, 2), round(1e3 * statistics.median(times), 4), round(peak_mb() - before)))
 
 
+def in_process(name: str, real: int = REAL) -> tuple[float, float, int]:
+    """Return what `measure` sends from a process of its own."""
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=measure, args=(name, theirs, real))
+    process.start()
+    theirs.close()
+    found: tuple[float, float, int] = ours.recv()
+    process.join()
+    return found
+
+
 def main() -> None:
     """Measure every mix."""
     rows = []
     for name in MIXES:
-        ours, theirs = multiprocessing.Pipe()
-        process = multiprocessing.get_context("spawn").Process(target=measure, args=(name, theirs))
-        process.start()
-        theirs.close()
-        setup, later, megabytes = ours.recv()
-        process.join()
+        setup, later, megabytes = in_process(name)
         rows.append([name, REAL, setup, later, megabytes, processor()])
     header = ["mix", "real_clips", "setup_s", "batch_ms", "peak_mb", "processor"]
     record(header, rows, len(header), Path(__file__).with_suffix(".csv"))

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -59,6 +59,7 @@ def test_extremes_have_no_interval_or_an_empty_one():
     assert np.isnan(correlation(x[:1], x[:1], range(1)).pearson.value)
 
 
+@settings(max_examples=40)
 @given(VALUES, st.data())
 def test_spearman_is_scipys_with_the_p_of_its_permutation_test(x, data):
     y = data.draw(st.lists(st.integers(-3, 3), min_size=len(x), max_size=len(x)))
