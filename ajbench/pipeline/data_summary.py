@@ -8,7 +8,7 @@ from typing import Any
 from ajbench.core.console import counted
 from ajbench.core.recipe import Recipe
 from ajbench.data.manifest import Manifest, Problem
-from ajbench.evaluation.classification import MIN_CLIPS
+from ajbench.evaluation.classification import enough
 from ajbench.pipeline.budget import span
 
 SHOWN = 8  # classes and reasons that are named
@@ -71,14 +71,11 @@ def found_lines(
     return lines
 
 
-def plan_lines(
-    recipe: Recipe, about: dict[str, Any], parts: dict[str, float], budget: int, generate: bool = True
-) -> list[str]:
+def plan_lines(recipe: Recipe, parts: dict[str, float], budget: int, generate: bool = True) -> list[str]:
     """Return what will be done and how long it takes, one line each.
 
     Args:
         recipe: the recipe.
-        about: numbers of clips and folds, as for `budget.choose`.
         parts: seconds of each part.
         budget: in seconds.
         generate: whether clips are generated, rather than taken from elsewhere.
@@ -102,11 +99,8 @@ def plan_lines(
         f"{counted(len(evaluate.models), 'classifier')} of {recipe.classifier.train_steps} steps, "
         f"{counted(seeds, 'seed')}"
     ]
-    if seeds < 3:
-        lines.append(f"no verdict: {counted(seeds, 'seed')}, at least 3 are needed: give a larger --budget")
-    held_out = about["clips"] if folds > 1 else about["eval"]
-    if held_out < MIN_CLIPS:
-        lines.append(f"no verdict: {counted(held_out, 'evaluation clip')}, at least {MIN_CLIPS} are needed")
+    if not enough(seeds, folds):
+        lines.append(f"{counted(seeds, 'seed')}: a verdict takes more, which take a larger --budget")
     longest = ", ".join(f"{name} {span(seconds)}" for name, seconds in parts.items() if seconds >= 1)
     lines.append(f"time: about {span(sum(parts.values()))} ({longest}); budget {span(budget)}")
     return lines

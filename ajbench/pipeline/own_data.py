@@ -135,7 +135,7 @@ def make(
     lines = (
         *found_lines(path, found.layout, manifest, problems, rates, lengths),
         *([f"list of what is left out: {plan.with_name(LEFT_OUT)}"] if keep and problems else []),
-        *plan_lines(recipe, about, parts, known["budget"], generate),
+        *plan_lines(recipe, parts, known["budget"], generate),
     )
     document = {
         "data": str(path), "layout": found.layout, "name": name, "classes": classes(manifest),

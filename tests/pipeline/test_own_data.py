@@ -11,6 +11,7 @@ from ajbench.core import console
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.recipe import load
 from ajbench.pipeline import own_data
+from ajbench.pipeline.data_summary import plan_lines
 
 
 @pytest.fixture(autouse=True)
@@ -229,3 +230,12 @@ def test_twelve_clips_run_to_their_report(tmp_path):
     written = tmp_path / "work" / "twelve" / "plan.yaml"
     shown = ajbench("run", written, "--data", other, "--dry-run")
     assert shown.exit_code == 2 and "results" in shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("seeds", "folds", "told"), [([0], [1], True), ([0, 1], [1], True), ([0, 1], [1, 2], False)]
+)
+def test_seeds_that_are_too_few_for_a_verdict_are_told(seeds, folds, told):
+    recipe = load("esc10", [f"evaluate.seeds={seeds}", f"evaluate.folds={folds}"])
+    lines = plan_lines(recipe, {"generator": 60.0}, 600)
+    assert any("--budget" in line for line in lines) is told
