@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from ajbench.core.console import counted
 from ajbench.core.recipe import Recipe
