@@ -27,7 +27,7 @@ from ajbench.classifiers.saved_folder import (
 from ajbench.core import console, registry
 from ajbench.core.device import Precision, device_of, full_fp32, resolve_precision
 from ajbench.core.errors import IntegrityError, UsageError
-from ajbench.core.files import atomic_write, checksum
+from ajbench.core.files import atomic_write, checksum, replacing
 from ajbench.core.run_dir import world
 from ajbench.data.audio import SAMPLE_RATE
 from ajbench.data.store import ClipStore
@@ -215,9 +215,8 @@ def save(
     }
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in module.state_dict().items()}
-    part = folder / f".{WEIGHTS}.tmp"
-    save_file(tensors, part, metadata={"format": "pt"})
-    part.replace(folder / WEIGHTS)
+    with replacing(folder / WEIGHTS) as part:
+        save_file(tensors, part, metadata={"format": "pt"})
     config["xxh3"] = checksum(folder / WEIGHTS)
     atomic_write(folder / CONFIG, json.dumps(config, indent=1, ensure_ascii=False))
 

@@ -1,6 +1,5 @@
 """What commands share: options, running a stage, handling of errors, exit codes."""
 
-import errno
 import functools
 import inspect
 import os
@@ -9,14 +8,15 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from ajbench import __version__
 from ajbench.core import console
-from ajbench.core.errors import AjbenchError, MissingError, UsageError
-from ajbench.core.files import UNUSABLE, need_writable
+from ajbench.core.errors import AjbenchError, UsageError
+from ajbench.core.failures import expected
+from ajbench.core.files import need_writable
 from ajbench.core.registry import RENDERED, load_plugins
 
 if TYPE_CHECKING:
@@ -317,32 +317,12 @@ def _guard(function: Callable[..., None]) -> Callable[..., None]:
     def wrapper(**given: Any) -> None:
         try:
             function(**given)
-        except AjbenchError as error:
-            raise typer.Exit(console.fail(error)) from None
         except KeyboardInterrupt:
             console.fail(AjbenchError("interrupted; run the same command again to resume"))
             raise typer.Exit(INTERRUPTED) from None
-        except MemoryError as error:
-            _missing(f"out of memory ({error or 'allocation refused'}); finished stages are kept")
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                _missing(
-                    f"{error.filename or 'disk'}: no space left; free some, then run the same command again"
-                )
-            if error.errno in UNUSABLE:
-                name = str(error.filename)[-200:]
-                _missing(
-                    f"{name}: {error.strerror}; choose other files, or folders with --work and --results"
-                )
-            raise
-        except RuntimeError as error:
-            # torch has no error class of its own for memory that its CPU allocator could not get.
-            if "out of memory" in str(error) or "can't allocate memory" in str(error):
-                _missing(f"out of memory ({str(error).splitlines()[0]}); finished stages are kept")
+        except Exception as error:
+            if told := expected(error):
+                raise typer.Exit(console.fail(told)) from None
             raise
 
     return wrapper
-
-
-def _missing(message: str) -> NoReturn:
-    raise typer.Exit(console.fail(MissingError(message))) from None

@@ -24,7 +24,7 @@ from ajbench.codec.tiny_network import HOP, TinyCodec
 from ajbench.core import console
 from ajbench.core.device import Precision, device_of
 from ajbench.core.errors import MissingError
-from ajbench.core.files import atomic_write, seed_for, walk
+from ajbench.core.files import atomic_write, replacing, seed_for, walk
 from ajbench.data import audio
 from ajbench.data.corpora import mini
 from ajbench.training import loop
@@ -263,7 +263,8 @@ def save(codec: TinyCodec, path: Path) -> None:
         for name, tensor in codec.state_dict().items()
         if tensor.is_floating_point() and not name.endswith(("embed_avg", "cluster_size", "inited"))
     }
-    save_file(keep, path, {"config": json.dumps(codec.config)})
+    with replacing(path) as part:
+        save_file(keep, part, {"config": json.dumps(codec.config)})
 
 
 def _list(folders: Iterable[Path]) -> Iterator[tuple[str, Path]]:

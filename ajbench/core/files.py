@@ -18,12 +18,14 @@ import xxhash
 
 from ajbench.core.errors import IntegrityError, MissingError
 
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # A file or folder that was named and cannot be used, whatever is done with it.
 UNUSABLE = {
     errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG,
-    errno.ENXIO,
+    errno.ENXIO, errno.EIO, errno.ESTALE,
 }  # fmt: skip
+_OF_RUST = re.compile(r"\(os error (\d+)\)")
+_OF_TORCH = re.compile("PytorchStreamWriter|inline_container")
 _PLAIN = re.compile(r"[+-][\w.:%-]*")  # after a sign: no operator, no function
 _serial = itertools.count()
 
@@ -74,17 +76,63 @@ def atomic_write(path: Path, data: bytes | str) -> None:
         partial.replace(path)
     except BaseException as error:
         partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in _DISK_FULL:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
             raise MissingError(
                 f"{path}: no space for {len(content)} bytes ({os.strerror(error.errno or 0)}); "
                 "free some and run again"
             ) from None
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    _keep_names(path.parent)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a path that a library writes to; in the end it becomes `path`, whole or not at all.
+
+    Raises:
+        MissingError: it cannot be written; no partial file remains.
+    """
+    partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{next(_serial)}.tmp")
     try:
-        os.fsync(folder)
+        with writing(path):
+            yield partial
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    _keep_names(path.parent)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Name the file or folder that a library cannot write, as each has its own error for a full disk.
+
+    Raises:
+        MissingError: a file cannot be written.
+    """
+    try:
+        yield
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else None
+        if found := _OF_RUST.search(str(error)):  # safetensors
+            number = int(found[1])
+        reason = os.strerror(number) if number in DISK_FULL | UNUSABLE else ""
+        if not reason and _OF_TORCH.search(str(error)):  # torch.save does not say why
+            reason = "the disk may be full"
+        if not reason:
+            raise
+        raise MissingError(f"{path}: cannot be written ({reason}); make space and run again") from None
+
+
+def _keep_names(folder: Path) -> None:
+    """Make the names in a folder survive a loss of power."""
+    entry = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(entry)
     finally:
-        os.close(folder)
+        os.close(entry)
 
 
 def need_writable(path: Path, option: str, folder: bool = False) -> None:

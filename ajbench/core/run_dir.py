@@ -100,8 +100,12 @@ class RunDir:
 
     def finish(self, extra: dict[str, Any] | None = None) -> None:
         """Add what was used since `start`, and `extra`, to `run.json`, then write `DONE`."""
-        for stray in self.path.rglob(".*.tmp"):  # of a process that was killed while writing
-            stray.unlink(missing_ok=True)
+        # Of processes that were killed while they, or safetensors, wrote.
+        for stray in [*self.path.rglob(".*.tmp"), *self.path.rglob(".tmp??????")]:
+            if stray.is_dir() and not stray.is_symlink():  # a checkpoint
+                shutil.rmtree(stray, ignore_errors=True)
+            else:
+                stray.unlink(missing_ok=True)
         info, extra = self.info(), extra or {}
         record = {
             **info,

@@ -19,7 +19,7 @@ from typing import Any
 import soundfile
 
 from ajbench.core.errors import UsageError
-from ajbench.core.files import atomic_write
+from ajbench.core.files import atomic_write, writing
 from ajbench.core.recipe import fingerprint
 from ajbench.data import audio
 from ajbench.data.manifest import LABEL_SEPARATOR
@@ -130,7 +130,8 @@ def _write(job: Export, number: int, indices: range) -> list[Record]:
         name = f"{_folder(job.layout, number, row)}/{_name(index, row)}{job.suffix}"
         path = job.out / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(_sound(job, index))
+        with writing(path):
+            path.write_bytes(_sound(job, index))
         records.append({"file": name, **row})
     return records
 
@@ -140,7 +141,7 @@ def _tars(job: Export, number: int, chosen: list[tuple[int, Record]]) -> Iterato
     for split in dict.fromkeys(row["split"] for _, row in chosen):
         path = job.out / f"{split}-{number:05d}.tar"
         partial = path.with_suffix(".tar.tmp")
-        with tarfile.open(partial, "w", format=tarfile.PAX_FORMAT) as tar:
+        with writing(path), tarfile.open(partial, "w", format=tarfile.PAX_FORMAT) as tar:
             for index, row in chosen:
                 if row["split"] != split:
                     continue
@@ -184,7 +185,7 @@ def _sound(job: Export, index: int) -> bytes:
 def _write_table(path: Path, column: str, parts: list[Path]) -> None:
     """Write the rows of all parts as CSV, part by part."""
     partial = path.with_suffix(".csv.tmp")
-    with partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+    with writing(path), partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow([column, *COLUMNS])
         for part in parts:

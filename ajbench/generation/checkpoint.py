@@ -6,6 +6,7 @@ recordings of the training clips for the leak rule.
 """
 
 import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
@@ -20,7 +21,7 @@ from torch import Tensor
 from ajbench.codec.whitening import Whitening
 from ajbench.core.documents import IDS_BYTES, read_bytes
 from ajbench.core.errors import IntegrityError, MissingError
-from ajbench.core.files import atomic_write, checksum
+from ajbench.core.files import atomic_write, checksum, writing
 from ajbench.data import leak_rule
 from ajbench.data.audio import FRAME_MULTIPLE, SAMPLE_RATE
 from ajbench.data.store import ClipStore
@@ -135,8 +136,10 @@ def save(
     info: GeneratorInfo,
 ) -> None:
     """Write a generator's folder, `generator.json` last."""
-    unet.save_pretrained(folder / "unet")
-    process.save_pretrained(folder / "scheduler")
+    for name, part in (("unet", unet), ("scheduler", process)):
+        shutil.rmtree(folder / name, ignore_errors=True)  # a kill may have left a partial file there
+        with writing(folder / name):
+            part.save_pretrained(folder / name)
     index = {
         "_class_name": "AudioJourneyPipeline",
         "_diffusers_version": diffusers.__version__,

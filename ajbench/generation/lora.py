@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ajbench.core.errors import IntegrityError
+from ajbench.core.files import replacing
 
 FILE = "pytorch_lora_weights.safetensors"  # the name that diffusers' loaders expect
 PREFIX = "unet"  # of the keys, so that a pipeline's loader knows the part
@@ -37,11 +38,10 @@ def save(unet: UNet2DConditionModel, file: Path) -> None:
     from peft.utils import get_peft_model_state_dict
 
     tensors = get_peft_model_state_dict(unet)
-    part = file.with_name(f".{file.name}.tmp")
     # diffusers' own writer stores the targets in an order that differs from run to run.
     named = {f"{PREFIX}.{name}": tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(named, part, metadata={"format": "pt"})
-    part.replace(file)
+    with replacing(file) as part:
+        save_file(named, part, metadata={"format": "pt"})
 
 
 def merge(unet: UNet2DConditionModel, folder: Path) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ajbench import codec as codecs
 from ajbench.core import console
 from ajbench.core.errors import UsageError
-from ajbench.core.files import seed_for
+from ajbench.core.files import replacing, seed_for
 from ajbench.core.recipe import Invert, Recipe
 from ajbench.data import real_clips
 from ajbench.data.store import ClipStore, require_codec
@@ -157,9 +157,9 @@ def invert(
         out.mkdir(parents=True, exist_ok=True)
         files = []
         if section.tokens:
-            part = out / f".{folders.EMBEDS}.tmp"
-            save_file(made.text.learned(), part)
-            files.append(part.replace(out / folders.EMBEDS))
+            with replacing(out / folders.EMBEDS) as part:
+                save_file(made.text.learned(), part)
+            files.append(out / folders.EMBEDS)
         if section.lora_rank:
             lora.save(made.unet, out / lora.FILE)
             files.append(out / lora.FILE)

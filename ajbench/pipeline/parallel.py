@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection
 from ajbench.core import console
 from ajbench.core.device import WORKERS, default_workers, end_with_parent
 from ajbench.core.errors import AjbenchError, MissingError
+from ajbench.core.failures import expected
 from ajbench.pipeline.stage import Stage
 
 
@@ -108,10 +109,8 @@ def _serve(pipe: Connection, device: str, force: bool) -> None:
             answer: AjbenchError | str | None = None
             try:
                 stage.run(device, force)
-            except AjbenchError as error:
-                answer = error
-            except Exception:
-                answer = traceback.format_exc()
+            except Exception as error:
+                answer = expected(error) or traceback.format_exc()
             pipe.send(answer)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ajbench.core.errors import UsageError
-from ajbench.core.files import atomic_write
+from ajbench.core.files import atomic_write, writing
 from ajbench.core.recipe import Recipe
 from ajbench.generation import checkpoint as folders
 from ajbench.generation import lora
@@ -92,7 +92,8 @@ def export(
     files = [(generator, name) for name in ("model_index.json", folders.INFO, *info.xxh3)]
     for home, name in files + [(tokens, name) for name in (folders.TOKENS, *known.xxh3)]:
         (part / name).parent.mkdir(exist_ok=True)
-        shutil.copyfile(home / name, part / name)
+        with writing(out):
+            shutil.copyfile(home / name, part / name)
     atomic_write(part / CARD, card(recipe, info, known, rows))
     shutil.rmtree(out, ignore_errors=True)
     part.replace(out)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ajbench.core.files import atomic_write
 from ajbench.data import audio
 from ajbench.data.store import Clip
 from ajbench.reporting.spectrogram import spectrogram
@@ -39,7 +40,7 @@ def write(name: str, clip: Clip, out: Path) -> dict[str, Any]:
     wav = clip.audio()
     if not sound.exists():  # else another page shows it
         audio.write(sound, wav)
-        image.write_bytes(spectrogram(wav))
+        atomic_write(image, spectrogram(wav))
     drawn = f"strength {clip.strength:g}, guidance {clip.guidance:g}" if clip.strength is not None else ""
     facts = dict.fromkeys(filter(None, [clip.clip_id, ", ".join(clip.labels), drawn]))
     power = float(np.mean(np.square(wav, dtype=np.float64)))

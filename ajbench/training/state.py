@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ajbench.core.errors import IntegrityError
-from ajbench.core.files import atomic_write, checksum
+from ajbench.core.files import atomic_write, checksum, replacing, writing
 
 KEEP = 2
 
@@ -96,9 +96,8 @@ class State:
         if self.best is None or value > self.best["score"]:
             file = folder / "checkpoints" / f"best-{done:08d}.safetensors"
             file.parent.mkdir(exist_ok=True)
-            part = file.with_name(f".{file.name}.tmp")
-            save_file({name: _plain(t) for name, t in self.tensors.items()}, part)
-            part.replace(file)
+            with replacing(file) as part:
+                save_file({name: _plain(t) for name, t in self.tensors.items()}, part)
             self.best = {"step": done, "score": value, "file": file.name, "xxh3": checksum(file)}
 
     def load_best(self, folder: Path) -> None:
@@ -120,18 +119,19 @@ class State:
         final = folder / "checkpoints" / f"step-{done:08d}"
         part = final.with_name(f".{final.name}.tmp")
         shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        save_file({name: _plain(t) for name, t in self.tensors.items()}, part / "weights.safetensors")
-        if self.average:
-            means = zip(self.float_names, self.average, strict=True)
-            save_file({name: _plain(t) for name, t in means}, part / "average.safetensors")
-        torch.save(self.optimizer.state_dict(), part / "optimizer.pt")
-        hashes = {path.name: checksum(path) for path in sorted(part.iterdir())}
-        state = {"step": done, "steps": self.steps, "best": self.best, "xxh3": hashes}
-        (part / "state.json").write_text(json.dumps({**state, "seal": _seal(state)}))
-        for path in part.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+        with writing(final):
+            part.mkdir(parents=True)
+            save_file({name: _plain(t) for name, t in self.tensors.items()}, part / "weights.safetensors")
+            if self.average:
+                means = zip(self.float_names, self.average, strict=True)
+                save_file({name: _plain(t) for name, t in means}, part / "average.safetensors")
+            torch.save(self.optimizer.state_dict(), part / "optimizer.pt")
+            hashes = {path.name: checksum(path) for path in sorted(part.iterdir())}
+            state = {"step": done, "steps": self.steps, "best": self.best, "xxh3": hashes}
+            (part / "state.json").write_text(json.dumps({**state, "seal": _seal(state)}))
+            for path in part.iterdir():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
         shutil.rmtree(final, ignore_errors=True)
         part.replace(final)
         for old in sorted(final.parent.glob("step-*"))[:-KEEP]:
@@ -244,7 +244,7 @@ class Curve:
 
     def flush(self) -> None:
         """Append the rows added since the last flush."""
-        with self.path.open("a", newline="", encoding="utf-8") as file:
+        with writing(self.path), self.path.open("a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(self.rows)
         self.rows.clear()
 

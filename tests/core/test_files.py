@@ -4,15 +4,18 @@ import errno
 import hashlib
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import xxhash
 
 from ajbench.core.errors import MissingError
-from ajbench.core.files import atomic_write, checksum, lock, sha256
+from ajbench.core.files import atomic_write, checksum, lock, replacing, sha256
 
 
 def test_hashes_are_those_of_the_whole_file(tmp_path):
@@ -37,6 +40,59 @@ def test_a_failed_write_leaves_the_old_content_and_nothing_else(tmp_path, monkey
         atomic_write(path, "newest")
     assert path.read_bytes() == b"newer"
     assert [entry.name for entry in tmp_path.iterdir()] == ["store.json"]
+
+
+@pytest.fixture
+def small_files():
+    """Let no file of this process grow beyond 100 kB, as if the disk were full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def write_tensors(path):
+    import torch
+    from safetensors.torch import save_file
+
+    save_file({"weights": torch.zeros(100_000)}, path)
+
+
+def write_optimiser(path):
+    import torch
+
+    torch.save({"weights": torch.zeros(100_000)}, path)
+
+
+def write_array(path):
+    with path.open("wb") as file:
+        np.savez(file, weights=np.zeros(100_000))
+
+
+def write_arrow(path):
+    table = pa.table({"weights": np.zeros(100_000)})
+    with pa.ipc.new_file(str(path), table.schema) as file:
+        file.write_table(table)
+
+
+@pytest.mark.parametrize("write", [write_tensors, write_optimiser, write_array, write_arrow])
+def test_what_a_library_cannot_write_is_named_and_the_old_file_stays(tmp_path, small_files, write):
+    path = tmp_path / "weights"
+    path.write_text("old")
+    with (
+        pytest.raises(MissingError, match=r"weights: cannot be written \(.*\); make space"),
+        replacing(path) as part,
+    ):
+        write(part)
+    assert path.read_text() == "old" and [*tmp_path.iterdir()] == [path]
+
+
+def test_only_errors_of_writing_are_renamed(tmp_path):
+    with pytest.raises(ValueError, match="a bug"), replacing(tmp_path / "weights"):
+        raise ValueError("a bug")
+    with replacing(tmp_path / "weights") as part:
+        part.write_text("new")
+    assert (tmp_path / "weights").read_text() == "new"
 
 
 def test_a_write_killed_before_the_rename_leaves_no_file_of_that_name(tmp_path):

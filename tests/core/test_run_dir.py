@@ -81,6 +81,9 @@ def test_damaged_provenance_is_named(tmp_path):
 def test_finish_deletes_temporary_files_of_killed_processes(tmp_path):
     folder = start(tmp_path)
     (tmp_path / ".part-0.host.1.0.tmp").write_text("half")
+    (tmp_path / ".tmp434Uwd").write_text("half")  # as safetensors names it
+    (tmp_path / ".step-00000003.tmp").mkdir()  # a checkpoint
+    (tmp_path / ".step-00000003.tmp" / ".weights.tmp").write_text("half")
     folder.finish()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["DONE", "recipe.yaml", "run.json"]
 

@@ -6,7 +6,7 @@ import pytest
 from fakes import N_TRAIN, SMALL_LABELS, FakeCodec, make_generator, make_store, make_tokens
 
 from ajbench.core.errors import IntegrityError, MissingError
-from ajbench.generation import checkpoint, lora
+from ajbench.generation import checkpoint, lora, unet
 from ajbench.generation.pipeline import AudioJourneyPipeline
 
 from .conftest import invert
@@ -24,6 +24,15 @@ def test_one_changed_byte_is_found(real, tmp_path, name):
     (path / name).write_bytes(data)
     with pytest.raises(IntegrityError, match=name.rpartition("/")[2]):
         AudioJourneyPipeline.from_pretrained(path, codec=CODEC)
+
+
+def test_what_a_killed_save_left_is_not_part_of_the_generator(generator, tmp_path):
+    made = AudioJourneyPipeline.from_pretrained(generator, codec=CODEC)
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / ".tmp434Uwd").write_bytes(b"half")  # as safetensors names it
+    checkpoint.save(tmp_path, made.unet, unet.noise_schedule(), made.whitening, made.info)
+    assert checkpoint.read_info(tmp_path).xxh3.keys() == made.info.xxh3.keys()
+    assert not (tmp_path / "unet" / ".tmp434Uwd").exists()
 
 
 def test_damaged_lora_is_found(generator, real, adapted, tmp_path):

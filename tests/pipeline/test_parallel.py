@@ -24,6 +24,8 @@ def act(folder, what):
         raise NumericError("loss is NaN at step 3")
     if what == "bug":
         raise ZeroDivisionError("a bug")
+    if what == "gone":
+        (folder / "shard").read_bytes()
     if what == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "slow":
@@ -67,6 +69,7 @@ def test_a_worker_that_dies_before_it_reads_its_stage_is_no_traceback(tmp_path, 
         ("nan", NumericError, "bad: loss is NaN at step 3"),
         ("bug", RuntimeError, "ZeroDivisionError: a bug"),
         ("die", MissingError, "code -9.*--jobs"),
+        ("gone", MissingError, "bad: .*shard: no such file"),
     ],
 )
 def test_a_stage_that_fails_stops_the_others_after_they_have_saved(tmp_path, what, error, match):
