@@ -18,12 +18,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import xxhash
 
 from ajbench.core.documents import read_json
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.files import atomic_write, checksum
-from ajbench.data.shard_job import POLL_S, claim, claimed
-from ajbench.data.shards import CLAIMS
+from ajbench.data.shard_job import POLL_S, claim, claimed, write_note
+from ajbench.data.shards import CLAIMS, SUM, read_note
 
 INFO = "_captions.json"
 VERSION = 1
@@ -118,6 +119,9 @@ def finish(folder: Path, n: int, about: Mapping[str, Any]) -> dict[str, Any]:
         folder: of the table.
         n: number of chunks.
         about: content besides version, counts of rows and the list of chunks; has `fingerprint`, `counts`.
+
+    Raises:
+        IntegrityError: a chunk is not as it was written.
     """
     with claimed(folder, "finish"):
         if not (folder / INFO).exists():
@@ -125,11 +129,16 @@ def finish(folder: Path, n: int, about: Mapping[str, Any]) -> dict[str, Any]:
             fallbacks: Counter[str] = Counter()
             parts = []
             for number in range(n):
-                path = part_path(folder, number)
+                path, note = part_path(folder, number), _note(folder, number)
+                found = checksum(path)
+                if note.exists() and read_note(note).get(SUM) != found:
+                    raise IntegrityError(
+                        f"{path}: damaged since it was written; delete it and run the same command again"
+                    )
                 table = pq.read_table(path, columns=["kind", "fallback"])
                 rows.update(table["kind"].to_pylist())
                 fallbacks.update(reason for reason in table["fallback"].to_pylist() if reason)
-                parts.append({"file": path.name, "rows": table.num_rows, "xxh3": checksum(path)})
+                parts.append({"file": path.name, "rows": table.num_rows, "xxh3": found})
             counts = about["counts"] | {"rows": dict(rows), "fallbacks": dict(sorted(fallbacks.items()))}
             document = {"version": VERSION, **about, "counts": counts, "parts": parts}
             atomic_write(folder / INFO, json.dumps(document, indent=1, ensure_ascii=False))
@@ -234,11 +243,16 @@ def _settle(
             if not path.exists():
                 buffer = io.BytesIO()
                 pq.write_table(pa.Table.from_pylist(make(clips), SCHEMA), buffer, compression="zstd")
+                write_note(_note(folder, number), {SUM: xxhash.xxh3_128_hexdigest(buffer.getvalue())})
                 atomic_write(path, buffer.getvalue())
                 return True
     finished = path.exists()
     advance(len(clips) if finished else 0)
     return finished
+
+
+def _note(folder: Path, number: int) -> Path:
+    return folder / CLAIMS / f"{part_path(folder, number).stem}.json"
 
 
 def _discard(folder: Path) -> None:

@@ -10,14 +10,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import xxhash
 from numpy.typing import NDArray
 
 from ajbench.captions.aggregation import Scaling
 from ajbench.core.documents import parse_json
 from ajbench.core.errors import IntegrityError, MissingError
+from ajbench.core.files import replacing
 
 FILE = "scores.parquet"
-ABOUT = b"ajbench"  # key of the file's metadata
+ABOUT, SUM = b"ajbench", b"xxh3"  # keys of the file's metadata
 _SCHEMA = pa.schema(
     {
         "clip_id": pa.string(),
@@ -58,11 +60,10 @@ def write(path: Path, parts: Sequence[ScoredClips], about: dict[str, Any] | None
     scalings = {f"{part.scorer}/{part.comparison}": part.scaling._asdict() for part in parts}
     text = json.dumps({"scalings": scalings, **(about or {})}, sort_keys=True)
     tables = pa.concat_tables(_table(part) for part in parts)
-    table = tables.replace_schema_metadata({ABOUT: text.encode()})
+    table = tables.replace_schema_metadata({ABOUT: text.encode(), SUM: _digest(tables, text.encode())})
     path.parent.mkdir(parents=True, exist_ok=True)
-    part_file = path.with_name(f".{path.name}.tmp")
-    pq.write_table(table, part_file)
-    part_file.replace(path)
+    with replacing(path) as part:
+        pq.write_table(table, part)
 
 
 def read(path: Path, clip_ids: Sequence[str], scorer: str, comparison: str) -> ScoredClips:
@@ -76,8 +77,11 @@ def read(path: Path, clip_ids: Sequence[str], scorer: str, comparison: str) -> S
         raise MissingError(f"{path}: no such file of scores; write it with `ajbench entail`")
     try:
         table = pq.read_table(path, schema=_SCHEMA)
-        about = parse_json((pq.read_schema(path).metadata or {})[ABOUT])
-    except (pa.ArrowException, KeyError, ValueError) as error:
+        noted = pq.read_schema(path).metadata or {}
+        about = parse_json(noted[ABOUT])
+        if SUM in noted and noted[SUM] != _digest(table, noted[ABOUT]):  # older files have none
+            raise ValueError("checksum mismatch; write it again")
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         reason = " ".join(str(error).split())[:160]
         raise IntegrityError(f"{path}: not a file of entailment scores ({reason})") from None
     odd_numbers = pc.fill_null(pc.is_nan(table["scaled"]), False)
@@ -113,6 +117,16 @@ def read(path: Path, clip_ids: Sequence[str], scorer: str, comparison: str) -> S
 def need(path: Path, scorer: str, comparison: str) -> None:
     """Raise MissingError unless a file has scores of this scorer and comparison, and errors as `read`."""
     read(path, (), scorer, comparison)
+
+
+def _digest(table: pa.Table, about: bytes) -> bytes:
+    digest = xxhash.xxh3_128(about)
+    for column in table.columns:
+        if pa.types.is_string(column.type):
+            digest.update("\0".join(column.to_pylist()).encode())
+        else:
+            digest.update(column.to_numpy().tobytes())  # NaN where a value is missing
+    return digest.hexdigest().encode()
 
 
 def _table(part: ScoredClips) -> pa.Table:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ajbench.core.errors import IntegrityError, MissingError
-from ajbench.core.files import atomic_write
+from ajbench.core.files import atomic_write, checksum
 from ajbench.data import shards
 from ajbench.data.shards import CLAIMS
 
@@ -81,7 +81,8 @@ class ShardJob:
         """Write one shard, then its note; a shard without clips has only the note."""
         records, note = make(shard)
         if records:
-            shards.write_shard(self.folder, shard, records, self.video_width)
+            path = shards.write_shard(self.folder, shard, records, self.video_width)
+            note = {**note, shards.SUM: checksum(path)}
         write_note(self._note(shard), note)
 
     def close(self, finish: Callable[[list[Any]], object]) -> None:
@@ -97,7 +98,7 @@ class ShardJob:
             if not self.closed:
                 if not all(map(self.written, self.shards)):
                     raise MissingError(f"{self.folder}: another process gave up this job; run again")
-                finish([json.loads(self._note(shard).read_text()) for shard in self.shards])
+                finish([shards.read_note(self._note(shard)) for shard in self.shards])
         shards.clear(self.folder)  # also what was claimed after another process had closed the store
 
     def _note(self, shard: int) -> Path:

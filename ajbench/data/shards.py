@@ -32,6 +32,7 @@ META_BYTES = 1 << 26  # of store.json
 SHARD_CLIPS = 4096
 CODEBOOKS, ENTRIES = 8, 1024  # codes [8, T], each below 1024
 CLAIMS = ".claims"
+SUM = "xxh3"  # of a shard, in its note
 QUARANTINE_COLUMNS = ("clip_id", "path", "line", "reason", "sha256")
 LATER = "subset"  # the column that older stores lack
 _REQUIRED = ("clip_id", "path", "start_s", "labels", "label_ids", "split", "source")
@@ -151,11 +152,20 @@ def assemble(folder: Path, meta: StoreMeta) -> StoreMeta:
 
     Raises:
         MissingError: there is no shard.
-        IntegrityError: a file is not a shard.
+        IntegrityError: a file is not a shard, or not as it was written.
     """
+    sums = {path: checksum(path) for path in written(folder)}
+    for note in sorted((folder / CLAIMS).glob("part-*.json")):
+        path = folder / f"{note.stem}.arrow"
+        noted = read_note(note).get(SUM)
+        if noted is not None and sums.get(path) != noted:
+            note.unlink()  # without it, the shard counts as not yet written
+            state = "damaged" if path in sums else "gone"
+            raise IntegrityError(
+                f"{path}: {state} since it was written; run the same command again, which makes it anew"
+            )
     entries = [
-        ShardEntry(file=path.name, clips=map_shard(path).num_rows, xxh3=checksum(path))
-        for path in written(folder)
+        ShardEntry(file=path.name, clips=map_shard(path).num_rows, xxh3=found) for path, found in sums.items()
     ]
     if not entries:
         raise MissingError(f"{folder}: no shard was written; run the stage that makes the store again")
@@ -201,6 +211,18 @@ def read_meta(path: Path) -> StoreMeta:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:160]
         raise IntegrityError(f"{file}: damaged ({reason}); make the store again") from None
+
+
+def read_note(path: Path) -> dict[str, Any]:
+    """Return what is known about a shard of an unfinished store besides its clips.
+
+    Raises:
+        IntegrityError: the note is damaged.
+    """
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise IntegrityError(f"{path}: damaged ({error}); delete it and run the same command again") from None
 
 
 def write_quarantine(

@@ -1,6 +1,5 @@
 """Features and logits of clips, computed once and kept by content, extractor, weights and protocol."""
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from ajbench.core import console
 from ajbench.core.device import device_of, readers
 from ajbench.core.errors import IntegrityError
+from ajbench.core.files import replacing
 from ajbench.data import audio
 from ajbench.data.clip_set import ClipSet, ahead
 from ajbench.evaluation.long_clips import PIECE_S, beginning, is_long
@@ -227,6 +227,9 @@ def _read(folder: Path) -> dict[str, Vectors]:
             raise IntegrityError(f"{path}: damaged ({reason}); remove it") from None
         if (table.schema.metadata or {}).get(b"of") != folder.name.encode():
             raise IntegrityError(f"{path}: does not belong to {folder.name}; remove it")
+        noted = table.schema.metadata.get(b"xxh3")  # not in older files
+        if noted and noted.decode() != _digest(table):
+            raise IntegrityError(f"{path}: damaged (checksum mismatch); remove it")
         rows = _rows(table.column("features").combine_chunks())
         logits = table.column("logits").combine_chunks()
         each = logits.flatten().to_numpy().reshape(len(table), logits.type.list_size)
@@ -251,12 +254,23 @@ def _write(folder: Path, vectors: dict[str, Vectors]) -> None:
     if set(counts) != {1}:  # frames
         rows = pa.ListArray.from_arrays(pa.array(np.cumsum([0, *counts]), pa.int32()), rows)
     columns = {"content": pa.array(list(vectors)), "features": rows, "logits": _column(np.stack(logits))}
-    table = pa.table(columns).replace_schema_metadata({"of": folder.name})
+    table = pa.table(columns)
+    table = table.replace_schema_metadata({"of": folder.name, "xxh3": _digest(table)})
     path = folder / f"part-{xxhash.xxh3_64_hexdigest(''.join(vectors).encode())}.arrow"
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with pa.ipc.new_file(str(part), table.schema) as file:
+    with replacing(path) as part, pa.ipc.new_file(str(part), table.schema) as file:
         file.write_table(table)
-    part.replace(path)
+
+
+def _digest(table: pa.Table) -> str:
+    """Return a hash of the values of a table, whatever its buffers."""
+    digest = xxhash.xxh3_128("\0".join(table.column("content").to_pylist()).encode())
+    for name in ("features", "logits"):
+        values = table.column(name).combine_chunks()
+        while not pa.types.is_floating(values.type):
+            digest.update(np.ascontiguousarray(values.value_lengths().to_numpy(zero_copy_only=False)).data)
+            values = values.flatten()
+        digest.update(np.ascontiguousarray(values.to_numpy()).data)
+    return digest.hexdigest()
 
 
 def _column(values: NDArray[np.float32]) -> pa.FixedSizeListArray:

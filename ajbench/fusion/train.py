@@ -1,5 +1,6 @@
 """Train an audio-visual classifier on the train clips of a store, and predict with it."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from ajbench import classifiers
 from ajbench.classifiers.train import loss_of
 from ajbench.core.device import device_of
 from ajbench.core.errors import IntegrityError, UsageError
-from ajbench.core.files import seed_for
+from ajbench.core.files import atomic_write, checksum, replacing, seed_for
 from ajbench.core.recipe import Recipe
 from ajbench.data import mixing
 from ajbench.data.shards import ids_hash
@@ -152,23 +153,37 @@ def predict(module: AudioVisual, clips: ClipsWithVideo, modality: str) -> NDArra
 def write_audio_tokens(classifier: Path, store: ClipStore, path: Path) -> None:
     """Write the audio tokens of all clips of a store, float16 [M, T, d], as a .npy file that can be mapped.
 
+    Its checksum goes to a .json file beside it.
+
     Raises:
         UsageError: the classifier has no tokens.
     """
     loaded = classifiers.load(classifier)
     token_width(loaded.module, loaded.config["name"])
-    part, out = path.with_name(f".{path.name}.tmp"), None
-    for start in range(0, len(store), BATCH):
-        with torch.inference_mode():
-            waves = torch.from_numpy(store.audio(np.arange(start, min(start + BATCH, len(store)))))
-            tokens = loaded.module.tokens(waves.to(loaded.device)).cpu().numpy()  # type: ignore[operator]
-        if out is None:
-            shape = (len(store), *tokens.shape[1:])
-            out = np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=shape)
-        out[start : start + len(tokens)] = tokens
-    assert out is not None
-    out.flush()
-    part.replace(path)
+    # Not through a memory map: on a full disk, that ends the process.
+    with replacing(path) as part, part.open("wb") as file:
+        for start in range(0, len(store), BATCH):
+            with torch.inference_mode():
+                waves = torch.from_numpy(store.audio(np.arange(start, min(start + BATCH, len(store)))))
+                tokens = loaded.module.tokens(waves.to(loaded.device)).cpu().numpy()  # type: ignore[operator]
+            if not start:
+                about = {"descr": "<f2", "fortran_order": False, "shape": (len(store), *tokens.shape[1:])}
+                np.lib.format.write_array_header_1_0(file, about)
+            file.write(tokens.astype("<f2").tobytes())
+    atomic_write(path.with_suffix(".json"), json.dumps({"xxh3": checksum(path)}))
+
+
+def read_audio_tokens(path: Path) -> NDArray[np.float16]:
+    """Map the audio tokens that `write_audio_tokens` wrote, after checking them.
+
+    Raises:
+        IntegrityError: the file is damaged.
+    """
+    noted = path.with_suffix(".json")  # not in older folders
+    if noted.exists() and json.loads(noted.read_text()).get("xxh3") != checksum(path):
+        raise IntegrityError(f"{path}: checksum mismatch; delete its folder and run the same command again")
+    mapped: NDArray[np.float16] = np.load(path, mmap_mode="r")
+    return mapped
 
 
 def token_width(classifier: nn.Module, name: str) -> int:

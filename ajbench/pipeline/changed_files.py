@@ -1,6 +1,7 @@
-"""Sound files that changed after a store was made of them, though their beginning and size did not."""
+"""Sound files that changed or vanished after the corpus was listed, or after a store was made of them."""
 
 import os
+from collections.abc import Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ajbench.core.console import counted, say_once
-from ajbench.core.errors import AjbenchError
+from ajbench.core.errors import AjbenchError, MissingError
 from ajbench.core.files import checksum
 from ajbench.core.recipe import Data
 from ajbench.data import archive, noise
@@ -61,6 +62,23 @@ def changed(manifest: Manifest, folder: Path, data: Data) -> list[tuple[str, str
         with suppress(OSError):
             os.utime(mark)
     return [(row.clip_id, checksum(Path(archive.container(row.path)))) for row in found]
+
+
+def need_listed(row: Row, absent: Set[str]) -> None:
+    """Refuse a clip whose file has vanished since the corpus was listed: the store is to be of all of them.
+
+    Args:
+        row: of the clip; its file or its video could not be found.
+        absent: the files that were not there when the corpus was listed.
+
+    Raises:
+        MissingError: a file was.
+    """
+    for path in filter(None, (archive.container(row.path), row.video)):
+        if path not in absent and not Path(path).exists():
+            raise MissingError(
+                f"{path}: gone since the corpus was listed; restore it, or run again to do without it"
+            )
 
 
 def _time(path: str) -> tuple[str, int]:

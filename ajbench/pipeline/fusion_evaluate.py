@@ -21,7 +21,7 @@ from ajbench.evaluation import audio_visual
 from ajbench.evaluation.audio_visual import line_name
 from ajbench.fusion.av_clips import MODALITIES
 from ajbench.pipeline.evaluation_stages import NOTES, ROWS, dataset_name
-from ajbench.pipeline.fusion_work import CLIP_SCORES, scored_clips, scores_name
+from ajbench.pipeline.fusion_work import read_clip_scores, scored_clips, scores_name
 
 if TYPE_CHECKING:
     from ajbench.pipeline.fusion_stages import Cell
@@ -125,9 +125,8 @@ def units(scores: Scores, over: str) -> Scores:
 def _unscored(cells: Sequence["Cell"]) -> list[str]:
     without = {}
     for cell in cells:
-        with np.load(cell.stage.path / CLIP_SCORES) as file:
-            if count := int(file["unscored"]):
-                without[line_name(cell.settings.scorer, cell.settings.labels)] = count
+        if count := int(read_clip_scores(cell.stage.path)["unscored"]):
+            without[line_name(cell.settings.scorer, cell.settings.labels)] = count
     return [
         f"{line}: {counted(count, 'clip')} with video but without a score, which is replaced by the mean of "
         "the train clips"

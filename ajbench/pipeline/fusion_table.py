@@ -14,7 +14,7 @@ from ajbench.evaluation.audio_visual import line_name
 from ajbench.fusion.av_clips import MODALITIES
 from ajbench.pipeline import results_folder
 from ajbench.pipeline.fusion_stages import Cell
-from ajbench.pipeline.fusion_work import CLIP_SCORES, scores_name
+from ajbench.pipeline.fusion_work import read_clip_scores, scores_name
 from ajbench.pipeline.stage import Stage
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _examples(cell: Cell, store: ClipStore) -> "list[Example]":
     from ajbench.reporting import fusion_page
 
     scores = {modality: load_scores(cell.stage.path / scores_name(modality)) for modality in MODALITIES}
-    with np.load(cell.stage.path / CLIP_SCORES) as file:
-        indices, values = file["indices"], file["scores"]
+    found = read_clip_scores(cell.stage.path)
+    indices, values = found["indices"], found["scores"]
     held_out = np.isin(indices, store.split_indices("eval"))
     return fusion_page.choose(scores, values[held_out], indices[held_out])

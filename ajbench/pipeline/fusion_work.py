@@ -1,5 +1,6 @@
 """The work of the audio-visual stages, as functions that worker processes can call."""
 
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ajbench.core.errors import IntegrityError
+from ajbench.core.files import replacing
 from ajbench.core.recipe import Recipe
 from ajbench.core.run_dir import world
 from ajbench.pipeline.cell_training import SCORES
@@ -154,13 +157,13 @@ def train_and_score(
     from ajbench.data.pcm import open_store
     from ajbench.fusion.av_clips import MODALITIES, ClipsWithVideo, clip_scores
     from ajbench.fusion.label_free import parts_of
-    from ajbench.fusion.train import load, predict, train_fusion
+    from ajbench.fusion.train import load, predict, read_audio_tokens, train_fusion
 
     torch.set_num_threads(1)
     store = open_store(real, None if tokens else pcm)
     indices = scored_clips(recipe, store)
     values, unscored = clip_scores(recipe.fusion, store, indices, scores, seed)
-    audio_tokens = np.load(tokens / TOKENS, mmap_mode="r") if tokens else None
+    audio_tokens = read_audio_tokens(tokens / TOKENS) if tokens else None
     held_out = np.isin(indices, store.split_indices("eval"))
     used = ~held_out
     if parts:
@@ -172,7 +175,22 @@ def train_and_score(
     clips, module = ClipsWithVideo(store, indices[held_out], values[held_out], audio_tokens), load(out)
     for modality in MODALITIES:
         _save(out / scores_name(modality), predict(module, clips, modality), store, clips.indices)
-    np.savez(out / CLIP_SCORES, scores=values, indices=indices, unscored=unscored)
+    with replacing(out / CLIP_SCORES) as part, part.open("wb") as file:
+        np.savez(file, scores=values, indices=indices, unscored=unscored)
+
+
+def read_clip_scores(folder: Path) -> dict[str, NDArray[Any]]:
+    """Return what `train_and_score` wrote of the entailment scores: scores, indices and unscored.
+
+    Raises:
+        IntegrityError: the file is damaged.
+    """
+    path = folder / CLIP_SCORES
+    try:
+        with np.load(path) as file:
+            return {name: file[name] for name in ("scores", "indices", "unscored")}
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise IntegrityError(f"{path}: damaged ({error}); train the model again with --force") from None
 
 
 def scored_clips(recipe: Recipe, store: "ClipStore") -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -35,6 +35,7 @@ from ajbench.data.shard_job import ShardJob, discard, open_job, write_note
 from ajbench.data.store import ClipStore
 from ajbench.fusion import video_tokens
 from ajbench.fusion.video_tokens import Seen, VideoEncoder
+from ajbench.pipeline import changed_files
 
 # The codec always gets batches of this size, zero-padded: a clip's codes depend on the size of its batch
 # (rounding differs) but not on the other clips in it.
@@ -55,6 +56,7 @@ def prepare(
     fingerprint: str,
     workers: int = READERS,
     manifest: Manifest | None = None,
+    absent: Set[str] | None = None,
     codec: codecs.Codec | None = None,
     encoder: VideoEncoder | None = None,
     link: bool = False,
@@ -75,6 +77,7 @@ def prepare(
         fingerprint: of everything that affects the store; a folder with another fingerprint is refused.
         workers: reader threads.
         manifest: the corpus, if it has been read already.
+        absent: files that were not there when it was read; None: any may be missing.
         codec: use this codec instead of the recipe's.
         encoder: use this encoder of videos instead of the recipe's.
         link: store the path of each clip's file instead of its audio.
@@ -88,7 +91,7 @@ def prepare(
 
     Raises:
         MissingError: the train or the eval split has no usable clip, or with `data.video` the train split no
-            usable video; only quarantine.csv remains.
+            usable video; only quarantine.csv remains. Or a file has vanished that is not `absent`.
         IntegrityError: the folder belongs to a run with another fingerprint.
         UsageError: with this codec, a clip is not a whole number of columns of 21 frames.
     """
@@ -104,9 +107,8 @@ def prepare(
     with ThreadPoolExecutor(workers) as pool:
         originals = _originals(manifest.rows, out, pool)
         with console.progress(job.n, "prepare") as advance:
-            work = _Preparation(
-                job, recipe, manifest, codec, encoder, samples, link, pool, originals, advance
-            )
+            how = job, recipe, manifest, codec, encoder, samples, link
+            work = _Preparation(*how, pool, originals, advance, absent)
             job.run(work.make, advance)
     job.close(lambda notes: work.finish(notes, fingerprint, frames))
     return shards.read_meta(out)
@@ -161,6 +163,7 @@ class _Preparation:
     pool: ThreadPoolExecutor
     originals: dict[int, int]
     advance: Callable[[int], None]
+    absent: Set[str] | None = None
 
     def make(self, shard: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Read and encode the clips of one shard; return their records and the shard's note."""
@@ -207,6 +210,8 @@ class _Preparation:
         seen = (
             None if self.encoder is None or clip.reason else video_tokens.see(self.encoder, row, duration_s)
         )
+        if self.absent is not None and (not clip.found or (seen and seen.outcome == "missing")):
+            changed_files.need_listed(row, self.absent)
         return row, clip, seen
 
     def encode(self, batch: list[tuple[Row, ReadClip, Seen | None]]) -> Iterator[dict[str, Any]]:

@@ -174,7 +174,8 @@ class Pipeline:
         recipe, clips = self.recipe, len(self.manifest.rows)
         # These do not change the store, or only by what they make of the manifest.
         data = recipe.data.identity("real_through_codec", "leave_out")
-        inputs = codec_identity(recipe.codec.name), corpus_identity(self.manifest, recipe.data)
+        absent = set[str]()
+        inputs = codec_identity(recipe.codec.name), corpus_identity(self.manifest, recipe.data, absent)
         key, path = self.place("prepare", data, recipe.codec, *inputs)
         if changed := changed_files.changed(self.manifest, path, recipe.data):
             key, path = self.place("prepare", data, recipe.codec, *inputs, changed)
@@ -182,7 +183,7 @@ class Pipeline:
         def do() -> None:
             from ajbench.pipeline.prepare import prepare
 
-            prepare(recipe, self.places.data, path, fingerprint=key, manifest=self.manifest)
+            prepare(recipe, None, path, fingerprint=key, manifest=self.manifest, absent=absent)
 
         def guess() -> dict[str, Any]:
             from ajbench.pipeline.prepare import estimate

@@ -211,8 +211,10 @@ def free_mb(folder: Path) -> float:
     return shutil.disk_usage(existing).free / 1e6
 
 
-def corpus_identity(manifest: Manifest, data: Data | None = None) -> str:
+def corpus_identity(manifest: Manifest, data: Data | None = None, absent: set[str] | None = None) -> str:
     """Hash ids, labels and splits of clips, and sizes and first 64 kB of their files, but not their paths.
+
+    `absent` receives the paths of the files that are not there.
 
     Where `data.video` is not none, also the clips' videos and visual captions.
     Of more than 50,000 files, only 50,000 evenly spaced ones are opened; the sizes of all are hashed.
@@ -225,6 +227,8 @@ def corpus_identity(manifest: Manifest, data: Data | None = None) -> str:
     with ThreadPoolExecutor(4) as pool:
         heads = dict(pool.map(_size, paths) if stride > 1 else ())
         heads |= pool.map(_head, paths[::stride])
+    if absent is not None:
+        absent.update(path for path, head in heads.items() if head == path)
     problems = [(p.clip_id, p.line, p.split) for p in manifest.problems]
     with no_garbage_collection():
         clips = [[*_content(row), heads[files[row.path]]] for row in manifest.rows]

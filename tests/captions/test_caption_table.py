@@ -82,6 +82,17 @@ def test_an_unfinished_table_continues_only_with_the_same_settings(tmp_path):
     assert content(folder) == content(fill(tmp_path / "whole"))
 
 
+def test_a_chunk_that_changes_before_the_table_is_finished_is_refused(tmp_path):
+    table.start(tmp_path, "key")
+    table.fill(tmp_path, lambda: chunks(2), 2, make, lambda _: None)
+    part = tmp_path / "part-00001.parquet"
+    part.write_bytes(bytes([*part.read_bytes()[:8], 0, *part.read_bytes()[9:]]))
+    with pytest.raises(IntegrityError, match=r"part-00001\.parquet: damaged since"):
+        table.finish(tmp_path, 2, {"fingerprint": "key", "counts": {}})
+    part.unlink()
+    assert content(fill(tmp_path, n=2)) == content(fill(tmp_path.with_name("whole"), n=2))
+
+
 def test_chunks_of_an_unknown_job_are_refused(tmp_path):
     (tmp_path / "part-00000.parquet").write_bytes(b"mine")
     with pytest.raises(IntegrityError, match="part-00000"):

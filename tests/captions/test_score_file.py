@@ -27,6 +27,16 @@ def test_scores_are_read_as_written_in_any_order_of_clips_and_with_the_same_byte
     assert (found.scaling, found.spread) == (Scaling(-0.1, 0.5), None)
 
 
+def test_a_flipped_bit_is_found(tmp_path):
+    path = tmp_path / "scores.parquet"
+    score_file.write(path, [scored()])
+    content = bytearray(path.read_bytes())
+    content[len(content) // 8] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(IntegrityError, match=r"scores\.parquet: not a file"):
+        score_file.read(path, IDS, "minilm", "predicted")
+
+
 @pytest.mark.parametrize("odd", [-0.01, 1.01, np.inf])
 def test_scores_outside_0_to_1_are_refused(tmp_path, odd):
     score_file.write(tmp_path / "s", [scored((0, odd, 1))])
@@ -38,6 +48,9 @@ def test_a_nan_is_refused_and_a_null_is_a_clip_without_a_score(tmp_path):
     path = tmp_path / "s"
     score_file.write(path, [scored()])
     table = pq.read_table(path)
+    table = table.replace_schema_metadata(
+        {b"ajbench": table.schema.metadata[b"ajbench"]}
+    )  # not ours any more
     column = pa.array([0.0, float("nan"), 1.0])  # a NaN, not a null
     pq.write_table(table.set_column(table.schema.get_field_index("scaled"), "scaled", column), path)
     with pytest.raises(IntegrityError, match="clip b"):

@@ -24,6 +24,40 @@ def test_finish_removes_the_leftovers_of_a_killed_job(tmp_path):
     assert store.ClipStore.open(tmp_path).meta == whole
 
 
+@pytest.mark.parametrize("fault", ["flipped", "gone"])
+def test_a_shard_that_changes_before_the_store_is_closed_is_made_anew(tmp_path, fault):
+    shard_job.open_job(tmp_path, "0123456789ab")
+    job, made = ShardJob(tmp_path, 2, 1), []
+
+    def make(shard):
+        made.append(shard)
+        return [record(shard)], {}
+
+    job.run(make, lambda n: None)
+    path = shards.shard_path(tmp_path, 1)
+    whole = path.read_bytes()
+    if fault == "gone":
+        path.unlink()
+    else:
+        at = whole.index(b"audio") + 1  # Arrow itself reads it all the same
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    with pytest.raises(IntegrityError, match=r"part-00001\.arrow: (damaged|gone) since"):
+        job.close(lambda notes: shards.finish(tmp_path, meta()))
+    job.run(make, lambda n: None)
+    job.close(lambda notes: shards.finish(tmp_path, meta()))
+    assert made == [0, 1, 1] and path.read_bytes() == whole
+    assert not (tmp_path / ".claims").exists()
+
+
+def test_a_damaged_note_is_named(tmp_path):
+    shard_job.open_job(tmp_path, "0123456789ab")
+    job = ShardJob(tmp_path, 1, 1)
+    job.run(lambda shard: ([record(shard)], {}), lambda n: None)
+    (tmp_path / ".claims" / "part-00000.json").write_bytes(b'{"xxh3": \xff')
+    with pytest.raises(IntegrityError, match=r"part-00000\.json: damaged .*delete it"):
+        job.close(lambda notes: shards.finish(tmp_path, meta()))
+
+
 def hold(folder, pipe):
     held = shard_job.claim(folder, "part-00000")
     pipe.send("taken" if held is None else "held")

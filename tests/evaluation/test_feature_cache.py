@@ -116,7 +116,13 @@ def test_a_damaged_or_foreign_cache_is_refused(gen, tmp_path):
     (other / part.name).write_bytes(part.read_bytes())
     with pytest.raises(IntegrityError, match="envelope-w1-audioldm_eval/part"):
         embed(gen, EnvelopeExtractor(), OTHER, tmp_path)
-    part.write_bytes(part.read_bytes()[:200])
+    whole = part.read_bytes()
+    values = pa.ipc.open_file(pa.memory_map(str(part))).read_all()["features"].combine_chunks().flatten()
+    at = whole.index(values.to_numpy().tobytes()[:32])
+    part.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])  # a float that looks as good
+    with pytest.raises(IntegrityError, match=r"envelope-w1-ajbench/part.*checksum"):
+        embed(gen, EnvelopeExtractor(), PLAIN, tmp_path)
+    part.write_bytes(whole[:200])
     with pytest.raises(IntegrityError, match="envelope-w1-ajbench/part"):
         embed(gen, EnvelopeExtractor(), PLAIN, tmp_path)
 

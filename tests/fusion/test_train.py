@@ -21,6 +21,7 @@ from ajbench.core.schema import Classifier
 from ajbench.data import mixing
 from ajbench.fusion import train
 from ajbench.fusion.av_clips import ClipsWithVideo, clip_scores, evaluated_as, training_batches
+from ajbench.pipeline.fusion_work import CLIP_SCORES, read_clip_scores
 from ajbench.training.state import State
 
 N = 24
@@ -145,11 +146,27 @@ def test_models_learn_from_video_and_predict_by_modality(store, tmp_path):
 def test_audio_tokens_are_those_of_the_classifier(store, tmp_path):
     module = save_classifier(tmp_path / "audio")
     train.write_audio_tokens(tmp_path / "audio", store, tmp_path / "tokens.npy")
-    written = np.load(tmp_path / "tokens.npy", mmap_mode="r")
+    written = train.read_audio_tokens(tmp_path / "tokens.npy")
     with torch.no_grad():
         expected = module.tokens(torch.from_numpy(store.audio([3])))[0].numpy()
     np.testing.assert_allclose(written[3], expected, atol=2e-3)
     assert written.dtype == np.float16
+    content = bytearray((tmp_path / "tokens.npy").read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "tokens.npy").write_bytes(content)
+    with pytest.raises(IntegrityError, match=r"tokens\.npy: checksum"):
+        train.read_audio_tokens(tmp_path / "tokens.npy")
+
+
+def test_damaged_scores_of_clips_are_named(tmp_path):
+    values = {"scores": np.arange(3.0), "indices": np.arange(3), "unscored": 0}
+    np.savez(tmp_path / CLIP_SCORES, **values)
+    assert list(read_clip_scores(tmp_path)["indices"]) == [0, 1, 2]
+    content = bytearray((tmp_path / CLIP_SCORES).read_bytes())
+    content[content.index(b"NUMPY") + 130] ^= 1
+    (tmp_path / CLIP_SCORES).write_bytes(content)
+    with pytest.raises(IntegrityError, match=r"clip_scores\.npz: damaged"):
+        read_clip_scores(tmp_path)
 
 
 def test_a_store_without_video_and_a_classifier_without_tokens_are_refused(tmp_path):

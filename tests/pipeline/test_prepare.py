@@ -328,6 +328,23 @@ def test_a_run_killed_at_every_write_ends_with_the_same_bytes(tmp_path, corpus):
     assert contents(tmp_path / "killed") == contents(tmp_path / "straight")
 
 
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_file_that_vanishes_after_the_corpus_was_listed_is_not_left_out(tmp_path, corpus, listed):
+    given, gone = folder.read(recipe().data, corpus), corpus / "train" / "a" / "2.wav"
+    content = gone.read_bytes()
+    gone.unlink()
+    about = {"manifest": given, "absent": set() if listed else {str(gone)}}
+    if not listed:
+        assert run(tmp_path / "store", corpus, **about).counts["train"]["kept"] == 6
+        return
+    with pytest.raises(MissingError, match=r"2\.wav: gone since"):
+        run(tmp_path / "store", corpus, **about)
+    gone.write_bytes(content)
+    run(tmp_path / "store", corpus, **about)
+    run(tmp_path / "straight", corpus)
+    assert contents(tmp_path / "store") == contents(tmp_path / "straight")
+
+
 def interrupt():
     raise KeyboardInterrupt
 
