@@ -6,13 +6,15 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 LIMIT_S = 20.0  # of processor time, or of waiting without using any
 LIMIT_MB = 2_000
 TICK_S = 0.02
+OUTPUT = "output.txt"
 
 
 @dataclass(frozen=True)
@@ -53,46 +55,94 @@ class Outcome:
         )
 
 
-def run(arguments: Sequence[str], folder: Path, limit_s: float = LIMIT_S) -> Outcome:
-    """Run `ajbench` with these arguments in a folder, in a child of this process.
+class Child:
+    """A forked child of this process that runs `ajbench` and is looked after with `poll`.
 
     Args:
         arguments: of the command line.
-        folder: in which the child works and its output is kept (`output.txt`).
+        folder: in which the child works.
         limit_s: of processor time, or of waiting without using any.
+        first: called in the child before the command.
+        output: file that keeps what it prints, in `folder` unless it is an absolute path.
     """
-    out = folder / "output.txt"
-    child = os.fork()
-    if child == 0:
-        _become(arguments, folder, out)
-    stopped, peak, used, used_at = "", 0.0, 0.0, time.monotonic()
-    while True:
-        pid, status, usage = os.wait4(child, os.WNOHANG)
-        if pid:
-            break
-        now_used, peak_now = _state(child)
-        peak = max(peak, peak_now)
-        if now_used > used:
-            used, used_at = now_used, time.monotonic()
-        if peak > LIMIT_MB:
-            stopped = "memory"
-        elif used > limit_s or time.monotonic() - used_at > limit_s:
-            stopped = "time"
-        if stopped:
-            os.killpg(child, signal.SIGKILL)
-            _, status, usage = os.wait4(child, 0)
-            break
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        limit_s: float = LIMIT_S,
+        first: Callable[[], object] | None = None,
+        output: str = OUTPUT,
+    ) -> None:
+        self._out, self._limit_s = folder / output, limit_s
+        self._peak, self._used, self._stopped = 0.0, 0.0, ""
+        self._idle, self._seen = 0.0, time.monotonic()
+        self.pid = os.fork()
+        if self.pid == 0:
+            _become(arguments, folder, self._out, first)
+        os.setpgid(self.pid, self.pid)  # as the child does: whoever is first
+
+    def poll(self) -> Outcome | None:
+        """Return how it ended, or None while it runs; one that reached a limit is killed."""
+        pid, status, usage = os.wait4(self.pid, os.WNOHANG)
+        if not pid:
+            now_used, peak_now = _state(self.pid)
+            self._peak = max(self._peak, peak_now)
+            # Not from the clock alone: both processes may have been stopped for a while.
+            waited, self._seen = min(1.0, time.monotonic() - self._seen), time.monotonic()
+            self._idle = 0.0 if now_used > self._used else self._idle + waited
+            self._used = max(self._used, now_used)
+            if self._peak > LIMIT_MB:
+                self._stopped = "memory"
+            elif self._used > self._limit_s or self._idle > self._limit_s:
+                self._stopped = "time"
+            if not self._stopped:
+                return None
+            self.kill()
+            _, status, usage = os.wait4(self.pid, 0)
+        return Outcome(
+            os.waitstatus_to_exitcode(status),
+            self._stopped,
+            usage.ru_utime + usage.ru_stime,
+            max(self._peak, usage.ru_maxrss / 1024),
+            self._out.read_text(errors="replace") if self._out.exists() else "",
+        )
+
+    def kill(self) -> None:
+        """End it and its process group at once."""
+        os.killpg(self.pid, signal.SIGKILL)
+
+
+def run(
+    arguments: Sequence[str],
+    folder: Path,
+    limit_s: float = LIMIT_S,
+    first: Callable[[], object] | None = None,
+    during: Callable[[Child, float], object] | None = None,
+    output: str = OUTPUT,
+) -> Outcome:
+    """Run `ajbench` with these arguments in a folder, in a child of this process, to its end.
+
+    Args:
+        arguments: of the command line.
+        folder: in which the child works.
+        limit_s: of processor time, or of waiting without using any.
+        first: called in the child before the command.
+        during: called again and again with the child and the seconds since its start.
+        output: file that keeps what it prints, in `folder` unless it is an absolute path.
+    """
+    began = time.monotonic()
+    child = Child(arguments, folder, limit_s, first, output)
+    while (done := child.poll()) is None:
+        if during:
+            during(child, time.monotonic() - began)
         time.sleep(TICK_S)
-    return Outcome(
-        os.waitstatus_to_exitcode(status),
-        stopped,
-        usage.ru_utime + usage.ru_stime,
-        max(peak, usage.ru_maxrss / 1024),
-        out.read_text(errors="replace") if out.exists() else "",
-    )
+    return done
 
 
-def _become(arguments: Sequence[str], folder: Path, out: Path) -> None:
+def _become(
+    arguments: Sequence[str], folder: Path, out: Path, first: Callable[[], object] | None
+) -> NoReturn:
     """Run the command in this process, which ends."""
     code = 1
     try:
@@ -108,6 +158,8 @@ def _become(arguments: Sequence[str], folder: Path, out: Path) -> None:
         os.chdir(folder)
         from ajbench.cli.app import app
 
+        if first:
+            first()
         app(list(arguments), prog_name="ajbench")
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
