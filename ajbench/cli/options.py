@@ -14,6 +14,7 @@ import typer
 
 from ajbench import __version__
 from ajbench.core import console
+from ajbench.core.device import wait_asleep
 from ajbench.core.errors import AjbenchError, UsageError
 from ajbench.core.failures import expected
 from ajbench.core.files import need_writable
@@ -144,6 +145,7 @@ def show_version(
     ] = False,
 ) -> None:
     """The options of `ajbench` itself."""
+    wait_asleep()
     if version:
         console.emit({"version": __version__}, text=__version__)
         raise typer.Exit

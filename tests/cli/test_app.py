@@ -103,6 +103,15 @@ def test_examples_without_data_are_accepted(ajbench, arguments):
         assert needs_stage or not list(Path().iterdir())
 
 
+@pytest.mark.parametrize(("before", "after"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_waiting_threads_sleep_unless_the_user_decides(ajbench, monkeypatch, before, after):
+    monkeypatch.setenv("OMP_WAIT_POLICY", before or "")
+    if before is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    assert ajbench("doctor", "--help").exit_code == 0
+    assert os.environ["OMP_WAIT_POLICY"] == after
+
+
 def test_version(ajbench):
     assert ajbench("--version").stdout.strip() == __version__
 
