@@ -135,7 +135,7 @@ def no_workers(monkeypatch):
     """Run in this process what workers would: stages that have been pickled, one after another."""
     from ajbench.pipeline import parallel
 
-    def run_here(stages, _processes, device, force=False):
+    def run_here(stages, _processes, device, force=False, _engine="local"):
         for stage in stages:
             pickle.loads(pickle.dumps(replace(stage, needs=()))).run(device, force)
 

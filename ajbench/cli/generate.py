@@ -1,12 +1,13 @@
 """Commands of single stages, from clips to classifier: prepare, train-codec, … , train-cls; and export."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from ajbench.cli.external_options import AllowLeaks, Synthetic, SyntheticLabels, with_external
 from ajbench.cli.options import (
+    Engine,
     Settings,
     Tracker,
     command,
@@ -20,18 +21,18 @@ app = typer.Typer()
 
 @app.command()
 @command(hide=("generator",))
-def prepare(settings: Settings) -> None:
+def prepare(settings: Settings, engine: Engine = "local") -> None:
     """Read a corpus into a clip store.
 
     The store holds audio, codec codes, labels and splits in Arrow shards. Clips that cannot be used are
-    listed in quarantine.csv, each with its reason.
+    listed in quarantine.csv, each with its reason. With --engine ray, a shard is a task.
 
     \b
     Examples:
       ajbench prepare --recipe esc10 --data DIR
       ajbench prepare data.n_clips=64
     """
-    pipeline = settings.pipeline(settings.load())
+    pipeline = settings.pipeline(settings.load(), engine=engine)
     pipeline.check()
     run_stage(settings, pipeline.prepare)
     if pipeline.through_codec and not settings.dry_run:
@@ -129,10 +130,7 @@ def synth(
         bool,
         typer.Option("--allow-inexact", help="Resume although threads, device or versions have changed."),
     ] = False,
-    engine: Annotated[
-        Literal["local", "ray"],
-        typer.Option("--engine", help="Run in local processes or on Ray (cluster: RAY_ADDRESS)."),
-    ] = "local",
+    engine: Engine = "local",
 ) -> None:
     """Generate synthetic clips into a clip store.
 
@@ -147,7 +145,7 @@ def synth(
     """
     own = {"synth.classes": classes, "synth.n": n}
     more = tuple(f"{key}={value}" for key, value in own.items() if value is not None)
-    pipeline = settings.pipeline(settings.load("synth.seed", more=more))
+    pipeline = settings.pipeline(settings.load("synth.seed", more=more), engine=engine)
     if probe and probe not in pipeline.probes:
         raise UsageError(f"--probe {probe}: evaluate.probes has {', '.join(pipeline.probes) or 'none'}")
     if settings.dry_run:
@@ -156,7 +154,7 @@ def synth(
         _show_synthesis(synthesis_summary(pipeline, probe or "", processes))
         return
     pipeline.check()
-    run_stage(settings, pipeline.synth(probe or "", processes, allow_inexact, engine))
+    run_stage(settings, pipeline.synth(probe or "", processes, allow_inexact))
 
 
 @app.command()

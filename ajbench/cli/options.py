@@ -37,6 +37,10 @@ RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="Name, YAML fi
 Jobs = Annotated[
     int | None, typer.Option("--jobs", min=1, help="Parallel processes (default: one per core on a CPU).")
 ]
+Engine = Annotated[
+    Literal["local", "ray"],
+    typer.Option("--engine", help="Share the work among processes here, or by Ray (cluster: RAY_ADDRESS)."),
+]
 Tracker = Annotated[
     Literal["csv", "tensorboard", "trackio", "wandb"],
     typer.Option("--tracker", help="Where loss curves go besides metrics.csv.", envvar="AJBENCH_TRACKER"),
@@ -120,14 +124,22 @@ class Settings:
             if not self.dry_run:
                 need_writable(path, option, folder=True)
 
-    def pipeline(self, recipe: "Recipe", tracker: str = "csv") -> "Pipeline":
-        """Return the stages of a recipe in the folders that the options name."""
+    def pipeline(self, recipe: "Recipe", tracker: str = "csv", engine: "Engine" = "local") -> "Pipeline":
+        """Return the stages of a recipe in the folders that the options name.
+
+        Raises:
+            MissingError: the engine is not installed.
+        """
         from ajbench.pipeline.places import Places
         from ajbench.pipeline.recipe_stages import Pipeline
 
+        if engine == "ray":
+            from ajbench.core import ray_tasks
+
+            ray_tasks.need()
         self._need_folders()
         data = self.own.root if self.own else self.data
-        places = Places(data, self.work, self.results, self.generator, tracker, self.synthetic)
+        places = Places(data, self.work, self.results, self.generator, tracker, self.synthetic, engine)
         made = Pipeline(recipe, places)
         doses = recipe.evaluate.doses
         if self.own and self.synthetic and max(doses, default=0) > len(made.external):
@@ -286,19 +298,6 @@ def show_plan(
             console.say(found["sentence"])
     if missing := plan.get("missing"):
         console.say(f"cannot be estimated or run: {missing}")
-
-
-def with_intervals(lines: list[dict[str, Any]], columns: list[str]) -> tuple[list[str], list[list[Any]]]:
-    """Return a table whose first column is a name and whose others are metrics with their intervals."""
-
-    def cell(line: dict[str, Any], metric: str) -> str:
-        if line[metric] is None:
-            return ""
-        value, low, high = (line[f"{metric}{end}"] for end in ("", "_low", "_high"))
-        return f"{value:.3g}" if low is None else f"{value:.3g} ({low:.3g} to {high:.3g})"
-
-    name, *metrics = columns
-    return columns, [[line[name], *(cell(line, metric) for metric in metrics)] for line in lines]
 
 
 def _accept_interrupts() -> None:

@@ -1,24 +1,25 @@
 """The tables of the paper that `ajbench run tables/…` makes, except for Table A11."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ajbench.cli.options import Settings, run_stage, show_plan, with_intervals
+from ajbench.cli.options import Settings, run_stage, show_plan
 from ajbench.core import console
 from ajbench.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from ajbench.core.ray_tasks import Engine
     from ajbench.core.recipe import Recipe
     from ajbench.pipeline.recipe_stages import Pipeline
     from ajbench.pipeline.stage import Stage
 
 
-def run_table_1(settings: Settings, recipe: "Recipe", tracker: str) -> None:
+def run_table_1(settings: Settings, recipe: "Recipe", tracker: str, engine: "Engine") -> None:
     """Compare generators on the captions of the evaluation clips (`tables/t1`)."""
     from ajbench.pipeline import table1
 
     # The probes of the base are other sets, generated in other ways.
     evaluate = recipe.evaluate.model_copy(update={"probes": {}})
-    pipeline = settings.pipeline(recipe.model_copy(update={"evaluate": evaluate}), tracker)
+    pipeline = settings.pipeline(recipe.model_copy(update={"evaluate": evaluate}), tracker, engine)
     if settings.dry_run:
         show_plan(settings, table1.stages(pipeline))
         return
@@ -77,7 +78,7 @@ def run_table_a8(settings: Settings, pipeline: "Pipeline", jobs: int | None, cel
     if settings.dry_run:
         show_plan(settings, stages)
         return
-    ran = run_stages(stages, settings.device, settings.force, workers=jobs)
+    ran = run_stages(stages, settings.device, settings.force, jobs, pipeline.places.engine)
     if not ran:
         console.say("nothing to do: every stage of Table A8 is finished")
     done = fusion_table.publish(pipeline, cells, stages[-1]) | {"ran": ran}
@@ -95,3 +96,16 @@ def numbered(stages: "list[Stage]", number: int) -> "Stage":
     if number > len(stages):
         raise UsageError(f"--cell {number}: the grid has cells 1 to {len(stages)}; --dry-run lists them")
     return stages[number - 1]
+
+
+def with_intervals(lines: list[dict[str, Any]], columns: list[str]) -> tuple[list[str], list[list[Any]]]:
+    """Return a table whose first column is a name and whose others are metrics with their intervals."""
+
+    def cell(line: dict[str, Any], metric: str) -> str:
+        if line[metric] is None:
+            return ""
+        value, low, high = (line[f"{metric}{end}"] for end in ("", "_low", "_high"))
+        return f"{value:.3g}" if low is None else f"{value:.3g} ({low:.3g} to {high:.3g})"
+
+    name, *metrics = columns
+    return columns, [[line[name], *(cell(line, metric) for metric in metrics)] for line in lines]

@@ -10,6 +10,7 @@ from ajbench.cli import paper_tables
 from ajbench.cli.external_options import AllowLeaks, Synthetic, SyntheticLabels, with_external
 from ajbench.cli.options import (
     SEEDS,
+    Engine,
     Jobs,
     Settings,
     Tracker,
@@ -67,6 +68,7 @@ def run(
         int | None,
         typer.Option("--cell", min=1, help="Train only this classifier of the grid (for a job array)."),
     ] = None,
+    engine: Engine = "local",
     budget: Budget = None,
     group: Group = None,
     write_recipe: WriteRecipe = None,
@@ -91,18 +93,23 @@ def run(
     captions of the evaluation clips, `tables/a8 --base R` audio-visual models. `tables/a2` compares captions
     from labels with AudioCaps' captions.
 
+    With --engine ray, the shards of prepare and synth and the classifiers of a grid are tasks of Ray; --jobs
+    is how many run at a time if there is no cluster.
+
     \b
     Examples:
       ajbench run --data DIR --budget 20m
       ajbench run tables/a11 --base as20k --data DIR --cell 7
     """
+    if cell and engine == "ray":
+        raise UsageError("--engine ray: --cell trains one classifier in this process; leave one of them out")
     settings = with_external(settings, synthetic, synthetic_labels, allow_leaks)
     settings = _of_run(settings, name, base, {"budget": budget, "group": group}, write_recipe)
     recipe = settings.load(*SEEDS)
     if recipe.table == "t1":
-        paper_tables.run_table_1(settings, recipe, tracker)
+        paper_tables.run_table_1(settings, recipe, tracker, engine)
         return
-    pipeline = settings.pipeline(recipe, tracker)
+    pipeline = settings.pipeline(recipe, tracker, engine)
     if recipe.table == "t2":
         paper_tables.run_table_2(settings, pipeline)
     elif recipe.table == "a2":
@@ -234,7 +241,7 @@ def _run_recipe(settings: Settings, pipeline: "Pipeline", jobs: int | None) -> N
         more |= {"found": settings.own.found} if settings.own else {}
         show_plan(settings, stages, power=power, more=more)
         return
-    ran = run_stages(stages, settings.device, settings.force, workers=jobs)
+    ran = run_stages(stages, settings.device, settings.force, jobs, pipeline.places.engine)
     results_origin.claim(*origin)
     done = results_folder.publish(pipeline, pipeline.stages(jobs), again=bool(ran)) | {"ran": ran}
     if not ran:

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ajbench.cli.options import SEEDS, Jobs, Settings, Tracker, command, show_plan, with_intervals
+from ajbench.cli.options import SEEDS, Jobs, Settings, Tracker, command, show_plan
+from ajbench.cli.paper_tables import with_intervals
 from ajbench.core import console
 from ajbench.core.errors import UsageError
 

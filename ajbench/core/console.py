@@ -60,6 +60,13 @@ def tally(what: str, example: str) -> None:
     _settings.tallies.setdefault(what, set()).add(example)
 
 
+def take_tallies() -> dict[str, list[str]]:
+    """Return the files of each remark that was counted, and forget them: for the process that prints them."""
+    found = {what: sorted(files) for what, files in _settings.tallies.items()}
+    _settings.tallies.clear()
+    return found
+
+
 def say_tallies() -> None:
     """Print the remarks that were counted since the command began, and forget them."""
     for what, files in sorted(_settings.tallies.items()):

@@ -36,6 +36,11 @@ class RunDir:
         self.fingerprint = fingerprint
         self._before: cost.Reading | None = None
 
+    @property
+    def lock_file(self) -> Path:
+        """The file beside it that is locked while the stage runs."""
+        return self.path.with_name(f".{self.path.name}.lock")
+
     def done(self) -> bool:
         """Return whether the stage with this fingerprint has finished."""
         return (self.path / "DONE").exists() and self.info().get("fingerprint") == self.fingerprint

@@ -49,6 +49,11 @@ class ShardJob:
         return range(-(-self.n // self.size))
 
     @property
+    def missing(self) -> list[int]:
+        """The numbers of the shards that are not finished."""
+        return [shard for shard in self.shards if not self.written(shard)]
+
+    @property
     def closed(self) -> bool:
         """Whether the store is finished."""
         return (self.folder / "store.json").exists()

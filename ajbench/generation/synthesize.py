@@ -8,10 +8,10 @@ A clip is a function of (run seed, clip id), the generator and the plan's row. M
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ajbench import codec as codecs
-from ajbench.core import console
+from ajbench.core import console, ray_tasks
 from ajbench.core.errors import IntegrityError, NumericError
 from ajbench.core.recipe import Recipe, Synth
 from ajbench.core.run_dir import local_rank, world
@@ -25,8 +25,6 @@ from ajbench.generation import ray_workers, settings, shard_report
 from ajbench.generation.plan import UNGUIDED, ListedClips, class_list, plan, split_of, unguided
 from ajbench.generation.prompts import truncated
 from ajbench.generation.worker import Job, remove_strays
-
-Engine = Literal["local", "ray"]
 
 
 def synthesize(
@@ -42,7 +40,7 @@ def synthesize(
     seed: int | None = None,
     allow_inexact: bool = False,
     codec: "codecs.Codec | None" = None,
-    engine: Engine = "local",
+    engine: ray_tasks.Engine = "local",
     judge_weights: Path | None = None,
 ) -> ClipStore:
     """Generate the clips of the recipe's plan, or those that are still missing, into the store `out`.
@@ -76,7 +74,7 @@ def synthesize(
     first = world()[1] == 0
     if not open_job(out, fingerprint):
         if engine == "ray":
-            ray_workers.need()
+            ray_tasks.need()
         section = recipe.synth
         seed = section.seed if seed is None else seed
         info, tokens = inputs(section, store, generator_dir, tokens_dir)

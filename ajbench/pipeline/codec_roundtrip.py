@@ -11,7 +11,7 @@ from ajbench.core.device import device_of
 from ajbench.data import audio, shards
 from ajbench.data.shard_job import ShardJob, open_job
 from ajbench.data.store import COLUMNS, ClipStore, require_codec
-from ajbench.pipeline.prepare import BATCH, COUNTED
+from ajbench.pipeline.shard_encoding import BATCH, COUNTED
 
 
 def decode_train_split(

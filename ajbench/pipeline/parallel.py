@@ -1,34 +1,49 @@
-"""Worker processes that run independent stages at the same time, each with one thread."""
+"""Independent stages at the same time, each with one thread: in processes of this machine, or on Ray."""
 
 import contextlib
 import os
 import signal
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
 
-from ajbench.core import console
+from ajbench.core import console, ray_tasks
 from ajbench.core.device import WORKERS, default_workers, end_with_parent
 from ajbench.core.errors import AjbenchError, MissingError
 from ajbench.core.failures import expected
+from ajbench.core.files import lock
+from ajbench.data.shard_job import POLL_S
 from ajbench.pipeline.stage import Stage
 
+Answer = AjbenchError | str | None  # of a worker: what stopped the stage, a traceback if it is a bug
 
-def run_in_workers(stages: Sequence[Stage], processes: int | None, device: str, force: bool = False) -> None:
+
+def run_in_workers(
+    stages: Sequence[Stage],
+    processes: int | None,
+    device: str,
+    force: bool = False,
+    engine: ray_tasks.Engine = "local",
+) -> None:
     """Run parallel stages of one name in up to `processes` worker processes.
 
     Args:
         stages: none needs another of them.
-        processes: None: one per core on a CPU, one on a GPU.
+        processes: None: one per core on a CPU, one on a GPU; of Ray's, one on each GPU.
         device: recorded in their folders.
         force: run them again from the start.
+        engine: processes of this machine, or `ray` (see `ray_tasks`) with one task per stage.
 
     Raises:
         AjbenchError: of the first stage that failed; the others save their state and can be resumed.
         KeyboardInterrupt: Ctrl-C, after all running stages have saved their state.
     """
+    if engine == "ray":
+        _run_on_ray(stages, processes, device, force)
+        return
     waiting = list(reversed(stages))
     workers: list[_Worker] = []
     try:
@@ -81,10 +96,7 @@ class _Worker:
                 f"{stage.what}: its process ended with code {self.process.exitcode}, most likely out of "
                 "memory; run again with a lower --jobs"
             ) from None
-        if isinstance(error, AjbenchError):
-            raise type(error)(f"{stage.what}: {error}")
-        if error is not None:
-            raise RuntimeError(f"{stage.what}:\n{error}")
+        _raise(stage, error)
         return stage
 
     def interrupt(self) -> None:
@@ -105,13 +117,61 @@ def _serve(pipe: Connection, device: str, force: bool) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         while True:
-            stage = pipe.recv()
-            answer: AjbenchError | str | None = None
-            try:
-                stage.run(device, force)
-            except Exception as error:
-                answer = expected(error) or traceback.format_exc()
-            pipe.send(answer)
+            pipe.send(_attempt(pipe.recv(), device, force))
+
+
+def _attempt(stage: Stage, device: str, force: bool) -> Answer:
+    """Run a stage in a worker."""
+    try:
+        stage.run(device, force)
+    except Exception as error:
+        return expected(error) or traceback.format_exc()
+    return None
+
+
+def _raise(stage: Stage, answer: Answer) -> None:
+    """Raise what stopped a stage, if anything did."""
+    if isinstance(answer, AjbenchError):
+        raise type(answer)(f"{stage.what}: {answer}")
+    if answer is not None:
+        raise RuntimeError(f"{stage.what}:\n{answer}")
+
+
+def _run_on_ray(stages: Sequence[Stage], processes: int | None, device: str, force: bool) -> None:
+    stages[0].path.parent.mkdir(parents=True, exist_ok=True)
+    shared = {stages[0].path.parent, *(need.path for stage in stages for need in stage.needs)}
+    with console.progress(len(stages), stages[0].name, "stages") as advance:
+
+        def finished(stage: Stage, answer: Answer) -> None:
+            _raise(stage, answer)
+            console.detail(f"{stage.title}: done")
+            advance(1)
+
+        ray_tasks.run(
+            _work,
+            (device, force),
+            [replace(stage, needs=()) for stage in stages],  # all finished, and not to be pickled
+            finished,
+            title=lambda stage: stage.what or stage.name,
+            workers=processes and min(processes, len(stages)),
+            threads=1,
+            shared=sorted(shared),
+            fewer="--jobs",
+        )
+
+
+def _work(how: tuple[str, bool], stage: Stage, deaths: int) -> Answer:
+    """Run a stage (in a worker of Ray); after the death of a worker, continue what that has left."""
+    device, force = how
+    while deaths:  # the lock of a machine that died is released when the server of the files notices
+        try:
+            with lock(stage.folder.lock_file):
+                break
+        except MissingError:
+            time.sleep(POLL_S)
+    if deaths and stage.done():
+        return None
+    return _attempt(stage, device, force and not deaths)
 
 
 @contextlib.contextmanager

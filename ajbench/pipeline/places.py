@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ajbench.core.clip_sections import Data
+from ajbench.core.ray_tasks import Engine
 from ajbench.data.external_clips import ExternalSource
 
 
@@ -18,6 +19,7 @@ class Places:
         generator: a trained generator to use instead of the recipe's own.
         tracker: where loss curves go besides metrics.csv.
         synthetic: clips made elsewhere.
+        engine: what shares the work of `prepare`, `synth` and the parallel stages: processes here, or Ray.
     """
 
     data: Path | None = None
@@ -26,6 +28,7 @@ class Places:
     generator: Path | None = None
     tracker: str = "csv"
     synthetic: ExternalSource | None = None
+    engine: Engine = "local"
 
     def pcm(self, data: Data) -> Path | None:
         """Return the folder of caches of decoded sound, if a recipe wants them."""

@@ -5,12 +5,11 @@ processes share the work; neither changes the bytes of the store.
 """
 
 import json
-import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,31 +19,23 @@ import numpy as np
 
 from ajbench import codec as codecs
 from ajbench.codec.whitening import fit_to_clips
-from ajbench.core import console
+from ajbench.core import console, ray_tasks
 from ajbench.core.console import counted
 from ajbench.core.device import device_of
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.recipe import Recipe
-from ajbench.data import audio, noise, shards
-from ajbench.data.clip_reader import ReadClip, read_clip, tally_length
-from ajbench.data.clip_set import ahead
+from ajbench.data import archive, audio, shards
 from ajbench.data.corpora import recordings
 from ajbench.data.duplicates import duplicates
 from ajbench.data.manifest import Manifest, Problem, Row
-from ajbench.data.shard_job import ShardJob, discard, open_job, write_note
+from ajbench.data.shard_job import MakeShard, ShardJob, discard, open_job, write_note
 from ajbench.data.store import ClipStore
 from ajbench.fusion import video_tokens
-from ajbench.fusion.video_tokens import Seen, VideoEncoder
-from ajbench.pipeline import changed_files
+from ajbench.fusion.video_tokens import VideoEncoder
+from ajbench.pipeline.ray_shards import Order, share
+from ajbench.pipeline.shard_encoding import BATCH, COUNTED, READERS, Listed, ShardEncoding, video_encoder
 
-# The codec always gets batches of this size, zero-padded: a clip's codes depend on the size of its batch
-# (rounding differs) but not on the other clips in it.
-BATCH = 8
-READ_AHEAD = 4 * BATCH
-# Reader threads: half the cores, as the codec needs the others, and few enough not to run far ahead of it.
-READERS = max(2, min(8, (os.cpu_count() or 1) // 2))
 SAMPLE = 16  # clips that an estimate prepares
-COUNTED = ("expected", "found", "decoded", "kept")
 UNASSIGNED = "unassigned"  # in the counts: clips that the corpus reader left out without knowing their split
 
 
@@ -61,6 +52,7 @@ def prepare(
     encoder: VideoEncoder | None = None,
     link: bool = False,
     shard_clips: int = shards.SHARD_CLIPS,
+    engine: ray_tasks.Engine = "local",
 ) -> shards.StoreMeta:
     """Read a corpus and write its clip store, or the part of it that is still missing.
 
@@ -82,6 +74,7 @@ def prepare(
         encoder: use this encoder of videos instead of the recipe's.
         link: store the path of each clip's file instead of its audio.
         shard_clips: manifest rows per shard.
+        engine: this process, or `ray` with one task per shard.
 
     Returns:
         The store's metadata. For each split, `counts` has the number of clips that the corpus lists
@@ -94,22 +87,28 @@ def prepare(
             usable video; only quarantine.csv remains. Or a file has vanished that is not `absent`.
         IntegrityError: the folder belongs to a run with another fingerprint.
         UsageError: with this codec, a clip is not a whole number of columns of 21 frames.
+        AjbenchError: with Ray, also as `ray_tasks.run`.
     """
     if open_job(out, fingerprint):
         return ClipStore.open(out).meta
     if manifest is None:
         manifest = recordings.read_corpus(recipe.data, root)
+    if engine == "ray":
+        ray_tasks.need()
     _require_splits(recipe, Counter(row.split for row in manifest.rows), "the corpus lists none")
+    given = codec, encoder
     codec = codec or codecs.load(recipe.codec.name, device_of())
     samples, frames = _geometry(recipe, codec)
-    encoder = encoder or _encoder(recipe)
+    encoder = encoder or video_encoder(recipe)
+    encoding = ShardEncoding(recipe, manifest.label_set, codec, encoder, samples, link, absent)
     job = ShardJob(out, len(manifest.rows), shard_clips, _video_width(encoder))
-    with ThreadPoolExecutor(workers) as pool:
-        originals = _originals(manifest.rows, out, pool)
-        with console.progress(job.n, "prepare") as advance:
-            how = job, recipe, manifest, codec, encoder, samples, link
-            work = _Preparation(*how, pool, originals, advance, absent)
-            job.run(work.make, advance)
+    with ThreadPoolExecutor(workers) as pool, console.progress(job.n, "prepare") as advance:
+        work = _Preparation(job, manifest, encoding, _originals(manifest.rows, out, pool))
+        if engine == "ray":
+            order = Order(job, recipe, manifest.label_set, samples, link, absent, *given, codec.weights_hash)
+            share(order, work.listed, work.seen(root), advance)
+        else:
+            job.run(work.maker(pool, advance), advance)
     job.close(lambda notes: work.finish(notes, fingerprint, frames))
     return shards.read_meta(out)
 
@@ -127,7 +126,7 @@ def estimate(
     """
     codec = codec or codecs.load(recipe.codec.name, device_of())
     samples, _ = _geometry(recipe, codec)
-    encoder = _encoder(recipe)
+    encoder = video_encoder(recipe)
     clips = len(manifest.rows)
     stride = max(1, -(-clips // SAMPLE))
     # The first clips of a process take longer. They are not among those that are timed, whose files would
@@ -139,9 +138,10 @@ def estimate(
     with TemporaryDirectory() as folder, ThreadPoolExecutor(workers) as pool:
         for part in (warm_up, timed):
             job = ShardJob(Path(folder), len(part.rows), SAMPLE, _video_width(encoder))
-            work = _Preparation(job, recipe, part, codec, encoder, samples, False, pool, {}, lambda n: None)
+            encoding = ShardEncoding(recipe, part.label_set, codec, encoder, samples, False)
+            make = _Preparation(job, part, encoding, {}).maker(pool, lambda n: None)
             start = time.perf_counter()
-            job.write(0, work.make)
+            job.write(0, make)
             seconds = time.perf_counter() - start
         size = sum(path.stat().st_size for path in Path(folder).glob("part-*"))
     share = clips / max(1, len(timed.rows))
@@ -154,81 +154,32 @@ class _Preparation:
     """A corpus on its way into a store; `originals` maps a duplicate row's number to that of the first."""
 
     job: ShardJob
-    recipe: Recipe
     manifest: Manifest
-    codec: codecs.Codec
-    encoder: VideoEncoder | None
-    samples: int
-    link: bool
-    pool: ThreadPoolExecutor
+    encoding: ShardEncoding
     originals: dict[int, int]
-    advance: Callable[[int], None]
-    absent: Set[str] | None = None
 
-    def make(self, shard: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """Read and encode the clips of one shard; return their records and the shard's note."""
-        records: list[dict[str, Any]] = []
-        batch: list[tuple[Row, ReadClip, Seen | None]] = []
-        videos: dict[str, Counter[str]] = {}
-        unseen: list[Problem] = []
-        counts: dict[str, Counter[str]] = {}
-        rates: Counter[int] = Counter()
-        problems: list[Problem] = []
-        digests: dict[str, str] = {}
-        for row, clip, seen in ahead(self.pool, self.read, self.job.items(shard), READ_AHEAD):
-            reached = (1, clip.found, clip.rate is not None, clip.reason is None)
-            counts.setdefault(row.split, Counter()).update(dict(zip(COUNTED, map(int, reached), strict=True)))
-            if clip.reason:
-                problems.append(Problem(row.clip_id, row.path, None, clip.reason, row.split))
-                if clip.sha256:
-                    digests[row.path] = clip.sha256
-            else:
-                rates[clip.rate or 0] += 1
-                tally_length(row, clip.seconds or 0.0, self.recipe.data.duration_s)
-                batch.append((row, clip, seen))
-            if seen:
-                videos.setdefault(row.split, Counter())[seen.outcome] += 1
-            if seen and seen.reason:
-                reason = f"{shards.OF_VIDEO}{seen.reason}"
-                unseen.append(Problem(row.clip_id, row.video or row.path, None, reason, row.split))
-            if len(batch) == BATCH:
-                records += self.encode(batch)
-                batch = []
-            self.advance(1)
-        if batch:
-            records += self.encode(batch)
-        listed = [asdict(problem) for problem in problems]
-        note = {"counts": counts, "rates": rates, "problems": listed, "sha256": digests}
-        return records, note | {"videos": videos, "unseen": list(map(asdict, unseen))}
+    @property
+    def recipe(self) -> Recipe:
+        """Its `data` and `codec` sections are used."""
+        return self.encoding.recipe
 
-    def read(self, number: int) -> tuple[Row, ReadClip, Seen | None]:
-        """Read the audio of one row and, if it is usable and videos are encoded, its video."""
-        rows, original = self.manifest.rows, self.originals.get(number)
-        first = None if original is None else rows[original]
-        row, duration_s = rows[number], self.recipe.data.duration_s
-        clip = read_clip(row, duration_s, first, self.link, noise.of(self.recipe.data))
-        seen = (
-            None if self.encoder is None or clip.reason else video_tokens.see(self.encoder, row, duration_s)
-        )
-        if self.absent is not None and (not clip.found or (seen and seen.outcome == "missing")):
-            changed_files.need_listed(row, self.absent)
-        return row, clip, seen
+    def listed(self, shard: int) -> list[Listed]:
+        """Return the rows of a shard."""
+        rows, originals = self.manifest.rows, self.originals
+        return [(rows[k], rows[originals[k]] if k in originals else None) for k in self.job.items(shard)]
 
-    def encode(self, batch: list[tuple[Row, ReadClip, Seen | None]]) -> Iterator[dict[str, Any]]:
-        """Yield the records of up to `BATCH` clips."""
-        waves = np.zeros((BATCH, self.samples), np.float32)
-        for place, (_, clip, _) in enumerate(batch):
-            waves[place] = clip.wav
-        for (row, clip, seen), codes in zip(batch, self.codec.encode(waves), strict=False):
-            ids = [self.manifest.label_set.index(name) for name in row.labels]
-            record = {**asdict(row), "label_ids": ids, "audio": clip.flac, "codes": codes}
-            if self.encoder and seen and seen.pixels is not None:
-                record[shards.VIDEO_TOKENS] = self.encoder.encode(seen.pixels)
-            yield record
+    def seen(self, root: Path | None) -> list[Path]:
+        """Return the corpus and the file of one of its first clips, as far as they are on disk."""
+        firsts = (Path(archive.container(row.path)) for row in self.manifest.rows[:SAMPLE])
+        return [path for path in firsts if path.exists()][:1] + ([root] if root else [])
+
+    def maker(self, pool: ThreadPoolExecutor, advance: Callable[[int], None]) -> MakeShard:
+        """Return the function that makes a shard in this process."""
+        return lambda shard: self.encoding.make(self.listed(shard), pool, advance)
 
     def finish(self, notes: list[dict[str, Any]], fingerprint: str, frames: int) -> None:
         """Combine the notes of all shards, fit the whitening and close the store."""
-        out, labels = self.job.folder, self.manifest.label_set
+        out, labels, codec = self.job.folder, self.manifest.label_set, self.encoding.codec
         rejected = [Problem(**item) for note in notes for item in note["problems"]]
         problems = [*self.manifest.problems, *rejected]
         digests = {path: digest for note in notes for path, digest in note["sha256"].items()}
@@ -253,10 +204,10 @@ class _Preparation:
         for note in notes:
             rates.update(note["rates"])
         meta = shards.StoreMeta(
-            codec=self.codec.name,
-            codec_hash=self.codec.weights_hash,
-            hop=self.codec.hop,
-            clip_samples=self.samples,
+            codec=codec.name,
+            codec_hash=codec.weights_hash,
+            hop=codec.hop,
+            clip_samples=self.encoding.samples,
             labels=list(labels.names),
             mids=None if labels.mids is None else list(labels.mids),
             counts={split: dict(counts[split]) for split in sorted(counts)},
@@ -272,7 +223,7 @@ class _Preparation:
         clips = ClipStore(out, shards.assemble(out, meta))
         train = clips.split_indices("train")
         fitted = {
-            "whitening": fit_to_clips(clips, train, self.codec, self.recipe.codec.whitening).to_json(),
+            "whitening": fit_to_clips(clips, train, codec, self.recipe.codec.whitening).to_json(),
             "train_ids_hash": shards.ids_hash(clips.clip_ids[i] for i in train),
         }
         if problems:
@@ -290,7 +241,8 @@ class _Preparation:
 
     def video(self, notes: list[dict[str, Any]], unseen: list[Problem]) -> dict[str, Any]:
         """Return what store.json says about the videos; nothing if they are not encoded."""
-        if self.encoder is None:
+        encoder = self.encoding.encoder
+        if encoder is None:
             return {}
         counts: dict[str, Counter[str]] = {}
         for split, numbers in chain.from_iterable(note["videos"].items() for note in notes):
@@ -300,14 +252,9 @@ class _Preparation:
                 f"corpus {self.recipe.data.corpus}: no usable video in split 'train': {_commonest(unseen)}; "
                 f"see {self.job.folder / 'quarantine.csv'}, or prepare it with data.video=none"
             )
-        about: dict[str, Any] = {"encoder": self.encoder.name, "weights_hash": self.encoder.weights_hash}
-        about |= {"windows": video_tokens.WINDOWS, "width": self.encoder.width}
+        about: dict[str, Any] = {"encoder": encoder.name, "weights_hash": encoder.weights_hash}
+        about |= {"windows": video_tokens.WINDOWS, "width": encoder.width}
         return {"video": about | {"counts": {split: dict(counts[split]) for split in sorted(counts)}}}
-
-
-def _encoder(recipe: Recipe) -> VideoEncoder | None:
-    name = recipe.data.video
-    return None if name == "none" else video_tokens.load(name, device_of())
 
 
 def _video_width(encoder: VideoEncoder | None) -> int:

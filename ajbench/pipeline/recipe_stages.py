@@ -9,7 +9,7 @@ another folder. Nothing here imports torch before a stage has work to do.
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ajbench.core import registry
 from ajbench.core.console import counted
@@ -183,7 +183,8 @@ class Pipeline:
         def do() -> None:
             from ajbench.pipeline.prepare import prepare
 
-            prepare(recipe, None, path, fingerprint=key, manifest=self.manifest, absent=absent)
+            how: dict[str, Any] = {"manifest": self.manifest, "absent": absent, "engine": self.places.engine}
+            prepare(recipe, None, path, fingerprint=key, **how)
 
         def guess() -> dict[str, Any]:
             from ajbench.pipeline.prepare import estimate
@@ -269,20 +270,13 @@ class Pipeline:
         needs = (prepared, *self._own_generator)
         return Stage("invert", recipe, path, key, amount, do, seed=seed, needs=needs, precision="auto")
 
-    def synth(
-        self,
-        probe: str = "",
-        processes: int | None = 1,
-        allow_inexact: bool = False,
-        engine: Literal["local", "ray"] = "local",
-    ) -> Stage:
+    def synth(self, probe: str = "", processes: int | None = 1, allow_inexact: bool = False) -> Stage:
         """Real clips, generator and tokens → synthetic clip store.
 
         Args:
             probe: name of the set in `evaluate.probes`; empty: the recipe's own set.
             processes: that share the work; None: as many as pay, at most one per core on a CPU, one on a GPU.
             allow_inexact: resume although threads, device or versions have changed.
-            engine: local processes or Ray.
         """
         section = self.probes[probe] if probe else self.recipe.synth
         recipe = self.recipe.model_copy(update={"synth": section})
@@ -323,7 +317,8 @@ class Pipeline:
         def do() -> None:
             from ajbench.generation.synthesize import synthesize
 
-            synthesize(**given(), out=path, fingerprint=key, allow_inexact=allow_inexact, engine=engine)
+            how = {"allow_inexact": allow_inexact, "engine": self.places.engine}
+            synthesize(**given() | how, out=path, fingerprint=key)
 
         needs = (prepared, *self._own_generator, *tokens, *judge)
         about: dict[str, Any] = {"what": probe, "seed": section.seed, "needs": needs, "shared": True}

@@ -23,6 +23,7 @@ from ajbench.core.device import (
 )
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.files import checksum, lock, need_regular
+from ajbench.core.ray_tasks import Engine
 from ajbench.core.recipe import Data, Recipe, dump, fingerprint
 from ajbench.core.run_dir import RunDir, world
 from ajbench.data import archive
@@ -122,12 +123,11 @@ class Stage:
                 f"{self.path} instead"
             )
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        folder, lock_file = self.folder, self.path.with_name(f".{self.path.name}.lock")
+        folder = self.folder
         record = {"what": self.what, "amount": self.amount} | ({"processes": processes} if launched else {})
         precision = resolve_precision(self.precision, device)
-        together = launched and self.distributed
-        barrier = _barrier() if together else lambda: None
-        with lock(lock_file) if not self.shared and rank == 0 else nullcontext():
+        barrier = _barrier() if launched and self.distributed else lambda: None
+        with lock(folder.lock_file) if not self.shared and rank == 0 else nullcontext():
             if rank == 0:  # the first of the launched processes writes the state of the folder
                 folder.start(dump(self.recipe), self.seed, device, precision, force)
             barrier()
@@ -138,13 +138,17 @@ class Stage:
         barrier()
         while not folder.done():  # one of the processes that share the work finishes the folder
             if rank == 0:
-                with suppress(MissingError), lock(lock_file):
+                with suppress(MissingError), lock(folder.lock_file):
                     folder.finish(record)
             time.sleep(0.01)
 
 
 def run_stages(
-    stages: Sequence[Stage], device: str, force: bool = False, workers: int | None = 0
+    stages: Sequence[Stage],
+    device: str,
+    force: bool = False,
+    workers: int | None = 0,
+    engine: Engine = "local",
 ) -> list[str]:
     """Run, in order, the stages that are not finished, or with `force` all of them.
 
@@ -156,6 +160,7 @@ def run_stages(
         force: run finished stages again.
         workers: processes for parallel stages; 0: this process runs them one by one; None: one per core on a
             CPU, one on a GPU.
+        engine: of parallel stages: local processes or Ray.
 
     Returns:
         Titles of the stages that ran.
@@ -183,7 +188,7 @@ def run_stages(
         if batch[0].parallel and workers != 0:
             from ajbench.pipeline.parallel import run_in_workers
 
-            run_in_workers(batch, workers, device, force)
+            run_in_workers(batch, workers, device, force, engine)
             continue
         for stage in batch:
             console.say(f"{stage.title}: {stage.amount}")
@@ -215,7 +220,6 @@ def corpus_identity(manifest: Manifest, data: Data | None = None, absent: set[st
     """Hash ids, labels and splits of clips, and sizes and first 64 kB of their files, but not their paths.
 
     `absent` receives the paths of the files that are not there.
-
     Where `data.video` is not none, also the clips' videos and visual captions.
     Of more than 50,000 files, only 50,000 evenly spaced ones are opened; the sizes of all are hashed.
     """

@@ -10,9 +10,8 @@ from fakes import run_script, store_digests
 from typer.testing import CliRunner
 
 from ajbench.cli.app import app
-from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.errors import UsageError
 from ajbench.core.recipe import load
-from ajbench.generation import ray_workers
 from ajbench.pipeline.stage import Stage
 
 SMALL = [
@@ -21,12 +20,6 @@ SMALL = [
     *("synth.sampler_steps=3", "synth.micro_batch=2", "synth.shard_size=2", "evaluate.doses=[4]"),
 ]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python"]
-
-
-def test_the_error_without_ray_says_how_to_install_it(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(MissingError, match=r"--engine ray.*ajbench\[ray\]"):
-        ray_workers.need()
 
 
 def test_launched_processes_may_not_use_force(tmp_path, monkeypatch):

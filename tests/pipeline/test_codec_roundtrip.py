@@ -10,7 +10,7 @@ from fakes import HUM_LABELS, HUM_SAMPLES, hum_record, hum_store, stopped_at
 from ajbench.data import audio, shards
 from ajbench.data.verify import verify
 from ajbench.pipeline.codec_roundtrip import decode_train_split
-from ajbench.pipeline.prepare import COUNTED
+from ajbench.pipeline.shard_encoding import COUNTED
 
 
 class NumberCodec:

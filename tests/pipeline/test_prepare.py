@@ -23,7 +23,8 @@ from ajbench.data import audio, shards, store
 from ajbench.data.corpora import folder, mini
 from ajbench.data.manifest import Manifest
 from ajbench.data.verify import verify
-from ajbench.pipeline.prepare import BATCH, SAMPLE, estimate, prepare
+from ajbench.pipeline.prepare import SAMPLE, estimate, prepare
+from ajbench.pipeline.shard_encoding import BATCH
 
 DURATION = 0.42
 N = 6720
