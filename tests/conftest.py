@@ -1,5 +1,7 @@
 """What tests share: corpora if they are there, small sounds, no network, no global randomness."""
 
+import importlib.util
+import json
 import os
 import pickle
 import shutil
@@ -140,6 +142,26 @@ def no_workers(monkeypatch):
             pickle.loads(pickle.dumps(replace(stage, needs=()))).run(device, force)
 
     monkeypatch.setattr(parallel, "run_in_workers", run_here)
+
+
+@pytest.fixture
+def ray_settings():
+    """Variables of a process that starts Ray, on a busy machine too; skips without Ray."""
+    if not importlib.util.find_spec("ray"):
+        pytest.skip("Ray is not installed; pip install 'ajbench[ray]'")
+    return {"ACCELERATE_USE_CPU": "true", "RAY_raylet_start_wait_time_s": "180"}
+
+
+@pytest.fixture
+def job_on_ray(ray_settings, tmp_path):
+    """job_on_ray(job) -> what a job of `pipeline/jobs_on_ray.py` prints."""
+    from fakes import run_script
+
+    def run(job):
+        command = [sys.executable, Path(__file__).with_name("pipeline") / "jobs_on_ray.py", job, tmp_path]
+        return json.loads(run_script(command, **ray_settings).stdout.splitlines()[-1])
+
+    return run
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,5 @@
 """Syntheses in processes started by torchrun or Ray: the same bytes, and one report."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -59,11 +58,9 @@ def test_torchrun_shares_a_synthesis_and_reports_it_once(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_ray_run_with_a_killed_worker_ends_with_the_same_bytes(tmp_path):
-    if not importlib.util.find_spec("ray"):
-        pytest.skip("Ray is not installed; pip install 'ajbench[ray]'")
+def test_a_ray_run_with_a_killed_worker_ends_with_the_same_bytes(tmp_path, ray_settings):
     command = [sys.executable, Path(__file__).with_name("synthesis_on_ray.py"), tmp_path]
-    done = run_script(command, ACCELERATE_USE_CPU="true", RAY_raylet_start_wait_time_s="180")
+    done = run_script(command, **ray_settings)
     report = json.loads(done.stdout)
     assert report["ray"] == report["whole"] and len(report["ray"]) == 3 + 5
     assert report["killed"] != report["driver"]

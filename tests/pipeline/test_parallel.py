@@ -1,6 +1,7 @@
 """Stages in worker processes: order, threads, failures and Ctrl-C."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -104,4 +105,37 @@ if __name__ == "__main__":
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(timeout=600) == 130
+    assert all((tmp_path / name / "saved").exists() for name in "ab")
+
+
+@pytest.mark.slow
+def test_a_grid_on_ray_with_a_killed_worker_has_the_same_scores(job_on_ray, tmp_path):
+    found = job_on_ray("grid")
+    assert (tmp_path / "killed").exists()
+    assert found["ray"] == found["local"] and len(found["ray"]) == 2 * 3
+    assert found["local resumed"] == [["0"], ["0"], ["0"]]
+    assert found["ray resumed"] == [["0"], ["0", "5"], ["0"]]  # from the checkpoint of the dead worker
+    assert found["ray commands"] == found["local commands"]
+
+
+@pytest.mark.slow
+def test_a_stage_that_fails_on_ray_raises_what_it_raises_here_and_lets_the_others_save(job_on_ray):
+    found = job_on_ray("failures")
+    assert found["nan"] == ["NumericError", "nan: loss is NaN at step 3"]
+    assert found["bug"][0] == "RuntimeError" and "ZeroDivisionError: a bug" in found["bug"][1]
+    assert found["die"][0] == "MissingError" and re.match(r"die: .*--jobs$", found["die"][1])
+    assert all(found[f"{what}: the other"] for what in ("nan", "bug", "die"))
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_run_on_ray_after_all_stages_have_saved(ray_settings, tmp_path):
+    command = [sys.executable, Path(__file__).with_name("jobs_on_ray.py"), "interrupted", tmp_path]
+    paths = os.pathsep.join([str(ROOT / "tests"), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | ray_settings | {"PYTHONPATH": paths}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, start_new_session=True)
+    while not all((tmp_path / name / "begun").exists() for name in "ab"):
+        assert process.poll() is None
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.communicate(timeout=300)[0].split()[-1] == b"130"
     assert all((tmp_path / name / "saved").exists() for name in "ab")
