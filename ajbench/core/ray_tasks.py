@@ -81,7 +81,7 @@ def run(
         workers: at a time, if Ray is started here; None: one per GPU, or as many as the cores allow.
         threads: of a worker.
         shared: files and folders that every machine has to see.
-        fewer: the option that lowers the number of workers.
+        fewer: what lowers the number of workers, in words.
 
     Raises:
         MissingError: Ray, the cluster or a shared folder is missing, or too many workers died on one part.
@@ -121,7 +121,7 @@ def run(
                         if deaths > RETRIES:
                             raise MissingError(
                                 f"{title(part)}: {how}, as {RETRIES} before it, most likely because memory "
-                                f"ran out; run again with a lower {fewer}"
+                                f"ran out; run again with {fewer}"
                             ) from None
                         console.say(f"{title(part)}: {how}; given to another worker")
                         running[task.remote(setting, [sent], part, deaths)] = part, deaths

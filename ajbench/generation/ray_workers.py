@@ -39,7 +39,7 @@ def share(job: Job, processes: int, began: Mapping[str, Any] | None, advance: Ca
         workers=processes,
         threads=job.threads,
         shared=[job.out],
-        fewer="--processes",
+        fewer="a lower --processes",
     )
 
 

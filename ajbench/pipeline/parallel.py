@@ -156,7 +156,7 @@ def _run_on_ray(stages: Sequence[Stage], processes: int | None, device: str, for
             workers=processes and min(processes, len(stages)),
             threads=1,
             shared=sorted(shared),
-            fewer="--jobs",
+            fewer="a lower --jobs",
         )
 
 

@@ -88,7 +88,7 @@ def share(
         workers=None,
         threads=threads,
         shared=[job.folder, *seen],
-        fewer="OMP_NUM_THREADS",
+        fewer="a higher OMP_NUM_THREADS",
     )
 
 

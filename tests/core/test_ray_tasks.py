@@ -42,7 +42,7 @@ def test_a_cell_that_this_process_trains_needs_no_engine():
 
 def test_a_cluster_that_is_not_there_is_one_line(ray_settings, monkeypatch, tmp_path):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    how = {"title": str, "workers": 1, "threads": 1, "shared": [tmp_path], "fewer": "--jobs"}
+    how = {"title": str, "workers": 1, "threads": 1, "shared": [tmp_path], "fewer": "a lower --jobs"}
     with pytest.raises(MissingError, match=r"RAY_ADDRESS=127\.0\.0\.1:1.*ray start"):
         ray_tasks.run(print, None, ["part"], print, **how)
 

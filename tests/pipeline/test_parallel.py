@@ -133,9 +133,9 @@ def test_ctrl_c_ends_a_run_on_ray_after_all_stages_have_saved(ray_settings, tmp_
     paths = os.pathsep.join([str(ROOT / "tests"), str(ROOT), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | ray_settings | {"PYTHONPATH": paths}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, start_new_session=True)
-    while not all((tmp_path / name / "begun").exists() for name in "ab"):
+    while not all((tmp_path / name / "slow" / "begun").exists() for name in "ab"):
         assert process.poll() is None
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)
     assert process.communicate(timeout=300)[0].split()[-1] == b"130"
-    assert all((tmp_path / name / "saved").exists() for name in "ab")
+    assert all((tmp_path / name / "slow" / "saved").exists() for name in "ab")
