@@ -25,9 +25,9 @@ CLIPS_PER_PROCESS = 50  # a process takes about as long to start as to generate 
 def wait_asleep() -> None:
     """Let OpenMP's threads sleep while they wait for each other; before torch is imported.
 
-    By default they wait in a busy loop. Where another program has a core, that takes the other from the thread
-    that is waited for, and short operations take many times as long (benchmarks/busy_core.py). What the user
-    has set stays.
+    By default they wait in a busy loop. Where another program has a core, that takes the other from the
+    thread that is waited for, and short operations take many times as long (benchmarks/busy_core.py). What
+    the user has set stays.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -134,9 +134,25 @@ def end_with_parent() -> None:
 
 def default_workers() -> int:
     """Return how many processes should compute at the same time: one per core on a CPU, one on a GPU."""
-    if device_of().type != "cpu":
-        return 1
+    return cores() if device_of().type == "cpu" else 1
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def use_threads(n: int) -> Iterator[None]:
+    """Let torch use `n` threads within the context."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def readers() -> int:
@@ -145,9 +161,8 @@ def readers() -> int:
     The cores are shared with the processes of a launch (LOCAL_WORLD_SIZE) or with other worker processes
     (`WORKERS`). Two on a machine with two cores, where processes compute too.
     """
-    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) * int(os.environ.get(WORKERS, "1"))
-    return min(32, max(2, here // processes))
+    return min(32, max(2, cores() // processes))
 
 
 def worth_starting(jobs: int, clips: int) -> int:

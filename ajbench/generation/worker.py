@@ -1,6 +1,5 @@
 """The part of a synthesis that every process does: claim shards and generate their clips in micro-batches."""
 
-import contextlib
 import io
 import os
 import socket
@@ -19,7 +18,7 @@ import xxhash
 from numpy.typing import ArrayLike, NDArray
 
 from ajbench import codec as codecs
-from ajbench.core.device import device_of
+from ajbench.core.device import device_of, use_threads
 from ajbench.core.errors import IntegrityError
 from ajbench.core.files import seed_for
 from ajbench.core.recipe import Synth
@@ -299,17 +298,6 @@ def remove_strays(folder: Path, name: str) -> None:
     """Remove partial files of processes that were killed while writing `name`; none may be writing it now."""
     for stray in folder.glob(f".{name}.*.tmp"):
         stray.unlink()
-
-
-@contextlib.contextmanager
-def use_threads(n: int) -> Iterator[None]:
-    """Let torch use `n` threads within the context."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _fidelity(clip: tuple[dict[str, Any], tuple[float, float]]) -> float:

@@ -146,7 +146,7 @@ def _device(torch: Any) -> str:
 
 
 def _codec() -> dict[str, str]:
-    from ajbench.pipeline.stage import weights_identity
+    from ajbench.pipeline.inputs import weights_identity
 
     folder = Path(__file__).parents[1] / "codec"
     files = sorted(folder.glob("*.safetensors"))

@@ -15,7 +15,8 @@ from ajbench.pipeline import grid
 from ajbench.pipeline.arms import augment_stage
 from ajbench.pipeline.cell_training import Candidate, Inputs, settings_of, train_and_score, tune_arm
 from ajbench.pipeline.external_store import audited
-from ajbench.pipeline.stage import Stage, weights_identity
+from ajbench.pipeline.inputs import weights_identity
+from ajbench.pipeline.stage import Stage
 
 if TYPE_CHECKING:
     from ajbench.pipeline.recipe_stages import Pipeline

@@ -232,9 +232,10 @@ def synthesis_seconds(
         IntegrityError: generator or tokens do not belong to the store.
         MissingError: generator, tokens or a codec's weights are missing.
     """
+    from ajbench.core.device import use_threads
     from ajbench.generation import checkpoint
     from ajbench.generation.synthesize import inputs
-    from ajbench.generation.worker import Job, use_threads
+    from ajbench.generation.worker import Job
 
     section = recipe.synth
     if store:

@@ -19,8 +19,9 @@ from ajbench.data.external_clips import ExternalClips
 from ajbench.data.manifest import Problem
 from ajbench.data.shard_job import ShardJob, discard, open_job
 from ajbench.data.store import ClipStore, require_codec
+from ajbench.pipeline.inputs import corpus_identity
 from ajbench.pipeline.preflight import pool_identity
-from ajbench.pipeline.stage import Stage, corpus_identity, store_mb
+from ajbench.pipeline.stage import Stage, store_mb
 
 if TYPE_CHECKING:
     from ajbench.codec import Codec

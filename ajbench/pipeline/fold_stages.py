@@ -8,7 +8,7 @@ from ajbench.core.errors import UsageError
 from ajbench.core.rows import folds_name
 from ajbench.pipeline.classifier_stages import grid_stages
 from ajbench.pipeline.evaluation_stages import eval_cls_stage, eval_gen_stage
-from ajbench.pipeline.stage import Stage, in_order
+from ajbench.pipeline.stage import Stage, in_order, side_by_side
 
 if TYPE_CHECKING:
     from ajbench.pipeline.recipe_stages import Pipeline
@@ -46,8 +46,8 @@ def stages(pipeline: "Pipeline", jobs: int | None = 1) -> list[Stage]:
 
 
 def sources(pipeline: "Pipeline", jobs: int | None = 1) -> list[Stage]:
-    """Return the stages of all folds and draws before the classifiers."""
-    return in_order(stage for one in pipeline.folds for draw in one.draws for stage in draw.sources(jobs))
+    """Return the stages of all folds and draws before the classifiers; generators next to each other."""
+    return side_by_side(stage for one in pipeline.folds for draw in one.draws for stage in draw.sources(jobs))
 
 
 def named(pipeline: "Pipeline", stages: Iterable[Stage]) -> list[Stage]:

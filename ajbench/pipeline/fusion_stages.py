@@ -14,7 +14,8 @@ from ajbench.core.fusion_section import NAIVE, Fusion
 from ajbench.core.recipe import Recipe, fingerprint
 from ajbench.pipeline import fusion_work, grid
 from ajbench.pipeline.classifier_stages import classifier_stage
-from ajbench.pipeline.stage import Stage, in_order, weights_identity
+from ajbench.pipeline.inputs import weights_identity
+from ajbench.pipeline.stage import Stage, in_order
 
 if TYPE_CHECKING:
     from ajbench.pipeline.recipe_stages import Pipeline

@@ -1,4 +1,4 @@
-"""Independent stages at the same time, each with one thread: in processes of this machine, or on Ray."""
+"""Independent stages at the same time: in processes of this machine, or on Ray."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
 
 from ajbench.core import console, ray_tasks
-from ajbench.core.device import WORKERS, default_workers, end_with_parent
+from ajbench.core.device import WORKERS, cores, default_workers, end_with_parent
 from ajbench.core.errors import AjbenchError, MissingError
 from ajbench.core.failures import expected
 from ajbench.core.files import lock
@@ -41,16 +41,17 @@ def run_in_workers(
         AjbenchError: of the first stage that failed; the others save their state and can be resumed.
         KeyboardInterrupt: Ctrl-C, after all running stages have saved their state.
     """
+    count = min(processes or default_workers(), len(stages))
+    threads = stages[0].threads or max(1, cores() // count)
     if engine == "ray":
-        _run_on_ray(stages, processes, device, force)
+        _run_on_ray(stages, processes, device, force, threads)
         return
     waiting = list(reversed(stages))
     workers: list[_Worker] = []
     try:
         with console.progress(len(stages), stages[0].name, "stages") as advance:
-            count = min(processes or default_workers(), len(stages))
             for _ in range(count):
-                workers.append(_Worker(device, force, count))
+                workers.append(_Worker(device, force, count, threads))
                 workers[-1].give(waiting.pop())
             while busy := [worker for worker in workers if worker.stage]:
                 ready = connection.wait([worker.pipe for worker in busy])
@@ -70,19 +71,19 @@ def run_in_workers(
 class _Worker:
     """A process that runs one stage after another; spawned, so that it inherits no state of torch."""
 
-    def __init__(self, device: str, force: bool, workers: int) -> None:
+    def __init__(self, device: str, force: bool, workers: int, threads: int) -> None:
         context = get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, device, force))
         self.stage: Stage | None = None
-        with _child_settings(workers):
+        with _child_settings(workers, threads):
             self.process.start()
         theirs.close()
 
     def give(self, stage: Stage) -> None:
         self.stage = stage
         with contextlib.suppress(BrokenPipeError):  # if the process has died, `collect` says so
-            self.pipe.send(replace(stage, needs=()))  # all finished, and not to be pickled
+            self.pipe.send(_bare(stage))
 
     def collect(self) -> Stage:
         """Return the stage that it has finished, or raise what stopped it."""
@@ -137,7 +138,14 @@ def _raise(stage: Stage, answer: Answer) -> None:
         raise RuntimeError(f"{stage.what}:\n{answer}")
 
 
-def _run_on_ray(stages: Sequence[Stage], processes: int | None, device: str, force: bool) -> None:
+def _bare(stage: Stage) -> Stage:
+    """Return a stage without what was used before its turn, and need not be picklable."""
+    return replace(stage, needs=(), check=None, estimate=None)
+
+
+def _run_on_ray(
+    stages: Sequence[Stage], processes: int | None, device: str, force: bool, threads: int
+) -> None:
     stages[0].path.parent.mkdir(parents=True, exist_ok=True)
     shared = {stages[0].path.parent, *(need.path for stage in stages for need in stage.needs)}
     with console.progress(len(stages), stages[0].name, "stages") as advance:
@@ -150,11 +158,11 @@ def _run_on_ray(stages: Sequence[Stage], processes: int | None, device: str, for
         ray_tasks.run(
             _work,
             (device, force),
-            [replace(stage, needs=()) for stage in stages],  # all finished, and not to be pickled
+            list(map(_bare, stages)),
             finished,
             title=lambda stage: stage.what or stage.name,
             workers=processes and min(processes, len(stages)),
-            threads=1,
+            threads=threads,
             shared=sorted(shared),
             fewer="a lower --jobs",
         )
@@ -175,9 +183,9 @@ def _work(how: tuple[str, bool], stage: Stage, deaths: int) -> Answer:
 
 
 @contextlib.contextmanager
-def _child_settings(workers: int) -> Iterator[None]:
-    """Start processes with one thread for BLAS and OpenMP, a share of the cores, and with SIGINT blocked."""
-    changes = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", WORKERS: str(workers)}
+def _child_settings(workers: int, threads: int) -> Iterator[None]:
+    """Start processes with so many threads for BLAS and OpenMP, a share of the cores, and SIGINT blocked."""
+    changes = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), WORKERS: str(workers)}
     before = {name: os.environ.get(name) for name in changes}
     os.environ |= changes
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

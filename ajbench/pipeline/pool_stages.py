@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ajbench.pipeline import fold_stages
-from ajbench.pipeline.stage import Stage, in_order
+from ajbench.pipeline.stage import Stage, in_order, side_by_side
 
 if TYPE_CHECKING:
     from ajbench.pipeline.recipe_stages import Pipeline
@@ -34,7 +34,7 @@ def stages(pipeline: "Pipeline", jobs: int | None = 1) -> list[Stage]:
         for stage in mine:
             what = ", ".join(filter(None, (stage.what, f"pool {pool}")))
             known[stage.fingerprint] = replace(stage, what=what) if uses[stage.fingerprint] == 1 else stage
-    sources = [stage for one in pipeline.pools for stage in fold_stages.sources(one, jobs)]
+    sources = side_by_side(stage for one in pipeline.pools for stage in fold_stages.sources(one, jobs))
     # The classifiers of all pools train next to each other, so evaluations come last.
     others = sorted(known.values(), key=lambda stage: stage.name in EVALUATIONS)
     return [known[stage.fingerprint] for stage in in_order([*sources, *others])]

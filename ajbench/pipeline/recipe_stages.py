@@ -7,7 +7,7 @@ another folder. Nothing here imports torch before a stage has work to do.
 """
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +27,22 @@ from ajbench.pipeline import (
     classifier_stages,
     external_store,
     fold_stages,
+    generator_work,
     grid,
     preflight,
     recipe_parts,
 )
+from ajbench.pipeline.inputs import (
+    codec_identity,
+    corpus_identity,
+    text_encoder_identity,
+    weights_identity,
+)
 from ajbench.pipeline.places import Places
 from ajbench.pipeline.stage import (
     Stage,
-    codec_identity,
-    corpus_identity,
     in_order,
     store_mb,
-    text_encoder_identity,
-    weights_identity,
 )
 
 # Raised by one when a stage's code changes what it writes: earlier outputs are then made again, not misread.
@@ -231,13 +234,7 @@ class Pipeline:
         inputs += preflight.captions_identity(section)
         key, path = self.place("train-gen", section, *inputs)
 
-        def do() -> None:
-            from ajbench.data.store import ClipStore
-            from ajbench.generation.train import train_generator
-
-            about: dict[str, Any] = {"fingerprint": key, "seed": seed, "tracker": self.places.tracker}
-            about["captions"] = preflight.captions_of(recipe.generator)
-            train_generator(recipe, ClipStore.open(source), path, **about)
+        do = partial(generator_work.train, recipe, source, path, fingerprint=key, tracker=self.places.tracker)
 
         def check() -> None:
             if other:
@@ -249,7 +246,7 @@ class Pipeline:
 
         needs = () if other else (prepared,)
         about: dict[str, Any] = {"seed": seed, "needs": needs, "distributed": True, "check": check}
-        about["precision"] = section.precision
+        about |= {"precision": section.precision, "parallel": True, "threads": None}
         return Stage("train-gen", recipe, path, key, counted(section.train_steps, "step"), do, **about)
 
     @cached_property
@@ -259,16 +256,12 @@ class Pipeline:
         drawn = recipe.mix.drawn if recipe.adapts_to_real else []
         key, path = self.place("invert", recipe.invert, prepared.fingerprint, self.generator_key, *drawn)
 
-        def do() -> None:
-            from ajbench.data.store import ClipStore
-            from ajbench.generation.textual_inversion import invert
-
-            about: dict[str, Any] = {"fingerprint": key, "seed": seed, "tracker": self.places.tracker}
-            invert(recipe, self.generator, ClipStore.open(prepared.path), path, **about)
-
+        places = self.generator, prepared.path, path
+        do = partial(generator_work.invert, recipe, *places, fingerprint=key, tracker=self.places.tracker)
+        about: dict[str, Any] = {"seed": seed, "precision": "auto", "parallel": True, "threads": None}
         amount = counted(recipe.invert.train_steps, "step")
         needs = (prepared, *self._own_generator)
-        return Stage("invert", recipe, path, key, amount, do, seed=seed, needs=needs, precision="auto")
+        return Stage("invert", recipe, path, key, amount, do, needs=needs, **about)
 
     def synth(self, probe: str = "", processes: int | None = 1, allow_inexact: bool = False) -> Stage:
         """Real clips, generator and tokens → synthetic clip store.

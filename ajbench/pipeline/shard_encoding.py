@@ -1,16 +1,17 @@
 """Reading and encoding the clips of one shard of a corpus, in this process or in a worker of Ray."""
 
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, deque
+from collections.abc import Callable, Sequence, Set
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from ajbench import codec as codecs
-from ajbench.core.device import device_of
+from ajbench.core.device import device_of, use_threads
 from ajbench.core.recipe import Recipe
 from ajbench.data import noise, shards
 from ajbench.data.clip_reader import ReadClip, read_clip, tally_length
@@ -27,6 +28,7 @@ BATCH = 8
 # Reader threads: half the cores, as the codec needs the others, and few enough not to run far ahead of it.
 READERS = max(2, min(8, (os.cpu_count() or 1) // 2))
 READ_AHEAD = 4 * BATCH
+ENCODERS = 4  # at most, on a CPU: each holds the activations of a batch
 COUNTED = ("expected", "found", "decoded", "kept")
 
 Listed = tuple[Row, Row | None]  # a row of the manifest, and the first row that it repeats
@@ -72,28 +74,37 @@ class ShardEncoding:
         rates: Counter[int] = Counter()
         problems: list[Problem] = []
         digests: dict[str, str] = {}
-        for row, clip, seen in ahead(pool, self.read, listed, READ_AHEAD):
-            reached = (1, clip.found, clip.rate is not None, clip.reason is None)
-            counts.setdefault(row.split, Counter()).update(dict(zip(COUNTED, map(int, reached), strict=True)))
-            if clip.reason:
-                problems.append(Problem(row.clip_id, row.path, None, clip.reason, row.split))
-                if clip.sha256:
-                    digests[row.path] = clip.sha256
-            else:
-                rates[clip.rate or 0] += 1
-                tally_length(row, clip.seconds or 0.0, self.recipe.data.duration_s)
-                batch.append((row, clip, seen))
-            if seen:
-                videos.setdefault(row.split, Counter())[seen.outcome] += 1
-            if seen and seen.reason:
-                reason = f"{shards.OF_VIDEO}{seen.reason}"
-                unseen.append(Problem(row.clip_id, row.video or row.path, None, reason, row.split))
-            if len(batch) == BATCH:
-                records += self.encode(batch)
-                batch = []
-            advance(1)
-        if batch:
-            records += self.encode(batch)
+        waiting: deque[Future[list[dict[str, Any]]]] = deque()
+        most = encoders()
+        with use_threads(torch.get_num_threads() // most), ThreadPoolExecutor(most) as encoding:
+            for row, clip, seen in ahead(pool, self.read, listed, READ_AHEAD):
+                reached = (1, clip.found, clip.rate is not None, clip.reason is None)
+                counts.setdefault(row.split, Counter()).update(
+                    dict(zip(COUNTED, map(int, reached), strict=True))
+                )
+                if clip.reason:
+                    problems.append(Problem(row.clip_id, row.path, None, clip.reason, row.split))
+                    if clip.sha256:
+                        digests[row.path] = clip.sha256
+                else:
+                    rates[clip.rate or 0] += 1
+                    tally_length(row, clip.seconds or 0.0, self.recipe.data.duration_s)
+                    batch.append((row, clip, seen))
+                if seen:
+                    videos.setdefault(row.split, Counter())[seen.outcome] += 1
+                if seen and seen.reason:
+                    reason = f"{shards.OF_VIDEO}{seen.reason}"
+                    unseen.append(Problem(row.clip_id, row.video or row.path, None, reason, row.split))
+                if len(batch) == BATCH:
+                    waiting.append(encoding.submit(self.encode, batch))
+                    batch = []
+                if len(waiting) > most:
+                    records += waiting.popleft().result()
+                advance(1)
+            if batch:
+                waiting.append(encoding.submit(self.encode, batch))
+            for done in waiting:
+                records += done.result()
         noted = {"counts": counts, "rates": rates, "problems": list(map(asdict, problems))}
         return records, noted | {"sha256": digests, "videos": videos, "unseen": list(map(asdict, unseen))}
 
@@ -108,8 +119,9 @@ class ShardEncoding:
             changed_files.need_listed(row, self.absent)
         return row, clip, seen
 
-    def encode(self, batch: list[tuple[Row, ReadClip, Seen | None]]) -> Iterator[dict[str, Any]]:
-        """Yield the records of up to `BATCH` clips."""
+    def encode(self, batch: list[tuple[Row, ReadClip, Seen | None]]) -> list[dict[str, Any]]:
+        """Return the records of up to `BATCH` clips."""
+        records = []
         waves = np.zeros((BATCH, self.samples), np.float32)
         for place, (_, clip, _) in enumerate(batch):
             waves[place] = clip.wav
@@ -118,7 +130,13 @@ class ShardEncoding:
             record = {**asdict(row), "label_ids": ids, "audio": clip.flac, "codes": codes}
             if self.encoder and seen and seen.pixels is not None:
                 record[shards.VIDEO_TOKENS] = self.encoder.encode(seen.pixels)
-            yield record
+            records.append(record)
+        return records
+
+
+def encoders() -> int:
+    """Return how many batches are encoded at a time; they share the threads, as a codec's steps are short."""
+    return max(1, min(ENCODERS, torch.get_num_threads())) if device_of().type == "cpu" else 1
 
 
 def video_encoder(recipe: Recipe) -> VideoEncoder | None:

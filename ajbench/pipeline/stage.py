@@ -1,37 +1,30 @@
-"""Stages, which have folders and are found again by their fingerprints; how they run; hashes of inputs."""
+"""Stages, which have folders and are found again by their fingerprints; how they run."""
 
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import xxhash
-
-from ajbench.core import console, registry
+from ajbench.core import console
 from ajbench.core.device import (
     Precision,
     available,
-    no_garbage_collection,
+    default_workers,
     release_gpu_memory,
     resolve_precision,
 )
 from ajbench.core.errors import MissingError, UsageError
-from ajbench.core.files import checksum, lock, need_regular
+from ajbench.core.files import lock
 from ajbench.core.ray_tasks import Engine
-from ajbench.core.recipe import Data, Recipe, dump, fingerprint
+from ajbench.core.recipe import Recipe, dump
 from ajbench.core.run_dir import RunDir, world
-from ajbench.data import archive
-from ajbench.data.manifest import Manifest, Row
 
-MANY_FILES = 50_000  # if there are more, only so many are opened: millions would take an hour
 LONGEST_WAIT = timedelta(days=2)  # of the processes of a launch for each other
-HEAD_BYTES = 1 << 16  # read of every sound file: its header and enough audio to identify it
 
 
 @dataclass(frozen=True)
@@ -53,6 +46,8 @@ class Stage:
         distributed: the processes of one `torchrun` launch do it together.
         parallel: independent stages of this kind may run at the same time, each in a worker process; `do` can
             be pickled.
+        threads: of a worker process; None: its share of the cores. The latter run in this process, with all
+            cores, if they cannot run at the same time.
         precision: of a training, as the recipe sets it; otherwise fp32.
         check: raises, before any work, if weights are missing.
         estimate: returns clips, bytes and seconds extrapolated from one batch, once `needs` are finished.
@@ -71,6 +66,7 @@ class Stage:
     shared: bool = False
     distributed: bool = False
     parallel: bool = False
+    threads: int | None = 1
     precision: Precision = "fp32"
     check: Callable[[], None] | None = None
     estimate: Callable[[], dict[str, Any]] | None = None
@@ -185,7 +181,8 @@ def run_stages(
         )
     device = available(device)
     for batch in batches(todo):
-        if batch[0].parallel and workers != 0:
+        alone = batch[0].threads is None and 1 in (len(batch), workers or default_workers())
+        if batch[0].parallel and workers != 0 and not alone:
             from ajbench.pipeline.parallel import run_in_workers
 
             run_in_workers(batch, workers, device, force, engine)
@@ -205,6 +202,18 @@ def in_order(stages: Iterable[Stage]) -> list[Stage]:
     return list(found.values())
 
 
+def side_by_side(stages: Iterable[Stage]) -> list[Stage]:
+    """Return stages and what they need, with those next to each other that may run at the same time.
+
+    These have one name and come after equally many others.
+    """
+    found, depth, names = in_order(stages), dict[str, int](), dict[str, int]()
+    for stage in found:
+        depth[stage.fingerprint] = 1 + max((depth[need.fingerprint] for need in stage.needs), default=0)
+        names.setdefault(stage.name, len(names))
+    return sorted(found, key=lambda stage: (depth[stage.fingerprint], names[stage.name]))
+
+
 def needed_mb(stages: Iterable[Stage]) -> float:
     """Return the disk space that stages will take, in MB, as far as it is known."""
     return sum(stage.disk_mb or 0.0 for stage in stages)
@@ -216,76 +225,11 @@ def free_mb(folder: Path) -> float:
     return shutil.disk_usage(existing).free / 1e6
 
 
-def corpus_identity(manifest: Manifest, data: Data | None = None, absent: set[str] | None = None) -> str:
-    """Hash ids, labels and splits of clips, and sizes and first 64 kB of their files, but not their paths.
-
-    `absent` receives the paths of the files that are not there.
-    Where `data.video` is not none, also the clips' videos and visual captions.
-    Of more than 50,000 files, only 50,000 evenly spaced ones are opened; the sizes of all are hashed.
-    """
-    video = data is not None and data.video != "none"
-    videos = [row.video for row in manifest.rows if row.video] if video else []
-    files = {row.path: archive.container(row.path) for row in manifest.rows}
-    paths = list(dict.fromkeys([*files.values(), *videos]))
-    stride = -(-len(paths) // MANY_FILES) or 1
-    with ThreadPoolExecutor(4) as pool:
-        heads = dict(pool.map(_size, paths) if stride > 1 else ())
-        heads |= pool.map(_head, paths[::stride])
-    if absent is not None:
-        absent.update(path for path, head in heads.items() if head == path)
-    problems = [(p.clip_id, p.line, p.split) for p in manifest.problems]
-    with no_garbage_collection():
-        clips = [[*_content(row), heads[files[row.path]]] for row in manifest.rows]
-        for clip, row in zip(clips, manifest.rows if video else (), strict=False):
-            clip += [row.visual_caption, heads[row.video] if row.video else None]
-        return fingerprint(list(manifest.label_set.names), clips, problems)
-
-
-def codec_identity(name: str) -> str:
-    """Hash the weights of a codec that ajbench ships or a path names; return the name of others.
-
-    A store checks the hash of those when it is used.
-    """
-    if name == "tiny":
-        return weights_identity(Path(__file__).parents[1] / "codec")
-    return weights_identity(Path(name)) if name.endswith(".safetensors") else name
-
-
-def text_encoder_identity(name: str) -> tuple[str, ...]:
-    """Hash what the states of a text encoder that is a folder depend on: weights, configuration, tokenizer.
-
-    Empty for others, which are known by their names.
-    """
-    if not registry.is_folder(name):
-        return ()
-    kinds = (".json", ".txt", ".model", ".bin")
-    rest = [checksum(file) for file in sorted(Path(name).iterdir()) if file.suffix in kinds]
-    return weights_identity(Path(name)), *rest
-
-
 def store_mb(recipe: Recipe, clips: int) -> float:
     """Return the approximate size of a clip store in MB."""
     # 16-bit FLAC has about 0.6 of its size as PCM; codes are eight 16-bit numbers per 320 samples.
     samples = recipe.data.duration_s * 16_000
     return round(clips * (samples * 2 * 0.6 + samples / 320 * 8 * 2) / 1e6, 1)
-
-
-def weights_identity(path: Path) -> str:
-    """Hash a weights file, or all the safetensors files of a folder.
-
-    Raises:
-        MissingError: there is no such file or folder.
-    """
-    if not path.exists():
-        raise MissingError(f"{path}: no such file or folder of weights")
-    digest = xxhash.xxh3_64()
-    for file in [path] if path.is_file() else sorted(path.rglob("*.safetensors")):
-        digest.update(file.name.encode(errors="surrogateescape"))
-        need_regular(file)
-        with file.open("rb") as content:
-            while chunk := content.read(1 << 22):
-                digest.update(chunk)
-    return digest.hexdigest()
 
 
 def batches(stages: Sequence[Stage]) -> list[list[Stage]]:
@@ -314,37 +258,3 @@ def _barrier() -> Callable[[], None]:
     state = PartialState(cpu=cpu, timeout=LONGEST_WAIT)
     assert state.num_processes == world()[0]
     return state.wait_for_everyone
-
-
-def _content(row: Row) -> list[Any]:
-    part = [row.clip_id, row.start_s, row.duration_s]
-    return [
-        *part,
-        list(row.labels),
-        row.split,
-        row.fold,
-        row.caption,
-        row.parent_id,
-        row.recording,
-        *row.more_captions,
-        *([row.subset] if row.subset else ()),
-    ]
-
-
-def _size(path: str) -> tuple[str, str]:
-    try:
-        return path, str(Path(path).stat().st_size)
-    except OSError:
-        return path, path
-
-
-def _head(path: str) -> tuple[str, str]:
-    if not Path(path).is_file():
-        # A rendered clip, whose path defines it, or a missing file, which prepare will list.
-        return path, path
-    try:
-        with Path(path).open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            return path, f"{size}:{xxhash.xxh3_64_hexdigest(file.read(HEAD_BYTES))}"
-    except OSError:
-        return path, path

@@ -26,7 +26,7 @@ from ajbench.generation import hub_encoders, train, unet
 from ajbench.generation.pipeline import AudioJourneyPipeline
 from ajbench.generation.prompts import expand
 from ajbench.pipeline import preflight
-from ajbench.pipeline.stage import text_encoder_identity
+from ajbench.pipeline.inputs import text_encoder_identity
 
 PROMPTS = ["The sound of dog, rain", "", "a clock nearby", "rain"]
 

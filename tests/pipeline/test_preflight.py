@@ -14,7 +14,7 @@ from ajbench.data.audio import clip_samples
 from ajbench.data.corpora import recordings
 from ajbench.data.manifest import Problem
 from ajbench.pipeline import preflight
-from ajbench.pipeline.stage import corpus_identity
+from ajbench.pipeline.inputs import corpus_identity
 
 
 @pytest.mark.parametrize(
