@@ -14,7 +14,6 @@ import typer
 
 from ajbench import __version__
 from ajbench.core import console
-from ajbench.core.device import wait_asleep
 from ajbench.core.errors import AjbenchError, UsageError
 from ajbench.core.failures import expected
 from ajbench.core.files import need_writable
@@ -157,7 +156,10 @@ def show_version(
     ] = False,
 ) -> None:
     """The options of `ajbench` itself."""
-    wait_asleep()
+    # Before torch is imported. By default, threads of OpenMP wait for each other in a busy loop. Where another
+    # program has a core, that takes the other one from the thread that is waited for, and short operations
+    # take many times as long (benchmarks/busy_core.py).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if version:
         console.emit({"version": __version__}, text=__version__)
         raise typer.Exit

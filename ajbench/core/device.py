@@ -22,16 +22,6 @@ WORKERS = "AJBENCH_WORKERS"  # variable with the number of worker processes that
 CLIPS_PER_PROCESS = 50  # a process takes about as long to start as to generate a few dozen clips
 
 
-def wait_asleep() -> None:
-    """Let OpenMP's threads sleep while they wait for each other; before torch is imported.
-
-    By default they wait in a busy loop. Where another program has a core, that takes the other from the
-    thread that is waited for, and short operations take many times as long (benchmarks/busy_core.py). What
-    the user has set stays.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
 def device_of(rank: int | None = None) -> "torch.device":
     """Return the device of a process; processes on one machine take its GPUs in turn.
 

@@ -26,7 +26,8 @@ WAIT_S = 0.2  # how often this process looks for Ctrl-C
 PATIENCE_S = 60.0  # time for a worker to save its state, before it is interrupted again
 CONNECT_S = 10.0
 STORE_BYTES = 1 << 28  # for Ray's objects on this machine: settings and lists of clips, no sound
-INHERITED = ("ACCELERATE_USE_CPU", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")  # and all of AJBENCH_*
+# Besides all of AJBENCH_*.
+INHERITED = ("ACCELERATE_USE_CPU", "HF_HUB_OFFLINE", "OMP_WAIT_POLICY", "TRANSFORMERS_OFFLINE")
 
 Part = TypeVar("Part")
 
