@@ -156,7 +156,7 @@ def show_version(
     ] = False,
 ) -> None:
     """The options of `ajbench` itself."""
-    # Before torch is imported. By default, threads of OpenMP wait for each other in a busy loop. Where another
+    # Before torch is imported. By default, OpenMP's threads wait for each other in a busy loop. Where another
     # program has a core, that takes the other one from the thread that is waited for, and short operations
     # take many times as long (benchmarks/busy_core.py).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
