@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import pytest
 
 from ajbench.core import recipe
 from ajbench.core.errors import MissingError, NumericError
+from ajbench.pipeline import parallel
 from ajbench.pipeline.parallel import run_in_workers
-from ajbench.pipeline.stage import Stage, run_stages
+from ajbench.pipeline.stage import Stage, run_stages, side_by_side
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,6 +58,29 @@ def test_parallel_stages_run_with_one_thread_each_after_those_they_need(tmp_path
     assert os.environ.get("OMP_NUM_THREADS") == before
     began = (needing.path / "threads").stat().st_mtime_ns
     assert all(began > (one.path / "DONE").stat().st_mtime_ns for one in first)
+
+
+@pytest.mark.parametrize(("stages", "workers", "here"), [(2, 2, False), (2, 1, True), (1, 2, True)])
+def test_generators_share_the_cores_and_a_single_one_has_all(tmp_path, monkeypatch, stages, workers, here):
+    monkeypatch.setattr(parallel, "cores", lambda: 6)
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    made = [replace(stage(tmp_path / str(k)), threads=None, check=lambda: None) for k in range(stages)]
+    run_stages(made, "cpu", workers=workers)
+    assert {(one.path / "threads").read_text() for one in made} == {"5" if here else "3"}
+
+
+def test_stages_that_may_run_at_the_same_time_are_neighbours(tmp_path):
+    def named(name, fold, *needs):
+        return replace(stage(tmp_path / f"{name}{fold}", needs=needs), name=name)
+
+    folds = []
+    for fold in range(2):
+        real = named("prepare", 0)  # shared
+        generator = named("train-gen", fold, real)
+        tokens = named("invert", fold, real, generator)
+        folds.append(named("synth", fold, real, generator, tokens))
+    found = [one.path.name for one in side_by_side(folds)]
+    assert found == ["prepare0", "train-gen0", "train-gen1", "invert0", "invert1", "synth0", "synth1"]
 
 
 def test_a_worker_that_dies_before_it_reads_its_stage_is_no_traceback(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import signal
+import time
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -268,6 +269,25 @@ def test_the_codec_always_gets_full_batches_and_shards_do_not_change_a_clip(tmp_
     one, other = (store.ClipStore.open(tmp_path / name) for name in "ab")
     np.testing.assert_array_equal(one.codes(range(11)), other.codes(range(11)))
     assert one.meta.whitening == other.meta.whitening
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_batches_that_are_encoded_at_the_same_time_keep_their_order_and_bytes(tmp_path, corpus, threads):
+    class Slow(FakeCodec):
+        def encode(self, wav):
+            time.sleep(0.05 / (1 + len(self.batches)))  # later ones are ready first
+            return super().encode(wav)
+
+    before = torch.get_num_threads()
+    stores = []
+    for n in (1, threads):
+        torch.set_num_threads(n)
+        try:
+            run(tmp_path / str(n), corpus, codec=Slow(), shard_clips=100)
+        finally:
+            torch.set_num_threads(before)
+        stores.append((tmp_path / str(n) / "part-00000.arrow").read_bytes())
+    assert stores[0] == stores[1]
 
 
 def run_with_one_thread(*args, **options):
