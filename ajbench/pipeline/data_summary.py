@@ -82,7 +82,7 @@ def plan_lines(recipe: Recipe, parts: dict[str, float], budget: int, generate: b
     evaluate = recipe.evaluate
     folds, seeds = max(1, len(evaluate.folds)), len(evaluate.seeds)
     where = (
-        f"{counted(folds, 'fold')}, one after another, each"
+        f"{counted(folds, 'fold')}, each"
         if folds > 1
         else (f"fold {recipe.data.eval_fold}" if recipe.data.eval_fold is not None else "the eval split")
     )

@@ -288,6 +288,8 @@ def test_batches_that_are_encoded_at_the_same_time_keep_their_order_and_bytes(tm
             torch.set_num_threads(before)
         stores.append((tmp_path / str(n) / "part-00000.arrow").read_bytes())
     assert stores[0] == stores[1]
+    run(tmp_path / "apart", corpus, shard_clips=3)
+    assert store.ClipStore.open(tmp_path / "1").clip_ids == store.ClipStore.open(tmp_path / "apart").clip_ids
 
 
 def run_with_one_thread(*args, **options):
