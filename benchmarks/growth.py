@@ -1,6 +1,6 @@
 """Time and memory of the commands against the number of clips, and the exponent of each.
 
-    python benchmarks/growth.py [--clips 100 1000 10000] [--lists 20000 200000 2041789] [--out growth.csv]
+    python benchmarks/growth.py [--clips 50 100 1000 10000] [--audioset DIR] [--out growth.csv]
 
 Clips are WAV files of seeded noise, 0.84 s long, in ten classes, a fifth of them for evaluation. As many are
 generated as there are, by a generator of two training steps in two sampling steps, so that the U-Net does not
@@ -8,9 +8,10 @@ hide the rest. `audit` compares them with the real clips of the smallest corpus,
 is the product of both numbers. `plan` is the dry run of Table A11 from a list of AudioSet of so many
 lines (benchmarks/made_unbalanced.py), and `mixing` the first batch of 256 of so many clips.
 
-Every command is a process of its own. `seconds` is its time; `exponent` the slope of the logarithm of time
-between this size and the one before, after the time of the same command for a tenth of the smallest size is
-taken off (imports, weights); `peak_mb` the kernel's peak resident size of its largest process.
+Every command is a process of its own. `seconds` is its time, `peak_mb` the kernel's peak resident size of its
+largest process. `exponent` is the slope of the logarithm of the time against that of the clips between this
+size and the one before, of what both have more than the smallest size: without imports, and 1 where time is
+linear.
 """
 
 import argparse
@@ -43,7 +44,6 @@ TINY = (
     "synth.sampler_steps=2",
     "mix.real=all",
     "classifier.train_steps=4",
-    "evaluate.pools=null",
 )
 HEADER = ("step", "clips", "seconds", "exponent", "peak_mb", "processor", "cores")
 
@@ -111,17 +111,17 @@ def label_steps(folder: Path, audioset: Path, clips: int) -> Iterator[tuple[str,
     yield "mixing", (setup, megabytes)
 
 
-def with_exponents(found: dict[str, dict[int, Figures]], start: dict[str, float]) -> list[list[object]]:
+def with_exponents(found: dict[str, dict[int, Figures]]) -> list[list[object]]:
     """Return the rows of the table."""
     rows: list[list[object]] = []
     for step, sizes in found.items():
-        before: tuple[int, float] | None = None
-        for clips, (seconds, megabytes) in sizes.items():
-            net = max(seconds - start.get(step, 0.0), 1e-3)
+        least = min(sizes)
+        more = [(clips - least, max(sizes[clips][0] - sizes[least][0], 1e-3)) for clips in sizes]
+        for k, (clips, (seconds, megabytes)) in enumerate(sizes.items()):
             slope = ""
-            if before:
-                slope = f"{math.log(net / before[1]) / math.log(clips / before[0]):.2f}"
-            before = clips, net
+            if k > 1:
+                (n, t), (before, t_before) = more[k], more[k - 1]
+                slope = f"{math.log(t / t_before) / math.log(n / before):.2f}"
             rows.append([step, clips, f"{seconds:.2f}", slope, round(megabytes)])
     return rows
 
@@ -131,17 +131,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--clips", type=int, nargs="+", default=[100, 1_000, 10_000])
-    parser.add_argument("--lists", type=int, nargs="+", default=[20_000, 200_000, 2_041_789])
+    parser.add_argument("--clips", type=int, nargs="+", default=[50, 100, 1_000, 10_000])
+    parser.add_argument("--lists", type=int, nargs="+", default=[2_000, 20_000, 200_000, 2_041_789])
     parser.add_argument("--audioset", type=Path, help="folder of AudioSet's lists; without it no labels")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     found: dict[str, dict[int, Figures]] = {}
-    start: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder, real, smallest = Path(temporary), None, None
-        for name, figures, _ in clip_steps(folder / "start", max(20, options.clips[0] // 10), None):
-            start[name] = figures[0]
         for clips in options.clips:
             for name, figures, store in clip_steps(folder / str(clips), clips, real):
                 found.setdefault(name, {})[clips] = figures
@@ -151,7 +148,7 @@ def main() -> None:
             for name, figures in label_steps(folder / f"list{clips}", options.audioset, clips):
                 found.setdefault(name, {})[clips] = figures
     machine = [processor(), len(os.sched_getaffinity(0))]
-    rows = [[*row, *machine] for row in with_exponents(found, start)]
+    rows = [[*row, *machine] for row in with_exponents(found)]
     record(HEADER, rows, len(HEADER) - 2, options.out)
 
 
