@@ -7,7 +7,6 @@ import pickle
 import shutil
 import socket
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -139,7 +138,7 @@ def no_workers(monkeypatch):
 
     def run_here(stages, _processes, device, force=False, _engine="local"):
         for stage in stages:
-            pickle.loads(pickle.dumps(replace(stage, needs=()))).run(device, force)
+            pickle.loads(pickle.dumps(parallel._bare(stage))).run(device, force)
 
     monkeypatch.setattr(parallel, "run_in_workers", run_here)
 

@@ -6,16 +6,14 @@ from ajbench.core.errors import AjbenchError, MissingError
 from ajbench.core.files import DISK_FULL, UNUSABLE
 
 # torch, oneDNN and Python have no error class of their own for memory that they could not get.
-_OUT_OF_MEMORY = re.compile(
-    "out of memory|can't allocate memory|could not create a (primitive|memory)|can't start new thread"
-)
+_OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory|could not create a (primitive|memory)")
 
 
 def expected(error: Exception) -> AjbenchError | None:
     """Return what to say of an error, or None if it is a bug.
 
-    Expected are files that cannot be read or written or that are gone, a full disk, and memory that is not
-    to be had.
+    Expected are files that cannot be read or written or that are gone, a full disk, and a lack of memory or
+    threads.
     """
     if isinstance(error, AjbenchError):
         return error
@@ -23,6 +21,8 @@ def expected(error: Exception) -> AjbenchError | None:
         return MissingError(f"out of memory ({error or 'allocation refused'}); finished stages are kept")
     if isinstance(error, OSError) and (reason := _of_files(error)):
         return MissingError(reason)
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        return MissingError("no more threads or memory (ulimit -u, ulimit -v); finished stages are kept")
     if isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)):
         return MissingError(f"out of memory ({str(error).splitlines()[0]}); finished stages are kept")
     return None
@@ -32,7 +32,7 @@ def _of_files(error: OSError) -> str:
     """Return what to say of a file; empty if the error is of something else."""
     name = str(error.filename or "disk")[-200:]
     if isinstance(error, FileNotFoundError):
-        gone = error.filename or next(iter(error.args), "")
+        gone = error.filename or next((text for text in error.args if isinstance(text, str)), "")
         return gone and f"{str(gone)[-200:]}: no such file; restore it, then run the same command again"
     if error.errno in DISK_FULL:
         return f"{name}: no space left; free some, then run the same command again"

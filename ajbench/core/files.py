@@ -116,6 +116,10 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except Exception as error:
         number = error.errno if isinstance(error, OSError) else None
+        named = getattr(error, "filename", None)
+        other = Path(os.fsdecode(named)) if named else path
+        if path.name not in other.name and path not in other.parents:  # an input, for instance
+            raise
         if found := _OF_RUST.search(str(error)):  # safetensors
             number = int(found[1])
         reason = os.strerror(number) if number in DISK_FULL | UNUSABLE else ""
@@ -123,7 +127,8 @@ def writing(path: Path) -> Iterator[None]:
             reason = "the disk may be full"
         if not reason:
             raise
-        raise MissingError(f"{path}: cannot be written ({reason}); make space and run again") from None
+        remedy = "choose another folder" if number in UNUSABLE else "make space and run again"
+        raise MissingError(f"{path}: cannot be written ({reason}); {remedy}") from None
 
 
 def _keep_names(folder: Path) -> None:

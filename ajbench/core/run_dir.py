@@ -80,7 +80,7 @@ class RunDir:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         if force:
-            self._clear()
+            self.clear()
         earlier = self.info()
         if earlier and earlier.get("fingerprint") != self.fingerprint:
             raise IntegrityError(
@@ -123,7 +123,14 @@ class RunDir:
         atomic_write(self.path / "run.json", json.dumps(record, indent=2, ensure_ascii=False))
         atomic_write(self.path / "DONE", f"{self.fingerprint}\n")
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
+        """Delete the outputs of earlier runs, if there are any.
+
+        Raises:
+            IntegrityError: the folder has files that no run made.
+        """
+        if not self.path.exists():
+            return
         entries = [entry for entry in self.path.iterdir() if entry.suffix != ".lock"]
         if entries and not (self.path / "run.json").exists():
             raise IntegrityError(

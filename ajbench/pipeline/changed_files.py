@@ -1,7 +1,7 @@
 """Sound files that changed or vanished after the corpus was listed, or after a store was made of them."""
 
 import os
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -64,17 +64,17 @@ def changed(manifest: Manifest, folder: Path, data: Data) -> list[tuple[str, str
     return [(row.clip_id, checksum(Path(archive.container(row.path)))) for row in found]
 
 
-def need_listed(row: Row, absent: Set[str]) -> None:
+def need_listed(paths: Iterable[str], absent: Set[str]) -> None:
     """Refuse a clip whose file has vanished since the corpus was listed: the store is to be of all of them.
 
     Args:
-        row: of the clip; its file or its video could not be found.
+        paths: files of the clip that are read, of which one could not be found.
         absent: the files that were not there when the corpus was listed.
 
     Raises:
         MissingError: a file was.
     """
-    for path in filter(None, (archive.container(row.path), row.video)):
+    for path in paths:
         if path not in absent and not Path(path).exists():
             raise MissingError(
                 f"{path}: gone since the corpus was listed; restore it, or run again to do without it"

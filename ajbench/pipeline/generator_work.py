@@ -1,6 +1,8 @@
 """The work of the stages train-gen and invert, as functions that worker processes can call."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from ajbench.core.recipe import Recipe
 from ajbench.pipeline import preflight
@@ -11,15 +13,10 @@ def train(recipe: Recipe, pool: Path, out: Path, *, fingerprint: str, tracker: s
     from ajbench.data.store import ClipStore
     from ajbench.generation.train import train_generator
 
-    train_generator(
-        recipe,
-        ClipStore.open(pool),
-        out,
-        fingerprint=fingerprint,
-        seed=recipe.generator.seed,
-        tracker=tracker,
-        captions=preflight.captions_of(recipe.generator),
-    )
+    about: dict[str, Any] = {"fingerprint": fingerprint, "seed": recipe.generator.seed, "tracker": tracker}
+    with _threads(recipe):
+        captions = preflight.captions_of(recipe.generator)
+        train_generator(recipe, ClipStore.open(pool), out, captions=captions, **about)
 
 
 def invert(recipe: Recipe, generator: Path, real: Path, out: Path, *, fingerprint: str, tracker: str) -> None:
@@ -27,5 +24,20 @@ def invert(recipe: Recipe, generator: Path, real: Path, out: Path, *, fingerprin
     from ajbench.data.store import ClipStore
     from ajbench.generation.textual_inversion import invert as learn
 
-    store, seed = ClipStore.open(real), recipe.invert.seed
-    learn(recipe, generator, store, out, fingerprint=fingerprint, seed=seed, tracker=tracker)
+    about: dict[str, Any] = {"fingerprint": fingerprint, "seed": recipe.invert.seed, "tracker": tracker}
+    with _threads(recipe):
+        learn(recipe, generator, ClipStore.open(real), out, **about)
+
+
+def _threads(recipe: Recipe) -> AbstractContextManager[None]:
+    """Let torch use one thread for the small U-Net on a CPU, all for others.
+
+    Sums depend on the number of threads. With one, the same generator is trained on any number of cores,
+    beside others or not; a second thread hardly speeds it up.
+    """
+    import torch
+
+    from ajbench.core.device import device_of, use_threads
+
+    small = recipe.generator.preset == "tiny" and device_of().type == "cpu"
+    return use_threads(1 if small else torch.get_num_threads())

@@ -1,4 +1,4 @@
-"""Independent stages at the same time: in processes of this machine, or on Ray."""
+"""Independent stages at the same time, each with one thread: in processes of this machine, or on Ray."""
 
 import contextlib
 import os
@@ -11,12 +11,14 @@ from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
 
 from ajbench.core import console, ray_tasks
-from ajbench.core.device import WORKERS, cores, default_workers, end_with_parent
+from ajbench.core.device import WORKERS, default_workers, end_with_parent
 from ajbench.core.errors import AjbenchError, MissingError
 from ajbench.core.failures import expected
 from ajbench.core.files import lock
 from ajbench.data.shard_job import POLL_S
 from ajbench.pipeline.stage import Stage
+
+LONGEST_LOCK_S = 300  # until the server of the files releases the lock of a machine that died
 
 Answer = AjbenchError | str | None  # of a worker: what stopped the stage, a traceback if it is a bug
 
@@ -42,16 +44,15 @@ def run_in_workers(
         KeyboardInterrupt: Ctrl-C, after all running stages have saved their state.
     """
     count = min(processes or default_workers(), len(stages))
-    threads = stages[0].threads or max(1, cores() // count)
     if engine == "ray":
-        _run_on_ray(stages, processes, device, force, threads)
+        _run_on_ray(stages, processes, device, force)
         return
     waiting = list(reversed(stages))
     workers: list[_Worker] = []
     try:
         with console.progress(len(stages), stages[0].name, "stages") as advance:
             for _ in range(count):
-                workers.append(_Worker(device, force, count, threads))
+                workers.append(_Worker(device, force, count))
                 workers[-1].give(waiting.pop())
             while busy := [worker for worker in workers if worker.stage]:
                 ready = connection.wait([worker.pipe for worker in busy])
@@ -71,12 +72,12 @@ def run_in_workers(
 class _Worker:
     """A process that runs one stage after another; spawned, so that it inherits no state of torch."""
 
-    def __init__(self, device: str, force: bool, workers: int, threads: int) -> None:
+    def __init__(self, device: str, force: bool, workers: int) -> None:
         context = get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, device, force))
         self.stage: Stage | None = None
-        with _child_settings(workers, threads):
+        with _child_settings(workers):
             self.process.start()
         theirs.close()
 
@@ -94,7 +95,7 @@ class _Worker:
         except (EOFError, ConnectionResetError):  # the latter if it died before it read the stage
             self.process.join()
             raise MissingError(
-                f"{stage.what}: its process ended with code {self.process.exitcode}, most likely out of "
+                f"{stage.title}: its process ended with code {self.process.exitcode}, most likely out of "
                 "memory; run again with a lower --jobs"
             ) from None
         _raise(stage, error)
@@ -133,9 +134,9 @@ def _attempt(stage: Stage, device: str, force: bool) -> Answer:
 def _raise(stage: Stage, answer: Answer) -> None:
     """Raise what stopped a stage, if anything did."""
     if isinstance(answer, AjbenchError):
-        raise type(answer)(f"{stage.what}: {answer}")
+        raise type(answer)(f"{stage.title}: {answer}")
     if answer is not None:
-        raise RuntimeError(f"{stage.what}:\n{answer}")
+        raise RuntimeError(f"{stage.title}:\n{answer}")
 
 
 def _bare(stage: Stage) -> Stage:
@@ -143,10 +144,11 @@ def _bare(stage: Stage) -> Stage:
     return replace(stage, needs=(), check=None, estimate=None)
 
 
-def _run_on_ray(
-    stages: Sequence[Stage], processes: int | None, device: str, force: bool, threads: int
-) -> None:
+def _run_on_ray(stages: Sequence[Stage], processes: int | None, device: str, force: bool) -> None:
     stages[0].path.parent.mkdir(parents=True, exist_ok=True)
+    for stage in stages if force else ():  # here and once, not by every worker that takes a stage over
+        with lock(stage.folder.lock_file):
+            stage.folder.clear()
     shared = {stages[0].path.parent, *(need.path for stage in stages for need in stage.needs)}
     with console.progress(len(stages), stages[0].name, "stages") as advance:
 
@@ -157,21 +159,21 @@ def _run_on_ray(
 
         ray_tasks.run(
             _work,
-            (device, force),
+            device,
             list(map(_bare, stages)),
             finished,
-            title=lambda stage: stage.what or stage.name,
+            title=lambda stage: stage.title,
             workers=processes and min(processes, len(stages)),
-            threads=threads,
+            threads=1,
             shared=sorted(shared),
             fewer="a lower --jobs",
         )
 
 
-def _work(how: tuple[str, bool], stage: Stage, deaths: int) -> Answer:
+def _work(device: str, stage: Stage, deaths: int) -> Answer:
     """Run a stage (in a worker of Ray); after the death of a worker, continue what that has left."""
-    device, force = how
-    while deaths:  # the lock of a machine that died is released when the server of the files notices
+    end = time.monotonic() + LONGEST_LOCK_S
+    while deaths and time.monotonic() < end:
         try:
             with lock(stage.folder.lock_file):
                 break
@@ -179,13 +181,13 @@ def _work(how: tuple[str, bool], stage: Stage, deaths: int) -> Answer:
             time.sleep(POLL_S)
     if deaths and stage.done():
         return None
-    return _attempt(stage, device, force and not deaths)
+    return _attempt(stage, device, force=False)  # if the lock is still held, this says by whom
 
 
 @contextlib.contextmanager
-def _child_settings(workers: int, threads: int) -> Iterator[None]:
-    """Start processes with so many threads for BLAS and OpenMP, a share of the cores, and SIGINT blocked."""
-    changes = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), WORKERS: str(workers)}
+def _child_settings(workers: int) -> Iterator[None]:
+    """Start processes with one thread for BLAS and OpenMP, a share of the cores, and with SIGINT blocked."""
+    changes = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", WORKERS: str(workers)}
     before = {name: os.environ.get(name) for name in changes}
     os.environ |= changes
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

@@ -246,7 +246,7 @@ class Pipeline:
 
         needs = () if other else (prepared,)
         about: dict[str, Any] = {"seed": seed, "needs": needs, "distributed": True, "check": check}
-        about |= {"precision": section.precision, "parallel": True, "threads": None}
+        about |= {"precision": section.precision, "parallel": section.preset == "tiny", "alone": True}
         return Stage("train-gen", recipe, path, key, counted(section.train_steps, "step"), do, **about)
 
     @cached_property
@@ -258,7 +258,8 @@ class Pipeline:
 
         places = self.generator, prepared.path, path
         do = partial(generator_work.invert, recipe, *places, fingerprint=key, tracker=self.places.tracker)
-        about: dict[str, Any] = {"seed": seed, "precision": "auto", "parallel": True, "threads": None}
+        parallel = recipe.generator.preset == "tiny"
+        about: dict[str, Any] = {"seed": seed, "precision": "auto", "parallel": parallel, "alone": True}
         amount = counted(recipe.invert.train_steps, "step")
         needs = (prepared, *self._own_generator)
         return Stage("invert", recipe, path, key, amount, do, needs=needs, **about)

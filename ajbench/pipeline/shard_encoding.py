@@ -13,7 +13,7 @@ import torch
 from ajbench import codec as codecs
 from ajbench.core.device import device_of, use_threads
 from ajbench.core.recipe import Recipe
-from ajbench.data import noise, shards
+from ajbench.data import archive, noise, shards
 from ajbench.data.clip_reader import ReadClip, read_clip, tally_length
 from ajbench.data.clip_set import ahead
 from ajbench.data.labels import LabelSet
@@ -116,7 +116,8 @@ class ShardEncoding:
             None if self.encoder is None or clip.reason else video_tokens.see(self.encoder, row, duration_s)
         )
         if self.absent is not None and (not clip.found or (seen and seen.outcome == "missing")):
-            changed_files.need_listed(row, self.absent)
+            videos = [row.video] if self.encoder and row.video else []
+            changed_files.need_listed([archive.container(row.path), *videos], self.absent)
         return row, clip, seen
 
     def encode(self, batch: list[tuple[Row, ReadClip, Seen | None]]) -> list[dict[str, Any]]:

@@ -14,7 +14,6 @@ from ajbench.core import console
 from ajbench.core.device import (
     Precision,
     available,
-    default_workers,
     release_gpu_memory,
     resolve_precision,
 )
@@ -46,8 +45,7 @@ class Stage:
         distributed: the processes of one `torchrun` launch do it together.
         parallel: independent stages of this kind may run at the same time, each in a worker process; `do` can
             be pickled.
-        threads: of a worker process; None: its share of the cores. The latter run in this process, with all
-            cores, if they cannot run at the same time.
+        alone: one of this kind that is parallel runs in this process if no other can run at the same time.
         precision: of a training, as the recipe sets it; otherwise fp32.
         check: raises, before any work, if weights are missing.
         estimate: returns clips, bytes and seconds extrapolated from one batch, once `needs` are finished.
@@ -66,7 +64,7 @@ class Stage:
     shared: bool = False
     distributed: bool = False
     parallel: bool = False
-    threads: int | None = 1
+    alone: bool = False
     precision: Precision = "fp32"
     check: Callable[[], None] | None = None
     estimate: Callable[[], dict[str, Any]] | None = None
@@ -181,8 +179,9 @@ def run_stages(
         )
     device = available(device)
     for batch in batches(todo):
-        alone = batch[0].threads is None and 1 in (len(batch), workers or default_workers())
-        if batch[0].parallel and workers != 0 and not alone:
+        # GPUs and Ray's workers are for one thing at a time.
+        single = len(batch) == 1 or device != "cpu" or engine == "ray" or workers == 1
+        if batch[0].parallel and workers != 0 and not (batch[0].alone and single):
             from ajbench.pipeline.parallel import run_in_workers
 
             run_in_workers(batch, workers, device, force, engine)

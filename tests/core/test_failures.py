@@ -28,12 +28,13 @@ def test_a_vanished_file_is_named_as_the_system_does_it(tmp_path):
     assert expected(FileNotFoundError("store.json")) is not None  # as `documents` raises it
 
 
-@pytest.mark.parametrize(
-    "error",
-    [MemoryError(), RuntimeError("could not create a primitive"), RuntimeError("can't start new thread")],
-)
-def test_memory_that_is_not_to_be_had(error):
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("could not create a primitive")])
+def test_a_lack_of_memory(error):
     assert str(expected(error)).startswith("out of memory")
+
+
+def test_a_limit_on_threads_names_it():
+    assert "ulimit -u" in str(expected(RuntimeError("can't start new thread")))
 
 
 def test_a_bug_is_none_of_these():

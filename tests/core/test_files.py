@@ -15,7 +15,7 @@ import pytest
 import xxhash
 
 from ajbench.core.errors import MissingError
-from ajbench.core.files import atomic_write, checksum, lock, replacing, sha256
+from ajbench.core.files import atomic_write, checksum, lock, replacing, sha256, writing
 
 
 def test_hashes_are_those_of_the_whole_file(tmp_path):
@@ -127,3 +127,16 @@ def test_a_lock_names_its_holder_and_dies_with_it(tmp_path):
         pass
     with lock(path):
         pass
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENOSPC])
+def test_what_is_read_while_a_file_is_written_has_its_own_name(tmp_path, number):
+    def failing(name):
+        with writing(tmp_path / "out.parquet"):
+            raise OSError(number, "", str(tmp_path / name))
+
+    with pytest.raises(OSError, match=r"clip\.wav"):
+        failing("clip.wav")
+    for name in ("out.parquet", ".out.parquet.host.1.0.tmp", "out.parquet/part"):
+        with pytest.raises(MissingError, match=r"out\.parquet: cannot be written"):
+            failing(name)

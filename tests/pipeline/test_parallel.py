@@ -14,7 +14,6 @@ import pytest
 
 from ajbench.core import recipe
 from ajbench.core.errors import MissingError, NumericError
-from ajbench.pipeline import parallel
 from ajbench.pipeline.parallel import run_in_workers
 from ajbench.pipeline.stage import Stage, run_stages, side_by_side
 
@@ -60,13 +59,15 @@ def test_parallel_stages_run_with_one_thread_each_after_those_they_need(tmp_path
     assert all(began > (one.path / "DONE").stat().st_mtime_ns for one in first)
 
 
-@pytest.mark.parametrize(("stages", "workers", "here"), [(2, 2, False), (2, 1, True), (1, 2, True)])
-def test_generators_share_the_cores_and_a_single_one_has_all(tmp_path, monkeypatch, stages, workers, here):
-    monkeypatch.setattr(parallel, "cores", lambda: 6)
-    monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    made = [replace(stage(tmp_path / str(k)), threads=None, check=lambda: None) for k in range(stages)]
-    run_stages(made, "cpu", workers=workers)
-    assert {(one.path / "threads").read_text() for one in made} == {"5" if here else "3"}
+@pytest.mark.parametrize(
+    ("stages", "workers", "engine", "here"),
+    [(2, 2, "local", False), (2, 1, "local", True), (1, 2, "local", True), (2, 2, "ray", True)],
+)
+def test_generators_run_here_unless_several_can_run(tmp_path, monkeypatch, stages, workers, engine, here):
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")  # of this process
+    made = [replace(stage(tmp_path / str(k)), alone=True, check=lambda: None) for k in range(stages)]
+    run_stages(made, "cpu", workers=workers, engine=engine)
+    assert {(one.path / "threads").read_text() for one in made} == {"5" if here else "1"}
 
 
 def test_stages_that_may_run_at_the_same_time_are_neighbours(tmp_path):
@@ -85,17 +86,17 @@ def test_stages_that_may_run_at_the_same_time_are_neighbours(tmp_path):
 
 def test_a_worker_that_dies_before_it_reads_its_stage_is_no_traceback(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONHOME", str(tmp_path))  # no Python starts with it
-    with pytest.raises(MissingError, match=r"bad: .*code 1.*--jobs"):
+    with pytest.raises(MissingError, match=r"\(bad\): .*code 1.*--jobs"):
         run_in_workers([stage(tmp_path / "bad", "write")], 1, "cpu")
 
 
 @pytest.mark.parametrize(
     ("what", "error", "match"),
     [
-        ("nan", NumericError, "bad: loss is NaN at step 3"),
+        ("nan", NumericError, r"\(bad\): loss is NaN at step 3"),
         ("bug", RuntimeError, "ZeroDivisionError: a bug"),
         ("die", MissingError, "code -9.*--jobs"),
-        ("gone", MissingError, "bad: .*shard: no such file"),
+        ("gone", MissingError, r"\(bad\): .*shard: no such file"),
     ],
 )
 def test_a_stage_that_fails_stops_the_others_after_they_have_saved(tmp_path, what, error, match):

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -366,6 +367,14 @@ def test_a_file_that_vanishes_after_the_corpus_was_listed_is_not_left_out(tmp_pa
     run(tmp_path / "store", corpus, **about)
     run(tmp_path / "straight", corpus)
     assert contents(tmp_path / "store") == contents(tmp_path / "straight")
+
+
+def test_a_video_that_is_not_encoded_may_be_missing_beside_a_missing_sound(tmp_path, corpus):
+    given, gone = folder.read(recipe().data, corpus), corpus / "train" / "a" / "2.wav"
+    gone.unlink()
+    rows = [replace(row, video=str(gone.with_suffix(".mp4"))) for row in given.rows]
+    about = {"manifest": Manifest(rows, given.label_set, given.problems), "absent": {str(gone)}}
+    assert run(tmp_path / "store", corpus, **about).counts["train"]["kept"] == 6
 
 
 def interrupt():
