@@ -103,7 +103,7 @@ class Try:
 def judge(one: Try, done: Outcome, names: tuple[str, ...]) -> str:
     """Return how a disturbed command ended: `done`, `refused` or a fault.
 
-    `refused` is an exit code of 2 to 5 and one line that has one of `names`. Whatever else is not an end
+    `refused` is an exit code of 2 to 5 and one line that has one of `names` before its advice. Whatever else is not an end
     without error counts as `traceback`, as would a crash.
     """
     if done.stopped:
@@ -113,7 +113,7 @@ def judge(one: Try, done: Outcome, names: tuple[str, ...]) -> str:
     if not calm.fault and not done.code:
         return "done"
     line = done.text.strip().splitlines()[-1] if done.text.strip() else ""
-    if not calm.fault and 2 <= done.code <= 5 and any(name in line for name in names):
+    if not calm.fault and 2 <= done.code <= 5 and any(name in line.split(";")[0] for name in names):
         return "refused"
     one.say(f"exit code {done.code}, expected one line with {names[0]}: {done.text}")
     return "traceback"

@@ -25,6 +25,7 @@ def part(monkeypatch):
         (5, "", "prepare: 3 clips\najbench: part-00000.arrow: damaged\n", "refused"),
         (3, "", "ajbench: part-00000.arrow: out of memory\n", "refused"),
         (3, "", "ajbench: disk: no space left\n", "traceback"),
+        (3, "", "ajbench: disk: read-only; choose others than part-00000.arrow\n", "traceback"),
         (1, "", "Traceback (most recent call last):\nOSError: part-00000.arrow\n", "traceback"),
         (-9, "time", "", "hang"),
         (-6, "", "terminate called: part-00000.arrow\n", "traceback"),
