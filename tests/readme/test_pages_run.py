@@ -26,8 +26,8 @@ MEANT = {
     "as2m/$name": "as2m/t5",
     "fsdd.csv": "FSDD/fsdd.csv",
 }
-# An earlier command has to be run, or weights are missing: the message names the command.
-FIRST = re.compile(r"`ajbench [a-z-]+")
+# An earlier command has to be run, or weights or an extra are missing: the message names the command.
+FIRST = re.compile(r"`ajbench [a-z-]+|pip install 'ajbench\[")
 
 
 def sound(path, seed):
