@@ -103,8 +103,8 @@ class Try:
 def judge(one: Try, done: Outcome, names: tuple[str, ...]) -> str:
     """Return how a disturbed command ended: `done`, `refused` or a fault.
 
-    `refused` is an exit code of 2 to 5 and one line that has one of `names` before its advice. Whatever else is not an end
-    without error counts as `traceback`, as would a crash.
+    `refused` is an exit code of 2 to 5 and one line that has one of `names` before its advice. Whatever else
+    is not an end without error counts as `traceback`, as would a crash.
     """
     if done.stopped:
         one.say(f"hang: {done.text}")
