@@ -225,9 +225,10 @@ def _wall(first: Stage, seconds: Sequence[float], site: Site) -> float:
     """Return how long a batch of `stage.batches` takes: a free device takes the next of its stages."""
     if first.shared:
         return sum(seconds) / site.devices
-    if first.distributed and not first.parallel:
+    parallel = first.parallel and not (first.alone and (site.gpus or len(seconds) == 1))
+    if first.distributed and not parallel:
         return sum(seconds) / (1 + (site.devices - 1) * (1 - site.loss))
-    free = [0.0] * (site.slots if first.parallel else 1)
+    free = [0.0] * (site.slots if parallel else 1)
     for one in seconds:
         free[free.index(min(free))] += one
     return max(free)

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from ajbench.cli.app import app
 from ajbench.core import console
 from ajbench.core.errors import MissingError, UsageError
-from ajbench.pipeline import forecast
+from ajbench.pipeline import forecast, pool_stages
 from ajbench.pipeline.forecast import Site
 
 SECONDS = {"prepare": 0.5, "train-gen": 2.0, "invert": 2.0, "synth": 3.0, "train-cls": 1.0}
@@ -118,3 +118,15 @@ def test_the_command(tmp_path):
     assert not [path for path in tmp_path.rglob("*") if path.name == "run.json"]
     assert CliRunner().invoke(app, ["estimate", "tables/t1", "--base", "mini"]).exit_code == 2
     console.configure()
+
+
+def test_generators_train_side_by_side_on_cores_only(tmp_path):
+    stages = pool_stages.stages(mini_pipeline("evaluate.folds=[4,5]", work=tmp_path))
+    one, cores, gpus = (
+        by_stage(stages, Site()),
+        by_stage(stages, Site(workers=2)),
+        by_stage(stages, Site(gpus=1)),
+    )
+    for name in ("train-gen", "invert"):
+        assert cores[name].wall_hours == pytest.approx(one[name].wall_hours / 2)
+        assert gpus[name].wall_hours == one[name].wall_hours

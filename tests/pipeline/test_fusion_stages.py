@@ -63,7 +63,7 @@ def pipeline(corpus, work, *overrides, table=True):
     return Pipeline(recipe, Places(corpus, work, work / "results"))
 
 
-def prepare(recipe, data, out, *, fingerprint, manifest):
+def prepare(recipe, data, out, *, fingerprint, **_):
     """Write the store of the corpus, with tokens as if its videos had been encoded."""
     records = [video_record(i) for i in range(CLIPS)]
     video_store(out, records, fingerprint=fingerprint)
