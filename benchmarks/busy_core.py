@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     cores, rows = len(os.sched_getaffinity(0)), []
-    for busy in (0, max(1, cores // 2)):
+    for busy in sorted({0, max(1, cores // 2), cores}):
         others = [multiprocessing.Process(target=count, daemon=True) for _ in range(busy)]
         for other in others:
             other.start()
