@@ -156,8 +156,8 @@ def show_version(
     ] = False,
 ) -> None:
     """The options of `ajbench` itself."""
-    # Before torch is imported. By default, OpenMP's threads wait for each other in a busy loop, and keep a core
-    # from the thread that they wait for if other programs run (benchmarks/busy_core.py).
+    # Before torch is imported. By default, OpenMP's threads wait for each other in a busy loop, and keep a
+    # core from the thread that they wait for if other programs run (benchmarks/busy_core.py).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if version:
         console.emit({"version": __version__}, text=__version__)
