@@ -81,7 +81,7 @@ def read(path: Path, clip_ids: Sequence[str], scorer: str, comparison: str) -> S
         about = parse_json(noted[ABOUT])
         if SUM in noted and noted[SUM] != _digest(table, noted[ABOUT]):  # older files have none
             raise ValueError("checksum mismatch; write it again")
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:160]
         raise IntegrityError(f"{path}: not a file of entailment scores ({reason})") from None
     odd_numbers = pc.fill_null(pc.is_nan(table["scaled"]), False)

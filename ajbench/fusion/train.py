@@ -180,7 +180,11 @@ def read_audio_tokens(path: Path) -> NDArray[np.float16]:
         IntegrityError: the file is damaged.
     """
     noted = path.with_suffix(".json")  # not in older folders
-    if noted.exists() and json.loads(noted.read_text()).get("xxh3") != checksum(path):
+    try:
+        intact = not noted.exists() or json.loads(noted.read_text())["xxh3"] == checksum(path)
+    except (ValueError, TypeError, KeyError):
+        intact = False
+    if not intact:
         raise IntegrityError(f"{path}: checksum mismatch; delete its folder and run the same command again")
     mapped: NDArray[np.float16] = np.load(path, mmap_mode="r")
     return mapped

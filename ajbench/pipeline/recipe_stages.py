@@ -187,7 +187,7 @@ class Pipeline:
             from ajbench.pipeline.prepare import prepare
 
             how: dict[str, Any] = {"manifest": self.manifest, "absent": absent, "engine": self.places.engine}
-            prepare(recipe, None, path, fingerprint=key, **how)
+            prepare(recipe, self.places.data, path, fingerprint=key, **how)
 
         def guess() -> dict[str, Any]:
             from ajbench.pipeline.prepare import estimate

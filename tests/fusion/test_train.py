@@ -156,6 +156,10 @@ def test_audio_tokens_are_those_of_the_classifier(store, tmp_path):
     (tmp_path / "tokens.npy").write_bytes(content)
     with pytest.raises(IntegrityError, match=r"tokens\.npy: checksum"):
         train.read_audio_tokens(tmp_path / "tokens.npy")
+    for damaged in ("{", "[]", "{}"):
+        (tmp_path / "tokens.json").write_text(damaged)
+        with pytest.raises(IntegrityError, match=r"tokens\.npy: checksum"):
+            train.read_audio_tokens(tmp_path / "tokens.npy")
 
 
 def test_damaged_scores_of_clips_are_named(tmp_path):
