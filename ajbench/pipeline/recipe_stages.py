@@ -136,8 +136,9 @@ class Pipeline:
 
     @cached_property
     def generates(self) -> bool:
-        """Whether clips are generated: not if clips from elsewhere are mixed in instead."""
-        return not self.places.synthetic or any(c.mix.adds("G") for c in grid.columns(self.recipe))
+        """Whether clips are generated: for a mix that has them or, without clips from elsewhere, a probe."""
+        probed = bool(self.probes) and not self.places.synthetic and not self.recipe.table
+        return probed or any(column.mix.adds("G") for column in grid.columns(self.recipe))
 
     @property
     def sets(self) -> tuple[str, ...]:

@@ -154,6 +154,27 @@ def test_tokens_and_lora_are_trained_only_if_a_set_uses_them(overrides, needed):
     assert ("invert" in [stage.name for stage in mini_pipeline(*overrides).stages()]) == needed
 
 
+REAL_ONLY = ("evaluate.doses=[]", "evaluate.synthetic_only=false", "evaluate.probes={}")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "generated"),
+    [
+        (REAL_ONLY, False),
+        ((*REAL_ONLY[1:], "evaluate.arms=[A]"), False),
+        (REAL_ONLY[:2], True),  # for the probe
+        ((*REAL_ONLY, "mix.mode=alpha"), True),
+        ((*REAL_ONLY[1:], "evaluate.arms=[A, G]"), True),
+    ],
+)
+def test_a_generator_is_trained_only_for_clips_that_are_mixed_or_probed(overrides, generated):
+    names = {stage.name for stage in mini_pipeline(*overrides).stages()}
+    assert ({"train-gen", "synth", "eval-gen"} & names) == (
+        {"train-gen", "synth", "eval-gen"} if generated else set()
+    )
+    assert {"prepare", "train-cls", "eval-cls"} <= names
+
+
 def test_a_given_generator_takes_the_place_of_the_trained_one(tmp_path):
     given = given_generator(tmp_path / "given")
     made = mini_pipeline(generator=given)
