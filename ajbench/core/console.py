@@ -25,6 +25,7 @@ class _Settings:
     mute: bool = False
     said: set[str] = dataclasses.field(default_factory=set)  # by `say_once`
     tallies: dict[str, set[str]] = dataclasses.field(default_factory=dict)  # by `tally`
+    kept: list[str] | None = None  # by `keeping`
     bars: Any = None  # the rich display in use, of which a terminal can show only one
 
 
@@ -44,8 +45,20 @@ def configure(json_mode: bool = False, quiet: bool = False, verbose: int = 0, mu
 
 def say(text: str) -> None:
     """Print a message on stderr, unless `-q`."""
-    if not _settings.quiet:
+    if _settings.kept is not None:
+        _settings.kept.append(text)
+    elif not _settings.quiet:
         print(text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def keeping() -> Iterator[list[str]]:
+    """Keep the messages of `say` in a list, for the process that prints them."""
+    _settings.kept = []
+    try:
+        yield _settings.kept
+    finally:
+        _settings.kept = None
 
 
 def say_once(text: str) -> None:

@@ -1,12 +1,15 @@
 """Failures of files and memory that other libraries report, told as expected ones."""
 
+import errno
 import re
 
-from ajbench.core.errors import AjbenchError, MissingError
+from ajbench.core.errors import AjbenchError, IntegrityError, MissingError
 from ajbench.core.files import DISK_FULL, UNUSABLE
 
-# torch, oneDNN and Python have no error class of their own for memory that they could not get.
-_OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory|could not create a (primitive|memory)")
+# torch and oneDNN have no error class of their own for memory that they could not get.
+_OUT_OF_MEMORY = re.compile(
+    "out of memory|can(no|')t allocate memory|not enough memory|could not create a (primitive|memory)", re.I
+)
 
 
 def expected(error: Exception) -> AjbenchError | None:
@@ -15,17 +18,29 @@ def expected(error: Exception) -> AjbenchError | None:
     Expected are files that cannot be read or written or that are gone, a full disk, and a lack of memory or
     threads.
     """
+    if isinstance(error, IntegrityError) and (told := _of_memory(error.__context__)):
+        return MissingError(told)  # a file that could not be read for lack of memory is not damaged
     if isinstance(error, AjbenchError):
         return error
-    if isinstance(error, MemoryError):
-        return MissingError(f"out of memory ({error or 'allocation refused'}); finished stages are kept")
+    if told := _of_memory(error):
+        return MissingError(told)
     if isinstance(error, OSError) and (reason := _of_files(error)):
         return MissingError(reason)
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
         return MissingError("no more threads or memory (ulimit -u, ulimit -v); finished stages are kept")
-    if isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)):
-        return MissingError(f"out of memory ({str(error).splitlines()[0]}); finished stages are kept")
     return None
+
+
+def _of_memory(error: BaseException | None) -> str:
+    """Return what to say of a lack of memory; empty if the error, and what it came from, is something else."""
+    if error is None:
+        return ""
+    short = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    short = short or (isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) is not None)
+    if short or isinstance(error, MemoryError):
+        reason = (str(error).splitlines() or ["allocation refused"])[0]
+        return f"out of memory ({reason}); finished stages are kept"
+    return _of_memory(error.__context__) if isinstance(error, IntegrityError) else ""
 
 
 def _of_files(error: OSError) -> str:

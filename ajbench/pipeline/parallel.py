@@ -6,7 +6,7 @@ import signal
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
 
@@ -20,7 +20,14 @@ from ajbench.pipeline.stage import Stage
 
 LONGEST_LOCK_S = 300  # until the server of the files releases the lock of a machine that died
 
-Answer = AjbenchError | str | None  # of a worker: what stopped the stage, a traceback if it is a bug
+
+@dataclass(frozen=True)
+class Answer:
+    """What a worker tells of a stage: what stopped it, its messages, and its remarks on files."""
+
+    error: AjbenchError | str | None = None  # a traceback if it is a bug
+    said: list[str] = field(default_factory=list)
+    tallies: dict[str, list[str]] = field(default_factory=dict)
 
 
 def run_in_workers(
@@ -91,14 +98,14 @@ class _Worker:
         stage, self.stage = self.stage, None
         assert stage is not None
         try:
-            error = self.pipe.recv()
+            answer = self.pipe.recv()
         except (EOFError, ConnectionResetError):  # the latter if it died before it read the stage
             self.process.join()
             raise MissingError(
                 f"{stage.title}: its process ended with code {self.process.exitcode}, most likely out of "
                 "memory; run again with a lower --jobs"
             ) from None
-        _raise(stage, error)
+        _hear(stage, answer)
         return stage
 
     def interrupt(self) -> None:
@@ -109,7 +116,7 @@ class _Worker:
 
 
 def _serve(pipe: Connection, device: str, force: bool) -> None:
-    """Run the stages that arrive; answer each with None, an AjbenchError or a traceback."""
+    """Run the stages that arrive and answer each."""
     # Ctrl-C then reaches only the parent, which passes it on once; a second one would stop the saving.
     os.setpgrp()
     end_with_parent()
@@ -124,19 +131,26 @@ def _serve(pipe: Connection, device: str, force: bool) -> None:
 
 def _attempt(stage: Stage, device: str, force: bool) -> Answer:
     """Run a stage in a worker."""
-    try:
-        stage.run(device, force)
-    except Exception as error:
-        return expected(error) or traceback.format_exc()
-    return None
+    error: AjbenchError | str | None = None
+    with console.keeping() as said:
+        try:
+            stage.run(device, force)
+        except Exception as caught:
+            error = expected(caught) or traceback.format_exc()
+    return Answer(error, said, console.take_tallies())
 
 
-def _raise(stage: Stage, answer: Answer) -> None:
-    """Raise what stopped a stage, if anything did."""
-    if isinstance(answer, AjbenchError):
-        raise type(answer)(f"{stage.title}: {answer}")
-    if answer is not None:
-        raise RuntimeError(f"{stage.title}:\n{answer}")
+def _hear(stage: Stage, answer: Answer) -> None:
+    """Print what a worker has to say of a stage, and raise what stopped it, if anything did."""
+    for text in answer.said:
+        console.say(f"{stage.title}: {text}")
+    for what, files in answer.tallies.items():
+        for file in files:
+            console.tally(what, file)
+    if isinstance(answer.error, AjbenchError):
+        raise type(answer.error)(f"{stage.title}: {answer.error}")
+    if answer.error is not None:
+        raise RuntimeError(f"{stage.title}:\n{answer.error}")
 
 
 def _bare(stage: Stage) -> Stage:
@@ -153,7 +167,7 @@ def _run_on_ray(stages: Sequence[Stage], processes: int | None, device: str, for
     with console.progress(len(stages), stages[0].name, "stages") as advance:
 
         def finished(stage: Stage, answer: Answer) -> None:
-            _raise(stage, answer)
+            _hear(stage, answer)
             console.detail(f"{stage.title}: done")
             advance(1)
 
@@ -180,7 +194,7 @@ def _work(device: str, stage: Stage, deaths: int) -> Answer:
         except MissingError:
             time.sleep(POLL_S)
     if deaths and stage.done():
-        return None
+        return Answer()
     return _attempt(stage, device, force=False)  # if the lock is still held, this says by whom
 
 

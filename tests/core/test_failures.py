@@ -28,9 +28,39 @@ def test_a_vanished_file_is_named_as_the_system_does_it(tmp_path):
     assert expected(FileNotFoundError("store.json")) is not None  # as `documents` raises it
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("could not create a primitive")])
+LACKS = (
+    MemoryError(),
+    RuntimeError("could not create a primitive"),
+    RuntimeError("unable to mmap 200 bytes from file </a.safetensors>: Cannot allocate memory (12)"),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 200 bytes"),
+    of_system(errno.ENOMEM),
+)
+
+
+@pytest.mark.parametrize("error", LACKS)
 def test_a_lack_of_memory(error):
     assert str(expected(error)).startswith("out of memory")
+
+
+def damaged(reason):
+    """Return the error of a reader that takes any reason for damage."""
+    try:
+        try:
+            raise reason
+        except Exception:
+            raise IntegrityError("model.safetensors: damaged") from None
+    except IntegrityError as found:
+        return found
+
+
+@pytest.mark.parametrize("reason", LACKS)
+def test_a_file_that_memory_does_not_suffice_for_is_not_damaged(reason):
+    told = expected(damaged(reason))
+    assert type(told) is MissingError and str(told).startswith("out of memory")
+    again = expected(damaged(damaged(reason)))
+    assert type(again) is MissingError
+    kept = damaged(ValueError("header"))
+    assert expected(kept) is kept
 
 
 def test_a_limit_on_threads_names_it():

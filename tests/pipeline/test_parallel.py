@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ajbench.core import recipe
+from ajbench.core import console, recipe
 from ajbench.core.errors import MissingError, NumericError
 from ajbench.pipeline.parallel import run_in_workers
 from ajbench.pipeline.stage import Stage, run_stages, side_by_side
@@ -24,6 +24,9 @@ def act(folder, what):
     """Do something quick instead of training."""
     if what == "nan":
         raise NumericError("loss is NaN at step 3")
+    if what == "tell":
+        console.say("3 of 9 captions are cut")
+        console.tally("cut", f"{folder.name}.wav")
     if what == "bug":
         raise ZeroDivisionError("a bug")
     if what == "gone":
@@ -68,6 +71,15 @@ def test_generators_run_here_unless_several_can_run(tmp_path, monkeypatch, stage
     made = [replace(stage(tmp_path / str(k)), alone=True, check=lambda: None) for k in range(stages)]
     run_stages(made, "cpu", workers=workers, engine=engine)
     assert {(one.path / "threads").read_text() for one in made} == {"5" if here else "1"}
+
+
+def test_messages_of_workers_are_told_with_the_stage_they_are_of(tmp_path, capsys):
+    console.configure()
+    run_stages([stage(tmp_path / "one", "tell"), stage(tmp_path / "two")], "cpu", workers=2)
+    told = capsys.readouterr().err
+    assert re.search(r"^train-cls .*one.*: 3 of 9 captions are cut$", told, re.MULTILINE)
+    assert "two" not in told
+    assert console.take_tallies() == {"cut": ["one.wav"]}
 
 
 def test_stages_that_may_run_at_the_same_time_are_neighbours(tmp_path):
