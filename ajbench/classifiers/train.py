@@ -18,7 +18,7 @@ from ajbench.classifiers.selection import TrainingClips, select
 from ajbench.core import console
 from ajbench.core.device import Precision, device_of
 from ajbench.core.errors import UsageError
-from ajbench.core.files import seed_for
+from ajbench.core.files import replacing, seed_for
 from ajbench.core.recipe import Classifier, Recipe
 from ajbench.core.run_dir import world
 from ajbench.data import mixing
@@ -26,6 +26,7 @@ from ajbench.data.shards import ids_hash
 from ajbench.data.store import ClipStore
 from ajbench.data.val_part import ValPart
 from ajbench.training import loop
+from ajbench.training.state import remove_checkpoints
 
 LAST = "last.safetensors"
 Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -81,6 +82,7 @@ def train_classifier(
     """
     settings, meta = recipe.classifier, real.meta
     if (out / classifiers.CONFIG).exists() and classifiers.read_config(out).get("fingerprint") == fingerprint:
+        remove_checkpoints(out)  # if it was killed before it had
         return out
     ids, clips, plan = select(recipe, real, synthetic, decoded, augmented, seed, class_ap, part)
     validate = None
@@ -139,7 +141,9 @@ def train_classifier(
     state = PartialState()
     if state.is_main_process:
         if validate:
-            (out / "checkpoints" / f"step-{steps:08d}" / "weights.safetensors").replace(out / LAST)
+            last = out / "checkpoints" / f"step-{steps:08d}" / "weights.safetensors"
+            with replacing(out / LAST) as copy:
+                shutil.copyfile(last, copy)  # the checkpoint stays whole until the end
         extra = {"fingerprint": fingerprint, "seed": seed, "started_from": settings.init}
         extra |= {"loss": settings.loss, "precision": settings.precision}
         classifiers.save(
@@ -151,7 +155,7 @@ def train_classifier(
             options=options,
             extra=extra | {"train_ids_hash": ids_hash(ids)},
         )
-        shutil.rmtree(out / "checkpoints")
+        remove_checkpoints(out)
     state.wait_for_everyone()
     return out
 

@@ -32,7 +32,7 @@ def expected(error: Exception) -> AjbenchError | None:
 
 
 def _of_memory(error: BaseException | None) -> str:
-    """Return what to say of a lack of memory; empty if the error, and what it came from, is something else."""
+    """Return what to say of a lack of memory; empty if neither the error nor its cause is one."""
     if error is None:
         return ""
     short = isinstance(error, OSError) and error.errno == errno.ENOMEM

@@ -84,6 +84,7 @@ def export(job: Export, advance: Callable[[int], None] = lambda clips: None) -> 
     if begun.get("key", job.key) != job.key or (not begun and out.exists() and any(out.iterdir())):
         raise UsageError(f"{out}: holds other files; choose a new folder")
     if "clips" in begun:
+        shutil.rmtree(state, ignore_errors=True)  # if it was killed before it had
         advance(len(job.store))
         return begun
     state.mkdir(parents=True, exist_ok=True)

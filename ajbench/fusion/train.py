@@ -1,7 +1,6 @@
 """Train an audio-visual classifier on the train clips of a store, and predict with it."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from ajbench.data.store import ClipStore
 from ajbench.fusion.av_clips import ClipsWithVideo, Inputs, evaluated_as, training_batches
 from ajbench.fusion.av_model import AudioVisual
 from ajbench.training import loop
+from ajbench.training.state import remove_checkpoints
 
 NAME = "audio-visual"
 # Learning rate of the backbone relative to that of the rest.
@@ -60,6 +60,7 @@ def train_fusion(
     """
     settings, meta = recipe.fusion, clips.store.meta
     if (out / classifiers.CONFIG).exists() and classifiers.read_config(out).get("fingerprint") == fingerprint:
+        remove_checkpoints(out)  # if it was killed before it had
         return out
     if not clips.store.has_video(clips.indices).any():
         raise UsageError(f"{clips.store.path}: no train clip has video; prepare with data.video=tiny_video")
@@ -101,7 +102,7 @@ def train_fusion(
         extra = {"fingerprint": fingerprint, "seed": seed, "train_ids_hash": ids_hash(clips.ids)}
         about: dict[str, Any] = {"labels": meta.labels, "clip_samples": meta.clip_samples}
         classifiers.save(module, out, name=NAME, options=options, extra=extra, **about)
-        shutil.rmtree(out / "checkpoints")
+        remove_checkpoints(out)
     state.wait_for_everyone()
     return out
 

@@ -1,7 +1,6 @@
 """Training of the denoiser (section 4): codes ⇒ latents ⇒ whitened grid, conditioned on captions."""
 
 import importlib.util
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from ajbench.generation.batches import (
 from ajbench.generation.prompts import truncated
 from ajbench.generation.unet import ENDS
 from ajbench.training import loop
+from ajbench.training.state import remove_checkpoints
 
 CHUNK = 10_000  # prompts tokenised at a time
 
@@ -81,6 +81,7 @@ def train_generator(
     section = recipe.generator
     seed = section.seed if seed is None else seed
     if (out / folders.INFO).exists() and folders.read_info(out).fingerprint == fingerprint:
+        _clear(out)  # if it was killed before it had
         return out
     parts = _parts(section)
     codec = on_gpu(codec or codecs.load(store.meta.codec))
@@ -200,9 +201,13 @@ def train_generator(
             prompts_cut=cut,
         )
         folders.save(out, model.cpu(), process, whitening, info)
-        for folder in (out, out / "frozen"):
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        _clear(out)
     return out
+
+
+def _clear(out: Path) -> None:
+    for folder in (out, out / "frozen"):
+        remove_checkpoints(folder)
 
 
 def loss(model: UNet2DConditionModel, batch: Batch, states: Tensor, mask: Tensor | None) -> Tensor:

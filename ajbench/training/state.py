@@ -29,6 +29,11 @@ def newest(folder: Path) -> Path | None:
     return max((folder / "checkpoints").glob("step-*"), default=None)
 
 
+def remove_checkpoints(folder: Path) -> None:
+    """Delete the checkpoints under `folder`, if there are any."""
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
 class State:
     """The contents of a checkpoint: trained parameters, buffers, their average, the optimiser."""
 

@@ -39,6 +39,13 @@ MIXED = hum_recipe(Mix(dose=20, balanced=True), **WHOLE)
 INTERRUPTED = hum_recipe(Mix(dose=12, balanced=True))
 
 
+@pytest.fixture(scope="module")
+def with_val(tmp_path_factory):
+    split = ("train", "val", "eval")
+    records = [hum_record(i, split=split[i % 3]) for i in range(30)]
+    return hum_store(tmp_path_factory.mktemp("with_val") / "real", records)
+
+
 def rows(folder):
     """Return loss and learning rate of every step."""
     return [line.split(",")[1:3] for line in (folder / "metrics.csv").read_text().splitlines()[1:]]
@@ -88,6 +95,21 @@ def test_decoded_sound_in_mapped_files_gives_the_same_bits(tmp_path, real, synth
     indices = real.split_indices("eval")
     assert (predict(classifiers.load(straight), mapped[0], indices) != 0).all()
     assert not select(recipe, *mapped, None, None, 1, None).clips.cache.size
+
+
+@pytest.mark.parametrize(("owner", "name"), [(classifiers, "save"), (train, "remove_checkpoints")])
+@pytest.mark.parametrize("select", ["best", "last"])
+def test_a_training_stopped_after_its_last_step_leaves_the_same_files(
+    tmp_path, with_val, owner, name, select
+):
+    recipe = hum_recipe(train_steps=4, select=select, validate_every=2, average_last=0.0)
+    score = (lambda *_: 0.5) if select == "best" else None
+    straight = fit_hum(recipe, with_val, None, tmp_path / "a", score=score)
+    with stopped_at(owner, name, 1):
+        fit_hum(recipe, with_val, None, tmp_path / "b", score=score)
+    stopped = fit_hum(recipe, with_val, None, tmp_path / "b", score=score)
+    assert weight_difference(straight, stopped) == 0
+    assert [path.name for path in sorted(stopped.iterdir())] == [p.name for p in sorted(straight.iterdir())]
 
 
 def kill_in_step_7(rank, stores, out):
@@ -395,9 +417,7 @@ def test_weights_are_averaged_at_the_ends_of_epochs(tmp_path, real, monkeypatch)
         fit_hum(hum_recipe(train_steps=4, average_epochs=(2, 4)), real, None, tmp_path / "short")
 
 
-def test_the_best_weights_on_the_val_split_are_kept_besides_the_last(tmp_path, real):
-    split = ("train", "val", "eval")
-    with_val = hum_store(tmp_path / "real", [hum_record(i, split=split[i % 3]) for i in range(30)])
+def test_the_best_weights_on_the_val_split_are_kept_besides_the_last(tmp_path, real, with_val):
     scores = iter([0.2, 0.9, 0.5])
     recipe = hum_recipe(select="best", validate_every=4)
     out = fit_hum(recipe, with_val, None, tmp_path / "best", score=lambda logits, targets: next(scores))

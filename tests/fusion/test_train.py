@@ -108,6 +108,10 @@ def test_a_killed_training_ends_with_the_same_bits(store, tmp_path):
         fit(tmp_path / "killed")
     assert not (tmp_path / "killed" / "config.json").exists()
     assert weight_difference(whole, fit(tmp_path / "killed")) == 0
+    with stopped_at(train, "remove_checkpoints", 1):
+        fit(tmp_path / "late")
+    assert weight_difference(whole, fit(tmp_path / "late")) == 0
+    assert not (tmp_path / "late" / "checkpoints").exists()
     assert train.load(whole).discount == "renormalised"
     with pytest.raises(IntegrityError, match="audio-visual"):
         save_classifier(tmp_path / "cls")

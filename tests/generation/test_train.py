@@ -94,7 +94,10 @@ def test_an_interrupted_training_ends_with_the_same_bits(trained, captioned, tmp
     with stopped_at(train, "loss", 6):
         fit(captioned, tmp_path / "g", validate_every=2)
     assert not (tmp_path / "g" / checkpoint.INFO).exists()
+    with stopped_at(train, "remove_checkpoints", 1):
+        fit(captioned, tmp_path / "g", validate_every=2)
     fit(captioned, tmp_path / "g", validate_every=2)
+    assert not (tmp_path / "g" / "checkpoints").exists()
     assert same_weights(trained, tmp_path / "g")
     for name in (checkpoint.INFO, "validation.csv"):
         assert (trained / name).read_bytes() == (tmp_path / "g" / name).read_bytes()
