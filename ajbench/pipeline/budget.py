@@ -22,6 +22,7 @@ INVERT_STEP = 0.5
 SAMPLER_STEP = 0.02  # one clip
 PREPARED = 0.06  # one clip
 MEASURED = 0.05  # one clip, by features and classifier
+BASELINES = 3  # sets of as many clips as are generated
 GENERATION = ("generator", "class tokens", "synthesis")  # parts of a run
 SHORT = 0.35  # part of a step's time that does not depend on the length of clips
 SLOWEST = 3.0  # a machine that was busy for a moment is not slower than that
@@ -170,7 +171,8 @@ def _scale(about: Mapping[str, Any], speed: float) -> float:
 
 def _parts(sizes: Sizes, about: Mapping[str, Any], speed: float) -> dict[str, float]:
     scale, folds = _scale(about, speed), max(1, len(sizes.folds))
-    held_out = about["eval"] * folds
+    # Generated, real and baseline clips: as many as are generated through the codec, shuffled and as noise.
+    measured = sizes.n + about["train"] + about["eval"] + BASELINES * min(sizes.n, about["train"])
     cells = folds * sizes.models * sizes.seeds * (1 + len(sizes.doses) + sizes.synthetic_only)
     trained = cells * (START / 2 * speed + sizes.classifier_steps * CLASSIFIER_STEP * scale)
     scored = cells * about["eval"] * CLASSIFIER_STEP / 32 * scale
@@ -181,7 +183,7 @@ def _parts(sizes: Sizes, about: Mapping[str, Any], speed: float) -> dict[str, fl
         "class tokens": folds * (start + sizes.invert_steps * INVERT_STEP * scale),
         "synthesis": folds * (start + sizes.n * sizes.sampler_steps * SAMPLER_STEP * scale),
         "classifiers": (trained + scored) / min(cells, default_workers()),
-        "evaluation": folds * start + (folds * sizes.n + held_out) * MEASURED * scale,
+        "evaluation": folds * (start + measured * MEASURED * scale),
     }
     return {name: round(seconds, 1) for name, seconds in parts.items()}
 
