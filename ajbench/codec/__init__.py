@@ -27,7 +27,7 @@ class Codec(Protocol):
         ...
 
     def encode(self, wav: torch.Tensor | NDArray[np.float32]) -> NDArray[np.uint16]:
-        """Waves [B, n] → codes uint16 [B, 8, T]."""
+        """Waves [B, n] → codes uint16 [B, 8, T]; on a CPU, `prepare` calls it from several threads."""
         ...
 
     def latents(self, codes: torch.Tensor | NDArray[np.integer]) -> torch.Tensor:

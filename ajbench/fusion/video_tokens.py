@@ -48,7 +48,7 @@ class VideoEncoder(Protocol):
         """Return the pixels of a frame, [h, w, 3]."""
 
     def encode(self, pixels: Pixels) -> Tokens:
-        """Return the tokens of windows, float32 [windows, width]."""
+        """Return the tokens of windows, float32 [windows, width]; on a CPU, called from several threads."""
 
 
 class TinyVideo:

@@ -33,7 +33,7 @@ from ajbench.data.store import ClipStore
 from ajbench.fusion import video_tokens
 from ajbench.fusion.video_tokens import VideoEncoder
 from ajbench.pipeline.ray_shards import Order, share
-from ajbench.pipeline.shard_encoding import BATCH, COUNTED, READERS, Listed, ShardEncoding, video_encoder
+from ajbench.pipeline.shard_encoding import BATCH, COUNTED, Listed, ShardEncoding, readers, video_encoder
 
 SAMPLE = 16  # clips that an estimate prepares
 UNASSIGNED = "unassigned"  # in the counts: clips that the corpus reader left out without knowing their split
@@ -45,7 +45,7 @@ def prepare(
     out: Path,
     *,
     fingerprint: str,
-    workers: int = READERS,
+    workers: int | None = None,
     manifest: Manifest | None = None,
     absent: Set[str] | None = None,
     codec: codecs.Codec | None = None,
@@ -67,7 +67,7 @@ def prepare(
         root: folder or file of the corpus; None for `mini`.
         out: folder of the store.
         fingerprint: of everything that affects the store; a folder with another fingerprint is refused.
-        workers: reader threads.
+        workers: reader threads; None: as `shard_encoding.readers`.
         manifest: the corpus, if it has been read already.
         absent: files that were not there when it was read; None: any may be missing.
         codec: use this codec instead of the recipe's.
@@ -89,12 +89,12 @@ def prepare(
         UsageError: with this codec, a clip is not a whole number of columns of 21 frames.
         AjbenchError: with Ray, also as `ray_tasks.run`.
     """
+    if engine == "ray":
+        ray_tasks.need()
     if open_job(out, fingerprint):
         return ClipStore.open(out).meta
     if manifest is None:
         manifest = recordings.read_corpus(recipe.data, root)
-    if engine == "ray":
-        ray_tasks.need()
     _require_splits(recipe, Counter(row.split for row in manifest.rows), "the corpus lists none")
     given = codec, encoder
     codec = codec or codecs.load(recipe.codec.name, device_of())
@@ -102,7 +102,7 @@ def prepare(
     encoder = encoder or video_encoder(recipe)
     encoding = ShardEncoding(recipe, manifest.label_set, codec, encoder, samples, link, absent)
     job = ShardJob(out, len(manifest.rows), shard_clips, _video_width(encoder))
-    with ThreadPoolExecutor(workers) as pool, console.progress(job.n, "prepare") as advance:
+    with ThreadPoolExecutor(workers or readers()) as pool, console.progress(job.n, "prepare") as advance:
         work = _Preparation(job, manifest, encoding, _originals(manifest.rows, out, pool))
         if engine == "ray":
             order = Order(job, recipe, manifest.label_set, samples, link, absent, *given, codec.weights_hash)
@@ -114,7 +114,7 @@ def prepare(
 
 
 def estimate(
-    recipe: Recipe, manifest: Manifest, *, workers: int = READERS, codec: codecs.Codec | None = None
+    recipe: Recipe, manifest: Manifest, *, workers: int | None = None, codec: codecs.Codec | None = None
 ) -> dict[str, Any]:
     """Return an estimate of preparing a corpus: clips, readers, bytes, seconds.
 
@@ -124,7 +124,7 @@ def estimate(
         MissingError: the codec's weights are not on this machine.
         UsageError: with this codec, a clip is not a whole number of columns of 21 frames.
     """
-    codec = codec or codecs.load(recipe.codec.name, device_of())
+    workers, codec = workers or readers(), codec or codecs.load(recipe.codec.name, device_of())
     samples, _ = _geometry(recipe, codec)
     encoder = video_encoder(recipe)
     clips = len(manifest.rows)

@@ -17,7 +17,7 @@ from ajbench.core.recipe import Recipe
 from ajbench.data.labels import LabelSet
 from ajbench.data.shard_job import ShardJob
 from ajbench.fusion.video_tokens import VideoEncoder
-from ajbench.pipeline.shard_encoding import READERS, Listed, ShardEncoding, video_encoder
+from ajbench.pipeline.shard_encoding import Listed, ShardEncoding, readers, video_encoder
 
 _loaded: dict[Path, ShardEncoding] = {}  # kept in a worker for its next shard
 
@@ -94,10 +94,8 @@ def share(
 
 def _make(order: Order, part: tuple[int, list[Listed]], _: int) -> None:
     """Encode one shard (runs in a worker of Ray)."""
-    import torch
-
     shard, listed = part
     encoding = _loaded.get(order.job.folder) or order.load()
     _loaded[order.job.folder] = encoding
-    with ThreadPoolExecutor(max(2, min(READERS, torch.get_num_threads() // 2))) as pool:
+    with ThreadPoolExecutor(readers()) as pool:
         order.job.run(lambda _: encoding.make(listed, pool, lambda n: None), lambda n: None, [shard])

@@ -1,6 +1,5 @@
 """Reading and encoding the clips of one shard of a corpus, in this process or in a worker of Ray."""
 
-import os
 from collections import Counter, deque
 from collections.abc import Callable, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,8 +24,7 @@ from ajbench.pipeline import changed_files
 # The codec always gets batches of this size, zero-padded: a clip's codes depend on the size of its batch
 # (rounding differs) but not on the other clips in it.
 BATCH = 8
-# Reader threads: half the cores, as the codec needs the others, and few enough not to run far ahead of it.
-READERS = max(2, min(8, (os.cpu_count() or 1) // 2))
+MOST_READERS = 8  # threads; more would run far ahead of the codec
 READ_AHEAD = 4 * BATCH
 ENCODERS = 4  # at most, on a CPU: each holds the activations of a batch
 COUNTED = ("expected", "found", "decoded", "kept")
@@ -133,6 +131,11 @@ class ShardEncoding:
                 record[shards.VIDEO_TOKENS] = self.encoder.encode(seen.pixels)
             records.append(record)
         return records
+
+
+def readers() -> int:
+    """Return how many threads read clips: half of this process's, as the codec needs the others."""
+    return max(2, min(MOST_READERS, torch.get_num_threads() // 2))
 
 
 def encoders() -> int:
