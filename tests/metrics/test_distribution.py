@@ -79,6 +79,17 @@ def test_fd_of_resamples_is_that_of_the_repeated_rows(n, m, d):
             assert value == pytest.approx(frechet_distance(*repeated), rel=1e-9)
 
 
+def test_fd_of_resamples_after_a_layer_norm_needs_no_qr(monkeypatch):
+    rng = np.random.default_rng(7)
+    scale = np.geomspace(1, 3e-4, 24)  # as of a small classifier's embeddings
+    raw = [rng.normal(size=(n, 24)) * scale @ np.linalg.qr(rng.normal(size=(24, 24)))[0] for n in (90, 80)]
+    x, y = (np.float32(v - v.mean(axis=1, keepdims=True)) for v in raw)
+    counts = np.ones((5, 90), int) - np.eye(5, 90, dtype=int), np.ones((5, 80), int)
+    expected = [frechet_distance(x[mine > 0], y) for mine in counts[0]]
+    monkeypatch.setattr(np.linalg, "qr", None)
+    assert frechet_draws(x, y, *counts) == pytest.approx(expected, rel=1e-7)
+
+
 @pytest.mark.parametrize("held", [8_000_000, 600])
 def test_pooled_frames_are_fd_of_the_repeated_frames(held, monkeypatch):
     monkeypatch.setattr("ajbench.metrics.distribution._HELD", held)
