@@ -281,10 +281,13 @@ def show_plan(
         more: keys to add to the document.
     """
     from ajbench.pipeline import estimates
+    from ajbench.pipeline.stage import lacking
 
     plan = estimates.describe(settings.work, stages)
     if estimate:
         plan |= estimates.estimate(stages[-1])
+    unestimated = [plan["missing"]] if plan.get("missing") else []
+    plan["missing"] = list(dict.fromkeys([*unestimated, *lacking(stages)]))
     plan |= ({"power": power} if power else {}) | dict(more or {})
     columns = ["stage", "what", "state", "amount", "disk_mb"]
     console.emit(plan, table=(columns, [[line[name] for name in columns] for line in plan["stages"]]))
@@ -297,8 +300,8 @@ def show_plan(
     for found in ((more or {}).get("tail"), power):
         if found:
             console.say(found["sentence"])
-    if missing := plan.get("missing"):
-        console.say(f"cannot be estimated or run: {missing}")
+    for missing in plan["missing"]:
+        console.say(f"cannot be run: {missing}")
 
 
 def _accept_interrupts() -> None:

@@ -174,7 +174,8 @@ def fill(model: EncodecModel, path: Path | None = None) -> None:
         IntegrityError: they are damaged, of another network, or not the published ones.
     """
     if path is None:
-        path = weights.locate(NAME, who="EnCodec", instead="run without it: codec.name=tiny")
+        path = weights.of_codec(NAME)
+        assert path is not None
         weights.check(NAME, path)
     try:
         model.load_state_dict(_transformers(path) if path.is_dir() else weights.unpickled(path))

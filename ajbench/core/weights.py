@@ -159,6 +159,18 @@ def locate(
     )
 
 
+def of_codec(name: str) -> Path | None:
+    """Return where the weights of a codec are; None if it is shipped, a file, or registered by the user.
+
+    Raises:
+        MissingError: they are not on this machine.
+    """
+    published = name.partition("@")[0]
+    if not _rows(published):
+        return None
+    return locate(published, who=f"codec {published}", instead="run without it: codec.name=tiny")
+
+
 def check(name: str, path: Path) -> None:
     """Refuse weights in the usual places that are not the published ones; unpinned files pass.
 

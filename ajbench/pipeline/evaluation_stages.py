@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,7 @@ from ajbench.core.errors import MissingError
 from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Mix
 from ajbench.core.rows import folds_name
-from ajbench.pipeline import classifier_stages, external_store, tail_clips
-from ajbench.pipeline.preflight import pool_size
+from ajbench.pipeline import classifier_stages, external_store, preflight, tail_clips
 from ajbench.pipeline.stage import Stage
 
 if TYPE_CHECKING:
@@ -96,7 +96,8 @@ def eval_gen_stage(
         atomic_write(path / NOTES, json.dumps(notes, indent=2, ensure_ascii=False))
 
     amount = counted(len(names), "set") + " of clips"
-    return Stage("eval-gen", recipe, path, key, amount, do, seed=0, needs=needs)
+    check = partial(preflight.check_features, section.features)
+    return Stage("eval-gen", recipe, path, key, amount, do, seed=0, needs=needs, check=check)
 
 
 def generated_sets(pipeline: "Pipeline") -> list[str]:
@@ -132,7 +133,7 @@ def _sizes(pipeline: "Pipeline", mix: Mix, generated: bool) -> _Sizes:
     from ajbench.data.store import ClipStore
 
     store = ClipStore.open(pipeline.prepare.path, verify=False)
-    pool = pool_size(pipeline.generator) if generated else None
+    pool = preflight.pool_size(pipeline.generator) if generated else None
     return {"pool": pool, "real": len(chosen(mix, store))}
 
 

@@ -133,6 +133,18 @@ def _classes_of(manifest: Manifest) -> dict[str, set[str]]:
     }
 
 
+def check_features(name: str) -> None:
+    """Check that the weights of an extractor, and its package, are on this machine.
+
+    Raises:
+        MissingError: they are not; the message says where to put them.
+    """
+    from ajbench.features.extractor import locate
+
+    if name != "reference":  # trained by the run
+        locate(name)
+
+
 def check_text_encoder(name: str) -> None:
     """Check that the weights of a text encoder are on this machine.
 

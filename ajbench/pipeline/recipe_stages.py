@@ -11,7 +11,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from ajbench.core import registry
+from ajbench.core import registry, weights
 from ajbench.core.console import counted
 from ajbench.core.device import default_workers, worth_starting
 from ajbench.core.errors import UsageError
@@ -196,6 +196,7 @@ class Pipeline:
             return estimate(recipe, self.manifest)
 
         about: dict[str, Any] = {"disk_mb": store_mb(recipe, clips), "shared": True, "estimate": guess}
+        about["check"] = partial(weights.of_codec, recipe.codec.name)
         return Stage("prepare", recipe, path, key, counted(clips, "clip"), do, **about)
 
     @cached_property
@@ -317,6 +318,8 @@ class Pipeline:
 
         needs = (prepared, *self._own_generator, *tokens, *judge)
         about: dict[str, Any] = {"what": probe, "seed": section.seed, "needs": needs, "shared": True}
+        if section.judge in registry.FEATURES:
+            about["check"] = partial(preflight.check_features, section.judge)
         about |= {"disk_mb": store_mb(recipe, section.n), "estimate": estimate}
         return Stage("synth", recipe, path, key, counted(section.n, "clip"), do, **about)
 

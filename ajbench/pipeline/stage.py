@@ -172,11 +172,8 @@ def run_stages(
         for needed in stage.needs:
             if needed.fingerprint not in running:
                 needed.need()
-    space, free = needed_mb(todo), free_mb(todo[0].path)
-    if space > free:
-        raise MissingError(
-            f"{todo[0].path.parent}: {space:.0f} MB needed, {free:.0f} MB free; choose another --work"
-        )
+    if full := _lack_of_space(todo):
+        raise MissingError(full)
     device = available(device)
     for batch in batches(todo):
         # GPUs and Ray's workers are for one thing at a time.
@@ -190,6 +187,27 @@ def run_stages(
             console.say(f"{stage.title}: {stage.amount}")
             stage.run(device, force)
     return [stage.title for stage in todo]
+
+
+def lacking(stages: Iterable[Stage]) -> list[str]:
+    """Return what `run_stages` would find missing before any work, each thing once."""
+    found, todo = list[str](), [stage for stage in stages if not stage.done()]
+    for stage in todo:
+        try:
+            if stage.check:
+                stage.check()
+        except MissingError as error:
+            found.append(str(error))
+    found += [full] if (full := _lack_of_space(todo)) else []
+    return list(dict.fromkeys(found))
+
+
+def _lack_of_space(todo: Sequence[Stage]) -> str:
+    """Return what to say if stages need more disk space than is free; else an empty text."""
+    space, free = needed_mb(todo), free_mb(todo[0].path) if todo else 0.0
+    if space <= free:
+        return ""
+    return f"{todo[0].path.parent}: {space:.0f} MB needed, {free:.0f} MB free; choose another --work"
 
 
 def in_order(stages: Iterable[Stage]) -> list[Stage]:

@@ -215,6 +215,35 @@ def test_augmented_clips_without_the_library_are_missing_before_any_work(ajbench
         assert re.fullmatch(r"ajbench: [^\n]+ajbench\[aug\][^\n]+\n", shown.stderr), shown.stderr
 
 
+@pytest.mark.parametrize(
+    ("key", "named"),
+    [
+        ("evaluate.features=mn04", "mn04_as_mAP_432.pt"),
+        ("synth.judge=mn04", "mn04_as_mAP_432.pt"),
+        ("codec.name=encodec_24khz@16k", "encodec_24khz-d7cc33bc.th"),
+        ("generator.text_encoder=clap", "clap"),
+    ],
+)
+def test_missing_weights_are_told_before_any_work_and_in_a_dry_run(
+    ajbench, monkeypatch, tmp_path, key, named
+):
+    for variable in ("AJBENCH_WEIGHTS", "TORCH_HOME", "HF_HOME"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    planned = ajbench("run", "mini", key, "--dry-run")
+    assert planned.exit_code == 0
+    (line,) = (line for line in planned.stderr.splitlines() if line.startswith("cannot be run: "))
+    assert named in line
+    shown = ajbench("run", "mini", key)
+    assert shown.exit_code == 3 and named in shown.stderr and not list(Path().iterdir())
+
+
+def test_a_dry_run_tells_a_full_disk(ajbench, monkeypatch):
+    monkeypatch.setattr("ajbench.pipeline.stage.free_mb", lambda folder: 1.0)
+    assert re.search(
+        r"^cannot be run: .* 1 MB free", ajbench("run", "mini", "--dry-run").stderr, re.MULTILINE
+    )
+
+
 def test_work_folder_comes_from_the_environment(document, monkeypatch, tmp_path):
     monkeypatch.setenv("AJBENCH_WORK", str(tmp_path / "elsewhere"))
     plan = document("prepare", "--dry-run")
