@@ -26,6 +26,7 @@ _TOLERANCE = 1e-11
 _TOLERANCE_OF_DRAWS = 1e-7  # of resamples, from which intervals are made
 _NO_VARIANCE = 1e-12  # of the direction with the largest
 _ROUNDING = 1e-13  # of a Fréchet distance, relative to the traces of the covariances
+_SMALL = 512  # dimensions of the matrices of a resample
 # Numbers held at once in products of frames and in covariances of resamples: 64 MB.
 _HELD = 8_000_000
 
@@ -128,8 +129,7 @@ def frechet_draws(x: Array, y: Array, x_counts: np.ndarray, y_counts: np.ndarray
     else:
         basis = _spanned(a, b)
         a, b, means = a @ basis, b @ basis, [mean @ basis for mean in means]
-    # With many small matrices, two threads take twice as long as one.
-    with threadpool_limits(1, "blas") if few else contextlib.nullcontext():
+    with _threads(few or a.shape[1] <= _SMALL):
         for r, (v, w) in enumerate(zip(*weights, strict=True)):
             i, j = np.flatnonzero(v), np.flatnonzero(w)
             scale = np.sqrt(v[i])[:, None], np.sqrt(w[j])[:, None]
@@ -167,10 +167,11 @@ def pooled_draws(
     a, b = centred_pair(x, y)
     values = np.empty(len(x_counts))
     step = max(1, _HELD // a.shape[1] ** 2)
-    for start in range(0, len(values), step):
-        some = slice(start, start + step)
-        sides = (_moments(a, x_clips, x_counts[some]), _moments(b, y_clips, y_counts[some]))
-        values[some] = [_gaussian_distance(*mine, *other) for mine, other in zip(*sides, strict=True)]
+    with _threads(a.shape[1] <= _SMALL):
+        for start in range(0, len(values), step):
+            some = slice(start, start + step)
+            sides = (_moments(a, x_clips, x_counts[some]), _moments(b, y_clips, y_counts[some]))
+            values[some] = [_gaussian_distance(*mine, *other) for mine, other in zip(*sides, strict=True)]
     return values
 
 
@@ -261,6 +262,11 @@ def kl_of_pairs(
         return np.asarray(np.sum(xlogy(p, p) - p * np.log(q + eps), axis=1))
     logs = (log_softmax(z, axis=1) if link == "softmax" else log_expit(z) for z in (z_p, z_q))
     return np.asarray(np.sum(p * np.subtract(*logs), axis=1))
+
+
+def _threads(small: bool) -> contextlib.AbstractContextManager[object]:
+    """Let BLAS use one thread for many small matrices: two take twice as long, on busy cores 50 times."""
+    return threadpool_limits(1, "blas") if small else contextlib.nullcontext()
 
 
 def _spanned(a: Points, b: Points) -> Points:
