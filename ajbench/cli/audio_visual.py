@@ -29,7 +29,7 @@ def _option(help: str, *names: str, **more: Any) -> Any:
 
 
 @app.command()
-@command(hide=("results", "generator", "dry_run", "force"))
+@command(hide=("results", "generator", "force"))
 def entail(
     settings: Settings,
     out: Annotated[Path, _option("File of scores.", "--out", metavar="FILE")],
@@ -128,7 +128,14 @@ def entail(
     comparisons = list(dict.fromkeys(name.strip() for name in comparison.split(",")))
     inputs.check(comparisons)
     of_text = [name for name in comparisons if name not in store_scores.WITHOUT_SCORER]
-    scorers = _scorers(scorer, available(settings.device), llm) if of_text else []
+    named = _named(scorer) if of_text else {}
+    if settings.dry_run:
+        n = len(inputs.store)
+        plan = [[name, one, n] for name in comparisons for one in (named if name in of_text else ("–",))]
+        header = ["comparison", "scorer", "clips"]
+        console.emit([dict(zip(header, line, strict=True)) for line in plan], table=(header, plan))
+        return
+    scorers = _scorers(named, available(settings.device), llm)
     asked = [one for one in scorers if isinstance(one, LLMScorer)]
     for one in asked:
         one.log = ScoreLog(out.with_name(f".{out.name}.answers.jsonl"), one.about)
@@ -159,16 +166,23 @@ def entail(
     console.emit(document, table=([*lines[0]], [[*line.values()] for line in lines]))
 
 
-def _scorers(given: str, device: str, llm: dict[str, Any]) -> "list[Scorer]":
-    """Return the scorers named by `minilm,bert=DIR`."""
-    from ajbench.captions.entailment import load
-
-    named = {}
+def _named(given: str) -> dict[str, Path | None]:
+    """Return the scorers named by `minilm,bert=DIR`, each with its folder."""
+    named: dict[str, Path | None] = {}
     for one in given.split(","):
         name, _, folder = one.strip().partition("=")
         if name in named:
             raise UsageError(f"--scorer {given}: {name} is named twice; score them into two files")
         named[name] = Path(folder).expanduser() if folder else None
+    return named
+
+
+def _scorers(named: dict[str, Path | None], device: str, llm: dict[str, Any]) -> "list[Scorer]":
+    """Load scorers from their folders."""
+    from ajbench.captions.entailment import load
+
+    if not named:
+        return []
     changed = [key for key, value in llm.items() if value is not None and key not in LLM_DEFAULTS]
     if "llm" not in named and changed:
         option = changed[0].replace("_", "-")

@@ -241,6 +241,8 @@ def _run_recipe(settings: Settings, pipeline: "Pipeline", jobs: int | None) -> N
         more |= {"found": settings.own.found} if settings.own else {}
         show_plan(settings, stages, power=power, more=more)
         return
+    if any(not stage.done() for stage in stages) and (power := planned_power.planned(pipeline)):
+        console.say(power["sentence"])
     ran = run_stages(stages, settings.device, settings.force, jobs, pipeline.places.engine)
     results_origin.claim(*origin)
     done = results_folder.publish(pipeline, pipeline.stages(jobs), again=bool(ran)) | {"ran": ran}

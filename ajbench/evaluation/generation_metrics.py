@@ -296,7 +296,7 @@ METRICS: dict[str, Metric] = {
         for name, meaning in NEIGHBOURS.items()
     },
     "clap_score": Metric(
-        _clap_score, ("captions", "text"), "mean cosine of audio and caption", "higher", limits=(-1, 1)
+        _clap_score, ("captions", "text"), "mean cosine of audio and caption", "higher", True, limits=(-1, 1)
     ),
     "lsd": Metric(_lsd, ("pairs",), "log-spectral distance of pairs", "lower", limits=_POSITIVE),
 }

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ajbench.core.errors import UsageError
 from ajbench.core.rows import folds_name
+from ajbench.pipeline import grid
 from ajbench.pipeline.classifier_stages import grid_stages
 from ajbench.pipeline.evaluation_stages import eval_cls_stage, eval_gen_stage
 from ajbench.pipeline.stage import Stage, in_order, side_by_side
@@ -31,7 +32,7 @@ def check(pipeline: "Pipeline") -> None:
                 f"{', '.join(map(str, present))}"
             )
     for one in pipeline.folds:
-        one.check(recipe.evaluate.doses)
+        one.check(grid.doses(recipe))
 
 
 def stages(pipeline: "Pipeline", jobs: int | None = 1) -> list[Stage]:

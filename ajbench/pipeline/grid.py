@@ -56,6 +56,12 @@ def real(recipe: Recipe, **more: Any) -> Mix:
     return recipe.mix.model_copy(update=alone | {"source": "G"} | more)
 
 
+def doses(recipe: Recipe) -> tuple[int, ...]:
+    """Return the doses of a run: none for a recipe with its own mix, which `columns` has instead."""
+    own = Column(recipe.mix, recipe.data.real_through_codec)
+    return () if own != Column(real(recipe)) else tuple(recipe.evaluate.doses)
+
+
 def columns(recipe: Recipe) -> list[Column]:
     """Return the columns of a run: real clips only, synthetic clips only, doses of every arm, controls.
 
@@ -67,8 +73,8 @@ def columns(recipe: Recipe) -> list[Column]:
         found = [own]
     else:
         section = recipe.evaluate
-        doses = [{"dose": dose, "source": arm} for arm, dose in product(section.arms, section.doses)]
-        found = [Column(alone.model_copy(update=added if added["dose"] else {})) for added in doses]
+        arms = [{"dose": dose, "source": arm} for arm, dose in product(section.arms, doses(recipe))]
+        found = [Column(alone.model_copy(update=added if added["dose"] else {})) for added in arms]
         # Of synthetic clips of the tail alone, no classifier learns the other classes.
         if section.synthetic_only and "G" in section.arms and recipe.synth.classes != "tail":
             found.insert(0, Column(alone.model_copy(update={"real": "none", "dose": recipe.synth.n})))

@@ -25,6 +25,17 @@ def captions(store, tmp_path):
     return caption_table_of(tmp_path / "captions", texts, "visual")
 
 
+def test_a_dry_run_lists_what_would_be_scored(store, captions, tmp_path):
+    line = ["--store", store.path, "--captions", captions, "--comparison", "true"]
+    line += ["--scorer", "minilm,bert=nowhere", "--out", tmp_path / "scores.parquet", "--dry-run", "--json"]
+    planned = run(*line)
+    assert planned.exit_code == 0, planned.output
+    assert json.loads(planned.stdout) == [
+        {"comparison": "true", "scorer": name, "clips": 24} for name in ("minilm", "bert")
+    ]
+    assert not (tmp_path / "scores.parquet").exists()
+
+
 def test_clips_of_a_store_are_scored(store, captions, tmp_path):
     module = classifiers.build("taltrans-small", 2).eval()
     about = {"name": "taltrans-small", "labels": store.meta.labels, "clip_samples": store.meta.clip_samples}

@@ -19,7 +19,7 @@ from ajbench.metrics.distribution import frechet_distance, inception_score, kl_d
 
 
 def test_values_are_those_of_the_metrics_on_these_features(kinds):
-    pair = pair_of(kinds, labels=None, resamples=50)
+    pair = pair_of(kinds, labels=None, captions=None, resamples=50)
     found, x, y = measured(pair), pair.ours, pair.theirs
     expected = {
         "fd": frechet_distance(x.features, y.features),

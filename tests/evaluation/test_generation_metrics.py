@@ -92,6 +92,7 @@ def test_clap_score_is_the_mean_cosine_of_clips_and_their_captions(kinds):
     for name, audio in zip(pair.names, pair.ours.features.astype(float), strict=True):
         texts = pair.extractor.text(pair.captions[name]).astype(float)
         each.append(np.mean([audio @ t / np.linalg.norm(audio) / np.linalg.norm(t) for t in texts]))
+    assert "clap_score" in compare.choose(pair).metrics  # captions that are given are used
     (row,) = measured(pair, ["clap_score"]).rows
     assert len(pair.captions["dog/clip-1"]) == 2
     assert row["value"] == pytest.approx(np.mean(each), rel=1e-6)
@@ -258,7 +259,9 @@ def test_labels_that_an_extractor_does_not_know_are_named(kinds):
 
 
 def test_by_default_whatever_is_possible_is_measured(kinds):
-    assert list(overall(measured(pair_of(kinds)))) == ["fd", "is", "kl", "kl_sigmoid", "label_agreement"]
+    usual = ["fd", "is", "kl", "kl_sigmoid", "label_agreement"]
+    assert list(overall(measured(pair_of(kinds, captions=None)))) == usual
+    assert list(overall(measured(pair_of(kinds)))) == [*usual, "clap_score"]
 
 
 def test_few_clips_leave_out_what_needs_more(few):

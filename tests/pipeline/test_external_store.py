@@ -16,7 +16,7 @@ from ajbench.data.audio import write
 from ajbench.data.external_clips import ExternalSource, read
 from ajbench.data.store import ClipStore
 from ajbench.evaluation.classification import column_name
-from ajbench.pipeline import external_store
+from ajbench.pipeline import external_store, fold_stages
 from ajbench.pipeline.classifier_stages import cell_key, grid_stages
 
 DATA = Data(n_clips=80, duration_s=1.26)
@@ -107,6 +107,12 @@ def test_no_generator_is_trained_unless_its_clips_are_mixed_too(made, tmp_path):
     columns = {cell_key(cell, both.recipe).column for cell in grid_stages(both)}
     assert columns == {"mini", "mini" + "G", "+8G", "+8X"}
     assert alone.sets == ("X",) and both.sets[-1] == "X"
+
+
+def test_a_mix_of_its_own_needs_no_clips_for_doses_that_are_not_run(made, tmp_path):
+    own = pipeline(made, tmp_path, "mix.source=X", "mix.dose=8", "evaluate.doses=[500]")
+    fold_stages.check(own)
+    assert {cell_key(cell, own.recipe).column for cell in grid_stages(own)} == {"mini", "+8X"}
 
 
 def test_more_clips_than_there_are_and_no_clips_at_all_are_refused(made, tmp_path):
