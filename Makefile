@@ -54,8 +54,10 @@ format: setup
 # Writes the tables of every results/<recipe>/rows.csv again.
 tables: setup
 	@set -e; for rows in results/*/rows.csv; do \
-	  [ -e "$$rows" ] || continue; \
-	  $(BIN)/ajbench tables --recipe "$$(basename "$$(dirname "$$rows")")"; \
+	  grep -qs ",A11," "$$rows" || continue; \
+	  folder=$$(dirname "$$rows"); name=$$(basename "$$folder"); \
+	  if [ -e "$$folder/recipe.yaml" ]; then name=$$folder/recipe.yaml; fi; \
+	  $(BIN)/ajbench tables --recipe "$$name"; \
 	done
 
 RECIPE ?= mini

@@ -26,7 +26,8 @@ UNUSABLE = {
 }  # fmt: skip
 _OF_RUST = re.compile(r"\(os error (\d+)\)")
 _OF_TORCH = re.compile("PytorchStreamWriter|inline_container")
-_PLAIN = re.compile(r"[+-][\w.:%-]*")  # after a sign: no operator, no function
+# After a sign: no operator, no function; or a mix, such as +640A+640G, of which no part is the name of a cell.
+_PLAIN = re.compile(r"[+-][\w.:%-]*|(\+\d+[AGRX])+")
 _serial = itertools.count()
 
 
@@ -201,7 +202,8 @@ def printable(name: str) -> str:
 def inert(text: str) -> str:
     """Return the text of a CSV cell, after an apostrophe if a spreadsheet would compute it.
 
-    A word or number that begins with a sign, such as the id of a video, stays as it is: it calls nothing.
+    A word or number that begins with a sign, such as the id of a video, stays as it is: it calls nothing. So
+    does the name of a mix.
     """
     if text[:1] in ("=", "@", "\t", "\r") or (text[:1] in ("+", "-") and not _PLAIN.fullmatch(text)):
         return f"'{text}"

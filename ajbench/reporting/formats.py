@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from ajbench.core.recipe import Recipe
 from ajbench.core.rows import folds_in
 
 Line = dict[str, Any]
+PERCENT_DIGITS, VALUE_DIGITS = 2, 4  # decimals in CSV files
 COUNTED = ("expected", "found", "decoded", "kept")  # of the clips that the corpus lists
 
 
@@ -135,18 +137,35 @@ def latex(blocks: Iterable[Block]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def to_csv(lines: Sequence[Line]) -> str:
-    """Return mappings as CSV, None and NaN as empty cells, free text (tail, note, …) in the last columns."""
+def percent(value: float) -> float | None:
+    """Return a fraction in percent, None if it is not finite; not rounded, which texts do once."""
+    return finite(100 * value)
+
+
+def finite(value: float) -> float | None:
+    """Return a number, or None if it is not finite."""
+    return float(value) if math.isfinite(value) else None
+
+
+def to_csv(lines: Sequence[Line], digits: int | None = None) -> str:
+    """Return mappings as CSV, None and NaN as empty cells, free text (tail, note, …) in the last columns.
+
+    `digits`: decimals of numbers; None: all that they have.
+    """
     text = io.StringIO()
     names = list(dict.fromkeys(name for line in lines for name in line))
     names.sort(key=lambda name: name in ("tail", "tail_eval_clips", "dataset", "note"))
     writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
     writer.writeheader()
-    # NaN, an absent bound of an interval, is not equal to itself.
-    writer.writerows(
-        {k: "" if v is None or v != v else inert(v) if isinstance(v, str) else v for k, v in line.items()}
-        for line in lines
-    )
+
+    def cell(value: Any) -> Any:
+        if value is None or value != value:  # NaN, an absent bound of an interval, is not equal to itself
+            return ""
+        if isinstance(value, float) and digits is not None:
+            return round(value, digits)
+        return inert(value) if isinstance(value, str) else value
+
+    writer.writerows({name: cell(value) for name, value in line.items()} for line in lines)
     return text.getvalue()
 
 

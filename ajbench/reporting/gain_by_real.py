@@ -3,14 +3,13 @@
 import re
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
 from ajbench.core.recipe import Recipe
 from ajbench.core.rows import folds_in
 from ajbench.evaluation.classification import MIN_CLIPS, enough
 from ajbench.reporting import figures
-from ajbench.reporting.formats import Line, signed
+from ajbench.reporting.formats import Line, percent, signed
 from ajbench.reporting.mix_figure import colour, in_words
 from ajbench.reporting.verdict import classifier_name
 
@@ -27,7 +26,6 @@ COLUMNS = (
     "seeds",
     "dataset",
 )
-DIGITS = 2
 
 
 def lines(rows: pd.DataFrame, recipe: Recipe) -> list[Line]:
@@ -57,8 +55,8 @@ def lines(rows: pd.DataFrame, recipe: Recipe) -> list[Line]:
         for row in deltas.to_dict("records"):
             key = row["row"], row["column"]
             line = dict(zip(COLUMNS, (*key, pool, real), strict=False))
-            line |= {"map": _percent(means.get(key, float("nan"))), "delta": _percent(row["value"])}
-            line |= {"delta_low": _percent(row["ci_low"]), "delta_high": _percent(row["ci_high"])}
+            line |= {"map": percent(means.get(key, float("nan"))), "delta": percent(row["value"])}
+            line |= {"delta_low": percent(row["ci_low"]), "delta_high": percent(row["ci_high"])}
             line |= {"n": int(row["n"]), "seeds": row["seed"].count(";") + 1, "dataset": row["dataset"]}
             before = found.get((*key, pool, real))
             if before and folds_in(before["dataset"]) > folds_in(line["dataset"]):
@@ -153,7 +151,3 @@ def _rows(found: Sequence[Line], recipe: Recipe) -> list[tuple[str, list[figures
 def _largest(values: pd.Series) -> int:
     known = [int(value) for value in values if value]
     return max(known, default=0)
-
-
-def _percent(value: float) -> float | None:
-    return round(100 * float(value), DIGITS) if np.isfinite(value) else None

@@ -50,7 +50,11 @@ def write(
         _block(f"Table A2, {recipe.name} (measured)", measured, below),
         _block("Table A2 of the paper (published)", printed, [NOT_COMPARABLE]),
     ]
-    texts = {"csv": to_csv(measured + printed), "md": formats.markdown(blocks), "tex": formats.latex(blocks)}
+    texts = {
+        "csv": to_csv(measured + printed, formats.VALUE_DIGITS),
+        "md": formats.markdown(blocks),
+        "tex": formats.latex(blocks),
+    }
     return measured, {f"table_a2.{kind}": text for kind, text in texts.items()}
 
 
@@ -59,7 +63,7 @@ def _line(name: str, scores: CaptionScores) -> Line:
     for metric in METRICS:
         value, low, high = scores.values.get(metric, (None, None, None))
         ends = {"": value, "_low": low, "_high": high}
-        line |= {f"{metric}{end}": None if x is None or x != x else round(x, 4) for end, x in ends.items()}
+        line |= {f"{metric}{end}": None if x is None or x != x else x for end, x in ends.items()}
     return line | {"vocabulary_size": scores.vocabulary, "n": scores.n}
 
 

@@ -10,7 +10,7 @@ from ajbench.core.recipe import Recipe
 from ajbench.evaluation.audio_visual import BOTH, MU, NAIVE_LINE, TABLE
 from ajbench.evaluation.score_information import INPUTS
 from ajbench.reporting import formats
-from ajbench.reporting.formats import Block, Line, signed
+from ajbench.reporting.formats import Block, Line, percent, signed
 from ajbench.reporting.tables import ENDS, RENDERED, published
 
 NAME = "table_a8"
@@ -47,7 +47,11 @@ def write(rows: pd.DataFrame, recipe: Recipe, notes: Sequence[str]) -> tuple[lis
     measured = lines(rows, recipe, notes)
     every = with_published(measured, recipe)
     made = blocks(every, recipe, notes)
-    text = {"csv": formats.to_csv(every), "md": formats.markdown(made), "tex": formats.latex(made)}
+    text = {
+        "csv": formats.to_csv(every, formats.PERCENT_DIGITS),
+        "md": formats.markdown(made),
+        "tex": formats.latex(made),
+    }
     return measured, {f"{NAME}.{kind}": content for kind, content in text.items()}
 
 
@@ -73,13 +77,13 @@ def lines(rows: pd.DataFrame, recipe: Recipe, notes: Sequence[str] = ()) -> list
             if shown.empty:
                 continue
             for end, field in ENDS.items():
-                line[f"{metric}{end}"] = _percent(shown[field].iloc[-1])
+                line[f"{metric}{end}"] = percent(shown[field].iloc[-1])
             values = each["value"]
-            line[f"{metric}_std"] = _percent(values.std(ddof=1)) if len(values) > 1 else None
+            line[f"{metric}_std"] = percent(values.std(ddof=1)) if len(values) > 1 else None
             for kind in DIFFERENCES:
                 other = mine[mine["metric"] == f"{metric}_{kind}"]
                 for end, field in ENDS.items() if len(other) else ():
-                    line[f"{metric}_{kind}{end}"] = _percent(other[field].iloc[-1])
+                    line[f"{metric}_{kind}{end}"] = percent(other[field].iloc[-1])
         line["seeds"] = int(mine.loc[mine["metric"] == "map", "seed"].nunique())
         line["eval_clips"] = int(mine["n"].max())
         line["dataset"] = mine["dataset"].iloc[-1]
@@ -230,7 +234,3 @@ def _range(line: Line, metric: str) -> str:
 def _difference(line: Line, metric: str, kind: str) -> str:
     values: list[Any] = [line.get(f"{metric}_{kind}{end}") for end in ENDS]
     return "" if None in values else "{} [{}, {}]".format(*(signed(value) for value in values))
-
-
-def _percent(value: float) -> float | None:
-    return None if pd.isna(value) else round(100 * float(value), 2)

@@ -7,14 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Recipe
 from ajbench.core.rows import folds_in, read_rows, source_of
 from ajbench.reporting import formats, gain_by_real, tail_table, verdict
-from ajbench.reporting.formats import COUNTED, Block, Line, blocks_1, blocks_a11, to_csv
+from ajbench.reporting.formats import (
+    COUNTED,
+    PERCENT_DIGITS,
+    VALUE_DIGITS,
+    Block,
+    Line,
+    blocks_1,
+    blocks_a11,
+    finite,
+    percent,
+    to_csv,
+)
 
 _PACKAGE = Path(__file__).parents[1]
 # A wheel has the published figures inside the package, a checkout in results/.
@@ -76,15 +86,15 @@ def write(
     out_dir.mkdir(parents=True, exist_ok=True)
     a11, generation = a11_lines(rows, recipe, counts, chosen_keys(out_dir, recipe)), generation_lines(rows)
     a11_blocks = blocks_a11(a11, recipe)
-    files = _formats("table_a11", a11, a11_blocks)
+    files = _formats("table_a11", a11, a11_blocks, PERCENT_DIGITS)
     if tail := tail_table.lines(rows, recipe, columns_of(rows, recipe)):
-        files |= _formats("table_tail", tail, [tail_table.block(tail, recipe)])
+        files |= _formats("table_tail", tail, [tail_table.block(tail, recipe)], PERCENT_DIGITS)
     first, first_files = table_1(rows, recipe)
     files |= first_files if first else {}
     if generation:
-        files["generation.csv"] = to_csv(generation)
+        files["generation.csv"] = to_csv(generation, VALUE_DIGITS)
     if by_real := gain_by_real.lines(every, recipe):
-        files["gain_by_real.csv"] = to_csv(by_real)
+        files["gain_by_real.csv"] = to_csv(by_real, PERCENT_DIGITS)
     for name, text in files.items():
         atomic_write(out_dir / name, text)
     header, lines = formats.console_table(a11_blocks[0])
@@ -99,7 +109,7 @@ def write(
 def table_1(rows: pd.DataFrame, recipe: Recipe) -> tuple[list[Line], dict[str, str]]:
     """Return the measured lines of Table 1, and table_1.{csv,md,tex} as text by name."""
     lines = table_1_lines(rows, recipe)
-    return _measured(lines), _formats("table_1", lines, blocks_1(lines, recipe))
+    return _measured(lines), _formats("table_1", lines, blocks_1(lines, recipe), VALUE_DIGITS)
 
 
 def select(rows: pd.DataFrame, recipe: Recipe, fingerprints: Collection[str] | None = None) -> pd.DataFrame:
@@ -174,15 +184,15 @@ def a11_lines(
                 of_mean = mean["seed"].iloc[0].split(";")
                 values = values[values.index.isin(of_mean)]
                 seeds = max(seeds, of_mean, key=len)
-            line[column] = _percent(mean["value"].iloc[0] if len(mean) else values.mean())
-            line[f"{column}_std"] = _percent(values.std(ddof=1)) if len(values) > 1 else None
+            line[column] = percent(mean["value"].iloc[0] if len(mean) else values.mean())
+            line[f"{column}_std"] = percent(values.std(ddof=1)) if len(values) > 1 else None
             delta = cell[cell["metric"] == "map_delta"]
             if column != recipe.name:
                 for end, field in ENDS.items():
-                    line[f"{column}_delta{end}"] = _percent(delta[field].iloc[0]) if len(delta) else None
+                    line[f"{column}_delta{end}"] = percent(delta[field].iloc[0]) if len(delta) else None
             augmented = cell[cell["metric"] == "map_delta_a"]
             for end, field in ENDS.items() if len(augmented) else ():
-                line[f"{column}_delta_a{end}"] = _percent(augmented[field].iloc[0])
+                line[f"{column}_delta_a{end}"] = percent(augmented[field].iloc[0])
         line |= _sizes(mine, recipe.name)
         line["seeds"] = len(seeds) or int(mine["seed"].nunique())
         line["eval_clips"] = int(mine["n"].max())
@@ -239,7 +249,7 @@ def table_1_lines(rows: pd.DataFrame, recipe: Recipe) -> list[Line]:
         for metric in ("fd", "is", "kl"):
             found = mine[mine["metric"] == metric]
             for end, field in ENDS.items():
-                line[f"{metric}{end}"] = _rounded(found[field].iloc[-1], 4) if len(found) else None
+                line[f"{metric}{end}"] = finite(found[field].iloc[-1]) if len(found) else None
         reference = " ".join(mine.loc[mine["metric"] == "fd", "split"].tail(1))
         line |= {"features": features, "reference": reference, "n": int(mine["n"].max()), **_sizes(mine)}
         lines.append({**line, "source": "measured", "note": _note(recipe)})
@@ -268,7 +278,7 @@ def generation_lines(rows: pd.DataFrame) -> list[Line]:
     several = rows["dataset"].nunique() > 1
     for row in rows.to_dict("records"):
         line: Line = {new: row[old] for old, new in names.items()}
-        line |= {name: _rounded(row[name], 4) for name in ENDS.values()}
+        line |= {name: finite(row[name]) for name in ENDS.values()}
         line |= {"dataset": row["dataset"]} if several else {}
         lines.append({**line, "n": int(row["n"]), **{size: row[size] for size in SIZES if row[size]}})
     return lines
@@ -293,8 +303,8 @@ def _published_a11() -> list[Line]:
     return list(lines.values())
 
 
-def _formats(name: str, lines: list[Line], blocks: list[Block]) -> dict[str, str]:
-    text = {"csv": to_csv(lines), "md": formats.markdown(blocks), "tex": formats.latex(blocks)}
+def _formats(name: str, lines: list[Line], blocks: list[Block], digits: int) -> dict[str, str]:
+    text = {"csv": to_csv(lines, digits), "md": formats.markdown(blocks), "tex": formats.latex(blocks)}
     return {f"{name}.{kind}": content for kind, content in text.items()}
 
 
@@ -313,11 +323,3 @@ def _sizes(rows: pd.DataFrame, real_column: str | None = None) -> Line:
 
 def _note(recipe: Recipe) -> str:
     return RENDERED if recipe.data.corpus == "mini" else ""
-
-
-def _percent(value: float) -> float | None:
-    return _rounded(100 * value, 2)
-
-
-def _rounded(value: float, digits: int) -> float | None:
-    return round(float(value), digits) if np.isfinite(value) else None

@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
 from ajbench.core.recipe import Recipe
 from ajbench.core.rows import folds_in
 from ajbench.evaluation.classification import TAIL
-from ajbench.reporting.formats import Block, Line, fills, signed
+from ajbench.reporting.formats import Block, Line, fills, percent, signed
 
 METRICS = {"tail_recall": "Tail recall", "macro_f1": "Macro-F1", "map": "mAP"}
 ENDS = {"": "value", "_low": "ci_low", "_high": "ci_high"}
@@ -52,10 +51,10 @@ def lines(rows: pd.DataFrame, recipe: Recipe, columns: Sequence[str]) -> list[Li
                 mean, delta = (mine[mine["metric"] == f"{metric}_{end}"] for end in ("mean", "delta"))
                 if len(mean):
                     seeds = seeds[seeds.index.isin(mean["seed"].iloc[0].split(";"))]
-                line[metric] = _percent(mean["value"].iloc[0] if len(mean) else seeds.mean())
-                line[f"{metric}_std"] = _percent(seeds.std(ddof=1))
+                line[metric] = percent(mean["value"].iloc[0] if len(mean) else seeds.mean())
+                line[f"{metric}_std"] = percent(seeds.std(ddof=1))
                 for end, field in ENDS.items():
-                    line[f"{metric}_delta{end}"] = _percent(delta[field].iloc[0]) if len(delta) else None
+                    line[f"{metric}_delta{end}"] = percent(delta[field].iloc[0]) if len(delta) else None
             real = [int(value) for value in mine["real"] if value]
             line |= {"real": real[-1] if real else None, "seeds": len(seeds)}
             line |= {"eval_clips": int(mine["n"].max()), "tail": tail, "tail_eval_clips": held_out}
@@ -96,7 +95,3 @@ def _gain(line: Line, metric: str) -> str:
     if gain is None:
         return ""
     return signed(gain) if low is None else f"{signed(gain)} [{signed(low)}, {signed(high)}]"
-
-
-def _percent(value: float) -> float | None:
-    return round(100 * float(value), 2) if np.isfinite(value) else None

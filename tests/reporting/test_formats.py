@@ -3,7 +3,7 @@ import io
 
 import pytest
 
-from ajbench.reporting.formats import Block, console_table, latex, markdown, signed, to_csv
+from ajbench.reporting.formats import Block, console_table, latex, markdown, percent, signed, to_csv
 
 
 @pytest.mark.parametrize(
@@ -26,12 +26,18 @@ def test_csv_has_free_text_last_and_nothing_for_none_and_nan():
     assert to_csv([{"note": "a, b", "x": None}, {"x": 1, "y": 2}]) == 'x,y,note\n,,"a, b"\n1,2,\n'
 
 
+def test_a_number_is_rounded_once_in_a_csv_and_once_in_a_table():
+    line = {"map": percent(0.382519), "delta": percent(-0.0854773), "none": percent(float("nan"))}
+    assert to_csv([line], 2) == "map,delta,none\n38.25,-8.55,\n"
+    assert f"{line['map']:.1f}" == "38.3" and signed(line["delta"]) == "−8.5"
+
+
 @pytest.mark.parametrize(
     ("text", "cell"),
     [
         ("=1+1", "'=1+1"), ("@SUM(A1)", "'@SUM(A1)"), ("+1|x!A0", "'+1|x!A0"), ("\t=1", "'\t=1"),
         ("-cmd|' /C calc'!A0", "'-cmd|' /C calc'!A0"), ("-0xzrMun0Rs_30000", "-0xzrMun0Rs_30000"),
-        ("-0.5", "-0.5"), ("dog", "dog"), ("", ""),
+        ("-0.5", "-0.5"), ("dog", "dog"), ("", ""), ("+640A+640G", "+640A+640G"), ("+A1+B2", "'+A1+B2"),
     ],
 )  # fmt: skip
 def test_no_cell_of_a_csv_is_computed_by_a_spreadsheet(text, cell):
