@@ -26,7 +26,7 @@ UNUSABLE = {
 }  # fmt: skip
 _OF_RUST = re.compile(r"\(os error (\d+)\)")
 _OF_TORCH = re.compile("PytorchStreamWriter|inline_container")
-# After a sign: no operator, no function; or a mix, such as +640A+640G, of which no part is the name of a cell.
+# After a sign: no operator, no function. Or a mix, such as +640A+640G, of which no part names a cell.
 _PLAIN = re.compile(r"[+-][\w.:%-]*|(\+\d+[AGRX])+")
 _serial = itertools.count()
 
