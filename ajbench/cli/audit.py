@@ -64,9 +64,9 @@ def audit(
         bool,
         typer.Option(
             "--strict",
-            help="Exit with 4 if a synthetic or train clip repeats an eval clip by samples, waveform, parent, "
-            "id or recording, or if more synthetic clips are close to one by detail or embedding only than chance "
-            "explains (p < 0.05).",
+            help="Exit with 4 if a synthetic or train clip repeats an eval clip by samples, waveform, "
+            "parent, id or recording, or if more synthetic clips are close to one by detail or embedding "
+            "only than chance explains (p < 0.05).",
         ),
     ] = False,
 ) -> None:

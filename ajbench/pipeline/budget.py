@@ -16,8 +16,9 @@ from ajbench.data import audio
 
 MODEL = "taltrans-small"
 CLIP_S = 5.04
-CLASSIFIER_STEP = 0.14  # 16 clips, one thread
-GENERATOR_STEP = 0.65  # 16 clips, preset tiny
+BATCH = 16  # clips of a training step
+CLASSIFIER_STEP = 0.14  # one thread
+GENERATOR_STEP = 0.65  # preset tiny
 INVERT_STEP = 0.5
 SAMPLER_STEP = 0.02  # one clip
 PREPARED = 0.06  # one clip
@@ -157,10 +158,11 @@ def _fitted(
     train = max(1, about["train"])
     one = level.sampler_steps * SAMPLER_STEP * _scale(about, speed)
     most = int(SYNTHESIS_SHARE * budget / one / max(1, len(folds)))
-    n = max(8, min(round(level.per_real * train), most))
+    steps = min(level.generator_steps, max(600, 80 * train // BATCH))
+    trained = min(level.classifier_steps, max(200, 30 * train // BATCH))
+    seen = trained * BATCH // 2  # more than that, half of what a classifier draws, would be made for nothing
+    n = max(8, min(round(level.per_real * train), most, seen))
     doses = tuple(sorted({max(4, n >> shift) for shift in range(level.n_doses)}))
-    steps = min(level.generator_steps, max(600, 80 * train // 16))
-    trained = min(level.classifier_steps, max(200, 30 * train // 16))
     return replace(level, generator_steps=steps, classifier_steps=trained, doses=doses, folds=folds)
 
 

@@ -53,3 +53,9 @@ def test_without_a_budget_of_ones_own_large_corpora_take_longer():
 @pytest.mark.parametrize(("seconds", "text"), [(40, "40 s"), (720, "12 min"), (7200, "2.0 h")])
 def test_times_in_words(seconds, text):
     assert budget.span(seconds) == text
+
+
+def test_no_more_clips_are_made_than_a_classifier_can_draw():
+    found = budget.choose(about(20_000), 7200, 1.0)
+    assert found.n <= found.classifier_steps * budget.BATCH / 2
+    assert found.generator_steps >= 600 and found.classifier_steps >= 200  # rather than 40 for 4,000 clips
