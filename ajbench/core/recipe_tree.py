@@ -71,13 +71,16 @@ def read(name: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
 def with_variant(tree: dict[str, Any], name: str, variant: str | None) -> dict[str, Any]:
     """Apply one block of `variants`, by default that of the recipe's own `variant` (paper: none)."""
     blocks = tree.pop("variants", {})
+    allowed = ", ".join(["paper", *blocks])
+    for given in (variant, tree.get("variant")):
+        if given is not None and not isinstance(given, str):
+            raise UsageError(f"recipe {name}: variant={given!r:.80} is not a name; allowed: {allowed}")
     if variant is None:  # a recipe that was dumped has its own variant merged already
         variant = tree.get("variant", "paper")
         return overlay(tree, blocks.get(variant, {}))
     if variant == "paper":
         return tree
     if variant not in blocks:
-        allowed = ", ".join(["paper", *blocks])
         raise UsageError(f"recipe {name}: variant={variant} is unknown; allowed: {allowed}")
     return overlay(tree, blocks[variant])
 

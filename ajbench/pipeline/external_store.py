@@ -126,8 +126,9 @@ def audit_clips(external: ExternalClips, real: Path, out: Path, cache: Path, all
     audit_page.render(found, sets, out / PAGE)
     if leaks.holds and not allow_leaks:
         example = found.of("leak")[0]
+        reason = sentences[0] if leaks.sure else leaks.sentence("synthetic", "eval")
         raise NumericError(
-            f"--synthetic {external.path}: {sentences[0]}; for example, {example.clip} and {example.match}; "
+            f"--synthetic {external.path}: {reason}; for example, {example.clip} and {example.match}; "
             f"remove the clips listed in {out / 'leaks.csv'}, choose another data.eval_fold, or add "
             "--allow-leaks, which marks the results"
         )

@@ -77,6 +77,7 @@ def test_the_command_line_overrides_per_classifier_settings():
         ("per_classifier={ast: {epochs: -1}}", "per_classifier.ast: epochs"),
         ("classifier={train_steps: 3, epochs: 4}", "classifier.epochs"),
         ("variant=orignal", "variant=orignal"),
+        ("variant={paper: 1}", "variant"),
         ("mix={real: false, dose: 0}\nsynth.n=0", "synth.n"),
         ("mix.aplha=0.3", r"mix\.aplha.*'alpha'"),
         ("evaluate.all_real.lrr=1", r"evaluate\.all_real: lrr"),
