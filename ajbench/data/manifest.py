@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -167,7 +168,7 @@ def csv_records(
                 raise UsageError(
                     f"{path}: column {name!r} is missing{near}; found: {', '.join(header) or 'no header'}"
                 )
-        if repeated := sorted({name for name in header if header.count(name) > 1}):
+        if repeated := sorted(name for name, count in Counter(header).items() if count > 1):
             raise UsageError(f"{path}: column {repeated[0]!r} occurs more than once; rename or remove one")
         for cells in lines:
             if not cells:

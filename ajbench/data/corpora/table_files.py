@@ -170,8 +170,8 @@ def usual(name: str) -> str:
 
 def _renamed(present: Iterable[str]) -> dict[str, str]:
     """Return column → its usual name of those that are written in another way, such as `Split`."""
-    known = {item.name for item in fields(Row)}
-    return {name: usual(name) for name in present if usual(name) in known - {*present}}
+    lacking = {item.name for item in fields(Row)} - {*present}
+    return {name: usual(name) for name in present if usual(name) in lacking}
 
 
 def columns(path: Path) -> list[str]:

@@ -1,5 +1,7 @@
 """Tables of one's own clips: CSV and Parquet, label sets, splits and folds, problems with their lines."""
 
+import time
+
 import pandas
 import pytest
 from fakes import check_problems
@@ -223,3 +225,14 @@ def test_linked_files_keep_their_names(make, tmp_path, tmp_path_factory):
     path = make("path,labels,split\ndog.wav,dog,train\n2.wav,dog,eval\n", "2.wav")
     (tmp_path / "dog.wav").symlink_to(annex)
     assert clip_table.read(TABLE, path).rows[0].clip_id == "dog"
+
+
+def test_the_time_of_a_table_does_not_grow_with_the_square_of_its_columns(make):
+    names = [f"c{number}" for number in range(100_000)]  # with every pair compared: minutes
+    rows = [f"{split}.wav,dog,{split}" + ",1" * len(names) for split in ("train", "eval")]
+    path = make("\n".join([",".join(["path", "labels", "split", *names]), *rows]), "train.wav", "eval.wav")
+    start = time.process_time()
+    assert len(clip_table.read(TABLE, path).rows) == 2
+    assert time.process_time() - start < 20
+    with pytest.raises(UsageError, match="'c7' occurs more than once"):
+        clip_table.read(TABLE, make("path,labels,c7,c7\n1.wav,dog,1,1\n"))
