@@ -276,7 +276,7 @@ def _spanned(a: Points, b: Points) -> Points:
     is singular. What is left out adds less than 1e-12 of the largest variance to a trace.
     """
     variances, directions = np.linalg.eigh(np.cov(a, rowvar=False) + np.cov(b, rowvar=False))
-    found: Points = directions[:, variances > _NO_VARIANCE * variances[-1]]
+    found: Points = directions[:, variances >= _NO_VARIANCE * variances[-1]]  # all, if none varies
     return found
 
 

@@ -90,6 +90,12 @@ def test_fd_of_resamples_after_a_layer_norm_needs_no_qr(monkeypatch):
     assert frechet_draws(x, y, *counts) == pytest.approx(expected, rel=1e-7)
 
 
+def test_fd_of_resamples_of_equal_features_is_the_gap_of_their_means():
+    x, y = np.ones((30, 4)), np.zeros((25, 4))
+    counts = np.ones((3, 30), int) - np.eye(3, 30, dtype=int), np.ones((3, 25), int)
+    assert frechet_draws(x, y, *counts) == pytest.approx(4.0)
+
+
 @pytest.mark.parametrize("held", [8_000_000, 600])
 def test_pooled_frames_are_fd_of_the_repeated_frames(held, monkeypatch):
     monkeypatch.setattr("ajbench.metrics.distribution._HELD", held)
