@@ -1,7 +1,5 @@
 """Several folds of a recipe as one run."""
 
-import pickle
-
 import pytest
 from fakes import mini_pipeline
 
@@ -9,7 +7,6 @@ from ajbench.core.errors import UsageError
 from ajbench.pipeline import estimates, fold_stages
 from ajbench.pipeline.classifier_stages import cell_key, grid_stages
 from ajbench.pipeline.evaluation_stages import dataset_name
-from ajbench.pipeline.parallel import _bare
 
 FOLDS = "evaluate.folds=[5,2]"
 
@@ -33,16 +30,6 @@ def test_classifiers_of_all_folds_may_run_at_the_same_time():
     first = names.index("train-cls")
     cells = len(grid_stages(mini_pipeline(FOLDS)))
     assert names[first : first + cells] == ["train-cls"] * cells and names.count("train-cls") == cells
-
-
-def test_stages_of_worker_processes_can_be_sent_to_them():
-    tuned = "evaluate.tune.grid={lr: [0.001, 0.002]}"
-    stages = mini_pipeline(FOLDS, "evaluate.arms=[G, A, A+G]", tuned).stages()
-    sent = [stage for stage in stages if stage.parallel]
-    assert {stage.name for stage in sent} == {"train-gen", "invert", "tune", "train-cls"}
-    for stage in sent:
-        received = pickle.loads(pickle.dumps(_bare(stage)))
-        assert (received.title, received.fingerprint) == (stage.title, stage.fingerprint)
 
 
 def test_cells_are_numbered_over_all_folds():
