@@ -1,6 +1,6 @@
 """Quality of the codec on unseen clips, compared with Opus: log-mel L1, SI-SDR, a tagger, and speed.
 
-python benchmarks/codec_quality.py ESC10 [--codec tiny | --codec FILE.safetensors] [--fold 5] [--out FILE.csv]
+python benchmarks/codec_quality.py ESC10 [--codec tiny tiny@HASH FILE.safetensors] [--out FILE.csv]
 
 Opus runs at its lowest bitrate, the closest to the codec's 4 kbit/s (50 frames × 8 codebooks × 10 bits). The
 tagger is mn04, an AudioSet model that no part of the codec was trained with: how often it ranks the right one
@@ -9,6 +9,7 @@ of ten categories first. Its weights are in the folder AJBENCH_WEIGHTS; --no-jud
 
 import argparse
 import csv
+import functools
 import io
 import statistics
 import time
@@ -54,6 +55,14 @@ def opus(wavs: np.ndarray) -> tuple[np.ndarray, float]:
     return decoded, size * 8 / (wavs.size / audio.SAMPLE_RATE) / 1000
 
 
+def effective_rank(network: codec.Codec, codes: np.ndarray) -> float:
+    """Return exp of the entropy of the shares of variance of the latents' principal components."""
+    frames = network.latents(codes).transpose(1, 2).flatten(0, 1).double()
+    share = torch.linalg.eigvalsh(torch.cov(frames.T)).clamp(min=1e-12)
+    share = share / share.sum()
+    return float((-share * share.log()).sum().exp())
+
+
 def times_real_time(function: Callable[[], object], seconds_of_audio: float) -> float:
     """Median over five runs of seconds of audio per second."""
     function()
@@ -71,7 +80,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--codec", default="tiny")
+    parser.add_argument("--codec", nargs="+", default=["tiny"])
     parser.add_argument("--every", type=int, default=1, help="use every K-th clip only")
     parser.add_argument("--no-judge", action="store_true")
     parser.add_argument("--out", type=Path)
@@ -80,9 +89,16 @@ def main() -> None:
     n = audio.clip_samples(5.04)
     wavs = np.stack([audio.fit(audio.read(file), n) for file, _ in chosen])
     asked = np.array([category for _, category in chosen])
-    network = codec.load(options.codec)
-    codes = network.encode(wavs)
-    decoded = network.decode(codes).numpy()
+    networks = {name: codec.load(name) for name in options.codec}
+    codes = {name: network.encode(wavs) for name, network in networks.items()}
+    decoded = [
+        (
+            name,
+            network.n_codebooks * 10 * network.sample_rate / network.hop / 1000,
+            network.decode(codes[name]),
+        )
+        for name, network in networks.items()
+    ]
     opus_decoded, opus_kbps = opus(wavs)
     judge = None
     if not options.no_judge:
@@ -90,10 +106,9 @@ def main() -> None:
 
         judge = features.load("mn04")
     rows = []
-    kbps = network.n_codebooks * 10 * network.sample_rate / network.hop / 1000
     for name, rate, heard in (
         ("original", 256.0, wavs),
-        (network.name, kbps, decoded),
+        *((name, kbps, heard.numpy()) for name, kbps, heard in decoded),
         ("opus", opus_kbps, opus_decoded),
     ):
         row: dict[str, object] = {"system": name, "kbit_s": round(rate, 2), "clips": len(wavs)}
@@ -105,11 +120,16 @@ def main() -> None:
             row["judge_right"] = round(float((first == asked).mean()), 4)
             for index, category in enumerate(CATEGORIES):
                 row[category] = round(float((first == asked)[asked == index].mean()), 3)
+        if name in networks:
+            network, few = networks[name], codes[name][:8]
+            row["effective_rank"] = round(effective_rank(network, codes[name][::4]), 2)
+            probe, seconds = wavs[:8], wavs[:8].size / audio.SAMPLE_RATE
+            for key, function in (
+                ("encode_x_real_time", functools.partial(network.encode, probe)),
+                ("decode_x_real_time", functools.partial(network.decode, few)),
+            ):
+                row[key] = round(times_real_time(function, seconds), 1)
         rows.append(row)
-    probe = wavs[:8]
-    seconds = probe.size / audio.SAMPLE_RATE
-    rows[1]["encode_x_real_time"] = round(times_real_time(lambda: network.encode(probe), seconds), 1)
-    rows[1]["decode_x_real_time"] = round(times_real_time(lambda: network.decode(codes[:8]), seconds), 1)
     columns = list(dict.fromkeys(key for row in rows for key in row))
     table = [[row.get(column, "") for column in columns] for row in rows]
     console.emit(rows, table=(columns, table))

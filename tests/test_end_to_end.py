@@ -300,6 +300,19 @@ def test_a_trained_codec_can_be_used_by_a_recipe(tmp_path):
     own = document(tmp_path, "prepare", *SMALL, f"codec.name={weights}", "--dry-run")
     usual = document(tmp_path, "prepare", *SMALL, "--dry-run")
     assert own["stages"][0]["fingerprint"] != usual["stages"][0]["fingerprint"]
+    for stage in ("prepare", "train-gen"):
+        document(tmp_path, stage, *SMALL, f"codec.name={weights}")
+    (made,) = tmp_path.glob("work/mini/train-gen-*/generator.json")
+    assert json.loads(made.read_text())["codec"] == str((tmp_path / weights).absolute())
+
+
+def test_a_former_version_of_the_codec_can_be_used_by_a_recipe(tmp_path):
+    for stage in ("prepare", "train-gen"):
+        document(tmp_path, stage, *SMALL, "codec.name=tiny@ff1b92258faaad59")
+    (made,) = tmp_path.glob("work/mini/train-gen-*/generator.json")
+    assert json.loads(made.read_text())["codec_hash"] == "ff1b92258faaad59"
+    store = next(tmp_path.glob("work/mini/prepare-*/store.json"))
+    assert json.loads(store.read_text())["codec_hash"] == "ff1b92258faaad59"
 
 
 def test_pools_are_compared_in_one_run_that_is_resumed(done, tmp_path):

@@ -50,23 +50,40 @@ def train_codec(
     steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps.")] = 3500,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Segments of 1.28 s per step.")] = 16,
     mini_clips: Annotated[int, typer.Option("--mini-clips", min=0, help="Rendered clips to add.")] = 600,
+    lr: Annotated[float, typer.Option("--lr", min=0.0, help="Highest learning rate.")] = 1.5e-3,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--start", metavar="CODEC", help="Codec to continue from: a version of tiny, or a file."
+        ),
+    ] = None,
     tracker: Tracker = "csv",
 ) -> None:
     """Train the codec `tiny` on your own sounds.
 
-    It is trained on folders of sounds and on rendered clips. A recipe uses it with
-    `codec.name=<path of tiny.safetensors>`.
+    It is trained on folders of sounds and on rendered clips, from the beginning or from another tiny codec.
+    A recipe uses it with `codec.name=<path of tiny.safetensors>`.
 
     \b
     Examples:
       ajbench train-codec --sounds DIR
-      ajbench train-codec --steps 200 --mini-clips 64
+      ajbench train-codec --sounds DIR --start tiny --lr 8e-4
     """
     from ajbench.pipeline.codec_training import codec_stage
 
-    seed = settings.seed or 0
     run_stage(
-        settings, codec_stage(settings.work, sounds or [], steps, batch_size, mini_clips, seed, tracker)
+        settings,
+        codec_stage(
+            settings.work,
+            sounds or [],
+            steps=steps,
+            batch_size=batch_size,
+            mini_clips=mini_clips,
+            lr=lr,
+            start=start,
+            seed=settings.seed or 0,
+            tracker=tracker,
+        ),
     )
 
 

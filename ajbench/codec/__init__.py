@@ -111,7 +111,7 @@ def pieces(batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return batch.split(1) if batch.device.type == "cpu" else (batch,)
 
 
-def load(name_or_path: str, device: torch.device | None = None) -> Codec:
+def load(name_or_path: str, device: torch.device | None = None, weights_hash: str | None = None) -> Codec:
     """Load a codec by name (`ajbench ls models`) or a tiny codec from a safetensors file.
 
     A few codes differ between kinds of devices, so a store should be made on one kind.
@@ -119,17 +119,20 @@ def load(name_or_path: str, device: torch.device | None = None) -> Codec:
     Args:
         name_or_path: name of the codec, or path of the file.
         device: None: the CPU.
+        weights_hash: of the store or generator that the codec is for: a former version of the codec that
+            comes with ajbench is loaded if it has these weights. Others are not compared here.
 
     Raises:
         UsageError: unknown name.
         MissingError: its weights are not on this machine; no other codec is used instead.
     """
+    from ajbench.codec import tiny
     from ajbench.core.registry import resolve
 
-    if name_or_path.endswith(".safetensors"):
-        from ajbench.codec import tiny
-
-        codec: Codec = tiny.load(name_or_path)
+    if name_or_path == "tiny" and weights_hash in tiny.FORMER:
+        codec: Codec = tiny.load_former(weights_hash)
+    elif name_or_path.endswith(".safetensors"):
+        codec = tiny.load(name_or_path)
     else:
         codec = resolve("codec", name_or_path)()
     return codec if device is None else codec.to(device)

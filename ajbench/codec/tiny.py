@@ -1,6 +1,7 @@
 """The default codec: `TinyCodec` with the weights that come with ajbench."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from ajbench.codec import ResidualCodec, pieces
-from ajbench.codec.tiny_network import TinyCodec
+from ajbench.codec.tiny_network import NOISE_BINS, NOISE_FRAMES, TONE_BINS, TinyCodec
 from ajbench.core.device import full_fp32
 from ajbench.core.documents import parse_json
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
@@ -16,6 +17,8 @@ from ajbench.core.files import sha256
 from ajbench.data.audio import HOP
 
 WEIGHTS = Path(__file__).with_name("tiny.safetensors")
+# Weights of former versions, by their hash: stores and generators of theirs can still be used.
+FORMER = {"ff1b92258faaad59": Path(__file__).with_name("tiny_ff1b92258faaad59.safetensors")}
 
 
 class Tiny(ResidualCodec):
@@ -63,12 +66,21 @@ def load(path: str | Path = WEIGHTS) -> Tiny:
         network = build(config, tensors)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise IntegrityError(f"{path}: not a tiny codec ({' '.join(str(error).split())[:120]})") from None
-    return Tiny(network, "tiny", sha256(path)[:16])
+    shipped = path in (WEIGHTS, *FORMER.values())
+    return Tiny(network, "tiny" if shipped else str(path.absolute()), sha256(path)[:16])
 
 
-def build(config: dict[str, int], tensors: dict[str, torch.Tensor]) -> TinyCodec:
+def load_former(weights_hash: str = "ff1b92258faaad59") -> Tiny:
+    """Load a former version by the hash of its weights."""
+    return load(FORMER[weights_hash])
+
+
+def build(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> TinyCodec:
     """Return a network of `config` with `tensors`; codebook averages, for training only, may be missing."""
-    network = TinyCodec(**config)
+    first = "rank" not in config
+    network = TinyCodec(**{"rank": None, **config})
+    if first:  # its noise gains were ordered by bin
+        tensors = {**tensors, **{name: _by_frame(tensors[name]) for name in ("head.weight", "head.bias")}}
     missing, unexpected = network.load_state_dict(tensors, strict=False)
     lost = [name for name in missing if not name.endswith(("embed_avg", "cluster_size", "inited"))]
     if lost or unexpected:
@@ -77,3 +89,8 @@ def build(config: dict[str, int], tensors: dict[str, torch.Tensor]) -> TinyCodec
     for layer in network.quantizer.vq.layers:
         layer._codebook.inited.fill_(1.0)
     return network
+
+
+def _by_frame(head: torch.Tensor) -> torch.Tensor:
+    tones, noise = head.split((3 * TONE_BINS, NOISE_BINS * NOISE_FRAMES))
+    return torch.cat((tones, noise.unflatten(0, (NOISE_BINS, NOISE_FRAMES)).transpose(0, 1).flatten(0, 1)))

@@ -3,12 +3,17 @@
 Shapes: waves [B, n] float32 at 16 kHz, n a multiple of 320 ⇒ latents [B, 128, T], T = n / 320 ⇒ codes
 [B, 8, T]. ConvNeXt blocks at the frame rate between a log-mel front end and an inverse STFT, as in Vocos
 (Siuzdak 2023). Rain, surf and fire are noise, which a regression loss cannot make natural, so the decoder
-adds two spectra. Tones: long windows, with amplitudes and with phases relative to a carrier per bin, so that
-a constant output is a steady sinusoid and the network need not count frames. Noise: short windows, gains on
-Gaussian noise. The energy score (`codec/train.py`) rewards both.
+adds three spectra. Tones: long windows, with amplitudes and with phases relative to a carrier per bin, so
+that a constant output is a steady sinusoid and the network need not count frames. Noise: short windows, gains
+on Gaussian noise. Clicks: the same in windows of 8 ms. The energy score (`codec/train.py`) rewards them.
+
+Latents lie in a subspace of `rank` dimensions, as the quantiser's bits would otherwise go to differences
+between noisy mel bands that nobody hears (`codec/subspace.py`). The first version (rank None) has all
+dimensions and no clicks.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -26,6 +31,9 @@ TONE_WINDOW, TONE_HOP = 1280, 320
 NOISE_WINDOW, NOISE_HOP = 640, 160
 TONE_BINS, NOISE_BINS = TONE_WINDOW // 2 + 1, NOISE_WINDOW // 2 + 1
 NOISE_FRAMES = HOP // NOISE_HOP  # noise frames per codec frame
+CLICK_WINDOW, CLICK_HOP = 128, 64
+CLICK_BINS, CLICK_FRAMES = CLICK_WINDOW // 2 + 1, HOP // CLICK_HOP
+NOISE_PER_CLICK = NOISE_WINDOW // CLICK_WINDOW  # noise bins per click bin
 SEED = 20_240_101
 # Highest log amplitude of a bin, well above full scale: bounds exp on latents unlike those in training.
 LOUDEST = 6.0
@@ -56,6 +64,7 @@ class TinyCodec(nn.Module):
     """Encoder, quantiser and decoder; every method is a pure function of its input."""
 
     quantizer: Any  # the encodec package has no types
+    basis: Tensor
     long_bank: Tensor
     long_window: Tensor
     short_bank: Tensor
@@ -63,9 +72,15 @@ class TinyCodec(nn.Module):
     tone_window: Tensor
     tone_phase: Tensor
     noise_window: Tensor
+    click_window: Tensor
 
     def __init__(
-        self, encoder_dim: int = 256, encoder_blocks: int = 3, decoder_dim: int = 320, decoder_blocks: int = 6
+        self,
+        encoder_dim: int = 256,
+        encoder_blocks: int = 3,
+        decoder_dim: int = 320,
+        decoder_blocks: int = 6,
+        rank: int | None = 48,
     ) -> None:
         super().__init__()
         from encodec.quantization import ResidualVectorQuantizer
@@ -76,7 +91,9 @@ class TinyCodec(nn.Module):
             "encoder_blocks": encoder_blocks,
             "decoder_dim": decoder_dim,
             "decoder_blocks": decoder_blocks,
+            "rank": rank,
         }
+        size = rank or DIM
         for name, window, mels in (("long", LONG_WINDOW, LONG_MELS), ("short", SHORT_WINDOW, SHORT_MELS)):
             bank = melscale_fbanks(
                 window // 2 + 1, 0.0, SAMPLE_RATE / 2, mels, SAMPLE_RATE, norm=None, mel_scale="slaney"
@@ -85,6 +102,7 @@ class TinyCodec(nn.Module):
             self.register_buffer(f"{name}_window", torch.hann_window(window), persistent=False)
         self.register_buffer("tone_window", torch.hann_window(TONE_WINDOW), persistent=False)
         self.register_buffer("noise_window", torch.hann_window(NOISE_WINDOW), persistent=False)
+        self.register_buffer("click_window", torch.hann_window(CLICK_WINDOW), persistent=False)
         # random initial phases; otherwise a steady spectrum would be one click per window
         start = torch.rand(TONE_BINS, generator=torch.Generator().manual_seed(SEED)) * 2 * torch.pi
         self.register_buffer("tone_phase", start, persistent=False)
@@ -92,19 +110,27 @@ class TinyCodec(nn.Module):
         features = LONG_MELS + SHORT_MELS * (HOP // SHORT_HOP)
         self.encoder_in = nn.Conv1d(features, encoder_dim, 5, padding=2)
         self.encoder = _stack(encoder_dim, encoder_blocks)
-        self.encoder_out = nn.Sequential(nn.LayerNorm(encoder_dim), nn.Linear(encoder_dim, DIM))
-        self.encoder_skip = nn.Linear(LONG_MELS, DIM)
+        self.encoder_out = nn.Sequential(nn.LayerNorm(encoder_dim), nn.Linear(encoder_dim, size))
+        self.encoder_skip = nn.Linear(LONG_MELS, size)
+        # Signs of equal weight: every one of the 128 channels varies, and none is favoured.
+        basis = torch.eye(DIM) if rank is None else _hadamard(DIM)[:rank] / rank**0.5
+        self.register_buffer("basis", basis, persistent=False)
         # Training initialises and revives codes itself (codec/train.py): the k-means of the package needs
         # gigabytes, and its replacements of unused codes are overwritten by the moving average.
         untouched = {"kmeans_init": False, "threshold_ema_dead_code": 0}
         self.quantizer = ResidualVectorQuantizer(DIM, N_CODEBOOKS, BINS, decay=0.99, **untouched)
-        self.decoder_in = nn.Conv1d(DIM, decoder_dim, 7, padding=3)
+        self.decoder_in = nn.Conv1d(size, decoder_dim, 7, padding=3)
         self.decoder = _stack(decoder_dim, decoder_blocks)
         self.decoder_norm = nn.LayerNorm(decoder_dim)
-        # per frame: log amplitude and phase as a 2-vector of every tone bin, log gain of every noise bin
-        self.head = nn.Linear(decoder_dim, 3 * TONE_BINS + NOISE_FRAMES * NOISE_BINS)
-        self.decoder_skip = nn.Linear(DIM, TONE_BINS + NOISE_BINS, bias=False)
-        self._start_as_vocoder()
+        # per frame: log amplitude and phase as a 2-vector of every tone bin, log gain of every noise and
+        # every click bin, frame after frame
+        self.parts = [3 * TONE_BINS, NOISE_FRAMES * NOISE_BINS, CLICK_FRAMES * CLICK_BINS]
+        if rank is None:
+            self.parts.pop()
+        self.head = nn.Linear(decoder_dim, sum(self.parts))
+        self.decoder_skip = nn.Linear(size, TONE_BINS + NOISE_BINS, bias=False)
+        if rank is None:
+            self._start_as_vocoder()
 
     @torch.no_grad()
     def _start_as_vocoder(self) -> None:
@@ -129,7 +155,7 @@ class TinyCodec(nn.Module):
             self.decoder_skip.weight[first : first + bins] = spread / scale
             level = centre - spread @ width + math.log(amplitude / 19.4 / 2**0.5)
             if first:
-                self.head.bias[3 * TONE_BINS :] = level.repeat_interleave(NOISE_FRAMES)
+                self.head.bias[3 * TONE_BINS :] = level.repeat(NOISE_FRAMES)
             else:
                 self.head.bias[:TONE_BINS] = level
 
@@ -145,40 +171,67 @@ class TinyCodec(nn.Module):
         """Waves [B, n] → latents [B, 128, T] before quantisation."""
         spectra = self.spectra(wav)
         deep = self.encoder_out(self.encoder(self.encoder_in(spectra).transpose(1, 2)))
-        return (deep + self.encoder_skip(spectra[:, :LONG_MELS].transpose(1, 2))).float().transpose(1, 2)
+        return self.spread(deep + self.encoder_skip(spectra[:, :LONG_MELS].transpose(1, 2)))
 
-    def spectrum(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Latents [B, 128, T] → tones [B, 641, T] complex and noise gains [B, 321, 2T]."""
-        x = self.decoder_norm(self.decoder(self.decoder_in(latents).transpose(1, 2)))
-        parts = self.head(x).float().transpose(1, 2)
-        skip = self.decoder_skip(latents.transpose(1, 2)).float().transpose(1, 2)
-        batch, _, frames = parts.shape
-        amplitude, real, imaginary = parts[:, : 3 * TONE_BINS].unflatten(1, (3, TONE_BINS)).unbind(1)
-        amplitude = (amplitude + skip[:, :TONE_BINS]).clamp(max=LOUDEST).exp()
+    def spread(self, coordinates: Tensor) -> Tensor:
+        """Coordinates in the subspace [B, T, rank] → latents [B, 128, T], float32."""
+        return (coordinates @ self.basis).float().transpose(1, 2)
+
+    def coordinates(self, latents: Tensor) -> Tensor:
+        """Latents [B, 128, T] → coordinates in the subspace [B, T, rank]; what lies outside it is dropped."""
+        return latents.transpose(1, 2) @ (self.basis.T / self.basis[0].square().sum())
+
+    def spectrum(self, latents: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Latents [B, 128, T] → complex tones [B, T, 641]; gains [B, 2T, 321] and, of clicks, [B, 5T, 65]."""
+        small = self.coordinates(latents)
+        x = self.decoder_norm(self.decoder(self.decoder_in(small.transpose(1, 2)).transpose(1, 2)))
+        tones, noise, *clicks = self.head(x).float().split(self.parts, dim=2)
+        tone_level, noise_level = self.decoder_skip(small).float().split((TONE_BINS, NOISE_BINS), dim=2)
+        amplitude, real, imaginary = tones.split(TONE_BINS, dim=2)
+        amplitude = (amplitude + tone_level).clamp(max=LOUDEST).exp()
         amplitude = amplitude * (real.square() + imaginary.square() + 1e-8).rsqrt()
-        tones = torch.complex(amplitude * real, amplitude * imaginary) * self._carrier(frames)
-        gains = parts[:, 3 * TONE_BINS :].unflatten(1, (NOISE_BINS, NOISE_FRAMES)) + skip[:, TONE_BINS:, None]
-        gains = gains.clamp(max=LOUDEST).exp()
-        return tones, gains.transpose(2, 3).reshape(batch, NOISE_BINS, NOISE_FRAMES * frames)
+        carried = torch.complex(amplitude * real, amplitude * imaginary) * self._carrier(x.shape[1])
+        gains = [noise.unflatten(2, (NOISE_FRAMES, -1)) + noise_level[:, :, None]]
+        for one in clicks:
+            gains.append(one.unflatten(2, (CLICK_FRAMES, -1)) + noise_level[:, :, None, ::NOISE_PER_CLICK])
+        return carried, [one.flatten(1, 2).clamp(max=LOUDEST).exp() for one in gains]
 
     def _carrier(self, frames: int) -> Tensor:
         # bin k rotates by 2π·k·hop/window per frame, here k quarter turns: exact in integers
-        turns = torch.outer(torch.arange(TONE_BINS), torch.arange(frames))
+        turns = torch.outer(torch.arange(frames), torch.arange(TONE_BINS))
         quarters = turns * (4 * TONE_HOP // TONE_WINDOW) % 4
-        phase = quarters.to(self.tone_phase.device) * (torch.pi / 2) + self.tone_phase[:, None]
+        phase = quarters.to(self.tone_phase.device) * (torch.pi / 2) + self.tone_phase
         return torch.polar(torch.ones_like(phase), phase)
 
-    def synthesize(self, tones: Tensor, gains: Tensor, noise: Tensor) -> Tensor:
-        """Overlap-add tones and gains · noise (complex, unit variance per part) → waves [B, 320 · T]."""
-        tonal = overlap_add(tones, self.tone_window, TONE_HOP)
-        return tonal + overlap_add(gains * noise, self.noise_window, NOISE_HOP)
+    def tonal(self, tones: Tensor) -> Tensor:
+        """Tones [B, T, 641] → waves [B, 320 · T]."""
+        return overlap_add(tones, self.tone_window, TONE_HOP)
+
+    def noisy(self, gains: Sequence[Tensor], draws: Sequence[Tensor]) -> Tensor:
+        """Gains · noise of their shapes (complex, unit variance per part), summed → waves [B, 320 · T]."""
+        windows = ((self.noise_window, NOISE_HOP), (self.click_window, CLICK_HOP))
+        parts = zip(gains, draws, windows, strict=False)
+        return torch.stack([overlap_add(gain * draw, *window) for gain, draw, window in parts]).sum(0)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents [B, 128, T] → waves [B, 320 · T]; the noise is a fixed function of position."""
         tones, gains = self.spectrum(latents)
         # drawn frame by frame in memory order, so that a longer clip starts with the noise of a shorter one
-        noise = torch.randn(gains.shape[2], NOISE_BINS, 2, generator=torch.Generator().manual_seed(SEED))
-        return self.synthesize(tones, gains, torch.view_as_complex(noise).T.to(latents.device))
+        draws = [
+            torch.randn(*gain.shape[1:], 2, generator=torch.Generator().manual_seed(SEED + number))
+            for number, gain in enumerate(gains)
+        ]
+        return self.tonal(tones) + self.noisy(
+            gains, [torch.view_as_complex(draw).to(latents.device) for draw in draws]
+        )
+
+
+def _hadamard(size: int) -> Tensor:
+    """Return Sylvester's matrix: entries ±1, orthogonal rows; `size` a power of two."""
+    matrix = torch.ones(1, 1)
+    while len(matrix) < size:
+        matrix = torch.cat((torch.cat((matrix, matrix), 1), torch.cat((matrix, -matrix), 1)))
+    return matrix
 
 
 def _log_mel(wav: Tensor, window: Tensor, hop: int, bank: Tensor) -> Tensor:
@@ -190,14 +243,15 @@ def _log_mel(wav: Tensor, window: Tensor, hop: int, bank: Tensor) -> Tensor:
 
 
 def overlap_add(spectrum: Tensor, window: Tensor, hop: int) -> Tensor:
-    """Inverse STFT: [B, bins, F] → [B, hop · F], normalised by the sum of squared windows."""
-    frames, size = spectrum.shape[2], window.shape[0]
-    segments = torch.fft.irfft(spectrum, n=size, dim=1) * window[:, None]
-    total = (frames - 1) * hop + size
+    """Inverse STFT: [B, F, bins] → [B, hop · F], normalised by the sum of squared windows; hop divides it."""
+    frames, size = spectrum.shape[1], window.shape[0]
     edge = (size - hop) // 2
 
-    def fold(columns: Tensor) -> Tensor:
-        added = functional.fold(columns, (1, total), (1, size), stride=(1, hop))[:, 0, 0]
-        return added[:, edge : edge + frames * hop]
+    def fold(segments: Tensor) -> Tensor:
+        pieces = segments.unflatten(2, (-1, hop)).unbind(2)
+        last = len(pieces) - 1
+        shifted = [functional.pad(piece, (0, 0, k, last - k)) for k, piece in enumerate(pieces)]
+        return torch.stack(shifted).sum(0).flatten(1)[:, edge : edge + frames * hop]
 
-    return fold(segments) / fold(window.square()[:, None].expand(1, -1, frames))
+    segments = torch.fft.irfft(spectrum, n=size, dim=2) * window
+    return fold(segments) / fold(window.square().expand(1, frames, -1))

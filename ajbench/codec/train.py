@@ -8,100 +8,29 @@ and is minimal if outputs are distributed like targets: textures stay textures, 
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ajbench.codec.sounds import gather, sampling_share
+from ajbench.codec.subspace import narrowed
 from ajbench.codec.tiny_network import HOP, TinyCodec
-from ajbench.core import console
 from ajbench.core.device import Precision, device_of
-from ajbench.core.errors import MissingError
-from ajbench.core.files import atomic_write, replacing, seed_for, walk
+from ajbench.core.files import replacing, seed_for
 from ajbench.data import audio
-from ajbench.data.corpora import mini
 from ajbench.training import loop
 
-SEGMENT = 64 * HOP
-LONGEST_S = 60.0
-MEL_SCALES = ((256, 40), (512, 64), (1024, 96), (2048, 128))  # window in samples, mel bands
+MEL_SCALES = ((128, 20), (256, 40), (512, 64), (1024, 96), (2048, 128))  # window in samples, mel bands
 LINEAR_SCALES = (512, 2048)
 FLOOR = 1e-3
 COMMITMENT = 0.25
 START_BATCHES, REVIVE_EVERY, REVIVE_UNTIL = 16, 10, 0.6
-
-
-@dataclass(frozen=True)
-class Sounds:
-    """All training sounds in one memory-mapped int16 file at 16 kHz; a group is one source of sounds."""
-
-    samples: NDArray[np.int16]
-    starts: NDArray[np.int64]
-    lengths: NDArray[np.int64]
-    groups: NDArray[np.int64]
-
-    def draw(self, rng: np.random.Generator, count: int, share: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Cut `count` segments [count, SEGMENT] at random positions and levels; `share` weights sounds."""
-        picks = np.searchsorted(np.cumsum(share), rng.random(count) * share.sum(), side="right")
-        out = np.zeros((count, SEGMENT), np.float32)
-        for row, pick in enumerate(picks):
-            length = int(self.lengths[pick])
-            # up to half a segment of silence before or after, so that onsets and ends are learned
-            offset = int(rng.integers(-SEGMENT // 4, max(1, length - 3 * SEGMENT // 4)))
-            first, last = max(0, offset), min(length, offset + SEGMENT)
-            piece = self.samples[self.starts[pick] + first : self.starts[pick] + last]
-            out[row, first - offset : first - offset + len(piece)] = piece
-        peak = np.abs(out).max(axis=1, keepdims=True)
-        level = 10 ** (rng.uniform(-24.0, 0.0, (count, 1)) / 20)
-        return (out / np.maximum(peak, 300.0) * level).astype(np.float32)
-
-
-def gather(folders: Sequence[Path], out: Path, *, mini_clips: int, mini_seed: int) -> Sounds:
-    """Decode every sound under `folders` (a group per sub-folder) and `mini_clips` rendered ones into `out`.
-
-    Of sounds over a minute the middle minute is used; files that cannot be read are counted and left out.
-
-    Raises:
-        MissingError: nothing to train on.
-    """
-    index, pool = out / "sounds.json", out / "sounds.i16"
-    if not index.exists():
-        out.mkdir(parents=True, exist_ok=True)
-        entries: list[tuple[str, str, int, int]] = []
-        refused, total = 0, 0
-        partial = pool.with_suffix(".tmp")
-        with partial.open("wb") as file:
-            for group, name, wav in _decode(list(_list(folders)), mini_clips, mini_seed):
-                if wav is None:
-                    refused += 1
-                    continue
-                file.write((np.clip(wav, -1, 1) * 32767).astype(np.int16).tobytes())
-                entries.append((group, name, total, len(wav)))
-                total += len(wav)
-        if not entries:
-            places = ", ".join(map(str, folders)) or "the mini corpus"
-            raise MissingError(f"no sounds to train on in {places}")
-        partial.replace(pool)
-        atomic_write(index, json.dumps({"refused": refused, "entries": entries}).encode())
-    table = json.loads(index.read_text())
-    groups, _, starts, lengths = zip(*table["entries"], strict=True)
-    numbers = np.unique(groups, return_inverse=True)[1]
-    return Sounds(np.memmap(pool, np.int16, "r"), np.array(starts), np.array(lengths), numbers)
-
-
-def sampling_share(sounds: Sounds) -> NDArray[np.float64]:
-    """Weight sounds by √length within their group and groups by √(total length), so that none dominates."""
-    lengths = np.minimum(sounds.lengths, 20 * audio.SAMPLE_RATE).astype(np.float64)
-    totals = np.bincount(sounds.groups, lengths)
-    inside = np.sqrt(lengths)
-    return inside / np.bincount(sounds.groups, inside)[sounds.groups] * np.sqrt(totals)[sounds.groups]
+NARROW_BATCHES = 64  # whose latents the subspace is fitted to
 
 
 class Spectra(nn.Module):
@@ -115,23 +44,24 @@ class Spectra(nn.Module):
             bank = melscale_fbanks(
                 window // 2 + 1, 0.0, audio.SAMPLE_RATE / 2, mels, audio.SAMPLE_RATE, mel_scale="slaney"
             )
-            self.register_buffer(f"bank{window}", bank.T.contiguous())
+            self.register_buffer(f"bank{window}", bank)
             self.register_buffer(f"window{window}", torch.hann_window(window))
 
     def forward(self, wav: Tensor) -> list[Tensor]:
         """Return the log spectra of waves [B, n]."""
         spectra = []
         for window, _ in MEL_SCALES:
-            taper = self.get_buffer(f"window{window}")
-            spectrum = torch.stft(wav, window, window // 2, window=taper, center=False, return_complex=True)
-            magnitude = (torch.view_as_real(spectrum).square().sum(-1) + 1e-8).sqrt() * (2.0 / window**0.5)
-            spectra.append(torch.log(torch.matmul(self.get_buffer(f"bank{window}"), magnitude) + FLOOR))
+            # Windows overlap by half: cheaper to join than to cut.
+            halves = wav[:, : wav.shape[1] // window * window].unflatten(1, (-1, window // 2))
+            frames = torch.cat((halves[:, :-1], halves[:, 1:]), dim=2) * self.get_buffer(f"window{window}")
+            magnitude = torch.fft.rfft(frames).abs() * (2.0 / window**0.5)
+            spectra.append(torch.log(torch.matmul(magnitude, self.get_buffer(f"bank{window}")) + FLOOR))
             if window in LINEAR_SCALES:
                 spectra.append(torch.log(magnitude + FLOOR))
         return spectra
 
 
-def distance(a: list[Tensor], b: list[Tensor]) -> Tensor:
+def distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     """Return the mean absolute difference of two lists of log spectra, summed over scales."""
     return torch.stack([(x - y).abs().mean() for x, y in zip(a, b, strict=True)]).sum()
 
@@ -146,9 +76,12 @@ def energy_score(codec: TinyCodec, spectra: Spectra, wav: Tensor, *, quantize: b
         latents, penalty = result.quantized, result.penalty
     tones, gains = codec.spectrum(latents)
     with torch.autocast(wav.device.type, enabled=False):
-        noises = (torch.randn(*gains.shape, 2, device=wav.device) for _ in range(2))
-        outputs = [codec.synthesize(tones, gains, torch.view_as_complex(noise)) for noise in noises]
-        target, first, second = (spectra(signal) for signal in (wav, *outputs))
+        tonal, outputs = codec.tonal(tones), []
+        for _ in range(2):
+            draws = [torch.view_as_complex(torch.randn(*one.shape, 2, device=wav.device)) for one in gains]
+            outputs.append(tonal + codec.noisy(gains, draws))
+        together = spectra(torch.cat((wav, *outputs)))
+        target, first, second = zip(*(one.chunk(3) for one in together), strict=True)
         score = 0.5 * (distance(target, first) + distance(target, second) - distance(first, second))
     return score, penalty
 
@@ -201,26 +134,48 @@ def train_codec(
     steps: int,
     batch_size: int = 16,
     lr: float = 1.5e-3,
-    quantize_from: int = 250,
+    quantize_from: int | None = None,
     mini_clips: int = 600,
     seed: int = 0,
     precision: Precision = "auto",
     tracker: str = "csv",
+    start: TinyCodec | None = None,
 ) -> TinyCodec:
     """Train the codec `tiny` on the sounds under `folders` and the mini corpus.
 
     Writes `out`/tiny.safetensors and the loss curve `out`/metrics.csv; resumes if it was interrupted.
+
+    Args:
+        folders: of sounds.
+        out: folder of the training.
+        steps: of the optimiser.
+        batch_size: segments per step.
+        lr: highest learning rate.
+        quantize_from: step at which codebooks are started; None: 250, or 0 with `start`.
+        mini_clips: clips of the mini corpus that are added.
+        seed: of weights, segments and noise.
+        precision: of the networks; spectra are float32.
+        tracker: of the loss.
+        start: a codec to continue from; None: a vocoder of mel bands. One with latents in all dimensions is
+            brought into a subspace first.
     """
+    if quantize_from is None:
+        quantize_from = 250 if start is None else 0
     sounds = gather(folders, out, mini_clips=mini_clips, mini_seed=seed)
     share = sampling_share(sounds)
     torch.manual_seed(seed_for(seed, "codec"))
     device = device_of()
-    codec, spectra = TinyCodec(), Spectra().to(device)
-    optimizer = torch.optim.AdamW(codec.parameters(), lr=lr, betas=(0.8, 0.99), weight_decay=1e-3)
 
     def batches(step: int) -> Tensor:
         rng = np.random.default_rng(seed_for(seed, "codec", step))
         return torch.from_numpy(sounds.draw(rng, batch_size, share))
+
+    codec, spectra = (start or TinyCodec(rank=None)).to(device), Spectra().to(device)
+    if codec.config["rank"] is None:
+        some = [_frames(codec, batches(-1 - k).to(device)) for k in range(NARROW_BATCHES)]
+        codec = narrowed(codec, torch.cat(some))
+    codec.requires_grad_(True)
+    optimizer = torch.optim.AdamW(codec.parameters(), lr=lr, betas=(0.8, 0.99), weight_decay=1e-3)
 
     def step(module: nn.Module, wav: Tensor, index: int) -> Tensor:
         if index == quantize_from:
@@ -265,38 +220,3 @@ def save(codec: TinyCodec, path: Path) -> None:
     }
     with replacing(path) as part:
         save_file(keep, part, {"config": json.dumps(codec.config)})
-
-
-def _list(folders: Iterable[Path]) -> Iterator[tuple[str, Path]]:
-    for folder in folders:
-        if not folder.is_dir():
-            raise MissingError(f"{folder}: no such folder of sounds")
-        for path in walk(folder):
-            if path.suffix.lower() in audio.SUFFIXES and path.is_file():
-                yield path.relative_to(folder).parts[0], path
-
-
-def _decode(
-    files: list[tuple[str, Path]], mini_clips: int, mini_seed: int
-) -> Iterator[tuple[str, str, NDArray[np.float32] | None]]:
-    def read(item: tuple[str, Path]) -> tuple[str, str, NDArray[np.float32] | None]:
-        group, path = item
-        try:
-            rate, _, frames = audio.probe(path)
-            start_s = max(0.0, frames / rate / 2 - LONGEST_S / 2)
-            return group, path.name, audio.read(path, start_s=start_s, duration_s=LONGEST_S)
-        except audio.AudioError:
-            return group, path.name, None
-
-    def render(index: int) -> tuple[str, str, NDArray[np.float32] | None]:
-        return "mini", f"mini:{mini_seed}:{index}", mini.render(mini_seed, index)[0]
-
-    with (
-        ThreadPoolExecutor(2) as pool,
-        console.progress(len(files) + mini_clips, "decode", "sounds") as advance,
-    ):
-        tasks: tuple[tuple[Callable, Iterable], ...] = ((read, files), (render, range(mini_clips)))
-        for function, items in tasks:
-            for result in pool.map(function, items):
-                yield result
-                advance(1)

@@ -36,6 +36,7 @@ RENDERED = ("mini",)  # corpora without files: --data has no use
 LABEL_TABLES = ("audioset", "vggsound", "audiocaps")
 CODECS: dict[str, Any] = {
     "tiny": "ajbench.codec.tiny:load",
+    "tiny@ff1b92258faaad59": "ajbench.codec.tiny:load_former",
     "encodec_24khz@16k": "ajbench.codec.encodec:load_16k",
     "encodec_24khz@24k": "ajbench.codec.encodec:load_24k",
 }
@@ -143,7 +144,7 @@ FEATURES: dict[str, ExtractorEntry] = {
         "the encoder of the codec tiny: 128-d frames, 50 per second, no classes; needs no download",
         classes=False,
         frames=True,
-        shipped="codec/tiny.safetensors",
+        shipped="codec/tiny_ff1b92258faaad59.safetensors",
     ),
 }
 KINDS: Mapping[str, dict[str, Any]] = {

@@ -22,7 +22,11 @@ from ajbench.core.section import (
 class CodecSection(Section):
     """The neural codec that clips are encoded with."""
 
-    name: str = Field("tiny", description="tiny, encodec_24khz@16k, encodec_24khz@24k")
+    name: str = Field(
+        "tiny",
+        description="tiny, tiny@HASH (a former version), encodec_24khz@16k, encodec_24khz@24k, or the "
+        "safetensors file of a trained tiny codec",
+    )
     whitening: Literal["channel", "pca"] = Field(
         "pca", description="input of the U-Net: channels of unit deviation (paper), or principal components"
     )

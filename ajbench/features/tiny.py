@@ -1,4 +1,4 @@
-"""The encoder of the codec `tiny` as an extractor: needs no download and knows no classes."""
+"""The encoder of the codec `tiny`, in its first version, as an extractor: no download, no classes."""
 
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from ajbench.features.extractor import Extractor
 class Tiny(Extractor):
     """Frames of the codec's encoder before its quantiser: 128-d, 50 per second, no classes.
 
-    Values are not comparable with published ones.
+    The first version remains, so that distances are comparable across versions of the codec. They are not
+    comparable with published ones.
     """
 
     def __init__(self, name: str, path: Path | str | None = None, device: torch.device | None = None) -> None:

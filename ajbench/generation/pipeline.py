@@ -88,7 +88,7 @@ class AudioJourneyPipeline:
                 f"this machine it has weights {text.weights_hash()}; use the former, or train it again"
             )
         whitening, training = saved_parts.read_whitening(path), saved_parts.read_schedule(path)
-        codec = codec or codecs.load(info.codec, torch.device(device))
+        codec = codec or codecs.load(info.codec, torch.device(device), info.codec_hash)
         pipeline = cls(info, unet.to(device), text.to(device), whitening, codec, training)
         if tokens is not None or ((path / TOKENS).exists() and not bare):
             pipeline._load_tokens(Path(tokens or path))

@@ -84,7 +84,7 @@ def train_generator(
         _clear(out)  # if it was killed before it had
         return out
     parts = _parts(section)
-    codec = on_gpu(codec or codecs.load(store.meta.codec))
+    codec = on_gpu(codec or codecs.load(store.meta.codec, weights_hash=store.meta.codec_hash))
     require_codec(store, codec.name, codec.weights_hash)
     if store.meta.whitening is None:
         raise MissingError(f"{store.path}: no whitening statistics; make the store with `ajbench prepare`")

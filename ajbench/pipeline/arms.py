@@ -105,7 +105,7 @@ def augment_clips(
     from ajbench.core.device import device_of
 
     maker, real = wave_chain.need(), clips.store
-    codec = codec or codecs.load(real.meta.codec, device_of())
+    codec = codec or codecs.load(real.meta.codec, device_of(), real.meta.codec_hash)
     require_codec(real, codec.name, codec.weights_hash)
     places = rounds(real.sparse_targets()[clips.indices], n, seed)
     columns = {name: real.column(name) for name in COLUMNS}

@@ -33,7 +33,7 @@ def decode_train_split(
     """
     if open_job(out, fingerprint):
         return ClipStore.open(out)
-    codec = codec or codecs.load(real.meta.codec, device_of())
+    codec = codec or codecs.load(real.meta.codec, device_of(), real.meta.codec_hash)
     require_codec(real, codec.name, codec.weights_hash)
     train = real.split_indices("train")
     columns = {name: real.column(name) for name in COLUMNS}

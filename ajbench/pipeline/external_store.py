@@ -189,7 +189,7 @@ def import_clips(
     from ajbench.core.device import device_of
     from ajbench.evaluation.audit_similarity import wave_of
 
-    codec = codec or codecs.load(real.meta.codec, device_of())
+    codec = codec or codecs.load(real.meta.codec, device_of(), real.meta.codec_hash)
     require_codec(real, codec.name, codec.weights_hash)
     clips, rows, label_set = external.clips, external.manifest.rows, external.manifest.label_set
     samples, job = real.meta.clip_samples, ShardJob(out, len(rows), SHARD_CLIPS)

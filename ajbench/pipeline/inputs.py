@@ -51,7 +51,7 @@ def codec_identity(name: str) -> str:
     A store checks the hash of those when it is used.
     """
     if name == "tiny":
-        return weights_identity(Path(__file__).parents[1] / "codec")
+        return weights_identity(Path(__file__).parents[1] / "codec" / "tiny.safetensors")
     return weights_identity(Path(name)) if name.endswith(".safetensors") else name
 
 
