@@ -141,7 +141,7 @@ FEATURES: dict[str, ExtractorEntry] = {
     ),
     "tiny": ExtractorEntry(
         "ajbench.features.tiny:Tiny",
-        "the encoder of the codec tiny: 128-d frames, 50 per second, no classes; needs no download",
+        "the encoder of the codec tiny, first version: 128-d frames, 50 per second, no classes; no download",
         classes=False,
         frames=True,
         shipped="codec/tiny_ff1b92258faaad59.safetensors",
