@@ -207,6 +207,15 @@ def test_another_codec_is_refused(folder):
             store.require_codec(clips, name, weights)
 
 
+def test_a_codec_that_is_a_file_may_have_moved(folder):
+    clips = store.ClipStore.open(folder)
+    clips.meta = clips.meta.model_copy(update={"codec": "before/tiny.safetensors"})
+    store.require_codec(clips, "now/tiny.safetensors", "00ff")
+    for name, weights in (("now/tiny.safetensors", "00fe"), ("tiny", "00ff")):
+        with pytest.raises(IntegrityError, match=name):
+            store.require_codec(clips, name, weights)
+
+
 def test_video_tokens_are_read_with_the_clips_that_have_none(tmp_path):
     rng = np.random.default_rng(3)
     tokens = [rng.normal(size=(2, 3)).astype(np.float16) if i not in (1, 4) else None for i in range(8)]
