@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Downloads the sounds that the embedded codec was trained on: recordings from packages of Debian 12 (bookworm), all
-# under free licences (docs/codec.md). Unpacks them into FOLDER, one sub-folder per package: 2.5 GB to download, 1.3 GB on
+# under free licences (docs/codec.md). Unpacks them into FOLDER, one sub-folder per package: 6 GB to download, 2 GB on
 # disk.
 #
 #   bash benchmarks/codec_sounds.sh FOLDER     then     ajbench train-codec --sounds FOLDER
@@ -8,7 +8,7 @@ set -euo pipefail
 folder=${1:?folder for the sounds}
 packages="0ad-data asterisk-core-sounds-en-wav asterisk-core-sounds-es-wav asterisk-core-sounds-fr-wav
 asterisk-core-sounds-it-wav asterisk-core-sounds-ru-wav boswars-data bucklespring-data colobot-common-sounds
-fillets-ng-data flightgear-data-base freedroidrpg-data gcompris-qt-data hedgewars-data hydrogen-drumkits
+fillets-ng-data flightgear-data-base freedroidrpg-data hedgewars-data hydrogen-drumkits
 hydrogen-drumkits-effects kanagram khangman klettres-data laby lmms-common lomiri-sounds lordsawar-data
 megaglest-data naev-data nexuiz-data openarena-data oxygen-sounds pingus-data pysiogame searchandrescue-data
 sonic-pi-samples sound-theme-freedesktop supertux-data supertuxkart-data torcs-data tuxpaint-stamps-default

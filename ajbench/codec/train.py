@@ -156,8 +156,8 @@ def train_codec(
         seed: of weights, segments and noise.
         precision: of the networks; spectra are float32.
         tracker: of the loss.
-        start: a codec to continue from; None: a vocoder of mel bands. One with latents in all dimensions is
-            brought into a subspace first.
+        start: a codec to continue from, with new codebooks; None: a vocoder of mel bands. One with latents in
+            all dimensions is brought into a subspace first.
     """
     if quantize_from is None:
         quantize_from = 250 if start is None else 0
