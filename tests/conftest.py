@@ -1,5 +1,6 @@
 """What tests share: corpora if they are there, small sounds, no network, no global randomness."""
 
+import gc
 import importlib.util
 import json
 import os
@@ -28,11 +29,18 @@ def pytest_configure():
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TRANSFORMERS_OFFLINE"] = "1"
+    gc.disable()
 
 
 def pytest_collection_modifyitems(items):
     # A process runs whole files: without the longest one first, the others wait for it in the end.
     items.sort(key=lambda item: item.path.name != "test_end_to_end.py")
+
+
+def pytest_collection_finish():
+    # Imported modules stay until the end: collections of garbage need not look through them each time.
+    gc.freeze()
+    gc.enable()
 
 
 def _shared(name):

@@ -1,0 +1,38 @@
+"""benchmarks/draw_report.py: README's picture of a report is that of the committed results."""
+
+import importlib
+import sys
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+from fakes import run_script
+from PIL import Image
+
+SCRIPT = REPOSITORY / "benchmarks" / "draw_report.py"
+RESULTS = REPOSITORY / "results" / "fsdd-shots"
+
+
+def test_the_report_of_committed_results_needs_nothing_else(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    page = importlib.import_module("draw_report").page(RESULTS, tmp_path)
+    text = page.read_text(encoding="utf-8")
+    # The verdict is the first line of Table A11's paired differences.
+    assert (
+        "Yes: +11.5 points of mAP" in text and "+11.5 [+6.9, +16.2]" in (RESULTS / "table_a11.md").read_text()
+    )
+    assert "<audio" not in text
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("chromium")
+def test_the_picture_shows_what_the_committed_one_shows(tmp_path):
+    run_script([sys.executable, SCRIPT, RESULTS, tmp_path / "found.png"])
+    found, kept = (
+        np.asarray(Image.open(path).convert("L"), float)
+        for path in (tmp_path / "found.png", REPOSITORY / "docs" / "report.png")
+    )
+    assert found.shape[1] == kept.shape[1] == 2160
+    assert abs(found.shape[0] - kept.shape[0]) < 100  # other fonts, other breaks of lines
+    dark = [(image[: min(len(found), len(kept))] < 128).mean() for image in (found, kept)]
+    assert dark[0] == pytest.approx(dark[1], rel=0.2) and dark[0] > 0.005
