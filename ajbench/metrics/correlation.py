@@ -17,6 +17,7 @@ EXACT = 8  # pairs: up to 40,320 permutations
 DRAWN = 20_000  # permutations of more pairs
 _ROUNDING = 1e-9
 _LARGEST = 1 - 1e-12  # whose inverse hyperbolic tangent is finite
+_NUMBERS = 1_000_000  # in an array of resamples
 
 Floats = NDArray[np.float64]
 
@@ -71,19 +72,19 @@ def correlation(
     """
     known = np.flatnonzero(~(np.isnan(x) | np.isnan(y)))
     n, rng = len(known), np.random.default_rng(seed)
-    value = _both(x[known], y[known])
+    value = _resampled(x[known], y[known], np.ones((1, n)))[0].tolist()
     if n > AT_MOST:
         known = np.sort(rng.choice(known, AT_MOST, replace=False))
     number = numbered([groups[i] for i in known.tolist()])
     count = len(np.unique(number))
     if count < FEWEST or not np.isfinite(value).all():
         return Correlation(none(value[0]), none(value[1]), n)
-    x, y = x[known], y[known]
-    draws = np.empty((RESAMPLES, 2))
-    for draw in draws:
-        times = np.bincount(rng.integers(0, count, count), minlength=count)[number]
-        draw[:] = _both(np.repeat(x, times), np.repeat(y, times))
-    spread = np.nanstd(np.arctanh(np.clip(draws, -_LARGEST, _LARGEST)), axis=0)
+    blocks, at_once = [], max(1, _NUMBERS // len(known))
+    for first in range(0, RESAMPLES, at_once):
+        picks = (rng.integers(0, count, count) for _ in range(first, min(first + at_once, RESAMPLES)))
+        times = np.array([np.bincount(pick, minlength=count)[number] for pick in picks], np.float64)
+        blocks.append(_resampled(x[known], y[known], times))
+    spread = np.nanstd(np.arctanh(np.clip(np.concatenate(blocks), -_LARGEST, _LARGEST)), axis=0)
     half = stats.t.ppf((1 + level) / 2, count - 1) * spread * np.sqrt(len(known) / n)
     centre = np.arctanh(np.clip(value, -_LARGEST, _LARGEST))
     low, high = np.tanh(centre - half), np.tanh(centre + half)
@@ -119,14 +120,36 @@ def spearman(x: Sequence[float], y: Sequence[float], seed: int = 0) -> RankCorre
     return RankCorrelation(rho, p, float(np.mean(found >= found.max() - _ROUNDING)), n)
 
 
-def _both(x: Floats, y: Floats) -> tuple[float, float]:
-    """Return Pearson's correlation of the values and of their ranks."""
-    return _pearson(x, y), _pearson(stats.rankdata(x), stats.rankdata(y))
+def _resampled(x: Floats, y: Floats, times: Floats) -> Floats:
+    """Return Pearson's correlation of the values and of their ranks if each pair is there so many times.
 
+    Args:
+        x: [N].
+        y: [N].
+        times: [R, N], in each of R resamples.
 
-def _pearson(x: Floats, y: Floats) -> float:
+    Returns:
+        [R, 2], NaN where x or y is constant.
+    """
     if len(x) < 2:
-        return float("nan")
-    a, b = x - x.mean(), y - y.mean()
-    scale = float(np.sqrt((a @ a) * (b @ b)))
-    return float(np.clip(a @ b / scale, -1, 1)) if scale > 1e-12 else float("nan")
+        return np.full((len(times), 2), np.nan)
+    return np.stack([_pearson(x, y, times), _pearson(_ranks(x, times), _ranks(y, times), times)], axis=1)
+
+
+def _ranks(x: Floats, times: Floats) -> Floats:
+    """Return the mean ranks of equal values, [R, N]; of a value that is not there, any number."""
+    order = np.argsort(x, kind="stable")
+    firsts = np.flatnonzero(np.diff(x[order], prepend=np.nan))
+    counts = np.add.reduceat(times[:, order], firsts, axis=1)
+    ranks = np.cumsum(counts, axis=1) - (counts - 1) / 2
+    return ranks[:, np.searchsorted(x[order][firsts], x)]
+
+
+def _pearson(a: Floats, b: Floats, times: Floats) -> Floats:
+    """Return the correlations [R] of values [N] or [R, N]."""
+    n = times.sum(axis=1, keepdims=True)
+    a, b = (values - (times * values).sum(axis=1, keepdims=True) / n for values in (a, b))
+    products = (times * a * b, times * a * a, times * b * b)
+    both, first, second = (product.sum(axis=1) for product in products)
+    scale = np.sqrt(first * second)
+    return np.where(scale > 1e-12, np.clip(both / np.where(scale > 1e-12, scale, 1), -1, 1), np.nan)

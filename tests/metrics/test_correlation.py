@@ -22,6 +22,17 @@ def test_values_are_scipys_and_unknown_scores_are_left_out(rng):
     assert found == correlation(x, y, range(40))
 
 
+def test_a_resample_has_the_correlations_of_its_clips(rng):
+    x, y = np.round(rng.normal(size=(2, 25)), 1)  # some are equal
+    times = rng.integers(0, 4, (6, 25)).astype(float)
+    found = module._resampled(x, y, times)
+    for (pearson, ranks), count in zip(found, times.astype(int), strict=True):
+        pair = np.repeat(x, count), np.repeat(y, count)
+        assert pearson == pytest.approx(stats.pearsonr(*pair)[0])
+        assert ranks == pytest.approx(stats.spearmanr(*pair)[0])
+    assert np.isnan(module._resampled(x, y, np.eye(25)[:2])).all()
+
+
 def test_intervals_cover_the_correlation(rng, monkeypatch):
     monkeypatch.setattr(module, "RESAMPLES", 100)
     hits = 0
