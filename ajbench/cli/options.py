@@ -64,7 +64,7 @@ class Settings:
     force: bool
     base: str | None
     budget: str | None
-    group: str | None
+    patterns: dict[str, str | None] | None
     synthetic: "ExternalSource | None"
     overrides: tuple[str, ...]
 
@@ -77,7 +77,7 @@ class Settings:
 
         self._need_folders()
         how = {"keep": not self.dry_run, "generate": self.synthetic is None}
-        made = own_data.make(self.data, self.work, self.results, self.budget, self.group, **how)
+        made = own_data.make(self.data, self.work, self.results, self.budget, self.patterns, **how)
         for line in made.lines:
             console.say(line)
         return made
@@ -223,7 +223,7 @@ def command(hide: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Calla
         @functools.wraps(function)
         def wrapper(**given: Any) -> None:
             mine = {parameter.name: given.pop(parameter.name) for parameter in own}
-            values = defaults | dict.fromkeys(("base", "budget", "group", "synthetic")) | given
+            values = defaults | dict.fromkeys(("base", "budget", "patterns", "synthetic")) | given
             values["overrides"] = tuple(values["overrides"] or ())
             settings = Settings(**{field.name: values[field.name] for field in fields(Settings)})
             # Of the processes that torchrun launches, only the first prints; all print errors.

@@ -16,6 +16,11 @@ RECORDINGS = (
     "Keep clips of one recording in one fold: a regular expression that finds it in each file's name, such "
     "as '^([^_]+)_' (default: as the last time; '': none)."
 )
+CLASSES = (
+    "Find each clip's class in its file's name by a regular expression, such as '^([^_]+)_', instead of the "
+    "class folders (default: as the last time; '': class folders)."
+)
 Budget = Annotated[str | None, _option(TIME, "--budget", metavar="TIME")]
+Label = Annotated[str | None, _option(CLASSES, "--label", metavar="PATTERN")]
 Group = Annotated[str | None, _option(RECORDINGS, "--group", metavar="PATTERN")]
 WriteRecipe = Annotated[Path | None, _option(RECIPE, "--write-recipe", metavar="FILE")]

@@ -18,7 +18,7 @@ from ajbench.cli.options import (
     run_stage,
     show_plan,
 )
-from ajbench.cli.own_data_options import Budget, Group, WriteRecipe
+from ajbench.cli.own_data_options import Budget, Group, Label, WriteRecipe
 from ajbench.core import console
 from ajbench.core.errors import UsageError
 from ajbench.core.files import need_writable
@@ -70,6 +70,7 @@ def run(
     ] = None,
     engine: Engine = "local",
     budget: Budget = None,
+    label: Label = None,
     group: Group = None,
     write_recipe: WriteRecipe = None,
     synthetic: Synthetic = None,
@@ -104,7 +105,7 @@ def run(
     if cell and engine == "ray":
         raise UsageError("--engine ray: --cell trains one classifier in this process; leave one of them out")
     settings = with_external(settings, synthetic, synthetic_labels, allow_leaks)
-    settings = _of_run(settings, name, base, {"budget": budget, "group": group}, write_recipe)
+    settings = _of_run(settings, name, base, {"budget": budget, "label": label, "group": group}, write_recipe)
     recipe = settings.load(*SEEDS)
     if recipe.table == "t1":
         paper_tables.run_table_1(settings, recipe, tracker, engine)
@@ -204,7 +205,8 @@ def _of_run(
             raise UsageError(f"{name}: a folder, not a recipe; run it with `ajbench run --data {name}`")
     elif base:
         raise UsageError("--base: name a table, such as tables/a11")
-    settings = replace(settings, recipe=name, base=base, budget=own["budget"], group=own["group"])
+    patterns = {option: own[option] for option in ("label", "group")}
+    settings = replace(settings, recipe=name, base=base, budget=own["budget"], patterns=patterns)
     if write_recipe:
         need_writable(write_recipe, "--write-recipe")
     if write_recipe and settings.own:

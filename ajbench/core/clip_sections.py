@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ajbench.core.section import AtLeastOne, Count, Fraction, Positive, Section
 
@@ -22,6 +22,10 @@ class Data(Section):
     label_separator: Literal[";", ",", "|"] = Field(";", description="table only: separates labels of a row")
     recording_from: str | None = Field(
         None, description="folder, table: youtube, or a regex whose group is the recording in a file's name"
+    )
+    label_from: str | None = Field(
+        None,
+        description="folder: a regex whose group is the class in a file's name, instead of class folders",
     )
     leave_out: str | None = Field(
         None,
@@ -59,18 +63,21 @@ class Data(Section):
     def identity(self, *without: str) -> dict[str, Any]:
         """Return what fingerprints contain, without some keys: no cache, nor unused video or noise."""
         unused = {"video", "match"} if self.video == "none" else set()
-        unused |= {"cache"} | ({"snr_db"} if self.snr_db is None else set())
+        unused |= {"cache"} | {key for key in ("snr_db", "label_from") if getattr(self, key) is None}
         return self.model_dump(mode="json", exclude=unused | set(without))
 
-    @field_validator("recording_from")
+    @field_validator("recording_from", "label_from")
     @classmethod
-    def _one_group(cls, text: str | None) -> str | None:
+    def _one_group(cls, text: str | None, info: ValidationInfo) -> str | None:
+        words = ("youtube",) if info.field_name == "recording_from" else ()
         try:
-            if text in (None, "youtube") or re.compile(str(text)).groups == 1:
+            if text is None or text in words or re.compile(text).groups == 1:
                 return text
         except re.error as error:
             raise ValueError(f"not a regular expression ({error})") from None
-        raise ValueError("needs one group, such as '_(.+)_', or the word youtube")
+        raise ValueError(
+            " or ".join(("needs one group, such as '_(.+)_'", *map("the word {}".format, words)))
+        )
 
 
 class Tail(Section):

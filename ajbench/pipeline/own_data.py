@@ -6,7 +6,7 @@ The recipe is kept in `<work>/<name>/plan.yaml`, so that a repeated command goes
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from ajbench.data.corpora import detection
 from ajbench.data.corpora.recordings import read_corpus
 from ajbench.data.corpora.unlisted import unlisted
 from ajbench.data.manifest import Manifest, Problem, Row, write_table
+from ajbench.pipeline import name_patterns
 from ajbench.pipeline.budget import GENERATION, Sizes, choose, measured_speed, seconds_of
 from ajbench.pipeline.data_summary import classes, found_lines, plan_lines, reasons
 
@@ -71,7 +72,7 @@ def make(
     work: Path,
     results: Path,
     budget: str | None = None,
-    group: str | None = None,
+    patterns: Mapping[str, str | None] | None = None,
     keep: bool = True,
     generate: bool = True,
 ) -> OwnData:
@@ -82,24 +83,22 @@ def make(
         work: the recipe is kept there.
         results: with `work`, the names of earlier recipes.
         budget: time that the run may take, such as 30m; None: as the last time, at first 30m.
-        group: `data.recording_from`, by which clips of one recording are kept together; None: as the last
-            time, empty: none.
+        patterns: `label` and `group`, by which classes and recordings are found in names of files, as
+            `name_patterns.data_keys` takes them; None: as the last time.
         keep: whether to write the plan, and the list of what is left out.
         generate: whether clips are generated, rather than taken from elsewhere.
 
     Raises:
         MissingError: there are no clips, or too few.
-        UsageError: the clips are laid out in a way that is not read, the budget is too small, or `group` is
-            no regular expression.
+        UsageError: the clips are laid out in a way that is not read, the budget is too small, or a
+            pattern is no regular expression.
     """
     wanted = None if budget is None else budget_seconds(budget)
     found = detection.detect(path)
     name = _name(path, found.root, work, results)
     plan = work / name / PLAN
-    if group is None:
-        group = _last_group(plan)
-    if group:
-        found = replace(found, data={**found.data, "recording_from": _pattern(group)})
+    found = replace(found, data=found.data | name_patterns.data_keys(patterns or {}, _last_data(plan)))
+    _need_labels(found)
     manifest = read_corpus(Data(**found.data), found.root)
     data, manifest = _divided(found, manifest)
     problems = (*manifest.problems, *unlisted(path, found, manifest))
@@ -132,13 +131,14 @@ def make(
     parts = seconds_of(recipe, about, known["speed"])
     if not generate:
         parts = {name: seconds for name, seconds in parts.items() if name not in GENERATION}
+    layout = found.layout + (", classes from their names" if "label_from" in found.data else "")
     lines = (
-        *found_lines(path, found.layout, manifest, problems, rates, lengths),
+        *found_lines(path, layout, manifest, problems, rates, lengths),
         *([f"list of what is left out: {plan.with_name(LEFT_OUT)}"] if keep and problems else []),
         *plan_lines(recipe, parts, known["budget"], generate),
     )
     document = {
-        "data": str(path), "layout": found.layout, "name": name, "classes": classes(manifest),
+        "data": str(path), "layout": layout, "name": name, "classes": classes(manifest),
         "train": len(train), "eval": len(evaluated), "folds": folds, "left_out": reasons(problems),
         "sample_rates": dict(rates), "seconds": round(sum(parts.values())), "parts": parts,
         "budget_seconds": known["budget"],
@@ -159,15 +159,14 @@ def budget_seconds(text: str) -> int:
     raise UsageError(f"--budget {text}: expected a time, such as 90s, 30m, 2h or 1h30m")
 
 
-def _pattern(group: str) -> str:
-    """Return `data.recording_from` for a regular expression; one without a group gets one."""
-    try:
-        groups = re.compile(group).groups
-    except re.error as error:
-        raise UsageError(f"--group {group}: not a regular expression ({error})") from None
-    if groups > 1:
-        raise UsageError(f"--group {group}: {groups} groups; one is the recording, such as in '_(.+)_'")
-    return group if groups or group == "youtube" else f"({group})"
+def _need_labels(found: detection.Found) -> None:
+    if "label_from" in found.data and found.data["corpus"] != "folder":
+        raise UsageError(f"--label: {found.root} is {found.layout}, which has its own labels; leave it out")
+    if found.layout == detection.FLAT and "label_from" not in found.data:
+        raise UsageError(
+            f"--data {found.root}: sound files without class folders or a table; if their names have the "
+            f"class, find it with --label PATTERN; else expected {detection.LAYOUTS}"
+        )
 
 
 def _divided(found: detection.Found, manifest: Manifest) -> tuple[dict[str, Any], Manifest]:
@@ -209,10 +208,13 @@ def _need_classes(manifest: Manifest, found: detection.Found) -> None:
         return
     counts = classes(manifest)
     few = ", ".join(f"{name}: {n}" for name, n in list(counts.items())[-FEW:])
+    more = "add clips, to about 5 or more of each class"
+    if len(counts) == 1 and found.data["corpus"] == "folder" and "label_from" not in found.data:
+        more += "; classes that are in the files' names are found by --label PATTERN"
     raise MissingError(
         f"--data {found.root}: a run needs clips of at least 2 classes both to train on and to evaluate; "
-        f"found {counted(len(manifest.rows), 'clip')} of {counted(len(counts), 'class')} ({few}); add clips, "
-        "to about 5 or more of each class"
+        f"found {counted(len(manifest.rows), 'clip')} of {counted(len(counts), 'class')} ({few}); "
+        f"{more}"
     )
 
 
@@ -270,12 +272,10 @@ def _head_of(plan: Path) -> dict[str, str] | None:
     return match.groupdict() if match else None
 
 
-def _last_group(plan: Path) -> str | None:
-    """Return `data.recording_from` of the recipe that was made last; None if there is none."""
-    if _head_of(plan) is None:
-        return None
-    data = _made(plan).get("data")
-    return data.get("recording_from") if isinstance(data, dict) else None
+def _last_data(plan: Path) -> dict[str, Any]:
+    """Return the data section of the recipe that was made last; empty if there is none."""
+    data = _made(plan).get("data") if _head_of(plan) else None
+    return data if isinstance(data, dict) else {}
 
 
 def _kept(plan: Path, key: str, wanted: int | None) -> tuple[dict[str, Any] | None, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Odd folders: names of splits and folds, links, names that are not UTF-8, few clips, one folder per clip."""
 
 import os
+from pathlib import Path
 
 import pytest
 from fakes import write_clip
@@ -195,19 +196,77 @@ def test_clips_of_a_group_are_in_one_fold(tmp_path, invoke, group, name):
         "run", "--data", tmp_path / "set", "--group", group, "--dry-run", *places, "data.duration_s=1.26"
     )
     assert done.exit_code == 0 and "recordings: 7;" in done.stderr, done.output
-    made = own_data.make(tmp_path / "set", tmp_path / "work", tmp_path / "results", group=group)
+    made = own_data.make(tmp_path / "set", tmp_path / "work", tmp_path / "results", patterns={"group": group})
     folds = {}
     for row in made.manifest.rows:
         folds.setdefault(row.recording.removeprefix("r"), set()).add(row.fold)
     assert folds.keys() == {*people} and all(len(own) == 1 for own in folds.values())
     again = own_data.make(tmp_path / "set", tmp_path / "work", tmp_path / "results")
     assert again.tree == made.tree
-    none = own_data.make(tmp_path / "set", tmp_path / "work", tmp_path / "results", group="")
+    none = own_data.make(tmp_path / "set", tmp_path / "work", tmp_path / "results", patterns={"group": ""})
     assert "recording_from" not in none.tree["data"]
 
 
-@pytest.mark.parametrize("group", ["(", "(a)(b)"])
-def test_groups_that_are_no_pattern_are_refused(tmp_path, invoke, group):
+@pytest.mark.parametrize("option", ["--group", "--label"])
+@pytest.mark.parametrize("pattern", ["(", "(a)(b)"])
+def test_what_is_no_pattern_is_refused(tmp_path, invoke, option, pattern):
     touch(tmp_path, *(f"{label}/{k}.wav" for label in ("dog", "cat") for k in range(9)))
-    done = invoke("run", "--data", tmp_path, "--group", group, "--dry-run")
-    assert done.exit_code == 2 and done.stderr.count("\n") == 1 and "--group" in done.stderr, done.output
+    done = invoke("run", "--data", tmp_path, option, pattern, "--dry-run")
+    assert done.exit_code == 2 and done.stderr.count("\n") == 1 and option in done.stderr, done.output
+
+
+@pytest.mark.parametrize("inside", ["", "audio/", "{split}/", "fold{k}/"])
+def test_classes_are_found_in_names(tmp_path, invoke, inside):
+    names = [
+        f"{inside.format(split='test' if k == 3 else 'train', k=k)}{label}_{who}_{n}.wav"
+        for label in ("dog", "cat", "3")
+        for k, who in enumerate(("ann", "bob", "cyd", "dan"))
+        for n in range(2)
+    ]
+    root = tmp_path / "set"
+    for name in names:
+        write_clip((root / name).parent, (root / name).name, [0.1, -0.1] * 4000)
+    (root / "README.txt").write_text("digits")
+    places = ("--work", tmp_path / "work", "--results", tmp_path / "results")
+    how = ("--label", "^([^_]+)_", "--group", "_(.+)_")
+    done = invoke("run", "--data", root, *how, "--dry-run", *places, "data.duration_s=1.26")
+    assert done.exit_code == 0 and "24 clips of 3 classes" in done.stderr, done.output
+    assert "classes from their names" in done.stderr
+    patterns = dict(zip(("label", "group"), how[1::2], strict=True))
+    made = own_data.make(root, tmp_path / "work", tmp_path / "results", patterns=patterns)
+    for row in made.manifest.rows:
+        label, who, _ = Path(row.path).stem.split("_")
+        assert (*row.labels, row.recording) == (label, who)
+        if "split" in inside:
+            assert row.split == ("eval" if who == "dan" else "train")
+        if "fold" in inside:
+            assert row.fold == ("ann", "bob", "cyd", "dan").index(who)
+    again = own_data.make(root, tmp_path / "work", tmp_path / "results")
+    assert again.tree == made.tree
+
+
+def test_names_without_a_class_are_listed(tmp_path):
+    root = touch(
+        tmp_path, *(f"dog-{k}.wav" for k in range(5)), "cat-1.wav", "notes.txt", "dog/7.wav", "x.wav"
+    )
+    found = folder.read(Data(corpus="folder", label_from="^([a-z]+)[-/]"), root)
+    assert {row.clip_id: row.labels for row in found.rows} == {
+        **{f"dog-{k}": ("dog",) for k in range(5)}, "cat-1": ("cat",), "dog/7": ("dog",)
+    }  # fmt: skip
+    assert {problem.clip_id for problem in found.problems} == {"notes", "x"}
+    assert all("label_from" in problem.reason for problem in found.problems)
+
+
+def test_sounds_of_unknown_classes_are_refused_with_the_way_out(tmp_path, invoke):
+    touch(tmp_path, "one/dog_1.wav", "one/cat_1.wav", "set.csv")
+    for data, code in ((tmp_path / "one", 2), (tmp_path, 3)):
+        done = invoke("run", "--data", data, "--dry-run", "--work", tmp_path / "work")
+        assert done.exit_code == code and "--label PATTERN" in done.stderr, done.output
+    (tmp_path / "set.csv").write_text("path,label\none/dog_1.wav,dog\none/cat_1.wav,cat\n")
+    done = invoke("run", "--data", tmp_path / "set.csv", "--label", "^([a-z]+)", "--dry-run")
+    assert done.exit_code == 2 and done.stderr.startswith("ajbench: --label: "), done.output
+
+
+def test_recipes_that_find_no_class_in_names_are_as_before():
+    assert "label_from" not in FOLDER.identity()
+    assert Data(corpus="folder", label_from="^(.)").identity()["label_from"] == "^(.)"

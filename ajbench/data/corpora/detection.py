@@ -20,6 +20,7 @@ from ajbench.data.video import SUFFIXES as VIDEO_SUFFIXES
 
 SOUNDS = (*SUFFIXES, *VIDEO_SUFFIXES)
 BY_COLUMN = " with a column for each class"
+FLAT = "sound files in one folder"
 SHOWN = 4  # folders that are named
 PACKED = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
 LAYOUTS = (
@@ -94,9 +95,7 @@ def _folder(root: Path) -> Found:
     tops = hub.subfolders(root)
     if not tops:
         if any(is_sound(path.name) for path in root.iterdir()):
-            raise UsageError(
-                f"--data {root}: sound files without class folders or a table; expected {LAYOUTS}"
-            )
+            return Found(root, FLAT, {"corpus": "folder"})
         raise MissingError(f"--data {root}: no sound files; expected {LAYOUTS}")
     sounding = [top for top in tops if _has_sound(top)]
     if not sounding:

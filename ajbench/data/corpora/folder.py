@@ -1,8 +1,11 @@
 """Your own clips in folders: `<class>/<files>`, or the same inside folders of splits or of folds.
 
+The class may be in the files' names instead.
+
 Files are sounds, or videos with sound; a video next to a sound of the same name is the video of that clip.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
@@ -32,7 +35,7 @@ KNOWN = (*SUFFIXES, *VIDEO_SUFFIXES)
 
 
 def read(data: Data, root: Path | None) -> Manifest:
-    """Read every sound file under `root`; its label is its class folder, at any depth.
+    """Read every sound file under `root`; its label is its class folder, at any depth, or in its name.
 
     If every folder in `root` that has sounds is named after a split (train, val, eval, test, dev, …, in any
     case, also `train_set`) or after a fold (fold1, fold_a, Session2, …), the class folders are inside these;
@@ -40,8 +43,9 @@ def read(data: Data, root: Path | None) -> Manifest:
     splits and folds, the hash of the file's name without suffix, or of the recording in it, gives one of five
     folds, whatever the class, unless a class would be missing from one (`with_every_class`), and
     `data.eval_fold` (default: the last) is evaluated. A clip is a recording of its own unless
-    `data.recording_from` is set. Names that start with a dot are skipped; a file
-    with another suffix, without a recording in its name, or outside a class folder is a problem.
+    `data.recording_from` is set. With `data.label_from`, the class is in the file's name, and folders are
+    those of splits and folds only. Names that start with a dot are skipped; a file with another suffix,
+    without a class or recording in its name, or outside a class folder is a problem.
 
     Raises:
         UsageError: no root, a subset, an eval fold without clips, an eval fold although there are split
@@ -61,9 +65,9 @@ def read(data: Data, root: Path | None) -> Manifest:
     splits, numbers = split_folders(depths), fold_names.of_folders(depths)
     _refuse_mixed(root, depths, splits, numbers)
     splits = splits if len(splits) == len(depths) else {}
-    inner = (
-        {} if splits or numbers else inner_splits(parts for path, parts in below.items() if _is_known(path))
-    )
+    inner = {}
+    if not splits and not numbers and data.label_from is None:
+        inner = inner_splits(parts for path, parts in below.items() if _is_known(path))
     if (splits or inner) and data.eval_fold is not None:
         raise UsageError(
             f"data.eval_fold={data.eval_fold}: {root} has split folders ({', '.join(splits or inner)}), "
@@ -79,16 +83,19 @@ def read(data: Data, root: Path | None) -> Manifest:
             continue
         clip_id = "/".join((*parts[:-1], path.stem))
         inside = parts[1:] if splits or numbers else parts
-        if len(inside) < 2:
+        if data.label_from is None and len(inside) < 2:
             problems.append(Problem(printable(clip_id), printable(str(path)), None, "not in a class folder"))
             continue
         split, fold = splits.get(parts[0]), numbers.get(parts[0])
         if inner and inside[1] in inner:
             split, inside = inner[inside[1]], (inside[0], *inside[2:])
+        if data.label_from is None:
+            label, inside = inside[0], inside[1:]
         try:
-            recording = in_name(
-                data, path.stem, *(["/".join((*inside[1:-1], path.stem))] if inside[2:] else [])
-            )
+            names = path.stem, *(["/".join((*inside[:-1], path.stem))] if inside[1:] else [])
+            if data.label_from is not None:
+                label = _class_in(data.label_from, names)
+            recording = in_name(data, *names)
             if not splits and not inner and not numbers:
                 fold = hashed_fold(recording or path.stem)
             if not _is_known(path):
@@ -97,11 +104,9 @@ def read(data: Data, root: Path | None) -> Manifest:
                 raise ValueError("missing: broken link")
             if printable(str(path)) != str(path):
                 raise ValueError("its name is not UTF-8; rename it")
-            row = Row(
-                clip_id, str(path), 0.0, None, (inside[0],), split or "train", fold, recording=recording
-            )
+            row = Row(clip_id, str(path), 0.0, None, (label,), split or "train", fold, recording=recording)
             rows.append(replace(row, video=str(video)) if video else row)
-            units.append(recording or PurePath(*inside[1:]).with_suffix("").as_posix())
+            units.append(recording or PurePath(*inside).with_suffix("").as_posix())
         except ValueError as error:
             where = printable(clip_id), printable(str(path))
             problems.append(Problem(*where, None, printable(str(error)), split, fold))
@@ -111,7 +116,10 @@ def read(data: Data, root: Path | None) -> Manifest:
         rows, problems = with_eval(rows, problems)
     else:
         rows, problems = split_by_fold(rows, problems, data.eval_fold)
-    need_splits(rows, problems, root, f"<class>/<file> with one of {', '.join(SUFFIXES)}")
+    kind = (
+        "<class>/<file>" if data.label_from is None else f"files named as data.label_from={data.label_from}"
+    )
+    need_splits(rows, problems, root, f"{kind} with one of {', '.join(SUFFIXES)}")
     rows, problems = unique_ids(rows, [None] * len(rows), problems)
     return Manifest(rows, LabelSet.from_names(row.labels[0] for row in rows), problems)
 
@@ -125,6 +133,13 @@ def inner_splits(parts: Iterable[Sequence[str]]) -> dict[str, str]:
     inside = {one[1] if len(one) > 2 else "" for one in parts}
     splits = split_folders(inside)
     return splits if len(splits) == len(inside) and len({*splits.values()}) > 1 else {}
+
+
+def _class_in(pattern: str, names: Sequence[str]) -> str:
+    found = (re.search(pattern, name) for name in names)
+    if label := next((match[1] for match in found if match and match[1]), None):
+        return label
+    raise ValueError(f"no class in the name {names[-1]!r} (data.label_from={pattern})")
 
 
 def _is_known(path: Path) -> bool:
