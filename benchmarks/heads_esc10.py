@@ -82,7 +82,7 @@ def sklearn_accuracy(pipeline: Pipeline, extractor: ClipFeatures) -> list[float]
         chosen = real_clips.chosen(fold.recipe.mix, store)
         held_out = store.split_indices("eval")
         clips = open_set(store.path).take(np.concatenate([chosen, held_out]))
-        vectors = embed(clips, extractor, find("ajbench"), pipeline.places.work / CACHE).features
+        vectors = np.concatenate(embed(clips, extractor, find("ajbench"), pipeline.places.work / CACHE).rows)
         classes = store.targets().argmax(axis=1)
         scaler = StandardScaler().fit(vectors[: len(chosen)])
         model = OneVsRestClassifier(LogisticRegression(C=1.0, max_iter=1000))

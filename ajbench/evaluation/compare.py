@@ -293,7 +293,7 @@ def _kind(reason: str) -> str:
 def _warnings(pair: SetPair, metrics: Mapping[str, object]) -> list[str]:
     """Return notes on an FD of few clips, and on several sample rates in one set."""
     notes = []
-    dimension, fewest = pair.ours.features.shape[1], min(len(one.features) for one in pair.embeddings)
+    dimension, fewest = pair.ours.dimension, min(sum(map(len, one.rows)) for one in pair.embeddings)
     if {"fd", "fad", "fd_inf"} & metrics.keys() and fewest < dimension:
         rows = "frames" if pair.extractor.frames else "clips"
         notes.append(

@@ -1,6 +1,6 @@
 """Features and logits of clips, computed once and kept by content, extractor, weights and protocol."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -44,28 +44,31 @@ class Embeddings:
 
     Attributes:
         numbers: numbers of these clips in the set, int64 [n], ascending.
-        features: float32 [rows, d]: one row per clip, or several from an extractor of frames.
-        clips: which of the n clips each row belongs to, int64 [rows], ascending.
+        rows: float32 [k, d] of each of the n clips: one row, or several from an extractor of frames. Rows of
+            cached clips are views of files.
         logits: float32 [n, C]; C is 0 if the extractor knows no classes.
         left_out: the other clips of the set.
         computed: how many of the n clips were not in the cache.
     """
 
     numbers: NDArray[np.int64]
-    features: NDArray[np.float32]
-    clips: NDArray[np.int64]
+    rows: Sequence[NDArray[np.float32]]
     logits: NDArray[np.float32]
     left_out: list[LeftOut]
     computed: int
 
+    @property
+    def dimension(self) -> int:
+        """Length d of the rows; 0 without clips."""
+        return self.rows[0].shape[1] if self.rows else 0
+
     def vectors(self) -> NDArray[np.float64]:
         """Return one vector per clip, [n, d]: the mean over frames where there are several."""
-        features = self.features.astype(np.float64)
-        if len(features) == len(self.numbers):
-            return features
-        starts = np.searchsorted(self.clips, np.arange(len(self.numbers)))
-        sums = np.add.reduceat(features, starts, axis=0)
-        return np.asarray(sums / np.bincount(self.clips)[:, None])
+        if not self.rows:
+            return np.zeros((0, 0))
+        return np.stack(
+            [one[0] if len(one) == 1 else one.mean(axis=0, dtype=np.float64) for one in self.rows]
+        )
 
 
 def embed(
@@ -128,19 +131,18 @@ def embed(
         vectors = _extract(ahead(pool, read, missing, AHEAD * threads), extractor, unusable, advance, size)
         while part := dict(islice(vectors, PART)):
             try:
-                _write(folder, part)
+                known |= _mapped(_write(folder, part))
             except OSError as error:
                 console.say_once(f"features are not kept: {folder}: {error.strerror or error}")
-            known |= part
+                known |= part
             computed += len(part)
     numbers = [number for number, key in enumerate(keys) if key in known]
-    empty = [(np.zeros((0, 0), np.float32), np.zeros(0, np.float32))]
-    features, logits = zip(*([known[keys[n]] for n in numbers] or empty), strict=True)
+    rows = [known[keys[n]][0] for n in numbers]
+    logits = [known[keys[n]][1] for n in numbers]
     return Embeddings(
         np.array(numbers, np.int64),
-        np.concatenate(features),
-        np.repeat(np.arange(len(features)), [len(rows) for rows in features]),
-        np.stack(logits)[: len(numbers)],
+        rows,
+        np.stack(logits) if logits else np.zeros((0, 0), np.float32),
         [LeftOut(n, unusable[key]) for n, key in enumerate(keys) if key not in known],
         computed,
     )
@@ -217,24 +219,29 @@ def _of_pieces(pieces: Pieces, extractor: LazyExtractor) -> Vectors | str:
 
 
 def _read(folder: Path) -> dict[str, Vectors]:
-    """Return the vectors of a cache by key of their clip; they are views of memory-mapped files."""
+    """Return the vectors of a cache by key of their clip."""
     known: dict[str, Vectors] = {}
     for path in sorted(folder.glob("part-*.arrow")):
-        try:
-            table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-        except (pa.ArrowInvalid, OSError) as error:
-            reason = " ".join(str(error).split())[:80]
-            raise IntegrityError(f"{path}: damaged ({reason}); remove it") from None
-        if (table.schema.metadata or {}).get(b"of") != folder.name.encode():
-            raise IntegrityError(f"{path}: does not belong to {folder.name}; remove it")
-        noted = table.schema.metadata.get(b"xxh3")  # not in older files
-        if noted and noted.decode() != _digest(table):
-            raise IntegrityError(f"{path}: damaged (checksum mismatch); remove it")
-        rows = _rows(table.column("features").combine_chunks())
-        logits = table.column("logits").combine_chunks()
-        each = logits.flatten().to_numpy().reshape(len(table), logits.type.list_size)
-        known |= zip(table.column("content").to_pylist(), zip(rows, each, strict=True), strict=True)
+        known |= _mapped(path)
     return known
+
+
+def _mapped(path: Path) -> dict[str, Vectors]:
+    """Return the vectors of a file of the cache by key of their clip; they are views of the mapped file."""
+    try:
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    except (pa.ArrowInvalid, OSError) as error:
+        reason = " ".join(str(error).split())[:80]
+        raise IntegrityError(f"{path}: damaged ({reason}); remove it") from None
+    if (table.schema.metadata or {}).get(b"of") != path.parent.name.encode():
+        raise IntegrityError(f"{path}: does not belong to {path.parent.name}; remove it")
+    noted = table.schema.metadata.get(b"xxh3")  # not in older files
+    if noted and noted.decode() != _digest(table):
+        raise IntegrityError(f"{path}: damaged (checksum mismatch); remove it")
+    rows = _rows(table.column("features").combine_chunks())
+    logits = table.column("logits").combine_chunks()
+    each = logits.flatten().to_numpy().reshape(len(table), logits.type.list_size)
+    return dict(zip(table.column("content").to_pylist(), zip(rows, each, strict=True), strict=True))
 
 
 def _rows(column: pa.Array) -> list[NDArray[np.float32]]:
@@ -246,7 +253,7 @@ def _rows(column: pa.Array) -> list[NDArray[np.float32]]:
     return np.split(values, ends[:-1])
 
 
-def _write(folder: Path, vectors: dict[str, Vectors]) -> None:
+def _write(folder: Path, vectors: dict[str, Vectors]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     features, logits = zip(*vectors.values(), strict=True)
     rows = _column(np.concatenate(features))
@@ -259,6 +266,7 @@ def _write(folder: Path, vectors: dict[str, Vectors]) -> None:
     path = folder / f"part-{xxhash.xxh3_64_hexdigest(''.join(vectors).encode())}.arrow"
     with replacing(path) as part, pa.ipc.new_file(str(part), table.schema) as file:
         file.write_table(table)
+    return path
 
 
 def _digest(table: pa.Table) -> str:

@@ -71,7 +71,7 @@ class Metric:
 
 def _fd(m: SetPair, metric: str) -> list[Score]:
     """FD of one vector per clip, or of all frames of all clips."""
-    d = m.ours.features.shape[1]
+    d = m.ours.dimension
     what = f"{d}-d frames pooled over clips" if m.extractor.frames else f"{d}-d features, one vector per clip"
     definition = f"Gaussian FD of {what}, covariances over n-1; interval: spread at this n, jackknife"
     return [Score(m.jackknife(m.distance(), m.distances, m.groups, m.real_groups), m.n, m.m, definition)]

@@ -21,7 +21,8 @@ from ajbench.evaluation.long_clips import Pieces, is_long
 from ajbench.evaluation.protocols import Protocol, Wave
 from ajbench.features.extractor import LazyExtractor
 from ajbench.metrics import bootstrap, fd_infinity, intervals, pairwise, precision_recall
-from ajbench.metrics.distribution import frechet_distance, frechet_draws, pooled_draws
+from ajbench.metrics.distribution import frechet_distance, frechet_draws
+from ajbench.metrics.frame_distance import pooled_distance, pooled_draws
 from ajbench.metrics.intervals import Interval
 
 RESAMPLES = 5000  # of KAD: 125 of them lie in each tail of 2.5 %
@@ -237,15 +238,16 @@ class SetPair:
         """Return the FD of the features of both sets."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # few clips are noted once, with the rows
-            return frechet_distance(self.ours.features, self.theirs.features)
+            if self.extractor.frames:
+                return pooled_distance(self.ours.rows, self.theirs.rows)
+            return frechet_distance(*self.vectors)
 
     def distances(self, ours: Counts, theirs: Counts | None = None) -> Floats:
         """Return the FD of resamples [R, n] and [R, m] of clips with all their rows; None: all real clips."""
         theirs = np.ones((len(ours), self.m), np.int64) if theirs is None else theirs
-        mine, other = self.ours, self.theirs
         if self.extractor.frames:
-            return pooled_draws(mine.features, mine.clips, other.features, other.clips, ours, theirs)
-        return frechet_draws(mine.features, other.features, ours, theirs)
+            return pooled_draws(self.ours.rows, self.theirs.rows, ours, theirs)
+        return frechet_draws(*self.vectors, ours, theirs)
 
     @functools.cached_property
     def line(self) -> fd_infinity.Line:

@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import warnings
-from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -26,9 +25,7 @@ _TOLERANCE = 1e-11
 _TOLERANCE_OF_DRAWS = 1e-7  # of resamples, from which intervals are made
 _NO_VARIANCE = 1e-12  # of the direction with the largest
 _ROUNDING = 1e-13  # of a Fréchet distance, relative to the traces of the covariances
-_SMALL = 512  # dimensions of the matrices of a resample
-# Numbers held at once in products of frames and in covariances of resamples: 64 MB.
-_HELD = 8_000_000
+SMALL = 512  # dimensions of the matrices of a resample
 
 
 def checked(values: Array, what: str, at_least: int = 2) -> Points:
@@ -99,6 +96,17 @@ def frechet_distance(x: Array, y: Array) -> float:
     for v in (a, b):  # copies
         v -= v.mean(axis=0)
         v *= 1 / np.sqrt(len(v) - 1)
+    return distance_of_factors(gap, a, b)
+
+
+def distance_of_factors(gap: Points, a: Points, b: Points) -> float:
+    """Return the Fréchet distance of Gaussians with the covariances aᵀa and bᵀb, whose means differ by gap.
+
+    Args:
+        gap: [d].
+        a: [N, d].
+        b: [M, d].
+    """
     traces = np.vdot(a, a) + np.vdot(b, b)
     distance = float(gap @ gap + traces - 2.0 * _trace_root(a, b))
     return distance if distance > _ROUNDING * traces else 0.0  # of a set with itself
@@ -129,7 +137,7 @@ def frechet_draws(x: Array, y: Array, x_counts: np.ndarray, y_counts: np.ndarray
     else:
         basis = _spanned(a, b)
         a, b, means = a @ basis, b @ basis, [mean @ basis for mean in means]
-    with _threads(few or a.shape[1] <= _SMALL):
+    with limited_threads(few or a.shape[1] <= SMALL):
         for r, (v, w) in enumerate(zip(*weights, strict=True)):
             i, j = np.flatnonzero(v), np.flatnonzero(w)
             scale = np.sqrt(v[i])[:, None], np.sqrt(w[j])[:, None]
@@ -144,35 +152,9 @@ def frechet_draws(x: Array, y: Array, x_counts: np.ndarray, y_counts: np.ndarray
     return np.asarray(values)
 
 
-def pooled_draws(
-    x: Array, x_clips: Integers, y: Array, y_clips: Integers, x_counts: Integers, y_counts: Integers
-) -> Points:
-    """Return the Fréchet distance of the frames of resamples of clips, float64 [R].
-
-    A clip is drawn with all its frames. Equal to `frechet_distance` of the repeated frames; each clip's sums
-    and products are computed once, so that a resample costs as much as it has clips.
-
-    Args:
-        x: frames of generated clips [rows, d].
-        x_clips: clip number of each row, [rows].
-        y: frames of real clips.
-        y_clips: the same of y.
-        x_counts: how often each generated clip is drawn, [R, N].
-        y_counts: how often each real clip is drawn, [R, M].
-
-    Raises:
-        UsageError: not [rows, dimension], or different dimensions.
-        NumericError: a feature is not finite.
-    """
-    a, b = centred_pair(x, y)
-    values = np.empty(len(x_counts))
-    step = max(1, _HELD // a.shape[1] ** 2)
-    with _threads(a.shape[1] <= _SMALL):
-        for start in range(0, len(values), step):
-            some = slice(start, start + step)
-            sides = (_moments(a, x_clips, x_counts[some]), _moments(b, y_clips, y_counts[some]))
-            values[some] = [_gaussian_distance(*mine, *other) for mine, other in zip(*sides, strict=True)]
-    return values
+def limited_threads(small: bool) -> contextlib.AbstractContextManager[object]:
+    """Let BLAS use one thread for many small matrices: two take twice as long, on busy cores 50 times."""
+    return threadpool_limits(1, "blas") if small else contextlib.nullcontext()
 
 
 def inception_score(logits: Array, splits: int = 10, seed: int = 2020) -> tuple[float, float]:
@@ -264,11 +246,6 @@ def kl_of_pairs(
     return np.asarray(np.sum(p * np.subtract(*logs), axis=1))
 
 
-def _threads(small: bool) -> contextlib.AbstractContextManager[object]:
-    """Let BLAS use one thread for many small matrices: two take twice as long, on busy cores 50 times."""
-    return threadpool_limits(1, "blas") if small else contextlib.nullcontext()
-
-
 def _spanned(a: Points, b: Points) -> Points:
     """Return an orthonormal basis of the directions in which the rows of a or b [N, d] vary, [d, k].
 
@@ -297,33 +274,3 @@ def _trace_root(a: np.ndarray, b: np.ndarray, tolerance: float = _TOLERANCE) -> 
                     return float(roots.sum())
     left, right = (np.linalg.qr(v, mode="r") if len(v) > dimension else v for v in (a, b))
     return float(np.linalg.svd(np.asarray(left) @ np.asarray(right).T, compute_uv=False).sum())
-
-
-def _moments(rows: Points, clips: Integers, counts: Integers) -> Iterator[tuple[Points, Points]]:
-    """Yield mean [d] and covariance [d, d] of the rows of each resample."""
-    order = np.argsort(clips, kind="stable")
-    edges = np.searchsorted(clips[order], np.arange(counts.shape[1] + 1))
-    d = rows.shape[1]
-    weights = counts.astype(np.float64)
-    sums, products = np.zeros((len(counts), d)), np.zeros((len(counts), d * d))
-    step = max(1, _HELD // d**2)
-    for start in range(0, counts.shape[1], step):
-        numbers = range(start, min(start + step, counts.shape[1]))
-        parts = [rows[order[edges[n] : edges[n + 1]]] for n in numbers]
-        drawn = weights[:, numbers.start : numbers.stop]
-        sums += drawn @ np.stack([part.sum(axis=0) for part in parts])
-        products += drawn @ np.stack([(part.T @ part).reshape(-1) for part in parts])
-    for total, first, second in zip(weights @ np.diff(edges), sums, products, strict=True):
-        mean = first / total
-        yield mean, (second.reshape(d, d) - total * np.outer(mean, mean)) / (total - 1)
-
-
-def _gaussian_distance(
-    mean: Points, covariance: Points, other_mean: Points, other_covariance: Points
-) -> float:
-    """Return the Fréchet distance of two Gaussians."""
-    squares, vectors = linalg.eigh(covariance)
-    root = vectors * np.sqrt(squares.clip(0))
-    trace = np.sqrt(linalg.eigvalsh(root.T @ other_covariance @ root).clip(0)).sum()
-    gap = mean - other_mean
-    return float(gap @ gap + np.trace(covariance) + np.trace(other_covariance) - 2 * trace)

@@ -103,4 +103,4 @@ def _features(
         raise IntegrityError(
             f"{store.path}: clip {clips.names[number]} has no usable sound ({reason}); make the store again"
         )
-    return found.features
+    return np.concatenate(found.rows)

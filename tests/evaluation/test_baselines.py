@@ -69,12 +69,12 @@ def test_values_are_of_the_halves_and_of_each_clip_with_its_own(chords, ladder, 
     protocol = pair_of(chords, labels=None).protocol
     real = embed(ref, extractor, protocol, chords / "cache")
     fd, kl, score = (by_row(found, metric) for metric in ("fd", "kl", "is"))
-    x, y = real.features[first], real.features[second]
+    x, y = real.vectors()[first], real.vectors()[second]
     assert fd[HALVES]["value"] == pytest.approx(frechet_distance(x, y), rel=1e-9)
     changes = {CODEC: baselines.round_trip(tiny), PINK: baselines.pink_noise(4), SILENCE: baselines.silence()}
     for row, change in changes.items():
         made = embed(ref.take(first).changed(change), extractor, protocol, chords / "cache")
-        assert fd[row]["value"] == pytest.approx(frechet_distance(made.features, y), rel=1e-6)
+        assert fd[row]["value"] == pytest.approx(frechet_distance(made.vectors(), y), rel=1e-6)
         assert score[row]["value"] == pytest.approx(
             inception_score(made.logits, len(made.logits) // 10)[0], rel=1e-6
         )

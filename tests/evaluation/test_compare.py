@@ -22,7 +22,7 @@ def test_values_are_those_of_the_metrics_on_these_features(kinds):
     pair = pair_of(kinds, labels=None, captions=None, resamples=50)
     found, x, y = measured(pair), pair.ours, pair.theirs
     expected = {
-        "fd": frechet_distance(x.features, y.features),
+        "fd": frechet_distance(x.vectors(), y.vectors()),
         "is": inception_score(x.logits, len(x.logits) // 10)[0],
     }
     expected |= {"kl": kl_divergence(x.logits, y.logits)}

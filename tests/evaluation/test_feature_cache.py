@@ -39,9 +39,9 @@ def test_features_are_computed_once_per_content_protocol_and_weights(own_kinds):
     extractor, cache, gen = EnvelopeExtractor(), own_kinds / "cache", open_set(own_kinds / "gen")
     first, again = (embed(gen, extractor, PLAIN, cache) for _ in range(2))
     assert (first.computed, again.computed, extractor.seen) == (24, 0, 24)
-    assert np.array_equal(first.features, again.features) and np.array_equal(first.logits, again.logits)
+    assert np.array_equal(first.vectors(), again.vectors()) and np.array_equal(first.logits, again.logits)
     for number in (0, 7):  # each in its place
-        assert np.array_equal(again.features[number], extractor(gen.samples(number)[0].T)[0][0])
+        assert np.array_equal(again.vectors()[number], extractor(gen.samples(number)[0].T)[0][0])
     write_envelope(own_kinds / "gen" / "wind" / "clip-5.wav", 77)
     gen = open_set(own_kinds / "gen")
     assert embed(gen, extractor, PLAIN, cache).computed == 1
@@ -57,7 +57,7 @@ def test_cached_features_need_no_network(gen, tmp_path, monkeypatch):
     monkeypatch.setattr(Reference, "__init__", lambda *_: pytest.fail("the network is loaded again"))
     again = embed(gen, made[1], PLAIN, tmp_path / "cache")
     assert (first.computed, again.computed) == (24, 0)
-    assert np.array_equal(first.features, again.features)
+    assert np.array_equal(first.vectors(), again.vectors())
 
 
 def test_a_gpu_gets_larger_batches(tmp_path, monkeypatch):
@@ -90,7 +90,7 @@ def test_each_clip_has_its_own_features_whatever_the_lengths_around_it(tmp_path,
     assert found.numbers.tolist() == list(range(40)) and {1, 8} == set(sizes) and sum(sizes) == 40
     for number in range(40):
         expected = EnvelopeExtractor()(clips.samples(number)[0].T)
-        assert found.features[number] == pytest.approx(expected[0][0], rel=1e-5)
+        assert found.vectors()[number] == pytest.approx(expected[0][0], rel=1e-5)
         assert found.logits[number] == pytest.approx(expected[1][0], rel=1e-4, abs=1e-4)
 
 
@@ -147,7 +147,7 @@ def test_features_of_windows_are_averaged(tmp_path):
     found = embed(clips, EnvelopeExtractor(), WINDOWED, tmp_path / "cache")
     windows = WINDOWED.windows(WINDOWED.wave(clips.samples(0)[0], 16_000, 16_000), 16_000)
     assert len(windows) == 2
-    assert found.features[0] == pytest.approx(EnvelopeExtractor()(windows)[0].mean(axis=0), rel=1e-6)
+    assert found.vectors()[0] == pytest.approx(EnvelopeExtractor()(windows)[0].mean(axis=0), rel=1e-6)
 
 
 def test_silence_is_refused_unless_it_is_a_change(gen, tmp_path):
@@ -175,26 +175,26 @@ def clips(tmp_path):
 
 def test_frames_are_rows_of_their_clip(clips, tmp_path):
     found = embed(clips, Frames(), PLAIN, tmp_path / "cache")
-    assert found.clips.tolist() == [0] * 5 + [1] * 3 + [2] * 5 + [3] + [4] * 130
-    assert found.features.shape == (144, 2) and found.logits.shape == (5, 0)
-    assert found.features.dtype == found.logits.dtype == np.float32 and found.clips.dtype == np.int64
+    assert [rows.shape for rows in found.rows] == [(k, 2) for k in (5, 3, 5, 1, 130)]
+    assert found.dimension == 2 and found.logits.shape == (5, 0)
+    assert {rows.dtype for rows in found.rows} == {found.logits.dtype} == {np.dtype(np.float32)}
     for number in range(5):
         wave = clips.samples(number)[0].T
-        assert found.features[found.clips == number] == pytest.approx(Frames()(wave)[0][0], rel=1e-6)
+        assert found.rows[number] == pytest.approx(Frames()(wave)[0][0], rel=1e-6)
 
 
 def test_frames_come_back_from_the_cache(clips, tmp_path):
     extractor = Frames()
     first, again = (embed(clips, extractor, PLAIN, tmp_path / "cache") for _ in range(2))
     assert extractor.seen == 5 and again.computed == 0
-    assert np.array_equal(first.features, again.features) and np.array_equal(first.clips, again.clips)
+    assert all(map(np.array_equal, first.rows, again.rows))
     assert again.logits.shape == (5, 0) and again.numbers.tolist() == [0, 1, 2, 3, 4]
 
 
 def test_frames_of_all_windows_are_kept(clips, tmp_path):
     found = embed(clips, Frames(), WINDOWED, tmp_path / "cache")
     # 10 s from 0 s and from 5 s of the one clip that is longer; the others are padded or left as they are.
-    assert np.bincount(found.clips).tolist() == [5, 3, 5, 1, 200]
+    assert [*map(len, found.rows)] == [5, 3, 5, 1, 200]
 
 
 def test_clips_of_one_frame_are_read_as_vectors_are(clips, tmp_path):
@@ -204,8 +204,8 @@ def test_clips_of_one_frame_are_read_as_vectors_are(clips, tmp_path):
             return features[:, :1], logits
 
     found, again = (embed(clips, Whole(), PLAIN, tmp_path / "cache") for _ in range(2))
-    assert found.clips.tolist() == again.clips.tolist() == [0, 1, 2, 3, 4]
-    assert np.array_equal(found.features, again.features)
+    assert [*map(len, found.rows)] == [*map(len, again.rows)] == [1] * 5
+    assert np.array_equal(found.vectors(), again.vectors())
 
 
 def test_a_cache_without_frames_is_read(clips, tmp_path):
@@ -219,15 +219,15 @@ def test_a_cache_without_frames_is_read(clips, tmp_path):
     with pa.ipc.new_file(str(folder / "part-0.arrow"), table.schema) as file:
         file.write_table(table)
     found = embed(clips, Frames(), PLAIN, tmp_path / "cache")
-    assert np.array_equal(found.features, vectors) and np.array_equal(found.logits, vectors[:, :2])
-    assert found.computed == 0 and found.clips.tolist() == [0, 1, 2, 3, 4]
+    assert np.array_equal(found.vectors(), vectors) and np.array_equal(found.logits, vectors[:, :2])
+    assert found.computed == 0 and [*map(len, found.rows)] == [1] * 5
 
 
 def test_a_set_without_sound_has_no_rows(tmp_path):
     (tmp_path / "set").mkdir()
     soundfile.write(tmp_path / "set" / "a.wav", np.zeros(8_000), 16_000)
     found = embed(open_set(tmp_path / "set"), Frames(), PLAIN, tmp_path / "cache")
-    assert len(found.numbers) == len(found.features) == len(found.clips) == len(found.logits) == 0
+    assert len(found.numbers) == len(found.rows) == len(found.vectors()) == len(found.logits) == 0
     assert "silent" in found.left_out[0].reason
 
 
@@ -244,4 +244,4 @@ def test_every_window_is_fitted_to_an_extractor_of_one_length(clips, tmp_path, p
 
     found = embed(clips, Five(), protocol, tmp_path / "cache")
     assert set(seen) == {80_000}
-    assert np.bincount(found.clips).tolist() == [50] * 4 + [50 if protocol is PLAIN else 100]
+    assert [*map(len, found.rows)] == [50] * 4 + [50 if protocol is PLAIN else 100]

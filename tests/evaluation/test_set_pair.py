@@ -74,21 +74,26 @@ def test_frames_are_drawn_with_their_clip(kinds):
     def frames(shift):
         owners = np.repeat(np.arange(n), rng.integers(2, 5, n))
         rows = rng.normal(size=(len(owners), 3)) + shift + 3 * rng.normal(size=(n, 3))[owners]
-        return Embeddings(np.arange(n), rows, owners, np.zeros((n, 0), np.float32), [], n)
+        of_clips = np.split(rows, np.flatnonzero(np.diff(owners)) + 1)
+        return Embeddings(np.arange(n), of_clips, np.zeros((n, 0), np.float32), [], n)
 
     pair, single = pair_of(kinds, Frames(), resamples=300), pair_of(kinds)
     both = pair.__dict__["embeddings"] = frames(1), frames(0)
-    assert pair.distance() == pytest.approx(frechet_distance(*(one.features for one in both)), rel=1e-9)
-    assert pair.vectors[0][3] == pytest.approx(both[0].features[both[0].clips == 3].mean(axis=0), rel=1e-9)
+    assert pair.distance() == pytest.approx(
+        frechet_distance(*(np.concatenate(one.rows) for one in both)), rel=1e-9
+    )
+    assert pair.vectors[0][3] == pytest.approx(both[0].rows[3].mean(axis=0), rel=1e-9)
     # Frames of a clip are alike: drawn one by one, they would make intervals too narrow.
-    single.__dict__["embeddings"] = tuple(replace(one, clips=np.arange(len(one.features))) for one in both)
-    sizes = [len(one.features) for one in both]
+    single.__dict__["embeddings"] = tuple(
+        replace(one, rows=[*np.concatenate(one.rows)[:, None]]) for one in both
+    )
+    sizes = [sum(map(len, one.rows)) for one in both]
     loose = single.distances(*(rng.multinomial(size, np.ones(size) / size, 300) for size in sizes))
     assert pair.distances(*next(pair.counts("fad"))).std() > 1.2 * loose.std()
     found = measured(pair, ["all"])
     pooled = {row["metric"] for row in found.rows if "mean of its frames" in row["definition"]}
     assert pooled == {"kad", "precision", "recall", "density", "coverage"}
     assert {"fad", "fd_inf"} < {row["metric"] for row in found.rows}
-    wide = tuple(replace(one, features=np.repeat(one.features, 40, axis=1)) for one in both)
+    wide = tuple(replace(one, rows=[np.repeat(rows, 40, axis=1) for rows in one.rows]) for one in both)
     pair.__dict__["embeddings"] = wide
     assert any(f"{min(sizes)} frames in 120 dimensions" in note for note in measured(pair, ["fad"]).notes)

@@ -14,7 +14,6 @@ from ajbench.metrics.distribution import (
     inception_score,
     inception_subsets,
     kl_divergence,
-    pooled_draws,
 )
 
 # Values of haoheliu/audioldm_eval (commit 8dc07ee) and hkchengrex/av-benchmark (050a5cd) on the arrays below,
@@ -94,20 +93,6 @@ def test_fd_of_resamples_of_equal_features_is_the_gap_of_their_means():
     x, y = np.ones((30, 4)), np.zeros((25, 4))
     counts = np.ones((3, 30), int) - np.eye(3, 30, dtype=int), np.ones((3, 25), int)
     assert frechet_draws(x, y, *counts) == pytest.approx(4.0)
-
-
-@pytest.mark.parametrize("held", [8_000_000, 600])
-def test_pooled_frames_are_fd_of_the_repeated_frames(held, monkeypatch):
-    monkeypatch.setattr("ajbench.metrics.distribution._HELD", held)
-    rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(90, 16)) + 0.1, rng.normal(size=(120, 16)) * 1.3
-    x_clips, y_clips = np.sort(rng.integers(0, 9, 90)), rng.integers(0, 12, 120)  # of any order
-    x_counts = np.vstack([np.ones(9, int), rng.multinomial(9, np.ones(9) / 9, 6)])
-    y_counts = np.vstack([np.ones(12, int), rng.multinomial(12, np.ones(12) / 12, 6)])
-    found = pooled_draws(x, x_clips, y + 30, y_clips, x_counts, y_counts)
-    for value, mine, theirs in zip(found, x_counts, y_counts, strict=True):
-        repeated = np.repeat(x, mine[x_clips], axis=0), np.repeat(y + 30, theirs[y_clips], axis=0)
-        assert value == pytest.approx(frechet_distance(*repeated), rel=1e-6)
 
 
 def test_fd_of_singular_covariances_with_many_clips():
