@@ -139,11 +139,11 @@ def _kad(m: SetPair, metric: str) -> list[Score]:
     x, y = m.vectors
     sigma = kernel_distance.median_distance(y)
     value = kernel_distance.kernel_distance(x, y, sigma)
-    draws = [kernel_distance.kernel_draws(x, y, *drawn, sigma) for drawn in m.counts(metric)]
+    draws = kernel_distance.kernel_draws(x, y, *m.drawn(metric), sigma) if m.resamples else np.zeros(0)
     definition = (
         f"100 · unbiased MMD², Gaussian kernel, bandwidth {sigma:.4g} (median distance of real clips)"
     )
-    low, high = bootstrap.ends(value, np.concatenate([np.zeros(0), *draws]))
+    low, high = bootstrap.ends(value, draws)
     return [Score(Interval(value, low, high), m.n, m.m, definition + m.pooled)]
 
 

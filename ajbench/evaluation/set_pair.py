@@ -26,7 +26,7 @@ from ajbench.metrics.frame_distance import pooled_distance, pooled_draws
 from ajbench.metrics.intervals import Interval
 
 RESAMPLES = 5000  # of KAD: 125 of them lie in each tail of 2.5 %
-AT_ONCE = 1000  # resamples: their counts take 160 MB for 20,000 clips
+MOST_GROUPS = 1000  # that are resampled; of more, random blocks of them
 
 Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -187,13 +187,22 @@ class SetPair:
         """Return a generator for this purpose, independent of what else is computed."""
         return np.random.default_rng(seed_for(self.seed, *purpose))
 
-    def counts(self, purpose: str) -> Iterator[tuple[Counts, Counts]]:
-        """Yield how often generated [R, n] and real [R, m] clips are drawn, in blocks of 1,000 resamples."""
+    def drawn(self, purpose: str) -> tuple[Counts, Counts, Counts, Counts]:
+        """Return resamples of groups.
+
+        Returns:
+            The group of each generated [n] and real clip [m], and how often each group of generated [R, G]
+            and of real clips [R, H] is drawn. More than 1,000 groups are drawn in random blocks of them.
+        """
         rng = self.rng(purpose)
-        ours, theirs = (bootstrap.groups_of(groups) for groups in (self.groups, self.real_groups))
-        for start in range(0, self.resamples, AT_ONCE):
-            count = min(AT_ONCE, self.resamples - start)
-            yield bootstrap.counts(ours, count, rng), bootstrap.counts(theirs, count, rng)
+        members = [intervals.numbered(groups) for groups in (self.groups, self.real_groups)]
+        for side, member in enumerate(members):
+            if (count := int(member.max()) + 1) > MOST_GROUPS:
+                members[side] = (rng.permutation(count) % MOST_GROUPS)[member]
+        ours, theirs = (
+            bootstrap.group_counts(int(member.max()) + 1, self.resamples, rng) for member in members
+        )
+        return members[0], members[1], ours, theirs
 
     def jackknife(
         self, value: float, statistic: Callable[..., Floats], *samples: Sequence[Hashable]

@@ -227,10 +227,15 @@ def counts(groups: Groups, resamples: int, rng: np.random.Generator) -> NDArray[
     member = np.zeros(sum(map(len, groups)), np.int64)
     for number, group in enumerate(groups):
         member[group] = number
-    of_groups = np.zeros((resamples, len(groups)), np.int64)
-    for row in of_groups:
-        row += np.bincount(rng.integers(0, len(groups), len(groups)), minlength=len(groups))
-    return of_groups[:, member]
+    return group_counts(len(groups), resamples, rng)[:, member]
+
+
+def group_counts(groups: int, resamples: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return how often each of G groups occurs in each resample of as many, [R, G]."""
+    found = np.zeros((resamples, groups), np.int64)
+    for row in found:
+        row += np.bincount(rng.integers(0, groups, groups), minlength=groups)
+    return found
 
 
 def ends(

@@ -15,7 +15,7 @@ EPS = 1e-8
 _BINS = 1 << 16
 _FEW = 4_000_000  # distances that are sorted at once to find the median: 32 MB
 
-Weights = NDArray[np.int64]
+Integers = NDArray[np.int64]
 
 
 def kernel_distance(x: Array, y: Array, bandwidth: float | None = None) -> float:
@@ -38,23 +38,32 @@ def kernel_distance(x: Array, y: Array, bandwidth: float | None = None) -> float
         UsageError: not [clips, dimension], different dimensions, or fewer than two clips.
         NumericError: a feature is not finite, or the bandwidth is 0.
     """
-    x_counts, y_counts = (np.ones((1, len(v)), np.int64) for v in (x, y))
-    return float(kernel_draws(x, y, x_counts, y_counts, bandwidth)[0])
+    of_x, of_y = (np.zeros(len(v), np.int64) for v in (x, y))  # one group, drawn once
+    once = np.ones((1, 1), np.int64)
+    return float(kernel_draws(x, y, of_x, of_y, once, once, bandwidth)[0])
 
 
 def kernel_draws(
-    x: Array, y: Array, x_counts: Weights, y_counts: Weights, bandwidth: float | None = None
+    x: Array,
+    y: Array,
+    x_groups: Integers,
+    y_groups: Integers,
+    x_counts: Integers,
+    y_counts: Integers,
+    bandwidth: float | None = None,
 ) -> Points:
-    """Return the kernel distance of resamples of x [N, d] and y [M, d], float64 [R].
+    """Return the kernel distance of resamples of groups of x [N, d] and y [M, d], float64 [R].
 
-    Kernels are computed once for all resamples (w K w), a block of rows at a time. Pairs of a clip with its
-    copy in a resample are left out, like pairs of a clip with itself.
+    Kernels are computed once, a block of rows at a time, and summed over pairs of groups. Pairs of a clip
+    with its copy in a resample are left out, like pairs of a clip with itself.
 
     Args:
         x: features of generated clips.
         y: features of real clips.
-        x_counts: how often each row of x is drawn, [R, N].
-        y_counts: the same of y, [R, M].
+        x_groups: group of each row of x, whole numbers below G, [N].
+        y_groups: the same of y, below H, [M].
+        x_counts: how often each group of x is drawn, [R, G].
+        y_counts: the same of y, [R, H].
         bandwidth: σ of all resamples; None: `median_distance(y)`.
 
     Raises as `kernel_distance`.
@@ -64,9 +73,18 @@ def kernel_draws(
     if not sigma > 0:
         raise NumericError("KAD: the bandwidth is 0, as most real clips have the same features")
     gamma = 1 / (2 * sigma**2 + EPS)
-    within = [_within(v, w, gamma) for v, w in ((a, x_counts), (b, y_counts))]
-    across = _across(a, b, x_counts, y_counts, gamma) / (x_counts.sum(axis=1) * y_counts.sum(axis=1))
-    return np.asarray(SCALE * (within[0] + within[1] - 2 * across))
+    total = np.zeros(len(x_counts))
+    sides = []
+    for points, groups, counts in ((a, x_groups, x_counts), (b, y_groups, y_counts)):
+        order, drawn = np.argsort(groups, kind="stable"), counts.astype(np.float64)
+        points, groups = points[order], groups[order]
+        sums, size = _sums(points, points, groups, groups, gamma, itself=False), np.bincount(groups)
+        pairs = (drawn @ size) ** 2 - drawn**2 @ size
+        total += np.einsum("rg,rg->r", drawn @ sums, drawn) / np.where(pairs > 0, pairs, np.nan)
+        sides.append((points, groups, drawn, drawn @ size))
+    (a, x_groups, ours, n), (b, y_groups, theirs, m) = sides
+    across = np.einsum("rh,rh->r", ours @ _sums(a, b, x_groups, y_groups, gamma), theirs) / (n * m)
+    return np.asarray(SCALE * (total - 2 * across))
 
 
 def median_distance(y: Array) -> float:
@@ -105,20 +123,20 @@ def _pairs(points: Points) -> Iterator[Points]:
         yield np.sqrt(block[upper])
 
 
-def _within(points: Points, counts: Weights, gamma: float) -> Points:
-    """Return the mean kernel of two different rows in each resample."""
-    weights = counts.astype(np.float64)
-    total = np.zeros(len(weights))
-    for rows, block in pairwise.squared(points, points):
-        kernel = np.exp(-gamma * block)
-        kernel[np.arange(len(kernel)), np.arange(rows.start, rows.stop)] = 0
-        total += np.einsum("rn,rn->r", weights[:, rows] @ kernel, weights)
-    pairs = weights.sum(axis=1) ** 2 - (weights**2).sum(axis=1)
-    return total / np.where(pairs > 0, pairs, np.nan)
+def _sums(
+    a: Points, b: Points, a_groups: Integers, b_groups: Integers, gamma: float, *, itself: bool = True
+) -> Points:
+    """Return the sums of kernels over pairs of rows by their groups, [G, H], of rows in order of groups.
 
-
-def _across(a: Points, b: Points, a_counts: Weights, b_counts: Weights, gamma: float) -> Points:
-    total = np.zeros(len(a_counts))
+    Without `itself`, row i of a and row i of b are no pair.
+    """
+    found = np.zeros((int(a_groups[-1]) + 1, int(b_groups[-1]) + 1))
+    columns, first_columns = np.unique(b_groups, return_index=True)
     for rows, block in pairwise.squared(a, b):
-        total += np.einsum("rn,rn->r", a_counts[:, rows] @ np.exp(-gamma * block), b_counts)
-    return total
+        kernel = np.exp(-gamma * block)
+        if not itself:
+            kernel[np.arange(len(kernel)), np.arange(rows.start, rows.stop)] = 0
+        present, first_rows = np.unique(a_groups[rows], return_index=True)
+        sums = np.add.reduceat(np.add.reduceat(kernel, first_columns, axis=1), first_rows, axis=0)
+        found[np.ix_(present, columns)] += sums
+    return found

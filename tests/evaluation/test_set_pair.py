@@ -48,7 +48,7 @@ def test_positions_of_pairs_skip_unusable_clips(kinds):
         _ = pair_of(kinds, pairs={"bell/clip-0": "elsewhere"}).both
 
 
-def test_clips_of_one_recording_are_a_group(tmp_path):
+def test_clips_of_one_recording_are_a_group(tmp_path, monkeypatch):
     real = open_set(make_store(tmp_path / "real", recordings={0: "video", 1: "video", 12: "other"}).path)
     held_out = real.take(np.arange(12, 15))
     parents = ["clip00", "clip01", "clip02", "clip02", None]
@@ -61,8 +61,15 @@ def test_clips_of_one_recording_are_a_group(tmp_path):
     known = dict(zip(real.names, real.recordings, strict=True))
     other = SetPair(gen, held_out, *how, task="", recordings=known)
     assert other.groups == pair.groups and other.real_groups == ["other", "clip13", "clip14"]
-    drawn = next(pair.counts("kad"))
-    assert (drawn[0][:, 0] == drawn[0][:, 1]).all() and (drawn[1][:, 0] == drawn[1][:, 1]).all()
+    ours, theirs, *counts = pair.drawn("kad")
+    assert ours[0] == ours[1] and theirs[0] == theirs[1]
+    for members, drawn in zip((ours, theirs), counts, strict=True):
+        assert drawn.shape == (pair.resamples, len(set(members.tolist())))
+        assert (drawn.sum(axis=1) == drawn.shape[1]).all()
+    monkeypatch.setattr("ajbench.evaluation.set_pair.MOST_GROUPS", 2)
+    ours, theirs, *counts = pair.drawn("kad")
+    assert ours[0] == ours[1] and {*ours.tolist()} == {*theirs.tolist()} == {0, 1}
+    assert [drawn.shape[1] for drawn in counts] == [2, 2]
 
 
 def test_frames_are_drawn_with_their_clip(kinds):
@@ -89,7 +96,9 @@ def test_frames_are_drawn_with_their_clip(kinds):
     )
     sizes = [sum(map(len, one.rows)) for one in both]
     loose = single.distances(*(rng.multinomial(size, np.ones(size) / size, 300) for size in sizes))
-    assert pair.distances(*next(pair.counts("fad"))).std() > 1.2 * loose.std()
+    ours, theirs, *counts = pair.drawn("fad")
+    together = pair.distances(*(drawn[:, own] for drawn, own in zip(counts, (ours, theirs), strict=True)))
+    assert together.std() > 1.2 * loose.std()
     found = measured(pair, ["all"])
     pooled = {row["metric"] for row in found.rows if "mean of its frames" in row["definition"]}
     assert pooled == {"kad", "precision", "recall", "density", "coverage"}

@@ -69,9 +69,12 @@ def test_it_does_not_depend_on_the_number_of_clips():
 def test_resamples_leave_out_pairs_of_a_clip_with_its_copy():
     x, y = sets(n=9, m=8)
     rng = np.random.default_rng(1)
-    x_counts, y_counts = (rng.multinomial(k, np.ones(k) / k, 5) for k in (9, 8))
     k = lambda a, b: np.exp(-((a - b) ** 2).sum() / (2 * 2.5**2 + 1e-8))  # noqa: E731
-    for r, value in enumerate(kernel_draws(x, y, x_counts, y_counts, 2.5)):
+    # Clips of one group are drawn together.
+    x_groups, y_groups = np.array([0, 1, 1, 2, 3, 4, 4, 4, 5]), np.array([5, 4, 3, 2, 1, 0, 0, 2])
+    x_drawn, y_drawn = (rng.multinomial(6, np.ones(6) / 6, 5) for _ in range(2))
+    x_counts, y_counts = x_drawn[:, x_groups], y_drawn[:, y_groups]
+    for r, value in enumerate(kernel_draws(x, y, x_groups, y_groups, x_drawn, y_drawn, 2.5)):
         mine, theirs = np.repeat(np.arange(9), x_counts[r]), np.repeat(np.arange(8), y_counts[r])
         means = [
             np.mean([k(points[i], points[j]) for i, j in itertools.permutations(drawn, 2) if i != j])
