@@ -77,8 +77,9 @@ def invoke(*lines):
         (COMPARE, {"torch"}),  # with cached features
         (invoke("--help", "synth --help"), {*HEAVY, "rich", "yaml", "jinja2"}),
         (invoke("show mini", "ls recipes", "ls features"), HEAVY),
+        (invoke("run mini --dry-run"), {"torch", "sklearn", "scipy.stats", "matplotlib"}),
     ],
-    ids=["import ajbench", "compare", "help", "show and ls"],
+    ids=["import ajbench", "compare", "help", "show and ls", "dry run"],
 )
 def test_nothing_heavy_is_imported(code, heavy):
     found = run_python(f"{code}\nprint(sorted({heavy!r} & set(sys.modules)))\n")

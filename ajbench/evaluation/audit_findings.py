@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from ajbench.data.corpora.youtube import video_id
 from ajbench.evaluation.audit_similarity import UsableClips
@@ -77,7 +76,9 @@ class Calibration:
         It allows for the threshold being an estimate: independent clips exceed it with a probability that is
         itself Beta(rank, n + 1 − rank).
         """
-        return float(stats.betabinom.sf(flagged - 1, clips, self.rank, len(self.real) + 1 - self.rank))
+        from scipy.stats import betabinom  # a slow import
+
+        return float(betabinom.sf(flagged - 1, clips, self.rank, len(self.real) + 1 - self.rank))
 
     def row(self) -> dict[str, Any]:
         """Return the calibration as a row of the table; `real` are the real clips."""

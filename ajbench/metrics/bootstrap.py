@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse, stats
+from scipy import sparse
 from scipy.special import expit, logit
 
 from ajbench.core.console import counted
@@ -24,6 +24,7 @@ from ajbench.metrics.intervals import (
     Limits,
     clipped,
     none,
+    student,
     t_interval,
     wilson,
 )
@@ -171,7 +172,7 @@ def family(
     for runs in mixes:
         value, of_clips = _over_folds(_by_fold(difference(runs, baseline)))
         parts = *of_clips, between
-        half = np.sqrt(sum(stats.t.ppf((1 + level) / 2, f) ** 2 * variance for variance, f in parts))
+        half = np.sqrt(sum(student((1 + level) / 2, f) ** 2 * variance for variance, f in parts))
         found.append(clipped(value, value - half, value + half, (-1.0, 1.0)))
     return found
 

@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
-from ajbench.metrics.intervals import LEVEL, Interval, none, numbered
+from ajbench.metrics.intervals import LEVEL, Interval, none, numbered, student
 
 RESAMPLES = 1000
 FEWEST = 4  # groups, of which an interval is made
@@ -85,7 +84,7 @@ def correlation(
         times = np.array([np.bincount(pick, minlength=count)[number] for pick in picks], np.float64)
         blocks.append(_resampled(x[known], y[known], times))
     spread = np.nanstd(np.arctanh(np.clip(np.concatenate(blocks), -_LARGEST, _LARGEST)), axis=0)
-    half = stats.t.ppf((1 + level) / 2, count - 1) * spread * np.sqrt(len(known) / n)
+    half = student((1 + level) / 2, count - 1) * spread * np.sqrt(len(known) / n)
     centre = np.arctanh(np.clip(value, -_LARGEST, _LARGEST))
     low, high = np.tanh(centre - half), np.tanh(centre + half)
     pearson, spearman = (Interval(*map(float, found)) for found in zip(value, low, high, strict=True))
@@ -103,11 +102,13 @@ def spearman(x: Sequence[float], y: Sequence[float], seed: int = 0) -> RankCorre
     Returns:
         NaN for every number with fewer than two pairs, or if all x or all y are equal.
     """
-    n = len(x)
-    ranks = [stats.rankdata(values) - (n + 1) / 2 for values in (x, y)]
+    n, nothing = len(x), RankCorrelation(float("nan"), float("nan"), float("nan"), len(x))
+    if n < 2:
+        return nothing
+    ranks = [_ranks(np.asarray(values, np.float64), np.ones((1, n)))[0] - (n + 1) / 2 for values in (x, y)]
     scale = float(np.sqrt(np.prod([values @ values for values in ranks])))
-    if n < 2 or not scale:
-        return RankCorrelation(float("nan"), float("nan"), float("nan"), n)
+    if not scale:
+        return nothing
     if n <= EXACT:
         orders = np.array(list(permutations(range(n))))
     else:

@@ -5,11 +5,11 @@ Clips of one recording are alike. They are a group, and the variance is that bet
 
 import heapq
 from collections.abc import Callable, Hashable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import stats
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtri, stdtrit
 
 LEVEL = 0.95
 Limits = tuple[float, float]
@@ -70,7 +70,7 @@ def t_interval(
         return none(value)
     shares = known[:, 0] / total
     freedom = 1 / float(np.sum(shares**2 / known[:, 1]))
-    half = float(stats.t.ppf((1 + level) / 2, freedom)) * np.sqrt(total)
+    half = float(student((1 + level) / 2, freedom)) * np.sqrt(total)
     return clipped(value, value - half, value + half, limits)
 
 
@@ -92,7 +92,7 @@ def wilson(hits: NDArray[np.generic], groups: Sequence[Hashable], level: float =
     sizes, means = _of_groups(values, groups)
     n = len(values) / (1 + (float(np.sum(sizes**2)) / len(values) - 1) * _correlation(sizes, means))
     tail, several = (1 + level) / 2, len(sizes) < len(values)
-    z = float(stats.t.ppf(tail, max(len(sizes) - 1, 1)) if several else stats.norm.ppf(tail))
+    z = float(student(tail, max(len(sizes) - 1, 1)) if several else ndtri(tail))
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     return Interval(share, float(min(max(centre - half, 0), share)), float(max(min(centre + half, 1), share)))
@@ -224,6 +224,14 @@ def blocks(groups: Sequence[Hashable], at_most: int = BLOCKS) -> Integers:
         chosen[group] = block
         heapq.heapreplace(filled, (clips + int(sizes[group]), block))
     return chosen[member]
+
+
+def student(probability: float, freedom: ArrayLike) -> Any:
+    """Return the quantile of Student's t for degrees of freedom of any shape.
+
+    As `scipy.stats.t.ppf`, without that module's slow import, which every command would wait for.
+    """
+    return stdtrit(freedom, probability)
 
 
 def numbered(groups: Sequence[Hashable]) -> Integers:

@@ -10,10 +10,9 @@ from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
-from scipy.optimize import brentq
+from scipy.special import gammaincinv, ndtr
 
-from ajbench.metrics.intervals import LEVEL
+from ajbench.metrics.intervals import LEVEL, student
 
 POWER = 0.8
 _POINTS = 100  # quantiles of each estimated variance
@@ -58,6 +57,8 @@ def smallest_gain(clips: float, between: float, design: Design, power: float = P
     Returns:
         δ, as a fraction; NaN with fewer than two recordings.
     """
+    from scipy.optimize import brentq  # a slow import
+
     if design.recordings < 2:
         return float("nan")
     trainings = design.folds * design.seeds
@@ -68,7 +69,7 @@ def smallest_gain(clips: float, between: float, design: Design, power: float = P
     half = _half_widths(*parts, design)
 
     def excess(gain: float) -> float:
-        return float(stats.norm.cdf((gain - half) / spread).mean()) - power
+        return float(ndtr((gain - half) / spread).mean()) - power
 
     return float(brentq(excess, 0, float(half.max()) + 10 * spread))
 
@@ -79,16 +80,16 @@ def _half_widths(clips: float, between: float, design: Design) -> NDArray[np.flo
     within = max(1, design.recordings // design.folds - 1)  # a fold
     freedom = design.folds * within, max(1, design.mixes) * design.folds * max(1, design.seeds - 1)
     first, second = (
-        variance * stats.chi2.ppf(shares, f) / f
+        variance * 2 * gammaincinv(f / 2, shares) / f  # quantiles of χ²
         for variance, f in zip((clips, between), freedom, strict=True)
     )
     first, second = first[:, None], second[None]
     total = first + second
     if design.mixes:
-        squares = [stats.t.ppf(tail, f) ** 2 for f in (within, freedom[1])]
+        squares = [student(tail, f) ** 2 for f in (within, freedom[1])]
         return np.asarray(np.sqrt(squares[0] * first + squares[1] * second))
     welch = total**2 / (first**2 / freedom[0] + second**2 / freedom[1])
-    return np.asarray(stats.t.ppf(tail, welch) * np.sqrt(total))
+    return np.asarray(student(tail, welch) * np.sqrt(total))
 
 
 @cache
