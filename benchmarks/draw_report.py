@@ -13,7 +13,6 @@ from pathlib import Path
 
 import yaml
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
 from ajbench.core import recipe
 from ajbench.reporting.report import ReportData, render
@@ -37,6 +36,8 @@ def page(results: Path, out: Path) -> Path:
 
 def picture(path: Path) -> bytes:
     """Return a page from its top to the end of its first table as PNG, in 256 colours."""
+    from playwright.sync_api import sync_playwright
+
     browser = next(filter(None, map(shutil.which, NAMES)), None)
     if browser is None:
         raise SystemExit(f"none of {', '.join(NAMES)} is installed")

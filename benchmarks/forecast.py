@@ -43,6 +43,7 @@ def compare(recipe: str, more: list[str], work: str) -> list[tuple[Any, ...]]:
     words = [recipe, *more, "--work", work, "--results", f"{work}/results"]
     ajbench("run", *words, *PART, "--quiet")
     said = json.loads(ajbench("estimate", *words, "--json"))
+    assert not said["unknown"], f"no rate of {said['unknown']}"
     left = [
         stage for stage in json.loads(ajbench("run", *words, "--dry-run", "--json"))["stages"]
         if stage["state"] == "todo"
@@ -50,7 +51,6 @@ def compare(recipe: str, more: list[str], work: str) -> list[tuple[Any, ...]]:
     began = time.monotonic()
     ajbench("run", *words, "--quiet")
     whole = time.monotonic() - began
-    assert not said["unknown"], f"no rate of {said['unknown']}"
     rows: list[tuple[Any, ...]] = []
     for line in said["stages"]:
         measured = sum(spent(stage["path"]) for stage in left if stage["stage"] == line["stage"])

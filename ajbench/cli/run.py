@@ -81,8 +81,9 @@ def run(
     """Run every stage of a recipe, from clips to report.
 
     Without RECIPE, one is made for the clips at --data: a folder of class folders (also in split or fold
-    folders), a table (CSV, TSV, JSON, Parquet), an audiofolder, Parquet or tar shards, or ESC-50, FSD50K or
-    AudioSet. It first prints what it found, what it will do and how long that takes. Sizes fit --budget.
+    folders) or of files whose names have the class (--label), a table (CSV, TSV, JSON, Parquet), an
+    audiofolder, Parquet or tar shards, or ESC-50, FSD50K or AudioSet. It first prints what it found, what it
+    will do and how long that takes. Sizes fit --budget.
 
     With --synthetic, no generator is trained: the clips of another one are searched for copies of real clips
     (of evaluation clips: exit code 4), scored, and mixed in.

@@ -66,6 +66,12 @@ class Data(Section):
         unused |= {"cache"} | {key for key in ("snr_db", "label_from") if getattr(self, key) is None}
         return self.model_dump(mode="json", exclude=unused | set(without))
 
+    @model_validator(mode="after")
+    def _classes_in_names_of_files(self) -> "Data":
+        if self.label_from is not None and self.corpus != "folder":
+            raise ValueError(f"data.label_from is for data.corpus=folder; {self.corpus} has labels")
+        return self
+
     @field_validator("recording_from", "label_from")
     @classmethod
     def _one_group(cls, text: str | None, info: ValidationInfo) -> str | None:

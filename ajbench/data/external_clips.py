@@ -82,7 +82,13 @@ class ExternalClips:
         return text
 
 
-def read(path: Path, real: Manifest, table: Path | None = None, separator: str = ";") -> ExternalClips:
+def read(
+    path: Path,
+    real: Manifest,
+    table: Path | None = None,
+    separator: str = ";",
+    label_from: str | None = None,
+) -> ExternalClips:
     """Find the clips of a folder or store and their labels.
 
     Labels are compared with the classes of the real clips as words: case, spaces and punctuation do not
@@ -95,6 +101,7 @@ def read(path: Path, real: Manifest, table: Path | None = None, separator: str =
         table: with columns of files and labels, and perhaps `parent_id` and `caption`; None: the
             metadata.csv, .jsonl or .parquet in the folder, if there is one.
         separator: of several labels in a cell.
+        label_from: `data.label_from`, by which classes are found in names of files first.
 
     Raises:
         MissingError: there is no such folder or table, or no sound file in it.
@@ -109,7 +116,8 @@ def read(path: Path, real: Manifest, table: Path | None = None, separator: str =
     elif table := table or next(iter(hub.find_metadata(path)), None):
         found = _of_table(path, table, every, classes, separator)
     else:
-        found = [_of_path(name, file, classes) for name, file in zip(every.names, every.files, strict=True)]
+        files = zip(every.names, every.files, strict=True)
+        found = [_of_path(name, file, classes, label_from) for name, file in files]
     rows, numbers, problems, strangers = list[Row](), list[int](), list[Problem](), 0
     place = {name: number for number, name in enumerate(every.names)}
     for item in found:
@@ -199,12 +207,13 @@ class _Parents:
         )
 
 
-def _of_path(name: str, file: Path, classes: ClassNames) -> Row | Problem:
-    """Return the clip of a file, labelled by its folders or its name."""
+def _of_path(name: str, file: Path, classes: ClassNames, label_from: str | None) -> Row | Problem:
+    """Return the clip of a file, labelled by a pattern, its folders or its name."""
     if printable(str(file)) != str(file):
         return Problem(name, printable(str(file)), None, "its name is not UTF-8; rename it")
     folders = PurePath(name).parts[:-1]
-    found = [label for label in map(classes.find, folders) if label][:1]
+    match = re.search(label_from, PurePath(name).name) if label_from else None
+    found = [label for label in map(classes.find, [match[1]] if match and match[1] else folders) if label][:1]
     found = found or classes.inside(PurePath(name).name)
     if len(found) == 1:
         return Row(name, str(file), labels=(found[0],))

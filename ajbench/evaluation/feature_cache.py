@@ -66,9 +66,7 @@ class Embeddings:
         """Return one vector per clip, [n, d]: the mean over frames where there are several."""
         if not self.rows:
             return np.zeros((0, 0))
-        return np.stack(
-            [one[0] if len(one) == 1 else one.mean(axis=0, dtype=np.float64) for one in self.rows]
-        )
+        return np.stack([one.mean(axis=0, dtype=np.float64) for one in self.rows])
 
 
 def embed(
@@ -238,10 +236,15 @@ def _mapped(path: Path) -> dict[str, Vectors]:
     noted = table.schema.metadata.get(b"xxh3")  # not in older files
     if noted and noted.decode() != _digest(table):
         raise IntegrityError(f"{path}: damaged (checksum mismatch); remove it")
-    rows = _rows(table.column("features").combine_chunks())
-    logits = table.column("logits").combine_chunks()
+    rows = _rows(_whole(table.column("features")))
+    logits = _whole(table.column("logits"))
     each = logits.flatten().to_numpy().reshape(len(table), logits.type.list_size)
     return dict(zip(table.column("content").to_pylist(), zip(rows, each, strict=True), strict=True))
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column as one array; `combine_chunks` copies a single chunk too."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _rows(column: pa.Array) -> list[NDArray[np.float32]]:
@@ -273,7 +276,7 @@ def _digest(table: pa.Table) -> str:
     """Return a hash of the values of a table, whatever its buffers."""
     digest = xxhash.xxh3_128("\0".join(table.column("content").to_pylist()).encode())
     for name in ("features", "logits"):
-        values = table.column(name).combine_chunks()
+        values = _whole(table.column(name))
         while not pa.types.is_floating(values.type):
             digest.update(np.ascontiguousarray(values.value_lengths().to_numpy(zero_copy_only=False)).data)
             values = values.flatten()

@@ -100,10 +100,10 @@ def spearman(x: Sequence[float], y: Sequence[float], seed: int = 0) -> RankCorre
         seed: of the drawn permutations, if there are more than eight pairs.
 
     Returns:
-        NaN for every number with fewer than two pairs, or if all x or all y are equal.
+        NaN for every number with fewer than two pairs, or if all x or all y are equal or one is NaN.
     """
     n, nothing = len(x), RankCorrelation(float("nan"), float("nan"), float("nan"), len(x))
-    if n < 2:
+    if n < 2 or np.isnan([*x, *y]).any():
         return nothing
     ranks = [_ranks(np.asarray(values, np.float64), np.ones((1, n)))[0] - (n + 1) / 2 for values in (x, y)]
     scale = float(np.sqrt(np.prod([values @ values for values in ranks])))
@@ -140,7 +140,7 @@ def _resampled(x: Floats, y: Floats, times: Floats) -> Floats:
 def _ranks(x: Floats, times: Floats) -> Floats:
     """Return the mean ranks of equal values, [R, N]; of a value that is not there, any number."""
     order = np.argsort(x, kind="stable")
-    firsts = np.flatnonzero(np.diff(x[order], prepend=np.nan))
+    firsts = np.flatnonzero(np.concatenate([[True], x[order][1:] != x[order][:-1]]))
     counts = np.add.reduceat(times[:, order], firsts, axis=1)
     ranks = np.cumsum(counts, axis=1) - (counts - 1) / 2
     return ranks[:, np.searchsorted(x[order][firsts], x)]

@@ -27,15 +27,15 @@ def pooled_distance(x: Frames, y: Frames) -> float:
     """
     centre, sides = _centre(x, y), []
     with limited_threads(len(centre) <= SMALL):
-        for frames in (x, y):
+        for kind, frames in (("generated", x), ("real", y)):
             total, n = np.zeros_like(centre), 0
-            for _, rows in _blocks(frames, centre):
+            for _, rows in _blocks(frames, centre, kind):
                 total += rows.sum(axis=0)
                 n += len(rows)
             if n < 2:
                 raise UsageError(f"FD of {n} frame{'s' if n != 1 else ''}: each set needs at least two")
             mean, factor = total / n, np.zeros((0, len(centre)))
-            for _, rows in _blocks(frames, centre + mean):
+            for _, rows in _blocks(frames, centre + mean, kind):
                 factor = np.asarray(np.linalg.qr(np.concatenate([factor, rows]), mode="r"))
             sides.append((mean, factor / np.sqrt(n - 1)))
         return distance_of_factors(sides[0][0] - sides[1][0], sides[0][1], sides[1][1])
@@ -62,7 +62,10 @@ def pooled_draws(x: Frames, y: Frames, x_counts: Counts, y_counts: Counts) -> Po
     with limited_threads(len(centre) <= SMALL):
         for start in range(0, len(values), step):
             some = slice(start, start + step)
-            sides = (_moments(x, centre, x_counts[some]), _moments(y, centre, y_counts[some]))
+            sides = (
+                _moments(x, centre, x_counts[some], "generated"),
+                _moments(y, centre, y_counts[some], "real"),
+            )
             values[some] = [_gaussian_distance(*mine, *other) for mine, other in zip(*sides, strict=True)]
     return values
 
@@ -75,10 +78,13 @@ def _centre(x: Frames, y: Frames) -> Points:
             f"frames of {len(x)} and {len(y)} clips in {', '.join(map(str, sorted(widths))) or 'no'} "
             "dimensions; both sets need clips, and the same extractor"
         )
-    return np.asarray(y[0].mean(axis=0, dtype=np.float64))
+    centre = np.asarray(y[0].mean(axis=0, dtype=np.float64))
+    if not np.isfinite(centre).all():
+        raise NumericError("features have a value that is not finite, first in real clip 0")
+    return centre
 
 
-def _blocks(frames: Frames, centre: Points) -> Iterator[tuple[list[tuple[int, int]], Points]]:
+def _blocks(frames: Frames, centre: Points, kind: str) -> Iterator[tuple[list[tuple[int, int]], Points]]:
     """Yield the frames less the centre [rows, d], and the clip and number of the rows of each of its parts.
 
     Raises:
@@ -93,7 +99,7 @@ def _blocks(frames: Frames, centre: Points) -> Iterator[tuple[list[tuple[int, in
         if not (finite := np.isfinite(rows).all(axis=1)).all():
             owners = np.repeat([clip for clip, _ in parts], [n for _, n in parts])
             raise NumericError(
-                f"features have a value that is not finite, first in clip {owners[~finite][0]}"
+                f"features have a value that is not finite, first in {kind} clip {owners[~finite][0]}"
             )
         return parts, rows
 
@@ -109,11 +115,11 @@ def _blocks(frames: Frames, centre: Points) -> Iterator[tuple[list[tuple[int, in
         yield block()
 
 
-def _moments(frames: Frames, centre: Points, counts: Counts) -> Iterator[tuple[Points, Points]]:
+def _moments(frames: Frames, centre: Points, counts: Counts, kind: str) -> Iterator[tuple[Points, Points]]:
     """Yield mean [d], less the centre, and covariance [d, d] of the frames of each resample."""
     d = len(centre)
     sums, products = np.zeros((len(counts), d)), np.zeros((len(counts), d * d))
-    for parts, rows in _blocks(frames, centre):
+    for parts, rows in _blocks(frames, centre, kind):
         edges = np.cumsum([0, *(n for _, n in parts)])
         step = max(1, _HELD // d**2)
         for start in range(0, len(parts), step):

@@ -45,8 +45,9 @@ def read(pipeline: "Pipeline") -> ExternalClips:
     source = pipeline.places.synthetic
     if source is None:
         raise UsageError("mix.source=X: name the synthetic clips with --synthetic DIR")
-    separator = pipeline.recipe.data.label_separator
-    return external_clips.read(source.path, pipeline.manifest, source.labels, separator)
+    data = pipeline.recipe.data
+    how = source.labels, data.label_separator, data.label_from
+    return external_clips.read(source.path, pipeline.manifest, *how)
 
 
 def audit_stage(pipeline: "Pipeline") -> Stage:

@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ajbench.core.errors import UsageError
+from ajbench.data.corpora import detection
 
 # Option of `run` → the key of the data section, and what it finds.
 OPTIONS = {"label": ("label_from", "class"), "group": ("recording_from", "recording")}
@@ -30,12 +32,46 @@ def data_keys(given: Mapping[str, str | None], last: Mapping[str, Any]) -> dict[
     return found
 
 
+def applied(
+    found: detection.Found, patterns: Mapping[str, str | None], last: Mapping[str, Any]
+) -> detection.Found:
+    """Return what was found, with the keys of the patterns.
+
+    Args:
+        found: the corpus.
+        patterns: as `given` of `data_keys`.
+        last: the data section of the last time.
+
+    Raises:
+        UsageError: a wrong pattern, classes in names of what has labels, or sounds without labels.
+    """
+    keys = data_keys(patterns, last)
+    if found.data["corpus"] != "folder" and keys.pop("label_from", None) and patterns.get("label"):
+        raise UsageError(f"--label: {found.root} is {found.layout}, which has labels; leave the option out")
+    layout = found.layout
+    if "label_from" in keys:
+        layout = layout.replace(" with class folders", "").replace("class folders", "folders")
+        layout += ", classes from the files' names"
+    elif layout == detection.FLAT:
+        raise UsageError(
+            f"--data {found.root}: sound files without class folders or a table; if their names have the "
+            f"class: `ajbench run --data {found.root} --label PATTERN`; else expected {detection.LAYOUTS}"
+        )
+    return replace(found, data=found.data | keys, layout=layout)
+
+
 def _pattern(option: str, text: str, what: str) -> str:
     """Return a pattern with one group; one without gets one."""
+    if (option, text) == ("group", "youtube"):
+        return text
+    flags = re.match(r"(?:\(\?[aimsux]+\))*", text)
+    assert flags  # perhaps none
     try:
         groups = re.compile(text).groups
+        whole = text if groups else f"{flags[0]}({text[flags.end() :]})"
+        re.compile(whole)
     except re.error as error:
         raise UsageError(f"--{option} {text}: not a regular expression ({error})") from None
     if groups > 1:
         raise UsageError(f"--{option} {text}: {groups} groups; one is the {what}, such as in '_(.+)_'")
-    return text if groups or (option, text) == ("group", "youtube") else f"({text})"
+    return whole

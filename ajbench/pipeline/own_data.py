@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +97,7 @@ def make(
     found = detection.detect(path)
     name = _name(path, found.root, work, results)
     plan = work / name / PLAN
-    found = replace(found, data=found.data | name_patterns.data_keys(patterns or {}, _last_data(plan)))
-    _need_labels(found)
+    found = name_patterns.applied(found, patterns or {}, _last_data(plan))
     manifest = read_corpus(Data(**found.data), found.root)
     data, manifest = _divided(found, manifest)
     problems = (*manifest.problems, *unlisted(path, found, manifest))
@@ -131,14 +130,13 @@ def make(
     parts = seconds_of(recipe, about, known["speed"])
     if not generate:
         parts = {name: seconds for name, seconds in parts.items() if name not in GENERATION}
-    layout = found.layout + (", classes from their names" if "label_from" in found.data else "")
     lines = (
-        *found_lines(path, layout, manifest, problems, rates, lengths),
+        *found_lines(path, found.layout, manifest, problems, rates, lengths),
         *([f"list of what is left out: {plan.with_name(LEFT_OUT)}"] if keep and problems else []),
         *plan_lines(recipe, parts, known["budget"], generate),
     )
     document = {
-        "data": str(path), "layout": layout, "name": name, "classes": classes(manifest),
+        "data": str(path), "layout": found.layout, "name": name, "classes": classes(manifest),
         "train": len(train), "eval": len(evaluated), "folds": folds, "left_out": reasons(problems),
         "sample_rates": dict(rates), "seconds": round(sum(parts.values())), "parts": parts,
         "budget_seconds": known["budget"],
@@ -157,16 +155,6 @@ def budget_seconds(text: str) -> int:
     if total := hours * 3600 + minutes * 60 + seconds:
         return total
     raise UsageError(f"--budget {text}: expected a time, such as 90s, 30m, 2h or 1h30m")
-
-
-def _need_labels(found: detection.Found) -> None:
-    if "label_from" in found.data and found.data["corpus"] != "folder":
-        raise UsageError(f"--label: {found.root} is {found.layout}, which has its own labels; leave it out")
-    if found.layout == detection.FLAT and "label_from" not in found.data:
-        raise UsageError(
-            f"--data {found.root}: sound files without class folders or a table; if their names have the "
-            f"class, find it with --label PATTERN; else expected {detection.LAYOUTS}"
-        )
 
 
 def _divided(found: detection.Found, manifest: Manifest) -> tuple[dict[str, Any], Manifest]:
@@ -210,7 +198,7 @@ def _need_classes(manifest: Manifest, found: detection.Found) -> None:
     few = ", ".join(f"{name}: {n}" for name, n in list(counts.items())[-FEW:])
     more = "add clips, to about 5 or more of each class"
     if len(counts) == 1 and found.data["corpus"] == "folder" and "label_from" not in found.data:
-        more += "; classes that are in the files' names are found by --label PATTERN"
+        more += "; if the classes are in the files' names: `ajbench run --label PATTERN`"
     raise MissingError(
         f"--data {found.root}: a run needs clips of at least 2 classes both to train on and to evaluate; "
         f"found {counted(len(manifest.rows), 'clip')} of {counted(len(counts), 'class')} ({few}); "

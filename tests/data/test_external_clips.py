@@ -56,6 +56,15 @@ def test_labels_of_folders_at_any_depth_or_of_file_names(write):
     assert all(row.source == "synthetic" and row.split == "train" for row in found.manifest.rows)
 
 
+def test_labels_are_found_where_those_of_the_real_clips_are(write):
+    found = read(
+        write("dog_rain_1", "rain_2", "dog/rain_3", "wolf_4", "dog 5"), REAL, label_from="^([a-z]+)_"
+    )
+    expected = {"dog_rain_1": "Dog", "rain_2": "Rain", "dog/rain_3": "Rain", "dog 5": "Dog"}
+    assert labels(found) == {name: (label,) for name, label in expected.items()}
+    assert {*left_out(found)} == {"wolf_4"}
+
+
 def test_a_table_has_labels_and_parents(write):
     table = (
         "file_name,label,parent_id\n1.wav,Rain;dog,a/one\n2.wav,rain,two.wav\n3.wav,wolf,\n5.wav,rain,v\n"

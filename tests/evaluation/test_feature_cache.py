@@ -7,7 +7,7 @@ from fakes import EnvelopeExtractor, FrameExtractor, save_untrained_classifier, 
 
 from ajbench.core.errors import IntegrityError
 from ajbench.data.clip_set import Change, open_set
-from ajbench.evaluation import protocols
+from ajbench.evaluation import feature_cache, protocols
 from ajbench.evaluation.feature_cache import embed
 from ajbench.features.extractor import LazyExtractor, Reference
 
@@ -40,6 +40,7 @@ def test_features_are_computed_once_per_content_protocol_and_weights(own_kinds):
     first, again = (embed(gen, extractor, PLAIN, cache) for _ in range(2))
     assert (first.computed, again.computed, extractor.seen) == (24, 0, 24)
     assert np.array_equal(first.vectors(), again.vectors()) and np.array_equal(first.logits, again.logits)
+    assert again.vectors().dtype == np.float64
     for number in (0, 7):  # each in its place
         assert np.array_equal(again.vectors()[number], extractor(gen.samples(number)[0].T)[0][0])
     write_envelope(own_kinds / "gen" / "wind" / "clip-5.wav", 77)
@@ -189,6 +190,16 @@ def test_frames_come_back_from_the_cache(clips, tmp_path):
     assert extractor.seen == 5 and again.computed == 0
     assert all(map(np.array_equal, first.rows, again.rows))
     assert again.logits.shape == (5, 0) and again.numbers.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_rows_of_the_cache_are_not_held_in_memory(tmp_path):
+    values = np.random.default_rng(0).normal(size=(200, 500, 8)).astype(np.float32)
+    rows = {str(k): (own, np.zeros(0, np.float32)) for k, own in enumerate(values)}
+    path = feature_cache._write(tmp_path / "cache", rows)
+    before = pa.total_allocated_bytes()
+    found = feature_cache._mapped(path)
+    assert pa.total_allocated_bytes() - before < values.nbytes / 10
+    assert all(np.array_equal(found[key][0], own) for key, (own, _) in rows.items())
 
 
 def test_frames_of_all_windows_are_kept(clips, tmp_path):

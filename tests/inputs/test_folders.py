@@ -13,7 +13,7 @@ from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.recipe import Data
 from ajbench.data.clip_set import open_set
 from ajbench.data.corpora import detection, folder
-from ajbench.pipeline import own_data
+from ajbench.pipeline import name_patterns, own_data
 
 FOLDER = Data(corpus="folder")
 
@@ -231,7 +231,7 @@ def test_classes_are_found_in_names(tmp_path, invoke, inside):
     how = ("--label", "^([^_]+)_", "--group", "_(.+)_")
     done = invoke("run", "--data", root, *how, "--dry-run", *places, "data.duration_s=1.26")
     assert done.exit_code == 0 and "24 clips of 3 classes" in done.stderr, done.output
-    assert "classes from their names" in done.stderr
+    assert "classes from the files' names" in done.stderr and "class folders" not in done.stderr
     patterns = dict(zip(("label", "group"), how[1::2], strict=True))
     made = own_data.make(root, tmp_path / "work", tmp_path / "results", patterns=patterns)
     for row in made.manifest.rows:
@@ -253,8 +253,48 @@ def test_names_without_a_class_are_listed(tmp_path):
     assert {row.clip_id: row.labels for row in found.rows} == {
         **{f"dog-{k}": ("dog",) for k in range(5)}, "cat-1": ("cat",), "dog/7": ("dog",)
     }  # fmt: skip
-    assert {problem.clip_id for problem in found.problems} == {"notes", "x"}
-    assert all("label_from" in problem.reason for problem in found.problems)
+    reasons = {problem.clip_id: problem.reason for problem in found.problems}
+    assert reasons.keys() == {"notes", "x"} and "suffix" in reasons["notes"] and "label_from" in reasons["x"]
+
+
+NAMES = Data(corpus="folder", label_from="^([a-z]+)_")
+
+
+@pytest.mark.parametrize("inside", ["{split}/", "fold{k}/", "audio/{split}/"])
+def test_sounds_beside_the_folders_of_splits_and_folds_are_listed(tmp_path, inside):
+    names = [
+        f"{inside.format(split='train' if k else 'test', k=k)}{label}_{k}.wav"
+        for label in ("dog", "cat")
+        for k in range(3)
+    ]
+    found = folder.read(
+        NAMES, touch(tmp_path, *names, "notes.txt", *(["dog_9.wav"] if "/" not in inside[:-1] else []))
+    )
+    assert len(found.rows) == 6
+    assert {problem.clip_id for problem in found.problems} <= {"notes", "dog_9"}
+    assert {problem.reason for problem in found.problems} == {"not in a folder of a split or fold"}
+    if "split" in inside:
+        assert {row.split for row in found.rows if "test" in row.path.split("/")} == {"eval"}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train/dog_1.wav", "test/dog_2.wav", "extra/cat_1.wav"),
+        ("audio/train/dog_1.wav", "audio/test/dog_2.wav", "more/cat_1.wav"),
+        ("a/b/train/dog_1.wav", "a/b/test/cat_2.wav"),
+        ("fold1/dog_1.wav", "fold2/dog_2.wav", "cat_1/cat_1.wav"),
+    ],
+)
+def test_splits_that_would_be_ignored_are_refused(tmp_path, names):
+    with pytest.raises(UsageError, match="named after splits or folds"):
+        folder.read(NAMES, touch(tmp_path, *names))
+
+
+def test_a_pattern_may_begin_with_flags():
+    assert name_patterns.data_keys({"label": "(?i)dog|cat"}, {}) == {"label_from": "(?i)(dog|cat)"}
+    assert name_patterns.data_keys({"group": "youtube"}, {}) == {"recording_from": "youtube"}
+    Data(corpus="folder", **name_patterns.data_keys({"label": "(?i)(?s)dog|cat"}, {}))
 
 
 def test_sounds_of_unknown_classes_are_refused_with_the_way_out(tmp_path, invoke):
@@ -265,6 +305,17 @@ def test_sounds_of_unknown_classes_are_refused_with_the_way_out(tmp_path, invoke
     (tmp_path / "set.csv").write_text("path,label\none/dog_1.wav,dog\none/cat_1.wav,cat\n")
     done = invoke("run", "--data", tmp_path / "set.csv", "--label", "^([a-z]+)", "--dry-run")
     assert done.exit_code == 2 and done.stderr.startswith("ajbench: --label: "), done.output
+
+
+def test_a_pattern_of_the_last_time_is_not_used_for_what_has_labels():
+    table = detection.Found(Path("set.csv"), "a table of clips", {"corpus": "table"})
+    found = name_patterns.applied(table, {}, {"label_from": "^(.)", "recording_from": "_(.)"})
+    assert found.data == {"corpus": "table", "recording_from": "_(.)"} and found.layout == table.layout
+
+
+def test_other_corpora_have_labels():
+    with pytest.raises(ValueError, match=r"data\.label_from"):
+        Data(corpus="table", label_from="^(.)")
 
 
 def test_recipes_that_find_no_class_in_names_are_as_before():

@@ -33,6 +33,11 @@ def test_a_resample_has_the_correlations_of_its_clips(rng):
     assert np.isnan(module._resampled(x, y, np.eye(25)[:2])).all()
 
 
+def test_infinite_scores_have_ranks_and_unknown_ones_have_none():
+    assert spearman([1, 2, np.inf, np.inf], [1, 2, 3, 3]).rho == pytest.approx(1)
+    assert np.isnan(spearman([1, 2, 3, np.nan], [1, 2, 3, 4])[:3]).all()
+
+
 def test_intervals_cover_the_correlation(rng, monkeypatch):
     monkeypatch.setattr(module, "RESAMPLES", 100)
     hits = 0

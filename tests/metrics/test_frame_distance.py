@@ -59,8 +59,11 @@ def test_bad_frames_are_refused():
         pooled_distance,
         lambda x, y: pooled_draws(x, y, np.ones((1, 2), int), np.ones((1, 2), int)),
     ):
-        with pytest.raises(NumericError, match="clip 1"):
+        with pytest.raises(NumericError, match="generated clip 1"):
             function(bad, good)
+        for number, real in enumerate((bad[::-1], bad)):
+            with pytest.raises(NumericError, match=f"real clip {number}"):
+                function(good, real)
         with pytest.raises(UsageError, match="3, 4 dimensions"):
             function(good, [np.ones((3, 3))])
         with pytest.raises(UsageError, match="0 and 2 clips"):

@@ -24,8 +24,9 @@ FLAT = "sound files in one folder"
 SHOWN = 4  # folders that are named
 PACKED = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
 LAYOUTS = (
-    "class folders (also in split or fold folders), a table with columns of files and labels, "
-    "an audiofolder, Parquet or tar shards, or the layout of ESC-50, FSD50K or AudioSet"
+    "class folders (also in split or fold folders), files with the class in their names (--label), "
+    "a table with columns of files and labels, an audiofolder, Parquet or tar shards, or the layout of "
+    "ESC-50, FSD50K or AudioSet"
 )
 
 
@@ -92,13 +93,10 @@ def _folder(root: Path) -> Found:
     if table := _table(root):
         by_column = BY_COLUMN if table_files.check(table) else ""
         return Found(table, f"the table {table.name}{by_column}", {"corpus": "table"})
-    tops = hub.subfolders(root)
-    if not tops:
+    sounding = [top for top in hub.subfolders(root) if _has_sound(top)]
+    if not sounding:
         if any(is_sound(path.name) for path in root.iterdir()):
             return Found(root, FLAT, {"corpus": "folder"})
-        raise MissingError(f"--data {root}: no sound files; expected {LAYOUTS}")
-    sounding = [top for top in tops if _has_sound(top)]
-    if not sounding:
         raise MissingError(f"--data {root}: no sound files; expected {LAYOUTS}")
     names = [top.name for top in sounding]
     splits = split_folders(names)

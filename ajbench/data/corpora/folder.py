@@ -6,7 +6,7 @@ Files are sounds, or videos with sound; a video next to a sound of the same name
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 
@@ -65,9 +65,11 @@ def read(data: Data, root: Path | None) -> Manifest:
     splits, numbers = split_folders(depths), fold_names.of_folders(depths)
     _refuse_mixed(root, depths, splits, numbers)
     splits = splits if len(splits) == len(depths) else {}
-    inner = {}
-    if not splits and not numbers and data.label_from is None:
-        inner = inner_splits(parts for path, parts in below.items() if _is_known(path))
+    sounding = [parts for path, parts in below.items() if _is_known(path)]
+    inner = {} if splits or numbers else inner_splits(sounding)
+    divided = bool(splits or numbers or inner)
+    if data.label_from is not None and not divided:
+        _refuse_unused(root, {name for parts in sounding for name in parts[:-1]})
     if (splits or inner) and data.eval_fold is not None:
         raise UsageError(
             f"data.eval_fold={data.eval_fold}: {root} has split folders ({', '.join(splits or inner)}), "
@@ -83,8 +85,8 @@ def read(data: Data, root: Path | None) -> Manifest:
             continue
         clip_id = "/".join((*parts[:-1], path.stem))
         inside = parts[1:] if splits or numbers else parts
-        if data.label_from is None and len(inside) < 2:
-            problems.append(Problem(printable(clip_id), printable(str(path)), None, "not in a class folder"))
+        if missing := _missing_folder(data, parts, inside, divided, bool(inner)):
+            problems.append(Problem(printable(clip_id), printable(str(path)), None, missing))
             continue
         split, fold = splits.get(parts[0]), numbers.get(parts[0])
         if inner and inside[1] in inner:
@@ -93,7 +95,7 @@ def read(data: Data, root: Path | None) -> Manifest:
             label, inside = inside[0], inside[1:]
         try:
             names = path.stem, *(["/".join((*inside[:-1], path.stem))] if inside[1:] else [])
-            if data.label_from is not None:
+            if data.label_from is not None and _is_known(path):
                 label = _class_in(data.label_from, names)
             recording = in_name(data, *names)
             if not splits and not inner and not numbers:
@@ -139,7 +141,31 @@ def _class_in(pattern: str, names: Sequence[str]) -> str:
     found = (re.search(pattern, name) for name in names)
     if label := next((match[1] for match in found if match and match[1]), None):
         return label
-    raise ValueError(f"no class in the name {names[-1]!r} (data.label_from={pattern})")
+    raise ValueError(f"no class in the name ({names[-1]!r}, data.label_from={pattern})")
+
+
+def _missing_folder(
+    data: Data, parts: Sequence[str], inside: Sequence[str], divided: bool, inner: bool
+) -> str | None:
+    """Return in which kind of folder a file would have to be, if it is in none."""
+    if data.label_from is None:
+        return "not in a class folder" if len(inside) < 2 else None
+    return "not in a folder of a split or fold" if divided and len(parts) < 2 + inner else None
+
+
+def _refuse_unused(root: Path, folders: Collection[str]) -> None:
+    """Refuse folders of splits or folds that do not hold every sound, where no folder is a class.
+
+    Raises:
+        UsageError: there are such folders.
+    """
+    splits = split_folders(folders)
+    named = sorted(name for name in folders if name in splits or fold_names.of_folders([name]))
+    if len({splits.get(name, name) for name in named}) > 1:
+        raise UsageError(
+            f"{root}: folders are named after splits or folds ({', '.join(named)}), but not every sound is "
+            "in one, at the first or second level; move or rename folders"
+        )
 
 
 def _is_known(path: Path) -> bool:

@@ -42,7 +42,7 @@ def in_name(data: Data, *names: str) -> str | None:
             found = match and match[1]
         if found:
             return found
-    raise ValueError(f"no recording in the name {names[-1]!r} (data.recording_from={pattern})")
+    raise ValueError(f"no recording in the name ({names[-1]!r}, data.recording_from={pattern})")
 
 
 def read_corpus(data: Data, root: Path | None, need_files: bool = True) -> Manifest:

@@ -302,11 +302,10 @@ def test_audiosets_lists(touch, subset):
     [
         ((), MissingError),
         (("notes.txt",), MissingError),
-        (("a.wav", "b.wav"), UsageError),  # no classes
         (("docs/a.txt", "more/b.txt"), MissingError),
     ],
 )
-def test_folders_without_labelled_sounds(touch, tmp_path, names, error):
+def test_folders_without_sounds(touch, tmp_path, names, error):
     touch(*names)
     with pytest.raises(error, match="--data"):
         detection.detect(tmp_path)
@@ -329,3 +328,9 @@ def test_two_tables_are_not_chosen_between(tmp_path):
         (tmp_path / name).write_text("path,labels\ncat/c0-cat.wav,cat\n")
     with pytest.raises(UsageError, match="--data"):
         detection.detect(tmp_path)
+
+
+@pytest.mark.parametrize("more", [(), ("docs/a.txt",)])
+def test_sounds_in_one_folder(touch, tmp_path, more):
+    touch("a.wav", "b.wav", *more)
+    assert detection.detect(tmp_path).layout == detection.FLAT
