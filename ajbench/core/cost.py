@@ -10,12 +10,15 @@ from typing import Any, NamedTuple
 RAPL = Path("/sys/class/powercap")  # Intel's and AMD's energy counters on Linux, readable by root
 
 
+_workers = {"cpu_s": 0.0, "peak_mb": 0.0}  # of workers that are kept
+
+
 class Reading(NamedTuple):
     """The counters of this process and machine at one time.
 
     Attributes:
         wall_s: monotonic clock in s.
-        cpu_s: CPU time of this process and of its finished children in s.
+        cpu_s: CPU time of this process, of its finished children and of `count_worker` in s.
         joules: energy counters by the name of the processor or GPU; empty where there are none.
     """
 
@@ -27,7 +30,7 @@ class Reading(NamedTuple):
 def read() -> Reading:
     """Read the counters."""
     times = os.times()
-    return Reading(time.monotonic(), sum(times[:4]), _processor_joules() | _gpu_joules())
+    return Reading(time.monotonic(), sum(times[:4]) + _workers["cpu_s"], _processor_joules() | _gpu_joules())
 
 
 def used(before: Reading, device: str, processes: int = 1) -> dict[str, Any]:
@@ -55,6 +58,12 @@ def used(before: Reading, device: str, processes: int = 1) -> dict[str, Any]:
     return found
 
 
+def count_worker(cpu_s: float, peak_mb: float) -> None:
+    """Add what a worker has used that does not end yet; the system tells this of finished children only."""
+    _workers["cpu_s"] += cpu_s
+    _workers["peak_mb"] = max(_workers["peak_mb"], peak_mb)
+
+
 def disk_mb(folder: Path) -> float:
     """Return the size of the files in and below a folder in MB, without those that links lead to."""
     sizes = (path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
@@ -62,11 +71,12 @@ def disk_mb(folder: Path) -> float:
 
 
 def peak_memory_mb() -> float:
-    """Return the largest resident size so far in MB, of this process or of its largest finished child."""
+    """Return the largest resident size so far in MB: of this process, a worker or a finished child."""
     # Not their sum: on Linux, the figure of a forked child starts from the size of its parent.
     processes = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     largest = max(resource.getrusage(who).ru_maxrss for who in processes)
-    return round(largest / (2**20 if sys.platform == "darwin" else 2**10), 1)
+    megabytes = largest / (2**20 if sys.platform == "darwin" else 2**10)
+    return round(max(megabytes, _workers["peak_mb"]), 1)
 
 
 def _processor_joules() -> dict[str, float]:

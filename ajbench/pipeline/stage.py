@@ -14,6 +14,7 @@ from ajbench.core import console
 from ajbench.core.device import (
     Precision,
     available,
+    cores,
     release_gpu_memory,
     resolve_precision,
 )
@@ -22,6 +23,7 @@ from ajbench.core.files import lock
 from ajbench.core.ray_tasks import Engine
 from ajbench.core.recipe import Recipe, dump
 from ajbench.core.run_dir import RunDir, world
+from ajbench.core.workers import end_idle, kept
 
 LONGEST_WAIT = timedelta(days=2)  # of the processes of a launch for each other
 
@@ -175,17 +177,27 @@ def run_stages(
     if full := _lack_of_space(todo):
         raise MissingError(full)
     device = available(device)
-    for batch in batches(todo):
-        # GPUs and Ray's workers are for one thing at a time.
-        single = len(batch) == 1 or device != "cpu" or engine == "ray" or workers == 1
-        if batch[0].parallel and workers != 0 and not (batch[0].alone and single):
-            from ajbench.pipeline.parallel import run_in_workers
+    found = batches(todo)
+    # The most workers that each batch can use; synthesis starts its own.
+    uses = [
+        min(len(batch), workers or cores()) if batch[0].parallel else cores() * (batch[0].name == "synth")
+        for batch in found
+    ]
+    several = sum(map(bool, uses)) > 1
+    with kept() if several else nullcontext():
+        for number, batch in enumerate(found):
+            # GPUs and Ray's workers are for one thing at a time.
+            single = len(batch) == 1 or device != "cpu" or engine == "ray" or workers == 1
+            if batch[0].parallel and workers != 0 and not (batch[0].alone and single):
+                from ajbench.pipeline.parallel import run_in_workers
 
-            run_in_workers(batch, workers, device, force, engine)
-            continue
-        for stage in batch:
-            console.say(f"{stage.title}: {stage.amount}")
-            stage.run(device, force)
+                run_in_workers(batch, workers, device, force, engine)
+            else:
+                for stage in batch:
+                    console.say(f"{stage.title}: {stage.amount}")
+                    stage.run(device, force)
+            if several:
+                end_idle(max(uses[number + 1 :], default=0))
     return [stage.title for stage in todo]
 
 

@@ -20,6 +20,15 @@ def test_cpu_time_is_that_of_the_process_and_its_children():
     assert "gpu_seconds" not in found and found["peak_memory_mb"] > 20
 
 
+def test_workers_that_do_not_end_are_counted(monkeypatch):
+    monkeypatch.setattr(cost, "_workers", {"cpu_s": 0.0, "peak_mb": 0.0})
+    before = cost.read()
+    cost.count_worker(7.5, 1e6)
+    cost.count_worker(1.5, 10)
+    found = cost.used(before, "cpu")
+    assert 9 <= found["cpu_seconds"] < 10 and found["peak_memory_mb"] == 1e6
+
+
 def test_waiting_takes_time_but_no_cpu_time():
     before = cost.read()
     time.sleep(0.3)

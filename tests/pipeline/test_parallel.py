@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ajbench.core import console, recipe
+from ajbench.core import console, recipe, workers
 from ajbench.core.errors import MissingError, NumericError
 from ajbench.pipeline.parallel import run_in_workers
 from ajbench.pipeline.stage import Stage, run_stages, side_by_side
@@ -41,6 +41,7 @@ def act(folder, what):
             (folder / "saved").touch()
             raise
     (folder / "threads").write_text(os.environ["OMP_NUM_THREADS"])
+    (folder / "process").write_text(f"{os.getpid()} {[one.process.is_alive() for one in workers._IDLE]}")
 
 
 def stage(folder, what="write", needs=()):
@@ -60,6 +61,17 @@ def test_parallel_stages_run_with_one_thread_each_after_those_they_need(tmp_path
     assert os.environ.get("OMP_NUM_THREADS") == before
     began = (needing.path / "threads").stat().st_mtime_ns
     assert all(began > (one.path / "DONE").stat().st_mtime_ns for one in first)
+
+
+def test_a_run_keeps_its_workers_while_they_can_be_used(tmp_path):
+    first, second = ([stage(tmp_path / f"{name}{k}") for k in range(2)] for name in ("a", "b"))
+    second = [replace(one, name="invert") for one in second]
+    made = [replace(stage(tmp_path / name), name=name, parallel=False) for name in ("prepare", "eval-cls")]
+    run_stages([*first, made[0], *second, made[1]], "cpu", workers=2)
+    of = lambda stages: [(one.path / "process").read_text() for one in stages]  # noqa: E731
+    assert set(of(first)) == set(of(second)) and len(set(of(first))) == 2
+    assert of(made) == [f"{os.getpid()} [True, True]", f"{os.getpid()} []"]
+    assert not workers._IDLE
 
 
 @pytest.mark.parametrize(

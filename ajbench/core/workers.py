@@ -1,0 +1,206 @@
+"""Worker processes of this machine. A run keeps them for its next tasks, as their imports take seconds."""
+
+import contextlib
+import gc
+import os
+import signal
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing import get_context, resource_tracker
+from multiprocessing.connection import Connection
+from typing import Any
+
+from ajbench.core import console, cost
+from ajbench.core.device import WORKERS, end_with_parent
+from ajbench.core.errors import AjbenchError
+from ajbench.core.failures import expected
+
+_IDLE: list["Worker"] = []
+_KEEPING: list[bool] = []  # an item for each `kept` that is entered
+
+
+class WorkerDied(Exception):
+    """A worker ended before it answered; its exit code."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a worker tells of a task: what stopped it, its messages, and its remarks on files."""
+
+    error: AjbenchError | str | None = None  # a traceback if it is a bug
+    said: list[str] = field(default_factory=list)
+    tallies: dict[str, list[str]] = field(default_factory=dict)
+    cpu_s: float = 0.0
+    peak_mb: float = 0.0
+
+
+class Worker:
+    """A process with one thread for BLAS and OpenMP; spawned, so that it inherits no state of torch."""
+
+    def __init__(self) -> None:
+        context = get_context("spawn")
+        self.pipe, self._theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(self._theirs,))
+        self.busy = False
+        self.cpu_s = self.peak_mb = 0.0  # since it was lent
+
+    def start(self) -> None:
+        """Start the process, which imports what its first task needs."""
+        with _child_settings():
+            self.process.start()
+        self._theirs.close()
+
+    def give(self, beside: int, function: Callable[..., Any], *args: Any) -> None:
+        """Let it call a function; `beside` workers, it among them, share the cores."""
+        self.busy = True
+        with contextlib.suppress(BrokenPipeError):  # if the process has died, `answer` says so
+            self.pipe.send((beside, function, args))
+
+    def answer(self) -> Answer:
+        """Wait for the end of its task.
+
+        Raises:
+            WorkerDied: it was killed, or did not even start.
+        """
+        try:
+            answer: Answer = self.pipe.recv()
+        except (EOFError, OSError):  # the latter if it died before it read the task, or in its answer
+            self.process.join()
+            self.busy = False
+            raise WorkerDied(self.process.exitcode) from None
+        self.busy = False
+        self.cpu_s += answer.cpu_s
+        self.peak_mb = answer.peak_mb
+        return answer
+
+
+@contextlib.contextmanager
+def kept() -> Iterator[None]:
+    """Keep workers for the next tasks, and end them at the end."""
+    _KEEPING.append(True)
+    try:
+        yield
+    finally:
+        _KEEPING.pop()
+        if not _KEEPING:
+            end_idle()
+
+
+@contextlib.contextmanager
+def borrowed(count: int, keep: bool = True) -> Iterator[list[Worker]]:
+    """Lend workers, and end them afterwards, unless they are `kept` and `keep` allows it.
+
+    After an error or Ctrl-C all of them end, busy ones after the current training step is saved.
+    """
+    workers: list[Worker] = []
+    try:
+        while len(workers) < count:
+            if idle := _idle():
+                workers.append(idle)
+            else:
+                workers.append(Worker())
+                workers[-1].start()
+        yield workers
+        if keep and _KEEPING:
+            for worker in workers:
+                cost.count_worker(worker.cpu_s, worker.peak_mb)
+                worker.cpu_s = 0.0
+            _IDLE.extend(workers)
+            return
+    except BaseException:
+        _end(workers)
+        raise
+    _end(workers)
+
+
+def end_idle(but: int = 0) -> None:
+    """End workers that are kept, but for as many as the next tasks can use."""
+    surplus = _IDLE[but:]
+    del _IDLE[but:]
+    _end(surplus)
+
+
+def hear(title: str, answer: Answer) -> None:
+    """Print what a worker has to say of a task, and raise what stopped it, if anything did."""
+    for text in answer.said:
+        console.say(f"{title}: {text}")
+    for what, files in answer.tallies.items():
+        for file in files:
+            console.tally(what, file)
+    if isinstance(answer.error, AjbenchError):
+        raise type(answer.error)(f"{title}: {answer.error}")
+    if answer.error is not None:
+        raise RuntimeError(f"{title}:\n{answer.error}")
+
+
+def attempt(function: Callable[..., Any], *args: Any) -> Answer:
+    """Call a function in a worker."""
+    error: AjbenchError | str | None = None
+    before = cost.read().cpu_s
+    with console.keeping() as said:
+        try:
+            function(*args)
+        except Exception as caught:
+            error = expected(caught) or traceback.format_exc()
+    used = cost.read().cpu_s - before, cost.peak_memory_mb()
+    return Answer(error, said, console.take_tallies(), *used)
+
+
+def _idle() -> Worker | None:
+    while _IDLE:
+        worker = _IDLE.pop()
+        if worker.process.is_alive():
+            return worker
+        worker.pipe.close()
+    return None
+
+
+def _end(workers: Sequence[Worker]) -> None:
+    for worker in workers:
+        if worker.busy and worker.process.pid and worker.process.is_alive():
+            os.kill(worker.process.pid, signal.SIGINT)
+        worker.pipe.close()
+    for worker in workers:
+        if worker.process.pid:
+            worker.process.join()
+
+
+def _serve(pipe: Connection) -> None:
+    """Do the tasks that arrive and answer each."""
+    # Ctrl-C then reaches only the parent, which passes it on once; a second one would stop the saving.
+    os.setpgrp()
+    end_with_parent()
+    console.configure(quiet=True)
+    with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
+        # Even if the parent was started to ignore it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        while True:
+            _serve_one(pipe)
+            gc.collect()  # models are in cycles; before the next task, as this process may wait for long
+
+
+def _serve_one(pipe: Connection) -> None:
+    beside, function, args = pipe.recv()
+    os.environ[WORKERS] = str(beside)
+    pipe.send(attempt(function, *args))
+
+
+@contextlib.contextmanager
+def _child_settings() -> Iterator[None]:
+    """Start processes with one thread for BLAS and OpenMP, and with SIGINT blocked."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    resource_tracker.ensure_running()  # which would unblock SIGINT when the first process starts
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    os.environ |= dict.fromkeys(names, "1")
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # a pending Ctrl-C arrives here

@@ -1,0 +1,68 @@
+"""Several processes that share a synthesis: progress, failures and their exit codes."""
+
+import os
+import signal
+
+import pytest
+
+from ajbench.core import workers
+from ajbench.core.errors import IntegrityError, MissingError
+from ajbench.generation import processes
+
+
+class Shards:
+    """Two shards of three clips, each written as a file."""
+
+    shards = (0, 1)
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def written(self, shard):
+        return (self.folder / str(shard)).exists()
+
+    def items(self, shard):
+        return range(3)
+
+
+class Job:
+    """A job whose processes do what `acts` says of their rank."""
+
+    def __init__(self, folder, acts=("write", "write")):
+        self.out, self.acts, self.shards = folder, acts, Shards(folder)
+
+    def work(self, rank, advance):
+        if self.acts[rank] == "refuse":
+            raise IntegrityError("plan.parquet: damaged")
+        if self.acts[rank] == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        (self.out / str(rank)).write_text(str(os.getpid()))
+
+
+def share(job, first=0):
+    done = []
+    processes.share(job, 2, first, done.append)
+    return sum(done)
+
+
+def test_processes_share_a_job_and_are_kept_within_a_run(tmp_path):
+    assert share(Job(tmp_path)) == 6
+    with workers.kept():
+        pids = []
+        for name in "ab":
+            (tmp_path / name).mkdir()
+            share(Job(tmp_path / name))
+            pids.append({(tmp_path / name / str(rank)).read_text() for rank in range(2)})
+    assert pids[0] == pids[1] and len(pids[0]) == 2 and str(os.getpid()) not in pids[0]
+
+
+@pytest.mark.parametrize(
+    ("act", "error", "match"),
+    [
+        ("refuse", IntegrityError, "plan.parquet: damaged"),
+        ("die", MissingError, "a process was killed.*--processes"),
+    ],
+)
+def test_what_stops_a_process_stops_the_job(tmp_path, act, error, match):
+    with pytest.raises(error, match=match):
+        share(Job(tmp_path, ("write", act)))
