@@ -2,22 +2,25 @@
 
 from collections.abc import Callable
 from multiprocessing import connection
+from typing import TYPE_CHECKING
 
-from ajbench.core import workers
+from ajbench.core import process_pool
 from ajbench.core.device import device_of
 from ajbench.core.errors import MissingError
 from ajbench.data.shard_job import POLL_S
-from ajbench.generation.worker import Job
+
+if TYPE_CHECKING:
+    from ajbench.generation.worker import Job
 
 
-def share(job: Job, processes: int, first: int, advance: Callable[[int], None]) -> None:
+def share(job: "Job", processes: int, first: int, advance: Callable[[int], None]) -> None:
     """Let `processes` worker processes, numbered from `first`, do the job, and report finished clips.
 
     Raises:
         MissingError: a process was killed.
     """
     done = 0
-    with workers.borrowed(processes, keep=device_of().type == "cpu") as lent:
+    with process_pool.borrowed(processes, keep=device_of().type == "cpu") as lent:
         for rank, worker in enumerate(lent, start=first):
             worker.give(processes, _work, job, rank)
         running = list(lent)
@@ -27,17 +30,17 @@ def share(job: Job, processes: int, first: int, advance: Callable[[int], None]) 
                 running.remove(worker)
                 try:
                     answer = worker.answer()
-                except workers.WorkerDied:
+                except process_pool.WorkerDied:
                     raise MissingError(
                         f"{job.out}: a process was killed, most likely because memory ran out; run again "
                         "with fewer --processes"
                     ) from None
-                workers.hear("synth", answer)
+                process_pool.hear("synth", answer)
             written = filter(job.shards.written, job.shards.shards)
             now = sum(len(job.shards.items(shard)) for shard in written)
             advance(now - done)
             done = now
 
 
-def _work(job: Job, rank: int) -> None:
+def _work(job: "Job", rank: int) -> None:
     job.work(rank, lambda n: None)  # the parent reports progress

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from multiprocessing import connection
 
-from ajbench.core import console, ray_tasks, workers
+from ajbench.core import console, process_pool, ray_tasks
 from ajbench.core.device import default_workers
 from ajbench.core.errors import MissingError
 from ajbench.core.files import lock
@@ -39,10 +39,10 @@ def run_in_workers(
     if engine == "ray":
         _run_on_ray(stages, processes, device, force)
         return
-    waiting, running = list(reversed(stages)), dict[workers.Worker, Stage]()
+    waiting, running = list(reversed(stages)), dict[process_pool.Worker, Stage]()
     # On a GPU, a process that is kept holds memory.
     with (
-        workers.borrowed(count, keep=device == "cpu") as lent,
+        process_pool.borrowed(count, keep=device == "cpu") as lent,
         console.progress(len(stages), stages[0].name, "stages") as advance,
     ):
         for worker in lent:
@@ -64,7 +64,7 @@ def _run(stage: Stage, device: str, force: bool) -> None:
     stage.run(device, force)
 
 
-def _collect(worker: workers.Worker, stage: Stage) -> None:
+def _collect(worker: process_pool.Worker, stage: Stage) -> None:
     """Hear a worker that has finished a stage.
 
     Raises:
@@ -72,12 +72,12 @@ def _collect(worker: workers.Worker, stage: Stage) -> None:
     """
     try:
         answer = worker.answer()
-    except workers.WorkerDied as died:
+    except process_pool.WorkerDied as died:
         raise MissingError(
             f"{stage.title}: its process ended with code {died}, most likely out of memory; run again with a "
             "lower --jobs"
         ) from None
-    workers.hear(stage.title, answer)
+    process_pool.hear(stage.title, answer)
 
 
 def _bare(stage: Stage) -> Stage:
@@ -93,8 +93,8 @@ def _run_on_ray(stages: Sequence[Stage], processes: int | None, device: str, for
     shared = {stages[0].path.parent, *(need.path for stage in stages for need in stage.needs)}
     with console.progress(len(stages), stages[0].name, "stages") as advance:
 
-        def finished(stage: Stage, answer: workers.Answer) -> None:
-            workers.hear(stage.title, answer)
+        def finished(stage: Stage, answer: process_pool.Answer) -> None:
+            process_pool.hear(stage.title, answer)
             console.detail(f"{stage.title}: done")
             advance(1)
 
@@ -111,7 +111,7 @@ def _run_on_ray(stages: Sequence[Stage], processes: int | None, device: str, for
         )
 
 
-def _work(device: str, stage: Stage, deaths: int) -> workers.Answer:
+def _work(device: str, stage: Stage, deaths: int) -> process_pool.Answer:
     """Run a stage (in a worker of Ray); after the death of a worker, continue what that has left."""
     end = time.monotonic() + LONGEST_LOCK_S
     while deaths and time.monotonic() < end:
@@ -121,5 +121,5 @@ def _work(device: str, stage: Stage, deaths: int) -> workers.Answer:
         except MissingError:
             time.sleep(POLL_S)
     if deaths and stage.done():
-        return workers.Answer()
-    return workers.attempt(_run, stage, device, False)  # if the lock is still held, this says by whom
+        return process_pool.Answer()
+    return process_pool.attempt(_run, stage, device, False)  # if the lock is still held, this says by whom

@@ -20,10 +20,10 @@ from ajbench.core.device import (
 )
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.files import lock
+from ajbench.core.process_pool import end_idle, kept
 from ajbench.core.ray_tasks import Engine
 from ajbench.core.recipe import Recipe, dump
 from ajbench.core.run_dir import RunDir, world
-from ajbench.core.workers import end_idle, kept
 
 LONGEST_WAIT = timedelta(days=2)  # of the processes of a launch for each other
 

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from ajbench.core import workers
+from ajbench.core import process_pool
 from ajbench.core.errors import IntegrityError, MissingError
 from ajbench.generation import processes
 
@@ -47,7 +47,7 @@ def share(job, first=0):
 
 def test_processes_share_a_job_and_are_kept_within_a_run(tmp_path):
     assert share(Job(tmp_path)) == 6
-    with workers.kept():
+    with process_pool.kept():
         pids = []
         for name in "ab":
             (tmp_path / name).mkdir()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ajbench.core import console, recipe, workers
+from ajbench.core import console, process_pool, recipe
 from ajbench.core.errors import MissingError, NumericError
 from ajbench.pipeline.parallel import run_in_workers
 from ajbench.pipeline.stage import Stage, run_stages, side_by_side
@@ -41,7 +41,7 @@ def act(folder, what):
             (folder / "saved").touch()
             raise
     (folder / "threads").write_text(os.environ["OMP_NUM_THREADS"])
-    (folder / "process").write_text(f"{os.getpid()} {[one.process.is_alive() for one in workers._IDLE]}")
+    (folder / "process").write_text(f"{os.getpid()} {[one.process.is_alive() for one in process_pool._IDLE]}")
 
 
 def stage(folder, what="write", needs=()):
@@ -71,7 +71,7 @@ def test_a_run_keeps_its_workers_while_they_can_be_used(tmp_path):
     of = lambda stages: [(one.path / "process").read_text() for one in stages]  # noqa: E731
     assert set(of(first)) == set(of(second)) and len(set(of(first))) == 2
     assert of(made) == [f"{os.getpid()} [True, True]", f"{os.getpid()} []"]
-    assert not workers._IDLE
+    assert not process_pool._IDLE
 
 
 @pytest.mark.parametrize(

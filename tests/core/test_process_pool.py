@@ -4,13 +4,13 @@ import os
 
 import pytest
 
-from ajbench.core import workers
+from ajbench.core import process_pool
 from ajbench.core.device import WORKERS
 
 
 def answers(count, function, *args):
     """Let workers call a function; return their process ids and answers."""
-    with workers.borrowed(count) as lent:
+    with process_pool.borrowed(count) as lent:
         for worker in lent:
             worker.give(count, function, *args)
         found = [worker.answer() for worker in lent]
@@ -30,24 +30,24 @@ def write_settings(path):
 
 
 def test_kept_workers_do_the_next_task_and_share_the_cores_anew(tmp_path):
-    with workers.kept():
+    with process_pool.kept():
         first, _ = answers(2, abs, -1)
         assert all(map(alive, first))
         second, _ = answers(1, write_settings, tmp_path / "settings")
         assert set(second) < set(first)
         assert (tmp_path / "settings").read_text() == "1 1"
-        with workers.kept():
+        with process_pool.kept():
             pass
         assert all(map(alive, first))
-        workers.end_idle()
+        process_pool.end_idle()
         assert not any(map(alive, first))
     third, _ = answers(1, abs, -1)
     assert not any(map(alive, third))
 
 
 def test_workers_end_after_an_error_here_and_answer_errors_of_their_own():
-    with workers.kept():
-        with pytest.raises(KeyboardInterrupt), workers.borrowed(1) as lent:
+    with process_pool.kept():
+        with pytest.raises(KeyboardInterrupt), process_pool.borrowed(1) as lent:
             raise KeyboardInterrupt
         assert not lent[0].process.is_alive()
         pids, (answer,) = answers(1, int, "no number")
@@ -55,12 +55,12 @@ def test_workers_end_after_an_error_here_and_answer_errors_of_their_own():
 
 
 def test_a_worker_that_was_killed_is_not_lent_again():
-    with workers.kept():
-        with workers.borrowed(1) as lent:
+    with process_pool.kept():
+        with process_pool.borrowed(1) as lent:
             pass
         lent[0].process.kill()
         lent[0].process.join()
         again, _ = answers(1, abs, -1)
         assert again[0] != lent[0].process.pid
-        with pytest.raises(workers.WorkerDied, match="9"):
+        with pytest.raises(process_pool.WorkerDied, match="9"):
             answers(1, os._exit, 9)
