@@ -152,7 +152,7 @@ def _idle() -> Worker | None:
         worker = _IDLE.pop()
         if worker.process.is_alive():
             return worker
-        worker.pipe.close()
+        _end([worker])
     return None
 
 
