@@ -2,9 +2,10 @@
 
     python benchmarks/forecast.py [--recipe mini] [--data DIR] [--out forecast.csv] [KEY=VALUE ...]
 
-The small part has a fifth of the steps and clips, one seed and one mix (PART). Then come `estimate`, and the
-run. Seconds of a stage are those of all its trainings, syntheses or clips, one after another; those of
-`whole run` are on the clock, from the command to its report. What the small part has finished is in neither.
+The small part has half of the steps or fewer, a third of the clips, and one seed (PART). Then come
+`estimate`, and the run. Seconds of a stage are those of all its trainings, syntheses or clips, one after
+another; those of `whole run` are on the clock, from the command to its report. What the small part has
+finished is in neither.
 """
 
 import argparse

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from ajbench.core import process_pool
+from ajbench.core import cost, process_pool
 from ajbench.core.device import WORKERS
 
 
@@ -43,6 +43,17 @@ def test_kept_workers_do_the_next_task_and_share_the_cores_anew(tmp_path):
         assert not any(map(alive, first))
     third, _ = answers(1, abs, -1)
     assert not any(map(alive, third))
+
+
+def test_what_a_kept_worker_uses_is_counted_before_it_ends(monkeypatch):
+    monkeypatch.setattr(cost, "_workers", {"cpu_s": 0.0, "peak_mb": 0.0})
+    with process_pool.kept():
+        before = cost.read().cpu_s
+        answers(1, sum, range(20_000_000))
+        counted = cost.read().cpu_s - before
+        answers(1, abs, -1)
+        again = cost.read().cpu_s - before
+    assert counted > 0.1 and again < 2 * counted  # its first task is not counted again
 
 
 def test_workers_end_after_an_error_here_and_answer_errors_of_their_own():
