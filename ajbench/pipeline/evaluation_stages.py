@@ -139,6 +139,10 @@ def _sizes(pipeline: "Pipeline", mix: Mix, generated: bool) -> _Sizes:
 
 def _record(pipeline: "Pipeline", folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     from ajbench.core.rows import append_rows
+    from ajbench.data.store import ClipStore
 
+    meta = ClipStore.open(pipeline.prepare.path, verify=False).meta
+    codec = f"{Path(meta.codec).stem}@{meta.codec_hash}"
+    rows = [row | {"codec": codec} for row in rows]
     append_rows(folder / ROWS, rows)
     append_rows(pipeline.home / ROWS, rows)

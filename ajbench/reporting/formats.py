@@ -251,10 +251,12 @@ def _kept(line: Line) -> str:
 
 
 def _sizes(lines: Sequence[Line]) -> str:
-    """Return the sizes of the generator's pool and of the real clips, where rows have them."""
+    """Return the sizes of the generator's pool and of the real clips, and the codec, where rows have them."""
     named = {"pool": "pool", "real": "real", "all_real": "all real"}
     found = {name: sorted({line[key] for line in lines if line.get(key)}) for key, name in named.items()}
     parts = [f"{name} {'–'.join(f'{n:,}' for n in sizes)}" for name, sizes in found.items() if sizes]
+    if codecs := sorted({line["codec"] for line in lines if line.get("codec")}):
+        parts.append(f"codec {'; '.join(codecs)}")
     return f"; {', '.join(parts)}" if parts else ""
 
 

@@ -1,7 +1,10 @@
-"""What added clips gain against the number of real clips: runs of one recipe with several `mix.real`."""
+"""What added clips gain against the number of real clips: runs of one recipe with several `mix.real`.
+
+Runs with several versions of a codec stand side by side.
+"""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pandas as pd
 
@@ -18,6 +21,7 @@ COLUMNS = (
     "column",
     "pool",
     "real",
+    "codec",
     "map",
     "delta",
     "delta_low",
@@ -29,9 +33,9 @@ COLUMNS = (
 
 
 def lines(rows: pd.DataFrame, recipe: Recipe) -> list[Line]:
-    """Return a line for each classifier, mix, pool and number of real clips.
+    """Return a line for each classifier, mix, pool, number of real clips and codec.
 
-    Runs of a recipe that differ in `mix.real` or `generator.pool` share a results folder. A run is an
+    Runs of a recipe that differ in `mix.real`, `generator.pool` or `codec.name` share a results folder. A run is an
     evaluation: its rows have one fingerprint. If the same numbers were measured again, the run of most folds
     counts, and of as many folds the last one.
 
@@ -41,10 +45,10 @@ def lines(rows: pd.DataFrame, recipe: Recipe) -> list[Line]:
 
     Returns:
         Lines with the columns `COLUMNS`: mAP and its paired difference to the real clips of that run, in
-        percent with its 95 % interval. None if all runs have the same number of real clips and one pool.
+        percent with its 95 % interval. None if all runs have the same number of real clips, pool and codec.
     """
     rows = rows[(rows["recipe"] == recipe.name) & (rows["table"] == "A11")]
-    found: dict[tuple[str, str, int, int], Line] = {}
+    found: dict[tuple[str, str, int, int, str], Line] = {}
     for _, run in rows.groupby("fingerprint", sort=False):
         deltas = run[run["metric"] == "map_delta"].drop_duplicates(["row", "column", "dataset"], keep="last")
         means = run[run["metric"] == "map_mean"].set_index(["row", "column"])["value"]
@@ -54,16 +58,17 @@ def lines(rows: pd.DataFrame, recipe: Recipe) -> list[Line]:
             continue
         for row in deltas.to_dict("records"):
             key = row["row"], row["column"]
-            line = dict(zip(COLUMNS, (*key, pool, real), strict=False))
+            about = (*key, pool, real, row["codec"])
+            line = dict(zip(COLUMNS, about, strict=False))
             line |= {"map": percent(means.get(key, float("nan"))), "delta": percent(row["value"])}
             line |= {"delta_low": percent(row["ci_low"]), "delta_high": percent(row["ci_high"])}
             line |= {"n": int(row["n"]), "seeds": row["seed"].count(";") + 1, "dataset": row["dataset"]}
-            before = found.get((*key, pool, real))
+            before = found.get(about)
             if before and folds_in(before["dataset"]) > folds_in(line["dataset"]):
                 continue  # a value over folds counts more than that of a part of them
-            found[*key, pool, real] = line
-    several = len({(line["pool"], line["real"]) for line in found.values()}) > 1
-    return sorted(found.values(), key=lambda n: tuple(n[c] for c in COLUMNS[:4])) if several else []
+            found[about] = line
+    several = len({about[2:] for about in found}) > 1
+    return sorted(found.values(), key=lambda n: tuple(n[c] for c in COLUMNS[:5])) if several else []
 
 
 def contrast(found: Sequence[Line], rows: pd.DataFrame, recipe: Recipe) -> list[str]:
@@ -71,15 +76,15 @@ def contrast(found: Sequence[Line], rows: pd.DataFrame, recipe: Recipe) -> list[
 
     Args:
         found: of `lines`.
-        rows: of the last run; only lines with its number of real clips are compared.
+        rows: of the last run; only lines with its number of real clips and its codec are compared.
         recipe: whose run it is.
     """
     base = rows[(rows["table"] == "A11") & (rows["column"] == recipe.name) & (rows["metric"] == "map_mean")]
-    real = _largest(base["real"])
+    real, codecs = _largest(base["real"]), set(base["codec"])
     groups: dict[tuple[str, str], list[Line]] = {}
     for line in reversed(found):  # the largest pool first
         generated = line["column"].startswith("+") and line["column"].endswith("G")
-        if generated and line["real"] == real and line["delta_low"] is not None:
+        if generated and line["real"] == real and line["codec"] in codecs and line["delta_low"] is not None:
             groups.setdefault((line["model"], line["column"]), []).append(line)
     return [
         f"{classifier_name(model)}, {real:,} real clips: "
@@ -109,15 +114,16 @@ def _effect(line: Line) -> str:
 def figure(found: Sequence[Line], recipe: Recipe) -> str:
     """Return the gain against the number of real clips as SVG, one panel for each classifier; "" for no line.
 
-    A curve is a mix from one pool. If all runs have the same number of real clips, each is a row.
+    A curve is a mix from one pool and codec. If all runs have the same number of real clips, each is a row.
     """
     if not found:
         return ""
+    codecs = {line["codec"] for line in found}
     if len({line["real"] for line in found}) == 1:
         return figures.gain_rows(_rows(found, recipe))
     panels: dict[str, list[figures.Gains]] = {}
     for line in found:
-        name = f"{line['column']}, pool {line['pool']:,}"
+        name = f"{line['column']}, pool {line['pool']:,}" + _codec(line, codecs)
         curves = panels.setdefault(classifier_name(line["model"]), [])
         if not curves or curves[-1].name != name:
             curves.append(figures.Gains(name, [], []))
@@ -128,24 +134,31 @@ def figure(found: Sequence[Line], recipe: Recipe) -> str:
 
 def _rows(found: Sequence[Line], recipe: Recipe) -> list[tuple[str, list[figures.Mark]]]:
     """Return a panel for each classifier: the mixes, and those with generated clips once for each pool."""
-    kept: dict[tuple[str, str, int], Line] = {}
+    kept: dict[tuple[str, str, int, str], Line] = {}
+    codecs = {line["codec"] for line in found}
     for line in found:
         generated = re.search(r"\dk?G|α", line["column"])
-        key = line["model"], line["column"], line["pool"] if generated else 0
+        key = line["model"], line["column"], line["pool"] if generated else 0, line["codec"]
         before = kept.get(key)
         if before is None or folds_in(before["dataset"]) <= folds_in(line["dataset"]):
             kept[key] = line
     most = max(folds_in(line["dataset"]) for line in kept.values())
     panels: dict[str, list[figures.Mark]] = {}
-    for (_, column, pool), line in sorted(kept.items(), key=lambda item: item[1]["delta"]):
+    for (_, column, pool, _), line in sorted(kept.items(), key=lambda item: item[1]["delta"]):
         name = in_words(column, recipe)
         name += f", generator of {_pool(line)}" if pool else ""
+        name += _codec(line, codecs)
         name += f" ({line['dataset'].partition(' ')[2]})" if folds_in(line["dataset"]) < most else ""
         mark = figures.Mark(
             name, line["delta"], line["delta_low"], line["delta_high"], colour(column, recipe)
         )
         panels.setdefault(f"{classifier_name(line['model'])}, {line['real']:,} real clips", []).append(mark)
     return list(panels.items())
+
+
+def _codec(line: Line, codecs: Collection[str]) -> str:
+    """Return the line's codec for a name in a figure, if its lines have several."""
+    return f", {line['codec'] or 'unnamed codec'}" if len(codecs) > 1 else ""
 
 
 def _largest(values: pd.Series) -> int:

@@ -194,6 +194,7 @@ def a11_lines(
             for end, field in ENDS.items() if len(augmented) else ():
                 line[f"{column}_delta_a{end}"] = percent(augmented[field].iloc[0])
         line |= _sizes(mine, recipe.name)
+        line["codec"] = "; ".join(dict.fromkeys(filter(None, mine["codec"])))
         line["seeds"] = len(seeds) or int(mine["seed"].nunique())
         line["eval_clips"] = int(mine["n"].max())
         classes = mine.loc[mine["metric"] == "classes", "value"]

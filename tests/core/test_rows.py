@@ -20,7 +20,7 @@ def measurement(seed=0, value=0.5, **changes):
 def test_columns_are_those_of_the_contract():
     contract = (
         "time, run, recipe, fingerprint, git, table, row, column, dataset, split, metric, features, value, "
-        "ci_low, ci_high, n, seed, seconds, device, precision, pool, real"
+        "ci_low, ci_high, n, seed, seconds, device, precision, pool, real, codec"
     )
     assert ", ".join(ROW_COLUMNS) == contract
     assert tuple(measurement()) == ROW_COLUMNS
@@ -37,9 +37,14 @@ def test_what_goes_in_comes_out(tmp_path):
     assert frame["seed"].tolist() == ["0", "1"] and frame["n"].tolist() == [80.0, 80.0]
 
 
-@pytest.mark.parametrize("later", [("real",), ("pool", "real"), ("precision", "pool", "real")])
+@pytest.mark.parametrize(
+    "later", [ROW_COLUMNS[-k:] for k in (1, 2, 3, 4)], ids=["codec", "real", "pool", "precision"]
+)
 def test_rows_older_than_a_column_are_read_with_an_empty_one(tmp_path, later):
-    path, new = tmp_path / "rows.csv", {"precision": "bf16", "pool": 2_041_789, "real": 22_160}
+    path, new = (
+        tmp_path / "rows.csv",
+        {"precision": "bf16", "pool": 2_041_789, "real": 22_160, "codec": "tiny@0"},
+    )
     append_rows(path, [measurement(0), measurement(1)])
     older = [line.rsplit(",", len(later))[0] for line in path.read_text().splitlines()]
     path.write_text("\n".join(older) + "\n")

@@ -129,3 +129,20 @@ def test_no_direction_without_an_interval_that_excludes_zero_and_enough_seeds(tm
 def test_tables_have_the_sentence(rows, tmp_path):
     written = tables.write(rows, tmp_path / "out", esc10_recipe(), fingerprints=["a"])
     assert written.document["contrast"] == contrast(rows)
+
+
+def test_versions_of_the_codec_stand_side_by_side(rows):
+    before = gain_by_real.lines(read_rows(rows), esc10_recipe())
+    later = run_rows("e", 40, 320, {"+160G": 0.15})
+    append_rows(rows, [row | {"codec": "tiny@0123"} for row in later])
+    every = read_rows(rows)
+    found = gain_by_real.lines(every, esc10_recipe())
+    mine = {
+        n["codec"]: n["delta"] for n in found if (n["pool"], n["real"], n["column"]) == (320, 40, "+160G")
+    }
+    assert mine == {"": 10.0, "tiny@0123": 15.0}
+    assert len(found) == len(before) + 1
+    # one pool of this version: nothing to contrast
+    assert gain_by_real.contrast(found, every[every["fingerprint"] == "e"], esc10_recipe()) == []
+    drawn = re.sub(r"<[^>]*>", "", gain_by_real.figure(found, esc10_recipe()))
+    assert "tiny@0123" in drawn and "unnamed codec" in drawn
