@@ -35,9 +35,9 @@ COLUMNS = (
 def lines(rows: pd.DataFrame, recipe: Recipe) -> list[Line]:
     """Return a line for each classifier, mix, pool, number of real clips and codec.
 
-    Runs of a recipe that differ in `mix.real`, `generator.pool` or `codec.name` share a results folder. A run is an
-    evaluation: its rows have one fingerprint. If the same numbers were measured again, the run of most folds
-    counts, and of as many folds the last one.
+    Runs of a recipe that differ in `mix.real`, `generator.pool` or `codec.name` share a results folder. A run
+    is an evaluation: its rows have one fingerprint. If the same numbers were measured again, the run of most
+    folds counts, and of as many folds the last one.
 
     Args:
         rows: of rows.csv, of any recipes and runs.
