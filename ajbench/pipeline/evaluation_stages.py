@@ -143,6 +143,6 @@ def _record(pipeline: "Pipeline", folder: Path, rows: Sequence[Mapping[str, Any]
 
     meta = ClipStore.open(pipeline.prepare.path, verify=False).meta
     codec = f"{Path(meta.codec).stem}@{meta.codec_hash}"
-    rows = [row | {"codec": codec} for row in rows]
+    rows = [{**row, "codec": codec} for row in rows]
     append_rows(folder / ROWS, rows)
     append_rows(pipeline.home / ROWS, rows)
