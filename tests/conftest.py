@@ -40,6 +40,7 @@ def pytest_collection_modifyitems(items):
 def pytest_collection_finish():
     # Imported modules stay until the end: collections of garbage need not look through them each time.
     gc.freeze()
+    gc.set_threshold(10_000)
     gc.enable()
 
 
