@@ -140,6 +140,7 @@ def summary(frames):
     return np.concatenate([still, moving, *contrasts, np.histogram(image.mean(-1), 16, (0, 1))[0] / red.size])
 
 
+@pytest.mark.slow
 def test_a_linear_probe_tells_the_classes_apart():
     clips = range(480)
     paths = [mini_video.video_path(7, index, NAMES[index % 16], 0.75) for index in clips]
