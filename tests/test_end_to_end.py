@@ -19,6 +19,8 @@ import pytest
 from typer.testing import CliRunner
 
 from ajbench.cli.app import app
+from ajbench.codec import tiny
+from ajbench.core.files import sha256
 
 pytestmark = pytest.mark.usefixtures("no_workers")
 ROOT = Path(__file__).resolve().parent.parent
@@ -94,6 +96,7 @@ def test_a_run_does_every_stage_and_writes_its_files(done):
     metrics = {"map", "auc", "dprime", "map_delta", "fd", "is", "label_agreement"}
     assert {row["metric"] for row in rows} >= metrics
     assert {row["row"] for row in rows} >= {"img2img", "noise", "pink noise", "taltrans-small/-/mx+sp"}
+    assert {row["codec"] for row in rows} == {f"tiny@{sha256(tiny.WEIGHTS)[:16]}"}
     # No fingerprint but those of this run, no path of this machine.
     run = json.loads((out / "run.json").read_text())
     assert {row["fingerprint"] for row in rows} <= set(run["fingerprints"])

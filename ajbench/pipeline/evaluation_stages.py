@@ -51,7 +51,7 @@ def eval_cls_stage(pipeline: "Pipeline", classifiers: Sequence[Stage]) -> Stage:
         if recipe.mix.tail:
             stores = [ClipStore.open(one.prepare.path, verify=False) for one in pipeline.folds]
             rows += tail_clips.rows(recipe, stores, context_of(recipe, path, pooled))
-        _record(pipeline, path, rows)
+        _record(pipeline, path, rows, pipeline.folds[0].prepare.path)
 
     amount = counted(len(classifiers), "classifier")
     return Stage("eval-cls", recipe, path, key, amount, do, needs=tuple(classifiers))
@@ -92,7 +92,7 @@ def eval_gen_stage(
         if store and (external := external_store.audited(store)):
             found = [pipeline.external.found, external_store.fidelity(store.path), *external["sentences"]]
             notes += [f"{external_store.NAME}: {note}" for note in found]
-        _record(pipeline, path, rows)
+        _record(pipeline, path, rows, prepared)
         atomic_write(path / NOTES, json.dumps(notes, indent=2, ensure_ascii=False))
 
     amount = counted(len(names), "set") + " of clips"
@@ -137,11 +137,12 @@ def _sizes(pipeline: "Pipeline", mix: Mix, generated: bool) -> _Sizes:
     return {"pool": pool, "real": len(chosen(mix, store))}
 
 
-def _record(pipeline: "Pipeline", folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def _record(pipeline: "Pipeline", folder: Path, rows: Sequence[Mapping[str, Any]], store: Path) -> None:
+    """Add rows to those of the results; `store` was made with the codec that they name."""
     from ajbench.core.rows import append_rows
     from ajbench.data.store import ClipStore
 
-    meta = ClipStore.open(pipeline.prepare.path, verify=False).meta
+    meta = ClipStore.open(store, verify=False).meta
     codec = f"{Path(meta.codec).stem}@{meta.codec_hash}"
     rows = [{**row, "codec": codec} for row in rows]
     append_rows(folder / ROWS, rows)

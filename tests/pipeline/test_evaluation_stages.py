@@ -6,24 +6,26 @@ from dataclasses import replace
 import pytest
 from fakes import hum_record, hum_store, mini_pipeline
 
-from ajbench.core.rows import Context, make_row
+from ajbench.core.rows import Context, make_row, read_rows
 from ajbench.pipeline import evaluate, evaluation_stages
 from ajbench.pipeline.classifier_stages import cell_key, grid_stages
 
 
-@pytest.fixture
-def pipeline(tmp_path):
+@pytest.fixture(params=[(), ("evaluate.folds=[4]",)], ids=["own fold", "another fold"])
+def pipeline(request, tmp_path):
     """A recipe with two shots of two classes; its store has 20 train clips, its generator a pool of 31."""
-    made = mini_pipeline("mix.real=shots=2", "evaluate.controls=[all_real]", work=tmp_path)
+    keys = "mix.real=shots=2", "evaluate.controls=[all_real]", *request.param
+    made = mini_pipeline(*keys, work=tmp_path)
     made.home.mkdir(parents=True)
-    hum_store(made.prepare.path, [hum_record(i) for i in range(30)])
-    made.train_gen.path.mkdir()
-    (made.train_gen.path / "generator.json").write_text(json.dumps({"train_ids": [*map(str, range(31))]}))
+    (one,) = made.folds
+    hum_store(one.prepare.path, [hum_record(i) for i in range(30)])
+    one.train_gen.path.mkdir()
+    (one.train_gen.path / "generator.json").write_text(json.dumps({"train_ids": [*map(str, range(31))]}))
     return made
 
 
-def test_rows_have_the_sizes_of_pool_and_real_clips(pipeline, monkeypatch):
-    context, written = Context("run", "mini", "f", "", "mini"), []
+def test_rows_have_the_sizes_of_pool_and_real_clips_and_the_codec(pipeline, monkeypatch):
+    context = Context("run", "mini", "f", "", "mini")
 
     def measure_cells(recipe, cells, out, dataset, folds):
         columns = sorted({cell_key(cell, recipe).column for cell in cells})
@@ -35,13 +37,16 @@ def test_rows_have_the_sizes_of_pool_and_real_clips(pipeline, monkeypatch):
 
     monkeypatch.setattr(evaluate, "measure_cells", measure_cells)
     monkeypatch.setattr(evaluate, "measure_sets", measure_sets)
-    monkeypatch.setattr(evaluation_stages, "_record", lambda pipeline, folder, rows: written.extend(rows))
-    evaluation_stages.eval_cls_stage(pipeline, grid_stages(pipeline)).do()
-    found = {row["column"]: (row["pool"], row["real"]) for row in written}
-    mixed = {f"+{dose}G": (31, 4) for dose in pipeline.recipe.evaluate.doses}
-    assert found == {"mini": (None, 4), "miniG": (31, 0), "mini (all real)": (None, 20)} | mixed
-    written.clear()
-    sets = evaluation_stages.eval_gen_stage(pipeline, [""])
-    sets.path.mkdir()
-    sets.do()
-    assert [(row["pool"], row["real"]) for row in written] == [(31, 4)]
+    (one,) = pipeline.folds
+    stages = (
+        evaluation_stages.eval_cls_stage(pipeline, grid_stages(one)),
+        evaluation_stages.eval_gen_stage(one, [""]),
+    )
+    for stage in stages:
+        stage.path.mkdir()
+        stage.do()
+    found = read_rows(pipeline.home / "rows.csv").set_index("column")
+    mixed = {f"+{dose}G": ("31", "4") for dose in pipeline.recipe.evaluate.doses}
+    sizes = {"mini": ("", "4"), "miniG": ("31", "0"), "mini (all real)": ("", "20"), "": ("31", "4")} | mixed
+    assert found[["pool", "real"]].apply(tuple, axis=1).to_dict() == sizes
+    assert set(found["codec"]) == {"fake@00"}

@@ -156,12 +156,12 @@ def test_markdown_latex_and_terminal_agree(written):
     assert any("3 seeds" in note for note in notes)
 
 
-def test_the_sizes_of_pool_and_real_clips_are_on_every_line(grid_results, tmp_path):
+def test_the_sizes_of_pool_and_real_clips_and_the_codec_are_on_every_line(grid_results, tmp_path):
     plan, _, path = grid_results
     rows = []
     for row in read_rows(path).to_dict("records"):
         sizes = {"pool": "" if row["column"] == plan.name else 2_041_789}
-        sizes["real"] = 0 if row["column"] == f"{plan.name}G" else 40
+        sizes |= {"real": 0 if row["column"] == f"{plan.name}G" else 40, "codec": "tiny@0123"}
         rows.append(row | sizes)
         if row["column"] == plan.name:
             rows.append(row | {"column": f"{plan.name} (all real)", "real": 320})
@@ -169,11 +169,12 @@ def test_the_sizes_of_pool_and_real_clips_are_on_every_line(grid_results, tmp_pa
     done = tables.write(tmp_path / "rows.csv", tmp_path, plan)
     for line in done.document["table_a11"]:
         assert (line["pool"], line["real"], line["all_real"]) == (2_041_789, 40, 320)
+        assert line["codec"] == "tiny@0123"
     for line in (*done.document["table_1"], *done.document["generation"]):
         assert (int(line["pool"]), int(line["real"])) == (2_041_789, 40)
     for name in ("table_a11.md", "table_a11.tex", "table_1.md"):
         assert "pool 2,041,789, real 40" in done.paths[name].read_text()
-    assert "real 40, all real 320" in done.table["notes"][0]
+    assert "real 40, all real 320, codec tiny@0123" in done.table["notes"][0]
 
 
 def test_a_rendered_corpus_is_marked(grid_results, tmp_path):
