@@ -33,8 +33,8 @@ from ajbench.data.audio import SAMPLE_RATE
 from ajbench.data.store import ClipStore
 
 __all__ = [
-    "CARD", "CONFIG", "WEIGHTS", "Classifier", "build", "card", "load", "locate", "predict", "read_config",
-    "read_json", "read_weights", "rebuild", "save",
+    "CARD", "CONFIG", "WEIGHTS", "Classifier", "build", "card", "check", "load", "locate", "predict",
+    "read_config", "read_json", "read_weights", "rebuild", "save",
 ]  # fmt: skip
 
 # Options that choose the initial weights; a trained classifier is rebuilt without them.
@@ -65,6 +65,16 @@ def build(name: str, num_classes: int, **options: Any) -> nn.Module:
     if initial.get("init"):
         module.initialise(**initial)  # type: ignore[operator]
     return module
+
+
+def check(name: str, init: str | None, **options: Any) -> None:
+    """Raise what `build` would for unknown options and missing weights; nothing is computed or downloaded."""
+    from accelerate import init_empty_weights
+
+    with init_empty_weights():
+        module: Any = build(name, 1, **options)
+    if init and hasattr(module, "need"):
+        module.need(init)
 
 
 class Classifier:

@@ -13,6 +13,7 @@ from ajbench.classifiers import ast_weights, locate
 from ajbench.classifiers.ast_weights import PATCH, patches
 from ajbench.classifiers.frontend import Fbank
 from ajbench.classifiers.pretrained import is_ours, load_weights, read_ours
+from ajbench.classifiers.saved_folder import need
 from ajbench.core.errors import IntegrityError
 
 CLASS_TOKENS = 2
@@ -120,6 +121,13 @@ class AST(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Features or waves → logits [B, C]."""
         return self.outputs(x)[1]
+
+    def need(self, init: str) -> None:
+        """Raise what `initialise` would if the weights are not at hand, without a download."""
+        if init == "imagenet":
+            ast_weights.need_imagenet(self.cls_token.shape[2])
+        else:
+            need(init)
 
     def initialise(self, init: str, new_head: bool = False, labels: Sequence[str] | None = None) -> None:
         """Load trained weights, the position table fitted to the grid.

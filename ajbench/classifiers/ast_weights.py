@@ -9,6 +9,7 @@ import torch
 
 from ajbench import classifiers
 from ajbench.classifiers.pretrained import Weights
+from ajbench.classifiers.saved_folder import need_on_hub
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 
 PATCH = 16
@@ -56,18 +57,11 @@ def imagenet(width: int, depth: int) -> Weights:
         UsageError: there are no ImageNet weights of this width.
         MissingError: timm cannot download them.
     """
-    if width not in IMAGENET:
-        raise UsageError(
-            f"init=imagenet: no weights of width {width}; widths: {', '.join(map(str, sorted(IMAGENET)))}"
-        )
-    name = IMAGENET[width]
+    name = _of_width(width)
     try:
         deit = timm.create_model(name, pretrained=True)
     except Exception as error:  # the hub's client has no common base of its errors
-        raise MissingError(
-            f"init=imagenet: timm cannot download {name} ({' '.join(str(error).split())[:160]}); "
-            "go online once, copy the hub's cache (HF_HOME) from another machine, or train without init"
-        ) from None
+        raise MissingError(_unreachable(name, error)) from None
     state = deit.state_dict()
     state["patch.weight"] = state.pop("patch_embed.proj.weight").sum(dim=1, keepdim=True)
     state["patch.bias"] = state.pop("patch_embed.proj.bias")
@@ -75,6 +69,31 @@ def imagenet(width: int, depth: int) -> Weights:
     dropped = ("head", *(f"blocks.{i}." for i in range(depth, len(deit.blocks))))
     body = {name: tensor for name, tensor in state.items() if not name.startswith(dropped)}
     return Weights("imagenet", body, deit.blocks[0].attn.num_heads, grid=(side, side))
+
+
+def need_imagenet(width: int) -> None:
+    """Raise what `imagenet` would, without a download: the hub is only asked whether it has the weights."""
+    name = _of_width(width)
+    config: Any = timm.get_pretrained_cfg(name)
+    try:
+        need_on_hub(config.hf_hub_id)
+    except Exception as error:  # the hub's client has no common base of its errors
+        raise MissingError(_unreachable(name, error)) from None
+
+
+def _of_width(width: int) -> str:
+    if width in IMAGENET:
+        return IMAGENET[width]
+    raise UsageError(
+        f"init=imagenet: no weights of width {width}; widths: {', '.join(map(str, sorted(IMAGENET)))}"
+    )
+
+
+def _unreachable(name: str, error: Exception) -> str:
+    return (
+        f"init=imagenet: timm cannot download {name} ({' '.join(str(error).split())[:160]}); "
+        "go online once, copy the hub's cache (HF_HOME) from another machine, or train without init"
+    )
 
 
 def transformers(folder: Path) -> Weights:

@@ -43,11 +43,35 @@ def locate(source: Path | str) -> Path:
     try:
         return Path(snapshot_download(str(source), allow_patterns=[CONFIG, WEIGHTS]))
     except Exception as error:  # the hub's client has no common base of its errors
-        reason = " ".join(str(error).split())[:160]
-        raise MissingError(
-            f"{source}: no such folder, and https://huggingface.co/{source} cannot be downloaded ({reason}); "
-            f"offline, put its {CONFIG} and {WEIGHTS} into a folder and give that folder"
-        ) from None
+        raise MissingError(_unreachable(source, error)) from None
+
+
+def need(source: Path | str) -> None:
+    """Raise what `locate` would, without a download: the hub is only asked whether it has the weights."""
+    if Path(source).expanduser().exists() or not _HUB_ID.fullmatch(str(source)):
+        locate(source)
+        return
+    try:
+        need_on_hub(str(source))
+    except Exception as error:  # the hub's client has no common base of its errors
+        raise MissingError(_unreachable(source, error)) from None
+
+
+def need_on_hub(repository: str) -> None:
+    """Raise the error of the hub's client if weights are neither in its cache nor on the hub."""
+    from huggingface_hub import file_exists, try_to_load_from_cache
+
+    here = isinstance(try_to_load_from_cache(repository, WEIGHTS), str)
+    if not here and not file_exists(repository, WEIGHTS):
+        raise FileNotFoundError(f"{repository} has no {WEIGHTS}")
+
+
+def _unreachable(source: Path | str, error: Exception) -> str:
+    reason = " ".join(str(error).split())[:160]
+    return (
+        f"{source}: no such folder, and https://huggingface.co/{source} cannot be downloaded ({reason}); "
+        f"offline, put its {CONFIG} and {WEIGHTS} into a folder and give that folder"
+    )
 
 
 def read_json(folder: Path) -> dict[str, Any]:

@@ -16,12 +16,14 @@ from torch.nn import functional
 from ajbench.classifiers import locate
 from ajbench.classifiers.frontend import TalMel
 from ajbench.classifiers.pretrained import load_weights, read_ours
+from ajbench.classifiers.saved_folder import need
 from ajbench.core.errors import UsageError
 
 POOLS = ((2, 2), (2, 2), (1, 2), (1, 2), (1, 2))
 CHANNELS = (32, 32, 64, 64, 128, 128, 256, 256, 512, 512)
 SMALL_CHANNELS = (8, 8, 16, 16, 32, 32, 48, 48, 64, 64)
 _CLAMP = 1e-7
+NO_IMAGENET = "init=imagenet: no such weights for TALtrans; give the folder of a trained one"
 
 
 class TalTrans(nn.Module):
@@ -120,6 +122,12 @@ class TalTrans(nn.Module):
         """Features or waves → penultimate vectors [B, d]: the mean frame state."""
         return self.hidden(x).mean(dim=1).float()
 
+    def need(self, init: str) -> None:
+        """Raise what `initialise` would if the weights are not at hand, without a download."""
+        if init == "imagenet":
+            raise UsageError(NO_IMAGENET)
+        need(init)
+
     def initialise(self, init: str, new_head: bool = False, labels: Sequence[str] | None = None) -> None:
         """Load the weights of a TALtrans trained by ajbench.
 
@@ -134,7 +142,7 @@ class TalTrans(nn.Module):
             IntegrityError: damaged, a pickle, not of a TALtrans of this size, or of other classes.
         """
         if init == "imagenet":
-            raise UsageError("init=imagenet: no such weights for TALtrans; give the folder of a trained one")
+            raise UsageError(NO_IMAGENET)
         load_weights(self, read_ours(locate(init), TalTrans), new_head, labels)
 
     def outputs(self, x: Tensor) -> tuple[Tensor, Tensor]:

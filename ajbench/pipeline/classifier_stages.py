@@ -1,12 +1,13 @@
 """The classifiers of a recipe as stages: its own, those of Table A11's grid, and the choice of their keys."""
 
+import json
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ajbench.core.console import counted
-from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.errors import AjbenchError, MissingError, UsageError
 from ajbench.core.recipe import Mix, Recipe, expression, fingerprint
 from ajbench.core.schema import Classifier
 from ajbench.data import val_part, wave_chain
@@ -140,7 +141,8 @@ def _training(
     else:
         amount = counted(settings.steps(size), "step")
         what = f"{settings.name} {settings.aug}, {typed}, seed {seed}"
-        how |= {"parallel": True, "precision": settings.precision, "check": wave_chain.need if wave else None}
+        how |= {"parallel": True, "precision": settings.precision}
+        how["check"] = partial(_check_network, settings, data.duration_s)
     what += f", {probe}" if probe and synthetic else ""
     what += ", on val" if part else ""
     return Stage("train-cls", recipe, path, key, amount, do, what, **how, distributed=True), inputs
@@ -233,6 +235,30 @@ def _check_head(settings: Classifier, mix: Mix) -> None:
         if (found := getattr(settings, key)) != value:
             wanted = "null" if value is None else str(value).lower()
             raise UsageError(f"classifier.{key}={found}: a head is fitted to frozen features; set {wanted}")
+
+
+def _check_network(settings: Classifier, duration_s: float) -> None:
+    """Find unknown options, missing weights and a missing library before any work."""
+    if settings.aug.startswith("wave"):
+        wave_chain.need()
+    if settings.init or settings.options:
+        from ajbench.data.audio import clip_samples
+
+        options = json.dumps(settings.model_options(clip_samples(duration_s)), sort_keys=True)
+        if fault := _fault(settings.name, settings.init, options):
+            raise fault
+
+
+@cache
+def _fault(name: str, init: str | None, options: str) -> AjbenchError | None:
+    """Return why a classifier cannot be built; asked once for all cells of a grid."""
+    from ajbench import classifiers
+
+    try:
+        classifiers.check(name, init, **json.loads(options))
+    except AjbenchError as error:
+        return error
+    return None
 
 
 def _build_head(settings: Classifier) -> None:

@@ -101,7 +101,8 @@ def test_augmented_waves_need_the_library_before_any_work(monkeypatch):
     (stage, *_) = grid("evaluate.models=[{name: taltrans-small, aug: wave}]")
     with pytest.raises(MissingError, match="aug"):
         stage.check()
-    assert all(one.check is None for one in grid())
+    (plain, *_) = grid()
+    plain.check()
 
 
 def test_controls_are_real_clips_alone_with_more_steps_or_through_the_codec():
@@ -201,6 +202,37 @@ def test_missing_weights_and_unknown_options_of_a_head_are_found_before_any_work
     with pytest.raises(error, match=named):
         run_stages(in_order([own_stage(mini_pipeline(*head, work=tmp_path), 0)]), "cpu")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("override", "error", "named"),
+    [
+        ("{name: ast-small, init: imagenet, aug: none}", MissingError, "deit_small_distilled_patch16_224"),
+        ("{name: taltrans-small, init: imagenet, aug: none}", UsageError, "init=imagenet"),
+        ("{name: ast-small, init: somebody/ast, aug: none}", MissingError, "somebody/ast"),
+        ("{name: ast-small, init: nowhere, aug: none}", MissingError, "nowhere"),
+        ("{name: taltrans-small, options: {depth: 3}, aug: none}", UsageError, "depth"),
+    ],
+)
+def test_missing_weights_and_unknown_options_of_a_network_are_found_before_any_work(
+    override, error, named, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    (first, *_) = grid_stages(mini_pipeline(f"evaluate.models=[{override}]", work=tmp_path))
+    with pytest.raises(error, match=named):
+        first.check()
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_in_the_hubs_cache_are_found_without_a_download(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "huggingface_hub.try_to_load_from_cache", lambda *about: asked.append(about) or "here"
+    )
+    (first, *_) = grid_stages(mini_pipeline("evaluate.models=[{name: ast, init: imagenet, aug: none}]"))
+    first.check()
+    first.check()
+    assert asked == [("timm/deit_base_distilled_patch16_384.fb_in1k", "model.safetensors")]
 
 
 TUNE = "evaluate.tune={grid: {train_steps: [3, 6], lr: [0.1, 0.2]}}"
