@@ -41,8 +41,10 @@ def blocks_a11(lines: list[Line], recipe: Recipe) -> list[Block]:
 def _block_a11(title: str, lines: list[Line], recipe: Recipe | None) -> Block:
     columns = list(dict.fromkeys(k[:-4] for line in lines for k in line if k.endswith("_std")))
     cells = []
+    several = len({line.get("codec") for line in lines}) > 1
     for line in lines:
-        head = line["model"], line["backbone"], line["pretraining"].strip("-"), line["augmentation"]
+        model = f"{line['model']}, {line['codec']}" if several and line.get("codec") else line["model"]
+        head = model, line["backbone"], line["pretraining"].strip("-"), line["augmentation"]
         values = [(_mean_std(line, c), _delta(line, c)) for c in columns]
         cells.append([*((text or "–", "") for text in head), *values])
     notes = _notes(lines)

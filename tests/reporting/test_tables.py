@@ -177,6 +177,28 @@ def test_the_sizes_of_pool_and_real_clips_and_the_codec_are_on_every_line(grid_r
     assert "real 40, all real 320, codec tiny@0123" in done.table["notes"][0]
 
 
+def test_versions_of_the_codec_have_a_line_each(grid_results, tmp_path):
+    plan, _, path = grid_results
+    rows = [row | {"codec": "tiny@old"} for row in read_rows(path).to_dict("records")]
+    old = tables.a11_lines(pd.DataFrame(rows), plan)[0]
+    append_rows(tmp_path / "rows.csv", rows)
+    later = [row for row in rows if row["column"] == plan.name]
+    later = [row | {"codec": "tiny@new", "run": "later", "value": row["value"] / 2} for row in later]
+    append_rows(tmp_path / "rows.csv", later)
+    done = tables.write(tmp_path / "rows.csv", tmp_path, plan)
+    half = len(done.document["table_a11"]) // 2
+    new, former = done.document["table_a11"][:half], done.document["table_a11"][half:]
+    assert {line["codec"] for line in new} == {"tiny@new"} and {line["codec"] for line in former} == {
+        "tiny@old"
+    }
+    assert former[0] == old, "as if there were no later version"
+    assert new[0][plan.name] == pytest.approx(old[plan.name] / 2, abs=0.01)
+    assert set(new[0]) < set(old), "nothing is taken from the other version"
+    for name in ("table_a11.md", "table_a11.tex"):
+        text = done.paths[name].read_text().replace("\\_", "_")
+        assert text.count("tiny@new") == text.count("tiny@old") == half + 1
+
+
 def test_a_rendered_corpus_is_marked(grid_results, tmp_path):
     plan, _, rows = grid_results
     mini = plan.model_copy(update={"data": plan.data.model_copy(update={"corpus": "mini"})})
