@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ajbench.core import recipe
 from ajbench.core.rows import read_rows
-from ajbench.reporting import mix_figure, tables
+from ajbench.reporting import current_rows, mix_figure
 from ajbench.reporting.figures import alone
 from ajbench.reporting.verdict import answers
 
@@ -22,7 +22,7 @@ def main() -> None:
     folder = Path("results") / name
     pinned = json.loads((folder / "run.json").read_text(encoding="utf-8"))["fingerprints"]
     settings = recipe.load(name)
-    rows = tables.select(read_rows(folder / "rows.csv"), settings, pinned)
+    rows = current_rows.select(read_rows(folder / "rows.csv"), settings, pinned)
     drawing = mix_figure.draw(rows, settings, answers(rows, settings))
     out.write_text(alone(drawing), encoding="utf-8")
 

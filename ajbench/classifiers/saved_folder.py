@@ -49,7 +49,9 @@ def locate(source: Path | str) -> Path:
 def need(source: Path | str) -> None:
     """Raise what `locate` would, without a download: the hub is only asked whether it has the weights."""
     if Path(source).expanduser().exists() or not _HUB_ID.fullmatch(str(source)):
-        locate(source)
+        folder = locate(source)
+        read_json(folder)
+        _weights_in(folder)
         return
     try:
         need_on_hub(str(source))
@@ -140,18 +142,23 @@ def read_weights(folder: Path, xxh3: str | None = None) -> dict[str, Tensor]:
         MissingError: the file is missing.
         IntegrityError: it is damaged, or a pickle.
     """
-    path = folder / WEIGHTS
-    if not path.exists():
-        for other in sorted(folder.iterdir()):
-            if other.suffix in PICKLES:
-                raise IntegrityError(_pickle(other))
-        raise MissingError(f"{path}: missing; train the classifier again, or copy it there")
+    path = _weights_in(folder)
     if xxh3 is not None and checksum(path) != xxh3:
         raise IntegrityError(f"{path}: checksum mismatch; train the classifier again")
     try:
         return dict(load_file(path))
     except (SafetensorError, OSError) as error:
         raise IntegrityError(f"{path}: damaged ({error}); train the classifier again") from None
+
+
+def _weights_in(folder: Path) -> Path:
+    path = folder / WEIGHTS
+    if not path.exists():
+        for other in sorted(folder.iterdir()):
+            if other.suffix in PICKLES:
+                raise IntegrityError(_pickle(other))
+        raise MissingError(f"{path}: missing; train the classifier again, or copy it there")
+    return path
 
 
 def card(config: Mapping[str, Any]) -> str:

@@ -143,7 +143,8 @@ def _record(pipeline: "Pipeline", folder: Path, rows: Sequence[Mapping[str, Any]
     from ajbench.data.store import ClipStore
 
     meta = ClipStore.open(store, verify=False).meta
-    codec = f"{Path(meta.codec).stem}@{meta.codec_hash}"
+    name = Path(meta.codec).name.removesuffix(".safetensors")
+    codec = f"{name}@{meta.codec_hash}"
     rows = [{**row, "codec": codec} for row in rows]
     append_rows(folder / ROWS, rows)
     append_rows(pipeline.home / ROWS, rows)

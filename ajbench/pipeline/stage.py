@@ -49,7 +49,7 @@ class Stage:
             be pickled.
         alone: one of this kind that is parallel runs in this process if no other can run at the same time.
         precision: of a training, as the recipe sets it; otherwise fp32.
-        check: raises, before any work, if weights are missing.
+        check: raises, before any work, if weights or a library are missing, or options are unknown.
         estimate: returns clips, bytes and seconds extrapolated from one batch, once `needs` are finished.
     """
 
@@ -163,6 +163,7 @@ def run_stages(
 
     Raises:
         MissingError: the device, weights, disk space or a needed stage are missing; before any work.
+        UsageError, IntegrityError: of a stage's `check`, before any work.
     """
     todo = [stage for stage in stages if force or not stage.done()]
     if not todo:

@@ -42,8 +42,8 @@ def _block_a11(title: str, lines: list[Line], recipe: Recipe | None) -> Block:
     columns = list(dict.fromkeys(k[:-4] for line in lines for k in line if k.endswith("_std")))
     cells = []
     several = len({line.get("codec") for line in lines}) > 1
-    for line in lines:
-        model = f"{line['model']}, {line['codec']}" if several and line.get("codec") else line["model"]
+    models = [f"{line['model']}, {line['codec']}" if several else line["model"] for line in lines]
+    for line, model in zip(lines, models, strict=True):
         head = model, line["backbone"], line["pretraining"].strip("-"), line["augmentation"]
         values = [(_mean_std(line, c), _delta(line, c)) for c in columns]
         cells.append([*((text or "–", "") for text in head), *values])
@@ -73,8 +73,8 @@ def _block_a11(title: str, lines: list[Line], recipe: Recipe | None) -> Block:
         if first.get("tail"):
             notes.append(f"Tail: {first['tail']} real clips{', filled alone' * fills(recipe)}")
         notes += [
-            f"{line['model']}, {line['augmentation']}: {column} less {column.rpartition('+')[0]}: {gain}"
-            for line in lines
+            f"{model}, {line['augmentation']}: {column} less {column.rpartition('+')[0]}: {gain}"
+            for line, model in zip(lines, models, strict=True)
             for column in columns
             if (gain := _delta(line, column, "delta_a"))
         ]

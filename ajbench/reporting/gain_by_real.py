@@ -4,7 +4,7 @@ Runs with several versions of a codec stand side by side.
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import pandas as pd
 
@@ -67,7 +67,7 @@ def lines(rows: pd.DataFrame, recipe: Recipe) -> list[Line]:
             if before and folds_in(before["dataset"]) > folds_in(line["dataset"]):
                 continue  # a value over folds counts more than that of a part of them
             found[about] = line
-    several = len({about[2:] for about in found}) > 1
+    several = len({about[2:4] for about in found}) > 1 or len(_codecs(found.values())) > 1
     return sorted(found.values(), key=lambda n: tuple(n[c] for c in COLUMNS[:5])) if several else []
 
 
@@ -80,11 +80,12 @@ def contrast(found: Sequence[Line], rows: pd.DataFrame, recipe: Recipe) -> list[
         recipe: whose run it is.
     """
     base = rows[(rows["table"] == "A11") & (rows["column"] == recipe.name) & (rows["metric"] == "map_mean")]
-    real, codecs = _largest(base["real"]), set(base["codec"])
+    real, codec_of = _largest(base["real"]), dict(zip(base["row"], base["codec"], strict=True))
     groups: dict[tuple[str, str], list[Line]] = {}
     for line in reversed(found):  # the largest pool first
         generated = line["column"].startswith("+") and line["column"].endswith("G")
-        if generated and line["real"] == real and line["codec"] in codecs and line["delta_low"] is not None:
+        same = line["codec"] == codec_of.get(line["model"])
+        if generated and same and line["real"] == real and line["delta_low"] is not None:
             groups.setdefault((line["model"], line["column"]), []).append(line)
     return [
         f"{classifier_name(model)}, {real:,} real clips: "
@@ -118,24 +119,23 @@ def figure(found: Sequence[Line], recipe: Recipe) -> str:
     """
     if not found:
         return ""
-    codecs = {line["codec"] for line in found}
+    codecs = _codecs(found)
     if len({line["real"] for line in found}) == 1:
         return figures.gain_rows(_rows(found, recipe))
-    panels: dict[str, list[figures.Gains]] = {}
+    panels: dict[str, dict[str, figures.Gains]] = {}
     for line in found:
         name = f"{line['column']}, pool {line['pool']:,}" + _codec(line, codecs)
-        curves = panels.setdefault(classifier_name(line["model"]), [])
-        if not curves or curves[-1].name != name:
-            curves.append(figures.Gains(name, [], []))
-        curves[-1].real.append(line["real"])
-        curves[-1].delta.append((line["delta"], line["delta_low"], line["delta_high"]))
-    return figures.gain_curves(list(panels.items()))
+        curves = panels.setdefault(classifier_name(line["model"]), {})
+        curve = curves.setdefault(name, figures.Gains(name, [], []))
+        curve.real.append(line["real"])
+        curve.delta.append((line["delta"], line["delta_low"], line["delta_high"]))
+    return figures.gain_curves([(model, list(curves.values())) for model, curves in panels.items()])
 
 
 def _rows(found: Sequence[Line], recipe: Recipe) -> list[tuple[str, list[figures.Mark]]]:
     """Return a panel for each classifier: the mixes, and those with generated clips once for each pool."""
     kept: dict[tuple[str, str, int, str], Line] = {}
-    codecs = {line["codec"] for line in found}
+    codecs = _codecs(found)
     for line in found:
         generated = re.search(r"\dk?G|α", line["column"])
         key = line["model"], line["column"], line["pool"] if generated else 0, line["codec"]
@@ -154,6 +154,11 @@ def _rows(found: Sequence[Line], recipe: Recipe) -> list[tuple[str, list[figures
         )
         panels.setdefault(f"{classifier_name(line['model'])}, {line['real']:,} real clips", []).append(mark)
     return list(panels.items())
+
+
+def _codecs(found: Iterable[Line]) -> set[str]:
+    """Return the codecs that lines name; those of an older version do not."""
+    return {line["codec"] for line in found} - {""}
 
 
 def _codec(line: Line, codecs: Collection[str]) -> str:

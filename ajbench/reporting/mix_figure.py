@@ -22,7 +22,7 @@ def draw(rows: pd.DataFrame, recipe: Recipe, found: Sequence[Answer]) -> str:
     With several doses there is a curve for each classifier and source; with one, a row for each mix.
 
     Args:
-        rows: of the recipe, as selected by `tables.select`.
+        rows: of the recipe, as selected by `current_rows.select`.
         recipe: the merged recipe.
         found: the verdicts.
     """

@@ -17,6 +17,7 @@ from ajbench.evaluation.classification import TableCell, per_class
 from ajbench.reporting import (
     clip_list,
     cost,
+    current_rows,
     figures,
     gain_by_real,
     listening_page,
@@ -62,7 +63,7 @@ def render(data: ReportData, out: Path) -> Path:
         IntegrityError: one of them is damaged.
     """
     every = read_rows(data.rows)
-    rows = tables.select(every, data.recipe, data.fingerprints)
+    rows = current_rows.select(every, data.recipe, data.fingerprints)
     by_real = gain_by_real.lines(every, data.recipe)
     real = ClipStore.open(data.real) if data.real else None
     sets = {name: ClipStore.open(path) for name, path in data.synthetic.items()}

@@ -12,7 +12,7 @@ import pandas as pd
 from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Recipe
 from ajbench.core.rows import folds_in, read_rows, source_of
-from ajbench.reporting import formats, gain_by_real, tail_table, verdict
+from ajbench.reporting import current_rows, formats, gain_by_real, tail_table, verdict
 from ajbench.reporting.formats import (
     COUNTED,
     PERCENT_DIGITS,
@@ -67,9 +67,9 @@ def write(
     """Write the tables of one recipe from rows.csv.
 
     These are `table_a11.{csv,md,tex}`, with a tail `table_tail.{csv,md,tex}`, if generated clips were
-    evaluated `table_1.{csv,md,tex}` and `generation.csv`, and if rows.csv has runs with several `mix.real` or
-    pools, `gain_by_real.csv` of all of them. If a measurement occurs more than once, the last one counts. Of
-    several codecs Table A11 has a line each; everything else is about the last one.
+    evaluated `table_1.{csv,md,tex}` and `generation.csv`, and if rows.csv has runs with several `mix.real`,
+    pools or codecs, `gain_by_real.csv` of all of them. If a measurement occurs more than once, the last one
+    counts. Of several codecs Table A11 has a line each, below that of the last one.
 
     Args:
         rows_path: rows.csv; rows of other recipes are ignored.
@@ -83,12 +83,13 @@ def write(
         IntegrityError: rows.csv is damaged.
     """
     every = read_rows(rows_path)
-    rows = select(every, recipe, fingerprints)
+    rows = current_rows.select(every, recipe, fingerprints)
     out_dir.mkdir(parents=True, exist_ok=True)
     chosen, generation = chosen_keys(out_dir, recipe), generation_lines(rows)
     a11 = a11_lines(rows, recipe, counts, chosen)
-    for codec in _former_codecs(every, rows, recipe, fingerprints):
-        a11 = _measured(a11) + a11_lines(select(every, recipe, fingerprints, codec), recipe, counts, chosen)
+    for codec in current_rows.former_codecs(every, recipe, fingerprints):
+        former = current_rows.select(every, recipe, fingerprints, codec)
+        a11 = _measured(a11) + a11_lines(former, recipe, counts)
     a11_blocks = blocks_a11(a11, recipe)
     files = _formats("table_a11", a11, a11_blocks, PERCENT_DIGITS)
     if tail := tail_table.lines(rows, recipe, columns_of(rows, recipe)):
@@ -114,44 +115,6 @@ def table_1(rows: pd.DataFrame, recipe: Recipe) -> tuple[list[Line], dict[str, s
     """Return the measured lines of Table 1, and table_1.{csv,md,tex} as text by name."""
     lines = table_1_lines(rows, recipe)
     return _measured(lines), _formats("table_1", lines, blocks_1(lines, recipe), VALUE_DIGITS)
-
-
-def select(
-    rows: pd.DataFrame,
-    recipe: Recipe,
-    fingerprints: Collection[str] | None = None,
-    codec: str | None = None,
-) -> pd.DataFrame:
-    """Return the rows of a recipe that count: of the given fingerprints, and the last of each measurement.
-
-    Rows of different codecs are not mixed: those of `codec`, or of the last one, count. So do rows without.
-    """
-    rows = rows[rows["recipe"] == recipe.name]
-    if fingerprints is not None:
-        rows = rows[rows["fingerprint"].isin(set(fingerprints))]
-    named = rows.loc[rows["codec"] != "", "codec"]
-    rows = rows[rows["codec"].isin(["", codec, *named.tail(1 if codec is None else 0)])]
-    # A value over seeds replaces an earlier one over fewer seeds, and one over folds those of single folds.
-    over_seeds = rows["metric"].str.endswith(("_mean", "_delta", "_delta_family", "_delta_a"))
-    over_folds = rows["dataset"].map(folds_in) > 1
-    if over_folds.any():
-        rows, over_seeds = rows[~over_seeds | over_folds], over_seeds[~over_seeds | over_folds]
-    seed = rows["seed"].where(~over_seeds, "all")
-    # The last folds count, whichever they are.
-    dataset = rows["dataset"].where(~(over_seeds & over_folds), "folds")
-    key = ["table", "row", "column", "_dataset", "split", "metric", "features", "_seed"]
-    every = rows.assign(_seed=seed, _dataset=dataset).drop_duplicates(key, keep="last")
-    return every.drop(columns=["_seed", "_dataset"])
-
-
-def _former_codecs(
-    every: pd.DataFrame, last: pd.DataFrame, recipe: Recipe, fingerprints: Collection[str] | None
-) -> list[str]:
-    """Return the codecs of Table A11 that `last`, the rows of the last one, does not have, newest first."""
-    mine = every[(every["recipe"] == recipe.name) & (every["table"] == "A11")]
-    if fingerprints is not None:
-        mine = mine[mine["fingerprint"].isin(set(fingerprints))]
-    return [codec for codec in mine["codec"].unique()[::-1] if codec not in {"", *last["codec"]}]
 
 
 def dose_of(column: str) -> int | None:

@@ -30,7 +30,7 @@ def lines(rows: pd.DataFrame, recipe: Recipe, columns: Sequence[str]) -> list[Li
     eval_clips; tail and tail_eval_clips (`classes`), dataset.
 
     Args:
-        rows: of the recipe, as selected by `tables.select`.
+        rows: of the recipe, as selected by `current_rows.select`.
         recipe: the merged recipe.
         columns: the mixes, in order.
     """

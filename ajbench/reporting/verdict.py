@@ -125,7 +125,7 @@ def answers(rows: pd.DataFrame, recipe: Recipe) -> list[Answer]:
     Classifiers are in the order of the rows; those without a comparison are left out.
 
     Args:
-        rows: of the recipe, as selected by `tables.select`.
+        rows: of the recipe, as selected by `current_rows.select`.
         recipe: the merged recipe.
     """
     found: list[Answer] = []
@@ -210,7 +210,7 @@ def limits(rows: pd.DataFrame, recipe: Recipe, found: Sequence[Answer]) -> list[
     """Return, as sentences, what the verdicts do not cover.
 
     Args:
-        rows: of the recipe, as selected by `tables.select`.
+        rows: of the recipe, as selected by `current_rows.select`.
         recipe: the merged recipe.
         found: the verdicts.
     """

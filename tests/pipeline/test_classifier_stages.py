@@ -6,8 +6,10 @@ from dataclasses import replace
 import pytest
 from fakes import mini_pipeline
 
+from ajbench.core import registry
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.data import val_part
+from ajbench.pipeline import classifier_stages
 from ajbench.pipeline.classifier_stages import cell_key, classifier_stage, grid_stages, own_stage
 from ajbench.pipeline.stage import in_order, run_stages
 
@@ -211,21 +213,38 @@ def test_missing_weights_and_unknown_options_of_a_head_are_found_before_any_work
         ("{name: taltrans-small, init: imagenet, aug: none}", UsageError, "init=imagenet"),
         ("{name: ast-small, init: somebody/ast, aug: none}", MissingError, "somebody/ast"),
         ("{name: ast-small, init: nowhere, aug: none}", MissingError, "nowhere"),
+        ("{name: ast-small, init: EMPTY, aug: none}", MissingError, "config.json"),
         ("{name: taltrans-small, options: {depth: 3}, aug: none}", UsageError, "depth"),
     ],
 )
 def test_missing_weights_and_unknown_options_of_a_network_are_found_before_any_work(
     override, error, named, monkeypatch, tmp_path
 ):
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    (first, *_) = grid_stages(mini_pipeline(f"evaluate.models=[{override}]", work=tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    (tmp_path / "empty").mkdir()
+    override = override.replace("EMPTY", str(tmp_path / "empty"))
+    (first, *_) = grid_stages(mini_pipeline(f"evaluate.models=[{override}]", work=tmp_path / "work"))
     with pytest.raises(error, match=named):
         first.check()
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+def test_classifiers_that_can_be_built_pass_the_check(monkeypatch):
+    def registered(num_classes, depth):
+        raise AssertionError("code of a user, which may need tensors")
+
+    monkeypatch.setitem(registry.KINDS["classifier"], "own", registered)
+    for model in (
+        "name: taltrans-small, options: {passes: 1}",
+        "name: own, init: known, options: {depth: 3}",
+    ):
+        (first, *_) = grid_stages(mini_pipeline(f"evaluate.models=[{{{model}, aug: none}}]"))
+        first.check()
 
 
 def test_weights_in_the_hubs_cache_are_found_without_a_download(monkeypatch):
     asked = []
+    classifier_stages._fault.cache_clear()
     monkeypatch.setattr(
         "huggingface_hub.try_to_load_from_cache", lambda *about: asked.append(about) or "here"
     )

@@ -6,7 +6,7 @@ import pytest
 from fakes import ESC10_CONTEXT, esc10_recipe
 
 from ajbench.core.rows import ROW_COLUMNS, append_rows, make_row, read_rows
-from ajbench.reporting import gain_by_real, tables
+from ajbench.reporting import current_rows, gain_by_real, tables
 
 MODEL = "taltrans-small/-/none"
 
@@ -106,7 +106,9 @@ def test_mixes_with_the_same_real_clips_are_rows(tmp_path):
 def contrast(path, fingerprint="a"):
     rows = read_rows(path)
     found = gain_by_real.lines(rows, esc10_recipe())
-    return gain_by_real.contrast(found, tables.select(rows, esc10_recipe(), [fingerprint]), esc10_recipe())
+    return gain_by_real.contrast(
+        found, current_rows.select(rows, esc10_recipe(), [fingerprint]), esc10_recipe()
+    )
 
 
 def test_pools_at_the_same_number_of_real_clips_are_compared_in_one_sentence(rows):
@@ -131,7 +133,7 @@ def test_tables_have_the_sentence(rows, tmp_path):
     assert written.document["contrast"] == contrast(rows)
 
 
-def test_versions_of_the_codec_stand_side_by_side(rows):
+def test_versions_of_the_codec_stand_side_by_side(rows, monkeypatch):
     before = gain_by_real.lines(read_rows(rows), esc10_recipe())
     later = run_rows("e", 40, 320, {"+160G": 0.15})
     append_rows(rows, [row | {"codec": "tiny@0123"} for row in later])
@@ -144,5 +146,14 @@ def test_versions_of_the_codec_stand_side_by_side(rows):
     assert len(found) == len(before) + 1
     # one pool of this version: nothing to contrast
     assert gain_by_real.contrast(found, every[every["fingerprint"] == "e"], esc10_recipe()) == []
-    drawn = re.sub(r"<[^>]*>", "", gain_by_real.figure(found, esc10_recipe()))
-    assert "tiny@0123" in drawn and "unnamed codec" in drawn
+    one = gain_by_real.figure(found, esc10_recipe())
+    assert "tiny@0123" not in re.sub(r"<[^>]*>", "", one), "rows of an older version do not name it"
+    append_rows(rows, [row | {"codec": "tiny@4567"} for row in run_rows("f", 40, 320, {"+160G": 0.15})])
+    append_rows(rows, [row | {"codec": "tiny@4567"} for row in run_rows("g", 80, 320, {"+160G": 0.15})])
+    append_rows(rows, [row | {"codec": "tiny@0123"} for row in run_rows("h", 80, 320, {"+160G": 0.15})])
+    curves = []
+    monkeypatch.setattr(gain_by_real.figures, "gain_curves", lambda panels: curves.extend(panels))
+    gain_by_real.figure(gain_by_real.lines(read_rows(rows), esc10_recipe()), esc10_recipe())
+    ((_, mine),) = curves
+    reals = {curve.name: curve.real for curve in mine if "tiny@" in curve.name}
+    assert reals == {f"+160G, pool 320, tiny@{name}": [40, 80] for name in ("0123", "4567")}

@@ -14,7 +14,7 @@ from ajbench.core.recipe import load
 from ajbench.core.rows import ROW_COLUMNS, append_rows, make_row, read_rows
 from ajbench.data.labels import Scores
 from ajbench.evaluation.classification import cell_rows, compare_to_real, measure
-from ajbench.reporting import formats, tables, verdict
+from ajbench.reporting import current_rows, formats, tables, verdict
 from ajbench.reporting.formats import signed
 
 COUNTS = {
@@ -79,7 +79,7 @@ def test_of_several_folds_the_table_has_the_means_over_them(tmp_path):
             for cell, measured in found.items():
                 append_rows(tmp_path / "rows.csv", cell_rows(cell, measured, context))
         append_rows(tmp_path / "rows.csv", compare_to_real(found, plan.name, context))
-    line = tables.a11_lines(tables.select(read_rows(tmp_path / "rows.csv"), plan), plan)[0]
+    line = tables.a11_lines(current_rows.select(read_rows(tmp_path / "rows.csv"), plan), plan)[0]
     mine = {cell: percent(s) for cell, s in (one | other).items() if cell.model == "taltrans-small"}
     of_dose = {cell: value for cell, value in mine.items() if cell.column == "+320G"}
     assert line["+320G"] == pytest.approx(np.mean(list(of_dose.values())), abs=0.006)
@@ -185,6 +185,7 @@ def test_versions_of_the_codec_have_a_line_each(grid_results, tmp_path):
     later = [row for row in rows if row["column"] == plan.name]
     later = [row | {"codec": "tiny@new", "run": "later", "value": row["value"] / 2} for row in later]
     append_rows(tmp_path / "rows.csv", later)
+    append_rows(tmp_path / "new.csv", later)
     done = tables.write(tmp_path / "rows.csv", tmp_path, plan)
     half = len(done.document["table_a11"]) // 2
     new, former = done.document["table_a11"][:half], done.document["table_a11"][half:]
@@ -192,6 +193,11 @@ def test_versions_of_the_codec_have_a_line_each(grid_results, tmp_path):
         "tiny@old"
     }
     assert former[0] == old, "as if there were no later version"
+    assert done.document["table_1"] and done.document["generation"], "generated clips of the only version"
+    assert (
+        done.document["verdict"]
+        == tables.write(tmp_path / "new.csv", tmp_path / "n", plan).document["verdict"]
+    )
     assert new[0][plan.name] == pytest.approx(old[plan.name] / 2, abs=0.01)
     assert set(new[0]) < set(old), "nothing is taken from the other version"
     for name in ("table_a11.md", "table_a11.tex"):
@@ -229,7 +235,7 @@ def test_a_comparison_over_more_seeds_replaces_the_earlier_one(grid_results, tmp
     for seeds in ((0,), (0, 1, 2)):
         some = {cell: measure(scores, resamples=20) for cell, scores in cells.items() if cell.seed in seeds}
         append_rows(path, compare_to_real(some, "esc10", ESC10_CONTEXT))
-    assert set(tables.select(read_rows(path), plan)["seed"]) == {"0;1;2"}
+    assert set(current_rows.select(read_rows(path), plan)["seed"]) == {"0;1;2"}
 
 
 def test_a_comparison_over_more_folds_replaces_the_earlier_one(grid_results, tmp_path):
@@ -244,7 +250,7 @@ def test_a_comparison_over_more_folds_replaces_the_earlier_one(grid_results, tmp
             for fold in folds
         }
         append_rows(path, compare_to_real(some, "esc10", context))
-    found = tables.select(read_rows(path), plan)
+    found = current_rows.select(read_rows(path), plan)
     assert set(found["dataset"]) == {"esc10 folds 1-3"}
     assert all(answer.folds == 3 for answer in verdict.answers(found, plan))
 
