@@ -22,6 +22,7 @@ def measured(recipe: str) -> dict[int, pd.DataFrame]:
     """Return a line for each mix and pool by the number of real clips: name, value and interval in points."""
     rows = read_rows(Path("results") / recipe / "rows.csv")
     rows = rows[(rows["table"] == "A11") & rows["metric"].isin(("map_mean", "map_delta"))]
+    versions = {name: f", codec {name}" for name in rows["codec"].unique()[1:]}  # the first has no name
     base = rows[(rows["column"] == recipe) & (rows["metric"] == "map_mean")]
     clips = base.drop_duplicates("fingerprint", keep="last").set_index("fingerprint")["real"].astype(int)
     rows = rows[rows["metric"] == "map_delta"]
@@ -29,7 +30,8 @@ def measured(recipe: str) -> dict[int, pd.DataFrame]:
     rows = rows.assign(folds=folds, base=rows["fingerprint"].map(clips))
     pools = rows.groupby("fingerprint")["pool"].transform(lambda known: max(int(one or 0) for one in known))
     rows = rows.assign(pool=[int(own or 0) for own in rows["pool"]], trained_on=pools)
-    rows = rows.sort_values("folds", kind="stable").drop_duplicates(["column", "pool", "base"], keep="last")
+    same = ["column", "pool", "base", "codec"]
+    rows = rows.sort_values("folds", kind="stable").drop_duplicates(same, keep="last")
     found: dict[int, list[dict[str, object]]] = {}
     for row in rows.to_dict("records"):
         column, pool, real = row["column"], row["pool"], row["base"]
@@ -43,6 +45,10 @@ def measured(recipe: str) -> dict[int, pd.DataFrame]:
             kind, name = "A+G", f"augmented and synthetic, generator of {pool:,} clips"
         else:
             kind, name = "G", f"synthetic, generator of {'the same ' if pool == real else ''}{pool:,} clips"
+        if row["codec"] in versions:
+            if kind not in ("G", "A+G"):
+                continue  # the panel has them already
+            name += versions[row["codec"]]
         values = {key: 100 * row[key] for key in ("value", "ci_low", "ci_high")}
         found.setdefault(real, []).append({"name": name, "kind": kind, "pool": pool, **values})
     order = {"G": 0, "A": 1, "A+G": 2, "real": 3}

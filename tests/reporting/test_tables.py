@@ -14,7 +14,7 @@ from ajbench.core.recipe import load
 from ajbench.core.rows import ROW_COLUMNS, append_rows, make_row, read_rows
 from ajbench.data.labels import Scores
 from ajbench.evaluation.classification import cell_rows, compare_to_real, measure
-from ajbench.reporting import current_rows, formats, tables, verdict
+from ajbench.reporting import current_rows, formats, tables
 from ajbench.reporting.formats import signed
 
 COUNTS = {
@@ -227,32 +227,6 @@ def test_other_recipes_settings_and_earlier_values_are_left_out(grid_results, tm
     line = read(tables.write(path, tmp_path, plan, fingerprints={"f0"}).paths["table_a11.csv"])[0]
     assert float(line[cell.column]) == pytest.approx(percent(scores), abs=0.006)
     assert line["seeds"] == "1" and line[f"{cell.column}_std"] == ""
-
-
-def test_a_comparison_over_more_seeds_replaces_the_earlier_one(grid_results, tmp_path):
-    plan, cells, _ = grid_results
-    path = tmp_path / "rows.csv"
-    for seeds in ((0,), (0, 1, 2)):
-        some = {cell: measure(scores, resamples=20) for cell, scores in cells.items() if cell.seed in seeds}
-        append_rows(path, compare_to_real(some, "esc10", ESC10_CONTEXT))
-    assert set(current_rows.select(read_rows(path), plan)["seed"]) == {"0;1;2"}
-
-
-def test_a_comparison_over_more_folds_replaces_the_earlier_one(grid_results, tmp_path):
-    plan, cells, _ = grid_results
-    path = tmp_path / "rows.csv"
-    for folds in ((1, 2), (1, 2, 3)):
-        context = replace(ESC10_CONTEXT, dataset=f"esc10 folds 1-{folds[-1]}")
-        some = {
-            cell._replace(fold=fold): measure(scores, resamples=20)
-            for cell, scores in cells.items()
-            if cell.seed < 2
-            for fold in folds
-        }
-        append_rows(path, compare_to_real(some, "esc10", context))
-    found = current_rows.select(read_rows(path), plan)
-    assert set(found["dataset"]) == {"esc10 folds 1-3"}
-    assert all(answer.folds == 3 for answer in verdict.answers(found, plan))
 
 
 def test_columns_are_in_the_order_of_the_paper():

@@ -1,0 +1,55 @@
+from dataclasses import replace
+
+import pytest
+from fakes import ESC10_CONTEXT, esc10_recipe
+
+from ajbench.core.rows import append_rows, make_row, read_rows
+from ajbench.evaluation.classification import compare_to_real, measure
+from ajbench.reporting import current_rows, verdict
+
+
+@pytest.fixture
+def versions(tmp_path):
+    """Rows of classifiers without a codec, and of two codecs; generated clips of the first codec alone."""
+    path = tmp_path / "rows.csv"
+    for number, (table, codec) in enumerate((("A11", ""), ("A11", "a"), ("1", "a"), ("A11", "b"))):
+        row = make_row(ESC10_CONTEXT, table, "line", f"column {number}", "map", 0.5, n=80, seed=0)
+        append_rows(path, [row | {"codec": codec}])
+    return read_rows(path)
+
+
+def test_of_several_codecs_the_last_counts_for_classifiers_and_for_generated_clips(versions):
+    plan = esc10_recipe()
+    chosen = lambda *codec: current_rows.select(versions, plan, None, *codec)["column"].tolist()  # noqa: E731
+    assert chosen() == ["column 0", "column 2", "column 3"]
+    assert chosen("a") == ["column 1", "column 2"] and chosen("b") == ["column 3"]
+    assert current_rows.former_codecs(versions, plan) == ["a"]
+    assert current_rows.former_codecs(versions[:3], plan) == []
+    assert current_rows.former_codecs(versions, plan, ["of other settings"]) == []
+    assert current_rows.select(versions, plan, ["of other settings"]).empty
+
+
+def test_a_comparison_over_more_seeds_replaces_the_earlier_one(grid_results, tmp_path):
+    plan, cells, _ = grid_results
+    path = tmp_path / "rows.csv"
+    for seeds in ((0,), (0, 1, 2)):
+        some = {cell: measure(scores, resamples=20) for cell, scores in cells.items() if cell.seed in seeds}
+        append_rows(path, compare_to_real(some, "esc10", ESC10_CONTEXT))
+    assert set(current_rows.select(read_rows(path), plan)["seed"]) == {"0;1;2"}
+
+
+def test_a_comparison_over_more_folds_replaces_the_earlier_one(grid_results, tmp_path):
+    plan, cells, _ = grid_results
+    path = tmp_path / "rows.csv"
+    for folds in ((1, 2), (1, 2, 3)):
+        context = replace(ESC10_CONTEXT, dataset=f"esc10 folds 1-{folds[-1]}")
+        some = {
+            cell._replace(fold=fold): measure(scores, resamples=20)
+            for cell, scores in cells.items()
+            if cell.seed < 2
+            for fold in folds
+        }
+        append_rows(path, compare_to_real(some, "esc10", context))
+    found = current_rows.select(read_rows(path), plan)
+    assert set(found["dataset"]) == {"esc10 folds 1-3"}
+    assert all(answer.folds == 3 for answer in verdict.answers(found, plan))
