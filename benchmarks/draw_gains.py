@@ -22,7 +22,7 @@ def measured(recipe: str) -> dict[int, pd.DataFrame]:
     """Return a line for each mix and pool by the number of real clips: name, value and interval in points."""
     rows = read_rows(Path("results") / recipe / "rows.csv")
     rows = rows[(rows["table"] == "A11") & rows["metric"].isin(("map_mean", "map_delta"))]
-    versions = {name: f", codec {name}" for name in rows["codec"].unique()[1:]}  # the first has no name
+    newer = rows["codec"].unique()[1:]
     base = rows[(rows["column"] == recipe) & (rows["metric"] == "map_mean")]
     clips = base.drop_duplicates("fingerprint", keep="last").set_index("fingerprint")["real"].astype(int)
     rows = rows[rows["metric"] == "map_delta"]
@@ -45,10 +45,10 @@ def measured(recipe: str) -> dict[int, pd.DataFrame]:
             kind, name = "A+G", f"augmented and synthetic, generator of {pool:,} clips"
         else:
             kind, name = "G", f"synthetic, generator of {'the same ' if pool == real else ''}{pool:,} clips"
-        if row["codec"] in versions:
+        if row["codec"] in newer:
             if kind not in ("G", "A+G"):
                 continue  # the panel has them already
-            name += versions[row["codec"]]
+            name += f", newer codec, {row['dataset'].partition(' ')[2]}"
         values = {key: 100 * row[key] for key in ("value", "ci_low", "ci_high")}
         found.setdefault(real, []).append({"name": name, "kind": kind, "pool": pool, **values})
     order = {"G": 0, "A": 1, "A+G": 2, "real": 3}
