@@ -233,7 +233,7 @@ def command(hide: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Calla
             if settings.device == "cpu":
                 # torch and accelerate read these when they are imported, which is later.
                 os.environ |= {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}
-            # Searching for garbage would take a fifth of the time of importing torch and diffusers.
+            # Searching for garbage would take a sixth of the time of importing torch and diffusers.
             gc.set_threshold(10_000)
             _accept_interrupts()
             load_plugins()
