@@ -270,7 +270,8 @@ def _grid_cell(pipeline: "Pipeline", number: int) -> "Stage":
 
 
 def _show_grid(pipeline: "Pipeline") -> None:
-    from ajbench.pipeline import estimates, fold_stages, planned_power, tail_clips
+    from ajbench.pipeline import estimates, fold_stages, planned_power, pool_stages, tail_clips
+    from ajbench.pipeline.stage import lacking
 
     plan = estimates.describe_grid(pipeline)
     sources = fold_stages.named(pipeline, fold_stages.sources(pipeline))
@@ -279,7 +280,9 @@ def _show_grid(pipeline: "Pipeline") -> None:
     lines = [[line[name] for name in columns] for line in plan["cells"]]
     power = planned_power.planned(pipeline)
     tail = tail_clips.planned(pipeline)
-    console.emit(plan | {"before": before, "power": power, "tail": tail}, table=(columns, lines))
+    missing = lacking(pool_stages.stages(pipeline))
+    found = {"before": before, "power": power, "tail": tail, "missing": missing}
+    console.emit(plan | found, table=(columns, lines))
     sizes = ", ".join(f"{name} {plan[name]:,}" for name in ("pool", "real", "eval"))
     console.say(f"clips: {sizes}")
     if tail:
@@ -297,3 +300,5 @@ def _show_grid(pipeline: "Pipeline") -> None:
     )
     if power:
         console.say(power["sentence"])
+    for one in missing:
+        console.say(f"cannot be run: {one}")

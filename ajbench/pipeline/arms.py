@@ -66,7 +66,7 @@ def augment_stage(pipeline: "Pipeline") -> Stage:
             augmented(clips, k % len(clips.indices), backgrounds, k)
         return {"seconds": round((time.perf_counter() - start) / SAMPLE * n, 3)}
 
-    about: dict[str, Any] = {"seed": seed, "needs": (prepared,), "shared": True, "check": wave_chain.need}
+    about: dict[str, Any] = {"seed": seed, "needs": (prepared,), "shared": True, "checks": (wave_chain.need,)}
     about |= {"disk_mb": store_mb(recipe, n), "estimate": estimate}
     return Stage("augment", recipe, path, key, counted(n, "clip"), do, **about)
 

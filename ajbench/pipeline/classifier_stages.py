@@ -137,12 +137,12 @@ def _training(
     how: dict[str, Any] = {"seed": seed, "needs": tuple(filter(None, (*sources, augmented)))}
     if settings.features:
         amount, what = counted(size, "clip"), f"head on {settings.pretraining}, {typed}, seed {seed}"
-        how["check"] = partial(_build_head, settings)
+        how["checks"] = (partial(_build_head, settings),)
     else:
         amount = counted(settings.steps(size), "step")
         what = f"{settings.name} {settings.aug}, {typed}, seed {seed}"
         how |= {"parallel": True, "precision": settings.precision}
-        how["check"] = partial(_check_network, settings, data.duration_s)
+        how["checks"] = (partial(_check_network, settings, data.duration_s),)
     what += f", {probe}" if probe and synthetic else ""
     what += ", on val" if part else ""
     return Stage("train-cls", recipe, path, key, amount, do, what, **how, distributed=True), inputs

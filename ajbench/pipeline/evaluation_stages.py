@@ -96,8 +96,8 @@ def eval_gen_stage(
         atomic_write(path / NOTES, json.dumps(notes, indent=2, ensure_ascii=False))
 
     amount = counted(len(names), "set") + " of clips"
-    check = partial(preflight.check_features, section.features)
-    return Stage("eval-gen", recipe, path, key, amount, do, seed=0, needs=needs, check=check)
+    checks = (partial(preflight.check_features, section.features),)
+    return Stage("eval-gen", recipe, path, key, amount, do, seed=0, needs=needs, checks=checks)
 
 
 def generated_sets(pipeline: "Pipeline") -> list[str]:

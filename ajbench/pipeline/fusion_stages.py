@@ -122,7 +122,7 @@ def _part_stage(pipeline: "Pipeline", whole: Stage, number: int, parts: int, see
     do = partial(fusion_work.train_part, whole.recipe, path, pcm=pcm, **about)
     what = f"{whole.what}, without part {number + 1} of {parts}"
     how: dict[str, Any] = {"seed": seed, "needs": (pipeline.prepare,), "parallel": True}
-    how |= {"distributed": True, "precision": whole.precision, "check": whole.check}
+    how |= {"distributed": True, "precision": whole.precision, "checks": whole.checks}
     return Stage("train-cls", whole.recipe, path, key, whole.amount, do, what, **how)
 
 

@@ -82,7 +82,7 @@ def _collect(worker: process_pool.Worker, stage: Stage) -> None:
 
 def _bare(stage: Stage) -> Stage:
     """Return a stage without what was used before its turn, and need not be picklable."""
-    return replace(stage, needs=(), check=None, estimate=None)
+    return replace(stage, needs=(), checks=(), estimate=None)
 
 
 def _run_on_ray(stages: Sequence[Stage], processes: int | None, device: str, force: bool) -> None:

@@ -9,7 +9,7 @@ from ajbench.captions import caption_table
 from ajbench.core import documents, registry, transformers_folder
 from ajbench.core.console import counted, say, say_once
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
-from ajbench.core.recipe import Generator, Recipe, fingerprint
+from ajbench.core.recipe import Data, Generator, Recipe, fingerprint
 from ajbench.data import audio, real_clips, val_part
 from ajbench.data.corpora import youtube
 from ajbench.data.corpora.recordings import left_out, read_corpus
@@ -131,6 +131,18 @@ def _classes_of(manifest: Manifest) -> dict[str, set[str]]:
     return {
         split: {label for row in manifest.split(split) for label in row.labels} for split in ("train", "eval")
     }
+
+
+def check_sounds(data: Data, manifest: Manifest, root: Path | None) -> None:
+    """Check that a corpus has sound files, and was not read from its label table alone.
+
+    Raises:
+        MissingError: it has none.
+    """
+    if data.corpus in registry.LABEL_TABLES and not manifest.rows[0].path:
+        raise MissingError(
+            f"{root}: has no sound file of a listed clip; its lists are enough for a plan only"
+        )
 
 
 def check_features(name: str) -> None:

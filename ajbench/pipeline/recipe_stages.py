@@ -6,7 +6,7 @@ fingerprints of its inputs. The same command therefore finds the folder
 another folder. Nothing here imports torch before a stage has work to do.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -196,7 +196,8 @@ class Pipeline:
             return estimate(recipe, self.manifest)
 
         about: dict[str, Any] = {"disk_mb": store_mb(recipe, clips), "shared": True, "estimate": guess}
-        about["check"] = partial(weights.of_codec, recipe.codec.name)
+        clips_there = partial(preflight.check_sounds, recipe.data, self.manifest, self.places.data)
+        about["checks"] = partial(weights.of_codec, recipe.codec.name), clips_there
         return Stage("prepare", recipe, path, key, counted(clips, "clip"), do, **about)
 
     @cached_property
@@ -238,16 +239,14 @@ class Pipeline:
 
         do = partial(generator_work.train, recipe, source, path, fingerprint=key, tracker=self.places.tracker)
 
-        def check() -> None:
-            if other:
-                preflight.check_pool(other, recipe, self.manifest)
-            preflight.check_text_encoder(recipe.generator.text_encoder)
-            preflight.check_captions(recipe.generator, self.manifest)
-            if init:
-                pretrained.locate(init)
-
+        checks: list[Callable[[], object]] = [
+            partial(preflight.check_text_encoder, section.text_encoder),
+            partial(preflight.check_captions, section, self.manifest),
+        ]
+        checks += [partial(preflight.check_pool, other, recipe, self.manifest)] if other else []
+        checks += [partial(pretrained.locate, init)] if init else []
         needs = () if other else (prepared,)
-        about: dict[str, Any] = {"seed": seed, "needs": needs, "distributed": True, "check": check}
+        about: dict[str, Any] = {"seed": seed, "needs": needs, "distributed": True, "checks": tuple(checks)}
         about |= {"precision": section.precision, "parallel": section.preset == "tiny", "alone": True}
         return Stage("train-gen", recipe, path, key, counted(section.train_steps, "step"), do, **about)
 
@@ -319,7 +318,7 @@ class Pipeline:
         needs = (prepared, *self._own_generator, *tokens, *judge)
         about: dict[str, Any] = {"what": probe, "seed": section.seed, "needs": needs, "shared": True}
         if section.judge in registry.FEATURES:
-            about["check"] = partial(preflight.check_features, section.judge)
+            about["checks"] = (partial(preflight.check_features, section.judge),)
         about |= {"disk_mb": store_mb(recipe, section.n), "estimate": estimate}
         return Stage("synth", recipe, path, key, counted(section.n, "clip"), do, **about)
 

@@ -49,7 +49,7 @@ class Stage:
             be pickled.
         alone: one of this kind that is parallel runs in this process if no other can run at the same time.
         precision: of a training, as the recipe sets it; otherwise fp32.
-        check: raises, before any work, if weights or a library are missing, or options are unknown.
+        checks: raise, before any work, if clips, weights or a library are missing, or options are unknown.
         estimate: returns clips, bytes and seconds extrapolated from one batch, once `needs` are finished.
     """
 
@@ -68,7 +68,7 @@ class Stage:
     parallel: bool = False
     alone: bool = False
     precision: Precision = "fp32"
-    check: Callable[[], None] | None = None
+    checks: tuple[Callable[[], object], ...] = ()
     estimate: Callable[[], dict[str, Any]] | None = None
 
     @property
@@ -84,6 +84,11 @@ class Stage:
     def done(self) -> bool:
         """Return whether it is finished."""
         return self.folder.done()
+
+    def check(self) -> None:
+        """Make all of `checks`; raise what the first that fails raises."""
+        for check in self.checks:
+            check()
 
     def need(self) -> Path:
         """Return the folder of the finished stage.
@@ -163,15 +168,14 @@ def run_stages(
 
     Raises:
         MissingError: the device, weights, disk space or a needed stage are missing; before any work.
-        UsageError, IntegrityError: of a stage's `check`, before any work.
+        UsageError, IntegrityError: of a stage's `checks`, before any work.
     """
     todo = [stage for stage in stages if force or not stage.done()]
     if not todo:
         return []
     running = {stage.fingerprint for stage in todo}
     for stage in todo:
-        if stage.check:
-            stage.check()
+        stage.check()
         for needed in stage.needs:
             if needed.fingerprint not in running:
                 needed.need()
@@ -205,10 +209,9 @@ def run_stages(
 def lacking(stages: Iterable[Stage]) -> list[str]:
     """Return what `run_stages` would find missing before any work, each thing once."""
     found, todo = list[str](), [stage for stage in stages if not stage.done()]
-    for stage in todo:
+    for check in (check for stage in todo for check in stage.checks):
         try:
-            if stage.check:
-                stage.check()
+            check()
         except MissingError as error:
             found.append(str(error))
     found += [full] if (full := _lack_of_space(todo)) else []

@@ -237,6 +237,24 @@ def test_missing_weights_are_told_before_any_work_and_in_a_dry_run(
     assert shown.exit_code == 3 and named in shown.stderr and not list(Path().iterdir())
 
 
+@pytest.mark.parametrize(
+    ("what", "more"),
+    [(["mini"], ["mn04_as_mAP_432.pt"]), (["tables/a11", "--base", "mini"], [])],  # classifiers only
+)
+def test_a_dry_run_tells_everything_that_is_missing(document, monkeypatch, tmp_path, what, more):
+    for variable in ("AJBENCH_WEIGHTS", "TORCH_HOME", "HF_HOME"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    keys = "codec.name=encodec_24khz@16k", "generator.text_encoder=clap", "evaluate.features=mn04"
+    missing = document("run", *what, *keys, "--dry-run")["missing"]
+    for name in ("encodec_24khz-d7cc33bc.th", "clap-htsat-unfused", *more):
+        assert sum(name in one for one in missing) == 1
+
+
+def test_a_plan_from_label_tables_tells_that_the_clips_are_missing(document, audioset_dir):
+    plan = document("run", "as20k-self", "codec.name=tiny", "--data", audioset_dir, "--dry-run")
+    assert sum(str(audioset_dir) in one for one in plan["missing"]) == 1
+
+
 def test_a_dry_run_tells_a_full_disk(ajbench, monkeypatch):
     monkeypatch.setattr("ajbench.pipeline.stage.free_mb", lambda folder: 1.0)
     assert re.search(

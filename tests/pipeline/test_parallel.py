@@ -80,7 +80,7 @@ def test_a_run_keeps_its_workers_while_they_can_be_used(tmp_path):
 )
 def test_generators_run_here_unless_several_can_run(tmp_path, monkeypatch, stages, workers, engine, here):
     monkeypatch.setenv("OMP_NUM_THREADS", "5")  # of this process
-    made = [replace(stage(tmp_path / str(k)), alone=True, check=lambda: None) for k in range(stages)]
+    made = [replace(stage(tmp_path / str(k)), alone=True, checks=(lambda: None,)) for k in range(stages)]
     run_stages(made, "cpu", workers=workers, engine=engine)
     assert {(one.path / "threads").read_text() for one in made} == {"5" if here else "1"}
 

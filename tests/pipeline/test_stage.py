@@ -1,12 +1,14 @@
 """A stage's folder, lock and state, and the one function that runs stages."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from ajbench.core import recipe
 from ajbench.core.errors import MissingError, NumericError
 from ajbench.core.files import lock
-from ajbench.pipeline.stage import Stage, in_order, run_stages
+from ajbench.pipeline.stage import Stage, in_order, lacking, run_stages
 
 
 def stage(folder, do=lambda: None, name="prepare", **more):
@@ -77,7 +79,16 @@ def test_missing_weights_and_a_full_disk_are_found_before_any_work(tmp_path):
         raise MissingError("weights.pt")
 
     small = stage(tmp_path / "small")
-    for problem, match in (({"check": check}, "weights.pt"), ({"disk_mb": 1e12}, "MB needed")):
+    for problem, match in (({"checks": (check,)}, "weights.pt"), ({"disk_mb": 1e12}, "MB needed")):
         with pytest.raises(MissingError, match=match):
             run_stages([small, stage(tmp_path / "large", **problem)], "cpu")
     assert not list(tmp_path.iterdir())
+
+
+def test_everything_that_stages_lack_is_listed_once(tmp_path):
+    def missing(name):
+        raise MissingError(name)
+
+    checks = [partial(missing, name) for name in ("codec.pt", "encoder.pt", "clips")]
+    made = [stage(tmp_path / name, checks=tuple(checks[:n])) for name, n in (("one", 2), ("two", 3))]
+    assert lacking(made) == ["codec.pt", "encoder.pt", "clips"]
