@@ -337,6 +337,7 @@ def _run_evaluation(settings: Settings, pipeline: "Pipeline", stage: "Stage", co
     if settings.dry_run:
         show_plan(settings, [*stage.needs, stage])
         return
+    settings.claim_results(pipeline.results)
     run_stages([stage], settings.device, settings.force)
     rows = results_folder.add_rows(pipeline, stage)
     for note in results_folder.notes_of(stage):

@@ -83,13 +83,16 @@ class Settings:
             console.say(line)
         return made
 
-    @property
-    def recipe_file(self) -> Path | None:
-        """The YAML file of the recipe; None if it comes with ajbench or is made for --data."""
+    def claim_results(self, out: Path, keep: bool = True) -> None:
+        """Note in a results folder whose results it has; errors as `results_origin.claim`."""
         from ajbench.core.recipe import split_mix
+        from ajbench.pipeline import results_origin
 
         name = split_mix(self.recipe or DEFAULT)[0]
-        return Path(name) if name.endswith((".yaml", ".yml")) else None
+        shipped = results_origin.MADE if self.own else results_origin.SHIPPED
+        recipe = Path(name) if name.endswith((".yaml", ".yml")) else shipped
+        synthetic = self.synthetic.path if self.synthetic else None
+        results_origin.claim(out, recipe, self.data, synthetic, keep)
 
     def load(self, *seeds: str, more: tuple[str, ...] = ()) -> "Recipe":
         """Read the recipe; without one, make it for --data, or take `mini`.

@@ -222,7 +222,6 @@ def _run_recipe(settings: Settings, pipeline: "Pipeline", jobs: int | None) -> N
         pool_stages,
         preflight,
         results_folder,
-        results_origin,
         tail_clips,
     )
     from ajbench.pipeline.stage import run_stages
@@ -231,9 +230,7 @@ def _run_recipe(settings: Settings, pipeline: "Pipeline", jobs: int | None) -> N
     if settings.dry_run:
         pipeline.manifest = preflight.labels(recipe, pipeline.places.data)
     pool_stages.check(pipeline)
-    synthetic = settings.synthetic.path if settings.synthetic else None
-    origin = pipeline.results, settings.recipe_file, settings.data, synthetic
-    results_origin.claim(*origin, keep=False)
+    settings.claim_results(pipeline.results, keep=False)
     if settings.dry_run and recipe.table:
         _show_grid(pipeline)
         return
@@ -247,7 +244,7 @@ def _run_recipe(settings: Settings, pipeline: "Pipeline", jobs: int | None) -> N
     if any(not stage.done() for stage in stages) and (power := planned_power.planned(pipeline)):
         console.say(power["sentence"])
     ran = run_stages(stages, settings.device, settings.force, jobs, pipeline.places.engine)
-    results_origin.claim(*origin)
+    settings.claim_results(pipeline.results)
     done = results_folder.publish(pipeline, pipeline.stages(jobs), again=bool(ran)) | {"ran": ran}
     if not ran:
         console.say(f"nothing to do: every stage of {recipe.name} is finished")

@@ -56,7 +56,7 @@ def measure(scores: Mapping[str, Scores], *, resamples: int = 1000, seed: int = 
         s, t = ranking.check(found.scores, found.targets)
         mean_ap, _ = bootstrap.map_and_auc(s, t, found.recordings, **draws)
         values[modality], classes = {"map": mean_ap}, int(t.any(axis=0).sum())
-        intervals[modality] = {"map": bootstrap.over_seeds([mean_ap])}
+        intervals[modality] = {"map": bootstrap.share_interval([mean_ap])}
         right[modality] = t[np.arange(len(s)), s.argmax(axis=1)]
         if (t.sum(axis=1) == 1).all():
             values[modality]["accuracy"] = share(right[modality], found.recordings, **draws)
@@ -124,7 +124,7 @@ def compare(cells: Mapping[tuple[str, int], Trained], context: Context) -> list[
         for modality, metrics in next(iter(runs.values())).values.items():
             for metric in metrics:
                 mine = {seed: run.values[modality][metric] for seed, run in runs.items()}
-                add(line, modality, f"{metric}_mean", bootstrap.over_seeds(list(mine.values())), mine)
+                add(line, modality, f"{metric}_mean", bootstrap.share_interval(list(mine.values())), mine)
                 others = {
                     "delta": (line != NAIVE_LINE, lines.get(NAIVE_LINE), modality),
                     "gain": (modality == BOTH and metric != MU, runs, AUDIO),
@@ -135,8 +135,7 @@ def compare(cells: Mapping[tuple[str, int], Trained], context: Context) -> list[
                     if not baseline or not shared:
                         continue
                     theirs = [baseline[seed].values[column][metric] for seed in shared]
-                    gains = bootstrap.difference([mine[seed] for seed in shared], theirs)
-                    found = bootstrap.over_seeds(gains, limits=(-1.0, 1.0))
+                    found = bootstrap.gain_interval([mine[seed] for seed in shared], theirs)
                     add(line, modality, f"{metric}_{name}", found, shared)
     return rows
 
@@ -157,7 +156,7 @@ def information_rows(
     s, t = ranking.check(scores.scores, scores.targets)
     row = partial(make_row, context, TABLE, line, kind, n=len(s), seed=seed)
     mean_ap, _ = bootstrap.map_and_auc(s, t, scores.recordings, resamples=resamples)
-    found = bootstrap.over_seeds([mean_ap])
+    found = bootstrap.share_interval([mean_ap])
     rows = [row("map", found.value, found[1:])]
     if (t.sum(axis=1) == 1).all():
         hits = wilson(t[np.arange(len(s)), s.argmax(axis=1)], scores.recordings)

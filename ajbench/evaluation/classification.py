@@ -16,7 +16,7 @@ from ajbench.core.recipe import Mix, Recipe
 from ajbench.core.rows import Context, Row, is_control, is_rival, make_row
 from ajbench.data.labels import Scores, load_scores
 from ajbench.metrics import bootstrap, ranking
-from ajbench.metrics.intervals import Interval, none, wilson
+from ajbench.metrics.intervals import Interval, wilson
 
 _Runs = dict[int, list["Measured"]]  # seed → a training in each fold
 TABLE = "A11"
@@ -139,7 +139,7 @@ def measure(scores: Scores, *, tail: Sequence[int] = (), resamples: int = 1000, 
     of_auc = bootstrap.auc_interval(auc)
     # d′ is a monotonic function of AUC, and so are its bounds.
     d_prime = Interval(*(ranking.d_prime(end, ranking.pairs_of(t)) for end in of_auc))
-    found = {"map": bootstrap.over_seeds([mean_ap]), "auc": of_auc, "dprime": d_prime}
+    found = {"map": bootstrap.share_interval([mean_ap]), "auc": of_auc, "dprime": d_prime}
     if np.isfinite(value["accuracy"]):
         hits = t[np.arange(len(s)), s.argmax(axis=1)]
         found["accuracy"] = wilson(hits, scores.recordings)
@@ -230,8 +230,7 @@ def compare_to_real(
         for column, runs in columns.items():
             row = partial(make_row, context, TABLE, line, column, n=n)
             for metric in metrics:
-                interval = bootstrap.over_seeds if metric == "map" else bootstrap.share_interval
-                mean = interval(_of(metric, runs, sorted(runs)))
+                mean = bootstrap.share_interval(_of(metric, runs, sorted(runs)))
                 rows.append(row(f"{metric}_mean", mean.value, mean[1:], seed=_joined(runs)))
             if column == real_column:
                 continue
@@ -243,9 +242,7 @@ def compare_to_real(
                     raise UsageError(f"{line}: columns {column} and {other} share no seed; train one of each")
                 for metric in metrics:
                     pair = (_of(metric, some, shared) for some in (runs, columns[other]))
-                    delta = bootstrap.over_seeds(bootstrap.difference(*pair), limits=(-1.0, 1.0))
-                    if metric != "map" and delta.low == delta.high:  # no clip differs: that says little
-                        delta = none(delta.value)
+                    delta = bootstrap.gain_interval(*pair)
                     rows.append(row(f"{metric}_{end}", delta.value, delta[1:], seed=_joined(shared)))
         if line in judged:
             of_mixes = [_of("map", columns[mix], common[line]) for mix in mixes[line]]

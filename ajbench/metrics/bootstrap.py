@@ -30,6 +30,8 @@ from ajbench.metrics.intervals import (
 )
 
 Groups = Sequence[NDArray[np.int64]]
+GAIN: Limits = (-1.0, 1.0)  # of a difference of shares
+ROUNDING = 1e-12  # less is no difference
 _BLOCK = 256  # resamples computed at once, which bounds memory
 
 
@@ -151,6 +153,15 @@ def share_interval(runs: Sequence[Resampled]) -> Interval:
     return wilson(np.full(number, found.value), range(number))
 
 
+def gain_interval(runs: Sequence[Resampled], baseline: Sequence[Resampled]) -> Interval:
+    """Return `over_seeds` of the `difference` of two mixes; without an interval if no resample differs.
+
+    Then V is 0, which says little of other clips: both may rank all of these perfectly.
+    """
+    found = over_seeds(difference(runs, baseline), limits=GAIN)
+    return none(found.value) if found.high - found.low < ROUNDING else found
+
+
 def family(
     mixes: Sequence[Sequence[Resampled]], baseline: Sequence[Resampled], level: float
 ) -> list[Interval]:
@@ -159,7 +170,7 @@ def family(
     Satterthwaite's t is too narrow in the far tails, where s² of few seeds is small by chance. The half
     width is √(Σ t²(G_f − 1) V_clips,f / F² + t²(d) s²/(F S)) instead, which is rather too wide, and s² is
     that of all mixes: twice the residual mean square of mixes and baseline × seeds within folds, with
-    d = K F (S − 1) degrees of freedom.
+    d = K F (S − 1) degrees of freedom. A half width of 0 is no interval, as in `gain_interval`.
 
     Args:
         mixes: for each mix, a training for each of S seeds (two or more) of each of F folds.
@@ -173,7 +184,7 @@ def family(
         value, of_clips = _over_folds(_by_fold(difference(runs, baseline)))
         parts = *of_clips, between
         half = np.sqrt(sum(student((1 + level) / 2, f) ** 2 * variance for variance, f in parts))
-        found.append(clipped(value, value - half, value + half, (-1.0, 1.0)))
+        found.append(clipped(value, value - half, value + half, GAIN) if half > ROUNDING else none(value))
     return found
 
 

@@ -239,17 +239,21 @@ def _sum(a: float | None, b: float | None) -> float | None:
 
 
 def point_price(price: float, results: Path, recipe: Recipe) -> tuple[float, float] | None:
-    """Return the gain that finished results measured, in points of mAP, and the price of one of them.
+    """Return the gain that the last finished run measured, in points of mAP, and the price of one of them.
 
-    None if there are no results, or they measured no gain.
+    It is that of the primary comparison, if one is declared; else the largest of those with a verdict. None
+    if there are no results, or they measured no gain.
     """
     from ajbench.core.rows import read_rows
+    from ajbench.pipeline.results_folder import counted_fingerprints
+    from ajbench.reporting import current_rows
     from ajbench.reporting.verdict import answers
 
     try:
         rows = read_rows(results / "rows.csv")
     except AjbenchError:
         return None
-    gains = [answer.delta for answer in answers(rows[rows["recipe"] == recipe.name], recipe)]
-    gain = max(gains, default=0.0)
+    found = answers(current_rows.select(rows, recipe, counted_fingerprints(results)), recipe)
+    found = [answer for answer in found if answer.primary] or [answer for answer in found if answer.judged]
+    gain = max((answer.delta for answer in found), default=0.0)
     return (gain, price / gain) if gain > 0 else None

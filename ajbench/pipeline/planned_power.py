@@ -45,13 +45,15 @@ def prior(real: float) -> Variances:
 def planned(pipeline: "Pipeline") -> dict[str, Any]:
     """Return what the planned comparisons can see, in points of mAP; empty without a comparison.
 
-    Keys: `eval_clips`, `recordings`, `seeds` (of a fold), `folds`, `comparisons` (of the family), `power`,
-    `sentence`, and `lines`, one for the primary comparison if it is declared and one for each classifier:
-    line, primary, smallest_gain, clips_variance (for one recording), seed_sd, measured, and for a gain of +1
-    point recordings_needed and seeds_needed.
+    It is empty, too, if a fold has evaluation clips of one recording only. Keys: `eval_clips`, `recordings`,
+    `seeds` (of a fold), `folds`, `comparisons` (of the family), `power`, `sentence`, and `lines`, one for the
+    primary comparison if it is declared and one for each classifier: line, primary, smallest_gain,
+    clips_variance (for one recording), seed_sd, measured, and for a gain of +1 point recordings_needed and
+    seeds_needed.
     """
     recipe = pipeline.recipe
-    clips, recordings = map(sum, zip(*(evaluated(one.manifest) for one in pipeline.folds), strict=True))
+    sizes = [evaluated(one.manifest) for one in pipeline.folds]
+    clips, recordings = map(sum, zip(*sizes, strict=True))
     seeds, primary = len(recipe.evaluate.seeds), classification.primary_comparison(recipe)
     cells = [cell_key(stage, recipe) for stage in grid_stages(pipeline)]
     family: dict[str, list[str]] = {}
@@ -59,7 +61,7 @@ def planned(pipeline: "Pipeline") -> dict[str, Any]:
         mine = dict.fromkeys(cell.column for cell in cells if cell.line == line)
         family[line] = classification.judged_together(line, mine, recipe.name, primary)
     comparisons = sum(map(len, family.values()))
-    if recordings < 2:
+    if min(of_fold for _, of_fold in sizes) < 2:  # their variance, and so every interval, is unknown
         return {}
     folds = len(pipeline.folds)
     real = fmean(one.real_clips(recipe.mix.with_real) for one in pipeline.folds)
@@ -110,7 +112,7 @@ def evaluated(manifest: "Manifest") -> tuple[int, int]:
 def measured(pipeline: "Pipeline") -> dict[str, Variances]:
     """Return the variances of finished classifiers by line, averaged over mixes with synthetic clips.
 
-    A mix counts if it and real clips only have two seeds of a fold in common.
+    A mix counts if it and real clips only have two seeds of a fold in common, and the clips tell them apart.
     """
     from ajbench.data.labels import load_scores
 
@@ -134,7 +136,8 @@ def measured(pipeline: "Pipeline") -> dict[str, Variances]:
             if len(shared) > len({fold for fold, _ in shared}):
                 pair = [mine[k] for k in shared], [alone[k] for k in shared]
                 clips = bootstrap.per_recording(bootstrap.difference(*pair))
-                parts.append((clips, bootstrap.between_seeds(pair[:1], pair[1])[0]))
+                if np.isfinite(clips) and clips > 0:  # else no clip differs, or a fold has one recording
+                    parts.append((clips, bootstrap.between_seeds(pair[:1], pair[1])[0]))
         if parts:
             over_clips, between = np.mean(parts, axis=0)
             found[line] = Variances(float(over_clips), float(between), True)
@@ -150,7 +153,7 @@ def sentence(plan: Mapping[str, Any]) -> str:
     begin = "{} ({}), {}".format(*counts)
     if plan["folds"] > 1:
         begin += f" in each of {plan['folds']} folds"
-    if not classification.enough(seeds, plan["folds"]) or clips < classification.MIN_CLIPS:
+    if not classification.enough(seeds, plan["folds"]) or clips < classification.MIN_CLIPS or recordings < 2:
         return f"{begin}: {NO_VERDICT.replace('evaluation', kind)}"
     parts = []
     for primary in (True, False):

@@ -110,13 +110,18 @@ def check_classes(manifest: Manifest, corpus: str) -> None:
             f"corpus {corpus}: the eval split has clips of {', '.join(has['eval']) or 'no class'} only; any "
             "classifier would be perfect; choose another data.eval_fold, or add clips of other classes"
         )
-    for sentence in lacking_classes(manifest):
+    for sentence in shortcomings(manifest):
         say_once(sentence)
 
 
-def lacking_classes(manifest: Manifest) -> list[str]:
-    """Return a sentence on the classes of the train split only, and one on those of the eval split only."""
-    has, found = _classes_of(manifest), []
+def shortcomings(manifest: Manifest) -> list[str]:
+    """Return sentences on an eval split of one recording, and on classes that it or the train split lacks."""
+    has, found = _classes_of(manifest), list[str]()
+    of = {row.recording or row.clip_id for row in manifest.split("eval")}
+    if len(of) == 1:
+        found.append(
+            f"all eval clips are of one recording ({of.pop()}): gains have no interval, so no verdict"
+        )
     for split, other, so in (
         ("eval", "train", "not evaluated"),
         ("train", "eval", "evaluated, though no train clip has them"),

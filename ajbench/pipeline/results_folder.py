@@ -97,7 +97,7 @@ def _write(
         "recipe": recipe.name,
         "fingerprint": key,
         "files": [str(path.relative_to(out)) for path in files],
-        "table": {**written.table, "notes": [*written.table["notes"], *_lacking(pipeline)]},
+        "table": {**written.table, "notes": [*written.table["notes"], *_shortcomings(pipeline)]},
         "verdict": written.document["verdict"],
         "contrast": written.document["contrast"],
         "counts": counts,
@@ -130,7 +130,7 @@ def render_report(pipeline: Pipeline, stages: Sequence[Stage]) -> Path:
         scores=_scores(pipeline),
         runs=[stage.folder.info() for stage in stages],
         notes=[
-            *_lacking(pipeline),
+            *_shortcomings(pipeline),
             *(note for stage in stages if stage.name == "eval-gen" for note in notes_of(stage)),
         ],
         fingerprints={stage.fingerprint for stage in stages},
@@ -141,14 +141,26 @@ def render_report(pipeline: Pipeline, stages: Sequence[Stage]) -> Path:
 
 def add_rows(pipeline: Pipeline, stage: Stage) -> list[dict[str, Any]]:
     """Add the rows of a finished evaluation to the results folder and return them."""
-    from ajbench.core.rows import append_rows
+    from ajbench.core.rows import append_rows, read_rows
+    from ajbench.evaluation import classification
 
     out, rows = pipeline.results, rows_of(stage)
     append_rows(out / ROWS, rows)
     if state := _state(out):  # the tables of an earlier run take these rows too
-        state["fingerprints"] = sorted({*state["fingerprints"], *(row["fingerprint"] for row in rows)})
+        kept = {*state["fingerprints"]}
+        if stage.name == "eval-cls":  # all of its classifiers, perhaps by other keys: no others are mixed in
+            every = read_rows(out / ROWS)
+            kept -= {
+                *every.loc[every["table"].isin((classification.TABLE, classification.TAIL)), "fingerprint"]
+            }
+        state["fingerprints"] = sorted({*kept, *(row["fingerprint"] for row in rows)})
         _write_state(out, state)
     return rows
+
+
+def counted_fingerprints(out: Path) -> list[str] | None:
+    """Return the fingerprints of the stages whose rows count for tables; None, of all, without a run.json."""
+    return _state(out).get("fingerprints")
 
 
 def write_tables(recipe: Recipe, results: Path) -> dict[str, Any]:
@@ -157,6 +169,8 @@ def write_tables(recipe: Recipe, results: Path) -> dict[str, Any]:
 
     out = results / recipe.name
     state = _state(out)
+    if not state:
+        console.say(f"{out / RUN} is missing: of each measurement the last row counts, of any run")
     pinned = {key: state.get(key) for key in ("counts", "fingerprints")}
     written = tables.write(out / ROWS, out, recipe, **pinned)
     return {"files": sorted(written.paths.values()), "table": written.table, **written.document}
@@ -176,9 +190,9 @@ def notes_of(stage: Stage) -> list[str]:
     return list(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else []
 
 
-def _lacking(pipeline: Pipeline) -> list[str]:
-    """Return sentences on the classes that a split of a fold lacks."""
-    sentences = (preflight.lacking_classes(one.manifest) for one in pipeline.folds)
+def _shortcomings(pipeline: Pipeline) -> list[str]:
+    """Return sentences on what the splits of a fold lack."""
+    sentences = (preflight.shortcomings(one.manifest) for one in pipeline.folds)
     return list(dict.fromkeys(chain.from_iterable(sentences)))
 
 

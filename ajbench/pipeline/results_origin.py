@@ -7,10 +7,12 @@ from ajbench.core.errors import UsageError
 from ajbench.core.files import atomic_write
 
 ORIGIN = "origin.json"
+SHIPPED = "the recipe that comes with ajbench"
+MADE = "the recipe made for the data"  # which may be written to a file, and is the same recipe then
 
 
 def claim(
-    out: Path, recipe: Path | None, data: Path | None, synthetic: Path | None = None, keep: bool = True
+    out: Path, recipe: Path | str, data: Path | None, synthetic: Path | None = None, keep: bool = True
 ) -> None:
     """Note in a results folder which recipe and data its results are of, unless it has those of others.
 
@@ -18,7 +20,7 @@ def claim(
 
     Args:
         out: results folder of the run.
-        recipe: its YAML file; None if it comes with ajbench or is made for the data.
+        recipe: its YAML file, `SHIPPED` or `MADE`.
         data: the corpus; None if it is rendered.
         synthetic: clips made elsewhere, if there are any.
         keep: whether to write the note.
@@ -27,18 +29,23 @@ def claim(
         UsageError: the folder has results of another recipe or corpus, or of other synthetic clips.
     """
     given = {"recipe": recipe, "data": data, "synthetic": synthetic}
-    mine = {key: path and str(path.resolve()) for key, path in given.items()}
+    mine = {key: str(path.resolve()) if isinstance(path, Path) else path for key, path in given.items()}
     try:
         known = json.loads((out / ORIGIN).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         known = {}
-    for key, path in mine.items():
+    for key, own in mine.items():
         other = known.get(key)
-        if path and other and other != path and Path(other).exists():
+        written = MADE in (own, other) and SHIPPED not in (own, other)
+        there = other in (SHIPPED, MADE) or (other and Path(other).exists())
+        if own and own != other and there and not written:
+            names = [one if one in (SHIPPED, MADE) else f"{key} {one}" for one in (other, own)]
             raise UsageError(
-                f"{out}: holds results of {key} {other}, not of {path}; choose another folder with --results "
-                "DIR, or another name with name=NAME"
+                f"{out}: holds results of {names[0]}, not of {names[1]}; choose another folder with "
+                "--results DIR, or another name with name=NAME"
             )
+        if own == MADE and written and there:
+            mine[key] = other
     if keep and mine != known:
         out.mkdir(parents=True, exist_ok=True)
         atomic_write(out / ORIGIN, json.dumps(mine, indent=2, ensure_ascii=False) + "\n")

@@ -22,12 +22,12 @@ Runs = dict[str, list[bootstrap.Resampled]]  # of a setting or `REAL`: a trainin
 def with_gains(found: Sequence[Line], runs: Runs) -> list[Line]:
     """Return lines with `map` and with the gain over real clips only and its 95 % interval, in points.
 
-    A gain is the mean of paired differences, one for each fold and seed (`bootstrap.over_seeds`).
+    A gain is the mean of paired differences, one for each fold and seed (`bootstrap.gain_interval`).
     """
     lines = []
     for line in found:
         mine = runs[line["set"]]
-        gain = bootstrap.over_seeds(bootstrap.difference(mine, runs[REAL]), limits=(-1.0, 1.0))
+        gain = bootstrap.gain_interval(mine, runs[REAL])
         points = {name: _points(value) for name, value in zip(GAIN, gain, strict=True)}
         lines.append(line | {"map": _points(bootstrap.over_seeds(mine).value)} | points)
     return lines
@@ -84,6 +84,8 @@ def verdict(runs: Runs, clips: int) -> str:
     pairs = len(names) * (len(names) - 1) / 2
     of_all = bootstrap.family([runs[name] for name in names], real, 1 - FAMILY_ERROR / len(names))
     lead = bootstrap.family([runs[best]], runs[second], 1 - FAMILY_ERROR / pairs)[0]
+    if isnan(of_all[names.index(best)].low + lead.low):
+        return f"{begin}; whether its lead over {second} is clear, these clips do not show"
     return (
         f"{begin} {_range(of_all[names.index(best)])}; its lead over {second}, {signed(100 * lead.value)} "
         f"{_range(lead)}, is {'' if lead.low > 0 else 'not '}clear (intervals corrected for "

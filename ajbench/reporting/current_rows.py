@@ -7,6 +7,7 @@ import pandas as pd
 from ajbench.core.recipe import Recipe
 from ajbench.core.rows import folds_in
 
+OVER_SEEDS = ("_mean", "_delta", "_delta_family", "_delta_a")  # ends of metrics
 CLIPS = ("1", "generation")  # tables about generated clips; the others are about classifiers
 
 
@@ -29,7 +30,7 @@ def select(
         last = named.groupby(rows["table"].isin(CLIPS)).transform("last")
         rows = rows[named.isna() | (named == last)]
     # A value over seeds replaces an earlier one over fewer seeds, and one over folds those of single folds.
-    over_seeds = rows["metric"].str.endswith(("_mean", "_delta", "_delta_family", "_delta_a"))
+    over_seeds = rows["metric"].str.endswith(OVER_SEEDS)
     over_folds = rows["dataset"].map(folds_in) > 1
     if over_folds.any():
         rows, over_seeds = rows[~over_seeds | over_folds], over_seeds[~over_seeds | over_folds]
@@ -41,13 +42,29 @@ def select(
     return every.drop(columns=["_seed", "_dataset"])
 
 
-def former_codecs(
-    rows: pd.DataFrame, recipe: Recipe, fingerprints: Collection[str] | None = None
-) -> list[str]:
-    """Return the codecs of a recipe's classifiers but for the last one, newest first."""
-    rows = _of(rows, recipe, fingerprints)
-    named = rows.loc[~rows["table"].isin(CLIPS) & (rows["codec"] != ""), "codec"]
-    return named[::-1].drop_duplicates().tolist()[1:]
+def former_codecs(rows: pd.DataFrame, recipe: Recipe, current: pd.DataFrame) -> list[pd.DataFrame]:
+    """Return the rows that count of a recipe's classifiers with each earlier codec, newest first.
+
+    A run with another codec has other fingerprints, so only `mix.real` tells its rows from those of other
+    settings: evaluations with as many real clips count.
+
+    Args:
+        rows: of rows.csv.
+        recipe: whose classifiers are meant.
+        current: its rows that count, as `select` returns them.
+    """
+    every, last = (_classifiers(some) for some in (_of(rows, recipe, None), current))
+    sizes = {*last.loc[last["column"] == recipe.name, "real"]}
+    real_only = every[(every["column"] == recipe.name) & every["real"].isin(sizes)]
+    over_seeds = every["metric"].str.endswith(OVER_SEEDS)
+    alike = every["real"].isin(sizes) | every["column"].str.endswith("(all real)")
+    every = every[every["fingerprint"].isin(real_only["fingerprint"]) | (~over_seeds & alike)]
+    codecs = every.loc[every["codec"] != "", "codec"][::-1].drop_duplicates()
+    return [select(every, recipe, None, codec) for codec in codecs if codec not in {*last["codec"]}]
+
+
+def _classifiers(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[~rows["table"].isin(CLIPS)]
 
 
 def _of(rows: pd.DataFrame, recipe: Recipe, fingerprints: Collection[str] | None) -> pd.DataFrame:

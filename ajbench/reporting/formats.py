@@ -70,6 +70,12 @@ def _block_a11(title: str, lines: list[Line], recipe: Recipe | None) -> Block:
             f"{counted(seeds, 'seed')}{drawn}{over_folds}; below it the paired difference to {recipe.name} "
             f"with its 95 % interval over clips and seeds; {training}"
         )
+        notes += [
+            f"{model}, {line['augmentation']}: {line['dataset']}, "
+            f"{counted(line['eval_clips'], 'evaluation clip')}"
+            for line, model in zip(lines, models, strict=True)
+            if line["dataset"] != first["dataset"]
+        ]
         if first.get("tail"):
             notes.append(f"Tail: {first['tail']} real clips{', filled alone' * fills(recipe)}")
         notes += [

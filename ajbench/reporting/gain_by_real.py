@@ -32,16 +32,17 @@ COLUMNS = (
 )
 
 
-def lines(rows: pd.DataFrame, recipe: Recipe) -> list[Line]:
+def lines(rows: pd.DataFrame, recipe: Recipe, current: Collection[str] = ()) -> list[Line]:
     """Return a line for each classifier, mix, pool, number of real clips and codec.
 
     Runs of a recipe that differ in `mix.real`, `generator.pool` or `codec.name` share a results folder. A run
-    is an evaluation: its rows have one fingerprint. If the same numbers were measured again, the run of most
-    folds counts, and of as many folds the last one.
+    is an evaluation: its rows have one fingerprint. If the same numbers were measured again, the current run
+    counts, as in Table A11; of others that of most folds, and of as many folds the last one.
 
     Args:
         rows: of rows.csv, of any recipes and runs.
         recipe: whose runs are meant.
+        current: fingerprints of the current run.
 
     Returns:
         Lines with the columns `COLUMNS`: mAP and its paired difference to the real clips of that run, in
@@ -49,22 +50,25 @@ def lines(rows: pd.DataFrame, recipe: Recipe) -> list[Line]:
     """
     rows = rows[(rows["recipe"] == recipe.name) & (rows["table"] == "A11")]
     found: dict[tuple[str, str, int, int, str], Line] = {}
-    for _, run in rows.groupby("fingerprint", sort=False):
-        deltas = run[run["metric"] == "map_delta"].drop_duplicates(["row", "column", "dataset"], keep="last")
-        means = run[run["metric"] == "map_mean"].set_index(["row", "column"])["value"]
+    runs = [run for _, run in rows.groupby("fingerprint", sort=False)]
+    for run in sorted(runs, key=lambda run: run["fingerprint"].iloc[0] in current):
+        last = run.drop_duplicates(["row", "column", "dataset", "metric", "seed"], keep="last")
+        deltas = last[last["metric"] == "map_delta"]
+        means = last[last["metric"] == "map_mean"].set_index(["row", "column", "dataset"])["value"]
         base = run[(run["column"] == recipe.name) & (run["metric"] == "map_mean")]
         real, pool = _largest(base["real"]), _largest(run["pool"])
         if not (real and pool):  # rows of an older version do not have them
             continue
         for row in deltas.to_dict("records"):
-            key = row["row"], row["column"]
-            about = (*key, pool, real, row["codec"])
+            key = row["row"], row["column"], row["dataset"]
+            about = (*key[:2], pool, real, row["codec"])
             line = dict(zip(COLUMNS, about, strict=False))
             line |= {"map": percent(means.get(key, float("nan"))), "delta": percent(row["value"])}
             line |= {"delta_low": percent(row["ci_low"]), "delta_high": percent(row["ci_high"])}
             line |= {"n": int(row["n"]), "seeds": row["seed"].count(";") + 1, "dataset": row["dataset"]}
             before = found.get(about)
-            if before and folds_in(before["dataset"]) > folds_in(line["dataset"]):
+            fewer = before and folds_in(before["dataset"]) > folds_in(line["dataset"])
+            if fewer and run["fingerprint"].iloc[0] not in current:
                 continue  # a value over folds counts more than that of a part of them
             found[about] = line
     several = len({about[2:4] for about in found}) > 1 or len(_codecs(found.values())) > 1
@@ -76,15 +80,17 @@ def contrast(found: Sequence[Line], rows: pd.DataFrame, recipe: Recipe) -> list[
 
     Args:
         found: of `lines`.
-        rows: of the last run; only lines with its number of real clips and its codec are compared.
+        rows: of the last run; only lines with its evaluation clips, number of real clips and codec are
+            compared.
         recipe: whose run it is.
     """
     base = rows[(rows["table"] == "A11") & (rows["column"] == recipe.name) & (rows["metric"] == "map_mean")]
-    real, codec_of = _largest(base["real"]), dict(zip(base["row"], base["codec"], strict=True))
+    real, last = _largest(base["real"]), base.drop_duplicates("row", keep="last").set_index("row")
     groups: dict[tuple[str, str], list[Line]] = {}
     for line in reversed(found):  # the largest pool first
         generated = line["column"].startswith("+") and line["column"].endswith("G")
-        same = line["codec"] == codec_of.get(line["model"])
+        known = line["model"] in last.index
+        same = known and all(line[name] == last.loc[line["model"], name] for name in ("codec", "dataset"))
         if generated and same and line["real"] == real and line["delta_low"] is not None:
             groups.setdefault((line["model"], line["column"]), []).append(line)
     return [

@@ -26,7 +26,8 @@ def draw(rows: pd.DataFrame, recipe: Recipe, found: Sequence[Answer]) -> str:
         recipe: the merged recipe.
         found: the verdicts.
     """
-    curves = [curve for curve in (_curve(rows, recipe, answer) for answer in _each(found)) if curve]
+    each, several = _each(found), len({answer.source for answer in found}) > 1
+    curves = [curve for curve in (_curve(rows, recipe, answer, several) for answer in each) if curve]
     if any(len(curve.doses) > 2 for curve in curves):
         return figures.dose_curve(curves)
     lines = list(dict.fromkeys(answer.line for answer in found))
@@ -69,7 +70,7 @@ def _table(rows: pd.DataFrame, line: str, metric: str) -> pd.DataFrame:
     return 100 * mine.set_index("column")[_ENDS]
 
 
-def _curve(rows: pd.DataFrame, recipe: Recipe, answer: Answer) -> figures.Curve | None:
+def _curve(rows: pd.DataFrame, recipe: Recipe, answer: Answer, several: bool) -> figures.Curve | None:
     mine = rows[(rows["table"] == "A11") & (rows["row"] == answer.line)]
     means, deltas = (_table(rows, answer.line, metric) for metric in ("map_mean", "map_delta"))
     doses = [
@@ -82,7 +83,7 @@ def _curve(rows: pd.DataFrame, recipe: Recipe, answer: Answer) -> figures.Curve 
         return None
     singles = mine[mine["metric"] == "map"].groupby(["column", "seed"])["value"].mean()  # over folds
     return figures.Curve(
-        name=answer.name,
+        name=f"{answer.name}, {SOURCES[answer.source]}" if several else answer.name,
         doses=[tables.dose_of(c) or 0 for c in columns],
         mean=means.loc[columns].to_numpy(),
         seeds=[(100 * singles.loc[c]).tolist() for c in columns],

@@ -64,7 +64,7 @@ def render(data: ReportData, out: Path) -> Path:
     """
     every = read_rows(data.rows)
     rows = current_rows.select(every, data.recipe, data.fingerprints)
-    by_real = gain_by_real.lines(every, data.recipe)
+    by_real = gain_by_real.lines(every, data.recipe, data.fingerprints or ())
     real = ClipStore.open(data.real) if data.real else None
     sets = {name: ClipStore.open(path) for name, path in data.synthetic.items()}
     found = answers(rows, data.recipe)

@@ -87,8 +87,7 @@ def write(
     out_dir.mkdir(parents=True, exist_ok=True)
     chosen, generation = chosen_keys(out_dir, recipe), generation_lines(rows)
     a11 = a11_lines(rows, recipe, counts, chosen)
-    for codec in current_rows.former_codecs(every, recipe, fingerprints):
-        former = current_rows.select(every, recipe, fingerprints, codec)
+    for former in current_rows.former_codecs(every, recipe, rows):
         a11 = _measured(a11) + a11_lines(former, recipe, counts)
     a11_blocks = blocks_a11(a11, recipe)
     files = _formats("table_a11", a11, a11_blocks, PERCENT_DIGITS)
@@ -98,7 +97,7 @@ def write(
     files |= first_files if first else {}
     if generation:
         files["generation.csv"] = to_csv(generation, VALUE_DIGITS)
-    if by_real := gain_by_real.lines(every, recipe):
+    if by_real := gain_by_real.lines(every, recipe, fingerprints or ()):
         files["gain_by_real.csv"] = to_csv(by_real, PERCENT_DIGITS)
     for name, text in files.items():
         atomic_write(out_dir / name, text)

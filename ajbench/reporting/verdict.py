@@ -1,5 +1,6 @@
 """Does synthetic audio help? A verdict per classifier, a headline, and the limits of both."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from math import ceil, isfinite
@@ -36,6 +37,7 @@ class Answer:
     least: float  # the lowest one
     clips: int  # evaluation clips, of all folds
     folds: int = 1
+    shared: int = 0  # seeds that all mixes judged together have in common
 
     @property
     def name(self) -> str:
@@ -63,8 +65,14 @@ class Answer:
         if self.clips < MIN_CLIPS:
             return f"{counted(self.clips, 'evaluation clip')}, at least {MIN_CLIPS} are needed"
         each = f" in each of {self.folds} folds" if self.folds > 1 else ""
-        least = 2 if self.folds > 1 else MIN_SEEDS
-        return f"{counted(self.seeds, 'seed')}{each}, at least {least} seeds are needed"
+        least = f"at least {2 if self.folds > 1 else MIN_SEEDS} seeds are needed"
+        if not enough(self.seeds, self.folds):
+            return f"{counted(self.seeds, 'seed')}{each}, {least}"
+        if not enough(self.shared, self.folds):
+            return f"the mixes have {counted(self.shared, 'seed')}{each} in common, {least}"
+        if not isfinite(self.low):
+            return "no interval, which takes two recordings in each fold, and clips that tell mixes apart"
+        return "these mixes were not judged together; run `ajbench eval-cls` again"
 
     @property
     def verdict(self) -> str:
@@ -92,8 +100,8 @@ class Answer:
 
     @property
     def range(self) -> str:
-        """The 95 % interval."""
-        return f"[{signed(self.low)}, {signed(self.high)}]"
+        """The 95 % interval; a dash without one."""
+        return f"[{signed(self.low)}, {signed(self.high)}]" if isfinite(self.low) else "–"
 
     def __str__(self) -> str:
         verb = {1: "raises", -1: "lowers", 0: "changes"}[self.effect]
@@ -102,7 +110,7 @@ class Answer:
         seeds = counted(self.seeds, "seed") + (f" in each of {self.folds} folds" if self.folds > 1 else "")
         return (
             f"{self.name}: {self.column} {verb} mAP by {points} points relative to {self.baseline} "
-            f"(95 % interval {self.range}, {seeds}){end}"
+            f"({f'95 % interval {self.range}' if isfinite(self.low) else 'no interval'}, {seeds}){end}"
         )
 
 
@@ -157,8 +165,15 @@ def _answer(line: str, delta: pd.DataFrame, judged: pd.DataFrame, comparisons: i
     effect = 1 if len(helping) else -1 if hurts else 0
     points, low, high = (100 * float(delta.loc[best, name]) for name in ("value", "ci_low", "ci_high"))
     most, least = 100 * float(judged["ci_high"].max()), 100 * float(judged["ci_low"].min())
-    answer = Answer(line, str(best), points, low, high, seeds, comparisons, effect, most, least, clips, folds)
+    shared = len(set.intersection(*(set(seeds.split(";")) for seeds in delta["seed"].astype(str))))
+    about = seeds, comparisons, effect, most, least, clips, folds, shared
+    answer = Answer(line, str(best), points, low, high, *about)
     return answer if answer.judged else replace(answer, effect=0)
+
+
+def _is_generated(column: str, base: str) -> bool:
+    """Return whether a column of Table A11 has generated clips."""
+    return column == f"{base}G" or column.startswith("α") or re.search(r"\+\d+k?G", column) is not None
 
 
 def document(found: Sequence[Answer], leaks: bool = False) -> dict[str, Any]:
@@ -222,18 +237,19 @@ def limits(rows: pd.DataFrame, recipe: Recipe, found: Sequence[Answer]) -> list[
         )
     if found:
         clips, seeds = int(rows.loc[rows["table"] == "A11", "n"].max()), max(a.seeds for a in found)
-        comparisons, folds = found[-1].comparisons, found[-1].folds
+        comparisons, folds = found[-1].comparisons * found[-1].judged, found[-1].folds
+        covered = "clips" if seeds == 1 else "clips and seeds"
         if folds > 1:
             lines.append(
                 f"The figures are means over {folds} folds with {counted(clips, 'evaluation clip')} in all; "
-                "each fold has its own generator and classifiers. The intervals cover other clips and seeds "
+                f"each fold has its own generator and classifiers. The intervals cover other {covered} "
                 "like these, but not another corpus or classifier, nor other train clips: the folds share "
                 "most of theirs."
             )
         else:
             lines.append(
                 f"The figures rest on {counted(clips, 'evaluation clip')} of one split. The intervals cover "
-                "other clips and seeds like these, but not another corpus, fold, generator or classifier."
+                f"other {covered} like these, but not another corpus, fold, generator or classifier."
             )
         each = "mix and fold" if folds > 1 else "mix"
         if seeds == 1:
@@ -292,7 +308,7 @@ def limits(rows: pd.DataFrame, recipe: Recipe, found: Sequence[Answer]) -> list[
             "Mixes marked (leaks) add clips that repeat evaluation clips, or that could not be compared with "
             "them (--allow-leaks). Their gains say nothing about new sound, and they have no verdict."
         )
-    if columns.map(lambda column: "G" in column.rpartition("+")[2] or column.startswith("α")).any():
+    if columns.map(lambda column: _is_generated(column, recipe.name)).any():
         decoded = any(columns.str.endswith("(decoded)"))
         lines.append(
             f"Generated clips have passed through the codec {recipe.codec.name} at 16 kHz; the real clips "

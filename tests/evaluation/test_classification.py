@@ -317,9 +317,13 @@ def test_rivals_are_compared_but_no_mixes_of_the_verdict_and_both_sources_with_a
     assert gain["ci_low"] < gain["value"] < gain["ci_high"]
 
 
-def test_equal_predictions_differ_by_exactly_zero():
-    delta = compared(grid((0, 1), real=1.0, more=1.0))["+160G", "map_delta"]
-    assert (delta["value"], *ends(delta)) == (0.0, 0.0, 0.0)
+@pytest.mark.parametrize("skill", [1.0, 99.0])
+def test_equal_predictions_differ_by_zero_which_says_little_of_other_clips(skill):
+    found = compared(grid((0, 1, 2), real=skill, more=skill))
+    for metric in ("map_delta", "map_delta_family"):
+        assert found["+160G", metric]["value"] == 0.0 and np.isnan(ends(found["+160G", metric])).all()
+    mean = found["+160G", "map_mean"]
+    assert (mean["value"] == 1) == (skill == 99.0) and mean["ci_low"] < min(mean["value"], 0.99)
 
 
 def test_only_shared_seeds_are_compared():

@@ -1,13 +1,15 @@
 import csv
 import json
+from dataclasses import replace
 
 import pytest
-from fakes import mini_pipeline
+from fakes import ESC10_CONTEXT, esc10_recipe, mini_pipeline
 from typer.testing import CliRunner
 
 from ajbench.cli.app import app
 from ajbench.core import console
 from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.rows import append_rows, make_row
 from ajbench.pipeline import forecast, pool_stages
 from ajbench.pipeline.forecast import Site
 
@@ -130,3 +132,19 @@ def test_generators_train_side_by_side_on_cores_only(tmp_path):
     for name in ("train-gen", "invert"):
         assert cores[name].wall_hours == pytest.approx(one[name].wall_hours / 2)
         assert gpus[name].wall_hours == one[name].wall_hours
+
+
+def test_the_price_of_a_point_is_that_of_the_last_run(tmp_path):
+    assert forecast.point_price(12.0, tmp_path, esc10_recipe()) is None
+    for number, (gain, family) in enumerate(((0.5, 0.5), (0.03, 0.03))):
+        context = replace(ESC10_CONTEXT, fingerprint=str(number), dataset="esc10 folds 1-5")
+        values = {"map_mean": 0.5, "map_delta": gain, "map_delta_family": family}
+        append_rows(
+            tmp_path / "rows.csv",
+            [
+                make_row(context, "A11", "m/-/none", "+160G", metric, value, (0.0, 0.9), n=80, seed="0;1;2")
+                for metric, value in values.items()
+            ],
+        )
+    (tmp_path / "run.json").write_text('{"fingerprints": ["1"]}')
+    assert forecast.point_price(12.0, tmp_path, esc10_recipe()) == pytest.approx((3.0, 4.0))

@@ -43,6 +43,20 @@ def test_a_plan_says_what_it_can_see_before_any_work(tmp_path):
     assert f"{line['smallest_gain']:.1f}" in found["sentence"] and f"{clips} " in found["sentence"]
 
 
+def test_clips_that_no_mix_tells_apart_are_no_measured_variance(tmp_path):
+    made = mini_pipeline(*PLAN, work=tmp_path)
+    for stage in grid_stages(made):
+        finish(stage, 99.0, 1.0)
+    assert planned_power.measured(made) == {}
+    assert planned_power.planned(made)["lines"][0]["smallest_gain"] > 1
+
+
+def test_a_fold_with_one_recording_sees_nothing(monkeypatch, tmp_path):
+    made = mini_pipeline(*PLAN, work=tmp_path)
+    monkeypatch.setattr(planned_power, "evaluated", lambda manifest: (48, 1))
+    assert planned_power.planned(made) == {}
+
+
 def test_few_real_clips_see_less_before_any_work(tmp_path):
     gains = [
         planned_power.planned(mini_pipeline(*PLAN, f"mix.real={real}", work=tmp_path))["lines"][0]

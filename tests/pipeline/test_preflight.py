@@ -204,3 +204,11 @@ def test_captions_of_a_table_that_does_not_fit_are_refused(tmp_path, splits):
         mini_pipeline(f"generator.captions={folder}", "generator.caption_kind=merge").check()
     with pytest.raises(MissingError, match="nowhere"):
         mini_pipeline(f"generator.captions={tmp_path / 'nowhere'}").check()
+
+
+def test_an_eval_split_of_one_recording_is_told():
+    manifest = mini_pipeline().manifest
+    rows = [replace(row, recording="tape" * (row.split == "eval")) for row in manifest.rows]
+    before, after = map(preflight.shortcomings, (manifest, replace(manifest, rows=rows)))
+    (sentence,) = {*after} - {*before}
+    assert "(tape)" in sentence and "no verdict" in sentence

@@ -1,7 +1,7 @@
 import pytest
 
 from ajbench.core.errors import UsageError
-from ajbench.pipeline.results_origin import claim
+from ajbench.pipeline.results_origin import MADE, SHIPPED, claim
 
 
 def test_a_folder_of_results_belongs_to_one_recipe_and_one_corpus(tmp_path):
@@ -13,7 +13,7 @@ def test_a_folder_of_results_belongs_to_one_recipe_and_one_corpus(tmp_path):
     assert not out.exists()
     claim(out, one, data)
     claim(out, one, data)
-    claim(out, None, data)  # the recipe made for the data, and later written to a file
+    claim(out, MADE, data)  # and later written to a file
     claim(out, one, data)
     with pytest.raises(UsageError, match=r"2\.yaml"):
         claim(out, two, data)
@@ -27,3 +27,26 @@ def test_a_folder_of_results_belongs_to_one_recipe_and_one_corpus(tmp_path):
     claim(out, tmp_path / "moved.yaml", data)
     with pytest.raises(UsageError, match=r"2\.yaml"):
         claim(out, two, data)
+
+
+def test_a_shipped_recipe_and_another_of_its_name_do_not_share_a_folder(tmp_path):
+    mine, made = tmp_path / "esc10.yaml", tmp_path / "made"
+    mine.touch()
+    claim(tmp_path / "shipped", SHIPPED, tmp_path)
+    claim(tmp_path / "shipped", SHIPPED, tmp_path)
+    claim(tmp_path / "mine", mine, tmp_path)
+    claim(made, MADE, tmp_path)
+    for folder, recipe in (("shipped", mine), ("mine", SHIPPED), ("shipped", MADE), ("made", SHIPPED)):
+        with pytest.raises(UsageError, match=r"holds results of .*, not of"):
+            claim(tmp_path / folder, recipe, tmp_path)
+    for recipe in (mine, MADE):  # once written to a file, other files are of another recipe
+        claim(made, recipe, tmp_path)
+    other = tmp_path / "other.yaml"
+    other.touch()
+    with pytest.raises(UsageError, match=r"esc10\.yaml"):
+        claim(made, other, tmp_path)
+
+
+def test_a_note_of_an_older_version_names_no_recipe(tmp_path):
+    (tmp_path / "origin.json").write_text('{"recipe": null, "data": null, "synthetic": null}')
+    claim(tmp_path, SHIPPED, None)

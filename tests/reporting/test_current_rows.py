@@ -23,10 +23,23 @@ def test_of_several_codecs_the_last_counts_for_classifiers_and_for_generated_cli
     chosen = lambda *codec: current_rows.select(versions, plan, None, *codec)["column"].tolist()  # noqa: E731
     assert chosen() == ["column 0", "column 2", "column 3"]
     assert chosen("a") == ["column 1", "column 2"] and chosen("b") == ["column 3"]
-    assert current_rows.former_codecs(versions, plan) == ["a"]
-    assert current_rows.former_codecs(versions[:3], plan) == []
-    assert current_rows.former_codecs(versions, plan, ["of other settings"]) == []
     assert current_rows.select(versions, plan, ["of other settings"]).empty
+
+
+def test_a_former_codec_has_the_rows_of_as_many_real_clips(tmp_path):
+    path, fingerprints = tmp_path / "rows.csv", iter("abcde")
+    runs = ("tiny@old", 40, 0.4), ("tiny@old", 80, 0.5), ("tiny@older", 40, 0.3), ("tiny@new", 80, 0.6)
+    for codec, real, value in runs:
+        context = replace(ESC10_CONTEXT, fingerprint=next(fingerprints), codec=codec, real=real)
+        for column, gain in (("esc10", 0.0), ("+160G", 0.1)):
+            cell = replace(context, fingerprint=f"{context.fingerprint} {column}")
+            append_rows(path, [make_row(cell, "A11", "m/-/none", column, "map", value + gain, n=80, seed=0)])
+            mean = make_row(context, "A11", "m/-/none", column, "map_mean", value + gain, n=80, seed="0;1")
+            append_rows(path, [mean])
+    every, plan = read_rows(path), esc10_recipe()
+    current = current_rows.select(every, plan, ["d", "d esc10", "d +160G"])
+    (former,) = current_rows.former_codecs(every, plan, current)
+    assert set(former["codec"]) == {"tiny@old"} and set(former["value"]) == {0.5, 0.6} and len(former) == 4
 
 
 def test_a_comparison_over_more_seeds_replaces_the_earlier_one(grid_results, tmp_path):

@@ -69,6 +69,26 @@ def test_a_single_fold_does_not_take_the_place_of_all(rows):
         assert (mine["dataset"], mine["delta"]) == ("esc10 folds 1-5", 13.0 if number == 2 else 12.0)
 
 
+def test_the_current_run_counts_as_in_table_a11(rows):
+    for number, (dataset, gain) in enumerate((("esc10 folds 1-5", 0.12), ("esc10 folds 1-3", -0.05))):
+        found = run_rows(str(number), 40, 320, {"+160G": gain})
+        append_rows(rows, [row | {"dataset": dataset} for row in found])
+    for current, delta in (([], 12.0), (["1"], -5.0)):
+        lines = gain_by_real.lines(read_rows(rows), esc10_recipe(), current)
+        (mine,) = (n for n in lines if (n["pool"], n["real"], n["column"]) == (320, 40, "+160G"))
+        assert mine["delta"] == pytest.approx(delta)
+    current = current_rows.select(read_rows(rows), esc10_recipe(), ["1"])
+    assert gain_by_real.contrast(lines, current, esc10_recipe()) == [], "the other pool has other clips"
+
+
+def test_a_measurement_with_another_result_counts_once(rows):
+    again = run_rows("a", 40, 320, {"+160G": 0.1})
+    append_rows(rows, [row | {"value": row["value"] + 1e-5} for row in again])
+    found = gain_by_real.lines(read_rows(rows), esc10_recipe())
+    (mine,) = (n for n in found if (n["pool"], n["real"], n["column"]) == (320, 40, "+160G"))
+    assert mine["map"] == pytest.approx(60.001)
+
+
 def test_one_run_has_no_lines():
     rows = pd.DataFrame(run_rows("a", 40, 320, {"+160G": 0.1}), columns=list(ROW_COLUMNS))
     assert gain_by_real.lines(rows, esc10_recipe()) == []

@@ -122,6 +122,21 @@ def test_without_rows_of_the_primary_comparison_the_others_are_judged():
     assert not answer.primary and answer.effect == 1
 
 
+def lacking(rows):
+    (answer,) = answers(pd.DataFrame(rows), PLAN)
+    assert not answer.judged and answer.lacking in headline([answer])
+    return str(answer)
+
+
+def test_a_missing_verdict_has_its_reason():
+    nothing = float("nan")
+    alike = comparison("a", "+160G", nothing, 0, nothing)
+    assert "two recordings" in lacking(alike) and "nan" not in lacking(alike)
+    few = comparison("a", "+160G", 1, 2, 3)[:1] + comparison("a", "+320G", 1, 1, 3, seeds="0")[:1]
+    assert "1 seed in common, at least 3 seeds" in lacking(few)
+    assert "not judged together" in lacking(comparison("a", "+160G", 1, 2, 3)[:1])
+
+
 def test_the_document_has_the_numbers():
     found = document(answers(pd.DataFrame(comparison("a", "+160G", -1, 1, 3)), PLAN))
     (answer,) = found["answers"]

@@ -1,0 +1,33 @@
+"""What a single evaluation adds to the rows that tables are made of."""
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+from fakes import ESC10_CONTEXT
+
+from ajbench.core.rows import append_rows, make_row
+from ajbench.pipeline import results_folder
+
+
+def evaluation(folder, fingerprint, column, table="A11"):
+    """A finished evaluation with one row."""
+    path = folder / f"stage-{fingerprint}"
+    context = replace(ESC10_CONTEXT, fingerprint=fingerprint)
+    append_rows(path / "rows.csv", [make_row(context, table, "m/-/none", column, "map", 0.5, n=80, seed=0)])
+    return SimpleNamespace(name="eval-cls" if table == "A11" else "eval-gen", path=path)
+
+
+def test_classifiers_of_other_keys_replace_those_of_the_run_and_generated_clips_join(tmp_path):
+    results = SimpleNamespace(results=tmp_path / "results")
+    state = {"fingerprints": ["prepared"], "stages": []}
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "run.json").write_text(json.dumps(state))
+    for fingerprint, table, counted in (
+        ("few", "A11", {"prepared", "few"}),
+        ("clips", "1", {"prepared", "few", "clips"}),
+        ("all", "A11", {"prepared", "all", "clips"}),
+        ("others", "generation", {"prepared", "all", "clips", "others"}),
+    ):
+        results_folder.add_rows(results, evaluation(tmp_path, fingerprint, "esc10", table))
+        assert set(results_folder.counted_fingerprints(results.results)) == counted
