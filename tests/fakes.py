@@ -285,11 +285,14 @@ def mini_pipeline(*overrides, expression="mini", base=None, **places):
     return Pipeline(load(expression, [*MINI, *overrides], base), Places(**places))
 
 
-def given_generator(folder, train_ids=("another clip",), codec="tiny", recordings=None):
+TINY_HASH = "9a71329efa59f9b4"  # of the weights of the codec tiny
+
+
+def given_generator(folder, train_ids=("another clip",), codec="tiny", recordings=None, codec_hash=TINY_HASH):
     """Write what checks and fingerprints read of a trained generator; return its folder."""
     folder.mkdir()
     pool = {"train_ids": list(train_ids), "train_recordings": list(recordings or train_ids)}
-    (folder / "generator.json").write_text(json.dumps({**pool, "codec": codec}))
+    (folder / "generator.json").write_text(json.dumps({**pool, "codec": codec, "codec_hash": codec_hash}))
     (folder / "unet.safetensors").write_bytes(b"weights")
     return folder
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import os
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -26,6 +27,7 @@ Rows = Callable[[], Iterable[Row]]  # each call starts from the beginning
 HELD_OUT = ("val", "eval")
 UNLABELLED = "without labels"
 BATCH = 4096
+HEAD_BYTES = 1 << 16
 TEXTS = ("video", "visual_caption", "recording")
 READ = ("clip_id", "path", "start_s", "duration_s", "labels", "split", *TEXTS)
 
@@ -60,12 +62,14 @@ class Clips:
         name: for messages.
         evaluation: whether clips of the val and eval splits are captioned too.
         exclude: a list of clips to leave out, such as another corpus' test set (as for `data.leave_out`).
+        videos: whether captions are made of the videos, whose content is then part of what they depend on.
     """
 
     rows: Rows
     name: str
     evaluation: bool = False
     exclude: Path | None = None
+    videos: bool = False
 
     def __iter__(self) -> Iterator[Row]:
         return (row for row, reason in self._judged() if not reason)
@@ -97,7 +101,8 @@ class Clips:
             single += len(row.labels) == 1
             for name in having:
                 having[name] += bool(getattr(row, name))
-            digest.update(json.dumps(_content(row), ensure_ascii=False).encode())
+            about = _content(row) + ([_head(row.video)] if self.videos and row.video else [])
+            digest.update(json.dumps(about, ensure_ascii=False).encode())
             seen.append(_hash(row))
         unlabelled = reasons.pop(UNLABELLED, 0)
         if not clips:
@@ -243,6 +248,15 @@ def _segments(path: Path) -> Iterator[Row]:
 
 def _content(row: Row) -> list[object]:
     return [row.clip_id, row.labels, row.visual_caption, row.video, row.start_s, row.duration_s]
+
+
+def _head(path: str) -> str:
+    """Return size and hash of the first part of a file; its path if there is none."""
+    try:
+        with Path(path).open("rb") as file:
+            return f"{os.fstat(file.fileno()).st_size}:{xxhash.xxh3_64_hexdigest(file.read(HEAD_BYTES))}"
+    except OSError:
+        return path
 
 
 def _hash(row: Row) -> int:

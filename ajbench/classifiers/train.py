@@ -21,7 +21,7 @@ from ajbench.core.errors import UsageError
 from ajbench.core.files import replacing, seed_for
 from ajbench.core.recipe import Classifier, Recipe
 from ajbench.core.run_dir import world
-from ajbench.data import mixing
+from ajbench.data import leak_rule, mixing
 from ajbench.data.shards import ids_hash
 from ajbench.data.store import ClipStore
 from ajbench.data.val_part import ValPart
@@ -59,8 +59,9 @@ def train_classifier(
         recipe: sections classifier and mix.
         real: store of real clips.
         synthetic: store of synthetic clips; None if the mix needs none.
-        out: receives `model.safetensors`, `config.json`, `metrics.csv`, with `classifier.select=best` also
-            `last.safetensors`, and checkpoints until the training is done.
+        out: receives `model.safetensors`, `config.json`, `train_split.npy` (for the leak rule),
+            `metrics.csv`, with `classifier.select=best` also `last.safetensors`, and checkpoints until the
+            training is done.
         seed: of this training.
         fingerprint: written to config.json; a finished classifier with the same one is not trained again.
         class_ap: average precision of each class [C] in an earlier run, for `mix.amplify`.
@@ -144,6 +145,10 @@ def train_classifier(
             last = out / "checkpoints" / f"step-{steps:08d}" / "weights.safetensors"
             with replacing(out / LAST) as copy:
                 shutil.copyfile(last, copy)  # the checkpoint stays whole until the end
+        train = real.split_indices("train")
+        names = ([column[i] for i in train] for column in (real.clip_ids, real.recordings))
+        with replacing(out / leak_rule.HEARD) as copy, copy.open("wb") as file:
+            np.save(file, leak_rule.heard(*names), allow_pickle=False)
         extra = {"fingerprint": fingerprint, "seed": seed, "started_from": settings.init}
         extra |= {"loss": settings.loss, "precision": settings.precision}
         classifiers.save(
@@ -260,7 +265,7 @@ def _validation(real: ClipStore, score: Score, precision: Precision) -> Callable
             "averages the last weights"
         )
     about = {"labels": real.meta.labels, "clip_samples": real.meta.clip_samples, "precision": precision}
-    targets = real.targets()[held_out]
+    targets = real.sparse_targets()[held_out].toarray()
 
     def validate(module: nn.Module) -> float:
         scorer = classifiers.Classifier(module, about, PartialState().device)

@@ -97,7 +97,7 @@ def caption(
     from ajbench.captions.openai_server import OpenAIServer
 
     rows, name, clip_s = _source(settings, store, labels)
-    clips = Clips(rows, name, include_eval, exclude)
+    clips = Clips(rows, name, include_eval, exclude, videos=captioner == "transformers")
     if settings.dry_run:
         count = clips.count
         plan: dict[str, Any] = {

@@ -70,8 +70,13 @@ def load(path: str | Path = WEIGHTS) -> Tiny:
     return Tiny(network, "tiny" if shipped else str(path.absolute()), sha256(path)[:16])
 
 
+def load_today() -> Tiny:
+    """Today's version of `tiny` by the hash of its weights: for recipes that are to be repeated."""
+    return load()
+
+
 def load_former(weights_hash: str = "ff1b92258faaad59") -> Tiny:
-    """Load a former version by the hash of its weights."""
+    """A former version of `tiny`, for stores and generators that were made with it."""
     return load(FORMER[weights_hash])
 
 

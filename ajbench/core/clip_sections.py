@@ -7,6 +7,8 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ajbench.core.section import AtLeastOne, Count, Fraction, Positive, Section
 
+# Corpora whose readers ask no file's name for its recording.
+KNOW_RECORDINGS = ("mini", "esc50", "fsd50k", "audioset", "vggsound", "audiocaps", "avdigits")
 Source = Literal["G", "A", "R", "A+G", "X"]
 
 
@@ -70,6 +72,10 @@ class Data(Section):
     def _classes_in_names_of_files(self) -> "Data":
         if self.label_from is not None and self.corpus != "folder":
             raise ValueError(f"data.label_from is for data.corpus=folder; {self.corpus} has labels")
+        if self.recording_from is not None and self.corpus in KNOW_RECORDINGS:
+            raise ValueError(
+                f"data.recording_from is for folders and tables; {self.corpus} knows its recordings"
+            )
         return self
 
     @field_validator("recording_from", "label_from")

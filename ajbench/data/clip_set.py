@@ -279,6 +279,9 @@ def open_set(path: Path, split: str | None = None, option: str = "--ref-split") 
     return ClipSet(path, list(by_name), [None] * len(files), len(found) - len(files), files=files)
 
 
+FILES_AT_ONCE = 1024  # files that wait for a thread, for `ahead` where each takes a moment
+
+
 def ahead(
     pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], limit: int
 ) -> Iterator[Result]:

@@ -11,6 +11,7 @@ import xxhash
 from ajbench.core import console, files
 from ajbench.data import archive
 from ajbench.data.audio import AudioError
+from ajbench.data.clip_set import FILES_AT_ONCE, ahead
 from ajbench.data.manifest import Row
 
 
@@ -20,13 +21,13 @@ def duplicates(rows: Sequence[Row], pool: Executor) -> dict[int, int]:
     Only files that share their size with another are read. A path that is no file only repeats itself.
     """
     paths = list(dict.fromkeys(row.path for row in rows))
-    sizes = dict(zip(paths, pool.map(_size, paths), strict=True))
+    sizes = dict(zip(paths, ahead(pool, _size, paths, FILES_AT_ONCE), strict=True))
     alike = Counter(sizes.values())
     suspects = [path for path, size in sizes.items() if size is not None and alike[size] > 1]
     digests = {}
     if suspects:
         with console.progress(len(suspects), "compare", "files") as advance:
-            for path, digest in zip(suspects, pool.map(_digest, suspects), strict=True):
+            for path, digest in zip(suspects, ahead(pool, _digest, suspects, FILES_AT_ONCE), strict=True):
                 digests[path] = digest
                 advance(1)
     first: dict[tuple[str, float, float | None], int] = {}

@@ -1,9 +1,15 @@
 """The leak rule: what was fitted on a recording must not make training data for a test on that recording."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
 from ajbench.core.errors import IntegrityError
+
+HEARD = "train_split.npy"  # beside a classifier: what `heard` returns of the train split
 
 
 def refuse_leak(
@@ -36,3 +42,45 @@ def refuse_leak(
         f"{clip}, cut like train clip {own} from {source}); use one trained on this fold's train split, or "
         "train one with data.leave_out=FILE, a list of the evaluation clips"
     )
+
+
+def heard(ids: Iterable[str], recordings: Iterable[str]) -> NDArray[np.uint64]:
+    """Return hashes of clips and of their recordings, sorted: 16 bytes a clip, for millions of them."""
+    named = [*(f"clip {one}" for one in ids), *(f"recording {one}" for one in recordings)]
+    return np.unique(np.array([_hash(one) for one in named], np.uint64))
+
+
+def refuse_heard(path: Path, held_out: Mapping[str, str]) -> None:
+    """Refuse a classifier that was made with a train split that has an eval clip or a recording of one.
+
+    Others, such as those of the hub, do not say what they were trained on, and pass.
+
+    Args:
+        path: folder of the classifier.
+        held_out: id of each eval clip → its recording.
+
+    Raises:
+        IntegrityError: it was, or what it says of its train split is damaged.
+    """
+    if not (path / HEARD).is_file():
+        return
+    try:
+        known = np.load(path / HEARD, allow_pickle=False)
+        if known.dtype != np.uint64 or known.ndim != 1:
+            raise ValueError(f"{known.dtype}, {known.ndim} dimensions")
+    except (ValueError, OSError, EOFError) as error:
+        raise IntegrityError(f"{path / HEARD}: damaged ({error}); train the classifier again") from None
+    clips, recordings = (
+        np.isin([_hash(f"{kind} {one}") for one in names], known)
+        for kind, names in (("clip", [*held_out]), ("recording", [*held_out.values()]))
+    )
+    leaked = [clip for clip, found in zip(held_out, clips | recordings, strict=True) if found]
+    if leaked:
+        raise IntegrityError(
+            f"{path}: made with a train split that has recordings of {len(leaked)} of the {len(held_out)} "
+            f"evaluation clips (such as {leaked[0]}); use one of this fold"
+        )
+
+
+def _hash(text: str) -> int:
+    return xxhash.xxh3_64_intdigest(text.encode(errors="surrogateescape"))

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -77,14 +78,16 @@ def _blocks(file: soundfile.SoundFile, count: int) -> Iterator[NDArray[np.float3
 
 
 def scaled(samples: NDArray[np.float32], file: soundfile.SoundFile, path: Path) -> NDArray[np.float32]:
-    """Return the samples of a float file within full scale, and count the file if they were not.
+    """Return samples of a float file within full scale, and count the file if it was not.
 
-    Unscaled 16-bit integers are divided by 32,768, others by their peak. Lossy codecs may overshoot and are
-    left alone.
+    Unscaled 16-bit integers are divided by 32,768, others by the peak of the file, of which the samples may
+    be a part: all its parts have one gain. Lossy codecs may overshoot and are left alone.
     """
     if file.subtype not in FLOATS or not samples.size:
         return samples
-    peak = float(np.abs(samples).max())
+    whole = len(samples) == file.frames or not file.seekable() or has_no_length(file)
+    about = None if whole else path.stat()
+    peak = _peak(path, about.st_size, about.st_mtime_ns) if about else float(np.abs(samples).max())
     if not 1.0 < peak < np.inf:
         return samples
     if INT16 < peak <= 32_768:
@@ -92,6 +95,14 @@ def scaled(samples: NDArray[np.float32], file: soundfile.SoundFile, path: Path) 
         return samples / np.float32(32_768)
     console.tally("float samples above full scale; scaled to it", str(path))
     return samples / np.float32(peak)
+
+
+@lru_cache(maxsize=4096)
+def _peak(path: Path, size: int, changed: int) -> float:
+    """Return the highest finite magnitude in a float file of this size and time of change."""
+    with open_file(path) as file:
+        peaks = (np.abs(block[np.isfinite(block)]).max(initial=0) for block in _blocks(file, file.frames))
+        return float(max(peaks, default=0.0))
 
 
 def truncation(path: Path) -> str | None:

@@ -13,7 +13,7 @@ from ajbench.data import audio, real_clips, shards, wave_chain
 from ajbench.data.rounds import rounds
 from ajbench.data.shard_job import ShardJob, open_job
 from ajbench.data.store import COLUMNS, ClipStore, require_codec
-from ajbench.pipeline.preflight import pool_identity
+from ajbench.pipeline.given_models import pool_identity
 from ajbench.pipeline.stage import Stage, store_mb
 
 if TYPE_CHECKING:

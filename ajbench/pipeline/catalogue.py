@@ -121,8 +121,9 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 def _first_line(kind: str, name: str) -> str:
     found = registry.resolve(kind, name)
-    # The description of a corpus is the docstring of its reader's module.
-    alone = kind != "text encoder" and not inspect.isclass(found)
+    # The description of a corpus is the docstring of its reader's module, as that of most codecs.
+    version = kind == "codec" and name.startswith("tiny@")
+    alone = kind != "text encoder" and not inspect.isclass(found) and not version
     return (inspect.getdoc(inspect.getmodule(found) if alone else found) or "").partition("\n")[0]
 
 
@@ -146,11 +147,10 @@ def _device(torch: Any) -> str:
 
 
 def _codec() -> dict[str, str]:
-    from ajbench.pipeline.inputs import weights_identity
+    from ajbench.core.files import sha256
 
-    folder = Path(__file__).parents[1] / "codec"
-    files = sorted(folder.glob("*.safetensors"))
-    return {path.stem: f"xxh3 {weights_identity(path)}" for path in files} or {"tiny": "missing"}
+    files = sorted((Path(__file__).parents[1] / "codec").glob("*.safetensors"))
+    return {path.stem: f"tiny@{sha256(path)[:16]}" for path in files} or {"tiny": "missing"}
 
 
 def _text_encoder(name: str) -> str:

@@ -94,7 +94,14 @@ def train_and_score(
     if scores is not None:
         held_out = part.val if part else store.split_indices("eval")
         ids, recordings = ([names[i] for i in held_out] for names in (store.clip_ids, store.recordings))
-        save_scores(out / SCORES, scores, store.targets()[held_out], ids, store.meta.labels, recordings)
+        save_scores(
+            out / SCORES,
+            scores,
+            store.sparse_targets()[held_out].toarray(),
+            ids,
+            store.meta.labels,
+            recordings,
+        )
 
 
 def tune_arm(
@@ -125,7 +132,7 @@ def tune_arm(
     if not path.exists():
         store = open_store(inputs.real, inputs.pcm)
         part = val_part.divide(own, store)
-        targets, mix = store.targets()[part.val], _lowered(recipe.mix, inputs, store, part)
+        targets, mix = store.sparse_targets()[part.val].toarray(), _lowered(recipe.mix, inputs, store, part)
         lines: list[dict[str, Any]] = []
         for number, (keys, settings, steps) in enumerate(candidates):
             mine = recipe.model_copy(update={"classifier": settings, "mix": mix})
@@ -231,4 +238,4 @@ def class_ap(
     real_clips = part.real if part else chosen(mix.with_real, real)
     indices = held_out if len(held_out) and not part else real_clips
     scores = classifiers.predict(classifiers.load(classifier), real, indices, shared=True)
-    return average_precision(scores, real.targets()[indices])
+    return average_precision(scores, real.sparse_targets()[indices].toarray())

@@ -14,6 +14,7 @@ from ajbench.core.files import checksum
 from ajbench.core.recipe import Data
 from ajbench.data import archive, noise
 from ajbench.data.clip_reader import read_clip
+from ajbench.data.clip_set import FILES_AT_ONCE, ahead
 from ajbench.data.manifest import Manifest, Row
 from ajbench.data.store import ClipStore
 
@@ -35,7 +36,8 @@ def changed(manifest: Manifest, folder: Path, data: Data) -> list[tuple[str, str
         return []
     since = mark.stat().st_mtime_ns
     with ThreadPoolExecutor(4) as pool:
-        times = dict(pool.map(_time, {archive.container(row.path) for row in manifest.rows}))
+        every = {archive.container(row.path) for row in manifest.rows}
+        times = dict(ahead(pool, _time, every, FILES_AT_ONCE))
         newer = [row for row in manifest.rows if times[archive.container(row.path)] > since]
         if not newer:
             return []
@@ -62,6 +64,15 @@ def changed(manifest: Manifest, folder: Path, data: Data) -> list[tuple[str, str
         with suppress(OSError):
             os.utime(mark)
     return [(row.clip_id, checksum(Path(archive.container(row.path)))) for row in found]
+
+
+def newer(files: Iterable[Path], folder: Path) -> list[str]:
+    """Return the checksums of the files that are newer than a finished stage; none without one."""
+    mark = folder / "DONE"
+    if not mark.exists():
+        return []
+    since = mark.stat().st_mtime_ns
+    return [checksum(path) for path in files if _time(str(path))[1] > since]
 
 
 def need_listed(paths: Iterable[str], absent: Set[str]) -> None:

@@ -20,7 +20,7 @@ from ajbench.core.schema import Classifier
 from ajbench.data import audio
 from ajbench.data.shards import StoreMeta
 from ajbench.data.store import ClipStore
-from ajbench.pipeline import classifier_stages, fold_stages, preflight
+from ajbench.pipeline import classifier_stages, fold_stages, given_models
 from ajbench.pipeline.stage import Stage, free_mb, needed_mb
 from ajbench.pipeline.tuning import tunings
 
@@ -144,7 +144,7 @@ def sizes_of(pipeline: "Pipeline") -> dict[str, int]:
     """Return the numbers of clips in the generator's pool, of real clips and of the eval split."""
     real, generator = pipeline.real_clips(pipeline.recipe.mix.with_real), pipeline.recipe.generator
     if pipeline.places.generator:
-        pool = preflight.pool_size(pipeline.places.generator)
+        pool = given_models.pool_size(pipeline.places.generator)
     elif generator.other_store:
         pool = len(ClipStore.open(generator.other_store, verify=False).split_indices("train"))
     else:

@@ -12,7 +12,7 @@ from ajbench.core.errors import MissingError
 from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Mix
 from ajbench.core.rows import folds_name
-from ajbench.pipeline import classifier_stages, external_store, preflight, tail_clips
+from ajbench.pipeline import classifier_stages, external_store, given_models, preflight, tail_clips
 from ajbench.pipeline.stage import Stage
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _sizes(pipeline: "Pipeline", mix: Mix, generated: bool) -> _Sizes:
     from ajbench.data.store import ClipStore
 
     store = ClipStore.open(pipeline.prepare.path, verify=False)
-    pool = preflight.pool_size(pipeline.generator) if generated else None
+    pool = given_models.pool_size(pipeline.generator) if generated else None
     return {"pool": pool, "real": len(chosen(mix, store))}
 
 

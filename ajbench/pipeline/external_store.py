@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ajbench.core import console
 from ajbench.core.console import counted
-from ajbench.core.errors import MissingError, NumericError, UsageError
+from ajbench.core.errors import IntegrityError, MissingError, NumericError, UsageError
 from ajbench.core.files import atomic_write
 from ajbench.data import audio, external_clips, shards
 from ajbench.data.clip_set import ClipSet, ahead, open_set
@@ -19,8 +19,9 @@ from ajbench.data.external_clips import ExternalClips
 from ajbench.data.manifest import Problem
 from ajbench.data.shard_job import ShardJob, discard, open_job
 from ajbench.data.store import ClipStore, require_codec
+from ajbench.pipeline import changed_files
+from ajbench.pipeline.given_models import pool_identity
 from ajbench.pipeline.inputs import corpus_identity
-from ajbench.pipeline.preflight import pool_identity
 from ajbench.pipeline.stage import Stage, store_mb
 
 if TYPE_CHECKING:
@@ -57,9 +58,10 @@ def audit_stage(pipeline: "Pipeline") -> Stage:
     """
     external, prepared, source = pipeline.external, pipeline.prepare, pipeline.places.synthetic
     allowed = source is not None and source.allow_leaks
-    identity = [corpus_identity(external.manifest)]
-    identity += [pool_identity(external.path)] if external.clips.is_store else []
+    identity = _identity(external)
     key, path = pipeline.place("audit", prepared.fingerprint, *identity, *(["leaks"] if allowed else []))
+    if newer := changed_files.newer(external.clips.files, path):
+        key, path = pipeline.place("audit", key, newer)
 
     def do() -> None:
         audit_clips(external, prepared.path, path, pipeline.places.work / "features", allowed)
@@ -77,9 +79,9 @@ def import_stage(pipeline: "Pipeline", judge: Stage) -> Stage:
     """
     external, prepared, audited = pipeline.external, pipeline.prepare, audit_stage(pipeline)
     # Whether leaks are allowed changes no clip.
-    identity = [corpus_identity(external.manifest)]
-    identity += [pool_identity(external.path)] if external.clips.is_store else []
-    key, path = pipeline.place("import", prepared.fingerprint, judge.fingerprint, *identity)
+    key, path = pipeline.place("import", prepared.fingerprint, judge.fingerprint, *_identity(external))
+    if newer := changed_files.newer(external.clips.files, path):
+        key, path = pipeline.place("import", key, newer)
 
     def do() -> None:
         from ajbench.generation.fidelity import Judge
@@ -90,6 +92,13 @@ def import_stage(pipeline: "Pipeline", judge: Stage) -> Stage:
     about: dict[str, Any] = {"needs": (prepared, audited, judge), "what": NAME, "shared": True}
     about["disk_mb"] = store_mb(pipeline.recipe, len(external))
     return Stage("import", pipeline.recipe, path, key, counted(len(external), "clip"), do, **about)
+
+
+def _identity(external: ExternalClips) -> list[str]:
+    return [
+        corpus_identity(external.manifest),
+        *([pool_identity(external.path)] if external.clips.is_store else ()),
+    ]
 
 
 def audit_clips(external: ExternalClips, real: Path, out: Path, cache: Path, allow_leaks: bool) -> None:
@@ -104,12 +113,19 @@ def audit_clips(external: ExternalClips, real: Path, out: Path, cache: Path, all
 
     Raises:
         NumericError: clips repeat eval clips, and leaks are not allowed.
+        IntegrityError: their generator was compared with another eval split, and leaks are not allowed.
         MissingError: there are too few clips for an audit, and leaks are not allowed.
     """
     from ajbench.evaluation.audit import audit_sets
     from ajbench.reporting import audit_page
     from ajbench.reporting.formats import to_csv
 
+    other = _other_eval_split(external, ClipStore.open(real, verify=False))
+    if other and not allow_leaks:
+        raise IntegrityError(
+            f"--synthetic {external.path}: {other}; run synth on this fold, or add --allow-leaks, which "
+            "marks the results"
+        )
     sets = external.clips, open_set(real, "train"), open_set(real, "eval")
     try:
         found = audit_sets(*sets, cache=cache, allow_partial=True)
@@ -120,7 +136,7 @@ def audit_clips(external: ExternalClips, real: Path, out: Path, cache: Path, all
         atomic_write(out / AUDIT, json.dumps({"leaks": None, "sentences": [sentence]}))
         console.say(f"audit of {NAME}: {sentence}")
         return
-    sentences, leaks = found.sentences(), found.tally("leak")
+    sentences, leaks = [*found.sentences(), *([other] if other else [])], found.tally("leak")
     for sentence in sentences:
         console.say(f"audit of {NAME}: {sentence}")
     atomic_write(out / "leaks.csv", to_csv([one.row() for one in found.of("leak")]))
@@ -133,8 +149,21 @@ def audit_clips(external: ExternalClips, real: Path, out: Path, cache: Path, all
             f"remove the clips listed in {out / 'leaks.csv'}, choose another data.eval_fold, or add "
             "--allow-leaks, which marks the results"
         )
-    document = {"leaks": leaks.sure + leaks.weak if leaks.holds else 0, "sentences": sentences}
+    repeated = leaks.sure + leaks.weak if leaks.holds else 0
+    document = {"leaks": repeated or (None if other else 0), "sentences": sentences}
     atomic_write(out / AUDIT, json.dumps(document | {"counts": found.counts()}, indent=1))
+
+
+def _other_eval_split(external: ExternalClips, real: ClipStore) -> str:
+    """Return that a store of clips was made for another eval split of the same classes, in words, or ""."""
+    if not external.clips.is_store:
+        return ""
+    made = ClipStore.open(external.path, verify=False).meta
+    if not made.eval_ids_hash or made.labels != real.meta.labels:
+        return ""
+    if made.eval_ids_hash == shards.ids_hash(real.held_out()):
+        return ""
+    return "its generator was compared with another eval split and may have heard evaluation clips"
 
 
 def audited(stage: Stage) -> Found | None:

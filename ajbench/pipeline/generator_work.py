@@ -5,17 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from ajbench.core.recipe import Recipe
-from ajbench.pipeline import preflight
 
 
 def train(recipe: Recipe, pool: Path, out: Path, *, fingerprint: str, tracker: str) -> None:
     """Train a generator on the clips of the store `pool`; see `ajbench.generation.train.train_generator`."""
     from ajbench.data.store import ClipStore
     from ajbench.generation.train import train_generator
+    from ajbench.pipeline import given_models
 
     about: dict[str, Any] = {"fingerprint": fingerprint, "seed": recipe.generator.seed, "tracker": tracker}
     with _threads(recipe):
-        captions = preflight.captions_of(recipe.generator)
+        captions = given_models.captions_of(recipe.generator)
         train_generator(recipe, ClipStore.open(pool), out, captions=captions, **about)
 
 

@@ -13,9 +13,11 @@ from ajbench.core.errors import MissingError
 from ajbench.core.files import checksum, need_regular
 from ajbench.core.recipe import Data, fingerprint
 from ajbench.data import archive
+from ajbench.data.clip_set import FILES_AT_ONCE, ahead
 from ajbench.data.manifest import Manifest, Row
 
 MANY_FILES = 50_000  # if there are more, only so many are opened: millions would take an hour
+SETTINGS = ("config.json", "generator.json", "whitening.json")  # of a classifier, a generator
 HEAD_BYTES = 1 << 16  # read of every sound file: its header and enough audio to identify it
 
 
@@ -24,7 +26,7 @@ def corpus_identity(manifest: Manifest, data: Data | None = None, absent: set[st
 
     `absent` receives the paths of the files that are not there.
 
-    Where `data.video` is not none, also the clips' videos and visual captions.
+    Where `data.video` is not none, also the clips' videos. Visual captions count everywhere.
     Of more than 50,000 files, only 50,000 evenly spaced ones are opened; the sizes of all are hashed.
     """
     video = data is not None and data.video != "none"
@@ -33,15 +35,15 @@ def corpus_identity(manifest: Manifest, data: Data | None = None, absent: set[st
     paths = list(dict.fromkeys([*files.values(), *videos]))
     stride = -(-len(paths) // MANY_FILES) or 1
     with ThreadPoolExecutor(4) as pool:
-        heads = dict(pool.map(_size, paths) if stride > 1 else ())
-        heads |= pool.map(_head, paths[::stride])
+        heads = dict(ahead(pool, _size, paths, FILES_AT_ONCE) if stride > 1 else ())
+        heads |= ahead(pool, _head, paths[::stride], FILES_AT_ONCE)
     if absent is not None:
         absent.update(path for path, head in heads.items() if head == path)
     problems = [(p.clip_id, p.line, p.split) for p in manifest.problems]
     with no_garbage_collection():
-        clips = [[*_content(row), heads[files[row.path]]] for row in manifest.rows]
+        clips = [[*_content(row, video), heads[files[row.path]]] for row in manifest.rows]
         for clip, row in zip(clips, manifest.rows if video else (), strict=False):
-            clip += [row.visual_caption, heads[row.video] if row.video else None]
+            clip.append(heads[row.video] if row.video else None)
         return fingerprint(list(manifest.label_set.names), clips, problems)
 
 
@@ -68,7 +70,7 @@ def text_encoder_identity(name: str) -> tuple[str, ...]:
 
 
 def weights_identity(path: Path) -> str:
-    """Hash a weights file, or all the safetensors files of a folder.
+    """Hash a weights file, or all safetensors files of a folder and what says how they are used.
 
     Raises:
         MissingError: there is no such file or folder.
@@ -76,7 +78,11 @@ def weights_identity(path: Path) -> str:
     if not path.exists():
         raise MissingError(f"{path}: no such file or folder of weights")
     digest = xxhash.xxh3_64()
-    for file in [path] if path.is_file() else sorted(path.rglob("*.safetensors")):
+    files = [path]
+    if path.is_dir():
+        about = (path / name for name in SETTINGS)
+        files = sorted(path.rglob("*.safetensors")) + [file for file in about if file.is_file()]
+    for file in files:
         digest.update(file.name.encode(errors="surrogateescape"))
         need_regular(file)
         with file.open("rb") as content:
@@ -85,8 +91,9 @@ def weights_identity(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _content(row: Row) -> list[Any]:
+def _content(row: Row, video: bool) -> list[Any]:
     part = [row.clip_id, row.start_s, row.duration_s]
+    seen = row.visual_caption
     return [
         *part,
         list(row.labels),
@@ -95,8 +102,9 @@ def _content(row: Row) -> list[Any]:
         row.caption,
         row.parent_id,
         row.recording,
-        *row.more_captions,
+        *([[*row.more_captions]] if row.more_captions else ()),
         *([row.subset] if row.subset else ()),
+        *([{"visual_caption": seen}] if video or seen else ()),
     ]
 
 

@@ -5,21 +5,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ajbench.captions import caption_table
-from ajbench.core import documents, registry, transformers_folder
+from ajbench.core import registry, transformers_folder
 from ajbench.core.console import counted, say, say_once
-from ajbench.core.errors import IntegrityError, MissingError, UsageError
-from ajbench.core.recipe import Data, Generator, Recipe, fingerprint
-from ajbench.data import audio, real_clips, val_part
+from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.recipe import Data, Recipe
+from ajbench.data import real_clips, val_part
 from ajbench.data.corpora import youtube
-from ajbench.data.corpora.recordings import left_out, read_corpus
-from ajbench.data.leak_rule import refuse_leak
+from ajbench.data.corpora.recordings import read_corpus
 from ajbench.data.manifest import Manifest
-from ajbench.data.shards import read_meta
-from ajbench.data.store import ClipStore
 from ajbench.generation import hub_encoders
 from ajbench.generation.prompts import chosen_classes
-from ajbench.pipeline import grid, tail_clips
+from ajbench.pipeline import given_models, grid, tail_clips
 
 SHOWN = 8  # classes that are named
 
@@ -43,7 +39,8 @@ def check(
     Raises:
         UsageError: it has not.
         MissingError: the given generator is missing.
-        IntegrityError: the given generator does not fit.
+        IntegrityError: the given generator does not fit, or a classifier that the recipe starts from or asks
+            (`init`, `synth.judge`) belongs to another fold.
     """
     corpus, n, k, labels = recipe.data.corpus, recipe.synth.n, recipe.synth.classes, manifest.label_set
     arms = recipe.evaluate.arms
@@ -87,12 +84,14 @@ def check(
                 f"corpus {corpus}: no clip in split {split!r}; choose another data.eval_fold or add clips"
             )
     check_classes(manifest, corpus)
+    backgrounds = any("A" in source for source in (recipe.mix.source, *arms))  # of source A: from the pool
+    if recipe.generator.other_store and (backgrounds or not generator):
+        given_models.check_pool(recipe.generator.other_store, recipe, manifest)
     if generator:
-        check_generator(generator, recipe, manifest)
+        given_models.check_generator(generator, recipe, manifest)
     else:
-        if recipe.generator.other_store:
-            check_pool(recipe.generator.other_store, recipe, manifest)
-        check_captions(recipe.generator, manifest)
+        given_models.check_captions(recipe.generator, manifest)
+    given_models.check_classifiers(recipe, manifest)
     check_real_clips(recipe, manifest)
     if recipe.mix.tail:
         tail_clips.check(recipe, manifest, {recipe.mix.dose, *doses})
@@ -176,60 +175,6 @@ def check_text_encoder(name: str) -> None:
         hub_encoders.find(name)
 
 
-def check_generator(folder: Path, recipe: Recipe, manifest: Manifest) -> None:
-    """Check that a trained generator may be used with this corpus and codec.
-
-    Raises:
-        MissingError: there is no generator in the folder.
-        IntegrityError: it was trained on recordings of evaluation clips (the leak rule), or has another
-            codec.
-    """
-    path = folder / "generator.json"
-    try:
-        info = documents.read_json(path, documents.IDS_BYTES)
-        ids, recordings = (list(map(str, info.get(key, ()))) for key in ("train_ids", "train_recordings"))
-        codec = info["codec"]
-    except FileNotFoundError:
-        raise MissingError(
-            f"--generator {folder}: no trained generator in it ({path.name} is missing)"
-        ) from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise IntegrityError(f"{path}: damaged; train the generator again") from None
-    refuse_leak(folder, ids, recordings, manifest.held_out())
-    if codec in registry.CODECS and recipe.codec.name in registry.CODECS and codec != recipe.codec.name:
-        raise IntegrityError(f"--generator {folder}: has codec {codec}, the recipe {recipe.codec.name}")
-
-
-def pool_size(generator: Path) -> int:
-    """Return how many clips a finished generator was trained on, with those that it was validated on."""
-    return len(documents.read_json(generator / "generator.json", documents.IDS_BYTES)["train_ids"])
-
-
-def check_pool(folder: Path, recipe: Recipe, manifest: Manifest) -> None:
-    """Check that a generator may be trained on another store, `generator.pool`.
-
-    Raises:
-        MissingError: there is no finished store in the folder.
-        UsageError: its clips are synthetic, or have another codec, whitening or length than the recipe's.
-        IntegrityError: it is damaged, or has recordings of the recipe's evaluation clips (the leak rule).
-    """
-    store = ClipStore.open(folder, verify=False)
-    basis, length = store.meta.whitening and "basis" in store.meta.whitening, recipe.data.duration_s
-    for what, found, own in (
-        ("its clips are", store.meta.source, "real"),
-        ("codec.name", store.meta.codec, recipe.codec.name),
-        ("codec.whitening", "pca" if basis else "channel", recipe.codec.whitening),
-        ("samples of a clip:", store.meta.clip_samples, audio.clip_samples(length)),
-    ):
-        if found != own and (what != "codec.name" or own in registry.CODECS):
-            raise UsageError(
-                f"generator.pool={folder}: {what} {found}, the recipe needs {own}; prepare the pool like it"
-            )
-    train = store.split_indices("train")
-    ids, recordings = ([names[i] for i in train] for names in (store.clip_ids, store.recordings))
-    refuse_leak(folder, ids, recordings, manifest.held_out())
-
-
 def check_real_clips(recipe: Recipe, manifest: Manifest) -> None:
     """Check that a corpus has the recipe's real clips and, for `evaluate.tune`, a val part of their classes.
 
@@ -245,65 +190,6 @@ def check_real_clips(recipe: Recipe, manifest: Manifest) -> None:
         raise UsageError(
             f"evaluate.tune: class {manifest.label_set.names[lacking[0]]!r} has no recording to spare for "
             "the val part; add clips, give the corpus a val split, or leave evaluate.tune out"
-        )
-
-
-def pool_identity(folder: Path) -> str:
-    """Return a hash of the clips of another store.
-
-    Raises:
-        MissingError: there is no finished store in the folder.
-        IntegrityError: it is damaged.
-    """
-    meta = read_meta(folder)
-    return fingerprint(meta.fingerprint, [shard.xxh3 for shard in meta.shards])
-
-
-def captions_of(section: Generator) -> dict[str, str] | None:
-    """Return clip id → caption of the table that a generator is trained on; None without one.
-
-    Raises:
-        MissingError: there is no finished table in the folder.
-        UsageError: it has no captions of this kind.
-        IntegrityError: it is damaged.
-    """
-    return caption_table.texts(Path(section.captions), section.caption_kind) if section.captions else None
-
-
-def captions_identity(section: Generator) -> tuple[str, ...]:
-    """Return what identifies the captions of a generator; errors as in `captions_of`."""
-    if not section.captions:
-        return ()
-    return section.caption_kind, *caption_table.identity(Path(section.captions))
-
-
-def check_captions(section: Generator, manifest: Manifest) -> None:
-    """Check that the captions of a generator are of other clips than the evaluation clips.
-
-    Raises:
-        IntegrityError: the table has captions of evaluation clips or of their recordings, or is damaged.
-        MissingError: there is no finished table in the folder.
-        UsageError: it has no captions of this kind, or of other clips only.
-    """
-    captions = captions_of(section)
-    if captions is None:
-        return
-    train = (row.clip_id for row in manifest.split("train"))
-    if not section.other_store and captions.keys().isdisjoint(train):
-        raise UsageError(
-            f"generator.captions={section.captions}: none of its {counted(len(captions), 'clip')} is a "
-            "train clip of the corpus; make the table with `ajbench caption --recipe`"
-        )
-    held_out = manifest.held_out()
-    # Clips of a list are named after their video, which is a recording without "youtube:".
-    recordings = {part for one in held_out.values() for part in (one, one.partition(":")[2])}
-    related = {problem.clip_id for clips in left_out(manifest.problems).values() for problem in clips}
-    leaked = [clip for clip in captions if clip in held_out or clip in recordings or clip in related]
-    if leaked:
-        raise IntegrityError(
-            f"generator.captions={section.captions}: has captions of evaluation clips or their recordings "
-            f"({counted(len(leaked), 'clip')}, such as {leaked[0]}); make the table without --include-eval, "
-            "and with --exclude FILE if its clips come from another list"
         )
 
 

@@ -28,6 +28,7 @@ from ajbench.pipeline import (
     external_store,
     fold_stages,
     generator_work,
+    given_models,
     grid,
     preflight,
     recipe_parts,
@@ -231,19 +232,19 @@ class Pipeline:
         if init and pretrained.is_local(init):  # a hub id or "sd14" stands for itself
             weights = weights_identity(pretrained.locate(init))
             section = section.model_copy(update={"init": weights})
-        pool = preflight.pool_identity(other) if other else prepared.fingerprint
+        pool = given_models.pool_identity(other) if other else prepared.fingerprint
         drawn = recipe.mix.drawn if section.pool == "real" else []
         inputs = pool, *text_encoder_identity(section.text_encoder), *drawn
-        inputs += preflight.captions_identity(section)
+        inputs += given_models.captions_identity(section)
         key, path = self.place("train-gen", section, *inputs)
 
         do = partial(generator_work.train, recipe, source, path, fingerprint=key, tracker=self.places.tracker)
 
         checks: list[Callable[[], object]] = [
             partial(preflight.check_text_encoder, section.text_encoder),
-            partial(preflight.check_captions, section, self.manifest),
+            partial(given_models.check_captions, section, self.manifest),
         ]
-        checks += [partial(preflight.check_pool, other, recipe, self.manifest)] if other else []
+        checks += [partial(given_models.check_pool, other, recipe, self.manifest)] if other else []
         checks += [partial(pretrained.locate, init)] if init else []
         needs = () if other else (prepared,)
         about: dict[str, Any] = {"seed": seed, "needs": needs, "distributed": True, "checks": tuple(checks)}

@@ -123,6 +123,17 @@ def test_the_digest_depends_on_what_captions_are_made_of():
     assert len({plain, *(clips(rows).count.digest for rows in others)}) == 4
 
 
+def test_the_content_of_videos_counts_where_captions_are_made_of_them(tmp_path):
+    path, digests = tmp_path / "v.mp4", set()
+    for content in (b"one", b"two"):
+        path.write_bytes(content)
+        rows = caption_rows(3, video=str(path))
+        digests.add(Clips(lambda rows=rows: rows, "test", videos=True).count.digest)
+        plain = Clips(lambda rows=rows: rows, "test").count.digest
+        assert plain == Clips(lambda rows=rows: rows, "test").count.digest
+    assert len({*digests, plain}) == 3
+
+
 def test_chunks_are_consecutive():
     chunks = list(clips(caption_rows(10)).chunks(4))
     assert [(number, len(rows)) for number, rows in chunks] == [(0, 4), (1, 4), (2, 2)]

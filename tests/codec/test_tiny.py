@@ -23,6 +23,7 @@ from ajbench.codec.tiny_network import (
     TinyCodec,
     overlap_add,
 )
+from ajbench.core import registry
 from ajbench.core.errors import IntegrityError, MissingError
 from ajbench.data import audio
 from ajbench.data.corpora import mini
@@ -60,6 +61,12 @@ def test_a_former_version_is_loaded_by_its_hash_and_codes_of_one_are_not_taken_f
         decoded = former.decode(former.encode(clips)).numpy()
         assert 0.5 < decoded.std() / clips.std() < 2
         assert (former.encode(clips) != tiny.encode(clips)).mean() > 0.9
+
+
+def test_todays_version_has_a_name_that_stays(tiny):
+    named = {name for name in registry.CODECS if name.startswith("tiny@")}
+    assert named == {f"tiny@{tiny.weights_hash}", *(f"tiny@{former}" for former in FORMER)}
+    assert codec.load(f"tiny@{tiny.weights_hash}").weights_hash == tiny.weights_hash
 
 
 def test_the_noise_gains_of_the_first_version_are_ordered_by_bin_in_its_file():

@@ -280,3 +280,15 @@ def test_sound_that_is_too_long_for_memory_is_refused(tmp_path, tone, monkeypatc
     with pytest.raises(AudioError, match="at once"):
         audio.read(tmp_path / "long.wav")
     assert len(audio.read(tmp_path / "long.wav", start_s=0.5, duration_s=0.3)) == 4_800
+
+
+@pytest.mark.parametrize(("peak", "gain"), [(0.9, 1), (2.0, 1 / 2), (13_500.0, 1 / 32_768)])
+def test_all_parts_of_a_float_file_have_one_gain(tmp_path, peak, gain):
+    quiet = 0.003 * np.sin(np.arange(16_000) / 5)
+    samples = np.concatenate([quiet, np.sin(np.arange(16_000) / 5)]) * peak
+    soundfile.write(tmp_path / "a.wav", samples, 16_000, subtype="FLOAT")
+    whole = audio.read(tmp_path / "a.wav")
+    assert np.abs(whole).max() == pytest.approx(gain * peak, rel=1e-3)
+    for start in (0.0, 1.0):
+        part = audio.read(tmp_path / "a.wav", start_s=start, duration_s=1.0)
+        np.testing.assert_array_equal(part, whole[int(start * 16_000) :][:16_000])

@@ -1,7 +1,9 @@
 """AudioCaps' test videos are in AudioSet: its generators are refused whatever the files are called."""
 
 import csv
+from contextlib import nullcontext
 
+import numpy as np
 import pytest
 from fakes import prepared_store
 
@@ -10,7 +12,7 @@ from ajbench.core.recipe import Data
 from ajbench.data.corpora import audioset
 from ajbench.data.corpora.recordings import read_corpus
 from ajbench.data.corpora.youtube import Segment
-from ajbench.data.leak_rule import refuse_leak
+from ajbench.data.leak_rule import HEARD, heard, refuse_heard, refuse_leak
 
 VIDEOS = ("-_-PJHxph_3", "Yabcdefgh30", "r1nicOVtvkQ")  # in both corpora, at other times
 NAMES = (
@@ -84,3 +86,17 @@ def test_of_the_real_lists_only_the_unbalanced_one_has_audiocaps_test_videos(aud
         rows = [item.row("") for item in listed if isinstance(item, Segment)]
         assert len(rows) > 20_000
         refuse_leak(tmp_path, [row.clip_id for row in rows], [row.recording for row in rows], held_out)
+
+
+def test_a_classifier_that_knows_an_eval_clip_or_its_recording_is_refused(tmp_path):
+    held_out = {"clip": "tape", "other": "disc"}
+    refuse_heard(tmp_path, held_out)  # of the hub: it does not say
+    for ids, recordings, refused in (
+        (["a"], ["b"], ""),
+        (["tape"], ["clip"], ""),  # a clip named like a recording is another thing
+        (["clip"], ["b"], "clip"),
+        (["a"], ["disc"], "other"),
+    ):
+        np.save(tmp_path / HEARD, heard(ids, recordings))
+        with pytest.raises(IntegrityError, match=refused) if refused else nullcontext():
+            refuse_heard(tmp_path, held_out)

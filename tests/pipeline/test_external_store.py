@@ -1,6 +1,7 @@
 """Source X: clips from elsewhere are audited, judged, written as a store, mixed in and reported."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -10,10 +11,11 @@ from fakes import mini_pipeline, prepared_store, write_external
 from typer.testing import CliRunner
 
 from ajbench.cli.app import app
-from ajbench.core.errors import NumericError, UsageError
+from ajbench.core.errors import IntegrityError, NumericError, UsageError
 from ajbench.core.recipe import Data, Mix
 from ajbench.data.audio import write
 from ajbench.data.external_clips import ExternalSource, read
+from ajbench.data.shards import finish, ids_hash
 from ajbench.data.store import ClipStore
 from ajbench.evaluation.classification import column_name
 from ajbench.pipeline import external_store, fold_stages
@@ -135,6 +137,36 @@ def test_copies_of_eval_clips_are_refused_or_marked(real, smuggled, tmp_path):
                 external_store.audit_clips(external, real.path, out, tmp_path / "cache", False)
         assert len(pd.read_csv(out / "leaks.csv")) >= len(external)
     assert column_name("mini", Mix(dose=8, source="X"), leaks=True) == "+8X (leaks)"
+
+
+def test_a_store_that_was_made_for_another_fold_is_refused_or_marked(real, made, tmp_path, tiny):
+    clips = pipeline(made, tmp_path).manifest
+    outcome = {}
+    for fold, hashed in (("this", ids_hash(real.held_out())), ("other", "0" * 16)):
+        folder = tmp_path / fold
+        store = external_store.import_clips(read(made, clips), real, folder, fingerprint="f", codec=tiny)
+        finish(folder, store.meta.model_copy(update={"shards": [], "extra": {}, "eval_ids_hash": hashed}))
+        out = tmp_path / f"audit {fold}"
+        out.mkdir()
+        how = read(folder, clips), real.path, out, tmp_path / "cache"
+        if fold == "other":
+            with pytest.raises(IntegrityError, match=r"another eval split.*--allow-leaks"):
+                external_store.audit_clips(*how, False)
+        external_store.audit_clips(*how, fold == "other")
+        outcome[fold] = json.loads((out / external_store.AUDIT).read_text())["leaks"]
+    assert outcome == {"this": 0, "other": None}
+
+
+def test_a_file_that_changed_after_the_audit_is_audited_again(made, tmp_path):
+    folder = tmp_path / "clips"
+    shutil.copytree(made, folder)
+    stage = external_store.audit_stage(pipeline(folder, tmp_path))
+    stage.path.mkdir(parents=True)
+    (stage.path / "DONE").touch()
+    os.utime(stage.path / "DONE", (2**33, 2**33))
+    assert external_store.audit_stage(pipeline(folder, tmp_path)).path == stage.path
+    os.utime(stage.path / "DONE", (0, 0))
+    assert external_store.audit_stage(pipeline(folder, tmp_path)).path != stage.path
 
 
 @pytest.mark.usefixtures("no_workers")

@@ -4,17 +4,27 @@ import os
 from contextlib import nullcontext
 from dataclasses import replace
 
+import numpy as np
 import pytest
-from fakes import caption_table_of, given_generator, hum_record, hum_store, mini_pipeline
+from fakes import (
+    TINY_HASH,
+    caption_table_of,
+    given_generator,
+    hum_record,
+    hum_store,
+    mini_pipeline,
+    save_untrained_classifier,
+)
 
 from ajbench.core import recipe, registry
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.recipe import Generator
 from ajbench.data.audio import clip_samples
 from ajbench.data.corpora import recordings
+from ajbench.data.leak_rule import HEARD, heard
 from ajbench.data.manifest import Problem
-from ajbench.pipeline import preflight
-from ajbench.pipeline.inputs import corpus_identity
+from ajbench.pipeline import given_models, preflight
+from ajbench.pipeline.inputs import corpus_identity, weights_identity
 
 
 @pytest.mark.parametrize(
@@ -72,6 +82,10 @@ def test_a_generator_that_was_trained_on_evaluation_clips_is_refused(tmp_path):
         mini_pipeline(generator=unnamed).check()
     with pytest.raises(IntegrityError, match="encodec_24khz@16k"):
         mini_pipeline(generator=given_generator(tmp_path / "other", train, "encodec_24khz@16k")).check()
+    former = given_generator(tmp_path / "former", train, codec_hash="ff1b92258faaad59")
+    with pytest.raises(IntegrityError, match="tiny@ff1b92258faaad59"):
+        mini_pipeline(generator=former).check()
+    mini_pipeline("codec.name=tiny@ff1b92258faaad59", generator=former).check()
     with pytest.raises(MissingError, match=r"generator\.json"):
         mini_pipeline(generator=tmp_path / "nowhere").check()
 
@@ -79,7 +93,7 @@ def test_a_generator_that_was_trained_on_evaluation_clips_is_refused(tmp_path):
 @pytest.fixture(scope="module")
 def pool_store(tmp_path_factory):
     """pool_store(**changes of its metadata) -> folder of a store of another corpus that mini can use."""
-    fit = {"codec": "tiny", "clip_samples": clip_samples(2.52)}
+    fit = {"codec": "tiny", "codec_hash": TINY_HASH, "clip_samples": clip_samples(2.52)}
     fit["whitening"] = {"mean": [0.0], "std": [1.0], "basis": [[1.0]]}
 
     def build(recording=None, clip_id="other", **meta):
@@ -99,6 +113,7 @@ def test_a_pool_of_another_corpus_is_accepted(pool_store):
     "meta",
     [
         {"codec": "encodec_24khz@16k"},
+        {"codec_hash": "ff1b92258faaad59"},
         {"clip_samples": 6720},
         {"whitening": {"mean": [0.0], "std": [1.0]}},
         {"source": "synthetic"},
@@ -142,6 +157,14 @@ def test_the_identity_of_a_corpus_is_its_content(tmp_path, write_wav):
     for name in ("x/1", "x/2", "x/3", "y/4", "y/5", "y/6"):
         write_wav(f"c/{name}.wav")
     first = identity()
+    clips = mini_pipeline("data.corpus=folder", "data.eval_fold=null", data=tmp_path / "c").manifest
+    described = [replace(row, visual_caption="a dog") for row in clips.rows]
+    assert corpus_identity(replace(clips, rows=described)) != first
+    subset, captioned = (
+        [replace(row, **{key: value}) for row in clips.rows]
+        for key, value in (("subset", "balanced"), ("more_captions", ("balanced",)))
+    )
+    assert corpus_identity(replace(clips, rows=subset)) != corpus_identity(replace(clips, rows=captioned))
     os.utime(tmp_path / "c/x/1.wav", (0, 0))
     assert identity() == first
     (tmp_path / "c/x/1.wav").rename(tmp_path / "c/y/1.wav")
@@ -193,7 +216,7 @@ def test_captions_of_evaluation_clips_are_refused(tmp_path, splits, kind):
     leak = {"clip": held_out, "recording": "abc", "related": splits["train"][0]}[kind]
     table = caption_table_of(tmp_path / "t", dict.fromkeys([*splits["train"][1:], leak], "a sound"))
     with pytest.raises(IntegrityError, match=leak):
-        preflight.check_captions(Generator(captions=str(table)), manifest)
+        given_models.check_captions(Generator(captions=str(table)), manifest)
 
 
 def test_captions_of_a_table_that_does_not_fit_are_refused(tmp_path, splits):
@@ -212,3 +235,33 @@ def test_an_eval_split_of_one_recording_is_told():
     before, after = map(preflight.shortcomings, (manifest, replace(manifest, rows=rows)))
     (sentence,) = {*after} - {*before}
     assert "(tape)" in sentence and "no verdict" in sentence
+
+
+def test_a_pool_of_backgrounds_is_checked_whatever_the_generator(pool_store, tmp_path):
+    clips = mini_pipeline().manifest
+    given = given_generator(tmp_path / "given", [row.clip_id for row in clips.split("train")])
+    leaky = f"generator.pool={pool_store(clip_id=clips.split('eval')[0].clip_id)}"
+    mini_pipeline(leaky, generator=given).check()
+    with pytest.raises(IntegrityError, match=clips.split("eval")[0].clip_id):
+        mini_pipeline(leaky, "evaluate.arms=[A,G]", generator=given).check()
+
+
+@pytest.mark.parametrize("key", ["classifier.init={}", "synth.judge={}"])
+def test_a_classifier_of_another_fold_is_refused(tmp_path, key):
+    rows = mini_pipeline().manifest
+    for split, refused in (("train", False), ("eval", True)):
+        folder = save_untrained_classifier(tmp_path / split, rows.label_set.names, clip_samples(2.52))
+        known = [row.clip_id for row in rows.split(split)][:5]
+        np.save(folder / HEARD, heard(known, ["elsewhere"]))
+        with pytest.raises(IntegrityError, match=known[0]) if refused else nullcontext():
+            mini_pipeline(key.format(folder), work=tmp_path / "work").check()
+    (folder / HEARD).write_bytes(b"damaged")
+    with pytest.raises(IntegrityError, match="damaged"):
+        mini_pipeline(key.format(folder), work=tmp_path / "work").check()
+
+
+def test_a_given_generator_counts_with_what_says_how_it_is_used(tmp_path):
+    folder = given_generator(tmp_path / "g")
+    before = weights_identity(folder)
+    (folder / "whitening.json").write_text("{}")
+    assert len({before, weights_identity(folder)}) == 2

@@ -14,7 +14,7 @@ from ajbench.data.manifest import Manifest, Problem, Row, csv_rows
 
 # Reasons why clips are left out; the recording follows.
 LISTED, HELD_OUT = "left out by data.leave_out", "left out: of a recording in the eval split"
-# Columns of tables in data.leave_out, with the kind of recording they hold; the first one found is read.
+# Columns of tables in data.leave_out, with the kind of recording they hold.
 ID_COLUMNS = {
     "recording": "", "youtube_id": "youtube:", "src_file": "freesound:", "fname": "freesound:", "clip_id": "",
 }  # fmt: skip
@@ -103,15 +103,19 @@ def _recording(row: Row) -> str:
 
 
 def listed(path: Path) -> Iterator[str]:
-    """Yield the ids and recordings in a list: a corpus table, or a file with one of them in each line."""
-    column, kind = None, ""
+    """Yield the ids and recordings in a list: a corpus table, or a file with one of them in each line.
+
+    Of a table, every column that names clips or recordings is read: a line may lack some of them.
+    """
+    columns: dict[int, str] = {}
     for _, cells in csv_rows(path):
-        if column is None:
-            name = next((name for name in ID_COLUMNS if name in cells), cells[0])
-            column, kind = cells.index(name), ID_COLUMNS.get(name, "")
-        if text := cells[column].strip() if column < len(cells) else "":
-            yield kind + text
-            if text.lower().endswith(audio.SUFFIXES):
-                yield text.rpartition(".")[0]
-            if video := youtube.video_id(text):
-                yield f"youtube:{video}"
+        if not columns:
+            named = {cells.index(name): kind for name, kind in ID_COLUMNS.items() if name in cells}
+            columns = named or {0: ""}
+        for column, kind in columns.items():
+            if text := cells[column].strip() if column < len(cells) else "":
+                yield kind + text
+                if text.lower().endswith(audio.SUFFIXES):
+                    yield text.rpartition(".")[0]
+                if video := youtube.video_id(text):
+                    yield f"youtube:{video}"

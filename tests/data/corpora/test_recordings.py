@@ -26,13 +26,18 @@ FSDD = [
     ],
 )
 def test_the_recipe_says_how_a_name_gives_the_recording(pattern, name, found):
-    assert recordings.in_name(Data(recording_from=pattern), name) == found
+    assert recordings.in_name(Data(corpus="folder", recording_from=pattern), name) == found
 
 
 @pytest.mark.parametrize("pattern", ["(", "_jackson_", "(a)(b)"])
 def test_a_pattern_needs_one_group(pattern):
     with pytest.raises(ValidationError, match="recording_from"):
-        Data(recording_from=pattern)
+        Data(corpus="folder", recording_from=pattern)
+
+
+def test_a_pattern_is_refused_where_no_name_is_asked():
+    with pytest.raises(ValidationError, match=r"recording_from.*esc50"):
+        Data(corpus="esc50", recording_from=SPEAKERS)
 
 
 @pytest.mark.parametrize("corpus", ["folder", "table"])
@@ -106,14 +111,20 @@ def test_a_list_leaves_out_recordings_in_any_form(tmp_path, table, text):
         ("path,labels\n2.wav,dog\n", "13"),
         ("2.FLAC\n", "13"),
         ("recording,clip_id\n,1\nfreesound:12,3\n", "2"),
+        ("clip_id,recording\n1,freesound:12\n2,\n", ""),
+        ("clip_id,recording\n2,\n", "13"),
     ],
 )
 def test_tables_of_sounds_on_freesound_and_file_names(tmp_path, table, text, left):
     path = tmp_path / "out.list"
     path.write_text(text)
     lines = "1.wav,train,freesound:12", "2.wav,train,freesound:13", "3.wav,train,freesound:12", "4.wav,eval,"
-    kept = [row.clip_id for row in table(*lines, leave_out=str(path)).split("train")]
-    assert "".join(kept) == left
+    if left:
+        kept = [row.clip_id for row in table(*lines, leave_out=str(path)).split("train")]
+        assert "".join(kept) == left
+    else:
+        with pytest.raises(MissingError, match="no train clip remains"):
+            table(*lines, leave_out=str(path))
 
 
 def test_a_listed_clip_takes_the_rest_of_its_recording_along(tmp_path, table):

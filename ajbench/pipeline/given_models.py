@@ -1,0 +1,156 @@
+"""What a run is given: a generator, another pool, captions, classifiers; none may know evaluation clips."""
+
+from pathlib import Path
+
+from ajbench.captions import caption_table
+from ajbench.core import documents
+from ajbench.core.console import counted
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.core.recipe import Generator, Recipe, fingerprint
+from ajbench.data import audio
+from ajbench.data.corpora.recordings import left_out
+from ajbench.data.leak_rule import refuse_heard, refuse_leak
+from ajbench.data.manifest import Manifest
+from ajbench.data.shards import read_meta
+from ajbench.data.store import ClipStore
+from ajbench.pipeline import grid
+
+
+def check_classifiers(recipe: Recipe, manifest: Manifest) -> None:
+    """Check the folders of classifiers that a recipe starts from or asks: `init` and `synth.judge`.
+
+    Raises:
+        IntegrityError: one was made with a train split that has evaluation clips (the leak rule).
+    """
+    named = [recipe.classifier.init, *(model.init for model in grid.models(recipe)), recipe.synth.judge]
+    for folder in filter(None, dict.fromkeys(named)):
+        refuse_heard(Path(folder), manifest.held_out())
+
+
+def check_generator(folder: Path, recipe: Recipe, manifest: Manifest) -> None:
+    """Check that a trained generator may be used with this corpus and codec.
+
+    Raises:
+        MissingError: there is no generator in the folder.
+        IntegrityError: it was trained on recordings of evaluation clips (the leak rule), or has another
+            codec.
+    """
+    path = folder / "generator.json"
+    try:
+        info = documents.read_json(path, documents.IDS_BYTES)
+        ids, recordings = (list(map(str, info.get(key, ()))) for key in ("train_ids", "train_recordings"))
+        codec, codec_hash = info["codec"], info["codec_hash"]
+    except FileNotFoundError:
+        raise MissingError(
+            f"--generator {folder}: no trained generator in it ({path.name} is missing)"
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise IntegrityError(f"{path}: damaged; train the generator again") from None
+    refuse_leak(folder, ids, recordings, manifest.held_out())
+    if other := _other_codec(recipe, codec, codec_hash):
+        raise IntegrityError(f"--generator {folder}: has codec {other}")
+
+
+def pool_size(generator: Path) -> int:
+    """Return how many clips a finished generator was trained on, with those that it was validated on."""
+    return len(documents.read_json(generator / "generator.json", documents.IDS_BYTES)["train_ids"])
+
+
+def check_pool(folder: Path, recipe: Recipe, manifest: Manifest) -> None:
+    """Check that a generator may be trained on another store, `generator.pool`.
+
+    Raises:
+        MissingError: there is no finished store in the folder.
+        UsageError: its clips are synthetic, or have another codec, whitening or length than the recipe's.
+        IntegrityError: it is damaged, or has recordings of the recipe's evaluation clips (the leak rule).
+    """
+    store = ClipStore.open(folder, verify=False)
+    basis, length = store.meta.whitening and "basis" in store.meta.whitening, recipe.data.duration_s
+    for what, found, own in (
+        ("its clips are", store.meta.source, "real"),
+        ("codec.whitening", "pca" if basis else "channel", recipe.codec.whitening),
+        ("samples of a clip:", store.meta.clip_samples, audio.clip_samples(length)),
+    ):
+        if found != own:
+            raise UsageError(
+                f"generator.pool={folder}: {what} {found}, the recipe needs {own}; prepare the pool like it"
+            )
+    if other := _other_codec(recipe, store.meta.codec, store.meta.codec_hash):
+        raise UsageError(
+            f"generator.pool={folder}: has codec {other}; prepare the pool like the recipe's clips"
+        )
+    train = store.split_indices("train")
+    ids, recordings = ([names[i] for i in train] for names in (store.clip_ids, store.recordings))
+    refuse_leak(folder, ids, recordings, manifest.held_out())
+
+
+def _other_codec(recipe: Recipe, name: str, weights_hash: str) -> str:
+    """Return a codec and the recipe's in words if they are not the same; "" if they are, or it is unknown."""
+    from ajbench import codec as codecs
+
+    try:
+        own = codecs.load(recipe.codec.name)
+    except MissingError:  # its own check says so
+        return ""
+    if (own.name, own.weights_hash) == (name, weights_hash):
+        return ""
+    return f"{name}@{weights_hash}, the recipe {own.name}@{own.weights_hash} (codec.name={recipe.codec.name})"
+
+
+def pool_identity(folder: Path) -> str:
+    """Return a hash of the clips of another store.
+
+    Raises:
+        MissingError: there is no finished store in the folder.
+        IntegrityError: it is damaged.
+    """
+    meta = read_meta(folder)
+    return fingerprint(meta.fingerprint, [shard.xxh3 for shard in meta.shards])
+
+
+def captions_of(section: Generator) -> dict[str, str] | None:
+    """Return clip id → caption of the table that a generator is trained on; None without one.
+
+    Raises:
+        MissingError: there is no finished table in the folder.
+        UsageError: it has no captions of this kind.
+        IntegrityError: it is damaged.
+    """
+    return caption_table.texts(Path(section.captions), section.caption_kind) if section.captions else None
+
+
+def captions_identity(section: Generator) -> tuple[str, ...]:
+    """Return what identifies the captions of a generator; errors as in `captions_of`."""
+    if not section.captions:
+        return ()
+    return section.caption_kind, *caption_table.identity(Path(section.captions))
+
+
+def check_captions(section: Generator, manifest: Manifest) -> None:
+    """Check that the captions of a generator are of other clips than the evaluation clips.
+
+    Raises:
+        IntegrityError: the table has captions of evaluation clips or of their recordings, or is damaged.
+        MissingError: there is no finished table in the folder.
+        UsageError: it has no captions of this kind, or of other clips only.
+    """
+    captions = captions_of(section)
+    if captions is None:
+        return
+    train = (row.clip_id for row in manifest.split("train"))
+    if not section.other_store and captions.keys().isdisjoint(train):
+        raise UsageError(
+            f"generator.captions={section.captions}: none of its {counted(len(captions), 'clip')} is a "
+            "train clip of the corpus; make the table with `ajbench caption --recipe`"
+        )
+    held_out = manifest.held_out()
+    # Clips of a list are named after their video, which is a recording without "youtube:".
+    recordings = {part for one in held_out.values() for part in (one, one.partition(":")[2])}
+    related = {problem.clip_id for clips in left_out(manifest.problems).values() for problem in clips}
+    leaked = [clip for clip in captions if clip in held_out or clip in recordings or clip in related]
+    if leaked:
+        raise IntegrityError(
+            f"generator.captions={section.captions}: has captions of evaluation clips or their recordings "
+            f"({counted(len(leaked), 'clip')}, such as {leaked[0]}); make the table without --include-eval, "
+            "and with --exclude FILE if its clips come from another list"
+        )
