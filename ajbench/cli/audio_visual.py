@@ -224,7 +224,7 @@ def train_av(settings: Settings, tracker: Tracker = "csv") -> None:
 def score_av(settings: Settings) -> None:
     """Evaluate the trained audio-visual classifiers.
 
-    mAP and accuracy by audio, video and both, differences to naive fusion, and the share of clips that one
+    mAP and accuracy by audio, video and both, differences from naive fusion, and the share of clips that one
     modality alone gets right and both together get wrong.
 
     \b

@@ -26,7 +26,7 @@ app = typer.Typer()
 def eval_cls(settings: Settings) -> None:
     """Evaluate the trained classifiers.
 
-    mAP, AUC, d′ and accuracy with intervals, and the paired difference of each mix to real clips only.
+    mAP, AUC, d′ and accuracy with intervals, and the paired difference of each mix from real clips only.
 
     \b
     Examples:
@@ -57,8 +57,9 @@ CSV = "FILE.csv"
 PROTOCOLS = "Preprocessing and KL convention of: ajbench, audioldm_eval, av-benchmark, stable-audio-metrics."
 FEATURES = "Extractors, separated by commas; weights from AJBENCH_WEIGHTS, or as NAME=PATH."
 METRICS = (
-    "Metrics, separated by commas, of `ajbench ls metrics`; or all (default, where possible: with tiny fad, "
-    "fd_inf, kad, precision, recall, density, coverage, lsd; else fd, is, kl, kl_sigmoid, label_agreement)."
+    "Metrics, separated by commas (`ajbench ls metrics`), or all. Default: with tiny fad, fd_inf, kad, "
+    "precision, recall, density, coverage, lsd; with others fd, is, kl, kl_sigmoid, label_agreement; each "
+    "where its inputs are given."
 )
 LABELS = (
     "Requested labels of a folder's clips: CSV with columns clip and labels (separated by ;), or parent: the "

@@ -21,8 +21,10 @@ def estimate(
     base: Annotated[
         str | None, typer.Option("--base", metavar="RECIPE", help="For tables/a11: of this recipe.")
     ] = None,
-    machines: Annotated[int, typer.Option("--machines", min=1, help="That share a file system.")] = 1,
-    gpus: Annotated[int, typer.Option("--gpus", min=0, help="Of each machine; 0: its cores.")] = 0,
+    machines: Annotated[
+        int, typer.Option("--machines", min=1, help="Machines that share a file system.")
+    ] = 1,
+    gpus: Annotated[int, typer.Option("--gpus", min=0, help="GPUs of each machine; 0: use its cores.")] = 0,
     jobs: Annotated[
         int | None,
         typer.Option("--jobs", min=1, help="Classifiers at a time on a machine without GPUs (all cores)."),
@@ -32,15 +34,16 @@ def estimate(
         typer.Option("--rates", metavar="FILE", help="CSV of benchmarks/gpu.py instead of finished stages."),
     ] = None,
     price: Annotated[
-        float | None, typer.Option("--price", min=0.0, help="Of an hour of one GPU, or machine without.")
+        float | None,
+        typer.Option("--price", min=0.0, help="Price of a GPU hour, or of a machine hour without GPUs."),
     ] = None,
 ) -> None:
     """Estimate how long the rest of a recipe takes on several machines.
 
     Seconds of a step or clip are those of finished stages of the recipe, whatever their doses, seeds and
     numbers of steps: run a small part first, such as `ajbench run as20k synth.n=64 generator.train_steps=100
-    evaluate.seeds=[0]`. With --rates they are those that benchmarks/gpu.py measured on a GPU. Stages whose
-    rate is unknown are named and left out of the sums. Loading of data is assumed to keep up.
+    evaluate.seeds=[0] evaluate.doses=[64]`. With --rates they are those that benchmarks/gpu.py measured on a
+    GPU. Stages whose rate is unknown are named and left out of the sums. Loading of data is assumed to keep up.
 
     \b
     Examples:

@@ -95,7 +95,7 @@ def cell_rows(line: str, seed: int, trained: Trained, context: Context) -> list[
 def compare(cells: Mapping[tuple[str, int], Trained], context: Context) -> list[Row]:
     """Return means over seeds and paired differences, with intervals over recordings and seeds.
 
-    `map_mean` is the mean over seeds, `map_delta` the difference to naive fusion in the same modality,
+    `map_mean` is the mean over seeds, `map_delta` the difference from naive fusion in the same modality,
     `map_gain` that of A+V to A of the same model, and `map_leak` that of `labels=true` to
     `labels=predicted` of the same scorer; the same for accuracy and μ (no gain). Only shared seeds count.
 

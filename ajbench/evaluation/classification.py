@@ -177,11 +177,11 @@ def enough(seeds: int, folds: int = 1) -> bool:
 def compare_to_real(
     cells: Mapping[TableCell, Measured], real_column: str, context: Context, primary: Primary | None = None
 ) -> list[Row]:
-    """Return the mAP of every column over its seeds and its paired difference to real clips only.
+    """Return the mAP of every column over its seeds and its paired difference from real clips only.
 
     `map_mean` is the mean over seeds and folds; a seed counts if every fold has it. `map_delta` is the
-    difference to `real_column`, with a 95 % interval over recordings and seeds (`bootstrap.over_seeds`): both
-    columns are scored on the same resamples, and only shared seeds count. `map_delta_family` has intervals
+    difference from `real_column`, with a 95 % interval over recordings and seeds (`bootstrap.gain_interval`):
+    both columns are scored on the same resamples, and only shared seeds count. `map_delta_family` has intervals
     that hold together (`bootstrap.family`) for the k comparisons of a column that adds synthetic clips alone,
     in all lines: each at 1 − 0.05/k (Bonferroni), as needed when the best of them are picked. There, only
     seeds that all these columns of a line share count, and a line without `enough` has no such rows.

@@ -30,7 +30,7 @@ KEPT = (
     "energy_j", "device", "git",
 )  # fmt: skip
 # Raised by one when the form of tables or report changes: they are then written again.
-VERSION = 5
+VERSION = 6
 
 
 def publish(pipeline: Pipeline, stages: Sequence[Stage], again: bool = False) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class Curve:
     doses: Sequence[float]  # synthetic clips added, [D], 0 first
     mean: np.ndarray  # over seeds, with its interval: value, low, high [D, 3]
     seeds: Sequence[Sequence[float]]  # values of single seeds, D lists
-    delta: np.ndarray  # paired difference to dose 0, with its interval [D−1, 3]
+    delta: np.ndarray  # paired difference from dose 0, with its interval [D−1, 3]
     synthetic_only: float | None = None  # mAP without real clips
 
 
@@ -65,7 +65,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Mix:
-    """mAP with a mix and its paired difference to real clips only, in percent: value, low, high [3]."""
+    """mAP with a mix and its paired difference from real clips only, in percent: value, low, high [3]."""
 
     name: str
     mean: np.ndarray
@@ -75,7 +75,7 @@ class Mix:
 
 @dataclass(frozen=True)
 class Gains:
-    """Paired difference to real clips only against their number, of one mix."""
+    """Paired difference from real clips only against their number, of one mix."""
 
     name: str
     real: list[int]  # ascending [R]
@@ -101,7 +101,7 @@ def gain_curves(panels: Sequence[tuple[str, Sequence[Gains]]]) -> str:
             axes.set_xlabel("real clips of the classifier")
             axes.grid(axis="y")
             axes.margins(x=0.15)
-        shown[0].set_ylabel("difference to real clips only, points of mAP")
+        shown[0].set_ylabel("difference from real clips only, points of mAP")
         marks = {
             name: mark for axes in shown for mark, name in zip(*axes.get_legend_handles_labels(), strict=True)
         }
@@ -110,7 +110,7 @@ def gain_curves(panels: Sequence[tuple[str, Sequence[Gains]]]) -> str:
 
 
 def dose_curve(curves: Sequence[Curve]) -> str:
-    """Return mAP against the dose (left) and the difference to real clips only (right), as SVG."""
+    """Return mAP against the dose (left) and the difference from real clips only (right), as SVG."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure((WIDTH, 3.7), layout="constrained")
         left, right = figure.subplots(1, 2)
@@ -127,7 +127,7 @@ def dose_curve(curves: Sequence[Curve]) -> str:
             _intervals(right, x[1:], curve.delta, colour)
         right.axhline(0, color=INK, linewidth=0.7)
         left.set_title("mAP, % (small dots: seeds; dotted line: synthetic clips only)")
-        right.set_title("difference to real clips only, points of mAP")
+        right.set_title("difference from real clips only, points of mAP")
         for axes, ticks in ((left, doses), (right, doses[1:])):
             axes.set_xticks(ticks, [f"+{dose:,.0f}" if dose else "real only" for dose in ticks])
             axes.set_xlabel("synthetic clips added")
@@ -139,7 +139,7 @@ def dose_curve(curves: Sequence[Curve]) -> str:
 
 
 def mix_rows(panels: Sequence[tuple[str, Sequence[Mix]]]) -> str:
-    """Return mAP (left) and the difference to real clips only (right), a row for each mix, as SVG.
+    """Return mAP (left) and the difference from real clips only (right), a row for each mix, as SVG.
 
     Args:
         panels: name of a classifier and its mixes; the name is shown if there are several.
@@ -168,7 +168,7 @@ def mix_rows(panels: Sequence[tuple[str, Sequence[Mix]]]) -> str:
         right.spines["left"].set_visible(False)
         right.tick_params(axis="y", length=0)
         left.set_title("mAP, %")
-        right.set_title("difference to real clips only, points of mAP")
+        right.set_title("difference from real clips only, points of mAP")
         for axes in (left, right):
             axes.grid(axis="x")
             _leave_right(axes)
@@ -191,7 +191,7 @@ def gain_rows(panels: Sequence[tuple[str, Sequence[Mark]]]) -> str:
             axes.set_title(title)
             axes.grid(axis="x")
         _leave_right(shown[-1])
-        shown[-1].set_xlabel("difference to real clips only, points of mAP")
+        shown[-1].set_xlabel("difference from real clips only, points of mAP")
         return _svg(figure, "gain")
 
 

@@ -67,7 +67,7 @@ def _block_a11(title: str, lines: list[Line], recipe: Recipe | None) -> Block:
         *fewer, seeds = sorted({line["seeds"] for line in lines})
         notes.append(
             f"mAP in percent, mean ± standard deviation over {''.join(f'{n}–' for n in fewer)}"
-            f"{counted(seeds, 'seed')}{drawn}{over_folds}; below it the paired difference to {recipe.name} "
+            f"{counted(seeds, 'seed')}{drawn}{over_folds}; below it the paired difference from {recipe.name} "
             f"with its 95 % interval over clips and seeds; {training}"
         )
         notes += [

@@ -45,7 +45,7 @@ def lines(rows: pd.DataFrame, recipe: Recipe, current: Collection[str] = ()) -> 
         current: fingerprints of the current run.
 
     Returns:
-        Lines with the columns `COLUMNS`: mAP and its paired difference to the real clips of that run, in
+        Lines with the columns `COLUMNS`: mAP and its paired difference from the real clips of that run, in
         percent with its 95 % interval. None if all runs have the same number of real clips, pool and codec.
     """
     rows = rows[(rows["recipe"] == recipe.name) & (rows["table"] == "A11")]

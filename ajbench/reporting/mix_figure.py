@@ -1,4 +1,4 @@
-"""The first figure of the report: mAP of each mix and its difference to real clips only."""
+"""The first figure of the report: mAP of each mix and its difference from real clips only."""
 
 import re
 from collections.abc import Sequence

@@ -58,7 +58,7 @@ def write(rows: pd.DataFrame, recipe: Recipe, notes: Sequence[str]) -> tuple[lis
 def lines(rows: pd.DataFrame, recipe: Recipe, notes: Sequence[str] = ()) -> list[Line]:
     """Return a line for each condition and modality, in percent, with differences in points.
 
-    `<metric>_delta` is the difference to naive fusion, `_gain` that of A+V to A of the same model, `_leak`
+    `<metric>_delta` is the difference from naive fusion, `_gain` that of A+V to A of the same model, `_leak`
     that of labels=true to labels=predicted; each with its 95 % interval (`_low`, `_high`). Lines whose
     modality is `score`, `caption` or `caption+score` are classifiers that get neither audio nor video.
     """
@@ -142,7 +142,7 @@ def condition(name: str) -> str:
 
 def _models(models: Sequence[Line], recipe: Recipe, notes: Sequence[str]) -> Block:
     accuracy = any("accuracy" in line for line in models)
-    header = ["Model", "Modality", "mAP", *(["Accuracy"] if accuracy else []), "A+V less A", "μ", "Seeds"]
+    header = ["Model", "Modality", "mAP", *(["Accuracy"] if accuracy else []), "A+V minus A", "μ", "Seeds"]
     metric = "accuracy" if accuracy else "map"
     cells = []
     for line in models:
@@ -159,7 +159,7 @@ def _models(models: Sequence[Line], recipe: Recipe, notes: Sequence[str]) -> Blo
         *notes,
         "in percent, mean ± standard deviation over seeds; below it the paired difference in points to naive "
         "fusion in the same modality, with its 95 % interval, also over seeds",
-        f"the column A+V less A is a paired difference of {_word(metric)} by the same model",
+        f"the column A+V minus A is a paired difference of {_word(metric)} by the same model",
         "the column μ is the share of clips that audio or video alone gets right and both together get wrong",
     ]
     own = (part for line in models for part in line["note"].split("; ") if part and part not in notes)

@@ -25,6 +25,7 @@ MEANT = {
     "free-spoken-digit-dataset": "FSDD",
     "as2m/$name": "as2m/t5",
     "fsdd.csv": "FSDD/fsdd.csv",
+    "kitchen20.csv": "KITCHEN20/clips.csv",
 }
 # An earlier command has to be run, or weights or an extra are missing: the message names the command.
 FIRST = re.compile(r"`ajbench [a-z-]+|pip install 'ajbench\[")
