@@ -43,7 +43,8 @@ def estimate(
     Seconds of a step or clip are those of finished stages of the recipe, whatever their doses, seeds and
     numbers of steps: run a small part first, such as `ajbench run as20k synth.n=64 generator.train_steps=100
     evaluate.seeds=[0] evaluate.doses=[64]`. With --rates they are those that benchmarks/gpu.py measured on a
-    GPU. Stages whose rate is unknown are named and left out of the sums. Loading of data is assumed to keep up.
+    GPU. Stages whose rate is unknown are named and left out of the sums. Loading of data is assumed to
+    keep up.
 
     \b
     Examples:

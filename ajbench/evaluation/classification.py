@@ -180,11 +180,12 @@ def compare_to_real(
     """Return the mAP of every column over its seeds and its paired difference from real clips only.
 
     `map_mean` is the mean over seeds and folds; a seed counts if every fold has it. `map_delta` is the
-    difference from `real_column`, with a 95 % interval over recordings and seeds (`bootstrap.gain_interval`):
-    both columns are scored on the same resamples, and only shared seeds count. `map_delta_family` has intervals
-    that hold together (`bootstrap.family`) for the k comparisons of a column that adds synthetic clips alone,
-    in all lines: each at 1 − 0.05/k (Bonferroni), as needed when the best of them are picked. There, only
-    seeds that all these columns of a line share count, and a line without `enough` has no such rows.
+    difference from `real_column`, with a 95 % interval over recordings and seeds
+    (`bootstrap.gain_interval`): both columns are scored on the same resamples, and only shared seeds
+    count. `map_delta_family` has intervals that hold together (`bootstrap.family`) for the k comparisons
+    of a column that adds synthetic clips alone, in all lines: each at 1 − 0.05/k (Bonferroni), as needed
+    when the best of them are picked. There, only seeds that all these columns of a line share count, and
+    a line without `enough` has no such rows.
     `map_delta_a` is the difference of `+160A+160G` to `+160A`: what generated clips add to augmented ones.
     Macro-F1 and tail recall have such rows too, without a family: `macro_f1_mean`, `tail_recall_delta`, ….
     The column `seed` lists the seeds (`0;1;2`).

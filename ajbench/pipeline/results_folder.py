@@ -169,10 +169,10 @@ def write_tables(recipe: Recipe, results: Path) -> dict[str, Any]:
 
     out = results / recipe.name
     state = _state(out)
-    if not state:
-        console.say(f"{out / RUN} is missing: of each measurement the last row counts, of any run")
     pinned = {key: state.get(key) for key in ("counts", "fingerprints")}
     written = tables.write(out / ROWS, out, recipe, **pinned)
+    if not state:
+        console.say(f"{out / RUN} is missing: of each measurement the last row counts, of any run")
     return {"files": sorted(written.paths.values()), "table": written.table, **written.document}
 
 
