@@ -129,7 +129,8 @@ def run(
 def tables(settings: Settings) -> None:
     """Make the paper's tables from rows.csv.
 
-    Reads `<results>/<recipe>/rows.csv` and writes CSV, Markdown and LaTeX next to it.
+    Reads `<results>/<recipe>/rows.csv` and the recipe of the last run beside it, and writes CSV, Markdown and
+    LaTeX next to them.
 
     \b
     Examples:
@@ -145,7 +146,7 @@ def tables(settings: Settings) -> None:
         rows = out / ROWS
         console.emit({"recipe": recipe.name, "rows": rows, "there": rows.exists(), "results": out})
         return
-    written = results_folder.write_tables(recipe, settings.results)
+    written = results_folder.write_tables(recipe, settings.results, settings.overrides)
     console.emit(written, table=(written["table"]["header"], written["table"]["lines"]))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ajbench.core import console
 from ajbench.core.files import atomic_write
-from ajbench.core.recipe import Recipe, dump, fingerprint
+from ajbench.core.recipe import Recipe, dump, fingerprint, load
 from ajbench.core.run_dir import environment
 from ajbench.pipeline import pool_stages, preflight
 from ajbench.pipeline.cell_training import SCORES
@@ -163,12 +163,23 @@ def counted_fingerprints(out: Path) -> list[str] | None:
     return _state(out).get("fingerprints")
 
 
-def write_tables(recipe: Recipe, results: Path) -> dict[str, Any]:
-    """Write the tables from `<results>/<recipe>/rows.csv` alone, of the same rows as the last run."""
+def write_tables(recipe: Recipe, results: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
+    """Write the tables from `<results>/<recipe>/rows.csv`, of the same rows and keys as the last run.
+
+    Args:
+        recipe: its name is used, and its keys where the folder lacks those of the last run, `recipe.yaml`.
+        results: folder of all results.
+        changes: `key=value` that replace keys of the last run.
+
+    Raises:
+        UsageError: recipe.yaml is of another version of ajbench.
+    """
     from ajbench.reporting import tables
 
     out = results / recipe.name
     state = _state(out)
+    if state and (out / RECIPE).exists():
+        recipe = load(str(out / RECIPE), changes)
     pinned = {key: state.get(key) for key in ("counts", "fingerprints")}
     written = tables.write(out / ROWS, out, recipe, **pinned)
     if not state:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 from fakes import ESC10_CONTEXT
 
+from ajbench.core.recipe import dump, load
 from ajbench.core.rows import append_rows, make_row
 from ajbench.pipeline import results_folder
 
@@ -31,3 +32,21 @@ def test_classifiers_of_other_keys_replace_those_of_the_run_and_generated_clips_
     ):
         results_folder.add_rows(results, evaluation(tmp_path, fingerprint, "esc10", table))
         assert set(results_folder.counted_fingerprints(results.results)) == counted
+
+
+def test_tables_have_the_keys_of_the_last_run(tmp_path):
+    out = tmp_path / "esc10"
+    rows = [
+        make_row(ESC10_CONTEXT, "A11", "m/-/none", "esc10", "map_mean", 0.5, n=80, seed="0;1"),
+        make_row(ESC10_CONTEXT, "A11", "m/-/none", "esc10", "map", 0.5, n=80, seed=0),
+    ]
+    append_rows(out / "rows.csv", rows)
+    drawn = lambda *changes: any(  # noqa: E731
+        "other real clips" in note
+        for note in results_folder.write_tables(load("esc10"), tmp_path, changes)["table"]["notes"]
+    )
+    assert not drawn()
+    (out / "recipe.yaml").write_text(dump(load("esc10", ("mix.real=shots=4", "evaluate.redraw=true"))))
+    assert not drawn(), "without a run.json the folder is not of one run"
+    (out / "run.json").write_text(json.dumps({"fingerprints": [ESC10_CONTEXT.fingerprint]}))
+    assert drawn() and not drawn("evaluate.redraw=false")
