@@ -21,7 +21,8 @@ from ajbench.core.errors import UsageError
 from ajbench.core.files import replacing, seed_for
 from ajbench.core.recipe import Classifier, Recipe
 from ajbench.core.run_dir import world
-from ajbench.data import leak_rule, mixing
+from ajbench.data import mixing
+from ajbench.data.leak_rule import write_heard
 from ajbench.data.shards import ids_hash
 from ajbench.data.store import ClipStore
 from ajbench.data.val_part import ValPart
@@ -145,10 +146,7 @@ def train_classifier(
             last = out / "checkpoints" / f"step-{steps:08d}" / "weights.safetensors"
             with replacing(out / LAST) as copy:
                 shutil.copyfile(last, copy)  # the checkpoint stays whole until the end
-        train = real.split_indices("train")
-        names = ([column[i] for i in train] for column in (real.clip_ids, real.recordings))
-        with replacing(out / leak_rule.HEARD) as copy, copy.open("wb") as file:
-            np.save(file, leak_rule.heard(*names), allow_pickle=False)
+        write_heard(out, real, settings.init)
         extra = {"fingerprint": fingerprint, "seed": seed, "started_from": settings.init}
         extra |= {"loss": settings.loss, "precision": settings.precision}
         classifiers.save(

@@ -88,7 +88,7 @@ class Settings:
         from ajbench.core.recipe import split_mix
         from ajbench.pipeline import results_origin
 
-        name = split_mix(self.recipe or DEFAULT)[0]
+        name = split_mix(self.base or self.recipe or DEFAULT)[0]
         shipped = results_origin.MADE if self.own else results_origin.SHIPPED
         recipe = Path(name) if name.endswith((".yaml", ".yml")) else shipped
         synthetic = self.synthetic.path if self.synthetic else None

@@ -10,6 +10,7 @@ from ajbench.core.files import DISK_FULL, UNUSABLE
 _OUT_OF_MEMORY = re.compile(
     "out of memory|can(no|')t allocate memory|not enough memory|could not create a (primitive|memory)", re.I
 )
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 def expected(error: Exception) -> AjbenchError | None:
@@ -51,6 +52,11 @@ def _of_files(error: OSError) -> str:
         return gone and f"{str(gone)[-200:]}: no such file; restore it, then run the same command again"
     if error.errno in DISK_FULL:
         return f"{name}: no space left; free some, then run the same command again"
+    if error.errno in NO_LOCKS:
+        return (
+            f"{name}: this file system has no file locks; mount it with them (Lustre: -o flock), or choose "
+            "other folders with --work and --results"
+        )
     if error.errno in UNUSABLE:
         return f"{name}: {error.strerror}; choose other files, or folders with --work and --results"
     return ""

@@ -189,6 +189,11 @@ def walk(folder: Path) -> list[Path]:
     return sorted(found)
 
 
+def absolute(path: Path) -> Path:
+    """Return an absolute path with its links: in the hub's cache they lead to files without names."""
+    return Path(os.path.normpath(path.absolute()))
+
+
 def composed(name: str) -> str:
     """Return a name with composed accents (NFC): macOS writes decomposed ones, which look the same."""
     return unicodedata.normalize("NFC", name)

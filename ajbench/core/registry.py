@@ -34,9 +34,10 @@ CORPORA: dict[str, Any] = {
 RENDERED = ("mini",)  # corpora without files: --data has no use
 # Corpora whose lists are enough to plan with: their readers take `need_files=False`.
 LABEL_TABLES = ("audioset", "vggsound", "audiocaps")
+TINY = "tiny@9a71329efa59f9b4"  # today's version of the codec tiny
 CODECS: dict[str, Any] = {
     "tiny": "ajbench.codec.tiny:load",
-    "tiny@9a71329efa59f9b4": "ajbench.codec.tiny:load_today",
+    TINY: "ajbench.codec.tiny:load_today",
     "tiny@ff1b92258faaad59": "ajbench.codec.tiny:load_former",
     "encodec_24khz@16k": "ajbench.codec.encodec:load_16k",
     "encodec_24khz@24k": "ajbench.codec.encodec:load_24k",

@@ -24,8 +24,8 @@ class CodecSection(Section):
 
     name: str = Field(
         "tiny",
-        description="tiny, tiny@HASH (a former version), encodec_24khz@16k, encodec_24khz@24k, or the "
-        "safetensors file of a trained tiny codec",
+        description="tiny, tiny@HASH (one version of it: `ajbench ls codecs`), encodec_24khz@16k, "
+        "encodec_24khz@24k, or the safetensors file of a trained tiny codec",
     )
     whitening: Literal["channel", "pca"] = Field(
         "pca", description="input of the U-Net: channels of unit deviation (paper), or principal components"

@@ -9,8 +9,8 @@ import itertools
 import re
 import tarfile
 import threading
-from collections import OrderedDict
-from collections.abc import Iterator
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -37,6 +37,15 @@ KEPT = 6  # batches kept: several threads read, each a few rows ahead of the oth
 def container(path: str) -> str:
     """Return the archive of a sound, or the path itself if it is a plain file."""
     return _parts(path)[0]
+
+
+def names_of(archives: Sequence[Path], root: Path) -> dict[Path, str]:
+    """Return how the ids of an archive's clips begin: its name or, if several have it, its path in `root`."""
+    times = Counter(path.stem for path in archives)
+    return {
+        path: path.stem if times[path.stem] == 1 else path.relative_to(root).with_suffix("").as_posix()
+        for path in archives
+    }
 
 
 def is_member(path: str) -> bool:

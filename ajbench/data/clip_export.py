@@ -191,6 +191,10 @@ def _write_table(path: Path, column: str, parts: list[Path]) -> None:
         table.writerow([column, *COLUMNS])
         for part in parts:
             for row in json.loads(part.read_text(encoding="utf-8")):
-                row["labels"] = LABEL_SEPARATOR.join(row["labels"])
+                names = row["labels"]
+                plain = not any(LABEL_SEPARATOR in name for name in names)
+                row["labels"] = (
+                    LABEL_SEPARATOR.join(names) if plain else json.dumps(names, ensure_ascii=False)
+                )
                 table.writerow([row["file"], *(row[name] for name in COLUMNS)])
     partial.replace(path)

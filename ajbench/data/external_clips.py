@@ -166,13 +166,16 @@ class ClassNames:
         return self.exact.get(written.strip()) or self.by_words.get(words(written))
 
     def inside(self, text: str) -> list[str]:
-        """Return the classes whose words occur in a text one after another; of nested ones the longest."""
+        """Return the classes whose words occur in a text one after another; of nested ones the longest.
+
+        Classes that are numbers are not looked for: a number in a name is an index rather than a class.
+        """
         parts = words(text)
         spans = [
             (start, start + len(name))
             for start, word in enumerate(parts)
             for name in self.beginning.get(word, ())
-            if parts[start : start + len(name)] == name
+            if parts[start : start + len(name)] == name and not "".join(name).isdecimal()
         ]
         outer = [
             (a, b) for a, b in spans if not any(c <= a and b <= d and (a, b) != (c, d) for c, d in spans)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ajbench.core.device import to_numpy
 from ajbench.core.documents import parse_json
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
-from ajbench.core.files import atomic_write
+from ajbench.core.files import atomic_write, composed
 from ajbench.core.registry import suggest
 
 
@@ -54,9 +54,10 @@ class LabelSet:
         return {name: index for index, name in enumerate(self.names)}
 
     def alike(self) -> list[tuple[str, str]]:
-        """Return pairs of names that differ only in case or blanks."""
+        """Return pairs of names that differ only in case, blanks, or how accents are written."""
         first: dict[str, str] = {}
-        pairs = ((first.setdefault(" ".join(name.split()).casefold(), name), name) for name in self.names)
+        keys = (" ".join(composed(name).split()).casefold() for name in self.names)
+        pairs = ((first.setdefault(key, name), name) for key, name in zip(keys, self.names, strict=True))
         return [pair for pair in pairs if pair[0] != pair[1]]
 
     def __len__(self) -> int:

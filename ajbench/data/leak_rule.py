@@ -8,6 +8,8 @@ import xxhash
 from numpy.typing import NDArray
 
 from ajbench.core.errors import IntegrityError
+from ajbench.core.files import replacing
+from ajbench.data.store import ClipStore
 
 HEARD = "train_split.npy"  # beside a classifier: what `heard` returns of the train split
 
@@ -48,6 +50,16 @@ def heard(ids: Iterable[str], recordings: Iterable[str]) -> NDArray[np.uint64]:
     """Return hashes of clips and of their recordings, sorted: 16 bytes a clip, for millions of them."""
     named = [*(f"clip {one}" for one in ids), *(f"recording {one}" for one in recordings)]
     return np.unique(np.array([_hash(one) for one in named], np.uint64))
+
+
+def write_heard(folder: Path, store: ClipStore, init: str | None = None) -> None:
+    """Write `train_split.npy` beside a classifier, with that of the classifier that it started from."""
+    train = store.split_indices("train")
+    known = heard(*([column[i] for i in train] for column in (store.clip_ids, store.recordings)))
+    if init and (Path(init) / HEARD).is_file():
+        known = np.union1d(known, np.load(Path(init) / HEARD, allow_pickle=False))
+    with replacing(folder / HEARD) as copy, copy.open("wb") as file:
+        np.save(file, known, allow_pickle=False)
 
 
 def refuse_heard(path: Path, held_out: Mapping[str, str]) -> None:

@@ -99,6 +99,12 @@ class StoreMeta(BaseModel):
     extra: dict[str, Any] = {}
 
 
+def same_codec(one: tuple[str, str], other: tuple[str, str]) -> bool:
+    """Return whether two codecs, name and hash of the weights, are the same; files may have moved."""
+    files = one[0].endswith(".safetensors") and other[0].endswith(".safetensors")
+    return one[1] == other[1] and (files or one[0] == other[0])
+
+
 def shard_path(folder: Path, index: int) -> Path:
     """Return the path of shard `index`."""
     return folder / f"part-{index:05d}.arrow"

@@ -81,7 +81,8 @@ def scaled(samples: NDArray[np.float32], file: soundfile.SoundFile, path: Path) 
     """Return samples of a float file within full scale, and count the file if it was not.
 
     Unscaled 16-bit integers are divided by 32,768, others by the peak of the file, of which the samples may
-    be a part: all its parts have one gain. Lossy codecs may overshoot and are left alone.
+    be a part: all its parts have one gain (not of streams, which are not read twice). Lossy codecs may
+    overshoot and are left alone.
     """
     if file.subtype not in FLOATS or not samples.size:
         return samples

@@ -295,8 +295,7 @@ def require_codec(store: ClipStore, name: str, weights_hash: str) -> None:
         IntegrityError: they do; the message names both.
     """
     found = (store.meta.codec, store.meta.codec_hash)
-    files = name.endswith(".safetensors") and found[0].endswith(".safetensors")  # which may have moved
-    if found[1] != weights_hash or not (files or found[0] == name):
+    if not shards.same_codec(found, (name, weights_hash)):
         raise IntegrityError(
             f"{store.path}: codes of codec {found[0]} (weights {found[1]}) cannot be used with {name} "
             f"(weights {weights_hash}); prepare the corpus again with codec.name={name}"

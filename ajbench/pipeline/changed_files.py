@@ -1,7 +1,8 @@
 """Sound files that changed or vanished after the corpus was listed, or after a store was made of them."""
 
+import json
 import os
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -9,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from ajbench.core.console import counted, say_once
+from ajbench.core.documents import IDS_BYTES, read_json
 from ajbench.core.errors import AjbenchError, MissingError
-from ajbench.core.files import checksum
+from ajbench.core.files import atomic_write, checksum
 from ajbench.core.recipe import Data
 from ajbench.data import archive, noise
 from ajbench.data.clip_reader import read_clip
@@ -18,6 +20,7 @@ from ajbench.data.clip_set import FILES_AT_ONCE, ahead
 from ajbench.data.manifest import Manifest, Row
 from ajbench.data.store import ClipStore
 
+CHECKSUMS = "files.json"
 MOST = 5_000  # files that are compared with the store; of more, evenly spaced ones
 
 
@@ -66,13 +69,33 @@ def changed(manifest: Manifest, folder: Path, data: Data) -> list[tuple[str, str
     return [(row.clip_id, checksum(Path(archive.container(row.path)))) for row in found]
 
 
-def newer(files: Iterable[Path], folder: Path) -> list[str]:
-    """Return the checksums of the files that are newer than a finished stage; none without one."""
-    mark = folder / "DONE"
-    if not mark.exists():
+def record(files: Mapping[str, Path], folder: Path) -> None:
+    """Write the checksum of each file, by its name, into the folder of a stage that reads them all."""
+    atomic_write(folder / CHECKSUMS, json.dumps({name: checksum(path) for name, path in files.items()}))
+
+
+def since_recorded(files: Mapping[str, Path], folder: Path) -> list[tuple[str, str]]:
+    """Return name and checksum of the files that have changed since a finished stage has recorded them.
+
+    Only files that are newer than the stage are read. If they are the same, the stage counts as new.
+    """
+    mark, known = folder / "DONE", folder / CHECKSUMS
+    if not mark.exists() or not known.exists():
         return []
     since = mark.stat().st_mtime_ns
-    return [checksum(path) for path in files if _time(str(path))[1] > since]
+    newer = {name: path for name, path in files.items() if _time(str(path))[1] > since}
+    if not newer:
+        return []
+    recorded = read_json(known, IDS_BYTES)
+    found = [(name, checksum(path)) for name, path in newer.items()]
+    if changed := [one for one in found if recorded.get(one[0]) != one[1]]:
+        say_once(
+            f"{counted(len(changed), 'file')} changed since the clips were read, such as {changed[0][0]}"
+        )
+        return changed
+    with suppress(OSError):
+        os.utime(mark)
+    return []
 
 
 def need_listed(paths: Iterable[str], absent: Set[str]) -> None:

@@ -170,7 +170,8 @@ def measure_sets(
 def _row(context: Context, line: Mapping[str, Any], split: str, table: str | None = None) -> Row:
     """Return a line of `measure`, with its row's name, as a row of rows.csv."""
     metric, interval = line["metric"], (line["ci_low"], line["ci_high"])
-    column = (line["of"] or ALL) if metric == "label_agreement" else ""
+    named = f"{ALL} (class)" if line["of"] == ALL else line["of"]
+    column = (named or ALL) if metric == "label_agreement" else ""
     if table is None:
         table = GENERATION if metric in GUIDED or (metric in OF_TRAIN and split == "train") else "1"
     about: dict[str, Any] = {"n": line["n"], "features": line["features"], "split": split}

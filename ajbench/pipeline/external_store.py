@@ -60,10 +60,11 @@ def audit_stage(pipeline: "Pipeline") -> Stage:
     allowed = source is not None and source.allow_leaks
     identity = _identity(external)
     key, path = pipeline.place("audit", prepared.fingerprint, *identity, *(["leaks"] if allowed else []))
-    if newer := changed_files.newer(external.clips.files, path):
-        key, path = pipeline.place("audit", key, newer)
+    if changed := changed_files.since_recorded(_files(external), path):
+        key, path = pipeline.place("audit", key, changed)
 
     def do() -> None:
+        changed_files.record(_files(external), path)
         audit_clips(external, prepared.path, path, pipeline.places.work / "features", allowed)
 
     amount = counted(len(external), "clip")
@@ -80,18 +81,24 @@ def import_stage(pipeline: "Pipeline", judge: Stage) -> Stage:
     external, prepared, audited = pipeline.external, pipeline.prepare, audit_stage(pipeline)
     # Whether leaks are allowed changes no clip.
     key, path = pipeline.place("import", prepared.fingerprint, judge.fingerprint, *_identity(external))
-    if newer := changed_files.newer(external.clips.files, path):
-        key, path = pipeline.place("import", key, newer)
+    if changed := changed_files.since_recorded(_files(external), path):
+        key, path = pipeline.place("import", key, changed)
 
     def do() -> None:
         from ajbench.generation.fidelity import Judge
 
         real = ClipStore.open(prepared.path)
+        changed_files.record(_files(external), path)
         import_clips(external, real, path, fingerprint=key, judge=Judge("reference", judge.path, real.meta))
 
     about: dict[str, Any] = {"needs": (prepared, audited, judge), "what": NAME, "shared": True}
     about["disk_mb"] = store_mb(pipeline.recipe, len(external))
     return Stage("import", pipeline.recipe, path, key, counted(len(external), "clip"), do, **about)
+
+
+def _files(external: ExternalClips) -> dict[str, Path]:
+    clips = external.clips  # of a store, the checksums of its shards are in `_identity`
+    return {} if clips.is_store else dict(zip(clips.names, clips.files, strict=True))
 
 
 def _identity(external: ExternalClips) -> list[str]:
@@ -155,15 +162,19 @@ def audit_clips(external: ExternalClips, real: Path, out: Path, cache: Path, all
 
 
 def _other_eval_split(external: ExternalClips, real: ClipStore) -> str:
-    """Return that a store of clips was made for another eval split of the same classes, in words, or ""."""
+    """Return that a store of clips was made for another eval split of the same classes, in words, or "".
+
+    Not of one whose parents are all of another corpus.
+    """
     if not external.clips.is_store:
         return ""
-    made = ClipStore.open(external.path, verify=False).meta
+    store = ClipStore.open(external.path, verify=False)
+    made, parents = store.meta, {*store.column("parent_id")} - {None}
     if not made.eval_ids_hash or made.labels != real.meta.labels:
         return ""
-    if made.eval_ids_hash == shards.ids_hash(real.held_out()):
+    if made.eval_ids_hash == shards.ids_hash(real.held_out()) or (parents and not parents & {*real.clip_ids}):
         return ""
-    return "its generator was compared with another eval split and may have heard evaluation clips"
+    return "made for another eval split than this; its generator may have heard evaluation clips"
 
 
 def audited(stage: Stage) -> Found | None:

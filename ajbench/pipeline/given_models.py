@@ -11,9 +11,22 @@ from ajbench.data import audio
 from ajbench.data.corpora.recordings import left_out
 from ajbench.data.leak_rule import refuse_heard, refuse_leak
 from ajbench.data.manifest import Manifest
-from ajbench.data.shards import read_meta
+from ajbench.data.shards import read_meta, same_codec
 from ajbench.data.store import ClipStore
 from ajbench.pipeline import grid
+
+
+def check_init(folder: Path, manifest: Manifest) -> None:
+    """Check a generator that another one starts from (`generator.init`), if ajbench has trained it.
+
+    Raises:
+        IntegrityError: it was trained on recordings of evaluation clips (the leak rule).
+    """
+    path = folder / "generator.json"
+    if path.is_file():
+        known = documents.read_json(path, documents.IDS_BYTES)
+        ids, recordings = (list(map(str, known.get(key, ()))) for key in ("train_ids", "train_recordings"))
+        refuse_leak(folder, ids, recordings, manifest.held_out())
 
 
 def check_classifiers(recipe: Recipe, manifest: Manifest) -> None:
@@ -85,16 +98,19 @@ def check_pool(folder: Path, recipe: Recipe, manifest: Manifest) -> None:
 
 
 def _other_codec(recipe: Recipe, name: str, weights_hash: str) -> str:
-    """Return a codec and the recipe's in words if they are not the same; "" if they are, or it is unknown."""
+    """Return a codec and the recipe's in words if they are not the same (`same_codec`); else ""."""
+    own = recipe.codec.name
+    if own.partition("@")[0] != name.partition("@")[0] and not own.endswith(".safetensors"):
+        return f"{name}, the recipe {own}"
     from ajbench import codec as codecs
 
     try:
-        own = codecs.load(recipe.codec.name)
+        found = codecs.load(own)
     except MissingError:  # its own check says so
+        return "" if own == name else f"{name}, the recipe {own}"
+    if same_codec((name, weights_hash), (found.name, found.weights_hash)):
         return ""
-    if (own.name, own.weights_hash) == (name, weights_hash):
-        return ""
-    return f"{name}@{weights_hash}, the recipe {own.name}@{own.weights_hash} (codec.name={recipe.codec.name})"
+    return f"{name}@{weights_hash}, the recipe {found.name}@{found.weights_hash} (codec.name={own})"
 
 
 def pool_identity(folder: Path) -> str:

@@ -13,6 +13,7 @@ from ajbench.core.errors import IntegrityError
 from ajbench.core.files import seed_for
 from ajbench.core.recipe import Recipe
 from ajbench.data.clip_set import open_set
+from ajbench.data.leak_rule import write_heard
 from ajbench.data.shards import ids_hash
 from ajbench.data.store import ClipStore
 from ajbench.data.val_part import ValPart
@@ -75,6 +76,8 @@ def fit_head(
         f"{settings.name}: {console.counted(len(used), 'clip')}, features {extractor.name} [{x.shape[1]}]"
     )
     module.fit(x, clips.targets[used].toarray(), weights, settings.loss)  # type: ignore[operator]
+    out.mkdir(parents=True, exist_ok=True)
+    write_heard(out, real)
     classifiers.save(
         module,
         out,

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from ajbench.core.clip_sections import KNOW_RECORDINGS
 from ajbench.core.errors import UsageError
 from ajbench.data.corpora import detection
 
@@ -46,8 +47,12 @@ def applied(
         UsageError: a wrong pattern, classes in names of what has labels, or sounds without labels.
     """
     keys = data_keys(patterns, last)
-    if found.data["corpus"] != "folder" and keys.pop("label_from", None) and patterns.get("label"):
+    if found.data["corpus"] != "folder" and keys.pop("label_from", "") and patterns.get("label"):
         raise UsageError(f"--label: {found.root} is {found.layout}, which has labels; leave the option out")
+    if found.data["corpus"] in KNOW_RECORDINGS and keys.pop("recording_from", "") and patterns.get("group"):
+        raise UsageError(
+            f"--group: {found.root} is {found.layout}, whose recordings are known; leave the option out"
+        )
     layout = found.layout
     if "label_from" in keys:
         layout = layout.replace(" with class folders", "").replace("class folders", "folders")

@@ -18,7 +18,7 @@ import yaml
 from ajbench.core import documents
 from ajbench.core.console import counted
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
-from ajbench.core.files import atomic_write
+from ajbench.core.files import absolute, atomic_write
 from ajbench.core.recipe import Data, fingerprint, load
 from ajbench.core.recipe_tree import shipped
 from ajbench.data import archive, audio
@@ -91,9 +91,15 @@ def make(
     Raises:
         MissingError: there are no clips, or too few.
         UsageError: the clips are laid out in a way that is not read, the budget is too small, or a
-            pattern is no regular expression.
+            pattern is no regular expression; or the folders of work or results are inside that of the clips.
     """
     wanted = None if budget is None else budget_seconds(budget)
+    for option, folder in (("--work", work), ("--results", results)):
+        if path.is_dir() and absolute(folder).is_relative_to(home := absolute(path)):
+            raise UsageError(
+                f"{option} {folder}: is inside --data {path}, where sounds of the run would be taken for "
+                f"clips; give folders elsewhere, such as --work {home}-work --results {home}-results"
+            )
     found = detection.detect(path)
     name = _name(path, found.root, work, results)
     plan = work / name / PLAN

@@ -1,4 +1,4 @@
-"""Checks before any work: clips, classes, given generator, pool, captions; and corpora without audio."""
+"""Checks before any work: clips, classes, weights; and corpora without audio."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -246,6 +246,7 @@ class Pipeline:
         ]
         checks += [partial(given_models.check_pool, other, recipe, self.manifest)] if other else []
         checks += [partial(pretrained.locate, init)] if init else []
+        checks += [partial(given_models.check_init, Path(init), self.manifest)] if init else []
         needs = () if other else (prepared,)
         about: dict[str, Any] = {"seed": seed, "needs": needs, "distributed": True, "checks": tuple(checks)}
         about |= {"precision": section.precision, "parallel": section.preset == "tiny", "alone": True}

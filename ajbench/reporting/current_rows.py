@@ -42,8 +42,8 @@ def select(
     return every.drop(columns=["_seed", "_dataset"])
 
 
-def former_codecs(rows: pd.DataFrame, recipe: Recipe, current: pd.DataFrame) -> list[pd.DataFrame]:
-    """Return the rows that count of a recipe's classifiers with each earlier codec, newest first.
+def other_codecs(rows: pd.DataFrame, recipe: Recipe, current: pd.DataFrame) -> list[pd.DataFrame]:
+    """Return the rows that count of a recipe's classifiers with each other codec, newest first.
 
     A run with another codec has other fingerprints, so only `mix.real` tells its rows from those of other
     settings: evaluations with as many real clips count.
@@ -58,6 +58,7 @@ def former_codecs(rows: pd.DataFrame, recipe: Recipe, current: pd.DataFrame) -> 
     real_only = every[(every["column"] == recipe.name) & every["real"].isin(sizes)]
     over_seeds = every["metric"].str.endswith(OVER_SEEDS)
     alike = every["real"].isin(sizes) | every["column"].str.endswith("(all real)")
+    alike |= every["column"] == f"{recipe.name}G"
     every = every[every["fingerprint"].isin(real_only["fingerprint"]) | (~over_seeds & alike)]
     codecs = every.loc[every["codec"] != "", "codec"][::-1].drop_duplicates()
     return [select(every, recipe, None, codec) for codec in codecs if codec not in {*last["codec"]}]

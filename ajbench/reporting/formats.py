@@ -79,7 +79,7 @@ def _block_a11(title: str, lines: list[Line], recipe: Recipe | None) -> Block:
         if first.get("tail"):
             notes.append(f"Tail: {first['tail']} real clips{', filled alone' * fills(recipe)}")
         notes += [
-            f"{model}, {line['augmentation']}: {column} less {column.rpartition('+')[0]}: {gain}"
+            f"{model}, {line['augmentation']}: {column} minus {column.rpartition('+')[0]}: {gain}"
             for line, model in zip(lines, models, strict=True)
             for column in columns
             if (gain := _delta(line, column, "delta_a"))

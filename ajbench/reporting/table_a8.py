@@ -157,8 +157,8 @@ def _models(models: Sequence[Line], recipe: Recipe, notes: Sequence[str]) -> Blo
         f"{first['dataset']}, {counted(first['eval_clips'], 'evaluation clip')}; audio and video models: "
         f"{first['backbone']}; discount {recipe.fusion.discount}",
         *notes,
-        "in percent, mean ± standard deviation over seeds; below it the paired difference in points to naive "
-        "fusion in the same modality, with its 95 % interval, also over seeds",
+        "in percent, mean ± standard deviation over seeds; below it the paired difference in points from "
+        "naive fusion in the same modality, with its 95 % interval, also over seeds",
         f"the column A+V minus A is a paired difference of {_word(metric)} by the same model",
         "the column μ is the share of clips that audio or video alone gets right and both together get wrong",
     ]

@@ -69,7 +69,7 @@ def write(
     These are `table_a11.{csv,md,tex}`, with a tail `table_tail.{csv,md,tex}`, if generated clips were
     evaluated `table_1.{csv,md,tex}` and `generation.csv`, and if rows.csv has runs with several `mix.real`,
     pools or codecs, `gain_by_real.csv` of all of them. If a measurement occurs more than once, the last one
-    counts. Of several codecs Table A11 has a line each, below that of the last one.
+    counts. Runs with other codecs have lines of their own in Table A11, below those of the last run.
 
     Args:
         rows_path: rows.csv; rows of other recipes are ignored.
@@ -87,8 +87,8 @@ def write(
     out_dir.mkdir(parents=True, exist_ok=True)
     chosen, generation = chosen_keys(out_dir, recipe), generation_lines(rows)
     a11 = a11_lines(rows, recipe, counts, chosen)
-    for former in current_rows.former_codecs(every, recipe, rows):
-        a11 = _measured(a11) + a11_lines(former, recipe, counts)
+    for other in current_rows.other_codecs(every, recipe, rows):
+        a11 = _measured(a11) + a11_lines(other, recipe)
     a11_blocks = blocks_a11(a11, recipe)
     files = _formats("table_a11", a11, a11_blocks, PERCENT_DIGITS)
     if tail := tail_table.lines(rows, recipe, columns_of(rows, recipe)):

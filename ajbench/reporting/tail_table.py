@@ -26,7 +26,7 @@ def lines(rows: pd.DataFrame, recipe: Recipe, columns: Sequence[str]) -> list[Li
     """Return a line for each classifier and mix, all values in percent; none without a tail.
 
     Keys: model, pretraining, augmentation, mix; for `tail_recall`, `macro_f1` and `map` the mean over seeds
-    and folds, `_std` over seeds, and `_delta`, `_delta_low`, `_delta_high` to real clips only; real, seeds,
+    and folds, `_std` over seeds, and `_delta`, `_delta_low`, `_delta_high` from real clips only; real, seeds,
     eval_clips; tail and tail_eval_clips (`classes`), dataset.
 
     Args:

@@ -29,6 +29,7 @@ from ajbench.core import files
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.recipe import Mix
 from ajbench.data import mixing, real_clips, shards, store
+from ajbench.data.leak_rule import refuse_heard
 from ajbench.data.pcm import open_store
 from ajbench.data.val_part import ValPart
 from ajbench.training import state
@@ -55,7 +56,14 @@ def rows(folder):
 def test_it_learns_and_predicts_the_eval_clips(tmp_path, real, synthetic, name, loss):
     recipe = hum_recipe(Mix(dose=10), name=name, loss=loss, train_steps=40, aug="none")
     out = fit_hum(recipe, real, synthetic, tmp_path / "out")
-    assert sorted(p.name for p in out.iterdir()) == ["config.json", "metrics.csv", "model.safetensors"]
+    written = ["config.json", "metrics.csv", "model.safetensors", "train_split.npy"]
+    assert sorted(p.name for p in out.iterdir()) == written
+    train, held_out = (
+        {real.clip_ids[i]: real.recordings[i] for i in real.split_indices(s)} for s in ("train", "eval")
+    )
+    refuse_heard(out, held_out)
+    with pytest.raises(IntegrityError, match=next(iter(train))):
+        refuse_heard(out, dict([next(iter(train.items()))]))
     classifier = classifiers.load(out)
     expected = {"fingerprint": "abc", "loss": loss, "train_ids_hash": synthetic.meta.train_ids_hash}
     assert expected.items() <= classifier.config.items()

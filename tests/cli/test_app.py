@@ -15,6 +15,7 @@ from ajbench.cli.app import app
 from ajbench.core import console, recipe, recipe_tree, registry
 from ajbench.core.errors import AjbenchError, IntegrityError, MissingError, NumericError, UsageError
 from ajbench.pipeline import catalogue
+from ajbench.pipeline.results_origin import claim
 
 STAGES = [
     *("demo", "run", "sweep", "prepare", "train-codec", "train-gen", "invert", "synth"),
@@ -410,3 +411,16 @@ def test_tables_are_made_again_from_rows_alone(document):
     (out / "run.json").write_text(json.dumps({"fingerprints": ["old"], "counts": None}))
     assert document("tables")["table_a11"][0]["mini"] == 25.0
     assert (out / "table_a11.csv").exists()
+
+
+def test_a_table_of_a_recipe_in_a_file_shares_its_results(ajbench, tmp_path):
+    (tmp_path / "my.yaml").write_text("extends: mini\n")
+    results = tmp_path / "results"
+    claim(results / "my", tmp_path / "my.yaml", None)
+    more = "--results", str(results), "--dry-run"
+    assert ajbench("run", "tables/a11", "--base", str(tmp_path / "my.yaml"), *more).exit_code == 0
+    assert ajbench("run", str(tmp_path / "my.yaml"), *more).exit_code == 0
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "my.yaml").write_text("extends: mini\n")
+    shown = ajbench("run", str(tmp_path / "other" / "my.yaml"), *more)
+    assert shown.exit_code == 2 and "holds results of recipe" in shown.stderr

@@ -72,3 +72,9 @@ def test_a_bug_is_none_of_these():
     assert not any(map(expected, bugs))
     known = IntegrityError("x")
     assert expected(known) is known
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_named_as_such(number):
+    told = expected(OSError(number, os.strerror(number)))
+    assert type(told) is MissingError and "no file locks" in str(told) and "--work" in str(told)

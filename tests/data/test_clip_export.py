@@ -123,3 +123,13 @@ def test_a_folder_with_other_files_is_left_alone(store, tmp_path):
     with pytest.raises(UsageError, match=tmp_path.name):
         export(Export(store, tmp_path, "folders"))
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("layout", ["folders", "audiofolder", "table"])
+def test_a_class_with_a_semicolon_in_its_name_is_read_back_as_one(tmp_path, layout):
+    names = ["a;b", "c"]
+    records = [hum_record(i, labels=[names[i % 2]]) for i in range(6)]
+    store = hum_store(tmp_path / "store", records, labels=names)
+    export(Export(store, tmp_path / "out", layout, ".flac"))
+    cells = [row["labels"] for row in table_of(tmp_path / "out")]
+    assert {*cells} == {'["a;b"]', "c"}

@@ -117,3 +117,9 @@ def test_clips_without_a_known_class_are_refused_by_name(write):
     with pytest.raises(UsageError, match="wolf") as refused:
         read(write("wolf/1", "wolf/2"), REAL)
     assert "Sea waves" in str(refused.value)
+
+
+def test_numbers_in_names_are_no_classes():
+    digits = LabelSet.from_names("0123")
+    names = ClassNames(digits)
+    assert names.inside("gen_3.wav") == [] and names.find("3") == "3"

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fakes import write_clip
 from typer.testing import CliRunner
@@ -13,7 +14,9 @@ from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.recipe import Data
 from ajbench.data.clip_set import open_set
 from ajbench.data.corpora import detection, folder
+from ajbench.data.corpora.recordings import read_corpus
 from ajbench.pipeline import name_patterns, own_data
+from ajbench.pipeline.inputs import corpus_identity
 
 FOLDER = Data(corpus="folder")
 
@@ -299,8 +302,9 @@ def test_a_pattern_may_begin_with_flags():
 
 def test_sounds_of_unknown_classes_are_refused_with_the_way_out(tmp_path, invoke):
     touch(tmp_path, "one/dog_1.wav", "one/cat_1.wav", "set.csv")
+    elsewhere = "--work", f"{tmp_path}-work", "--results", f"{tmp_path}-results"
     for data, code in ((tmp_path / "one", 2), (tmp_path, 3)):
-        done = invoke("run", "--data", data, "--dry-run", "--work", tmp_path / "work")
+        done = invoke("run", "--data", data, "--dry-run", *elsewhere)
         assert done.exit_code == code and "--label PATTERN" in done.stderr, done.output
     (tmp_path / "set.csv").write_text("path,label\none/dog_1.wav,dog\none/cat_1.wav,cat\n")
     done = invoke("run", "--data", tmp_path / "set.csv", "--label", "^([a-z]+)", "--dry-run")
@@ -321,3 +325,32 @@ def test_other_corpora_have_labels():
 def test_recipes_that_find_no_class_in_names_are_as_before():
     assert "label_from" not in FOLDER.identity()
     assert Data(corpus="folder", label_from="^(.)").identity()["label_from"] == "^(.)"
+
+
+def test_a_pattern_of_recordings_is_refused_where_they_are_known(invoke, tmp_path):
+    touch(tmp_path, "set/meta/esc50.csv", "set/audio/1-1-A-0.ogg")
+    (tmp_path / "set/meta/esc50.csv").write_text("filename,fold,target,category,esc10,src_file,take\n")
+    shown = invoke("run", "--data", tmp_path / "set", "--group", "-([0-9]+)-", "--dry-run")
+    assert shown.exit_code == 2 and shown.stderr.startswith("ajbench: --group: ")
+
+
+def test_folders_of_a_run_inside_the_clips_are_refused(invoke, tmp_path, monkeypatch):
+    for k in range(20):
+        write_clip(tmp_path / "set" / "ab"[k % 2], k, np.random.default_rng(k).normal(0, 0.1, 16_000))
+    monkeypatch.chdir(tmp_path / "set")
+    shown = invoke("run", "--data", ".", "--dry-run")
+    assert shown.exit_code == 2 and "--work work: is inside --data ." in shown.stderr
+    elsewhere = "--work", tmp_path / "w", "--results", tmp_path / "r"
+    assert invoke("run", "--data", ".", "--dry-run", *elsewhere).exit_code == 0
+
+
+def test_files_that_are_no_sounds_change_no_fingerprint(tmp_path):
+    for k in range(20):
+        write_clip(tmp_path / "set" / "ab"[k % 2], k, np.random.default_rng(k).normal(0, 0.1, 16_000))
+    identities = set()
+    for more in (None, "set/a/notes.txt", "set/README.md", "set/a/Thumbs.db"):
+        touch(tmp_path, *([more] if more else []))
+        identities.add(corpus_identity(read_corpus(FOLDER, tmp_path / "set")))
+    assert len(identities) == 1
+    (tmp_path / "set/a/20.wav").symlink_to("gone.wav")
+    assert corpus_identity(read_corpus(FOLDER, tmp_path / "set")) not in identities

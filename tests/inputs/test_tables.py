@@ -389,3 +389,24 @@ def test_json_that_is_nested_without_end_is_refused(tmp_path, suffix):
 def test_folds_that_no_column_can_hold_are_no_numbers(fold):
     assert fold_names.number(fold) is None
     assert fold_names.of_folders([fold, f"{fold}1"]) == {}
+
+
+def test_several_rows_of_a_file_are_clips_where_their_times_are_given(table, capsys):
+    lines = ["1.wav,dog,0,1", "1.wav,cat,1,2.5", "1.wav,dog,3,4", *(f"{k}.wav,cat,0,1" for k in range(2, 12))]
+    path = table("path,label,Start,end", *lines)
+    found = read_corpus(TABLE, path)
+    rows = {row.clip_id: row for row in found.rows}
+    assert [(rows[one].labels, rows[one].duration_s) for one in ("1", "1@1", "1@3")] == [
+        (("dog",), 1.0), (("cat",), 1.5), (("dog",), 1.0),
+    ]  # fmt: skip
+    assert len(found.rows) == 13 and len({rows[one].recording for one in ("1", "1@1", "1@3")}) == 1
+    assert "times of clips" in capsys.readouterr().err
+    once = read_corpus(
+        TABLE, table("path,label,start,end", *lines[2:])
+    )  # UrbanSound8K: of what it was cut from
+    assert {row.start_s for row in once.rows} == {0.0}
+
+
+def test_a_column_of_speakers_is_named(table, capsys):
+    read_corpus(TABLE, table("path,label,speaker", *(f"{k}.wav,{'ab'[k % 2]},x" for k in range(12))))
+    assert "column speaker is not used" in capsys.readouterr().err

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from fakes import ESC10_LABELS, esc10_recipe, make_store, write_result_store
+from fakes import ESC10_CONTEXT, ESC10_LABELS, esc10_recipe, make_store, write_result_store
 
 from ajbench import codec
 from ajbench.core.clip_sections import Mix
@@ -228,3 +228,12 @@ def test_what_starts_from_weights_is_named_by_them():
     assert names == ["-", "IM", "AS", "PT"]
     made = SimpleNamespace(synth=SimpleNamespace(strength=0.5))
     assert evaluate.set_name(made, "") == "img2img" and evaluate.set_name(made, "noise") == "noise"
+
+
+def test_a_class_called_all_is_not_taken_for_all_classes():
+    line = {"row": "G", "metric": "label_agreement", "value": 0.5, "ci_low": 0.4, "ci_high": 0.6, "n": 9}
+    rows = [
+        evaluate._row(ESC10_CONTEXT, line | {"of": of, "features": "mn04"}, "eval")
+        for of in ("", "all", "dog")
+    ]
+    assert [row["column"] for row in rows] == ["all", "all (class)", "dog"]

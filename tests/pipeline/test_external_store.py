@@ -18,7 +18,7 @@ from ajbench.data.external_clips import ExternalSource, read
 from ajbench.data.shards import finish, ids_hash
 from ajbench.data.store import ClipStore
 from ajbench.evaluation.classification import column_name
-from ajbench.pipeline import external_store, fold_stages
+from ajbench.pipeline import changed_files, external_store, fold_stages
 from ajbench.pipeline.classifier_stages import cell_key, grid_stages
 
 DATA = Data(n_clips=80, duration_s=1.26)
@@ -160,13 +160,18 @@ def test_a_store_that_was_made_for_another_fold_is_refused_or_marked(real, made,
 def test_a_file_that_changed_after_the_audit_is_audited_again(made, tmp_path):
     folder = tmp_path / "clips"
     shutil.copytree(made, folder)
-    stage = external_store.audit_stage(pipeline(folder, tmp_path))
-    stage.path.mkdir(parents=True)
-    (stage.path / "DONE").touch()
-    os.utime(stage.path / "DONE", (2**33, 2**33))
-    assert external_store.audit_stage(pipeline(folder, tmp_path)).path == stage.path
-    os.utime(stage.path / "DONE", (0, 0))
-    assert external_store.audit_stage(pipeline(folder, tmp_path)).path != stage.path
+    place = lambda: external_store.audit_stage(pipeline(folder, tmp_path)).path  # noqa: E731
+    first, clips = place(), read(folder, pipeline(folder, tmp_path).manifest).clips
+    first.mkdir(parents=True)
+    changed_files.record(dict(zip(clips.names, clips.files, strict=True)), first)
+    (first / "DONE").touch()
+    os.utime(first / "DONE", (0, 0))  # all files are newer: copied or touched
+    assert place() == first and (first / "DONE").stat().st_mtime > 1
+    os.utime(first / "DONE", (0, 0))
+    content = bytearray(clips.files[0].read_bytes())
+    content[-1] ^= 1
+    clips.files[0].write_bytes(content)
+    assert place() != first
 
 
 @pytest.mark.usefixtures("no_workers")

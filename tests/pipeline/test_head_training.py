@@ -17,6 +17,7 @@ from ajbench.core.errors import IntegrityError
 from ajbench.core.recipe import Classifier, Mix, Recipe
 from ajbench.data import audio
 from ajbench.data.labels import load_scores
+from ajbench.data.leak_rule import HEARD
 from ajbench.features.extractor import Extractor
 from ajbench.pipeline.head_training import fit_head
 
@@ -115,6 +116,7 @@ def test_features_are_computed_once_for_all_mixes(bands, stores, tmp_path):
 def test_a_saved_head_scores_clips_as_it_did_from_features(bands, stores, tmp_path, hidden):
     out, scores = fit(stores, tmp_path, hidden=hidden)
     found = classifiers.load(out)
+    assert (out / HEARD).exists()
     real = stores[0]
     again = classifiers.predict(found, real, real.split_indices("eval"))
     assert again == pytest.approx(scores, abs=1e-4)

@@ -38,7 +38,7 @@ def test_a_former_codec_has_the_rows_of_as_many_real_clips(tmp_path):
             append_rows(path, [mean])
     every, plan = read_rows(path), esc10_recipe()
     current = current_rows.select(every, plan, ["d", "d esc10", "d +160G"])
-    (former,) = current_rows.former_codecs(every, plan, current)
+    (former,) = current_rows.other_codecs(every, plan, current)
     assert set(former["codec"]) == {"tiny@old"} and set(former["value"]) == {0.5, 0.6} and len(former) == 4
 
 

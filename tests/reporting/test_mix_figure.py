@@ -86,3 +86,16 @@ def test_what_is_compared():
     }
     (first,) = answers(pd.DataFrame([row]), plan)
     assert mix_figure.comparison(first, plan) == "+160 generated on top of +160 augmented"
+
+
+def test_curves_of_two_sources_have_their_names(monkeypatch):
+    rows, curves = [], []
+    for column, value in {"esc10": 0.5, "+40G": 0.52, "+80G": 0.54, "+40X": 0.5, "+80X": 0.48}.items():
+        for metric in ("map", "map_mean", *(["map_delta"] if column != "esc10" else [])):
+            made = make_row(ESC10_CONTEXT, "A11", "m/-/none", column, metric, value, (0, 1), n=80, seed=0)
+            rows.append(made)
+    frame = pd.DataFrame(rows)
+    found = answers(frame, esc10_recipe())
+    monkeypatch.setattr(mix_figure.figures, "dose_curve", curves.extend)
+    mix_figure.draw(frame, esc10_recipe(), found)
+    assert sorted(curve.name.rpartition(", ")[2] for curve in curves) == ["from elsewhere", "generated"]

@@ -3,9 +3,10 @@
 Columns: `path` (a sound file, or a video with sound) and `labels`, or what such tables often call them
 (`table_files.NAMES`: `file_name`, `label`, …), or a column of 0 and 1 for each class, and any of `clip_id,
 split, fold, start_s, duration_s, caption, video, visual_caption, parent_id, source, recording`; other columns
-are ignored. A `video` starts with the file in `path`: `start_s` is the same in both. A label set next to the
-table (`label_set.csv`, `labels.csv`, `<table>.labels.csv` or AudioSet's `class_labels_indices.csv`) defines
-the classes and their order.
+are ignored. Where files have several rows, columns such as `start` and `end` are times in seconds
+(`table_segments`). A `video` starts with the file in `path`: `start_s` is the same in both. A label set next
+to the table (`label_set.csv`, `labels.csv`, `<table>.labels.csv` or AudioSet's `class_labels_indices.csv`)
+defines the classes and their order.
 """
 
 import contextlib
@@ -18,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from ajbench.core.errors import MissingError, UsageError
-from ajbench.core.files import printable
+from ajbench.core.files import absolute, printable
 from ajbench.core.recipe import Data
 from ajbench.data import archive
 from ajbench.data.audio import SUFFIXES
-from ajbench.data.corpora import label_cells, table_files, table_splits
+from ajbench.data.corpora import label_cells, table_files, table_segments, table_splits
 from ajbench.data.corpora.recordings import in_name
 from ajbench.data.corpora.splits import (
     clip_labels,
@@ -82,11 +83,13 @@ def of_records(
         problems: broken lines.
         known: label set, if there is one.
     """
-    folder = path.resolve().parent
+    folder = absolute(path).parent
     by_name = {name: name for name in known.names} if known else None
     if known and known.mids and by_name is not None:
         by_name.update(zip(known.mids, known.names, strict=True))
     records, division = table_splits.division(records, data, path)
+    records = table_segments.with_times(records, path)
+    table_segments.unused_groups(records, path)
     records = label_cells.read(records, data.label_separator, by_name, path)
     rows, lines, hashed = [], [], []
     clips_of = Counter(text(cells, "path") for _, cells in records)

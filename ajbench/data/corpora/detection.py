@@ -3,6 +3,7 @@
 Only names and headers of tables are read.
 """
 
+import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,10 +12,10 @@ from typing import Any
 
 from ajbench.core import console
 from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.files import absolute
 from ajbench.data.audio import SUFFIXES
 from ajbench.data.corpora import audioset, clip_table, fold_names, fsd50k, hub, table_files, webdataset
-from ajbench.data.corpora.folder import inner_splits
-from ajbench.data.corpora.splits import split_folders
+from ajbench.data.corpora.folder import division, inner_splits
 from ajbench.data.manifest import csv_records
 from ajbench.data.video import SUFFIXES as VIDEO_SUFFIXES
 
@@ -54,7 +55,7 @@ def detect(path: Path) -> Found:
     """
     if not path.exists():
         raise MissingError(f"--data {path}: no such file or folder")
-    root = path.resolve()
+    root = absolute(path)
     return _file(root) if root.is_file() else _folder(root)
 
 
@@ -99,14 +100,14 @@ def _folder(root: Path) -> Found:
             return Found(root, FLAT, {"corpus": "folder"})
         raise MissingError(f"--data {root}: no sound files; expected {LAYOUTS}")
     names = [top.name for top in sounding]
-    splits = split_folders(names)
+    splits, numbers = division(names, any(map(_has_sound, itertools.chain(*map(hub.subfolders, sounding)))))
     # A folder that holds everything, such as `audio` or `train`, is not a class.
     if len(sounding) == 1 and hub.subfolders(sounding[0]):
         return _folder(sounding[0])
     layout = "class folders"
     if len(splits) == len(names):
         layout = f"split folders ({', '.join(names)}) with class folders"
-    elif numbers := fold_names.of_folders(names):
+    elif numbers:
         layout = f"{len(names)} fold folders ({fold_names.in_words(numbers)}) with class folders"
     else:
         inside = [{sub.name for sub in hub.subfolders(top) if _has_sound(sub)} for top in sounding]

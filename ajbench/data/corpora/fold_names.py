@@ -9,6 +9,7 @@ _NUMBER = re.compile(rf"(?:(?:{_WORDS})[ _-]*)?(\d{{1,9}})(?:\.0)?", re.IGNORECA
 _NUMBERED = re.compile(rf"(?:{_WORDS})[ _-]*(\d{{1,9}})", re.IGNORECASE)
 # foldA and fold_a, but not folds
 _LETTERED = re.compile(rf"(?:(?i:{_WORDS})[ _-]+([A-Za-z])|(?:{_WORDS})([A-Z]))")
+_PLAIN = re.compile(r"(?:fold|split|cv)[ _-]*(?:\d{1,9}|[A-Za-z])", re.IGNORECASE)
 
 
 def number(text: str | None) -> int | None:
@@ -31,6 +32,11 @@ def of_folders(names: Iterable[str]) -> dict[str, int]:
         else:
             return {}
     return found if len({*found.values()}) == len(found) else {}
+
+
+def are_plain(names: Iterable[str]) -> bool:
+    """Return whether folders are called fold, split or cv and a number or letter, which no class is."""
+    return all(_PLAIN.fullmatch(name) for name in names)
 
 
 def named(cells: Iterable[str]) -> dict[str, int]:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 
 from ajbench.core.errors import MissingError, UsageError
-from ajbench.core.files import printable, walk
+from ajbench.core.files import composed, printable, walk
 from ajbench.core.recipe import Data
 from ajbench.data.audio import SUFFIXES
 from ajbench.data.corpora import fold_names
@@ -22,6 +22,7 @@ from ajbench.data.corpora.splits import (
     need_splits,
     split_by_fold,
     split_folders,
+    splits_named,
     unique_ids,
     with_eval,
     with_every_class,
@@ -62,7 +63,8 @@ def read(data: Data, root: Path | None) -> Manifest:
     for path, parts in below.items():
         if len(parts) > 1 and _is_known(path):
             depths.setdefault(parts[0], set()).add(len(parts))
-    splits, numbers = split_folders(depths), fold_names.of_folders(depths)
+    deep = data.label_from is not None or any(max(found) > 2 for found in depths.values())
+    splits, numbers = division(depths, deep)
     _refuse_mixed(root, depths, splits, numbers)
     splits = splits if len(splits) == len(depths) else {}
     sounding = [parts for path, parts in below.items() if _is_known(path)]
@@ -92,14 +94,14 @@ def read(data: Data, root: Path | None) -> Manifest:
         if inner and inside[1] in inner:
             split, inside = inner[inside[1]], (inside[0], *inside[2:])
         if data.label_from is None:
-            label, inside = inside[0], inside[1:]
+            label, inside = composed(inside[0]), inside[1:]
         try:
             names = path.stem, *(["/".join((*inside[:-1], path.stem))] if inside[1:] else [])
             if data.label_from is not None and _is_known(path):
                 label = _class_in(data.label_from, names)
             recording = in_name(data, *names)
             if not splits and not inner and not numbers:
-                fold = hashed_fold(recording or path.stem)
+                fold = hashed_fold(composed(recording or path.stem))
             if not _is_known(path):
                 raise ValueError(f"unsupported suffix {path.suffix!r}; convert to one of {', '.join(KNOWN)}")
             if not path.is_file():
@@ -126,6 +128,20 @@ def read(data: Data, root: Path | None) -> Manifest:
     return Manifest(rows, LabelSet.from_names(row.labels[0] for row in rows), problems)
 
 
+def division(names: Collection[str], deep: bool) -> tuple[dict[str, str], dict[str, int]]:
+    """Return folder → split and folder → fold of folders with sounds.
+
+    Args:
+        names: of the folders.
+        deep: whether there are sounds in folders inside these, or classes are in the files' names. If not,
+            names that only resemble those of splits and folds (`Part 1`, `set_a`) are those of classes.
+    """
+    splits, numbers = split_folders(names), fold_names.of_folders(names)
+    if not deep and len(splits_named(names)) < len(names) and not fold_names.are_plain(names):
+        return {}, {}
+    return splits, numbers
+
+
 def inner_splits(parts: Iterable[Sequence[str]]) -> dict[str, str]:
     """Return folder → split if all sounds are in `<class>/<split>/`, and not all in the same split.
 
@@ -140,7 +156,7 @@ def inner_splits(parts: Iterable[Sequence[str]]) -> dict[str, str]:
 def _class_in(pattern: str, names: Sequence[str]) -> str:
     found = (re.search(pattern, name) for name in names)
     if label := next((match[1] for match in found if match and match[1]), None):
-        return label
+        return composed(label)
     raise ValueError(f"no class in the name ({names[-1]!r}, data.label_from={pattern})")
 
 
@@ -149,7 +165,8 @@ def _missing_folder(
 ) -> str | None:
     """Return in which kind of folder a file would have to be, if it is in none."""
     if data.label_from is None:
-        return "not in a class folder" if len(inside) < 2 else None
+        where = " inside the folder of its split or fold" if divided else ""
+        return f"not in a class folder{where}" if len(inside) < 2 else None
     return "not in a folder of a split or fold" if divided and len(parts) < 2 + inner else None
 
 

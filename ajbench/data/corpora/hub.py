@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from ajbench.core.documents import parse_json
 from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.files import absolute
 from ajbench.core.recipe import Data
 from ajbench.data import archive
 from ajbench.data.audio import SUFFIXES
@@ -40,14 +41,15 @@ def read(data: Data, root: Path | None) -> Manifest:
     tables, shards = ([], [root]) if root.is_file() else (find_tables(root), find_shards(root))
     records: table_files.Records = []
     problems: list[Problem] = []
+    names = archive.names_of(shards, root)
     for path in tables or shards:
-        here, broken = table_files.read(path) if tables else (_rows(path), [])
+        here, broken = table_files.read(path) if tables else (_rows(path, names[path]), [])
         split = _split(path, root)
         for line, cells in here:
             if tables:
                 cells[table_files.TABLE] = str(path)
             if tables and cells["path"]:
-                cells["path"] = os.path.normpath(path.resolve().parent / str(cells["path"]))
+                cells["path"] = os.path.normpath(absolute(path).parent / str(cells["path"]))
             if split and not cells.get("split"):
                 cells["split"] = split
             records.append((line, cells))
@@ -121,8 +123,11 @@ def _split(path: Path, root: Path) -> str | None:
     return None
 
 
-def _rows(path: Path) -> table_files.Records:
-    """Return the rows of a shard without their sounds; `path` is that of the sound in the shard."""
+def _rows(path: Path, name: str) -> table_files.Records:
+    """Return the rows of a shard without their sounds; `path` is that of the sound in the shard.
+
+    `name`: of the shard, with which ids begin.
+    """
     try:
         file = pq.ParquetFile(path)
         schema = file.schema_arrow
@@ -137,16 +142,15 @@ def _rows(path: Path) -> table_files.Records:
     classes = _class_names(schema, column)
     found: table_files.Records = []
     for number, cells in enumerate(rows):
-        name = (cells.pop(archive.AUDIO, None) or {}).get("path") or f"{number}.wav"
+        sound = (cells.pop(archive.AUDIO, None) or {}).get("path") or f"{number}.wav"
         value = cells.pop(column)
         values = value if isinstance(value, list) else [value]
         if classes:  # -1: the clip has no label
             values = [classes[one] for one in values if isinstance(one, int) and 0 <= one < len(classes)]
         cells["labels"] = values
-        cells.setdefault("clip_id", f"{path.stem}/{number}-{Path(name).stem}")
-        found.append(
-            (number + 1, {**table_files.plain(cells), "path": f"{path.resolve()}{archive.MARK}{number}"})
-        )
+        cells.setdefault("clip_id", f"{name}/{number}-{Path(sound).stem}")
+        where = f"{absolute(path)}{archive.MARK}{number}"
+        found.append((number + 1, {**table_files.plain(cells), "path": where}))
     return found
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from ajbench.core.documents import parse_json
 from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.files import absolute
 from ajbench.core.recipe import Data
 from ajbench.data import archive
 from ajbench.data.audio import SUFFIXES
@@ -33,16 +34,17 @@ def read(data: Data, root: Path | None) -> Manifest:
     root = corpus_root(data, root, "WebDataset tars", folds=True)
     records: table_files.Records = []
     problems: list[Problem] = []
-    for path in find_tars(root):
-        for name, cells, reason in _clips(path.resolve()):
+    tars = find_tars(root)
+    names = archive.names_of(tars, root)
+    for path in tars:
+        for key, cells, reason in _clips(absolute(path)):
+            clip_id = f"{names[path]}/{key}"
             split = _split(path) or cells.pop("split", None)
             if reason:
-                problems.append(
-                    Problem(f"{path.stem}/{name}", str(path), None, reason, SPLIT_NAMES.get(split or ""))
-                )
+                problems.append(Problem(clip_id, str(path), None, reason, SPLIT_NAMES.get(split or "")))
             else:
                 given = {"split": split} if split else {}
-                records.append((len(records) + 1, {**cells, **given, "clip_id": f"{path.stem}/{name}"}))
+                records.append((len(records) + 1, {**cells, **given, "clip_id": clip_id}))
     if not records and not problems:
         raise MissingError(
             f"{root}: no tar with sounds; expected WebDataset's <key>.wav and <key>.json or .cls"

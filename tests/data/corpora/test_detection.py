@@ -3,7 +3,11 @@
 import csv
 import io
 import json
+import os
+import re
+import shutil
 import tarfile
+import unicodedata
 
 import numpy as np
 import pyarrow as pa
@@ -181,6 +185,42 @@ def fsd50k(root):
         (truth / f"{part}.csv").write_text("\n".join(lines[part]))
 
 
+def in_cache(make):
+    """Return what makes a layout of links to files without names, as in the cache of the hub."""
+
+    def linked(root):
+        files = root.with_name("files")
+        make(files)
+        for number, path in enumerate(sorted(path for path in files.rglob("*") if path.is_file())):
+            blob = root.parent / "blobs" / f"{number:064x}"
+            put(blob, path.read_bytes())
+            link = root / path.relative_to(files)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(os.path.relpath(blob, link.parent))
+        shutil.rmtree(files)
+
+    return linked
+
+
+def of_one_name(make):
+    """Return what makes shards that have the same name in the folders of their splits."""
+
+    def renamed(root):
+        make(root)
+        for path in [*root.rglob("*.tar"), *root.rglob("*.parquet")]:
+            split = re.split("[-.]", path.name)[0]
+            (path.parent / split).mkdir(exist_ok=True)
+            path.rename(path.parent / split / f"00000{path.suffix}")
+
+    return renamed
+
+
+def with_other_accents(root):
+    for split, form in (("train", "NFC"), ("test", "NFD")):
+        for label, name, content in clips(split):
+            put(root / split / unicodedata.normalize(form, f"{label} café") / name, content)
+
+
 BY_SPLIT, ALL = {"train": 2 * PER_CLASS, "eval": 2 * PER_CLASS}, 2 * PER_CLASS
 LAYOUTS = {
     "class folders": (class_folders, {"corpus": "folder"}, ALL),
@@ -201,6 +241,12 @@ LAYOUTS = {
     "one parquet shard": (one_parquet_shard, {"corpus": "hub"}, ALL),
     "tars with json": (tars("json"), {"corpus": "webdataset"}, BY_SPLIT),
     "tars with cls": (tars("cls"), {"corpus": "webdataset"}, BY_SPLIT),
+    "cached parquet shards": (in_cache(parquet_shards), {"corpus": "hub"}, BY_SPLIT),
+    "cached tars": (in_cache(tars("cls")), {"corpus": "webdataset"}, BY_SPLIT),
+    "cached csv": (in_cache(table(".csv")), {"corpus": "table"}, ALL),
+    "cached audiofolder": (in_cache(audiofolder(".jsonl", True)), {"corpus": "hub"}, BY_SPLIT),
+    "parquet shards of one name": (of_one_name(parquet_shards), {"corpus": "hub"}, BY_SPLIT),
+    "tars of one name": (of_one_name(tars("json")), {"corpus": "webdataset"}, BY_SPLIT),
     "esc50": (esc50, {"corpus": "esc50", "subset": "esc10"}, ALL),
     "fsd50k": (fsd50k, {"corpus": "fsd50k"}, BY_SPLIT),
 }
@@ -222,6 +268,29 @@ def test_every_layout_is_recognised_and_read(name, tmp_path):
     read = [read_clip(row, 1.26) for row in manifest.rows]
     assert {clip.reason for clip in read} == {None}
     assert len({clip.flac for clip in read}) == len(manifest.rows)
+
+
+def test_accents_written_in_two_ways_are_of_one_class(tmp_path):
+    with_other_accents(tmp_path / "set")
+    found = detection.detect(tmp_path / "set")
+    manifest = read_corpus(Data(**found.data), found.root)
+    assert manifest.label_set.names == tuple(unicodedata.normalize("NFC", f"{one} café") for one in CLASSES)
+    assert [len(manifest.split(split)) for split in ("train", "eval")] == [2 * PER_CLASS] * 2
+
+
+@pytest.mark.parametrize(
+    "names", [("Part 1", "Part 2"), ("set_a", "set_b"), ("training noise", "test noise")]
+)
+def test_classes_that_are_called_like_folds_or_splits(tmp_path, names):
+    for label, name, content in clips():
+        put(tmp_path / "set" / names[CLASSES.index(label)] / name, content)
+    found = detection.detect(tmp_path / "set")
+    assert found.layout == "class folders"
+    assert {*read_corpus(Data(**found.data), found.root).label_set.names} == {*names}
+    for label, name, content in clips("x"):
+        put(tmp_path / "set" / names[0] / label / name, content)
+        put(tmp_path / "set" / names[1] / label / name, content)
+    assert "class folders" in detection.detect(tmp_path / "set").layout != "class folders"
 
 
 def test_one_file_of_shards_is_read_too(tmp_path):
