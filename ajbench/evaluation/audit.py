@@ -29,6 +29,7 @@ from ajbench.features.extractor import LazyExtractor
 from ajbench.metrics import audio_fingerprint
 from ajbench.metrics.audio_fingerprint import Scores
 
+FEWEST = 20  # calibration clips whose waveform is compared, which show what independent clips share
 MIN_REAL = 10  # real clips of each split: fewer do not calibrate a threshold
 LISTED = 3  # matches per clip
 SAME_DETAIL = 0.98  # likeness; 1.00 of a copy at another gain
@@ -104,7 +105,7 @@ def audit_sets(
     total = sum(map(len, given.values()))
     with console.progress(total, "read", "clips") as advance:
         sets = {which: usable_clips(which, clips, skipped, advance, cache) for which, clips in given.items()}
-    if extractor is not None:
+    if extractor is not None and all(len(one.numbers) for one in sets.values()):
         assert cache is not None
         embed_all(sets, extractor, cache, skipped)
     for one in skipped:
@@ -186,7 +187,8 @@ def _compare(
         nearest = standout.max(axis=1)
         limit, rank = calibrated(nearest[independent])
         while view == "near":
-            candidate = float(np.quantile(nearest[independent], 0.9))
+            left = int(independent.sum())
+            candidate = float(np.quantile(nearest[independent], min(0.9, max(0.0, 1 - FEWEST / left))))
             matches = comparison.waveforms(other, chosen, like, standout, candidate, limit)
             # Copies of more than a tenth of the clips raise the limit; `bulk` is that of the lower half.
             bulk = min(limit, audio_fingerprint.tail(nearest[independent], RARE, (0.1, 0.5)))

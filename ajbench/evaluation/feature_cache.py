@@ -120,7 +120,8 @@ def embed(
         fitted = np.stack([audio.fit(one, length) for one in windows])
         # Channels in antiphase, or sound above half the new rate, leave silence. Baselines may be silent.
         judged = protocol.peak_db is None and clips.change is None
-        return (audio.defect(fitted) if judged else None) or fitted
+        # Judged is the whole clip: its sound may begin after what the extractor takes of it.
+        return (audio.defect(windows) if judged else None) or fitted
 
     advance(len(clips) - len(missing))
     computed = 0
@@ -199,8 +200,10 @@ def _of_pieces(pieces: Pieces, extractor: LazyExtractor) -> Vectors | str:
     features, logits, reason = [], [], "empty (no samples)"
     try:
         for windows in pieces:
-            if isinstance(windows, str):  # a silent minute of a long clip
-                reason = windows
+            if isinstance(windows, str):
+                if not windows.startswith("silent"):
+                    return windows
+                reason = windows  # a silent minute of a long clip
                 continue
             for start in range(0, len(windows), BATCH):
                 found = extractor(windows[start : start + BATCH])

@@ -245,10 +245,11 @@ def _identity(name: str, path: Path | None) -> str:
         assert path is not None
         return str(read_config(path)["xxh3"])
     files = [path] if path else []
-    if not isinstance(target := registry.FEATURES[name].target, str):
+    target = registry.FEATURES[name].target
+    if not (isinstance(target, str) and target.startswith("ajbench.")):
         # An extractor that the user registered changes with its code; in a notebook it has no file.
         try:
-            files.append(Path(inspect.getfile(target)))
+            files.append(Path(inspect.getfile(registry.resolve("features", name))))
         except (OSError, TypeError):
             return f"unsaved-{time.time_ns()}"
     return "-".join(map(weights.identity, files)) or name

@@ -153,8 +153,8 @@ class Head(nn.Module):
             self.parameters(),
             max_iter=HIDDEN_ITERATIONS if isinstance(self.hidden, nn.Sequential) else ITERATIONS,
             history_size=20,
-            tolerance_grad=1e-5,
-            tolerance_change=1e-10,
+            tolerance_grad=1e-5 / max(10.0, self.c),  # the penalty, and with it the gradient, falls with c
+            tolerance_change=1e-14,
             line_search_fn="strong_wolfe",
         )
 

@@ -285,8 +285,9 @@ def threshold(scores: NDArray[np.float64], share: float) -> tuple[float, int]:
 def waveform_match(first: NDArray[np.float32], second: NDArray[np.float32]) -> tuple[float, float]:
     """Return (correlation, residual) of two waves at their best lag and gain.
 
-    The correlation, regardless of sign, is over the overlap, which is at least half of the shorter wave. The
-    residual is the level of their difference at the best gain, 10·lg(1 − correlation²) dB, at least −100 dB.
+    The correlation, regardless of sign and offset, is over the overlap, which is at least half of the shorter
+    wave. The residual is the level of their difference at the best gain, 10·lg(1 − correlation²) dB, at least
+    −100 dB.
 
     Args:
         first: [n] at 16 kHz.
@@ -298,14 +299,22 @@ def waveform_match(first: NDArray[np.float32], second: NDArray[np.float32]) -> t
     size = fft.next_fast_len(m + 2 * n, real=True)
     products = fft.irfft(fft.rfft(np.pad(long, (n, 0)), size) * fft.rfft(short, size).conj(), size)
     lags = np.arange(edge, n + m - n + n - edge)  # of the start of `short` in padded `long`
-    total_short = np.concatenate([[0.0], np.square(short).cumsum()])
-    total_long = np.concatenate([[0.0], np.square(long).cumsum()])
     starts = lags - n
-    mine = total_short[np.minimum(n, m - starts)] - total_short[np.maximum(0, -starts)]
-    other = total_long[np.minimum(m, starts + n)] - total_long[np.maximum(0, starts)]
+    of_short = np.maximum(0, -starts), np.minimum(n, m - starts)
+    of_long = np.maximum(0, starts), np.minimum(m, starts + n)
+    overlap = of_short[1] - of_short[0]
+    # Recorders add the same offset to all their clips: it is no likeness, and taken out of every overlap.
+    means, energies, totals = [], [], []
+    for wave, (start, end) in ((short, of_short), (long, of_long)):
+        sums = np.concatenate([[0.0], wave.cumsum()])
+        squares = np.concatenate([[0.0], np.square(wave - wave.mean()).cumsum()])
+        means.append((sums[end] - sums[start]) / overlap)
+        energies.append(squares[end] - squares[start] - overlap * (means[-1] - wave.mean()) ** 2)
+        totals.append(squares[-1])
+    mine, other = energies
     # An overlap with little of the energy of either wave would match by chance.
-    enough = (mine > 0.25 * total_short[-1]) & (other > 0.25 * total_long[-1] * n / m)
-    values = np.abs(products[lags]) / np.sqrt((mine * other).clip(1e-12))
+    enough = (mine > 0.25 * totals[0]) & (other > 0.25 * totals[1] * n / m)
+    values = np.abs(products[lags] - overlap * means[0] * means[1]) / np.sqrt((mine * other).clip(1e-12))
     correlation = float(values[enough].max(initial=0.0).clip(0.0, 1.0))
     return correlation, float(10 * np.log10(max(1 - correlation**2, 1e-10)))
 

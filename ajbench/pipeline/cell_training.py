@@ -1,6 +1,7 @@
 """The work of a cell of Table A11's grid: train and score a classifier, or first choose keys for its arm."""
 
 import json
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -215,8 +216,12 @@ def _scores(
         if world()[1] > 0:  # one process of a launch fits a head
             return None
         return fit_head(*clips, **how, cache=inputs.cache)
-    measure = "accuracy" if recipe.classifier.loss == "ce" else "map"
-    score = lambda logits, targets: float(summary(logits, targets)[measure])  # noqa: E731
+    measures = ("accuracy", "map") if recipe.classifier.loss == "ce" else ("map",)
+
+    def score(logits: "NDArray[np.float32]", targets: "NDArray[np.float32]") -> float:
+        found = summary(logits, targets)  # accuracy is of clips with one label
+        return float(next((found[name] for name in measures if math.isfinite(found[name])), math.nan))
+
     train_classifier(*clips, **how, score=score, tracker=inputs.tracker)
     scored = part.val if part else store.split_indices("eval")
     scores = classifiers.predict(classifiers.load(out), store, scored, shared=True)

@@ -16,7 +16,7 @@ from ajbench.pipeline import grid
 from ajbench.pipeline.arms import augment_stage
 from ajbench.pipeline.cell_training import Candidate, Inputs, settings_of, train_and_score, tune_arm
 from ajbench.pipeline.external_store import audited
-from ajbench.pipeline.inputs import weights_identity
+from ajbench.pipeline.inputs import extractor_identity, weights_identity
 from ajbench.pipeline.stage import Stage
 
 if TYPE_CHECKING:
@@ -122,6 +122,7 @@ def _training(
     if settings.init and Path(settings.init).is_dir():  # a hub id or "imagenet" stands for itself
         read.append(weights_identity(Path(settings.init)))
     read += ["val part", val_part.VERSION, *mix.drawn] if part else []
+    read += extractor_identity(str(settings.features)) if settings.features else ()
     key, path = pipeline.place("train-cls", settings, mix, seed, *read)
     recipe = synthetic.recipe if synthetic else pipeline.recipe  # with the section synth of the set
     recipe = recipe.model_copy(update={"data": data, "classifier": settings, "mix": mix})

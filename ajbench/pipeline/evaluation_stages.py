@@ -13,6 +13,7 @@ from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Mix
 from ajbench.core.rows import folds_name
 from ajbench.pipeline import classifier_stages, external_store, given_models, preflight, tail_clips
+from ajbench.pipeline.inputs import extractor_identity
 from ajbench.pipeline.stage import Stage
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ def eval_gen_stage(
     )
     needs = (pipeline.prepare, *stores.values(), *judge)
     inputs = [(stage.what, stage.fingerprint) for stage in needs]
-    taken = [(name, mix.dose, mix.min_fidelity) for name, mix in (mixes or {}).items()]
+    taken: list[Any] = [(name, mix.dose, mix.min_fidelity) for name, mix in (mixes or {}).items()]
+    taken += extractor_identity(section.features)
     key, path = pipeline.place("eval-gen", section.features, section.bootstrap, *inputs, *taken)
 
     def do() -> None:

@@ -72,6 +72,23 @@ def text_encoder_identity(name: str) -> tuple[str, ...]:
     return weights_identity(Path(name)), *rest
 
 
+def extractor_identity(name: str) -> tuple[str, ...]:
+    """Return the hash of the source or weights of an extractor that another package registers.
+
+    Those of ajbench are known by their names, and so is one without a file, in a notebook.
+    """
+    entry = registry.FEATURES.get(name)
+    if entry is None or str(entry.target).startswith("ajbench."):
+        return ()
+    from ajbench.features.extractor import LazyExtractor
+
+    try:
+        found = LazyExtractor(name).weights_hash
+    except MissingError:  # its own check says so
+        return ()
+    return () if found.startswith("unsaved") else (found,)
+
+
 def weights_identity(path: Path) -> str:
     """Hash a weights file, or all safetensors files of a folder and what says how they are used.
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import os
 import shutil
 from bisect import bisect_right
@@ -18,7 +19,7 @@ import xxhash
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ajbench.core.errors import IntegrityError
+from ajbench.core.errors import IntegrityError, NumericError
 from ajbench.core.files import atomic_write, checksum, replacing, writing
 
 KEEP = 2
@@ -97,7 +98,12 @@ class State:
         """Write the module's weights to `checkpoints/best-<done>` if `value` is the highest so far.
 
         Every best has its own file, so that each checkpoint keeps the one that it refers to.
+
+        Raises:
+            NumericError: `value` is not a number.
         """
+        if not math.isfinite(value):
+            raise NumericError(f"step {done}: the score of the val split is {value}; choose select=last")
         if self.best is None or value > self.best["score"]:
             file = folder / "checkpoints" / f"best-{done:08d}.safetensors"
             file.parent.mkdir(exist_ok=True)

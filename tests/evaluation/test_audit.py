@@ -198,3 +198,21 @@ def test_twenty_leaks_planted_in_esc10_are_found(esc10_dir, tmp_path):
     found = audited(tmp_path, "synth").of("leak")
     assert len({one.clip for one in found if one.clip == f"leak-{one.match}"}) >= 19
     assert len({one.clip for one in found if one.clip.startswith("clean")}) <= 1  # of 160
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_the_same_offset_in_independent_clips_is_no_copy(tmp_path, share):
+    rng = np.random.default_rng(5)
+    for name in ("synth", "train", "eval"):
+        for k in range(40):
+            offset = 0.012 * (rng.random() < share)
+            write_clip(tmp_path / name, f"{name}{k}", rng.normal(0, 0.002, 16_000) + offset)
+    assert not audited(tmp_path, "synth").tally("leak").holds
+
+
+def test_sets_without_usable_sound_are_refused_in_a_line_with_embeddings_too(audit_folders, tmp_path):
+    linked(tmp_path, audit_folders, "planted", "eval")
+    for k in range(12):
+        write_clip(tmp_path / "train", f"silent{k}", np.zeros(16_000))
+    with pytest.raises(MissingError, match="too few usable clips"):
+        audited(tmp_path, extractor=BandExtractor(), cache=tmp_path / "cache", allow_partial=True)

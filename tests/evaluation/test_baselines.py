@@ -283,3 +283,7 @@ def test_changes_have_keys_of_their_own(tiny):
     noises = [baselines.pink_noise(0), baselines.pink_noise(1), baselines.silence()]
     keys = {change.key for change in [*noises, baselines.round_trip(tiny), baselines.round_trip(other)]}
     assert len(keys) == 5
+
+
+def test_clips_without_labels_have_no_distance_of_classes():
+    assert baselines._of_classes(SimpleNamespace(requests=None)) == []

@@ -256,3 +256,26 @@ def test_every_window_is_fitted_to_an_extractor_of_one_length(clips, tmp_path, p
     found = embed(clips, Five(), protocol, tmp_path / "cache")
     assert set(seen) == {80_000}
     assert [*map(len, found.rows)] == [50] * 4 + [50 if protocol is PLAIN else 100]
+
+
+def test_sound_after_what_an_extractor_takes_is_no_silence(tmp_path):
+    (tmp_path / "set").mkdir()
+    write_envelope(tmp_path / "set" / "a.wav", 3)
+    samples, rate = soundfile.read(tmp_path / "set" / "a.wav", dtype="float32")
+    late = np.concatenate([np.zeros(3 * rate, np.float32), samples])
+    soundfile.write(tmp_path / "set" / "a.wav", late, rate)
+
+    class First(Frames):
+        min_samples = max_samples = 2 * 16_000
+
+    found = embed(open_set(tmp_path / "set"), First(), PLAIN, tmp_path / "cache")
+    assert not found.left_out and len(found.rows) == 1
+
+
+def test_a_fault_in_one_minute_of_a_long_clip_is_no_silence(tmp_path):
+    wave = np.random.default_rng(0).normal(0, 0.1, 130 * 8_000).astype(np.float32)
+    wave[80_000:88_000] = np.nan
+    (tmp_path / "set").mkdir()
+    soundfile.write(tmp_path / "set" / "a.wav", wave, 8_000, subtype="FLOAT")
+    found = embed(open_set(tmp_path / "set"), Frames(), PLAIN, tmp_path / "cache")
+    assert "finite" in found.left_out[0].reason and not found.rows

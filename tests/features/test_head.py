@@ -70,6 +70,18 @@ def test_one_layer_is_scikit_learns_multinomial_regression(clouds, c):
     assert found.dtype == np.float32 and 0.5 < np.mean(found.argmax(1) == classes) < 1
 
 
+@pytest.mark.parametrize("c", [10.0, 1000.0])
+def test_the_minimum_is_reached_with_a_weak_penalty_too(rng, c):
+    classes = rng.integers(5, size=400)
+    x = (rng.normal(size=(400, 256)) + 0.35 * rng.normal(size=(5, 256))[classes]).astype(np.float32)
+    found = fitted(x, np.eye(5)[classes], np.ones(400), c=c).logits(x)
+    z = standardised(x, np.ones(400))
+    expected = LogisticRegression(C=c, tol=1e-10, max_iter=20_000).fit(z, classes).decision_function(z)
+    centred = found - found.mean(axis=1, keepdims=True)
+    assert centred == pytest.approx(expected - expected.mean(axis=1, keepdims=True), abs=0.1)
+    assert np.abs(expected).max() > 10
+
+
 def test_one_layer_is_one_regression_per_class_for_several_labels(clouds, rng):
     x, classes, weights = clouds
     targets = np.eye(4)[classes]  # no clip has the last class

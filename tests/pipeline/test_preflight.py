@@ -1,6 +1,7 @@
 """What is refused before any work, and the identity of inputs."""
 
 import os
+import sys
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -24,7 +25,7 @@ from ajbench.data.corpora import recordings
 from ajbench.data.leak_rule import HEARD, heard
 from ajbench.data.manifest import Problem
 from ajbench.pipeline import given_models, preflight
-from ajbench.pipeline.inputs import corpus_identity, weights_identity
+from ajbench.pipeline.inputs import corpus_identity, extractor_identity, weights_identity
 
 
 @pytest.mark.parametrize(
@@ -265,3 +266,26 @@ def test_a_given_generator_counts_with_what_says_how_it_is_used(tmp_path):
     before = weights_identity(folder)
     (folder / "whitening.json").write_text("{}")
     assert len({before, weights_identity(folder)}) == 2
+
+
+@pytest.fixture
+def own_extractor(tmp_path, monkeypatch):
+    """A registered extractor, in a file that can be changed."""
+    monkeypatch.setattr(registry, "FEATURES", dict(registry.FEATURES))
+    monkeypatch.setitem(registry.KINDS, "features", registry.FEATURES)
+    path = tmp_path / "own_extractor.py"
+    path.write_text(
+        "from ajbench.features.extractor import Extractor\n\n\n"
+        "class Own(Extractor):\n    sample_rate = 16_000\n\n"
+        "    def compute(self, wav):\n        return wav[:, :8], None\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry.register("features", "own", "own_extractor:Own", classes=False)
+    yield path
+    sys.modules.pop("own_extractor", None)
+
+
+def test_the_source_of_an_extractor_of_ones_own_counts(own_extractor):
+    before = extractor_identity("own")
+    own_extractor.write_text(own_extractor.read_text().replace(":8", ":9"))
+    assert extractor_identity("own") != before and extractor_identity("mn04") == ()

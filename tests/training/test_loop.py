@@ -359,3 +359,11 @@ def test_on_cuda_the_state_of_the_optimiser_is_where_its_parameters_are(tmp_path
     assert state.State(net, optimizer, None, (), STEPS).resume(tmp_path) == 4
     moments = [value for one in optimizer.state.values() for value in one.values()]
     assert moments and all(value.device == cuda for value in moments)
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf")])
+def test_a_score_that_is_no_number_is_an_error(tmp_path, score):
+    kept = state.State.__new__(state.State)
+    kept.best = None
+    with pytest.raises(NumericError, match="select=last"):
+        kept.keep_if_best(tmp_path, 1, score)
