@@ -95,6 +95,9 @@ class Sliding:
 
     def __init__(self, fingerprints: NDArray[np.float32], device: torch.device | None = None) -> None:
         self.detail = torch.as_tensor(fingerprints, dtype=torch.float32, device=device)
+        sounding = (np.abs(fingerprints) > 0).max(axis=2)
+        lengths = sounding.shape[1] - sounding[:, ::-1].argmax(axis=1)
+        self.lengths: list[int] = np.where(sounding.max(axis=1), lengths, sounding.shape[1]).tolist()
         self._kept: tuple[int, torch.Tensor] = (0, self.detail)
 
     def spectra(self, n: int) -> torch.Tensor:
@@ -135,7 +138,12 @@ def likeness(
     others = _spectra(functional.pad(theirs, (0, 0, before, 0)), n).transpose(1, 2)
     after = max(0, lags + length - 1 - before - extent)
     energy = functional.pad(theirs.square().sum(dim=2), (before + 1, after)).cumsum(dim=1)
-    under = (energy[:, length : length + lags] - energy[:, :lags]).clamp_min(0).sqrt().T  # [lags, B]
+
+    def under(size: int, columns: slice) -> torch.Tensor:
+        """Return the norm of what is under a piece of this size at each lag, [lags, B]."""
+        part = energy[columns]
+        return (part[:, size : size + lags] - part[:, :lags]).clamp_min(0).sqrt().T
+
     norm = mine.square().sum(dim=(1, 2)).sqrt().clamp_min(1e-6)[:, None]
     best = torch.empty(len(mine), len(theirs))
     prominence = torch.empty_like(best)
@@ -146,7 +154,13 @@ def likeness(
         shape = len(spectra), spectra[:, rows].shape[1], others[:, :, columns].shape[2]
         block = products[: math.prod(shape)].view(shape)
         torch.bmm(spectra[:, rows], others[:, :, columns], out=block)
-        bins = _bins(_waves(block, n), under[:, None, columns], norm[rows] / 2)
+        sizes = some.lengths[rows]
+        known = {size: under(size, columns) for size in {*sizes}}
+        # The sizes of the other pieces in a block are no part of a piece's score.
+        norms = (
+            torch.stack([known[size] for size in sizes], 1) if len(known) > 1 else known[sizes[0]][:, None]
+        )
+        bins = _bins(_waves(block, n), norms, norm[rows] / 2)
         top, at = bins.max(dim=0)
         for step in (-1, 0, 1):
             bins.scatter_(0, (at + step).clamp(0, len(bins) - 1)[None], 0.0)
@@ -180,7 +194,7 @@ def _bins(products: torch.Tensor, under: torch.Tensor, least: torch.Tensor) -> t
 
     Args:
         products: at each lag and beyond, [≥ lags, A, B]; they change.
-        under: norm of what is under the piece at each lag, [lags, 1, B].
+        under: norm of what is under each piece at each lag, [lags, A, B], or of all alike [lags, 1, B].
         least: at least this, [A, 1]: under a nearly silent stretch the quotient would be meaningless.
     """
     bins = products.new_empty(len(under) // LAG_BIN, *products.shape[1:])

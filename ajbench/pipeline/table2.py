@@ -58,6 +58,12 @@ def run(pipeline: Pipeline, device: str, force: bool = False) -> dict[str, Any]:
         f"{recipe.synth.sampler} in {recipe.synth.sampler_steps} steps on {found['device']}, "
         f"{found['threads']} threads, decoding included"
     )
+    if recipe.synth.candidates > 1:
+        about += f", the best of {recipe.synth.candidates} results"
+    if cpu_seconds := found.get("cpu_seconds"):  # of all processes, which shared the clips
+        about += (
+            f"; elapsed time, in which {float(cpu_seconds) / clips:.3g} s of CPU time were used for a clip"
+        )
     notes = [about]
     if int(found.get("sessions", 1)) > 1:
         notes.append("the synthesis was interrupted: its time is that of the last session, so too short")

@@ -175,6 +175,15 @@ def test_copies_in_the_calibration_do_not_raise_the_threshold(n):
         assert limit < 1.0 + 0.5 * 30 and rank == n // 20 + 1
 
 
+def test_the_score_of_a_piece_does_not_depend_on_the_other_pieces(rng):
+    whole = rng.normal(size=(1, 500, 64)).astype(np.float32)
+    other = rng.normal(size=(262, 64)).astype(np.float32)
+    piece = np.zeros((2, 262, 64), np.float32)
+    piece[0, :217], piece[1] = whole[0, 100:317], other
+    alone, beside = fp.likeness(whole[:, 100:317], whole)[0][0, 0], fp.likeness(piece, whole)[0][0, 0]
+    assert alone == pytest.approx(1, abs=1e-5) and beside == pytest.approx(alone, abs=1e-5)
+
+
 def test_waveforms_match_at_their_lag_and_gain(rng):
     wave = rain(4)
     assert fp.waveform_match(wave, -0.3 * wave) == pytest.approx((1.0, -100.0), abs=1e-6)
