@@ -17,7 +17,7 @@ from ajbench.core.errors import IntegrityError
 from ajbench.core.files import replacing
 from ajbench.data import audio
 from ajbench.data.clip_set import ClipSet, ahead
-from ajbench.evaluation.long_clips import PIECE_S, beginning, is_long
+from ajbench.evaluation.long_clips import PIECE_S, beginning, is_long, levelled
 from ajbench.evaluation.protocols import Protocol
 from ajbench.features.extractor import LazyExtractor
 
@@ -95,7 +95,9 @@ def embed(
     Raises:
         IntegrityError: a file of the cache is damaged or belongs to another extractor or protocol.
     """
-    folder = cache / f"{extractor.name}-{extractor.weights_hash}-{protocol.name}"
+    # Raised when the waves of a protocol change: what was computed of others is computed again.
+    version = "-2" if protocol.centred or protocol.peak_db is not None else ""
+    folder = cache / f"{extractor.name}-{extractor.weights_hash}-{protocol.name}{version}"
     known, keys = _read(folder), clips.keys
     missing = [number for number, key in enumerate(keys) if key not in known]
     unusable: dict[str, str] = {}
@@ -110,8 +112,7 @@ def embed(
         except audio.AudioError as error:
             return keys[number], error.reason
         cut = 1 if extractor.max_samples and protocol.window_s is None else None
-        pieces = islice(clips.pieces(number, PIECE_S), cut)
-        return keys[number], (windows_of(protocol.wave(*sound, rate)) for sound in pieces)
+        return keys[number], map(windows_of, islice(levelled(clips, number, protocol, rate), cut))
 
     def windows_of(wave: NDArray[np.float32]) -> Windows | str:
         windows = protocol.windows(wave, extractor.sample_rate)

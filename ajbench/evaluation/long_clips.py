@@ -60,6 +60,23 @@ def beginning(clips: ClipSet, number: int, protocol: Protocol, rate: int) -> Wav
     return replace(protocol, centred=False).wave(samples, source, rate)
 
 
+def levelled(clips: ClipSet, number: int, protocol: Protocol, rate: int) -> Iterator[Wave]:
+    """Yield waves [n] of a minute, with the mean and the peak that a protocol gives the whole clip.
+
+    Windows start anew in every minute.
+    """
+    pieces, mean, gain = Pieces(clips, number, replace(protocol, max_s=None), rate), 0.0, 1.0
+    if protocol.centred:
+        sums = [_sum(samples, protocol) for samples, _ in clips.pieces(number, PIECE_S)]
+        total, n = (sum(values) for values in zip(*sums, strict=True))
+        mean = total / n
+    if protocol.peak_db is not None:
+        peak = max(float(np.abs(wave - np.float32(mean)).max()) for wave in pieces)
+        gain = 10 ** (protocol.peak_db / 20) / max(peak, 1e-12)
+    for wave in pieces:
+        yield (wave - np.float32(mean)) * np.float32(gain)
+
+
 def _sum(samples: Wave, protocol: Protocol) -> tuple[float, int]:
     mono = samples[:, 0] if protocol.channel == "first" else samples.mean(axis=1)
     return float(mono.sum(dtype=np.float64)), len(mono)

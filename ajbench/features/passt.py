@@ -19,7 +19,8 @@ ARCHITECTURE = "passt_s_swa_p16_128_ap476"
 class Passt(AudioSetTagger):
     """PaSST-S (mAP 47.6): 768-d embeddings and 527 AudioSet logits; needs the package hear21passt.
 
-    Clips are cut after 10 s and shorter ones padded with zeros, as in av-benchmark and stable-audio-metrics.
+    Clips are cut after 10 s and shorter ones padded with zeros, as in av-benchmark and stable-audio-metrics,
+    which does not pad those of up to 1.5 s.
     """
 
     sample_rate = 32_000

@@ -112,10 +112,10 @@ def test_an_interrupted_run_continues_where_it_stopped(gen, tmp_path, monkeypatc
 def test_a_damaged_or_foreign_cache_is_refused(gen, tmp_path):
     embed(gen, EnvelopeExtractor(), PLAIN, tmp_path)
     (part,) = (tmp_path / "envelope-w1-ajbench").glob("part-*.arrow")
-    other = tmp_path / "envelope-w1-audioldm_eval"
+    other = tmp_path / "envelope-w1-audioldm_eval-2"
     other.mkdir()
     (other / part.name).write_bytes(part.read_bytes())
-    with pytest.raises(IntegrityError, match="envelope-w1-audioldm_eval/part"):
+    with pytest.raises(IntegrityError, match="envelope-w1-audioldm_eval-2/part"):
         embed(gen, EnvelopeExtractor(), OTHER, tmp_path)
     whole = part.read_bytes()
     values = pa.ipc.open_file(pa.memory_map(str(part))).read_all()["features"].combine_chunks().flatten()

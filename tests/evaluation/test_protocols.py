@@ -1,14 +1,19 @@
 """Preprocessing of each protocol, compared with the same steps written in torch and torchaudio."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import soundfile
 import soxr
 import torch
 import torchaudio
 
 from ajbench.core.errors import UsageError
 from ajbench.data.audio import AudioError
+from ajbench.data.clip_set import open_set
 from ajbench.evaluation import protocols
+from ajbench.evaluation.long_clips import levelled
 
 
 @pytest.fixture
@@ -78,3 +83,13 @@ def test_a_rate_that_would_cost_torchaudio_gigabytes_is_refused(stereo):
 def test_an_unknown_protocol_is_refused():
     with pytest.raises(UsageError, match=r"--protocol audioldm-eval: .*'audioldm_eval'"):
         protocols.find("audioldm-eval")
+
+
+@pytest.mark.parametrize("name", protocols.PROTOCOLS)
+def test_a_long_clip_has_the_mean_and_level_of_the_whole_clip(tmp_path, rng, name):
+    loud, quiet = rng.normal(0.02, 0.2, 60 * 4_000), rng.normal(0.02, 0.002, 70 * 4_000)
+    wave = np.concatenate([loud, quiet]).astype(np.float32)[:, None]
+    soundfile.write(tmp_path / "a.wav", wave.clip(-1, 1), 4_000, subtype="FLOAT")
+    protocol = replace(protocols.find(name), max_s=None, min_samples=0)
+    found = np.concatenate([*levelled(open_set(tmp_path), 0, protocol, 4_000)])
+    np.testing.assert_allclose(found, protocol.wave(wave.clip(-1, 1), 4_000, 4_000), atol=1e-6)
