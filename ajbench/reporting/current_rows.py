@@ -45,8 +45,8 @@ def select(
 def other_codecs(rows: pd.DataFrame, recipe: Recipe, current: pd.DataFrame) -> list[pd.DataFrame]:
     """Return the rows that count of a recipe's classifiers with each other codec, newest first.
 
-    A run with another codec has other fingerprints, so only `mix.real` tells its rows from those of other
-    settings: evaluations with as many real clips count.
+    A run with another codec has other fingerprints, so only the numbers of clips tell its rows from those of
+    other settings: evaluations with as many real clips, and generators of as large a pool, count.
 
     Args:
         rows: of rows.csv.
@@ -54,6 +54,8 @@ def other_codecs(rows: pd.DataFrame, recipe: Recipe, current: pd.DataFrame) -> l
         current: its rows that count, as `select` returns them.
     """
     every, last = (_classifiers(some) for some in (_of(rows, recipe, None), current))
+    strange = every.loc[~every["pool"].isin({"", *last["pool"]}), "fingerprint"]
+    every = every[~every["fingerprint"].isin(strange)]
     sizes = {*last.loc[last["column"] == recipe.name, "real"]}
     real_only = every[(every["column"] == recipe.name) & every["real"].isin(sizes)]
     over_seeds = every["metric"].str.endswith(OVER_SEEDS)

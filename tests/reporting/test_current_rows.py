@@ -27,11 +27,19 @@ def test_of_several_codecs_the_last_counts_for_classifiers_and_for_generated_cli
 
 
 def test_a_former_codec_has_the_rows_of_as_many_real_clips(tmp_path):
-    path, fingerprints = tmp_path / "rows.csv", iter("abcde")
-    runs = ("tiny@old", 40, 0.4), ("tiny@old", 80, 0.5), ("tiny@older", 40, 0.3), ("tiny@new", 80, 0.6)
-    for codec, real, value in runs:
+    path, fingerprints = tmp_path / "rows.csv", iter("abced")
+    runs = (
+        *(("tiny@old", 40, 0.4, 320, 0.1), ("tiny@old", 80, 0.5, 320, 0.1)),
+        *(
+            ("tiny@older", 40, 0.3, 320, 0.1),
+            ("tiny@old", 80, 0.5, 80, -0.2),
+            ("tiny@new", 80, 0.6, 320, 0.1),
+        ),
+    )
+    for codec, real, value, pool, gained in runs:
         context = replace(ESC10_CONTEXT, fingerprint=next(fingerprints), codec=codec, real=real)
-        for column, gain in (("esc10", 0.0), ("+160G", 0.1)):
+        for column, gain in (("esc10", 0.0), ("+160G", gained)):
+            context = replace(context, pool=pool if gain else None)
             cell = replace(context, fingerprint=f"{context.fingerprint} {column}")
             append_rows(path, [make_row(cell, "A11", "m/-/none", column, "map", value + gain, n=80, seed=0)])
             mean = make_row(context, "A11", "m/-/none", column, "map_mean", value + gain, n=80, seed="0;1")
