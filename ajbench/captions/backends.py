@@ -13,7 +13,7 @@ class Answer(NamedTuple):
 
     Attributes:
         text: the completion without surrounding white space; None where there is none.
-        reason: why there is none, such as `HTTP 429`; None where there is a text.
+        reason: why there is none, such as `HTTP 429`, or why the text is not whole; None where it is.
     """
 
     text: str | None

@@ -176,12 +176,13 @@ class Job:
         ids = [row.clip_id for row in both]
         seen = [visual[clip]["text"] for clip in ids]
         heard = [
-            row.labels[0]
+            spoken(row.labels[0])
             if self.single_class and self.writer.asks_model and len(row.labels) == 1
             else audio[row.clip_id]["text"]
             for row in both
         ]
-        texts = dict(zip(ids, self.writer.merge(ids, seen, heard), strict=True)) if ids else {}
+        instead = [audio[clip]["text"] for clip in ids]
+        texts = dict(zip(ids, self.writer.merge(ids, seen, heard, instead), strict=True)) if ids else {}
         sources = {clip: list(pair) for clip, *pair in zip(ids, seen, heard, strict=True)}
         return {
             row.clip_id: _record(

@@ -3,7 +3,6 @@
 import itertools
 import math
 import random
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from ajbench.captions import backends, prompts
 from ajbench.captions.aggregation import over_repeats
+from ajbench.captions.answers import number
 from ajbench.captions.backends import Backend
 from ajbench.captions.prompts import Prompt
 from ajbench.captions.score_log import ScoreLog
@@ -22,7 +22,6 @@ from ajbench.core.errors import MissingError, UsageError
 
 GRAMMAR = 'root ::= " "? ("0." [0-9] | "1.0")'
 MAX_TOKENS = 8
-_NUMBER = re.compile(r"-?(?:\d+\.?\d*|\.\d+)")
 
 
 @runtime_checkable
@@ -199,13 +198,9 @@ def _orders(prompt: Prompt, repeats: int, seed: int) -> list[Prompt]:
 
 def _answered(texts: Sequence[str], backend: Backend, seed: int) -> list[float | str]:
     answers = backend.complete(texts, max_tokens=MAX_TOKENS, stop=prompts.STOP, grammar=GRAMMAR, seed=seed)
-    return [answer.reason or "no answer" if answer.text is None else parse(answer.text) for answer in answers]
-
-
-def parse(text: str) -> float | str:
-    """Return the first number in [0, 1] of an answer, or why there is none."""
-    found = _NUMBER.search(text)
-    return float(found[0]) if found and 0 <= float(found[0]) <= 1 else "no number in [0, 1]"
+    return [
+        answer.reason or "no answer" if answer.text is None else number(answer.text) for answer in answers
+    ]
 
 
 def _expected(texts: Sequence[str], backend: NextToken) -> list[float | str]:

@@ -81,7 +81,9 @@ class OpenAIServer:
             raise MissingError(
                 "backend openai: the package openai is not installed; pip install 'ajbench[llm]'"
             ) from None
-        self.model, self.model_hash = model, xxhash.xxh3_64_hexdigest(model.encode())
+        # The two interfaces answer in different ways.
+        identity = model if api == "chat" else f"{model} {api}"
+        self.model, self.model_hash = model, xxhash.xxh3_64_hexdigest(identity.encode())
         self.concurrency, self.retries, self.api = concurrency, retries, api
         self.retried: Counter[str] = Counter()
         self.requests = 0
@@ -154,11 +156,11 @@ class OpenAIServer:
             if self.api == "chat":
                 message: Any = {"role": "user", "content": prompt}
                 reply: Any = self._client.chat.completions.create(messages=[message], **options)
-                text = reply.choices[0].message.content
+                text = (reply.choices[0].message.content or "").strip()
             else:
                 reply = self._client.completions.create(prompt=prompt, **options)
-                text = reply.choices[0].text
-            text = _cut(text, stop)
+                text = _cut(reply.choices[0].text, stop)
+            short = reply.choices[0].finish_reason == "length"
         except openai.APITimeoutError:
             return Answer(None, "time-out"), 0.0
         except openai.APIConnectionError as error:
@@ -178,7 +180,9 @@ class OpenAIServer:
             return Answer(None, f"HTTP {code}"), _seconds(error.response.headers) if again else None
         except (openai.APIError, ValueError, TypeError, AttributeError, LookupError):
             return Answer(None, "malformed answer"), 0.0
-        return (Answer(text, None), None) if text else (Answer(None, "empty answer"), 0.0)
+        if not text:
+            return Answer(None, "empty answer"), 0.0
+        return Answer(text, "cut at the limit of tokens" if short and self.api == "chat" else None), None
 
 
 def _cut(text: str, stop: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from ajbench.captions import answers as answers_of
 from ajbench.captions import prompts
 from ajbench.captions.backends import Backend
 from ajbench.core.files import seed_for
@@ -54,7 +55,13 @@ class Writer(Protocol):
         """Return one caption for the captions of each clip's frames."""
         ...
 
-    def merge(self, ids: Sequence[str], visual: Sequence[str], audio: Sequence[str]) -> list[Text]:
+    def merge(
+        self,
+        ids: Sequence[str],
+        visual: Sequence[str],
+        audio: Sequence[str],
+        fallbacks: Sequence[str] | None = None,
+    ) -> list[Text]:
         """Return one caption for the visual and the audio caption (or label) of each clip."""
         ...
 
@@ -79,7 +86,13 @@ class Template:
         """Return the frame caption that shares most words with the others."""
         return [Text(_central(captions), "template") for captions in frames]
 
-    def merge(self, ids: Sequence[str], visual: Sequence[str], audio: Sequence[str]) -> list[Text]:
+    def merge(
+        self,
+        ids: Sequence[str],
+        visual: Sequence[str],
+        audio: Sequence[str],
+        fallbacks: Sequence[str] | None = None,
+    ) -> list[Text]:
         """Return both captions in one sentence, the audio first."""
         pairs = zip(visual, audio, strict=True)
         return [
@@ -124,9 +137,15 @@ class LanguageModel:
         """Ask with Table A4; the fall-back is the template's."""
         return self._ask("frames", frames, [_central(captions) for captions in frames])
 
-    def merge(self, ids: Sequence[str], visual: Sequence[str], audio: Sequence[str]) -> list[Text]:
-        """Ask with Table A5; the fall-back is the audio caption."""
-        return self._ask("merge", list(zip(visual, audio, strict=True)), audio)
+    def merge(
+        self,
+        ids: Sequence[str],
+        visual: Sequence[str],
+        audio: Sequence[str],
+        fallbacks: Sequence[str] | None = None,
+    ) -> list[Text]:
+        """Ask with Table A5; the fall-back is the audio caption, or that in `fallbacks`."""
+        return self._ask("merge", list(zip(visual, audio, strict=True)), fallbacks or audio)
 
     def _ask(self, name: str, inputs: Sequence[Sequence[str]], fallbacks: Sequence[str]) -> list[Text]:
         prompt, model = prompts.load(name).shots(self.shots), self.backend
@@ -139,16 +158,11 @@ class LanguageModel:
         origin = model.name, model.model, model.model_hash, prompt.hash
         found = []
         for answer, instead in zip(answers, fallbacks, strict=True):
-            text = _tidy(answer.text or "")
-            reason = None if text else answer.reason or "empty answer"
+            text, reason = answers_of.sentence(answer.text or "")
+            reason = answer.reason or reason
+            text = "" if reason else text
             found.append(Text(text or instead, *origin, reason))
         return found
-
-
-def _tidy(answer: str) -> str:
-    """Return the first line of an answer without quotation marks around it."""
-    line = next((line for line in map(str.strip, answer.splitlines()) if line), "")
-    return " ".join(line.strip("\"'“”").split())
 
 
 def _central(captions: Sequence[str]) -> str:

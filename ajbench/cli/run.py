@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ajbench.pipeline.stage import Stage
 
 app = typer.Typer()
+WHOLE = ("tables/t1", "tables/t2", "tables/a2")  # made at once, without cells
 
 
 @app.command()
@@ -103,6 +104,8 @@ def run(
       ajbench run --data DIR --budget 20m
       ajbench run tables/a11 --base as20k --data DIR --cell 7
     """
+    if cell and name in WHOLE:
+        raise UsageError(f"--cell {cell}: {name} is made as a whole; leave the option out")
     if cell and engine == "ray":
         raise UsageError("--engine ray: --cell trains one classifier in this process; leave one of them out")
     settings = with_external(settings, synthetic, synthetic_labels, allow_leaks)

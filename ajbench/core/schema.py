@@ -191,10 +191,29 @@ class Synth(Section):
         later = {"precision"} if self.precision == "auto" else set()
         return self.model_dump(mode="json", exclude={"guides", *later})
 
+    @property
+    def shards(self) -> int:
+        """The number of shards of all clips."""
+        return -(-self.n // self.shard_size)
+
+    @property
+    def micro_batches(self) -> int:
+        """The number of micro-batches: none has clips of two shards."""
+        last = self.n - (self.shards - 1) * self.shard_size
+        return (self.shards - 1) * -(-self.shard_size // self.micro_batch) + -(-last // self.micro_batch)
+
     @model_validator(mode="after")
     def _judged(self) -> "Synth":
+        if self.micro_batch > self.shard_size:
+            raise ValueError(
+                f"synth.micro_batch={self.micro_batch}: is larger than synth.shard_size={self.shard_size}, "
+                "which it would be filled up to for nothing; raise synth.shard_size too"
+            )
         if self.candidates > 1 and self.judge is None:
             raise ValueError(f"synth.candidates={self.candidates} needs a synth.judge, such as reference")
+        if self.guidance == 1 and (self.negative or self.guidance_rescale):
+            name = "negative" if self.negative else "guidance_rescale"
+            raise ValueError(f"synth.{name} has no effect without guidance; raise synth.guidance above 1")
         if self.plan == "captions" and (self.strength < 1 or self.prompt == "tokens"):
             raise ValueError(
                 "synth.plan=captions needs synth.strength=1 and synth.prompt=names: clips start from noise, "

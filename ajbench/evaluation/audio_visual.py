@@ -36,7 +36,13 @@ def line_name(scorer: str, labels: str) -> str:
     return NAIVE_LINE if scorer == "none" else f"{scorer}/{labels}"
 
 
-def measure(scores: Mapping[str, Scores], *, resamples: int = 1000, seed: int = 0) -> Trained:
+def measure(
+    scores: Mapping[str, Scores],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    seen: NDArray[np.bool_] | None = None,
+) -> Trained:
     """Return mAP and, of clips with one label each, accuracy by modality, and μ of A+V.
 
     μ is the share of clips that audio or video alone gets right (its first class is a label of the clip) and
@@ -46,6 +52,7 @@ def measure(scores: Mapping[str, Scores], *, resamples: int = 1000, seed: int = 
         scores: modality → predictions on the same clips.
         resamples: of recordings; trainings can be compared if this and `seed` are equal.
         seed: of the resampling.
+        seen: whether each clip has a usable video, [N]: video alone gets none of the others right in μ.
     """
     values: dict[str, dict[str, Resampled]] = {}
     intervals: dict[str, dict[str, Interval]] = {}
@@ -61,7 +68,8 @@ def measure(scores: Mapping[str, Scores], *, resamples: int = 1000, seed: int = 
         if (t.sum(axis=1) == 1).all():
             values[modality]["accuracy"] = share(right[modality], found.recordings, **draws)
             intervals[modality]["accuracy"] = wilson(right[modality], found.recordings)
-    lost = np.any([right[m] for m in right if m != BOTH], axis=0) & ~right[BOTH]
+    alone = {m: hits if m == AUDIO or seen is None else hits & seen for m, hits in right.items() if m != BOTH}
+    lost = np.any([*alone.values()], axis=0) & ~right[BOTH]
     recordings = scores[BOTH].recordings
     values[BOTH][MU] = share(lost, recordings, **draws)
     intervals[BOTH][MU] = wilson(lost, recordings)

@@ -42,6 +42,8 @@ def class_tokens(labels: Sequence[str]) -> dict[str, str]:
         token = f"<aj-{slug}>"
         if not slug or token in tokens.values():
             token = f"<aj-{slug}-{number}>" if slug else f"<aj-{number}>"
+        while token in tokens.values():  # of a class such as `C 2` beside `C` and `C++`
+            token = f"{token[:-1]}-{number}>"
         tokens[label] = token
     return tokens
 

@@ -39,6 +39,8 @@ _STEPPERS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "pndm": (PNDMScheduler, {"skip_prk_steps": True, "set_alpha_to_one": False, "steps_offset": 1}),
 }
 
+REACHED = 0.95  # of the training steps, by steps of equal size: 45 reach 990, 300 only 900
+
 
 def schedule(sampler: Sampler, steps: int, strength: float, training: Mapping[str, Any]) -> Any:
     """Return a diffusers scheduler, with timesteps set, that starts at the noise level of `strength`.
@@ -60,7 +62,8 @@ def schedule(sampler: Sampler, steps: int, strength: float, training: Mapping[st
         training: configuration of the training noise schedule, as in the generator's `scheduler/`.
 
     Raises:
-        UsageError: there are more sampling steps than training steps below the start.
+        UsageError: there are more sampling steps than training steps below the start, or steps of equal size
+            that begin far from pure noise.
     """
     betas = DDPMScheduler.from_config(dict(training)).betas
     made = max(1, int(steps * strength))
@@ -74,6 +77,11 @@ def schedule(sampler: Sampler, steps: int, strength: float, training: Mapping[st
         raise UsageError(
             f"synth.sampler_steps={steps} at strength {strength:g}: {done} sampling steps, but only "
             f"{len(betas)} training steps; use fewer steps or a higher strength"
+        )
+    if not solver and steps * (apart := len(betas) // steps) < REACHED * len(betas):
+        raise UsageError(
+            f"synth.sampler_steps={steps}: {sampler} would begin at training step {steps * apart} of "
+            f"{len(betas)}, too far from pure noise; choose {len(betas) // max(apart, 2)}"
         )
     kind, options = solver or _STEPPERS[sampler]
     scheduler = kind(

@@ -96,6 +96,11 @@ def train_generator(
     if captions is not None:
         _check_captions(section, [store.clip_ids[i] for i in pool], captions)
     train, unseen = validation.divide(store, pool, section.val_share)
+    if not len(train):
+        raise UsageError(
+            f"generator.val_share={section.val_share:g}: all clips of the pool are of one recording, and "
+            "none is left to train on; set it to 0"
+        )
     if section.validate_every and not len(unseen):
         raise UsageError(
             f"generator.validate_every={section.validate_every}: {store.path} has no val split; set "

@@ -306,8 +306,8 @@ def _fidelity(clip: tuple[dict[str, Any], tuple[float, float]]) -> float:
 
 
 def _guidance(section: Synth) -> float:
-    # Without text the two passes of guidance are identical.
-    return 1.0 if section.prompt == "none" else section.guidance
+    # Without text the two passes of guidance are identical, unless one has the negative prompt.
+    return 1.0 if section.prompt == "none" and not section.negative else section.guidance
 
 
 def _finite(batch: torch.Tensor) -> torch.Tensor:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from ajbench.pipeline.recipe_stages import Pipeline
 
 
+UNUSED = {name: Mix.model_fields[name].default for name in ("alpha", "min_fidelity")}  # without added clips
+
+
 def classifier_stage(
     pipeline: "Pipeline",
     settings: Classifier,
@@ -123,7 +126,9 @@ def _training(
         read.append(weights_identity(Path(settings.init)))
     read += ["val part", val_part.VERSION, *mix.drawn] if part else []
     read += extractor_identity(str(settings.features)) if settings.features else ()
-    key, path = pipeline.place("train-cls", settings, mix, seed, *read)
+    # Keys of clips that are not added change nothing: real clips only are trained once.
+    named = mix if mix.dose or mix.mode == "alpha" else mix.model_copy(update=UNUSED)
+    key, path = pipeline.place("train-cls", settings, named, seed, *read)
     recipe = synthetic.recipe if synthetic else pipeline.recipe  # with the section synth of the set
     recipe = recipe.model_copy(update={"data": data, "classifier": settings, "mix": mix})
     names = {"decoded": decoded, "synthetic": synthetic, "augmented": augmented, "base": base}

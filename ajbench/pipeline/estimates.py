@@ -257,8 +257,8 @@ def synthesis_seconds(
             for _ in job.generated(models, [[dict(row) for row in rows]]):
                 pass
             seconds = time.perf_counter() - began
-    batches = -(-section.n // section.micro_batch) * section.candidates
-    return round(seconds * batches / processes, 1)
+    shards, batches = section.shards, section.micro_batches * section.candidates
+    return round(seconds * batches / min(processes, shards), 1)
 
 
 class _NoiseGuides:

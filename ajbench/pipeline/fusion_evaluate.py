@@ -18,7 +18,7 @@ from ajbench.core.run_dir import RunDir
 from ajbench.data.labels import Scores, load_scores
 from ajbench.data.store import ClipStore
 from ajbench.evaluation import audio_visual
-from ajbench.evaluation.audio_visual import line_name
+from ajbench.evaluation.audio_visual import AUDIO, line_name
 from ajbench.fusion.av_clips import MODALITIES
 from ajbench.pipeline.evaluation_stages import NOTES, ROWS, dataset_name
 from ajbench.pipeline.fusion_work import read_clip_scores, scored_clips, scores_name
@@ -50,7 +50,9 @@ def measure(
         for cell in cells:
             line = line_name(cell.settings.scorer, cell.settings.labels)
             scores = {m: units(load_scores(cell.stage.path / scores_name(m)), over) for m in MODALITIES}
-            found[line, cell.seed] = audio_visual.measure(scores, resamples=resamples)
+            place = {clip_id: index for index, clip_id in enumerate(store.clip_ids)}
+            seen = store.has_video([place[clip_id] for clip_id in scores[AUDIO].clip_ids])
+            found[line, cell.seed] = audio_visual.measure(scores, resamples=resamples, seen=seen)
             context = _context(pipeline, cell.stage.path, out, dataset)
             rows += audio_visual.cell_rows(line, cell.seed, found[line, cell.seed], context)
             advance(1)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from ajbench.captions import score_file
 from ajbench.captions.score_file import FILE as SCORE_FILE
 from ajbench.core.console import counted
-from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.fusion_section import NAIVE, Fusion
 from ajbench.core.recipe import Recipe, fingerprint
+from ajbench.data.manifest import Manifest
 from ajbench.pipeline import fusion_work, grid
 from ajbench.pipeline.classifier_stages import classifier_stage
 from ajbench.pipeline.inputs import weights_identity
@@ -95,11 +96,31 @@ def check(pipeline: "Pipeline", lines: Sequence[Fusion] = ()) -> None:
         if settings.scores and settings.scorer != NAIVE:
             score_file.need(Path(settings.scores), settings.scorer, compared(settings))
     pipeline.check()
+    if recipe.fusion.captions and any(one.scorer != NAIVE for one in (recipe.fusion, *conditions(recipe))):
+        _check_captions(Path(recipe.fusion.captions), pipeline.manifest)
     if not any(row.video for row in pipeline.manifest.split("train")):
         raise UsageError(
             f"corpus {recipe.data.corpus}: no train clip has a video; give the table a column video, or use "
             "a corpus with video"
         )
+
+
+def _check_captions(folder: Path, manifest: Manifest) -> None:
+    """Check that a table has visual captions of train and of evaluation clips.
+
+    Raises:
+        IntegrityError: it has not.
+        MissingError, UsageError: as `caption_table.texts`.
+    """
+    from ajbench.captions import caption_table
+
+    known = caption_table.texts(folder, "visual")
+    for split in ("train", "eval"):
+        if not any(row.clip_id in known for row in manifest.split(split)):
+            raise IntegrityError(
+                f"fusion.captions={folder}: has no visual caption of a clip of the {split} split; make the "
+                "table with `ajbench caption --include-eval` for this corpus"
+            )
 
 
 def audio_stage(pipeline: "Pipeline", seed: int) -> Stage:
@@ -153,9 +174,11 @@ def entail_stage(pipeline: "Pipeline", scorer: str, labels: str, seed: int) -> S
     named += identity(scorer)
     how = [section.top_k] if predicted else grid.real(recipe).drawn
     inputs = [stage.fingerprint for stage in (prepared, *models)]
+    if predicted and (loss := recipe.classifier_of().loss) != recipe.classifier.loss:
+        named.append(loss)
     key, path = pipeline.place("entail", scorer, labels, how, inputs, *named)
     about: dict[str, Any] = {"real": prepared.path, "models": [stage.path for stage in models]}
-    own = recipe.model_copy(update={"mix": grid.real(recipe)})
+    own = recipe.model_copy(update={"mix": grid.real(recipe), "classifier": recipe.classifier_of()})
     do = partial(fusion_work.score_clips, own, path / SCORE_FILE, scorer=scorer, labels=labels, **about)
     what = f"{scorer} {labels}" + (f", seed {seed}" if predicted else "")
     clips = counted(len(pipeline.manifest.rows), "clip")

@@ -96,7 +96,7 @@ def plan_summary(section: Synth, clips: ListedClips) -> dict[str, Any]:
     return {
         "clips": len(table),
         "shards": -(-len(table) // section.shard_size),
-        "micro_batches": -(-len(table) // section.micro_batch),
+        "micro_batches": section.micro_batches,
         "classes": {
             "used": len({k for ids in requested for k in ids}),
             "asked": int(clips.requested(section).sum()),

@@ -81,24 +81,6 @@ def test_repeats_differ_in_the_order_of_the_examples_only():
     assert model.asked[:4] == again.asked
 
 
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("0.7", 0.7),
-        (" 1", 1.0),
-        ("1.0.", 1.0),
-        ("Score: 0.35.", 0.35),
-        ("7", "no"),
-        ("-0.5", "no"),
-        ("ten", "no"),
-        ("0", 0),
-    ],
-)
-def test_numbers_in_answers(text, value):
-    found = llm_scorer.parse(text)
-    assert isinstance(found, str) if value == "no" else found == value
-
-
 def test_no_repeat_is_refused():
     with pytest.raises(UsageError, match="repeats"):
         llm_scorer.score(PAIRS, Oracle(), repeats=0)

@@ -295,6 +295,7 @@ def test_work_folder_comes_from_the_environment(document, monkeypatch, tmp_path)
         ("run tables/a11 --base mini --cell 10", 2, ["--cell 10", "9"]),
         ("run tables/a11 --base mini --cell 1", 3, ["ajbench prepare"]),
         ("run tables/a8 --base mini", 2, ["data.video"]),
+        ("run tables/t1 --base mini --cell 7", 2, ["--cell 7", "tables/t1"]),
         ("run tables/a8 --base mini-av --cell 25", 2, ["--cell 25", "18"]),
         ("train-av --recipe mini-av fusion.scorer=minilmm", 2, ["fusion.scorer", "minilm"]),
         ("train-av --recipe mini-av", 3, ["ajbench prepare"]),

@@ -99,3 +99,12 @@ def test_clips_with_several_labels_have_no_accuracy():
     assert {*one.values["A"]} == {"map"}
     rows = audio_visual.information_rows("minilm/true", "score", several, CONTEXT, resamples=100)
     assert [row["metric"] for row in rows] == ["map"]
+
+
+def test_video_that_a_clip_lacks_gets_nothing_right():
+    scores = {"A": predictions(range(40)), "V": predictions(range(30, 50)), "A+V": predictions(range(5, 45))}
+    seen = np.ones(N, bool)
+    every = audio_visual.measure(scores, resamples=50, seen=seen).values["A+V"]["mu"].value
+    assert every == audio_visual.measure(scores, resamples=50).values["A+V"]["mu"].value
+    seen[45:50] = False  # which video alone got right
+    assert audio_visual.measure(scores, resamples=50, seen=seen).values["A+V"]["mu"].value == every - 5 / N

@@ -45,3 +45,8 @@ def test_the_message_about_truncated_prompts_has_the_right_number():
     one = truncated(1, 147, 24)
     assert one.startswith("1 of 147 prompts was ") and "max_tokens=24" in one
     assert truncated(2, 147, 24).startswith("2 of 147 prompts were ")
+
+
+@pytest.mark.parametrize("labels", [["C", "C 2", "C++"], ["!", "1", "?", "-1"], ["a", "a 1", "A", "a-1"]])
+def test_every_class_has_a_token_of_its_own(labels):
+    assert len({*class_tokens(labels).values()}) == len(labels)

@@ -307,3 +307,12 @@ def test_each_item_of_noise_depends_on_its_own_seed():
     together = noise_for([1, 2], (128, 2, 21))
     assert torch.equal(together[1], noise_for([2], (128, 2, 21))[0])
     assert not torch.equal(together[0], together[1])
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "pndm"])
+@pytest.mark.parametrize(("steps", "instead"), [(300, 333), (400, 500), (600, 500), (130, 142)])
+def test_steps_that_begin_far_from_noise_are_refused(sampler, steps, instead):
+    training = dict(unet.noise_schedule().config)
+    with pytest.raises(UsageError, match=f"choose {instead}$"):
+        schedule(sampler, steps, 1.0, training)
+    assert int(schedule(sampler, instead, 1.0, training).timesteps[0]) > 980

@@ -319,3 +319,11 @@ def test_a_corpus_without_clips_to_hold_out_is_refused_before_any_work():
     rows = [replace(row, recording="one") if label in row.labels else row for row in made.manifest.rows]
     with pytest.raises(UsageError, match=r"evaluate\.tune"):
         made.check(manifest=replace(made.manifest, rows=rows))
+
+
+@pytest.mark.parametrize("key", ["mix.alpha=0.3", "mix.min_fidelity=0.4"])
+def test_keys_of_added_clips_train_no_real_clips_again(key):
+    keys = "evaluate.doses=[10]", "synth.judge=reference"
+    one, other = grid(*keys), grid(*keys, key)
+    shared = paths(one) & paths(other)
+    assert {stage.path for stage in one if stage.recipe.mix.dose == 0} <= shared
