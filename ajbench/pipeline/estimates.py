@@ -93,9 +93,9 @@ def describe_grid(pipeline: "Pipeline") -> dict[str, Any]:
     per_clip: dict[Any, float] = {}  # of a model: it does not depend on the batch
     done = [stage.done() for stage in stages]
     for stage, n, finished in zip(stages, steps, done, strict=True):
-        if finished:
-            kind = _kind(stage.recipe.classifier)
-            known.setdefault(kind, []).append(stage.folder.info()["seconds"] / n)
+        # The time of one that was interrupted is that of its last session.
+        if finished and int((info := stage.folder.info()).get("sessions", 1)) == 1:
+            known.setdefault(_kind(stage.recipe.classifier), []).append(info["seconds"] / n)
     trained = [*(stage.recipe.classifier for stage in stages), *(one for mine in candidates for one in mine)]
     unknown = {_kind(settings): settings for settings in trained if _kind(settings) not in known}
     with console.progress(len(unknown), "time", "classifiers") as advance:

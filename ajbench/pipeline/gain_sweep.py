@@ -163,10 +163,10 @@ def dry_run(swept: GainSweep) -> dict[str, Any]:
     done, todo, seconds = [], 0, 0.0
     for name, cell in cells:
         steps = swept.model.steps(swept.mixes[name].epoch_size(real[cell.recipe.data.eval_fold]))
-        if cell.done():
-            done.append(cell.folder.info()["seconds"] / steps)
-        else:
+        if not cell.done():
             todo += steps
+        elif int((info := cell.folder.info()).get("sessions", 1)) == 1:  # else it is that of the last session
+            done.append(info["seconds"] / steps)
     if todo:
         classes = len(pipeline.manifest.label_set)
         samples = audio.clip_samples(pipeline.recipe.data.duration_s)
