@@ -360,7 +360,7 @@ def test_arms_at_the_same_dose_stand_next_to_generated_clips(done, audiomentatio
     (measured,) = (line for line in table(folder / "arms/mini/table_a11.csv") if line["source"] == "measured")
     assert all(0 <= float(measured[column]) <= 100 for column in ("+6G", *new))
     assert float(measured["+6A+6G_delta_a_low"]) <= float(measured["+6A+6G_delta_a_high"])
-    assert "+6A+6G less +6A: " in (folder / "arms/mini/table_a11.md").read_text()
+    assert "+6A+6G minus +6A: " in (folder / "arms/mini/table_a11.md").read_text()
 
 
 def test_a_run_of_two_folds_does_the_other_one_and_pools_both(done, tmp_path):

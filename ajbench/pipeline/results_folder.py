@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ajbench.core import console
+from ajbench.core import console, documents
 from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Recipe, dump, fingerprint, load
 from ajbench.core.run_dir import environment
@@ -179,7 +179,8 @@ def write_tables(recipe: Recipe, results: Path, changes: Sequence[str] = ()) -> 
     out = results / recipe.name
     state = _state(out)
     if state and (out / RECIPE).exists():
-        recipe = load(str(out / RECIPE), changes)
+        keys = {key: value for key, value in documents.read_yaml(out / RECIPE).items() if key != "table"}
+        recipe = load(str(out / RECIPE), changes, tree=keys)
     pinned = {key: state.get(key) for key in ("counts", "fingerprints")}
     written = tables.write(out / ROWS, out, recipe, **pinned)
     if not state:
