@@ -199,7 +199,8 @@ def _orders(prompt: Prompt, repeats: int, seed: int) -> list[Prompt]:
 def _answered(texts: Sequence[str], backend: Backend, seed: int) -> list[float | str]:
     answers = backend.complete(texts, max_tokens=MAX_TOKENS, stop=prompts.STOP, grammar=GRAMMAR, seed=seed)
     return [
-        answer.reason or "no answer" if answer.text is None else number(answer.text) for answer in answers
+        one.reason or "no answer" if one.text is None else number(one.text, one.reason is not None)
+        for one in answers
     ]
 
 

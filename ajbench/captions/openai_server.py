@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import xxhash
 
+from ajbench.captions.answers import CUT
 from ajbench.captions.backends import Answer
 from ajbench.core.console import counted
 from ajbench.core.errors import MissingError, UsageError
@@ -182,7 +183,7 @@ class OpenAIServer:
             return Answer(None, "malformed answer"), 0.0
         if not text:
             return Answer(None, "empty answer"), 0.0
-        return Answer(text, "cut at the limit of tokens" if short and self.api == "chat" else None), None
+        return Answer(text, CUT if short and self.api == "chat" else None), None
 
 
 def _cut(text: str, stop: Sequence[str]) -> str:

@@ -158,9 +158,9 @@ class LanguageModel:
         origin = model.name, model.model, model.model_hash, prompt.hash
         found = []
         for answer, instead in zip(answers, fallbacks, strict=True):
-            text, reason = answers_of.sentence(answer.text or "")
-            reason = answer.reason or reason
-            text = "" if reason else text
+            whole = answer.text is None or answer.reason is None
+            text, reason = answers_of.sentence(answer.text or "", cut=not whole)
+            reason = answer.reason if answer.text is None else reason
             found.append(Text(text or instead, *origin, reason))
         return found
 

@@ -204,16 +204,16 @@ class Synth(Section):
 
     @model_validator(mode="after")
     def _judged(self) -> "Synth":
-        if self.micro_batch > self.shard_size:
-            raise ValueError(
-                f"synth.micro_batch={self.micro_batch}: is larger than synth.shard_size={self.shard_size}, "
-                "which it would be filled up to for nothing; raise synth.shard_size too"
-            )
         if self.candidates > 1 and self.judge is None:
             raise ValueError(f"synth.candidates={self.candidates} needs a synth.judge, such as reference")
-        if self.guidance == 1 and (self.negative or self.guidance_rescale):
-            name = "negative" if self.negative else "guidance_rescale"
-            raise ValueError(f"synth.{name} has no effect without guidance; raise synth.guidance above 1")
+        if (
+            self.sampler in ("ddim", "pndm")
+            and self.sampler_steps * (apart := 1000 // self.sampler_steps) < 950
+        ):
+            raise ValueError(
+                f"synth.sampler_steps={self.sampler_steps}: {self.sampler} would leave out the noisiest "
+                f"{1000 - self.sampler_steps * apart} of 1,000 training steps; choose {1000 // max(apart, 2)}"
+            )
         if self.plan == "captions" and (self.strength < 1 or self.prompt == "tokens"):
             raise ValueError(
                 "synth.plan=captions needs synth.strength=1 and synth.prompt=names: clips start from noise, "

@@ -121,7 +121,7 @@ def embed(
         fitted = np.stack([audio.fit(one, length) for one in windows])
         # Channels in antiphase, or sound above half the new rate, leave silence. Baselines may be silent.
         judged = protocol.peak_db is None and clips.change is None
-        # Judged is the whole clip: its sound may begin after what the extractor takes of it.
+        # Judged is all that was read: sound may begin after what the extractor takes of it.
         return (audio.defect(windows) if judged else None) or fitted
 
     advance(len(clips) - len(missing))

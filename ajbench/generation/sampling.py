@@ -39,7 +39,7 @@ _STEPPERS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "pndm": (PNDMScheduler, {"skip_prk_steps": True, "set_alpha_to_one": False, "steps_offset": 1}),
 }
 
-REACHED = 0.95  # of the training steps, by steps of equal size: 45 reach 990, 300 only 900
+REACHED = 0.95  # of the training steps, by steps of equal whole size: 45 take 990, 300 only 900
 
 
 def schedule(sampler: Sampler, steps: int, strength: float, training: Mapping[str, Any]) -> Any:
@@ -78,10 +78,11 @@ def schedule(sampler: Sampler, steps: int, strength: float, training: Mapping[st
             f"synth.sampler_steps={steps} at strength {strength:g}: {done} sampling steps, but only "
             f"{len(betas)} training steps; use fewer steps or a higher strength"
         )
-    if not solver and steps * (apart := len(betas) // steps) < REACHED * len(betas):
+    apart = len(betas) // steps
+    if not solver and steps * apart < REACHED * len(betas):
         raise UsageError(
-            f"synth.sampler_steps={steps}: {sampler} would begin at training step {steps * apart} of "
-            f"{len(betas)}, too far from pure noise; choose {len(betas) // max(apart, 2)}"
+            f"synth.sampler_steps={steps}: {sampler} would leave out the noisiest "
+            f"{len(betas) - steps * apart} of {len(betas)} training steps; choose {len(betas) // max(apart, 2)}"
         )
     kind, options = solver or _STEPPERS[sampler]
     scheduler = kind(

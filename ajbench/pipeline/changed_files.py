@@ -80,13 +80,13 @@ def since_recorded(files: Mapping[str, Path], folder: Path) -> list[tuple[str, s
     Only files that are newer than the stage are read. If they are the same, the stage counts as new.
     """
     mark, known = folder / "DONE", folder / CHECKSUMS
-    if not mark.exists() or not known.exists():
+    if not mark.exists():
         return []
     since = mark.stat().st_mtime_ns
     newer = {name: path for name, path in files.items() if _time(str(path))[1] > since}
     if not newer:
         return []
-    recorded = read_json(known, IDS_BYTES)
+    recorded = read_json(known, IDS_BYTES) if known.exists() else {}  # a folder of an older version
     found = [(name, checksum(path)) for name, path in newer.items()]
     if changed := [one for one in found if recorded.get(one[0]) != one[1]]:
         say_once(

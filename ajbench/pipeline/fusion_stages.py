@@ -96,7 +96,7 @@ def check(pipeline: "Pipeline", lines: Sequence[Fusion] = ()) -> None:
         if settings.scores and settings.scorer != NAIVE:
             score_file.need(Path(settings.scores), settings.scorer, compared(settings))
     pipeline.check()
-    if recipe.fusion.captions and any(one.scorer != NAIVE for one in (recipe.fusion, *conditions(recipe))):
+    if recipe.fusion.captions and any(one.scorer != NAIVE and not one.scores for one in lines):
         _check_captions(Path(recipe.fusion.captions), pipeline.manifest)
     if not any(row.video for row in pipeline.manifest.split("train")):
         raise UsageError(

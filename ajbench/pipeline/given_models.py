@@ -99,10 +99,9 @@ def check_pool(folder: Path, recipe: Recipe, manifest: Manifest) -> None:
 
 def _other_codec(recipe: Recipe, name: str, weights_hash: str) -> str:
     """Return a codec and the recipe's in words if they are not the same (`same_codec`); else ""."""
-    own = recipe.codec.name
-    if own.partition("@")[0] != name.partition("@")[0] and not own.endswith(".safetensors"):
-        return f"{name}, the recipe {own}"
     from ajbench import codec as codecs
+
+    own = recipe.codec.name
 
     try:
         found = codecs.load(own)

@@ -41,7 +41,8 @@ def corpus_identity(manifest: Manifest, data: Data | None = None, absent: set[st
     if absent is not None:
         absent.update(path for path, head in heads.items() if head == path)
     # A file that is no sound, such as a note, may come and go.
-    lost = (p for p in manifest.problems if p.line is not None or is_sound(Path(p.path or "a.wav").name))
+    sounding = lambda path: not path or Path(path).suffix in archive.SUFFIXES or is_sound(Path(path).name)  # noqa: E731
+    lost = (p for p in manifest.problems if p.line is not None or sounding(p.path))
     problems = [(p.clip_id, p.line, p.split) for p in lost]
     with no_garbage_collection():
         clips = [[*_content(row, video), heads[files[row.path]]] for row in manifest.rows]

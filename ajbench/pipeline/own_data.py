@@ -94,13 +94,13 @@ def make(
             pattern is no regular expression; or the folders of work or results are inside that of the clips.
     """
     wanted = None if budget is None else budget_seconds(budget)
+    found = detection.detect(path)
     for option, folder in (("--work", work), ("--results", results)):
-        if path.is_dir() and absolute(folder).is_relative_to(home := absolute(path)):
+        if found.data["corpus"] == "folder" and absolute(folder).is_relative_to(found.root):
             raise UsageError(
                 f"{option} {folder}: is inside --data {path}, where sounds of the run would be taken for "
-                f"clips; give folders elsewhere, such as --work {home}-work --results {home}-results"
+                "clips; give folders elsewhere with --work DIR and --results DIR"
             )
-    found = detection.detect(path)
     name = _name(path, found.root, work, results)
     plan = work / name / PLAN
     found = name_patterns.applied(found, patterns or {}, _last_data(plan))
@@ -126,7 +126,7 @@ def make(
         known = {"budget": seconds, "speed": speed}
         if keep:
             plan.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(plan, _head(found.root, key, known) + _yaml(tree))
+            atomic_write(plan, _head(found.root.resolve(), key, known) + _yaml(tree))
     if keep and problems:
         plan.parent.mkdir(parents=True, exist_ok=True)
         columns = [item.name for item in fields(Problem)]
@@ -246,13 +246,14 @@ def _name(path: Path, root: Path, work: Path, results: Path) -> str:
         else given.stem
     )
     slug = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-") or "clips"
+    root = root.resolve()  # the same clips, whatever link leads to them
     digest = hashlib.sha256(str(root).encode(errors="surrogateescape")).hexdigest()[:4]
 
     def taken() -> bool:
         if slug in shipped():
             return True
         if (head := _head_of(work / slug / PLAN)) is not None:
-            return head["data"] != str(root)
+            return Path(head["data"]).resolve() != root
         return (results / slug).exists()
 
     return f"{slug}-{digest}" if taken() else slug

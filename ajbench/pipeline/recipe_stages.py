@@ -292,7 +292,8 @@ class Pipeline:
         named = section  # a judge counts by its content, not by its path
         if weights and not judge:
             named = section.model_copy(update={"judge": weights_identity(weights)})
-        key, path = self.place("synth", named, *inputs, *drawn)
+        steered = ["negative"] if section.prompt == "none" and section.negative else []
+        key, path = self.place("synth", named, *inputs, *drawn, *steered)
 
         def given() -> dict[str, Any]:
             from ajbench.data.store import ClipStore

@@ -63,7 +63,8 @@ def _block_a11(title: str, lines: list[Line], recipe: Recipe | None) -> Block:
         folds = folds_in(first["dataset"])
         over_folds = f", each the mean over {folds} folds" if folds > 1 else ""
         redrawn = recipe.evaluate.redraw and recipe.mix.by_chance
-        drawn = ", each with other real clips" if redrawn else ""
+        alone = f" ({first['codec']})" if several else ""  # earlier runs may have drawn otherwise
+        drawn = f", each with other real clips{alone}" if redrawn else ""
         *fewer, seeds = sorted({line["seeds"] for line in lines})
         notes.append(
             f"mAP in percent, mean ± standard deviation over {''.join(f'{n}–' for n in fewer)}"

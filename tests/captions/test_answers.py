@@ -2,7 +2,7 @@
 
 import pytest
 
-from ajbench.captions.answers import number, sentence
+from ajbench.captions.answers import CUT, number, sentence
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,11 @@ from ajbench.captions.answers import number, sentence
         ('A man says "Hello"', 'A man says "Hello"'),
         ('"Hello" says a man, and "bye"', '"Hello" says a man, and "bye"'),
         ("Ein Hund bellt.", "Ein Hund bellt."),
+        ("Okay, the user wants one.\n</think>\n\nA dog barks.", "A dog barks."),
+        ('Here it is:\n```json\n{\n  "caption": "A dog barks."\n}\n```', "A dog barks."),
+        ('["A dog barks."]', "A dog barks."),
+        ("**Caption:** A dog barks.", "A dog barks."),
+        ('A dog barks."', "A dog barks."),
     ],
 )
 def test_the_sentence_of_an_answer(answer, found):
@@ -30,6 +35,7 @@ def test_the_sentence_of_an_answer(answer, found):
         ("", "empty answer"),
         ("```\n```", "empty answer"),
         ("<think>Let me", "unfinished thought"),
+        ("Here is the caption:", "empty answer"),
         ("I'm sorry, but I can't help with that.", "refusal"),
         ("I cannot describe this.", "refusal"),
         ("As an AI language model, I", "refusal"),
@@ -37,6 +43,12 @@ def test_the_sentence_of_an_answer(answer, found):
 )
 def test_answers_without_a_sentence_have_a_reason(answer, reason):
     assert sentence(answer) == ("", reason)
+
+
+def test_an_answer_that_was_cut_counts_if_its_sentence_or_number_is_whole():
+    assert sentence("A dog bar", cut=True) == ("", CUT)
+    assert sentence("A dog barks.\nNote: this is", cut=True) == ("A dog barks.", None)
+    assert number("0", cut=True) == CUT and number("0.8\nBecause the", cut=True) == 0.8
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Keys of the section synth that have no effect, or take time for nothing, are refused."""
+"""The section synth: steps that begin far from noise, and how clips are divided."""
 
 import pytest
 from pydantic import ValidationError
@@ -6,17 +6,14 @@ from pydantic import ValidationError
 from ajbench.core.schema import Synth
 
 
-@pytest.mark.parametrize(
-    "keys",
-    [
-        {"guidance": 1.0, "negative": "speech"},
-        {"guidance": 1.0, "guidance_rescale": 0.5},
-        {"micro_batch": 128, "shard_size": 64},
-    ],
-)
-def test_keys_without_effect_are_refused(keys):
-    with pytest.raises(ValidationError, match=next(reversed(keys)).partition("_")[0]):
-        Synth(**keys)
+@pytest.mark.parametrize(("steps", "instead"), [(300, 333), (400, 500), (600, 500), (130, 142)])
+def test_steps_that_leave_out_the_noisiest_training_steps_are_refused(steps, instead):
+    for sampler in ("ddim", "pndm"):
+        with pytest.raises(ValidationError, match=f"choose {instead}"):
+            Synth(sampler=sampler, sampler_steps=steps)
+        Synth(sampler=sampler, sampler_steps=instead)
+    Synth(sampler="dpmsolver++", sampler_steps=steps)
+    Synth(sampler="pndm", sampler_steps=45)
 
 
 @pytest.mark.parametrize(("n", "micro_batch", "found"), [(320, 64, 5), (320, 48, 10), (65, 8, 9), (10, 8, 2)])

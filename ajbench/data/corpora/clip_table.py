@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ajbench.core.errors import MissingError, UsageError
-from ajbench.core.files import absolute, printable
+from ajbench.core.files import printable
 from ajbench.core.recipe import Data
 from ajbench.data import archive
 from ajbench.data.audio import SUFFIXES
@@ -83,7 +83,7 @@ def of_records(
         problems: broken lines.
         known: label set, if there is one.
     """
-    folder = absolute(path).parent
+    folder = table_files.folder_of(path, records)
     by_name = {name: name for name in known.names} if known else None
     if known and known.mids and by_name is not None:
         by_name.update(zip(known.mids, known.names, strict=True))

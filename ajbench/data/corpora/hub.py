@@ -44,12 +44,12 @@ def read(data: Data, root: Path | None) -> Manifest:
     names = archive.names_of(shards, root)
     for path in tables or shards:
         here, broken = table_files.read(path) if tables else (_rows(path, names[path]), [])
-        split = _split(path, root)
+        split, folder = _split(path, root), table_files.folder_of(path, here if tables else [])
         for line, cells in here:
             if tables:
                 cells[table_files.TABLE] = str(path)
             if tables and cells["path"]:
-                cells["path"] = os.path.normpath(absolute(path).parent / str(cells["path"]))
+                cells["path"] = os.path.normpath(folder / str(cells["path"]))
             if split and not cells.get("split"):
                 cells["split"] = split
             records.append((line, cells))

@@ -105,24 +105,17 @@ def _recording(row: Row) -> str:
 def listed(path: Path) -> Iterator[str]:
     """Yield the ids and recordings in a list: a corpus table, or a file with one of them in each line.
 
-    Of a table, all columns of recordings are read, and those of ids of clips in lines without a recording:
-    ids of another corpus may be those of other clips here.
+    Of a table, every column that names clips or recordings is read: a line may lack some of them.
     """
     columns: dict[int, str] = {}
-    ids = -1
     for _, cells in csv_rows(path):
         if not columns:
-            columns = {cells.index(name): kind for name, kind in ID_COLUMNS.items() if name in cells} or {
-                0: ""
-            }
-            ids = cells.index("clip_id") if "clip_id" in cells else -1
-        texts = {column: cells[column].strip() for column in columns if column < len(cells)}
-        named = {column: text for column, text in texts.items() if text}
-        if len(named) > 1:
-            named = {column: text for column, text in named.items() if column != ids}
-        for column, text in named.items():
-            yield columns[column] + text
-            if text.lower().endswith(audio.SUFFIXES):
-                yield text.rpartition(".")[0]
-            if video := youtube.video_id(text):
-                yield f"youtube:{video}"
+            named = {cells.index(name): kind for name, kind in ID_COLUMNS.items() if name in cells}
+            columns = named or {0: ""}
+        for column, kind in columns.items():
+            if text := cells[column].strip() if column < len(cells) else "":
+                yield kind + text
+                if text.lower().endswith(audio.SUFFIXES):
+                    yield text.rpartition(".")[0]
+                if video := youtube.video_id(text):
+                    yield f"youtube:{video}"

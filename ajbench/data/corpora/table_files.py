@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from ajbench.core import console
 from ajbench.core.console import counted
 from ajbench.core.errors import MissingError, UsageError
-from ajbench.core.files import need_regular
+from ajbench.core.files import absolute, need_regular
 from ajbench.core.registry import suggest
 from ajbench.data.audio import SUFFIXES as SOUNDS
 from ajbench.data.corpora import class_columns, json_tables
@@ -130,6 +130,18 @@ def _check(path: Path, present: Sequence[str], found: Collection[str]) -> None:
             f"{path}: column {name!r} is missing{suggest(name, present)}; found: "
             f"{', '.join(present) or 'no header'}; other names that are read: {', '.join(others)}{by_column}"
         )
+
+
+def folder_of(path: Path, records: Records) -> Path:
+    """Return the folder that the files in a table are relative to: its own, or that of the table it links to.
+
+    Args:
+        path: of the table.
+        records: (line number, {column: cell}).
+    """
+    beside, target = absolute(path).parent, path.resolve().parent
+    written = next((str(row["path"]) for _, row in records if row.get("path")), "")
+    return target if (target / written).is_file() and not (beside / written).is_file() else beside
 
 
 def plain(cells: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Several clips of one file in a table: columns of their times, and columns of what keeps clips together."""
 
-from collections import Counter
 from pathlib import Path
 
 from ajbench.core import console
@@ -25,28 +24,37 @@ GROUPS = (
 def with_times(records: table_files.Records, path: Path) -> table_files.Records:
     """Return records with `start_s` and `duration_s` from columns such as `start` and `end`, in seconds.
 
-    They are read only where files have several rows: elsewhere they may be of what a file was cut from.
+    They are read only of files with several rows that start at different times: those of other files may be
+    of what a file was cut from.
 
     Args:
         records: (line number, {column: cell}).
         path: of the table, for the message.
     """
     columns = {table_files.usual(name): name for _, row in records[:1] for name in row}
-    start, end = (
-        next((columns[name] for name in names if name in columns), None) for names in (STARTS, ENDS)
+    start, end, lasts = (
+        next((columns[name] for name in names if name in columns), None)
+        for names in (STARTS, ENDS, ("duration",))
     )
-    several = max(Counter(text(row, "path") for _, row in records).values(), default=0) > 1
-    if start is None or "start_s" in columns or not several:
+    if start is None or "start_s" in columns:
         return records
-    if any(_number(row.get(start)) is None for _, row in records):
+    starts: dict[str | None, set[float | None]] = {}
+    for _, row in records:
+        starts.setdefault(text(row, "path"), set()).add(_number(row.get(start)))
+    several = {file for file, found in starts.items() if len(found) > 1 and None not in found}
+    if not several:
         return records
-    used = " and ".join(filter(None, (start, end)))
-    console.say_once(f"{path}: files have several rows; {used}: the times of clips, in seconds")
+    used = " and ".join(filter(None, (start, end or lasts)))
+    console.say_once(f"{path}: files have several rows; {used}: the times of their clips, in seconds")
     found: table_files.Records = []
     for line, row in records:
-        begin, stop = _number(row[start]) or 0.0, _number(row.get(end)) if end else None
-        lasts = {} if stop is None or "duration_s" in columns else {"duration_s": f"{stop - begin:.6f}"}
-        found.append((line, {**row, "start_s": f"{begin:.6f}"} | lasts))
+        if text(row, "path") in several:
+            begin, stop = _number(row[start]) or 0.0, _number(row.get(end)) if end else None
+            seconds = _number(row.get(lasts)) if lasts and stop is None else stop and stop - begin
+            row = {**row, "start_s": f"{begin:.6f}"}
+            if seconds is not None and "duration_s" not in columns:
+                row["duration_s"] = f"{seconds:.6f}"
+        found.append((line, row))
     return found
 
 
