@@ -206,13 +206,12 @@ class Synth(Section):
     def _judged(self) -> "Synth":
         if self.candidates > 1 and self.judge is None:
             raise ValueError(f"synth.candidates={self.candidates} needs a synth.judge, such as reference")
-        if (
-            self.sampler in ("ddim", "pndm")
-            and self.sampler_steps * (apart := 1000 // self.sampler_steps) < 950
-        ):
+        apart = 1000 // self.sampler_steps
+        lost = 1000 - self.sampler_steps * apart
+        if self.sampler in ("ddim", "pndm") and lost > 50:
             raise ValueError(
-                f"synth.sampler_steps={self.sampler_steps}: {self.sampler} would leave out the noisiest "
-                f"{1000 - self.sampler_steps * apart} of 1,000 training steps; choose {1000 // max(apart, 2)}"
+                f"synth.sampler_steps={self.sampler_steps}: {self.sampler} would leave out the noisiest {lost} "
+                f"of 1,000 training steps; choose {1000 // max(apart, 2)}"
             )
         if self.plan == "captions" and (self.strength < 1 or self.prompt == "tokens"):
             raise ValueError(

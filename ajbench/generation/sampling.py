@@ -82,7 +82,8 @@ def schedule(sampler: Sampler, steps: int, strength: float, training: Mapping[st
     if not solver and steps * apart < REACHED * len(betas):
         raise UsageError(
             f"synth.sampler_steps={steps}: {sampler} would leave out the noisiest "
-            f"{len(betas) - steps * apart} of {len(betas)} training steps; choose {len(betas) // max(apart, 2)}"
+            f"{len(betas) - steps * apart} of {len(betas)} training steps; choose "
+            f"{len(betas) // max(apart, 2)}"
         )
     kind, options = solver or _STEPPERS[sampler]
     scheduler = kind(
