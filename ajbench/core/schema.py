@@ -210,8 +210,8 @@ class Synth(Section):
         lost = 1000 - self.sampler_steps * apart
         if self.sampler in ("ddim", "pndm") and lost > 50:
             raise ValueError(
-                f"synth.sampler_steps={self.sampler_steps}: {self.sampler} would leave out the noisiest {lost} "
-                f"of 1,000 training steps; choose {1000 // max(apart, 2)}"
+                f"synth.sampler_steps={self.sampler_steps}: {self.sampler} would leave out the noisiest "
+                f"{lost} of 1,000 training steps; choose {1000 // max(apart, 2)}"
             )
         if self.plan == "captions" and (self.strength < 1 or self.prompt == "tokens"):
             raise ValueError(
