@@ -44,13 +44,13 @@ def measure(
     recipe, store = pipeline.recipe, ClipStore.open(pipeline.prepare.path, verify=False)
     dataset, resamples = dataset_name(pipeline), recipe.evaluate.bootstrap
     over = recipe.fusion.interval_over
+    place = {clip_id: index for index, clip_id in enumerate(store.clip_ids)}
     rows: list[Row] = []
     found: dict[tuple[str, int], audio_visual.Trained] = {}
     with console.progress(len(cells) + len(scored), "score-av", "models") as advance:
         for cell in cells:
             line = line_name(cell.settings.scorer, cell.settings.labels)
             scores = {m: units(load_scores(cell.stage.path / scores_name(m)), over) for m in MODALITIES}
-            place = {clip_id: index for index, clip_id in enumerate(store.clip_ids)}
             seen = store.has_video([place[clip_id] for clip_id in scores[AUDIO].clip_ids])
             found[line, cell.seed] = audio_visual.measure(scores, resamples=resamples, seen=seen)
             context = _context(pipeline, cell.stage.path, out, dataset)

@@ -102,7 +102,6 @@ def _other_codec(recipe: Recipe, name: str, weights_hash: str) -> str:
     from ajbench import codec as codecs
 
     own = recipe.codec.name
-
     try:
         found = codecs.load(own)
     except MissingError:  # its own check says so
