@@ -166,7 +166,7 @@ class Synth(Section):
     guidance_rescale: Fraction = Field(
         0.0, description="share of the loudness added by guidance that is removed"
     )
-    negative: str = Field("", description="negative prompt")
+    negative: str = Field("", description="negative prompt; `<dog>` is the class token of dog")
     sampler: Literal["dpmsolver++", "unipc", "ddim", "pndm"] = "dpmsolver++"
     sampler_steps: Annotated[int, Field(ge=1, le=1000)] = 20
     prompt: Literal["tokens", "names", "none"] = Field(

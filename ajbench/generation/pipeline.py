@@ -18,7 +18,7 @@ from ajbench.core.files import seed_for
 from ajbench.data import audio
 from ajbench.generation import hub_encoders, lora, saved_parts
 from ajbench.generation.checkpoint import TOKENS, GeneratorInfo, read_info, read_tokens
-from ajbench.generation.prompts import spoken
+from ajbench.generation.prompts import with_tokens
 from ajbench.generation.sampling import Sampler, sample
 from ajbench.generation.text_encoder import TextEncoder
 
@@ -127,7 +127,7 @@ class AudioJourneyPipeline:
             rescale: as in `sample`.
 
         Raises:
-            UsageError: strength below 1 without a guide.
+            UsageError: strength below 1 without a guide, or angle brackets around what is no label.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         grid = None
@@ -136,7 +136,7 @@ class AudioJourneyPipeline:
             grid = self.whitening.grid(self.codec.latents(self.codec.encode(wave)))
             grid = grid.expand(len(prompts), -1, -1, -1)
         seeds = [seed_for(seed, "pipeline", number) for number in range(len(prompts))]
-        prompts, negative = [self._with_tokens(one) for one in prompts], self._with_tokens(negative)
+        prompts = [with_tokens(one, self.tokens) for one in prompts]
         made = self.grids(prompts, grid, seeds, strength, guidance, steps, sampler, negative, rescale)
         wave = self.codec.decode_latents(self.whitening.latents(made)).cpu().numpy()
         return wave[0] if isinstance(prompt, str) else wave
@@ -155,7 +155,7 @@ class AudioJourneyPipeline:
     ) -> Tensor:
         """Return whitened grids float32 [B, 128, H, 21] on the CPU; arguments as in `sample`."""
         states, mask = self.text.encode(prompts)
-        uncond, uncond_mask = self.text.encode([negative])
+        uncond, uncond_mask = self.text.encode([with_tokens(negative, self.tokens)])
         masks = {"mask": mask, "uncond_mask": uncond_mask} if self.info.mask else {}
         return sample(
             self.unet,
@@ -172,11 +172,6 @@ class AudioJourneyPipeline:
             rescale=rescale,
             **masks,
         ).cpu()
-
-    def _with_tokens(self, prompt: str) -> str:
-        for label, token in self.tokens.items():
-            prompt = prompt.replace(f"<{label}>", token).replace(f"<{spoken(label)}>", token)
-        return prompt
 
     def _load_tokens(self, folder: Path) -> None:
         info, vectors = read_tokens(folder)

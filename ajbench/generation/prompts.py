@@ -48,6 +48,30 @@ def class_tokens(labels: Sequence[str]) -> dict[str, str]:
     return tokens
 
 
+def with_tokens(prompt: str, tokens: Mapping[str, str], name: str = "prompt") -> str:
+    """Return a prompt in which labels in angle brackets are class tokens: "<Clock tick>" → "<aj-clock-tick>".
+
+    Args:
+        prompt: words, labels in angle brackets as they are or as `spoken`, and class tokens.
+        tokens: label → class token.
+        name: of the prompt, for messages.
+
+    Raises:
+        UsageError: brackets around anything else; it would be read letter by letter.
+    """
+    named = {f"<{name}>": token for label, token in tokens.items() for name in (label, spoken(label))}
+    named |= {token: token for token in tokens.values()}
+
+    def token_of(found: re.Match[str]) -> str:
+        if found[0] not in named:
+            known = ", ".join(f"<{label}>" for label in list(tokens)[:3]) + ", …" * (len(tokens) > 3)
+            what = f"the class tokens are {known}" if tokens else "there are no class tokens here"
+            raise UsageError(f"{name}: {found[0]}: {what}; write other words without angle brackets")
+        return named[found[0]]
+
+    return re.sub(r"<[^<>]+>", token_of, prompt)
+
+
 def truncated(cut: int, total: int, max_tokens: int) -> str:
     """Return the message that `cut` of `total` prompts are longer than `max_tokens`."""
     were = "was" if cut == 1 else "were"

@@ -23,7 +23,7 @@ from ajbench.generation import checkpoint as folders
 from ajbench.generation import processes as local
 from ajbench.generation import ray_workers, settings, shard_report
 from ajbench.generation.plan import UNGUIDED, ListedClips, class_list, plan, split_of, unguided
-from ajbench.generation.prompts import truncated
+from ajbench.generation.prompts import truncated, with_tokens
 from ajbench.generation.worker import Job, remove_strays
 
 
@@ -109,11 +109,12 @@ def synthesize(
 def inputs(
     section: Synth, store: ClipStore, generator_dir: Path, tokens_dir: Path | None
 ) -> tuple[folders.GeneratorInfo, dict[str, str] | None]:
-    """Return what is known about the generator, and its class tokens (label → token) if there are any.
+    """Return what is known about the generator, and the class tokens in `tokens_dir` (label → token).
 
     Raises:
         IntegrityError: generator or tokens do not fit the store.
         MissingError: one of them is missing.
+        UsageError: the negative prompt names a class token that there is not.
     """
     info = folders.read_info(generator_dir)
     require_codec(store, info.codec, info.codec_hash)
@@ -123,15 +124,14 @@ def inputs(
             f"{store.meta.clip_samples}; use the same data.duration_s"
         )
     folders.refuse_leak(generator_dir, info, store)
-    if tokens_dir is None:
-        if (generator_dir / folders.TOKENS).exists():  # an exported generator: its LoRA is always applied
-            known, _ = folders.read_tokens(generator_dir)
-            if known.lora_rank:
-                folders.refuse_leak(generator_dir, known, store)
-        return info, None
-    known, _ = folders.read_tokens(tokens_dir)
-    folders.refuse_leak(tokens_dir, known, store)
-    return info, known.tokens
+    tokens: Mapping[str, str] = {}
+    if tokens_dir is not None or (generator_dir / folders.TOKENS).exists():
+        known, _ = folders.read_tokens(tokens_dir or generator_dir)
+        if tokens_dir is not None or known.lora_rank:  # an exported generator's LoRA is always applied
+            folders.refuse_leak(tokens_dir or generator_dir, known, store)
+        tokens = known.tokens
+    with_tokens(section.negative, tokens, "synth.negative")
+    return info, None if tokens_dir is None else dict(tokens)
 
 
 def _finish(

@@ -21,6 +21,7 @@ from ajbench.data.corpora.recordings import read_corpus
 from ajbench.data.external_clips import ExternalClips
 from ajbench.data.manifest import Manifest
 from ajbench.generation import pretrained
+from ajbench.generation.prompts import with_tokens
 from ajbench.pipeline import (
     arms,
     changed_files,
@@ -281,6 +282,10 @@ class Pipeline:
             key = f"evaluate.probes.{probe}.prompt" if probe else "synth.prompt"
             raise UsageError(f"{key}=tokens: invert.tokens=false learns none; set {key}=names, or none")
         adapted = section.prompt == "tokens" or recipe.invert.lora_rank is not None
+        if not (adapted and recipe.invert.tokens) and not self.places.generator:  # may have tokens with it
+            with_tokens(
+                section.negative, {}, f"evaluate.probes.{probe}.negative" if probe else "synth.negative"
+            )
         prepared, tokens = self.prepare, (self.invert,) if adapted else ()
         judge: tuple[Stage, ...] = ()
         if section.judge == "reference":
@@ -293,6 +298,7 @@ class Pipeline:
         if weights and not judge:
             named = section.model_copy(update={"judge": weights_identity(weights)})
         steered = ["negative"] if section.prompt == "none" and section.negative else []
+        steered += ["tokens in negative"] if "<" in section.negative else []
         key, path = self.place("synth", named, *inputs, *drawn, *steered)
 
         def given() -> dict[str, Any]:

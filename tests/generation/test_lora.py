@@ -201,6 +201,11 @@ def test_synthesis_depends_on_it_for_every_kind_of_prompt():
     assert "invert" in stages(*alone, prompt="names")
     with pytest.raises(UsageError, match=r"synth\.prompt=tokens.*invert\.tokens=false"):
         stages(*alone, prompt="tokens")
+    steered = "synth.negative=<dog>"
+    assert "invert" in stages(steered, prompt="tokens")
+    for overrides in ((), alone):
+        with pytest.raises(UsageError, match=r"synth\.negative: <dog>"):
+            stages(steered, *overrides, prompt="names")
 
 
 def test_in_bf16_adapters_are_merged_before_the_weights_are_rounded(generator, real, tmp_path):

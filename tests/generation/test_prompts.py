@@ -3,7 +3,15 @@
 import pytest
 
 from ajbench.core.errors import UsageError
-from ajbench.generation.prompts import chosen_classes, class_tokens, expand, sound_of, spoken, truncated
+from ajbench.generation.prompts import (
+    chosen_classes,
+    class_tokens,
+    expand,
+    sound_of,
+    spoken,
+    truncated,
+    with_tokens,
+)
 
 
 def test_prompts_have_the_form_of_appendix_e():
@@ -29,6 +37,17 @@ def test_tokens_with_several_vectors_are_expanded_once():
     assert expand(expand(prompt, vectors), vectors) == expand(prompt, vectors)
     assert expand("<aj-dog>_1 alone", vectors) == "<aj-dog>_1 alone"
     assert expand("a dog", vectors) == "a dog"
+
+
+def test_labels_in_angle_brackets_become_class_tokens():
+    tokens = {"Dog": "<aj-dog>", "crying_baby": "<aj-crying-baby>"}
+    for prompt in ("<Dog>, <crying_baby>", "<aj-dog>, <crying baby>"):
+        assert with_tokens(prompt, tokens) == "<aj-dog>, <aj-crying-baby>"
+    assert with_tokens("3 < 5 dogs", tokens) == "3 < 5 dogs"
+    with pytest.raises(UsageError, match=r"^prompt: <Dgo>: the class tokens are <Dog>, <crying_baby>;"):
+        with_tokens("a <Dgo>", tokens)
+    with pytest.raises(UsageError, match=r"^synth\.negative: <Dog>: there are no class tokens"):
+        with_tokens("<Dog>", {}, "synth.negative")
 
 
 def test_chosen_classes_are_in_label_order_and_unknown_ones_are_refused():

@@ -21,7 +21,7 @@ from fakes import (
 )
 
 from ajbench.classifiers.selection import check_descent
-from ajbench.core.errors import IntegrityError, NumericError
+from ajbench.core.errors import IntegrityError, NumericError, UsageError
 from ajbench.core.files import seed_for
 from ajbench.data import real_clips
 from ajbench.data.shards import ids_hash
@@ -123,6 +123,18 @@ def test_clips_of_a_generator_of_another_corpus_may_be_used_with_this_one(genera
         check_descent(
             real, generate(tmp_path / "noise", here, prompt="names", plan="random-classes", strength=1.0)
         )
+
+
+def test_the_negative_prompt_may_name_class_tokens(generate, tmp_path):
+    label, token, word = (
+        generate(tmp_path / str(i), n=4, negative=text).codes([0])
+        for i, text in enumerate(("<Dog>", "<aj-dog>", "Dog"))
+    )
+    assert np.array_equal(label, token) and not np.array_equal(label, word)
+    with pytest.raises(UsageError, match=r"synth\.negative: <Dgo>.*<Dog>"):
+        generate(tmp_path / "typo", negative="<Dgo>")
+    with pytest.raises(UsageError, match=r"synth\.negative: <Dog>.*no class tokens"):
+        generate(tmp_path / "names", negative="<Dog>", prompt="names")
 
 
 def test_truncated_prompts_are_counted(generate, tmp_path, monkeypatch):
