@@ -1,9 +1,9 @@
 """Draw what synthetic clips gain in the committed results of few real clips (`results/*-shots`).
 
 Run from the repository root: `python benchmarks/draw_gains.py [docs/gains.svg]`. There is a panel for each
-recipe and number of real clips. Of each pool and mix the evaluation over most folds is shown, of as many the
-last one, which may have a newer codec: the paired difference of mAP from the real clips alone, with its
-interval.
+corpus: the paired difference of mAP from the real clips alone, with its interval, against the number of real
+clips per class. Of each pool and mix the evaluation over most folds is shown, of as many the last one, which
+may have a newer codec; points of the first version of the codec are pale.
 """
 
 import sys
@@ -11,79 +11,100 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from ajbench.core.rows import folds_in, read_rows
 
-CORPORA = {"esc10-shots": "ESC-10", "kitchen20-shots": "kitchen20", "fsdd-shots": "spoken digits"}
+CORPORA = {"fsdd-shots": "spoken digits", "esc10-shots": "ESC-10", "kitchen20-shots": "kitchen20"}
 FIRST = "tiny@ff1b92258faaad59"  # the first version of the codec
-COLOURS = {"G": "#cf222e", "A": "#0969da", "A+G": "#8250df", "real": "#57606a"}
+SERIES = {  # kind of mix: name, colour, face
+    "real": ("all real clips of the corpus (upper bound)", "#57606a", "#57606a"),
+    "G": ("+ synthetic, generator of all real clips", "#cf222e", "#cf222e"),
+    "A+G": ("+ augmented and synthetic, the same generator", "#8250df", "#8250df"),
+    "A": ("+ augmented", "#0969da", "#0969da"),
+    "G same": ("+ synthetic, generator of the same few clips", "#cf222e", "white"),
+}
 
 
-def measured(recipe: str) -> dict[int, pd.DataFrame]:
-    """Return a line for each mix and pool by the number of real clips: name, value and interval in points."""
+def kind_of(column: str, pool: int, every: int) -> str:
+    """Return the series that a mix belongs to, by name and generator's pool (`every`: all clips)."""
+    if "all real" in column:
+        return "real"
+    if column.endswith("A"):
+        return "A"
+    if "A" in column:
+        return "A+G"
+    return "G" if pool == every else "G same"
+
+
+def measured(recipe: str) -> pd.DataFrame:
+    """Return gains in points: kind, shots (`every`: all clips), value, interval, codec and folds."""
     rows = read_rows(Path("results") / recipe / "rows.csv")
-    rows = rows[(rows["table"] == "A11") & rows["metric"].isin(("map_mean", "map_delta"))]
+    rows = rows[rows["table"] == "A11"]
+    classes = int(rows.loc[rows["metric"] == "classes", "value"].max())
     base = rows[(rows["column"] == recipe) & (rows["metric"] == "map_mean")]
     clips = base.drop_duplicates("fingerprint", keep="last").set_index("fingerprint")["real"].astype(int)
     rows = rows[rows["metric"] == "map_delta"]
-    folds = [folds_in(name) for name in rows["dataset"]]
-    rows = rows.assign(folds=folds, base=rows["fingerprint"].map(clips))
-    pools = rows.groupby("fingerprint")["pool"].transform(lambda known: max(int(one or 0) for one in known))
-    rows = rows.assign(pool=[int(own or 0) for own in rows["pool"]], trained_on=pools)
-    same = ["column", "pool", "base"]
-    rows = rows.sort_values("folds", kind="stable").drop_duplicates(same, keep="last")
-    found: dict[int, list[dict[str, object]]] = {}
-    for row in rows.to_dict("records"):
-        column, pool, real = row["column"], row["pool"], row["base"]
-        if "all real" in column:
-            if row["trained_on"] == real:
-                continue  # of the run with the pool of the same clips, which has fewer folds
-            kind, name = "real", f"all {int(row['real']):,} real clips"
-        elif column.endswith("A"):
-            kind, name = "A", "augmented clips"
-        elif "A" in column:
-            kind, name = "A+G", f"augmented and synthetic, generator of {pool:,} clips"
-        else:
-            kind, name = "G", f"synthetic, generator of {'the same ' if pool == real else ''}{pool:,} clips"
-        if row["folds"] < rows["folds"].max():
-            name += f", {row['dataset'].partition(' ')[2]}"
-        values = {key: 100 * row[key] for key in ("value", "ci_low", "ci_high")}
-        about = {"name": name, "kind": kind, "pool": pool, "codec": row["codec"]}
-        found.setdefault(real, []).append(about | values)
-    order = {"G": 0, "A": 1, "A+G": 2, "real": 3}
-    return {
-        real: pd.DataFrame(found[real]).sort_values(
-            by=["kind", "pool"], key=lambda c: c.map(order) if c.name == "kind" else c
-        )
-        for real in sorted(found)
-    }
+    real = rows["fingerprint"].map(clips)
+    pool = [int(own or 0) for own in rows["pool"]]
+    rows = rows.assign(
+        kind=[kind_of(column, own, max(pool)) for column, own in zip(rows["column"], pool, strict=True)],
+        shots=real // classes,
+        every=real == max(pool),
+        folds=[folds_in(name) for name in rows["dataset"]],
+        first=rows["codec"] == FIRST,
+    )
+    rows = rows.sort_values("folds", kind="stable").drop_duplicates(["kind", "shots"], keep="last")
+    for name in ("value", "ci_low", "ci_high"):
+        rows[name] *= 100
+    return rows[["kind", "shots", "every", "value", "ci_low", "ci_high", "first", "folds"]]
+
+
+def draw(axes: Axes, gains: pd.DataFrame) -> None:
+    """Draw the gains of one corpus."""
+    shots = sorted(gains["shots"].unique())
+    for number, (kind, (_, colour, face)) in enumerate(SERIES.items()):
+        shift = 0.13 * (number - (len(SERIES) - 1) / 2)
+        for line in gains[gains["kind"] == kind].to_dict("records"):
+            x, alpha = shots.index(line["shots"]) + shift, 0.45 if line["first"] else 1.0
+            axes.vlines(x, line["ci_low"], line["ci_high"], color=colour, linewidth=2, alpha=alpha)
+            axes.plot(x, line["value"], "o", color=colour, markerfacecolor=face, markersize=6, alpha=alpha)
+            if line["folds"] < gains["folds"].max():
+                below = (x, line["ci_low"])
+                how = {"xytext": (0, -4), "textcoords": "offset points", "ha": "center", "va": "top"}
+                axes.annotate("1 fold", below, fontsize=7, color=colour, **how)
+    axes.axhline(0, color="#57606a", linewidth=0.8)
+    whole = set(gains.loc[gains["every"], "shots"])
+    axes.set_xticks(range(len(shots)), [f"all ({one})" if one in whole else str(one) for one in shots])
+    axes.set_xlim(-0.5, len(shots) - 0.5)
+    axes.grid(axis="y", alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(axis="x", length=0)
 
 
 def main() -> None:
     """Write the SVG."""
     out = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/gains.svg")
-    recipes = [recipe for recipe in CORPORA if (Path("results") / recipe / "rows.csv").exists()]
-    found = {(recipe, real): lines for recipe in recipes for real, lines in measured(recipe).items()}
-    heights = [len(lines) + 1.6 for lines in found.values()]
-    figure = Figure(figsize=(8.4, 0.29 * sum(heights) + 0.6), layout="constrained")
-    panels = figure.subplots(len(found), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-    for axes, ((recipe, real), lines) in zip(panels, found.items(), strict=True):
-        for y, line in enumerate(lines.to_dict("records")):
-            colour = COLOURS[line["kind"]]
-            axes.hlines(y, line["ci_low"], line["ci_high"], color=colour, linewidth=2)
-            axes.plot(line["value"], y, "o", color=colour, markersize=6)
-        first = lines["codec"] == FIRST
-        names = lines["name"] + (first & (not first.all())).map({True: ", first codec", False: ""})
-        axes.set_yticks(range(len(lines)), [f"+ {name}" for name in names], fontsize=9)
-        axes.set_ylim(len(lines) - 0.4, -0.6)
-        axes.axvline(0, color="#57606a", linewidth=0.8)
-        axes.grid(axis="x", alpha=0.3)
-        axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.tick_params(axis="y", length=0)
-        codec = " (first codec)" if first.all() else ""
-        axes.set_title(f"{CORPORA[recipe]}: {real:,} real clips, and …{codec}", fontsize=10, loc="left")
-    panels[-1].set_xlabel("points of mAP gained over the real clips alone, 95 % interval", fontsize=9)
+    found = {
+        recipe: measured(recipe) for recipe in CORPORA if (Path("results") / recipe / "rows.csv").exists()
+    }
+    widths = [gains["shots"].nunique() + 0.4 for gains in found.values()]
+    figure = Figure(figsize=(9.2, 4.6), layout="constrained")
+    panels = figure.subplots(1, len(found), sharey=True, squeeze=False, width_ratios=widths)[0]
+    for axes, (recipe, gains) in zip(panels, found.items(), strict=True):
+        draw(axes, gains)
+        axes.set_title(CORPORA[recipe], fontsize=10, loc="left")
+        axes.set_xlabel("real clips per class", fontsize=9)
+    panels[0].set_ylabel("points of mAP gained over these real clips alone", fontsize=9)
+    handles = [
+        Line2D([], [], color=colour, marker="o", markerfacecolor=face, linewidth=2, label=name)
+        for name, colour, face in SERIES.values()
+    ]
+    if any(gains["first"].any() for gains in found.values()):
+        handles.append(Line2D([], [], linestyle="", label="pale: first version of the codec"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8.5, frameon=False)
     with rc_context({"svg.hashsalt": "ajbench"}):
         figure.savefig(out, metadata={"Date": None})
 

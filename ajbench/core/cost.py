@@ -4,11 +4,13 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 RAPL = Path("/sys/class/powercap")  # Intel's and AMD's energy counters on Linux, readable by root
 
+USED = ("seconds", "cpu_seconds", "gpu_seconds", "energy_j", "peak_memory_mb", "gpu_peak_memory_mb")
 
 _workers = {"cpu_s": 0.0, "peak_mb": 0.0}  # of workers that are kept
 
@@ -56,6 +58,24 @@ def used(before: Reading, device: str, processes: int = 1) -> dict[str, Any]:
     if grown and min(grown) >= 0:
         found["energy_j"] = round(sum(grown), 1)
     return found
+
+
+def added(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what two sessions used together, each as `used` has it: sums, and the larger of two peaks.
+
+    Energy that only one of them knows is left out.
+    """
+    if not earlier:
+        return dict(later)
+    both = dict(later)
+    for name in (name for name in USED if name in earlier):
+        if name == "energy_j" and name not in later:
+            continue
+        one, other = earlier[name], later.get(name, 0)
+        both[name] = max(one, other) if "peak" in name else round(one + other, 3)
+    if "energy_j" not in earlier:
+        both.pop("energy_j", None)
+    return both
 
 
 def count_worker(cpu_s: float, peak_mb: float) -> None:

@@ -12,7 +12,10 @@ import platform
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,8 @@ from ajbench.core import cost
 from ajbench.core.documents import IDS_BYTES, read_json
 from ajbench.core.errors import IntegrityError
 from ajbench.core.files import atomic_write
+
+COUNT_S = 15.0  # of a process that is killed, up to so many seconds are not counted
 
 PACKAGES = (
     "ajbench", "accelerate", "diffusers", "encodec", "numpy", "pyarrow", "scikit-learn", "soundfile", "soxr",
@@ -35,6 +40,7 @@ class RunDir:
         self.stage = stage
         self.fingerprint = fingerprint
         self._before: cost.Reading | None = None
+        self._earlier: dict[str, Any] = {}  # what interrupted sessions used
 
     @property
     def lock_file(self) -> Path:
@@ -87,6 +93,8 @@ class RunDir:
                 f"{self.path}: has {earlier.get('stage')} {earlier.get('fingerprint')}, "
                 f"not {self.stage} {self.fingerprint}; choose another --work folder or use --force"
             )
+        finished = (self.path / "DONE").exists()
+        self._earlier = {} if finished else {name: earlier[name] for name in cost.USED if name in earlier}
         self._before = cost.read()
         (self.path / "DONE").unlink(missing_ok=True)
         atomic_write(self.path / "recipe.yaml", recipe_yaml)
@@ -100,11 +108,43 @@ class RunDir:
             "sessions": int(earlier.get("sessions", 0)) + 1,
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
             **environment(),
+            **self._earlier,
         }
-        atomic_write(self.path / "run.json", json.dumps(record, indent=2, ensure_ascii=False))
+        self._write(record)
+
+    @contextmanager
+    def counting(self, processes: int = 1) -> Iterator[None]:
+        """Add what was used so far to `run.json` every COUNT_S seconds, so that it counts if this is killed.
+
+        Args:
+            processes: of the launch that this one belongs to.
+        """
+        ended = threading.Event()
+
+        def count() -> None:
+            # Work that cannot write either, or whose folder is deleted, says so itself.
+            with suppress(OSError, IntegrityError):
+                info = self.info()
+                if info.get("fingerprint") == self.fingerprint:
+                    self._write(info | self._used(str(info.get("device")), processes))
+
+        def keep_counting() -> None:
+            while not ended.wait(COUNT_S):
+                count()
+
+        thread = threading.Thread(target=keep_counting, name="cost", daemon=True)
+        thread.start()
+        try:
+            yield
+        except BaseException:
+            count()
+            raise
+        finally:
+            ended.set()
+            thread.join()
 
     def finish(self, extra: dict[str, Any] | None = None) -> None:
-        """Add what was used since `start`, and `extra`, to `run.json`, then write `DONE`."""
+        """Add what was used since `start` and by interrupted sessions, and `extra`, then write `DONE`."""
         # Of processes that were killed while they, or safetensors, wrote.
         for stray in [*self.path.rglob(".*.tmp"), *self.path.rglob(".tmp??????")]:
             if stray.is_dir() and not stray.is_symlink():  # a checkpoint
@@ -116,12 +156,18 @@ class RunDir:
             **info,
             **environment(),
             "finished": _now(),
-            **cost.used(self._before or cost.read(), str(info.get("device")), int(extra.get("processes", 1))),
+            **self._used(str(info.get("device")), int(extra.get("processes", 1))),
             "disk_mb": cost.disk_mb(self.path),
             **extra,
         }
-        atomic_write(self.path / "run.json", json.dumps(record, indent=2, ensure_ascii=False))
+        self._write(record)
         atomic_write(self.path / "DONE", f"{self.fingerprint}\n")
+
+    def _used(self, device: str, processes: int) -> dict[str, Any]:
+        return cost.added(self._earlier, cost.used(self._before or cost.read(), device, processes))
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        atomic_write(self.path / "run.json", json.dumps(record, indent=2, ensure_ascii=False))
 
     def clear(self) -> None:
         """Delete the outputs of earlier runs, if there are any.

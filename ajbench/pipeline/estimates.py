@@ -93,7 +93,7 @@ def describe_grid(pipeline: "Pipeline") -> dict[str, Any]:
     per_clip: dict[Any, float] = {}  # of a model: it does not depend on the batch
     done = [stage.done() for stage in stages]
     for stage, n, finished in zip(stages, steps, done, strict=True):
-        # The time of one that was interrupted is that of its last session.
+        # The time of one that was interrupted includes what was done twice.
         if finished and int((info := stage.folder.info()).get("sessions", 1)) == 1:
             known.setdefault(_kind(stage.recipe.classifier), []).append(info["seconds"] / n)
     trained = [*(stage.recipe.classifier for stage in stages), *(one for mine in candidates for one in mine)]

@@ -96,7 +96,7 @@ def kind(stage: str, recipe: Recipe) -> str:
 def of_finished(home: Path, device: str | None = None) -> dict[str, float]:
     """Return the seconds of a unit by kind: the median over the finished stages of a recipe's folder.
 
-    Stages that were interrupted do not count, as their time is that of the last session.
+    Stages that were interrupted do not count, as some of their work was done twice.
 
     Args:
         home: the recipe's folder in the work folder.

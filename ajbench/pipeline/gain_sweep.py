@@ -165,7 +165,7 @@ def dry_run(swept: GainSweep) -> dict[str, Any]:
         steps = swept.model.steps(swept.mixes[name].epoch_size(real[cell.recipe.data.eval_fold]))
         if not cell.done():
             todo += steps
-        elif int((info := cell.folder.info()).get("sessions", 1)) == 1:  # else it is that of the last session
+        elif int((info := cell.folder.info()).get("sessions", 1)) == 1:  # else some was done twice
             done.append(info["seconds"] / steps)
     if todo:
         classes = len(pipeline.manifest.label_set)

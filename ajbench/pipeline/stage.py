@@ -132,7 +132,8 @@ class Stage:
             if rank == 0:  # the first of the launched processes writes the state of the folder
                 folder.start(dump(self.recipe), self.seed, device, precision, force)
             barrier()
-            self.do()
+            with folder.counting(processes) if rank == 0 else nullcontext():
+                self.do()
             release_gpu_memory()
             if not self.shared and rank == 0:
                 folder.finish(record)

@@ -66,7 +66,7 @@ def run(pipeline: Pipeline, device: str, force: bool = False) -> dict[str, Any]:
         )
     notes = [about]
     if int(found.get("sessions", 1)) > 1:
-        notes.append("the synthesis was interrupted: its time is that of the last session, so too short")
+        notes.append("the synthesis was interrupted: its time includes what was done twice")
     lines, texts, (header, cells) = table_2.write(measured, recipe, notes)
     out: Path = pipeline.results / "t2"
     out.mkdir(parents=True, exist_ok=True)

@@ -93,7 +93,11 @@ def _energy_wh(runs: Sequence[Run]) -> float | None:
     if not counted:
         return None
     ends = [datetime.fromisoformat(str(run["finished"])).timestamp() for run in counted]
-    spans = sorted((end - float(run["seconds"]), end) for end, run in zip(ends, counted, strict=True))
+    begun = [datetime.fromisoformat(str(run["started"])).timestamp() for run in counted]  # the last session
+    spans = sorted(
+        (max(begin, end - float(run["seconds"])), end)
+        for begin, end, run in zip(begun, ends, counted, strict=True)
+    )
     busy, until = 0.0, float("-inf")
     for begin, end in spans:
         busy += max(0.0, end - max(begin, until))

@@ -70,3 +70,21 @@ def test_links_are_no_disk_space(tmp_path):
     (tmp_path / "deep/a").write_bytes(bytes(2_000_000))
     (tmp_path / "b").symlink_to(tmp_path / "deep/a")
     assert cost.disk_mb(tmp_path) == 2.0
+
+
+def test_two_sessions_are_added():
+    one = {"seconds": 2.5, "cpu_seconds": 4.0, "energy_j": 10.0, "peak_memory_mb": 300.0}
+    other = {"seconds": 1.0, "cpu_seconds": 0.5, "energy_j": 2.0, "peak_memory_mb": 200.0}
+    assert cost.added(one, other) == {
+        "seconds": 3.5,
+        "cpu_seconds": 4.5,
+        "energy_j": 12.0,
+        "peak_memory_mb": 300.0,
+    }
+    assert cost.added({}, other) == other
+    gpu = other | {"gpu_seconds": 1.0, "gpu_peak_memory_mb": 7.0}
+    assert cost.added(one, gpu).items() >= {"gpu_seconds": 1.0, "gpu_peak_memory_mb": 7.0}.items()
+    assert cost.added(gpu, one)["gpu_seconds"] == 1.0
+    for some in (one, other):  # a part of the energy is not the energy
+        less = {name: value for name, value in some.items() if name != "energy_j"}
+        assert "energy_j" not in cost.added(less, other) and "energy_j" not in cost.added(other, less)

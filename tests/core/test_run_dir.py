@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import time
 
 import pytest
 
@@ -63,6 +64,40 @@ def test_an_interrupted_run_is_resumed_and_force_clears_it(tmp_path):
     folder.finish()
     start(folder.path, force=True)
     assert not part.exists() and not folder.done()
+
+
+def test_what_interrupted_sessions_used_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_dir, "COUNT_S", 0.01)
+    killed = start(tmp_path)
+    with killed.counting():
+        while killed.info().get("seconds", 0) < 0.1:  # what a process that is killed now leaves
+            time.sleep(0.01)
+        left = killed.info()
+    failed = start(tmp_path)
+    assert failed.info()["seconds"] >= left["seconds"] >= 0.1
+    monkeypatch.setattr(run_dir, "COUNT_S", 60.0)
+    with pytest.raises(KeyboardInterrupt), failed.counting():
+        time.sleep(0.1)
+        raise KeyboardInterrupt
+    interrupted = failed.info()["seconds"]
+    assert interrupted >= left["seconds"] + 0.1
+    last = start(tmp_path)
+    with last.counting():
+        time.sleep(0.1)
+    last.finish()
+    assert interrupted + 0.1 <= last.info()["seconds"] < interrupted + 10
+    assert last.info()["cpu_seconds"] < last.info()["seconds"]
+    for again in ({}, {"force": True}):
+        start(tmp_path, **again).finish()
+        assert tmp_path.joinpath("DONE").exists() and last.info()["seconds"] < interrupted
+
+
+def test_counting_neither_makes_a_deleted_folder_again_nor_hides_an_error(tmp_path):
+    folder = start(tmp_path / "run")
+    with pytest.raises(IntegrityError, match="work"), folder.counting():
+        (folder.path / "run.json").unlink()
+        raise IntegrityError("work")
+    assert not (folder.path / "run.json").exists()
 
 
 def test_force_never_deletes_what_no_run_made(tmp_path):

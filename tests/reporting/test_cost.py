@@ -10,7 +10,8 @@ LINE = "taltrans-small/-/none"
 
 
 def run(stage, seconds, finished="2026-01-01T00:10:00Z", **more):
-    return {"stage": stage, "seconds": seconds, "device": "cpu", "finished": finished, **more}
+    known = {"started": "2026-01-01T00:00:00Z", "finished": finished, "device": "cpu"}
+    return {"stage": stage, "seconds": seconds, **known, **more}
 
 
 def test_sums_and_maxima_by_kind_of_stage():
@@ -38,6 +39,12 @@ def test_energy_of_runs_at_the_same_time_counts_once(second, joules):
     """Two runs of ten minutes, at 6 W: 3,600 J together, 7,200 J one after the other."""
     runs = [run("train-cls", 600.0, energy_j=3600.0), run("train-cls", 600.0, second, energy_j=3600.0)]
     assert cost.stage_lines(runs)[0]["energy_wh"] == pytest.approx(joules / 3600)
+
+
+def test_of_a_resumed_run_only_the_last_session_is_known_to_be_at_the_same_time():
+    """Of the first run's 20 minutes, ten were before `started`, perhaps days before."""
+    runs = [run("synth", 1200.0, energy_j=7200.0), run("synth", 600.0, energy_j=3600.0)]
+    assert cost.stage_lines(runs)[0]["energy_wh"] == pytest.approx(5400 / 3600)
 
 
 def answer(delta, low, column="+320G"):
