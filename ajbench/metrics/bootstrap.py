@@ -144,11 +144,12 @@ def over_seeds(runs: Sequence[Resampled], level: float = LEVEL, limits: Limits =
 def share_interval(runs: Sequence[Resampled]) -> Interval:
     """Return `over_seeds` of a share of few clips, which is often exactly 0 or 1.
 
-    There V is 0, and the interval is Wilson's for as many trials as recordings, all alike.
+    There V is 0, and the interval is Wilson's for as many trials as recordings, all alike. Where V is 0 at
+    another value, as of a class that is always found and one that never is, there is no interval.
     """
     found = over_seeds(runs)
     if found.value not in SHARE:
-        return found
+        return found if found.high - found.low >= ROUNDING else none(found.value)
     number = sum(fold[0].recordings for fold in _by_fold(runs))
     return wilson(np.full(number, found.value), range(number))
 

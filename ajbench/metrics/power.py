@@ -109,7 +109,8 @@ def needed(gain: float, clips: float, between: float, design: Design) -> Design 
     def seen(recordings: int, seeds: int) -> float:
         return smallest_gain(clips, between, replace(design, recordings=recordings, seeds=seeds))
 
-    tried = chain(range(design.seeds, 20), range(20, _SEEDS + 1, 5))
+    more = (seeds for seeds in (*range(20), *range(20, _SEEDS + 1, 5)) if seeds > design.seeds)
+    tried = chain((design.seeds,), more)
     seeds = next((s for s in tried if seen(_MANY, s) <= np.sqrt(0.5) * gain), None)
     if seeds is None:
         return None

@@ -208,15 +208,22 @@ def reference_stage(pipeline: "Pipeline", all_real: bool) -> Stage:
 def trained_stages(pipeline: "Pipeline") -> list[Stage]:
     """Return the finished classifiers: those of the grid, and the recipe's own on real clips and on its mix.
 
+    Where the grid has trained the recipe's own model with other keys, only those of the grid count: two
+    trainings that differ in more than their mix are not compared.
+
     Raises:
         MissingError: there is none, or a fold has none.
     """
     found: dict[str, Stage] = {}
     for one in pipeline.folds:
-        own, wanted = one.recipe.classifier_of(), grid_stages(one)
-        for seed in one.recipe.evaluate.seeds:
-            wanted += [_drawn_stage(one, own, grid.real(one.recipe), seed, False), own_stage(one, seed)]
-        trained = {stage.fingerprint: stage for stage in wanted if stage.done()}
+        own, of_grid, seeds = one.recipe.classifier_of(), grid_stages(one), one.recipe.evaluate.seeds
+        real = [_drawn_stage(one, own, grid.real(one.recipe), seed, False) for seed in seeds]
+        known = {stage.fingerprint for stage in of_grid}
+        trained = {stage.fingerprint: stage for stage in of_grid if stage.done()}
+        alike = any(stage.recipe.classifier.line == own.line for stage in trained.values())
+        if not alike or known.issuperset(stage.fingerprint for stage in real):
+            more = (*real, *(own_stage(one, seed) for seed in seeds))
+            trained |= {stage.fingerprint: stage for stage in more if stage.done()}
         if not trained:
             fold = "" if one is pipeline else f" in fold {one.recipe.data.eval_fold}"
             raise MissingError(

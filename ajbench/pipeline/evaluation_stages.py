@@ -28,7 +28,9 @@ def eval_cls_stage(pipeline: "Pipeline", classifiers: Sequence[Stage]) -> Stage:
     """Scores of classifiers → rows."""
     recipe = pipeline.recipe
     keys = sorted(stage.fingerprint for stage in classifiers)
-    primary = [recipe.evaluate.primary] if recipe.evaluate.primary else []
+    model = recipe.evaluate.primary_model
+    line = recipe.classifier_of(model.model_dump()).line if model else None
+    primary = [recipe.evaluate.primary, line] if recipe.evaluate.primary else []
     key, path = pipeline.place("eval-cls", recipe.evaluate.bootstrap, keys, *primary)
 
     def do() -> None:
@@ -75,7 +77,7 @@ def eval_gen_stage(
     needs = (pipeline.prepare, *stores.values(), *judge)
     inputs = [(stage.what, stage.fingerprint) for stage in needs]
     taken: list[Any] = [(name, mix.dose, mix.min_fidelity) for name, mix in (mixes or {}).items()]
-    taken += extractor_identity(section.features)
+    taken += [*extractor_identity(section.features), *recipe.mix.drawn]
     key, path = pipeline.place("eval-gen", section.features, section.bootstrap, *inputs, *taken)
 
     def do() -> None:

@@ -77,7 +77,8 @@ def columns(recipe: Recipe) -> list[Column]:
         found = [Column(alone.model_copy(update=added if added["dose"] else {})) for added in arms]
         # Of synthetic clips of the tail alone, no classifier learns the other classes.
         if section.synthetic_only and "G" in section.arms and recipe.synth.classes != "tail":
-            found.insert(0, Column(alone.model_copy(update={"real": "none", "dose": recipe.synth.n})))
+            synthetic = {"real": "none", "none_of": recipe.mix.baseline, "dose": recipe.synth.n}
+            found.insert(0, Column(alone.model_copy(update=synthetic)))
     largest = max((column.mix.added for column in found if column.mix.has_real), default=0)
     by_epochs = any(one.epochs for model in models(recipe) for one in recipe.candidates_of(model) or [model])
     if "match_steps" in recipe.evaluate.controls and by_epochs:

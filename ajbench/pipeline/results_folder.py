@@ -148,13 +148,18 @@ def add_rows(pipeline: Pipeline, stage: Stage) -> list[dict[str, Any]]:
     append_rows(out / ROWS, rows)
     if state := _state(out):  # the tables of an earlier run take these rows too
         kept = {*state["fingerprints"]}
+        every = read_rows(out / ROWS)
+        of_classifiers = every["table"].isin((classification.TABLE, classification.TAIL))
         if stage.name == "eval-cls":  # all of its classifiers, perhaps by other keys: no others are mixed in
-            every = read_rows(out / ROWS)
-            kept -= {
-                *every.loc[every["table"].isin((classification.TABLE, classification.TAIL)), "fingerprint"]
-            }
-        state["fingerprints"] = sorted({*kept, *(row["fingerprint"] for row in rows)})
-        _write_state(out, state)
+            kept -= {*every.loc[of_classifiers, "fingerprint"]}
+        else:  # all of its sets of clips, likewise
+            same = every["features"].isin({row["features"] for row in rows})
+            same &= every["dataset"].isin({row["dataset"] for row in rows})
+            kept -= {*every.loc[same & ~of_classifiers, "fingerprint"]}
+        counted = sorted({*kept, *(row["fingerprint"] for row in rows)})
+        if counted != state["fingerprints"]:  # the next run writes the tables of its own rows again
+            state |= {"fingerprints": counted, "fingerprint": ""}
+            _write_state(out, state)
     return rows
 
 

@@ -34,6 +34,10 @@ def select(
     over_folds = rows["dataset"].map(folds_in) > 1
     if over_folds.any():
         rows, over_seeds = rows[~over_seeds | over_folds], over_seeds[~over_seeds | over_folds]
+    elif len(rows):  # of single folds the last one of each classifier counts
+        last_fold = rows.groupby(["table", "row"])["dataset"].transform("last")
+        count = rows["table"].isin(CLIPS) | (rows["dataset"] == last_fold)
+        rows, over_seeds = rows[count], over_seeds[count]
     seed = rows["seed"].where(~over_seeds, "all")
     # The last folds count, whichever they are.
     dataset = rows["dataset"].where(~(over_seeds & over_folds), "folds")

@@ -46,7 +46,8 @@ def lines(rows: pd.DataFrame, recipe: Recipe, current: Collection[str] = ()) -> 
 
     Returns:
         Lines with the columns `COLUMNS`: mAP and its paired difference from the real clips of that run, in
-        percent with its 95 % interval. None if all runs have the same number of real clips, pool and codec.
+        percent with its 95 % interval; `pool` is None without a generator. No line if all runs have the same
+        number of real clips, pool and codec.
     """
     rows = rows[(rows["recipe"] == recipe.name) & (rows["table"] == "A11")]
     found: dict[tuple[str, str, int, int, str], Line] = {}
@@ -57,12 +58,12 @@ def lines(rows: pd.DataFrame, recipe: Recipe, current: Collection[str] = ()) -> 
         means = last[last["metric"] == "map_mean"].set_index(["row", "column", "dataset"])["value"]
         base = run[(run["column"] == recipe.name) & (run["metric"] == "map_mean")]
         real, pool = _largest(base["real"]), _largest(run["pool"])
-        if not (real and pool):  # rows of an older version do not have them
+        if not real:  # rows of an older version do not say
             continue
         for row in deltas.to_dict("records"):
             key = row["row"], row["column"], row["dataset"]
             about = (*key[:2], pool, real, row["codec"])
-            line = dict(zip(COLUMNS, about, strict=False))
+            line = dict(zip(COLUMNS, about, strict=False)) | {"pool": pool or None}
             line |= {"map": percent(means.get(key, float("nan"))), "delta": percent(row["value"])}
             line |= {"delta_low": percent(row["ci_low"]), "delta_high": percent(row["ci_high"])}
             line |= {"n": int(row["n"]), "seeds": row["seed"].count(";") + 1, "dataset": row["dataset"]}
@@ -72,7 +73,7 @@ def lines(rows: pd.DataFrame, recipe: Recipe, current: Collection[str] = ()) -> 
                 continue  # a value over folds counts more than that of a part of them
             found[about] = line
     several = len({about[2:4] for about in found}) > 1 or len(_codecs(found.values())) > 1
-    return sorted(found.values(), key=lambda n: tuple(n[c] for c in COLUMNS[:5])) if several else []
+    return [found[about] for about in sorted(found)] if several else []
 
 
 def contrast(found: Sequence[Line], rows: pd.DataFrame, recipe: Recipe) -> list[str]:
@@ -130,7 +131,8 @@ def figure(found: Sequence[Line], recipe: Recipe) -> str:
         return figures.gain_rows(_rows(found, recipe))
     panels: dict[str, dict[str, figures.Gains]] = {}
     for line in found:
-        name = f"{line['column']}, pool {line['pool']:,}" + _codec(line, codecs)
+        pool = f", pool {line['pool']:,}" if line["pool"] else ""
+        name = line["column"] + pool + _codec(line, codecs)
         curves = panels.setdefault(classifier_name(line["model"]), {})
         curve = curves.setdefault(name, figures.Gains(name, [], []))
         curve.real.append(line["real"])

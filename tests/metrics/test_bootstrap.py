@@ -233,3 +233,7 @@ def test_a_share_of_exactly_zero_has_the_interval_of_as_many_trials():
     assert bootstrap.share_interval(folds).high == pytest.approx(wilson(np.zeros(16), range(16)).high)
     some = bootstrap.Resampled(0.5, np.random.default_rng(0).random(50), 8)
     assert bootstrap.share_interval([some]) == bootstrap.over_seeds([some])
+    # Of a class that is always found and one that never is, every resample has the same mean.
+    fixed = bootstrap.Resampled(0.5, np.full(50, 0.5), 8)
+    assert bootstrap.share_interval([fixed]).value == 0.5
+    assert np.isnan(bootstrap.share_interval([fixed, fixed])[1:]).all()

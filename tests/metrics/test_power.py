@@ -76,4 +76,10 @@ def test_what_is_needed_is_just_enough(mixes):
     fewer = Design(int(0.97 * found.recordings), found.seeds, found.level, mixes)
     assert smallest_gain(0.09, 0.02**2, fewer) > 0.03
     assert needed(0.03, 0.09, 0, design).seeds == 3
+    assert [needed(0.03, 0.09, 0, Design(57, seeds)).seeds for seeds in (19, 20, 23, 250)] == [
+        19,
+        20,
+        23,
+        250,
+    ]
     assert needed(0.001, 0.09, 0.2, design) is None

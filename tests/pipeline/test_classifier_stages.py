@@ -1,5 +1,6 @@
 """The classifiers that a recipe trains, and what they are trained on."""
 
+import json
 import sys
 from dataclasses import replace
 
@@ -10,7 +11,13 @@ from ajbench.core import registry
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.data import val_part
 from ajbench.pipeline import classifier_stages
-from ajbench.pipeline.classifier_stages import cell_key, classifier_stage, grid_stages, own_stage
+from ajbench.pipeline.classifier_stages import (
+    cell_key,
+    classifier_stage,
+    grid_stages,
+    own_stage,
+    trained_stages,
+)
 from ajbench.pipeline.stage import in_order, lacking, run_stages
 
 DOSES = {("dose", "all", dose) for dose in (0, 10, 20)}
@@ -327,3 +334,31 @@ def test_keys_of_added_clips_train_no_real_clips_again(key):
     one, other = grid(*keys), grid(*keys, key)
     shared = paths(one) & paths(other)
     assert {stage.path for stage in one if stage.recipe.mix.dose == 0} <= shared
+
+
+def finished(stage):
+    """Leave what `done` asks for."""
+    stage.path.mkdir(parents=True)
+    (stage.path / "run.json").write_text(json.dumps({"fingerprint": stage.fingerprint}))
+    (stage.path / "DONE").touch()
+    return stage
+
+
+def test_the_recipes_own_classifier_of_other_keys_is_not_compared_with_the_grid(tmp_path):
+    models = "evaluate.models=[{name: taltrans-small, aug: none, lr: 0.1}]"
+    of_name = "classifier.name=taltrans-small", "classifier.aug=none", "mix.dose=10"
+    made = mini_pipeline(models, *of_name, work=tmp_path)
+    own = finished(own_stage(made, 0))
+    assert paths(trained_stages(made)) == {own.path}, "as long as there is no other"
+    cell = finished(grid_stages(made)[0])
+    assert cell.path != own.path and paths(trained_stages(made)) == {cell.path}
+    same = mini_pipeline(models.replace(", lr: 0.1", ""), *of_name, work=tmp_path)
+    assert paths(trained_stages(same)) == {own.path}
+    finished(next(one for one in grid_stages(same) if one.path != own.path))
+    assert own.path in paths(trained_stages(same)) and len(trained_stages(same)) == 2
+
+
+def test_synthetic_clips_only_are_amplified_by_the_classifier_of_the_recipes_real_clips():
+    stages = grid("mix.real=shots=2", "mix.balanced=true", "mix.amplify=3")
+    needed = {need.recipe.mix.real for stage in stages for need in stage.needs if need.name == "train-cls"}
+    assert needed == {"shots=2"}

@@ -50,3 +50,18 @@ def test_rows_have_the_sizes_of_pool_and_real_clips_and_the_codec(pipeline, monk
     sizes = {"mini": ("", "4"), "miniG": ("31", "0"), "mini (all real)": ("", "20"), "": ("31", "4")} | mixed
     assert found[["pool", "real"]].apply(tuple, axis=1).to_dict() == sizes
     assert set(found["codec"]) == {"fake@00"}
+
+
+def test_an_evaluation_is_of_its_primary_comparison_and_its_real_clips():
+    def keys(*overrides):
+        made = mini_pipeline("evaluate.primary={model: 0, dose: 10}", *overrides)
+        classifiers = sorted(grid_stages(made), key=lambda stage: stage.fingerprint)
+        gen = evaluation_stages.eval_gen_stage(made, [""])
+        return evaluation_stages.eval_cls_stage(made, classifiers).fingerprint, gen.fingerprint
+
+    models = [f"{{name: taltrans-small, aug: {aug}}}" for aug in ("none", "mx+sp")]
+    one, other = (f"evaluate.models=[{', '.join(order)}]" for order in (models, models[::-1]))
+    assert keys(one)[0] != keys(other)[0], "the place of its model is another model's"
+    pooled = "generator.pool=train", "synth.strength=1.0", "evaluate.features=mn04"
+    few, more = (keys(*pooled, f"mix.real=shots={k}")[1] for k in (1, 2))
+    assert few != more, "rows of generated clips name the number of real clips"

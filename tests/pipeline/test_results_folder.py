@@ -11,27 +11,33 @@ from ajbench.core.rows import append_rows, make_row
 from ajbench.pipeline import results_folder
 
 
-def evaluation(folder, fingerprint, column, table="A11"):
+def evaluation(folder, fingerprint, column, table="A11", features=""):
     """A finished evaluation with one row."""
     path = folder / f"stage-{fingerprint}"
-    context = replace(ESC10_CONTEXT, fingerprint=fingerprint)
-    append_rows(path / "rows.csv", [make_row(context, table, "m/-/none", column, "map", 0.5, n=80, seed=0)])
+    context, about = replace(ESC10_CONTEXT, fingerprint=fingerprint), {"n": 80, "features": features}
+    append_rows(path / "rows.csv", [make_row(context, table, "m/-/none", column, "map", 0.5, **about)])
     return SimpleNamespace(name="eval-cls" if table == "A11" else "eval-gen", path=path)
 
 
-def test_classifiers_of_other_keys_replace_those_of_the_run_and_generated_clips_join(tmp_path):
+def test_an_evaluation_by_other_keys_replaces_that_of_the_run(tmp_path):
     results = SimpleNamespace(results=tmp_path / "results")
-    state = {"fingerprints": ["prepared"], "stages": []}
+    state = {"fingerprints": ["prepared"], "stages": [], "fingerprint": "of the run"}
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "run.json").write_text(json.dumps(state))
-    for fingerprint, table, counted in (
-        ("few", "A11", {"prepared", "few"}),
-        ("clips", "1", {"prepared", "few", "clips"}),
-        ("all", "A11", {"prepared", "all", "clips"}),
-        ("others", "generation", {"prepared", "all", "clips", "others"}),
+    for fingerprint, table, features, counted in (
+        ("few", "A11", "", {"prepared", "few"}),
+        ("clips", "1", "tiny", {"prepared", "few", "clips"}),
+        ("all", "A11", "", {"prepared", "all", "clips"}),
+        ("heard", "generation", "mn04", {"prepared", "all", "clips", "heard"}),
+        ("others", "1", "tiny", {"prepared", "all", "heard", "others"}),
     ):
-        results_folder.add_rows(results, evaluation(tmp_path, fingerprint, "esc10", table))
+        results_folder.add_rows(results, evaluation(tmp_path, fingerprint, "esc10", table, features))
         assert set(results_folder.counted_fingerprints(results.results)) == counted
+    found = json.loads((tmp_path / "results" / "run.json").read_text())
+    assert found["fingerprint"] == "", "so that the next run writes its own tables again"
+    (tmp_path / "results" / "run.json").write_text(json.dumps(found | {"fingerprint": "of the run"}))
+    results_folder.add_rows(results, evaluation(tmp_path, "others", "esc10", "1", "tiny"))
+    assert json.loads((tmp_path / "results" / "run.json").read_text())["fingerprint"] == "of the run"
 
 
 def test_tables_have_the_keys_of_the_last_run(tmp_path):

@@ -74,3 +74,26 @@ def test_a_comparison_over_more_folds_replaces_the_earlier_one(grid_results, tmp
     found = current_rows.select(read_rows(path), plan)
     assert set(found["dataset"]) == {"esc10 folds 1-3"}
     assert all(answer.folds == 3 for answer in verdict.answers(found, plan))
+
+
+def test_of_single_folds_the_last_counts_for_each_classifier(tmp_path):
+    path, plan = tmp_path / "rows.csv", esc10_recipe()
+
+    def measured(fold, *lines):
+        context = replace(ESC10_CONTEXT, dataset=f"esc10 fold {fold}", fingerprint=str(fold))
+        for line in lines:
+            for column in ("esc10", "+160G"):
+                mean = make_row(context, "A11", line, column, "map_mean", fold / 10, n=80, seed="0;1")
+                each = [
+                    make_row(context, "A11", line, column, "map", fold / 10, n=80, seed=k) for k in (0, 1)
+                ]
+                append_rows(path, [mean, *each])
+
+    measured(4, "m/-/none", "other/-/none")
+    measured(5, "m/-/none")
+    found = current_rows.select(read_rows(path), plan)
+    assert found.groupby("row")["value"].unique().map(list).to_dict() == {
+        "m/-/none": [0.5],
+        "other/-/none": [0.4],
+    }
+    assert len(found) == 12

@@ -177,3 +177,13 @@ def test_versions_of_the_codec_stand_side_by_side(rows, monkeypatch):
     ((_, mine),) = curves
     reals = {curve.name: curve.real for curve in mine if "tiny@" in curve.name}
     assert reals == {f"+160G, pool 320, tiny@{name}": [40, 80] for name in ("0123", "4567")}
+
+
+def test_clips_of_another_generator_have_lines_without_a_pool(tmp_path):
+    path = tmp_path / "rows.csv"
+    for fingerprint, real in (("a", 40), ("b", 80)):
+        append_rows(path, run_rows(fingerprint, real, "", {"+160X": 0.1}))
+    found = gain_by_real.lines(read_rows(path), esc10_recipe())
+    assert [(n["column"], n["pool"], n["real"]) for n in found] == [("+160X", None, 40), ("+160X", None, 80)]
+    drawing = gain_by_real.figure(found, esc10_recipe())
+    assert "+160X" in drawing and "pool" not in drawing
