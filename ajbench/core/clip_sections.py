@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from ajbench.core.section import AtLeastOne, Count, Fraction, Positive, Section
+from ajbench.core.section import AtLeastOne, Count, Fraction, PathText, Positive, Section
 
 # Corpora whose readers ask no file's name for its recording.
 KNOW_RECORDINGS = ("mini", "esc50", "fsd50k", "audioset", "vggsound", "audiocaps", "avdigits")
@@ -29,7 +29,7 @@ class Data(Section):
         None,
         description="folder: a regex whose group is the class in a file's name, instead of class folders",
     )
-    leave_out: str | None = Field(
+    leave_out: PathText | None = Field(
         None,
         description="list of clips whose recordings are not trained on, such as another corpus' test set",
     )

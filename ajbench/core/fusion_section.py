@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from ajbench.core.section import AtLeastOne, Count, Fraction, Positive, Section
+from ajbench.core.section import AtLeastOne, Count, Fraction, PathText, Positive, Section
 
 NAIVE = "none"  # the scorer of naive fusion: every clip has score 1
 
@@ -36,8 +36,8 @@ class Fusion(Section):
         "audio (clap) or no text (overlap); controls with the scores of "
         "`predicted`: their mean, permuted, or as an input feature instead of a discount",
     )
-    scores: str | None = Field(None, description="Parquet file of `ajbench entail` to take scores from")
-    captions: str | None = Field(
+    scores: PathText | None = Field(None, description="Parquet file of `ajbench entail` to take scores from")
+    captions: PathText | None = Field(
         None, description="folder of `ajbench caption` with visual captions; null: those of the corpus"
     )
     top_k: AtLeastOne = Field(3, description="predicted: classes that count, weighted by their probability")

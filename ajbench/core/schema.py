@@ -13,6 +13,7 @@ from ajbench.core.section import (
     Augmentation,
     Count,
     Fraction,
+    PathText,
     Positive,
     Section,
     overlay,
@@ -22,7 +23,7 @@ from ajbench.core.section import (
 class CodecSection(Section):
     """The neural codec that clips are encoded with."""
 
-    name: str = Field(
+    name: PathText = Field(
         "tiny",
         description="tiny, tiny@HASH (one version of it: `ajbench ls codecs`), encodec_24khz@16k, "
         "encodec_24khz@24k, or the safetensors file of a trained tiny codec",
@@ -35,16 +36,16 @@ class CodecSection(Section):
 class Generator(Section):
     """Latent diffusion U-Net on whitened codec latents."""
 
-    pool: Annotated[str, Field(min_length=1)] = Field(
+    pool: Annotated[PathText, Field(min_length=1)] = Field(
         "train",
         description="clips it is trained on: train (the train split), real (those of `mix.real`), or the "
         "folder of another store of real clips",
     )
     preset: Literal["tiny", "small", "full"] = "tiny"
-    text_encoder: str = Field(
+    text_encoder: PathText = Field(
         "minilm", description="minilm, t5-large (paper), flan-t5, clip, clap, or a folder: ./my-t5"
     )
-    captions: str | None = Field(
+    captions: PathText | None = Field(
         None, description="folder of a captions table (`ajbench caption`); null: the captions of the corpus"
     )
     caption_kind: Literal["audio", "visual", "merge"] = Field("audio", description="captions to take from it")
@@ -54,7 +55,7 @@ class Generator(Section):
     prediction: Literal["epsilon", "v_prediction"] = Field(
         "epsilon", description="the U-Net predicts the noise (paper) or the velocity"
     )
-    init: str | None = Field(None, description="full only: start from sd14, a folder, or a hub id")
+    init: PathText | None = Field(None, description="full only: start from sd14, a folder, or a hub id")
     train_steps: AtLeastOne = 2000
     batch_size: AtLeastOne = Field(16, description="clips per optimiser step, over all processes")
     accumulate: AtLeastOne = Field(1, description="parts in which a process computes its batch")
@@ -175,7 +176,7 @@ class Synth(Section):
     micro_batch: AtLeastOne = 8
     shard_size: AtLeastOne = Field(64, description="clips per shard, the unit of resumable work")
     retries: Count = Field(2, description="other seeds to try if a result is silent, clipped or not finite")
-    judge: str | None = Field(
+    judge: PathText | None = Field(
         None, description="classifier that scores clips: reference, mn04, panns16k, panns32k or a folder"
     )
     candidates: Annotated[int, Field(ge=1, le=1000)] = Field(
@@ -229,7 +230,9 @@ class Classifier(Section):
         default_factory=dict,
         description="of the model, such as {patchout: 0.5}; head: {features: mn04, hidden: null, c: 1.0}",
     )
-    init: str | None = Field(None, description="start from imagenet, the folder of a classifier, or a hub id")
+    init: PathText | None = Field(
+        None, description="start from imagenet, the folder of a classifier, or a hub id"
+    )
     new_head: bool = Field(False, description="replace the last layer, for an `init` with other classes")
     aug: Augmentation = Field(
         "mx+sp", description="mx+sp: mixup and SpecAugment; wave: noise, stretch, pitch, shift, gain"

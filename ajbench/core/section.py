@@ -1,6 +1,7 @@
 """What the sections of a recipe share: their base class, types of numbers, and how keys are merged."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -23,6 +24,15 @@ def _ascending(numbers: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(sorted(_different(numbers)))
 
 
+def _home(text: str) -> str:
+    try:
+        return str(Path(text).expanduser()) if text.startswith("~") else text
+    except RuntimeError as error:
+        raise ValueError(f"{text}: {error}") from None
+
+
+# Names a path, alone or besides other things; no shell expands the ~ of `key=~/folder` or of a YAML file.
+PathText = Annotated[str, AfterValidator(_home)]
 Seeds = Annotated[tuple[Count, ...], AfterValidator(_different)]
 Folds = Annotated[tuple[Count, ...], AfterValidator(_ascending)]
 NAMED = ("probes", "generators", "captioners", "per_classifier")  # mappings whose keys the user chooses

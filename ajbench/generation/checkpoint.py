@@ -187,9 +187,15 @@ def read_tokens(folder: Path) -> tuple[TokensInfo, dict[str, Tensor]]:
     return info, vectors
 
 
-def named(store: ClipStore, indices: Iterable[int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the ids of training clips, sorted, and the recording of each."""
-    pairs = sorted((store.clip_ids[i], store.recordings[i]) for i in indices)
+def named(
+    store: ClipStore, indices: Iterable[int], start: GeneratorInfo | None = None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the ids of training clips, sorted, and the recording of each.
+
+    `start`: of the generator that the training began with, whose clips are added.
+    """
+    before = zip(start.train_ids, start.train_recordings, strict=True) if start else ()
+    pairs = sorted({*before, *((store.clip_ids[i], store.recordings[i]) for i in indices)})
     return tuple(clip_id for clip_id, _ in pairs), tuple(recording for _, recording in pairs)
 
 

@@ -37,7 +37,8 @@ class ClassCurve(nn.Module):
             classes: 1.0 if a clip has a class, else 0.0, [B, C].
         """
         per_clip, classes = gather((errors.float().flatten(1).mean(1), classes))
-        self.sums += torch.stack([per_clip @ classes, classes.sum(0)])
+        with torch.autocast(per_clip.device.type, enabled=False):  # it would round losses to bf16
+            self.sums += torch.stack([per_clip @ classes, classes.sum(0)])
 
     def write(self, path: Path, first: int, last: int, names: Sequence[str]) -> None:
         """Write the window of steps `first` to `last` and start the next; classes without clips have no row.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ajbench.core import weights
-from ajbench.core.errors import IntegrityError
+from ajbench.core.errors import IntegrityError, MissingError
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -36,6 +36,19 @@ def locate(init: str) -> Path:
     path = Path(init) if is_local(init) else None
     instead = f"name a folder with {FILES[0]}, or train from random weights: generator.init=null"
     return weights.locate(init, path, who=f"generator.init={init}", instead=instead, files=FILES)
+
+
+def trained_by_ajbench(init: str) -> Path | None:
+    """Return the `generator.json` of the generator whose weights `generator.init` names, in any way.
+
+    None for weights of others, which do not say what they were trained on, and for missing ones.
+    """
+    try:
+        file = locate(init)
+    except MissingError:  # its own check says so
+        return None
+    folders = file.parent, file.parent.parent  # the U-Net's, and the generator's
+    return next((path for folder in folders if (path := folder / "generator.json").is_file()), None)
 
 
 def start_from(model: "UNet2DConditionModel", init: str) -> "Start":

@@ -45,9 +45,10 @@ REACHED = 0.95  # of the training steps, by steps of equal whole size: 45 take 9
 def schedule(sampler: Sampler, steps: int, strength: float, training: Mapping[str, Any]) -> Any:
     """Return a diffusers scheduler, with timesteps set, that starts at the noise level of `strength`.
 
-    DDIM and PNDM do the last int(s · steps) of the `steps` steps, as diffusers' image-to-image pipelines do.
-    PNDM visits its second timestep twice, which those pipelines do only from pure noise; otherwise every step
-    after the first would use the timestep below the actual noise level.
+    DDIM and PNDM do the last int(s · steps) of the `steps` steps, as diffusers' image-to-image pipelines do,
+    in which PNDM does one more, since its list is one longer. PNDM visits its second timestep twice, which
+    those pipelines do only from pure noise; otherwise every step after the first would use the timestep below
+    the actual noise level.
 
     DPM-Solver++ and UniPC have steps evenly spaced in log-SNR, of which a fraction s means an amount of noise
     that has little to do with s (training step 964 for 0.6 and 73 for 0.3, on the cosine schedule). Here
@@ -57,7 +58,7 @@ def schedule(sampler: Sampler, steps: int, strength: float, training: Mapping[st
     Args:
         sampler: the solver.
         steps: number of steps from pure noise; at strength s, max(1, int(s · steps)) of them are done, by
-            PNDM one more.
+            PNDM two more, or one more from pure noise.
         strength: amount of noise added to the guide, in (0, 1]; 1 starts from pure noise.
         training: configuration of the training noise schedule, as in the generator's `scheduler/`.
 

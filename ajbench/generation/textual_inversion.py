@@ -112,12 +112,15 @@ def invert(
         if not len(train):
             raise UsageError(f"invert.classes: no train clip of {store.path} has any of them")
     prompts = [sound_of([tokens.get(name) or spoken(name) for name in labels[i]]) for i in train]
-    if cut := made.text.count_cut(sorted(set(prompts))):
-        console.say(truncated(cut, len(set(prompts)), made.text.max_tokens))
+    distinct = sorted(set(prompts))
+    if cut := made.text.count_cut(distinct):
+        console.say(truncated(cut, len(distinct), made.text.max_tokens))
     trained = _trained(made, section, seed)
     if section.train_steps:
         # Tokenised here, because batches are made in another thread.
-        ids, mask = (part.cpu() for part in made.text.tokenize(prompts))
+        ids, mask = (part.cpu() for part in made.text.tokenize(distinct))
+        of_prompt = {prompt: place for place, prompt in enumerate(distinct)}
+        prompt_of = torch.tensor([of_prompt[prompt] for prompt in prompts])
         grids = grid_reader(store, train, on_gpu(made.codec), made.whitening)
         process = DDPMScheduler.from_config(made.training)
         noisy = noisy_batches(grids, len(train), process, section.batch_size, seed)
@@ -128,7 +131,8 @@ def invert(
             classes = torch.zeros(section.batch_size, len(chosen))
             for row, pick in enumerate(batch["picks"].tolist()):
                 classes[row, [places[name] for name in labels[train[pick]] if name in places]] = 1
-            return {**batch, "ids": ids[batch["picks"]], "mask": mask[batch["picks"]], "classes": classes}
+            said = prompt_of[batch["picks"]]
+            return {**batch, "ids": ids[said], "mask": mask[said], "classes": classes}
 
         def step(module: Any, batch: Batch, index: int) -> Tensor:
             errors: Tensor = module(batch)

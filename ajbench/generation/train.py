@@ -35,8 +35,6 @@ from ajbench.generation.unet import ENDS
 from ajbench.training import loop
 from ajbench.training.state import remove_checkpoints
 
-CHUNK = 10_000  # prompts tokenised at a time
-
 
 def train_generator(
     recipe: Recipe,
@@ -113,8 +111,7 @@ def train_generator(
     prompts = prompts_of(store, train, captions)
     distinct = sorted(set(prompts))
     text.keep(len(distinct))
-    cut = sum(text.count_cut(distinct[i : i + CHUNK]) for i in range(0, len(distinct), CHUNK))
-    if cut:
+    if cut := text.count_cut(distinct):
         console.say(truncated(cut, len(distinct), section.max_tokens))
     grids = grid_reader(store, train, codec, whitening)
     noisy = noisy_batches(grids, len(prompts), process, section.batch_size, seed, parts)
@@ -180,7 +177,8 @@ def train_generator(
             what="train-gen (ends)" if ends else "train-gen",
         )
     if PartialState().is_main_process:
-        ids, recordings = folders.named(store, pool)
+        before = pretrained.trained_by_ajbench(section.init) if section.init else None
+        ids, recordings = folders.named(store, pool, folders.read_info(before.parent) if before else None)
         info = folders.GeneratorInfo(
             fingerprint=fingerprint,
             preset=section.preset,

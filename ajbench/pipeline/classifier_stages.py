@@ -16,7 +16,7 @@ from ajbench.pipeline import grid
 from ajbench.pipeline.arms import augment_stage
 from ajbench.pipeline.cell_training import Candidate, Inputs, settings_of, train_and_score, tune_arm
 from ajbench.pipeline.external_store import audited
-from ajbench.pipeline.inputs import extractor_identity, weights_identity
+from ajbench.pipeline.inputs import extractor_identity, source_identity, weights_identity
 from ajbench.pipeline.stage import Stage
 
 if TYPE_CHECKING:
@@ -85,7 +85,9 @@ def tune_stage(
     settings_of_each = recipe.candidates_of(settings)
     keys = tune.candidates(settings.features is not None)
     candidates = [Candidate(k, one, one.steps(size)) for k, one in zip(keys, settings_of_each, strict=True)]
-    key, path = pipeline.place("tune", stage.fingerprint, keys, val_part.VERSION, *recipe.mix.drawn)
+    started = {one.init for one in settings_of_each if one.init != settings.init}
+    weights = [weights_identity(Path(init)) for init in sorted(filter(None, started)) if Path(init).is_dir()]
+    key, path = pipeline.place("tune", stage.fingerprint, keys, val_part.VERSION, *recipe.mix.drawn, *weights)
     do = partial(tune_arm, stage.recipe, inputs, candidates, recipe.mix, out=path, fingerprint=key)
     amount = counted(len(candidates), "candidate")
     if not settings.features:
@@ -124,6 +126,7 @@ def _training(
     read += [fingerprint(wave_chain.SETTINGS)] if wave else []
     if settings.init and Path(settings.init).is_dir():  # a hub id or "imagenet" stands for itself
         read.append(weights_identity(Path(settings.init)))
+    read += source_identity("classifier", settings.name)
     read += ["val part", val_part.VERSION, *mix.drawn] if part else []
     read += extractor_identity(str(settings.features)) if settings.features else ()
     # Keys of clips that are not added change nothing: real clips only are trained once.

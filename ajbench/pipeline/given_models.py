@@ -6,36 +6,39 @@ from ajbench.captions import caption_table
 from ajbench.core import documents
 from ajbench.core.console import counted
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
-from ajbench.core.recipe import Generator, Recipe, fingerprint
+from ajbench.core.recipe import Generator, Recipe, fingerprint, probe
 from ajbench.data import audio
 from ajbench.data.corpora.recordings import left_out
 from ajbench.data.leak_rule import refuse_heard, refuse_leak
 from ajbench.data.manifest import Manifest
 from ajbench.data.shards import read_meta, same_codec
 from ajbench.data.store import ClipStore
+from ajbench.generation import pretrained
 from ajbench.pipeline import grid
 
 
-def check_init(folder: Path, manifest: Manifest) -> None:
+def check_init(init: str, manifest: Manifest) -> None:
     """Check a generator that another one starts from (`generator.init`), if ajbench has trained it.
 
     Raises:
         IntegrityError: it was trained on recordings of evaluation clips (the leak rule).
     """
-    path = folder / "generator.json"
-    if path.is_file():
+    if path := pretrained.trained_by_ajbench(init):
         known = documents.read_json(path, documents.IDS_BYTES)
         ids, recordings = (list(map(str, known.get(key, ()))) for key in ("train_ids", "train_recordings"))
-        refuse_leak(folder, ids, recordings, manifest.held_out())
+        refuse_leak(path.parent, ids, recordings, manifest.held_out())
 
 
 def check_classifiers(recipe: Recipe, manifest: Manifest) -> None:
-    """Check the folders of classifiers that a recipe starts from or asks: `init` and `synth.judge`.
+    """Check the folders of classifiers that a recipe starts from or asks: every `init` and every judge.
 
     Raises:
         IntegrityError: one was made with a train split that has evaluation clips (the leak rule).
     """
-    named = [recipe.classifier.init, *(model.init for model in grid.models(recipe)), recipe.synth.judge]
+    trained = [recipe.classifier_of(), *grid.models(recipe), *grid.models(recipe, all_real=True)]
+    trained += [candidate for model in trained for candidate in recipe.candidates_of(model)]
+    probes = [probe(recipe, *changes) for changes in recipe.evaluate.probes.items()]
+    named = [*(model.init for model in trained), *(synth.judge for synth in (recipe.synth, *probes))]
     for folder in filter(None, dict.fromkeys(named)):
         refuse_heard(Path(folder), manifest.held_out())
 

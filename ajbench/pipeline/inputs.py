@@ -1,5 +1,6 @@
 """What identifies the inputs of stages in fingerprints: corpora, weights, text encoders."""
 
+import inspect
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -88,6 +89,20 @@ def extractor_identity(name: str) -> tuple[str, ...]:
     except MissingError:  # its own check says so
         return ()
     return () if found.startswith("unsaved") else (found,)
+
+
+def source_identity(kind: str, name: str) -> tuple[str, ...]:
+    """Return the hash of the source file of a classifier or text encoder that another package registers.
+
+    Empty for those of ajbench and for folders, and for what has no file, in a notebook.
+    """
+    target = registry.KINDS[kind].get(name, "ajbench.")
+    if str(target).startswith("ajbench."):
+        return ()
+    try:
+        return (checksum(Path(inspect.getfile(registry.resolve(kind, name)))),)
+    except (OSError, TypeError):
+        return ()
 
 
 def weights_identity(path: Path) -> str:

@@ -37,6 +37,8 @@ from ajbench.pipeline import (
 from ajbench.pipeline.inputs import (
     codec_identity,
     corpus_identity,
+    extractor_identity,
+    source_identity,
     text_encoder_identity,
     weights_identity,
 )
@@ -236,6 +238,7 @@ class Pipeline:
         pool = given_models.pool_identity(other) if other else prepared.fingerprint
         drawn = recipe.mix.drawn if section.pool == "real" else []
         inputs = pool, *text_encoder_identity(section.text_encoder), *drawn
+        inputs += source_identity("text encoder", section.text_encoder)
         inputs += given_models.captions_identity(section)
         key, path = self.place("train-gen", section, *inputs)
 
@@ -247,7 +250,7 @@ class Pipeline:
         ]
         checks += [partial(given_models.check_pool, other, recipe, self.manifest)] if other else []
         checks += [partial(pretrained.locate, init)] if init else []
-        checks += [partial(given_models.check_init, Path(init), self.manifest)] if init else []
+        checks += [partial(given_models.check_init, init, self.manifest)] if init else []
         needs = () if other else (prepared,)
         about: dict[str, Any] = {"seed": seed, "needs": needs, "distributed": True, "checks": tuple(checks)}
         about |= {"precision": section.precision, "parallel": section.preset == "tiny", "alone": True}
@@ -299,7 +302,8 @@ class Pipeline:
             named = section.model_copy(update={"judge": weights_identity(weights)})
         steered = ["negative"] if section.prompt == "none" and section.negative else []
         steered += ["tokens in negative"] if "<" in section.negative else []
-        key, path = self.place("synth", named, *inputs, *drawn, *steered)
+        code = extractor_identity(section.judge) if section.judge and not weights else ()
+        key, path = self.place("synth", named, *inputs, *drawn, *steered, *code)
 
         def given() -> dict[str, Any]:
             from ajbench.data.store import ClipStore

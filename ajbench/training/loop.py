@@ -189,9 +189,10 @@ def fit(
 
 def _accelerator(tracker: str, folder: Path, what: str) -> Accelerator:
     """Return accelerate's view of device and processes, with a tracker of loss curves."""
+    # Precision is the recipe's: `accelerate launch` would set that of the user's configuration.
     if tracker == "csv":  # metrics.csv, which is always written
-        return Accelerator()
-    accelerator = Accelerator(log_with=tracker, project_dir=folder)
+        return Accelerator(mixed_precision="no")
+    accelerator = Accelerator(mixed_precision="no", log_with=tracker, project_dir=folder)
     if not accelerator.log_with:  # accelerate ignores what is not installed
         raise MissingError(f"--tracker {tracker}: not installed; pip install {tracker}, or use csv")
     try:

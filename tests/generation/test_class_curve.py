@@ -6,7 +6,7 @@ import pytest
 import torch
 from fakes import N_TRAIN, SMALL_LABELS, FakeCodec, stopped_at
 
-from ajbench.generation import batches, checkpoint, textual_inversion, unet
+from ajbench.generation import batches, checkpoint, class_curve, textual_inversion, unet
 from ajbench.generation.pipeline import AudioJourneyPipeline
 
 from .conftest import invert
@@ -41,6 +41,13 @@ def test_the_curve_is_the_mean_error_of_each_class_clips(generator, real, tmp_pa
     assert [(*row[:2], row[3]) for row in found] == [(*row[:2], row[3]) for row in expected]
     assert [row[2] for row in found] == pytest.approx([row[2] for row in expected], rel=1e-5)
     assert sum(row[3] for row in found) > 3 * 4  # clips with two classes count for both
+
+
+def test_in_bf16_the_losses_are_not_rounded():
+    curve, errors = class_curve.ClassCurve(2), 1 + torch.rand(8, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        curve.add(errors, torch.ones(8, 2))
+    assert curve.sums[0] == pytest.approx(errors.mean(1).sum().expand(2), rel=1e-6)
 
 
 def test_only_chosen_classes_have_a_curve(generator, real, tmp_path):

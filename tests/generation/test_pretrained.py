@@ -2,11 +2,12 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from fakes import Unsafe, mini_pipeline
+from fakes import N_TRAIN, Unsafe, mini_pipeline
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
@@ -15,7 +16,7 @@ from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.files import checksum
 from ajbench.generation import checkpoint as folder
 from ajbench.generation import pretrained, unet
-from ajbench.pipeline import estimates
+from ajbench.pipeline import estimates, given_models
 from ajbench.pipeline.stage import run_stages
 
 from .conftest import fit
@@ -213,6 +214,22 @@ def test_the_fingerprint_depends_on_the_weights_not_on_their_path(source, tmp_pa
     assert moved == keys["here"] and len(set(keys.values())) == 4
     with pytest.raises(UsageError, match=r"generator\.init=sd14.*generator\.preset=full"):
         recipe.load("mini", ["generator.init=sd14"])
+
+
+def test_what_the_first_generator_heard_is_known_of_the_second(narrow, real, source, tmp_path):
+    first = fit(real, tmp_path / "g", preset="full", init=str(source), train_steps=1, frozen_steps=1)
+    info = json.loads((first / "generator.json").read_text())
+    info |= {"train_ids": ["a clip"], "train_recordings": ["a tape"]}
+    (first / "generator.json").write_text(json.dumps(info))
+    held_out = SimpleNamespace(held_out=lambda: {"another cut": "a tape"})
+    for init in (first, first / "unet", first / "unet" / FILE):
+        with pytest.raises(IntegrityError, match="another cut"):
+            given_models.check_init(str(init), held_out)
+    given_models.check_init(str(source), held_out)
+    second = fit(real, tmp_path / "h", preset="full", init=str(first / "unet"), train_steps=1)
+    heard = folder.read_info(second)
+    assert len(heard.train_ids) == N_TRAIN + 1
+    assert heard.train_recordings[heard.train_ids.index("a clip")] == "a tape"
 
 
 def test_a_run_without_them_stops_before_any_work(tmp_path, monkeypatch):

@@ -124,9 +124,14 @@ def test_the_same_token_twice_is_refused(plain):
         plain.add_tokens({"<aj-a>": torch.zeros(384)})
 
 
-def test_truncated_prompts_are_counted(plain):
+def test_truncated_prompts_are_counted(plain, monkeypatch):
+    whole = plain.tokenize(PROMPTS)
     assert plain.count_cut(["dog", "dog " * 10, "dog " * 11]) == 1
     assert plain.count_cut([]) == 0
+    monkeypatch.setattr(text_encoder, "CHUNK", 2)
+    assert plain.count_cut(["dog", "dog " * 10, "dog " * 11] * 3) == 3
+    for one, other in zip(plain.tokenize(PROMPTS), whole, strict=True):
+        assert torch.equal(one, other)
 
 
 def test_a_training_encodes_every_prompt_once(monkeypatch):

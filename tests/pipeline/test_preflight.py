@@ -19,12 +19,13 @@ from fakes import (
 
 from ajbench.core import recipe, registry
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
-from ajbench.core.recipe import Generator
+from ajbench.core.recipe import Generator, load
 from ajbench.data.audio import clip_samples
 from ajbench.data.corpora import recordings
 from ajbench.data.leak_rule import HEARD, heard
 from ajbench.data.manifest import Problem
 from ajbench.pipeline import given_models, preflight
+from ajbench.pipeline.classifier_stages import own_stage, tune_stage
 from ajbench.pipeline.inputs import corpus_identity, extractor_identity, weights_identity
 
 
@@ -247,18 +248,29 @@ def test_a_pool_of_backgrounds_is_checked_whatever_the_generator(pool_store, tmp
         mini_pipeline(leaky, "evaluate.arms=[A,G]", generator=given).check()
 
 
-@pytest.mark.parametrize("key", ["classifier.init={}", "synth.judge={}"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "classifier.init={0}",
+        "synth.judge={0}",
+        "per_classifier.taltrans-small.init={0}",
+        "evaluate.all_real.init={0} classifier.init={1}",
+        "evaluate.tune.grid.init=[{1},{0}] classifier.init={1}",
+        "evaluate.probes.more.judge={0}",
+    ],
+)
 def test_a_classifier_of_another_fold_is_refused(tmp_path, key):
-    rows = mini_pipeline().manifest
+    rows, length = mini_pipeline().manifest, clip_samples(2.52)
+    other = save_untrained_classifier(tmp_path / "other", rows.label_set.names, length)
     for split, refused in (("train", False), ("eval", True)):
-        folder = save_untrained_classifier(tmp_path / split, rows.label_set.names, clip_samples(2.52))
+        folder = save_untrained_classifier(tmp_path / split, rows.label_set.names, length)
         known = [row.clip_id for row in rows.split(split)][:5]
         np.save(folder / HEARD, heard(known, ["elsewhere"]))
         with pytest.raises(IntegrityError, match=known[0]) if refused else nullcontext():
-            mini_pipeline(key.format(folder), work=tmp_path / "work").check()
+            mini_pipeline(*key.format(folder, other).split(), work=tmp_path / "work").check()
     (folder / HEARD).write_bytes(b"damaged")
     with pytest.raises(IntegrityError, match="damaged"):
-        mini_pipeline(key.format(folder), work=tmp_path / "work").check()
+        mini_pipeline(*key.format(folder, other).split(), work=tmp_path / "work").check()
 
 
 def test_a_given_generator_counts_with_what_says_how_it_is_used(tmp_path):
@@ -283,6 +295,51 @@ def own_extractor(tmp_path, monkeypatch):
     registry.register("features", "own", "own_extractor:Own", classes=False)
     yield path
     sys.modules.pop("own_extractor", None)
+
+
+def test_the_source_of_a_judge_of_ones_own_counts_for_the_clips_it_chooses(own_extractor):
+    keys = set()
+    for columns in (8, 9):
+        own_extractor.write_text(own_extractor.read_text().replace(":8", f":{columns}"))
+        registry.register("features", "own", "own_extractor:Own")
+        keys.add(mini_pipeline("synth.judge=own", "synth.candidates=2").synth().fingerprint)
+        sys.modules.pop("own_extractor")
+    assert len(keys) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"), [("classifier", "classifier.name"), ("text encoder", "generator.text_encoder")]
+)
+def test_the_source_of_a_model_of_ones_own_counts(tmp_path, monkeypatch, kind, key):
+    monkeypatch.setitem(registry.KINDS, kind, dict(registry.KINDS[kind]))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    keys = set()
+    for dropout in (0.1, 0.9):
+        (tmp_path / "own_model.py").write_text(f"def own():\n    return {dropout}\n")
+        registry.register(kind, "own", "own_model:own")
+        made = mini_pipeline(f"{key}=own")
+        stage = own_stage(made, 0) if kind == "classifier" else made.train_gen
+        keys.add(stage.fingerprint)
+        sys.modules.pop("own_model", None)
+    assert len(keys) == 2
+
+
+def test_other_weights_of_a_candidate_make_another_choice(tmp_path):
+    keys = set()
+    for content in (b"1", b"2"):
+        (tmp_path / "model.safetensors").write_bytes(content)
+        made = mini_pipeline("classifier.init=hub/own", f"evaluate.tune.grid.init=[hub/own,{tmp_path}]")
+        keys.add(tune_stage(made, made.recipe.classifier_of(), made.recipe.mix).fingerprint)
+    assert len(keys) == 2
+
+
+def test_a_path_below_the_home_folder_is_that_path(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for key in ("classifier.init", "synth.judge", "generator.pool", "generator.captions", "data.leave_out"):
+        short, whole = (load("mini", [f"{key}={home}/some"]) for home in ("~", tmp_path))
+        assert short == whole, key
+    with pytest.raises(UsageError, match=r"classifier\.init.*~nobody-here"):
+        load("mini", ["classifier.init=~nobody-here/some"])
 
 
 def test_the_source_of_an_extractor_of_ones_own_counts(own_extractor):

@@ -7,6 +7,7 @@ import signal
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from fakes import flip_bit
 from torch import nn
 
@@ -200,6 +201,16 @@ def test_batches_are_made_in_order_and_their_errors_are_raised(tmp_path):
     with pytest.raises(ValueError, match="bad clip"):
         train(tmp_path, make=make)
     assert asked == list(range(len(asked)))
+
+
+def test_the_precision_of_a_launcher_s_configuration_does_not_count(tmp_path, monkeypatch):
+    plain = train(tmp_path / "plain")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")  # as `accelerate launch` sets it
+    monkeypatch.setattr(AcceleratorState, "_shared_state", {})
+    found = train(tmp_path / "launched")
+    assert same(found, plain)
+    x = torch.randn(8, 6)
+    assert torch.equal(found.eval()(x), plain.eval()(x))
 
 
 def test_cosine_schedule():
