@@ -17,8 +17,10 @@ import numpy as np
 from ajbench.core.console import counted
 from ajbench.core.errors import UsageError
 from ajbench.core.files import printable
+from ajbench.data.clip_names import ClipNames
 from ajbench.data.clip_set import ClipSet, open_set
 from ajbench.data.corpora import hub, label_cells, table_files
+from ajbench.data.corpora.recordings import left_out
 from ajbench.data.labels import LabelSet
 from ajbench.data.manifest import Manifest, Problem, Row
 from ajbench.data.rounds import rounds
@@ -107,7 +109,12 @@ def read(
         MissingError: there is no such folder or table, or no sound file in it.
         UsageError: a table with a store or without the columns, or no clip has a class of the real clips.
     """
-    classes, known = ClassNames(real.label_set), _Parents(real)
+    classes = ClassNames(real.label_set)
+    hidden = {one.clip_id: one for clips in left_out(real.problems).values() for one in clips if one.clip_id}
+    known = ClipNames(
+        [(row.clip_id, row.path) for row in real.rows] + [(clip, one.path) for clip, one in hidden.items()]
+    )
+    split = {row.clip_id: row.split for row in real.rows}
     every = open_set(path)
     if every.is_store:
         if table:
@@ -118,19 +125,26 @@ def read(
     else:
         files = zip(every.names, every.files, strict=True)
         found = [_of_path(name, file, classes, label_from) for name, file in files]
-    rows, numbers, problems, strangers = list[Row](), list[int](), list[Problem](), 0
+    rows, numbers, problems, parents = list[Row](), list[int](), list[Problem](), list[str | None]()
     place = {name: number for number, name in enumerate(every.names)}
     for item in found:
         if isinstance(item, Problem):
             problems.append(item)
             continue
         parent = known.find(item.parent_id)
-        if known.split.get(parent or "") == "val":
+        if split.get(parent or "") == "val":
             problems.append(Problem(item.clip_id, item.path, None, "made from a clip of the val split"))
             continue
-        strangers += parent is None and item.parent_id is not None
+        if parent in hidden and parent not in split:
+            reason = f"made from a real clip that is {hidden[parent].reason}"
+            problems.append(Problem(item.clip_id, item.path, None, reason))
+            continue
+        parents.append(parent or item.parent_id)  # the audit may know the recording of another
         rows.append(replace(item, parent_id=parent, split="train", source="synthetic"))
         numbers.append(place[item.clip_id])
+    strangers = sum(
+        row.parent_id is None and parent is not None for row, parent in zip(rows, parents, strict=True)
+    )
     if not rows:
         raise UsageError(
             f"--synthetic {path}: none of its {counted(len(every), 'clip')} has a class of the real clips "
@@ -141,7 +155,7 @@ def read(
     order = rounds(Manifest(rows, real.label_set).sparse_targets(range(len(rows))), len(rows), 0)
     rows = [rows[k] for k in order]
     clips = every.take(np.array(numbers, np.int64)[order])
-    clips = replace(clips, parents=[row.parent_id for row in rows])
+    clips = replace(clips, parents=[parents[k] for k in order])
     return ExternalClips(path, Manifest(rows, real.label_set, problems), clips, strangers)
 
 
@@ -186,28 +200,6 @@ class ClassNames:
 def words(text: str) -> tuple[str, ...]:
     """Return the words of a name in lower case, without spaces and punctuation."""
     return tuple(re.findall(r"[^\W_]+", text.casefold()))
-
-
-class _Parents:
-    """Real clips by what a table may call them: their id, or the name of their file."""
-
-    def __init__(self, real: Manifest) -> None:
-        self.split = {row.clip_id: row.split for row in real.rows}
-        stems = Counter(PurePath(row.clip_id).name for row in real.rows)
-        self.by_stem = {
-            PurePath(row.clip_id).name: row.clip_id
-            for row in real.rows
-            if stems[PurePath(row.clip_id).name] == 1
-        }
-
-    def find(self, written: str | None) -> str | None:
-        if written is None or written in self.split:
-            return written
-        without = PurePath(written).with_suffix("").as_posix()
-        stem = PurePath(written).name
-        return (
-            without if without in self.split else self.by_stem.get(stem) or self.by_stem.get(Path(stem).stem)
-        )
 
 
 def _of_path(name: str, file: Path, classes: ClassNames, label_from: str | None) -> Row | Problem:

@@ -5,9 +5,10 @@ import pytest
 from fakes import hum_record, hum_store, write_clip
 
 from ajbench.core.errors import UsageError
+from ajbench.data.corpora.recordings import HELD_OUT, LISTED
 from ajbench.data.external_clips import ClassNames, read
 from ajbench.data.labels import LabelSet
-from ajbench.data.manifest import Manifest, Row
+from ajbench.data.manifest import Manifest, Problem, Row
 
 LABELS = LabelSet(("Dog", "Sea waves", "Waves", "Rain"), ("/m/1", "/m/2", "/m/3", "/m/4"))
 REAL = Manifest(
@@ -74,10 +75,26 @@ def test_a_table_has_labels_and_parents(write):
     assert labels(found) == {"1": ("Rain", "Dog"), "2": ("Rain",), "6": ("Rain", "Dog")}
     parents = {row.clip_id: row.parent_id for row in found.manifest.rows}
     assert parents == {"1": "a/one", "2": "a/two", "6": None} and found.strangers == 1
-    assert [parents[name] for name in found.clips.names] == list(found.clips.parents)
+    audited = parents | {"6": "stranger"}  # whose recording the audit may know
+    assert [audited[name] for name in found.clips.names] == list(found.clips.parents)
     problems = left_out(found)
     assert {*problems} == {"3", "4", "5", None}
     assert "wolf" in problems["3"] and "metadata.csv" in problems["4"] and "7.wav" in problems[None]
+
+
+def test_clips_made_from_real_clips_that_are_left_out_are_left_out(write):
+    problems = [
+        Problem("cut", "audio/cut 7.wav", None, f"{reason} (r, clip v)", "train")
+        for reason in (HELD_OUT, LISTED)
+    ]
+    table = "file_name,label,parent_id\n1.wav,rain,cut\n2.wav,rain,cut 7.wav\n3.wav,rain,a/one\n"
+    folder = write(*"123", table=table)
+    for problem in problems:
+        found = read(folder, Manifest(REAL.rows, LABELS, [problem]))
+        assert {*labels(found)} == {"3"} and problem.reason in left_out(found)["1"]
+        assert {*left_out(found)} == {"1", "2"}
+    other = Problem("cut", "audio/cut 7.wav", None, "damaged", "train")
+    assert {*labels(read(folder, Manifest(REAL.rows, LABELS, [other])))} == {"1", "2", "3"}
 
 
 def test_another_table_may_be_named(write, tmp_path_factory):

@@ -195,6 +195,18 @@ def test_a_split_that_separates_a_recording_is_told(table):
     assert reason == HELD_OUT and {one.clip_id for one in problems} == {f"{k}-0" for k in range(4)}
 
 
+@pytest.mark.parametrize("form", ["{}", "{}.wav"])
+def test_a_parent_may_be_named_by_its_id_or_file(table, form):
+    lines = [f"c{k}.wav,{'dog' if k % 2 else 'cat'},,{'test' if k % 3 else 'train'}" for k in range(12)]
+    lines += [f"made{k}.wav,{'dog' if k % 2 else 'cat'},{form.format(f'c{k}')},train" for k in range(12)]
+    rows = read_corpus(TABLE, table("path,labels,parent_id,split", *lines)).rows
+    made = {row.clip_id: row.parent_id for row in rows if row.clip_id.startswith("made")}
+    assert made == {f"made{k}": f"c{k}" for k in range(0, 12, 3)}, "others are of eval clips"
+    free = read_corpus(TABLE, table("path,labels,parent_id", *(line.rpartition(",")[0] for line in lines)))
+    fold_of = {row.clip_id: row.fold for row in free.rows}
+    assert all(fold_of[f"made{k}"] == fold_of[f"c{k}"] for k in range(12))
+
+
 @pytest.mark.parametrize("form", ["{}", "{}.0", "fold{}", "Fold {}", "cv_{}"])
 def test_folds_from_0(table, form):
     lines = [f"{k}.wav,{'dog' if k // 5 % 2 else 'cat'},{form.format(k % 5)}" for k in range(20)]

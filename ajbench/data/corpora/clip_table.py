@@ -23,6 +23,7 @@ from ajbench.core.files import printable
 from ajbench.core.recipe import Data
 from ajbench.data import archive
 from ajbench.data.audio import SUFFIXES
+from ajbench.data.clip_names import ClipNames
 from ajbench.data.corpora import label_cells, table_files, table_segments, table_splits
 from ajbench.data.corpora.recordings import in_name
 from ajbench.data.corpora.splits import (
@@ -93,7 +94,7 @@ def of_records(
     records = label_cells.read(records, data.label_separator, by_name, path)
     rows, lines, hashed = [], [], []
     clips_of = Counter(text(cells, "path") for _, cells in records)
-    families = _families(records, folder, data, clips_of)
+    families, records = _families(records, folder, data, clips_of)
     for line, cells in records:
         # The split comes first: expected clips are counted per split, whether or not they are usable.
         recording, unnamed = _recording(cells, data)
@@ -190,16 +191,24 @@ def _without_suffix(path: Path) -> Path:
 
 def _families(
     records: table_files.Records, folder: Path, data: Data, clips_of: Mapping[str | None, int]
-) -> dict[str, tuple[str, str]]:
-    """Return recording and hashed name of each clip that others name as `parent_id`.
+) -> tuple[dict[str, tuple[str, str]], table_files.Records]:
+    """Return recording and hashed name of each clip that others name as `parent_id`, and records with its id.
 
     They are those of its own first ancestor: its recording, else its file if that has several clips, else its
-    id.
+    id. A cell `parent_id` may have the parent's id or file.
     """
+    if not any(text(cells, "parent_id") for _, cells in records):
+        return {}, records
+    known = {_clip_id(cells, folder): cells for _, cells in records}
+    names = ClipNames((clip, text(cells, "path")) for clip, cells in known.items())
     parents = {
-        _clip_id(cells, folder): parent for _, cells in records if (parent := text(cells, "parent_id"))
+        clip: names.find(parent) or parent
+        for clip, cells in known.items()
+        if (parent := text(cells, "parent_id"))
     }
-    known = {_clip_id(cells, folder): cells for _, cells in records} if parents else {}
+    records = [
+        (line, {**cells, "parent_id": parents.get(_clip_id(cells, folder))}) for line, cells in records
+    ]
     found = {}
     for clip in parents.values():
         first, above = clip, {clip}
@@ -210,7 +219,7 @@ def _families(
         recording, file = _recording(cells, data)[0] if cells else None, text(cells, "path")
         name = recording or (_name(cells) if cells else first)
         found[clip] = recording or (file if file and clips_of[file] > 1 else first), name
-    return found
+    return found, records
 
 
 def _row(
