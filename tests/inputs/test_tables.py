@@ -412,7 +412,7 @@ def test_several_rows_of_a_file_are_clips_where_their_times_are_given(table, cap
         (("dog",), 1.0), (("cat",), 1.5), (("dog",), 1.0),
     ]  # fmt: skip
     assert len(found.rows) == 13 and len({rows[one].recording for one in ("1", "1@1", "1@3")}) == 1
-    assert "the times of their clips" in capsys.readouterr().err
+    assert "the times of clips" in capsys.readouterr().err
     again = [*lines[2:], "3.wav,cat,0,1"]  # a row twice, and UrbanSound8K's times of what files were cut from
     once = read_corpus(TABLE, table("path,label,start,end", *again))
     assert {row.start_s for row in once.rows} == {0.0}
@@ -421,3 +421,49 @@ def test_several_rows_of_a_file_are_clips_where_their_times_are_given(table, cap
 def test_a_column_of_speakers_is_named(table, capsys):
     read_corpus(TABLE, table("path,label,speaker", *(f"{k}.wav,{'ab'[k % 2]},x" for k in range(12))))
     assert "column speaker is not used" in capsys.readouterr().err
+
+
+def test_times_count_for_all_files_once_one_has_several_clips(table):
+    lines = [
+        f"long{k}.wav,{'dog' if k % 2 else 'cat'},{start},{start + 1}" for k in range(8) for start in (2, 5)
+    ]
+    lines += [f"one{k}.wav,{'dog' if k % 2 else 'cat'},8,9.5" for k in range(8)] + ["bad.wav,dog,late,9"]
+    manifest = read_corpus(TABLE, table("path,label,onset,offset", *lines))
+    times = {row.clip_id: (row.start_s, row.duration_s) for row in manifest.rows}
+    assert times["one3@8"] == (8.0, 1.5) and times["long3@5"] == (5.0, 1.0) and len(times) == 24
+    (problem,) = manifest.problems
+    assert "'late'" in problem.reason
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_offsets_with_durations_are_the_starts_of_clips(tmp_path, several):
+    rows = [
+        {"audio_filepath": f"{k}.wav", "offset": offset, "duration": 1.5, "label": "dog" if k % 2 else "cat"}
+        for k in range(12)
+        for offset in ((0.5, 3.0, 6.0) if several else (4.0,))
+    ]
+    for row in rows:
+        (tmp_path / row["audio_filepath"]).touch()
+    (tmp_path / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    manifest = read_corpus(TABLE, tmp_path / "manifest.jsonl")
+    found = {(row.clip_id, row.start_s, row.duration_s) for row in manifest.rows}
+    assert not manifest.problems and len(found) == len(rows)
+    assert ("3@3", 3.0, 1.5) in found if several else ("3@4", 4.0, 1.5) in found
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("header", ["path,label", "filename,class"])
+def test_a_table_of_clips_may_be_called_like_a_label_set(tmp_path, named, header):
+    for k in range(12):
+        (tmp_path / f"{k}.wav").touch()
+    lines = [header, *(f"{k}.wav,{'dog' if k % 2 else 'cat'}" for k in range(12))]
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    manifest = read_corpus(TABLE, tmp_path / "labels.csv" if named else tmp_path)
+    assert len(manifest.rows) == 12 and manifest.label_set.names == ("cat", "dog")
+    (tmp_path / "label_set.csv").write_text("name\ndog\ncat\n")
+    assert read_corpus(TABLE, tmp_path / "labels.csv").label_set.names == ("dog", "cat")
+    (tmp_path / "clips.csv").write_text("\n".join(lines[:9]))
+    (tmp_path / "label_set.csv").unlink()
+    assert len(read_corpus(TABLE, tmp_path).rows) == 8, (
+        "clips.csv is the table, labels.csv no label set of it"
+    )

@@ -152,7 +152,7 @@ def find_table(root: Path) -> Path:
             for path in root.iterdir()
             if path.suffix.lower() in table_files.SUFFIXES
             and (path.suffix.lower() != ".json" or _is_table(path))
-            and path.name not in LABEL_SETS
+            and (path.name not in LABEL_SETS or _has_files(path))
             and not path.name.endswith(_WRITTEN_WITH_MANIFEST)
         )
     if not found:
@@ -162,6 +162,13 @@ def find_table(root: Path) -> Path:
             f"{root}: several tables ({', '.join(p.name for p in found)}); name one with --data FILE"
         )
     return found[0]
+
+
+def _has_files(path: Path) -> bool:
+    """Return whether a file called like a label set is a table of clips."""
+    with contextlib.suppress(UsageError):
+        return "path" in table_files.contents(path)[0]
+    return False
 
 
 def _is_table(path: Path) -> bool:
@@ -307,5 +314,6 @@ def _seconds(cells: Mapping[str, Any], column: str) -> float | None:
 
 def _label_set(table: Path) -> LabelSet | None:
     names = (f"{table.stem}.labels.csv", *LABEL_SETS)
-    found = [table.with_name(name) for name in names if table.with_name(name).is_file()]
-    return read_label_set(found[0]) if found else None
+    beside = (table.with_name(name) for name in names if name != table.name)
+    found = next((path for path in beside if path.is_file() and not _has_files(path)), None)
+    return read_label_set(found) if found else None

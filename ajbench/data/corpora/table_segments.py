@@ -24,8 +24,8 @@ GROUPS = (
 def with_times(records: table_files.Records, path: Path) -> table_files.Records:
     """Return records with `start_s` and `duration_s` from columns such as `start` and `end`, in seconds.
 
-    They are read only of files with several rows that start at different times: those of other files may be
-    of what a file was cut from.
+    They are read where a file has several rows that start at different times, and then of all files; else
+    they may be of what files were cut from. `offset` with `duration`, as in manifests of NeMo, always are.
 
     Args:
         records: (line number, {column: cell}).
@@ -36,20 +36,26 @@ def with_times(records: table_files.Records, path: Path) -> table_files.Records:
         next((columns[name] for name in names if name in columns), None)
         for names in (STARTS, ENDS, ("duration",))
     )
+    manifest = start is None and lasts is not None and "offset" in columns
+    start, end = (columns["offset"], None) if manifest else (start, end)
     if start is None or "start_s" in columns:
         return records
     starts: dict[str | None, set[float | None]] = {}
     for _, row in records:
         starts.setdefault(text(row, "path"), set()).add(_number(row.get(start)))
-    several = {file for file, found in starts.items() if len(found) > 1 and None not in found}
-    if not several:
+    several = any(len(found) > 1 and None not in found for found in starts.values())
+    if not (several or manifest):
         return records
     used = " and ".join(filter(None, (start, end or lasts)))
-    console.say_once(f"{path}: files have several rows; {used}: the times of their clips, in seconds")
+    why = "files have several rows; " if several else ""
+    console.say_once(f"{path}: {why}{used}: the times of clips in their files, in seconds")
     found: table_files.Records = []
     for line, row in records:
-        if text(row, "path") in several:
-            begin, stop = _number(row[start]) or 0.0, _number(row.get(end)) if end else None
+        begin = _number(row.get(start))
+        if begin is None and text(row, start):
+            row = {**row, "start_s": row[start]}  # refused when it is read as a number
+        elif begin is not None:
+            stop = _number(row.get(end)) if end else None
             seconds = _number(row.get(lasts)) if lasts and stop is None else stop and stop - begin
             row = {**row, "start_s": f"{begin:.6f}"}
             if seconds is not None and "duration_s" not in columns:
