@@ -10,6 +10,7 @@ from ajbench.cli.named_clips import refuse_recipe
 from ajbench.cli.options import Settings, Tracker, command, run_stage, show_plan
 from ajbench.core import console
 from ajbench.core.errors import UsageError
+from ajbench.core.files import need_new
 
 if TYPE_CHECKING:
     from ajbench.captions.entailment import Scorer
@@ -29,7 +30,7 @@ def _option(help: str, *names: str, **more: Any) -> Any:
 
 
 @app.command()
-@command(hide=("results", "generator", "force"))
+@command(hide=("results", "generator"))
 def entail(
     settings: Settings,
     out: Annotated[Path, _option("File of scores.", "--out", metavar="FILE")],
@@ -118,6 +119,10 @@ def entail(
     }
     if out.is_dir():
         raise UsageError(f"--out {out}: a folder; name a file, such as {out / score_file.FILE}")
+    need_new(out, "--out", settings.force)
+    if page:
+        for name in entailment_page.FILES:
+            need_new(page / name, "--page", settings.force)
     if store:
         refuse_recipe(settings, "--store")
     else:

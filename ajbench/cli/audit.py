@@ -8,7 +8,7 @@ import typer
 from ajbench.cli.options import SEEDS, Settings, command
 from ajbench.core import console
 from ajbench.core.errors import NumericError, UsageError
-from ajbench.core.files import need_writable
+from ajbench.core.files import need_new, need_writable
 
 if TYPE_CHECKING:
     from ajbench.data.clip_set import ClipSet
@@ -86,8 +86,8 @@ def audit(
     from ajbench.features.extractor import LazyExtractor
 
     for option, file in (("--out", out), ("--report", report)):
-        if file and file.exists() and not settings.force:
-            raise UsageError(f"{option} {file}: exists; choose another file, or overwrite it with --force")
+        if file:
+            need_new(file, option, settings.force)
     given = {"--synth": synth, "--train": train, "--eval": eval_}
     splits = {"--train-split": train_split, "--eval-split": eval_split}
     of_recipe = not any(given.values())

@@ -10,6 +10,7 @@ from ajbench.cli.named_clips import refuse_recipe
 from ajbench.cli.options import STAGE_OPTIONS, Settings, command
 from ajbench.core import console
 from ajbench.core.errors import UsageError
+from ajbench.core.files import need_new
 
 if TYPE_CHECKING:
     from ajbench.captions.caption_source import Rows
@@ -155,6 +156,7 @@ def check_captions(
             "--out", metavar="DIR", help="Folder of captions.html and captions.csv (default: none)."
         ),
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite these files.")] = False,
 ) -> None:
     """Check captions for invented sounds, echoes, duplicates.
 
@@ -167,11 +169,13 @@ def check_captions(
       ajbench check-captions DIR --json
     """
     from ajbench.captions import checks
+    from ajbench.reporting import caption_page
 
+    if out:
+        for name in caption_page.FILES:
+            need_new(out / name, "--out", force)
     found = checks.check(table)
     if out:
-        from ajbench.reporting import caption_page
-
         for path in caption_page.write(table, found, out):
             console.say(f"written: {path}")
     summaries = {kind: report.summary() for kind, report in found.items()}

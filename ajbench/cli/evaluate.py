@@ -10,7 +10,7 @@ import typer
 from ajbench.cli.options import Settings, command, show_plan
 from ajbench.core import console
 from ajbench.core.errors import UsageError
-from ajbench.core.files import need_writable
+from ajbench.core.files import need_new, need_writable
 
 if TYPE_CHECKING:
     from ajbench.evaluation.compare import Comparison
@@ -274,8 +274,7 @@ def _check_files(files: Mapping[str, Path | None], force: bool) -> None:
             raise UsageError(f"{option} {path}: is also the file of {other}; each needs its own")
         taken[path.resolve()] = option
         need_writable(path, option)
-        if path.exists() and not force:
-            raise UsageError(f"{option} {path}: exists; choose another name, or overwrite it with --force")
+        need_new(path, option, force)
 
 
 def _extractors(features: Sequence[str]) -> list["LazyExtractor"]:

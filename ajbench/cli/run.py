@@ -215,6 +215,12 @@ def _of_run(
     if write_recipe:
         need_writable(write_recipe, "--write-recipe")
     if write_recipe and settings.own:
+        written = write_recipe.read_bytes() if write_recipe.exists() else None
+        if written not in (None, settings.own.yaml.encode()):
+            raise UsageError(
+                f"--write-recipe {write_recipe}: exists and differs; run it with `ajbench run "
+                f"{write_recipe}`, or choose another name"
+            )
         settings.own.write(write_recipe)
         console.say(f"recipe: {write_recipe}")
     return settings

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import xxhash
 
-from ajbench.core.errors import IntegrityError, MissingError
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # A file or folder that was named and cannot be used, whatever is done with it.
@@ -139,6 +139,16 @@ def _keep_names(folder: Path) -> None:
         os.fsync(entry)
     finally:
         os.close(entry)
+
+
+def need_new(path: Path, option: str, force: bool = False) -> None:
+    """Check that there is no file yet at the path that an option names, unless `force` overwrites it.
+
+    Raises:
+        UsageError: there is one.
+    """
+    if path.exists() and not force:
+        raise UsageError(f"{option} {path}: exists; choose another name, or overwrite it with --force")
 
 
 def need_writable(path: Path, option: str, folder: bool = False) -> None:

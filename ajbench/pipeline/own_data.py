@@ -61,10 +61,15 @@ class OwnData:
     manifest: Manifest
     left_out: tuple[Problem, ...] = ()
 
+    @property
+    def yaml(self) -> str:
+        """The recipe as YAML."""
+        return _yaml(self.tree, self.root)
+
     def write(self, path: Path) -> None:
         """Write the recipe as YAML."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, _yaml(self.tree, self.root))
+        atomic_write(path, self.yaml)
 
 
 def make(

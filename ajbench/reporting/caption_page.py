@@ -25,6 +25,9 @@ CHECKS = {
 }
 
 
+FILES = ("captions.html", "captions.csv")
+
+
 def write(folder: Path, found: Mapping[str, KindReport], out: Path) -> list[Path]:
     """Write `captions.html`, one self-contained file, and `captions.csv` with the worst captions.
 
@@ -47,7 +50,7 @@ def write(folder: Path, found: Mapping[str, KindReport], out: Path) -> list[Path
     }
     flagged = [one.row() for report in found.values() for kept in report.worst.values() for one in kept]
     out.mkdir(parents=True, exist_ok=True)
-    paths = [out / "captions.html", out / "captions.csv"]
+    paths = [out / name for name in FILES]
     atomic_write(paths[0], html("captions", page))
     atomic_write(paths[1], to_csv(flagged))
     return paths

@@ -56,6 +56,9 @@ def lines_of(
     ]
 
 
+FILES = ("entailment.html", "entailment.csv")
+
+
 def write(
     out: Path,
     source: str,
@@ -84,7 +87,7 @@ def write(
         "published": _published(checks) if checks else None,
     }
     out.mkdir(parents=True, exist_ok=True)
-    paths = [out / "entailment.html", out / "entailment.csv"]
+    paths = [out / name for name in FILES]
     atomic_write(paths[0], html("entailment", page))
     atomic_write(paths[1], to_csv(lines_of(parts, found, checks)))
     return paths

@@ -81,11 +81,16 @@ def export(
     Raises:
         MissingError: one of the stages is not finished.
         IntegrityError: one of their files is damaged.
-        UsageError: `out` exists.
+        UsageError: `out` exists or, with `force`, is no exported generator.
     """
     info, known = folders.read_info(generator), folders.read_tokens(tokens)[0]
     if out.exists() and not force:
         raise UsageError(f"{out}: exists; choose another folder, or overwrite it with --force")
+    exported = all((out / name).is_file() for name in (CARD, folders.INFO))
+    if out.exists() and not exported and not (out.is_dir() and not any(out.iterdir())):
+        raise UsageError(
+            f"{out}: no exported generator, so --force does not delete it; choose another folder"
+        )
     part = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)

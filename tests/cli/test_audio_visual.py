@@ -60,7 +60,12 @@ def test_clips_of_a_store_are_scored(store, captions, tmp_path):
         "minilm/predicted",
     }
     before = out.read_bytes()
-    assert run(*line, "--out", out).exit_code == 0 and out.read_bytes() == before
+    for options in (["--out", out], ["--out", tmp_path / "other.parquet", "--page", tmp_path / "page"]):
+        refused = run(*line, *options)
+        assert refused.exit_code == 2 and "--force" in refused.stderr, (
+            "neither scores nor page are overwritten"
+        )
+    assert run(*line, "--out", out, "--force").exit_code == 0 and out.read_bytes() == before
 
 
 @pytest.mark.parametrize(

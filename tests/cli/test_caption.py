@@ -129,5 +129,12 @@ def test_captions_are_checked(labels, tmp_path):
     found = json.loads(done.stdout)["audio"]
     assert found["captions"] == 60 and found["invented"] == 0 and "rain" in found["top_words"]
     assert (tmp_path / "captions.html").exists() and (tmp_path / "captions.csv").exists()
+    (tmp_path / "captions.csv").write_text("mine")
+    again = ["check-captions", str(tmp_path / "out"), "--out", str(tmp_path)]
+    refused = CliRunner().invoke(app, again)
+    assert refused.exit_code == 2 and "--force" in refused.stderr
+    assert (tmp_path / "captions.csv").read_text() == "mine"
+    assert CliRunner().invoke(app, [*again, "--force"]).exit_code == 0
+    assert (tmp_path / "captions.csv").read_text() != "mine"
     missing = CliRunner().invoke(app, ["check-captions", str(tmp_path)])
     assert missing.exit_code == 3 and len(missing.stderr.splitlines()) == 1

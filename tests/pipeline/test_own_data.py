@@ -164,6 +164,13 @@ def test_run_without_a_recipe(tmp_path):
     shown = ajbench("run", "--data", root, "--dry-run", "--write-recipe", tmp_path / "my.yaml")
     assert shown.exit_code == 0, shown.output
     assert yaml.safe_load((tmp_path / "my.yaml").read_text())["name"] == "set"
+    written = "run", "--data", root, "--dry-run", "--write-recipe", tmp_path / "my.yaml"
+    before = (tmp_path / "my.yaml").read_text()
+    assert ajbench(*written).exit_code == 0, "the same recipe may be written again"
+    (tmp_path / "my.yaml").write_text(f"{before}# edited\n")
+    refused = ajbench(*written)
+    assert refused.exit_code == 2 and "my.yaml" in refused.stderr
+    assert (tmp_path / "my.yaml").read_text() == f"{before}# edited\n"
     again = ajbench("run", tmp_path / "my.yaml", "--data", root, "--dry-run", "--json")
     fingerprints = [
         [stage["fingerprint"] for stage in d["stages"] if stage["stage"] != "eval-cls"]

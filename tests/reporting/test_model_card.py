@@ -47,14 +47,22 @@ def test_diffusers_opens_the_network_and_the_noise_schedule(exported):
     assert DDPMScheduler.from_pretrained(exported / "scheduler").config.beta_schedule == "squaredcos_cap_v2"
 
 
-def test_a_folder_is_replaced_only_with_force(paths, tmp_path):
-    mine = tmp_path / "mine.txt"
-    mine.write_text("mine")
+def test_only_an_exported_generator_is_replaced_and_only_with_force(paths, tmp_path):
+    thesis, out = tmp_path / "thesis.txt", tmp_path / "out"
+    thesis.write_text("mine")
+    for force in (False, True):
+        with pytest.raises(UsageError, match="--force"):
+            model_card.export(MADE_BY, *paths, tmp_path, force=force)
     with pytest.raises(UsageError, match="--force"):
-        model_card.export(MADE_BY, *paths, tmp_path)
-    assert mine.exists()
-    model_card.export(MADE_BY, *paths, tmp_path, force=True)
-    assert not mine.exists() and (tmp_path / checkpoint.INFO).exists()
+        model_card.export(MADE_BY, *paths, paths[0], force=True)
+    assert thesis.exists() and (paths[0] / checkpoint.INFO).exists()
+    out.mkdir()
+    model_card.export(MADE_BY, *paths, out, force=True)
+    (out / "old.txt").write_text("of an earlier version")
+    with pytest.raises(UsageError, match="--force"):
+        model_card.export(MADE_BY, *paths, out)
+    model_card.export(MADE_BY, *paths, out, force=True)
+    assert not (out / "old.txt").exists() and (out / checkpoint.INFO).exists()
 
 
 def test_a_damaged_generator_is_not_exported(paths, tmp_path):
