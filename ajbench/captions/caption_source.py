@@ -17,8 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from ajbench.core import console
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.data.corpora import audioset, recordings
+from ajbench.data.corpora.label_cells import listed, separator_of
 from ajbench.data.manifest import LABEL_SEPARATOR, SPLIT_NAMES, Problem, Row, csv_rows
 from ajbench.data.store import ClipStore
 
@@ -159,10 +161,10 @@ def of_table(path: Path) -> Rows:
     """Return a reader of labels in a table.
 
     Args:
-        path: a .parquet such as a manifest, or a .csv, with columns `clip_id` and `labels` (separated by `;`;
-            in Parquet they may be lists), and if wanted `split`, `video`, `visual_caption`, `recording`,
-            `start_s`, `duration_s`; or a segment list of AudioSet. The eval list is an eval
-            split, others are train splits.
+        path: a .parquet such as a manifest, or a .csv, with columns `clip_id` and `labels` (as
+            `label_cells` reads them; in Parquet they may be lists), and if wanted `split`, `video`,
+            `visual_caption`, `recording`, `start_s`, `duration_s`; or a segment list of AudioSet. The eval
+            list is an eval split, others are train splits.
 
     Raises:
         MissingError: no such file.
@@ -176,6 +178,14 @@ def of_table(path: Path) -> Rows:
     return (lambda: _csv(path)) if "labels" in first else (lambda: _segments(path))
 
 
+def _separator(path: Path, cells: set[str]) -> str:
+    """Return what separates the labels in all cells of a table, and say it if it is not usual."""
+    used = separator_of(cells, LABEL_SEPARATOR)
+    if used != LABEL_SEPARATOR:
+        console.say_once(f"{path}: labels are separated by {used!r}")
+    return used
+
+
 def _parquet(path: Path) -> Iterator[Row]:
     try:
         with pq.ParquetFile(path) as file:
@@ -185,12 +195,15 @@ def _parquet(path: Path) -> Iterator[Row]:
                     raise UsageError(
                         f"--labels {path}: column {name!r} is missing; found: {', '.join(names)}"
                     )
-            number = 0
+            number, separator = 0, LABEL_SEPARATOR
+            if pa.types.is_string(file.schema_arrow.field("labels").type):
+                written = file.read(["labels"])["labels"].unique().to_pylist()
+                separator = _separator(path, {*filter(None, written)})
             for batch in file.iter_batches(BATCH, columns=[name for name in READ if name in names]):
                 for values in batch.to_pylist():
                     number += 1
                     cells = {name: value for name, value in values.items() if value not in (None, "")}
-                    yield _row(cells, f"--labels {path}, row {number}")
+                    yield _row(cells, f"--labels {path}, row {number}", separator)
     except pa.ArrowException as error:
         raise IntegrityError(f"--labels {path}: not Parquet ({' '.join(str(error).split())[:100]})") from None
 
@@ -200,14 +213,16 @@ def _csv(path: Path) -> Iterator[Row]:
     _, header = next(lines)
     if "clip_id" not in header:
         raise UsageError(f"--labels {path}: column 'clip_id' is missing; found: {', '.join(header)}")
+    place = header.index("labels")
+    separator = _separator(path, {row[place] for _, row in csv_rows(path) if len(row) > place} - {"labels"})
     for line, values in lines:
         if len(values) != len(header):
             raise UsageError(f"--labels {path}:{line}: {len(values)} cells, the header has {len(header)}")
         cells = {name: text.strip() for name, text in zip(header, values, strict=True) if text.strip()}
-        yield _row(cells, f"--labels {path}:{line}")
+        yield _row(cells, f"--labels {path}:{line}", separator)
 
 
-def _row(cells: Mapping[str, Any], where: str) -> Row:
+def _row(cells: Mapping[str, Any], where: str, separator: str) -> Row:
     """Return a clip of a table from its cells that are not empty: text, numbers, and perhaps lists of labels.
 
     Raises:
@@ -215,7 +230,7 @@ def _row(cells: Mapping[str, Any], where: str) -> Row:
     """
     labels, split = cells.get("labels", ()), str(cells.get("split", "train"))
     if isinstance(labels, str):
-        labels = labels.split(LABEL_SEPARATOR)
+        labels = listed(labels, separator)
     texts: dict[str, Any] = {name: str(cells[name]) for name in TEXTS if name in cells}
     try:
         start_s = float(cells.get("start_s", 0))

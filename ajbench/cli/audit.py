@@ -83,6 +83,7 @@ def audit(
       ajbench audit --synth MADE --train REAL --train-split train --eval REAL --eval-split eval
     """
     from ajbench.evaluation.audit import audit_sets
+    from ajbench.evaluation.audit_findings import COLUMNS
     from ajbench.features.extractor import LazyExtractor
 
     for option, file in (("--out", out), ("--report", report)):
@@ -115,7 +116,7 @@ def audit(
         from ajbench.reporting.formats import to_csv
 
         out.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(out, to_csv(pairs))
+        atomic_write(out, to_csv(pairs, columns=COLUMNS))
     if report:
         from ajbench.reporting import audit_page
 

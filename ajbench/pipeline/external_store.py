@@ -124,6 +124,7 @@ def audit_clips(external: ExternalClips, real: Path, out: Path, cache: Path, all
         MissingError: there are too few clips for an audit, and leaks are not allowed.
     """
     from ajbench.evaluation.audit import audit_sets
+    from ajbench.evaluation.audit_findings import COLUMNS
     from ajbench.reporting import audit_page
     from ajbench.reporting.formats import to_csv
 
@@ -146,7 +147,7 @@ def audit_clips(external: ExternalClips, real: Path, out: Path, cache: Path, all
     sentences, leaks = [*found.sentences(), *([other] if other else [])], found.tally("leak")
     for sentence in sentences:
         console.say(f"audit of {NAME}: {sentence}")
-    atomic_write(out / "leaks.csv", to_csv([one.row() for one in found.of("leak")]))
+    atomic_write(out / "leaks.csv", to_csv([one.row() for one in found.of("leak")], columns=COLUMNS))
     audit_page.render(found, sets, out / PAGE)
     if leaks.holds and not allow_leaks:
         example = found.of("leak")[0]

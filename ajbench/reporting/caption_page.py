@@ -25,6 +25,7 @@ CHECKS = {
 }
 
 
+COLUMNS = ("check", "kind", "clip_id", "text", "labels", "about")
 FILES = ("captions.html", "captions.csv")
 
 
@@ -52,7 +53,7 @@ def write(folder: Path, found: Mapping[str, KindReport], out: Path) -> list[Path
     out.mkdir(parents=True, exist_ok=True)
     paths = [out / name for name in FILES]
     atomic_write(paths[0], html("captions", page))
-    atomic_write(paths[1], to_csv(flagged))
+    atomic_write(paths[1], to_csv(flagged, columns=COLUMNS))
     return paths
 
 

@@ -89,7 +89,7 @@ def write(
     out.mkdir(parents=True, exist_ok=True)
     paths = [out / name for name in FILES]
     atomic_write(paths[0], html("entailment", page))
-    atomic_write(paths[1], to_csv(lines_of(parts, found, checks)))
+    atomic_write(paths[1], to_csv(lines_of(parts, found, checks), columns=("scores", "with", "n")))
     return paths
 
 

@@ -156,13 +156,16 @@ def finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def to_csv(lines: Sequence[Line], digits: int | None = None) -> str:
+def to_csv(lines: Sequence[Line], digits: int | None = None, columns: Sequence[str] = ()) -> str:
     """Return mappings as CSV, None and NaN as empty cells, free text (tail, note, …) in the last columns.
 
-    `digits`: decimals of numbers; None: all that they have.
+    Args:
+        lines: column → cell.
+        digits: decimals of numbers; None: all that they have.
+        columns: those that the header has even if there is no line.
     """
     text = io.StringIO()
-    names = list(dict.fromkeys(name for line in lines for name in line))
+    names = list(dict.fromkeys([*columns, *(name for line in lines for name in line)]))
     names.sort(key=lambda name: name in ("tail", "tail_eval_clips", "dataset", "note"))
     writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
     writer.writeheader()
@@ -278,7 +281,8 @@ _TEX |= {
     "^": r"\textasciicircum{}",
 }
 _TEX |= {"\n": " ", "\r": " "}
-_TEX |= {"α": r"$\alpha$", "Δ": r"$\Delta$", "×": r"$\times$", "↓": r"$\downarrow$", "↑": r"$\uparrow$"}
+_TEX |= {"α": r"$\alpha$", "Δ": r"$\Delta$", "μ": r"$\mu$", "×": r"$\times$"}
+_TEX |= {"↓": r"$\downarrow$", "↑": r"$\uparrow$"}
 
 
 def _tex(text: str) -> str:

@@ -1,3 +1,5 @@
+import csv
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -39,6 +41,26 @@ def test_a_table_is_read_with_what_it_has(tmp_path):
         assert list(of_table(tmp_path / "t.parquet")()) == [
             Row("7", "", labels=("Dog", "Rain"), split="eval")
         ]
+
+
+CELLS = {
+    "json": ['"[""Dog"", ""Rain""]"', "Dog", "Rain"],
+    "python": ["\"['Dog', 'Rain']\"", "['Dog']", "['Rain']"],
+    "bar": ["Dog|Rain", "Dog", "Rain"],
+    "comma": ['"Dog, Rain"', "Dog", "Rain"],
+}
+
+
+@pytest.mark.parametrize("cells", CELLS.values(), ids=CELLS)
+def test_labels_are_written_as_in_other_tables(tmp_path, cells):
+    path = write(
+        tmp_path / "t.csv", "\n".join(["clip_id,labels", *(f"{k},{cells[k % 3]}" for k in range(9))])
+    )
+    found = [row.labels for row in of_table(path)()]
+    assert found == [("Dog", "Rain"), ("Dog",), ("Rain",)] * 3
+    texts = [next(csv.reader([cell]))[0] for cell in cells]
+    pq.write_table(pa.table({"clip_id": [*"abc"], "labels": texts}), tmp_path / "t.parquet")
+    assert [row.labels for row in of_table(tmp_path / "t.parquet")()] == found[:3]
 
 
 @pytest.mark.parametrize(("name", "split"), [("balanced_train_segments", "train"), ("eval_segments", "eval")])

@@ -48,6 +48,7 @@ def test_pairs_and_page_are_written_and_strict_exits_with_4(audit_folders, tmp_p
     clean = named(audit_folders, "clean", "--strict", "--out", tmp_path / "b.csv")
     assert clean.exit_code == 0, clean.output
     assert "0 of 30 synthetic clips" in clean.stderr
+    assert (tmp_path / "b.csv").read_text().startswith("relation,set,clip,")
     assert clean.stdout.splitlines()[0].split()[:2] == ["view", "set"]
 
 

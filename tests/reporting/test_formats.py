@@ -2,6 +2,7 @@ import csv
 import io
 
 import pytest
+from conftest import REPOSITORY
 
 from ajbench.reporting.formats import Block, console_table, latex, markdown, percent, signed, to_csv
 
@@ -24,6 +25,7 @@ def test_special_characters_are_escaped_and_every_format_has_the_small_print():
 def test_csv_has_free_text_last_and_nothing_for_none_and_nan():
     assert to_csv([{"value": 0.5, "ci_low": float("nan")}]) == "value,ci_low\n0.5,\n"
     assert to_csv([{"note": "a, b", "x": None}, {"x": 1, "y": 2}]) == 'x,y,note\n,,"a, b"\n1,2,\n'
+    assert to_csv([], columns=("x", "y")) == "x,y\n"
 
 
 def test_a_number_is_rounded_once_in_a_csv_and_once_in_a_table():
@@ -43,6 +45,12 @@ def test_a_number_is_rounded_once_in_a_csv_and_once_in_a_table():
 def test_no_cell_of_a_csv_is_computed_by_a_spreadsheet(text, cell):
     (row,) = list(csv.DictReader(io.StringIO(to_csv([{"label": text, "value": -0.5}]), newline="")))
     assert row == {"label": cell, "value": "-0.5"}
+
+
+def test_the_committed_tables_have_no_character_that_latex_lacks():
+    tables = sorted((REPOSITORY / "results").rglob("*.tex"))
+    assert len(tables) > 5 and all(path.read_text(encoding="utf-8").isascii() for path in tables)
+    assert latex([Block("α", ["μ"], [[("Δ × − ± – ↑ ↓", "")]], [], 1)]).isascii()
 
 
 def test_names_are_text_in_latex_and_markdown():

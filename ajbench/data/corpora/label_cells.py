@@ -1,7 +1,7 @@
 """Labels as tables write them: lists in cells, separators, and one row per label."""
 
 import ast
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,10 @@ def read(records: Records, separator: str, known: Collection[str] | None, path: 
         path: of the table, for messages.
     """
     cells = [row.get("labels") for _, row in records]
-    used = _separator([cell for cell in cells if isinstance(cell, str)], separator, known)
+    used = separator_of([cell for cell in cells if isinstance(cell, str)], separator, known)
     if used != separator:
         console.say_once(f"{path}: labels are separated by {used!r}; else set data.label_separator")
-    split = [(n, row | {"labels": _listed(row.get("labels"), used)}) for n, row in records]
+    split = [(n, row | {"labels": listed(row.get("labels"), used)}) for n, row in records]
     merged: Records = []
     first: dict[tuple[Any, ...], list[str]] = {}
     for n, row in split:
@@ -50,7 +50,8 @@ def read(records: Records, separator: str, known: Collection[str] | None, path: 
     return merged
 
 
-def _listed(cell: Any, separator: str) -> list[str]:
+def listed(cell: Any, separator: str) -> list[str]:
+    """Return the labels in a cell: a list, text with a separator, or text such as `['dog', 'rain']`."""
     if isinstance(cell, str):
         found = _literal(cell)
         return [part.strip() for part in cell.split(separator) if part.strip()] if found is None else found
@@ -69,7 +70,7 @@ def _literal(cell: str) -> list[str] | None:
     return [str(part) for part in found if part is not None]
 
 
-def _separator(cells: Sequence[str], separator: str, known: Collection[str] | None) -> str:
+def separator_of(cells: Collection[str], separator: str, known: Collection[str] | None = None) -> str:
     """Return the separator of labels: the given one, or one that no class name seems to contain."""
     plain = {cell.strip() for cell in cells if _literal(cell) is None}
     if separator != SEPARATORS[0] or any(separator in cell for cell in plain):
