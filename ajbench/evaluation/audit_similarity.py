@@ -186,20 +186,21 @@ def embed_all(
 def scores(queries: Sequence[Fingerprint], references: Sequence[Fingerprint]) -> tuple[Scores, Scores]:
     """Return likeness and prominence, both float32 [Q, R], of fingerprints [T, 64] of any lengths.
 
-    The shorter of two fingerprints slides over the longer. Those of similar length are compared in blocks.
+    The shorter of two fingerprints slides over the longer, a query over a reference of the same length. Those
+    of similar length are compared in blocks, which do not change the scores of a pair.
     """
     device = device_of() if device_of().type == "cuda" else torch.device("cpu")  # MPS lacks complex products
     like = np.empty((len(queries), len(references)), np.float32)
     prominence = np.empty_like(like)
     last: list[int] = []
     for mine, theirs in _blocks(queries, references):
-        if mine != last:
-            first, last = Sliding(_stack([queries[k] for k in mine]), device), mine
         second = _stack([references[k] for k in theirs])
-        if first.detail.shape[1] <= second.shape[1]:
+        if max(len(queries[k]) for k in mine) <= min(len(references[k]) for k in theirs):
+            if mine != last:
+                first, last = Sliding(_stack([queries[k] for k in mine]), device), mine
             found = audio_fingerprint.likeness(first, second)
         else:
-            one, two = audio_fingerprint.likeness(second, first.detail.cpu().numpy(), device)
+            one, two = audio_fingerprint.likeness(second, _stack([queries[k] for k in mine]), device)
             found = one.T, two.T
         like[np.ix_(mine, theirs)], prominence[np.ix_(mine, theirs)] = found
     return like, prominence
@@ -210,10 +211,12 @@ def _blocks(
 ) -> Iterator[tuple[list[int], list[int]]]:
     """Yield pairs of blocks of queries and references that together cover all pairs.
 
-    Clips of a block have similar lengths. It is smaller where many short clips meet a long one, because
-    spectra have the length of that.
+    Clips of a block have similar lengths, and either no query is longer than a reference, or all queries are.
+    It is smaller where many short clips meet a long one, because spectra have the length of that.
     """
-    for mine, theirs in product(_alike(queries), _alike(references)):
+    of_query, of_reference = (np.array([len(one) for one in some]) for some in (queries, references))
+    alike = product(_alike(queries), _alike(references))
+    for mine, theirs in (part for pair in alike for part in _directed(*pair, of_query, of_reference)):
         longest = max(*(len(queries[k]) for k in mine), *(len(references[k]) for k in theirs))
         parts = (
             [block[k : k + size] for k in range(0, len(block), size)]
@@ -223,6 +226,29 @@ def _blocks(
             )
         )
         yield from product(*parts)
+
+
+def _directed(
+    mine: list[int], theirs: list[int], of_query: NDArray[np.int64], of_reference: NDArray[np.int64]
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Yield parts of two blocks in which no query is longer than a reference, or all queries are.
+
+    `of_query`, `of_reference`: the lengths of all.
+    """
+    if not mine or not theirs:
+        return
+    ours, others = of_query[mine], of_reference[theirs]
+    if ours.max() <= others.min() or ours.min() > others.max():
+        yield mine, theirs
+        return
+    every = np.unique(np.concatenate([ours, others]))
+    middle = every[(len(every) - 1) // 2]  # below the largest
+    for some, part in product((ours <= middle, ours > middle), (others <= middle, others > middle)):
+        queries, references = (
+            [place for place, kept in zip(block, chosen, strict=True) if kept]
+            for block, chosen in ((mine, some), (theirs, part))
+        )
+        yield from _directed(queries, references, of_query, of_reference)
 
 
 def _alike(fingerprints: Sequence[Fingerprint]) -> list[list[int]]:

@@ -88,16 +88,19 @@ def _detail(wav: torch.Tensor) -> NDArray[np.float32]:
 class Sliding:
     """Fingerprints that slide over others. Their spectra are kept for the next others of the same length.
 
+    Each lies in the middle of its L frames, so that all start half their length before the others.
+
     Args:
         fingerprints: [A, L, 64]; shorter ones are zero-padded at the end.
         device: for the computation; None is the CPU.
     """
 
     def __init__(self, fingerprints: NDArray[np.float32], device: torch.device | None = None) -> None:
+        self.lengths = _lengths(fingerprints)
+        if min(self.lengths, default=0) < (longest := fingerprints.shape[1]):
+            pairs = zip(fingerprints, self.lengths, strict=True)
+            fingerprints = np.stack([np.roll(one, longest // 2 - n // 2, axis=0) for one, n in pairs])
         self.detail = torch.as_tensor(fingerprints, dtype=torch.float32, device=device)
-        sounding = (np.abs(fingerprints) > 0).max(axis=2)
-        lengths = sounding.shape[1] - sounding[:, ::-1].argmax(axis=1)
-        self.lengths: list[int] = np.where(sounding.max(axis=1), lengths, sounding.shape[1]).tolist()
         self._kept: tuple[int, torch.Tensor] = (0, self.detail)
 
     def spectra(self, n: int) -> torch.Tensor:
@@ -115,7 +118,7 @@ def likeness(
 
     Likeness is the correlation of two fingerprints at the best lag, 1 for a copy; up to half a piece may lie
     beyond either end. Prominence is likeness − 0.6 × the best correlation at another lag: similar clocks
-    match at many lags, a copy at one.
+    match at many lags, a copy at one. Neither depends on the other clips or on the padding.
 
     Args:
         pieces: `fingerprints` [A, L, 64]; shorter ones are zero-padded at the end.
@@ -130,7 +133,9 @@ def likeness(
     length, extent = mine.shape[1], theirs.shape[1]
     if length > extent or mine.shape[2:] != theirs.shape[2:]:
         raise UsageError(f"likeness: pieces {mine.shape} are longer than wholes {theirs.shape}")
-    lags = -(-(extent + 1) // LAG_BIN) * LAG_BIN  # from half a piece before to half a piece after the end
+    # From half a piece before to half a piece after the end, of the longest whole and of each.
+    ends = -(-(np.array(_lengths(wholes)) + 1) // LAG_BIN) * LAG_BIN
+    lags = -(-(extent + 1) // LAG_BIN) * LAG_BIN
     before = length // 2
     # What is circular about the correlation only meets the zeros before the wholes.
     n = fft.next_fast_len(max(before + extent, lags + length - 1 - before), real=True)
@@ -140,10 +145,13 @@ def likeness(
     energy = functional.pad(theirs.square().sum(dim=2), (before + 1, after)).cumsum(dim=1)
 
     def under(size: int, columns: slice) -> torch.Tensor:
-        """Return the norm of what is under a piece of this size at each lag, [lags, B]."""
-        part = energy[columns]
-        return (part[:, size : size + lags] - part[:, :lags]).clamp_min(0).sqrt().T
+        """Return the norm of what is under a piece of this size at each lag, ∞ beyond a whole, [lags, B]."""
+        part = energy[columns, before - size // 2 :]
+        found = (part[:, size : size + lags] - part[:, :lags]).clamp_min(0).sqrt().T
+        return found.masked_fill(beyond[:, columns], torch.inf) if some_shorter else found
 
+    some_shorter = bool((ends < lags).any())
+    beyond = (torch.arange(lags)[:, None] >= torch.from_numpy(ends)).to(mine.device)
     norm = mine.square().sum(dim=(1, 2)).sqrt().clamp_min(1e-6)[:, None]
     best = torch.empty(len(mine), len(theirs))
     prominence = torch.empty_like(best)
@@ -167,6 +175,14 @@ def likeness(
         best[rows, columns] = (top / norm[rows]).cpu()
         prominence[rows, columns] = ((top - 0.6 * bins.amax(dim=0).clamp_min(0)) / norm[rows]).cpu()
     return best.numpy(), prominence.numpy()
+
+
+def _lengths(fingerprints: NDArray[np.float32]) -> list[int]:
+    """Return the lengths of fingerprints [A, L, 64] without the zeros at their ends; L for zeros alone."""
+    sounding = np.any(fingerprints != 0, axis=2)
+    lengths = sounding.shape[1] - sounding[:, ::-1].argmax(axis=1)
+    found: list[int] = np.where(np.any(sounding, axis=1), lengths, sounding.shape[1]).tolist()
+    return found
 
 
 # On a CPU SciPy transforms many columns at a time, where torch gathers each: twice as fast.

@@ -23,11 +23,15 @@ def test_fingerprints_are_in_clip_order_in_a_file_that_vanishes_with_them(audit_
 
 
 def test_fingerprints_of_any_length_are_compared_as_if_one_by_one(rng):
-    details = [rng.normal(size=(n, 64)).astype(np.float16) for n in (20, 24, 51, 55, 130, 23)]
-    like, prominence = scores(details[:3], details[1:])
-    assert like.shape == prominence.shape == (3, 5)
-    for q, query in enumerate(details[:3]):
-        for r, reference in enumerate(details[1:]):
-            alone = scores([query], [reference])[0][0, 0]
-            assert like[q, r] == pytest.approx(alone, abs=0.06)  # padding has a small effect
-    assert like[1, 0] == pytest.approx(1.0, abs=0.1) and like[2, 1] == pytest.approx(1.0, abs=0.1)
+    lengths = 20, 24, 51, 55, 129, 134, 110, 130, 23, 110, 105
+    details = [rng.normal(size=(n, 64)).astype(np.float16) for n in lengths]
+    details[6] = details[4][6:116]  # a cut: beside 5, neither longer than 4 nor of its length
+    details[9][-53:] = details[4][:53]  # an overlap of less than half
+    queries, references = details[:7] + details[9:], details[1:9]
+    found = scores(queries, references)
+    for q, query in enumerate(queries):
+        for r, reference in enumerate(references):
+            alone = scores([query], [reference])
+            for all_, one in zip(found, alone, strict=True):
+                assert all_[q, r] == pytest.approx(one[0, 0], abs=2e-5), (q, r)
+    assert found[0][1, 0] == pytest.approx(1.0, abs=0.01) and found[0][6, 3] > 0.98 > 0.5 > found[0][7, 3]
