@@ -1386,9 +1386,10 @@ def serve_openai(delay_s=0.0):
                 self.close_connection = True
                 return self.connection.shutdown(socket.SHUT_RDWR)
             text = "" if fault == "empty" else f" answer to {prompt}\nand more"
+            text, end = (" answer to", "length") if fault == "short" else (text, "stop")
             said = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
             with contextlib.suppress(OSError):  # nobody waits any more
-                self.reply(200, json.dumps({"choices": [{"index": 0, "finish_reason": "stop", **said}]}))
+                self.reply(200, json.dumps({"choices": [{"index": 0, "finish_reason": end, **said}]}))
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     os.write(1, f"{server.server_port}\n".encode())

@@ -12,7 +12,7 @@ _REFUSAL = re.compile(
 )
 _NUMBER = re.compile(
     r"\W*(?:(?:response|answer|score|probability|entailment)\s*[:=]\s*)?"
-    r"(0?[.,]\d+|[01](?:[.,]\d+)?)(?P<end>\W*)",
+    r"(?<![.,])(0?[.,]\d+|[01](?:[.,]\d+)?)(?P<end>\W*)",
     re.IGNORECASE,
 )
 QUOTES = (('"', '"'), ("'", "'"), ("“", "”"), ("‘", "’"), ("*", "*"), ("`", "`"))

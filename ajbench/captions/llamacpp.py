@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ajbench.captions.answers import CUT
 from ajbench.captions.backends import Answer
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.files import checksum
@@ -92,8 +93,9 @@ class LlamaCpp:
         if "choices" not in answer:
             error = answer.get("error", {})
             return Answer(None, error.get("type") or "no answer")
-        text = answer["choices"][0]["text"].strip()
-        return Answer(text, None) if text else Answer(None, "empty answer")
+        choice = answer["choices"][0]
+        text, short = choice["text"].strip(), choice.get("finish_reason") == "length"
+        return Answer(text, CUT if short else None) if text else Answer(None, "empty answer")
 
     def _ask(self, prompt: str, options: dict[str, Any]) -> dict[str, Any]:
         head, blank, _ = prompt.rpartition("\n\n")

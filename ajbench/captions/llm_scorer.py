@@ -212,8 +212,10 @@ def _expected(texts: Sequence[str], backend: NextToken) -> list[float | str]:
 
 def _expectation(whole: Mapping[str, float], decimals: Mapping[str, float]) -> float | str:
     first = [whole.get(digit, 0.0) for digit in "01"]
-    digits = np.array([decimals.get(str(digit), 0.0) for digit in range(10)])
-    if not sum(first) or not digits.sum():
+    # A token may be several digits: `85` after `0.` is 0.85.
+    digits = {token: p for token, p in decimals.items() if token.isascii() and token.isdigit()}
+    if not sum(first) or not sum(digits.values()):
         return "no digit among the most probable tokens"
     one = first[1] / sum(first)
-    return float(one + (1 - one) * (digits @ np.arange(10)) / digits.sum() / 10)
+    rest = sum(p * float(f"0.{token}") for token, p in digits.items()) / sum(digits.values())
+    return float(one + (1 - one) * rest)

@@ -158,10 +158,12 @@ class OpenAIServer:
                 message: Any = {"role": "user", "content": prompt}
                 reply: Any = self._client.chat.completions.create(messages=[message], **options)
                 text = (reply.choices[0].message.content or "").strip()
+                ended = False
             else:
                 reply = self._client.completions.create(prompt=prompt, **options)
                 text = _cut(reply.choices[0].text, stop)
-            short = reply.choices[0].finish_reason == "length"
+                ended = text != reply.choices[0].text.strip()  # by one of `stop`, before the limit
+            short = reply.choices[0].finish_reason == "length" and not ended
         except openai.APITimeoutError:
             return Answer(None, "time-out"), 0.0
         except openai.APIConnectionError as error:
@@ -183,7 +185,7 @@ class OpenAIServer:
             return Answer(None, "malformed answer"), 0.0
         if not text:
             return Answer(None, "empty answer"), 0.0
-        return Answer(text, CUT if short and self.api == "chat" else None), None
+        return Answer(text, CUT if short else None), None
 
 
 def _cut(text: str, stop: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ajbench.core import console
+from ajbench.core.console import counted
 from ajbench.core.errors import MissingError
 from ajbench.core.files import atomic_write, walk
 from ajbench.data import audio
@@ -17,6 +18,7 @@ from ajbench.data.corpora import mini
 
 SEGMENT = 64 * audio.HOP
 LONGEST_S = 60.0
+SHOWN = 3  # files that are named
 MIXED, DULL, PACED = 0.25, 0.15, 0.4  # shares of segments that are changed
 
 
@@ -68,28 +70,31 @@ class Sounds:
 def gather(folders: Sequence[Path], out: Path, *, mini_clips: int, mini_seed: int) -> Sounds:
     """Decode every sound under `folders` (a group per sub-folder) and `mini_clips` rendered ones into `out`.
 
-    Of sounds over a minute the middle minute is used; files that cannot be read are counted and left out.
+    Of sounds over a minute the middle minute is used; files that cannot be read are told and left out.
 
     Raises:
-        MissingError: nothing to train on.
+        MissingError: nothing to train on, or a folder without a sound that can be read.
     """
     index, pool = out / "sounds.json", out / "sounds.i16"
     if not index.exists():
         out.mkdir(parents=True, exist_ok=True)
         entries: list[tuple[str, str, int, int]] = []
-        refused, total = 0, 0
+        refused, total = list[str](), 0
         partial = pool.with_suffix(".tmp")
         with partial.open("wb") as file:
             for group, name, wav in _decode(list(_list(folders)), mini_clips, mini_seed):
-                if wav is None:
-                    refused += 1
+                if isinstance(wav, str):
+                    refused.append(f"{name} ({wav})")
                     continue
                 file.write((np.clip(wav, -1, 1) * 32767).astype(np.int16).tobytes())
                 entries.append((group, name, total, len(wav)))
                 total += len(wav)
-        if not entries:
+        some = f": {', '.join(refused[:SHOWN])}{', …' if len(refused) > SHOWN else ''}" if refused else ""
+        if len(entries) <= (mini_clips if folders else 0):
             places = ", ".join(map(str, folders)) or "the mini corpus"
-            raise MissingError(f"no sounds to train on in {places}")
+            raise MissingError(f"no sounds to train on in {places}{some}")
+        if refused:
+            console.say(f"train-codec: {counted(len(refused), 'file')} left out{some}")
         partial.replace(pool)
         atomic_write(index, json.dumps({"refused": refused, "entries": entries}).encode())
     table = json.loads(index.read_text())
@@ -117,17 +122,17 @@ def _list(folders: Iterable[Path]) -> Iterator[tuple[str, Path]]:
 
 def _decode(
     files: list[tuple[str, Path]], mini_clips: int, mini_seed: int
-) -> Iterator[tuple[str, str, NDArray[np.float32] | None]]:
-    def read(item: tuple[str, Path]) -> tuple[str, str, NDArray[np.float32] | None]:
+) -> Iterator[tuple[str, str, NDArray[np.float32] | str]]:
+    def read(item: tuple[str, Path]) -> tuple[str, str, NDArray[np.float32] | str]:
         group, path = item
         try:
             rate, _, frames = audio.probe(path)
             start_s = max(0.0, frames / rate / 2 - LONGEST_S / 2)
             return group, path.name, audio.read(path, start_s=start_s, duration_s=LONGEST_S)
-        except audio.AudioError:
-            return group, path.name, None
+        except audio.AudioError as error:
+            return group, path.name, error.reason
 
-    def render(index: int) -> tuple[str, str, NDArray[np.float32] | None]:
+    def render(index: int) -> tuple[str, str, NDArray[np.float32] | str]:
         return "mini", f"mini:{mini_seed}:{index}", mini.render(mini_seed, index)[0]
 
     with (

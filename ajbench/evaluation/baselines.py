@@ -15,7 +15,14 @@ from ajbench.data import audio
 from ajbench.data.clip_set import Change, ClipSet, Samples
 from ajbench.data.corpora import mini_signals
 from ajbench.evaluation.compare import Comparison, choose, measure, row_of
-from ajbench.evaluation.generation_metrics import MIN_HALF, PAIRED, class_distance, class_halves, draw
+from ajbench.evaluation.generation_metrics import (
+    MIN_HALF,
+    OF_SPLIT,
+    PAIRED,
+    class_distance,
+    class_halves,
+    draw,
+)
 from ajbench.evaluation.set_pair import Pairs, SetPair
 from ajbench.metrics.intervals import numbered
 
@@ -66,12 +73,16 @@ def add_baselines(found: Comparison, pair: SetPair, codec: "Codec") -> Compariso
     rng = np.random.default_rng(pair.seed)
     some, first, second = _of_one_n(ours, theirs, rng)
     n, name = len(some), pair.gen.path.resolve().name
+    if few := "is" in alone and n < OF_SPLIT:
+        alone, wanted = ([m for m in names if m != "is"] for names in (alone, wanted))
     name = f"{name} (generated)" if name in BASELINES else name
     fewer = f"{name}, {n} {'clip' if n == 1 else 'clips'}"
     whole = [{"row": name, "note": ""} | line for line in found.rows]
     rows: list[Line] = [line for line in whole if line["metric"] in wanted]
     rest = [line for line in whole if line["metric"] not in wanted]
     notes = list(found.notes)
+    if few:
+        notes.append(f"no baselines of is: it needs {OF_SPLIT} clips, half of the reference are {n}")
 
     def add(row: str, clips: ClipSet, against: ClipSet, metrics: Sequence[str], pairs: Pairs) -> None:
         if metrics:

@@ -252,7 +252,8 @@ def _spanned(a: Points, b: Points) -> Points:
     Features after a layer norm vary in one direction less than they have dimensions, so that every covariance
     is singular. What is left out adds less than 1e-12 of the largest variance to a trace.
     """
-    variances, directions = np.linalg.eigh(np.cov(a, rowvar=False) + np.cov(b, rowvar=False))
+    covariances = (np.atleast_2d(np.cov(points, rowvar=False)) for points in (a, b))
+    variances, directions = np.linalg.eigh(sum(covariances))
     found: Points = directions[:, variances >= _NO_VARIANCE * variances[-1]]  # all, if none varies
     return found
 

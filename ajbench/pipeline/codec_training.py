@@ -8,7 +8,7 @@ from ajbench.core.console import counted
 from ajbench.core.errors import UsageError
 from ajbench.core.files import walk
 from ajbench.core.recipe import Recipe, fingerprint
-from ajbench.pipeline.inputs import codec_identity
+from ajbench.pipeline.inputs import codec_identity, head_of
 from ajbench.pipeline.stage import Stage
 
 VERSION = 2
@@ -26,7 +26,7 @@ def codec_stage(
     seed: int,
     tracker: str = "csv",
 ) -> Stage:
-    """Return the training as a stage, identified by names and sizes of the sounds and by its settings.
+    """Return the training as a stage, identified by its settings and by names and beginnings of the sounds.
 
     Its folder is made in `<work>/codec/`; the other arguments are those of `codec.train.train_codec`, but
     `start` is the name or file of a tiny codec.
@@ -38,7 +38,7 @@ def codec_stage(
     if start is not None and start.partition("@")[0] != "tiny" and not start.endswith(".safetensors"):
         raise UsageError(f"--start {start}: not a tiny codec; give tiny, tiny@HASH or a .safetensors file")
     paths = [(folder, path) for folder in sounds for path in walk(folder) if path.is_file()]
-    files = [[str(path.relative_to(folder)), path.stat().st_size] for folder, path in paths]
+    files = [[str(path.relative_to(folder)), head_of(str(path))[1]] for folder, path in paths]
     origin = None if start is None else codec_identity(start)
     key = fingerprint("train-codec", VERSION, files, steps, batch_size, mini_clips, lr, seed, origin)
     path = work / "codec" / f"train-codec-{key}"

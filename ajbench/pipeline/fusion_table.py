@@ -63,4 +63,5 @@ def _examples(cell: Cell, store: ClipStore) -> "list[Example]":
     found = read_clip_scores(cell.stage.path)
     indices, values = found["indices"], found["scores"]
     held_out = np.isin(indices, store.split_indices("eval"))
-    return fusion_page.choose(scores, values[held_out], indices[held_out])
+    clips = indices[held_out]
+    return fusion_page.choose(scores, values[held_out], clips, store.has_video(clips))

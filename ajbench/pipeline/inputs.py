@@ -38,7 +38,7 @@ def corpus_identity(manifest: Manifest, data: Data | None = None, absent: set[st
     stride = -(-len(paths) // MANY_FILES) or 1
     with ThreadPoolExecutor(4) as pool:
         heads = dict(ahead(pool, _size, paths, FILES_AT_ONCE) if stride > 1 else ())
-        heads |= ahead(pool, _head, paths[::stride], FILES_AT_ONCE)
+        heads |= ahead(pool, head_of, paths[::stride], FILES_AT_ONCE)
     if absent is not None:
         absent.update(path for path, head in heads.items() if head == path)
     # A file that is no sound, such as a note, may come and go.
@@ -151,7 +151,8 @@ def _size(path: str) -> tuple[str, str]:
         return path, path
 
 
-def _head(path: str) -> tuple[str, str]:
+def head_of(path: str) -> tuple[str, str]:
+    """Return a path and a hash of the file's size and first 64 kB; the path itself if there is no file."""
     if not Path(path).is_file():
         # A rendered clip, whose path defines it, or a missing file, which prepare will list.
         return path, path

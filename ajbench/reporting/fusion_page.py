@@ -42,7 +42,10 @@ class Example:
 
 
 def choose(
-    scores: dict[str, Scores], entailed: NDArray[np.float64], indices: NDArray[np.int64]
+    scores: dict[str, Scores],
+    entailed: NDArray[np.float64],
+    indices: NDArray[np.int64],
+    seen: NDArray[np.bool_],
 ) -> list[Example]:
     """Return up to SHOWN clips of each kind, in the order of the evaluation clips.
 
@@ -50,17 +53,19 @@ def choose(
         scores: modality → predictions of one model.
         entailed: scores of the evaluation clips [n].
         indices: of these clips in the store [n].
+        seen: whether they have a video [n]: without one, video is never right, as in the tables.
     """
     best = {modality: found.scores.argmax(axis=1) for modality, found in scores.items()}
     both = scores["A+V"]
     places = np.arange(len(both.scores))
     a, v, av = (both.targets[places, best[modality]] > 0 for modality in ("A", "V", "A+V"))
+    v &= seen
     which = {"lost": (a | v) & ~av, "won": av & ~a & ~v, "video": v & ~a, "right": av & a}
     found = []
     for kind, chosen in which.items():
         for n in np.flatnonzero(chosen)[:SHOWN].tolist():
             named = {modality: both.labels[best[modality][n]] for modality in scores}
-            found.append(Example(kind, int(indices[n]), named, float(entailed[n])))
+            found.append(Example(kind, int(indices[n]), named, float(entailed[n]) if seen[n] else None))
     return found
 
 

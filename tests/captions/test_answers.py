@@ -55,6 +55,7 @@ def test_an_answer_that_was_cut_counts_if_its_sentence_or_number_is_whole():
     ("answer", "found"),
     [
         *(("0.7", 0.7), (" 1", 1.0), ("1.0.", 1.0), ("Score: 0.35.", 0.35), ("0", 0.0), (".5", 0.5)),
+        *((".1", 0.1), ("(.1)", 0.1), (",1", 0.1), ("Score: .1", 0.1)),
         *(("0,8", 0.8), ("“0.4”", 0.4), ("0.8\nBecause they agree.", 0.8), ("Response: 0.2", 0.2)),
     ],
 )

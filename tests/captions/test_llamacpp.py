@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from ajbench.captions import backends, llamacpp
+from ajbench.captions.answers import CUT
 from ajbench.captions.backends import Answer
 from ajbench.captions.caption_job import Job
 from ajbench.captions.writers import LanguageModel
@@ -95,6 +96,9 @@ def test_a_prompt_without_an_answer_has_a_reason(gemma, answers):
     assert without.text is None and without.reason
     assert gemma.complete(["a"], max_tokens=5, grammar='root ::= " "') == [Answer(None, "empty answer")]
     assert gemma.next_token([long]) == [{}]
+    (cut,) = gemma.complete([PROMPTS[0]], max_tokens=3, stop=("\n",))
+    assert cut.text and answers[0].text.startswith(cut.text) and cut.reason == CUT
+    assert all(answer.reason is None for answer in answers), "they end before the limit"
 
 
 @pytest.mark.parametrize(

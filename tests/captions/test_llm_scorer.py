@@ -47,6 +47,17 @@ def test_an_expectation_is_over_the_allowed_digits():
     assert not reasons
 
 
+def test_a_token_of_several_digits_is_the_number_it_writes():
+    class Llama(Oracle):
+        def next_token(self, texts):
+            decimals = {"85": 0.6, "90": 0.3, "8": 0.05, "½": 0.05}
+            return [decimals if text.endswith(" 0.") else {"0": 0.95, "1": 0.05} for text in texts]
+
+    values, *_ = llm_scorer.score(PAIRS, Llama(), repeats=1)
+    decimals = (0.6 * 0.85 + 0.3 * 0.9 + 0.05 * 0.8) / 0.95
+    np.testing.assert_allclose(values, 0.05 + 0.95 * decimals)
+
+
 def test_a_model_without_probabilities_gives_its_number_and_the_spread_over_repeats():
     model = Sampler(*said("0.2", "1.0", None, "0.6", None, "nothing at all"))
     values, spread, reasons, _ = llm_scorer.score(PAIRS, model, repeats=2)

@@ -9,6 +9,7 @@ import pytest
 from fakes import openai_process
 
 from ajbench.captions import backends, caption_table, openai_server
+from ajbench.captions.answers import CUT
 from ajbench.captions.backends import Answer
 from ajbench.core.errors import MissingError, UsageError
 
@@ -73,6 +74,11 @@ def test_after_the_retries_there_is_an_answer_without_text(server, load, fault, 
     given_up, fine = backend.complete([f"always-{fault} 3", f"fine {fault}"], **OPTIONS)
     assert given_up == Answer(None, reason) and fine == Answer(f"answer to fine {fault}\nand more", None)
     assert server[2]()["seen"][f"always-{fault} 3"] == 2
+
+
+@pytest.mark.parametrize("api", openai_server.APIS)
+def test_an_answer_that_is_cut_at_the_limit_says_so(load, api):
+    assert load(api=api).complete(["always-short 1"], **OPTIONS) == [Answer("answer to", CUT)]
 
 
 def test_a_refused_prompt_is_not_sent_again(server, load):

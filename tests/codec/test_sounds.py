@@ -9,13 +9,14 @@ from ajbench.core.errors import MissingError
 from ajbench.data import audio
 
 
-def test_sounds_come_from_folders_and_the_mini_corpus(tmp_path, write_wav):
+def test_sounds_come_from_folders_and_the_mini_corpus(tmp_path, write_wav, capsys):
     hiss = np.random.default_rng(0).normal(0, 0.1, 70 * audio.SAMPLE_RATE)
     write_wav("sounds/bells/a.wav", hiss[: 2 * audio.SAMPLE_RATE])
     write_wav("sounds/rain/b.wav", hiss)
     (tmp_path / "sounds/rain/broken.wav").write_bytes(b"not a sound")
     sounds = gather([tmp_path / "sounds"], tmp_path / "out", mini_clips=2, mini_seed=0)
     assert len(sounds.lengths) == 4
+    assert "1 file left out: broken.wav (" in capsys.readouterr().err
     assert sounds.lengths.max() == 60 * audio.SAMPLE_RATE and sounds.lengths.sum() == len(sounds.samples)
     assert len(set(sounds.groups)) == 3
     share = sampling_share(sounds)
@@ -28,9 +29,12 @@ def test_sounds_come_from_folders_and_the_mini_corpus(tmp_path, write_wav):
 
 def test_a_missing_or_empty_folder_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
-    for name in ("none", "empty"):
-        with pytest.raises(MissingError, match=name):
-            gather([tmp_path / name], tmp_path / "out", mini_clips=0, mini_seed=0)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.wav").write_bytes(b"not a sound")
+    for name in ("none", "empty", "broken"):
+        for rendered in (0, 2):
+            with pytest.raises(MissingError, match=name):
+                gather([tmp_path / name], tmp_path / "out", mini_clips=rendered, mini_seed=0)
 
 
 @pytest.fixture

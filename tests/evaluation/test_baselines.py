@@ -287,3 +287,11 @@ def test_changes_have_keys_of_their_own(tiny):
 
 def test_clips_without_labels_have_no_distance_of_classes():
     assert baselines._of_classes(SimpleNamespace(requests=None)) == []
+
+
+def test_too_few_clips_for_an_inception_score_lose_its_baselines_alone(chords, ladder):
+    few = open_set(chords / "ref").take(np.arange(14))
+    for metrics in (None, ["fd", "is"]):
+        found = ladder(chords, ref=few, allow_partial=True, metrics=metrics)
+        assert list(by_row(found, "is")) == ["gen"] and HALVES in by_row(found, "fd")
+        assert "no baselines of is: it needs 10 clips, half of the reference are 7" in found.notes

@@ -65,7 +65,7 @@ def test_fd_of_correlated_dimensions_equals_the_matrix_square_root_in_either_mem
     assert frechet_distance(x, x) == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.parametrize(("n", "m", "d"), [(30, 25, 60), (80, 90, 12), (80, 9, 12)])
+@pytest.mark.parametrize(("n", "m", "d"), [(30, 25, 60), (80, 90, 12), (80, 9, 12), (30, 25, 1)])
 def test_fd_of_resamples_is_that_of_the_repeated_rows(n, m, d):
     rng = np.random.default_rng(5)
     x, y = rng.normal(size=(n, d)) + 3, rng.normal(size=(m, d)) * 1.3 + 2
