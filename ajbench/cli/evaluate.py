@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ajbench.cli.options import Settings, command, show_plan
+from ajbench.cli.external_options import AllowLeaks, Synthetic, SyntheticLabels, with_external
+from ajbench.cli.options import SEEDS, Settings, command, show_plan
 from ajbench.core import console
 from ajbench.core.errors import UsageError
 from ajbench.core.files import need_new, need_writable
@@ -23,7 +24,12 @@ app = typer.Typer()
 
 @app.command()
 @command(hide=("seed",))
-def eval_cls(settings: Settings) -> None:
+def eval_cls(
+    settings: Settings,
+    synthetic: Synthetic = None,
+    synthetic_labels: SyntheticLabels = None,
+    allow_leaks: AllowLeaks = False,
+) -> None:
     """Evaluate the trained classifiers.
 
     mAP, AUC, d′ and accuracy with intervals, and the paired difference of each mix from real clips only.
@@ -36,6 +42,7 @@ def eval_cls(settings: Settings) -> None:
     from ajbench.pipeline.classifier_stages import grid_stages, trained_stages
     from ajbench.pipeline.evaluation_stages import eval_cls_stage
 
+    settings = with_external(settings, synthetic, synthetic_labels, allow_leaks)
     pipeline = settings.pipeline(settings.load())
     stage = eval_cls_stage(pipeline, (grid_stages if settings.dry_run else trained_stages)(pipeline))
     _run_evaluation(
@@ -162,7 +169,7 @@ def eval_gen(
         raise UsageError(f"eval-gen: {'--ref' if gen else '--gen'} is missing; two sets are compared")
     from ajbench.pipeline.evaluation_stages import eval_gen_stage, generated_sets
 
-    pipeline = settings.pipeline(settings.load())
+    pipeline = settings.pipeline(settings.load(*SEEDS))
     chosen = ["", *pipeline.probes] if settings.dry_run else generated_sets(pipeline)
     stage = eval_gen_stage(pipeline, chosen)
     _run_evaluation(

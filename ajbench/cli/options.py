@@ -254,15 +254,22 @@ def command(hide: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Calla
     return decorate
 
 
+FIRST = ("tune", "audit", "import", "train-cls")  # without commands; the last judges external clips
+
+
 def run_stage(settings: Settings, stage: "Stage") -> None:
-    """Run one stage unless it is finished, after the choice of keys that it needs; or show the plan."""
-    from ajbench.pipeline.stage import run_stages
+    """Run one stage unless it is finished, or show the plan.
+
+    Before it, the choice of keys and the import of external clips that it needs, which have no commands.
+    """
+    from ajbench.pipeline.stage import in_order, run_stages
 
     if settings.dry_run:
         show_plan(settings, [*stage.needs, stage], estimate=True)
         return
     if settings.force or not stage.done():
-        run_stages([need for need in stage.needs if need.name == "tune"], settings.device)
+        first = in_order(need for need in stage.needs if need.name in ("tune", "import"))
+        run_stages([need for need in first if need.name in FIRST], settings.device)
     ran = bool(run_stages([stage], settings.device, settings.force))
     if not ran:
         console.say(f"nothing to do: {stage.name} is finished")

@@ -93,7 +93,9 @@ def tune_stage(
     if not settings.features:
         amount += f", {counted(sum(one.steps for one in candidates), 'step')}"
     what = stage.what.rpartition(", seed")[0]
-    return replace(stage, name="tune", path=path, fingerprint=key, amount=amount, do=do, what=what)
+    # Cells of an arm share it: of a job array, one chooses and the others wait.
+    about: dict[str, Any] = {"path": path, "fingerprint": key, "amount": amount, "what": what, "waits": True}
+    return replace(stage, name="tune", do=do, **about)
 
 
 def _training(

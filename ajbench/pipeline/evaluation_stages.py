@@ -31,7 +31,8 @@ def eval_cls_stage(pipeline: "Pipeline", classifiers: Sequence[Stage]) -> Stage:
     model = recipe.evaluate.primary_model
     line = recipe.classifier_of(model.model_dump()).line if model else None
     primary = [recipe.evaluate.primary, line] if recipe.evaluate.primary else []
-    key, path = pipeline.place("eval-cls", recipe.evaluate.bootstrap, keys, *primary)
+    # What is limited decides which classifiers are called `all real`.
+    key, path = pipeline.place("eval-cls", recipe.evaluate.bootstrap, keys, *primary, *recipe.mix.drawn)
 
     def do() -> None:
         from ajbench.data.store import ClipStore

@@ -58,7 +58,9 @@ def audit_stage(pipeline: "Pipeline") -> Stage:
     """
     external, prepared, source = pipeline.external, pipeline.prepare, pipeline.places.synthetic
     allowed = source is not None and source.allow_leaks
-    identity = _identity(external)
+    identity: list[Any] = [*_identity(external)]
+    if external.strangers:  # parents outside the corpus, which may be of an eval clip's recording
+        identity.append(list(external.clips.parents))
     key, path = pipeline.place("audit", prepared.fingerprint, *identity, *(["leaks"] if allowed else []))
     if changed := changed_files.since_recorded(_files(external), path):
         key, path = pipeline.place("audit", key, changed)

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from ajbench.core import documents
 from ajbench.core import recipe as recipes
 from ajbench.core.errors import AjbenchError, MissingError, UsageError
 from ajbench.core.recipe import Recipe
@@ -89,8 +90,10 @@ def kind(stage: str, recipe: Recipe) -> str:
         "eval-gen": (recipe.evaluate.features,),
         "eval-cls": (recipe.evaluate.bootstrap,),
     }
-    name = "train-cls" if stage == "tune" else stage
-    return json.dumps([name, recipe.codec.name, recipe.data.duration_s, *own.get(name, ())], default=str)
+    # Candidates of a head are no clips, which its trainings count.
+    name = "train-cls" if stage == "tune" and not model.features else stage
+    about = own.get("train-cls" if name == "tune" else name, ())
+    return json.dumps([name, recipe.codec.name, recipe.data.duration_s, *about], default=str)
 
 
 def of_finished(home: Path, device: str | None = None) -> dict[str, float]:
@@ -108,8 +111,10 @@ def of_finished(home: Path, device: str | None = None) -> dict[str, float]:
         where = str(info.get("device", "")).partition(":")[0]
         if info.get("sessions") != 1 or "amount" not in info or device not in (None, where):
             continue
-        try:
-            recipe = recipes.load(str(done.parent / "recipe.yaml"))
+        path = done.parent / "recipe.yaml"
+        try:  # of a table of another recipe, such as tables/a11 --base esc10, the keys are those of that
+            keys = {key: value for key, value in documents.read_yaml(path).items() if key != "table"}
+            recipe = recipes.load(str(path), tree=keys)
         except UsageError:
             continue  # of a version with other keys
         name, seconds = str(info["stage"]), float(info["seconds"]) * int(info.get("processes", 1))

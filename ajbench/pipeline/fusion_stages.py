@@ -15,7 +15,7 @@ from ajbench.core.recipe import Recipe, fingerprint
 from ajbench.data.manifest import Manifest
 from ajbench.pipeline import fusion_work, grid
 from ajbench.pipeline.classifier_stages import classifier_stage
-from ajbench.pipeline.inputs import weights_identity
+from ajbench.pipeline.inputs import source_identity, weights_identity
 from ajbench.pipeline.stage import Stage, in_order
 
 if TYPE_CHECKING:
@@ -71,6 +71,11 @@ def check(pipeline: "Pipeline", lines: Sequence[Fusion] = ()) -> None:
         raise UsageError("evaluate.folds: audio-visual models have one fold, data.eval_fold; leave it out")
     if recipe.evaluate.redraw:
         raise UsageError("evaluate.redraw: audio-visual models of all seeds share real clips; leave it out")
+    if recipe.mix.amplify:
+        raise UsageError(
+            f"mix.amplify={recipe.mix.amplify}: models that are trained without a part of the clips have no "
+            "average precisions; set it to 0"
+        )
     if recipe.classifier_of().features:
         raise UsageError("classifier.name=head: has no tokens; choose taltrans-small, taltrans or an ast")
     for settings in (recipe.fusion, *conditions(recipe)):
@@ -136,13 +141,15 @@ def part_stages(pipeline: "Pipeline", seed: int) -> list[Stage]:
 
 
 def _part_stage(pipeline: "Pipeline", whole: Stage, number: int, parts: int, seed: int) -> Stage:
-    key, path = pipeline.place("train-cls", "out of fold", whole.fingerprint, number, parts)
+    tuning = tuple(need for need in whole.needs if need.name == "tune")
+    tuned = ["tuned"] if tuning else []
+    key, path = pipeline.place("train-cls", "out of fold", whole.fingerprint, number, parts, *tuned)
     about: dict[str, Any] = {"seed": seed, "fingerprint": key, "real": pipeline.prepare.path}
-    about |= {"part": number, "parts": parts}
+    about |= {"part": number, "parts": parts, "tuning": tuning[0].path if tuning else None}
     pcm = pipeline.places.pcm(whole.recipe.data)
     do = partial(fusion_work.train_part, whole.recipe, path, pcm=pcm, **about)
     what = f"{whole.what}, without part {number + 1} of {parts}"
-    how: dict[str, Any] = {"seed": seed, "needs": (pipeline.prepare,), "parallel": True}
+    how: dict[str, Any] = {"seed": seed, "needs": (pipeline.prepare, *tuning), "parallel": True}
     how |= {"distributed": True, "precision": whole.precision, "checks": whole.checks}
     return Stage("train-cls", whole.recipe, path, key, whole.amount, do, what, **how)
 
@@ -212,7 +219,9 @@ def cell_stage(pipeline: "Pipeline", settings: Fusion, seed: int) -> Stage:
         update={"fusion": settings, "mix": grid.real(recipe), "classifier": recipe.classifier_of()}
     )
     needs = tuple(filter(None, (prepared, audio, tokens, scored)))
-    inputs = [stage.fingerprint for stage in needs]
+    inputs: list[Any] = [stage.fingerprint for stage in needs]
+    if audio is None:
+        inputs += source_identity("classifier", own.classifier.name)
     key, path = pipeline.place(
         "train-av", settings, own.classifier, own.mix, seed, inputs, *([named] if named else [])
     )

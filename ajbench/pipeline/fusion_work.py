@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ajbench.core.errors import IntegrityError
-from ajbench.core.files import replacing
-from ajbench.core.recipe import Recipe
+from ajbench.core.files import atomic_write, replacing
+from ajbench.core.recipe import Recipe, dump
 from ajbench.core.run_dir import world
-from ajbench.pipeline.cell_training import SCORES
+from ajbench.pipeline.cell_training import SCORES, settings_of
 
 if TYPE_CHECKING:
     from ajbench.data.store import ClipStore
@@ -35,6 +35,7 @@ def train_part(
     real: Path,
     part: int,
     parts: int,
+    tuning: Path | None = None,
     pcm: Path | None = None,
 ) -> None:
     """Train the audio model without one part of the train clips, then write its scores of that part.
@@ -47,6 +48,7 @@ def train_part(
         real: folder of the clip store.
         part: its number, from 0.
         parts: how many there are.
+        tuning: folder of the finished choice of keys, which replace those of the recipe.
         pcm: folder of caches of decoded sound, if there are to be any.
     """
     import torch
@@ -59,6 +61,10 @@ def train_part(
     from ajbench.fusion.label_free import parts_of
 
     torch.set_num_threads(1)
+    if tuning:
+        recipe = recipe.model_copy(update={"classifier": settings_of(tuning, recipe.classifier)})
+        if world()[1] == 0:
+            atomic_write(out / "recipe.yaml", dump(recipe))
     store = open_store(real, pcm)
     chosen = real_clips.chosen(recipe.mix, store)
     own = parts_of(store, chosen, parts, seed) == part

@@ -53,7 +53,7 @@ from ajbench.pipeline.stage import (
 VERSIONS = {
     "prepare": 2, "decode": 1, "train-gen": 3, "invert": 1, "synth": 2, "train-cls": 4, "eval-cls": 2,
     "eval-gen": 3, "augment": 1, "audio-tokens": 1, "entail": 1, "train-av": 1, "score-av": 1, "tune": 1,
-    "audit": 1, "import": 1,
+    "audit": 2, "import": 1,
 }  # fmt: skip
 
 
@@ -73,7 +73,7 @@ class Pipeline:
         self.recipe, self.places = recipe, places
         self.home, self.results = places.work / recipe.name, places.results / recipe.name
         if places.synthetic:  # apart from those of the recipe's own clips
-            self.results = self.results.with_name(f"{recipe.name}+{places.synthetic.name}")
+            self.results = places.results / f"{recipe.name}+{places.synthetic.name}"
         self._counted: dict[Any, int] = {}
         self._drawn: dict[int, Pipeline] = {}
         self.probes = {name: probe(recipe, name, keys) for name, keys in recipe.evaluate.probes.items()}

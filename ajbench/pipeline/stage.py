@@ -3,8 +3,8 @@
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -44,6 +44,7 @@ class Stage:
         disk_mb: what it will leave on disk, if known.
         needs: stages that must be finished before it starts.
         shared: several processes may do it together; otherwise one at a time.
+        waits: if another process does it, this one waits for that instead of ending with an error.
         distributed: the processes of one `torchrun` launch do it together.
         parallel: independent stages of this kind may run at the same time, each in a worker process; `do` can
             be pickled.
@@ -64,6 +65,7 @@ class Stage:
     disk_mb: float | None = None
     needs: tuple["Stage", ...] = ()
     shared: bool = False
+    waits: bool = False
     distributed: bool = False
     parallel: bool = False
     alone: bool = False
@@ -128,7 +130,9 @@ class Stage:
         record = {"what": self.what, "amount": self.amount} | ({"processes": processes} if launched else {})
         precision = resolve_precision(self.precision, device)
         barrier = _barrier() if launched and self.distributed else lambda: None
-        with lock(folder.lock_file) if not self.shared and rank == 0 else nullcontext():
+        with self._lock(launched) if not self.shared and rank == 0 else nullcontext():
+            if self.waits and not (launched or force) and self.done():
+                return
             if rank == 0:  # the first of the launched processes writes the state of the folder
                 folder.start(dump(self.recipe), self.seed, device, precision, force)
             barrier()
@@ -143,6 +147,20 @@ class Stage:
                 with suppress(MissingError), lock(folder.lock_file):
                     folder.finish(record)
             time.sleep(0.01)
+
+    @contextmanager
+    def _lock(self, launched: bool) -> Iterator[None]:
+        """Lock the folder; if it waits, after telling so."""
+        file = self.folder.lock_file
+        with ExitStack() as held:
+            try:
+                held.enter_context(lock(file))
+            except MissingError:
+                if not self.waits or launched:
+                    raise
+                console.say(f"{self.title}: another process does it; waiting")
+                held.enter_context(lock(file, wait=True))
+            yield
 
 
 def run_stages(

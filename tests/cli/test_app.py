@@ -256,6 +256,16 @@ def test_a_plan_from_label_tables_tells_that_the_clips_are_missing(document, aud
     assert sum(str(audioset_dir) in one for one in plan["missing"]) == 1
 
 
+def test_a_seed_means_the_same_clips_in_every_command(document):
+    def synth(*arguments):
+        stages = document(*arguments, "--dry-run")["stages"]
+        return {stage["fingerprint"] for stage in stages if stage["stage"] == "synth"}
+
+    for seed in ((), ("--seed", "3")):
+        assert synth("run", "mini", *seed) >= synth("eval-gen", "--recipe", "mini", *seed)
+    assert synth("eval-gen", "--recipe", "mini") != synth("eval-gen", "--recipe", "mini", "--seed", "3")
+
+
 def test_a_dry_run_tells_a_full_disk(ajbench, monkeypatch):
     monkeypatch.setattr("ajbench.pipeline.stage.free_mb", lambda folder: 1.0)
     assert re.search(

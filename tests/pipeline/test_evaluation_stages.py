@@ -65,3 +65,11 @@ def test_an_evaluation_is_of_its_primary_comparison_and_its_real_clips():
     pooled = "generator.pool=train", "synth.strength=1.0", "evaluate.features=mn04"
     few, more = (keys(*pooled, f"mix.real=shots={k}")[1] for k in (1, 2))
     assert few != more, "rows of generated clips name the number of real clips"
+    cells = grid_stages(mini_pipeline("mix.real=shots=2", "evaluate.controls=[all_real]"))
+    upper = [one for one in cells if one.recipe.mix.real == "all" and not one.recipe.mix.dose][:1]
+    keys_of_upper, columns = set(), set()
+    for overrides in (("mix.real=all",), ("mix.real=shots=2", "evaluate.controls=[all_real]")):
+        made = mini_pipeline(*overrides)
+        keys_of_upper.add(evaluation_stages.eval_cls_stage(made, upper).fingerprint)
+        columns |= {cell_key(one, made.recipe).column for one in upper}
+    assert columns == {"mini", "mini (all real)"} and len(keys_of_upper) == 2

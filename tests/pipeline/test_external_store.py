@@ -20,6 +20,7 @@ from ajbench.data.store import ClipStore
 from ajbench.evaluation.classification import column_name
 from ajbench.pipeline import changed_files, external_store, fold_stages
 from ajbench.pipeline.classifier_stages import cell_key, grid_stages
+from ajbench.pipeline.recipe_stages import Pipeline
 
 DATA = Data(n_clips=80, duration_s=1.26)
 KEYS = (
@@ -172,6 +173,46 @@ def test_a_file_that_changed_after_the_audit_is_audited_again(made, tmp_path):
     content[-1] ^= 1
     clips.files[0].write_bytes(content)
     assert place() != first
+
+
+def test_an_audit_is_of_the_parents_that_are_named(made, tmp_path):
+    folder = tmp_path / "clips"
+    shutil.copytree(made, folder)
+    table = pd.read_csv(folder / "metadata.csv")
+    keys = []
+    for parent in (None, "some video_120", "an eval clip's video_120"):
+        table.assign(parent_id=parent).to_csv(folder / "metadata.csv", index=False)
+        one = pipeline(folder, tmp_path)
+        judge = one.prepare  # any stage
+        audited = external_store.audit_stage(one).fingerprint
+        keys.append((audited, external_store.import_stage(one, judge).fingerprint))
+    audits, imports = zip(*keys, strict=True)
+    assert len({*audits}) == 3 and len({*imports}) == 1, "the store has no parent outside the corpus"
+
+
+def test_results_of_a_recipe_in_a_folder_are_beside_those_of_its_own_clips(made, tmp_path):
+    source = ExternalSource(made)
+    one = mini_pipeline(*KEYS, "evaluate.arms=[X]", work=tmp_path, results=tmp_path / "r", synthetic=source)
+    recipe = one.recipe.model_copy(update={"name": "as2m/t5"})
+    assert Pipeline(recipe, one.places).results == tmp_path / "r" / "as2m" / "t5+other model"
+
+
+@pytest.mark.usefixtures("no_workers")
+def test_the_commands_of_stages_import_external_clips(made, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def ajbench(command, *more):
+        done = CliRunner().invoke(app, [command, "--recipe", "mini", "--json", *more, *KEYS])
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout)
+
+    ajbench("prepare")
+    external, mix = ("--synthetic", str(made)), ("classifier.aug=none", "mix.dose=8", "mix.source=X")
+    own = "classifier.name=taltrans-small", *mix
+    ajbench("train-cls", *external, *own)
+    ajbench("train-cls", *external, *own[:2])
+    found = ajbench("eval-cls", *external, *own)
+    assert {"mini", "+8X"} <= {row["column"] for row in found}
 
 
 @pytest.mark.usefixtures("no_workers")

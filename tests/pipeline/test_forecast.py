@@ -72,7 +72,7 @@ def test_rates_are_those_of_stages_with_other_sizes(tmp_path):
         finish(stage, seconds)
     synth, prepare = (next(one for one in pilot if one.name == name) for name in ("synth", "prepare"))
     finish(synth, 40.0)
-    finish(prepare, 7.0, sessions=2)  # interrupted: its time is that of the last session
+    finish(prepare, 7.0, sessions=2)  # interrupted: some of it was done twice
     found = forecast.of_finished(tmp_path / "mini", "cpu")
     other = mini_pipeline("synth.n=60", "classifier.train_steps=30", work=tmp_path).stages()
     lines = {line.stage: line for line in forecast.lines(other, found, Site(), "here")}
@@ -82,6 +82,19 @@ def test_rates_are_those_of_stages_with_other_sizes(tmp_path):
     assert forecast.kind("prepare", prepare.recipe) not in found
     assert lines["train-cls"].wall_hours is None  # the time with mx+sp is not known
     assert forecast.of_finished(tmp_path / "mini", "cuda") == {}
+
+
+def test_rates_of_a_table_are_those_of_its_recipe(tmp_path):
+    table = mini_pipeline(expression="tables/a11", base="mini", work=tmp_path).stages()
+    finish(next(one for one in table if one.name == "train-cls"), 10.0)
+    assert len(forecast.of_finished(tmp_path / "mini")) == 1
+
+
+def test_candidates_of_a_head_are_no_clips(tmp_path):
+    keys = "classifier.name=head", "classifier.aug=none", "evaluate.models=[{name: head, aug: none}]"
+    made = mini_pipeline(*keys, "evaluate.tune={head: {c: [0.1, 1.0]}}", work=tmp_path)
+    tune, cell = (next(one for one in made.stages() if one.name == name) for name in ("tune", "train-cls"))
+    assert forecast.kind("tune", tune.recipe) != forecast.kind("train-cls", cell.recipe)
 
 
 def test_rates_of_a_gpu(tmp_path):

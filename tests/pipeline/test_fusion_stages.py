@@ -2,6 +2,8 @@
 
 import csv
 import itertools
+import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +14,7 @@ from fakes import HUM_SAMPLES, video_record, video_store
 from ajbench.captions import score_file
 from ajbench.captions.aggregation import Scaling
 from ajbench.classifiers import read_config
+from ajbench.core import documents, registry
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.recipe import load
 from ajbench.core.rows import read_rows
@@ -20,6 +23,7 @@ from ajbench.data.shards import ids_hash
 from ajbench.data.store import ClipStore
 from ajbench.fusion.label_free import parts_of
 from ajbench.pipeline import fusion_evaluate, fusion_stages, fusion_table
+from ajbench.pipeline.cell_training import TUNE, read_tuning
 from ajbench.pipeline.places import Places
 from ajbench.pipeline.recipe_stages import Pipeline
 from ajbench.pipeline.stage import in_order, run_stages
@@ -201,6 +205,7 @@ def test_a_file_of_scores_is_used_by_its_content(made, tmp_path):
         (["fusion.comparisons=[true,clap]"], UsageError, r"fusion\.labels=clap"),
         (["fusion.scores=nowhere"], MissingError, r"fusion\.scores"),
         (["classifier.name=head", "classifier.aug=none"], UsageError, r"classifier\.name"),
+        (["mix.balanced=true", "mix.amplify=1"], UsageError, r"mix\.amplify=1"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_any_work(
@@ -236,3 +241,34 @@ def test_a_held_out_part_trains_the_fusion_on_tokens_of_a_model_without_it(corpu
     own = [store.clip_ids[i] for i in train[parts_of(store, train, 2, 0) == 0]]
     assert read_config(cell.path)["train_ids_hash"] == ids_hash(own)
     assert {*load_scores(first.path / "scores.npz").clip_ids} == {*own}
+
+
+def test_models_without_a_part_take_the_keys_that_were_chosen(corpus, work, monkeypatch):
+    monkeypatch.setattr("ajbench.pipeline.prepare.prepare", prepare)
+    tune = "evaluate.tune.grid={train_steps: [2, 3], lr: [1.0e-3]}"
+    parts = lambda: fusion_stages.part_stages(pipeline(corpus, work, tune), 0)  # noqa: E731
+    first = parts()[0]
+    assert [need.name for need in first.needs] == ["prepare", "tune"]
+    assert first.path not in {one.path for one in fusion_stages.part_stages(pipeline(corpus, work), 0)}
+    tuning = next(need for need in first.needs if need.name == "tune")
+    run_stages(in_order([tuning]), "cpu")
+    found = read_tuning(tuning.path)
+    shorter = next(k for k, one in enumerate(found["candidates"]) if one["steps"] == 2)
+    (tuning.path / TUNE).write_text(json.dumps(found | {"chosen": shorter}))
+    run_stages([first], "cpu")  # it was planned with the longest training
+    assert documents.read_yaml(first.path / "recipe.yaml")["classifier"]["train_steps"] == 2
+    assert [row["step"] for row in csv.DictReader((first.path / "metrics.csv").open())][-1] == "2"
+    assert parts()[0].fingerprint == first.fingerprint and parts()[0].done()
+
+
+def test_the_source_of_an_untrained_audio_model_counts(corpus, tmp_path, monkeypatch):
+    monkeypatch.setitem(registry.KINDS, "classifier", dict(registry.CLASSIFIERS))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    keys = set()
+    for dropout in (0.1, 0.9):
+        (tmp_path / "own_audio.py").write_text(f"def own():\n    return {dropout}\n")
+        registry.register("classifier", "own", "own_audio:own")
+        one = pipeline(corpus, tmp_path, "classifier.name=own", "fusion.audio_init=scratch", table=False)
+        keys.add(fusion_stages.cell_stage(one, one.recipe.fusion, 0).fingerprint)
+        sys.modules.pop("own_audio", None)
+    assert len(keys) == 2

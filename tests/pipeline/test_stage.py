@@ -1,5 +1,7 @@
 """A stage's folder, lock and state, and the one function that runs stages."""
 
+import threading
+import time
 from functools import partial
 
 import pytest
@@ -92,3 +94,22 @@ def test_everything_that_stages_lack_is_listed_once(tmp_path):
     checks = [partial(missing, name) for name in ("codec.pt", "encoder.pt", "clips")]
     made = [stage(tmp_path / name, checks=tuple(checks[:n])) for name, n in (("one", 2), ("two", 3))]
     assert lacking(made) == ["codec.pt", "encoder.pt", "clips"]
+
+
+def test_a_stage_that_waits_is_done_once_by_whoever_is_first(tmp_path, capsys):
+    calls = []
+
+    def do():
+        calls.append(1)
+        time.sleep(0.3)
+
+    def run():
+        run_stages([stage(tmp_path / "one", do, waits=True)], "cpu")
+
+    threads = [threading.Thread(target=run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert calls == [1] and stage(tmp_path / "one").done()
+    assert "another process does it; waiting" in capsys.readouterr().err
