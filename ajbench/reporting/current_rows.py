@@ -66,7 +66,8 @@ def other_codecs(rows: pd.DataFrame, recipe: Recipe, current: pd.DataFrame) -> l
     alike = every["real"].isin(sizes) | every["column"].str.endswith("(all real)")
     alike |= every["column"] == f"{recipe.name}G"
     every = every[every["fingerprint"].isin(real_only["fingerprint"]) | (~over_seeds & alike)]
-    codecs = every.loc[every["codec"] != "", "codec"][::-1].drop_duplicates()
+    # A codec without real clips alone has nothing to compare.
+    codecs = real_only.loc[real_only["codec"] != "", "codec"][::-1].drop_duplicates()
     return [select(every, recipe, None, codec) for codec in codecs if codec not in {*last["codec"]}]
 
 

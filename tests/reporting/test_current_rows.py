@@ -48,6 +48,10 @@ def test_a_former_codec_has_the_rows_of_as_many_real_clips(tmp_path):
     current = current_rows.select(every, plan, ["d", "d esc10", "d +160G"])
     (former,) = current_rows.other_codecs(every, plan, current)
     assert set(former["codec"]) == {"tiny@old"} and set(former["value"]) == {0.5, 0.6} and len(former) == 4
+    bound = replace(ESC10_CONTEXT, fingerprint="f", codec="tiny@oldest", real=320)
+    append_rows(path, [make_row(bound, "A11", "m/-/none", "esc10 (all real)", "map", 0.9, n=80, seed=0)])
+    (same,) = current_rows.other_codecs(read_rows(path), plan, current)
+    assert same.equals(former), "an upper bound alone is no line"
 
 
 def test_a_comparison_over_more_seeds_replaces_the_earlier_one(grid_results, tmp_path):
