@@ -196,7 +196,8 @@ def _parquet(path: Path) -> Iterator[Row]:
                         f"--labels {path}: column {name!r} is missing; found: {', '.join(names)}"
                     )
             number, separator = 0, LABEL_SEPARATOR
-            if pa.types.is_string(file.schema_arrow.field("labels").type):
+            kind = file.schema_arrow.field("labels").type
+            if pa.types.is_string(kind) or pa.types.is_large_string(kind):
                 written = file.read(["labels"])["labels"].unique().to_pylist()
                 separator = _separator(path, {*filter(None, written)})
             for batch in file.iter_batches(BATCH, columns=[name for name in READ if name in names]):

@@ -73,7 +73,7 @@ def gather(folders: Sequence[Path], out: Path, *, mini_clips: int, mini_seed: in
     Of sounds over a minute the middle minute is used; files that cannot be read are told and left out.
 
     Raises:
-        MissingError: nothing to train on, or a folder without a sound that can be read.
+        MissingError: nothing to train on, or no sound in the folders can be read.
     """
     index, pool = out / "sounds.json", out / "sounds.i16"
     if not index.exists():

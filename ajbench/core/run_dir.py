@@ -125,7 +125,8 @@ class RunDir:
             # Work that cannot write either, or whose folder is deleted, says so itself.
             with suppress(OSError, IntegrityError):
                 info = self.info()
-                if info.get("fingerprint") == self.fingerprint:
+                # Of several processes that share the work, one may have finished it.
+                if info.get("fingerprint") == self.fingerprint and not (self.path / "DONE").exists():
                     self._write(info | self._used(str(info.get("device")), processes))
 
         def keep_counting() -> None:
