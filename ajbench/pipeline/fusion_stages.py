@@ -101,8 +101,15 @@ def check(pipeline: "Pipeline", lines: Sequence[Fusion] = ()) -> None:
         if settings.scores and settings.scorer != NAIVE:
             score_file.need(Path(settings.scores), settings.scorer, compared(settings))
     pipeline.check()
-    if recipe.fusion.captions and any(one.scorer != NAIVE and not one.scores for one in lines):
-        _check_captions(Path(recipe.fusion.captions), pipeline.manifest)
+    if any(one.scorer != NAIVE and not one.scores for one in lines):
+        if recipe.fusion.captions:
+            _check_captions(Path(recipe.fusion.captions), pipeline.manifest)
+        elif not any(row.visual_caption for row in pipeline.manifest.split("train")):
+            raise MissingError(
+                f"corpus {recipe.data.corpus}: no train clip has a visual caption, which scores need; make "
+                "them with `ajbench caption --kind visual --include-eval --out DIR`, and set "
+                "fusion.captions=DIR"
+            )
     if not any(row.video for row in pipeline.manifest.split("train")):
         raise UsageError(
             f"corpus {recipe.data.corpus}: no train clip has a video; give the table a column video, or use "

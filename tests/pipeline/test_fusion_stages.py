@@ -218,6 +218,21 @@ def test_what_cannot_be_done_is_refused_before_any_work(
     assert not [*tmp_path.iterdir()]
 
 
+def test_clips_without_visual_captions_are_told_before_any_work(corpus, tmp_path):
+    table = tmp_path / "clips.csv"
+    lines = list(csv.DictReader(corpus.open()))
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [name for name in lines[0] if name != "visual_caption"])
+        writer.writeheader()
+        for line in lines:
+            del line["visual_caption"]
+            writer.writerow(line | {name: corpus.parent / line[name] for name in ("path", "video")})
+    one = pipeline(table, tmp_path / "w")
+    with pytest.raises(MissingError, match=r"visual caption.*fusion\.captions"):
+        fusion_stages.check(one, fusion_stages.conditions(one.recipe))
+    fusion_stages.check(one, [one.recipe.fusion.model_copy(update={"scorer": "none"})])
+
+
 def test_a_file_without_the_scores_of_a_line_is_refused_before_any_work(corpus, tmp_path):
     values, file = np.full(2, 0.5), tmp_path / "s"
     part = score_file.ScoredClips(("a", "b"), "minilm", "true", values, values, Scaling(0, 1))
