@@ -77,4 +77,10 @@ def _classifiers(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _of(rows: pd.DataFrame, recipe: Recipe, fingerprints: Collection[str] | None) -> pd.DataFrame:
     rows = rows[rows["recipe"] == recipe.name]
-    return rows if fingerprints is None else rows[rows["fingerprint"].isin(set(fingerprints))]
+    if fingerprints is None:
+        return rows
+    wanted = set(fingerprints)
+    rows = rows[rows["fingerprint"].isin(wanted)]
+    # A classifier may be in several evaluations, as the baseline of one and the upper bound of another.
+    evaluation = rows["run"].str.extract(r"^eval-cls-(.+)$")[0]
+    return rows[evaluation.isna() | evaluation.isin(wanted)]

@@ -101,3 +101,12 @@ def test_of_single_folds_the_last_counts_for_each_classifier(tmp_path):
         "other/-/none": [0.4],
     }
     assert len(found) == 12
+
+
+def test_a_classifier_of_two_evaluations_counts_in_that_of_the_run(tmp_path):
+    path, plan = tmp_path / "rows.csv", esc10_recipe()
+    for evaluation, column in (("few", "esc10 (all real)"), ("every", "esc10")):
+        context = replace(ESC10_CONTEXT, fingerprint="trained once", run=f"eval-cls-{evaluation}")
+        append_rows(path, [make_row(context, "A11", "m/-/none", column, "map", 0.9, n=80, seed=0)])
+    found = current_rows.select(read_rows(path), plan, ["trained once", "few"])
+    assert found["column"].tolist() == ["esc10 (all real)"]
