@@ -89,7 +89,7 @@ ESC10_LABELS = [
     "chainsaw", "clock_tick", "crackling_fire", "crying_baby", "dog",
     "helicopter", "rain", "rooster", "sea_waves", "sneezing",
 ]  # fmt: skip
-ESC10_CONTEXT = Context("eval-cls-1", "esc10", "f0", "c0ffee", "esc10 fold 5", seconds=61.0)
+ESC10_CONTEXT = Context("evaluation", "esc10", "f0", "c0ffee", "esc10 fold 5", seconds=61.0)
 RESULT_DURATION_S = 1.26
 
 
