@@ -1,6 +1,5 @@
 """The clips that a classifier is trained on: from which stores, which of them, and how they are drawn."""
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -11,7 +10,7 @@ from scipy import sparse
 from torch import Tensor
 
 from ajbench.core.console import counted
-from ajbench.core.device import device_of
+from ajbench.core.device import device_of, memory_share
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.recipe import Mix, Recipe
 from ajbench.data import mixing, real_clips
@@ -29,9 +28,7 @@ def cache_bytes() -> int:
     """Return how much decoded audio a training on this machine keeps in memory."""
     if device_of().type != "cuda":
         return CACHE_BYTES
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(CACHE_BYTES, int(GPU_CACHE_SHARE * memory / processes))
+    return max(CACHE_BYTES, int(GPU_CACHE_SHARE * memory_share()))
 
 
 class TrainingClips:
@@ -41,7 +38,7 @@ class TrainingClips:
         real: store of real clips.
         chosen: indices of the train clips that are used [N].
         added: stores of other clips, each with the indices of those that are used; S in all.
-        decoded: a store with the audio of the train split, in its order; None: it is read from `real`.
+        decoded: a store with the audio of these clips, perhaps among others; None: it is read from `real`.
 
     Attributes:
         targets: multi-hot, sparse float32 [N + S, C].
@@ -54,7 +51,10 @@ class TrainingClips:
         added: Sequence[tuple[ClipStore, NDArray[np.int64]]] = (),
         decoded: ClipStore | None = None,
     ) -> None:
-        places = np.searchsorted(real.split_indices("train"), chosen) if decoded else chosen
+        places = chosen
+        if decoded:
+            place = {clip_id: number for number, clip_id in enumerate(decoded.clip_ids)}
+            places = np.array([place[real.clip_ids[i]] for i in chosen], np.int64)
         self.parts = [(decoded or real, places), *added]
         self.starts = np.cumsum([0, *(len(used) for _, used in self.parts)])
         parts = [real.sparse_targets()[chosen], *(store.sparse_targets()[used] for store, used in added)]
@@ -142,7 +142,7 @@ def select(
     for store, _ in added:
         check_descent(real, store)
     ids = [real.clip_ids[i] for i in chosen]
-    if decoded and decoded.clip_ids != [real.clip_ids[i] for i in train]:
+    if decoded and not {*ids} <= {*decoded.clip_ids}:
         raise IntegrityError(f"{decoded.path}: not the train clips of {real.path}; decode them again")
     clips = TrainingClips(real, chosen, added, decoded)
     owners = [parents[i] for store, used in added for parents in [store.column("parent_id")] for i in used]

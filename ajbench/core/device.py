@@ -6,7 +6,8 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -148,11 +149,34 @@ def use_threads(n: int) -> Iterator[None]:
 def readers() -> int:
     """Return how many threads should decode sound in this process: its share of the machine's cores, 2 to 32.
 
-    The cores are shared with the processes of a launch (LOCAL_WORLD_SIZE) or with other worker processes
-    (`WORKERS`). Two on a machine with two cores, where processes compute too.
+    Two on a machine with two cores, where processes compute too.
     """
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) * int(os.environ.get(WORKERS, "1"))
-    return min(32, max(2, cores() // processes))
+    return min(32, max(2, cores() // _side_by_side()))
+
+
+def memory_share(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
+    """Return the bytes of memory that are this process's share: of the machine or, if less, its job's limit.
+
+    Args:
+        groups: where Linux mounts control groups, by which containers and cluster jobs are limited.
+        own: lists the control groups of this process.
+    """
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for line in own.read_text().splitlines() if own.exists() else ():
+        _, controllers, name = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        file = "memory/{}/memory.limit_in_bytes" if controllers else "{}/memory.max"
+        group = PurePosixPath(name.lstrip("/"))
+        for one in (group, *group.parents):
+            with suppress(OSError, ValueError):  # `max`: no limit
+                limits.append(int((groups / file.format(one)).read_text()))
+    return min(limits) // _side_by_side()
+
+
+def _side_by_side() -> int:
+    """Return how many processes share this machine: those of a launch, or worker processes (`WORKERS`)."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) * int(os.environ.get(WORKERS, "1"))
 
 
 def worth_starting(jobs: int, clips: int) -> int:

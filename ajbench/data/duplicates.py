@@ -1,10 +1,12 @@
 """Find byte-level duplicates: rows of a manifest with the file content, start and duration of another."""
 
 import contextlib
+import os
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
+from typing import Any
 
 import xxhash
 
@@ -14,16 +16,23 @@ from ajbench.data.audio import AudioError
 from ajbench.data.clip_set import FILES_AT_ONCE, ahead
 from ajbench.data.manifest import Row
 
+ENDS_BYTES = 4096
+
 
 def duplicates(rows: Sequence[Row], pool: Executor) -> dict[int, int]:
     """Return the index of the first such row for each row that repeats it; `pool` reads the files.
 
-    Only files that share their size with another are read. A path that is no file only repeats itself.
+    Of files that share their size, the ends are compared, and whole files where these are alike. A path that
+    is no file only repeats itself.
     """
     paths = list(dict.fromkeys(row.path for row in rows))
     sizes = dict(zip(paths, ahead(pool, _size, paths, FILES_AT_ONCE), strict=True))
-    alike = Counter(sizes.values())
-    suspects = [path for path, size in sizes.items() if size is not None and alike[size] > 1]
+    suspects = _repeated({path: size for path, size in sizes.items() if size is not None})
+    ends = (
+        (sizes[path], end)
+        for path, end in zip(suspects, ahead(pool, _ends, suspects, FILES_AT_ONCE), strict=True)
+    )
+    suspects = _repeated(dict(zip(suspects, list(ends), strict=True)))
     digests = {}
     if suspects:
         with console.progress(len(suspects), "compare", "files") as advance:
@@ -37,6 +46,23 @@ def duplicates(rows: Sequence[Row], pool: Executor) -> dict[int, int]:
         if first.setdefault(key, number) != number:
             found[number] = first[key]
     return found
+
+
+def _repeated(values: dict[str, Any]) -> list[str]:
+    """Return the paths whose value another path has, too."""
+    times = Counter(values.values())
+    return [path for path, value in values.items() if times[value] > 1]
+
+
+def _ends(path: str) -> bytes:
+    """Hash the first and the last bytes of a file; not of a member of an archive, which is read whole."""
+    if archive.is_member(path):
+        return b""
+    with contextlib.suppress(OSError), Path(path).open("rb") as file:
+        first = file.read(ENDS_BYTES)
+        file.seek(max(0, os.fstat(file.fileno()).st_size - ENDS_BYTES))
+        return xxhash.xxh3_128_digest(first + file.read(ENDS_BYTES))
+    return b""
 
 
 def _size(path: str) -> int | None:

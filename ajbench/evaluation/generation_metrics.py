@@ -91,8 +91,10 @@ def _fd_inf(m: SetPair, metric: str) -> list[Score]:
 def _fd_class(m: SetPair, metric: str) -> list[Score]:
     assert m.requests
     vectors, classes = m.vectors, m.requests.classes
-    real = [m.ref.labels()[number] for number in m.theirs.numbers]
-    targets = np.array([[label in own for label in classes] for own in real], bool)
+    place, labels = {name: c for c, name in enumerate(classes)}, m.ref.labels()  # once: millions of lists
+    targets = np.zeros((len(m.theirs.numbers), len(classes)), bool)
+    for row, number in enumerate(m.theirs.numbers):
+        targets[row, [place[label] for label in labels[number] if label in place]] = True
     requested = m.requests.targets(m.names)
     pairs = []
     for c, (reference, rest) in class_halves(targets).items():

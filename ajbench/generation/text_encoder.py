@@ -4,7 +4,6 @@
 """
 
 import importlib.resources
-import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from tokenizers import AddedToken
 from torch import Tensor, nn
 
 from ajbench.core import transformers_folder, weights
+from ajbench.core.device import memory_share
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.generation.prompts import expand, vector_names
 
@@ -174,9 +174,7 @@ class TextEncoder(nn.Module):
 
         In a training every prompt is then encoded once, not once in each epoch.
         """
-        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        room = int(KEPT_SHARE * memory / processes)
+        room = int(KEPT_SHARE * memory_share())
         self._cached = max(self._cached, min(prompts + 1, room // self._bytes))
 
     def weights_hash(self) -> str:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ajbench import codec as codecs
 from ajbench.core import console
@@ -14,16 +15,24 @@ from ajbench.data.store import COLUMNS, ClipStore, require_codec
 from ajbench.pipeline.shard_encoding import BATCH, COUNTED
 
 
-def decode_train_split(
-    real: ClipStore, out: Path, *, fingerprint: str, codec: codecs.Codec | None = None
+def decode_clips(
+    real: ClipStore,
+    clips: NDArray[np.int64],
+    out: Path,
+    *,
+    fingerprint: str,
+    codec: codecs.Codec | None = None,
 ) -> ClipStore:
-    """Write a store of the train split of `real`, decoded from its codes, in the same order.
+    """Write a store of train clips of `real`, decoded from their codes, in the same order.
+
+    Any number of processes on the same folder share the shards.
 
     It is a control for codec artefacts: synthetic clips have them and evaluation clips do not. A classifier
     trained on these real clips has learned from the artefacts alone.
 
     Args:
         real: the store of real clips.
+        clips: indices of the train clips, ascending.
         out: folder of the new store.
         fingerprint: of everything that affects it; a folder with another fingerprint is refused.
         codec: use this instance instead of loading the one that made the codes.
@@ -35,15 +44,14 @@ def decode_train_split(
         return ClipStore.open(out)
     codec = codec or codecs.load(real.meta.codec, device_of(), real.meta.codec_hash)
     require_codec(real, codec.name, codec.weights_hash)
-    train = real.split_indices("train")
     columns = {name: real.column(name) for name in COLUMNS}
-    job = ShardJob(out, len(train), shards.SHARD_CLIPS)
+    job = ShardJob(out, len(clips), shards.SHARD_CLIPS)
 
     def make(shard: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         records: list[dict[str, Any]] = []
-        clips = train[job.items(shard)]
-        for start in range(0, len(clips), BATCH):
-            batch = clips[start : start + BATCH]
+        mine = clips[job.items(shard)]
+        for start in range(0, len(mine), BATCH):
+            batch = mine[start : start + BATCH]
             codes = np.zeros((BATCH, *real.view(0).shape), np.uint16)
             codes[: len(batch)] = real.codes(batch)
             waves = codec.decode(codes).cpu().numpy()

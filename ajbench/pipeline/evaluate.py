@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ajbench import codec
 from ajbench.classifiers.selection import faithful
 from ajbench.core import console
@@ -19,7 +21,7 @@ from ajbench.data.real_clips import tail_classes
 from ajbench.data.store import ClipStore
 from ajbench.evaluation import baselines, classification, protocols
 from ajbench.evaluation.compare import choose, measure
-from ajbench.evaluation.generation_metrics import GUIDED
+from ajbench.evaluation.generation_metrics import GUIDED, draw
 from ajbench.evaluation.set_pair import SetPair, pairs_of
 from ajbench.features.extractor import LazyExtractor
 from ajbench.pipeline.cell_training import SCORES
@@ -29,6 +31,7 @@ from ajbench.pipeline.stage import Stage
 
 GENERATION = "generation"  # the table of baselines and of metrics to the train split
 OF_TRAIN = ("fd", "fd_class", "label_agreement")
+MOST = 50_000  # train clips that generated ones are compared with: features of two million take 50 GB
 ALL = "all"  # the column of label agreement over all classes
 
 
@@ -96,8 +99,9 @@ def measure_sets(
     """Return the rows of synthetic stores and of baselines, and notes on them.
 
     FD and IS compare with the real clips of the eval split, FD, FD by class and label agreement with those
-    of the train split, and KL compares each clip with its parent. Where guides lack requested classes,
-    agreement is also measured for classes that the guide has and for those that it lacks.
+    of the train split (up to MOST of them, drawn), and KL compares each clip with its parent. Where guides
+    lack requested classes, agreement is also measured for classes that the guide has and for those that it
+    lacks.
 
     Args:
         recipe: names the features and the probes.
@@ -117,10 +121,14 @@ def measure_sets(
     how: dict[str, Any] = {"resamples": recipe.evaluate.bootstrap, "task": ""}
     how |= {"extractor": extractor, "protocol": protocols.find("ajbench"), "cache": cache}
     every, train, held_out = open_set(real), open_set(real, "train"), open_set(real, "eval")
+    place = {name: number for number, name in enumerate(every.names)}
     how["recordings"] = dict(zip(every.names, every.recordings, strict=True))
     split_of = dict(zip(every.names, ClipStore.open(real).column("split"), strict=True))
     rows: list[Row] = []
     notes: list[str] = []
+    if len(train) > MOST:
+        notes.append(f"train split: {MOST:,} clips, drawn of {len(train):,}")
+        train = train.take(draw(np.arange(len(train)), MOST, seed=0))
     largest = 0
     with console.progress(len(synthetic) + 1, "eval-gen", "sets of clips") as advance:
         for probe, path in synthetic.items():
@@ -145,7 +153,8 @@ def measure_sets(
                 notes.append(f"{name}: no kl: {without}")
             if pairs:
                 of_parents = [*GUIDED] if orphans else ["kl", *GUIDED]
-                measured.append((every, split_of[next(iter(pairs.values()))], of_parents))
+                parents = every.take(np.unique([place[parent] for parent in pairs.values()]))
+                measured.append((parents, split_of[next(iter(pairs.values()))], of_parents))
             for ref, split, metrics in measured:
                 pair = SetPair(gen, ref, pairs=pairs if "kl" in metrics else {}, **how)
                 found = measure(pair, choose(pair, metrics, required=False), allow_partial=True)

@@ -28,7 +28,7 @@ from ajbench.data import archive, audio, shards
 from ajbench.data.corpora import recordings
 from ajbench.data.duplicates import duplicates
 from ajbench.data.manifest import Manifest, Problem, Row
-from ajbench.data.shard_job import MakeShard, ShardJob, discard, open_job, write_note
+from ajbench.data.shard_job import MakeShard, ShardJob, claimed, discard, open_job, write_note
 from ajbench.data.store import ClipStore
 from ajbench.fusion import video_tokens
 from ajbench.fusion.video_tokens import VideoEncoder
@@ -288,8 +288,7 @@ def _commonest(problems: list[Problem]) -> str:
 def _originals(rows: list[Row], out: Path, pool: ThreadPoolExecutor) -> dict[int, int]:
     """Return, for every duplicate row, the number of the row it repeats; found once per job."""
     note = out / shards.CLAIMS / "duplicates.json"
-    if note.exists():
-        return {int(number): first for number, first in json.loads(note.read_text()).items()}
-    found = duplicates(rows, pool)
-    write_note(note, found)
-    return found
+    with claimed(out, "duplicates"):
+        if not note.exists():
+            write_note(note, duplicates(rows, pool))
+    return {int(number): first for number, first in json.loads(note.read_text()).items()}

@@ -1,7 +1,5 @@
 """Which clips a mix adds to real ones where it fills the tail, and the decoded audio in memory."""
 
-import os
-
 import numpy as np
 import pytest
 import torch
@@ -12,6 +10,7 @@ from hypothesis import strategies as st
 from ajbench.classifiers import selection
 from ajbench.classifiers.selection import TrainingClips, select
 from ajbench.core.clip_sections import Mix, Tail
+from ajbench.core.device import memory_share
 from ajbench.core.errors import UsageError
 from ajbench.data import real_clips
 
@@ -99,7 +98,7 @@ def test_a_machine_with_a_gpu_keeps_more_audio_and_its_processes_share_the_memor
     monkeypatch.setattr(selection, "CACHE_BYTES", 0)
     monkeypatch.setattr(selection, "device_of", lambda: torch.device("cuda", 0))
     alone = selection.cache_bytes()
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = memory_share()
     assert 0.1 * memory < alone < 0.2 * memory
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
     assert selection.cache_bytes() == pytest.approx(alone / 8, abs=1)

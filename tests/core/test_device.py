@@ -1,5 +1,6 @@
 """Precision, and the memory of a GPU."""
 
+import os
 import weakref
 
 import pytest
@@ -57,3 +58,28 @@ def test_decoding_has_the_cores_of_a_process(monkeypatch, shared_with):
         monkeypatch.setattr(module.os, "sched_getaffinity", lambda _, n=cores: range(n), raising=False)
         monkeypatch.setenv(shared_with, str(processes))
         assert readers() == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "files", "limit"),
+    [
+        ("0::/slurm/job_7/step", {"slurm/job_7/memory.max": "7000000", "memory.max": "max"}, 7_000_000),
+        ("0::/", {"memory.max": "9000000"}, 9_000_000),
+        ("4:memory:/job", {"memory/job/memory.limit_in_bytes": "5000000"}, 5_000_000),
+        ("4:cpu:/job", {"memory.max": "1"}, None),
+        ("0::/", {"memory.max": "max"}, None),
+    ],
+)
+def test_the_memory_of_a_process_is_its_share_of_the_jobs_limit(tmp_path, monkeypatch, line, files, limit):
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    monkeypatch.delenv(module.WORKERS, raising=False)
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{content}\n")
+    (tmp_path / "own").write_text(f"{line}\n")
+    machine = module.memory_share(tmp_path / "none", tmp_path / "no file")
+    assert machine == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert module.memory_share(tmp_path, tmp_path / "own") == (limit or machine)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    monkeypatch.setenv(module.WORKERS, "2")
+    assert module.memory_share(tmp_path, tmp_path / "own") == (limit or machine) // 8

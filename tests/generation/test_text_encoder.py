@@ -1,12 +1,11 @@
 """Text encoders and class tokens: states, padding, caching, added rows and their gradients."""
 
-import os
-
 import pytest
 import torch
 from fakes import TEXT_ENCODER_DIMS
 from safetensors.torch import load_file
 
+from ajbench.core.device import memory_share
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.generation import hub_encoders, text_encoder
 from ajbench.generation.prompts import class_tokens, spoken
@@ -146,7 +145,7 @@ def test_a_training_encodes_every_prompt_once(monkeypatch):
         first = encoder.encode(prompts)
         again = encoder.encode(prompts)
         assert len(passes) == expected and torch.equal(first[0], again[0])
-    room = text_encoder.KEPT_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    room = text_encoder.KEPT_SHARE * memory_share()
     assert encoder._cached * 12 * 384 * 4 <= room
     before = encoder._cached
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")  # processes share the memory

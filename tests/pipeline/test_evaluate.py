@@ -121,6 +121,23 @@ def test_of_a_mix_only_the_clips_that_it_takes_are_measured(stores, usual, measu
     assert same[0] == pytest.approx(same[1])
 
 
+def test_of_a_large_train_split_some_clips_are_drawn_and_kl_reads_parents_alone(measured, usual, monkeypatch):
+    monkeypatch.setattr(evaluate, "MOST", 40)
+    sizes, made = [], evaluate.SetPair
+
+    def pair_of(gen, ref, **how):
+        sizes.append(len(ref))
+        return made(gen, ref, **how)
+
+    monkeypatch.setattr(evaluate, "SetPair", pair_of)
+    rows, notes = measured(PitchExtractor(), "close")
+    found = [pick(some, row="close", table="1", metric="kl")["value"] for some in (rows, usual[0])]
+    assert found[0] == pytest.approx(found[1])
+    assert any(note.startswith("train split: 40 clips, drawn of ") for note in notes)
+    held_out, drawn, parents, baseline = sizes
+    assert (drawn, baseline) == (40, 40) and parents < held_out + 40
+
+
 def test_a_recipe_has_the_value_and_interval_of_eval_gen_on_its_folders(stores, usual, tmp_path):
     parts = ("eval", "fd"), ("eval", "is"), (None, "kl"), ("train", "fd"), ("train", "fd_class")
     for split, metric in parts:
