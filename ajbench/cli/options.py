@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -262,14 +262,15 @@ def run_stage(settings: Settings, stage: "Stage") -> None:
 
     Before it, the choice of keys and the import of external clips that it needs, which have no commands.
     """
-    from ajbench.pipeline.stage import in_order, run_stages
+    from ajbench.pipeline.stage import run_stages, unfinished
 
     if settings.dry_run:
         show_plan(settings, [*stage.needs, stage], estimate=True)
         return
     if settings.force or not stage.done():
-        first = in_order(need for need in stage.needs if need.name in ("tune", "import"))
-        run_stages([need for need in first if need.name in FIRST], settings.device)
+        first = unfinished(need for need in stage.needs if need.name in ("tune", "import"))
+        # Cells of a job array need the same ones: one does it, and the others wait.
+        run_stages([replace(need, waits=True) for need in first if need.name in FIRST], settings.device)
     ran = bool(run_stages([stage], settings.device, settings.force))
     if not ran:
         console.say(f"nothing to do: {stage.name} is finished")

@@ -127,7 +127,7 @@ class RunDir:
                 info = self.info()
                 # Of several processes that share the work, one may have finished it.
                 if info.get("fingerprint") == self.fingerprint and not (self.path / "DONE").exists():
-                    self._write(info | self._used(str(info.get("device")), processes))
+                    self._write(_without_use(info) | self._used(str(info.get("device")), processes))
 
         def keep_counting() -> None:
             while not ended.wait(COUNT_S):
@@ -154,7 +154,7 @@ class RunDir:
                 stray.unlink(missing_ok=True)
         info, extra = self.info(), extra or {}
         record = {
-            **info,
+            **_without_use(info),
             **environment(),
             "finished": _now(),
             **self._used(str(info.get("device")), int(extra.get("processes", 1))),
@@ -189,6 +189,10 @@ class RunDir:
                 shutil.rmtree(entry)
             else:
                 entry.unlink()
+
+
+def _without_use(info: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in info.items() if name not in cost.USED}
 
 
 def world() -> tuple[int, int]:

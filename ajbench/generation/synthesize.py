@@ -12,7 +12,7 @@ from typing import Any
 
 from ajbench import codec as codecs
 from ajbench.core import console, ray_tasks
-from ajbench.core.errors import IntegrityError, NumericError
+from ajbench.core.errors import IntegrityError, NumericError, UsageError
 from ajbench.core.recipe import Recipe, Synth
 from ajbench.core.run_dir import local_rank, world
 from ajbench.data import shards
@@ -70,6 +70,7 @@ def synthesize(
             rule) or belongs to another codec or clip length, or the folder belongs to another job or plan.
         MissingError: generator, tokens, the codec's weights or Ray are missing, or the disk is full.
         NumericError: no result was usable.
+        UsageError: there cannot be as many clips of each real clip, as `mix.mode=alpha` needs.
     """
     first = world()[1] == 0
     if not open_job(out, fingerprint):
@@ -85,6 +86,12 @@ def synthesize(
         without = unguided(section, clips)
         if without:
             console.say(f"synth: {class_list(without)} without a train clip: {UNGUIDED[section.unguided]}")
+        of_each = recipe.mix.mode == "alpha" and recipe.mix.alpha and recipe.mix.source == "G"
+        if of_each and section.n % (real := len(clips.clip_ids)):
+            raise UsageError(
+                f"synth.n={section.n}: mix.mode=alpha needs as many clips of each of the {real} real clips; "
+                f"choose a multiple, such as {real * max(1, round(section.n / real))}"
+            )
         table = plan(section, clips, tokens, seed)
         with claimed(out, "settings"):
             closed = (out / "store.json").exists()  # another process may have finished meanwhile

@@ -182,14 +182,14 @@ def check_real_clips(recipe: Recipe, manifest: Manifest) -> None:
         UsageError: it has not.
     """
     real = real_clips.places(recipe.mix.with_real, manifest)
-    mix, synth = recipe.mix, recipe.synth
+    mix = recipe.mix
     if mix.mode == "alpha" and mix.alpha and mix.source == "G":
-        of_each = synth.plan == "per-clip" and (recipe.guides_are_real or not mix.limited)
-        if not of_each or synth.n % len(real):
-            guides = " synth.guides=real" if mix.limited and not recipe.guides_are_real else ""
+        of_all = mix.limited and not recipe.guides_are_real
+        if recipe.synth.plan != "per-clip" or of_all:
+            guides = " synth.guides=real" if of_all else ""
             raise UsageError(
-                f"mix.mode=alpha: needs as many synthetic clips of each of the {len(real)} real clips; set "
-                f"synth.plan=per-clip{guides} and synth.n to a multiple, such as {4 * len(real)}"
+                "mix.mode=alpha: needs as many synthetic clips of each real clip; set synth.plan=per-clip"
+                f"{guides}, and synth.n to a multiple of the usable real clips ({len(real)} are listed)"
             )
     part = val_part.planned(recipe.mix, manifest) if recipe.evaluate.tune else None
     if part is None or not part.recordings:  # the corpus' own val split is taken as it is

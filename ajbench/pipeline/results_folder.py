@@ -156,7 +156,7 @@ def add_rows(pipeline: Pipeline, stage: Stage) -> list[dict[str, Any]]:
             same = every["features"].isin({row["features"] for row in rows})
             same &= every["dataset"].isin({row["dataset"] for row in rows})
             kept -= {*every.loc[same & ~of_classifiers, "fingerprint"]}
-        counted = sorted({*kept, *(row["fingerprint"] for row in rows)})
+        counted = sorted({*kept, stage.fingerprint, *(row["fingerprint"] for row in rows)})
         if counted != state["fingerprints"]:  # the next run writes the tables of its own rows again
             state |= {"fingerprints": counted, "fingerprint": ""}
             _write_state(out, state)

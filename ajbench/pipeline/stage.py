@@ -254,6 +254,16 @@ def in_order(stages: Iterable[Stage]) -> list[Stage]:
     return list(found.values())
 
 
+def unfinished(stages: Iterable[Stage]) -> list[Stage]:
+    """Return the stages that are not finished, after those of their needs that are not, in order."""
+    found: dict[str, Stage] = {}
+    for stage in stages:
+        if not stage.done():
+            for one in (*unfinished(stage.needs), stage):
+                found.setdefault(one.fingerprint, one)
+    return list(found.values())
+
+
 def side_by_side(stages: Iterable[Stage]) -> list[Stage]:
     """Return stages and what they need, with those next to each other that may run at the same time.
 

@@ -34,9 +34,9 @@ def select(
     over_folds = rows["dataset"].map(folds_in) > 1
     if over_folds.any():
         rows, over_seeds = rows[~over_seeds | over_folds], over_seeds[~over_seeds | over_folds]
-    elif len(rows):  # of single folds the last one of each classifier counts
-        last_fold = rows.groupby(["table", "row"])["dataset"].transform("last")
-        count = rows["table"].isin(CLIPS) | (rows["dataset"] == last_fold)
+    elif len(rows):  # of evaluations of single folds the last one of each classifier counts
+        latest = rows.groupby(["table", "row"])[["dataset", "run"]].transform("last")
+        count = rows["table"].isin(CLIPS) | (rows[["dataset", "run"]] == latest).any(axis=1)
         rows, over_seeds = rows[count], over_seeds[count]
     seed = rows["seed"].where(~over_seeds, "all")
     # The last folds count, whichever they are.

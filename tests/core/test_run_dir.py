@@ -92,6 +92,15 @@ def test_what_interrupted_sessions_used_counts(tmp_path, monkeypatch):
         assert tmp_path.joinpath("DONE").exists() and last.info()["seconds"] < interrupted
 
 
+def test_a_part_of_the_energy_is_not_its_sum(tmp_path, monkeypatch):
+    first = start(tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps(first.info() | {"seconds": 5.0, "energy_j": 500.0}))
+    last = start(tmp_path)
+    monkeypatch.setattr(run_dir.cost, "RAPL", tmp_path / "none")
+    last.finish()
+    assert last.info()["seconds"] >= 5 and "energy_j" not in last.info()
+
+
 def test_counting_neither_makes_a_deleted_folder_again_nor_hides_an_error(tmp_path):
     folder = start(tmp_path / "run")
     with pytest.raises(IntegrityError, match="work"), folder.counting():

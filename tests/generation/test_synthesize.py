@@ -137,6 +137,18 @@ def test_the_negative_prompt_may_name_class_tokens(generate, tmp_path):
         generate(tmp_path / "names", negative="<Dog>", prompt="names")
 
 
+def test_a_mix_by_eq_1_needs_as_many_clips_of_each_real_clip(real, generator, tmp_path):
+    def make(n):
+        recipe = small_recipe(synth={"n": n, "sampler_steps": 2, "prompt": "names"}, mix={"mode": "alpha"})
+        how = {"fingerprint": "f", "codec": FakeCodec()}
+        return synthesize(recipe, real, generator, None, tmp_path / str(n), **how)
+
+    with pytest.raises(UsageError, match=rf"each of the {N_TRAIN} real clips.* such as {N_TRAIN}$"):
+        make(N_TRAIN + 1)
+    made = make(N_TRAIN)
+    assert sorted(made.column("parent_id")) == sorted(real.clip_ids[i] for i in real.split_indices("train"))
+
+
 def test_truncated_prompts_are_counted(generate, tmp_path, monkeypatch):
     monkeypatch.setattr(AudioJourneyPipeline, "grids", lambda self, prompts, *_: torch.zeros(4, 128, 2, 21))
     long = {"Dog": "dog " * 12}

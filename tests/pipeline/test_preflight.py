@@ -39,7 +39,6 @@ from ajbench.pipeline.inputs import corpus_identity, extractor_identity, weights
         ("evaluate.controls=[amplify]", ["mix.amplify=100", "16"]),
         ("mix.dose=21", ["mix.dose", "21"]),
         ("mix={mode: alpha, real: shots=2}", ["mix.mode=alpha", "synth.guides=real", "synth.n"]),
-        ("mix.mode=alpha", ["mix.mode=alpha", "synth.n", "multiple"]),
         ("synth.classes=17", ["synth.classes=17", "16"]),
         ("data.eval_fold=6", ["data.eval_fold=6"]),
         ("data.corpus=mimi", ["data.corpus", "'mini'"]),

@@ -16,7 +16,8 @@ def evaluation(folder, fingerprint, column, table="A11", features=""):
     path = folder / f"stage-{fingerprint}"
     context, about = replace(ESC10_CONTEXT, fingerprint=fingerprint), {"n": 80, "features": features}
     append_rows(path / "rows.csv", [make_row(context, table, "m/-/none", column, "map", 0.5, **about)])
-    return SimpleNamespace(name="eval-cls" if table == "A11" else "eval-gen", path=path)
+    name = "eval-cls" if table == "A11" else "eval-gen"
+    return SimpleNamespace(name=name, path=path, fingerprint=fingerprint)
 
 
 def test_an_evaluation_by_other_keys_replaces_that_of_the_run(tmp_path):

@@ -1,5 +1,6 @@
 """A stage's folder, lock and state, and the one function that runs stages."""
 
+import shutil
 import threading
 import time
 from functools import partial
@@ -10,7 +11,7 @@ import torch
 from ajbench.core import recipe
 from ajbench.core.errors import MissingError, NumericError
 from ajbench.core.files import lock
-from ajbench.pipeline.stage import Stage, in_order, lacking, run_stages
+from ajbench.pipeline.stage import Stage, in_order, lacking, run_stages, unfinished
 
 
 def stage(folder, do=lambda: None, name="prepare", **more):
@@ -94,6 +95,16 @@ def test_everything_that_stages_lack_is_listed_once(tmp_path):
     checks = [partial(missing, name) for name in ("codec.pt", "encoder.pt", "clips")]
     made = [stage(tmp_path / name, checks=tuple(checks[:n])) for name, n in (("one", 2), ("two", 3))]
     assert lacking(made) == ["codec.pt", "encoder.pt", "clips"]
+
+
+def test_unfinished_needs_are_found_without_those_of_finished_stages(tmp_path):
+    deep = stage(tmp_path / "deep")
+    done = stage(tmp_path / "done", needs=(deep,))
+    open_ = stage(tmp_path / "open", needs=(done,))
+    last = stage(tmp_path / "last", needs=(open_, done))
+    run_stages([deep, done], "cpu")
+    shutil.rmtree(deep.path)  # as on a machine that has the stores alone
+    assert unfinished([last]) == [open_, last]
 
 
 def test_a_stage_that_waits_is_done_once_by_whoever_is_first(tmp_path, capsys):

@@ -84,7 +84,8 @@ def test_of_single_folds_the_last_counts_for_each_classifier(tmp_path):
     path, plan = tmp_path / "rows.csv", esc10_recipe()
 
     def measured(fold, *lines):
-        context = replace(ESC10_CONTEXT, dataset=f"esc10 fold {fold}", fingerprint=str(fold))
+        about = {"dataset": f"esc10 fold {fold}", "fingerprint": str(fold), "run": f"eval-cls-{fold}"}
+        context = replace(ESC10_CONTEXT, **about)
         for line in lines:
             for column in ("esc10", "+160G"):
                 mean = make_row(context, "A11", line, column, "map_mean", fold / 10, n=80, seed="0;1")
@@ -101,6 +102,16 @@ def test_of_single_folds_the_last_counts_for_each_classifier(tmp_path):
         "other/-/none": [0.4],
     }
     assert len(found) == 12
+
+
+def test_of_one_evaluation_without_real_clips_alone_all_folds_count(tmp_path):
+    path, plan = tmp_path / "rows.csv", esc10_recipe()
+    for fold in (1, 2, 3):
+        context = replace(
+            ESC10_CONTEXT, dataset=f"esc10 fold {fold}", fingerprint=str(fold), run="eval-cls-k"
+        )
+        append_rows(path, [make_row(context, "A11", "m/-/none", "+160G", "map", fold / 10, n=80, seed=0)])
+    assert len(current_rows.select(read_rows(path), plan)) == 3
 
 
 def test_a_classifier_of_two_evaluations_counts_in_that_of_the_run(tmp_path):
