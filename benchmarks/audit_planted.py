@@ -45,7 +45,8 @@ from ajbench.data.clip_set import open_set
 from ajbench.data.store import ClipStore
 from ajbench.evaluation.audit import audit_sets
 from ajbench.evaluation.audit_similarity import UsableClips, scores, usable_clips, wave_of
-from ajbench.metrics.audio_fingerprint import fingerprints, spread, standout, waveform_match
+from ajbench.metrics.audio_fingerprint import fingerprints, waveform_match
+from ajbench.metrics.standout import spread, standout
 
 TWINS = ("3-151080-A-20", "5-151085-A-20")
 

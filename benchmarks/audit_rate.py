@@ -27,7 +27,7 @@ from ajbench.core import console
 from ajbench.data import audio
 from ajbench.data.clip_set import open_set
 from ajbench.evaluation.audit_similarity import scores, usable_clips, waveform_match
-from ajbench.metrics.audio_fingerprint import spread, standout
+from ajbench.metrics.standout import spread, standout
 
 SYNTHETIC, REAL, CORES = 80_000, 20_000, 2
 SAMPLES = audio.clip_samples(10.08)

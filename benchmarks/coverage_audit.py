@@ -13,7 +13,8 @@ from fakes import audit_of_standouts
 from ajbench.data.corpora import mini
 from ajbench.evaluation.audit_findings import ALPHA
 from ajbench.evaluation.audit_similarity import scores
-from ajbench.metrics.audio_fingerprint import fingerprints, spread, spread_of_others, standout
+from ajbench.metrics.audio_fingerprint import fingerprints
+from ajbench.metrics.standout import spread, spread_of_others, standout
 
 DRAWS = {
     "Gumbel": lambda rng, shape: rng.gumbel(size=shape),

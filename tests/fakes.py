@@ -1078,7 +1078,7 @@ def flagged_audit(n, clips=200, kinds=("near",), relation="leak", origins=None):
 def audit_of_standouts(real, synthetic, origins=None, relation="leak"):
     """Return the audit of real and synthetic clips with these standouts, [views, m] and [views, n]."""
     from ajbench.evaluation.audit_findings import SETS, SHARE, Audit, Calibration, Finding
-    from ajbench.metrics.audio_fingerprint import threshold
+    from ajbench.metrics.standout import threshold
 
     found, calibrations = [], []
     for view, mine, theirs in zip(("near", "embedding"), real, synthetic, strict=False):

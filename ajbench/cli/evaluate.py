@@ -272,9 +272,7 @@ def _check_files(files: Mapping[str, Path | None], force: bool) -> None:
     """Refuse files that have the wrong type, are named twice, or exist already."""
     types = {"--curve": (".csv", *FIGURES), "--ladder-figure": (".svg",)}
     taken = dict[Path, str]()
-    for option, path in files.items():
-        if path is None:
-            continue
+    for option, path in ((option, path) for option, path in files.items() if path):
         if path.suffix not in (allowed := types.get(option, (path.suffix,))):
             raise UsageError(f"{option} {path}: unknown file type; allowed: {', '.join(allowed)}")
         if other := taken.get(path.resolve()):

@@ -26,8 +26,9 @@ from ajbench.evaluation.audit_similarity import (
 from ajbench.evaluation.compare import summary
 from ajbench.evaluation.set_pair import SkippedClip, Which
 from ajbench.features.extractor import LazyExtractor
-from ajbench.metrics import audio_fingerprint
-from ajbench.metrics.audio_fingerprint import Scores
+from ajbench.metrics.standout import Scores, spread_of_others, tail, threshold
+from ajbench.metrics.standout import spread as spread_of
+from ajbench.metrics.standout import standout as standouts
 
 FEWEST = 20  # calibration clips whose waveform is compared, which show what independent clips share
 MIN_REAL = 10  # real clips of each split: fewer do not calibrate a threshold
@@ -179,11 +180,11 @@ def _compare(
                     f"copy in {references.clips.path} are left to calibrate the threshold (at least "
                     f"{MIN_REAL}); remove the copies{found.example(other, target)}"
                 )
-            return audio_fingerprint.threshold(left, SHARE / len(views))
+            return threshold(left, SHARE / len(views))
 
         like, prominence = score(real, chosen, True)
-        spread = audio_fingerprint.spread(prominence.T)
-        standout = audio_fingerprint.standout(prominence, audio_fingerprint.spread_of_others(prominence.T))
+        spread = spread_of(prominence.T)
+        standout = standouts(prominence, spread_of_others(prominence.T))
         nearest = standout.max(axis=1)
         limit, rank = calibrated(nearest[independent])
         while view == "near":
@@ -191,7 +192,7 @@ def _compare(
             candidate = float(np.quantile(nearest[independent], min(0.9, max(0.0, 1 - FEWEST / left))))
             matches = comparison.waveforms(other, chosen, like, standout, candidate, limit)
             # Copies of more than a tenth of the clips raise the limit; `bulk` is that of the lower half.
-            bulk = min(limit, audio_fingerprint.tail(nearest[independent], RARE, (0.1, 0.5)))
+            bulk = min(limit, tail(nearest[independent], RARE, (0.1, 0.5)))
             # If independent clips share their waveform, such as mains hum, it takes more to tell a copy.
             usual = [
                 -one.residual_db
@@ -202,7 +203,7 @@ def _compare(
             wave_limit = WAVEFORM
             if len(usual) >= MIN_REAL:
                 # Of residuals: correlations end at 1, where an extrapolation would leave no copy to be told.
-                residual_db = max(0.0, audio_fingerprint.tail(np.array(usual), RARE))
+                residual_db = max(0.0, tail(np.array(usual), RARE))
                 wave_limit = max(WAVEFORM, float(np.sqrt(1 - 10 ** (-residual_db / 10))))
             copies = np.zeros(len(chosen), bool)
             copies[[one.row for one in matches if one.waveform >= wave_limit]] = True
@@ -216,7 +217,7 @@ def _compare(
         for start in range(0, len(made.numbers), block):
             rows = list(range(start, min(start + block, len(made.numbers))))
             like, prominence = score(made, rows, False)
-            standout = audio_fingerprint.standout(prominence, spread)
+            standout = standouts(prominence, spread)
             best.append(standout.max(axis=1))
             if view == "near":
                 matches = comparison.waveforms("synth", rows, like, standout, candidate, limit)

@@ -17,7 +17,7 @@ from ajbench.pipeline.arms import augment_stage
 from ajbench.pipeline.cell_training import Candidate, Inputs, settings_of, train_and_score, tune_arm
 from ajbench.pipeline.external_store import audited
 from ajbench.pipeline.inputs import extractor_identity, source_identity, weights_identity
-from ajbench.pipeline.stage import Stage
+from ajbench.pipeline.stage import Stage, store_mb
 
 if TYPE_CHECKING:
     from ajbench.pipeline.recipe_stages import Pipeline
@@ -157,6 +157,27 @@ def _training(
     what += f", {probe}" if probe and synthetic else ""
     what += ", on val" if part else ""
     return Stage("train-cls", recipe, path, key, amount, do, what, **how, distributed=True), inputs
+
+
+def decode_stage(pipeline: "Pipeline") -> Stage:
+    """Real train clips → the same, decoded from their codes; of a fixed subset, only the clips in it."""
+    prepared, mix = pipeline.prepare, pipeline.recipe.mix.with_real
+    subset = mix.limited and not mix.by_chance
+    key, path = pipeline.place("decode", prepared.fingerprint, *(mix.drawn if subset else ()))
+
+    def do() -> None:
+        from ajbench.data import real_clips
+        from ajbench.data.store import ClipStore
+        from ajbench.pipeline.codec_roundtrip import decode_clips
+
+        store = ClipStore.open(prepared.path)
+        chosen = real_clips.chosen(mix, store) if subset else store.split_indices("train")
+        decode_clips(store, chosen, path, fingerprint=key)
+
+    clips = pipeline.real_clips(mix) if subset else len(pipeline.manifest.split("train"))
+    about: dict[str, Any] = {"what": "through codec", "disk_mb": store_mb(pipeline.recipe, clips)}
+    about |= {"needs": (prepared,), "shared": True}
+    return Stage("prepare", pipeline.recipe, path, key, counted(clips, "clip"), do, **about)
 
 
 def own_stage(pipeline: "Pipeline", seed: int) -> Stage:

@@ -206,28 +206,8 @@ class Pipeline:
 
     @cached_property
     def decoded(self) -> Stage:
-        """Real train clips → the same, decoded from their codes; of a fixed subset, only the clips in it."""
-        prepared, mix = self.prepare, self.recipe.mix.with_real
-        subset = mix.limited and not mix.by_chance
-        key, path = self.place("decode", prepared.fingerprint, *(mix.drawn if subset else ()))
-
-        def do() -> None:
-            from ajbench.data.store import ClipStore
-            from ajbench.pipeline.codec_roundtrip import decode_clips
-
-            store = ClipStore.open(prepared.path)
-            chosen = real_clips.chosen(mix, store) if subset else store.split_indices("train")
-            decode_clips(store, chosen, path, fingerprint=key)
-
-        clips = self.real_clips(mix) if subset else len(self.manifest.split("train"))
-        size = store_mb(self.recipe, clips)
-        about: dict[str, Any] = {
-            "what": "through codec",
-            "disk_mb": size,
-            "needs": (prepared,),
-            "shared": True,
-        }
-        return Stage("prepare", self.recipe, path, key, counted(clips, "clip"), do, **about)
+        """Real train clips → the same, decoded from their codes."""
+        return classifier_stages.decode_stage(self)
 
     @property
     def through_codec(self) -> bool:

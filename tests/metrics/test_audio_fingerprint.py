@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from ajbench.core.errors import UsageError
 from ajbench.data.corpora import mini
 from ajbench.metrics import audio_fingerprint as fp
+from ajbench.metrics import standout
 
 
 def rain(seed, seconds=2.0):
@@ -133,9 +134,9 @@ def test_standouts_are_comparable_between_similar_and_dissimilar_sounds(rng):
     others = np.abs(rng.normal(size=(200, 40))).astype(np.float32)
     made = np.abs(rng.normal(size=(30, 40))).astype(np.float32)
     scale = np.where(np.arange(40) % 2, 0.2, 0.01).astype(np.float32)  # barks and rain
-    columns = fp.spread((others * scale).T)
+    columns = standout.spread((others * scale).T)
     made[3, 4] = made[3, 5] = 20.0
-    found = fp.standout(made * scale, columns, epsilon=0.0)
+    found = standout.standout(made * scale, columns, epsilon=0.0)
     assert found[:, 1::2].std() < 3 * found[:, ::2].std()
     assert found.max(axis=1).argmax() == 3
     assert found[3, 4] > 5 and found[3, 5] > 5
@@ -143,9 +144,9 @@ def test_standouts_are_comparable_between_similar_and_dissimilar_sounds(rng):
 
 def test_a_calibration_clip_is_left_out_of_the_spread_it_is_compared_with(rng):
     scores = rng.normal(size=(5, 12)).astype(np.float32)  # of 5 references with 12 clips
-    found = fp.spread_of_others(scores)
+    found = standout.spread_of_others(scores)
     for clip in range(12):
-        alone = fp.spread(np.delete(scores, clip, axis=1))
+        alone = standout.spread(np.delete(scores, clip, axis=1))
         assert found.median[clip] == pytest.approx(alone.median, abs=1e-6)
         assert found.high[clip] == pytest.approx(alone.high, abs=1e-6)
 
@@ -157,7 +158,7 @@ def test_independent_clips_exceed_the_threshold_as_often_as_its_rank_tells(n, ra
     alarms, expected = [], []
     for _ in range(300):
         scores = getattr(rng, draw)(size=n)
-        limit, found = fp.threshold(scores, 0.01)
+        limit, found = standout.threshold(scores, 0.01)
         assert found >= rank and (found == rank or draw != "normal" or n < 100)
         assert (scores > limit).sum() == found - 1
         alarms.append((getattr(rng, draw)(size=500) > limit).mean())
@@ -171,7 +172,7 @@ def test_copies_in_the_calibration_do_not_raise_the_threshold(n):
     rng = np.random.default_rng(n)
     for _ in range(50):
         scores = np.concatenate([rng.gumbel(1.0, 0.5, n - n // 20), np.full(n // 20, 50.0)])
-        limit, rank = fp.threshold(scores, 0.01)
+        limit, rank = standout.threshold(scores, 0.01)
         assert limit < 1.0 + 0.5 * 30 and rank == n // 20 + 1
 
 
