@@ -28,11 +28,8 @@ def duplicates(rows: Sequence[Row], pool: Executor) -> dict[int, int]:
     paths = list(dict.fromkeys(row.path for row in rows))
     sizes = dict(zip(paths, ahead(pool, _size, paths, FILES_AT_ONCE), strict=True))
     suspects = _repeated({path: size for path, size in sizes.items() if size is not None})
-    ends = (
-        (sizes[path], end)
-        for path, end in zip(suspects, ahead(pool, _ends, suspects, FILES_AT_ONCE), strict=True)
-    )
-    suspects = _repeated(dict(zip(suspects, list(ends), strict=True)))
+    ends = zip(suspects, ahead(pool, _ends, suspects, FILES_AT_ONCE), strict=True)
+    suspects = _repeated({path: (sizes[path], end) for path, end in ends})
     digests = {}
     if suspects:
         with console.progress(len(suspects), "compare", "files") as advance:

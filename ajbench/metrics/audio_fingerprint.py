@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from ajbench.core.errors import UsageError
 from ajbench.data import audio
+from ajbench.metrics.standout import Scores
 
 BANDS, WINDOW, HOP = 64, 1024, audio.HOP
 MIN_DURATION_S = 0.25  # of a clip: a shorter one has too little detail to tell a copy from chance
@@ -28,8 +29,6 @@ MAX_DETAIL = 0.3  # decades (6 dB): clipped, so that single onsets do not domina
 LAG_BIN = 5  # frames: lags within neighbouring bins of the best lag do not count as another lag
 
 _BLOCK = 8_000_000  # complex values of one block of cross-spectra: 64 MB
-
-Scores = NDArray[np.float32]
 
 
 def fingerprints(wav: torch.Tensor) -> NDArray[np.float32]:

@@ -31,7 +31,7 @@ from ajbench.pipeline.stage import Stage
 
 GENERATION = "generation"  # the table of baselines and of metrics to the train split
 OF_TRAIN = ("fd", "fd_class", "label_agreement")
-MOST = 50_000  # train clips that generated ones are compared with: features of two million take 50 GB
+MOST = 50_000  # train clips that are compared with: features of two million take 17 GB, several times
 ALL = "all"  # the column of label agreement over all classes
 
 

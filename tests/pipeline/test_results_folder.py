@@ -34,6 +34,10 @@ def test_an_evaluation_by_other_keys_replaces_that_of_the_run(tmp_path):
     ):
         results_folder.add_rows(results, evaluation(tmp_path, fingerprint, "esc10", table, features))
         assert set(results_folder.counted_fingerprints(results.results)) == counted
+    alone = evaluation(tmp_path, "a cell", "+160G")
+    alone.fingerprint = "of the evaluation"  # which has no comparison without real clips alone
+    results_folder.add_rows(results, alone)
+    assert {"a cell", "of the evaluation"} <= set(results_folder.counted_fingerprints(results.results))
     found = json.loads((tmp_path / "results" / "run.json").read_text())
     assert found["fingerprint"] == "", "so that the next run writes its own tables again"
     (tmp_path / "results" / "run.json").write_text(json.dumps(found | {"fingerprint": "of the run"}))
