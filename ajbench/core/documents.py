@@ -1,11 +1,16 @@
-"""Small YAML and JSON files that others may have written: read with bounds on size, depth and aliases."""
+"""Files that others may have written: YAML and JSON with bounds on size and depth, npz of plain arrays."""
 
 import json
+import struct
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 YAML_BYTES = 1 << 18
 JSON_BYTES = 1 << 23
@@ -14,6 +19,12 @@ DEPTH = 50  # of nested lists and mappings
 VALUES = 50_000  # in a YAML document, those that aliases repeat included
 
 _ODD = (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError)
+
+# A flipped bit may claim a password (RuntimeError), another compression (NotImplementedError) or a .npy file.
+_NOT_NPZ = (
+    zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, ValueError, KeyError, TypeError,
+    AttributeError, RuntimeError, SyntaxError, OverflowError,
+)  # fmt: skip
 
 
 def read_bytes(path: Path, most: int) -> bytes:
@@ -45,6 +56,22 @@ def read_yaml(path: Path) -> Any:
 def read_json(path: Path, most: int = JSON_BYTES) -> Any:
     """Return the value of a JSON file; errors as in `read_bytes` and `parse_json`."""
     return parse_json(read_bytes(path, most).decode("utf-8-sig"))
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the arrays of an npz file.
+
+    Raises:
+        FileNotFoundError: there is nothing at this path.
+        ValueError: it is damaged, something else, or has arrays of objects.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except FileNotFoundError:
+        raise
+    except _NOT_NPZ as error:
+        raise ValueError(str(error) or type(error).__name__) from None
 
 
 def parse_yaml(text: str) -> Any:

@@ -7,13 +7,13 @@ import signal
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from multiprocessing import get_context, resource_tracker
+from multiprocessing import connection, get_context, resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
 from ajbench.core import console, cost
 from ajbench.core.device import WORKERS, end_with_parent
-from ajbench.core.errors import AjbenchError
+from ajbench.core.errors import AjbenchError, MissingError
 from ajbench.core.failures import expected
 
 _IDLE: list["Worker"] = []
@@ -112,6 +112,50 @@ def borrowed(count: int, keep: bool = True) -> Iterator[list[Worker]]:
         _end(workers)
         raise
     _end(workers)
+
+
+def share(
+    function: Callable[..., Any],
+    tasks: Sequence[tuple[str, tuple[Any, ...]]],
+    workers: int,
+    finished: Callable[[int], None],
+    keep: bool = True,
+) -> None:
+    """Call a function of a module once for each task, in worker processes.
+
+    Args:
+        function: called in a worker.
+        tasks: title and arguments of each.
+        workers: most processes.
+        finished: called here with the number of a task that is done.
+        keep: workers for the next tasks, if they are `kept`.
+
+    Raises:
+        AjbenchError: what stopped a task; the others are interrupted.
+        MissingError: a worker was killed.
+    """
+    count = min(workers, len(tasks))
+    waiting, running = list(reversed(range(len(tasks)))), dict[Worker, int]()
+    with borrowed(count, keep) as lent:
+        idle = list(lent)
+        while waiting or running:
+            for worker in idle[: len(waiting)]:
+                running[worker] = waiting.pop()
+                worker.give(count, function, *tasks[running[worker]][1])
+            ready = connection.wait([worker.pipe for worker in running])
+            idle = [worker for worker in running if worker.pipe in ready]
+            for worker in idle:
+                number = running.pop(worker)
+                title = tasks[number][0]
+                try:
+                    answer = worker.answer()
+                except WorkerDied as died:
+                    raise MissingError(
+                        f"{title}: its process ended with code {died}, most likely out of memory; run again "
+                        "with a lower --jobs"
+                    ) from None
+                hear(title, answer)
+                finished(number)
 
 
 def end_idle(but: int = 0) -> None:

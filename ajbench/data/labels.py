@@ -2,7 +2,6 @@
 
 import io
 import json
-import zipfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ajbench.core.device import to_numpy
-from ajbench.core.documents import parse_json
+from ajbench.core.documents import parse_json, read_arrays
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.files import atomic_write, composed
 from ajbench.core.registry import suggest
@@ -137,19 +136,18 @@ def save_scores(path: Path, scores: Any, targets: Any, clip_ids: Any, labels: An
 
 
 def load_scores(path: Path) -> Scores:
-    """Read the file that `save_scores` wrote; without recordings in it, every clip is one of its own.
+    """Read the file that `save_scores` wrote.
 
     Raises:
         MissingError: there is no such file.
         IntegrityError: the file is damaged or has other contents.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("scores", "targets", "clip_ids", "labels")}
-            arrays["recordings"] = file["recordings"] if "recordings" in file else arrays["clip_ids"]
+        found = read_arrays(path)
+        arrays = {name: found[name] for name in ("scores", "targets", "clip_ids", "labels", "recordings")}
     except FileNotFoundError:
         raise MissingError(f"{path}: no predictions; run `ajbench train-cls`") from None
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError) as error:
         raise IntegrityError(f"{path}: not readable ({error}); train the classifier again") from None
     if problem := _mismatch(arrays):
         raise IntegrityError(f"{path}: {problem}; train the classifier again")

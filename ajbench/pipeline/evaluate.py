@@ -24,6 +24,7 @@ from ajbench.evaluation.compare import choose, measure
 from ajbench.evaluation.generation_metrics import GUIDED, draw
 from ajbench.evaluation.set_pair import SetPair, pairs_of
 from ajbench.features.extractor import LazyExtractor
+from ajbench.pipeline.cell_measures import How, measure_all
 from ajbench.pipeline.cell_training import SCORES
 from ajbench.pipeline.classifier_stages import cell_key
 from ajbench.pipeline.external_store import NAME
@@ -41,7 +42,12 @@ def set_name(recipe: Recipe, probe: str) -> str:
 
 
 def measure_cells(
-    recipe: Recipe, cells: Sequence[Stage], out: Path, dataset: str, folds: Mapping[int | None, str]
+    recipe: Recipe,
+    cells: Sequence[Stage],
+    out: Path,
+    dataset: str,
+    folds: Mapping[int | None, str],
+    cache: Path,
 ) -> list[Row]:
     """Return the rows of trained classifiers: each by itself, and every mix compared with real clips only.
 
@@ -53,35 +59,37 @@ def measure_cells(
         out: folder of this evaluation; its name is the rows' run.
         dataset: name of the corpus, with its folds, in the rows of comparisons.
         folds: the same for each `data.eval_fold` of `cells`, in the rows of these.
+        cache: folder of kept measurements.
     """
+    files = [cell.path / SCORES for cell in cells]
+    tail: tuple[int, ...] = ()
+    if recipe.mix.tail:
+        tail = (*tail_classes(recipe.mix.tail, recipe.mix.draw, load_scores(files[0]).labels).tolist(),)
+    how = How(tail, recipe.evaluate.bootstrap)
+    with console.progress(len(cells), "eval-cls", "classifiers") as advance:
+        measured = measure_all(files, how, cache, advance)
     rows: list[Row] = []
     found: dict[classification.TableCell, classification.Measured] = {}
     precisions: set[str] = set()
-    tail: list[int] = []
-    with console.progress(len(cells), "eval-cls", "classifiers") as advance:
-        for cell in cells:
-            key = cell_key(cell, recipe)
-            info = cell.folder.info()
-            context = Context(
-                run=out.name,
-                recipe=recipe.name,
-                fingerprint=cell.fingerprint,
-                git=info["git"] or "",
-                dataset=folds[cell.recipe.data.eval_fold],
-                device=info["device"],
-                seconds=info["seconds"],
-                precision=info.get("precision", ""),
-            )
-            precisions.add(context.precision)
-            scores = load_scores(cell.path / SCORES)
-            if recipe.mix.tail:
-                tail = tail_classes(recipe.mix.tail, recipe.mix.draw, scores.labels).tolist()
-            found[key] = classification.measure(scores, tail=tail, resamples=recipe.evaluate.bootstrap)
-            rows += classification.cell_rows(key, found[key], context)
-            advance(1)
+    for cell, one in zip(cells, measured, strict=True):
+        key = cell_key(cell, recipe)
+        info = cell.folder.info()
+        context = Context(
+            run=out.name,
+            recipe=recipe.name,
+            fingerprint=cell.fingerprint,
+            git=info["git"] or "",
+            dataset=folds[cell.recipe.data.eval_fold],
+            device=info["device"],
+            seconds=info["seconds"],
+            precision=info.get("precision", ""),
+        )
+        precisions.add(context.precision)
+        found[key] = one
+        rows += classification.cell_rows(key, one, context)
     context = replace(context_of(recipe, out, dataset), precision=";".join(sorted(precisions)))
     compared = {key.line for key in found if key.column == recipe.name}
-    mine = {key: measured for key, measured in found.items() if key.line in compared}
+    mine = {key: one for key, one in found.items() if key.line in compared}
     primary = classification.primary_comparison(recipe)
     return rows + classification.compare_to_real(mine, recipe.name, context, primary)
 

@@ -50,7 +50,8 @@ def eval_cls_stage(pipeline: "Pipeline", classifiers: Sequence[Stage]) -> Stage:
         pooled = dataset_name(pipeline, recipe.evaluate.folds)
         for mine in sizes.values():
             mine[pooled] = _mean(list(mine.values()))
-        rows = measure_cells(recipe, classifiers, path, pooled, names)
+        cache = pipeline.places.work / "measured"
+        rows = measure_cells(recipe, classifiers, path, pooled, names, cache)
         rows = [row | sizes[row["column"]][row["dataset"]] for row in rows]
         if recipe.mix.tail:
             stores = [ClipStore.open(one.prepare.path, verify=False) for one in pipeline.folds]

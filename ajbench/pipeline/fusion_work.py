@@ -1,6 +1,5 @@
 """The work of the audio-visual stages, as functions that worker processes can call."""
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ajbench.core.documents import read_arrays
 from ajbench.core.errors import IntegrityError
 from ajbench.core.files import atomic_write, replacing
 from ajbench.core.recipe import Recipe, dump
@@ -193,9 +193,9 @@ def read_clip_scores(folder: Path) -> dict[str, NDArray[Any]]:
     """
     path = folder / CLIP_SCORES
     try:
-        with np.load(path) as file:
-            return {name: file[name] for name in ("scores", "indices", "unscored")}
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        found = read_arrays(path)
+        return {name: found[name] for name in ("scores", "indices", "unscored")}
+    except (ValueError, KeyError) as error:
         raise IntegrityError(f"{path}: damaged ({error}); train the model again with --force") from None
 
 

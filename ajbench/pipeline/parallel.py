@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from multiprocessing import connection
 
 from ajbench.core import console, process_pool, ray_tasks
 from ajbench.core.device import default_workers
@@ -39,45 +38,19 @@ def run_in_workers(
     if engine == "ray":
         _run_on_ray(stages, processes, device, force)
         return
-    waiting, running = list(reversed(stages)), dict[process_pool.Worker, Stage]()
-    # On a GPU, a process that is kept holds memory.
-    with (
-        process_pool.borrowed(count, keep=device == "cpu") as lent,
-        console.progress(len(stages), stages[0].name, "stages") as advance,
-    ):
-        for worker in lent:
-            running[worker] = stage = waiting.pop()
-            worker.give(count, _run, _bare(stage), device, force)
-        while running:
-            ready = connection.wait([worker.pipe for worker in running])
-            for worker in [one for one in running if one.pipe in ready]:
-                stage = running.pop(worker)
-                _collect(worker, stage)
-                console.detail(f"{stage.title}: done")
-                advance(1)
-                if waiting:
-                    running[worker] = stage = waiting.pop()
-                    worker.give(count, _run, _bare(stage), device, force)
+    tasks = [(stage.title, (_bare(stage), device, force)) for stage in stages]
+    with console.progress(len(stages), stages[0].name, "stages") as advance:
+
+        def finished(number: int) -> None:
+            console.detail(f"{stages[number].title}: done")
+            advance(1)
+
+        # On a GPU, a process that is kept holds memory.
+        process_pool.share(_run, tasks, count, finished, keep=device == "cpu")
 
 
 def _run(stage: Stage, device: str, force: bool) -> None:
     stage.run(device, force)
-
-
-def _collect(worker: process_pool.Worker, stage: Stage) -> None:
-    """Hear a worker that has finished a stage.
-
-    Raises:
-        AjbenchError: what stopped it.
-    """
-    try:
-        answer = worker.answer()
-    except process_pool.WorkerDied as died:
-        raise MissingError(
-            f"{stage.title}: its process ended with code {died}, most likely out of memory; run again with a "
-            "lower --jobs"
-        ) from None
-    process_pool.hear(stage.title, answer)
 
 
 def _bare(stage: Stage) -> Stage:

@@ -1,5 +1,6 @@
 import os
 
+import numpy as np
 import pytest
 
 from ajbench.core import documents
@@ -62,3 +63,21 @@ def test_only_regular_files_of_bounded_size_are_read(tmp_path, kind):
         path.write_text("{}" * 10)
     with pytest.raises(FileNotFoundError if kind == "loop" else ValueError):
         documents.read_bytes(path, 10)
+
+
+def test_arrays_are_read_and_anything_else_is_refused(tmp_path):
+    path = tmp_path / "some.npz"
+    np.savez_compressed(path, a=np.arange(3), b=np.array("text"))
+    found = documents.read_arrays(path)
+    assert found["a"].tolist() == [0, 1, 2] and str(found["b"]) == "text"
+    np.savez(path, a=np.array([{}], dtype=object))
+    with pytest.raises(ValueError, match="allow_pickle"):
+        documents.read_arrays(path)
+    with path.open("wb") as file:
+        np.save(file, np.arange(3))
+    for content in (path.read_bytes(), b"", b"PK", b"text"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"."):
+            documents.read_arrays(path)
+    with pytest.raises(FileNotFoundError):
+        documents.read_arrays(tmp_path / "missing.npz")

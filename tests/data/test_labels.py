@@ -79,9 +79,23 @@ def test_saved_scores_can_be_loaded(tmp_path):
     with np.load(path, allow_pickle=False) as file:
         arrays = dict(file)
     assert set(arrays) == {"scores", "targets", "clip_ids", "labels", "recordings"}
-    del arrays["recordings"]  # as older files
-    np.savez(path, **arrays)
-    assert load_scores(path).recordings == made[2]
+
+
+def test_no_flipped_bit_changes_scores_in_silence(tmp_path):
+    """A flip may hide the recordings, or claim a password or another compression."""
+    path = save_scores(tmp_path / "scores.npz", *predictions(6))
+    whole, expected = path.read_bytes(), repr(load_scores(path))
+    refused = 0
+    for place in range(len(whole)):
+        content = bytearray(whole)
+        content[place] ^= 1 << place % 8
+        path.write_bytes(content)
+        try:
+            assert repr(load_scores(path)) == expected, place
+        except IntegrityError as error:
+            assert "scores.npz" in str(error) and "\n" not in str(error)
+            refused += 1
+    assert refused > len(whole) / 2
 
 
 def test_missing_mismatched_and_damaged_scores_are_refused(tmp_path):
