@@ -129,10 +129,10 @@ def _mixed(inputs: Inputs, targets: Tensor, mixed: Tensor, keep: Tensor) -> tupl
 
 def clip_scores(
     settings: Fusion, store: ClipStore, indices: NDArray[np.int64], file: Path | None, seed: int
-) -> tuple[Floats, int]:
-    """Return the scores in [0, 1] of clips [n], and how many with video have none.
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """Return the scores in [0, 1] of clips [n], and which of them have one, as none has in naive fusion.
 
-    Those get the mean score of the train clips.
+    The others get the mean score of the train clips.
 
     Args:
         settings: scorer and labels, also the controls.
@@ -147,21 +147,20 @@ def clip_scores(
         UsageError: no train clip has a score.
     """
     if settings.scorer == NAIVE or file is None:
-        return np.ones(len(indices)), 0
+        return np.ones(len(indices)), np.zeros(len(indices), bool)
     ids, splits = ([column[i] for i in indices] for column in (store.clip_ids, store.column("split")))
     control = settings.labels in ("constant", "shuffled", "feature")
     found = score_file.read(file, ids, settings.scorer, "predicted" if control else settings.labels).scaled
     train = np.array([split == "train" for split in splits])
     if not np.isfinite(found[train]).any():
         raise UsageError(f"{file}: no train clip has a score; are there visual captions?")
-    unknown = np.isnan(found)
-    found = np.where(unknown, aggregation.constant(found, train), found)
-    without = int((unknown & store.has_video(indices)).sum())
+    scored = ~np.isnan(found)
+    found = np.where(scored, found, aggregation.constant(found, train))
     if settings.labels == "constant":
-        return aggregation.constant(found, train), without
+        return aggregation.constant(found, train), scored
     if settings.labels == "shuffled":
-        return aggregation.shuffled(found, splits, seed), without
-    return found, without
+        return aggregation.shuffled(found, splits, seed), scored
+    return found, scored
 
 
 def evaluated_as(inputs: Inputs, modality: str) -> Inputs:

@@ -61,7 +61,7 @@ def _examples(cell: Cell, store: ClipStore) -> "list[Example]":
 
     scores = {modality: load_scores(cell.stage.path / scores_name(modality)) for modality in MODALITIES}
     found = read_clip_scores(cell.stage.path)
-    indices, values = found["indices"], found["scores"]
+    indices, values = found["indices"], np.where(found["scored"], found["scores"], np.nan)
     held_out = np.isin(indices, store.split_indices("eval"))
     clips = indices[held_out]
     return fusion_page.choose(scores, values[held_out], clips, store.has_video(clips))

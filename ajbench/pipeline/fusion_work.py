@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ajbench.core.documents import read_arrays
 from ajbench.core.errors import IntegrityError
 from ajbench.core.files import atomic_write, replacing
+from ajbench.core.fusion_section import NAIVE
 from ajbench.core.recipe import Recipe, dump
 from ajbench.core.run_dir import world
 from ajbench.pipeline.cell_training import SCORES, settings_of
@@ -168,7 +169,7 @@ def train_and_score(
     torch.set_num_threads(1)
     store = open_store(real, None if tokens else pcm)
     indices = scored_clips(recipe, store)
-    values, unscored = clip_scores(recipe.fusion, store, indices, scores, seed)
+    values, scored = clip_scores(recipe.fusion, store, indices, scores, seed)
     audio_tokens = read_audio_tokens(tokens / TOKENS) if tokens else None
     held_out = np.isin(indices, store.split_indices("eval"))
     used = ~held_out
@@ -181,12 +182,25 @@ def train_and_score(
     clips, module = ClipsWithVideo(store, indices[held_out], values[held_out], audio_tokens), load(out)
     for modality in MODALITIES:
         _save(out / scores_name(modality), predict(module, clips, modality), store, clips.indices)
-    with replacing(out / CLIP_SCORES) as part, part.open("wb") as file:
-        np.savez(file, scores=values, indices=indices, unscored=unscored)
+    expected = store.has_video(indices) & (recipe.fusion.scorer != NAIVE)
+    write_clip_scores(out, indices, values, scored, expected)
+
+
+def write_clip_scores(
+    folder: Path,
+    indices: NDArray[np.int64],
+    values: NDArray[np.float64],
+    scored: NDArray[np.bool_],
+    expected: NDArray[np.bool_],
+) -> None:
+    """Write the entailment scores of clips, with which of them have one and how many lack an expected one."""
+    unscored = int((expected & ~scored).sum())
+    with replacing(folder / CLIP_SCORES) as part, part.open("wb") as file:
+        np.savez(file, scores=values, scored=scored, indices=indices, unscored=unscored)
 
 
 def read_clip_scores(folder: Path) -> dict[str, NDArray[Any]]:
-    """Return what `train_and_score` wrote of the entailment scores: scores, indices and unscored.
+    """Return what `train_and_score` wrote of the entailment scores: scores, scored, indices and unscored.
 
     Raises:
         IntegrityError: the file is damaged.
@@ -194,7 +208,7 @@ def read_clip_scores(folder: Path) -> dict[str, NDArray[Any]]:
     path = folder / CLIP_SCORES
     try:
         found = read_arrays(path)
-        return {name: found[name] for name in ("scores", "indices", "unscored")}
+        return {name: found[name] for name in ("scores", "scored", "indices", "unscored")}
     except (ValueError, KeyError) as error:
         raise IntegrityError(f"{path}: damaged ({error}); train the model again with --force") from None
 

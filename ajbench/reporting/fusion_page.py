@@ -51,7 +51,7 @@ def choose(
 
     Args:
         scores: modality → predictions of one model.
-        entailed: scores of the evaluation clips [n].
+        entailed: scores of the evaluation clips [n], NaN where there is none.
         indices: of these clips in the store [n].
         seen: whether they have a video [n]: without one, video is never right, as in the tables.
     """
@@ -65,7 +65,8 @@ def choose(
     for kind, chosen in which.items():
         for n in np.flatnonzero(chosen)[:SHOWN].tolist():
             named = {modality: both.labels[best[modality][n]] for modality in scores}
-            found.append(Example(kind, int(indices[n]), named, float(entailed[n]) if seen[n] else None))
+            score = float(entailed[n]) if seen[n] and np.isfinite(entailed[n]) else None
+            found.append(Example(kind, int(indices[n]), named, score))
     return found
 
 

@@ -21,7 +21,7 @@ from ajbench.core.schema import Classifier
 from ajbench.data import mixing
 from ajbench.fusion import train
 from ajbench.fusion.av_clips import ClipsWithVideo, clip_scores, evaluated_as, training_batches
-from ajbench.pipeline.fusion_work import CLIP_SCORES, read_clip_scores
+from ajbench.pipeline.fusion_work import CLIP_SCORES, read_clip_scores, write_clip_scores
 from ajbench.training.state import State
 
 N = 24
@@ -167,9 +167,11 @@ def test_audio_tokens_are_those_of_the_classifier(store, tmp_path):
 
 
 def test_damaged_scores_of_clips_are_named(tmp_path):
-    values = {"scores": np.arange(3.0), "indices": np.arange(3), "unscored": 0}
-    np.savez(tmp_path / CLIP_SCORES, **values)
-    assert list(read_clip_scores(tmp_path)["indices"]) == [0, 1, 2]
+    scored, expected = np.array([True, False, False]), np.array([True, True, False])
+    write_clip_scores(tmp_path, np.arange(3), np.ones(3), scored, expected)
+    found = read_clip_scores(tmp_path)
+    assert list(found["indices"]) == [0, 1, 2] and found["unscored"] == 1
+    np.testing.assert_array_equal(found["scored"], scored)
     content = bytearray((tmp_path / CLIP_SCORES).read_bytes())
     content[content.index(b"NUMPY") + 130] ^= 1
     (tmp_path / CLIP_SCORES).write_bytes(content)
@@ -197,9 +199,10 @@ def test_scores_of_clips_by_condition(store, tmp_path):
     path = scores_of(store, tmp_path / "s", scaled)
     indices = np.concatenate([store.split_indices("train"), store.split_indices("eval")])
     train_mean = np.nanmean(scaled[store.split_indices("train")])
-    assert clip_scores(Fusion(scorer="none"), store, indices, None, 0) == (pytest.approx(np.ones(N)), 0)
-    found, without = clip_scores(Fusion(), store, indices, path, 0)
-    assert without == 1
+    naive, scored = clip_scores(Fusion(scorer="none"), store, indices, None, 0)
+    assert (naive == 1).all() and not scored.any()
+    found, scored = clip_scores(Fusion(), store, indices, path, 0)
+    np.testing.assert_array_equal(scored, np.isfinite(scaled)[indices])
     expected = np.where(np.isnan(scaled), train_mean, scaled)[indices]
     np.testing.assert_allclose(found, expected)
     constant, _ = clip_scores(Fusion(labels="constant"), store, indices, path, 0)
