@@ -4,6 +4,7 @@ import functools
 import gc
 import inspect
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Mapping
@@ -77,7 +78,8 @@ class Settings:
         from ajbench.pipeline import own_data
 
         self._need_folders()
-        how = {"keep": not self.dry_run, "generate": self.synthetic is None}
+        both = any(re.match(r"evaluate\.arms=.*\bG\b", one) for one in self.overrides)
+        how = {"keep": not self.dry_run, "generate": self.synthetic is None or both}
         made = own_data.make(self.data, self.work, self.results, self.budget, self.patterns, **how)
         for line in made.lines:
             console.say(line)

@@ -234,6 +234,29 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def settings_of_lines(recipe: Recipe) -> dict[str, str]:
+    """Return, for each line of Table A11, the fingerprint of what runs side by side have in common.
+
+    That is everything but what they compare (`mix.real` with its draw, `generator.pool`, `codec.name`) and
+    how much they measure (folds, seeds, doses, arms, controls).
+    """
+    shared = [
+        recipe.data.identity("eval_fold"),
+        _without(recipe.codec, "name"),
+        _without(recipe.generator, "pool"),
+        recipe.invert,
+        _without(recipe.synth, "n"),
+        recipe.mix.model_dump(mode="json", include={"tail", "balanced", "amplify", "min_fidelity"}),
+        recipe.evaluate.tune and recipe.evaluate.tune.model_dump(mode="json"),
+    ]
+    models = [recipe.classifier_of(line.model_dump()) for line in recipe.evaluate.models]
+    return {one.line: fingerprint(*shared, one) for one in models or [recipe.classifier]}
+
+
+def _without(section: Section, *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in section.identity().items() if key not in keys}
+
+
 def probe(recipe: Recipe, name: str, changes: Mapping[str, Any]) -> Synth:
     """Return the synth section of a probe: the recipe's own with `evaluate.probes.<name>` laid over it.
 

@@ -23,7 +23,7 @@ Row = dict[str, Any]
 ROW_COLUMNS = (
     "time", "run", "recipe", "fingerprint", "git", "table", "row", "column", "dataset", "split", "metric",
     "features", "value", "ci_low", "ci_high", "n", "seed", "seconds", "device", "precision", "pool", "real",
-    "codec",
+    "codec", "settings",
 )  # fmt: skip
 OLDEST = ROW_COLUMNS[: ROW_COLUMNS.index("precision")]  # files without the columns that came later are read
 # Lines that agree in these are of one measurement; value, interval and time are its result.
@@ -52,6 +52,7 @@ class Context:
         pool: clips that the generator was trained on; None: there is none, or it is unknown.
         real: clips that `mix.real` chooses, or that the measured mix has of them.
         codec: codec of the stores, with the hash of its weights.
+        settings: of a line of Table A11, see `settings_of_lines`.
     """
 
     run: str
@@ -66,6 +67,7 @@ class Context:
     pool: int | None = None
     real: int | None = None
     codec: str = ""
+    settings: str = ""
 
 
 def is_control(column: str) -> bool:

@@ -94,7 +94,9 @@ def measured_speed(duration_s: float, classes: int) -> float:
     return round(min(found / (CLASSIFIER_STEP * duration_s / CLIP_S), SLOWEST), 2)
 
 
-def choose(about: Mapping[str, Any], budget: float, speed: float, firm: bool = True) -> Sizes:
+def choose(
+    about: Mapping[str, Any], budget: float, speed: float, firm: bool = True, generate: bool = True
+) -> Sizes:
     """Return the largest sizes that fit a budget, in seconds.
 
     Args:
@@ -102,17 +104,19 @@ def choose(about: Mapping[str, Any], budget: float, speed: float, firm: bool = T
         budget: in seconds.
         speed: as of `measured_speed`.
         firm: refuse a budget that cannot be kept, rather than exceed it.
+        generate: whether clips are generated, rather than taken from elsewhere.
 
     Raises:
         UsageError: nothing fits the budget, and it is firm.
     """
     folds = tuple(about["folds"]) if 1 < len(about["folds"]) <= 10 and about["clips"] <= FEW else ()
     pooled = len(LEVELS) if about["eval"] < LEAST else POOLED
+    made_in = SYNTHESIS_SHARE * budget if generate else math.inf
     tried = [
-        _fitted(level, about, budget, speed, folds) for level in LEVELS[:pooled] if folds and level.seeds > 2
+        _fitted(level, about, made_in, speed, folds) for level in LEVELS[:pooled] if folds and level.seeds > 2
     ]
-    tried += [_fitted(level, about, budget, speed) for level in LEVELS]
-    times = [_total(one, about, speed) for one in tried]
+    tried += [_fitted(level, about, made_in, speed) for level in LEVELS]
+    times = [sum(_parts(one, about, speed, generate).values()) for one in tried]
     for one, seconds in zip(tried, times, strict=True):
         if seconds <= USED * budget:
             return one
@@ -127,8 +131,10 @@ def choose(about: Mapping[str, Any], budget: float, speed: float, firm: bool = T
     return next(one for one in reversed(tried) if one.seeds >= 3)
 
 
-def seconds_of(recipe: Recipe, about: Mapping[str, Any], speed: float) -> dict[str, float]:
-    """Return the seconds of each part of a run."""
+def seconds_of(
+    recipe: Recipe, about: Mapping[str, Any], speed: float, generate: bool = True
+) -> dict[str, float]:
+    """Return the seconds of each part of a run; arguments as of `choose`."""
     evaluate = recipe.evaluate
     sizes = Sizes(
         recipe.generator.train_steps,
@@ -141,7 +147,7 @@ def seconds_of(recipe: Recipe, about: Mapping[str, Any], speed: float) -> dict[s
         doses=evaluate.doses,
         folds=evaluate.folds,
     )
-    return _parts(sizes, about, speed)
+    return _parts(sizes, about, speed, generate)
 
 
 def span(seconds: float) -> str:
@@ -152,16 +158,19 @@ def span(seconds: float) -> str:
 
 
 def _fitted(
-    level: Sizes, about: Mapping[str, Any], budget: float, speed: float, folds: tuple[int, ...] = ()
+    level: Sizes, about: Mapping[str, Any], made_in: float, speed: float, folds: tuple[int, ...] = ()
 ) -> Sizes:
-    """Return a level with steps that the clips deserve, doses, and folds."""
+    """Return a level with steps that the clips deserve, doses, and folds.
+
+    `made_in`: the most seconds in which clips are generated, in all folds.
+    """
     train = max(1, about["train"])
     one = level.sampler_steps * SAMPLER_STEP * _scale(about, speed)
-    most = int(SYNTHESIS_SHARE * budget / one / max(1, len(folds)))
+    most = made_in / one / max(1, len(folds))
     steps = min(level.generator_steps, max(600, 80 * train // BATCH))
     trained = min(level.classifier_steps, max(200, 30 * train // BATCH))
     seen = trained * BATCH // 2  # more than that, half of what a classifier draws, would be made for nothing
-    n = max(8, min(round(level.per_real * train), most, seen))
+    n = max(8, int(min(round(level.per_real * train), most, seen)))
     doses = tuple(sorted({max(4, n >> shift) for shift in range(level.n_doses)}))
     return replace(level, generator_steps=steps, classifier_steps=trained, doses=doses, folds=folds)
 
@@ -171,7 +180,7 @@ def _scale(about: Mapping[str, Any], speed: float) -> float:
     return float(speed * (SHORT + (1 - SHORT) * about["duration_s"] / CLIP_S))
 
 
-def _parts(sizes: Sizes, about: Mapping[str, Any], speed: float) -> dict[str, float]:
+def _parts(sizes: Sizes, about: Mapping[str, Any], speed: float, generate: bool = True) -> dict[str, float]:
     scale, folds = _scale(about, speed), max(1, len(sizes.folds))
     # Generated, real and baseline clips: as many as are generated through the codec, shuffled and as noise.
     measured = sizes.n + about["train"] + about["eval"] + BASELINES * min(sizes.n, about["train"])
@@ -187,8 +196,5 @@ def _parts(sizes: Sizes, about: Mapping[str, Any], speed: float) -> dict[str, fl
         "classifiers": (trained + scored) / min(cells, default_workers()),
         "evaluation": folds * (start + measured * MEASURED * scale),
     }
-    return {name: round(seconds, 1) for name, seconds in parts.items()}
-
-
-def _total(sizes: Sizes, about: Mapping[str, Any], speed: float) -> float:
-    return sum(_parts(sizes, about, speed).values())
+    used = (name for name in parts if generate or name not in GENERATION)
+    return {name: round(parts[name], 1) for name in used}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ajbench.core.console import counted
 from ajbench.core.errors import MissingError
 from ajbench.core.files import atomic_write
-from ajbench.core.recipe import Mix
+from ajbench.core.recipe import Mix, settings_of_lines
 from ajbench.core.rows import folds_name
 from ajbench.pipeline import classifier_stages, external_store, given_models, preflight, tail_clips
 from ajbench.pipeline.inputs import extractor_identity
@@ -52,7 +52,11 @@ def eval_cls_stage(pipeline: "Pipeline", classifiers: Sequence[Stage]) -> Stage:
             mine[pooled] = _mean(list(mine.values()))
         cache = pipeline.places.work / "measured"
         rows = measure_cells(recipe, classifiers, path, pooled, names, cache)
-        rows = [row | sizes[row["column"]][row["dataset"]] for row in rows]
+        settings = settings_of_lines(recipe)
+        rows = [
+            row | sizes[row["column"]][row["dataset"]] | {"settings": settings.get(row["row"], "")}
+            for row in rows
+        ]
         if recipe.mix.tail:
             stores = [ClipStore.open(one.prepare.path, verify=False) for one in pipeline.folds]
             rows += tail_clips.rows(recipe, stores, context_of(recipe, path, pooled))

@@ -1,6 +1,8 @@
 """A recipe for clips that have none: what was found, and sizes that fit the clips and a budget of time.
 
-The recipe is kept in `<work>/<name>/plan.yaml`, so that a repeated command goes on with the same sizes.
+The recipe is kept in `<work>/<name>/plan.yaml`, so that a repeated command goes on with the same sizes. A run
+without a generator has sizes of its own that use the time, in `plan_synthetic.yaml`, unless it comes after
+one with a generator: then it has the same sizes as that.
 """
 
 import hashlib
@@ -27,10 +29,10 @@ from ajbench.data.corpora.recordings import read_corpus
 from ajbench.data.corpora.unlisted import unlisted
 from ajbench.data.manifest import Manifest, Problem, Row, write_table
 from ajbench.pipeline import name_patterns
-from ajbench.pipeline.budget import GENERATION, Sizes, choose, measured_speed, seconds_of
+from ajbench.pipeline.budget import Sizes, choose, measured_speed, seconds_of
 from ajbench.pipeline.data_summary import classes, found_lines, plan_lines, reasons
 
-PLAN = "plan.yaml"
+PLAN, PLAN_SYNTHETIC = "plan.yaml", "plan_synthetic.yaml"
 DEFAULT = "30m"  # budget
 LOOKED_AT = 48  # sound files whose headers are read
 SHORTEST_S, LONGEST_S = 1.26, 10.08  # of clips
@@ -107,8 +109,9 @@ def make(
                 "clips; give folders elsewhere with --work DIR and --results DIR"
             )
     name = _name(path, found.root, work, results)
-    plan = work / name / PLAN
-    found = name_patterns.applied(found, patterns or {}, _last_data(plan))
+    files = (PLAN, PLAN_SYNTHETIC) if generate else (PLAN_SYNTHETIC, PLAN)
+    plan, other = (work / name / file for file in files)
+    found = name_patterns.applied(found, patterns or {}, _last_data(plan, other))
     manifest = read_corpus(Data(**found.data), found.root)
     data, manifest = _divided(found, manifest)
     problems = (*manifest.problems, *unlisted(path, found, manifest))
@@ -116,6 +119,9 @@ def make(
     data["duration_s"] = _duration(lengths)
     key = fingerprint([(row.clip_id, row.labels, row.split, row.fold) for row in manifest.rows], data)
     tree, known = _kept(plan, key, wanted)
+    if tree is None and not generate:
+        tree, of_other = _kept(other, key, wanted)
+        known = of_other or known
     train, evaluated = (manifest.split(split) for split in ("train", "eval"))
     divided_by_fold = "eval_fold" in data
     folds = sorted({row.fold for row in manifest.rows if row.fold is not None}) if divided_by_fold else []
@@ -126,7 +132,7 @@ def make(
     if tree is None:
         seconds = wanted or known.get("budget") or budget_seconds(DEFAULT)
         speed = measured_speed(data["duration_s"], len(manifest.label_set))
-        sizes = choose(about, seconds, speed, firm=wanted is not None)
+        sizes = choose(about, seconds, speed, firm=wanted is not None, generate=generate)
         tree = _tree(name, path, data, sizes)
         known = {"budget": seconds, "speed": speed}
         if keep:
@@ -138,9 +144,7 @@ def make(
         cells = ([getattr(problem, name) for name in columns] for problem in problems)
         write_table(plan.with_name(LEFT_OUT), columns, cells)
     recipe = load(name, tree=tree)
-    parts = seconds_of(recipe, about, known["speed"])
-    if not generate:
-        parts = {name: seconds for name, seconds in parts.items() if name not in GENERATION}
+    parts = seconds_of(recipe, about, known["speed"], generate)
     lines = (
         *found_lines(path, found.layout, manifest, problems, rates, lengths),
         *([f"list of what is left out: {plan.with_name(LEFT_OUT)}"] if keep and problems else []),
@@ -257,8 +261,9 @@ def _name(path: Path, root: Path, work: Path, results: Path) -> str:
     def taken() -> bool:
         if slug in shipped():
             return True
-        if (head := _head_of(work / slug / PLAN)) is not None:
-            return Path(head["data"]).resolve() != root
+        heads = [head for file in (PLAN, PLAN_SYNTHETIC) if (head := _head_of(work / slug / file))]
+        if heads:
+            return any(Path(head["data"]).resolve() != root for head in heads)
         return (results / slug).exists()
 
     return f"{slug}-{digest}" if taken() else slug
@@ -272,10 +277,13 @@ def _head_of(plan: Path) -> dict[str, str] | None:
     return match.groupdict() if match else None
 
 
-def _last_data(plan: Path) -> dict[str, Any]:
-    """Return the data section of the recipe that was made last; empty if there is none."""
-    data = _made(plan).get("data") if _head_of(plan) else None
-    return data if isinstance(data, dict) else {}
+def _last_data(*plans: Path) -> dict[str, Any]:
+    """Return the data section of the first of these recipes that was made; empty if none was."""
+    for plan in plans:
+        data = _made(plan).get("data") if _head_of(plan) else None
+        if isinstance(data, dict):
+            return data
+    return {}
 
 
 def _kept(plan: Path, key: str, wanted: int | None) -> tuple[dict[str, Any] | None, dict[str, Any]]:

@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 import pandas as pd
 
-from ajbench.core.recipe import Recipe
+from ajbench.core.recipe import Recipe, settings_of_lines
 from ajbench.core.rows import folds_in
 
 OVER_SEEDS = ("_mean", "_delta", "_delta_family", "_delta_a")  # ends of metrics
@@ -49,8 +49,8 @@ def select(
 def other_codecs(rows: pd.DataFrame, recipe: Recipe, current: pd.DataFrame) -> list[pd.DataFrame]:
     """Return the rows that count of a recipe's classifiers with each other codec, newest first.
 
-    A run with another codec has other fingerprints, so only the numbers of clips tell its rows from those of
-    other settings: evaluations with as many real clips, and generators of as large a pool, count.
+    Of each, the last evaluation counts that has the same settings, as many real clips and, where clips are
+    generated, as large a pool.
 
     Args:
         rows: of rows.csv.
@@ -58,17 +58,21 @@ def other_codecs(rows: pd.DataFrame, recipe: Recipe, current: pd.DataFrame) -> l
         current: its rows that count, as `select` returns them.
     """
     every, last = (_classifiers(some) for some in (_of(rows, recipe, None), current))
-    strange = every.loc[~every["pool"].isin({"", *last["pool"]}), "fingerprint"]
-    every = every[~every["fingerprint"].isin(strange)]
+    every = alike(every, recipe)
+    strange = every.loc[~every["pool"].isin({"", *last["pool"]}), "run"]
+    every = every[~every["run"].isin(strange)]
     sizes = {*last.loc[last["column"] == recipe.name, "real"]}
+    # A run without real clips alone has nothing to compare.
     real_only = every[(every["column"] == recipe.name) & every["real"].isin(sizes)]
-    over_seeds = every["metric"].str.endswith(OVER_SEEDS)
-    alike = every["real"].isin(sizes) | every["column"].str.endswith("(all real)")
-    alike |= every["column"] == f"{recipe.name}G"
-    every = every[every["fingerprint"].isin(real_only["fingerprint"]) | (~over_seeds & alike)]
-    # A codec without real clips alone has nothing to compare.
-    codecs = real_only.loc[real_only["codec"] != "", "codec"][::-1].drop_duplicates()
-    return [select(every, recipe, None, codec) for codec in codecs if codec not in {*last["codec"]}]
+    runs = real_only[(real_only["codec"] != "") & ~real_only["codec"].isin(last["codec"])]
+    runs = runs.drop_duplicates("codec", keep="last")[::-1]
+    return [select(every[every["run"] == run], recipe) for run in runs["run"]]
+
+
+def alike(rows: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
+    """Return the rows of lines of Table A11 with the recipe's settings; rows of older versions do not say."""
+    wanted = rows["row"].map(settings_of_lines(recipe)).fillna("")
+    return rows[(rows["settings"] == "") | (rows["settings"] == wanted)]
 
 
 def _classifiers(rows: pd.DataFrame) -> pd.DataFrame:

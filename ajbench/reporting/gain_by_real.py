@@ -12,6 +12,7 @@ from ajbench.core.recipe import Recipe
 from ajbench.core.rows import folds_in
 from ajbench.evaluation.classification import MIN_CLIPS, enough
 from ajbench.reporting import figures
+from ajbench.reporting.current_rows import alike
 from ajbench.reporting.formats import Line, percent, signed
 from ajbench.reporting.mix_figure import colour, in_words
 from ajbench.reporting.verdict import classifier_name
@@ -35,9 +36,10 @@ COLUMNS = (
 def lines(rows: pd.DataFrame, recipe: Recipe, current: Collection[str] = ()) -> list[Line]:
     """Return a line for each classifier, mix, pool, number of real clips and codec.
 
-    Runs of a recipe that differ in `mix.real`, `generator.pool` or `codec.name` share a results folder. A run
+    Runs of a recipe that differ in `mix.real`, `generator.pool` or `codec.name` share a results folder; those
+    with other settings are left out (`settings_of_lines`; rows of older versions do not say). A run
     is an evaluation: its rows have one fingerprint. If the same numbers were measured again, the current run
-    counts, as in Table A11; of others that of most folds, and of as many folds the last one.
+    counts, as in Table A11; of others that of most folds, then of most seeds, then the last one.
 
     Args:
         rows: of rows.csv, of any recipes and runs.
@@ -49,7 +51,7 @@ def lines(rows: pd.DataFrame, recipe: Recipe, current: Collection[str] = ()) -> 
         percent with its 95 % interval; `pool` is None without a generator. No line if all runs have the same
         number of real clips, pool and codec.
     """
-    rows = rows[(rows["recipe"] == recipe.name) & (rows["table"] == "A11")]
+    rows = alike(rows[(rows["recipe"] == recipe.name) & (rows["table"] == "A11")], recipe)
     found: dict[tuple[str, str, int, int, str], Line] = {}
     runs = [run for _, run in rows.groupby("fingerprint", sort=False)]
     for run in sorted(runs, key=lambda run: run["fingerprint"].iloc[0] in current):
@@ -68,12 +70,16 @@ def lines(rows: pd.DataFrame, recipe: Recipe, current: Collection[str] = ()) -> 
             line |= {"delta_low": percent(row["ci_low"]), "delta_high": percent(row["ci_high"])}
             line |= {"n": int(row["n"]), "seeds": row["seed"].count(";") + 1, "dataset": row["dataset"]}
             before = found.get(about)
-            fewer = before and folds_in(before["dataset"]) > folds_in(line["dataset"])
+            fewer = before and _amount(before) > _amount(line)
             if fewer and run["fingerprint"].iloc[0] not in current:
-                continue  # a value over folds counts more than that of a part of them
+                continue  # a value over folds and seeds counts more than that of a part of them
             found[about] = line
     several = len({about[2:4] for about in found}) > 1 or len(_codecs(found.values())) > 1
     return [found[about] for about in sorted(found)] if several else []
+
+
+def _amount(line: Line) -> tuple[int, int]:
+    return folds_in(line["dataset"]), line["seeds"]
 
 
 def contrast(found: Sequence[Line], rows: pd.DataFrame, recipe: Recipe) -> list[str]:
@@ -130,9 +136,10 @@ def figure(found: Sequence[Line], recipe: Recipe) -> str:
     if len({line["real"] for line in found}) == 1:
         return figures.gain_rows(_rows(found, recipe))
     panels: dict[str, dict[str, figures.Gains]] = {}
+    most = max(folds_in(line["dataset"]) for line in found)
     for line in found:
         pool = f", pool {line['pool']:,}" if line["pool"] else ""
-        name = line["column"] + pool + _codec(line, codecs)
+        name = line["column"] + pool + _codec(line, codecs) + _folds(line, most)
         curves = panels.setdefault(classifier_name(line["model"]), {})
         curve = curves.setdefault(name, figures.Gains(name, [], []))
         curve.real.append(line["real"])
@@ -156,7 +163,7 @@ def _rows(found: Sequence[Line], recipe: Recipe) -> list[tuple[str, list[figures
         name = in_words(column, recipe)
         name += f", generator of {_pool(line)}" if pool else ""
         name += _codec(line, codecs)
-        name += f" ({line['dataset'].partition(' ')[2]})" if folds_in(line["dataset"]) < most else ""
+        name += _folds(line, most)
         mark = figures.Mark(
             name, line["delta"], line["delta_low"], line["delta_high"], colour(column, recipe)
         )
@@ -172,6 +179,11 @@ def _codecs(found: Iterable[Line]) -> set[str]:
 def _codec(line: Line, codecs: Collection[str]) -> str:
     """Return the line's codec for a name in a figure, if its lines have several."""
     return f", {line['codec'] or 'unnamed codec'}" if len(codecs) > 1 else ""
+
+
+def _folds(line: Line, most: int) -> str:
+    """Return the folds of a line for a name in a figure, if others have more."""
+    return f" ({line['dataset'].partition(' ')[2]})" if folds_in(line["dataset"]) < most else ""
 
 
 def _largest(values: pd.Series) -> int:

@@ -20,7 +20,7 @@ def measurement(seed=0, value=0.5, **changes):
 def test_columns_are_those_of_the_contract():
     contract = (
         "time, run, recipe, fingerprint, git, table, row, column, dataset, split, metric, features, value, "
-        "ci_low, ci_high, n, seed, seconds, device, precision, pool, real, codec"
+        "ci_low, ci_high, n, seed, seconds, device, precision, pool, real, codec, settings"
     )
     assert ", ".join(ROW_COLUMNS) == contract
     assert tuple(measurement()) == ROW_COLUMNS
@@ -38,12 +38,12 @@ def test_what_goes_in_comes_out(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "later", [ROW_COLUMNS[-k:] for k in (1, 2, 3, 4)], ids=["codec", "real", "pool", "precision"]
+    "later", [ROW_COLUMNS[-k:] for k in range(1, 6)], ids=["settings", "codec", "real", "pool", "precision"]
 )
 def test_rows_older_than_a_column_are_read_with_an_empty_one(tmp_path, later):
     path, new = (
         tmp_path / "rows.csv",
-        {"precision": "bf16", "pool": 2_041_789, "real": 22_160, "codec": "tiny@0"},
+        {"precision": "bf16", "pool": 2_041_789, "real": 22_160, "codec": "tiny@0", "settings": "f0"},
     )
     append_rows(path, [measurement(0), measurement(1)])
     older = [line.rsplit(",", len(later))[0] for line in path.read_text().splitlines()]

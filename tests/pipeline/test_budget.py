@@ -11,12 +11,16 @@ def about(clips, folds=(1, 2, 3, 4, 5), duration_s=5.04):
     }  # fmt: skip
 
 
+def total(sizes, of, generate=True):
+    return sum(budget._parts(sizes, of, 1.0, generate).values())
+
+
 @pytest.mark.parametrize("clips", [12, 100, 400, 3000, 20_000])
 @pytest.mark.parametrize("minutes", [20, 120, 1200])
 def test_what_is_chosen_fits_and_grows_with_the_budget(clips, minutes):
     def spent(seconds):
         sizes = budget.choose(about(clips), seconds, 1.0)
-        return sizes, budget._total(sizes, about(clips), 1.0)
+        return sizes, total(sizes, about(clips))
 
     if clips == 20_000 and minutes == 20:
         with pytest.raises(UsageError, match="--budget"):
@@ -47,7 +51,7 @@ def test_a_slower_machine_gets_a_smaller_run():
 def test_without_a_budget_of_ones_own_large_corpora_take_longer():
     sizes = budget.choose(about(100_000), 1800, 1.0, firm=False)
     assert sizes.seeds == 3
-    assert budget._total(sizes, about(100_000), 1.0) > 1800
+    assert total(sizes, about(100_000)) > 1800
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(40, "40 s"), (720, "12 min"), (7200, "2.0 h")])
@@ -59,3 +63,14 @@ def test_no_more_clips_are_made_than_a_classifier_can_draw():
     found = budget.choose(about(20_000), 7200, 1.0)
     assert found.n <= found.classifier_steps * budget.BATCH / 2
     assert found.generator_steps >= 600 and found.classifier_steps >= 200  # rather than 40 for 4,000 clips
+
+
+@pytest.mark.parametrize("minutes", [30, 60])
+def test_without_a_generator_its_time_goes_to_folds_and_classifiers(minutes):
+    own, other = (budget.choose(about(400), 60 * minutes, 1.0, generate=one) for one in (True, False))
+    assert other.folds == (1, 2, 3, 4, 5)
+    assert other.classifier_steps * other.models * max(1, len(other.folds)) > (
+        own.classifier_steps * own.models * max(1, len(own.folds))
+    )
+    assert total(other, about(400), generate=False) <= 60 * minutes * budget.USED
+    assert total(other, about(400)) > 60 * minutes * budget.USED

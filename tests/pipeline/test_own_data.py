@@ -68,6 +68,28 @@ def test_clips_from_elsewhere_need_no_generator(tmp_path):
     assert "no generator; doses" in plan and "--synthetic" in plan
 
 
+def test_a_run_without_a_generator_keeps_its_own_sizes_unless_there_are_others(tmp_path):
+    root = class_folders(tmp_path / "set", **{name: 60 for name in ("cat", "dog", "cow")})
+    alone = make(root, tmp_path, budget="20m", generate=False)
+    assert len(alone.tree["evaluate"]["folds"]) == 5
+    own = make(root, tmp_path, budget="20m")
+    assert own.tree != alone.tree and own.found["seconds"] <= 1200
+    for budget in ("20m", None):
+        assert make(root, tmp_path, budget=budget, generate=False).tree == alone.tree
+        assert make(root, tmp_path, budget=budget).tree == own.tree
+    assert make(root, tmp_path / "later", budget="20m").tree == own.tree
+    # Without sizes of its own it has those of the run with a generator, whose classifiers it shares.
+    assert make(root, tmp_path / "later", budget="20m", generate=False).tree == own.tree
+
+
+def test_a_pattern_is_remembered_by_runs_with_and_without_a_generator(tmp_path):
+    root = class_folders(tmp_path / "set", cat=30, dog=30)
+    for number, first in enumerate((True, False)):
+        place = tmp_path / str(number)
+        given = make(root, place, patterns={"label": None, "group": r"(\d+)$"}, generate=first)
+        assert given.tree["data"] == make(root, place, generate=not first).tree["data"]
+
+
 @pytest.mark.parametrize("own", ["val", "mixed"])
 def test_splits_of_a_table_count_more_than_its_folds(tmp_path, own):
     root = class_folders(tmp_path / "set", cat=30, dog=30)

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 from fakes import ESC10_CONTEXT, esc10_recipe
 
+from ajbench.core.recipe import settings_of_lines
 from ajbench.core.rows import append_rows, make_row, read_rows
 from ajbench.evaluation.classification import compare_to_real, measure
 from ajbench.reporting import current_rows, verdict
@@ -37,7 +38,9 @@ def test_a_former_codec_has_the_rows_of_as_many_real_clips(tmp_path):
         ),
     )
     for codec, real, value, pool, gained in runs:
-        context = replace(ESC10_CONTEXT, fingerprint=next(fingerprints), codec=codec, real=real)
+        key = next(fingerprints)
+        about = {"fingerprint": key, "run": f"eval-cls-{key}", "codec": codec, "real": real}
+        context = replace(ESC10_CONTEXT, **about)
         for column, gain in (("esc10", 0.0), ("+160G", gained)):
             context = replace(context, pool=pool if gain else None)
             cell = replace(context, fingerprint=f"{context.fingerprint} {column}")
@@ -52,6 +55,24 @@ def test_a_former_codec_has_the_rows_of_as_many_real_clips(tmp_path):
     append_rows(path, [make_row(bound, "A11", "m/-/none", "esc10 (all real)", "map", 0.9, n=80, seed=0)])
     (same,) = current_rows.other_codecs(read_rows(path), plan, current)
     assert same.equals(former), "an upper bound alone is no line"
+
+
+def test_the_line_of_a_former_codec_is_of_one_evaluation_with_the_same_settings(tmp_path):
+    path, plan = tmp_path / "rows.csv", esc10_recipe()
+    line = plan.classifier_of(plan.evaluate.models[0].model_dump()).line
+    same = settings_of_lines(plan)[line]
+    runs = (
+        ("old", 0.5, ("+160G", "+320G"), same), ("old", 0.6, ("+160G",), same),
+        ("old", 0.9, ("+160G",), "longer training"), ("new", 0.7, ("+160G",), same),
+    )  # fmt: skip
+    for number, (codec, value, columns, settings) in enumerate(runs):
+        about = {"fingerprint": str(number), "run": f"eval-cls-{number}", "codec": codec, "real": 80}
+        context = replace(ESC10_CONTEXT, settings=settings, **about)
+        for column in ("esc10", *columns):
+            append_rows(path, [make_row(context, "A11", line, column, "map_mean", value, n=80, seed="0;1")])
+    every = read_rows(path)
+    (former,) = current_rows.other_codecs(every, plan, current_rows.select(every, plan, ["3"]))
+    assert set(former["column"]) == {"esc10", "+160G"} and set(former["value"]) == {0.6}
 
 
 def test_a_comparison_over_more_seeds_replaces_the_earlier_one(grid_results, tmp_path):

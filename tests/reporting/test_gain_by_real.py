@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from fakes import ESC10_CONTEXT, esc10_recipe
 
+from ajbench.core.recipe import load, settings_of_lines
 from ajbench.core.rows import ROW_COLUMNS, append_rows, make_row, read_rows
 from ajbench.reporting import current_rows, gain_by_real, tables
 
@@ -187,3 +188,48 @@ def test_clips_of_another_generator_have_lines_without_a_pool(tmp_path):
     assert [(n["column"], n["pool"], n["real"]) for n in found] == [("+160X", None, 40), ("+160X", None, 80)]
     drawing = gain_by_real.figure(found, esc10_recipe())
     assert "+160X" in drawing and "pool" not in drawing
+
+
+def test_runs_with_other_settings_do_not_stand_side_by_side(tmp_path):
+    path, plan = tmp_path / "rows.csv", esc10_recipe()
+    line = plan.classifier_of(plan.evaluate.models[0].model_dump()).line
+    same = settings_of_lines(plan)[line]
+    runs = ("a", 40, 320, 0.1, same), ("b", 40, 40, 0.3, "longer training"), ("c", 80, 320, 0.05, same)
+    for key, real, pool, gain, settings in runs:
+        found = run_rows(key, real, pool, {"+160G": gain})
+        append_rows(path, [row | {"row": line, "settings": settings} for row in found])
+    found = gain_by_real.lines(read_rows(path), plan)
+    assert [(n["real"], n["pool"]) for n in found] == [(40, 320), (80, 320)]
+
+
+def test_settings_are_all_but_what_is_compared_and_how_much_is_measured():
+    def settings(*changes):
+        return settings_of_lines(load("esc10-shots", changes))
+
+    before = settings()
+    for change in (
+        "mix.real=all", "mix.draw=3", "generator.pool=real", "codec.name=tiny@ff1b92258faaad59", "synth.n=40",
+        "evaluate.seeds=[5]", "evaluate.folds=[1]", "evaluate.doses=[40,640]", "evaluate.arms=[G,A,A+G,R]",
+        "evaluate.redraw=false", "data.eval_fold=1", "data.cache=pcm",
+    ):  # fmt: skip
+        assert settings(change) == before, change
+    for change in (
+        "classifier.train_steps=900", "generator.train_steps=900", "synth.guidance=7", "mix.balanced=true",
+        "data.duration_s=1.26", "classifier.precision=bf16", "codec.whitening=channel",
+        "mix.tail={classes: [dog], shots: 4}", "evaluate.tune={grid: {lr: [1.0e-3, 2.0e-3]}}",
+    ):  # fmt: skip
+        assert set(settings(change)) == set(before) and settings(change) != before, change
+
+
+def test_a_trial_with_fewer_seeds_does_not_take_the_place_of_all(rows):
+    append_rows(rows, run_rows("d", 40, 320, {"+160G": 0.3}, seed="0"))
+    found = gain_by_real.lines(read_rows(rows), esc10_recipe(), ["b"])
+    (mine,) = (n for n in found if (n["pool"], n["real"], n["column"]) == (320, 40, "+160G"))
+    assert mine["seeds"] == 3 and mine["delta"] == pytest.approx(10)
+
+
+def test_curves_name_the_folds_of_points_that_have_fewer(rows):
+    found = run_rows("d", 160, 320, {"+160G": 0.3})
+    append_rows(rows, [row | {"dataset": "esc10 folds 1-3"} for row in found])
+    svg = gain_by_real.figure(gain_by_real.lines(read_rows(rows), esc10_recipe()), esc10_recipe())
+    assert "fold 5)" in svg and "folds 1-3)" not in svg
