@@ -178,7 +178,7 @@ def report(
     if settings.dry_run:
         show_plan(settings, stages)
         return
-    page = results_folder.render_report(pipeline, stages)
+    page = results_folder.write_report(pipeline, stages)
     console.emit({"report": page}, text=str(page))
 
 

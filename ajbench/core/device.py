@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # a stage that only asks for a precision must not wait for to
 Array: TypeAlias = "np.ndarray | torch.Tensor"
 Precision = Literal["auto", "fp32", "bf16"]
 WORKERS = "AJBENCH_WORKERS"  # variable with the number of worker processes that one of them runs beside
+GPUS = "CUDA_VISIBLE_DEVICES"
 CLIPS_PER_PROCESS = 50  # a process takes about as long to start as to generate a few dozen clips
 
 
@@ -38,6 +39,15 @@ def device_of(rank: int | None = None) -> "torch.device":
         local = int(os.environ.get("LOCAL_RANK", 0)) if rank is None else rank
         return torch.device("cuda", local % torch.cuda.device_count())
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def visible_gpus() -> list[str]:
+    """Return how CUDA_VISIBLE_DEVICES names the GPUs that this process may use; none without CUDA."""
+    torch = sys.modules.get("torch")  # a process that uses a GPU has imported it
+    if torch is None or not torch.cuda.is_available():
+        return []
+    named = [name.strip() for name in os.environ.get(GPUS, "").split(",") if name.strip()]
+    return named or [str(number) for number in range(torch.cuda.device_count())]
 
 
 def available(device: str) -> str:
@@ -73,6 +83,16 @@ def resolve_precision(setting: Precision, device: str) -> Literal["fp32", "bf16"
     return setting
 
 
+class _Full:
+    """Torch's settings are the process's: the last of several threads to leave restores them."""
+
+    lock, within = threading.Lock(), 0
+    before = (True, False)
+
+
+_FULL = _Full()
+
+
 @contextmanager
 def full_fp32() -> Iterator[None]:
     """Multiply fp32 with all its bits meanwhile, in convolutions too.
@@ -83,12 +103,18 @@ def full_fp32() -> Iterator[None]:
     import torch
 
     convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = convolutions.allow_tf32, products.allow_tf32
-    convolutions.allow_tf32 = products.allow_tf32 = False
+    with _FULL.lock:
+        if not _FULL.within:
+            _FULL.before = convolutions.allow_tf32, products.allow_tf32
+            convolutions.allow_tf32 = products.allow_tf32 = False
+        _FULL.within += 1
     try:
         yield
     finally:
-        convolutions.allow_tf32, products.allow_tf32 = before
+        with _FULL.lock:
+            _FULL.within -= 1
+            if not _FULL.within:
+                convolutions.allow_tf32, products.allow_tf32 = _FULL.before
 
 
 def release_gpu_memory() -> None:

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from ajbench.core import console, cost
-from ajbench.core.device import WORKERS, end_with_parent
+from ajbench.core.device import GPUS, WORKERS, end_with_parent, visible_gpus
 from ajbench.core.errors import AjbenchError, MissingError
 from ajbench.core.failures import expected
 
@@ -45,9 +45,9 @@ class Worker:
         self.busy = False
         self.cpu_s = self.peak_mb = 0.0  # since it was lent
 
-    def start(self) -> None:
-        """Start the process, which imports what its first task needs."""
-        with _child_settings():
+    def start(self, number: int = 0) -> None:
+        """Start the process, which imports what its first task needs; workers take the GPUs in turn."""
+        with _child_settings(number):
             self.process.start()
         self._theirs.close()
 
@@ -100,7 +100,7 @@ def borrowed(count: int, keep: bool = True) -> Iterator[list[Worker]]:
                 workers.append(idle)
             else:
                 workers.append(Worker())
-                workers[-1].start()
+                workers[-1].start(len(workers) - 1)
         yield workers
         if keep and _KEEPING:
             for worker in workers:
@@ -120,6 +120,7 @@ def share(
     workers: int,
     finished: Callable[[int], None],
     keep: bool = True,
+    fewer: str = "a lower --jobs",
 ) -> None:
     """Call a function of a module once for each task, in worker processes.
 
@@ -129,6 +130,7 @@ def share(
         workers: most processes.
         finished: called here with the number of a task that is done.
         keep: workers for the next tasks, if they are `kept`.
+        fewer: what lowers the number of workers, in words.
 
     Raises:
         AjbenchError: what stopped a task; the others are interrupted.
@@ -152,7 +154,7 @@ def share(
                 except WorkerDied as died:
                     raise MissingError(
                         f"{title}: its process ended with code {died}, most likely out of memory; run again "
-                        "with a lower --jobs"
+                        f"with {fewer}"
                     ) from None
                 hear(title, answer)
                 finished(number)
@@ -233,13 +235,15 @@ def _serve_one(pipe: Connection) -> None:
 
 
 @contextlib.contextmanager
-def _child_settings() -> Iterator[None]:
-    """Start processes with one thread for BLAS and OpenMP, and with SIGINT blocked."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
+def _child_settings(number: int) -> Iterator[None]:
+    """Start a process with one thread for BLAS and OpenMP, one of this process's GPUs, and SIGINT blocked."""
+    changed = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    if gpus := visible_gpus():
+        changed[GPUS] = gpus[number % len(gpus)]
+    before = {name: os.environ.get(name) for name in changed}
     resource_tracker.ensure_running()  # which would unblock SIGINT when the first process starts
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    os.environ |= dict.fromkeys(names, "1")
+    os.environ |= changed
     try:
         yield
     finally:

@@ -22,6 +22,12 @@ from ajbench.core.recipe_tree import SHIPPED
 from ajbench.core.schema import Classifier, CodecSection, Generator, Invert, Synth
 from ajbench.core.section import Section, overlay
 
+# Of Table 1 and of the baselines, besides sets of synthetic clips: X are those from elsewhere.
+LINES = (
+    "X", "real, train split", "real, two halves", "real through the codec", "shuffled codes", "pink noise",
+    "real, eval split", "real, same class", "real, another class",
+)  # fmt: skip
+
 
 class Recipe(Section):
     """One experiment, from corpus to table."""
@@ -257,12 +263,19 @@ def _without(section: Section, *keys: str) -> dict[str, Any]:
     return {key: value for key, value in section.identity().items() if key not in keys}
 
 
+def own_set(recipe: Recipe) -> str:
+    """Return the name of the recipe's own synthetic clips in rows.csv: how they were made."""
+    return "img2img" if recipe.synth.strength < 1 else "from noise"
+
+
 def probe(recipe: Recipe, name: str, changes: Mapping[str, Any]) -> Synth:
     """Return the synth section of a probe: the recipe's own with `evaluate.probes.<name>` laid over it.
 
     Raises:
-        UsageError: a key or value that the section does not take.
+        UsageError: a key or value that the section does not take, or the name of another line of Table 1.
     """
+    if name in (own_set(recipe), *LINES):
+        raise UsageError(f"evaluate.probes.{name}: another line of Table 1 has this name; choose another")
     try:
         return Synth.model_validate(recipe.synth.model_dump() | dict(changes))
     except ValidationError as error:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ajbench import classifiers
 from ajbench.classifiers.train import loss_of
-from ajbench.core.device import device_of
+from ajbench.core.device import device_of, full_fp32
 from ajbench.core.errors import IntegrityError, UsageError
 from ajbench.core.files import atomic_write, checksum, replacing, seed_for
 from ajbench.core.recipe import Recipe
@@ -117,6 +117,8 @@ def build(num_classes: int, options: dict[str, Any]) -> AudioVisual:
     if named := keys.pop("backbone"):
         backbone = classifiers.build(named["name"], num_classes, **named["options"])
         keys |= {"backbone": backbone, "audio_width": token_width(backbone, named["name"])}
+        for name, parameter in backbone.named_parameters():  # its own head has no gradients, which DDP needs
+            parameter.requires_grad_(not name.startswith(backbone.head_names))  # type: ignore[arg-type]
     return AudioVisual(num_classes, **keys)
 
 
@@ -143,7 +145,7 @@ def predict(module: AudioVisual, clips: ClipsWithVideo, modality: str) -> NDArra
     """Return logits float32 [N, C] of clips by `A`, `V` or `A+V`; of one without any, those of the bias."""
     device = next(module.parameters()).device
     parts = []
-    with torch.inference_mode():
+    with torch.inference_mode(), full_fp32():
         for start in range(0, len(clips), BATCH):
             inputs, _ = clips.take(np.arange(start, min(start + BATCH, len(clips))))
             given = evaluated_as(inputs, modality)
@@ -164,7 +166,7 @@ def write_audio_tokens(classifier: Path, store: ClipStore, path: Path) -> None:
     # Not through a memory map: on a full disk, that ends the process.
     with replacing(path) as part, part.open("wb") as file:
         for start in range(0, len(store), BATCH):
-            with torch.inference_mode():
+            with torch.inference_mode(), full_fp32():
                 waves = torch.from_numpy(store.audio(np.arange(start, min(start + BATCH, len(store)))))
                 tokens = loaded.module.tokens(waves.to(loaded.device)).cpu().numpy()  # type: ignore[operator]
             if not start:
@@ -211,6 +213,7 @@ def _backbone(recipe: Recipe, clip_samples: int) -> dict[str, Any]:
 def _optimizer(recipe: Recipe, module: AudioVisual) -> torch.optim.Optimizer:
     backbone = [] if module.backbone is None else list(module.backbone.parameters())
     own = {id(parameter) for parameter in backbone}
+    backbone = [parameter for parameter in backbone if parameter.requires_grad]
     rest = [parameter for parameter in module.parameters() if id(parameter) not in own]
     groups: list[dict[str, Any]] = [{"params": rest}]
     if backbone:

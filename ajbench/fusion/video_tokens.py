@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ajbench.core import weights
+from ajbench.core.device import full_fp32
 from ajbench.core.errors import IntegrityError, UsageError
 from ajbench.core.registry import suggest
 from ajbench.data import video
@@ -151,7 +152,7 @@ class R2Plus1d:
             torch.tensor(values, device=self.device)[:, None, None, None] for values in (self.MEAN, self.STD)
         )
         found = []
-        with torch.inference_mode():
+        with torch.inference_mode(), full_fp32():
             for window in pixels:  # one at a time, so that tokens do not depend on how many there are
                 clip = torch.from_numpy(window).to(self.device).permute(3, 0, 1, 2).float() / 255
                 found.append(self.network(((clip - mean) / std)[None])[0].cpu().numpy())

@@ -10,7 +10,7 @@ import numpy as np
 import xxhash
 
 from ajbench.core import process_pool
-from ajbench.core.device import cores
+from ajbench.core.device import cores, memory_share
 from ajbench.core.documents import read_arrays
 from ajbench.core.errors import IntegrityError
 from ajbench.core.files import replacing
@@ -21,6 +21,7 @@ from ajbench.metrics.intervals import Interval
 
 REVISION = 1  # to be raised when the same scores would have other measurements
 Clips = tuple[tuple[str, ...], ...]  # ids, recordings and class names
+MEMORY = 1 << 30  # bytes of a process that measures a training of AudioSet
 WORTH = 5e9  # clips × classes × resamples; fewer take less time than the start of worker processes
 
 
@@ -42,7 +43,7 @@ def measure_all(
         how: they are measured.
         cache: folder that keeps them by the content of the file and `how`.
         advance: called with the number of trainings that are done.
-        workers: processes, if there is much to do; None: one per core.
+        workers: processes, if there is much to do; None: one per core, as far as memory allows.
 
     Raises:
         MissingError, IntegrityError: of `load_scores`; or a file of the cache is damaged.
@@ -63,7 +64,9 @@ def measure_all(
     advance(len(files) - len(todo))
     if len(todo) > 1 and size > WORTH:
         tasks = [(f"eval-cls ({file.parent.name})", (file, how, place)) for place, file in todo.items()]
-        process_pool.share(_measure, tasks, workers or cores(), lambda number: advance(1))
+        count = workers or max(1, min(cores(), memory_share() // MEMORY))
+        fewer = "fewer processes (`ajbench run --jobs`)"
+        process_pool.share(_measure, tasks, count, lambda number: advance(1), fewer=fewer)
     else:
         for place, file in todo.items():
             _measure(file, how, place)

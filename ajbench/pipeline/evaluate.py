@@ -12,7 +12,7 @@ from ajbench.classifiers.selection import faithful
 from ajbench.core import console
 from ajbench.core.device import device_of
 from ajbench.core.errors import UsageError
-from ajbench.core.recipe import Mix, Recipe
+from ajbench.core.recipe import Mix, Recipe, own_set
 from ajbench.core.rows import Context, Row, make_row
 from ajbench.core.run_dir import RunDir
 from ajbench.data.clip_set import open_set
@@ -38,7 +38,7 @@ ALL = "all"  # the column of label agreement over all classes
 
 def set_name(recipe: Recipe, probe: str) -> str:
     """Return the name of a synthetic set in rows.csv: that of the probe, or how the recipe's own was made."""
-    return probe or ("img2img" if recipe.synth.strength < 1 else "from noise")
+    return probe or own_set(recipe)
 
 
 def measure_cells(
@@ -48,6 +48,7 @@ def measure_cells(
     dataset: str,
     folds: Mapping[int | None, str],
     cache: Path,
+    workers: int | None = None,
 ) -> list[Row]:
     """Return the rows of trained classifiers: each by itself, and every mix compared with real clips only.
 
@@ -60,6 +61,7 @@ def measure_cells(
         dataset: name of the corpus, with its folds, in the rows of comparisons.
         folds: the same for each `data.eval_fold` of `cells`, in the rows of these.
         cache: folder of kept measurements.
+        workers: processes, as of `measure_all`.
     """
     files = [cell.path / SCORES for cell in cells]
     tail: tuple[int, ...] = ()
@@ -67,7 +69,7 @@ def measure_cells(
         tail = (*tail_classes(recipe.mix.tail, recipe.mix.draw, load_scores(files[0]).labels).tolist(),)
     how = How(tail, recipe.evaluate.bootstrap)
     with console.progress(len(cells), "eval-cls", "classifiers") as advance:
-        measured = measure_all(files, how, cache, advance)
+        measured = measure_all(files, how, cache, advance, workers)
     rows: list[Row] = []
     found: dict[classification.TableCell, classification.Measured] = {}
     precisions: set[str] = set()

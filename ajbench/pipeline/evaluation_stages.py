@@ -24,8 +24,8 @@ ROWS = "rows.csv"
 NOTES = "notes.json"
 
 
-def eval_cls_stage(pipeline: "Pipeline", classifiers: Sequence[Stage]) -> Stage:
-    """Scores of classifiers → rows."""
+def eval_cls_stage(pipeline: "Pipeline", classifiers: Sequence[Stage], jobs: int | None = None) -> Stage:
+    """Scores of classifiers → rows, by up to `jobs` processes."""
     recipe = pipeline.recipe
     keys = sorted(stage.fingerprint for stage in classifiers)
     model = recipe.evaluate.primary_model
@@ -51,7 +51,7 @@ def eval_cls_stage(pipeline: "Pipeline", classifiers: Sequence[Stage]) -> Stage:
         for mine in sizes.values():
             mine[pooled] = _mean(list(mine.values()))
         cache = pipeline.places.work / "measured"
-        rows = measure_cells(recipe, classifiers, path, pooled, names, cache)
+        rows = measure_cells(recipe, classifiers, path, pooled, names, cache, jobs)
         settings = settings_of_lines(recipe)
         rows = [
             row | sizes[row["column"]][row["dataset"]] | {"settings": settings.get(row["row"], "")}

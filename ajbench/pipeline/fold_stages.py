@@ -40,7 +40,7 @@ def stages(pipeline: "Pipeline", jobs: int | None = 1) -> list[Stage]:
     classifiers = grid_stages(pipeline)
     bases = [need for stage in classifiers for need in stage.needs if need.name == "train-cls"]
     tunings = [need for stage in (*bases, *classifiers) for need in stage.needs if need.name == "tune"]
-    evaluations = [eval_cls_stage(pipeline, classifiers)]
+    evaluations = [eval_cls_stage(pipeline, classifiers, jobs)]
     if pipeline.sets and not pipeline.recipe.table:
         evaluations += [eval_gen_stage(one.draws[0], one.sets) for one in pipeline.folds]
     return named(pipeline, in_order([*sources(pipeline, jobs), *tunings, *bases, *classifiers, *evaluations]))

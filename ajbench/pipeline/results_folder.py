@@ -13,7 +13,7 @@ from ajbench.core.run_dir import environment
 from ajbench.pipeline import pool_stages, preflight
 from ajbench.pipeline.cell_training import SCORES
 from ajbench.pipeline.classifier_stages import cell_key, grid_stages
-from ajbench.pipeline.evaluation_stages import NOTES, ROWS, dataset_name
+from ajbench.pipeline.evaluation_stages import NOTES, ROWS, dataset_name, eval_gen_stage
 from ajbench.pipeline.recipe_stages import Pipeline
 from ajbench.pipeline.stage import Stage
 from ajbench.pipeline.tuning import candidate_lines
@@ -55,7 +55,7 @@ def publish(pipeline: Pipeline, stages: Sequence[Stage], again: bool = False) ->
     # A single table is part of a whole run.
     known = state.get("fingerprint") == key or (table and wanted <= {*state.get("fingerprints", ())})
     known = known and "contrast" in state
-    if not known or again or not all((out / name).exists() for name in state["files"]):
+    if not known or again or not all((out / name).exists() for name in (ROWS, *state["files"])):
         state = _write(pipeline, stages, others, state, key)
     return {"results": out} | {name: state[name] for name in ("files", "table", "verdict", "contrast")}
 
@@ -79,7 +79,8 @@ def _write(
     history = [_history(stage) for stage in stages]
     fingerprints = {stage.fingerprint for stage in stages}
     if recipe.table:  # evaluations of generated clips by an earlier run are kept
-        kept = [line for line in before.get("stages", []) if line["stage"] == "eval-gen"]
+        same = _evaluations_of_clips(pipeline)
+        kept = [line for line in before.get("stages", []) if line["fingerprint"] in same]
         history += kept
         fingerprints |= {line["fingerprint"] for line in kept}
     pinned = sorted(fingerprints)
@@ -93,6 +94,8 @@ def _write(
         advance(1)
     tuned = [out / tables.TUNE] if recipe.evaluate.tune else []
     files = *written.paths.values(), out / CLASSES, *tuned, *pages
+    for former in {*out.glob("table_1.*"), out / "generation.csv"} - {*files}:
+        former.unlink(missing_ok=True)  # of clips with other keys
     state = {
         "recipe": recipe.name,
         "fingerprint": key,
@@ -108,6 +111,23 @@ def _write(
     atomic_write(out / RECIPE, dump(recipe))
     _write_state(out, state)
     return state
+
+
+def _evaluations_of_clips(pipeline: Pipeline) -> set[str]:
+    """Return the fingerprints of the evaluations of generated clips in a whole run of the same keys."""
+    whole = Pipeline(pipeline.recipe.model_copy(update={"table": None}), pipeline.places)
+    whole.manifest = pipeline.manifest
+    return {eval_gen_stage(one.draws[0], one.sets).fingerprint for one in whole.folds if one.sets}
+
+
+def write_report(pipeline: Pipeline, stages: Sequence[Stage]) -> Path:
+    """Write the report alone; if the folder's tables are of other keys, say so, and let a run write both."""
+    page, out = render_report(pipeline, stages), pipeline.results
+    state = _state(out)
+    if state and not {stage.fingerprint for stage in stages} <= {*state["fingerprints"]}:
+        console.say(f"the tables in {out} are of other keys than this report; `ajbench run` writes both")
+        _write_state(out, state | {"fingerprint": ""})
+    return page
 
 
 def render_report(pipeline: Pipeline, stages: Sequence[Stage]) -> Path:

@@ -44,7 +44,7 @@ def claim(
                 f"{out}: holds results of {names[0]}, not of {names[1]}; choose another folder with "
                 "--results DIR, or another name with name=NAME"
             )
-        if own == MADE and written and there:
+        if (own == MADE and written and there) or (own is None and there):  # rendered clips have no data
             mine[key] = other
     if keep and mine != known:
         out.mkdir(parents=True, exist_ok=True)

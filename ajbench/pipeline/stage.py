@@ -4,7 +4,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -144,8 +144,13 @@ class Stage:
         barrier()
         while not folder.done():  # one of the processes that share the work finishes the folder
             if rank == 0:
-                with suppress(MissingError), lock(folder.lock_file):
-                    folder.finish(record)
+                with ExitStack() as held:
+                    try:
+                        held.enter_context(lock(folder.lock_file))
+                    except MissingError:  # another process finishes it
+                        pass
+                    else:
+                        folder.finish(record)
             time.sleep(0.01)
 
     @contextmanager

@@ -1,6 +1,7 @@
 """Precision, and the memory of a GPU."""
 
 import os
+import threading
 import weakref
 
 import pytest
@@ -35,6 +36,25 @@ def test_full_fp32_holds_within_its_block_alone_also_after_an_error(monkeypatch)
         except ValueError:
             pass
         assert tf32() == before
+
+
+def test_full_fp32_of_one_thread_outlasts_that_of_another(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    inside, leave = threading.Event(), threading.Event()
+
+    def other():
+        with full_fp32():
+            inside.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    inside.wait(10)
+    with full_fp32():
+        leave.set()
+        thread.join()
+        assert not torch.backends.cudnn.allow_tf32
+    assert torch.backends.cudnn.allow_tf32
 
 
 class Cycle:

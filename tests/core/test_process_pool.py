@@ -6,6 +6,7 @@ import pytest
 
 from ajbench.core import cost, process_pool
 from ajbench.core.device import WORKERS
+from ajbench.core.errors import MissingError
 
 
 def answers(count, function, *args):
@@ -75,3 +76,37 @@ def test_a_worker_that_was_killed_is_not_lent_again():
         assert again[0] != lent[0].process.pid
         with pytest.raises(process_pool.WorkerDied, match="9"):
             answers(1, os._exit, 9)
+
+
+def write_gpus(path):
+    path.write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "none"))
+
+
+@pytest.mark.parametrize("given", ["4,GPU-ab", None])
+def test_workers_take_the_gpus_in_turn(tmp_path, monkeypatch, given):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if given:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    with process_pool.borrowed(3) as lent:
+        for number, worker in enumerate(lent):
+            worker.give(3, write_gpus, tmp_path / str(number))
+        assert all(worker.answer().error is None for worker in lent)
+    found = [(tmp_path / str(number)).read_text() for number in range(3)]
+    assert found == (["4", "GPU-ab", "4"] if given else ["0", "1", "0"])
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == given
+
+
+def end_abruptly(code):
+    os._exit(code)
+
+
+def test_tasks_are_shared_and_a_killed_worker_is_told(tmp_path):
+    done = []
+    tasks = [(str(number), (tmp_path / str(number),)) for number in range(4)]
+    process_pool.share(write_gpus, tasks, 2, done.append)
+    assert sorted(done) == [0, 1, 2, 3] and len(list(tmp_path.iterdir())) == 4
+    with pytest.raises(MissingError, match=r"second: .* code 3, .* with less of it"):
+        process_pool.share(end_abruptly, [("second", (3,))], 2, done.append, fewer="less of it")

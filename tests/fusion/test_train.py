@@ -213,3 +213,24 @@ def test_scores_of_clips_by_condition(store, tmp_path):
     np.testing.assert_allclose(clip_scores(Fusion(labels="feature"), store, indices, path, 0)[0], expected)
     with pytest.raises(UsageError, match="visual captions"):
         clip_scores(Fusion(), store, indices, scores_of(store, tmp_path / "n", np.full(N, np.nan)), 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("taltrans-small", {}), ("ast-tiny", {"depth": 1, "patchout": 0.0})],
+)
+def test_everything_that_is_trained_has_a_gradient(name, options):
+    """DDP waits for ever for the gradient of a parameter that is not used, as a backbone's own head."""
+    backbone = {"name": name, "options": options}
+    module = train.build(2, {"video_width": 4, "width": 8, "audio_width": 0, "backbone": backbone})
+    nothing = torch.ones(2, dtype=torch.bool)
+    logits = module(torch.randn(2, 16_000), torch.randn(2, 3, 4), nothing, nothing, torch.full((2,), 0.5))
+    logits.sum().backward()
+    trained = [
+        parameter
+        for group in train._optimizer(recipe(audio_init="scratch"), module).param_groups
+        for parameter in group["params"]
+    ]
+    assert all(parameter.grad is not None for parameter in trained)
+    wanted = {id(parameter) for parameter in module.parameters() if parameter.requires_grad}
+    assert {id(parameter) for parameter in trained} == wanted

@@ -27,7 +27,7 @@ def pipeline(request, tmp_path):
 def test_rows_have_the_sizes_of_pool_and_real_clips_and_the_codec(pipeline, monkeypatch):
     context = Context("run", "mini", "f", "", "mini")
 
-    def measure_cells(recipe, cells, out, dataset, folds, cache):
+    def measure_cells(recipe, cells, out, dataset, folds, *more):
         columns = sorted({cell_key(cell, recipe).column for cell in cells})
         mine = replace(context, dataset=dataset)
         return [make_row(mine, "A11", "line", column, "map", 0.5, n=10) for column in columns]

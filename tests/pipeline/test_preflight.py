@@ -45,6 +45,8 @@ from ajbench.pipeline.inputs import corpus_identity, extractor_identity, weights
         ("evaluate.models=[{name: asst, aug: none}]", ["evaluate.models", "'ast'"]),
         ("evaluate.probes.noise.strenght=1", ["evaluate.probes.noise.strenght", "'strength'"]),
         ("evaluate.probes.noise.strength=2", ["evaluate.probes.noise.strength"]),
+        ("evaluate.probes.img2img={strength: 0.5}", ["evaluate.probes.img2img", "another line"]),
+        ("evaluate.probes.X={strength: 0.5}", ["evaluate.probes.X", "another line"]),
         ("codec.name=tinny", ["codec.name", "'tiny'"]),
         ("evaluate.features=pans", ["evaluate.features", "panns16k"]),
     ],

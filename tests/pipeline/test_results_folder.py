@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from types import SimpleNamespace
 
-from fakes import ESC10_CONTEXT
+from fakes import ESC10_CONTEXT, mini_pipeline
 
 from ajbench.core.recipe import dump, load
 from ajbench.core.rows import append_rows, make_row
@@ -61,3 +61,24 @@ def test_tables_have_the_keys_of_the_last_run(tmp_path):
     assert not drawn(), "without a run.json the folder is not of one run"
     (out / "run.json").write_text(json.dumps({"fingerprints": [ESC10_CONTEXT.fingerprint]}))
     assert drawn() and not drawn("evaluate.redraw=false")
+
+
+def test_a_report_of_other_keys_lets_the_next_run_write_both(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(results_folder, "render_report", lambda pipeline, stages: tmp_path / "index.html")
+    results, stages = SimpleNamespace(results=tmp_path), [SimpleNamespace(fingerprint="a")]
+    assert results_folder.write_report(results, stages) == tmp_path / "index.html"
+    for counted, kept in ((["a", "b"], "key"), (["b"], "")):
+        (tmp_path / "run.json").write_text(json.dumps({"fingerprints": counted, "fingerprint": "key"}))
+        results_folder.write_report(results, stages)
+        assert json.loads((tmp_path / "run.json").read_text())["fingerprint"] == kept
+    assert "of other keys" in capsys.readouterr().err
+
+
+def test_evaluations_of_clips_are_those_of_a_whole_run(tmp_path):
+    def found(*changes):
+        return results_folder._evaluations_of_clips(mini_pipeline(*changes, work=tmp_path))
+
+    whole = found()
+    assert len(whole) == 1 and found("table=a11") == whole
+    assert found("table=a11", "synth.guidance=7") != whole
+    assert len(found("table=a11", "evaluate.folds=[1,2]")) == 2

@@ -50,3 +50,14 @@ def test_a_shipped_recipe_and_another_of_its_name_do_not_share_a_folder(tmp_path
 def test_a_note_of_an_older_version_names_no_recipe(tmp_path):
     (tmp_path / "origin.json").write_text('{"recipe": null, "data": null, "synthetic": null}')
     claim(tmp_path, SHIPPED, None)
+
+
+def test_a_run_of_rendered_clips_does_not_hide_whose_data_a_folder_holds(tmp_path):
+    out, data, other = (tmp_path / name for name in ("out", "data", "other"))
+    for path in (data, other):
+        path.touch()
+    claim(out, SHIPPED, data)
+    claim(out, SHIPPED, None)
+    claim(out, SHIPPED, data)
+    with pytest.raises(UsageError, match="other"):
+        claim(out, SHIPPED, other)

@@ -11,6 +11,7 @@ import torch
 from ajbench.core import recipe
 from ajbench.core.errors import MissingError, NumericError
 from ajbench.core.files import lock
+from ajbench.core.run_dir import RunDir
 from ajbench.pipeline.stage import Stage, in_order, lacking, run_stages, unfinished
 
 
@@ -75,6 +76,15 @@ def test_processes_that_share_a_stage_all_end_and_one_finishes_it(tmp_path):
     assert run_stages([stage(tmp_path / "one", do, shared=True)], "cpu")
     assert inner.done()
     assert inner.folder.info()["sessions"] == 2
+
+
+def test_a_disk_that_is_full_at_the_end_of_a_shared_stage_ends_it(tmp_path, monkeypatch):
+    def full(self, record):
+        raise MissingError("DONE: no space left")
+
+    monkeypatch.setattr(RunDir, "finish", full)
+    with pytest.raises(MissingError, match="no space"):
+        run_stages([stage(tmp_path / "one", shared=True)], "cpu")
 
 
 def test_missing_weights_and_a_full_disk_are_found_before_any_work(tmp_path):

@@ -131,7 +131,8 @@ def _rows(path: Path, name: str) -> table_files.Records:
     try:
         file = pq.ParquetFile(path)
         schema = file.schema_arrow
-        wanted = [name for name in schema.names if name != archive.AUDIO] + [f"{archive.AUDIO}.path"]
+        named = (name for name in table_files.light(schema) if name != archive.AUDIO)
+        wanted = [*named, f"{archive.AUDIO}.path"]
         rows = file.read(columns=wanted).to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise UsageError(f"{path}: not readable as Parquet ({' '.join(str(error).split())})") from None

@@ -70,7 +70,27 @@ def _records(path: Path) -> tuple[Records, list[Problem]]:
         return [(n, dict[str, Any](row)) for n, row in records], problems
     if _is_json(path):
         return json_tables.read(path, _has_files)
-    return list(enumerate(_parquet(path, lambda file: file.read().to_pylist()), start=1)), []
+    return list(enumerate(_parquet(path, _cells), start=1)), []
+
+
+def _cells(file: pq.ParquetFile) -> list[dict[str, Any]]:
+    return list(file.read(columns=light(file.schema_arrow)).to_pylist())
+
+
+def light(schema: pa.Schema) -> list[str]:
+    """Return the columns that can say something of a clip: not images, embeddings or other bytes.
+
+    As text, those would take more memory than their file.
+    """
+    needed = {usual(name) for kind, others in NAMES.items() for name in (kind, *others)}
+    return [item.name for item in schema if usual(item.name) in needed or not _is_heavy(item.type)]
+
+
+def _is_heavy(kind: pa.DataType) -> bool:
+    if pa.types.is_nested(kind):
+        inside = [kind.field(number).type for number in range(kind.num_fields)]
+        return any(pa.types.is_floating(one) or _is_heavy(one) for one in inside)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
 
 
 def _with_labels(records: Records, path: Path) -> Records:

@@ -3,12 +3,13 @@
 import time
 
 import pandas
+import pyarrow as pa
 import pytest
 from fakes import check_problems
 
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.recipe import Data
-from ajbench.data.corpora import clip_table
+from ajbench.data.corpora import clip_table, table_files
 from ajbench.data.corpora.splits import hashed_fold
 from ajbench.data.labels import LabelSet
 from ajbench.data.manifest import Manifest, Row
@@ -236,3 +237,16 @@ def test_the_time_of_a_table_does_not_grow_with_the_square_of_its_columns(make):
     assert time.process_time() - start < 20
     with pytest.raises(UsageError, match="'c7' occurs more than once"):
         clip_table.read(TABLE, make("path,labels,c7,c7\n1.wav,dog,1,1\n"))
+
+
+def test_of_parquet_only_columns_that_say_something_of_a_clip_are_read():
+    sound = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    schema = pa.schema([
+        ("path", sound), ("Label", pa.list_(pa.float32())), ("split", pa.string()), ("fold", pa.int64()),
+        ("tags", pa.list_(pa.string())), ("start", pa.float64()), ("dog", pa.bool_()),
+        ("image", sound), ("thumbnail", pa.binary()), ("embedding", pa.list_(pa.float32())),
+        ("frames", pa.list_(pa.struct([("data", pa.large_binary())]))),
+        ("nearest", pa.list_(pa.float32(), 4)), ("meta", pa.struct([("title", pa.string())])),
+    ])  # fmt: skip
+    dropped = {"image", "thumbnail", "embedding", "frames", "nearest"}
+    assert table_files.light(schema) == [name for name in schema.names if name not in dropped]
