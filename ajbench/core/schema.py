@@ -173,6 +173,9 @@ class Synth(Section):
     prompt: Literal["tokens", "names", "none"] = Field(
         "tokens", description="class tokens, class names (plan captions: the captions), or no text"
     )
+    decode: Literal["latents", "codes"] = Field(
+        "latents", description="sound of the generated latents, or of the codes next to them"
+    )
     micro_batch: AtLeastOne = 8
     shard_size: AtLeastOne = Field(64, description="clips per shard, the unit of resumable work")
     retries: Count = Field(2, description="other seeds to try if a result is silent, clipped or not finite")
@@ -188,8 +191,12 @@ class Synth(Section):
     )
 
     def identity(self) -> dict[str, Any]:
-        """Return what fingerprints contain: not `guides`, whose clips are an input of the synthesis."""
+        """Return what fingerprints contain: not `guides`, whose clips are an input of the synthesis.
+
+        Once, there was no other `decode` than codes.
+        """
         later = {"precision"} if self.precision == "auto" else set()
+        later |= {"decode"} if self.decode == "codes" else set()
         return self.model_dump(mode="json", exclude={"guides", *later})
 
     @property

@@ -244,8 +244,10 @@ class Job:
         usable = _finite(grids)
         latents = whitening.latents(_zeroed(grids, usable))
         usable &= _finite(latents)
-        codes = codec.quantize(_zeroed(latents, usable))
-        waves = codec.decode(codes).cpu().numpy()
+        latents = _zeroed(latents, usable)
+        codes = codec.quantize(latents)
+        heard = codec.decode(codes) if section.decode == "codes" else codec.decode_latents(latents)
+        waves = heard.cpu().numpy()
         scores = [None] * len(padded)
         if judge:
             scores = judge(waves, [row["label_ids"] for row in padded]).tolist()

@@ -20,3 +20,8 @@ def test_steps_that_leave_out_the_noisiest_training_steps_are_refused(steps, ins
 def test_micro_batches_do_not_cross_shards(n, micro_batch, found):
     section = Synth(n=n, micro_batch=micro_batch, shard_size=64)
     assert (section.micro_batches, section.shards) == (found, -(-n // 64))
+
+
+def test_sounds_of_codes_have_the_fingerprints_of_older_versions():
+    assert "decode" not in Synth(decode="codes").identity()
+    assert Synth().identity()["decode"] == "latents"

@@ -49,6 +49,29 @@ def test_the_store_records_where_each_clip_comes_from(made, real):
     assert wave.shape == (CLIP_SAMPLES,) and np.abs(wave - clip.audio()).max() < 1 / 32768
 
 
+class SquashingCodec(FakeCodec):
+    """Keeps what it has decoded; its waves are never clipped."""
+
+    def __init__(self):
+        super().__init__()
+        self.heard = []
+
+    def decode_latents(self, latents):
+        self.heard.append(super().decode_latents(latents).tanh() / 2)
+        return self.heard[-1]
+
+
+@pytest.mark.parametrize("decode", ["latents", "codes"])
+def test_the_sound_is_that_of_the_latents_or_of_their_codes(generate, tmp_path, decode):
+    codec = SquashingCodec()
+    store = generate(tmp_path / "s", n=4, codec=codec, decode=decode)
+    (heard,) = codec.heard
+    for n in range(4):
+        wave, of_codes = store[n].audio(), codec.decode(store[n].codes[None])[0].numpy()
+        assert np.abs(heard[n].numpy() - wave).max() < 1 / 32768
+        assert (np.abs(of_codes - wave).max() < 1 / 32768) == (decode == "codes")
+
+
 @pytest.mark.parametrize("plan", ["per-clip", "random-classes"])
 @pytest.mark.parametrize(
     ("pool", "guides", "few"), [("train", "pool", False), ("train", "real", True), ("real", "pool", True)]
