@@ -2,9 +2,9 @@
 
 python benchmarks/decode_latents.py GENERATOR [--clips 200] > benchmarks/decode_latents.csv
 
-GENERATOR is the folder of a generator of ESC-10 (`ajbench train-gen --recipe esc10-shots --data ESC50`). From noise,
-prompted by class names, 16 steps, guidance 4: the same latents are decoded both ways. mn04 (in AJBENCH_WEIGHTS) says
-how often the requested category comes first; the interval is of the difference on the same clips.
+GENERATOR is the folder of a generator of ESC-10 (`ajbench train-gen --recipe esc10-shots --data ESC50`).
+From noise, prompted by class names, 16 steps, guidance 4: the same latents are decoded both ways. mn04 (in
+AJBENCH_WEIGHTS) says how often the requested category comes first; the difference is on the same clips.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import numpy as np
 from judge import CATEGORIES, rank_esc10
 
 from ajbench import features
+from ajbench.core import console
 from ajbench.generation.pipeline import AudioJourneyPipeline
 from ajbench.generation.prompts import sound_of, spoken
 from ajbench.metrics.intervals import t_interval
@@ -41,7 +42,7 @@ if __name__ == "__main__":
         }
         for name, wave in waves.items():
             right[name].append(rank_esc10(wave.cpu().numpy(), judge) == part)
-        print(f"{start + len(part)} of {given.clips}", file=sys.stderr)
+        console.say(f"{start + len(part)} of {given.clips}")
     hits = {name: np.concatenate(parts).astype(float) for name, parts in right.items()}
     lines = csv.writer(sys.stdout, lineterminator="\n")
     lines.writerow(("what", "clips", "value", "ci_low", "ci_high"))
