@@ -177,7 +177,7 @@ def synth(
 @app.command()
 @command(hide=("generator",))
 def augment(settings: Settings) -> None:
-    """Augment real clips, as a rival of generated ones.
+    """Augment real clips, as a baseline for generated ones.
 
     Makes `synth.n` clips with the library audiomentations (extra `aug`): stretched, shifted in pitch and
     time, with background and noise. Mixes such as `mini+60A` add the first of them to the real clips.

@@ -178,7 +178,7 @@ def _settings(
     recipe: Annotated[
         str | None,
         _option(
-            "Name, YAML file or mix: esc10, esc10+320G, esc10G (default: made for --data, or mini).",
+            "Name, YAML file or mix: esc10, esc10+320G, esc10G (default: made for --data; without, mini).",
             "--recipe",
         ),
     ] = None,

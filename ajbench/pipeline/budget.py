@@ -5,6 +5,7 @@ clips and the speed of the machine.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -148,6 +149,19 @@ def seconds_of(
         folds=evaluate.folds,
     )
     return _parts(sizes, about, speed, generate)
+
+
+def budget_seconds(text: str) -> int:
+    """Return the seconds of a budget such as 90s, 30m, 2h or 1h30m.
+
+    Raises:
+        UsageError: it is none.
+    """
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m(?:in)?)?(?:(\d+)s)?", text.strip().lower().replace(" ", ""))
+    hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
+    if total := hours * 3600 + minutes * 60 + seconds:
+        return total
+    raise UsageError(f"--budget {text}: expected a time, such as 90s, 30m, 2h or 1h30m")
 
 
 def span(seconds: float) -> str:

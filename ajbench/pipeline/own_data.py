@@ -29,7 +29,7 @@ from ajbench.data.corpora.recordings import read_corpus
 from ajbench.data.corpora.unlisted import unlisted
 from ajbench.data.manifest import Manifest, Problem, Row, write_table
 from ajbench.pipeline import name_patterns
-from ajbench.pipeline.budget import Sizes, choose, measured_speed, seconds_of
+from ajbench.pipeline.budget import Sizes, budget_seconds, choose, measured_speed, seconds_of
 from ajbench.pipeline.data_summary import classes, found_lines, plan_lines, reasons
 
 PLAN, PLAN_SYNTHETIC = "plan.yaml", "plan_synthetic.yaml"
@@ -157,19 +157,6 @@ def make(
         "budget_seconds": known["budget"],
     }  # fmt: skip
     return OwnData(found.root, tree, lines, document, manifest, problems)
-
-
-def budget_seconds(text: str) -> int:
-    """Return the seconds of a budget such as 90s, 30m, 2h or 1h30m.
-
-    Raises:
-        UsageError: it is none.
-    """
-    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m(?:in)?)?(?:(\d+)s)?", text.strip().lower().replace(" ", ""))
-    hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
-    if total := hours * 3600 + minutes * 60 + seconds:
-        return total
-    raise UsageError(f"--budget {text}: expected a time, such as 90s, 30m, 2h or 1h30m")
 
 
 def _divided(found: detection.Found, manifest: Manifest) -> tuple[dict[str, Any], Manifest]:
