@@ -6,11 +6,12 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import yaml
-from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 YAML_BYTES = 1 << 18
 JSON_BYTES = 1 << 23
@@ -58,13 +59,15 @@ def read_json(path: Path, most: int = JSON_BYTES) -> Any:
     return parse_json(read_bytes(path, most).decode("utf-8-sig"))
 
 
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+def read_arrays(path: Path) -> "dict[str, NDArray[Any]]":
     """Return the arrays of an npz file.
 
     Raises:
         FileNotFoundError: there is nothing at this path.
         ValueError: it is damaged, something else, or has arrays of objects.
     """
+    import numpy as np
+
     try:
         with np.load(path, allow_pickle=False) as file:
             return dict(file)
