@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ajbench.core.errors import UsageError
-from ajbench.core.files import atomic_write
+from ajbench.core.documents import read_arrays
+from ajbench.core.errors import IntegrityError, UsageError
+from ajbench.core.files import atomic_write, replacing
 from ajbench.core.recipe import Mix, Recipe, dump
 from ajbench.core.run_dir import world
 from ajbench.core.schema import Classifier
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 SCORES = "scores.npz"
 TUNE = "tune.json"
+CLASS_AP = "class_ap.npz"
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,7 @@ def _scores(
     clips = recipe, store, synthetic, out
     how: dict[str, Any] = {"seed": inputs.seed, "fingerprint": fingerprint, "part": part}
     how |= {"decoded": decoded, "augmented": augmented}
-    how["class_ap"] = class_ap(inputs.base, store, recipe.mix, part) if inputs.base else None
+    how["class_ap"] = _kept_class_ap(out, inputs.base, store, recipe.mix, part) if inputs.base else None
     if inputs.cache:
         from ajbench.pipeline.head_training import fit_head
 
@@ -226,6 +228,30 @@ def _scores(
     scored = part.val if part else store.split_indices("eval")
     scores = classifiers.predict(classifiers.load(out), store, scored, shared=True)
     return scores if world()[1] == 0 else None
+
+
+def _kept_class_ap(
+    out: Path, classifier: Path, real: "ClipStore", mix: Mix, part: "ValPart | None"
+) -> "NDArray[np.float64]":
+    """Return `class_ap`, from the folder of the training if an interrupted one has left it there.
+
+    Raises:
+        IntegrityError: what it has left is damaged.
+    """
+    import numpy as np
+
+    path = out / CLASS_AP
+    if path.exists():
+        try:
+            return read_arrays(path)["values"]
+        except (ValueError, KeyError) as error:
+            raise IntegrityError(f"{path}: damaged ({error}); delete it and run again") from None
+    values = class_ap(classifier, real, mix, part)
+    if world()[1] == 0:  # after all processes of a launch have scored their clips
+        out.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as partial, partial.open("wb") as file:
+            np.savez(file, values=values)
+    return values
 
 
 def class_ap(

@@ -8,7 +8,7 @@ from fakes import classifier_weights, hum_recipe, hum_record, hum_store, results
 
 from ajbench.classifiers import train
 from ajbench.core.clip_sections import Tail
-from ajbench.core.errors import UsageError
+from ajbench.core.errors import IntegrityError, UsageError
 from ajbench.core.recipe import Mix
 from ajbench.core.section import overlay
 from ajbench.data import val_part
@@ -164,3 +164,36 @@ def test_a_classifier_is_trained_with_the_chosen_keys(stores, tmp_path):
     assert all((tuned[key] == plain[key]).all() for key in plain)
     assert (tmp_path / "tuned" / "scores.npz").exists()
     assert "lr: 0.01" in (tmp_path / "tuned" / "recipe.yaml").read_text()
+
+
+def test_scores_that_amplify_needs_are_kept_by_an_interrupted_training(stores, tmp_path, monkeypatch):
+    real, _ = stores
+    recipe, asked = recipe_of(), []
+    recipe = recipe.model_copy(update={"mix": Mix(amplify=1, balanced=True)})
+    values = np.linspace(0.2, 0.9, len(real.meta.labels))
+
+    def class_ap(*given):
+        asked.append(given)
+        return values
+
+    monkeypatch.setattr(cell_training, "class_ap", class_ap)
+    inputs, out = Inputs(real.path, 1, base=tmp_path / "base"), tmp_path / "out"
+
+    def fit(folder):
+        cell_training.train_and_score(recipe, inputs, out=folder, fingerprint="abc")
+
+    for folder in (out, tmp_path / "whole"):
+        folder.mkdir()
+    with stopped_at(train.loop, "fit", 1):
+        fit(out)
+    assert len(asked) == 1
+    fit(out)
+    assert len(asked) == 1
+    fit(tmp_path / "whole")
+    one, other = (classifier_weights(folder) for folder in (out, tmp_path / "whole"))
+    assert all((one[key] == other[key]).all() for key in one)
+    content = bytearray((out / "class_ap.npz").read_bytes())
+    content[content.index(b"NUMPY") + 130] ^= 1
+    (out / "class_ap.npz").write_bytes(content)
+    with pytest.raises(IntegrityError, match=r"class_ap\.npz: damaged"):
+        fit(out)
