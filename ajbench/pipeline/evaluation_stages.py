@@ -63,7 +63,7 @@ def eval_cls_stage(pipeline: "Pipeline", classifiers: Sequence[Stage], jobs: int
         _record(pipeline, path, rows, pipeline.folds[0].prepare.path)
 
     amount = counted(len(classifiers), "classifier")
-    return Stage("eval-cls", recipe, path, key, amount, do, needs=tuple(classifiers))
+    return Stage("eval-cls", recipe, path, key, amount, do, needs=tuple(classifiers), follows=True)
 
 
 def eval_gen_stage(
@@ -107,7 +107,8 @@ def eval_gen_stage(
 
     amount = counted(len(names), "set") + " of clips"
     checks = (partial(preflight.check_features, section.features),)
-    return Stage("eval-gen", recipe, path, key, amount, do, seed=0, needs=needs, checks=checks)
+    about: dict[str, Any] = {"seed": 0, "needs": needs, "checks": checks, "follows": True}
+    return Stage("eval-gen", recipe, path, key, amount, do, **about)
 
 
 def generated_sets(pipeline: "Pipeline") -> list[str]:

@@ -288,7 +288,7 @@ def score_stage(pipeline: "Pipeline", cells: Sequence[Cell]) -> Stage:
 
     amount = counted(len(cells), "model")
     needs = (*(cell.stage for cell in cells), *scored)
-    return Stage("score-av", recipe, path, key, amount, do, needs=needs)
+    return Stage("score-av", recipe, path, key, amount, do, needs=needs, follows=True)
 
 
 def table_stages(pipeline: "Pipeline") -> list[Stage]:

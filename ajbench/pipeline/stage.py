@@ -49,6 +49,8 @@ class Stage:
         parallel: independent stages of this kind may run at the same time, each in a worker process; `do` can
             be pickled.
         alone: one of this kind that is parallel runs in this process if no other can run at the same time.
+        follows: it is not finished any more once one of `needs` was done again (with `--force`), and so may
+            have other results under the same fingerprint.
         precision: of a training, as the recipe sets it; otherwise fp32.
         checks: raise, before any work, if clips, weights or a library are missing, or options are unknown.
         estimate: returns clips, bytes and seconds extrapolated from one batch, once `needs` are finished.
@@ -69,6 +71,7 @@ class Stage:
     distributed: bool = False
     parallel: bool = False
     alone: bool = False
+    follows: bool = False
     precision: Precision = "fp32"
     checks: tuple[Callable[[], object], ...] = ()
     estimate: Callable[[], dict[str, Any]] | None = None
@@ -85,7 +88,17 @@ class Stage:
 
     def done(self) -> bool:
         """Return whether it is finished."""
-        return self.folder.done()
+        return self.folder.done() and not (self.follows and self._outdated())
+
+    def _outdated(self) -> bool:
+        read = self.folder.info().get("read", {})  # not in older folders
+        now = self._finished_needs()
+        return any(read[key] != now[key] for key in read.keys() & now.keys())
+
+    def _finished_needs(self) -> dict[str, str]:
+        """Return when each of `needs` was finished; those that are gone are left out."""
+        found = ((need.fingerprint, need.folder.info().get("finished")) for need in self.needs)
+        return {key: finished for key, finished in found if finished}
 
     def check(self) -> None:
         """Make all of `checks`; raise what the first that fails raises."""
@@ -127,7 +140,9 @@ class Stage:
             )
         self.path.parent.mkdir(parents=True, exist_ok=True)
         folder = self.folder
-        record = {"what": self.what, "amount": self.amount} | ({"processes": processes} if launched else {})
+        record: dict[str, Any] = {"what": self.what, "amount": self.amount}
+        record |= {"processes": processes} if launched else {}
+        record |= {"read": self._finished_needs()} if self.follows else {}
         precision = resolve_precision(self.precision, device)
         barrier = _barrier() if launched and self.distributed else lambda: None
         with self._lock(launched) if not self.shared and rank == 0 else nullcontext():

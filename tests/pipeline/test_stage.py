@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 
-from ajbench.core import recipe
+from ajbench.core import recipe, run_dir
 from ajbench.core.errors import MissingError, NumericError
 from ajbench.core.files import lock
 from ajbench.core.run_dir import RunDir
@@ -31,6 +31,20 @@ def test_a_stage_runs_once_and_again_with_force(tmp_path):
     for setting, used in (("auto", "fp32"), ("bf16", "bf16")):
         run_stages([stage(tmp_path / "one", precision=setting)], "cpu", force=True)
         assert one.folder.info()["precision"] == used
+
+
+def test_a_stage_that_follows_its_needs_is_done_again_after_them(tmp_path, monkeypatch):
+    times = iter(f"t{n}" for n in range(20))
+    monkeypatch.setattr(run_dir, "_now", lambda: next(times))
+    first = stage(tmp_path / "first", name="train-cls")
+    others = [stage(tmp_path / f"{follows}", needs=(first,), follows=follows) for follows in (True, False)]
+    follower, other = others
+    assert run_stages([first, *others], "cpu") and all(one.done() for one in others)
+    run_stages([first], "cpu", force=True)
+    assert not follower.done() and other.done()
+    assert run_stages([first, *others], "cpu") == ["prepare"] and follower.done()
+    shutil.rmtree(first.path)  # to save space
+    assert follower.done()
 
 
 def test_a_stage_gives_its_gpu_memory_back(tmp_path, monkeypatch):
