@@ -91,9 +91,9 @@ def _measure(file: Path, how: How, place: Path) -> None:
     measured = measure(load_scores(file), tail=how.tail, resamples=how.resamples)
     about: dict[str, Any] = {"values": measured.values, "intervals": measured.intervals}
     about["compared"] = {name: (one.value, one.recordings) for name, one in measured.resampled.items()}
-    draws = {name: one.draws for name, one in measured.resampled.items()}
+    draws: dict[str, Any] = {name: one.draws for name, one in measured.resampled.items()}
     with replacing(place) as partial, partial.open("wb") as out:
-        np.savez(out, allow_pickle=False, about=np.array(json.dumps(about)), **draws)
+        np.savez(out, about=np.array(json.dumps(about)), **draws)
 
 
 def _read(place: Path, clips: Clips) -> Measured:

@@ -66,7 +66,8 @@ def measure_cells(
     files = [cell.path / SCORES for cell in cells]
     tail: tuple[int, ...] = ()
     if recipe.mix.tail:
-        tail = (*tail_classes(recipe.mix.tail, recipe.mix.draw, load_scores(files[0]).labels).tolist(),)
+        labels = load_scores(files[0]).labels
+        tail = tuple(tail_classes(recipe.mix.tail, recipe.mix.draw, labels).tolist())
     how = How(tail, recipe.evaluate.bootstrap)
     with console.progress(len(cells), "eval-cls", "classifiers") as advance:
         measured = measure_all(files, how, cache, advance, workers)
