@@ -8,6 +8,7 @@ from fakes import ESC10_CONTEXT, ESC10_LABELS, esc10_recipe, make_store, write_r
 from ajbench import codec
 from ajbench.core.clip_sections import Mix
 from ajbench.core.errors import UsageError
+from ajbench.core.recipe import LINES
 from ajbench.core.schema import Classifier
 from ajbench.data.clip_set import open_set
 from ajbench.data.store import ClipStore
@@ -109,6 +110,11 @@ def test_values_are_those_of_the_metric_functions(stores, usual):
     row = pick(rows, row="close", metric="label_agreement", column="all")
     assert row["value"] == pytest.approx(hits.mean())
     assert pick(rows, row="close", metric="label_agreement", column="dog")["n"] == 10
+
+
+def test_no_probe_can_have_the_name_of_a_baseline(usual):
+    baselines = {row["row"] for row in usual[0]} - {"close", "noisy", "orphans"}
+    assert len(baselines) > 6 and baselines <= set(LINES)
 
 
 def test_of_a_mix_only_the_clips_that_it_takes_are_measured(stores, usual, measured):

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from fakes import hum_record, hum_store, mini_pipeline
 
+from ajbench.core.recipe import settings_of_lines
 from ajbench.core.rows import Context, make_row, read_rows
 from ajbench.pipeline import evaluate, evaluation_stages
 from ajbench.pipeline.classifier_stages import cell_key, grid_stages
@@ -26,11 +27,13 @@ def pipeline(request, tmp_path):
 
 def test_rows_have_the_sizes_of_pool_and_real_clips_and_the_codec(pipeline, monkeypatch):
     context = Context("run", "mini", "f", "", "mini")
+    (line, settings), *_ = settings_of_lines(pipeline.recipe).items()
 
     def measure_cells(recipe, cells, out, dataset, folds, *more):
         columns = sorted({cell_key(cell, recipe).column for cell in cells})
         mine = replace(context, dataset=dataset)
-        return [make_row(mine, "A11", "line", column, "map", 0.5, n=10) for column in columns]
+        assert more[-1] == 3
+        return [make_row(mine, "A11", line, column, "map", 0.5, n=10) for column in columns]
 
     def measure_sets(*arguments):
         return [make_row(context, "1", "img2img", "", "fd", 5.0, n=10)], []
@@ -39,7 +42,7 @@ def test_rows_have_the_sizes_of_pool_and_real_clips_and_the_codec(pipeline, monk
     monkeypatch.setattr(evaluate, "measure_sets", measure_sets)
     (one,) = pipeline.folds
     stages = (
-        evaluation_stages.eval_cls_stage(pipeline, grid_stages(one)),
+        evaluation_stages.eval_cls_stage(pipeline, grid_stages(one), jobs=3),
         evaluation_stages.eval_gen_stage(one, [""]),
     )
     for stage in stages:
@@ -50,6 +53,7 @@ def test_rows_have_the_sizes_of_pool_and_real_clips_and_the_codec(pipeline, monk
     sizes = {"mini": ("", "4"), "miniG": ("31", "0"), "mini (all real)": ("", "20"), "": ("31", "4")} | mixed
     assert found[["pool", "real"]].apply(tuple, axis=1).to_dict() == sizes
     assert set(found["codec"]) == {"fake@00"}
+    assert set(found["settings"][found["table"] == "A11"]) == {settings}
 
 
 def test_an_evaluation_is_of_its_primary_comparison_and_its_real_clips():

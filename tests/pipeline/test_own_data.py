@@ -268,3 +268,25 @@ def test_seeds_that_are_too_few_for_a_verdict_are_told(seeds, folds, told):
     recipe = load("esc10", [f"evaluate.seeds={seeds}", f"evaluate.folds={folds}"])
     lines = plan_lines(recipe, {"generator": 60.0}, 600)
     assert any("--budget" in line for line in lines) is told
+
+
+@pytest.mark.parametrize(
+    ("arms", "generate"),
+    [
+        ("", False),
+        ("evaluate.arms=[X]", False),
+        ("evaluate.arms=[X,G]", True),
+        ("evaluate.arms=[X,A+G]", True),
+    ],
+)
+def test_a_generator_beside_given_clips_takes_time_too(tmp_path, monkeypatch, arms, generate):
+    asked = []
+
+    def made(*_, **how):
+        asked.append(how["generate"])
+        raise UsageError("enough")
+
+    monkeypatch.setattr(own_data, "make", made)
+    root, given = class_folders(tmp_path / "set", cat=10, dog=10), class_folders(tmp_path / "x", cat=4, dog=4)
+    ajbench("run", "--data", root, "--synthetic", given, "--dry-run", *([arms] if arms else []))
+    assert asked == [generate]

@@ -216,7 +216,8 @@ def test_settings_are_all_but_what_is_compared_and_how_much_is_measured():
     for change in (
         "classifier.train_steps=900", "generator.train_steps=900", "synth.guidance=7", "mix.balanced=true",
         "data.duration_s=1.26", "classifier.precision=bf16", "codec.whitening=channel",
-        "mix.tail={classes: [dog], shots: 4}", "evaluate.tune={grid: {lr: [1.0e-3, 2.0e-3]}}",
+        "mix.tail={classes: [dog], shots: 4}", "synth.guides=real",
+        "evaluate.tune={grid: {lr: [1.0e-3, 2.0e-3]}}",
     ):  # fmt: skip
         assert set(settings(change)) == set(before) and settings(change) != before, change
 
