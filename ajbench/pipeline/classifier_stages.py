@@ -12,7 +12,7 @@ from ajbench.core.recipe import Mix, Recipe, expression, fingerprint
 from ajbench.core.schema import Classifier
 from ajbench.data import val_part, wave_chain
 from ajbench.evaluation.classification import TableCell, column_name
-from ajbench.pipeline import grid
+from ajbench.pipeline import grid, recipe_parts
 from ajbench.pipeline.arms import augment_stage
 from ajbench.pipeline.cell_training import Candidate, Inputs, settings_of, train_and_score, tune_arm
 from ajbench.pipeline.external_store import audited
@@ -41,7 +41,7 @@ def classifier_stage(
         pipeline: stages of the recipe, whose clip stores are used.
         settings: of the classifier.
         mix: what it is trained on.
-        seed: of the training.
+        seed: of the training, to which the pipeline's `offset` is added.
         through_codec: whether real clips are decoded from their codes; None: as the recipe says.
         part: of the corpus (`val_part.planned`): it is trained without its clips and scored on them instead,
             with the recipe's own keys.
@@ -133,7 +133,8 @@ def _training(
     read += extractor_identity(str(settings.features)) if settings.features else ()
     # Keys of clips that are not added change nothing: real clips only are trained once.
     named = mix if mix.dose or mix.mode == "alpha" else mix.model_copy(update=UNUSED)
-    key, path = pipeline.place("train-cls", settings, named, seed, *read)
+    own = seed + pipeline.offset
+    key, path = pipeline.place("train-cls", settings, named, own, *read)
     recipe = synthetic.recipe if synthetic else pipeline.recipe  # with the section synth of the set
     recipe = recipe.model_copy(update={"data": data, "classifier": settings, "mix": mix})
     names = {"decoded": decoded, "synthetic": synthetic, "augmented": augmented, "base": base}
@@ -141,11 +142,11 @@ def _training(
     # Features of a clip are computed once for all heads, which are fitted one after another in this process.
     cache = pipeline.places.work / "features" if settings.features else None
     pcm = pipeline.places.pcm(data) if not settings.features else None
-    inputs = Inputs(pipeline.prepare.path, seed, pipeline.places.tracker, cache, **stores, pcm=pcm)
+    inputs = Inputs(pipeline.prepare.path, own, pipeline.places.tracker, cache, **stores, pcm=pcm)
     do = partial(train_and_score, recipe, inputs, out=path, fingerprint=key, on_val=part is not None)
     size = mix.epoch_size(len(part.real) if part and mix.has_real else pipeline.real_clips(mix))
     typed = expression(recipe, pipeline.recipe.mix)
-    how: dict[str, Any] = {"seed": seed, "needs": tuple(filter(None, (*sources, augmented)))}
+    how: dict[str, Any] = {"seed": own, "needs": tuple(filter(None, (*sources, augmented)))}
     if settings.features:
         amount, what = counted(size, "clip"), f"head on {settings.pretraining}, {typed}, seed {seed}"
         how["checks"] = (partial(_build_head, settings),)
@@ -214,7 +215,8 @@ def cell_key(cell: Stage, run: Recipe) -> TableCell:
     column = column_name(recipe.name, recipe.mix, *controls, leaks)
     about = classifier.name, classifier.pretraining, classifier.aug
     fold = recipe.data.eval_fold if len(run.evaluate.folds) > 1 else None
-    return TableCell(*about, column, cell.seed or 0, fold)
+    seed = (cell.seed or 0) - (0 if fold is None else recipe_parts.offset(fold))
+    return TableCell(*about, column, seed, fold)
 
 
 def reference_stage(pipeline: "Pipeline", all_real: bool) -> Stage:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ajbench.core.errors import UsageError
 from ajbench.core.rows import folds_name
-from ajbench.pipeline import grid
+from ajbench.pipeline import grid, recipe_parts
 from ajbench.pipeline.classifier_stages import grid_stages
 from ajbench.pipeline.evaluation_stages import eval_cls_stage, eval_gen_stage
 from ajbench.pipeline.stage import Stage, in_order, side_by_side
@@ -31,6 +31,11 @@ def check(pipeline: "Pipeline") -> None:
                 f"evaluate.folds: corpus {recipe.data.corpus} has no {folds_name(unknown)}; allowed: "
                 f"{', '.join(map(str, present))}"
             )
+    if len(recipe.evaluate.folds) > 1 and (high := max(recipe.evaluate.seeds)) >= recipe_parts.SEEDS:
+        raise UsageError(
+            f"evaluate.seeds: {high} with several folds, whose seeds are {recipe_parts.SEEDS} apart; choose "
+            f"seeds below {recipe_parts.SEEDS}"
+        )
     for one in pipeline.folds:
         one.check(grid.doses(recipe))
 

@@ -2,6 +2,17 @@
 
 from ajbench.core.recipe import Recipe
 
+SEEDS = 1000  # seeds of a fold; those of the next follow
+
+
+def offset(fold: int) -> int:
+    """Return what is added to seeds and draws in one of several folds, so that no two folds share any.
+
+    Equal seeds would start the classifiers of all folds from the same weights, and draw much the same real
+    clips: F folds of S seeds would be less than F·S independent trainings, as which intervals count them.
+    """
+    return SEEDS * fold
+
 
 def of_folds(recipe: Recipe) -> list[Recipe]:
     """Return the recipe of each fold of `evaluate.folds`, as if it alone were evaluated."""
@@ -19,6 +30,8 @@ def of_other_pools(recipe: Recipe) -> list[Recipe]:
 
 def of_seed(recipe: Recipe, seed: int) -> Recipe:
     """Return the recipe with the real clips of a training seed, those of `mix.draw` + seed.
+
+    `seed`: in one of several folds, with its `offset`.
 
     The recipe itself if all seeds share its real clips: without `evaluate.redraw`, or if none are drawn.
     """

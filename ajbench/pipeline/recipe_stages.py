@@ -63,14 +63,15 @@ class Pipeline:
     Args:
         recipe: what is done.
         places: where it is done.
+        offset: added to the seeds of classifiers; of one of several folds `recipe_parts.offset`.
 
     Raises:
         UsageError: the recipe names something that does not exist.
     """
 
-    def __init__(self, recipe: Recipe, places: Places) -> None:
+    def __init__(self, recipe: Recipe, places: Places, offset: int = 0) -> None:
         registry.check_names(recipe)
-        self.recipe, self.places = recipe, places
+        self.recipe, self.places, self.offset = recipe, places, offset
         self.home, self.results = places.work / recipe.name, places.results / recipe.name
         if places.synthetic:  # apart from those of the recipe's own clips
             self.results = places.results / f"{recipe.name}+{places.synthetic.name}"
@@ -89,7 +90,10 @@ class Pipeline:
     @cached_property
     def folds(self) -> list["Pipeline"]:
         """The stages of each fold of `evaluate.folds`; of none, these."""
-        return [Pipeline(one, self.places) for one in recipe_parts.of_folds(self.recipe)] or [self]
+        of_folds = recipe_parts.of_folds(self.recipe)
+        if len(of_folds) < 2:
+            return [Pipeline(one, self.places, self.offset) for one in of_folds] or [self]
+        return [Pipeline(one, self.places, recipe_parts.offset(one.data.eval_fold)) for one in of_folds]
 
     @cached_property
     def pools(self) -> list["Pipeline"]:
@@ -100,7 +104,7 @@ class Pipeline:
 
     def drawn(self, seed: int) -> "Pipeline":
         """The stages with the real clips of a training seed: these, unless each draws its own."""
-        recipe = recipe_parts.of_seed(self.recipe, seed)
+        recipe = recipe_parts.of_seed(self.recipe, seed + self.offset)
         if recipe is self.recipe:
             return self
         return self._drawn.get(seed) or self._drawn.setdefault(seed, self._of(recipe))
@@ -112,7 +116,7 @@ class Pipeline:
 
     def _of(self, recipe: Recipe) -> "Pipeline":
         """The stages of a recipe with the same corpus."""
-        one = Pipeline(recipe, self.places)
+        one = Pipeline(recipe, self.places, self.offset)
         one.manifest = self.manifest
         return one
 

@@ -11,18 +11,39 @@ from ajbench.pipeline.evaluation_stages import dataset_name
 FOLDS = "evaluate.folds=[5,2]"
 
 
-def test_a_fold_is_the_same_stages_as_a_run_of_that_fold_alone():
+def test_a_fold_is_the_same_stages_as_a_run_of_that_fold_alone_with_its_seeds():
     together = mini_pipeline(FOLDS).stages()
     found = {stage.title: stage.fingerprint for stage in together}
     assert len(found) == len(together)
     for fold in (2, 5):
-        alone = mini_pipeline(f"data.eval_fold={fold}").stages()
-        known = {stage.fingerprint for stage in alone if stage.name != "eval-cls"}
-        assert known == {key for title, key in found.items() if f"fold {fold}" in title}
+        alone = mini_pipeline(f"data.eval_fold={fold}", f"evaluate.seeds=[{1000 * fold}]").stages()
+        # The judge of eval-gen is named by its seed in the run.
+        known = {stage.fingerprint for stage in alone if not stage.name.startswith("eval")}
+        mine = {title: key for title, key in found.items() if f"fold {fold}" in title}
+        assert known == {key for title, key in mine.items() if not title.startswith("eval")}
     (pooled,) = (stage for stage in together if stage.name == "eval-cls")
     assert len(pooled.needs) == 2 * len(grid_stages(mini_pipeline()))
     one = [stage.fingerprint for stage in mini_pipeline("evaluate.folds=[2]").stages()]
     assert one == [stage.fingerprint for stage in mini_pipeline("data.eval_fold=2").stages()]
+
+
+def test_no_two_folds_share_a_seed_or_a_draw_and_a_seed_has_one_name_in_all():
+    keys = (
+        "mix.real=share=0.5",
+        "mix.draw=3",
+        "evaluate.seeds=[0,1]",
+        "evaluate.models=[{name: taltrans-small, aug: none}]",
+    )
+    made = mini_pipeline(FOLDS, *keys, "evaluate.redraw=true", "evaluate.doses=[]", "evaluate.controls=[]")
+    real = [stage for stage in grid_stages(made) if stage.recipe.mix.real == "share=0.5"]
+    seeds = [(stage.seed, stage.recipe.mix.draw) for stage in real]
+    assert seeds == [(2000, 2003), (2001, 2004), (5000, 5003), (5001, 5004)]
+    assert [stage.do.args[1].seed for stage in real] == [2000, 2001, 5000, 5001]
+    cells = [cell_key(stage, made.recipe) for stage in real]
+    assert [(cell.fold, cell.seed) for cell in cells] == [(2, 0), (2, 1), (5, 0), (5, 1)]
+    with pytest.raises(UsageError, match=r"evaluate\.seeds: 1000 .* below 1000"):
+        fold_stages.check(mini_pipeline(FOLDS, "evaluate.seeds=[0,1000]"))
+    fold_stages.check(mini_pipeline("evaluate.folds=[2]", "evaluate.seeds=[1000]"))
 
 
 def test_classifiers_of_all_folds_may_run_at_the_same_time():
