@@ -100,6 +100,7 @@ def train_classifier(
         module = classifiers.build(settings.name, len(meta.labels), **options, **start)
 
     augment = settings.aug.endswith("mx+sp")
+    mixes_here = augment and device_of().type == "cuda"
     masking: dict[str, Any] = {"time": settings.specaug_time, "freq": settings.specaug_freq}
     if augment:
         masking["fill"] = module.frontend.zero  # type: ignore[union-attr]
@@ -111,7 +112,7 @@ def train_classifier(
 
     def step(wrapped: nn.Module, batch: Batch, index: int) -> Tensor:
         wav, targets, masks, where, keep = batch
-        if len(where):
+        if mixes_here:  # also where no clip is mixed: all are centred
             wav, targets = frontend.mixup(wav, targets, where, keep)
         features = module.frontend(wav)  # type: ignore[operator]
         if augment:

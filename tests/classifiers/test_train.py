@@ -190,9 +190,24 @@ def test_for_a_gpu_clips_are_mixed_in_the_step_as_they_are_mixed_here_for_a_cpu(
         mixed += len(where)
         expected = here(index)
         assert torch.equal(masks, expected[2]) and not len(expected[3])
-        found = train.frontend.mixup(wav, targets, where, keep) if len(where) else (wav, targets)
-        assert all(map(torch.equal, found, expected[:2]))
+        assert all(map(torch.equal, train.frontend.mixup(wav, targets, where, keep), expected[:2]))
     assert mixed > 4
+
+
+def test_for_a_gpu_clips_are_centred_also_where_none_is_mixed(tmp_path, real, synthetic, monkeypatch):
+    recipe = hum_recipe(
+        MIXED.mix, **WHOLE | {"name": "taltrans-small", "options": {}, "aug": "mx+sp", "mixup": 0.0}
+    )
+    rows = selection.TrainingClips.rows
+    monkeypatch.setattr(
+        selection.TrainingClips,
+        "rows",
+        lambda *args: ([wave + np.int16(900) for wave in rows(*args)[0]], rows(*args)[1]),
+    )
+    fit_hum(recipe, real, synthetic, tmp_path / "cpu")
+    monkeypatch.setattr(train, "device_of", lambda: torch.device("cuda"))
+    fit_hum(recipe, real, synthetic, tmp_path / "gpu")
+    assert weight_difference(tmp_path / "cpu", tmp_path / "gpu") == 0
 
 
 def select_together(rank, processes, port, real, folder):
