@@ -69,7 +69,10 @@ def estimate(
         known, source = forecast.of_finished(pipeline.home, "cuda" if gpus else "cpu"), "finished stages"
     found = forecast.lines(stages, known, site, source)
     sums = forecast.total(found, stages, site, price)
-    point = forecast.point_price(sums["price"], pipeline.results, recipe) if price else None
+    point = None
+    if price:
+        whole = sums["price"] + price * forecast.spent(stages)
+        point = forecast.point_price(whole, pipeline.results, recipe)
     if point:
         sums |= {"gain": round(point[0], 2), "price_per_point": round(point[1], 2)}
     header = ["stage", "stages", "units", "device_hours", "wall_hours", "source"]
@@ -84,7 +87,8 @@ def _say(sums: dict[str, object], devices: int, device: str) -> None:
     if "price" in sums:
         text += f"; price {sums['price']}"
     if "price_per_point" in sums:
-        text += f", {sums['price_per_point']} a point of the measured gain ({sums['gain']} points of mAP)"
+        text += f"; with what is finished, {sums['price_per_point']} a point of the measured gain "
+        text += f"({sums['gain']} points of mAP)"
     console.say(text)
     if unknown := sums["unknown"]:
         names = ", ".join(unknown)  # type: ignore[arg-type]

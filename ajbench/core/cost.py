@@ -5,6 +5,7 @@ import resource
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,39 +23,56 @@ class Reading(NamedTuple):
         wall_s: monotonic clock in s.
         cpu_s: CPU time of this process, of its finished children and of `count_worker` in s.
         joules: energy counters by the name of the processor or GPU; empty where there are none.
+        children_mb: largest resident size of a finished child so far in MB.
     """
 
     wall_s: float
     cpu_s: float
     joules: dict[str, float]
+    children_mb: float = 0.0
+
+
+def start() -> Reading:
+    """Begin a stage: forget the peaks of memory of earlier ones, where the system allows it, and read."""
+    _workers["peak_mb"] = 0.0
+    with suppress(OSError):  # not Linux, or not permitted
+        Path("/proc/self/clear_refs").write_text("5")
+    torch = sys.modules.get("torch")
+    if torch and torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+    return read()
 
 
 def read() -> Reading:
     """Read the counters."""
     times = os.times()
-    return Reading(time.monotonic(), sum(times[:4]) + _workers["cpu_s"], _processor_joules() | _gpu_joules())
+    cpu_s = sum(times[:4]) + _workers["cpu_s"]
+    return Reading(time.monotonic(), cpu_s, _processor_joules() | _gpu_joules(), _children_mb())
 
 
 def used(before: Reading, device: str, processes: int = 1) -> dict[str, Any]:
     """Return what was used since a reading, as `run.json` has it.
 
-    `seconds` and `cpu_seconds`; on CUDA `gpu_seconds`, those of all `processes` together, and
-    `gpu_peak_memory_mb` of this one; `energy_j`, the energy of the whole machine in joules, where counters
-    can be read.
+    `seconds`, `cpu_seconds` and `peak_memory_mb`; on CUDA `gpu_seconds`, those of all `processes` together,
+    and `gpu_peak_memory_mb` of this one; `energy_j`, the energy of the whole machine in joules, where all of
+    its counters can be read: on CUDA also those of the GPUs.
     """
     now = read()
     seconds = now.wall_s - before.wall_s
     found: dict[str, Any] = {
         "seconds": round(seconds, 3),
         "cpu_seconds": round(now.cpu_s - before.cpu_s, 3),
-        "peak_memory_mb": peak_memory_mb(),
+        "peak_memory_mb": peak_memory_mb(before.children_mb),
     }
     torch = sys.modules.get("torch")
     if device.startswith("cuda") and torch:
         found["gpu_seconds"] = round(seconds * processes, 3)
         found["gpu_peak_memory_mb"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
     # A counter that went back has wrapped or been reset.
-    grown = [now.joules[name] - start for name, start in before.joules.items() if name in now.joules]
+    whole = now.joules.keys() == before.joules.keys() and (
+        not device.startswith("cuda") or any(name.startswith("gpu") for name in now.joules)
+    )
+    grown = [now.joules[name] - start for name, start in before.joules.items()] if whole else []
     if grown and min(grown) >= 0:
         found["energy_j"] = round(sum(grown), 1)
     return found
@@ -90,13 +108,23 @@ def disk_mb(folder: Path) -> float:
     return round(sum(sizes) / 1e6, 3)
 
 
-def peak_memory_mb() -> float:
-    """Return the largest resident size so far in MB: of this process, a worker or a finished child."""
+def peak_memory_mb(children_mb: float = 0.0) -> float:
+    """Return the largest resident size since `start` in MB: of this process, a worker or a finished child.
+
+    `children_mb`: that of the children that were finished at `start`. One that is no larger is not counted.
+    """
     # Not their sum: on Linux, the figure of a forked child starts from the size of its parent.
-    processes = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    largest = max(resource.getrusage(who).ru_maxrss for who in processes)
-    megabytes = largest / (2**20 if sys.platform == "darwin" else 2**10)
-    return round(max(megabytes, _workers["peak_mb"]), 1)
+    children = _children_mb()
+    sizes = _resident_mb(resource.RUSAGE_SELF), _workers["peak_mb"], children if children > children_mb else 0
+    return round(max(sizes), 1)
+
+
+def _children_mb() -> float:
+    return _resident_mb(resource.RUSAGE_CHILDREN)
+
+
+def _resident_mb(who: int) -> float:
+    return resource.getrusage(who).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _processor_joules() -> dict[str, float]:
@@ -112,10 +140,7 @@ def _processor_joules() -> dict[str, float]:
 
 
 def _gpu_joules() -> dict[str, float]:
-    """Return the counters of the GPUs, if torch uses them and NVIDIA's Python library is installed."""
-    torch = sys.modules.get("torch")
-    if not torch or not torch.cuda.is_initialized():
-        return {}
+    """Return the counters of the GPUs, if there are any and NVIDIA's Python library is installed."""
     try:
         import pynvml
     except ImportError:
@@ -124,5 +149,5 @@ def _gpu_joules() -> dict[str, float]:
         pynvml.nvmlInit()
         handles = [pynvml.nvmlDeviceGetHandleByIndex(k) for k in range(pynvml.nvmlDeviceGetCount())]
         return {f"gpu{k}": pynvml.nvmlDeviceGetTotalEnergyConsumption(h) / 1e3 for k, h in enumerate(handles)}
-    except pynvml.NVMLError:  # a GPU without a counter
+    except pynvml.NVMLError:  # no driver, or a GPU without a counter
         return {}

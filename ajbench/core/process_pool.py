@@ -71,7 +71,7 @@ class Worker:
             raise WorkerDied(self.process.exitcode) from None
         self.busy = False
         self.cpu_s += answer.cpu_s
-        self.peak_mb = answer.peak_mb
+        self.peak_mb = max(self.peak_mb, answer.peak_mb)
         return answer
 
 
@@ -105,7 +105,7 @@ def borrowed(count: int, keep: bool = True) -> Iterator[list[Worker]]:
         if keep and _KEEPING:
             for worker in workers:
                 cost.count_worker(worker.cpu_s, worker.peak_mb)
-                worker.cpu_s = 0.0
+                worker.cpu_s = worker.peak_mb = 0.0
             _IDLE.extend(workers)
             return
     except BaseException:
@@ -183,13 +183,13 @@ def hear(title: str, answer: Answer) -> None:
 def attempt(function: Callable[..., Any], *args: Any) -> Answer:
     """Call a function in a worker."""
     error: AjbenchError | str | None = None
-    before = cost.read().cpu_s
+    before = cost.start()
     with console.keeping() as said:
         try:
             function(*args)
         except Exception as caught:
             error = expected(caught) or traceback.format_exc()
-    used = cost.read().cpu_s - before, cost.peak_memory_mb()
+    used = cost.read().cpu_s - before.cpu_s, cost.peak_memory_mb(before.children_mb)
     return Answer(error, said, console.take_tallies(), *used)
 
 

@@ -95,7 +95,7 @@ class RunDir:
             )
         finished = (self.path / "DONE").exists()
         self._earlier = {} if finished else {name: earlier[name] for name in cost.USED if name in earlier}
-        self._before = cost.read()
+        self._before = cost.start()
         (self.path / "DONE").unlink(missing_ok=True)
         atomic_write(self.path / "recipe.yaml", recipe_yaml)
         record = {

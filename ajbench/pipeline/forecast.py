@@ -217,6 +217,13 @@ def total(found: Sequence[Line], stages: Sequence[Stage], site: Site, price: flo
     return about if price is None else about | {"price": round(hours * site.devices * price, 2)}
 
 
+def spent(stages: Sequence[Stage]) -> float:
+    """Return the device hours that the finished stages of a run took, each as if alone on its device."""
+    known = [stage.folder.info() for stage in stages if stage.done()]
+    seconds = (float(info.get("seconds", 0)) * int(info.get("processes", 1)) for info in known)
+    return sum(seconds) / 3600
+
+
 def _seconds(stage: Stage, rates: Mapping[str, float]) -> float | None:
     rate = rates.get(kind(stage.name, stage.recipe))
     return None if rate is None else rate * _units(stage)
@@ -245,6 +252,8 @@ def _sum(a: float | None, b: float | None) -> float | None:
 
 def point_price(price: float, results: Path, recipe: Recipe) -> tuple[float, float] | None:
     """Return the gain that the last finished run measured, in points of mAP, and the price of one of them.
+
+    `price`: of the whole run, with what is finished.
 
     It is that of the primary comparison, if one is declared; else the largest of those with a verdict. None
     if there are no results, or they measured no gain.

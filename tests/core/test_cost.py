@@ -1,8 +1,11 @@
 """What a stage used: time, CPU time, memory, disk, energy counters."""
 
+import os
 import subprocess
 import sys
 import time
+import types
+from pathlib import Path
 
 import pytest
 
@@ -58,6 +61,52 @@ def test_energy_is_the_sum_of_the_packages_without_their_parts(counters):
     assert cost.used(before, "cpu")["energy_j"] == 5.5
     counters("intel-rapl:1", 1_000_000)  # wrapped
     assert "energy_j" not in cost.used(before, "cpu")
+
+
+def test_energy_that_lacks_the_gpu_is_left_out(counters, monkeypatch):
+    counters("intel-rapl:0", 5_000_000)
+    gpu = {}
+    monkeypatch.setattr(cost, "_gpu_joules", lambda: gpu)
+    before = cost.read()
+    assert "energy_j" in cost.used(before, "cpu")
+    assert "energy_j" not in cost.used(before, "cuda")  # NVIDIA's library is not installed
+    gpu = {"gpu0": 7.0}
+    assert "energy_j" not in cost.used(before, "cuda") and "energy_j" not in cost.used(before, "cpu")
+    before = cost.read()
+    gpu = {"gpu0": 9.5}
+    assert cost.used(before, "cuda")["energy_j"] == 2.5
+
+
+def test_the_gpu_is_counted_before_torch_uses_it(monkeypatch):
+    library = types.ModuleType("pynvml")
+    library.NVMLError = RuntimeError
+    library.nvmlInit, library.nvmlDeviceGetCount = (lambda: None), (lambda: 2)
+    library.nvmlDeviceGetHandleByIndex = lambda k: k
+    library.nvmlDeviceGetTotalEnergyConsumption = lambda handle: 1500 * (handle + 1)
+    monkeypatch.setitem(sys.modules, "pynvml", library)
+    assert cost._gpu_joules() == {"gpu0": 1.5, "gpu1": 3.0}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peaks are reset on Linux only")
+def test_memory_is_that_of_the_stage(monkeypatch):
+    monkeypatch.setattr(cost, "_workers", {"cpu_s": 0.0, "peak_mb": 0.0})
+    cost.count_worker(0, 1e6)
+    many = b"x" * 300_000_000
+    before = cost.read()
+    high = cost.used(before, "cpu")["peak_memory_mb"]
+    assert high == 1e6 and many
+    del many
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
+
+    def child(size_mb):
+        code = f"x = bytearray(b'x' * {int(size_mb * 2**20)})"
+        subprocess.run([sys.executable, "-c", code], check=True)
+
+    child(resident + 300)
+    assert cost.used(cost.start(), "cpu")["peak_memory_mb"] < resident + 150
+    before = cost.start()
+    child(resident + 400)
+    assert cost.used(before, "cpu")["peak_memory_mb"] > resident + 400
 
 
 def test_a_machine_without_counters_has_no_energy(tmp_path, monkeypatch):

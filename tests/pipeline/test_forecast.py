@@ -147,6 +147,14 @@ def test_generators_train_side_by_side_on_cores_only(tmp_path):
         assert gpus[name].wall_hours == one[name].wall_hours
 
 
+def test_finished_stages_are_paid_for_too(tmp_path):
+    stages = mini_pipeline(work=tmp_path).stages()
+    assert forecast.spent(stages) == 0
+    finish(stages[0], 1800.0)
+    finish(stages[1], 900.0, processes=2)
+    assert forecast.spent(stages) == pytest.approx(1.0)
+
+
 def test_the_price_of_a_point_is_that_of_the_last_run(tmp_path):
     assert forecast.point_price(12.0, tmp_path, esc10_recipe()) is None
     for number, (gain, family) in enumerate(((0.5, 0.5), (0.03, 0.03))):
