@@ -94,6 +94,10 @@ class Primary(NamedTuple):
     column: str
     metric: str = "map_delta"  # of its row; `map_delta_a` of A+G
 
+    def pair(self, real_column: str) -> tuple[str, str]:
+        """Return the two columns that are compared: its own, and real clips only or, of A+G, those and A."""
+        return self.column, self.column.rpartition("+")[0] if self.metric == "map_delta_a" else real_column
+
 
 def primary_comparison(recipe: Recipe) -> Primary | None:
     """Return the comparison that the recipe declares as its primary one."""
@@ -188,6 +192,7 @@ def compare_to_real(
     a line without `enough` has no such rows.
     `map_delta_a` is the difference of `+160A+160G` to `+160A`: what generated clips add to augmented ones.
     Macro-F1 and tail recall have such rows too, without a family: `macro_f1_mean`, `tail_recall_delta`, ….
+    Tail recall is over the folds that have an evaluation clip of the tail.
     The column `seed` lists the seeds (`0;1;2`).
 
     Args:
@@ -224,7 +229,7 @@ def compare_to_real(
     judged = {line for line in lines if mixes[line] and enough(len(common[line]), len(first))}
     comparisons = sum(len(mixes[line]) for line in judged)
     n = sum(int(measured.values["n"]) for measured in first.values())
-    metrics = [name for name in COMPARED if all(name in one.resampled for one in cells.values())]
+    metrics = [name for name in COMPARED if any(name in one.resampled for one in first.values())]
     rows = []
     for line, columns in lines.items():
         real = columns[real_column]
@@ -256,8 +261,8 @@ def compare_to_real(
 
 
 def _of(metric: str, runs: _Runs, seeds: Iterable[int]) -> list[bootstrap.Resampled]:
-    """Return a metric of the trainings with these seeds, of all folds."""
-    return [run.of(metric) for seed in seeds for run in runs[seed]]
+    """Return a metric of the trainings with these seeds, of all folds that have it."""
+    return [run.of(metric) for seed in seeds for run in runs[seed] if metric in run.resampled]
 
 
 def judged_together(

@@ -3,7 +3,7 @@
 Variances are those of the recipe's finished classifiers; before there are any, those of other runs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,6 +27,9 @@ CLIPS = 0.1
 SEEDS = 0.15  # s² of mAP times the number of real clips: 4.3 points with 80, 2.2 with 320, 0.26 with 22,160
 RESAMPLES = 200
 GOAL = 0.01
+
+
+Runs = dict[tuple[int, int], bootstrap.Resampled]  # the trainings of a column by fold and seed
 
 
 class Variances(NamedTuple):
@@ -65,10 +68,12 @@ def planned(pipeline: "Pipeline") -> dict[str, Any]:
         return {}
     folds = len(pipeline.folds)
     real = fmean(one.real_clips(recipe.mix.with_real) for one in pipeline.folds)
-    known, guess, found = measured(pipeline), prior(real), []
+    runs, guess, found = finished(pipeline, primary), prior(real), []
+    known = measured(runs, recipe.name)
     if primary and primary[:2] in {(cell.line, cell.column) for cell in cells}:
         design = power.Design(recordings, seeds, folds=folds)
-        found.append(_line(primary.line, 0, known.get(primary.line, guess), design))
+        mix, other = (runs.get(primary.line, {}).get(column, {}) for column in primary.pair(recipe.name))
+        found.append(_line(primary.line, 0, variances([mix], other) or guess, design))
     for line, columns in family.items():
         if columns:
             level = 1 - classification.FAMILY_ERROR / comparisons
@@ -95,7 +100,7 @@ def on_val(
         real: clips that a classifier is trained on, the mean over folds.
     """
     seeds, folds = len(pipeline.recipe.evaluate.seeds), len(pipeline.folds)
-    known = measured(pipeline).get(line, prior(real))
+    known = measured(finished(pipeline, None), pipeline.recipe.name).get(line, prior(real))
     level = 1 - classification.FAMILY_ERROR / settings
     lines = [_line(line, settings, known, power.Design(recordings, seeds, level, settings, folds))]
     about: dict[str, Any] = {"val_clips": clips, "recordings": recordings, "seeds": seeds}
@@ -109,39 +114,52 @@ def evaluated(manifest: "Manifest") -> tuple[int, int]:
     return len(rows), len({row.recording or f"clip {row.clip_id}" for row in rows})
 
 
-def measured(pipeline: "Pipeline") -> dict[str, Variances]:
-    """Return the variances of finished classifiers by line, averaged over mixes with synthetic clips.
-
-    A mix counts if it and real clips only have two seeds of a fold in common, and the clips tell them apart.
-    """
+def finished(pipeline: "Pipeline", primary: classification.Primary | None) -> dict[str, dict[str, Runs]]:
+    """Return the mAP of the finished classifiers that comparisons are of, by line, column, fold and seed."""
     from ajbench.data.labels import load_scores
 
     real = pipeline.recipe.name
-    runs: dict[str, dict[str, dict[tuple[int, int], bootstrap.Resampled]]] = {}
+    declared = {(primary.line, column) for column in primary.pair(real)} if primary else set()
+    found: dict[str, dict[str, Runs]] = {}
     for stage in grid_stages(pipeline):
         key = cell_key(stage, pipeline.recipe)
         mixed = classification.judged_together(key.line, [key.column], real, None)
-        if (mixed or key.column == real) and stage.done():
+        if (mixed or key.column == real or (key.line, key.column) in declared) and stage.done():
             s = load_scores(stage.path / SCORES)
             run = bootstrap.map_and_auc(s.scores, s.targets, s.recordings, resamples=RESAMPLES)[0]
-            runs.setdefault(key.line, {}).setdefault(key.column, {})[key.fold or 0, key.seed] = run._replace(
+            found.setdefault(key.line, {}).setdefault(key.column, {})[key.fold or 0, key.seed] = run._replace(
                 fold=key.fold
             )
+    return found
+
+
+def measured(runs: Mapping[str, Mapping[str, Runs]], real: str) -> dict[str, Variances]:
+    """Return the variances of the gains over real clips only, by line, averaged over mixes of G alone."""
     found = {}
     for line, columns in runs.items():
-        alone = columns.pop(real, {})
-        parts = []
-        for mine in columns.values():
-            shared = sorted(set(mine) & set(alone))
-            if len(shared) > len({fold for fold, _ in shared}):
-                pair = [mine[k] for k in shared], [alone[k] for k in shared]
-                clips = bootstrap.per_recording(bootstrap.difference(*pair))
-                if np.isfinite(clips) and clips > 0:  # else no clip differs, or a fold has one recording
-                    parts.append((clips, bootstrap.between_seeds(pair[:1], pair[1])[0]))
-        if parts:
-            over_clips, between = np.mean(parts, axis=0)
-            found[line] = Variances(float(over_clips), float(between), True)
+        mixes = classification.judged_together(line, columns, real, None)
+        if one := variances([columns[mix] for mix in mixes], columns.get(real, {})):
+            found[line] = one
     return found
+
+
+def variances(mixes: Iterable[Runs], baseline: Runs) -> Variances | None:
+    """Return those of the gains of mixes over a baseline, averaged; None if there is none to be had.
+
+    A mix counts if it and the baseline have two seeds of a fold in common, and the clips tell them apart.
+    """
+    parts = []
+    for mine in mixes:
+        shared = sorted(set(mine) & set(baseline))
+        if len(shared) > len({fold for fold, _ in shared}):
+            pair = [mine[k] for k in shared], [baseline[k] for k in shared]
+            clips = bootstrap.per_recording(bootstrap.difference(*pair))
+            if np.isfinite(clips) and clips > 0:  # else no clip differs, or a fold has one recording
+                parts.append((clips, bootstrap.between_seeds(pair[:1], pair[1])[0]))
+    if not parts:
+        return None
+    over_clips, between = np.mean(parts, axis=0)
+    return Variances(float(over_clips), float(between), True)
 
 
 def sentence(plan: Mapping[str, Any]) -> str:
@@ -166,7 +184,7 @@ def sentence(plan: Mapping[str, Any]) -> str:
     takes = "is out of reach"
     if first["recordings_needed"]:
         more = f"{first['recordings_needed']:,} recordings and {counted(first['seeds_needed'], 'seed')}"
-        takes = f"takes about {more}"
+        takes = f"takes about {more}" + (" in each fold" if plan["folds"] > 1 else "")
     names = {True: "finished classifiers", False: "other runs"}
     source = " and ".join(dict.fromkeys(names[line["measured"]] for line in lines))
     return (

@@ -151,6 +151,22 @@ def test_f1_and_tail_recall_agree_with_sklearn_and_are_compared_like_map(multi):
         assert ("esc10", f"{metric}_delta") not in found and ("+160G", f"{metric}_delta_family") not in found
 
 
+def test_a_fold_without_clips_of_the_tail_leaves_the_tail_recall_of_the_others():
+    cells = {}
+    for column, skill in {"esc10": 1.0, "+160G": 1.6}.items():
+        for seed in (0, 1):
+            made = predictions(skill, seed)
+            cells[cell(column, seed)._replace(fold=1)] = measure(made, tail=[1], resamples=100)
+            lacking = replace(made, targets=np.where(made.targets[:, 1:2] == 1, [[1, 0, 0, 0]], made.targets))
+            cells[cell(column, seed)._replace(fold=2)] = measure(lacking, tail=[1], resamples=100)
+    rows = {(r["column"], r["metric"]): r["value"] for r in compare_to_real(cells, "esc10", CONTEXT)}
+    of_fold_1 = {key: one for key, one in cells.items() if key.fold == 1}
+    alone = {(r["column"], r["metric"]): r["value"] for r in compare_to_real(of_fold_1, "esc10", CONTEXT)}
+    for key in (("esc10", "tail_recall_mean"), ("+160G", "tail_recall_mean"), ("+160G", "tail_recall_delta")):
+        assert rows[key] == alone[key]
+    assert rows["esc10", "macro_f1_mean"] != alone["esc10", "macro_f1_mean"]
+
+
 def test_without_a_tail_or_its_clips_there_is_no_tail_recall():
     made = predictions(1.0, 0)
     assert "tail_recall" not in measure(made, resamples=50).resampled

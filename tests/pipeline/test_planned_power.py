@@ -47,7 +47,7 @@ def test_clips_that_no_mix_tells_apart_are_no_measured_variance(tmp_path):
     made = mini_pipeline(*PLAN, work=tmp_path)
     for stage in grid_stages(made):
         finish(stage, 99.0, 1.0)
-    assert planned_power.measured(made) == {}
+    assert planned_power.measured(planned_power.finished(made, None), "mini") == {}
     assert planned_power.planned(made)["lines"][0]["smallest_gain"] > 1
 
 
@@ -91,6 +91,20 @@ def test_finished_classifiers_replace_the_variances_of_other_runs(tmp_path):
     assert found[0.0]["seed_sd"] == pytest.approx(0, abs=1e-6)
     assert found[1.0]["seed_sd"] > 0.1
     assert found[0.0]["smallest_gain"] < found[1.0]["smallest_gain"]
+
+
+def test_a_primary_comparison_with_augmented_clips_has_its_own_variances(tmp_path):
+    arms = "evaluate.arms=[A,G,A+G]", "evaluate.primary={dose: 20, arm: A+G}", "evaluate.doses=[20]"
+    made = mini_pipeline(*PLAN, *arms, work=tmp_path)
+    for stage in grid_stages(made):
+        # mAP varies between the seeds of A+G, and of nothing else.
+        finish(stage, 1 + stage.recipe.mix.dose / 40, 1.0 if stage.recipe.mix.source == "A+G" else 0.0)
+    primary, family = planned_power.planned(made)["lines"]
+    assert primary["primary"] and primary["measured"] and family["measured"]
+    assert primary["seed_sd"] > 1 and family["seed_sd"] == pytest.approx(0, abs=1e-6)
+    alone = "evaluate.arms=[A,A+G]", *arms[1:]
+    (only,) = planned_power.planned(mini_pipeline(*PLAN, *alone, work=tmp_path))["lines"]
+    assert only == primary
 
 
 def test_folds_add_their_clips_and_trainings(tmp_path):
