@@ -256,6 +256,7 @@ def settings_of_lines(recipe: Recipe) -> dict[str, str]:
         recipe.evaluate.tune and recipe.evaluate.tune.model_dump(mode="json"),
         # Not in the identities, as their contents are inputs of stages.
         [recipe.synth.guides, recipe.generator.captions, recipe.generator.caption_kind],
+        recipe.evaluate.redraw,
     ]
     models = [recipe.classifier_of(line.model_dump()) for line in recipe.evaluate.models]
     return {one.line: fingerprint(*shared, one) for one in models or [recipe.classifier]}

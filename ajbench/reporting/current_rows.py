@@ -19,6 +19,8 @@ def select(
 ) -> pd.DataFrame:
     """Return the rows of a recipe that count: of the given fingerprints, and the last of each measurement.
 
+    Without fingerprints the last evaluation of each classifier counts: others may have other real clips.
+
     Rows of different codecs are not mixed: those of `codec` count; if it is None, those of the last one, for
     classifiers and for generated clips each, and rows that do not name their codec.
     """
@@ -29,6 +31,10 @@ def select(
         named = rows["codec"].where(rows["codec"] != "")
         last = named.groupby(rows["table"].isin(CLIPS)).transform("last")
         rows = rows[named.isna() | (named == last)]
+    if fingerprints is None:
+        evaluation = rows["run"].where(rows["run"].str.startswith("eval-cls-"))
+        last = evaluation.groupby([rows["table"], rows["row"]]).transform("last")
+        rows = rows[evaluation.isna() | (evaluation == last)]
     # A value over seeds replaces an earlier one over fewer seeds, and one over folds those of single folds.
     over_seeds = rows["metric"].str.endswith(OVER_SEEDS)
     over_folds = rows["dataset"].map(folds_in) > 1

@@ -125,6 +125,18 @@ def test_of_single_folds_the_last_counts_for_each_classifier(tmp_path):
     assert len(found) == 12
 
 
+def test_of_two_evaluations_with_other_real_clips_the_last_counts(tmp_path):
+    path, plan = tmp_path / "rows.csv", esc10_recipe()
+    for number, (real, columns) in enumerate(((40, ("esc10", "+160G", "+160A")), (320, ("esc10", "+160G")))):
+        context = replace(ESC10_CONTEXT, fingerprint=str(number), run=f"eval-cls-{number}", real=real)
+        for column in columns:
+            append_rows(
+                path, [make_row(context, "A11", "m/-/none", column, "map_mean", 0.5, n=80, seed="0;1")]
+            )
+    found = current_rows.select(read_rows(path), plan)
+    assert found["column"].tolist() == ["esc10", "+160G"] and set(found["fingerprint"]) == {"1"}
+
+
 def test_of_one_evaluation_without_real_clips_alone_all_folds_count(tmp_path):
     path, plan = tmp_path / "rows.csv", esc10_recipe()
     for fold in (1, 2, 3):

@@ -202,6 +202,36 @@ def test_runs_with_other_settings_do_not_stand_side_by_side(tmp_path):
     assert [(n["real"], n["pool"]) for n in found] == [(40, 320), (80, 320)]
 
 
+def test_runs_of_one_draw_and_of_a_draw_for_each_seed_are_told_apart(tmp_path):
+    path, plan = tmp_path / "rows.csv", esc10_recipe()
+    (line, each), *_ = settings_of_lines(esc10_recipe(redraw=True)).items()
+    one = settings_of_lines(plan)[line]
+    runs = ("a", 320, 0.1, each), ("b", 320, 0.3, one), ("c", 40, -0.07, one)
+    for key, pool, gain, settings in runs:
+        found = run_rows(key, 40, pool, {"+160G": gain})
+        append_rows(path, [row | {"row": line, "settings": settings} for row in found])
+    found = gain_by_real.lines(read_rows(path), plan)
+    assert [(n["pool"], n["draws"], round(n["delta"])) for n in found] == [
+        (40, "one", -7), (320, "each seed", 10), (320, "one", 30),
+    ]  # fmt: skip
+    (said,) = gain_by_real.contrast(found, current_rows.select(read_rows(path), plan, ["c"]), plan)
+    assert "raises mAP by 30.0" in said and "10.0" not in said
+    assert "+160 generated, generator of 320 clips, one draw" in gain_by_real.figure(found, plan)
+
+
+def test_what_synthetic_clips_add_to_augmented_ones_is_a_line_of_its_own(rows):
+    context = replace(ESC10_CONTEXT, fingerprint="a")
+    of_both = [("map_mean", 0.66), ("map_delta", 0.16), ("map_delta_a", 0.04)]
+    more = [
+        make_row(context, "A11", MODEL, "+160A+160G", *one, (0, 0.2), n=80, seed="0;1;2") for one in of_both
+    ]
+    append_rows(rows, [row | {"real": 40, "pool": 320} for row in more])
+    found = gain_by_real.lines(read_rows(rows), esc10_recipe())
+    mine = [(n["minus"], round(n["delta"], 6)) for n in found if n["column"] == "+160A+160G"]
+    assert mine == [("+160A", 4.0), ("esc10", 16.0)]
+    assert "+160A+160G against +160 augmented" in gain_by_real.figure(found, esc10_recipe())
+
+
 def test_settings_are_all_but_what_is_compared_and_how_much_is_measured():
     def settings(*changes):
         return settings_of_lines(load("esc10-shots", changes))
@@ -210,13 +240,13 @@ def test_settings_are_all_but_what_is_compared_and_how_much_is_measured():
     for change in (
         "mix.real=all", "mix.draw=3", "generator.pool=real", "codec.name=tiny@ff1b92258faaad59", "synth.n=40",
         "evaluate.seeds=[5]", "evaluate.folds=[1]", "evaluate.doses=[40,640]", "evaluate.arms=[G,A,A+G,R]",
-        "evaluate.redraw=false", "data.eval_fold=1", "data.cache=pcm",
+        "data.eval_fold=1", "data.cache=pcm",
     ):  # fmt: skip
         assert settings(change) == before, change
     for change in (
         "classifier.train_steps=900", "generator.train_steps=900", "synth.guidance=7", "mix.balanced=true",
         "data.duration_s=1.26", "classifier.precision=bf16", "codec.whitening=channel",
-        "mix.tail={classes: [dog], shots: 4}", "synth.guides=real",
+        "mix.tail={classes: [dog], shots: 4}", "synth.guides=real", "evaluate.redraw=false",
         "evaluate.tune={grid: {lr: [1.0e-3, 2.0e-3]}}",
     ):  # fmt: skip
         assert set(settings(change)) == set(before) and settings(change) != before, change
