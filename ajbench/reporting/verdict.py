@@ -239,17 +239,19 @@ def limits(rows: pd.DataFrame, recipe: Recipe, found: Sequence[Answer]) -> list[
         clips, seeds = int(rows.loc[rows["table"] == "A11", "n"].max()), max(a.seeds for a in found)
         comparisons, folds = found[-1].comparisons * found[-1].judged, found[-1].folds
         covered = "clips" if seeds == 1 else "clips and seeds"
+        redrawn = recipe.evaluate.redraw and recipe.mix.by_chance and seeds > 1
+        drawn = ", and other draws of the real clips from the same train clips" if redrawn else ""
         if folds > 1:
             lines.append(
                 f"The figures are means over {folds} folds with {counted(clips, 'evaluation clip')} in all; "
                 f"each fold has its own generator and classifiers. The intervals cover other {covered} "
-                "like these, but not another corpus or classifier, nor other train clips: the folds share "
-                "most of theirs."
+                f"like these{drawn}, but not another corpus or classifier, nor other train clips: the folds "
+                "share most of theirs."
             )
         else:
             lines.append(
                 f"The figures rest on {counted(clips, 'evaluation clip')} of one split. The intervals cover "
-                f"other {covered} like these, but not another corpus, fold, generator or classifier."
+                f"other {covered} like these{drawn}, but not another corpus, fold, generator or classifier."
             )
         each = "mix and fold" if folds > 1 else "mix"
         if seeds == 1:
@@ -281,9 +283,13 @@ def limits(rows: pd.DataFrame, recipe: Recipe, found: Sequence[Answer]) -> list[
                 "More clips also mean more training steps; evaluate.controls=[match_steps] separates the two."
             )
     if rows["column"].map(is_rival).any():
+        primary = recipe.evaluate.primary
+        what = (
+            "The verdict compares" if not (primary and "A" in primary.arm) else "All other verdicts compare"
+        )
         lines.append(
-            "The verdict compares synthetic clips with real clips only. Augmented (A) and repeated clips (R) "
-            "at the same dose are rivals, which the table shows next to them."
+            f"{what} synthetic clips with real clips only. Augmented (A) and repeated clips (R) at the same "
+            "dose are rivals, which the table shows next to them."
         )
     named = sorted(set(rows.loc[rows["table"] == "1", "features"]))
     if named:

@@ -115,6 +115,9 @@ def test_augmented_and_synthetic_clips_are_compared_with_augmented_clips_alone()
     (first,) = answers(pd.DataFrame([*rows, less]), plan)
     assert (first.column, first.effect, first.delta) == ("+160A+160G", 0, pytest.approx(1))
     assert "relative to +160A (" in str(first) and first.against == "+160A+160G against +160A"
+    said = " ".join(limits(pd.DataFrame([*rows, less]), plan, [first]))
+    assert "All other verdicts compare synthetic clips with real clips only" in said
+    assert "The verdict compares" in " ".join(limits(pd.DataFrame(rows), PLAN, [first]))
 
 
 def test_without_rows_of_the_primary_comparison_the_others_are_judged():
@@ -183,6 +186,11 @@ def test_limits_depend_on_seeds_comparisons_and_corpus():
         limits(rows, plan, [Answer("a/-/none", "+320G", 2.0, 1.0, 3.0, 3, 2, 1, 3.0, 1.0, 80)])
     )
     assert "3 seeds" in several and "0.05/2" in several
+    mix = {"mix": plan.mix.model_copy(update={"real": "shots=4"})}
+    three = Answer("a/-/none", "+320G", 2.0, 1.0, 3.0, 3, 1, 0, 3.0, 1.0, 80)
+    for redraw in (False, True):
+        drawn = esc10_recipe(redraw=redraw).model_copy(update=mix)
+        assert ("other draws" in " ".join(limits(rows, drawn, [three]))) == redraw
     mini = plan.model_copy(update={"data": plan.data.model_copy(update={"corpus": "mini"})})
     assert len(limits(rows, mini, [one])) == len(limits(rows, plan, [one])) + 1
 
