@@ -79,7 +79,8 @@ class Settings:
 
         self._need_folders()
         both = any(re.match(r"evaluate\.arms=.*\bG\b", one) for one in self.overrides)
-        how = {"keep": not self.dry_run, "generate": self.synthetic is None or both}
+        how: dict[str, Any] = {"keep": not self.dry_run, "generate": self.synthetic is None or both}
+        how["overrides"] = self.overrides
         made = own_data.make(self.data, self.work, self.results, self.budget, self.patterns, **how)
         for line in made.lines:
             console.say(line)

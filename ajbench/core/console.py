@@ -171,7 +171,7 @@ def plain(value: Any) -> Any:
 
 def counted(n: int, noun: str) -> str:
     """Return a number with its noun: `1 clip`, `2 clips`, `3 classes`."""
-    return f"{n:,} {noun}{'' if n == 1 else 'es' if noun.endswith('s') else 's'}"
+    return f"{n:,} {noun}{'' if n == 1 else 'es' if noun.endswith(('s', 'x')) else 's'}"
 
 
 class _Lines:

@@ -14,6 +14,7 @@ from ajbench.core.device import default_workers
 from ajbench.core.errors import UsageError
 from ajbench.core.recipe import Recipe
 from ajbench.data import audio
+from ajbench.pipeline import grid
 
 MODEL = "taltrans-small"
 CLIP_S = 5.04
@@ -47,11 +48,12 @@ class Sizes:
     sampler_steps: int = 16
     doses: tuple[int, ...] = ()
     folds: tuple[int, ...] = ()
+    mixes: int | None = None  # of a classifier; None: as a made recipe has them
 
     @property
     def n(self) -> int:
         """Synthetic clips."""
-        return max(self.doses)
+        return max(self.doses, default=0)
 
     @property
     def invert_steps(self) -> int:
@@ -135,7 +137,7 @@ def choose(
 def seconds_of(
     recipe: Recipe, about: Mapping[str, Any], speed: float, generate: bool = True
 ) -> dict[str, float]:
-    """Return the seconds of each part of a run; arguments as of `choose`."""
+    """Return the seconds of each part of a run, of any arms and controls; arguments as of `choose`."""
     evaluate = recipe.evaluate
     sizes = Sizes(
         recipe.generator.train_steps,
@@ -147,6 +149,7 @@ def seconds_of(
         sampler_steps=recipe.synth.sampler_steps,
         doses=evaluate.doses,
         folds=evaluate.folds,
+        mixes=len(grid.columns(recipe)),
     )
     return _parts(sizes, about, speed, generate)
 
@@ -198,7 +201,8 @@ def _parts(sizes: Sizes, about: Mapping[str, Any], speed: float, generate: bool 
     scale, folds = _scale(about, speed), max(1, len(sizes.folds))
     # Generated, real and baseline clips: as many as are generated through the codec, shuffled and as noise.
     measured = sizes.n + about["train"] + about["eval"] + BASELINES * min(sizes.n, about["train"])
-    cells = folds * sizes.models * sizes.seeds * (1 + len(sizes.doses) + sizes.synthetic_only)
+    mixes = sizes.mixes or 1 + len(sizes.doses) + sizes.synthetic_only
+    cells = folds * sizes.models * sizes.seeds * mixes
     trained = cells * (START / 2 * speed + sizes.classifier_steps * CLASSIFIER_STEP * scale)
     scored = cells * about["eval"] * CLASSIFIER_STEP / 32 * scale
     start = START * speed

@@ -8,6 +8,7 @@ from ajbench.core.console import counted
 from ajbench.core.recipe import Recipe
 from ajbench.data.manifest import Manifest, Problem
 from ajbench.evaluation.classification import enough
+from ajbench.pipeline import grid
 from ajbench.pipeline.budget import span
 
 SHOWN = 8  # classes and reasons that are named
@@ -95,11 +96,13 @@ def plan_lines(recipe: Recipe, parts: dict[str, float], budget: int, generate: b
     )
     lines = [
         f"plan: evaluate {where}; clips cut or padded to {recipe.data.duration_s:g} s; {added}; "
-        f"{counted(len(evaluate.models), 'classifier')} of {recipe.classifier.train_steps} steps, "
-        f"{counted(seeds, 'seed')}"
+        f"{counted(len(evaluate.models), 'classifier')} of {recipe.classifier.train_steps} steps on "
+        f"{counted(len(grid.columns(recipe)), 'mix')}, {counted(seeds, 'seed')}"
     ]
     if not enough(seeds, folds):
         lines.append(f"{counted(seeds, 'seed')}: a verdict takes more, which take a larger --budget")
     longest = ", ".join(f"{name} {span(seconds)}" for name, seconds in parts.items() if seconds >= 1)
-    lines.append(f"time: about {span(sum(parts.values()))} ({longest}); budget {span(budget)}")
+    total = sum(parts.values())
+    over = ", which this exceeds: lower what KEY=VALUE adds, or give a larger one" if total > budget else ""
+    lines.append(f"time: about {span(total)} ({longest}); budget {span(budget)}{over}")
     return lines

@@ -82,6 +82,7 @@ def make(
     patterns: Mapping[str, str | None] | None = None,
     keep: bool = True,
     generate: bool = True,
+    overrides: Sequence[str] = (),
 ) -> OwnData:
     """Return a recipe for the clips at `path`.
 
@@ -94,11 +95,13 @@ def make(
             `name_patterns.data_keys` takes them; None: as the last time.
         keep: whether to write the plan, and the list of what is left out.
         generate: whether clips are generated, rather than taken from elsewhere.
+        overrides: `key=value` that the run changes; the lines are about it, the recipe is without.
 
     Raises:
         MissingError: there are no clips, or too few.
-        UsageError: the clips are laid out in a way that is not read, the budget is too small, or a
-            pattern is no regular expression; or the folders of work or results are inside that of the clips.
+        UsageError: the clips are laid out in a way that is not read, the budget is too small, a pattern is no
+            regular expression, or an override no key; or the folders of work or results are inside that of
+            the clips.
     """
     wanted = None if budget is None else budget_seconds(budget)
     found = detection.detect(path)
@@ -143,7 +146,7 @@ def make(
         columns = [item.name for item in fields(Problem)]
         cells = ([getattr(problem, name) for name in columns] for problem in problems)
         write_table(plan.with_name(LEFT_OUT), columns, cells)
-    recipe = load(name, tree=tree)
+    recipe = load(name, overrides, tree=tree)
     parts = seconds_of(recipe, about, known["speed"], generate)
     lines = (
         *found_lines(path, found.layout, manifest, problems, rates, lengths),

@@ -1,6 +1,7 @@
 """The recipe that is made for someone's clips, through the functions and through the command line."""
 
 import json
+import re
 
 import pytest
 import yaml
@@ -268,6 +269,25 @@ def test_seeds_that_are_too_few_for_a_verdict_are_told(seeds, folds, told):
     recipe = load("esc10", [f"evaluate.seeds={seeds}", f"evaluate.folds={folds}"])
     lines = plan_lines(recipe, {"generator": 60.0}, 600)
     assert any("--budget" in line for line in lines) is told
+
+
+def test_what_the_command_changes_is_in_the_plan_and_its_time(tmp_path):
+    root = class_folders(tmp_path / "twelve", cat=12, dog=12)
+    plain, more = (
+        make(root, tmp_path, budget="1h", overrides=keys)
+        for keys in ((), ("mix.real=shots=2", "evaluate.arms=[G,A,A+G]", "evaluate.controls=[all_real]"))
+    )
+    assert more.tree == plain.tree
+    classifiers = [one.found["parts"]["classifiers"] for one in (plain, more)]
+    mixes = [int(re.search(r"steps on (\d+) mixes", " ".join(one.lines))[1]) for one in (plain, more)]
+    assert mixes[1] > 2 * mixes[0] and classifiers[1] == pytest.approx(
+        classifiers[0] * mixes[1] / mixes[0], rel=0.01
+    )
+    assert "which this exceeds" not in plain.lines[-1]
+    long = make(root, tmp_path, overrides=["generator.train_steps=500000"])
+    assert "budget 60 min, which this exceeds" in long.lines[-1]
+    with pytest.raises(UsageError, match="evaluate"):
+        make(root, tmp_path, overrides=["evaluate.nothing=1"])
 
 
 @pytest.mark.parametrize(
