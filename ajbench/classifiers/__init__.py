@@ -23,6 +23,7 @@ from ajbench.classifiers.saved_folder import (
     read_config,
     read_json,
     read_weights,
+    rebuilt,
 )
 from ajbench.core import console, registry
 from ajbench.core.device import Precision, device_of, full_fp32, resolve_precision
@@ -33,8 +34,8 @@ from ajbench.data.audio import SAMPLE_RATE
 from ajbench.data.store import ClipStore
 
 __all__ = [
-    "CARD", "CONFIG", "WEIGHTS", "Classifier", "build", "card", "check", "load", "locate", "predict",
-    "read_config", "read_json", "read_weights", "rebuild", "save",
+    "CARD", "CONFIG", "WEIGHTS", "Classifier", "build", "card", "check", "is_own", "load", "locate",
+    "predict", "read_config", "read_json", "read_weights", "rebuild", "rebuilt", "save",
 ]  # fmt: skip
 
 # Options that choose the initial weights; a trained classifier is rebuilt without them.
@@ -74,7 +75,7 @@ def check(name: str, init: str | None, **options: Any) -> None:
     """
     from accelerate import init_empty_weights
 
-    if not str(registry.KINDS["classifier"].get(name)).startswith("ajbench."):
+    if not is_own(name):
         return
     with init_empty_weights():
         module: Any = build(name, 1, **options)
@@ -263,13 +264,12 @@ def rebuild(folder: Path, config: Mapping[str, Any]) -> nn.Module:
     """Build the classifier of a `config.json`, untrained.
 
     Raises:
-        IntegrityError: it was trained by another revision of the model, whose logits differ.
+        MissingError: its weights are missing.
+        IntegrityError: they are of other sizes, or it was trained by another revision of the model, whose
+            logits differ.
     """
-    try:
-        module = build(config["name"], len(config["labels"]), **config["options"])
-    except (UsageError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise IntegrityError(f"{folder / CONFIG}: not a classifier of ajbench ({reason})") from None
+    name, classes = config["name"], len(config["labels"])
+    module = rebuilt(folder, lambda: build(name, classes, **config["options"]), is_own(name))
     found, expected = config.get("revision", 1), _revision(module)
     if found != expected:
         raise IntegrityError(
@@ -277,6 +277,11 @@ def rebuild(folder: Path, config: Mapping[str, Any]) -> nn.Module:
             f"{expected}, which computes other logits; remove the folder and train the classifier again"
         )
     return module
+
+
+def is_own(name: str) -> bool:
+    """Return whether a classifier is not one that users have registered, whose code may need tensors."""
+    return str(registry.KINDS["classifier"].get(name)).startswith("ajbench.")
 
 
 def _revision(module: nn.Module) -> int:

@@ -48,7 +48,8 @@ class AST(nn.Module):
         norm_eps: float | None = None,
     ) -> None:
         super().__init__()
-        self.frontend = Fbank()
+        with torch.device("cpu"):  # its filters are computed, also where the rest takes no memory
+            self.frontend = Fbank()
         self.heads, self.norm_eps = heads, norm_eps
         self.adopted: dict[str, Any] = {}  # options adopted from the initial weights
         self.patchout = patchout

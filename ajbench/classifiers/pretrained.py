@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from accelerate import init_empty_weights
+import torch
 from torch import Tensor, nn
 
 from ajbench import classifiers
@@ -54,7 +54,7 @@ def read_ours(folder: Path, architecture: type[nn.Module]) -> Weights:
         IntegrityError: damaged, of another revision, or another architecture.
     """
     config = classifiers.read_config(folder)
-    with init_empty_weights():
+    with torch.device("meta"):
         twin: Any = classifiers.rebuild(folder, config)
     there = twin.__class__
     if there is not architecture:

@@ -1,14 +1,15 @@
 """The folder of a trained classifier, here or on the hub: found, and its files read and checked."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from ajbench.core import tensor_shapes
 from ajbench.core.documents import read_json as read_json_file
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.files import checksum
@@ -18,6 +19,14 @@ REQUIRED = {"name", "labels", "clip_samples", "options", "xxh3"}
 PICKLES = {".bin", ".ckpt", ".pkl", ".pt", ".pth"}
 MAX_WIDTH = 16_384  # of a layer
 MAX_SAMPLES = 3600 * 16_000  # an hour
+MAX_LAYERS = 200
+# The largest numbers in options; of others it is MAX_WIDTH.
+_MOST = {"clip_samples": MAX_SAMPLES, "depth": MAX_LAYERS, "passes": MAX_LAYERS}
+# What constructors raise for options that do not fit.
+_UNFIT = (
+    UsageError, TypeError, ValueError, KeyError, RuntimeError, AttributeError, ArithmeticError,
+    AssertionError,
+)  # fmt: skip
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
@@ -125,10 +134,51 @@ def _fault(config: Mapping[str, Any]) -> str | None:
         return f"clip_samples is {str(samples)[:20]}; 1 to {MAX_SAMPLES}"
     if not isinstance(options, dict):
         return "options is no mapping"
-    most = {"clip_samples": MAX_SAMPLES}
-    numbers = {key: abs(value) for key, value in options.items() if isinstance(value, int)}
-    large = [key for key, value in numbers.items() if value > most.get(key, MAX_WIDTH)]
-    return f"options.{large[0][:40]} is too large" if large else None
+    for key, value in _numbers(options):
+        if abs(value) > (most := _MOST.get(key, MAX_WIDTH)):
+            return f"options: {key[:40]} is {str(value)[:20]}; at most {most}"
+    return None
+
+
+def _numbers(tree: Any, key: str = "") -> Iterator[tuple[str, int]]:
+    """Yield the whole numbers in a JSON document, at any depth, each with the last key that leads to it."""
+    if isinstance(tree, int):
+        yield key, tree
+    elif isinstance(tree, dict):
+        for name, value in tree.items():
+            yield from _numbers(value, name)
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from _numbers(value, key)
+
+
+def rebuilt(folder: Path, build: Callable[[], nn.Module], compared: bool = True) -> nn.Module:
+    """Return the untrained network of a folder.
+
+    Args:
+        folder: of the classifier.
+        build: makes the network from the options in `config.json`.
+        compared: whether its tensors are first compared with those of `model.safetensors`, so that options
+            cannot make a network that is larger than its file.
+
+    Raises:
+        MissingError: the weights are missing.
+        IntegrityError: the options do not fit each other, or the network has other tensors than the file.
+    """
+    path = _weights_in(folder)
+    try:
+        fault = None
+        if compared:
+            expected = tensor_shapes.of_network(build)
+            fault = tensor_shapes.difference(expected, tensor_shapes.of_files([path]))
+        if fault is None:
+            return build()
+    except (SafetensorError, OSError) as error:
+        raise IntegrityError(f"{path}: damaged ({error}); train the classifier again") from None
+    except _UNFIT as error:
+        reason = " ".join(str(error).split())[:160]
+        raise IntegrityError(f"{folder / CONFIG}: not a classifier of ajbench ({reason})") from None
+    raise IntegrityError(f"{path}: not the weights of {CONFIG} ({fault}); train the classifier again")
 
 
 def read_weights(folder: Path, xxh3: str | None = None) -> dict[str, Tensor]:

@@ -59,7 +59,8 @@ class TalTrans(nn.Module):
         n_fft: int = 4096,
     ) -> None:
         super().__init__()
-        self.frontend = TalMel(n_fft)
+        with torch.device("cpu"):  # its filters are computed, also where the rest takes no memory
+            self.frontend = TalMel(n_fft)
         sizes = (1, *channels)
         blocks: list[nn.Module] = []
         for i, pool in enumerate(POOLS):

@@ -9,6 +9,7 @@ from torch.nn import functional
 from ajbench.classifiers.ast import AST
 from ajbench.classifiers.ast_weights import PATCH, patches, transformers
 from ajbench.classifiers.frontend import Fbank
+from ajbench.core import tensor_shapes
 from ajbench.data.corpora.audioset import label_set
 from ajbench.features.extractor import Extractor
 
@@ -43,7 +44,16 @@ class AudioSetAST(Extractor):
                     f"{count} classes with {len(self.labels)} names, patches {weights.grid} instead of those "
                     f"of {FRAMES} frames with {Fbank.bands} bands"
                 )
-        model = AST(count, dim, depth, weights.heads, grids[weights.grid], clip_samples=self.max_samples)
+        sizes = (count, dim, depth, weights.heads, grids[weights.grid])
+
+        def build() -> AST:
+            return AST(*sizes, clip_samples=self.max_samples)
+
+        with self.reading():  # sizes are read from a few tensors, which may be larger than the others
+            found = {name: tuple(tensor.shape) for name, tensor in weights.state.items()}
+            if fault := tensor_shapes.difference(tensor_shapes.of_network(build), found):
+                raise ValueError(fault)
+        model = build()
         model.initialise(str(folder))
         self.model = model.eval().requires_grad_(False).to(self.device)
 

@@ -105,7 +105,9 @@ class Extractor(ABC):
         """
         try:
             yield
-        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        except (
+            AttributeError, KeyError, RuntimeError, TypeError, ValueError, AssertionError, ArithmeticError,
+        ) as error:  # fmt: skip
             reason = " ".join(str(error).split())[:160]
             raise IntegrityError(
                 f"features {self.name}: {self.weights} does not hold the weights of {self.name} ({reason}); "

@@ -132,12 +132,11 @@ def load(folder: Path) -> AudioVisual:
     config = classifiers.read_config(folder)
     if config["name"] != NAME:
         raise IntegrityError(f"{folder}: a classifier {config['name']}, not an audio-visual one")
-    module = build(len(config["labels"]), config["options"])
-    try:
-        module.load_state_dict(classifiers.read_weights(folder, config["xxh3"]))
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise IntegrityError(f"{folder / classifiers.WEIGHTS}: not of this model ({reason})") from None
+    weights = classifiers.read_weights(folder, config["xxh3"])
+    named = config["options"].get("backbone")
+    own = not isinstance(named, dict) or classifiers.is_own(str(named.get("name")))
+    module: Any = classifiers.rebuilt(folder, lambda: build(len(config["labels"]), config["options"]), own)
+    module.load_state_dict(weights)
     return module.to(device_of()).eval()
 
 

@@ -1,6 +1,7 @@
 """Classifiers by name: their interface, saving and loading, scores of a store; pickles and missing files."""
 
 import json
+import resource
 import shutil
 
 import huggingface_hub
@@ -21,6 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ajbench import classifiers
 from ajbench.classifiers import Classifier, predict
+from ajbench.core import registry
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 
 SAMPLES = 13_440
@@ -235,3 +237,50 @@ def test_configurations_from_strangers_are_refused(plain, tmp_path, changes):
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(IntegrityError):
         classifiers.load(folder)
+
+
+def _change(folder, **options):
+    config = json.loads((folder / "config.json").read_text())
+    config["options"] |= options
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"dim": 16_384, "depth": 12, "heads": 16},  # 150 GB
+        {"dim": 128, "depth": 5},
+        {"clip_samples": 3600 * 16_000, "stride": 1},
+    ],
+)
+def test_a_network_that_is_larger_than_its_file_is_not_built(tmp_path, options):
+    save_classifier(tmp_path, "ast-tiny", ["Bark", "Rain"], SAMPLES)
+    _change(tmp_path, **options)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(IntegrityError, match=r"model\.safetensors: not the weights of config\.json"):
+        Classifier.from_pretrained(tmp_path)
+    with pytest.raises(IntegrityError, match=r"not the weights of config\.json"):
+        classifiers.build("ast-tiny", 2, init=str(tmp_path))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000, "in KB"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"depth": 10_000}, {"a": {"b": [{"depth": 10_000}]}}, {"heads": 0}, {"heads": 3}, {"stride": 0}],
+)
+def test_options_that_no_network_has_are_refused_in_one_line(tmp_path, options):
+    save_classifier(tmp_path, "ast-tiny", ["Bark", "Rain"], SAMPLES)
+    _change(tmp_path, **options)
+    with pytest.raises(IntegrityError, match=r"config\.json"):
+        Classifier.from_pretrained(tmp_path)
+
+
+def test_registered_classifiers_are_loaded_though_their_code_needs_tensors(tmp_path, monkeypatch):
+    class Own(torch.nn.Module):
+        def __init__(self, num_classes):
+            super().__init__()
+            self.out = torch.nn.Linear(int(torch.ones(3).sum()), num_classes)
+
+    monkeypatch.setitem(registry.KINDS["classifier"], "own", Own)
+    save_classifier(tmp_path, "own", ["Bark", "Rain"], SAMPLES)
+    assert Classifier.from_pretrained(tmp_path).module.out.in_features == 3

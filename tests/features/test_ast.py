@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from fakes import noise, set_config
+from safetensors.torch import load_file, save_file
 
 from ajbench import features
 from ajbench.core import weights
@@ -37,8 +38,21 @@ def test_folders_of_something_else_are_refused(ast_folder, clap_folder, tmp_path
     with pytest.raises(MissingError, match=r"config.json"):
         LazyExtractor("ast", tmp_path)
     assert LazyExtractor("ast", ast_folder).weights_hash == weights.identity(ast_folder)
-    for change in ({"max_length": 512}, {"id2label": {i: f"sound {i}" for i in range(4)}}):
+    for change in (
+        {"max_length": 512},
+        {"num_attention_heads": 7},
+        {"id2label": {i: f"sound {i}" for i in range(4)}},
+    ):
         folder = shutil.copytree(ast_folder, tmp_path / "other", dirs_exist_ok=True)
         set_config(folder, **change)
         with pytest.raises(IntegrityError, match=str(folder)):
             features.load("ast", folder)
+
+
+def test_a_width_that_one_tensor_alone_has_is_refused_before_building(ast_folder, tmp_path):
+    folder = shutil.copytree(ast_folder, tmp_path / "wide")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["audio_spectrogram_transformer.embeddings.cls_token"] = torch.zeros(1, 1, 30_000)  # 20 GB a block
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(IntegrityError, match=f"{folder}.*has shape"):
+        features.load("ast", folder)

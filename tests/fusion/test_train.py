@@ -1,5 +1,7 @@
 """Training of audio-visual models on clips whose video tokens tell their labels."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from fakes import (
     hum_record,
     hum_store,
     save_classifier,
+    set_config,
     stopped_at,
     video_record,
     video_store,
@@ -129,6 +132,12 @@ def test_a_backbone_is_trained_from_waves(store, tmp_path, start):
     logits = train.predict(train.load(out), clips(store, "eval", frozen=False), "A+V")
     assert logits.shape == (8, 2)
     assert np.isfinite(logits).all()
+    config = json.loads((out / "config.json").read_text())
+    sizes = {"passes": 150, "tied": False, "feedforward": 16_384, "channels": [16_384] * 10}
+    for changed in ({"width": 16_384}, {"backbone": {"name": "taltrans-small", "options": sizes}}):
+        set_config(out, options=config["options"] | changed)
+        with pytest.raises(IntegrityError, match=r"model\.safetensors: not the weights of config\.json"):
+            train.load(out)
 
 
 def test_models_learn_from_video_and_predict_by_modality(store, tmp_path):
