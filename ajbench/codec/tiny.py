@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from ajbench.codec import ResidualCodec, pieces
 from ajbench.codec.tiny_network import NOISE_BINS, NOISE_FRAMES, TONE_BINS, TinyCodec
+from ajbench.core import tensor_shapes
 from ajbench.core.device import full_fp32
 from ajbench.core.documents import parse_json
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
@@ -19,6 +20,7 @@ from ajbench.data.audio import HOP
 WEIGHTS = Path(__file__).with_name("tiny.safetensors")
 # Weights of former versions, by their hash: stores and generators of theirs can still be used.
 FORMER = {"ff1b92258faaad59": Path(__file__).with_name("tiny_ff1b92258faaad59.safetensors")}
+OF_TRAINING = ("embed_avg", "cluster_size", "inited")  # ends of the names of tensors that a file may lack
 
 
 class Tiny(ResidualCodec):
@@ -81,15 +83,24 @@ def load_former(weights_hash: str = "ff1b92258faaad59") -> Tiny:
 
 
 def build(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> TinyCodec:
-    """Return a network of `config` with `tensors`; codebook averages, for training only, may be missing."""
+    """Return a network of `config` with `tensors`; codebook averages, for training only, may be missing.
+
+    Raises:
+        ValueError, TypeError, RuntimeError: they do not fit each other; no memory of that size was taken.
+    """
     first = "rank" not in config
-    network = TinyCodec(**{"rank": None, **config})
+    options: dict[str, Any] = {"rank": None, **config}
+    if max(options.get(f"{side}_blocks", 0) for side in ("encoder", "decoder")) > len(tensors):
+        raise ValueError("more blocks than tensors")
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    expected = tensor_shapes.of_network(lambda: TinyCodec(**options))
+    needed = {n: shape for n, shape in expected.items() if n in found or not n.endswith(OF_TRAINING)}
+    if fault := tensor_shapes.difference(needed, found):
+        raise ValueError(fault)
+    network = TinyCodec(**options)
     if first:  # its noise gains were ordered by bin
         tensors = {**tensors, **{name: _by_frame(tensors[name]) for name in ("head.weight", "head.bias")}}
-    missing, unexpected = network.load_state_dict(tensors, strict=False)
-    lost = [name for name in missing if not name.endswith(("embed_avg", "cluster_size", "inited"))]
-    if lost or unexpected:
-        raise ValueError(f"missing {lost[:3]}, unexpected {unexpected[:3]}")
+    network.load_state_dict(tensors, strict=False)
     # Codebooks marked as untrained would be initialised from the first batch.
     for layer in network.quantizer.vq.layers:
         layer._codebook.inited.fill_(1.0)

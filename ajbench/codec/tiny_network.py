@@ -94,18 +94,22 @@ class TinyCodec(nn.Module):
             "rank": rank,
         }
         size = rank or DIM
-        for name, window, mels in (("long", LONG_WINDOW, LONG_MELS), ("short", SHORT_WINDOW, SHORT_MELS)):
-            bank = melscale_fbanks(
-                window // 2 + 1, 0.0, SAMPLE_RATE / 2, mels, SAMPLE_RATE, norm=None, mel_scale="slaney"
-            )
-            self.register_buffer(f"{name}_bank", bank, persistent=False)
-            self.register_buffer(f"{name}_window", torch.hann_window(window), persistent=False)
-        self.register_buffer("tone_window", torch.hann_window(TONE_WINDOW), persistent=False)
-        self.register_buffer("noise_window", torch.hann_window(NOISE_WINDOW), persistent=False)
-        self.register_buffer("click_window", torch.hann_window(CLICK_WINDOW), persistent=False)
-        # random initial phases; otherwise a steady spectrum would be one click per window
-        start = torch.rand(TONE_BINS, generator=torch.Generator().manual_seed(SEED)) * 2 * torch.pi
-        self.register_buffer("tone_phase", start, persistent=False)
+        with torch.device("cpu"):  # computed, also where the rest takes no memory
+            for name, window, mels in (
+                ("long", LONG_WINDOW, LONG_MELS),
+                ("short", SHORT_WINDOW, SHORT_MELS),
+            ):
+                bank = melscale_fbanks(
+                    window // 2 + 1, 0.0, SAMPLE_RATE / 2, mels, SAMPLE_RATE, norm=None, mel_scale="slaney"
+                )
+                self.register_buffer(f"{name}_bank", bank, persistent=False)
+                self.register_buffer(f"{name}_window", torch.hann_window(window), persistent=False)
+            self.register_buffer("tone_window", torch.hann_window(TONE_WINDOW), persistent=False)
+            self.register_buffer("noise_window", torch.hann_window(NOISE_WINDOW), persistent=False)
+            self.register_buffer("click_window", torch.hann_window(CLICK_WINDOW), persistent=False)
+            # random initial phases; otherwise a steady spectrum would be one click per window
+            start = torch.rand(TONE_BINS, generator=torch.Generator().manual_seed(SEED)) * 2 * torch.pi
+            self.register_buffer("tone_phase", start, persistent=False)
 
         features = LONG_MELS + SHORT_MELS * (HOP // SHORT_HOP)
         self.encoder_in = nn.Conv1d(features, encoder_dim, 5, padding=2)
@@ -129,7 +133,7 @@ class TinyCodec(nn.Module):
             self.parts.pop()
         self.head = nn.Linear(decoder_dim, sum(self.parts))
         self.decoder_skip = nn.Linear(size, TONE_BINS + NOISE_BINS, bias=False)
-        if rank is None:
+        if rank is None and not self.head.weight.is_meta:
             self._start_as_vocoder()
 
     @torch.no_grad()

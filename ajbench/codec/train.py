@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ajbench.codec.sounds import gather, sampling_share
 from ajbench.codec.subspace import narrowed
+from ajbench.codec.tiny import OF_TRAINING
 from ajbench.codec.tiny_network import HOP, TinyCodec
 from ajbench.core.device import Precision, device_of
 from ajbench.core.files import replacing, seed_for
@@ -216,7 +217,7 @@ def save(codec: TinyCodec, path: Path) -> None:
     keep = {
         name: tensor.half().contiguous()
         for name, tensor in codec.state_dict().items()
-        if tensor.is_floating_point() and not name.endswith(("embed_avg", "cluster_size", "inited"))
+        if tensor.is_floating_point() and not name.endswith(OF_TRAINING)
     }
     with replacing(path) as part:
         save_file(keep, part, {"config": json.dumps(codec.config)})

@@ -1,11 +1,13 @@
 """The codec `tiny`: its synthesis, its weights, and what it preserves of a sound."""
 
 import hashlib
+import json
 import math
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from ajbench import codec
@@ -161,6 +163,30 @@ def test_missing_foreign_and_damaged_weights_are_refused(tmp_path):
     for path, error in ((none, MissingError), (foreign, IntegrityError), (damaged, IntegrityError)):
         with pytest.raises(error, match=path.name):
             codec.load(str(path))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"encoder_blocks": 10**6}, {"decoder_blocks": 7}, {"encoder_dim": 10**6}, {"decoder_dim": 321},
+        {"rank": 10**9}, {"rank": None}, {"encoder_dim": "256"}, {"width": 1}, {"encoder_dim": 10**12},
+    ],
+)  # fmt: skip
+def test_sizes_in_the_header_that_its_tensors_do_not_have_are_refused_before_building(tmp_path, config):
+    with safe_open(WEIGHTS, "pt") as file:
+        header = json.loads(file.metadata()["config"]) | config
+    save_file(load_file(WEIGHTS), tmp_path / "large.safetensors", {"config": json.dumps(header)})
+    with pytest.raises(IntegrityError, match=r"large\.safetensors: not a tiny codec"):
+        codec.load(str(tmp_path / "large.safetensors"))
+
+
+def test_a_width_that_one_tensor_alone_has_is_refused_before_building(tmp_path):
+    with safe_open(WEIGHTS, "pt") as file:
+        header = json.loads(file.metadata()["config"]) | {"encoder_dim": 10**6}
+    tensors = load_file(WEIGHTS) | {"encoder_in.weight": torch.zeros(10**6, 1, 1)}
+    save_file(tensors, tmp_path / "wide.safetensors", {"config": json.dumps(header)})
+    with pytest.raises(IntegrityError, match=r"has shape \(1000000, 1, 1\)"):
+        codec.load(str(tmp_path / "wide.safetensors"))
 
 
 def test_tiny_weights_are_small(tiny):
