@@ -1,12 +1,14 @@
 """LoRA on the attention of the denoiser (Hu et al. 2021): projections become W + BA; A and B are trained."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from diffusers import UNet2DConditionModel
-from safetensors.torch import save_file
-from torch import nn
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
+from ajbench.core import tensor_shapes
 from ajbench.core.errors import IntegrityError
 from ajbench.core.files import replacing
 
@@ -51,9 +53,12 @@ def merge(unet: UNet2DConditionModel, folder: Path) -> None:
         IntegrityError: the file is missing, damaged or of another U-Net.
     """
     try:
+        tensors = load_file(folder / FILE)
+        _need_fitting(unet, tensors)
         # The layers are created with random weights before those of the file are loaded.
         with torch.random.fork_rng([]):
-            unet.load_lora_adapter(folder, prefix=PREFIX, weight_name=FILE, local_files_only=True)
+            # Without the file's metadata, in which a stranger may name any rank.
+            unet.load_lora_adapter(tensors, prefix=PREFIX)
     except MemoryError:
         raise
     except Exception as error:  # of several libraries, depending on the damaged bytes
@@ -61,3 +66,20 @@ def merge(unet: UNet2DConditionModel, folder: Path) -> None:
         raise IntegrityError(f"{folder / FILE}: not LoRA of this U-Net ({reason})") from None
     unet.fuse_lora()
     unet.unload_lora()
+
+
+def _need_fitting(unet: UNet2DConditionModel, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse adapters of other sizes, before layers of these sizes are made.
+
+    Raises:
+        ValueError, KeyError: A is not [rank, in] and B [out, rank] of a matrix [out, in] of the U-Net.
+    """
+    matrices = {name: tensor.shape for name, tensor in unet.state_dict().items() if tensor.ndim == 2}
+    expected: dict[str, tuple[int, ...]] = {}
+    for name, tensor in tensors.items():
+        place, _, part = name.rpartition(".lora_")
+        if part == "A.weight":
+            out, into = matrices[f"{place.removeprefix(f'{PREFIX}.')}.weight"]
+            expected |= {name: (len(tensor), into), f"{place}.lora_B.weight": (out, len(tensor))}
+    if fault := tensor_shapes.difference(expected, {name: tuple(t.shape) for name, t in tensors.items()}):
+        raise ValueError(fault)

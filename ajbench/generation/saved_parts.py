@@ -11,6 +11,7 @@ import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 
 from ajbench.codec.whitening import Whitening
+from ajbench.core import tensor_shapes
 from ajbench.core.documents import read_json
 from ajbench.core.errors import AjbenchError, IntegrityError
 from ajbench.generation import unet
@@ -60,7 +61,13 @@ def read_unet(folder: Path, info: GeneratorInfo) -> UNet2DConditionModel:
     except (ValueError, TypeError, RuntimeError) as error:
         raise IntegrityError(f"{path}: sizes do not fit each other ({error})") from None
     _compare(path, config, expected)
+    shapes = tensor_shapes.of_network(lambda: expected)
     try:
+        # Before loading: it takes memory for tensors that the files lack.
+        if fault := tensor_shapes.difference(
+            shapes, tensor_shapes.of_files(path.parent.glob("*.safetensors"))
+        ):
+            raise ValueError(fault)
         model: UNet2DConditionModel = UNet2DConditionModel.from_pretrained(
             path.parent, local_files_only=True, use_safetensors=True
         )

@@ -1,11 +1,13 @@
 """LoRA: which weights are trained, which loaders take the file, and its use in synthesis."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from fakes import N_TRAIN, FakeCodec, mini_pipeline, results_of, small_recipe, stopped_at
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from ajbench.core import recipe
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
@@ -93,6 +95,27 @@ def test_global_randomness_is_not_used(generator, adapted):
     lora.merge(network, adapted)
     lora.add(network, 2, seed=5)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("rows", [0, 10**6])
+def test_ranks_that_a_stranger_made_up_are_refused_before_layers_are_made(generator, adapted, tmp_path, rows):
+    network = UNet2DConditionModel.from_pretrained(generator / "unet")
+    tensors = weights(adapted)
+    b = next(name for name in tensors if "lora_B" in name)
+    save_file(tensors | {b: torch.zeros(rows, 10**9 if rows == 0 else 1)}, tmp_path / lora.FILE)
+    with pytest.raises(
+        IntegrityError, match=rf"not LoRA of this U-Net \(.*lora_B.weight has shape \({rows}, "
+    ):
+        lora.merge(network, tmp_path)
+
+
+def test_the_rank_is_that_of_the_tensors_not_of_the_metadata(generator, adapted, tmp_path):
+    network = UNet2DConditionModel.from_pretrained(generator / "unet")
+    about = {"r": 10**9, "lora_alpha": 1, "target_modules": [*lora.TARGETS]}
+    tuned = {f"unet.{key}": value for key, value in about.items()}
+    save_file(weights(adapted), tmp_path / lora.FILE, {"lora_adapter_metadata": json.dumps(tuned)})
+    lora.merge(network, tmp_path)
+    assert torch.equal(network.conv_in.weight, opened(generator, adapted).unet.conv_in.weight)
 
 
 @pytest.mark.parametrize("kind", ["alone", "both"])

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from diffusers import UNet2DConditionModel
 
 from ajbench.core.errors import IntegrityError
 from ajbench.core.files import checksum
@@ -65,6 +66,16 @@ def test_configurations_that_ajbench_does_not_write_are_refused_at_once(stranger
     (stranger / name).write_text(json.dumps(tree))
     seal(stranger)
     refused(stranger, name)
+
+
+@pytest.mark.parametrize("changes", [{"layers_per_block": 8}, {"block_out_channels": [4096, 4096]}])
+def test_a_denoiser_that_is_larger_than_its_file_is_not_loaded(stranger, changes, monkeypatch):
+    config = json.loads((stranger / UNET).read_text()) | changes
+    (stranger / UNET).write_text(json.dumps(config))
+    seal(stranger)
+    monkeypatch.setattr(UNet2DConditionModel, "from_pretrained", None)
+    with pytest.raises(IntegrityError, match=r"not the weights of a U-Net .*(missing|has shape)"):
+        AudioJourneyPipeline.from_pretrained(stranger, codec=CODEC)
 
 
 @pytest.mark.parametrize("name", [UNET, SCHEDULE, "whitening.json"])
