@@ -131,7 +131,9 @@ def _linear(folder: Path, device: str) -> tuple[Any, Any]:
     try:
         tensors = load_file(path, device=device)
         weight = tensors["linear.weight"].float()
-    except (safetensors.SafetensorError, KeyError) as error:
+        if weight.ndim != 2 or not weight.numel():  # without numbers, any shape fits into a file
+            raise ValueError(f"linear.weight has shape {tuple(weight.shape)}")
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise IntegrityError(f"{path}: damaged ({error}); get it again") from None
     return weight, tensors.get("linear.bias", weight.new_zeros(len(weight)))
 

@@ -11,6 +11,7 @@ from typing import Any
 from ajbench.core.documents import read_json
 from ajbench.core.errors import AjbenchError, IntegrityError, MissingError, UsageError
 from ajbench.core.files import need_regular
+from ajbench.core.weights import CONFIG, PICKLE, TENSORS, need_stored
 
 # `model_type` in config.json → transformers' class with the text encoder, and the part that is the encoder.
 CLASSES = {
@@ -25,7 +26,16 @@ CAPTIONERS = {
     "git": "GitForCausalLM",
 }
 HERE = {"local_files_only": True, "trust_remote_code": False}
-MAX_LAYERS, MAX_SIZE = 200, 10_000_000  # of a model that is built before its weights are read
+# The largest numbers in the configurations of a model and of what prepares its input, by a part of their key:
+# layers are built one by one, images resized and filters computed before weights are read. Others: MAX_SIZE.
+MAX_SIZE = 10_000_000
+OF_MODEL = {"layer": 200, "depth": 200, "num_image": 200, "num_labels": 10_000}
+OF_INPUT = {
+    "size": 4096, "height": 4096, "width": 4096, "edge": 4096, "fft": 4096, "num_": 4096, "mel": 4096,
+    "length_s": 600, "sampling_rate": 192_000,
+}  # fmt: skip
+LIMITS = {"config.json": OF_MODEL, "preprocessor_config.json": OF_INPUT, "processor_config.json": OF_INPUT}
+SPARE = 1 << 24  # numbers that a model computes, such as positions, and that its files need not have
 TOKENIZERS = ("tokenizer.json", "spiece.model", "vocab.json")
 
 
@@ -121,19 +131,48 @@ def _need_plain(folder: Path) -> None:
                 raise IntegrityError(
                     f"{path}: names code of its own ({key}), which is not run; use another model"
                 )
-            most = MAX_LAYERS if "layers" in key else MAX_SIZE
-            if path.name == "config.json" and isinstance(value, int) and abs(value) > most:
+            limits = LIMITS.get(path.name)
+            if limits is None or not isinstance(value, int):
+                continue
+            most = next((limit for part, limit in limits.items() if part in key), MAX_SIZE)
+            if abs(value) > most:
                 raise IntegrityError(f"{path}: {key[:80]} is {str(value)[:20]}; at most {most}")
 
 
 def _entries(tree: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the keys and values of a JSON document, at any depth."""
+    """Yield the keys and values of a JSON document, at any depth; those in a list have its key."""
     for key, value in tree.items() if isinstance(tree, dict) else ():
-        yield str(key), value
-        yield from _entries(value)
+        for one in value if isinstance(value, list) else [value]:
+            yield str(key), one
+            yield from _entries(one)
+
+
+def _need_weights(architecture: Any, folder: Path) -> None:
+    """Refuse a configuration of more parameters than the files of weights have bytes.
+
+    transformers takes memory for every parameter before it says that the files lack some.
+
+    Raises:
+        IntegrityError: it has more, or a file of weights is compressed.
+    """
+    files = [path for path in folder.iterdir() if path.suffix in TENSORS]
+    for path in files:
+        if path.suffix == PICKLE:
+            need_stored(path)
+    import torch
+
+    with torch.device("meta"):
+        model = architecture(architecture.config_class.from_pretrained(str(folder), local_files_only=True))
+    needed = sum(tensor.numel() for part in (model.parameters(), model.buffers()) for tensor in part)
+    if needed > (size := sum(path.stat().st_size for path in files)) + SPARE:
+        raise IntegrityError(
+            f"{folder / CONFIG}: a model of {needed} parameters, its files of weights have {size} bytes; "
+            "get it again"
+        )
 
 
 def _model(architecture: Any, folder: Path) -> Any:
+    _need_weights(architecture, folder)
     how = {"weights_only": True, "output_loading_info": True}
     model, report = architecture.from_pretrained(str(folder), **HERE, **how)
     if absent := sorted(report["missing_keys"]):

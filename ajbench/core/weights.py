@@ -8,6 +8,8 @@ import csv
 import functools
 import os
 import re
+import struct
+import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,8 +25,10 @@ if TYPE_CHECKING:
 
 TABLE = Path(__file__).with_name("weights.csv")
 VARIABLE = "AJBENCH_WEIGHTS"
+ZIP = b"PK\3\4"  # how files of torch.save begin
 CONFIG = "config.json"  # every folder saved by transformers has one
-TENSORS = (".safetensors", ".bin")
+PICKLE = ".bin"
+TENSORS = (".safetensors", PICKLE)
 _HUB_URL = re.compile(r"https://huggingface\.co/([^/]+/[^/]+)/resolve/[^/]+/(.+)")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -212,6 +216,7 @@ def unpickled(path: Path) -> Any:
     Raises:
         IntegrityError: it holds something else, or is damaged.
     """
+    need_stored(path)
     import numpy as np
     import torch
 
@@ -227,6 +232,24 @@ def unpickled(path: Path) -> Any:
         raise
     except Exception:  # a dozen types, some with advice on how to run the code
         raise IntegrityError(f"{path}: not a plain state dict, or damaged; get it again") from None
+
+
+def need_stored(path: Path) -> None:
+    """Refuse a pickle whose tensors are compressed, or stored once for many: `torch.save` writes neither.
+
+    Raises:
+        IntegrityError: they are, and would take more memory than the file.
+    """
+    with path.open("rb") as file:
+        if file.read(len(ZIP)) != ZIP:  # of an older torch
+            return
+    try:
+        with zipfile.ZipFile(path) as members:
+            size = sum(member.file_size for member in members.infolist())
+    except (zipfile.BadZipFile, struct.error, ValueError, NotImplementedError) as error:
+        raise IntegrityError(f"{path}: damaged ({error}); get it again") from None
+    if size > path.stat().st_size:
+        raise IntegrityError(f"{path}: {size} bytes once unpacked; save it with torch.save, uncompressed")
 
 
 def digest(tensors: Iterable["Tensor"]) -> str:

@@ -79,3 +79,10 @@ def test_missing_and_damaged_files_are_named(file, tmp_path):
     path.unlink()
     with pytest.raises(MissingError, match="model"):
         SentenceEncoder(folder, "t5")
+
+
+def test_a_linear_layer_without_numbers_is_refused(tmp_path):
+    save_sentence_encoder("t5", tmp_path / "model")
+    save_file({"linear.weight": torch.zeros(10**9, 0)}, tmp_path / "model" / "2_Dense" / "model.safetensors")
+    with pytest.raises(IntegrityError, match=r"2_Dense.*shape \(1000000000, 0\)"):
+        SentenceEncoder(tmp_path / "model", "t5")

@@ -5,6 +5,7 @@ import os
 import shutil
 
 import pytest
+import transformers
 from fakes import save_text_encoder
 
 from ajbench.core import transformers_folder
@@ -43,6 +44,46 @@ def test_sizes_without_measure_are_refused_before_building(folder, key):
     change(folder / "config.json", **{key: 10**9})
     with pytest.raises(IntegrityError, match=key):
         hub_encoders.load(str(folder), 8)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"num_labels": 10**6}, {"depths": [10**6]}, {"parts": [{"num_hidden_layers": 10**6}]}],
+)
+def test_numbers_in_lists_and_counts_of_parts_are_bounded_too(folder, changes):
+    change(folder / "config.json", **changes)
+    with pytest.raises(IntegrityError, match=f"{next(iter(changes))}|num_hidden_layers"):
+        hub_encoders.load(str(folder), 8)
+
+
+def test_a_model_that_is_larger_than_its_files_is_not_built(folder, monkeypatch):
+    config = json.loads((folder / "config.json").read_text())
+    text = config.get("text_config", config)
+    text |= {"d_ff": 10**7, "num_layers": 200} if "d_ff" in text else {"intermediate_size": 10**7}
+    change(folder / "config.json", **config)
+    monkeypatch.setattr(transformers.PreTrainedModel, "from_pretrained", None)
+    with pytest.raises(IntegrityError, match=r"config\.json: a model of \d+ parameters.* \d+ bytes"):
+        hub_encoders.load(str(folder), 8)
+
+
+@pytest.mark.parametrize("kind", ["t5", "flan-t5", "clip", "clap"])
+@pytest.mark.parametrize("how", [{}, {"max_shard_size": "20KB"}])
+def test_a_model_has_no_more_parameters_than_its_files_have_bytes(tmp_path, monkeypatch, kind, how):
+    folder = save_text_encoder(kind, tmp_path / kind, **how)
+    assert how == {} or len([*folder.glob("*.safetensors")]) > 1
+    monkeypatch.setattr(transformers_folder, "SPARE", 0)
+    hub_encoders.load(str(folder), 8)
+
+
+@pytest.mark.parametrize(
+    "change_of",
+    [{"fft_window_size": 10**6}, {"size": {"height": 10**6}}, {"crop_size": 10**6}, {"max_length_s": 10**6}],
+)
+@pytest.mark.parametrize("name", ["preprocessor_config.json", "processor_config.json"])
+def test_sizes_of_what_prepares_the_input_are_bounded(folder, name, change_of):
+    change(folder / name, **change_of)
+    with pytest.raises(IntegrityError, match=name):
+        transformers_folder.kind_of(folder)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])

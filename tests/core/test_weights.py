@@ -1,9 +1,11 @@
 """The table of published weights, and the one search for its files."""
 
 import re
+import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 
 from ajbench.core import registry, transformers_folder, weights
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
@@ -142,3 +144,21 @@ def test_identity_of_a_folder_is_that_of_its_tensors_and_configurations(empty):
     second = weights.identity(config.parent)
     config.write_text("{}")
     assert len({first, second, weights.identity(config.parent), weights.identity(tensors)}) == 4
+
+
+def test_pickles_that_are_compressed_or_store_a_tensor_once_for_many_are_refused_unread(tmp_path):
+    torch.save({"a": torch.zeros(100_000)}, tmp_path / "plain.pth")
+    torch.save({"a": torch.zeros(100_000)}, tmp_path / "older.pth", _use_new_zipfile_serialization=False)
+    for name in ("plain", "older"):
+        assert len(weights.unpickled(tmp_path / f"{name}.pth")["a"]) == 100_000
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pth") as plain,
+        zipfile.ZipFile(tmp_path / "small.pth", "w", zipfile.ZIP_DEFLATED) as small,
+    ):
+        for member in plain.namelist():
+            small.writestr(member, plain.read(member))
+    with pytest.raises(IntegrityError, match=r"small\.pth: 4\d+ bytes once unpacked"):
+        weights.unpickled(tmp_path / "small.pth")
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "plain.pth").read_bytes()[:-100])
+    with pytest.raises(IntegrityError, match=r"cut\.pth"):
+        weights.unpickled(tmp_path / "cut.pth")
