@@ -19,6 +19,7 @@ import xxhash
 
 from ajbench.core import console
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.data import parquet
 from ajbench.data.corpora import audioset, recordings
 from ajbench.data.corpora.label_cells import listed, separator_of
 from ajbench.data.manifest import LABEL_SEPARATOR, SPLIT_NAMES, Problem, Row, csv_rows
@@ -198,15 +199,17 @@ def _parquet(path: Path) -> Iterator[Row]:
             number, separator = 0, LABEL_SEPARATOR
             kind = file.schema_arrow.field("labels").type
             if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-                written = file.read(["labels"])["labels"].unique().to_pylist()
-                separator = _separator(path, {*filter(None, written)})
-            for batch in file.iter_batches(BATCH, columns=[name for name in READ if name in names]):
+                parts = (batch.column(0).unique().to_pylist() for batch in parquet.batches(file, ["labels"]))
+                separator = _separator(path, {*filter(None, itertools.chain.from_iterable(parts))})
+            for batch in parquet.batches(file, [name for name in READ if name in names], BATCH):
                 for values in batch.to_pylist():
                     number += 1
                     cells = {name: value for name, value in values.items() if value not in (None, "")}
                     yield _row(cells, f"--labels {path}, row {number}", separator)
     except pa.ArrowException as error:
         raise IntegrityError(f"--labels {path}: not Parquet ({' '.join(str(error).split())[:100]})") from None
+    except ValueError as error:
+        raise UsageError(f"--labels {path}: {error}; split it") from None
 
 
 def _csv(path: Path) -> Iterator[Row]:

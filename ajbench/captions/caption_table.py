@@ -23,6 +23,7 @@ import xxhash
 from ajbench.core.documents import read_json
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.files import atomic_write, checksum
+from ajbench.data import parquet
 from ajbench.data.shard_job import POLL_S, claim, claimed, write_note
 from ajbench.data.shards import CLAIMS, SUM, read_note
 
@@ -194,7 +195,10 @@ def parts(folder: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Tab
                 f"{path}: missing, or its checksum does not match {INFO}; make the table again"
             )
         try:
-            table = pq.read_table(path, columns=None if columns is None else list(columns))
+            with pq.ParquetFile(path) as file:
+                if absent := {*(columns or ())} - {*file.schema_arrow.names}:
+                    raise ValueError(f"column {min(absent)} is missing")
+                table = parquet.read(file, columns)
             table.validate(full=True)
             for item in table.schema:
                 if item.type != SCHEMA.field(item.name).type:

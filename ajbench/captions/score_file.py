@@ -17,6 +17,7 @@ from ajbench.captions.aggregation import Scaling
 from ajbench.core.documents import parse_json
 from ajbench.core.errors import IntegrityError, MissingError
 from ajbench.core.files import replacing
+from ajbench.data import parquet
 
 FILE = "scores.parquet"
 ABOUT, SUM = b"ajbench", b"xxh3"  # keys of the file's metadata
@@ -76,8 +77,13 @@ def read(path: Path, clip_ids: Sequence[str], scorer: str, comparison: str) -> S
     if not path.is_file():
         raise MissingError(f"{path}: no such file of scores; write it with `ajbench entail`")
     try:
-        table = pq.read_table(path, schema=_SCHEMA)
-        noted = pq.read_schema(path).metadata or {}
+        with pq.ParquetFile(path) as file:
+            present = [name for name in _SCHEMA.names if name in file.schema_arrow.names]
+            found = parquet.read(file, present)
+        columns: Any = {item.name: pa.nulls(len(found), item.type) for item in _SCHEMA}
+        columns |= {name: found[name] for name in present}
+        table = pa.table(columns).cast(_SCHEMA)
+        noted = found.schema.metadata or {}
         about = parse_json(noted[ABOUT])
         if SUM in noted and noted[SUM] != _digest(table, noted[ABOUT]):  # older files have none
             raise ValueError("checksum mismatch; write it again")

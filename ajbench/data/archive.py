@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ajbench.core.errors import MissingError
+from ajbench.data import parquet
 from ajbench.data.audio import SUFFIXES as AUDIO_SUFFIXES
 from ajbench.data.audio import AudioError
 
@@ -28,7 +29,7 @@ MARK = "::"  # between archive and member
 SUFFIXES = (".tar", ".parquet")
 AUDIO = "audio"  # the column of a Parquet shard
 ID_COLUMNS = ("video_id", "youtube_id", "ytid", "YTID")  # of a Parquet shard of clips of videos
-BATCH = 16  # rows of a Parquet shard that are read at once
+BATCH, BATCH_BYTES = 16, 1 << 31  # rows of a Parquet shard, and their bytes, that are read at once
 # `::` in the name of a plain file follows no suffix of an archive.
 _MEMBER = re.compile(rf"(.+?\.(?:tar|parquet)){MARK}(.+)", re.DOTALL | re.IGNORECASE)
 KEPT = 6  # batches kept: several threads read, each a few rows ahead of the others
@@ -111,13 +112,13 @@ def sounds(archive: str) -> Iterator[tuple[str, str]]:
         column = next((name for name in ID_COLUMNS if name in schema.names), None)
         wanted = [f"{AUDIO}.path", *([column] if column else [])]
         row = 0
-        for batch in file.iter_batches(4096, columns=wanted):
+        for batch in parquet.batches(file, wanted):
             for cells in batch.to_pylist():
                 stem = PurePosixPath((cells[AUDIO] or {}).get("path") or "").stem
                 video = str(cells[column] or "") if column else ""
                 yield f"{archive}{MARK}{row}", stem if video in stem else video
                 row += 1
-    except (OSError, tarfile.TarError, pa.ArrowException) as error:
+    except (OSError, ValueError, tarfile.TarError, pa.ArrowException) as error:
         raise MissingError(f"{archive}: not readable ({' '.join(str(error).split())})") from None
 
 
@@ -163,6 +164,7 @@ class _Shard:
         self.file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
         sizes = (self.file.metadata.row_group(g).num_rows for g in range(self.file.num_row_groups))
         self.groups = [0, *itertools.accumulate(sizes)]  # first row of each group, and the number of rows
+        self.at_once = parquet.rows_at_once(self.file, [AUDIO], BATCH, BATCH_BYTES)
         self.lock = threading.Lock()
         self.kept: OrderedDict[int, Any] = OrderedDict()  # number of the batch's first row → its sounds
         self.restart(0)
@@ -170,7 +172,7 @@ class _Shard:
     def restart(self, group: int) -> None:
         self.next = self.groups[group]
         self.batches = self.file.iter_batches(
-            BATCH, row_groups=list(range(group, self.file.num_row_groups)), columns=[AUDIO]
+            self.at_once, row_groups=list(range(group, self.file.num_row_groups)), columns=[AUDIO]
         )
 
     def sound(self, row: int) -> bytes:

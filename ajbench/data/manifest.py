@@ -22,6 +22,7 @@ from ajbench.core.documents import parse_json
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.files import atomic_write, need_regular
 from ajbench.core.registry import suggest
+from ajbench.data import parquet
 from ajbench.data.labels import LabelSet
 
 SPLIT_NAMES = {  # name in a corpus → name in ajbench
@@ -328,7 +329,8 @@ def _values(cells: dict[str, str], columns: Iterable[str]) -> dict[str, Any]:
 
 
 def _read_parquet(path: Path) -> Manifest:
-    table = pq.read_table(path)
+    with pq.ParquetFile(path) as file:
+        table = parquet.read(file)
     if table.schema.remove_metadata() != SCHEMA:
         raise ValueError(f"columns {', '.join(table.schema.names)}; expected {', '.join(SCHEMA.names)}")
     notes = table.schema.metadata or {}

@@ -20,7 +20,7 @@ from ajbench.core.documents import parse_json
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.files import absolute
 from ajbench.core.recipe import Data
-from ajbench.data import archive
+from ajbench.data import archive, parquet
 from ajbench.data.audio import SUFFIXES
 from ajbench.data.corpora import clip_table, table_files
 from ajbench.data.corpora.splits import corpus_root
@@ -133,9 +133,11 @@ def _rows(path: Path, name: str) -> table_files.Records:
         schema = file.schema_arrow
         named = (name for name in table_files.light(schema) if name != archive.AUDIO)
         wanted = [*named, f"{archive.AUDIO}.path"]
-        rows = file.read(columns=wanted).to_pylist()
+        rows = parquet.read(file, wanted).to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise UsageError(f"{path}: not readable as Parquet ({' '.join(str(error).split())})") from None
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}; split the shard") from None
     others = [name for name in table_files.NAMES["labels"] if name in schema.names]
     column = "labels" if "labels" in schema.names else others[0] if others else None
     if column is None:

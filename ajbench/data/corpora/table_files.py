@@ -15,6 +15,7 @@ from ajbench.core.console import counted
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.files import absolute, need_regular
 from ajbench.core.registry import suggest
+from ajbench.data import parquet
 from ajbench.data.audio import SUFFIXES as SOUNDS
 from ajbench.data.corpora import class_columns, json_tables
 from ajbench.data.manifest import Problem, Row, csv_header, csv_records
@@ -74,7 +75,7 @@ def _records(path: Path) -> tuple[Records, list[Problem]]:
 
 
 def _cells(file: pq.ParquetFile) -> list[dict[str, Any]]:
-    return list(file.read(columns=light(file.schema_arrow)).to_pylist())
+    return list(parquet.read(file, light(file.schema_arrow)).to_pylist())
 
 
 def light(schema: pa.Schema) -> list[str]:
@@ -250,3 +251,5 @@ def _parquet(path: Path, get: Callable[[pq.ParquetFile], list[Any]]) -> list[Any
         raise MissingError(f"{path}: missing") from None
     except (pa.ArrowException, OSError) as error:
         raise UsageError(f"{path}: not readable as Parquet ({' '.join(str(error).split())})") from None
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}; split it, or leave columns out") from None
