@@ -45,18 +45,24 @@ def need_sound(batch: pa.RecordBatch, codebooks: int) -> None:
         raise ValueError(f"column split: {sorted(wrong)[0][:40]!r}")
 
 
-def need_plain(path: Path) -> None:
-    """Refuse compressed record batches, whose buffers could be of any size once decompressed.
+def plain_batch(path: Path) -> pa.RecordBatch:
+    """Map the record batch of a shard into memory; buffers of a compressed one could be of any size.
+
+    It is the one whose message has been looked at: the footer of a file may point to any other.
 
     Raises:
-        ValueError: they are compressed, or the file is damaged.
+        ValueError: it is compressed, or the file is damaged.
     """
-    with pa.memory_map(str(path)) as file:
-        file.seek(8)  # after the magic number a file goes on like a stream
-        messages = pa.ipc.MessageReader.open_stream(file)
-        for message in (messages.read_next_message(), messages.read_next_message()):
-            if message.type == "record batch" and _has_compression(bytes(message.metadata)):
-                raise ValueError("compressed")
+    file = pa.memory_map(str(path))
+    file.seek(8)  # after the magic number a file goes on like a stream
+    messages = pa.ipc.MessageReader.open_stream(file)
+    schema = pa.ipc.read_schema(messages.read_next_message())
+    message = messages.read_next_message()
+    if message.type != "record batch":
+        raise ValueError(f"a {message.type} in place of a record batch")
+    if _has_compression(bytes(message.metadata)):
+        raise ValueError("compressed")
+    return pa.ipc.read_record_batch(message, schema)
 
 
 def _has_compression(metadata: bytes) -> bool:

@@ -25,7 +25,7 @@ from ajbench.core.documents import read_json
 from ajbench.core.errors import IntegrityError, MissingError
 from ajbench.core.files import atomic_write, checksum, need_regular
 from ajbench.data import audio, manifest
-from ajbench.data.shard_check import need_plain, need_sound
+from ajbench.data.shard_check import need_sound, plain_batch
 
 VERSION = 2
 META_BYTES = 1 << 26  # of store.json
@@ -248,15 +248,14 @@ def map_shard(path: Path) -> pa.RecordBatch:
     """
     need_regular(path)
     try:
-        need_plain(path)
-        reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        found = reader.schema
+        batch = plain_batch(path)
+        found = batch.schema
         video_width = found.field(VIDEO_TOKENS).type.list_size if VIDEO_TOKENS in found.names else 0
         schema = _schema(found.field("codes").type.list_size, video_width)
         older = schema.remove(schema.get_field_index(LATER))
-        if reader.num_record_batches != 1 or found not in (schema, older):
+        batches = pa.ipc.open_file(pa.memory_map(str(path))).num_record_batches
+        if batches != 1 or found not in (schema, older):
             raise ValueError("unexpected columns or batches")
-        batch = reader.get_batch(0)
         need_sound(batch, CODEBOOKS)
         if found == schema:
             return batch

@@ -86,6 +86,35 @@ def test_compressed_shards_are_refused_unread(folder, compression):
         shards.map_shard(folder / FILE)
 
 
+def test_the_batch_that_is_read_is_the_one_that_has_been_checked(folder):
+    """A footer that points to a compressed batch elsewhere in the file changes nothing."""
+    path = folder / FILE
+    plain = path.read_bytes()
+    plain += bytes(-len(plain) % 64)
+    written(folder, {}, "zstd")
+    packed = path.read_bytes()
+    # The stream of the plain file, then the whole compressed one, whose footer counts from the beginning.
+    at = len(packed) - 10 - int.from_bytes(packed[-10:-6], "little")
+    (block,) = [n for n in range(at, len(packed) - 8) if packed[n : n + 8] == _first_batch(packed)]
+    moved = int.from_bytes(packed[block : block + 8], "little") + len(plain)
+    path.write_bytes(plain + packed[:block] + moved.to_bytes(8, "little") + packed[block + 8 :])
+    theirs = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+    assert theirs.equals(shards.map_shard(path))
+    assert shards.map_shard(path).get_total_buffer_size() <= len(plain)
+    before = pa.total_allocated_bytes()
+    kept = shards.map_shard(path)
+    assert pa.total_allocated_bytes() - before < 1000 < kept.nbytes
+
+
+def _first_batch(content):
+    """Return where the first record batch of an Arrow file is, as its footer writes it."""
+    with pa.BufferReader(content) as file:
+        file.seek(8)
+        messages = pa.ipc.MessageReader.open_stream(file)
+        messages.read_next_message()
+        return file.tell().to_bytes(8, "little")
+
+
 def test_a_shard_written_again_unchanged_is_read(folder):
     written(folder, {})
     assert len(ClipStore.open(folder)) == 8
