@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 YAML_BYTES = 1 << 18
 JSON_BYTES = 1 << 23
+NPZ_BYTES = 1 << 33  # of all arrays, uncompressed: scores of 527 classes for some 3 million clips
 IDS_BYTES = 1 << 28  # of a JSON file that names every training clip
 DEPTH = 50  # of nested lists and mappings
 VALUES = 50_000  # in a YAML document, those that aliases repeat included
@@ -64,11 +65,15 @@ def read_arrays(path: Path) -> "dict[str, NDArray[Any]]":
 
     Raises:
         FileNotFoundError: there is nothing at this path.
-        ValueError: it is damaged, something else, or has arrays of objects.
+        ValueError: it is damaged, something else, above `NPZ_BYTES`, or has arrays of objects.
     """
     import numpy as np
 
     try:
+        with zipfile.ZipFile(path) as members:
+            size = sum(member.file_size for member in members.infolist())
+        if size > NPZ_BYTES:
+            raise ValueError(f"{size} bytes once unpacked; at most {NPZ_BYTES}")
         with np.load(path, allow_pickle=False) as file:
             return dict(file)
     except FileNotFoundError:

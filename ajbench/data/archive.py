@@ -145,7 +145,8 @@ def size(path: str) -> int | None:
 def members(archive: str) -> dict[str, tuple[int, int]]:
     """Return where the files of a tar are: name → offset and size in bytes, in order."""
     with tarfile.open(archive, "r:") as file:
-        return {one.name: (one.offset_data, one.size) for one in file if one.isfile()}
+        # A sparse file may say any size; its bytes are not in one piece either.
+        return {one.name: (one.offset_data, one.size) for one in file if one.isfile() and not one.issparse()}
 
 
 @lru_cache(maxsize=8)

@@ -57,7 +57,7 @@ def write_heard(folder: Path, store: ClipStore, init: str | None = None) -> None
     train = store.split_indices("train")
     known = heard(*([column[i] for i in train] for column in (store.clip_ids, store.recordings)))
     if init and (Path(init) / HEARD).is_file():
-        known = np.union1d(known, np.load(Path(init) / HEARD, allow_pickle=False))
+        known = np.union1d(known, _heard_by(Path(init)))
     with replacing(folder / HEARD) as copy, copy.open("wb") as file:
         np.save(file, known, allow_pickle=False)
 
@@ -77,7 +77,7 @@ def refuse_heard(path: Path, held_out: Mapping[str, str]) -> None:
     if not (path / HEARD).is_file():
         return
     try:
-        known = np.load(path / HEARD, allow_pickle=False)
+        known = _heard_by(path)
         if known.dtype != np.uint64 or known.ndim != 1:
             raise ValueError(f"{known.dtype}, {known.ndim} dimensions")
     except (ValueError, OSError, EOFError) as error:
@@ -92,6 +92,12 @@ def refuse_heard(path: Path, held_out: Mapping[str, str]) -> None:
             f"{path}: made with a train split that has recordings of {len(leaked)} of the {len(held_out)} "
             f"evaluation clips (such as {leaked[0]}); use one of this fold"
         )
+
+
+def _heard_by(folder: Path) -> NDArray[np.uint64]:
+    # Mapped: otherwise memory is taken for any shape in the header before the file is found to be shorter.
+    known: NDArray[np.uint64] = np.lib.format.open_memmap(folder / HEARD, mode="r")
+    return known
 
 
 def _hash(text: str) -> int:

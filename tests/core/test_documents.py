@@ -81,3 +81,15 @@ def test_arrays_are_read_and_anything_else_is_refused(tmp_path):
             documents.read_arrays(path)
     with pytest.raises(FileNotFoundError):
         documents.read_arrays(tmp_path / "missing.npz")
+
+
+def test_arrays_that_are_larger_than_the_limit_are_not_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr(documents, "NPZ_BYTES", 1 << 20)
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, a=np.zeros(1 << 17, np.uint8), b=np.zeros(1 << 17, np.uint8))
+    assert documents.read_arrays(path)["b"].size == 1 << 17
+    np.savez_compressed(path, a=np.zeros(1 << 23, np.uint8), b=np.zeros(1 << 17, np.uint8))
+    assert path.stat().st_size < 1 << 16
+    monkeypatch.setattr(np, "load", None)
+    with pytest.raises(ValueError, match="8519936 bytes once unpacked; at most 1048576"):
+        documents.read_arrays(path)

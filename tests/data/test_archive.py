@@ -121,3 +121,27 @@ def test_a_tar_that_is_none(tmp_path, tar):
     for path in (f"{tmp_path}/b.tar::1.wav", f"{tar}::none.wav", f"{tmp_path}/none.tar::1.wav"):
         with pytest.raises(AudioError, match="tar"):
             archive.content(path)
+
+
+def test_a_sparse_file_in_a_tar_which_may_say_any_size_is_none(tmp_path):
+    head = tarfile.TarInfo("1.wav")
+    head.size, head.type = 512, tarfile.GNUTYPE_SPARSE
+    block = bytearray(head.tobuf(tarfile.GNU_FORMAT))
+    block[386:410] = b"%011o\0%011o\0" % (0, 512)  # its one piece
+    block[483:495] = b"%011o\0" % (8**11 - 1)  # 8 GB
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    (tmp_path / "a.tar").write_bytes(block + bytes(512) + bytes(1024))
+    with tarfile.open(tmp_path / "a.tar") as file:
+        assert [(one.isfile(), one.size) for one in file] == [(True, 8**11 - 1)]
+    assert archive.members(str(tmp_path / "a.tar")) == {}
+
+
+def test_long_sounds_of_a_shard_are_read_one_at_a_time(tmp_path, monkeypatch):
+    """A sound that is stored once for a thousand rows must not be in memory sixteen times."""
+    path, sound = tmp_path / "a.parquet", bytes(1 << 20)
+    pq.write_table(pa.table({"audio": [{"bytes": sound, "path": "a.wav"}] * 64}), path)
+    assert archive._Shard(str(path)).at_once == archive.BATCH
+    monkeypatch.setattr(archive, "BATCH_BYTES", 3 << 20)
+    shard = archive._Shard(str(path))
+    assert shard.at_once == 2 and shard.sound(9) == shard.sound(63) == sound

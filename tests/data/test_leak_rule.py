@@ -1,6 +1,7 @@
 """AudioCaps' test videos are in AudioSet: its generators are refused whatever the files are called."""
 
 import csv
+import tracemalloc
 from contextlib import nullcontext
 
 import numpy as np
@@ -100,3 +101,20 @@ def test_a_classifier_that_knows_an_eval_clip_or_its_recording_is_refused(tmp_pa
         np.save(tmp_path / HEARD, heard(ids, recordings))
         with pytest.raises(IntegrityError, match=refused) if refused else nullcontext():
             refuse_heard(tmp_path, held_out)
+
+
+@pytest.mark.parametrize("damage", ["shape", "npz", "empty"])
+def test_what_a_classifier_heard_takes_no_more_memory_than_its_file(tmp_path, damage):
+    with (tmp_path / HEARD).open("wb") as file:
+        if damage == "shape":
+            about = {"descr": "<u8", "fortran_order": False, "shape": (10**8,)}
+            np.lib.format.write_array_header_1_0(file, about)
+        elif damage == "npz":
+            np.savez(file, np.arange(3))
+    tracemalloc.start()
+    try:
+        with pytest.raises(IntegrityError, match=HEARD):
+            refuse_heard(tmp_path, {"clip": "recording"})
+        assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    finally:
+        tracemalloc.stop()
