@@ -24,6 +24,7 @@ from ajbench.data.container import (
     decoding,
     open_track,
 )
+from ajbench.data.sound_file import MOST_VALUES
 
 __all__ = [
     "REASONS",
@@ -186,6 +187,7 @@ def _samples(
 
     parts: list[NDArray[np.float32]] = []
     reached: int | None = None
+    size = 0
     resampler = av.AudioResampler(format="fltp")  # changes the format of the numbers only
     first: tuple[int, int] | None = None
     for frame in decoded:
@@ -206,6 +208,9 @@ def _samples(
             if gap:
                 block = np.concatenate([np.zeros((gap, block.shape[1]), np.float32), block])
             parts.append(block[max(0, begin - reached) :])
+            size += parts[-1].size
+            if size > MOST_VALUES:
+                raise ValueError(f"more than {MOST_VALUES // block.shape[1] / rate:.0f} s at once")
             reached += len(block)
             at = reached
         if track.failure or (reached or 0) >= stop:

@@ -181,6 +181,14 @@ def test_a_picture_too_large_is_refused(monkeypatch):
     assert caught.value.reason == "too large" and "64 × 48" in caught.value.detail
 
 
+def test_sound_that_is_longer_than_can_be_held_is_refused_and_its_parts_are_read(uneven, monkeypatch):
+    whole, rate = video.audio(uneven)
+    monkeypatch.setattr(video, "MOST_VALUES", whole.size // 2)
+    with pytest.raises(VideoDefect, match=r"unreadable \(more than 2 s at once\)"):
+        video.audio(uneven)
+    assert np.array_equal(video.audio(uneven, 1.0, 0.5)[0], whole[rate : round(1.5 * rate)])
+
+
 def test_missing_files_and_folders_are_refused(tmp_path):
     for path, reason in ((tmp_path / "a.mp4", "missing"), (tmp_path, "not a file")):
         with pytest.raises(VideoDefect) as caught:
