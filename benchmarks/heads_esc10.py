@@ -79,7 +79,7 @@ def sklearn_accuracy(pipeline: Pipeline, extractor: ClipFeatures) -> list[float]
     found = []
     for fold in pipeline.folds:
         store = ClipStore.open(fold.prepare.path)
-        chosen = real_clips.chosen(fold.recipe.mix, store)
+        chosen = real_clips.chosen(fold.drawn(0).recipe.mix, store)
         held_out = store.split_indices("eval")
         clips = open_set(store.path).take(np.concatenate([chosen, held_out]))
         vectors = np.concatenate(embed(clips, extractor, find("ajbench"), pipeline.places.work / CACHE).rows)
