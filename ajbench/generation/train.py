@@ -184,6 +184,7 @@ def train_generator(
             preset=section.preset,
             text_encoder=text.name,
             text_hash=text.weights_hash(),
+            text_setup=text.setup_hash(),
             max_tokens=section.max_tokens,
             mask=section.mask,
             encoder_mask=section.encoder_mask,

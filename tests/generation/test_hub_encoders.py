@@ -257,7 +257,53 @@ def test_preflight_checks_the_encoder_before_any_work(folders, monkeypatch):
         with pytest.raises(MissingError, match=r"text[_ ]encoder"):
             preflight.check_text_encoder(name)
     assert text_encoder_identity("t5-large") == ()
-    assert text_encoder_identity(folder) != text_encoder_identity(str(folders["clip"]))
+
+
+def split_words(folder):
+    """Let a tokenizer that has the same words split all of them."""
+    tree = json.loads((folder / "tokenizer.json").read_text())
+    tree["model"]["merges"] = []
+    (folder / "tokenizer.json").write_text(json.dumps(tree))
+
+
+def swap_words(folder):
+    """Exchange two words of a tokenizer."""
+    tree = json.loads((folder / "tokenizer.json").read_text())
+    words = tree["model"]["vocab"]
+    words["dog</w>"], words["rain</w>"] = words["rain</w>"], words["dog</w>"]
+    (folder / "tokenizer.json").write_text(json.dumps(tree))
+
+
+def set_activation(folder):
+    text = json.loads((folder / "config.json").read_text())["text_config"]
+    set_config(folder, text_config=text | {"hidden_act": "relu"})
+
+
+OTHERS = {
+    "parts": split_words,
+    "words": swap_words,
+    "settings": set_activation,
+}
+
+
+@pytest.mark.parametrize("change", OTHERS.values(), ids=OTHERS)
+def test_the_same_weights_with_another_tokenizer_or_settings_are_another_encoder(folders, tmp_path, change):
+    first = hub_encoders.load(str(folders["clip"]), 12)
+    copy = shutil.copytree(folders["clip"], tmp_path / "copy")
+    assert text_encoder_identity(str(copy)) == text_encoder_identity(str(folders["clip"]))
+    assert hub_encoders.load(str(copy), 12).setup_hash() == first.setup_hash()
+    change(copy)
+    assert text_encoder_identity(str(copy)) != text_encoder_identity(str(folders["clip"]))
+    other = hub_encoders.load(str(copy), 12)
+    assert other.weights_hash() == first.weights_hash()
+    assert other.setup_hash() != first.setup_hash()
+
+
+def test_the_setup_of_an_encoder_is_not_that_of_its_class_tokens(encoder):
+    before = encoder.setup_hash()
+    encoder.add_tokens({"<aj-dog>": torch.zeros(encoder.dim)})
+    encoder.encode(PROMPTS)
+    assert encoder.setup_hash() == before
 
 
 def test_a_generator_works_only_with_the_encoder_it_was_trained_with(folders, tmp_path, monkeypatch):
@@ -273,6 +319,9 @@ def test_a_generator_works_only_with_the_encoder_it_was_trained_with(folders, tm
     assert not info.encoder_mask and not made.text.mask_padding
     assert made.unet.encoder_hid_proj.in_features == TEXT_ENCODER_DIMS["clip"]
     assert made("The sound of dog", steps=2).shape == (info.clip_samples,)
+    swap_words(tmp_path / "clip")
+    with pytest.raises(IntegrityError, match=r"g: trained with text encoder clip.* another tokenizer"):
+        AudioJourneyPipeline.from_pretrained(out, codec=FakeCodec())
     weights = load_file(tmp_path / "clip" / "model.safetensors")
     weights["text_model.final_layer_norm.bias"] += 1
     save_file(weights, tmp_path / "clip" / "model.safetensors", {"format": "pt"})
