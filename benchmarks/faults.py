@@ -6,9 +6,9 @@ python benchmarks/faults.py [--tries 20] [--others 3] [--seed 0] [--only PATTERN
 Every command runs on a corpus of 24 small sounds (train-av: 32 rendered clips), in a child that is forked
 after the libraries are imported. A disturbance is drawn by seed, command and number: SIGKILL of the process
 group at an instant of the command's run, a full disk, a folder that becomes read-only, an input that
-vanishes, a flipped bit in a shard or checkpoint, file times and a clock that jump, two runs at once, little
-memory, a worker killed. Then the same command runs undisturbed, and every byte that it leaves is compared,
-except times, durations, costs and locks. A case ends as
+vanishes, a flipped bit in a shard, checkpoint or note, file times and a clock that jump, two runs at once,
+little memory, a worker killed. Then the same command runs undisturbed, and every byte that it leaves is
+compared, except times, durations, costs and locks. A case ends as
 
 same        the disturbed command went on to its end, or a second one did; all bytes are those expected
 refused     exit code 2 to 5 and one line that names the file, folder, lock or process; after the disturbance
@@ -48,6 +48,7 @@ CASES = {
     "vanished input": cases.vanished,
     "flipped bit, shard": cases.flipped_shard,
     "flipped bit, checkpoint": cases.flipped_checkpoint,
+    "flipped bit, note": cases.flipped_note,
     "clock": cases.clock,
     "two at once": cases.twice,
     "little memory": cases.little_memory,

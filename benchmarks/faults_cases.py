@@ -24,6 +24,7 @@ FAULTS = ("lost", "different", "traceback", "hang")
 ENDS = ("same", "refused", *FAULTS)
 SHARDS = (".arrow", ".parquet")
 CHECKPOINTS = (".safetensors", ".pt", ".npz", ".npy")
+NOTES, LOW_BITS = (".json",), 3  # a low bit makes another letter or digit of one, and leaves JSON
 DRAWS = 5  # of an instant, if a command has ended before it
 
 
@@ -219,8 +220,11 @@ def vanished(one: Try) -> str:
     return settle(one, done, names, lambda: aside.exists() and shutil.move(aside, victim))
 
 
-def flipped(one: Try, suffixes: tuple[str, ...]) -> str:
-    """A flipped bit in an input or in what an interrupted run left; empty without such a file."""
+def flipped(one: Try, suffixes: tuple[str, ...], bits: int = 8) -> str:
+    """A flipped bit, of the lowest `bits`, in an input or in what an interrupted run left.
+
+    Empty without such a file.
+    """
     for _ in range(DRAWS):
         one.interrupted()
         if found := [path for path in one.files(*suffixes) if path.stat().st_size]:
@@ -230,7 +234,7 @@ def flipped(one: Try, suffixes: tuple[str, ...]) -> str:
     victim = one.rng.choice(found)
     whole, about = victim.read_bytes(), victim.stat()
     data = bytearray(whole)
-    data[one.rng.randrange(len(data))] ^= 1 << one.rng.randrange(8)
+    data[one.rng.randrange(len(data))] ^= 1 << one.rng.randrange(bits)
     victim.write_bytes(data)
     os.utime(victim, ns=(about.st_atime_ns, about.st_mtime_ns))
 
@@ -252,6 +256,11 @@ def flipped_shard(one: Try) -> str:
 def flipped_checkpoint(one: Try) -> str:
     """A flipped bit in weights, optimiser state or arrays."""
     return flipped(one, CHECKPOINTS)
+
+
+def flipped_note(one: Try) -> str:
+    """A flipped low bit in what a stage notes for later ones, as JSON."""
+    return flipped(one, NOTES, LOW_BITS)
 
 
 def clock(one: Try) -> str:

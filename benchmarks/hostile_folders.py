@@ -13,6 +13,7 @@ import xxhash
 from hostile_recipes import special
 
 from ajbench.core.files import checksum
+from ajbench.core.sealed_json import SEAL, sealed
 from ajbench.generation.text_encoder import minilm_folder
 
 Arguments = list[str]
@@ -73,10 +74,11 @@ def odd_json(path: Path, rng: random.Random) -> None:
 
 
 def seal(folder: Path, info: str) -> None:
-    """Put the right checksums into the file that lists them, where it still can be read."""
+    """Put the right checksums and seal into the file that lists them, where it still can be read."""
     path = folder / info
     try:
         tree = json.loads(path.read_text())
+        with_seal = tree.pop(SEAL, None) is not None
         if isinstance(tree.get("xxh3"), dict):
             tree["xxh3"] = {name: checksum(folder / name) for name in tree["xxh3"]}
         elif info == "config.json":
@@ -87,7 +89,7 @@ def seal(folder: Path, info: str) -> None:
                 entry["xxh3"] = checksum(folder / entry["file"])
             text = json.dumps(tree, sort_keys=True, ensure_ascii=False).encode()
             tree["xxh3"] = xxhash.xxh3_128_hexdigest(text)
-        path.write_text(json.dumps(tree))
+        path.write_text(json.dumps(sealed(tree) if with_seal else tree))
     except (OSError, ValueError, AttributeError, KeyError, TypeError, UnicodeError, RecursionError):
         return
 

@@ -19,6 +19,7 @@ import soundfile
 from ajbench.core.files import sha256
 from ajbench.core.recipe import Classifier, Mix, Recipe, load
 from ajbench.core.rows import Context, append_rows, make_row
+from ajbench.core.sealed_json import SEAL, write_sealed
 from ajbench.core.section import overlay
 
 # Copies for the leak audit to find
@@ -481,6 +482,20 @@ def flip_bit(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
+
+
+def flip_in(path, text, bit=1):
+    """Change a low bit of the last byte of `text`, which is in the file once, for instance of a digit."""
+    content = path.read_bytes()
+    assert content.count(text.encode()) == 1
+    place = content.index(text.encode()) + len(text.encode()) - 1
+    path.write_bytes(content[:place] + bytes([content[place] ^ bit]) + content[place + 1 :])
+
+
+def reseal(path, **changes):
+    """Change keys of a JSON file and seal it again, as a stranger can."""
+    tree = json.loads(path.read_text()) | changes
+    write_sealed(path, {key: value for key, value in tree.items() if key != SEAL})
 
 
 # Stores of two classes that a classifier learns in seconds, and trainings on them

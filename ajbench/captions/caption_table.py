@@ -7,7 +7,6 @@ the number of processes change the bytes.
 """
 
 import io
-import json
 import shutil
 import time
 from collections import Counter
@@ -20,9 +19,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
-from ajbench.core.documents import read_json
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.files import atomic_write, checksum
+from ajbench.core.sealed_json import read_sealed, write_sealed
 from ajbench.data import parquet
 from ajbench.data.shard_job import POLL_S, claim, claimed, write_note
 from ajbench.data.shards import CLAIMS, SUM, read_note
@@ -142,7 +141,7 @@ def finish(folder: Path, n: int, about: Mapping[str, Any]) -> dict[str, Any]:
                 parts.append({"file": path.name, "rows": table.num_rows, "xxh3": found})
             counts = about["counts"] | {"rows": dict(rows), "fallbacks": dict(sorted(fallbacks.items()))}
             document = {"version": VERSION, **about, "counts": counts, "parts": parts}
-            atomic_write(folder / INFO, json.dumps(document, indent=1, ensure_ascii=False))
+            write_sealed(folder / INFO, document, indent=1)
     _clear(folder)
     return info(folder)
 
@@ -161,7 +160,7 @@ def info(folder: Path) -> dict[str, Any]:
     """
     path = folder / INFO
     try:
-        found: dict[str, Any] = read_json(path)
+        found = read_sealed(path, "make the table again")
         if found["version"] > VERSION:
             raise IntegrityError(
                 f"{path}: format {found['version']}, this ajbench reads {VERSION}; update it"

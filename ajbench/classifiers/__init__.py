@@ -3,7 +3,6 @@
 A trained classifier is a folder, here or on the hub, with `config.json` and `model.safetensors`.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from ajbench.core.device import Precision, device_of, full_fp32, resolve_precisi
 from ajbench.core.errors import IntegrityError, UsageError
 from ajbench.core.files import atomic_write, checksum, replacing
 from ajbench.core.run_dir import world
+from ajbench.core.sealed_json import write_sealed
 from ajbench.data.audio import SAMPLE_RATE
 from ajbench.data.store import ClipStore
 
@@ -204,7 +204,7 @@ def save(
     options: Mapping[str, Any],
     extra: Mapping[str, Any],
 ) -> None:
-    """Write `model.safetensors`, then `config.json` with its checksum.
+    """Write `model.safetensors`, then `config.json`, sealed, with its checksum.
 
     Args:
         module: the trained classifier.
@@ -234,7 +234,7 @@ def save(
     with replacing(folder / WEIGHTS) as part:
         save_file(tensors, part, metadata={"format": "pt"})
     config["xxh3"] = checksum(folder / WEIGHTS)
-    atomic_write(folder / CONFIG, json.dumps(config, indent=1, ensure_ascii=False))
+    write_sealed(folder / CONFIG, config, indent=1)
 
 
 def load(path: Path | str, device: torch.device | None = None) -> Classifier:

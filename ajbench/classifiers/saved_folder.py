@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ajbench.core import tensor_shapes
-from ajbench.core.documents import read_json as read_json_file
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.files import checksum
+from ajbench.core.sealed_json import read_sealed
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 REQUIRED = {"name", "labels", "clip_samples", "options", "xxh3"}
@@ -86,7 +86,7 @@ def _unreachable(source: Path | str, error: Exception) -> str:
 
 
 def read_json(folder: Path) -> dict[str, Any]:
-    """Return `config.json`, written by ajbench or by others.
+    """Return `config.json`, written by ajbench, without its seal, or by others.
 
     Raises:
         MissingError: there is no such file.
@@ -94,15 +94,10 @@ def read_json(folder: Path) -> dict[str, Any]:
     """
     path = folder / CONFIG
     try:
-        config = read_json_file(path)
+        return read_sealed(path, "train the classifier again")
     except (FileNotFoundError, NotADirectoryError):
         message = f"{folder}: no trained classifier ({CONFIG} is missing); run train-cls first"
         raise MissingError(message) from None
-    except ValueError:
-        config = None
-    if not isinstance(config, dict):
-        raise IntegrityError(f"{path}: damaged; train the classifier again")
-    return config
 
 
 def read_config(folder: Path) -> dict[str, Any]:

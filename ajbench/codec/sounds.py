@@ -1,6 +1,5 @@
 """The sounds that the codec `tiny` is trained on, and the segments that are cut from them."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,8 +10,10 @@ from numpy.typing import NDArray
 
 from ajbench.core import console
 from ajbench.core.console import counted
+from ajbench.core.documents import IDS_BYTES
 from ajbench.core.errors import MissingError
-from ajbench.core.files import atomic_write, walk
+from ajbench.core.files import walk
+from ajbench.core.sealed_json import read_sealed, write_sealed
 from ajbench.data import audio
 from ajbench.data.corpora import mini
 
@@ -74,6 +75,7 @@ def gather(folders: Sequence[Path], out: Path, *, mini_clips: int, mini_seed: in
 
     Raises:
         MissingError: nothing to train on, or no sound in the folders can be read.
+        IntegrityError: what an earlier call has written into `out` is damaged.
     """
     index, pool = out / "sounds.json", out / "sounds.i16"
     if not index.exists():
@@ -96,8 +98,8 @@ def gather(folders: Sequence[Path], out: Path, *, mini_clips: int, mini_seed: in
         if refused:
             console.say(f"train-codec: {counted(len(refused), 'file')} left out{some}")
         partial.replace(pool)
-        atomic_write(index, json.dumps({"refused": refused, "entries": entries}).encode())
-    table = json.loads(index.read_text())
+        write_sealed(index, {"refused": refused, "entries": entries})
+    table = read_sealed(index, "delete it and run again", IDS_BYTES, keys=("entries",))
     groups, _, starts, lengths = zip(*table["entries"], strict=True)
     numbers = np.unique(groups, return_inverse=True)[1]
     return Sounds(np.memmap(pool, np.int16, "r"), np.array(starts), np.array(lengths), numbers)

@@ -1,7 +1,8 @@
-"""Files that others may have written: YAML and JSON with bounds on size and depth, npz of plain arrays."""
+"""Files that others may have written: YAML and JSON with bounds on size and depth, plain arrays."""
 
 import json
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -25,7 +26,7 @@ _ODD = (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, Recursi
 # A flipped bit may claim a password (RuntimeError), another compression (NotImplementedError) or a .npy file.
 _NOT_NPZ = (
     zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, ValueError, KeyError, TypeError,
-    AttributeError, RuntimeError, SyntaxError, OverflowError,
+    AttributeError, RuntimeError, SyntaxError, tokenize.TokenError, OverflowError,
 )  # fmt: skip
 
 
@@ -76,6 +77,21 @@ def read_arrays(path: Path) -> "dict[str, NDArray[Any]]":
             raise ValueError(f"{size} bytes once unpacked; at most {NPZ_BYTES}")
         with np.load(path, allow_pickle=False) as file:
             return dict(file)
+    except FileNotFoundError:
+        raise
+    except _NOT_NPZ as error:
+        raise ValueError(str(error) or type(error).__name__) from None
+
+
+def read_array(path: Path, mapped: bool = False) -> "NDArray[Any]":
+    """Return the array of an npy file, mapped into memory if `mapped`; errors as in `read_arrays`."""
+    import numpy as np
+
+    try:
+        found = np.load(path, "r" if mapped else None, allow_pickle=False)
+        if not isinstance(found, np.ndarray):  # which it is by its first bytes
+            raise ValueError("an npz file")
+        return found
     except FileNotFoundError:
         raise
     except _NOT_NPZ as error:

@@ -6,7 +6,6 @@ and, when everything else is on disk, `DONE`.
 
 import functools
 import importlib.metadata
-import json
 import os
 import platform
 import shutil
@@ -20,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from ajbench.core import cost
-from ajbench.core.documents import IDS_BYTES, read_json
+from ajbench.core.documents import IDS_BYTES
 from ajbench.core.errors import IntegrityError
 from ajbench.core.files import atomic_write
+from ajbench.core.sealed_json import read_sealed, write_sealed
 
 COUNT_S = 15.0  # of a process that is killed, up to so many seconds are not counted
 
@@ -57,16 +57,10 @@ class RunDir:
         Raises:
             IntegrityError: the file is damaged.
         """
-        path = self.path / "run.json"
         try:
-            tree = read_json(path, IDS_BYTES)
+            return read_sealed(self.path / "run.json", "remove the folder or use --force", IDS_BYTES)
         except FileNotFoundError:
             return {}
-        except ValueError:
-            tree = None
-        if not isinstance(tree, dict):
-            raise IntegrityError(f"{path}: damaged, not a JSON object; remove the folder or use --force")
-        return tree
 
     def start(
         self, recipe_yaml: str, seed: int | None, device: str, precision: str = "fp32", force: bool = False
@@ -168,7 +162,7 @@ class RunDir:
         return cost.added(self._earlier, cost.used(self._before or cost.read(), device, processes))
 
     def _write(self, record: Mapping[str, Any]) -> None:
-        atomic_write(self.path / "run.json", json.dumps(record, indent=2, ensure_ascii=False))
+        write_sealed(self.path / "run.json", record, indent=2)
 
     def clear(self) -> None:
         """Delete the outputs of earlier runs, if there are any.

@@ -11,16 +11,17 @@ import re
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import soundfile
 
+from ajbench.core.documents import IDS_BYTES
 from ajbench.core.errors import UsageError
-from ajbench.core.files import atomic_write, writing
+from ajbench.core.files import writing
 from ajbench.core.recipe import fingerprint
+from ajbench.core.sealed_json import read_sealed, write_sealed
 from ajbench.data import audio
 from ajbench.data.manifest import LABEL_SEPARATOR
 from ajbench.data.store import ClipStore
@@ -78,6 +79,7 @@ def export(job: Export, advance: Callable[[int], None] = lambda clips: None) -> 
 
     Raises:
         UsageError: the folder has other files, or the store has no clip of the split.
+        IntegrityError: a note of an interrupted export is damaged.
     """
     out, state, table = job.out, job.out / STATE, LAYOUTS[job.layout]
     begun = _note(out / NOTE) or _note(state / NOTE)
@@ -88,13 +90,13 @@ def export(job: Export, advance: Callable[[int], None] = lambda clips: None) -> 
         advance(len(job.store))
         return begun
     state.mkdir(parents=True, exist_ok=True)
-    atomic_write(state / NOTE, json.dumps({"key": job.key}))
+    write_sealed(state / NOTE, {"key": job.key})
     start = clips = 0
     for number, shard in enumerate(job.store.meta.shards):
         part = state / f"part-{number:05d}.json"
         if not part.exists():
-            atomic_write(part, json.dumps(_write(job, number, range(start, start + shard.clips))))
-        clips += len(json.loads(part.read_text(encoding="utf-8")))
+            write_sealed(part, {"rows": _write(job, number, range(start, start + shard.clips))})
+        clips += len(_rows(part))
         start += shard.clips
         advance(shard.clips)
     if not clips:
@@ -109,15 +111,21 @@ def export(job: Export, advance: Callable[[int], None] = lambda clips: None) -> 
         "table": table and table[0],
         "key": job.key,
     }
-    atomic_write(out / NOTE, json.dumps(done, indent=1))
+    write_sealed(out / NOTE, done, indent=1)
     shutil.rmtree(state)
     return done
 
 
 def _note(path: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError):
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    return {}
+    try:
+        return read_sealed(path, "choose a new folder")
+    except FileNotFoundError:
+        return {}
+
+
+def _rows(part: Path) -> list[Record]:
+    found = read_sealed(part, "delete it and run the same command again", IDS_BYTES, keys=("rows",))
+    return list(found["rows"])
 
 
 def _write(job: Export, number: int, indices: range) -> list[Record]:
@@ -190,7 +198,7 @@ def _write_table(path: Path, column: str, parts: list[Path]) -> None:
         table = csv.writer(file, lineterminator="\n")
         table.writerow([column, *COLUMNS])
         for part in parts:
-            for row in json.loads(part.read_text(encoding="utf-8")):
+            for row in _rows(part):
                 names = row["labels"]
                 plain = not any(LABEL_SEPARATOR in name for name in names)
                 row["labels"] = (

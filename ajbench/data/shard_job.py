@@ -6,7 +6,6 @@ Neither kills nor the number of processes change the bytes of the store.
 """
 
 import fcntl
-import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 
 from ajbench.core.errors import IntegrityError, MissingError
 from ajbench.core.files import atomic_write, checksum
+from ajbench.core.sealed_json import write_sealed
 from ajbench.data import shards
 from ajbench.data.shards import CLAIMS
 
@@ -188,10 +188,10 @@ def claimed(folder: Path, name: str) -> Iterator[None]:
         yield
 
 
-def write_note(path: Path, content: Any) -> None:
-    """Write a JSON file into `.claims/`."""
+def write_note(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a sealed JSON file into `.claims/`."""
     path.parent.mkdir(exist_ok=True)  # another process may have closed the job and removed the folder
-    atomic_write(path, json.dumps(content, ensure_ascii=False))
+    write_sealed(path, content)
 
 
 def discard(folder: Path) -> None:

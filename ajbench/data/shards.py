@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ajbench.core.documents import read_json
 from ajbench.core.errors import IntegrityError, MissingError
 from ajbench.core.files import atomic_write, checksum, need_regular
+from ajbench.core.sealed_json import read_sealed
 from ajbench.data import audio, manifest
 from ajbench.data.shard_check import need_sound, plain_batch
 
@@ -225,10 +226,7 @@ def read_note(path: Path) -> dict[str, Any]:
     Raises:
         IntegrityError: the note is damaged.
     """
-    try:
-        return dict(json.loads(path.read_bytes()))
-    except (ValueError, TypeError) as error:
-        raise IntegrityError(f"{path}: damaged ({error}); delete it and run the same command again") from None
+    return read_sealed(path, "delete it and run the same command again", META_BYTES)
 
 
 def write_quarantine(

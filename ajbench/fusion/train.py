@@ -1,6 +1,5 @@
 """Train an audio-visual classifier on the train clips of a store, and predict with it."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,11 @@ from torch import Tensor, nn
 from ajbench import classifiers
 from ajbench.classifiers.train import loss_of
 from ajbench.core.device import device_of, full_fp32
+from ajbench.core.documents import read_array
 from ajbench.core.errors import IntegrityError, UsageError
-from ajbench.core.files import atomic_write, checksum, replacing, seed_for
+from ajbench.core.files import checksum, replacing, seed_for
 from ajbench.core.recipe import Recipe
+from ajbench.core.sealed_json import read_sealed, write_sealed
 from ajbench.data import mixing
 from ajbench.data.shards import ids_hash
 from ajbench.data.store import ClipStore
@@ -172,7 +173,7 @@ def write_audio_tokens(classifier: Path, store: ClipStore, path: Path) -> None:
                 about = {"descr": "<f2", "fortran_order": False, "shape": (len(store), *tokens.shape[1:])}
                 np.lib.format.write_array_header_1_0(file, about)
             file.write(tokens.astype("<f2").tobytes())
-    atomic_write(path.with_suffix(".json"), json.dumps({"xxh3": checksum(path)}))
+    write_sealed(path.with_suffix(".json"), {"xxh3": checksum(path)})
 
 
 def read_audio_tokens(path: Path) -> NDArray[np.float16]:
@@ -181,15 +182,14 @@ def read_audio_tokens(path: Path) -> NDArray[np.float16]:
     Raises:
         IntegrityError: the file is damaged.
     """
-    noted = path.with_suffix(".json")  # not in older folders
+    noted, remedy = path.with_suffix(".json"), "delete its folder and run the same command again"
+    # Older folders have no note.
+    if noted.exists() and read_sealed(noted, remedy, keys=("xxh3",))["xxh3"] != checksum(path):
+        raise IntegrityError(f"{path}: checksum mismatch; {remedy}")
     try:
-        intact = not noted.exists() or json.loads(noted.read_text())["xxh3"] == checksum(path)
-    except (ValueError, TypeError, KeyError):
-        intact = False
-    if not intact:
-        raise IntegrityError(f"{path}: checksum mismatch; delete its folder and run the same command again")
-    mapped: NDArray[np.float16] = np.load(path, mmap_mode="r")
-    return mapped
+        return read_array(path, mapped=True)
+    except ValueError as error:
+        raise IntegrityError(f"{path}: damaged ({error}); {remedy}") from None
 
 
 def token_width(classifier: nn.Module, name: str) -> int:

@@ -19,9 +19,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ajbench.codec.whitening import Whitening
-from ajbench.core.documents import IDS_BYTES, read_bytes
+from ajbench.core.documents import IDS_BYTES
 from ajbench.core.errors import IntegrityError, MissingError
 from ajbench.core.files import atomic_write, checksum, writing
+from ajbench.core.sealed_json import read_sealed, write_sealed
 from ajbench.data import leak_rule
 from ajbench.data.audio import FRAME_MULTIPLE, SAMPLE_RATE
 from ajbench.data.store import ClipStore
@@ -77,8 +78,8 @@ class GeneratorInfo(BaseModel):
     preset: Preset
     text_encoder: str
     text_hash: str = ""
-    max_tokens: int = Field(ge=1, le=4096)
     text_setup: str = ""
+    max_tokens: int = Field(ge=1, le=4096)
     mask: bool
     encoder_mask: bool = True
     codec: str
@@ -155,14 +156,13 @@ def save(
 
 
 def write_info(path: Path, info: GeneratorInfo | TokensInfo, files: Iterable[Path]) -> None:
-    """Write `generator.json` or `tokens.json` with the checksums of `files`."""
+    """Write `generator.json` or `tokens.json`, sealed, with the checksums of `files`."""
     sums = {str(file.relative_to(path.parent)): checksum(file) for file in sorted(files)}
-    whole = info.model_copy(update={"xxh3": sums})
-    atomic_write(path, json.dumps(whole.model_dump(mode="json"), indent=1, ensure_ascii=False))
+    write_sealed(path, info.model_copy(update={"xxh3": sums}).model_dump(mode="json"), indent=1)
 
 
 def read_info(folder: Path) -> GeneratorInfo:
-    """Read `generator.json` in `folder` and verify the files that it lists.
+    """Read `generator.json` in `folder` and verify it and the files that it lists.
 
     Raises:
         MissingError: there is no finished generator.
@@ -211,16 +211,13 @@ def refuse_leak(path: Path, info: GeneratorInfo | TokensInfo, store: ClipStore) 
 
 
 def _read(path: Path, kind: type[Info], command: str) -> Info:
+    remedy = f"remove the folder and run `{command}`"
     if not path.is_file():
         raise MissingError(f"{path}: missing; run `{command}` first")
     try:
-        info = kind.model_validate_json(read_bytes(path, IDS_BYTES))
+        info = kind.model_validate(read_sealed(path, remedy, IDS_BYTES))
     except ValidationError as error:
-        raise IntegrityError(
-            f"{path}: damaged ({error.error_count()} errors); remove the folder and run `{command}`"
-        ) from None
-    except ValueError as error:
-        raise IntegrityError(f"{path}: {error}") from None
+        raise IntegrityError(f"{path}: damaged ({error.error_count()} errors); {remedy}") from None
     for name, expected in info.xxh3.items():
         file = path.parent / name
         if Path(name).is_absolute() or ".." in Path(name).parts:

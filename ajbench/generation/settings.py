@@ -1,6 +1,5 @@
 """The settings that the bits of a synthesis depend on, and its plan; processes that join later must match."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from ajbench.core.device import device_of, resolve_precision
 from ajbench.core.errors import IntegrityError
 from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Synth
+from ajbench.core.sealed_json import read_sealed, write_sealed
 from ajbench.data.shards import CLAIMS
 from ajbench.generation.plan import as_parquet
 from ajbench.generation.worker import PLAN, read_plan, remove_strays
@@ -45,16 +45,16 @@ def begin(folder: Path, table: pa.Table, now: Mapping[str, Any], allow_inexact: 
         The hash of the plan's file.
 
     Raises:
-        IntegrityError: settings or plan differ, or the plan's file was changed.
+        IntegrityError: settings or plan differ, or a file that tells them was changed.
     """
     path = folder / CLAIMS / "settings.json"
     content, digest = as_parquet(table)
     remove_strays(folder, PLAN)
     if not path.exists():
         atomic_write(folder / PLAN, content)
-        atomic_write(path, json.dumps({**now, "plan": digest}))
+        write_sealed(path, {**now, "plan": digest})
         return digest
-    began = json.loads(path.read_text())
+    began = read_sealed(path, "use --force to start again", keys=("plan",))
     if not allow_inexact:
         require_same(folder, began, now)
     known = str(began["plan"])

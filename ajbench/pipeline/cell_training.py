@@ -1,6 +1,5 @@
 """The work of a cell of Table A11's grid: train and score a classifier, or first choose keys for its arm."""
 
-import json
 import math
 import shutil
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from ajbench.core.files import atomic_write, replacing
 from ajbench.core.recipe import Mix, Recipe, dump
 from ajbench.core.run_dir import world
 from ajbench.core.schema import Classifier
+from ajbench.core.sealed_json import read_sealed, write_sealed
 from ajbench.core.section import overlay
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def tune_arm(
             return
         best = min(range(len(lines)), key=lambda k: (-lines[k]["val_map"], lines[k]["steps"], k))
         found = {"val_clips": len(part.val), "chosen": best, "candidates": lines}
-        atomic_write(path, json.dumps(found, indent=1))
+        write_sealed(path, found, indent=1)
     for folder in out.glob("candidate-*") if first else ():
         shutil.rmtree(folder)
 
@@ -180,8 +180,14 @@ def settings_of(tuning: Path, settings: Classifier) -> Classifier:
 
 
 def read_tuning(tuning: Path) -> dict[str, Any]:
-    """Return what `tune_arm` has written: val_clips, chosen, and keys, steps, val_map of each candidate."""
-    return dict(json.loads((tuning / TUNE).read_text(encoding="utf-8")))
+    """Return what `tune_arm` has written: val_clips, chosen, and keys, steps, val_map of each candidate.
+
+    Raises:
+        IntegrityError: it is damaged.
+    """
+    return read_sealed(
+        tuning / TUNE, "delete its folder and run again", keys=("val_clips", "chosen", "candidates")
+    )
 
 
 def _scores(

@@ -1,6 +1,5 @@
 """Sound files that changed or vanished after the corpus was listed, or after a store was made of them."""
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
@@ -10,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from ajbench.core.console import counted, say_once
-from ajbench.core.documents import IDS_BYTES, read_json
+from ajbench.core.documents import IDS_BYTES
 from ajbench.core.errors import AjbenchError, MissingError
-from ajbench.core.files import atomic_write, checksum
+from ajbench.core.files import checksum
 from ajbench.core.recipe import Data
+from ajbench.core.sealed_json import read_sealed, write_sealed
 from ajbench.data import archive, noise
 from ajbench.data.clip_reader import read_clip
 from ajbench.data.clip_set import FILES_AT_ONCE, ahead
@@ -71,13 +71,16 @@ def changed(manifest: Manifest, folder: Path, data: Data) -> list[tuple[str, str
 
 def record(files: Mapping[str, Path], folder: Path) -> None:
     """Write the checksum of each file, by its name, into the folder of a stage that reads them all."""
-    atomic_write(folder / CHECKSUMS, json.dumps({name: checksum(path) for name, path in files.items()}))
+    write_sealed(folder / CHECKSUMS, {name: checksum(path) for name, path in files.items()})
 
 
 def since_recorded(files: Mapping[str, Path], folder: Path) -> list[tuple[str, str]]:
     """Return name and checksum of the files that have changed since a finished stage has recorded them.
 
     Only files that are newer than the stage are read. If they are the same, the stage counts as new.
+
+    Raises:
+        IntegrityError: what it has recorded is damaged.
     """
     mark, known = folder / "DONE", folder / CHECKSUMS
     if not mark.exists():
@@ -86,7 +89,8 @@ def since_recorded(files: Mapping[str, Path], folder: Path) -> list[tuple[str, s
     newer = {name: path for name, path in files.items() if _time(str(path))[1] > since}
     if not newer:
         return []
-    recorded = read_json(known, IDS_BYTES) if known.exists() else {}  # a folder of an older version
+    remedy = "delete its folder and run again"
+    recorded = read_sealed(known, remedy, IDS_BYTES) if known.exists() else {}  # a folder of an older version
     found = [(name, checksum(path)) for name, path in newer.items()]
     if changed := [one for one in found if recorded.get(one[0]) != one[1]]:
         say_once(

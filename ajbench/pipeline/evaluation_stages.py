@@ -1,6 +1,5 @@
 """The evaluations of a recipe as stages: of classifiers, and of sets of generated clips."""
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from ajbench.core.console import counted
 from ajbench.core.errors import MissingError
-from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Mix, settings_of_lines
 from ajbench.core.rows import folds_name
+from ajbench.core.sealed_json import write_sealed
 from ajbench.pipeline import classifier_stages, external_store, given_models, preflight, tail_clips
 from ajbench.pipeline.inputs import extractor_identity
 from ajbench.pipeline.stage import Stage
@@ -103,7 +102,7 @@ def eval_gen_stage(
             found = [pipeline.external.found, external_store.fidelity(store.path), *external["sentences"]]
             notes += [f"{external_store.NAME}: {note}" for note in found]
         _record(pipeline, path, rows, prepared)
-        atomic_write(path / NOTES, json.dumps(notes, indent=2, ensure_ascii=False))
+        write_sealed(path / NOTES, {"notes": notes}, indent=2)
 
     amount = counted(len(names), "set") + " of clips"
     checks = (partial(preflight.check_features, section.features),)

@@ -1,6 +1,5 @@
 """Source X of a mix: synthetic clips made elsewhere are audited, judged and written as a store."""
 
-import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +12,7 @@ from ajbench.core import console
 from ajbench.core.console import counted
 from ajbench.core.errors import IntegrityError, MissingError, NumericError, UsageError
 from ajbench.core.files import atomic_write
+from ajbench.core.sealed_json import read_sealed, write_sealed
 from ajbench.data import audio, external_clips, shards
 from ajbench.data.clip_set import ClipSet, ahead, open_set
 from ajbench.data.external_clips import ExternalClips
@@ -143,7 +143,7 @@ def audit_clips(external: ExternalClips, real: Path, out: Path, cache: Path, all
         if not allow_leaks:
             raise MissingError(f"{error}; or go on without an audit: --allow-leaks") from None
         sentence = f"not audited: {error}"
-        atomic_write(out / AUDIT, json.dumps({"leaks": None, "sentences": [sentence]}))
+        write_sealed(out / AUDIT, {"leaks": None, "sentences": [sentence]})
         console.say(f"audit of {NAME}: {sentence}")
         return
     sentences, leaks = [*found.sentences(), *([other] if other else [])], found.tally("leak")
@@ -161,7 +161,7 @@ def audit_clips(external: ExternalClips, real: Path, out: Path, cache: Path, all
         )
     repeated = leaks.sure + leaks.weak if leaks.holds else 0
     document = {"leaks": repeated or (None if other else 0), "sentences": sentences}
-    atomic_write(out / AUDIT, json.dumps(document | {"counts": found.counts()}, indent=1))
+    write_sealed(out / AUDIT, document | {"counts": found.counts()}, indent=1)
 
 
 def _other_eval_split(external: ExternalClips, real: ClipStore) -> str:
@@ -184,9 +184,14 @@ def audited(stage: Stage) -> Found | None:
     """Return what the audit of the external clips that a stage reads has found; None if it reads none.
 
     Keys: `leaks`, the number of clips that repeat eval clips, None if they were not compared; `sentences`.
+
+    Raises:
+        IntegrityError: what the audit has written is damaged.
     """
     path = next((need.path for need in in_needs(stage) if need.name == "audit" and need.done()), None)
-    return None if path is None else dict(json.loads((path / AUDIT).read_text(encoding="utf-8")))
+    if path is None:
+        return None
+    return read_sealed(path / AUDIT, "delete its folder and run again", keys=("leaks", "sentences"))
 
 
 def fidelity(store: Path) -> str:

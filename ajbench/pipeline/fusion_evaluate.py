@@ -1,6 +1,5 @@
 """Trained audio-visual models → rows and notes of Table A8: the work of score-av."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +11,9 @@ from numpy.typing import NDArray
 from ajbench.captions import score_file
 from ajbench.core import console
 from ajbench.core.console import counted
-from ajbench.core.files import atomic_write
 from ajbench.core.rows import Context, Row, append_rows
 from ajbench.core.run_dir import RunDir
+from ajbench.core.sealed_json import write_sealed
 from ajbench.data.labels import Scores, load_scores
 from ajbench.data.store import ClipStore
 from ajbench.evaluation import audio_visual
@@ -67,7 +66,7 @@ def measure(
     for path in (out / ROWS, pipeline.home / ROWS):
         append_rows(path, rows)
     notes = [*video_notes(store), *_unscored(cells), interval_note(store, over)]
-    atomic_write(out / NOTES, json.dumps(notes, indent=2, ensure_ascii=False))
+    write_sealed(out / NOTES, {"notes": notes}, indent=2)
 
 
 def information(pipeline: "Pipeline", store: ClipStore, line: str, folder: Path) -> dict[str, Scores]:

@@ -4,7 +4,6 @@ A shard holds consecutive manifest rows. `ajbench.data.shard_job` resumes interr
 processes share the work; neither changes the bytes of the store.
 """
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Set
@@ -22,8 +21,10 @@ from ajbench.codec.whitening import fit_to_clips
 from ajbench.core import console, ray_tasks
 from ajbench.core.console import counted
 from ajbench.core.device import device_of
+from ajbench.core.documents import IDS_BYTES
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.recipe import Recipe
+from ajbench.core.sealed_json import read_sealed
 from ajbench.data import archive, audio, shards
 from ajbench.data.corpora import recordings
 from ajbench.data.duplicates import duplicates
@@ -290,5 +291,6 @@ def _originals(rows: list[Row], out: Path, pool: ThreadPoolExecutor) -> dict[int
     note = out / shards.CLAIMS / "duplicates.json"
     with claimed(out, "duplicates"):
         if not note.exists():
-            write_note(note, duplicates(rows, pool))
-    return {int(number): first for number, first in json.loads(note.read_text()).items()}
+            write_note(note, {str(number): first for number, first in duplicates(rows, pool).items()})
+    found = read_sealed(note, "delete it and run the same command again", IDS_BYTES)
+    return {int(number): first for number, first in found.items()}

@@ -1,15 +1,16 @@
 """The results folder of a recipe: rows, tables and report, written from finished stages."""
 
-import json
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ajbench.core import console, documents
+from ajbench.core.errors import IntegrityError
 from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Recipe, dump, fingerprint, load
 from ajbench.core.run_dir import environment
+from ajbench.core.sealed_json import read_sealed, unsealed, write_sealed
 from ajbench.pipeline import pool_stages, preflight
 from ajbench.pipeline.cell_training import SCORES
 from ajbench.pipeline.classifier_stages import cell_key, grid_stages
@@ -222,9 +223,21 @@ def rows_of(stage: Stage) -> list[dict[str, Any]]:
 
 
 def notes_of(stage: Stage) -> list[str]:
-    """Return the notes that belong to the rows of a finished evaluation."""
+    """Return the notes that belong to the rows of a finished evaluation.
+
+    Raises:
+        IntegrityError: they are damaged.
+    """
     path = stage.path / NOTES
-    return list(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else []
+    try:
+        found = documents.read_json(path)
+        return list(
+            found if isinstance(found, list) else unsealed(found)["notes"]
+        )  # a list: of older versions
+    except FileNotFoundError:
+        return []
+    except (ValueError, KeyError) as error:
+        raise IntegrityError(f"{path}: damaged ({error}); delete its folder and run again") from None
 
 
 def _shortcomings(pipeline: Pipeline) -> list[str]:
@@ -255,12 +268,13 @@ def _history(stage: Stage) -> dict[str, Any]:
 
 
 def _state(out: Path) -> dict[str, Any]:
+    """Return the content of `run.json`; empty without one."""
     try:
-        found: dict[str, Any] = json.loads((out / RUN).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        remedy = "delete it and `ajbench run` again"
+        return read_sealed(out / RUN, remedy, documents.IDS_BYTES, keys=("fingerprints",))
+    except FileNotFoundError:
         return {}
-    return found
 
 
 def _write_state(out: Path, state: dict[str, Any]) -> None:
-    atomic_write(out / RUN, json.dumps(state, indent=2, ensure_ascii=False) + "\n")
+    write_sealed(out / RUN, state, indent=2)

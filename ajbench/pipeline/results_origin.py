@@ -1,10 +1,9 @@
 """Whose results a folder holds: two recipes of one file name, corpora or sets of clips never share one."""
 
-import json
 from pathlib import Path
 
 from ajbench.core.errors import UsageError
-from ajbench.core.files import atomic_write
+from ajbench.core.sealed_json import read_sealed, write_sealed
 
 ORIGIN = "origin.json"
 SHIPPED = "the recipe that comes with ajbench"
@@ -27,12 +26,13 @@ def claim(
 
     Raises:
         UsageError: the folder has results of another recipe or corpus, or of other synthetic clips.
+        IntegrityError: the note is damaged.
     """
     given = {"recipe": recipe, "data": data, "synthetic": synthetic}
     mine = {key: str(path.resolve()) if isinstance(path, Path) else path for key, path in given.items()}
     try:
-        known = json.loads((out / ORIGIN).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        known = read_sealed(out / ORIGIN, "delete it if the results are of this recipe and data")
+    except FileNotFoundError:
         known = {}
     for key, own in mine.items():
         other = known.get(key)
@@ -48,4 +48,4 @@ def claim(
             mine[key] = other
     if keep and mine != known:
         out.mkdir(parents=True, exist_ok=True)
-        atomic_write(out / ORIGIN, json.dumps(mine, indent=2, ensure_ascii=False) + "\n")
+        write_sealed(out / ORIGIN, mine, indent=2)

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 import os
 import shutil
@@ -15,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import xxhash
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ajbench.core.errors import IntegrityError, NumericError
 from ajbench.core.files import atomic_write, checksum, replacing, writing
+from ajbench.core.sealed_json import read_sealed, write_sealed
 
 KEEP = 2
 
@@ -139,7 +138,7 @@ class State:
             torch.save(self.optimizer.state_dict(), part / "optimizer.pt")
             hashes = {path.name: checksum(path) for path in sorted(part.iterdir())}
             state = {"step": done, "steps": self.steps, "best": self.best, "xxh3": hashes}
-            (part / "state.json").write_text(json.dumps({**state, "seal": _seal(state)}))
+            write_sealed(part / "state.json", state)
             for path in part.iterdir():
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
@@ -207,20 +206,13 @@ def _plain(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().contiguous()
 
 
-def _seal(state: dict[str, Any]) -> str:
-    return xxhash.xxh3_64_hexdigest(json.dumps(state, sort_keys=True).encode())
-
-
 def _verified(path: Path) -> dict[str, Any]:
     """Return state.json after checking every file against it."""
     advice = f"delete {path} to resume from the previous checkpoint"
     try:
-        state: dict[str, Any] = json.loads((path / "state.json").read_text())
-        seal = state.pop("seal")
-    except (OSError, ValueError, KeyError, AttributeError):
-        raise IntegrityError(f"{path / 'state.json'}: unreadable; {advice}") from None
-    if _seal(state) != seal:
-        raise IntegrityError(f"{path / 'state.json'}: checksum mismatch; {advice}")
+        state = read_sealed(path / "state.json", advice)
+    except FileNotFoundError:
+        raise IntegrityError(f"{path / 'state.json'}: missing; {advice}") from None
     for name, expected in state["xxh3"].items():
         file = path / name
         if not file.exists() or checksum(file) != expected:

@@ -4,6 +4,7 @@ from multiprocessing import get_context
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fakes import reseal
 
 from ajbench.captions import caption_table as table
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
@@ -110,7 +111,7 @@ def test_damage_is_found(tmp_path, damage):
     elif damage == "info":
         info.write_text("{}")
     else:
-        info.write_text(json.dumps(json.loads(info.read_text()) | {"version": 99}))
+        reseal(info, version=99)
     with pytest.raises(IntegrityError, match=r"_captions\.json|part-00001"):
         table.read(folder)
 
@@ -128,7 +129,7 @@ def test_tables_of_strangers_stay_in_their_folder(tmp_path, change):
     folder = fill(tmp_path / "t")
     about = json.loads((folder / table.INFO).read_text())
     about["parts"][0] |= change
-    (folder / table.INFO).write_text(json.dumps(about))
+    reseal(folder / table.INFO, parts=about["parts"])
     with pytest.raises(IntegrityError):
         table.read(folder)
 
@@ -139,7 +140,7 @@ def test_chunks_of_strangers_have_our_columns(tmp_path, columns):
     pq.write_table(pa.table({"clip_id": ["a", "b"]} | columns), folder / "part-00000.parquet")
     about = json.loads((folder / table.INFO).read_text())
     about["parts"][0]["xxh3"] = checksum(folder / "part-00000.parquet")
-    (folder / table.INFO).write_text(json.dumps(about))
+    reseal(folder / table.INFO, parts=about["parts"])
     with pytest.raises(IntegrityError, match="part-00000"):
         table.texts(folder, "audio")
 

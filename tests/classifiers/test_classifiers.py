@@ -13,8 +13,10 @@ from fakes import (
     HUM_SAMPLES,
     build_small_ast,
     flip_bit,
+    flip_in,
     noise,
     random_transformers_ast,
+    reseal,
     save_classifier,
 )
 from safetensors import safe_open
@@ -90,6 +92,17 @@ def test_missing_and_damaged_files_are_refused(tmp_path):
             classifiers.load(tmp_path)
     with pytest.raises(MissingError, match="nothing"):
         classifiers.load(tmp_path / "nothing")
+
+
+def test_a_changed_class_is_found_and_a_folder_without_a_seal_is_read(plain, tmp_path):
+    folder = shutil.copytree(plain, tmp_path / "copy")
+    config = json.loads((folder / "config.json").read_text())
+    flip_in(folder / "config.json", f'"clip_samples": {config["clip_samples"]}')
+    with pytest.raises(IntegrityError, match=r"config\.json: damaged \(checksum mismatch\)"):
+        classifiers.load(folder)
+    del config["seal"]  # as earlier versions have written it
+    (folder / "config.json").write_text(json.dumps(config))
+    classifiers.load(folder)
 
 
 def test_saved_folder_has_the_keys_of_the_hub_and_survives_a_round_trip(tmp_path):
@@ -233,8 +246,7 @@ def test_a_hub_id_is_downloaded_and_offline_the_files_are_named(tmp_path, monkey
 )  # fmt: skip
 def test_configurations_from_strangers_are_refused(plain, tmp_path, changes):
     folder = shutil.copytree(plain, tmp_path / "stranger")
-    config = json.loads((folder / "config.json").read_text()) | changes
-    (folder / "config.json").write_text(json.dumps(config))
+    reseal(folder / "config.json", **changes)
     with pytest.raises(IntegrityError):
         classifiers.load(folder)
 

@@ -6,6 +6,7 @@ import subprocess
 import time
 
 import pytest
+from fakes import flip_in
 
 from ajbench.core import run_dir
 from ajbench.core.errors import IntegrityError
@@ -114,6 +115,14 @@ def test_force_never_deletes_what_no_run_made(tmp_path):
     with pytest.raises(IntegrityError, match="--force"):
         start(tmp_path, force=True)
     assert (tmp_path / "thesis.tex").exists()
+
+
+def test_a_flipped_bit_of_the_provenance_is_found(tmp_path):
+    start(tmp_path).finish()
+    flip_in(tmp_path / "run.json", '"sessions": 1')
+    with pytest.raises(IntegrityError, match=r"run\.json.*--force"):
+        start(tmp_path)
+    start(tmp_path, force=True).finish()
 
 
 def test_damaged_provenance_is_named(tmp_path):

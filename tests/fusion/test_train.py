@@ -171,8 +171,12 @@ def test_audio_tokens_are_those_of_the_classifier(store, tmp_path):
         train.read_audio_tokens(tmp_path / "tokens.npy")
     for damaged in ("{", "[]", "{}"):
         (tmp_path / "tokens.json").write_text(damaged)
-        with pytest.raises(IntegrityError, match=r"tokens\.npy: checksum"):
+        with pytest.raises(IntegrityError, match=r"tokens\.json: damaged"):
             train.read_audio_tokens(tmp_path / "tokens.npy")
+    (tmp_path / "tokens.json").unlink()  # as in older folders
+    (tmp_path / "tokens.npy").write_bytes(content[:9])
+    with pytest.raises(IntegrityError, match=r"tokens\.npy: damaged"):
+        train.read_audio_tokens(tmp_path / "tokens.npy")
 
 
 def test_damaged_scores_of_clips_are_named(tmp_path):

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from fakes import N_TRAIN, SMALL_LABELS, FakeCodec, make_generator, make_store, make_tokens
+from fakes import N_TRAIN, SMALL_LABELS, FakeCodec, flip_in, make_generator, make_store, make_tokens
 
 from ajbench.core.errors import IntegrityError, MissingError
 from ajbench.generation import checkpoint, lora, unet
@@ -20,10 +20,33 @@ CODEC = FakeCodec()
 def test_one_changed_byte_is_found(real, tmp_path, name):
     path = make_generator(tmp_path / "g", real)
     data = bytearray((path / name).read_bytes())
-    data[len(data) // 2] ^= 0x80
+    data[len(data) // 2] ^= 1
     (path / name).write_bytes(data)
     with pytest.raises(IntegrityError, match=name.rpartition("/")[2]):
         AudioJourneyPipeline.from_pretrained(path, codec=CODEC)
+
+
+@pytest.mark.parametrize("text", ['"max_tokens": 12', '"train_ids": [\n  "clip00'])
+def test_a_changed_fact_about_a_generator_is_found(real, tmp_path, text):
+    path = make_generator(tmp_path / "g", real)
+    flip_in(path / checkpoint.INFO, text)
+    with pytest.raises(IntegrityError, match=checkpoint.INFO):
+        checkpoint.read_info(path)
+
+
+def test_a_changed_fact_about_class_tokens_is_found(tmp_path):
+    path = make_tokens(tmp_path / "t", train_ids=("clip7",))
+    flip_in(path / checkpoint.TOKENS, '"train_steps": 1')
+    with pytest.raises(IntegrityError, match=checkpoint.TOKENS):
+        checkpoint.read_tokens(path)
+
+
+def test_a_generator_of_an_earlier_version_is_read(real, tmp_path):
+    path = make_generator(tmp_path / "g", real) / checkpoint.INFO
+    tree = json.loads(path.read_text())
+    del tree["seal"], tree["text_setup"]
+    path.write_text(json.dumps(tree))
+    AudioJourneyPipeline.from_pretrained(tmp_path / "g", codec=CODEC)
 
 
 def test_what_a_killed_save_left_is_not_part_of_the_generator(generator, tmp_path):
@@ -59,7 +82,7 @@ def test_missing_and_foreign_folders_are_named(generator, tmp_path):
 def test_older_token_files_have_one_vector_per_token_and_no_lora(generator, tmp_path):
     out = make_tokens(tmp_path / "t")
     tree = json.loads((out / checkpoint.TOKENS).read_text())
-    for key in ("vectors", "init", "prompts_cut", "lora_rank"):
+    for key in ("vectors", "init", "prompts_cut", "lora_rank", "seal"):
         del tree[key]
     (out / checkpoint.TOKENS).write_text(json.dumps(tree))
     info, _ = checkpoint.read_tokens(out)

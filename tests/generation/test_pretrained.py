@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from fakes import N_TRAIN, Unsafe, mini_pipeline
+from fakes import N_TRAIN, Unsafe, mini_pipeline, reseal
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
@@ -218,9 +218,7 @@ def test_the_fingerprint_depends_on_the_weights_not_on_their_path(source, tmp_pa
 
 def test_what_the_first_generator_heard_is_known_of_the_second(narrow, real, source, tmp_path):
     first = fit(real, tmp_path / "g", preset="full", init=str(source), train_steps=1, frozen_steps=1)
-    info = json.loads((first / "generator.json").read_text())
-    info |= {"train_ids": ["a clip"], "train_recordings": ["a tape"]}
-    (first / "generator.json").write_text(json.dumps(info))
+    reseal(first / "generator.json", train_ids=["a clip"], train_recordings=["a tape"])
     held_out = SimpleNamespace(held_out=lambda: {"another cut": "a tape"})
     for init in (first, first / "unet", first / "unet" / FILE):
         with pytest.raises(IntegrityError, match="another cut"):

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 from diffusers import UNet2DConditionModel
+from fakes import reseal
 
 from ajbench.core.errors import IntegrityError
 from ajbench.core.files import checksum
@@ -18,9 +19,8 @@ UNET, SCHEDULE = "unet/config.json", "scheduler/scheduler_config.json"
 
 def seal(folder, **changes):
     """Write `generator.json` with the checksums of what is there."""
-    tree = json.loads((folder / checkpoint.INFO).read_text())
-    tree["xxh3"] = {name: checksum(folder / name) for name in tree["xxh3"]}
-    (folder / checkpoint.INFO).write_text(json.dumps(tree | changes))
+    names = json.loads((folder / checkpoint.INFO).read_text())["xxh3"]
+    reseal(folder / checkpoint.INFO, **{"xxh3": {name: checksum(folder / name) for name in names}} | changes)
 
 
 @pytest.fixture
@@ -109,8 +109,6 @@ def test_facts_about_a_generator_are_bounded(stranger, changes):
 def test_damaged_token_vectors_are_refused(generator, tokens, tmp_path, content):
     folder = shutil.copytree(tokens, tmp_path / "t")
     (folder / checkpoint.EMBEDS).write_bytes(content)
-    tree = json.loads((folder / checkpoint.TOKENS).read_text())
-    tree["xxh3"] = {checkpoint.EMBEDS: checksum(folder / checkpoint.EMBEDS)}
-    (folder / checkpoint.TOKENS).write_text(json.dumps(tree))
+    reseal(folder / checkpoint.TOKENS, xxh3={checkpoint.EMBEDS: checksum(folder / checkpoint.EMBEDS)})
     with pytest.raises(IntegrityError, match=checkpoint.EMBEDS):
         AudioJourneyPipeline.from_pretrained(generator, folder, codec=CODEC)

@@ -56,7 +56,7 @@ def test_another_recipe_or_seed_in_one_store_is_refused(cut, generate, made):
 
 def test_other_settings_must_be_allowed_explicitly(cut, generate, made):
     began = json.loads((cut / ".claims" / "settings.json").read_text())
-    assert began.keys() == {"threads", "device", "torch", "micro_batch", "plan"}
+    assert began.keys() == {"threads", "device", "torch", "micro_batch", "plan", "seal"}
     with pytest.raises(IntegrityError, match="threads 1 → 2"):
         generate(cut, threads=2)
     found = generate(cut, threads=2, allow_inexact=True)

@@ -4,12 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from fakes import classifier_weights, hum_recipe, hum_record, hum_store, results_of, stopped_at
+from fakes import classifier_weights, flip_in, hum_recipe, hum_record, hum_store, results_of, stopped_at
 
 from ajbench.classifiers import train
 from ajbench.core.clip_sections import Tail
 from ajbench.core.errors import IntegrityError, UsageError
 from ajbench.core.recipe import Mix
+from ajbench.core.sealed_json import write_sealed
 from ajbench.core.section import overlay
 from ajbench.data import val_part
 from ajbench.pipeline import cell_training
@@ -150,11 +151,23 @@ def test_heads_choose_their_options(stores, tmp_path):
     assert settings.options == {"hidden": 3} | changes[found["chosen"]]["options"]
 
 
+def test_a_damaged_choice_is_not_another_choice(tmp_path):
+    path = tmp_path / "tune.json"
+    write_sealed(path, {"val_clips": 4, "chosen": 0, "candidates": [{"keys": {}}, {"keys": {"lr": 1}}]})
+    flip_in(path, '"chosen": 0')
+    for text in (path.read_text(), "{", "[]", '{"chosen": 0}'):
+        path.write_text(text)
+        with pytest.raises(IntegrityError, match=r"tune\.json: damaged .*; delete its folder"):
+            settings_of(tmp_path, recipe_of().classifier)
+
+
 def test_a_classifier_is_trained_with_the_chosen_keys(stores, tmp_path):
     real, _ = stores
     (tmp_path / "tune").mkdir()
     lines = [{"keys": change, "steps": 1, "val_map": 0.5} for change in CHANGES]
-    (tmp_path / "tune" / "tune.json").write_text(json.dumps({"chosen": 3, "candidates": lines}))
+    (tmp_path / "tune" / "tune.json").write_text(
+        json.dumps({"val_clips": 1, "chosen": 3, "candidates": lines})
+    )
     outs = {"tuned": (recipe_of(), tmp_path / "tune"), "plain": (recipe_of(**CHANGES[3]), None)}
     for name, (recipe, tuning) in outs.items():
         (tmp_path / name).mkdir()

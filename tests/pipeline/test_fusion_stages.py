@@ -2,14 +2,13 @@
 
 import csv
 import itertools
-import json
 import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import soundfile
-from fakes import HUM_SAMPLES, video_record, video_store
+from fakes import HUM_SAMPLES, reseal, video_record, video_store
 
 from ajbench.captions import score_file
 from ajbench.captions.aggregation import Scaling
@@ -269,7 +268,7 @@ def test_models_without_a_part_take_the_keys_that_were_chosen(corpus, work, monk
     run_stages(in_order([tuning]), "cpu")
     found = read_tuning(tuning.path)
     shorter = next(k for k, one in enumerate(found["candidates"]) if one["steps"] == 2)
-    (tuning.path / TUNE).write_text(json.dumps(found | {"chosen": shorter}))
+    reseal(tuning.path / TUNE, chosen=shorter)
     run_stages([first], "cpu")  # it was planned with the longest training
     assert documents.read_yaml(first.path / "recipe.yaml")["classifier"]["train_steps"] == 2
     assert [row["step"] for row in csv.DictReader((first.path / "metrics.csv").open())][-1] == "2"

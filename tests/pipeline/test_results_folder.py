@@ -4,10 +4,13 @@ import json
 from dataclasses import replace
 from types import SimpleNamespace
 
-from fakes import ESC10_CONTEXT, mini_pipeline
+import pytest
+from fakes import ESC10_CONTEXT, flip_in, mini_pipeline, reseal
 
+from ajbench.core.errors import IntegrityError
 from ajbench.core.recipe import dump, load
 from ajbench.core.rows import append_rows, make_row
+from ajbench.core.sealed_json import write_sealed
 from ajbench.pipeline import results_folder
 
 
@@ -40,9 +43,33 @@ def test_an_evaluation_by_other_keys_replaces_that_of_the_run(tmp_path):
     assert {"a cell", "of the evaluation"} <= set(results_folder.counted_fingerprints(results.results))
     found = json.loads((tmp_path / "results" / "run.json").read_text())
     assert found["fingerprint"] == "", "so that the next run writes its own tables again"
-    (tmp_path / "results" / "run.json").write_text(json.dumps(found | {"fingerprint": "of the run"}))
+    reseal(tmp_path / "results" / "run.json", fingerprint="of the run")
     results_folder.add_rows(results, evaluation(tmp_path, "others", "esc10", "1", "tiny"))
     assert json.loads((tmp_path / "results" / "run.json").read_text())["fingerprint"] == "of the run"
+
+
+def test_a_damaged_run_json_is_not_taken_for_a_missing_one(tmp_path):
+    write_sealed(tmp_path / "run.json", {"fingerprints": ["a1"]})
+    assert results_folder.counted_fingerprints(tmp_path) == ["a1"]
+    flip_in(tmp_path / "run.json", '"a1')
+    for text in ((tmp_path / "run.json").read_text(), "{", "[]", "{}"):
+        (tmp_path / "run.json").write_text(text)
+        with pytest.raises(IntegrityError, match=r"run\.json: damaged"):
+            results_folder.counted_fingerprints(tmp_path)
+
+
+def test_notes_are_read_as_they_were_written_or_refused(tmp_path):
+    stage, path = SimpleNamespace(path=tmp_path), tmp_path / "notes.json"
+    assert results_folder.notes_of(stage) == []
+    path.write_text('["of an older version"]')
+    assert results_folder.notes_of(stage) == ["of an older version"]
+    write_sealed(path, {"notes": ["n = 12"]})
+    assert results_folder.notes_of(stage) == ["n = 12"]
+    flip_in(path, "n = 12")
+    for text in (path.read_text(), "{", "{}", "3", "[" * 9000):
+        path.write_text(text)
+        with pytest.raises(IntegrityError, match=r"notes\.json: damaged"):
+            results_folder.notes_of(stage)
 
 
 def test_tables_have_the_keys_of_the_last_run(tmp_path):

@@ -1,6 +1,7 @@
 import pytest
+from fakes import flip_in
 
-from ajbench.core.errors import UsageError
+from ajbench.core.errors import IntegrityError, UsageError
 from ajbench.pipeline.results_origin import MADE, SHIPPED, claim
 
 
@@ -45,6 +46,18 @@ def test_a_shipped_recipe_and_another_of_its_name_do_not_share_a_folder(tmp_path
     other.touch()
     with pytest.raises(UsageError, match=r"esc10\.yaml"):
         claim(made, other, tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", None])
+def test_a_damaged_note_is_not_taken_over(tmp_path, text):
+    claim(tmp_path, SHIPPED, tmp_path)
+    path = tmp_path / "origin.json"
+    if text is None:
+        flip_in(path, tmp_path.name)
+    else:
+        path.write_text(text)
+    with pytest.raises(IntegrityError, match=r"origin\.json: damaged"):
+        claim(tmp_path, MADE, tmp_path / "other")
 
 
 def test_a_note_of_an_older_version_names_no_recipe(tmp_path):
