@@ -4,7 +4,6 @@ For each setting a classifier is trained on the real clips without the val part 
 ones, and compared with real clips only. The eval split has no influence on the gains.
 """
 
-import json
 from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
@@ -20,7 +19,15 @@ from ajbench.data import audio, val_part
 from ajbench.data.labels import load_scores
 from ajbench.generation.plan import ListedClips, plan
 from ajbench.metrics import bootstrap
-from ajbench.pipeline import estimates, fold_stages, grid, planned_power, results_folder, sweep
+from ajbench.pipeline import (
+    estimates,
+    fold_stages,
+    given_models,
+    grid,
+    planned_power,
+    results_folder,
+    sweep,
+)
 from ajbench.pipeline.cell_training import SCORES
 from ajbench.pipeline.classifier_stages import classifier_stage
 from ajbench.pipeline.evaluation_stages import eval_gen_stage
@@ -226,7 +233,7 @@ def _val_notes(swept: GainSweep) -> list[str]:
     """Return what the val part is, and what was trained on its clips."""
     clips = known_clips = judged = 0
     for one, part in _folds(swept):
-        info = json.loads((one.generator / "generator.json").read_text(encoding="utf-8"))
+        info = given_models.generator_info(one.generator)
         known = {*info["train_ids"], *info["train_recordings"]}
         rows = [one.manifest.rows[k] for k in part.val.tolist()]
         clips += len(rows)

@@ -1,12 +1,14 @@
 """What a run is given: a generator, another pool, captions, classifiers; none may know evaluation clips."""
 
 from pathlib import Path
+from typing import Any
 
 from ajbench.captions import caption_table
 from ajbench.core import documents
 from ajbench.core.console import counted
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.recipe import Generator, Recipe, fingerprint, probe
+from ajbench.core.sealed_json import read_sealed
 from ajbench.data import audio
 from ajbench.data.corpora.recordings import left_out
 from ajbench.data.leak_rule import refuse_heard, refuse_leak
@@ -16,17 +18,18 @@ from ajbench.data.store import ClipStore
 from ajbench.generation import pretrained
 from ajbench.pipeline import grid
 
+INFO = "generator.json"
+
 
 def check_init(init: str, manifest: Manifest) -> None:
     """Check a generator that another one starts from (`generator.init`), if ajbench has trained it.
 
     Raises:
-        IntegrityError: it was trained on recordings of evaluation clips (the leak rule).
+        IntegrityError: it was trained on recordings of evaluation clips (the leak rule), or is damaged.
     """
     if path := pretrained.trained_by_ajbench(init):
-        known = documents.read_json(path, documents.IDS_BYTES)
-        ids, recordings = (list(map(str, known.get(key, ()))) for key in ("train_ids", "train_recordings"))
-        refuse_leak(path.parent, ids, recordings, manifest.held_out())
+        info = generator_info(path.parent)
+        refuse_leak(path.parent, info["train_ids"], info["train_recordings"], manifest.held_out())
 
 
 def check_classifiers(recipe: Recipe, manifest: Manifest) -> None:
@@ -48,28 +51,42 @@ def check_generator(folder: Path, recipe: Recipe, manifest: Manifest) -> None:
 
     Raises:
         MissingError: there is no generator in the folder.
-        IntegrityError: it was trained on recordings of evaluation clips (the leak rule), or has another
-            codec.
+        IntegrityError: it was trained on recordings of evaluation clips (the leak rule), has another codec,
+            or is damaged.
     """
-    path = folder / "generator.json"
     try:
-        info = documents.read_json(path, documents.IDS_BYTES)
-        ids, recordings = (list(map(str, info.get(key, ()))) for key in ("train_ids", "train_recordings"))
-        codec, codec_hash = info["codec"], info["codec_hash"]
+        info = generator_info(folder, "codec", "codec_hash")
     except FileNotFoundError:
-        raise MissingError(
-            f"--generator {folder}: no trained generator in it ({path.name} is missing)"
-        ) from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise IntegrityError(f"{path}: damaged; train the generator again") from None
-    refuse_leak(folder, ids, recordings, manifest.held_out())
-    if other := _other_codec(recipe, codec, codec_hash):
+        raise MissingError(f"--generator {folder}: no trained generator in it ({INFO} is missing)") from None
+    refuse_leak(folder, info["train_ids"], info["train_recordings"], manifest.held_out())
+    if other := _other_codec(recipe, info["codec"], info["codec_hash"]):
         raise IntegrityError(f"--generator {folder}: has codec {other}")
+
+
+def generator_info(folder: Path, *keys: str) -> dict[str, Any]:
+    """Return the `generator.json` of a trained generator, without torch.
+
+    Args:
+        folder: of the generator.
+        keys: that it must have, besides `train_ids` and `train_recordings`; these are empty where absent.
+
+    Raises:
+        FileNotFoundError: there is none.
+        IntegrityError: it is damaged.
+    """
+    path, remedy = folder / INFO, "train the generator again"
+    info = read_sealed(path, remedy, documents.IDS_BYTES, keys)
+    for key in ("train_ids", "train_recordings"):
+        names = info.get(key, [])
+        if not isinstance(names, list):
+            raise IntegrityError(f"{path}: damaged ({key} is no list); {remedy}")
+        info[key] = list(map(str, names))
+    return info
 
 
 def pool_size(generator: Path) -> int:
     """Return how many clips a finished generator was trained on, with those that it was validated on."""
-    return len(documents.read_json(generator / "generator.json", documents.IDS_BYTES)["train_ids"])
+    return len(generator_info(generator)["train_ids"])
 
 
 def check_pool(folder: Path, recipe: Recipe, manifest: Manifest) -> None:

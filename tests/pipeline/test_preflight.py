@@ -69,6 +69,25 @@ def test_repeated_clips_are_not_limited_by_the_generated_ones(tmp_path):
     mini_pipeline("mix={source: R, dose: 999}", work=tmp_path).check()
 
 
+@pytest.mark.parametrize("text", ["{", "[]", '{"train_ids": 3}', '{"codec": "tiny", "train_ids": {}}'])
+def test_a_damaged_generator_is_refused_in_one_line(tmp_path, text):
+    given = given_generator(tmp_path / "g")
+    (given / "generator.json").write_text(text)
+    (given / "unet").mkdir()
+    (given / "unet" / "diffusion_pytorch_model.safetensors").touch()
+    clips = mini_pipeline().manifest
+    for check in (
+        lambda: given_models.check_generator(given, mini_pipeline().recipe, clips),
+        lambda: given_models.check_init(str(given), clips),
+        lambda: given_models.pool_size(given),
+    ):
+        with pytest.raises(
+            IntegrityError, match=r"generator\.json: damaged .*; train the generator"
+        ) as found:
+            check()
+        assert "\n" not in str(found.value)
+
+
 def test_a_generator_that_was_trained_on_evaluation_clips_is_refused(tmp_path):
     clips = mini_pipeline().manifest
     train = [row.clip_id for row in clips.split("train")]
