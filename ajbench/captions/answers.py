@@ -1,8 +1,8 @@
 """What a language model's answer says: one sentence, or one number, or the reason why it does not."""
 
-import json
 import re
-from typing import Any
+
+from ajbench.core.documents import parse_json
 
 CUT = "cut at the limit of tokens"
 FENCE = re.compile(r"^\s*```\w*\s*$", re.MULTILINE)
@@ -72,7 +72,7 @@ def _of_json(text: str) -> str | None:
     if not text.startswith(("{", "[")):
         return None
     try:
-        found: Any = json.loads(text)
+        found = parse_json(text)
     except ValueError:
         return None
     values = found.values() if isinstance(found, dict) else found

@@ -73,7 +73,7 @@ def start(folder: Path, fingerprint: str, force: bool = False) -> bool:
             if strange := next(folder.glob(_PARTS), None):
                 raise IntegrityError(f"{strange}: a chunk of an unknown job; remove it or use another folder")
             atomic_write(job, fingerprint)
-        found = info(folder)["fingerprint"] if finished else job.read_text()
+        found = info(folder)["fingerprint"] if finished else job.read_text(errors="replace")
     if found != fingerprint:
         raise IntegrityError(
             f"{folder}: holds captions of fingerprint {found}, not {fingerprint} (other clips, prompts, "

@@ -41,7 +41,7 @@ class ScoreLog:
                 key, visual, audio, numbers = parse_json(line)
                 if key == self.key:
                     self._known[visual, audio] = numbers
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise IntegrityError(f"{path}: damaged ({error}); remove it") from None
 
     def __contains__(self, pair: Pair) -> bool:

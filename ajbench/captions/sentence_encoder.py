@@ -96,6 +96,8 @@ def _dense_folders(folder: Path) -> list[Path]:
         )
     found = []
     for module in _json(path, []):
+        if not isinstance(module, dict) or not {"type", "path"} <= module.keys():
+            raise IntegrityError(f"{path}: damaged; get it again")
         kind, place = str(module["type"]).rsplit(".", 1)[-1], folder / str(module["path"])
         if kind == "Dense":
             found.append(place)
@@ -139,7 +141,11 @@ def _linear(folder: Path, device: str) -> tuple[Any, Any]:
 
 
 def _json(path: Path, absent: Any) -> Any:
+    """Return the value of a JSON file, of the type of `absent`, which stands for a missing one."""
     try:
-        return read_json(path) if path.is_file() else absent
+        found = read_json(path) if path.is_file() else absent
     except ValueError:
-        raise IntegrityError(f"{path}: damaged; get it again") from None
+        found = None
+    if not isinstance(found, type(absent)):
+        raise IntegrityError(f"{path}: damaged; get it again")
+    return found

@@ -83,14 +83,13 @@ def read_arrays(path: Path) -> "dict[str, NDArray[Any]]":
         raise ValueError(str(error) or type(error).__name__) from None
 
 
-def read_array(path: Path, mapped: bool = False) -> "NDArray[Any]":
-    """Return the array of an npy file, mapped into memory if `mapped`; errors as in `read_arrays`."""
+def read_array(path: Path) -> "NDArray[Any]":
+    """Return the array of an npy file, mapped into memory; errors as in `read_arrays`."""
     import numpy as np
 
     try:
-        found = np.load(path, "r" if mapped else None, allow_pickle=False)
-        if not isinstance(found, np.ndarray):  # which it is by its first bytes
-            raise ValueError("an npz file")
+        # Otherwise memory is taken for any shape in the header before the file is found to be shorter.
+        found: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
         return found
     except FileNotFoundError:
         raise

@@ -189,7 +189,11 @@ def read_rows(path: Path) -> pd.DataFrame:
     """
     if not path.exists():
         raise MissingError(f"{path}: no measurements yet; first run `ajbench run` or `ajbench eval-cls`")
-    frame = pd.DataFrame(_parse(path, path.read_text(encoding="utf-8")), columns=list(ROW_COLUMNS), dtype=str)
+    try:
+        parsed = _parse(path, path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise IntegrityError(f"{path}: not CSV in UTF-8 ({error}); restore it, or run again") from None
+    frame = pd.DataFrame(parsed, columns=list(ROW_COLUMNS), dtype=str)
     for name in _NUMBERS:
         try:
             frame[name] = pd.to_numeric(frame[name].replace("", np.nan)).astype("float64")

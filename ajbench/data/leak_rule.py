@@ -7,6 +7,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from ajbench.core.documents import read_array
 from ajbench.core.errors import IntegrityError
 from ajbench.core.files import replacing
 from ajbench.data.store import ClipStore
@@ -53,11 +54,15 @@ def heard(ids: Iterable[str], recordings: Iterable[str]) -> NDArray[np.uint64]:
 
 
 def write_heard(folder: Path, store: ClipStore, init: str | None = None) -> None:
-    """Write `train_split.npy` beside a classifier, with that of the classifier that it started from."""
+    """Write `train_split.npy` beside a classifier, with that of the classifier that it started from.
+
+    Raises:
+        IntegrityError: the latter is damaged.
+    """
     train = store.split_indices("train")
     known = heard(*([column[i] for i in train] for column in (store.clip_ids, store.recordings)))
     if init and (Path(init) / HEARD).is_file():
-        known = np.union1d(known, _heard_by(Path(init)))
+        known = np.union1d(known, _read(Path(init) / HEARD))
     with replacing(folder / HEARD) as copy, copy.open("wb") as file:
         np.save(file, known, allow_pickle=False)
 
@@ -76,12 +81,7 @@ def refuse_heard(path: Path, held_out: Mapping[str, str]) -> None:
     """
     if not (path / HEARD).is_file():
         return
-    try:
-        known = _heard_by(path)
-        if known.dtype != np.uint64 or known.ndim != 1:
-            raise ValueError(f"{known.dtype}, {known.ndim} dimensions")
-    except (ValueError, OSError, EOFError) as error:
-        raise IntegrityError(f"{path / HEARD}: damaged ({error}); train the classifier again") from None
+    known = _read(path / HEARD)
     clips, recordings = (
         np.isin([_hash(f"{kind} {one}") for one in names], known)
         for kind, names in (("clip", [*held_out]), ("recording", [*held_out.values()]))
@@ -94,9 +94,13 @@ def refuse_heard(path: Path, held_out: Mapping[str, str]) -> None:
         )
 
 
-def _heard_by(folder: Path) -> NDArray[np.uint64]:
-    # Mapped: otherwise memory is taken for any shape in the header before the file is found to be shorter.
-    known: NDArray[np.uint64] = np.lib.format.open_memmap(folder / HEARD, mode="r")
+def _read(path: Path) -> NDArray[np.uint64]:
+    try:
+        known = read_array(path)
+        if known.dtype != np.uint64 or known.ndim != 1:
+            raise ValueError(f"{known.dtype}, {known.ndim} dimensions")
+    except ValueError as error:
+        raise IntegrityError(f"{path}: damaged ({error}); train the classifier again") from None
     return known
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ajbench.core import console, files
 from ajbench.core.console import counted
+from ajbench.core.documents import read_array
 from ajbench.core.errors import IntegrityError, MissingError
 from ajbench.data import archive
 from ajbench.data.store import ClipStore
@@ -34,15 +35,23 @@ class MappedSamples:
 
     Attributes:
         samples: int16 [n, clip_samples], mapped.
+
+    Raises:
+        IntegrityError: a file is missing, or not of these clips.
     """
 
     def __init__(self, folder: Path, clips: int, clip_samples: int) -> None:
         self.folder = folder
-        self.checksums = np.load(folder / CHECKSUMS)
         self.seen = np.zeros(clips, bool)
-        with (folder / SAMPLES).open("rb") as file:
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self.samples = np.frombuffer(self._map, np.int16).reshape(clips, clip_samples)
+        try:
+            self.checksums = read_array(folder / CHECKSUMS).reshape(clips)
+            with (folder / SAMPLES).open("rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self.samples = np.frombuffer(self._map, np.int16).reshape(clips, clip_samples)
+        except (FileNotFoundError, ValueError) as error:
+            raise IntegrityError(
+                f"{folder}: damaged ({error}); delete the folder, it is made again"
+            ) from None
 
     def rows(self, indices: Sequence[int]) -> list[NDArray[np.int16]]:
         """Return the samples of clips, read-only views [clip_samples].
@@ -81,7 +90,7 @@ def open_store(path: Path, cache: Path | None, verify: bool = True) -> ClipStore
 
     Raises:
         MissingError: the store is not finished, or the disk lacks space for the cache.
-        IntegrityError: the store is damaged.
+        IntegrityError: the store or the cache is damaged.
         AudioError: a linked file is missing or no longer usable.
     """
     store = ClipStore.open(path, verify)

@@ -141,7 +141,7 @@ def open_job(folder: Path, fingerprint: str) -> bool:
                         f"{strange}: a shard of an unknown job; remove it or use another folder"
                     )
                 atomic_write(job, fingerprint)
-            found = job.read_text()
+            found = job.read_text(errors="replace")
     if found != fingerprint:
         raise IntegrityError(
             f"{folder}: holds work of fingerprint {found}, not {fingerprint}; use another folder or --force"

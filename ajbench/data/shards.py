@@ -22,7 +22,7 @@ import xxhash
 from pydantic import BaseModel, ConfigDict, Field
 
 from ajbench.core.documents import read_json
-from ajbench.core.errors import IntegrityError, MissingError
+from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.files import atomic_write, checksum, need_regular
 from ajbench.core.sealed_json import read_sealed
 from ajbench.data import audio, manifest
@@ -236,6 +236,24 @@ def write_quarantine(
     digests = sha256 or {}
     rows = ([p.clip_id, p.path, p.line, p.reason, digests.get(p.path)] for p in problems)
     manifest.write_table(folder / "quarantine.csv", QUARANTINE_COLUMNS, rows)
+
+
+def read_quarantine(folder: Path) -> list[dict[str, str]]:
+    """Return the rows of `quarantine.csv`; none without the file.
+
+    Raises:
+        IntegrityError: it is damaged.
+    """
+    file = folder / "quarantine.csv"
+    if not file.exists():
+        return []
+    try:
+        records, broken = manifest.csv_records(file, ("reason",))
+    except UsageError as error:
+        raise IntegrityError(f"{error}; make the store again") from None
+    if broken:
+        raise IntegrityError(f"{file}: line {broken[0].line}: {broken[0].reason}; make the store again")
+    return [row for _, row in records]
 
 
 def map_shard(path: Path) -> pa.RecordBatch:

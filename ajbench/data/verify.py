@@ -1,6 +1,5 @@
 """A complete check of a finished clip store."""
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ def verify(path: Path | str) -> dict[str, Any]:
         IntegrityError: something is wrong; the message lists what.
     """
     path = Path(path)
-    meta = shards.read_meta(path)
+    meta, quarantine = shards.read_meta(path), shards.read_quarantine(path)
     for entry in meta.shards:
         verify_checksum(path / entry.file, entry.xxh3)
     store = ClipStore(path, meta)
@@ -53,7 +52,8 @@ def verify(path: Path | str) -> dict[str, Any]:
         "shards": [
             {**entry.model_dump(), "bytes": (path / entry.file).stat().st_size} for entry in meta.shards
         ],
-        "quarantined": _quarantined(path),
+        # Of clips without their video there is a line too, although they are in the store.
+        "quarantined": sum(not row["reason"].startswith(shards.OF_VIDEO) for row in quarantine),
     }
 
 
@@ -83,12 +83,3 @@ def _faults(store: ClipStore, counts: dict[str, int]) -> list[str]:
     if checksum and not (plan.exists() and files.checksum(plan) == checksum):
         faults.append(f"{plan.name}: missing, or changed after the clips were made")
     return faults
-
-
-def _quarantined(path: Path) -> int:
-    file = path / "quarantine.csv"
-    if not file.exists():
-        return 0
-    with file.open(newline="", encoding="utf-8") as lines:
-        # Of clips without their video there is a line too, although they are in the store.
-        return sum(not row["reason"].startswith(shards.OF_VIDEO) for row in csv.DictReader(lines))

@@ -187,7 +187,7 @@ def read_audio_tokens(path: Path) -> NDArray[np.float16]:
     if noted.exists() and read_sealed(noted, remedy, keys=("xxh3",))["xxh3"] != checksum(path):
         raise IntegrityError(f"{path}: checksum mismatch; {remedy}")
     try:
-        return read_array(path, mapped=True)
+        return read_array(path)
     except ValueError as error:
         raise IntegrityError(f"{path}: damaged ({error}); {remedy}") from None
 

@@ -11,7 +11,7 @@ import xxhash
 
 from ajbench.core import process_pool
 from ajbench.core.device import cores, memory_share
-from ajbench.core.documents import read_arrays
+from ajbench.core.documents import parse_json, read_arrays
 from ajbench.core.errors import IntegrityError
 from ajbench.core.files import replacing
 from ajbench.data.labels import Scores, load_scores
@@ -99,12 +99,12 @@ def _measure(file: Path, how: How, place: Path) -> None:
 def _read(place: Path, clips: Clips) -> Measured:
     try:
         found = read_arrays(place)
-        about = json.loads(str(found["about"]))
+        about = parse_json(str(found["about"]))
         compared = {
             name: Resampled(value, found[name], recordings)
             for name, (value, recordings) in about["compared"].items()
         }
         intervals = {name: Interval(*ends) for name, ends in about["intervals"].items()}
         return Measured(clips, about["values"], compared, intervals)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise IntegrityError(f"{place}: not readable ({error}); delete it and run again") from None

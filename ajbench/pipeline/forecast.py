@@ -134,17 +134,22 @@ def of_benchmark(path: Path, stages: Sequence[Stage]) -> dict[str, float]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
+        rates = [row for row in rows if row.get("clips_per_second") and row.get("work")]
+        speeds = [(row["model"], row["precision"], float(row["clips_per_second"])) for row in rates]
     except OSError as error:
         raise MissingError(f"--rates {path}: {error.strerror}") from None
-    rates = [row for row in rows if row.get("clips_per_second") and row.get("work")]
+    except (ValueError, KeyError, csv.Error) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(
+            f"--rates {path}: not the CSV of benchmarks/gpu.py ({reason}); make it anew"
+        ) from None
     if not rates:
         raise UsageError(f"--rates {path}: no clips_per_second; give the CSV of benchmarks/gpu.py on a GPU")
 
     def best(work: str, model: str | None = None) -> float | None:
-        fitting = [row for row in rates if row["work"].startswith(work) and row["precision"] == "bf16"]
-        return max(
-            (float(row["clips_per_second"]) for row in fitting if model in (None, row["model"])), default=None
-        )
+        fitting = (own for row, own in zip(rates, speeds, strict=True) if row["work"].startswith(work))
+        found = (rate for name, precision, rate in fitting if precision == "bf16" and model in (None, name))
+        return max(found, default=None)
 
     found: dict[str, float] = {}
     for stage in stages:

@@ -1,6 +1,5 @@
 """The report: one folder of static HTML that opens from disk, with the verdict and its evidence."""
 
-import csv
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import pandas as pd
 from ajbench.core.files import atomic_write
 from ajbench.core.recipe import Recipe, dump
 from ajbench.core.rows import read_rows
+from ajbench.data.shards import read_quarantine
 from ajbench.data.store import Clip, ClipStore
 from ajbench.evaluation.classification import TableCell, per_class
 from ajbench.reporting import (
@@ -104,7 +104,7 @@ def render(data: ReportData, out: Path) -> Path:
         "listed": len(listed),
         "examples": list(_examples(real, sets, out)) if real else [],
         "counts": counts,
-        "problems": _problems(data.real) if data.real else [],
+        "problems": read_quarantine(data.real) if data.real else [],
         "complete": real is not None,
         "shown_problems": SHOWN_PROBLEMS,
         "notes": list(dict.fromkeys(data.notes)),
@@ -215,11 +215,3 @@ def _examples(real: ClipStore, sets: Mapping[str, ClipStore], out: Path) -> Iter
             "label": labels[c],
             "sounds": {name: report_sounds.write(name, clip, out) for name, clip in chosen},
         }
-
-
-def _problems(store: Path) -> list[dict[str, str]]:
-    path = store / "quarantine.csv"
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))

@@ -72,3 +72,8 @@ def test_an_answer_of_one_number_is_a_score(answer, found):
 )
 def test_other_answers_are_no_scores(answer):
     assert isinstance(number(answer), str)
+
+
+@pytest.mark.parametrize("answer", ["[" * 9000, '{"a": ' * 9000])
+def test_json_without_end_is_an_answer_like_others(answer):
+    assert isinstance(sentence(answer), tuple)

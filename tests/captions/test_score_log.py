@@ -26,6 +26,7 @@ def test_another_model_knows_nothing_of_it(tmp_path):
 
 
 def test_a_damaged_file_is_named(tmp_path):
-    (tmp_path / "log").write_text("nothing\n")
-    with pytest.raises(IntegrityError, match="log"):
-        ScoreLog(tmp_path / "log", {})
+    for line in ("nothing", "3", "[1, 2]"):
+        (tmp_path / "log").write_text(f"{line}\n")
+        with pytest.raises(IntegrityError, match="log"):
+            ScoreLog(tmp_path / "log", {})

@@ -76,6 +76,10 @@ def test_missing_and_damaged_files_are_named(file, tmp_path):
         path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(IntegrityError, match="model"):
         SentenceEncoder(folder, "t5")
+    for text in ("[1]", "3", "null") if path.suffix == ".json" else ():
+        path.write_text(text)
+        with pytest.raises(IntegrityError, match="damaged"):
+            SentenceEncoder(folder, "t5")
     path.unlink()
     with pytest.raises(MissingError, match="model"):
         SentenceEncoder(folder, "t5")

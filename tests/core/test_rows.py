@@ -123,6 +123,9 @@ def test_an_incomplete_line_and_a_foreign_file_are_refused(tmp_path):
     for call in (lambda: read_rows(path), lambda: append_rows(path, [measurement(2)])):
         with pytest.raises(IntegrityError, match="line 3"):
             call()
+    path.write_bytes(whole.encode().replace(b",0.5,", b",\xe9,"))
+    with pytest.raises(IntegrityError, match=r"rows\.csv: not CSV in UTF-8"):
+        read_rows(path)
     path.write_text("a,b\n1,2\n")
     with pytest.raises(IntegrityError, match="header"):
         read_rows(path)

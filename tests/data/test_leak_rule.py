@@ -118,3 +118,12 @@ def test_what_a_classifier_heard_takes_no_more_memory_than_its_file(tmp_path, da
         assert tracemalloc.get_traced_memory()[1] < 10 << 20
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"PK\3\4", b"PK\5\6" + bytes(18), b"\x93NUMPY", b"\x93NUMPY\1\0\4\0{[(\n"]
+)
+def test_what_is_no_array_of_hashes_is_damaged(tmp_path, content):
+    (tmp_path / HEARD).write_bytes(content)
+    with pytest.raises(IntegrityError, match=rf"{HEARD}: damaged .*; train the classifier again"):
+        refuse_heard(tmp_path, {"clip": "tape"})

@@ -103,6 +103,21 @@ def test_a_flipped_bit_is_found_when_the_clip_is_read(folder, tmp_path):
             store.audio16([3])
 
 
+@pytest.mark.parametrize("name", [pcm.SAMPLES, pcm.CHECKSUMS])
+@pytest.mark.parametrize("size", [0, 100, -3])
+def test_a_file_that_was_cut_is_named_when_the_cache_is_opened(folder, tmp_path, name, size):
+    open_store(folder, tmp_path / "cache")
+    (cache,) = caches(tmp_path / "cache")
+    content = (cache / name).read_bytes()
+    for damaged in (content[:size], bytes([content[0] ^ 1]) + content[1 : 10 * size], None):
+        if damaged is None:
+            (cache / name).unlink()
+        else:
+            (cache / name).write_bytes(damaged)
+        with pytest.raises(IntegrityError, match=f"{cache}: damaged .*; delete the folder"):
+            open_store(folder, tmp_path / "cache")
+
+
 def killed_while_writing(folder, cache):
     decode, calls = ClipStore.audio16, []
 

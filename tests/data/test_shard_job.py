@@ -24,6 +24,23 @@ def test_finish_removes_the_leftovers_of_a_killed_job(tmp_path):
     assert store.ClipStore.open(tmp_path).meta == whole
 
 
+def test_a_job_that_is_no_text_is_another_job(tmp_path):
+    shard_job.open_job(tmp_path, "0123456789ab")
+    (tmp_path / shards.CLAIMS / "job").write_bytes(b"\xff123456789ab")
+    with pytest.raises(IntegrityError, match="holds work of fingerprint"):
+        shard_job.open_job(tmp_path, "0123456789ab")
+
+
+@pytest.mark.parametrize("note", ["{", "[]", "[" * 9000])
+def test_a_damaged_note_of_a_shard_is_named(tmp_path, note):
+    shard_job.open_job(tmp_path, "0123456789ab")
+    job = ShardJob(tmp_path, 1, 1)
+    job.run(lambda shard: ([record(shard)], {}), lambda n: None)
+    (tmp_path / shards.CLAIMS / "part-00000.json").write_text(note)
+    with pytest.raises(IntegrityError, match=r"part-00000\.json: damaged .*; delete it"):
+        job.close(lambda notes: None)
+
+
 @pytest.mark.parametrize("fault", ["flipped", "gone"])
 def test_a_shard_that_changes_before_the_store_is_closed_is_made_anew(tmp_path, fault):
     shard_job.open_job(tmp_path, "0123456789ab")

@@ -31,6 +31,15 @@ def test_verify_reports_the_content(folder):
 
 
 @pytest.mark.parametrize(
+    "text", [b"clip_id,reason\n\xff,x\n", b"clip_id\nx\n", b"clip_id,reason\nx\n", b"\xff"]
+)
+def test_a_damaged_list_of_rejected_clips_is_named(folder, text):
+    (folder / "quarantine.csv").write_bytes(text)
+    with pytest.raises(IntegrityError, match=r"quarantine\.csv: .*; make the store again"):
+        verify(folder)
+
+
+@pytest.mark.parametrize(
     ("changes", "meta_changes", "reason"),
     [
         ({5: {"clip_id": "clip-0"}}, {}, r"clip ids: 1 clip\b"),

@@ -97,6 +97,16 @@ def test_candidates_of_a_head_are_no_clips(tmp_path):
     assert forecast.kind("tune", tune.recipe) != forecast.kind("train-cls", cell.recipe)
 
 
+@pytest.mark.parametrize(
+    "text", [b"\xff", b"work,clips_per_second\na,1\n", b"work,model,precision,clips_per_second\na,b,c,fast\n"]
+)
+def test_another_file_of_rates_is_refused_in_one_line(tmp_path, text):
+    (tmp_path / "gpu.csv").write_bytes(text)
+    with pytest.raises(UsageError, match=r"--rates .*gpu\.csv: not the CSV") as found:
+        forecast.of_benchmark(tmp_path / "gpu.csv", [])
+    assert "\n" not in str(found.value)
+
+
 def test_rates_of_a_gpu(tmp_path):
     path = tmp_path / "gpu.csv"
     header = ["work", "model", "precision", "clips_per_second"]
