@@ -5,7 +5,7 @@ import pytest
 
 from ajbench.codec import sounds as training_sounds
 from ajbench.codec.sounds import SEGMENT, Sounds, gather, sampling_share
-from ajbench.core.errors import MissingError
+from ajbench.core.errors import IntegrityError, MissingError
 from ajbench.data import audio
 
 
@@ -43,6 +43,13 @@ def one_tone(tmp_path, write_wav):
     time = np.arange(3 * audio.SAMPLE_RATE) / audio.SAMPLE_RATE
     write_wav("sounds/tone/a.wav", 0.5 * np.sin(2 * np.pi * 1000 * time))
     return gather([tmp_path / "sounds"], tmp_path / "out", mini_clips=0, mini_seed=0)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}"])
+def test_a_damaged_list_of_gathered_sounds_is_named(one_tone, tmp_path, text):
+    (tmp_path / "out" / "sounds.json").write_text(text)
+    with pytest.raises(IntegrityError, match=r"sounds\.json: damaged .*; delete it"):
+        gather([tmp_path / "sounds"], tmp_path / "out", mini_clips=0, mini_seed=0)
 
 
 @pytest.mark.parametrize("kind", ["MIXED", "DULL", "PACED"])

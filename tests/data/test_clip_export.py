@@ -7,9 +7,9 @@ import tarfile
 import numpy as np
 import pytest
 import soundfile
-from fakes import hum_record, hum_store, stopped_at
+from fakes import flip_in, hum_record, hum_store, stopped_at
 
-from ajbench.core.errors import UsageError
+from ajbench.core.errors import IntegrityError, UsageError
 from ajbench.core.recipe import Data
 from ajbench.data import clip_export, shards
 from ajbench.data.clip_export import LAYOUTS, Export, export
@@ -116,6 +116,22 @@ def test_an_interrupted_export_goes_on(store, tmp_path, monkeypatch, layout):
     for found in (one, other):
         found.pop(next(path for path in found if path.name == "export.json"))
     assert one == other
+
+
+def test_damaged_notes_of_an_export_are_named(store, tmp_path):
+    out = tmp_path / "out"
+    with stopped_at(clip_export, "_write_table", 1):
+        export(Export(store, out, "table"))
+    part = out / clip_export.STATE / "part-00001.json"
+    flip_in(part, '"clip_id": "clip-12')
+    with pytest.raises(IntegrityError, match=r"part-00001\.json: damaged .*; delete it"):
+        export(Export(store, out, "table"))
+    part.unlink()
+    export(Export(store, out, "table"))
+    for text in ("{", "[]"):
+        (out / "export.json").write_text(text)
+        with pytest.raises(IntegrityError, match=r"export\.json: damaged .*; choose a new folder"):
+            export(Export(store, out, "table"))
 
 
 def test_a_folder_with_other_files_is_left_alone(store, tmp_path):

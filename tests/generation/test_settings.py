@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from fakes import small_recipe, stopped_at
+from fakes import flip_in, small_recipe, stopped_at
 
 from ajbench.core.errors import IntegrityError, MissingError
 from ajbench.data.verify import verify
@@ -61,6 +61,15 @@ def test_other_settings_must_be_allowed_explicitly(cut, generate, made):
         generate(cut, threads=2)
     found = generate(cut, threads=2, allow_inexact=True)
     assert found.clip_ids == made.clip_ids and torch.get_num_threads() == 1
+
+
+def test_damaged_settings_are_named(cut, generate):
+    path = cut / ".claims" / "settings.json"
+    flip_in(path, '"micro_batch": 4')
+    for text in (path.read_text(), "{", "[]", "{}"):
+        path.write_text(text)
+        with pytest.raises(IntegrityError, match=r"settings\.json: damaged .*; use --force"):
+            generate(cut)
 
 
 def test_the_kind_of_gpu_and_the_precision_are_settings(monkeypatch):

@@ -3,16 +3,18 @@
 import json
 import os
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from fakes import mini_pipeline, prepared_store, write_external
+from fakes import flip_in, mini_pipeline, prepared_store, write_external
 from typer.testing import CliRunner
 
 from ajbench.cli.app import app
 from ajbench.core.errors import IntegrityError, NumericError, UsageError
 from ajbench.core.recipe import Data, Mix
+from ajbench.core.sealed_json import write_sealed
 from ajbench.data.audio import write
 from ajbench.data.external_clips import ExternalSource, read
 from ajbench.data.shards import finish, ids_hash
@@ -234,3 +236,17 @@ def test_run_from_clips_to_report(made, smuggled, tmp_path, monkeypatch):
     assert run(smuggled).exit_code == 4
     allowed = json.loads(run(smuggled, "--allow-leaks").stdout)
     assert "+8X (leaks)" in allowed["table"]["header"] and "repeat" in allowed["verdict"]["headline"]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"leaks": 0}', None])
+def test_a_damaged_audit_is_not_another_finding(tmp_path, text):
+    audit = SimpleNamespace(name="audit", path=tmp_path, needs=(), done=lambda: True)
+    stage, path = SimpleNamespace(needs=(audit,)), tmp_path / external_store.AUDIT
+    write_sealed(path, {"leaks": 4, "sentences": []})
+    assert external_store.audited(stage)["leaks"] == 4
+    if text is None:
+        flip_in(path, '"leaks": 4')
+    else:
+        path.write_text(text)
+    with pytest.raises(IntegrityError, match=r"audit\.json: damaged"):
+        external_store.audited(stage)

@@ -15,17 +15,18 @@ import pytest
 import soundfile
 import soxr
 import torch
-from fakes import video_bytes
+from fakes import flip_in, video_bytes
 
 from ajbench.codec.whitening import Whitening
 from ajbench.core import console
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.recipe import CodecSection, Data, Recipe
+from ajbench.core.sealed_json import write_sealed
 from ajbench.data import audio, shards, store
 from ajbench.data.corpora import folder, mini
 from ajbench.data.manifest import Manifest
 from ajbench.data.verify import verify
-from ajbench.pipeline.prepare import SAMPLE, estimate, prepare
+from ajbench.pipeline.prepare import SAMPLE, _originals, estimate, prepare
 from ajbench.pipeline.shard_encoding import BATCH
 
 DURATION = 0.42
@@ -184,6 +185,20 @@ def test_rejected_files_are_listed_with_the_reason(tmp_path, flawed):
     clips = store.ClipStore.open(tmp_path / "good")
     assert len(clips) == 11
     assert not set(clips.clip_ids) & set(expected)
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", None])
+def test_a_damaged_note_of_duplicates_is_named(tmp_path, text):
+    claims = tmp_path / shards.CLAIMS
+    claims.mkdir()
+    write_sealed(claims / "duplicates.json", {"7": 2})
+    assert _originals([], tmp_path, None) == {7: 2}
+    if text is None:
+        flip_in(claims / "duplicates.json", '"7": 2')
+    else:
+        (claims / "duplicates.json").write_text(text)
+    with pytest.raises(IntegrityError, match=r"duplicates\.json: damaged .*; delete it"):
+        _originals([], tmp_path, None)
 
 
 def test_only_equal_segments_of_equal_files_are_duplicates(tmp_path, write_wav, tone):
