@@ -48,7 +48,7 @@ evaluate: {seeds: [0], bootstrap: 100}
 # Of run.json: what depends on the moment, the machine's load, the working copy or the number of attempts.
 OF_ATTEMPT = {
     "started", "finished", "sessions", "seconds", "cpu_seconds", "gpu_seconds", "peak_memory_mb", "disk_mb",
-    "git", "command", "threads", "seal",
+    "git", "command", "threads", "read", "seal",
 }  # fmt: skip
 LIMIT_S = 300.0  # of processor time of a command, or of waiting without using any
 CPU = ("--device", "cpu")
