@@ -253,8 +253,7 @@ def test_configurations_from_strangers_are_refused(plain, tmp_path, changes):
 
 def _change(folder, **options):
     config = json.loads((folder / "config.json").read_text())
-    config["options"] |= options
-    (folder / "config.json").write_text(json.dumps(config))
+    reseal(folder / "config.json", options=config["options"] | options)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import torch
 from fakes import (
     hum_record,
     hum_store,
+    reseal,
     save_classifier,
-    set_config,
     stopped_at,
     video_record,
     video_store,
@@ -135,7 +135,7 @@ def test_a_backbone_is_trained_from_waves(store, tmp_path, start):
     config = json.loads((out / "config.json").read_text())
     sizes = {"passes": 150, "tied": False, "feedforward": 16_384, "channels": [16_384] * 10}
     for changed in ({"width": 16_384}, {"backbone": {"name": "taltrans-small", "options": sizes}}):
-        set_config(out, options=config["options"] | changed)
+        reseal(out / "config.json", options=config["options"] | changed)
         with pytest.raises(IntegrityError, match=r"model\.safetensors: not the weights of config\.json"):
             train.load(out)
 
