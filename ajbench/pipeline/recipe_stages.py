@@ -90,10 +90,10 @@ class Pipeline:
     @cached_property
     def folds(self) -> list["Pipeline"]:
         """The stages of each fold of `evaluate.folds`; of none, these."""
-        of_folds = recipe_parts.of_folds(self.recipe)
-        if len(of_folds) < 2:
-            return [Pipeline(one, self.places, self.offset) for one in of_folds] or [self]
-        return [Pipeline(one, self.places, recipe_parts.offset(one.data.eval_fold)) for one in of_folds]
+        folds = self.recipe.evaluate.folds
+        offsets = map(recipe_parts.offset, folds) if len(folds) > 1 else [self.offset]
+        parts = zip(recipe_parts.of_folds(self.recipe), offsets, strict=False)
+        return [Pipeline(one, self.places, offset) for one, offset in parts] or [self]
 
     @cached_property
     def pools(self) -> list["Pipeline"]:
