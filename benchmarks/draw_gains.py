@@ -3,9 +3,11 @@
 Run from the repository root: `python benchmarks/draw_gains.py [docs/gains.svg]`. There is a panel for each
 corpus: the paired difference of mAP from the real clips alone, with its interval, against the number of real
 clips per class. Of each pool and mix the evaluation over most folds is shown, of as many the last one, which
-may have a newer codec; points of the first version of the codec are pale.
+may have a newer codec; points of the first version of the codec are pale. Runs whose folds shared seeds have
+the wider intervals of `benchmarks/shared_seeds.csv`.
 """
 
+import csv
 import sys
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from matplotlib.lines import Line2D
 from ajbench.core.rows import folds_in, read_rows
 
 CORPORA = {"fsdd-shots": "spoken digits", "esc10-shots": "ESC-10", "kitchen20-shots": "kitchen20"}
+SHARED = Path("benchmarks/shared_seeds.csv")
 FIRST = "tiny@ff1b92258faaad59"  # the first version of the codec
 SERIES = {  # kind of mix: name, colour, face
     "real": ("all real clips of the corpus (upper bound)", "#57606a", "#57606a"),
@@ -59,6 +62,12 @@ def measured(recipe: str) -> pd.DataFrame:
     rows = rows.sort_values("folds", kind="stable").drop_duplicates(["kind", "shots"], keep="last")
     for name in ("value", "ci_low", "ci_high"):
         rows[name] *= 100
+    with SHARED.open(newline="") as file:
+        lines = [line for line in csv.DictReader(file) if line["recipe"] == line["minus"] == recipe]
+    wider = {(line["run"], line["mix"]): line for line in lines}
+    found = [wider.get((run, mix)) for run, mix in zip(rows["run"], rows["column"], strict=True)]
+    for name, end in (("ci_low", "shared_low"), ("ci_high", "shared_high")):
+        rows[name] = [float(line[end]) if line else own for line, own in zip(found, rows[name], strict=True)]
     return rows[["kind", "shots", "every", "value", "ci_low", "ci_high", "first", "folds"]]
 
 
