@@ -121,7 +121,8 @@ def invert(settings: Settings, tracker: Tracker = "csv") -> None:
     """Learn class tokens by textual inversion, optionally LoRA.
 
     Only the vectors of the tokens, or LoRA's weights, are trained; generator and text encoder stay as they
-    are.
+    are. For several GPUs, run this command under `torchrun --nproc-per-node N --no-python` or `accelerate
+    launch`.
 
     \b
     Examples:

@@ -70,6 +70,8 @@ def invert(
     `invert.tokens=false` only they are trained, and all classes appear by name. diffusers can load both
     safetensors files.
 
+    With several processes (torchrun), each computes its part of every batch.
+
     Args:
         recipe: its `invert` section is used, and what its generator's pool is.
         generator_dir: a trained generator; tokens and LoRA exported with it are ignored.
@@ -84,7 +86,8 @@ def invert(
         `out`.
 
     Raises:
-        UsageError: `invert.classes` has an unknown class, or its classes have no train clip.
+        UsageError: `invert.classes` has an unknown class, its classes have no train clip, or the number of
+            processes does not divide the batch.
         MissingError: there is no finished generator.
         IntegrityError: generator and store use different codecs, or the generator was trained on recordings
             of evaluation clips of the store.
@@ -94,6 +97,9 @@ def invert(
     seed = section.seed if seed is None else seed
     if (out / folders.TOKENS).exists() and folders.read_tokens(out)[0].fingerprint == fingerprint:
         return out
+    processes = PartialState().num_processes
+    if section.batch_size % processes:
+        raise UsageError(f"invert.batch_size={section.batch_size}: not divisible by {processes} processes")
     chosen = chosen_classes(section.classes, store.meta.labels)
     made = AudioJourneyPipeline.from_pretrained(generator_dir, codec=codec, bare=True)
     require_codec(store, made.codec.name, made.codec.weights_hash)
@@ -123,12 +129,12 @@ def invert(
         prompt_of = torch.tensor([of_prompt[prompt] for prompt in prompts])
         grids = grid_reader(store, train, on_gpu(made.codec), made.whitening)
         process = DDPMScheduler.from_config(made.training)
-        noisy = noisy_batches(grids, len(train), process, section.batch_size, seed)
+        noisy = noisy_batches(grids, len(train), process, section.batch_size, seed, processes)
         places = {name: place for place, name in enumerate(chosen)}
 
         def batches(index: int) -> Batch:
             batch = noisy(index)
-            classes = torch.zeros(section.batch_size, len(chosen))
+            classes = torch.zeros(len(batch["picks"]), len(chosen))
             for row, pick in enumerate(batch["picks"].tolist()):
                 classes[row, [places[name] for name in labels[train[pick]] if name in places]] = 1
             said = prompt_of[batch["picks"]]

@@ -259,6 +259,7 @@ class Pipeline:
         do = partial(generator_work.invert, recipe, *places, fingerprint=key, tracker=self.places.tracker)
         parallel = recipe.generator.preset == "tiny"
         about: dict[str, Any] = {"seed": seed, "precision": "auto", "parallel": parallel, "alone": True}
+        about["distributed"] = True
         amount = counted(recipe.invert.train_steps, "step")
         needs = (prepared, *self._own_generator)
         return Stage("invert", recipe, path, key, amount, do, needs=needs, **about)

@@ -130,8 +130,8 @@ class Stage:
         launched = processes > 1
         if launched and not (self.shared or self.distributed):
             raise UsageError(
-                f"{self.name}: runs in one process, but {processes} were launched; launch only train-gen, "
-                "train-cls, synth or prepare"
+                f"{self.name}: runs in one process, but {processes} were launched; launch only prepare, "
+                "train-gen, invert, synth, train-cls or train-av"
             )
         if launched and self.shared and force:
             raise UsageError(

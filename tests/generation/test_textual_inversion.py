@@ -1,12 +1,19 @@
 """Textual inversion: which weights are trained and which are not, and the files it writes."""
 
+import types
+
+import pandas as pd
 import pytest
 import torch
+from accelerate import PartialState
 from fakes import (
     N_TRAIN,
     SMALL_LABELS,
+    SMALL_UNET,
     TEXT_ENCODER_DIMS,
     FakeCodec,
+    free_port,
+    join_launch,
     make_generator,
     make_store,
     results_of,
@@ -16,7 +23,8 @@ from safetensors.torch import load_file
 
 from ajbench.core.errors import IntegrityError, UsageError
 from ajbench.data import real_clips
-from ajbench.generation import checkpoint, textual_inversion
+from ajbench.data.store import ClipStore
+from ajbench.generation import checkpoint, lora, textual_inversion, unet
 from ajbench.generation.pipeline import AudioJourneyPipeline
 from ajbench.generation.plan import ListedClips, plan
 from ajbench.generation.text_encoder import MiniLM
@@ -139,3 +147,36 @@ def test_tokens_are_fitted_on_the_pool_or_the_real_clips(generator, real, tmp_pa
     textual_inversion.invert(recipe, generator, real, tmp_path / "t", fingerprint="t1", codec=CODEC)
     info, _ = checkpoint.read_tokens(tmp_path / "t")
     assert info.train_ids == tuple(sorted(real.clip_ids[i] for i in chosen))
+
+
+def launched(rank, processes, port, folder):
+    join_launch(rank, processes, port)
+    torch.set_num_threads(1)
+    PartialState(cpu=True)  # as a stage with several processes does
+    unet.PRESETS["tiny"] = SMALL_UNET
+    invert(folder / "g", ClipStore.open(folder / "real"), folder / f"out-{processes}", **SHARED)
+
+
+# More than one block of noise, and parts that cross its edge.
+SHARED = {"batch_size": 20, "train_steps": 3, "lora_rank": 2, "lora_lr": 1e-4, "lr": 1e-4, "log_every": 2}
+
+
+@pytest.mark.slow
+def test_two_processes_learn_the_tokens_and_the_lora_of_one(tmp_path, small_unet):
+    real = make_store(tmp_path / "real")
+    generator = make_generator(tmp_path / "g", real)
+    torch.multiprocessing.spawn(launched, (2, free_port(), tmp_path), nprocs=2)
+    one, two = invert(generator, real, tmp_path / "out-1", **SHARED), tmp_path / "out-2"
+    for file in (checkpoint.EMBEDS, lora.FILE):
+        expected, found = load_file(one / file), load_file(two / file)
+        assert expected.keys() == found.keys()
+        for name, values in expected.items():
+            torch.testing.assert_close(found[name], values, atol=1e-6, rtol=0)
+    curves = [pd.read_csv(out / checkpoint.CURVE) for out in (one, two)]
+    pd.testing.assert_frame_equal(*curves, check_exact=False, rtol=1e-5)
+
+
+def test_the_processes_must_divide_the_batch(generator, real, tmp_path, monkeypatch):
+    monkeypatch.setattr(textual_inversion, "PartialState", lambda: types.SimpleNamespace(num_processes=3))
+    with pytest.raises(UsageError, match=r"invert\.batch_size=4: not divisible by 3 processes"):
+        invert(generator, real, tmp_path / "t")

@@ -7,12 +7,13 @@ from functools import partial
 
 import pytest
 import torch
+from fakes import free_port, join_launch, launch
 
 from ajbench.core import recipe, run_dir
-from ajbench.core.errors import MissingError, NumericError
+from ajbench.core.errors import MissingError, NumericError, UsageError
 from ajbench.core.files import lock
 from ajbench.core.run_dir import RunDir
-from ajbench.pipeline.stage import Stage, in_order, lacking, run_stages, unfinished
+from ajbench.pipeline.stage import LONGEST_WAIT, Stage, in_order, lacking, run_stages, unfinished
 
 
 def stage(folder, do=lambda: None, name="prepare", **more):
@@ -90,6 +91,24 @@ def test_processes_that_share_a_stage_all_end_and_one_finishes_it(tmp_path):
     assert run_stages([stage(tmp_path / "one", do, shared=True)], "cpu")
     assert inner.done()
     assert inner.folder.info()["sessions"] == 2
+
+
+def wait_together(rank, processes, port, folder):
+    join_launch(rank, processes, port)
+    run_stages([stage(folder, name="train-gen", distributed=True)], "cpu")
+    group = torch.distributed.group.WORLD._get_backend(torch.device("cpu"))
+    assert group.options._timeout == LONGEST_WAIT
+
+
+def test_launched_processes_wait_for_each_other_for_days(tmp_path):
+    launch(wait_together, (2, free_port(), tmp_path / "one"))
+    assert LONGEST_WAIT.days >= 1 and stage(tmp_path / "one", name="train-gen").done()
+
+
+def test_a_stage_of_one_process_is_not_launched_in_several(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match=r"train-codec: .*train-gen, invert, synth, train-cls or train-av"):
+        run_stages([stage(tmp_path / "one", name="train-codec")], "cpu")
 
 
 def test_a_disk_that_is_full_at_the_end_of_a_shared_stage_ends_it(tmp_path, monkeypatch):
