@@ -24,11 +24,11 @@ from ajbench.classifiers.saved_folder import (
     read_weights,
     rebuilt,
 )
-from ajbench.core import console, registry
+from ajbench.classifiers.scoring import in_batches
+from ajbench.core import registry
 from ajbench.core.device import Precision, device_of, full_fp32, resolve_precision
 from ajbench.core.errors import IntegrityError, UsageError
 from ajbench.core.files import atomic_write, checksum, replacing
-from ajbench.core.run_dir import world
 from ajbench.core.sealed_json import write_sealed
 from ajbench.data.audio import SAMPLE_RATE
 from ajbench.data.store import ClipStore
@@ -174,24 +174,14 @@ def predict(
             f"{classifier.config['clip_samples']}"
         )
     wanted = np.asarray(indices, dtype=np.int64)
-    out = np.empty((len(wanted), len(classifier.labels)), dtype=np.float32)
     precision: Precision = "fp32"
     if classifier.device.type == "cuda":
         precision = classifier.config.get("precision", "auto")
-    processes, rank = world() if shared else (1, 0)
-    starts = range(rank * batch, len(wanted), processes * batch)
-    with console.progress(len(starts) * batch, "predict") as advance:
-        for start in starts:
-            rows = slice(start, start + batch)
-            out[rows] = classifier.predict(store.audio(wanted[rows]), precision).numpy()
-            advance(batch)
-    if processes > 1:
-        from accelerate.utils import gather_object
 
-        own = [(start, out[start : start + batch]) for start in starts]
-        for start, logits in gather_object(own):
-            out[start : start + batch] = logits
-    return out
+    def logits(places: NDArray[np.int64]) -> NDArray[np.float32]:
+        return classifier.predict(store.audio(wanted[places]), precision).numpy()
+
+    return in_batches(logits, len(wanted), len(classifier.labels), batch, shared)
 
 
 def save(

@@ -202,7 +202,8 @@ def train_av(settings: Settings, tracker: Tracker = "csv") -> None:
 
     Audio and video tokens are pooled by attention; the entailment score of a clip (`fusion.scorer`,
     `fusion.labels`) discounts its video. The audio model, its tokens and the scores are made first, unless
-    they are finished.
+    they are finished. For several GPUs, run this command under `torchrun --nproc-per-node N --no-python` or
+    `accelerate launch`.
 
     \b
     Examples:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ajbench import classifiers
+from ajbench.classifiers.scoring import in_batches
 from ajbench.classifiers.train import loss_of
-from ajbench.core.device import device_of, full_fp32
+from ajbench.core.device import Precision, device_of, full_fp32, resolve_precision
 from ajbench.core.documents import read_array
 from ajbench.core.errors import IntegrityError, UsageError
 from ajbench.core.files import checksum, replacing, seed_for
@@ -141,16 +142,31 @@ def load(folder: Path) -> AudioVisual:
     return module.to(device_of()).eval()
 
 
-def predict(module: AudioVisual, clips: ClipsWithVideo, modality: str) -> NDArray[np.float32]:
-    """Return logits float32 [N, C] of clips by `A`, `V` or `A+V`; of one without any, those of the bias."""
+def predict(
+    module: AudioVisual,
+    clips: ClipsWithVideo,
+    modality: str,
+    precision: Precision = "fp32",
+    shared: bool = False,
+) -> NDArray[np.float32]:
+    """Return logits float32 [N, C] of clips by `A`, `V` or `A+V`; of one without any, those of the bias.
+
+    Args:
+        module: a trained model.
+        clips: to score.
+        modality: `A`, `V` or `A+V`.
+        precision: of the training, in which they are computed on a GPU; elsewhere in fp32.
+        shared: every process of a launch calls this and computes its part; all return the whole.
+    """
     device = next(module.parameters()).device
-    parts = []
-    with torch.inference_mode(), full_fp32():
-        for start in range(0, len(clips), BATCH):
-            inputs, _ = clips.take(np.arange(start, min(start + BATCH, len(clips))))
-            given = evaluated_as(inputs, modality)
-            parts.append(module(*(tensor.to(device) for tensor in given)).float().cpu().numpy())
-    return np.concatenate(parts)
+    bf16 = device.type == "cuda" and resolve_precision(precision, device.type) == "bf16"
+
+    def logits(places: NDArray[np.int64]) -> NDArray[np.float32]:
+        given = evaluated_as(clips.take(places)[0], modality)
+        with torch.inference_mode(), full_fp32(), torch.autocast(device.type, torch.bfloat16, bf16):
+            return module(*(tensor.to(device) for tensor in given)).float().cpu().numpy()
+
+    return in_batches(logits, len(clips), clips.targets.shape[1], BATCH, shared)
 
 
 def write_audio_tokens(classifier: Path, store: ClipStore, path: Path) -> None:

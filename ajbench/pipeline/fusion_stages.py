@@ -166,7 +166,7 @@ def token_stage(pipeline: "Pipeline", audio: Stage, seed: int) -> Stage:
     prepared = pipeline.prepare
     key, path = pipeline.place("audio-tokens", prepared.fingerprint, audio.fingerprint)
     do = partial(fusion_work.write_tokens, path, real=prepared.path, audio=audio.path)
-    about: dict[str, Any] = {"needs": (prepared, audio), "parallel": True}
+    about: dict[str, Any] = {"needs": (prepared, audio), "parallel": True, "distributed": True}
     clips = counted(len(pipeline.manifest.rows), "clip")
     return Stage("train-av", pipeline.recipe, path, key, clips, do, f"audio tokens, seed {seed}", **about)
 
@@ -197,7 +197,7 @@ def entail_stage(pipeline: "Pipeline", scorer: str, labels: str, seed: int) -> S
     what = f"{scorer} {labels}" + (f", seed {seed}" if predicted else "")
     clips = counted(len(pipeline.manifest.rows), "clip")
     needs = (prepared, *models)
-    return Stage("entail", recipe, path, key, clips, do, what, needs=needs, parallel=True)
+    return Stage("entail", recipe, path, key, clips, do, what, needs=needs, parallel=True, distributed=True)
 
 
 def cell_stage(pipeline: "Pipeline", settings: Fusion, seed: int) -> Stage:

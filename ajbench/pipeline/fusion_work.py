@@ -77,12 +77,14 @@ def train_part(
 
 
 def write_tokens(out: Path, *, real: Path, audio: Path) -> None:
-    """Write the audio tokens of all clips of a store by a trained classifier."""
+    """Write the audio tokens of a store's clips by a trained classifier; one process of a launch does."""
     import torch
 
     from ajbench.data.store import ClipStore
     from ajbench.fusion.train import write_audio_tokens
 
+    if world()[1] > 0:
+        return
     torch.set_num_threads(1)
     write_audio_tokens(audio, ClipStore.open(real), out / TOKENS)
 
@@ -90,7 +92,7 @@ def write_tokens(out: Path, *, real: Path, audio: Path) -> None:
 def score_clips(
     recipe: Recipe, file: Path, *, scorer: str, labels: str, real: Path, models: Sequence[Path]
 ) -> None:
-    """Write the entailment scores of the train and evaluation clips.
+    """Write the entailment scores of the train and evaluation clips; one process of a launch does.
 
     Args:
         recipe: sections mix, classifier and fusion.
@@ -107,6 +109,8 @@ def score_clips(
     from ajbench.data.store import ClipStore
     from ajbench.fusion.label_free import probabilities, score
 
+    if world()[1] > 0:
+        return
     torch.set_num_threads(1)
     store = ClipStore.open(real)
     indices = scored_clips(recipe, store)
@@ -177,11 +181,15 @@ def train_and_score(
         used[used] = parts_of(store, indices[used], parts, seed) == 0
     train = ClipsWithVideo(store, indices[used], values[used], audio_tokens)
     train_fusion(recipe, train, out, seed=seed, fingerprint=fingerprint, audio=audio, tracker=tracker)
+    clips, module = ClipsWithVideo(store, indices[held_out], values[held_out], audio_tokens), load(out)
+    logits = {
+        modality: predict(module, clips, modality, recipe.fusion.precision, shared=True)
+        for modality in MODALITIES
+    }
     if world()[1] > 0:
         return
-    clips, module = ClipsWithVideo(store, indices[held_out], values[held_out], audio_tokens), load(out)
-    for modality in MODALITIES:
-        _save(out / scores_name(modality), predict(module, clips, modality), store, clips.indices)
+    for modality, found in logits.items():
+        _save(out / scores_name(modality), found, store, clips.indices)
     expected = store.has_video(indices) & (recipe.fusion.scorer != NAIVE)
     write_clip_scores(out, indices, values, scored, expected)
 

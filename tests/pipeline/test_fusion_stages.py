@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import soundfile
-from fakes import HUM_SAMPLES, reseal, video_record, video_store
+from fakes import HUM_SAMPLES, free_port, join_launch, launch, reseal, video_record, video_store
 
 from ajbench.captions import score_file
 from ajbench.captions.aggregation import Scaling
@@ -20,6 +20,7 @@ from ajbench.core.rows import read_rows
 from ajbench.data.labels import load_scores
 from ajbench.data.shards import ids_hash
 from ajbench.data.store import ClipStore
+from ajbench.fusion import train as fusion
 from ajbench.fusion.label_free import parts_of
 from ajbench.pipeline import fusion_evaluate, fusion_stages, fusion_table
 from ajbench.pipeline.cell_training import TUNE, read_tuning
@@ -286,3 +287,40 @@ def test_the_source_of_an_untrained_audio_model_counts(corpus, tmp_path, monkeyp
         keys.add(fusion_stages.cell_stage(one, one.recipe.fusion, 0).fingerprint)
         sys.modules.pop("own_audio", None)
     assert len(keys) == 2
+
+
+def av_cell(corpus, work):
+    # Without dropout, which each process draws for itself, and statistics of a part of a batch.
+    audio = "classifier.name=ast-tiny", "classifier.options={patchout: 0.0, depth: 1}"
+    one = pipeline(corpus, work, *audio, table=False)
+    return fusion_stages.cell_stage(one, one.recipe.fusion, 0)
+
+
+def train_av_together(rank, processes, port, corpus, work):
+    join_launch(rank, processes, port)
+    scored, masked = [], fusion.evaluated_as
+    fusion.evaluated_as = lambda inputs, modality: (
+        scored.append(len(inputs.score)) or masked(inputs, modality)
+    )
+    fusion.BATCH = 4
+    run_stages([stage for stage in in_order([av_cell(corpus, work)]) if stage.name != "prepare"], "cpu")
+    (work / f"scored-{rank}.json").write_text(json.dumps(scored))
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_audio_visual_model_of_one_and_share_its_scoring(
+    corpus, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("ajbench.pipeline.prepare.prepare", prepare)
+    alone, together = (av_cell(corpus, tmp_path / name) for name in ("one", "two"))
+    run_stages(in_order([alone]), "cpu")
+    run_stages([stage for stage in in_order([together]) if stage.name == "prepare"], "cpu")
+    launch(train_av_together, (2, free_port(), corpus, tmp_path / "two"))
+    assert all(stage.done() for stage in in_order([together]))
+    for name in ("scores_a.npz", "scores_v.npz", "scores_av.npz"):
+        one, two = (load_scores(stage.path / name) for stage in (alone, together))
+        assert one.clip_ids == two.clip_ids
+        np.testing.assert_allclose(two.scores, one.scores, atol=1e-3)
+    scored = [json.loads((tmp_path / "two" / f"scored-{rank}.json").read_text()) for rank in (0, 1)]
+    # Of 12 clips in batches of 4, by each of three modalities.
+    assert scored == [[4, 4] * 3, [4] * 3]
