@@ -15,9 +15,8 @@ they were idle and did nothing else: cores / cpu_ms, but of one core for the cac
 The rows `taltrans batch` are whole batches with mixup and SpecAugment's draws, as a training prepares them;
 `part: …` say where the time of one clip goes: decoding, floats, centring, mixing.
 
-feed.csv was measured while other work had nine tenths of two cores and nearly all memory. Fetching memory
-that was reclaimed then costs CPU time too: an earlier run, with more of the cores, gave 2.3 ms a clip from
-FLAC, and 40 ms for the batch of 128 from the cache.
+feed.csv was measured with little other load: one core was always busy, and two readers kept 1.6 to 1.9 of two
+cores busy. A clip from FLAC took 2.0 to 2.2 ms of CPU time, and 2.8 ms where one reader had two cores.
 """
 
 import argparse
