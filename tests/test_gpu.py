@@ -107,13 +107,16 @@ def test_front_ends_keep_float32_inside_autocast(cuda):
 def test_a_whole_run_of_mini_with_lora(tmp_path, cuda):
     places = {"work": tmp_path / "work", "results": tmp_path / "results"}
     made = mini_pipeline("invert.lora_rank=2", "generator.train_steps=40", "invert.train_steps=10", **places)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
     ran = run_stages(made.stages(), "cuda", workers=1)
     assert any(title.startswith("train-gen") for title in ran)
     assert all(stage.done() for stage in made.stages())
     assert (made.invert.path / lora.FILE).exists()
     store = made.synth().path
     assert (store / "store.json").exists()
-    assert torch.cuda.memory_reserved() < GB  # given back between stages
+    # Given back between stages: without that, nearly all of the largest amount stays reserved.
+    assert torch.cuda.memory_reserved() < torch.cuda.max_memory_reserved() / 2
 
 
 def test_products_in_fp32_and_bf16_have_the_precision_of_their_formats(cuda):

@@ -74,14 +74,23 @@ def test_everything_that_a_step_needs_is_on_the_device_of_the_training(tmp_path,
 
     def fit(module, step, batches, **how):
         seen["loss"] = step(module.to("meta"), batches(0).to("meta"), 0)
+        spy("energy_score", lambda codec, spectra, wav, **_: (wav.sum(), wav.sum()))
+        spy("start_codebooks", lambda codec, latents, *_: seen.setdefault("start", latents))
+        spy("revive_codes", lambda codec, latents: seen.setdefault("revive", latents))
+        for index in (2, train.REVIVE_EVERY):
+            step(module, batches(index).to("meta"), index)
+
+    def spy(name, stand_in):  # for what takes numbers
+        monkeypatch.setattr(train, name, stand_in)
 
     monkeypatch.setattr(train, "device_of", lambda: torch.device("meta"))
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # it does not know meta
     monkeypatch.setattr(train.loop, "fit", fit)
     monkeypatch.setattr(train, "save", lambda module, path: None)
     # started with a subspace: to find one takes numbers
-    train.train_codec([], tmp_path, steps=4, batch_size=2, quantize_from=2, mini_clips=1, start=TinyCodec())
-    assert seen["loss"].device.type == "meta"
+    train.train_codec([], tmp_path, steps=40, batch_size=2, quantize_from=2, mini_clips=1, start=TinyCodec())
+    assert {*seen} == {"loss", "start", "revive"}
+    assert {tensor.device.type for tensor in seen.values()} == {"meta"}
 
 
 @pytest.mark.gpu
