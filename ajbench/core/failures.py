@@ -6,9 +6,11 @@ import re
 from ajbench.core.errors import AjbenchError, IntegrityError, MissingError
 from ajbench.core.files import DISK_FULL, UNUSABLE
 
-# torch and oneDNN have no error class of their own for memory that they could not get.
+# torch, oneDNN, Arrow's memory maps and libsndfile have no error class for memory that they could not get.
 _OUT_OF_MEMORY = re.compile(
-    "out of memory|can(no|')t allocate memory|not enough memory|could not create a (primitive|memory)", re.I
+    "out of memory|can(no|')t allocate memory|not enough memory|could not create a (primitive|memory)|"
+    r"problem while creating flac decoder|internal malloc \(\) failed",
+    re.I,
 )
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
@@ -37,11 +39,13 @@ def _of_memory(error: BaseException | None) -> str:
     if error is None:
         return ""
     short = isinstance(error, OSError) and error.errno == errno.ENOMEM
-    short = short or (isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) is not None)
+    short = short or (
+        isinstance(error, RuntimeError | OSError) and _OUT_OF_MEMORY.search(str(error)) is not None
+    )
     if short or isinstance(error, MemoryError):
         reason = (str(error).splitlines() or ["allocation refused"])[0]
         return f"out of memory ({reason}); finished stages are kept"
-    return _of_memory(error.__context__) if isinstance(error, IntegrityError) else ""
+    return _of_memory(error.__context__) if isinstance(error, AjbenchError) else ""
 
 
 def _of_files(error: OSError) -> str:

@@ -5,9 +5,11 @@ import os
 from pathlib import Path
 
 import pytest
+import soundfile
 
 from ajbench.core.errors import IntegrityError, MissingError
 from ajbench.core.failures import expected
+from ajbench.data.audio import AudioError
 
 
 def of_system(number, name="part-00000.arrow"):
@@ -34,6 +36,9 @@ LACKS = (
     RuntimeError("unable to mmap 200 bytes from file </a.safetensors>: Cannot allocate memory (12)"),
     RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 200 bytes"),
     of_system(errno.ENOMEM),
+    OSError("Memory mapping file failed: Cannot allocate memory"),  # Arrow's, without a number
+    soundfile.LibsndfileError(156),
+    soundfile.LibsndfileError(17),  # no FLAC decoder; malloc failed
 )
 
 
@@ -42,14 +47,14 @@ def test_a_lack_of_memory(error):
     assert str(expected(error)).startswith("out of memory")
 
 
-def damaged(reason):
+def damaged(reason, kind=IntegrityError):
     """Return the error of a reader that takes any reason for damage."""
     try:
         try:
             raise reason
         except Exception:
-            raise IntegrityError("model.safetensors: damaged") from None
-    except IntegrityError as found:
+            raise kind("model.safetensors: damaged") from None
+    except kind as found:
         return found
 
 
@@ -59,6 +64,7 @@ def test_a_file_that_memory_does_not_suffice_for_is_not_damaged(reason):
     assert type(told) is MissingError and str(told).startswith("out of memory")
     again = expected(damaged(damaged(reason)))
     assert type(again) is MissingError
+    assert type(expected(damaged(damaged(reason, AudioError)))) is MissingError
     kept = damaged(ValueError("header"))
     assert expected(kept) is kept
 
