@@ -2,16 +2,19 @@
 
 python benchmarks/hostile.py [--n 500] [--seed 0] [--only PATTERN] [--out FILE.csv]
 
-Recipes, options, stores, classifiers, generators, text encoders, sounds, tables, archives, folders and names
-of classes are drawn by a seed, each with something wrong, and given to a command that reads them. Each
-command runs in a child that is forked after the libraries are imported, with 20 s of processor time (or of
-waiting) and 2 GB of resident memory. It must end well, or with one line and an exit code of 2 to 5. One row
-per kind: inputs, how many ended with which exit code, faults, the longest time and the largest memory. Exits
-with 1 if there is a fault; each is printed with its number, by which `--first` repeats it.
+Recipes, options, stores, classifiers, generators, text encoders, captions, codecs, answers of a language
+model, sounds, tables, archives, folders and names of classes are drawn by a seed, each with something wrong,
+and given to a command that reads them. Each command runs in a child that is forked after the libraries are
+imported, with 20 s of processor time (or of waiting; `LIMITS_S` has the exceptions) and 2 GB of resident
+memory, its workers included. It must end well, or with one line and an exit code of 2 to 5. Before that,
+inputs of every kind with nothing wrong must be read to the end, by every command that the kind is given to.
+One row per kind: inputs, how many ended with which exit code, faults, the longest time and the largest
+memory. Exits with 1 if there is a fault; each is printed with its number, by which `--first` repeats it.
 """
 
 import argparse
 import csv
+import itertools
 import random
 import re
 import tempfile
@@ -19,6 +22,7 @@ from collections import Counter
 from pathlib import Path
 
 import hostile_folders
+import hostile_given
 import hostile_recipes
 import hostile_runs
 import hostile_sounds
@@ -27,7 +31,7 @@ from ajbench.core import console
 
 RECIPE = """extends: mini
 name: ground
-data: {n_clips: 40, duration_s: 0.84}
+data: {n_clips: 60, duration_s: 0.84}
 generator: {train_steps: 1, batch_size: 4, warmup_steps: 0}
 synth: {n: 4, sampler_steps: 2, shard_size: 2, micro_batch: 2, prompt: names}
 invert: {train_steps: 0}
@@ -35,7 +39,14 @@ classifier: {train_steps: 2, batch_size: 4, warmup_steps: 0}
 evaluate: {doses: [4], controls: [], seeds: [0], pools: [], primary: null}
 mix: {real: all}
 """
-KINDS = hostile_recipes.KINDS | hostile_folders.KINDS | hostile_sounds.KINDS
+KINDS = hostile_recipes.KINDS | hostile_folders.KINDS | hostile_given.KINDS | hostile_sounds.KINDS
+# A codec's first step needs the latents of 64 batches, a whole run the imports of several processes.
+LIMITS_S = {
+    "folder: sounds of a codec": 90.0,
+    "names: classes of a run": 180.0,
+    "options: odd place for output": 180.0,
+}
+UNHARMED = 12  # draws of a kind, of which each command line of another shape is run
 FAULTS = ("traceback", "crash", "hang", "memory", "not one line")
 
 
@@ -51,6 +62,32 @@ def make_ground(folder: Path) -> None:
         done = hostile_runs.run([stage, "--recipe", "r.yaml"], folder, limit_s=600)
         if done.code:
             raise RuntimeError(f"{stage}: {done.text[-500:]}")
+    store = str(hostile_folders.made("prepare"))
+    captions = ["caption", "--store", store, "--out", "captions", "--backend", "template"]
+    done = hostile_runs.run(captions, folder)
+    if done.code:
+        raise RuntimeError(f"caption: {done.text[-500:]}")
+
+
+def read_unharmed(names: list[str]) -> None:
+    """Run inputs of every kind with nothing wrong, with each command that reads them.
+
+    Raises:
+        RuntimeError: one does not end well: the kind would say nothing of what it is meant to harm.
+    """
+    ran = set()
+    for name, number in itertools.product(names, range(UNHARMED)):
+        with tempfile.TemporaryDirectory(prefix="unharmed-") as place:
+            arguments = KINDS[name](Path(place), random.Random(f"unharmed {name} {number}"), harm=False)
+            reader = "recipe" if name in hostile_recipes.HARMED else name
+            shape = reader, arguments[0], *(one for one in arguments if one.startswith("--"))
+            if shape in ran:
+                continue
+            ran.add(shape)
+            done = hostile_runs.run(arguments, Path(place), LIMITS_S.get(name, hostile_runs.LIMIT_S))
+        # Without results, `tables` ends where it would read them.
+        if done.fault or (done.code and not (arguments[0] == "tables" and "rows.csv" in done.text)):
+            raise RuntimeError(f"{name}, unharmed: {' '.join(arguments)}: {done.code} {done.text[-500:]}")
 
 
 def import_libraries() -> None:
@@ -79,7 +116,7 @@ def run(seed: int, numbers: range, names: list[str]) -> list[tuple[str, int, hos
         with tempfile.TemporaryDirectory(prefix="hostile-", ignore_cleanup_errors=True) as place:
             folder = Path(place)
             arguments = KINDS[kind](folder, rng)
-            done = hostile_runs.run(arguments, folder)
+            done = hostile_runs.run(arguments, folder, LIMITS_S.get(kind, hostile_runs.LIMIT_S))
             if (folder / "ran").exists():
                 done = hostile_runs.Outcome(
                     1, "", done.seconds, done.peak_mb, "Traceback: a stranger's code ran"
@@ -124,6 +161,7 @@ def main() -> None:
     import_libraries()
     with tempfile.TemporaryDirectory() as place:
         make_ground(Path(place))
+        read_unharmed(names)
         found = run(options.seed, range(options.first, options.first + options.n), names)
     rows = rows_of(found)
     console.emit({"kinds": rows}, table=([*rows[0]], [[*row.values()] for row in rows]))

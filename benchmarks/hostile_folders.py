@@ -7,14 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hostile_sounds
 import numpy as np
 import pyarrow as pa
 import xxhash
-from hostile_recipes import special
+from hostile_special import special
 
 from ajbench.core.files import checksum
 from ajbench.core.sealed_json import SEAL, sealed
-from ajbench.generation.text_encoder import minilm_folder
 
 Arguments = list[str]
 ODD: tuple[Any, ...] = (
@@ -38,6 +38,16 @@ GROUND = Path()  # set by `hostile.make_ground`
 def made(name: str) -> Path:
     """Return the folder that a stage of the ground has written."""
     return next(GROUND.glob(f"work/ground/{name}-*"))
+
+
+def own_work(folder: Path) -> Path:
+    """Return a work folder in which the store, generator and tokens of the ground are finished."""
+    place = folder / "w" / "ground"
+    place.mkdir(parents=True)
+    for name in ("prepare", "train-gen", "invert"):
+        for path in GROUND.glob(f"work/ground/{name}-*"):
+            (place / path.name).symlink_to(path)
+    return folder / "w"
 
 
 def copy(name: str, folder: Path) -> Path:
@@ -133,10 +143,11 @@ def reads_store(folder: Path, store: Path, rng: random.Random) -> Arguments:
     )
 
 
-def store_document(folder: Path, rng: random.Random) -> Arguments:
+def store_document(folder: Path, rng: random.Random, harm: bool = True) -> Arguments:
     """A store whose store.json is changed."""
     store = copy("prepare", folder)
-    odd_json(store / "store.json", rng)
+    if harm:
+        odd_json(store / "store.json", rng)
     seal(store, "store.json")
     return reads_store(folder, store, rng)
 
@@ -177,9 +188,11 @@ def _column(kind: str, n: int) -> tuple[str, Any]:
     return values[kind]
 
 
-def store_shard(folder: Path, rng: random.Random) -> Arguments:
+def store_shard(folder: Path, rng: random.Random, harm: bool = True) -> Arguments:
     """A store whose shard has an odd column."""
     store = copy("prepare", folder)
+    if not harm:
+        return reads_store(folder, store, rng)
     path = store / "part-00000.arrow"
     batch = pa.ipc.open_file(str(path)).get_batch(0)
     kinds = [
@@ -225,113 +238,80 @@ def store_shard(folder: Path, rng: random.Random) -> Arguments:
     return reads_store(folder, store, rng)
 
 
-def special_file(folder: Path, rng: random.Random) -> Arguments:
+def special_file(folder: Path, rng: random.Random, harm: bool = True) -> Arguments:
     """A pipe, a device or a link in place of a file."""
+
+    def harmed(path: Path) -> None:
+        if harm:
+            path.unlink(missing_ok=True)
+            special(path, rng)
+
     which = rng.choice(("store", "shard", "classifier", "weights", "generator", "unet", "table", "clip"))
     if which in ("store", "shard"):
         store = copy("prepare", folder)
-        path = store / ("store.json" if which == "store" else "part-00000.arrow")
-        path.unlink()
-        special(path, rng)
+        harmed(store / ("store.json" if which == "store" else "part-00000.arrow"))
         return reads_store(folder, store, rng)
     if which in ("classifier", "weights"):
         model = copy("train-cls", folder)
-        path = model / ("config.json" if which == "classifier" else "model.safetensors")
-        path.unlink()
-        special(path, rng)
+        harmed(model / ("config.json" if which == "classifier" else "model.safetensors"))
         return judged(model)
     if which in ("generator", "unet"):
         model = copy("train-gen", folder)
-        path = model / ("generator.json" if which == "generator" else "unet/config.json")
-        path.unlink()
-        special(path, rng)
+        harmed(model / ("generator.json" if which == "generator" else "unet/config.json"))
         return used(model, rng)
-    (folder / "clips").mkdir()
-    special(folder / "clips" / ("labels.csv" if which == "table" else "a.wav"), rng)
-    return (
-        ["eval-gen", "--gen", "clips", "--ref", "clips"]
-        if which == "clip"
-        else ["run", "--data", "clips/labels.csv", "--dry-run"]
-    )
+    paths = hostile_sounds.corpus(folder, rng)
+    hostile_sounds.table(folder, rng, 0.0)
+    harmed(paths[0] if which == "clip" else folder / "clips" / "clips.csv")
+    if which == "clip":
+        return [*hostile_sounds.EVAL_GEN]
+    return ["run", "--data", "clips/clips.csv", "--dry-run"]
 
 
 def judged(model: Path) -> Arguments:
     """Return a command line that starts from a classifier."""
-    return ["train-cls", "--recipe", str(GROUND / "r.yaml"), "--work", "w", f"classifier.init={model}"]
+    recipe, work = str(GROUND / "r.yaml"), str(own_work(model.parent))
+    return ["train-cls", "--recipe", recipe, "--work", work, f"classifier.init={model}"]
 
 
-def classifier(folder: Path, rng: random.Random) -> Arguments:
+def classifier(folder: Path, rng: random.Random, harm: bool = True) -> Arguments:
     """A classifier whose config.json is changed."""
     model = copy("train-cls", folder)
-    odd_json(model / "config.json", rng)
+    if harm:
+        odd_json(model / "config.json", rng)
     seal(model, "config.json")
     return judged(model)
 
 
 def used(model: Path, rng: random.Random) -> Arguments:
     """Return a command line that uses a generator."""
-    recipe = str(GROUND / "r.yaml")
+    recipe, given = str(GROUND / "r.yaml"), ("--generator", str(model))
+    work = ("--work", str(own_work(model.parent)))
     return rng.choice(
         (
-            ["synth", "--recipe", recipe, "--generator", str(model), "--work", "w"],
-            ["run", recipe, "--generator", str(model), "--dry-run"],
-            ["synth", "--recipe", recipe, "--generator", str(model), "--dry-run"],
+            ["synth", "--recipe", recipe, *given, *work],
+            ["synth", "--recipe", recipe, *given, *work],
+            ["run", recipe, *given, *work, "--dry-run"],
+            ["synth", "--recipe", recipe, *given, *work, "--dry-run"],
         )
     )
 
 
-def generator(folder: Path, rng: random.Random) -> Arguments:
+def generator(folder: Path, rng: random.Random, harm: bool = True) -> Arguments:
     """A generator one of whose documents is changed."""
     model = copy("train-gen", folder)
     name = rng.choice(
         ("generator.json", "unet/config.json", "scheduler/scheduler_config.json", "whitening.json")
     )
-    odd_json(model / name, rng)
+    if harm:
+        odd_json(model / name, rng)
     seal(model, "generator.json")
     return used(model, rng)
 
 
-def encoder(folder: Path, rng: random.Random) -> Arguments:
-    """A text encoder whose configuration brings code or huge sizes."""
-    place = folder / "encoder"
-    place.mkdir()
-    for file in minilm_folder().iterdir():
-        if file.is_file():
-            (place / file.name).symlink_to(file) if file.suffix != ".json" else shutil.copy(file, place)
-    tree = json.loads((place / "config.json").read_text()) | {
-        "model_type": rng.choice(("t5", "clip", "clap", "bert"))
-    }
-    tree |= rng.choice(
-        (
-            {"auto_map": {"AutoModel": "m.M"}},
-            {"num_layers": 10**6},
-            {"num_hidden_layers": 10**6},
-            {"d_model": 10**12},
-            {},
-            {"model_type": ["t5"]},
-            {"vocab_size": -1},
-            {"hidden_size": None},
-            {"torch_dtype": "no"},
-        )
-    )
-    (place / "config.json").write_text(json.dumps(tree))
-    (place / "m.py").write_text("open('ran', 'w')\n")
-    return [
-        "train-gen",
-        "--recipe",
-        str(GROUND / "r.yaml"),
-        "--work",
-        "w",
-        f"generator.text_encoder={place}",
-        "generator.encoder_mask=true",
-    ]
-
-
-KINDS: dict[str, Callable[[Path, random.Random], Arguments]] = {
+KINDS: dict[str, Callable[..., Arguments]] = {
     "store: store.json": store_document,
     "store: shard": store_shard,
     "folder: no regular file": special_file,
     "classifier: config.json": classifier,
     "generator: a document": generator,
-    "text encoder: config.json": encoder,
 }

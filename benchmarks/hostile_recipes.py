@@ -1,12 +1,16 @@
 """Recipes, options and folders for output that a stranger may have written or that nobody meant."""
 
-import os
 import random
 from collections.abc import Callable
 from pathlib import Path
 
+import hostile_folders
+import hostile_sounds
+from hostile_special import special
+
 Arguments = list[str]
-Kind = Callable[[Path, random.Random], Arguments]
+Kind = Callable[..., Arguments]  # (folder, rng, harm=True); without harm, the same input with nothing wrong
+PLAIN = "extends: mini\n"
 COMMANDS = ("show", "run", "prepare", "train-gen", "train-cls", "tables")
 BIG = (
     "1000000000000000000",
@@ -73,8 +77,8 @@ SECTIONS = (
 
 
 def _with(text: str) -> Kind:
-    def make(folder: Path, rng: random.Random) -> Arguments:
-        (folder / "r.yaml").write_bytes(text.encode(errors="surrogateescape"))
+    def make(folder: Path, rng: random.Random, harm: bool = True) -> Arguments:
+        (folder / "r.yaml").write_bytes((text if harm else PLAIN).encode(errors="surrogateescape"))
         return asked(rng, "r.yaml")
 
     return make
@@ -182,48 +186,42 @@ def special_recipe(folder: Path, rng: random.Random) -> Arguments:
     return asked(rng, str(place))
 
 
-def special(path: Path, rng: random.Random) -> Path:
-    """Put a pipe, a device or a link to one at a path; return the path."""
-    kind = rng.choice(("fifo", "link to fifo", "zero", "random", "link to itself", "folder", "tty"))
-    if kind == "fifo":
-        os.mkfifo(path)
-    elif kind == "link to fifo":
-        os.mkfifo(path.with_name("pipe"))
-        path.symlink_to("pipe")
-    elif kind == "link to itself":
-        path.symlink_to(path.name)
-    elif kind == "folder":
-        path.mkdir()
-    else:
-        path.symlink_to({"zero": "/dev/zero", "random": "/dev/urandom", "tty": "/dev/tty"}[kind])
-    return path
-
-
-def odd_output(folder: Path, rng: random.Random) -> Arguments:
+def odd_output(folder: Path, rng: random.Random, harm: bool = True) -> Arguments:
     """Outputs onto a folder, below a file, into /proc."""
     (folder / "file").write_text("x")
     (folder / "there").mkdir()
+    hostile_sounds.corpus(folder, rng)
+    hostile_sounds.table(folder, rng, 0.0)
     place = rng.choice(
         ("there", "file/x", "/proc/x/y", "x" * 300, "x/" * 3000, "/dev/full", "there/\udcff/" * 3, "")
     )
+    place = place if harm else "out"
+    store, work = str(hostile_folders.made("prepare")), str(hostile_folders.own_work(folder))
+    recipe = ("--recipe", str(hostile_folders.GROUND / "r.yaml"))
+    pair = ("--gen", store, "--ref", store, "--metrics", "fad", "--bootstrap", "0", "--features", "tiny")
+    sets = ("--synth", store, "--train", store, "--eval", store)
     return rng.choice(
         (
-            ["export", place],
-            ["run", "mini", "--dry-run", "--write-recipe", place],
-            ["prepare", "--work", place],
-            ["caption", "--out", place, "--backend", "template"],
-            ["audit", "--synth", "there", "--train", "there", "--eval", "there", "--out", place],
-            ["audit", "--synth", "there", "--train", "there", "--eval", "there", "--report", place],
-            ["eval-gen", "--gen", "there", "--ref", "there", "--out", place],
-            ["eval-gen", "--gen", "there", "--ref", "there", "--clips", place],
-            ["tables", "--results", place],
-            ["report", "--results", place],
-            ["report", "--work", place],
+            ["export", place, "--clips", store],
+            ["run", "--data", "clips/clips.csv", "--dry-run", "--write-recipe", place],
+            ["prepare", *recipe, "--work", place],
+            ["caption", "--store", store, "--out", place, "--backend", "template"],
+            ["audit", *sets, "--train-split", "train", "--eval-split", "eval", "--out", place],
+            ["audit", *sets, "--train-split", "train", "--eval-split", "eval", "--report", place],
+            ["eval-gen", *pair, "--out", place],
+            ["eval-gen", *pair, "--clips", place],
+            ["run", *recipe[1:], "--work", work, "--results", place, "--jobs", "1"],
         )
     )
 
 
-KINDS: dict[str, Kind] = {
+def _or_plain(harmed: Kind) -> Kind:
+    """Return the kind that makes a plain recipe without harm."""
+    plain = _with(PLAIN)
+    return lambda folder, rng, harm=True: harmed(folder, rng) if harm else plain(folder, rng)
+
+
+HARMED: dict[str, Kind] = {
     "recipe: aliases that grow": lambda f, r: _with(bomb(r.choice((8, 12)), r.choice((6, 9))))(f, r),
     "recipe: deep nesting": lambda f, r: _with(
         nested(*r.choice((("[", 5000, "]"), ("{a: ", 3000, "}"), ("[", 400, "]"))))
@@ -247,5 +245,6 @@ KINDS: dict[str, Kind] = {
     "recipe: extends a long chain": long_chain,
     "recipe: very many candidates": many_candidates,
     "recipe: no regular file": special_recipe,
-    "options: odd place for output": odd_output,
 }
+KINDS: dict[str, Kind] = {name: _or_plain(kind) for name, kind in HARMED.items()}
+KINDS["options: odd place for output"] = odd_output

@@ -25,7 +25,7 @@ class Outcome:
         code: exit code; negative: the number of the signal that ended it.
         stopped: `time` or `memory` if a limit was reached, else empty.
         seconds: of processor time.
-        peak_mb: largest resident memory.
+        peak_mb: largest resident memory, with that of the processes that it started.
         text: stdout and stderr together.
     """
 
@@ -171,12 +171,18 @@ def _become(
         os._exit(code)
 
 
-def _state(pid: int) -> tuple[float, float]:
-    """Return the processor seconds and the resident MB of a process and those that it started."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except OSError:
-        return 0.0, 0.0
-    ticks = sum(map(int, fields[11:15]))
+def _state(group: int) -> tuple[float, float]:
+    """Return the processor seconds and the resident MB of a process group: a command and its workers."""
+    ticks = pages = 0
+    for place in Path("/proc").iterdir():
+        if not place.name.isdigit():
+            continue
+        try:
+            fields = (place / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[2]) != group:
+                continue
+            pages += int((place / "statm").read_text().split()[1])
+        except (OSError, IndexError):  # it has ended
+            continue
+        ticks += sum(map(int, fields[11:15]))
     return ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE") / 2**20

@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile
 
+from ajbench.evaluation.listening_sheets import FORMAT
+
 Arguments = list[str]
 LABELS = (
     "$\\frac{",
@@ -71,6 +73,26 @@ COLUMNS = (
     "source",
 )
 
+SHORT_CODEC = ("--steps", "1", "--batch-size", "1", "--mini-clips", "0", "--work", "w")
+RUN = """extends: mini
+data: {corpus: table, duration_s: 0.42, eval_fold: null}
+generator: {train_steps: 1, batch_size: 2, warmup_steps: 0}
+invert: {train_steps: 1, batch_size: 2}
+synth: {n: 4, sampler_steps: 2, shard_size: 2, micro_batch: 2, prompt: tokens}
+classifier: {train_steps: 2, batch_size: 4, warmup_steps: 0, specaug_time: 16}
+mix: {real: all}
+evaluate:
+  models: [{name: taltrans-small, aug: none}]
+  doses: [2]
+  controls: []
+  pools: []
+  seeds: [0]
+  synthetic_only: false
+  bootstrap: 100
+  probes: {}
+  primary: null
+"""
+
 # Both sets are the same folder, so that everything in it is read.
 EVAL_GEN = (
     *("eval-gen", "--gen", "clips", "--ref", "clips", "--features", "tiny"),
@@ -123,10 +145,10 @@ def reads_data(rng: random.Random, data: str) -> Arguments:
     )
 
 
-def sound(folder: Path, rng: random.Random) -> Arguments:
+def sound(folder: Path, rng: random.Random, harm: bool = True) -> Arguments:
     """Sounds whose headers lie, or that are something else."""
     for path in corpus(folder, rng):
-        if rng.random() < 0.4:
+        if harm and rng.random() < 0.4:
             suffix, content = rng.choice(
                 (
                     (".flac", flac_declaring(wave(rng, channels=8), 2**36 - 1)),
@@ -169,15 +191,14 @@ def table(folder: Path, rng: random.Random, share: float = 0.3) -> list[dict[str
     return rows
 
 
-def odd_table(folder: Path, rng: random.Random) -> Arguments:
+def odd_table(folder: Path, rng: random.Random, harm: bool = True) -> Arguments:
     """A table with odd cells, or in an odd form."""
     corpus(folder, rng)
-    rows = table(folder, rng)
+    rows = table(folder, rng, 0.3 * harm)
     path = folder / "clips" / "clips.csv"
-    kind = rng.choice(
-        ("csv", "csv", "csv", "jsonl", "parquet", "wide", "bytes", "one line", "quote", "nested")
-    )
-    if kind in ("jsonl", "nested", "parquet", "wide", "bytes", "one line", "quote"):
+    kinds = ("csv", "csv", "csv", "jsonl", "parquet", "wide", "bytes", "one line", "quote", "nested", "bomb")
+    kind = rng.choice(kinds if harm else kinds[:5])
+    if kind != "csv":
         path.unlink()
     if kind == "jsonl":
         path = path.with_suffix(".jsonl")
@@ -188,11 +209,14 @@ def odd_table(folder: Path, rng: random.Random) -> Arguments:
     elif kind == "parquet":
         path = path.with_suffix(".parquet")
         pq.write_table(pa.Table.from_pylist(rows), path)
-        if rng.random() < 0.5:
+        if harm and rng.random() < 0.5:
             data = bytearray(path.read_bytes())
             for _ in range(8):
                 data[rng.randrange(len(data))] ^= 255
             path.write_bytes(bytes(data))
+    elif kind == "bomb":
+        path = path.with_suffix(".parquet")
+        write_bomb(path)
     elif kind == "wide":
         names = [f"c{n}" for n in range(100_000)]
         path.write_text(",".join(("path", "labels", *names)) + "\n" + "0.wav,dog" + ",1" * 100_000 + "\n")
@@ -205,7 +229,17 @@ def odd_table(folder: Path, rng: random.Random) -> Arguments:
     return reads_data(rng, str(path))
 
 
-def odd_parquet(folder: Path, rng: random.Random) -> Arguments:
+def write_bomb(path: Path, rows: int = 2_000_000, characters: int = 10_000) -> None:
+    """Write a Parquet table of a few kB whose columns need 20 GB each."""
+    index = pa.array(np.zeros(rows, np.int32))
+    columns = {
+        name: pa.DictionaryArray.from_arrays(index, pa.array([name[0] * characters]))
+        for name in ("path", "labels")
+    }
+    pq.write_table(pa.table(columns), path, compression="zstd", store_schema=False)
+
+
+def odd_parquet(folder: Path, rng: random.Random, harm: bool = True) -> Arguments:
     """A Parquet shard or a tar of sounds, with members that lead elsewhere."""
     (folder / "clips").mkdir()
     names = [
@@ -218,16 +252,24 @@ def odd_parquet(folder: Path, rng: random.Random) -> Arguments:
         "\n.wav",
         "x" * 90 + "." + "w" * 90,
     ]
+    names = names if harm else [f"{k}.wav" for k in range(8)]
     content = [as_bytes(wave(rng)) for _ in names]
-    content[5] = rng.choice((flac_declaring(wave(rng, channels=8), 2**36 - 1), b"", rng.randbytes(99)))
+    content[5] = (
+        content[5]
+        if not harm
+        else rng.choice((flac_declaring(wave(rng, channels=8), 2**36 - 1), b"", rng.randbytes(99)))
+    )
     if rng.random() < 0.5:
         path = folder / "clips" / "shard.parquet"
-        labels = rng.choice(([["dog"], ["cat"]] * 4, [[2**40]] * 8, ["x"] * 8, [None] * 8))
+        kinds = [["dog"], ["cat"]] * 4, [[2**40]] * 8, ["x"] * 8, [None] * 8
+        labels = rng.choice(kinds if harm else kinds[:1])
         sounds = [
             {"bytes": one, "path": name.encode(errors="replace").decode()}
             for one, name in zip(content, names, strict=True)
         ]
         columns = {"audio": sounds, "labels": labels, "video_id": ["=1+1"] * 8}
+        if not harm:
+            columns["video_id"] = [f"v{k}" for k in range(8)]
         pq.write_table(pa.table(columns), path, compression=rng.choice(("zstd", "none")))
     else:
         path = folder / "clips" / "shard.tar"
@@ -237,46 +279,76 @@ def odd_parquet(folder: Path, rng: random.Random) -> Arguments:
                 member.size = len(one)
                 tar.addfile(member, io.BytesIO(one))
                 about = tarfile.TarInfo(str(Path(name).with_suffix(".json")) if len(name) < 200 else "z.json")
-                text = rng.choice(
-                    (
-                        b'{"labels": ["dog"]}',
-                        b'{"label": "cat"}',
-                        b"[" * 50_000,
-                        b"{",
-                        b'{"labels": {"a": 1}}',
-                    )
+                texts = (
+                    b'{"labels": ["dog"]}',
+                    b'{"label": "cat"}',
+                    b"[" * 50_000,
+                    b"{",
+                    b'{"labels": {"a": 1}}',
                 )
+                text = rng.choice(texts) if harm else texts[int(name[0]) % 2]
                 about.size = len(text)
                 tar.addfile(about, io.BytesIO(text))
-            for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE):
+            links = tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE
+            for kind in links if harm else ():
                 member = tarfile.TarInfo(f"link{kind.decode()}.wav")
                 member.type, member.linkname = kind, "/etc/passwd"
                 tar.addfile(member)
-        if rng.random() < 0.3:
+        if harm and rng.random() < 0.3:
             path.write_bytes(path.read_bytes()[: rng.randrange(20_000)])
     return reads_data(rng, rng.choice((str(path), "clips")))
 
 
-def odd_names(folder: Path, rng: random.Random) -> Arguments:
-    """Classes of strange names in a folder or a table."""
-    labels = rng.sample(LABELS, 3)
-    paths = corpus(folder, rng, tuple(labels))
-    with (folder / "clips" / "clips.csv").open("w", newline="", encoding="utf-8") as file:
-        out = csv.writer(file)
-        out.writerow(["path", "labels"])
-        out.writerows([[path.name, labels[k % 3]] for k, path in enumerate(paths)])
+def odd_names(folder: Path, rng: random.Random, harm: bool = True) -> Arguments:
+    """Classes of strange names in a table."""
+    _write_classes(folder, rng, harm)
     return reads_data(rng, "clips/clips.csv")
 
 
-def odd_folder(folder: Path, rng: random.Random) -> Arguments:
+def odd_names_of_a_run(folder: Path, rng: random.Random, harm: bool = True) -> Arguments:
+    """A whole run on classes of strange names, to its tables and its report."""
+    _write_classes(folder, rng, harm)
+    (folder / "r.yaml").write_text(RUN)
+    return ["run", "r.yaml", "--data", "clips/clips.csv", "--work", "w", "--results", "r", "--jobs", "1"]
+
+
+def _write_classes(folder: Path, rng: random.Random, harm: bool) -> None:
+    """Write a folder of sounds of three classes and clips.csv, with splits, beside them."""
+    labels = rng.sample(LABELS, 3) if harm else ["dog", "cat", "rain"]
+    paths = corpus(folder, rng, tuple(labels))
+    with (folder / "clips" / "clips.csv").open("w", newline="", encoding="utf-8") as file:
+        out = csv.writer(file)
+        out.writerow(["path", "labels", "split"])
+        splits = ("train", "eval")
+        out.writerows([[path.name, labels[k % 3], splits[k // 3 % 2]] for k, path in enumerate(paths)])
+
+
+def odd_folder(folder: Path, rng: random.Random, harm: bool = True) -> Arguments:
     """Class folders with links in circles, pipes and names that are not UTF-8."""
+    _write_folders(folder, rng, harm)
+    return rng.choice(
+        (
+            ["run", "--data", "clips", "--dry-run"],
+            ["prepare", "--data", "clips", "--work", "w"],
+            [*EVAL_GEN],
+        )
+    )
+
+
+def odd_folder_of_a_codec(folder: Path, rng: random.Random, harm: bool = True) -> Arguments:
+    """The same folders, as sounds to train a codec on."""
+    _write_folders(folder, rng, harm)
+    return ["train-codec", "--sounds", "clips", *SHORT_CODEC]
+
+
+def _write_folders(folder: Path, rng: random.Random, harm: bool) -> None:
     corpus(folder, rng)
     clips = folder / "clips"
     for label in ("dog", "cat"):
         (clips / label).mkdir()
         for path in sorted(clips.glob("*.wav"))[:6]:
             path.rename(clips / label / path.name)
-    for _ in range(3):
+    for _ in range(3 * harm):
         kind = rng.choice(("loop", "up", "bytes", "deep", "fifo", "zero", "long", "dangling"))
         if kind == "loop":
             (clips / "dog" / f"loop{rng.randrange(999)}").symlink_to(clips)
@@ -299,30 +371,28 @@ def odd_folder(folder: Path, rng: random.Random) -> Arguments:
             (clips / ("l" * 250) / ("m" * 250 + ".wav")).write_bytes(as_bytes(wave(rng)))
         else:
             (clips / f"gone{rng.randrange(999)}.wav").symlink_to("/nowhere")
-    return rng.choice(
-        (
-            ["run", "--data", "clips", "--dry-run"],
-            ["prepare", "--data", "clips", "--work", "w"],
-            [*EVAL_GEN],
-            ["train-codec", "clips", "--steps", "1"],
-        )
-    )
 
 
-def odd_annotations(folder: Path, rng: random.Random) -> Arguments:
+def odd_annotations(folder: Path, rng: random.Random, harm: bool = True) -> Arguments:
     """Tables of labels, captions and pairs with odd cells."""
     corpus(folder, rng)
     option = rng.choice(("--labels", "--captions", "--pairs"))
     columns = {"--labels": "clip,labels", "--captions": "clip,caption", "--pairs": "gen,ref"}[option]
     lines = [columns] + [f"{k},{rng.choice(CELLS)!r}" for k in range(12)]
-    text = rng.choice(
-        (
-            "\n".join(lines),
-            columns + "\n" + "\0" * 50,
-            columns + "," + ",".join(f"c{n}" for n in range(100_000)),
-            '"' + "x" * 10**6,
-            "",
-            "\n" * 10**5,
+    good = {"--labels": "{0},dog", "--captions": "{0},a dog", "--pairs": "{0},{0}"}[option]
+    plain = "\n".join([columns, *(good.format(k) for k in range(12))])
+    text = (
+        plain
+        if not harm
+        else rng.choice(
+            (
+                "\n".join(lines),
+                columns + "\n" + "\0" * 50,
+                columns + "," + ",".join(f"c{n}" for n in range(100_000)),
+                '"' + "x" * 10**6,
+                "",
+                "\n" * 10**5,
+            )
         )
     )
     (folder / "t.csv").write_text(text, errors="surrogateescape")
@@ -341,7 +411,7 @@ def odd_annotations(folder: Path, rng: random.Random) -> Arguments:
     ]
 
 
-def odd_sheet(folder: Path, rng: random.Random) -> Arguments:
+def odd_sheet(folder: Path, rng: random.Random, harm: bool = True) -> Arguments:
     """Sheets of a listening test that are none."""
     (folder / "sheet.json").write_text(
         rng.choice(
@@ -358,15 +428,22 @@ def odd_sheet(folder: Path, rng: random.Random) -> Arguments:
             )
         )
     )
+    if not harm:
+        trial = {"sounds": [{"set": "real"}], "options": ["real", "generated"]}
+        sheet = {"format": FORMAT, "recipe": "mini", "task": "single", "set": "", "seed": 1, "started": ""}
+        sheet |= {"listener": "a", "trials": [trial | {"right": "real", "answer": "real"}] * 4}
+        (folder / "sheet.json").write_text(json.dumps(sheet))
     return ["score-listening", "sheet.json"]
 
 
-KINDS: dict[str, Callable[[Path, random.Random], Arguments]] = {
+KINDS: dict[str, Callable[..., Arguments]] = {
     "sound: odd content": sound,
     "table: odd cells": odd_table,
     "archive: odd members": odd_parquet,
     "names: classes": odd_names,
+    "names: classes of a run": odd_names_of_a_run,
     "folder: links and names": odd_folder,
+    "folder: sounds of a codec": odd_folder_of_a_codec,
     "annotations: odd tables": odd_annotations,
     "listening: odd sheets": odd_sheet,
 }

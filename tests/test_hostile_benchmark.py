@@ -36,9 +36,37 @@ def test_ends_are_judged(runs, code, stopped, peak_mb, text, fault):
     assert runs.Outcome(code, stopped, 1.0, peak_mb, text).fault == fault
 
 
+def test_a_kind_whose_unharmed_input_is_not_read_is_refused(runs, monkeypatch):
+    hostile = importlib.import_module("hostile")
+    ends = {0: "done\n", 3: "ajbench: prepare: not finished\n"}
+    for code, text in ends.items():
+        monkeypatch.setattr(runs, "run", lambda *_, end=(code, "", 1.0, 100, text): runs.Outcome(*end))
+        if code:
+            with pytest.raises(RuntimeError, match="listening: odd sheets, unharmed: score-listening"):
+                hostile.read_unharmed(["listening: odd sheets"])
+        else:
+            hostile.read_unharmed(["listening: odd sheets"])
+
+
+def test_memory_is_that_of_a_command_with_its_workers(runs):
+    code = "import subprocess, sys; held = bytearray(30_000_000); print(flush=True); {}input()"
+    worker = f"subprocess.Popen([sys.executable, '-c', {code.format('')!r}]).wait(); "
+    seen = []
+    for more in ("", worker):
+        command = [sys.executable, "-c", code.format(more)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        with subprocess.Popen(command, start_new_session=True, **pipes) as process:
+            for _ in range(1 + bool(more)):  # each says when it has its memory
+                process.stdout.readline()
+            seen.append(runs._state(process.pid)[1])
+            process.stdin.close()
+            process.kill()
+    assert seen[0] > 30 and seen[1] > seen[0] + 30
+
+
 @pytest.mark.slow
 def test_no_input_of_any_kind_ends_in_a_traceback(tmp_path):
-    command = [sys.executable, "hostile.py", "--n", "33", "--seed", "7", "--out", str(tmp_path / "h.csv")]
+    command = [sys.executable, "hostile.py", "--n", "39", "--seed", "7", "--out", str(tmp_path / "h.csv")]
     done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "h.csv").read_text().startswith("kind,inputs,exit_codes,traceback,")

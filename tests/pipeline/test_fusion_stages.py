@@ -1,5 +1,6 @@
 """Table A8 of a small corpus with video tokens, through all its stages."""
 
+import json
 import csv
 import itertools
 import sys
