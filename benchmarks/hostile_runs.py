@@ -173,16 +173,18 @@ def _become(
 
 def _state(group: int) -> tuple[float, float]:
     """Return the processor seconds and the resident MB of a process group: a command and its workers."""
-    ticks = pages = 0
-    for place in Path("/proc").iterdir():
-        if not place.name.isdigit():
-            continue
+    own, ticks, pages = b"", 0, 0
+    for number in sorted((int(path.name) for path in Path("/proc").glob("[0-9]*")), key=group.__ne__):
+        place = Path(f"/proc/{number}")
         try:
             fields = (place / "stat").read_text().rpartition(")")[2].split()
             if int(fields[2]) != group:
                 continue
-            pages += int((place / "statm").read_text().split()[1])
+            line, resident = (place / "cmdline").read_bytes(), int((place / "statm").read_text().split()[1])
         except (OSError, IndexError):  # it has ended
             continue
+        own = own or line
+        # A program about to be started still has the command line and the memory of its parent.
+        pages += resident if number == group or line != own else 0
         ticks += sum(map(int, fields[11:15]))
     return ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE") / 2**20

@@ -64,6 +64,16 @@ def test_memory_is_that_of_a_command_with_its_workers(runs):
     assert seen[0] > 30 and seen[1] > seen[0] + 30
 
 
+def test_memory_that_a_child_shares_with_its_command_counts_once(runs):
+    code = "import os; held = bytearray(30_000_000); os.fork(); print(flush=True); input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], start_new_session=True, **pipes) as process:
+        process.stdout.readline()
+        process.stdout.readline()
+        assert 30 < runs._state(process.pid)[1] < 60
+        process.stdin.close()
+
+
 @pytest.mark.slow
 def test_no_input_of_any_kind_ends_in_a_traceback(tmp_path):
     command = [sys.executable, "hostile.py", "--n", "39", "--seed", "7", "--out", str(tmp_path / "h.csv")]
