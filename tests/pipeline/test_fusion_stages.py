@@ -1,8 +1,8 @@
 """Table A8 of a small corpus with video tokens, through all its stages."""
 
-import json
 import csv
 import itertools
+import json
 import sys
 from dataclasses import replace
 
