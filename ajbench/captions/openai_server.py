@@ -78,6 +78,8 @@ class OpenAIServer:
             raise UsageError("backend openai: --url must look like http://localhost:8000/v1")
         try:
             import openai
+
+            from ajbench.captions.bounded_http import Bounded
         except ImportError:
             raise MissingError(
                 "backend openai: the package openai is not installed; pip install 'ajbench[llm]'"
@@ -92,7 +94,11 @@ class OpenAIServer:
         self._lock = threading.Lock()
         self._address = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
         self._client = openai.OpenAI(
-            base_url=url, api_key=key or os.environ.get(KEY) or "none", max_retries=0, timeout=timeout_s
+            base_url=url,
+            api_key=key or os.environ.get(KEY) or "none",
+            max_retries=0,
+            timeout=timeout_s,
+            http_client=openai.DefaultHttpxClient(transport=Bounded()),
         )
 
     def complete(

@@ -21,6 +21,7 @@ FAULTS = {
     "malformed": "malformed answer",
     "nonsense": "malformed answer",
     "cut": "connection broken",
+    "endless": "connection broken",
     "empty": "empty answer",
 }
 
