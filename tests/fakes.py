@@ -1402,8 +1402,8 @@ def serve_openai(delay_s=0.0):
             if fault == "cut":
                 self.close_connection = True
                 return self.connection.shutdown(socket.SHUT_RDWR)
-            if fault == "endless":
-                return self.reply(200, "[" * (3 << 20))
+            if fault in ("endless", "deep"):
+                return self.reply(200, "[" * (3 << 20 if fault == "endless" else 100_000))
             text = "" if fault == "empty" else f" answer to {prompt}\nand more"
             text, end = (" answer to", "length") if fault == "short" else (text, "stop")
             said = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}

@@ -187,7 +187,7 @@ class OpenAIServer:
                 ) from None
             again = code in RETRIED or code >= 500
             return Answer(None, f"HTTP {code}"), _seconds(error.response.headers) if again else None
-        except (openai.APIError, ValueError, TypeError, AttributeError, LookupError):
+        except (openai.APIError, ValueError, TypeError, AttributeError, LookupError, RecursionError):
             return Answer(None, "malformed answer"), 0.0
         if not text:
             return Answer(None, "empty answer"), 0.0

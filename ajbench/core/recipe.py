@@ -237,7 +237,8 @@ def fingerprint(*parts: Any) -> str:
     """Hash recipe sections, plain values and the fingerprints of inputs into 12 hexadecimal digits."""
     plain = [part.identity() if isinstance(part, Section) else part for part in parts]
     text = json.dumps(plain, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    # Names of files need not be UTF-8: Python has surrogates for such bytes.
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:12]
 
 
 def settings_of_lines(recipe: Recipe) -> dict[str, str]:

@@ -22,6 +22,7 @@ FAULTS = {
     "nonsense": "malformed answer",
     "cut": "connection broken",
     "endless": "connection broken",
+    "deep": "malformed answer",
     "empty": "empty answer",
 }
 

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import yaml
 from hypothesis import given
@@ -423,3 +425,8 @@ def test_names_that_no_file_can_have_are_unknown_recipes(name):
 def test_overrides_that_nobody_meant_are_refused(override):
     with pytest.raises(UsageError):
         recipe.load("mini", [override])
+
+
+def test_names_of_files_that_are_not_utf8_have_fingerprints():
+    names = [os.fsdecode(b"\xff.wav"), os.fsdecode(b"\xfe.wav")]
+    assert len({recipe.fingerprint(name) for name in names}) == 2
