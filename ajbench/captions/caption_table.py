@@ -135,7 +135,8 @@ def finish(folder: Path, n: int, about: Mapping[str, Any]) -> dict[str, Any]:
                     raise IntegrityError(
                         f"{path}: damaged since it was written; delete it and run the same command again"
                     )
-                table = pq.read_table(path, columns=["kind", "fallback"])
+                with path.open("rb") as file:  # pyarrow takes no path that is not UTF-8
+                    table = pq.read_table(file, columns=["kind", "fallback"])
                 rows.update(table["kind"].to_pylist())
                 fallbacks.update(reason for reason in table["fallback"].to_pylist() if reason)
                 parts.append({"file": path.name, "rows": table.num_rows, "xxh3": found})

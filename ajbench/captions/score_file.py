@@ -63,8 +63,8 @@ def write(path: Path, parts: Sequence[ScoredClips], about: dict[str, Any] | None
     tables = pa.concat_tables(_table(part) for part in parts)
     table = tables.replace_schema_metadata({ABOUT: text.encode(), SUM: _digest(tables, text.encode())})
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part:
-        pq.write_table(table, part)
+    with replacing(path) as part, part.open("wb") as file:  # pyarrow takes no path that is not UTF-8
+        pq.write_table(table, file)
 
 
 def read(path: Path, clip_ids: Sequence[str], scorer: str, comparison: str) -> ScoredClips:

@@ -86,6 +86,8 @@ def parts(folder: Path, architecture: str) -> tuple[Any, Any]:
     with _opening(folder, transformers):
         sides = {"padding_side": "right", "truncation_side": "right"}
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), **HERE, **sides)
+        if not isinstance(tokenizer.model_max_length, int | float):
+            raise ValueError(f"model_max_length is {str(tokenizer.model_max_length)[:20]}, no number")
         model = _model(getattr(transformers, architecture), folder)
     return model, tokenizer
 

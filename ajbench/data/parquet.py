@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 MAX_ROWS = 10_000_000
 MAX_CELLS = 100_000_000  # of the columns that are read; every value of a list is one
-MAX_BYTES = 4 << 30  # of the columns that are read, in memory
+MAX_BYTES = 1 << 30  # of the columns that are read, in memory
 BATCH = 65_536  # rows that are read at once, if they are short
 
 

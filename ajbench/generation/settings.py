@@ -61,7 +61,9 @@ def begin(folder: Path, table: pa.Table, now: Mapping[str, Any], allow_inexact: 
     if not (folder / PLAN).exists() and digest == known:
         atomic_write(folder / PLAN, content)
     read_plan(folder, known)
-    if not pq.read_table(folder / PLAN).equals(table):
+    with (folder / PLAN).open("rb") as file:  # pyarrow takes no path that is not UTF-8
+        same = pq.read_table(file).equals(table)
+    if not same:
         raise IntegrityError(
             f"{folder / PLAN}: the plan of this run differs from the one the job began with (another seed, "
             "version of NumPy or real store?); use --force to start again"

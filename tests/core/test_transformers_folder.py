@@ -46,6 +46,12 @@ def test_sizes_without_measure_are_refused_before_building(folder, key):
         hub_encoders.load(str(folder), 8)
 
 
+def test_a_length_that_is_no_number_is_refused(folder):
+    change(folder / "tokenizer_config.json", model_max_length=[8])
+    with pytest.raises(IntegrityError, match="model_max_length"):
+        hub_encoders.load(str(folder), 8)
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"num_labels": 10**6}, {"depths": [10**6]}, {"parts": [{"num_hidden_layers": 10**6}]}],
