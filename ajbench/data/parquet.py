@@ -53,7 +53,7 @@ def batches(
     if cells > MAX_CELLS:
         raise ValueError(f"{cells} cells; at most {MAX_CELLS} are read")
     names = None if columns is None else list(columns)
-    yield from file.iter_batches(rows_at_once(file, columns, rows, MAX_BYTES), columns=names)
+    yield from file.iter_batches(rows_at_once(file, columns, rows, MAX_BYTES // 8), columns=names)
 
 
 def rows_at_once(file: pq.ParquetFile, columns: Sequence[str] | None, rows: int, most: int) -> int:
