@@ -199,9 +199,9 @@ def _parquet(path: Path) -> Iterator[Row]:
             number, separator = 0, LABEL_SEPARATOR
             kind = file.schema_arrow.field("labels").type
             if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-                parts = (batch.column(0).unique().to_pylist() for batch in parquet.batches(file, ["labels"]))
+                parts = (batch.column(0).unique().to_pylist() for batch in parquet.batches(path, ["labels"]))
                 separator = _separator(path, {*filter(None, itertools.chain.from_iterable(parts))})
-            for batch in parquet.batches(file, [name for name in READ if name in names], BATCH):
+            for batch in parquet.batches(path, [name for name in READ if name in names], BATCH):
                 for values in batch.to_pylist():
                     number += 1
                     cells = {name: value for name, value in values.items() if value not in (None, "")}

@@ -198,7 +198,7 @@ def parts(folder: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Tab
             with pq.ParquetFile(path) as file:
                 if absent := {*(columns or ())} - {*file.schema_arrow.names}:
                     raise ValueError(f"column {min(absent)} is missing")
-                table = parquet.read(file, columns)
+                table = parquet.read(path, columns)
             table.validate(full=True)
             for item in table.schema:
                 if item.type != SCHEMA.field(item.name).type:

@@ -79,7 +79,7 @@ def read(path: Path, clip_ids: Sequence[str], scorer: str, comparison: str) -> S
     try:
         with pq.ParquetFile(path) as file:
             present = [name for name in _SCHEMA.names if name in file.schema_arrow.names]
-            found = parquet.read(file, present)
+            found = parquet.read(path, present)
         columns: Any = {item.name: pa.nulls(len(found), item.type) for item in _SCHEMA}
         columns |= {name: found[name] for name in present}
         table = pa.table(columns).cast(_SCHEMA)

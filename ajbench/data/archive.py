@@ -112,7 +112,7 @@ def sounds(archive: str) -> Iterator[tuple[str, str]]:
         column = next((name for name in ID_COLUMNS if name in schema.names), None)
         wanted = [f"{AUDIO}.path", *([column] if column else [])]
         row = 0
-        for batch in parquet.batches(file, wanted):
+        for batch in parquet.batches(archive, wanted):
             for cells in batch.to_pylist():
                 stem = PurePosixPath((cells[AUDIO] or {}).get("path") or "").stem
                 video = str(cells[column] or "") if column else ""

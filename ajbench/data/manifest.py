@@ -329,8 +329,7 @@ def _values(cells: dict[str, str], columns: Iterable[str]) -> dict[str, Any]:
 
 
 def _read_parquet(path: Path) -> Manifest:
-    with pq.ParquetFile(path) as file:
-        table = parquet.read(file)
+    table = parquet.read(path)
     if table.schema.remove_metadata() != SCHEMA:
         raise ValueError(f"columns {', '.join(table.schema.names)}; expected {', '.join(SCHEMA.names)}")
     notes = table.schema.metadata or {}

@@ -39,11 +39,12 @@ def small(monkeypatch):
     monkeypatch.setattr(parquet, "MAX_ROWS", 1000)
     monkeypatch.setattr(parquet, "MAX_CELLS", 5000)
     monkeypatch.setattr(parquet, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(parquet, "PIECE", 1 << 18)
 
 
 def test_a_corpus_of_ten_million_rows_is_below_the_limits_and_more_are_refused_unread(tmp_path):
     rows = 10_000_001
-    file = pq.ParquetFile(equal(tmp_path / "t.parquet", rows, label="rain"))
+    file = equal(tmp_path / "t.parquet", rows, label="rain")
     before = pa.total_allocated_bytes()
     with pytest.raises(ValueError, match=f"{rows} rows; at most 10000000"):
         parquet.read(file)
@@ -54,15 +55,13 @@ def test_a_corpus_of_ten_million_rows_is_below_the_limits_and_more_are_refused_u
 def test_rows_cells_and_bytes_are_bounded_for_the_columns_that_are_read(tmp_path, small):
     def refused(why, rows, **cells):
         with pytest.raises(ValueError, match=why):
-            parquet.read(pq.ParquetFile(equal(tmp_path / "t.parquet", rows, **cells)))
+            parquet.read(equal(tmp_path / "t.parquet", rows, **cells))
 
     refused("1001 rows; at most 1000", 1001, a=1)
     refused("6000 cells; at most 5000", 1000, **{name: 1 for name in "abcdef"})
     refused("cells", 100, a=[1] * 100)
     refused("more than 0 GB in memory", 1000, a="x" * 2000)
-    file = pq.ParquetFile(
-        equal(tmp_path / "t.parquet", 1000, **{name: {"b": 1, "c": "x"} for name in "abcdef"})
-    )
+    file = equal(tmp_path / "t.parquet", 1000, **{name: {"b": 1, "c": "x"} for name in "abcdef"})
     assert parquet.read(file, ["a.b", "d"]).num_rows == 1000
 
 
@@ -74,19 +73,43 @@ def test_a_long_text_that_is_stored_once_is_read_a_few_rows_at_a_time(tmp_path, 
 
     def read():
         with pytest.raises(ValueError, match="in memory"):
-            parquet.read(pq.ParquetFile(tmp_path / "t.parquet"))
+            parquet.read(tmp_path / "t.parquet")
 
     assert peak(read) < 10 << 20, "of 200 MB"
 
 
 def test_what_is_read_is_what_pyarrow_reads(tmp_path):
     rows = [{"a": f"{n}", "b": [n, n], "c": {"d": n}} for n in range(100)]
-    table = pa.Table.from_pylist(rows).replace_schema_metadata({"k": "v"})
+    table = pa.Table.from_pylist(rows)
+    table = table.set_column(0, pa.field("a", pa.string(), nullable=False), table["a"])
+    table = table.replace_schema_metadata({"k": "v"})
     pq.write_table(table, tmp_path / "t.parquet", row_group_size=30)
     pq.write_table(table.slice(0, 0), tmp_path / "none.parquet")
     for name, expected in (("t", table), ("none", table.slice(0, 0))):
-        found = parquet.read(pq.ParquetFile(tmp_path / f"{name}.parquet"))
+        found = parquet.read(tmp_path / f"{name}.parquet")
         assert found.equals(expected) and found.schema.metadata[b"k"] == b"v"
+        assert not found.schema.field("a").nullable
+
+
+def test_texts_that_repeat_are_measured_before_they_are_decoded(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "PIECE", 1 << 16)
+    texts = [None if n % 7 == 0 else "x" * (n % 50) for n in range(20_000)]
+    plain = pa.table({"a": texts, "b": range(20_000)})
+    category = plain.set_column(0, "a", plain["a"].dictionary_encode())
+    for number, (table, how) in enumerate(((plain, {}), (category, {}), (plain, {"use_dictionary": False}))):
+        path = tmp_path / f"{number}.parquet"
+        pq.write_table(table, path, row_group_size=7000, **how)
+        found = list(parquet.batches(path))
+        assert pa.Table.from_batches(found).equals(plain)
+        assert max(batch.num_rows for batch in found) < 7000, "some PIECE bytes of texts at a time"
+    pq.write_table(plain, path, use_dictionary=False, column_encoding={"a": "DELTA_BYTE_ARRAY"})
+    assert parquet.read(path).equals(plain)
+
+
+def test_many_rows_of_an_honest_table_are_few_batches(tmp_path):
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"a": [f"a dog barks, clip {n}" for n in range(200_000)]}), path)
+    assert len(list(parquet.batches(path))) < 8
 
 
 def test_tables_of_clips_say_the_limit(tmp_path, small):

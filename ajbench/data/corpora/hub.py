@@ -129,11 +129,10 @@ def _rows(path: Path, name: str) -> table_files.Records:
     `name`: of the shard, with which ids begin.
     """
     try:
-        file = pq.ParquetFile(path)
-        schema = file.schema_arrow
+        schema = pq.read_schema(path)
         named = (name for name in table_files.light(schema) if name != archive.AUDIO)
         wanted = [*named, f"{archive.AUDIO}.path"]
-        rows = parquet.read(file, wanted).to_pylist()
+        rows = parquet.read(path, wanted).to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise UsageError(f"{path}: not readable as Parquet ({' '.join(str(error).split())})") from None
     except ValueError as error:

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +72,11 @@ def _records(path: Path) -> tuple[Records, list[Problem]]:
         return [(n, dict[str, Any](row)) for n, row in records], problems
     if _is_json(path):
         return json_tables.read(path, _has_files)
-    return list(enumerate(_parquet(path, _cells), start=1)), []
+    return list(enumerate(_parquet(path, partial(_cells, path)), start=1)), []
 
 
-def _cells(file: pq.ParquetFile) -> list[dict[str, Any]]:
-    return list(parquet.read(file, light(file.schema_arrow)).to_pylist())
+def _cells(path: Path, file: pq.ParquetFile) -> list[dict[str, Any]]:
+    return list(parquet.read(path, light(file.schema_arrow)).to_pylist())
 
 
 def light(schema: pa.Schema) -> list[str]:
