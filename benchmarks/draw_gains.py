@@ -44,7 +44,9 @@ def kind_of(column: str, pool: int, every: int) -> str:
 
 def measured(recipe: str) -> pd.DataFrame:
     """Return gains in points: kind, shots (`every`: all clips), value, interval, codec and folds."""
-    rows = read_rows(Path("results") / recipe / "rows.csv")
+    folder = Path("results") / recipe
+    paths = filter(Path.exists, (folder / "earlier.csv", folder / "rows.csv"))
+    rows = pd.concat(map(read_rows, paths), ignore_index=True)
     rows = rows[rows["table"] == "A11"]
     classes = int(rows.loc[rows["metric"] == "classes", "value"].max())
     base = rows[(rows["column"] == recipe) & (rows["metric"] == "map_mean")]

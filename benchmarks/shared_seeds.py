@@ -4,7 +4,7 @@ python benchmarks/shared_seeds.py [RESULTS ...] [--out FILE.csv]
 
 Before folds had seeds and draws of their own, trainings of one seed began with the same weights in every fold
 and had much the same real clips. `over_seeds` counts them as independent: V = V_clips + s²/(F S). By rows.csv
-alone, this finds for every gain over F folds and S seeds (of runs with both):
+and earlier.csv alone, this finds for every gain over F folds and S seeds (of runs with both):
 
 - `ratio`: mean square of seeds / residual mean square of the gains, folds × seeds; about 1 for independent
   trainings, more if a seed does alike in all folds;
@@ -25,6 +25,7 @@ from recorded import record
 from scipy.optimize import brentq
 from scipy.stats import t as student
 
+from ajbench.core.rows import without_generated
 from ajbench.metrics.intervals import t_interval
 
 SINCE = "2026-12-01"  # rows of this day and later
@@ -57,7 +58,7 @@ def gains(rows: list[dict[str, str]], recipe: str) -> list[dict[str, object]]:
         if row["table"] != "A11" or row["metric"] not in ("map_delta", "map_delta_a") or not row["ci_low"]:
             continue
         columns = cells[row["run"], row["row"]]
-        base = row["column"].partition("+640G")[0] if row["metric"] == "map_delta_a" else recipe
+        base = without_generated(row["column"]) if row["metric"] == "map_delta_a" else recipe
         mix, real = columns[row["column"]], columns[base]
         seeds = row["seed"].split(";")
         folds = sorted({dataset for dataset, seed in mix if seed in seeds})
@@ -91,8 +92,11 @@ def main() -> None:
     args = parser.parse_args()
     lines = []
     for folder in args.results:
-        with (folder / "rows.csv").open(newline="") as file:
-            lines += gains(list(csv.DictReader(file)), folder.name)
+        rows = []
+        for path in filter(Path.exists, (folder / "rows.csv", folder / "earlier.csv")):
+            with path.open(newline="") as file:
+                rows += csv.DictReader(file)
+        lines += gains(rows, folder.name)
     record(list(lines[0]), [list(line.values()) for line in lines], 13, args.out)
 
 

@@ -97,6 +97,11 @@ def is_rival(column: str) -> bool:
     return re.match(r"\+\d+k?[AR]", column) is not None
 
 
+def without_generated(column: str) -> str:
+    """Return the mix that `+160A+160G` adds generated clips to, `+160A`; "" for a mix of one source."""
+    return column.rpartition("+")[0]
+
+
 def source_of(column: str) -> str:
     """Return X for a mix of Table A11 that adds synthetic clips from elsewhere, such as `+160X`, else G."""
     return "X" if re.match(r"\+\d+k?X", column) else "G"

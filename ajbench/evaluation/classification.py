@@ -13,7 +13,7 @@ import numpy as np
 
 from ajbench.core.errors import IntegrityError, UsageError
 from ajbench.core.recipe import Mix, Recipe
-from ajbench.core.rows import Context, Row, is_control, is_rival, make_row
+from ajbench.core.rows import Context, Row, is_control, is_rival, make_row, without_generated
 from ajbench.data.labels import Scores, load_scores
 from ajbench.metrics import bootstrap, ranking
 from ajbench.metrics.intervals import Interval, wilson
@@ -96,7 +96,8 @@ class Primary(NamedTuple):
 
     def pair(self, real_column: str) -> tuple[str, str]:
         """Return the two columns that are compared: its own, and real clips only or, of A+G, those and A."""
-        return self.column, self.column.rpartition("+")[0] if self.metric == "map_delta_a" else real_column
+        other = without_generated(self.column) if self.metric == "map_delta_a" else real_column
+        return self.column, other
 
 
 def primary_comparison(recipe: Recipe) -> Primary | None:
@@ -240,7 +241,7 @@ def compare_to_real(
                 rows.append(row(f"{metric}_mean", mean.value, mean[1:], seed=_joined(runs)))
             if column == real_column:
                 continue
-            for end, other in {"delta": real_column, "delta_a": column.rpartition("+")[0]}.items():
+            for end, other in {"delta": real_column, "delta_a": without_generated(column)}.items():
                 if other not in columns:
                     continue
                 shared = sorted(set(runs) & set(columns[other]))

@@ -231,9 +231,8 @@ def notes_of(stage: Stage) -> list[str]:
     path = stage.path / NOTES
     try:
         found = documents.read_json(path)
-        return list(
-            found if isinstance(found, list) else unsealed(found)["notes"]
-        )  # a list: of older versions
+        # A list is of an earlier version.
+        return list(found if isinstance(found, list) else unsealed(found)["notes"])
     except FileNotFoundError:
         return []
     except (ValueError, KeyError) as error:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ajbench.core.recipe import Recipe
-from ajbench.core.rows import folds_in
+from ajbench.core.rows import folds_in, without_generated
 from ajbench.evaluation.classification import MIN_CLIPS, enough
 from ajbench.reporting import figures
 from ajbench.reporting.current_rows import alike
@@ -72,7 +72,7 @@ def lines(rows: pd.DataFrame, recipe: Recipe, current: Collection[str] = ()) -> 
             continue
         for row in deltas.to_dict("records"):
             key = row["row"], row["column"], row["dataset"]
-            minus = key[1].rpartition("+")[0] if row["metric"] == "map_delta_a" else recipe.name
+            minus = without_generated(key[1]) if row["metric"] == "map_delta_a" else recipe.name
             about = (*key[:2], minus, pool, real, row["codec"], row["draws"])
             line = dict(zip(COLUMNS, about, strict=False)) | {"pool": pool or None}
             line |= {"map": percent(means.get(key, float("nan"))), "delta": percent(row["value"])}

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ajbench.core.console import counted
 from ajbench.core.recipe import Recipe
-from ajbench.core.rows import folds_in, is_control, is_rival, source_of
+from ajbench.core.rows import folds_in, is_control, is_rival, source_of, without_generated
 from ajbench.evaluation.classification import LEAKS, MIN_CLIPS, MIN_SEEDS, enough, primary_comparison
 from ajbench.reporting.formats import equal_steps, signed
 
@@ -86,7 +86,7 @@ class Answer:
     @property
     def baseline(self) -> str:
         """What the mix is compared with."""
-        return self.column.rpartition("+")[0] if is_rival(self.column) else "real clips only"
+        return without_generated(self.column) if is_rival(self.column) else "real clips only"
 
     @property
     def against(self) -> str:

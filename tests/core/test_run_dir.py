@@ -8,7 +8,7 @@ import time
 import pytest
 from fakes import flip_in
 
-from ajbench.core import run_dir
+from ajbench.core import cost, run_dir
 from ajbench.core.errors import IntegrityError
 from ajbench.core.files import seed_for
 from ajbench.core.run_dir import RunDir
@@ -91,6 +91,14 @@ def test_what_interrupted_sessions_used_counts(tmp_path, monkeypatch):
     for again in ({}, {"force": True}):
         start(tmp_path, **again).finish()
         assert tmp_path.joinpath("DONE").exists() and last.info()["seconds"] < interrupted
+
+
+def test_a_stage_does_not_have_the_memory_of_workers_before_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(cost, "_workers", {"cpu_s": 0.0, "peak_mb": 0.0})
+    cost.count_worker(0.0, 1e6)
+    run = start(tmp_path)
+    run.finish()
+    assert run.info()["peak_memory_mb"] < 1e6
 
 
 def test_a_part_of_the_energy_is_not_its_sum(tmp_path, monkeypatch):

@@ -303,10 +303,10 @@ def test_a_generator_beside_given_clips_takes_time_too(tmp_path, monkeypatch, ar
     asked = []
 
     def made(*_, **how):
-        asked.append(how["generate"])
+        asked.append((how["generate"], *how["overrides"]))
         raise UsageError("enough")
 
     monkeypatch.setattr(own_data, "make", made)
     root, given = class_folders(tmp_path / "set", cat=10, dog=10), class_folders(tmp_path / "x", cat=4, dog=4)
     ajbench("run", "--data", root, "--synthetic", given, "--dry-run", *([arms] if arms else []))
-    assert asked == [generate]
+    assert asked == [(generate, *([arms] if arms else []))]
