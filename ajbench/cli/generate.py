@@ -62,7 +62,8 @@ def train_codec(
     """Train the codec `tiny` on your own sounds.
 
     It is trained on folders of sounds and on rendered clips, from the beginning or from another tiny codec.
-    A recipe uses it with `codec.name=<path of tiny.safetensors>`.
+    A recipe uses it with `codec.name=<path of tiny.safetensors>`. For several GPUs, run this command under
+    `torchrun --nproc-per-node N --no-python` or `accelerate launch`.
 
     \b
     Examples:

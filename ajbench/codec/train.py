@@ -10,18 +10,21 @@ and is minimal if outputs are distributed like targets: textures stay textures, 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+import accelerate
 import numpy as np
 import torch
+from accelerate import PartialState
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ajbench.codec import codebooks
 from ajbench.codec.sounds import gather, sampling_share
 from ajbench.codec.subspace import narrowed
 from ajbench.codec.tiny import OF_TRAINING
 from ajbench.codec.tiny_network import HOP, TinyCodec
 from ajbench.core.device import Precision, device_of
+from ajbench.core.errors import UsageError
 from ajbench.core.files import replacing, seed_for
 from ajbench.data import audio
 from ajbench.training import loop
@@ -45,8 +48,8 @@ class Spectra(nn.Module):
             bank = melscale_fbanks(
                 window // 2 + 1, 0.0, audio.SAMPLE_RATE / 2, mels, audio.SAMPLE_RATE, mel_scale="slaney"
             )
-            self.register_buffer(f"bank{window}", bank)
-            self.register_buffer(f"window{window}", torch.hann_window(window))
+            self.register_buffer(f"bank{window}", bank, persistent=False)
+            self.register_buffer(f"window{window}", torch.hann_window(window), persistent=False)
 
     def forward(self, wav: Tensor) -> list[Tensor]:
         """Return the log spectra of waves [B, n]."""
@@ -68,64 +71,43 @@ def distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
 
 
 def energy_score(codec: TinyCodec, spectra: Spectra, wav: Tensor, *, quantize: bool) -> tuple[Tensor, Tensor]:
-    """Return energy score and commitment penalty of a batch of waves [B, n]."""
+    """Return energy score and commitment penalty of a batch of waves [B, n], this process's part of all."""
     latents = codec.embed(wav)
     penalty = latents.new_zeros(())
     if quantize:
-        with torch.autocast(wav.device.type, enabled=False):
+        with torch.autocast(wav.device.type, enabled=False), codebooks.moved_together(codec.quantizer):
             result = codec.quantizer(latents, audio.SAMPLE_RATE // HOP)
         latents, penalty = result.quantized, result.penalty
     tones, gains = codec.spectrum(latents)
     with torch.autocast(wav.device.type, enabled=False):
         tonal, outputs = codec.tonal(tones), []
         for _ in range(2):
-            draws = [torch.view_as_complex(torch.randn(*one.shape, 2, device=wav.device)) for one in gains]
-            outputs.append(tonal + codec.noisy(gains, draws))
+            outputs.append(tonal + codec.noisy(gains, [_noise(one) for one in gains]))
         together = spectra(torch.cat((wav, *outputs)))
         target, first, second = zip(*(one.chunk(3) for one in together), strict=True)
         score = 0.5 * (distance(target, first) + distance(target, second) - distance(first, second))
     return score, penalty
 
 
-@torch.no_grad()
-def start_codebooks(codec: TinyCodec, latents: Tensor, frames_per_step: int, iterations: int = 8) -> None:
-    """Initialise every codebook with k-means centres of its residuals; latents [N, 128], N over 1024."""
-    residual = latents
-    for layer in codec.quantizer.vq.layers:
-        book = layer._codebook
-        centres = residual[torch.randperm(len(residual))[: len(book.embed)]]
-        for _ in range(iterations):
-            nearest = _nearest(residual, centres)
-            counts = torch.bincount(nearest, minlength=len(centres)).to(residual.dtype)
-            sums = torch.zeros_like(centres).index_add_(0, nearest, residual)
-            spare = residual[torch.randint(len(residual), (len(centres),))]
-            centres = torch.where(counts[:, None] > 0, sums / counts[:, None].clamp(min=1), spare)
-        every = torch.ones(len(centres), dtype=torch.bool, device=centres.device)
-        _set_codes(book, every, centres, counts * frames_per_step / len(residual))
-        residual = residual - centres[_nearest(residual, centres)]
+def _noise(gains: Tensor) -> Tensor:
+    """Return complex noise of the shape of gains; all processes draw that of the whole batch."""
+    state = PartialState()
+    shape = (len(gains) * state.num_processes, *gains.shape[1:], 2)
+    whole = torch.view_as_complex(torch.randn(shape, device=gains.device))
+    return whole.chunk(state.num_processes)[state.process_index]
 
 
-@torch.no_grad()
-def revive_codes(codec: TinyCodec, latents: Tensor, below: float = 0.05) -> int:
-    """Move codes used less than `below` times per step to residuals of latents [N, 128]; return how many."""
-    residual, moved = latents, 0
-    for layer in codec.quantizer.vq.layers:
-        book = layer._codebook
-        unused = book.cluster_size < below
-        if count := int(unused.sum()):
-            picks = residual[torch.randint(len(residual), (count,))]
-            _set_codes(book, unused, picks, picks.new_full((count,), 0.5))
-            moved += count
-        residual = residual - book.embed[_nearest(residual, book.embed)]
-    return moved
+class Scored(nn.Module):
+    """A codec and the loss that it is trained with."""
 
+    def __init__(self, codec: TinyCodec) -> None:
+        super().__init__()
+        self.codec, self.spectra = codec, Spectra()
 
-def _nearest(points: Tensor, centres: Tensor) -> Tensor:
-    return (centres.square().sum(1) - 2 * points @ centres.T).argmin(dim=1)
-
-
-def _set_codes(book: Any, which: Tensor, codes: Tensor, used: Tensor) -> None:
-    book.embed[which], book.embed_avg[which], book.cluster_size[which] = codes, codes * used[:, None], used
+    def forward(self, wav: Tensor, quantize: bool) -> Tensor:
+        """Return energy score plus weighted commitment penalty of waves [B, n]."""
+        score, penalty = energy_score(self.codec, self.spectra, wav, quantize=quantize)
+        return score + COMMITMENT * penalty
 
 
 def train_codec(
@@ -144,7 +126,8 @@ def train_codec(
 ) -> TinyCodec:
     """Train the codec `tiny` on the sounds under `folders` and the mini corpus.
 
-    Writes `out`/tiny.safetensors and the loss curve `out`/metrics.csv; resumes if it was interrupted.
+    Writes `out`/tiny.safetensors and the loss curve `out`/metrics.csv; resumes if it was interrupted. With
+    several processes (torchrun), each computes its part of every batch.
 
     Args:
         folders: of sounds.
@@ -159,37 +142,52 @@ def train_codec(
         tracker: of the loss.
         start: a codec to continue from, with new codebooks; None: a vocoder of mel bands. One with latents in
             all dimensions is brought into a subspace first.
+
+    Raises:
+        UsageError: the number of processes does not divide the batch.
+        MissingError: there is nothing to train on.
+        NumericError: the loss is not finite.
     """
+    state = PartialState()
+    processes = state.num_processes
+    if batch_size % processes:
+        raise UsageError(f"--batch-size {batch_size}: not divisible by {processes} processes")
     if quantize_from is None:
         quantize_from = 250 if start is None else 0
-    sounds = gather(folders, out, mini_clips=mini_clips, mini_seed=seed)
+    with state.main_process_first():
+        sounds = gather(folders, out, mini_clips=mini_clips, mini_seed=seed)
     share = sampling_share(sounds)
     torch.manual_seed(seed_for(seed, "codec"))
     device = device_of()
 
-    def batches(step: int) -> Tensor:
+    def whole(step: int) -> Tensor:
         rng = np.random.default_rng(seed_for(seed, "codec", step))
         return torch.from_numpy(sounds.draw(rng, batch_size, share))
 
-    codec, spectra = (start or TinyCodec(rank=None)).to(device), Spectra().to(device)
+    def batches(index: int) -> Tensor:
+        step, part = divmod(index, processes)
+        return whole(step).chunk(processes)[part]
+
+    codec = (start or TinyCodec(rank=None)).to(device)
     if codec.config["rank"] is None:
-        some = [_frames(codec, batches(-1 - k).to(device)) for k in range(NARROW_BATCHES)]
+        some = [_frames(codec, whole(-1 - k).to(device)) for k in range(NARROW_BATCHES)]
         codec = narrowed(codec, torch.cat(some))
     codec.requires_grad_(True)
     optimizer = torch.optim.AdamW(codec.parameters(), lr=lr, betas=(0.8, 0.99), weight_decay=1e-3)
 
     def step(module: nn.Module, wav: Tensor, index: int) -> Tensor:
+        torch.manual_seed(seed_for(seed, "step", index, 0))  # the same draws in all processes
         if index == quantize_from:
-            many = [_frames(codec, batches(quantize_from + k).to(device)) for k in range(START_BATCHES)]
-            start_codebooks(codec, torch.cat(many), many[0].shape[0])
+            many = [_frames(codec, whole(quantize_from + k).to(device)) for k in range(START_BATCHES)]
+            codebooks.start(codec.quantizer, torch.cat(many), many[0].shape[0])
         # codes that move late would not fit the moving average of the weights
         elif quantize_from < index < REVIVE_UNTIL * steps and index % REVIVE_EVERY == 0:
-            revive_codes(codec, _frames(codec, wav))
-        score, penalty = energy_score(codec, spectra, wav, quantize=index >= quantize_from)
-        return score + COMMITMENT * penalty
+            codebooks.revive(codec.quantizer, accelerate.utils.gather(_frames(codec, wav)))
+        loss: Tensor = module(wav, index >= quantize_from)
+        return loss
 
     loop.fit(
-        codec,
+        Scored(codec).to(device),
         step,
         batches,
         steps=steps,
@@ -203,7 +201,8 @@ def train_codec(
         tracker=tracker,
         what="train-codec",
     )
-    save(codec, out / "tiny.safetensors")
+    if state.is_main_process:
+        save(codec, out / "tiny.safetensors")
     return codec
 
 

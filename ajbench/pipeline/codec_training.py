@@ -53,4 +53,14 @@ def codec_stage(
 
     trained_on = ", ".join(map(str, [*sounds, f"{mini_clips} clips of mini"]))
     recipe = Recipe(name="codec", description=f"the codec `tiny`, trained on {trained_on}")
-    return Stage("train-codec", recipe, path, key, counted(steps, "step"), do, seed=seed, precision="auto")
+    return Stage(
+        "train-codec",
+        recipe,
+        path,
+        key,
+        counted(steps, "step"),
+        do,
+        seed=seed,
+        precision="auto",
+        distributed=True,
+    )

@@ -131,7 +131,7 @@ class Stage:
         if launched and not (self.shared or self.distributed):
             raise UsageError(
                 f"{self.name}: runs in one process, but {processes} were launched; launch only prepare, "
-                "train-gen, invert, synth, train-cls or train-av"
+                "train-codec, train-gen, invert, synth, train-cls or train-av"
             )
         if launched and self.shared and force:
             raise UsageError(

@@ -108,8 +108,10 @@ def test_launched_processes_wait_for_each_other_for_days(tmp_path):
 
 def test_a_stage_of_one_process_is_not_launched_in_several(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UsageError, match=r"train-codec: .*train-gen, invert, synth, train-cls or train-av"):
-        run_stages([stage(tmp_path / "one", name="train-codec")], "cpu")
+    with pytest.raises(
+        UsageError, match=r"eval-gen: .*train-codec, train-gen, invert, synth, train-cls or train-av"
+    ):
+        run_stages([stage(tmp_path / "one", name="eval-gen")], "cpu")
 
 
 def test_a_disk_that_is_full_at_the_end_of_a_shared_stage_ends_it(tmp_path, monkeypatch):
