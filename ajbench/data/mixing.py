@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -75,9 +77,9 @@ def parents(real_ids: Sequence[str], synthetic_parent_ids: Sequence[str | None])
     Raises:
         UsageError: real clips have different numbers M of augmentations, which Eq. 1 does not allow.
     """
-    place = {clip_id: i for i, clip_id in enumerate(real_ids)}
-    found = (-1 if parent is None else place.get(parent, -1) for parent in synthetic_parent_ids)
-    owner = np.fromiter(found, dtype=np.int64, count=len(synthetic_parent_ids))
+    # Not a dict, whose strings are scattered over memory: with millions of clips, twice as slow.
+    known, asked = (pa.array(ids, pa.string()) for ids in (real_ids, synthetic_parent_ids))
+    owner = pc.fill_null(pc.index_in(asked, value_set=known), -1).to_numpy().astype(np.int64)
     children = np.argsort(owner, kind="stable")[np.count_nonzero(owner < 0) :]
     counts = np.bincount(owner[children], minlength=len(real_ids))
     if len(counts) and counts.min() != counts.max():
