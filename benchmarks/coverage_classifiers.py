@@ -30,6 +30,8 @@ SEED_SPREAD = {"no": 0.0, "small": 0.1, "large": 0.3}  # of the skill
 # Of the method before, percentiles over resampled clips and seeds, in the same settings (or seeds alone).
 PAIRED_BEFORE = {("no", 3): 0.947, ("small", 3): 0.937, ("large", 3): 0.88}
 AUC_BEFORE = {2.7: 0.86, 3.35: 0.827}  # by skill
+# Of the method before, which took all columns to vary alike, by mixes and folds.
+FAMILY_BEFORE = {(3, 1): 0.069, (9, 1): 0.124, (3, 5): 0.089, (5, 5): 0.11}
 SEEDS_BEFORE = {2: 0.62, 3: 0.81, 5: 0.87, 8: 0.90}
 
 
@@ -129,6 +131,22 @@ def family(variance: str, repetitions: int) -> list[tuple]:
     return [("verdict", setting, 0.05, erred / repetitions, repetitions, "")]
 
 
+def unequal_family(mixes: int, folds: int, repetitions: int) -> list[tuple]:
+    """Return the share of null families with a verdict; real clips only vary twice as much between seeds."""
+    rng, still, erred = seeded("unequal family", mixes, folds), np.zeros(2), 0
+    for _ in range(repetitions):
+        *added, real = [
+            [bootstrap.Resampled(v / 100, still, 80, f) for f in range(folds) for v in rng.normal(0, sd, 3)]
+            for sd in (*[1] * mixes, 2)
+        ]
+        found = bootstrap.family(added, real, 1 - 0.05 / mixes)
+        erred += any(one.low > 0 or one.high < 0 for one in found)
+    setting = (
+        f"{mixes} null mixes, 3 seeds alone, {folds} fold{'s' * (folds > 1)}, real clips vary twice as much"
+    )
+    return [("verdict", setting, 0.05, erred / repetitions, repetitions, FAMILY_BEFORE[mixes, folds])]
+
+
 def near_one(skill: float, repetitions: int) -> list[tuple]:
     """Return the coverage of the macro AUC of a good classifier."""
     rng, covered, before = seeded("auc", skill), 0, AUC_BEFORE.get(skill, "")
@@ -163,7 +181,10 @@ SCENARIOS = {
         *(partial(seeds_alone, seeds, 8000) for seeds in SEEDS_BEFORE),
         *(partial(one_training, skill, 1000) for skill in (2.2, 3.5)),
     ],
-    "verdict": [partial(family, variance, 200) for variance in SEED_SPREAD],
+    "verdict": [
+        *(partial(family, variance, 200) for variance in SEED_SPREAD),
+        *(partial(unequal_family, *sizes, 4000) for sizes in FAMILY_BEFORE),
+    ],
     "auc": [partial(near_one, skill, 1500) for skill in (2.7, 3.35, 4.1)],
     "accuracy": [partial(clustered_share, p, 4000) for p in (0.5, 0.8, 0.95)],
 }

@@ -169,9 +169,9 @@ def family(
     """Return the intervals of the gains of K mixes over one baseline that hold together at a high level.
 
     Satterthwaite's t is too narrow in the far tails, where s² of few seeds is small by chance. The half
-    width is √(Σ t²(G_f − 1) V_clips,f / F² + t²(d) s²/(F S)) instead, which is rather too wide, and s² is
-    that of all mixes: twice the residual mean square of mixes and baseline × seeds within folds, with
-    d = K F (S − 1) degrees of freedom. A half width of 0 is no interval, as in `gain_interval`.
+    width is √(Σ t²(G_f − 1) V_clips,f / F² + t²(d) s²/(F S)) instead, which is rather too wide, with s² and
+    d of `between_seeds`. It is at least that of `over_seeds`, so that the family never sees a gain that its
+    own interval does not. A half width of 0 is no interval, as in `gain_interval`.
 
     Args:
         mixes: for each mix, a training for each of S seeds (two or more) of each of F folds.
@@ -182,22 +182,33 @@ def family(
     between = variance * _per_seed(_by_fold(baseline)), freedom
     found = []
     for runs in mixes:
-        value, of_clips = _over_folds(_by_fold(difference(runs, baseline)))
+        gains = difference(runs, baseline)
+        value, of_clips = _over_folds(_by_fold(gains))
         parts = *of_clips, between
         half = np.sqrt(sum(student((1 + level) / 2, f) ** 2 * variance for variance, f in parts))
+        alone = over_seeds(gains, limits=UNLIMITED)
+        half = max(half, alone.high - alone.value)
         found.append(clipped(value, value - half, value + half, GAIN) if half > ROUNDING else none(value))
     return found
 
 
-def between_seeds(mixes: Sequence[Sequence[Resampled]], baseline: Sequence[Resampled]) -> tuple[float, int]:
-    """Return s² of the gains of K mixes over one baseline, pooled, and its degrees of freedom (`family`)."""
-    folds, squares = _by_fold(baseline), 0.0
-    for fold in zip(folds, *map(_by_fold, mixes), strict=True):
-        values = np.array([[run.value for run in runs] for runs in fold])
-        residual = values - values.mean(axis=0) - values.mean(axis=1, keepdims=True) + values.mean()
-        squares += float(np.sum(residual**2))
-    freedom = len(mixes) * sum(len(fold) - 1 for fold in folds)
-    return 2 * squares / freedom, freedom
+def between_seeds(mixes: Sequence[Sequence[Resampled]], baseline: Sequence[Resampled]) -> tuple[float, float]:
+    """Return s² of the gains of K mixes over one baseline, pooled, and its degrees of freedom (`family`).
+
+    s² is the mean over mixes of the variance of the gain between the seeds of a fold. All gains contain the
+    baseline, so their s² are not independent: with equal variances of all columns they correlate by 1/4,
+    which leaves d = 4 K / (K + 3) · F (S − 1). Where the baseline varies more than the mixes, d is smaller
+    still, but hardly matters: `benchmarks/coverage.py` has the families' errors.
+    """
+    gains = [_by_fold(difference(runs, baseline)) for runs in mixes]
+    squares = sum(float(np.var([run.value for run in fold])) * len(fold) for mix in gains for fold in mix)
+    number, freedom = len(mixes), sum(len(fold) - 1 for fold in _by_fold(baseline))
+    return squares / (number * freedom), shared_freedom(number, freedom)
+
+
+def shared_freedom(mixes: int, freedom: int) -> float:
+    """Return the degrees of freedom of s² of K gains over one baseline, from those of one."""
+    return 4 * mixes / (mixes + 3) * freedom
 
 
 def per_recording(runs: Sequence[Resampled]) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaincinv, ndtr
 
+from ajbench.metrics.bootstrap import shared_freedom
 from ajbench.metrics.intervals import LEVEL, student
 
 POWER = 0.8
@@ -78,7 +79,8 @@ def _half_widths(clips: float, between: float, design: Design) -> NDArray[np.flo
     """Return the half widths of the interval for all pairs of quantiles of V_clips and s²/S, [Q, Q]."""
     tail, shares = (1 + design.level) / 2, (np.arange(_POINTS) + 0.5) / _POINTS
     within = max(1, design.recordings // design.folds - 1)  # a fold
-    freedom = design.folds * within, max(1, design.mixes) * design.folds * max(1, design.seeds - 1)
+    of_seeds = shared_freedom(max(1, design.mixes), design.folds * max(1, design.seeds - 1))
+    freedom = design.folds * within, of_seeds
     first, second = (
         variance * 2 * gammaincinv(f / 2, shares) / f  # quantiles of χ²
         for variance, f in zip((clips, between), freedom, strict=True)
