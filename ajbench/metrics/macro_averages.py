@@ -22,21 +22,20 @@ class Outcome(NamedTuple):
 
 
 def outcome(scores: Array, targets: Array) -> Outcome:
-    """Return which labels are predicted: of clips with one label each the class of the highest logit.
+    """Return which labels are predicted: of a clip with one label the class of its highest logit.
 
-    If a clip has no label or several, it is every class whose probability, the sigmoid of its logit, is above
-    0.5.
+    Of a clip with none or several it is every class whose probability, the sigmoid of its logit, is above
+    0.5. Each clip has its own rule, so that one with two labels does not change what the others count for.
 
     Args:
         scores: logits [N, C].
         targets: [N, C] of 0 and 1.
     """
     s, positive = ranking.check(scores, targets)
-    if len(s) and (positive.sum(axis=1) == 1).all():
-        predicted = np.zeros(s.shape, bool)
-        predicted[np.arange(len(s)), s.argmax(axis=1)] = True
-    else:
-        predicted = s > 0
+    predicted = s > 0
+    single = np.flatnonzero(positive.sum(axis=1) == 1)
+    predicted[single] = False
+    predicted[single, s[single].argmax(axis=1)] = True
     parts = (predicted, positive, predicted & positive)
     return Outcome(*(sparse.csr_array(part.T, dtype=np.float32) for part in parts))
 

@@ -75,7 +75,7 @@ def block(found: Sequence[Line], recipe: Recipe) -> Block:
         f"{first['dataset']}; real clips of the tail: {first['tail']}; its evaluation clips: "
         f"{first['tail_eval_clips']}",
         "Tail recall is the mean over the classes of the tail, macro-F1 and mAP over all classes. Predicted "
-        "is the class of the highest logit or, where clips have several labels, each class with a "
+        "is the class of the highest logit or, of a clip with several labels or none, each class with a "
         "probability above 0.5",
         f"In percent, mean ± standard deviation over seeds{over_folds}; below it the paired difference from "
         f"{recipe.name} with its 95 % interval over clips and seeds, each for one comparison by itself",
