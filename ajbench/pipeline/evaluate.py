@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ajbench import codec
-from ajbench.classifiers.selection import faithful
+from ajbench.classifiers.selection import usable
 from ajbench.core import console
 from ajbench.core.device import device_of
 from ajbench.core.errors import UsageError
@@ -122,7 +122,7 @@ def measure_sets(
         out: folder of this evaluation; its name is the rows' run.
         dataset: name of the corpus in the rows.
         cache: folder of cached features.
-        mixes: of these sets, measure only the first `mix.dose` clips that reach `mix.min_fidelity`.
+        mixes: of these sets, measure only the first `mix.dose` clips that such a mix may use.
 
     Raises:
         UsageError: a synthetic store has other classes than the real one, or too few clips for a mix.
@@ -145,7 +145,7 @@ def measure_sets(
         for probe, path in synthetic.items():
             name, gen, section = set_name(recipe, probe), open_set(path), _section(recipe, probe)
             if mix := mixes.get(probe):
-                gen = gen.take(faithful(mix, ClipStore.open(path))[: mix.dose])
+                gen = gen.take(usable(mix, ClipStore.open(path), "G", frozenset())[: mix.dose])
             largest = max(largest, len(gen))
             if gen.classes != every.classes:
                 raise UsageError(f"{path}: its classes are not those of {real}; generate it from that store")

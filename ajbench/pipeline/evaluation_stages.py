@@ -70,7 +70,7 @@ def eval_gen_stage(
 ) -> Stage:
     """Synthetic stores and real clips → rows; the name of the recipe's own store is empty.
 
-    `mixes`: of a set, measure only the first `mix.dose` clips that reach `mix.min_fidelity`.
+    `mixes`: of a set, measure only the first `mix.dose` clips that such a mix may use.
     """
     recipe, section = pipeline.recipe, pipeline.recipe.evaluate
     stores = {name: pipeline.synthetic_set(name) for name in names}

@@ -69,8 +69,10 @@ class GainSweep:
         ]
 
     def evaluations(self) -> list[Stage]:
-        """Return the evaluation of the generated clips in each fold."""
-        mixes = {name: self.mixes[name] for name in self.settings} if self.key == sweep.OF_MIX else {}
+        """Return the evaluation of each fold: of all generated clips, or of those that the mixes choose."""
+        mixes = {name: self.mixes[name] for name in self.settings}
+        if self.key != sweep.OF_MIX and not any(m.min_fidelity or m.fills_tail for m in mixes.values()):
+            mixes = {}
         return [eval_gen_stage(one, self.settings, mixes) for one in self.pipeline.folds]
 
     def stages(self) -> list[Stage]:

@@ -54,6 +54,31 @@ def test_min_fidelity_filters_one_set():
 
 
 @pytest.mark.parametrize(
+    "keys",
+    [
+        ["synth.judge=reference", "mix.min_fidelity=0.5"],
+        ["mix.tail={classes: 2, shots: 1, fill: true}", "synth.classes=tail"],
+    ],
+)
+def test_where_classifiers_choose_among_the_clips_those_are_measured(keys, monkeypatch):
+    seen, real_stage = [], gain_sweep.eval_gen_stage
+
+    def spy(pipeline, names, mixes):
+        seen.append(mixes)
+        return real_stage(pipeline, names, mixes)
+
+    monkeypatch.setattr(gain_sweep, "eval_gen_stage", spy)
+    found = planned(*keys, dose=5)
+    found.evaluations(), planned().evaluations()
+    assert {*seen[0]} == {*found.settings} and not seen[1]
+    cells = {name: stage.recipe.mix for name, stage in found.cells()}
+    for name, mix in seen[0].items():
+        assert (mix.dose, mix.min_fidelity, mix.tail) == (
+            cells[name].dose, cells[name].min_fidelity, cells[name].tail,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
     ("given", "line", "dose"),
     [
         ({}, "taltrans-small/-/none", 10),
