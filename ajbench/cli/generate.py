@@ -208,8 +208,8 @@ def train_cls(
     """Train one classifier on one mix of clips.
 
     Trains the recipe's `classifier` on its `mix`, then scores the evaluation clips. With `evaluate.tune`, it
-    first chooses the keys for all mixes of that source. For several GPUs, run
-    this command under `torchrun --nproc-per-node N --no-python` or `accelerate launch`.
+    first chooses the keys for all mixes of that source. Of several folds it is that of `data.eval_fold`. For
+    several GPUs, run this command under `torchrun --nproc-per-node N --no-python` or `accelerate launch`.
 
     \b
     Examples:
@@ -217,9 +217,10 @@ def train_cls(
       ajbench train-cls --recipe as20k+40kG --data DIR classifier.lr=1e-4
     """
     from ajbench.pipeline.classifier_stages import own_stage
+    from ajbench.pipeline.fold_stages import own_fold
 
     settings = with_external(settings, synthetic, synthetic_labels, allow_leaks)
-    pipeline = settings.pipeline(settings.load(), tracker)
+    pipeline = own_fold(settings.pipeline(settings.load(), tracker))
     evaluate = pipeline.recipe.evaluate
     pipeline.check(evaluate.doses if evaluate.tune else ())
     run_stage(settings, own_stage(pipeline, settings.seed or 0))

@@ -40,6 +40,19 @@ def check(pipeline: "Pipeline") -> None:
         one.check(grid.doses(recipe))
 
 
+def own_fold(pipeline: "Pipeline") -> "Pipeline":
+    """Return the fold of `data.eval_fold`, whose seeds and draws an evaluation of all folds expects.
+
+    Raises:
+        UsageError: it is not in `evaluate.folds`.
+    """
+    fold, folds = pipeline.recipe.data.eval_fold, pipeline.recipe.evaluate.folds
+    if folds and fold not in folds:
+        allowed = ", ".join(map(str, folds))
+        raise UsageError(f"data.eval_fold={fold}: not in evaluate.folds; allowed: {allowed}")
+    return next((one for one in pipeline.folds if one.recipe.data.eval_fold == fold), pipeline)
+
+
 def stages(pipeline: "Pipeline", jobs: int | None = 1) -> list[Stage]:
     """Return every stage in the order of a run; `jobs` as in `Pipeline.sources`."""
     classifiers = grid_stages(pipeline)

@@ -4,7 +4,7 @@ import pytest
 from fakes import mini_pipeline
 
 from ajbench.core.errors import UsageError
-from ajbench.pipeline import estimates, fold_stages
+from ajbench.pipeline import classifier_stages, estimates, fold_stages
 from ajbench.pipeline.classifier_stages import cell_key, grid_stages
 from ajbench.pipeline.evaluation_stages import dataset_name
 
@@ -44,6 +44,19 @@ def test_no_two_folds_share_a_seed_or_a_draw_and_a_seed_has_one_name_in_all():
     with pytest.raises(UsageError, match=r"evaluate\.seeds: 1000 .* below 1000"):
         fold_stages.check(mini_pipeline(FOLDS, "evaluate.seeds=[0,1000]"))
     fold_stages.check(mini_pipeline("evaluate.folds=[2]", "evaluate.seeds=[1000]"))
+
+
+def test_a_classifier_trained_by_itself_is_one_of_those_of_all_folds():
+    made = mini_pipeline(FOLDS, "data.eval_fold=2", "mix.real=shots=1", "evaluate.redraw=true")
+    one = classifier_stages.own_stage(fold_stages.own_fold(made), 0)
+    real = fold_stages.own_fold(made).recipe
+    assert one.seed == 2000 and real.data.eval_fold == 2 and not real.evaluate.folds
+    alike = [cell for cell in classifier_stages.grid_stages(made) if cell.seed == 2000]
+    assert one.recipe.mix.draw == alike[0].recipe.mix.draw
+    alone = mini_pipeline("data.eval_fold=2")
+    assert fold_stages.own_fold(alone) is alone
+    with pytest.raises(UsageError, match=r"data\.eval_fold=1: not in evaluate\.folds; allowed: 2, 5"):
+        fold_stages.own_fold(mini_pipeline(FOLDS, "data.eval_fold=1"))
 
 
 def test_classifiers_of_all_folds_may_run_at_the_same_time():
