@@ -173,7 +173,7 @@ def _of_classes(train: SetPair) -> list[Line]:
     if train.requests is None:
         return []
     vectors, targets = train.vectors[1], train.requests.targets(train.names)
-    halves = class_halves(targets)
+    halves = class_halves(targets, train.real_groups)
     same, another = [], []
     for c, following in zip(halves, [*list(halves)[1:], *list(halves)[:1]], strict=True):
         reference, rest = halves[c]

@@ -1,7 +1,7 @@
 """The metrics of `eval-gen`: what each needs, and its value, interval and definition for a pair of sets."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -14,7 +14,7 @@ from ajbench.evaluation.set_pair import Floats, SetPair
 from ajbench.features.class_mapping import class_logits, map_classes
 from ajbench.metrics import bootstrap, kernel_distance, label_agreement, precision_recall, spectral_distance
 from ajbench.metrics.distribution import frechet_distance, inception_score, inception_subsets, kl_of_pairs
-from ajbench.metrics.intervals import Interval, none
+from ajbench.metrics.intervals import Interval, none, numbered
 
 SPLITS, SPLIT_SEED = 10, 2020
 OF_SPLIT = 10  # clips, at least: of one clip, the inception score is 1
@@ -97,7 +97,7 @@ def _fd_class(m: SetPair, metric: str) -> list[Score]:
         targets[row, [place[label] for label in labels[number] if label in place]] = True
     requested = m.requests.targets(m.names)
     pairs = []
-    for c, (reference, rest) in class_halves(targets).items():
+    for c, (reference, rest) in class_halves(targets, m.real_groups).items():
         candidates = np.flatnonzero(requested[:, c])
         if len(candidates) >= len(rest):
             pairs.append((vectors[0][draw(candidates, len(rest), m.seed)], vectors[1][reference]))
@@ -108,15 +108,35 @@ def _fd_class(m: SetPair, metric: str) -> list[Score]:
     return [class_distance(pairs, m)]
 
 
-def class_halves(targets: NDArray[np.bool_]) -> dict[int, tuple[Rows, Rows]]:
+def class_halves(targets: NDArray[np.bool_], recordings: Sequence[Hashable]) -> dict[int, tuple[Rows, Rows]]:
     """Return two disjoint halves of equal size of each class's clips, for classes with enough of them.
+
+    Clips of a recording are in one half: they are more alike than clips of two recordings, and would make
+    the distance of the halves too small. Of the larger half the last clips are left out.
 
     Args:
         targets: classes of each clip, [n, C].
+        recordings: the recording of each clip, [n].
     """
-    by_class = {c: np.flatnonzero(of_class) for c, of_class in enumerate(targets.T)}
-    halves = {c: (mine[::2][: len(mine) // 2], mine[1::2]) for c, mine in by_class.items()}
-    return {c: both for c, both in halves.items() if len(both[0]) >= MIN_HALF}
+    member = numbered(recordings)
+    halves = {}
+    for c, of_class in enumerate(targets.T):
+        mine = np.flatnonzero(of_class)
+        second = _in_second_half(member[mine])
+        size = min(int(second.sum()), len(mine) - int(second.sum()))
+        if size >= MIN_HALF:
+            halves[c] = mine[~second][:size], mine[second][:size]
+    return halves
+
+
+def _in_second_half(groups: Rows) -> NDArray[np.bool_]:
+    """Return which clips are in the second half, [n]: groups go to the smaller one, large ones first."""
+    _, first, group, sizes = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
+    half, filled = np.zeros(len(sizes), bool), [0, 0]
+    for one in np.lexsort((first, -sizes)):
+        half[one] = filled[1] < filled[0]
+        filled[int(half[one])] += sizes[one]
+    return half[group]
 
 
 def class_distance(pairs: Sequence[tuple[Floats, Floats]], m: SetPair) -> Score:

@@ -142,11 +142,21 @@ def test_fd_by_class_compares_with_half_of_each_class(tmp_path):
 def test_halves_of_a_class_are_disjoint_and_equal():
     targets = np.zeros((20, 3), bool)
     targets[:9, 0] = targets[5:13, 1] = targets[13:, 2] = True
-    halves = generation_metrics.class_halves(targets)
+    halves = generation_metrics.class_halves(targets, range(20))
     assert list(halves) == [0, 1]  # seven clips are too few for two halves of four
     for c, (first, second) in halves.items():
         assert len(first) == len(second) == 4 and not {*first} & {*second}
         assert targets[[*first, *second], c].all()
+
+
+def test_halves_of_a_class_have_no_recording_in_common():
+    # Even and odd clips would put each of the six pairs in both halves.
+    recordings = ["long"] * 5 + [f"pair{k // 2}" for k in range(12)] + ["alone"]
+    halves = generation_metrics.class_halves(np.ones((18, 1), bool), recordings)
+    first, second = halves[0]
+    assert len(first) == len(second) == 9
+    assert not {recordings[k] for k in first} & {recordings[k] for k in second}
+    assert not generation_metrics.class_halves(np.ones((18, 1), bool), ["one"] * 16 + ["b", "c"])
 
 
 def test_agreement_by_guide_is_of_pairs_of_a_clip_and_a_requested_class(tmp_path):
