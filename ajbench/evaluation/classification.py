@@ -21,6 +21,7 @@ from ajbench.metrics.intervals import Interval, wilson
 _Runs = dict[int, list["Measured"]]  # seed → a training in each fold
 TABLE = "A11"
 TAIL = "tail"  # table of rows.csv: the classes of `mix.tail`
+PRIMARY = "primary"  # likewise: how many classifiers were trained before that comparison was declared
 COMPARED = ("map", "macro_f1", "tail_recall")  # metrics with rows over seeds and of gains
 FAMILY_ERROR = 0.05  # shared by all comparisons that a verdict speaks of (Bonferroni)
 LEAKS = " (leaks)"  # ends the column of a mix that adds copies of evaluation clips

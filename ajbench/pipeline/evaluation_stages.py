@@ -6,11 +6,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from ajbench.core import documents
 from ajbench.core.console import counted
 from ajbench.core.errors import MissingError
-from ajbench.core.recipe import Mix, settings_of_lines
-from ajbench.core.rows import folds_name
+from ajbench.core.recipe import Mix, Recipe, settings_of_lines
+from ajbench.core.rows import folds_name, make_row
 from ajbench.core.sealed_json import write_sealed
+from ajbench.evaluation.classification import PRIMARY, primary_comparison
 from ajbench.pipeline import classifier_stages, external_store, given_models, preflight, tail_clips
 from ajbench.pipeline.inputs import extractor_identity
 from ajbench.pipeline.stage import Stage
@@ -59,10 +61,34 @@ def eval_cls_stage(pipeline: "Pipeline", classifiers: Sequence[Stage], jobs: int
         if recipe.mix.tail:
             stores = [ClipStore.open(one.prepare.path, verify=False) for one in pipeline.folds]
             rows += tail_clips.rows(recipe, stores, context_of(recipe, path, pooled))
+        if late := _trained_before(recipe, classifiers):
+            first, context = primary_comparison(recipe), context_of(recipe, path, pooled)
+            assert first
+            about = first.line, first.column, "trained_before", late
+            rows.append(make_row(context, PRIMARY, *about, n=len(classifiers)))
         _record(pipeline, path, rows, pipeline.folds[0].prepare.path)
 
     amount = counted(len(classifiers), "classifier")
     return Stage("eval-cls", recipe, path, key, amount, do, needs=tuple(classifiers), follows=True)
+
+
+def _trained_before(recipe: Recipe, classifiers: Sequence[Stage]) -> int:
+    """Return how many classifiers were trained without the declaration of the primary comparison."""
+    wanted = _declared(recipe.evaluate.model_dump(mode="json"))
+    if wanted is None:
+        return 0
+    sections = [documents.read_yaml(cell.path / "recipe.yaml").get("evaluate") for cell in classifiers]
+    return sum(_declared(section) != wanted for section in sections)
+
+
+def _declared(section: Any) -> tuple[Any, ...] | None:
+    """Return classifier, dose and arm of the primary comparison in the `evaluate` section of a file."""
+    if not isinstance(section, dict) or not section.get("primary"):
+        return None
+    primary, models = section["primary"], section["models"]
+    place = primary["model"]
+    model = f"{models[place]['name']}+{models[place]['aug']}" if isinstance(place, int) else place
+    return model, primary["dose"], primary["arm"]
 
 
 def eval_gen_stage(

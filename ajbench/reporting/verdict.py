@@ -11,7 +11,14 @@ import pandas as pd
 from ajbench.core.console import counted
 from ajbench.core.recipe import Recipe
 from ajbench.core.rows import folds_in, is_control, is_rival, source_of, without_generated
-from ajbench.evaluation.classification import LEAKS, MIN_CLIPS, MIN_SEEDS, enough, primary_comparison
+from ajbench.evaluation.classification import (
+    LEAKS,
+    MIN_CLIPS,
+    MIN_SEEDS,
+    PRIMARY,
+    enough,
+    primary_comparison,
+)
 from ajbench.reporting.formats import equal_steps, signed
 
 QUESTION = "Does synthetic audio help?"
@@ -38,6 +45,7 @@ class Answer:
     clips: int  # evaluation clips, of all folds
     folds: int = 1
     shared: int = 0  # seeds that all mixes judged together have in common
+    late: str = ""  # of a primary comparison: which trainings it was declared after; empty: before all
 
     @property
     def name(self) -> str:
@@ -137,6 +145,10 @@ def answers(rows: pd.DataFrame, recipe: Recipe) -> list[Answer]:
         recipe: the merged recipe.
     """
     found: list[Answer] = []
+    late = "".join(
+        f"{row['value']:.0f} of {counted(int(row['n']), 'classifier')}"
+        for row in rows[rows["table"] == PRIMARY].to_dict("records")[-1:]
+    )
     rows = rows[(rows["table"] == "A11") & ~rows["column"].isin((recipe.name, f"{recipe.name}G"))]
     rows = rows.assign(seeds=rows["seed"].astype(str).str.split(";").map(len))
     rows = rows.assign(folds=rows["dataset"].map(folds_in))
@@ -145,7 +157,8 @@ def answers(rows: pd.DataFrame, recipe: Recipe) -> list[Answer]:
         own = (rows["row"] == first.line) & (rows["column"] == first.column)
         if len(mine := rows[own & (rows["metric"] == first.metric)].set_index("column")):
             trained = zip(mine["seeds"], mine["folds"], strict=True)
-            found.append(_answer(first.line, mine, mine[[enough(*one) for one in trained]], 0))
+            answer = _answer(first.line, mine, mine[[enough(*one) for one in trained]], 0)
+            found.append(replace(answer, late=late))
         rows = rows[~own]
     rows = rows[~rows["column"].map(lambda column: is_control(column) or is_rival(column)).astype(bool)]
     rows = rows.assign(source=rows["column"].map(source_of))
@@ -207,7 +220,8 @@ def headline(found: Sequence[Answer], leaks: bool = False, short: bool = False) 
     asked = [answer for answer in ([primary] if primary else found) if answer.judged]
     if not asked:
         return f"No verdict: {(primary or found[0]).lacking}."
-    end = f" ({primary.name}: {primary.against})." if primary and not short else "."
+    end = f" ({primary.name}: {primary.against})" if primary and not short else ""
+    end += f", declared after {primary.late} had been trained." if primary and primary.late else "."
     helped, hurt = (sum(a.effect == sign for a in asked) for sign in (1, -1))
     nothing = f"No gain of {bound(max(a.most for a in asked))} points or more"
     if primary or len(found) == 1:

@@ -1,12 +1,13 @@
 """What rows of a run say about the clips that models were trained on."""
 
 import json
+import types
 from dataclasses import replace
 
 import pytest
-from fakes import hum_record, hum_store, mini_pipeline
+from fakes import MINI, hum_record, hum_store, load, mini_pipeline
 
-from ajbench.core.recipe import settings_of_lines
+from ajbench.core.recipe import dump, settings_of_lines
 from ajbench.core.rows import Context, make_row, read_rows
 from ajbench.pipeline import evaluate, evaluation_stages
 from ajbench.pipeline.classifier_stages import cell_key, grid_stages
@@ -77,3 +78,22 @@ def test_an_evaluation_is_of_its_primary_comparison_and_its_real_clips():
         keys_of_upper.add(evaluation_stages.eval_cls_stage(made, upper).fingerprint)
         columns |= {cell_key(one, made.recipe).column for one in upper}
     assert columns == {"mini", "mini (all real)"} and len(keys_of_upper) == 2
+
+
+def test_classifiers_that_were_trained_without_the_declaration_are_counted(tmp_path):
+    def stage(name, *overrides):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "recipe.yaml").write_text(dump(load("mini", [*MINI, *overrides])))
+        return types.SimpleNamespace(path=tmp_path / name)
+
+    models = [f"{{name: taltrans-small, aug: {aug}}}" for aug in ("none", "mx+sp")]
+    one, other = (f"evaluate.models=[{', '.join(order)}]" for order in (models, models[::-1]))
+    cells = [
+        stage("same", one, "evaluate.primary={model: 0, dose: 10}"),
+        stage("by name", other, "evaluate.primary={model: taltrans-small+none, dose: 10}"),
+        stage("another", other, "evaluate.primary={model: 0, dose: 10}"),
+        stage("none"),
+    ]
+    declared = load("mini", [*MINI, one, "evaluate.primary={model: 0, dose: 10}"])
+    assert evaluation_stages._trained_before(declared, cells) == 2
+    assert evaluation_stages._trained_before(load("mini", MINI), cells) == 0

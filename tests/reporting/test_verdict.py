@@ -108,6 +108,16 @@ def test_the_headline_is_about_the_primary_comparison_at_95_percent(ends, effect
     assert [(a.column, a.effect, a.primary) for a in others] == [("+320G", 1, False), ("+160G", -1, False)]
 
 
+def test_a_primary_comparison_that_was_declared_late_is_told():
+    rows = comparison("taltrans-small", "+160G", 0.1, 1, 2)
+    late = {"table": "primary", "row": rows[0]["row"], "column": "+160G", "metric": "trained_before"}
+    rows.append(rows[0] | late | {"value": 6.0, "n": 9})
+    found = answers(pd.DataFrame(rows), PRIMARY)
+    assert found[0].primary and headline(found).startswith("Yes: +1.0 points")
+    assert headline(found, short=True).endswith(", declared after 6 of 9 classifiers had been trained.")
+    assert "declared" not in headline(answers(pd.DataFrame(rows[:-1]), PRIMARY))
+
+
 def test_augmented_and_synthetic_clips_are_compared_with_augmented_clips_alone():
     plan = esc10_recipe(arms=["G", "A", "A+G"], primary={"dose": 160, "arm": "A+G"})
     rows = comparison("taltrans-small", "+160A+160G", 3, 5, 7)
