@@ -244,8 +244,9 @@ def fingerprint(*parts: Any) -> str:
 def settings_of_lines(recipe: Recipe) -> dict[str, str]:
     """Return, for each line of Table A11, the fingerprint of what runs side by side have in common.
 
-    That is everything but what they compare (`mix.real` with its draw, `generator.pool`, `codec.name`) and
-    how much they measure (folds, seeds, doses, arms, controls).
+    That is everything but what they compare (`mix.real` with its draw, `generator.pool` of the corpus,
+    `codec.name`) and how much they measure (folds, seeds, doses, arms, controls). Pools that are other stores
+    are not told apart by their size, so they are part of it.
     """
     shared = [
         recipe.data.identity("eval_fold"),
@@ -258,6 +259,7 @@ def settings_of_lines(recipe: Recipe) -> dict[str, str]:
         # Not in the identities, as their contents are inputs of stages.
         [recipe.synth.guides, recipe.generator.captions, recipe.generator.caption_kind],
         recipe.evaluate.redraw,
+        *([recipe.generator.pool] if recipe.generator.other_store else []),
     ]
     models = [recipe.classifier_of(line.model_dump()) for line in recipe.evaluate.models]
     return {one.line: fingerprint(*shared, one) for one in models or [recipe.classifier]}

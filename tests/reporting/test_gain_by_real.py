@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from fakes import ESC10_CONTEXT, esc10_recipe
+from fakes import ESC10_CONTEXT, esc10_recipe, load
 
 from ajbench.core.recipe import load, settings_of_lines
 from ajbench.core.rows import ROW_COLUMNS, append_rows, make_row, read_rows
@@ -134,19 +134,23 @@ def contrast(path, fingerprint="a"):
 
 def test_pools_at_the_same_number_of_real_clips_are_compared_in_one_sentence(rows):
     (sentence,) = contrast(rows)
-    large, small = sentence.split(";")
-    assert "40 real clips" in large and "320 clips raises" in large and "10.0 points [+8.0, +12.0]" in large
-    assert "same 40 clips lowers" in small and "7.0 points [−9.0, −5.0]" in small
+    large, small, apart = sentence.split(";")
+    assert "40 real clips" in large and "+10.0 points [+8.0, +12.0] with a generator of 320 clips" in large
+    assert "−7.0 points [−9.0, −5.0] with a generator of the same 40 clips" in small
+    # two half widths of 2 points: √8
+    assert "+17.0 points [+14.2, +19.8] apart: the generator of more clips is better" in apart
     assert contrast(rows, "b") == [], "80 real clips have one pool"
 
 
-@pytest.mark.parametrize(("gain", "seed"), [(0.01, "0;1;2"), (-0.01, "0;1;2"), (0.1, "0;1"), (-0.1, "0")])
-def test_no_direction_without_an_interval_that_excludes_zero_and_enough_seeds(tmp_path, gain, seed):
+@pytest.mark.parametrize(("gain", "seed"), [(0.02, "0;1;2"), (-0.02, "0;1;2"), (0.1, "0;1"), (-0.1, "0")])
+def test_no_generator_is_better_without_an_interval_that_excludes_zero_and_enough_seeds(tmp_path, gain, seed):
+    # Of 0.02, both gains exclude zero or hardly do not; what counts is the difference.
     path = tmp_path / "rows.csv"
-    for fingerprint, pool in (("a", 320), ("b", 40)):
-        append_rows(path, run_rows(fingerprint, 40, pool, {"+160G": gain}, seed))
+    for fingerprint, pool, own in (("a", 320, gain), ("b", 40, 0.0)):
+        append_rows(path, run_rows(fingerprint, 40, pool, {"+160G": own}, seed))
     (sentence,) = contrast(path)
-    assert not {"raises", "lowers"} & set(sentence.split())
+    assert "better" not in sentence
+    assert ("no clear difference" if seed == "0;1;2" else "too few seeds") in sentence
 
 
 def test_tables_have_the_sentence(rows, tmp_path):
@@ -202,6 +206,12 @@ def test_runs_with_other_settings_do_not_stand_side_by_side(tmp_path):
     assert [(n["real"], n["pool"]) for n in found] == [(40, 320), (80, 320)]
 
 
+def test_pools_that_are_other_stores_are_told_apart(tmp_path):
+    pools = "train", "real", "a/store", "b/store"
+    keys = [settings_of_lines(load("esc10", [f"generator.pool={pool}"])) for pool in pools]
+    assert keys[0] == keys[1] and len({*map(str, keys)}) == 3
+
+
 def test_runs_of_one_draw_and_of_a_draw_for_each_seed_are_told_apart(tmp_path):
     path, plan = tmp_path / "rows.csv", esc10_recipe()
     (line, each), *_ = settings_of_lines(esc10_recipe(redraw=True)).items()
@@ -215,7 +225,7 @@ def test_runs_of_one_draw_and_of_a_draw_for_each_seed_are_told_apart(tmp_path):
         (40, "one", -7), (320, "each seed", 10), (320, "one", 30),
     ]  # fmt: skip
     (said,) = gain_by_real.contrast(found, current_rows.select(read_rows(path), plan, ["c"]), plan)
-    assert "raises mAP by 30.0" in said and "10.0" not in said
+    assert "by +30.0 points" in said and "10.0" not in said
     assert "+160 generated, generator of 320 clips, one draw" in gain_by_real.figure(found, plan)
 
 
