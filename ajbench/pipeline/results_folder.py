@@ -1,6 +1,7 @@
 """The results folder of a recipe: rows, tables and report, written from finished stages."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
+from fnmatch import fnmatch
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from ajbench.pipeline.cell_training import SCORES
 from ajbench.pipeline.classifier_stages import cell_key, grid_stages
 from ajbench.pipeline.evaluation_stages import NOTES, ROWS, dataset_name, eval_gen_stage
 from ajbench.pipeline.recipe_stages import Pipeline
+from ajbench.pipeline.results_origin import ORIGIN
 from ajbench.pipeline.stage import Stage
 from ajbench.pipeline.tuning import candidate_lines
 
@@ -30,8 +32,10 @@ KEPT = (
     "started", "seconds", "cpu_seconds", "gpu_seconds", "peak_memory_mb", "gpu_peak_memory_mb", "disk_mb",
     "energy_j", "device", "git",
 )  # fmt: skip
+# Never removed, even if a run.json lists them: measurements, and what other commands write.
+LASTING = (ROWS, "earlier.csv", RECIPE, RUN, ORIGIN, "sweep_*.csv")
 # Raised by one when the form of tables or report changes: they are then written again.
-VERSION = 6
+VERSION = 7
 
 
 def publish(pipeline: Pipeline, stages: Sequence[Stage], again: bool = False) -> dict[str, Any]:
@@ -95,8 +99,7 @@ def _write(
         advance(1)
     tuned = [out / tables.TUNE] if recipe.evaluate.tune else []
     files = *written.paths.values(), out / CLASSES, *tuned, *pages
-    for former in {*out.glob("table_1.*"), out / "generation.csv"} - {*files}:
-        former.unlink(missing_ok=True)  # of clips with other keys
+    _remove_former(out, [*before.get("files", ()), tables.TUNE], files)
     state = {
         "recipe": recipe.name,
         "fingerprint": key,
@@ -112,6 +115,19 @@ def _write(
     atomic_write(out / RECIPE, dump(recipe))
     _write_state(out, state)
     return state
+
+
+def _remove_former(out: Path, names: Iterable[str], written: Collection[Path]) -> None:
+    """Remove the files of an earlier run that this one has not written, as their numbers are of other keys.
+
+    A name that leads out of the folder, which an edited run.json may have, is passed over.
+    """
+    folder, kept = out.resolve(), {path.resolve() for path in written}
+    for name in names:
+        path = (folder / name).resolve()
+        lasting = any(fnmatch(path.name, pattern) for pattern in LASTING)
+        if path.is_relative_to(folder) and path.is_file() and path not in kept and not lasting:
+            (folder / name).unlink()
 
 
 def _evaluations_of_clips(pipeline: Pipeline) -> set[str]:

@@ -34,6 +34,12 @@ PUBLISHED = (
 BACKBONES = {"taltrans": "CNN+T", "ast": "DeiT"}
 A11_KEY = ("model", "backbone", "pretraining", "augmentation")
 PUBLISHED_COLUMNS = ("AS-20kG", "AS-20k", "+20kG", "+40kG", "+60kG", "+80kG", "AS-2M")
+KINDS = ("csv", "md", "tex")
+OPTIONAL = (  # files that not every run has
+    *(f"{name}.{kind}" for name in ("table_tail", "table_1") for kind in KINDS),
+    "generation.csv",
+    "gain_by_real.csv",
+)
 TUNE = "tune.csv"  # in the results folder: the candidates of `evaluate.tune` and their scores
 SIZES = ("pool", "real")  # columns of rows.csv: clips of the generator's pool, and real clips
 ENDS = {"": "value", "_low": "ci_low", "_high": "ci_high"}
@@ -69,7 +75,8 @@ def write(
     These are `table_a11.{csv,md,tex}`, with a tail `table_tail.{csv,md,tex}`, if generated clips were
     evaluated `table_1.{csv,md,tex}` and `generation.csv`, and if rows.csv has runs with several `mix.real`,
     pools or codecs, `gain_by_real.csv` of all of them. If a measurement occurs more than once, the last one
-    counts. Runs with other codecs have lines of their own in Table A11, below those of the last run.
+    counts. Runs with other codecs have lines of their own in Table A11, below those of the last run. Files of
+    earlier rows that these do not have are removed.
 
     Args:
         rows_path: rows.csv; rows of other recipes are ignored.
@@ -101,6 +108,8 @@ def write(
         files["gain_by_real.csv"] = to_csv(by_real, PERCENT_DIGITS)
     for name, text in files.items():
         atomic_write(out_dir / name, text)
+    for former in {*OPTIONAL} - {*files}:
+        (out_dir / former).unlink(missing_ok=True)
     header, lines = formats.console_table(a11_blocks[0])
     said = verdict.document(verdict.answers(rows, recipe), verdict.leaking(rows))
     document = {"table_a11": _measured(a11), "table_1": first, "generation": generation, "verdict": said}
@@ -291,8 +300,8 @@ def _published_a11() -> list[Line]:
 
 
 def _formats(name: str, lines: list[Line], blocks: list[Block], digits: int) -> dict[str, str]:
-    text = {"csv": to_csv(lines, digits), "md": formats.markdown(blocks), "tex": formats.latex(blocks)}
-    return {f"{name}.{kind}": content for kind, content in text.items()}
+    texts = to_csv(lines, digits), formats.markdown(blocks), formats.latex(blocks)
+    return {f"{name}.{kind}": text for kind, text in zip(KINDS, texts, strict=True)}
 
 
 def _measured(lines: list[Line]) -> list[Line]:

@@ -90,6 +90,58 @@ def test_tables_have_the_keys_of_the_last_run(tmp_path):
     assert drawn() and not drawn("evaluate.redraw=false")
 
 
+@pytest.fixture
+def rewritten(tmp_path, monkeypatch):
+    """Writes the results of a run again, whose earlier run.json is given; returns the names of all files."""
+    parts = {"_counts": {}, "_scores": {}, "_shortcomings": [], "_evaluations_of_clips": set()}
+    for name, found in parts.items():
+        monkeypatch.setattr(results_folder, name, lambda pipeline, found=found: found)
+    out = tmp_path / "esc10"
+    rows = [make_row(ESC10_CONTEXT, "A11", "m/-/none", "esc10", "map", 0.5, n=80, seed=k) for k in (0, 1)]
+    append_rows(out / "rows.csv", rows)
+    stage = SimpleNamespace(
+        name="train-cls", what="", fingerprint=ESC10_CONTEXT.fingerprint, folder=SimpleNamespace(info=dict)
+    )
+
+    def write(before):
+        recipe = load("esc10", ("table=a11", "evaluate.published=none"))
+        pipeline = SimpleNamespace(results=out, recipe=recipe)
+        state = results_folder._write(pipeline, [stage], [], before, "key")
+        return state["files"], {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+
+    return out, write
+
+
+def test_a_run_removes_what_an_earlier_one_wrote_and_it_does_not(rewritten):
+    out, write = rewritten
+    (out / "report").mkdir()
+    former = [
+        "gain_by_real.csv", "generation.csv", "table_tail.csv", "table_tail.md", "table_1.tex", "tune.csv",
+        "report/index.html", "of_an_older_version.csv",
+    ]  # fmt: skip
+    mine = ["notes.txt", "earlier.csv", "sweep_guidance.csv", "report/clips.html", "audit.csv"]
+    for name in (*former, *mine):
+        (out / name).touch()
+    files, found = write({"files": ["table_a11.csv", "report/index.html", "of_an_older_version.csv"]})
+    assert found == {*files, *mine, "rows.csv", "run.json", "recipe.yaml"}
+    (out / "tune.csv").touch()
+    assert write({})[1] == found, "even if no run.json lists it"
+
+
+def test_a_run_removes_nothing_that_is_not_its_own(rewritten, tmp_path):
+    out, write = rewritten
+    (tmp_path / "outside.csv").touch()
+    (out / "link.csv").symlink_to(tmp_path / "outside.csv")
+    (out / "t2").mkdir()
+    kept = ["rows.csv", "earlier.csv", "recipe.yaml", "origin.json", "run.json", "sweep_guidance.csv"]
+    for name in kept[1:]:
+        (out / name).touch()
+    listed = [*kept, "t2", "t2/../rows.csv", "../outside.csv", str(tmp_path / "outside.csv"), "link.csv"]
+    files, found = write({"files": [*listed, "./table_a11.csv", "never written.csv"]})
+    assert found == {*files, *kept, "link.csv"} and (out / "t2").is_dir()
+    assert (tmp_path / "outside.csv").exists()
+
+
 def test_a_report_of_other_keys_lets_the_next_run_write_both(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(results_folder, "render_report", lambda pipeline, stages: tmp_path / "index.html")
     results, stages = SimpleNamespace(results=tmp_path), [SimpleNamespace(fingerprint="a")]

@@ -229,6 +229,17 @@ def test_other_recipes_settings_and_earlier_values_are_left_out(grid_results, tm
     assert line["seeds"] == "1" and line[f"{cell.column}_std"] == ""
 
 
+def test_files_of_earlier_rows_do_not_stay_beside_the_tables(grid_results, tmp_path):
+    plan, _, rows = grid_results
+    former = [f"{name}.{kind}" for name in ("table_1", "table_tail") for kind in ("csv", "md", "tex")]
+    for name in (*former, "gain_by_real.csv", "generation.csv", "tune.csv", "sweep_guidance.csv"):
+        (tmp_path / name).write_text("of an earlier run")
+    done = tables.write(rows, tmp_path, plan)
+    own = {"tune.csv", "sweep_guidance.csv"}
+    assert {path.name for path in tmp_path.iterdir()} == {*done.paths, *own}
+    assert {"table_1.csv", "generation.csv"} <= {*done.paths}
+
+
 def test_columns_are_in_the_order_of_the_paper():
     found = ["+2kG", "α=0.5", "esc10", "+800G", "esc10G"]
     rows = [make_row(ESC10_CONTEXT, "A11", "x/-/none", c, "map", 0.5, n=9, seed=0) for c in found]
