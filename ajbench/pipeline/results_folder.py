@@ -35,7 +35,7 @@ KEPT = (
 # Never removed, even if a run.json lists them: measurements, and what other commands write.
 LASTING = (ROWS, "earlier.csv", RECIPE, RUN, ORIGIN, "sweep_*.csv")
 # Raised by one when the form of tables or report changes: they are then written again.
-VERSION = 7
+VERSION = 8
 
 
 def publish(pipeline: Pipeline, stages: Sequence[Stage], again: bool = False) -> dict[str, Any]:

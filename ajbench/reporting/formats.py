@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,13 +64,18 @@ def _block_a11(title: str, lines: list[Line], recipe: Recipe | None) -> Block:
         over_folds = f", each the mean over {folds} folds" if folds > 1 else ""
         redrawn = recipe.evaluate.redraw and recipe.mix.by_chance
         alone = f" ({first['codec']})" if several else ""  # earlier runs may have drawn otherwise
-        drawn = f", each with other real clips{alone}" if redrawn else ""
-        *fewer, seeds = sorted({line["seeds"] for line in lines})
+        seeds = seed_counts(lines)
+        drawn = f", each with other real clips{alone}" if redrawn and seeds != {1} else ""
         notes.append(
-            f"mAP in percent, mean ± standard deviation over {''.join(f'{n}–' for n in fewer)}"
-            f"{counted(seeds, 'seed')}{drawn}{over_folds}; below it the paired difference from {recipe.name} "
-            f"with its 95 % interval over clips and seeds; {training}"
+            f"mAP in percent, {over_seeds(seeds)}{drawn}{over_folds}; below it the paired difference from "
+            f"{recipe.name}{shared_seeds(seeds)} with its 95 % interval over {covered(seeds)}; {training}"
         )
+        notes += [
+            f"{model}, {line['augmentation']}: {column}: {line[f'{column}_seeds']} of {line['seeds']} seeds"
+            for line, model in zip(lines, models, strict=True)
+            for column in columns
+            if f"{column}_seeds" in line
+        ]
         notes += [
             f"{model}, {line['augmentation']}: {line['dataset']}, "
             f"{counted(line['eval_clips'], 'evaluation clip')}"
@@ -144,6 +149,31 @@ def latex(blocks: Iterable[Block]) -> str:
         end = [r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption}}}", r"\end{table}"]
         parts.append("\n".join([*head, *lines, *end]))
     return "\n\n".join(parts) + "\n"
+
+
+def seed_counts(lines: Iterable[Line]) -> set[int]:
+    """Return how many seeds the cells of lines have: of a line's `seeds`, or fewer (`<column>_seeds`)."""
+    return {n for line in lines for name, n in line.items() if name == "seeds" or name.endswith("_seeds")}
+
+
+def over_seeds(counts: Collection[int]) -> str:
+    """Return what a value is, given the numbers of seeds: of one seed there is no mean."""
+    if {*counts} == {1}:
+        return "of 1 seed"
+    ends = sorted({min(counts), max(counts)})
+    return f"mean ± standard deviation over {'–'.join(map(str, ends))} seeds"
+
+
+def shared_seeds(counts: Collection[int]) -> str:
+    """Return the seeds that paired differences are over, if the numbers of seeds are not all the same."""
+    return " over the seeds that both have," if len({*counts}) > 1 else ""
+
+
+def covered(counts: Collection[int]) -> str:
+    """Return what 95 % intervals cover, given the numbers of seeds: one seed says nothing of others."""
+    if {*counts} == {1}:
+        return "clips"
+    return "clips and seeds" if len({*counts}) == 1 else "clips and, from two seeds on, seeds"
 
 
 def percent(value: float) -> float | None:

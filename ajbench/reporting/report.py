@@ -26,7 +26,7 @@ from ajbench.reporting import (
     tables,
     tail_table,
 )
-from ajbench.reporting.formats import blocks_1, blocks_a11, html, to_csv
+from ajbench.reporting.formats import blocks_1, blocks_a11, covered, html, seed_counts, to_csv
 from ajbench.reporting.verdict import QUESTION, Answer, answers, headline, leaking, limits
 
 EXAMPLES = 12  # classes with audio examples
@@ -89,6 +89,7 @@ def render(data: ReportData, out: Path) -> Path:
         "question": QUESTION,
         "headline": headline(found, leaking(rows), short=True),
         "answers": found,
+        "covered": {"answers": covered([a.seeds for a in found]), "means": covered(seed_counts(a11))},
         "comparison": mix_figure.comparison,
         "mix_figure": mix_figure.draw(rows, data.recipe, found),
         "gain_figure": gain_by_real.figure(by_real, data.recipe),

@@ -153,12 +153,14 @@ def _models(models: Sequence[Line], recipe: Recipe, notes: Sequence[str]) -> Blo
         head = [(line["model"], ""), (line["modality"], "")]
         cells.append([*head, *values, gain, mu, (str(line["seeds"]), "")])
     first = models[0]
+    alone = all(line["seeds"] == 1 for line in models)
+    spread = "of 1 seed" if alone else "mean ± standard deviation over seeds"
     said = [
         f"{first['dataset']}, {counted(first['eval_clips'], 'evaluation clip')}; audio and video models: "
         f"{first['backbone']}; discount {recipe.fusion.discount}",
         *notes,
-        "in percent, mean ± standard deviation over seeds; below it the paired difference in points from "
-        "naive fusion in the same modality, with its 95 % interval, also over seeds",
+        f"in percent, {spread}; below it the paired difference in points from naive fusion in the same "
+        f"modality, with its 95 % interval, {'over clips' if alone else 'also over seeds'}",
         f"the column A+V minus A is a paired difference of {_word(metric)} by the same model",
         "the column μ is the share of clips that audio or video alone gets right and both together get wrong",
     ]

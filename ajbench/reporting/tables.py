@@ -153,7 +153,7 @@ def a11_lines(
 
     Each column has `<column>` (mean over seeds and folds) and `<column>_std` (over seeds), and all but real
     clips only have `<column>_delta`, `<column>_delta_low` and `<column>_delta_high`; `+160A+160G` has
-    `…_delta_a` too.
+    `…_delta_a` too. `seeds` counts those of all columns; a column that lacks some has `<column>_seeds`.
     """
     tail, rows = tail_table.classes(rows), rows[rows["table"] == "A11"]
     columns = columns_of(rows, recipe)
@@ -170,15 +170,14 @@ def a11_lines(
         mine = rows[rows["row"] == name]
         line: Line = dict(zip(A11_KEY, (model, backbone, pretraining, augmentation), strict=True))
         line["source"] = "measured"
-        seeds: list[str] = []
+        trained: dict[str, set[str]] = {}  # column → its seeds
         for column in columns:
             cell = mine[mine["column"] == column]
             values = cell[cell["metric"] == "map"].groupby("seed")["value"].mean()  # over folds
             mean = cell[cell["metric"] == "map_mean"]
             if len(mean):
-                of_mean = mean["seed"].iloc[0].split(";")
-                values = values[values.index.isin(of_mean)]
-                seeds = max(seeds, of_mean, key=len)
+                values = values[values.index.isin(mean["seed"].iloc[0].split(";"))]
+            trained[column] = {*(mean["seed"].iloc[0].split(";") if len(mean) else values.index)}
             line[column] = percent(mean["value"].iloc[0] if len(mean) else values.mean())
             line[f"{column}_std"] = percent(values.std(ddof=1)) if len(values) > 1 else None
             delta = cell[cell["metric"] == "map_delta"]
@@ -190,7 +189,7 @@ def a11_lines(
                 line[f"{column}_delta_a{end}"] = percent(augmented[field].iloc[0])
         line |= _sizes(mine, recipe.name)
         line["codec"] = "; ".join(dict.fromkeys(filter(None, mine["codec"])))
-        line["seeds"] = len(seeds) or int(mine["seed"].nunique())
+        line |= _seeds(trained)
         line["eval_clips"] = int(mine["n"].max())
         classes = mine.loc[mine["metric"] == "classes", "value"]
         line["classes"] = int(classes.max()) if len(classes) else None
@@ -315,6 +314,13 @@ def _sizes(rows: pd.DataFrame, real_column: str | None = None) -> Line:
     found = {"pool": rows["pool"], "real": real["real"], "all_real": every["real"]}
     known = {name: [int(value) for value in column if value] for name, column in found.items()}
     return {name: values[-1] for name, values in known.items() if values}
+
+
+def _seeds(trained: Mapping[str, Collection[str]]) -> Line:
+    """Return how many seeds the columns have together, and each that lacks some (a grid not yet finished)."""
+    every = len({seed for seeds in trained.values() for seed in seeds})
+    fewer = {f"{column}_seeds": len(seeds) for column, seeds in trained.items() if 0 < len(seeds) < every}
+    return {**fewer, "seeds": every}
 
 
 def _note(recipe: Recipe) -> str:

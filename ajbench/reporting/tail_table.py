@@ -7,7 +7,16 @@ import pandas as pd
 from ajbench.core.recipe import Recipe
 from ajbench.core.rows import folds_in
 from ajbench.evaluation.classification import TAIL
-from ajbench.reporting.formats import Block, Line, fills, percent, signed
+from ajbench.reporting.formats import (
+    Block,
+    Line,
+    covered,
+    fills,
+    over_seeds,
+    percent,
+    shared_seeds,
+    signed,
+)
 
 METRICS = {"tail_recall": "Tail recall", "macro_f1": "Macro-F1", "map": "mAP"}
 ENDS = {"": "value", "_low": "ci_low", "_high": "ci_high"}
@@ -70,6 +79,7 @@ def block(found: Sequence[Line], recipe: Recipe) -> Block:
         head = line["model"], line["augmentation"], line["mix"], f"{line['real'] or 0:,}"
         cells.append([*((text, "") for text in head), *((_value(line, m), _gain(line, m)) for m in METRICS)])
     first = found[0]
+    seeds, most = {line["seeds"] for line in found}, _most_seeds(found)
     over_folds = ", the mean over folds" if folds_in(first["dataset"]) > 1 else ""
     notes = [
         f"{first['dataset']}; real clips of the tail: {first['tail']}; its evaluation clips: "
@@ -77,12 +87,28 @@ def block(found: Sequence[Line], recipe: Recipe) -> Block:
         "Tail recall is the mean over the classes of the tail, macro-F1 and mAP over all classes. Predicted "
         "is the class of the highest logit or, of a clip with several labels or none, each class with a "
         "probability above 0.5",
-        f"In percent, mean ± standard deviation over seeds{over_folds}; below it the paired difference from "
-        f"{recipe.name} with its 95 % interval over clips and seeds, each for one comparison by itself",
+        f"In percent, {over_seeds(seeds)}{over_folds}; below it the paired difference from {recipe.name}"
+        f"{shared_seeds(seeds)} with its 95 % interval over {covered(seeds)}, each for one comparison by "
+        "itself",
+        *(
+            f"{line['model']}, {line['augmentation']}: {line['mix']}: {line['seeds']} of {number} seeds"
+            for line in found
+            if line["seeds"] < (number := most[_classifier(line)])
+        ),
     ]
     if fills(recipe):
         notes.append("Added clips all have a label of the tail")
     return Block(f"Tail, {recipe.name} (measured)", header, cells, notes, 3)
+
+
+def _classifier(line: Line) -> tuple[str, ...]:
+    return line["model"], line["pretraining"], line["augmentation"]
+
+
+def _most_seeds(found: Sequence[Line]) -> dict[tuple[str, ...], int]:
+    """Return, of each classifier, the number of seeds of the mix that has most."""
+    lines = sorted(found, key=lambda line: line["seeds"])
+    return {_classifier(line): line["seeds"] for line in lines}
 
 
 def _value(line: Line, metric: str) -> str:

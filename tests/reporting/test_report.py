@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import soundfile
 from browser import check
-from fakes import ESC10_LABELS, esc10_recipe
+from fakes import ESC10_LABELS, esc10_recipe, grid_predictions, write_result_rows
 from PIL import Image
 
 from ajbench.core.errors import MissingError
@@ -161,6 +161,24 @@ def test_without_a_store_there_are_the_verdict_and_the_table(made, tmp_path):
 def test_the_pages_in_chromium(made, chromium):
     for name in ("index.html", "clips.html", "listen.html"):
         check(chromium, made[1] / name)
+
+
+@pytest.mark.parametrize(
+    ("trained", "answers", "means"),
+    [
+        (lambda cell: True, "over evaluation clips and seeds.", "over clips and seeds. Right"),
+        (lambda cell: cell.seed == 0, "over evaluation clips.",
+         "Left: mAP with its 95 % interval over clips. Right"),
+        (lambda cell: cell.seed == 0 or cell.column == "esc10", "over evaluation clips.",
+         "over clips and, from two seeds on, seeds. Right"),
+    ],
+)  # fmt: skip
+def test_an_interval_is_said_to_cover_seeds_only_where_there_are_several(tmp_path, trained, answers, means):
+    plan = esc10_recipe(published="none")
+    cells = {cell: scores for cell, scores in grid_predictions(plan).items() if trained(cell)}
+    data = report.ReportData(plan, write_result_rows(tmp_path / "rows.csv", plan, cells), None, {}, {})
+    page = Page(report.render(data, tmp_path / "out").read_text())
+    assert f"with its 95 % interval {answers}" in page.text and means in page.text
 
 
 def test_missing_rows_are_an_error(made, tmp_path):

@@ -56,6 +56,14 @@ def test_lines_have_values_in_percent_and_differences_in_points(rows):
     assert "minilm, true labels (label leak): +10.0 [+5.0, +15.0] points of mAP" in files["table_a8.md"]
 
 
+def test_of_one_seed_the_interval_is_over_clips(rows):
+    for seeds, said in ((("0", "1", "0;1"), "interval, also over seeds"), (("0",), "interval, over clips")):
+        mine = rows[rows["seed"].astype(str).isin(seeds)]
+        alone = mine.assign(seed="0") if len(seeds) == 1 else mine
+        text = written(alone)[1]["table_a8.md"]
+        assert said in text and ("In percent, of 1 seed;" in text) == (len(seeds) == 1)
+
+
 def test_published_rows_stand_beside_with_notes_on_suspect_cells(rows):
     _, files = written(rows)
     published = [

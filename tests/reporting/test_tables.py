@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
-from fakes import ESC10_CONTEXT, esc10_recipe, grid_predictions
+from fakes import ESC10_CONTEXT, esc10_recipe, grid_predictions, write_result_rows
 from sklearn.metrics import average_precision_score
 
 from ajbench.core.errors import MissingError
@@ -153,7 +153,10 @@ def test_markdown_latex_and_terminal_agree(written):
     assert written.table["lines"][0][0] == "taltrans-small" and written.table["lines"][1][1] == "Δ"
     notes = written.table["notes"]
     assert any("80 evaluation clips" in note and "train 318 of 320" in note for note in notes)
-    assert any("3 seeds" in note for note in notes)
+    (note,) = (note for note in notes if "3 seeds" in note)
+    assert (
+        "deviation over 3 seeds" in note and "from esc10 with its 95 % interval over clips and seeds;" in note
+    )
 
 
 def test_the_sizes_of_pool_and_real_clips_and_the_codec_are_on_every_line(grid_results, tmp_path):
@@ -227,6 +230,44 @@ def test_other_recipes_settings_and_earlier_values_are_left_out(grid_results, tm
     line = read(tables.write(path, tmp_path, plan, fingerprints={"f0"}).paths["table_a11.csv"])[0]
     assert float(line[cell.column]) == pytest.approx(percent(scores), abs=0.006)
     assert line["seeds"] == "1" and line[f"{cell.column}_std"] == ""
+
+
+def test_of_one_seed_the_interval_is_over_clips_alone(tmp_path):
+    plan = esc10_recipe(published="none")
+    rows = write_result_rows(tmp_path / "rows.csv", plan, grid_predictions(plan, seeds=(0,)))
+    written = tables.write(rows, tmp_path, plan)
+    (note,) = (note for note in written.table["notes"] if note.startswith("mAP"))
+    assert note.startswith("mAP in percent, of 1 seed; below it") and "95 % interval over clips; " in note
+    assert "±" not in note and "±" not in str(written.table["lines"])
+
+
+def test_a_column_that_lacks_seeds_says_so(grid_results, tmp_path):
+    plan, cells, _ = grid_results
+    some = {cell: s for cell, s in cells.items() if cell.column == plan.name or cell.seed < 2}
+    some = {cell: s for cell, s in some.items() if cell.column != "+320G" or cell.seed == 1}
+    written = tables.write(write_result_rows(tmp_path / "rows.csv", plan, some), tmp_path, plan)
+    notes = written.table["notes"]
+    for name in ("taltrans-small", "ast-tiny"):
+        mine = [note for note in notes if note.startswith(f"{name}, mx+sp: ")]
+        assert [note.split(": ", 1)[1] for note in mine] == [
+            "esc10G: 2 of 3 seeds", "+160G: 2 of 3 seeds", "+320G: 1 of 3 seeds",
+        ]  # fmt: skip
+    (note,) = (note for note in notes if note.startswith("mAP"))
+    assert "over 1–3 seeds" in note and "from esc10 over the seeds that both have, with" in note
+    assert "over clips and, from two seeds on, seeds;" in note
+    line = read(written.paths["table_a11.csv"])[0]
+    assert [line[name] for name in ("seeds", "+160G_seeds", "+320G_seeds")] == ["3", "2", "1"]
+    assert "esc10_seeds" not in line
+    for name in ("table_a11.md", "table_a11.tex"):
+        assert "+320G: 1 of 3 seeds" in written.paths[name].read_text()
+
+
+def test_columns_with_different_seeds_say_so(grid_results, tmp_path):
+    plan, cells, _ = grid_results
+    some = {cell: s for cell, s in cells.items() if cell.seed != (0 if cell.column == plan.name else 2)}
+    written = tables.write(write_result_rows(tmp_path / "rows.csv", plan, some), tmp_path, plan)
+    assert written.document["table_a11"][0]["seeds"] == 3
+    assert f"taltrans-small, mx+sp: {plan.name}: 2 of 3 seeds" in written.table["notes"]
 
 
 def test_files_of_earlier_rows_do_not_stay_beside_the_tables(grid_results, tmp_path):

@@ -15,21 +15,27 @@ from ajbench.reporting import tables, tail_table
 FEW = [1, 4]
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """The recipe, its predictions, and the folder of its rows and tables."""
+def run_in(folder, trained=lambda cell: True):
+    """Rows and tables of some cells of a made-up run in a folder: the recipe, the predictions, the tables."""
     plan = esc10_recipe(published="none")
     names = next(iter(grid_predictions(plan).values())).labels
     tail = Tail(classes=[names[c] for c in FEW], shots=4, fill=True)
     plan = plan.model_copy(update={"mix": Mix(tail=tail)})
-    cells, folder = grid_predictions(plan), tmp_path_factory.mktemp("tail")
+    cells = {cell: scores for cell, scores in grid_predictions(plan).items() if trained(cell)}
     found = {cell: measure(scores, tail=FEW, resamples=100) for cell, scores in cells.items()}
     rows = [row for cell, measured in found.items() for row in cell_rows(cell, measured, ESC10_CONTEXT)]
     rows += compare_to_real(found, plan.name, ESC10_CONTEXT)
     about = {"n": 8, "split": "train"}
     rows += [make_row(ESC10_CONTEXT, TAIL, names[c], plan.name, "real_clips", 4.0, **about) for c in FEW]
     append_rows(folder / "rows.csv", [row | {"pool": 320, "real": 264} for row in rows])
-    return plan, cells, names, tables.write(folder / "rows.csv", folder, plan), folder
+    return plan, cells, names, tables.write(folder / "rows.csv", folder, plan)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The recipe, its predictions, its classes, its tables and their folder."""
+    folder = tmp_path_factory.mktemp("tail")
+    return *run_in(folder), folder
 
 
 def test_lines_have_the_means_over_seeds_and_the_gains_of_every_mix(made):
@@ -69,6 +75,24 @@ def test_every_table_names_the_tail_and_its_real_clips(made):
     assert any(named in note for note in written.table["notes"])
     with (folder / "table_a11.csv").open(newline="") as file:
         assert {line["tail"] for line in csv.DictReader(file)} == {named}
+
+
+@pytest.mark.parametrize(
+    ("trained", "said", "silent"),
+    [
+        (lambda cell: True, "mean ± standard deviation over 3 seeds; below it the paired difference from "
+         "esc10 with its 95 % interval over clips and seeds", "mx+sp: "),
+        (lambda cell: cell.seed == 0, "of 1 seed; below it the paired difference from esc10 with its 95 % "
+         "interval over clips, each", "±"),
+        (lambda cell: cell.seed == 0 or cell.column != "+320G", "taltrans-small, mx+sp: +320G: 1 of 3 seeds",
+         "+160G: "),
+    ],
+)  # fmt: skip
+def test_the_seeds_are_those_that_values_and_intervals_are_over(tmp_path, trained, said, silent):
+    run_in(tmp_path, trained)
+    text = (tmp_path / "table_tail.md").read_text()
+    assert said in text
+    assert silent not in text.partition("In percent, ")[2]
 
 
 def test_without_a_tail_there_is_no_such_table(made, grid_results, tmp_path):
