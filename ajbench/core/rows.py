@@ -1,4 +1,4 @@
-"""Measurements as lines of rows.csv: append-only, whole lines, no measurement twice."""
+"""Measurements as lines of rows.csv: append-only, whole lines, of which the last of a measurement counts."""
 
 import csv
 import fcntl
@@ -130,12 +130,18 @@ def make_row(
     return {name: values[name] for name in ROW_COLUMNS}
 
 
-def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+def append_rows(path: Path, rows: Iterable[Mapping[str, Any]], last: bool = False) -> int:
     """Append measurements that the file does not have yet; several processes may do so at once.
 
     Lines with the same KEY are of one measurement. If its last line in the file has the same result, nothing
     is added; with another result (another machine, other versions) a line is added, and the last one counts.
     The new lines are written all at once or, if the disk is full, not at all.
+
+    Args:
+        path: rows.csv, created if missing.
+        rows: of one evaluation, if `last`.
+        last: the rows shall stand behind those of other evaluations of the recipe by the same command: those
+            that do not are added again.
 
     Returns:
         The number of lines added.
@@ -157,7 +163,8 @@ def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
         fcntl.flock(file, fcntl.LOCK_EX)
         old = path.read_bytes()
         stored = _parse(path, old.decode()) if old else []
-        known = {_key(row): _result(row) for row in stored}
+        behind = _after_others(stored, new) if last else 0
+        known = {_key(row): _result(row) for row in stored[behind:]}
         fresh: list[dict[str, str]] = []
         for row in new:
             if known.get(_key(row)) != _result(row):
@@ -218,6 +225,19 @@ def _parse(path: Path, text: str) -> list[dict[str, str]]:
         if len(line) != len(lines[0]) or (number == len(lines) and not text.endswith("\n")):
             raise IntegrityError(f"{path}: line {number} is incomplete; delete it and run again")
     return [dict(zip_longest(ROW_COLUMNS, line, fillvalue="")) for line in lines[1:]]
+
+
+def _after_others(stored: Sequence[Mapping[str, str]], new: Sequence[Mapping[str, str]]) -> int:
+    """Return from which line on no other evaluation stands that measures the same as that of the new rows."""
+    runs = {row["run"] for row in new}
+    kinds = {_kind(row) for row in new}
+    others = (i for i, row in enumerate(stored) if _kind(row) in kinds and row["run"] not in runs)
+    return max(others, default=-1) + 1
+
+
+def _kind(row: Mapping[str, str]) -> tuple[str, str]:
+    """Return recipe and stage: a run is named after its folder, `eval-cls-<fingerprint>`."""
+    return row["recipe"], row["run"].rpartition("-")[0]
 
 
 def _key(row: Mapping[str, str]) -> tuple[str, ...]:

@@ -182,8 +182,9 @@ def add_rows(pipeline: Pipeline, stage: Stage) -> list[dict[str, Any]]:
     from ajbench.evaluation import classification
 
     out, rows = pipeline.results, rows_of(stage)
-    append_rows(out / ROWS, rows)
-    if state := _state(out):  # the tables of an earlier run take these rows too
+    state = _state(out)
+    append_rows(out / ROWS, rows, last=not state)  # without a run.json the order tells which rows count
+    if state:  # the tables of an earlier run take these rows too
         kept = {*state["fingerprints"]}
         every = read_rows(out / ROWS)
         of_classifiers = every["table"].isin((classification.TABLE, classification.TAIL))

@@ -63,7 +63,8 @@ def lines(rows: pd.DataFrame, recipe: Recipe, current: Collection[str] = ()) -> 
     rows = rows[(rows["recipe"] == recipe.name) & (rows["table"] == "A11")]
     found: dict[tuple[Any, ...], Line] = {}
     runs = [run for _, run in _labelled(rows, recipe).groupby("fingerprint", sort=False)]
-    for run in sorted(runs, key=lambda run: run["fingerprint"].iloc[0] in current):
+    # A repeated evaluation has lines at the end again.
+    for run in sorted(runs, key=lambda run: (run["fingerprint"].iloc[0] in current, run.index[-1])):
         last = run.drop_duplicates(["row", "column", "dataset", "metric", "seed"], keep="last")
         deltas = last[last["metric"].isin(DELTAS)]
         means = last[last["metric"] == "map_mean"].set_index(["row", "column", "dataset"])["value"]

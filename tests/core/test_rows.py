@@ -95,6 +95,32 @@ def test_a_measurement_with_another_result_is_a_new_line(tmp_path):
     assert frame[frame["seed"] == "0"]["value"].tolist() == [0.5, 0.25, 0.5]
 
 
+def test_a_repeated_evaluation_stands_last_where_it_shall(tmp_path):
+    path = tmp_path / "rows.csv"
+    first, other, clips = (
+        [measurement(k, run=run, recipe=recipe) for k in (0, 1)]
+        for run, recipe in (("eval-cls-a", "esc10"), ("eval-cls-b", "esc10"), ("eval-gen-c", "esc10"))
+    )
+    elsewhere = [measurement(0, run="eval-cls-d", recipe="esc50")]
+    for rows, added in (
+        (first, 2),
+        (first, 0),
+        (clips, 2),
+        (elsewhere, 1),
+        (first, 0),
+        (other, 2),
+        (first, 2),
+    ):
+        before = path.read_bytes() if path.exists() else b""
+        assert append_rows(path, rows, last=True) == added
+        assert path.read_bytes().startswith(before)
+    assert read_rows(path)["run"].tolist()[-4:] == ["eval-cls-b"] * 2 + ["eval-cls-a"] * 2
+    assert append_rows(path, other) == 0, "only where it is asked for"
+    changed = [first[0] | {"value": 0.7}, first[1]]
+    assert append_rows(path, changed, last=True) == 1
+    assert append_rows(path, [*other, *other], last=True) == 2
+
+
 def test_many_writers_leave_complete_lines(tmp_path):
     path = tmp_path / "rows.csv"
     with ThreadPoolExecutor(8) as pool:

@@ -9,9 +9,10 @@ from fakes import ESC10_CONTEXT, flip_in, mini_pipeline, reseal
 
 from ajbench.core.errors import IntegrityError
 from ajbench.core.recipe import dump, load
-from ajbench.core.rows import append_rows, make_row
+from ajbench.core.rows import append_rows, make_row, read_rows
 from ajbench.core.sealed_json import write_sealed
 from ajbench.pipeline import results_folder
+from ajbench.reporting import current_rows
 
 
 def evaluation(folder, fingerprint, column, table="A11", features=""):
@@ -46,6 +47,30 @@ def test_an_evaluation_by_other_keys_replaces_that_of_the_run(tmp_path):
     reseal(tmp_path / "results" / "run.json", fingerprint="of the run")
     results_folder.add_rows(results, evaluation(tmp_path, "others", "esc10", "1", "tiny"))
     assert json.loads((tmp_path / "results" / "run.json").read_text())["fingerprint"] == "of the run"
+
+
+@pytest.mark.parametrize(("table", "stage"), [("A11", "eval-cls"), ("1", "eval-gen")])
+def test_without_a_run_json_the_last_evaluation_counts_even_if_it_is_an_earlier_one_again(
+    tmp_path, table, stage
+):
+    results = SimpleNamespace(results=tmp_path / "results")
+    metric, made = "map" if table == "A11" else "fd", {}
+    for name, value in (("a", 0.25), ("b", 0.5)):
+        context = replace(ESC10_CONTEXT, fingerprint=name, run=f"{stage}-{name}", codec=f"tiny@{name}")
+        path = tmp_path / name
+        rows = [make_row(context, table, "m/-/none", c, metric, value, n=80, seed=0) for c in ("x", "y")]
+        append_rows(path / "rows.csv", rows)
+        made[name] = SimpleNamespace(name=stage, path=path, fingerprint=name)
+    path = results.results / "rows.csv"
+    for name, value in (("a", 0.25), ("b", 0.5), ("a", 0.25), ("a", 0.25), ("b", 0.5)):
+        results_folder.add_rows(results, made[name])
+        counted = current_rows.select(read_rows(path), load("esc10"))
+        assert set(counted["fingerprint"]) == {name} and set(counted["value"]) == {value}
+        assert len(counted) == 2
+    assert len(read_rows(path)) == 8 and not (results.results / "run.json").exists()
+    (results.results / "run.json").write_text(json.dumps({"fingerprints": ["b"]}))
+    results_folder.add_rows(results, made["a"])
+    assert len(read_rows(path)) == 8, "the run.json tells which rows count"
 
 
 def test_a_damaged_run_json_is_not_taken_for_a_missing_one(tmp_path):

@@ -60,6 +60,15 @@ def test_the_last_run_of_the_same_numbers_counts(rows):
     assert [n["delta"] for n in found if (n["pool"], n["real"], n["column"]) == (320, 40, "+160G")] == [11.0]
 
 
+def test_a_run_that_is_repeated_at_the_end_of_the_file_is_the_last(rows):
+    again = read_rows(rows).query("fingerprint == 'a'").to_dict("records")
+    append_rows(rows, run_rows("d", 40, 320, {"+160G": 0.11}))
+    every = pd.concat([read_rows(rows), pd.DataFrame(again)], ignore_index=True)
+    found = gain_by_real.lines(every, esc10_recipe())
+    (mine,) = (n for n in found if (n["pool"], n["real"], n["column"]) == (320, 40, "+160G"))
+    assert mine["delta"] == pytest.approx(10)
+
+
 def test_a_single_fold_does_not_take_the_place_of_all(rows):
     runs = ("esc10 folds 1-5", 0.12), ("esc10 fold 5", 0.01), ("esc10 folds 1-5", 0.13)
     for number, (dataset, gain) in enumerate(runs):
