@@ -69,7 +69,7 @@ class Evaluate(Section):
     synthetic_only: bool = True
     controls: tuple[Literal["match_steps", "through_codec", "amplify", "all_real"], ...] = Field(
         (),
-        description="more columns of real clips only: steps of the largest dose; decoded; mix.amplify=100; "
+        description="more columns of real clips only: steps of the largest mix; decoded; mix.amplify=100; "
         "all train clips, as an upper bound",
     )
     all_real: dict[str, Any] = Field(

@@ -55,6 +55,7 @@ def column_name(
     amplified: bool = False,
     all_real: bool = False,
     leaks: bool = False,
+    steps_of: Mix | None = None,
 ) -> str:
     """Return the column of Table A11 for a mix of the recipe `base`.
 
@@ -63,18 +64,18 @@ def column_name(
     from elsewhere, `esc10G` is synthetic clips only,
     `α=0.5` is Eq. 1. Controls carry what they control for in brackets: in `esc10
     (decoded)` the real clips have passed through the codec, `as20k (steps of +80kG)` has trained for as many
-    steps as that dose, in `as20k (amplified)` the classes of lowest AP are drawn more often, and `as20k (all
-    real)` has all train clips instead of those that `mix.real` chooses. `+160X (leaks)` adds copies of
-    evaluation clips (`--allow-leaks`).
+    steps as that mix (`steps_of`; None: as that dose of generated clips), in `as20k (amplified)` the classes
+    of lowest AP are drawn more often, and `as20k (all real)` has all train clips instead of those that
+    `mix.real` chooses. `+160X (leaks)` adds copies of evaluation clips (`--allow-leaks`).
     """
     if mix.mode == "alpha":
         name = f"α={mix.alpha:g}"
     elif not mix.has_real:
         name = f"{base}G"
     else:
-        name = "".join(_dose(mix.dose, source) for source in mix.source.split("+")) if mix.dose else base
+        name = _doses(mix) if mix.dose else base
     if mix.match_steps:
-        name += f" (steps of {_dose(mix.match_steps)})"
+        name += f" (steps of {_doses(steps_of or Mix(dose=mix.match_steps))})"
     if amplified:
         name += " (amplified)"
     if all_real:
@@ -84,8 +85,10 @@ def column_name(
     return f"{name}{LEAKS}" if leaks else name
 
 
-def _dose(clips: int, source: str = "G") -> str:
-    return f"+{clips // 1000}k{source}" if clips % 1000 == 0 else f"+{clips}{source}"
+def _doses(mix: Mix) -> str:
+    """Return the clips that a mix adds: `+160A+160G`."""
+    clips = f"{mix.dose // 1000}k" if mix.dose % 1000 == 0 else f"{mix.dose}"
+    return "".join(f"+{clips}{source}" for source in mix.source.split("+"))
 
 
 class Primary(NamedTuple):

@@ -212,7 +212,8 @@ def cell_key(cell: Stage, run: Recipe) -> TableCell:
     controls = recipe.data.real_through_codec, recipe.mix.amplify != run.mix.amplify, all_real
     found = audited(cell) if recipe.mix.adds("X") else None
     leaks = found is not None and found["leaks"] != 0
-    column = column_name(recipe.name, recipe.mix, *controls, leaks)
+    longest = grid.matched(run) if recipe.mix.match_steps != run.mix.match_steps else None
+    column = column_name(recipe.name, recipe.mix, *controls, leaks, longest)
     about = classifier.name, classifier.pretraining, classifier.aug
     fold = recipe.data.eval_fold if len(run.evaluate.folds) > 1 else None
     seed = (cell.seed or 0) - (0 if fold is None else recipe_parts.offset(fold))

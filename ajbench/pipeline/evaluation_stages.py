@@ -13,7 +13,7 @@ from ajbench.core.recipe import Mix, Recipe, settings_of_lines
 from ajbench.core.rows import folds_name, make_row
 from ajbench.core.sealed_json import write_sealed
 from ajbench.evaluation.classification import PRIMARY, primary_comparison
-from ajbench.pipeline import classifier_stages, external_store, given_models, preflight, tail_clips
+from ajbench.pipeline import classifier_stages, external_store, given_models, grid, preflight, tail_clips
 from ajbench.pipeline.inputs import extractor_identity
 from ajbench.pipeline.stage import Stage
 
@@ -32,8 +32,11 @@ def eval_cls_stage(pipeline: "Pipeline", classifiers: Sequence[Stage], jobs: int
     model = recipe.evaluate.primary_model
     line = recipe.classifier_of(model.model_dump()).line if model else None
     primary = [recipe.evaluate.primary, line] if recipe.evaluate.primary else []
-    # What is limited decides which classifiers are called `all real`.
-    key, path = pipeline.place("eval-cls", recipe.evaluate.bootstrap, keys, *primary, *recipe.mix.drawn)
+    # What is limited decides which classifiers are called `all real`; an arm, what the control of steps is.
+    longest = grid.matched(recipe)
+    steps = [longest.source] if longest and longest.source != "G" else []
+    named = *primary, *recipe.mix.drawn, *steps
+    key, path = pipeline.place("eval-cls", recipe.evaluate.bootstrap, keys, *named)
 
     def do() -> None:
         from ajbench.data.store import ClipStore

@@ -66,23 +66,11 @@ def columns(recipe: Recipe) -> list[Column]:
     """Return the columns of a run: real clips only, synthetic clips only, doses of every arm, controls.
 
     A recipe with its own mix (or with decoded real clips) has that instead of synthetic only and doses. If
-    all mixes train for the same number of steps, there is no control with the steps of a dose.
+    all mixes train for the same number of steps, there is no control with the steps of one.
     """
-    alone, own = real(recipe), Column(recipe.mix, recipe.data.real_through_codec)
-    if own != Column(alone):
-        found = [own]
-    else:
-        section = recipe.evaluate
-        arms = [{"dose": dose, "source": arm} for arm, dose in product(section.arms, doses(recipe))]
-        found = [Column(alone.model_copy(update=added if added["dose"] else {})) for added in arms]
-        # Of synthetic clips of the tail alone, no classifier learns the other classes.
-        if section.synthetic_only and "G" in section.arms and recipe.synth.classes != "tail":
-            synthetic = {"real": "none", "none_of": recipe.mix.baseline, "dose": recipe.synth.n}
-            found.insert(0, Column(alone.model_copy(update=synthetic)))
-    largest = max((column.mix.added for column in found if column.mix.has_real), default=0)
-    by_epochs = any(one.epochs for model in models(recipe) for one in recipe.candidates_of(model) or [model])
-    if "match_steps" in recipe.evaluate.controls and by_epochs:
-        found.append(Column(alone.model_copy(update={"match_steps": largest})))
+    alone, found = real(recipe), _mixes(recipe)
+    if longest := matched(recipe):
+        found.append(Column(alone.model_copy(update={"match_steps": longest.added})))
     if "through_codec" in recipe.evaluate.controls:
         found.append(Column(alone, through_codec=True))
     if "amplify" in recipe.evaluate.controls:
@@ -90,6 +78,32 @@ def columns(recipe: Recipe) -> list[Column]:
     if "all_real" in recipe.evaluate.controls and alone.limited:
         found.append(Column(alone.model_copy(update=ALL_REAL), all_real=True))
     return list(dict.fromkeys([Column(alone), *found]))
+
+
+def _mixes(recipe: Recipe) -> list[Column]:
+    """Return the columns without controls: the recipe's own mix, or synthetic clips only and all doses."""
+    alone, own, section = real(recipe), Column(recipe.mix, recipe.data.real_through_codec), recipe.evaluate
+    if own != Column(alone):
+        return [own]
+    arms = [{"dose": dose, "source": arm} for arm, dose in product(section.arms, doses(recipe))]
+    found = [Column(alone.model_copy(update=added if added["dose"] else {})) for added in arms]
+    # Of synthetic clips of the tail alone, no classifier learns the other classes.
+    if section.synthetic_only and "G" in section.arms and recipe.synth.classes != "tail":
+        synthetic = {"real": "none", "none_of": recipe.mix.baseline, "dose": recipe.synth.n}
+        found.insert(0, Column(alone.model_copy(update=synthetic)))
+    return found
+
+
+def matched(recipe: Recipe) -> Mix | None:
+    """Return the mix whose steps the control `match_steps` has: that with most added clips, if there is one.
+
+    Of several it is the one of generated clips.
+    """
+    by_epochs = any(one.epochs for model in models(recipe) for one in recipe.candidates_of(model) or [model])
+    if "match_steps" not in recipe.evaluate.controls or not by_epochs:
+        return None
+    mixes = (column.mix for column in _mixes(recipe) if column.mix.has_real and column.mix.added)
+    return max(mixes, key=lambda mix: (mix.added, mix.source == "G"), default=None)
 
 
 def tuning_mix(recipe: Recipe, mix: Mix) -> Mix:

@@ -85,6 +85,13 @@ def test_columns_are_named_as_in_table_a11_and_controls_in_brackets(mix, decoded
     assert is_rival(column) == (mix.source != "G")
 
 
+def test_a_control_is_named_after_the_mix_whose_steps_it_has():
+    control = Mix().model_copy(update={"match_steps": 1280})
+    for dose, source, name in ((640, "A+G", "+640A+640G"), (1280, "A", "+1280A"), (40_000, "G", "+40kG")):
+        column = column_name("esc10", control, steps_of=Mix(dose=dose, source=source))
+        assert column == f"esc10 (steps of {name})" and is_control(column) and not is_rival(column)
+
+
 def test_rows_of_a_cell_agree_with_sklearn_and_contain_their_value():
     made = predictions(1.5, 3)
     found = {row["metric"]: row for row in cell_rows(cell(seed=3), measure(made), CONTEXT)}

@@ -18,6 +18,7 @@ from ajbench.pipeline.classifier_stages import (
     own_stage,
     trained_stages,
 )
+from ajbench.pipeline.evaluation_stages import eval_cls_stage
 from ajbench.pipeline.stage import in_order, lacking, run_stages
 
 DOSES = {("dose", "all", dose) for dose in (0, 10, 20)}
@@ -103,6 +104,28 @@ def test_epochs_count_the_clips_of_both_sources():
     found = {stage.what.split(", ")[1]: stage for stage in grid_stages(made)}
     most = steps(found["mini+20A+20G"])
     assert most > steps(found["mini+20G"]) and steps(found["mini mix.match_steps=40"]) == most
+
+
+@pytest.mark.parametrize(
+    ("arms", "mix"), [("G", "+20G"), ("A, G", "+20G"), ("A", "+20A"), ("G, A+G, A", "+20A+20G")]
+)
+def test_the_control_of_steps_is_named_after_the_mix_that_has_them(arms, mix):
+    epochs = ["classifier.epochs=1", "evaluate.models=[{name: taltrans-small, aug: none}]"]
+    made = mini_pipeline(*epochs, "evaluate.controls=[match_steps]", f"evaluate.arms=[{arms}]")
+    cells = {cell_key(stage, made.recipe).column: stage for stage in grid_stages(made)}
+    (control,) = (column for column in cells if "steps of" in column)
+    assert control == f"mini (steps of {mix})"
+    assert steps(cells[control]) == steps(cells[mix]) == max(map(steps, cells.values()))
+
+
+def test_an_evaluation_with_another_name_for_the_control_of_steps_is_another():
+    epochs = ["classifier.epochs=1", "evaluate.controls=[match_steps]"]
+    cells = grid_stages(mini_pipeline(*epochs))
+    found = {
+        arms: eval_cls_stage(mini_pipeline(*epochs, f"evaluate.arms=[{arms}]"), cells).fingerprint
+        for arms in ("G", "A, G", "A, G, A+G", "A")
+    }
+    assert found["G"] == found["A, G"] and len({*found.values()}) == 3
 
 
 def test_augmented_waves_need_the_library_before_any_work(monkeypatch):
