@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from fakes import ESC10_CONTEXT, esc10_recipe, load
+from fakes import ESC10_CONTEXT, esc10_recipe
 
 from ajbench.core.recipe import load, settings_of_lines
 from ajbench.core.rows import ROW_COLUMNS, append_rows, make_row, read_rows
