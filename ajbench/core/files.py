@@ -83,7 +83,7 @@ def atomic_write(path: Path, data: bytes | str) -> None:
                 "free some and run again"
             ) from None
         raise
-    _keep_names(path.parent)
+    sync_folder(path.parent)
 
 
 @contextlib.contextmanager
@@ -103,7 +103,7 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    _keep_names(path.parent)
+    sync_folder(path.parent)
 
 
 @contextlib.contextmanager
@@ -132,7 +132,7 @@ def writing(path: Path) -> Iterator[None]:
         raise MissingError(f"{path}: cannot be written ({reason}); {remedy}") from None
 
 
-def _keep_names(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the names in a folder survive a loss of power."""
     entry = os.open(folder, os.O_RDONLY)
     try:

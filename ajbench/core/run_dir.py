@@ -21,7 +21,7 @@ from typing import Any
 from ajbench.core import cost
 from ajbench.core.documents import IDS_BYTES
 from ajbench.core.errors import IntegrityError
-from ajbench.core.files import atomic_write
+from ajbench.core.files import atomic_write, sync_folder
 from ajbench.core.sealed_json import read_sealed, write_sealed
 
 COUNT_S = 15.0  # of a process that is killed, up to so many seconds are not counted
@@ -177,12 +177,15 @@ class RunDir:
             raise IntegrityError(
                 f"{self.path}: --force would delete files that no run made; delete them yourself"
             )
+        # DONE goes first, as what is deleted in part is not finished.
+        (self.path / "DONE").unlink(missing_ok=True)
+        sync_folder(self.path)
         # run.json goes last, so that an interrupted deletion can be resumed.
         for entry in sorted(entries, key=lambda entry: entry.name == "run.json"):
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
             else:
-                entry.unlink()
+                entry.unlink(missing_ok=True)
 
 
 def _without_use(info: Mapping[str, Any]) -> dict[str, Any]:

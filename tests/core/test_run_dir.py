@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from fakes import flip_in
@@ -65,6 +66,30 @@ def test_an_interrupted_run_is_resumed_and_force_clears_it(tmp_path):
     folder.finish()
     start(folder.path, force=True)
     assert not part.exists() and not folder.done()
+
+
+def test_what_a_killed_force_has_left_is_not_finished(tmp_path, monkeypatch):
+    folder = start(tmp_path / "run")
+    for name in ("generator.json", "metrics.csv", "whitening.json"):
+        (folder.path / name).write_text("kept")
+    folder.finish()
+    entries, unlink, left = list(folder.path.iterdir()), Path.unlink, [2]
+
+    def until_the_kill(path, missing_ok=False):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        unlink(path, missing_ok=missing_ok)
+
+    # The file system may list DONE last.
+    last = sorted(entries, key=lambda entry: entry.name == "DONE")
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Path, "iterdir", lambda path: iter(last))
+        patched.setattr(Path, "unlink", until_the_kill)
+        folder.clear()
+    assert len(list(folder.path.iterdir())) == len(entries) - 2 and not folder.done()
+    folder.clear()
+    assert not list(folder.path.iterdir())
 
 
 def test_what_interrupted_sessions_used_counts(tmp_path, monkeypatch):
