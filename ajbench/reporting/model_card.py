@@ -91,8 +91,9 @@ def export(
         raise UsageError(
             f"{out}: no exported generator, so --force does not delete it; choose another folder"
         )
-    part = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(part, ignore_errors=True)
+    part, former = (out.with_name(f".{out.name}{suffix}.tmp") for suffix in ("", ".former"))
+    for left in (part, former):  # by an export that was killed
+        shutil.rmtree(left, ignore_errors=True)
     part.mkdir(parents=True)
     files = [(generator, name) for name in ("model_index.json", folders.INFO, *info.xxh3)]
     for home, name in files + [(tokens, name) for name in (folders.TOKENS, *known.xxh3)]:
@@ -100,8 +101,10 @@ def export(
         with writing(out):
             shutil.copyfile(home / name, part / name)
     atomic_write(part / CARD, card(recipe, info, known, rows))
-    shutil.rmtree(out, ignore_errors=True)
+    if out.exists():
+        out.replace(former)  # whole: one that is deleted in part may look like none, which --force refuses
     part.replace(out)
+    shutil.rmtree(former, ignore_errors=True)
     return out
 
 

@@ -1,5 +1,7 @@
 """An exported generator is complete, checked, and can be opened on its own."""
 
+import shutil
+
 import numpy as np
 import pytest
 from fakes import CLIP_SAMPLES, FakeCodec, make_generator, make_store, make_tokens
@@ -63,6 +65,22 @@ def test_only_an_exported_generator_is_replaced_and_only_with_force(paths, tmp_p
         model_card.export(MADE_BY, *paths, out)
     model_card.export(MADE_BY, *paths, out, force=True)
     assert not (out / "old.txt").exists() and (out / checkpoint.INFO).exists()
+
+
+def test_an_export_that_was_killed_while_it_replaced_another_can_be_made_again(paths, tmp_path, monkeypatch):
+    out, rmtree = model_card.export(MADE_BY, *paths, tmp_path / "out"), shutil.rmtree
+
+    def until_the_kill(folder, ignore_errors=False):
+        if (folder / model_card.CARD).exists():
+            (folder / model_card.CARD).unlink()
+            raise KeyboardInterrupt
+        rmtree(folder, ignore_errors=ignore_errors)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(shutil, "rmtree", until_the_kill)
+        model_card.export(MADE_BY, *paths, out, force=True)
+    model_card.export(MADE_BY, *paths, out, force=True)
+    assert checkpoint.read_info(out) and [*tmp_path.iterdir()] == [out]
 
 
 def test_a_damaged_generator_is_not_exported(paths, tmp_path):
