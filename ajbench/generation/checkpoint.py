@@ -138,7 +138,8 @@ def save(
     whitening: Whitening,
     info: GeneratorInfo,
 ) -> None:
-    """Write a generator's folder, `generator.json` last."""
+    """Write a generator's folder, `generator.json` last; that of an earlier one goes first."""
+    (folder / INFO).unlink(missing_ok=True)
     for name, part in (("unet", unet), ("scheduler", process)):
         shutil.rmtree(folder / name, ignore_errors=True)  # a kill may have left a partial file there
         with writing(folder / name):

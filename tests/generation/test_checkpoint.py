@@ -58,6 +58,23 @@ def test_what_a_killed_save_left_is_not_part_of_the_generator(generator, tmp_pat
     assert not (tmp_path / "unet" / ".tmp434Uwd").exists()
 
 
+def test_a_generator_that_is_replaced_in_part_counts_as_none(generator, tmp_path, monkeypatch):
+    made = AudioJourneyPipeline.from_pretrained(generator, codec=CODEC)
+
+    def killed(folder):
+        raise KeyboardInterrupt
+
+    def save():
+        checkpoint.save(tmp_path, made.unet, unet.noise_schedule(), made.whitening, made.info)
+
+    save()
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(made.unet, "save_pretrained", killed)
+        save()
+    with pytest.raises(MissingError, match=checkpoint.INFO):
+        checkpoint.read_info(tmp_path)
+
+
 def test_damaged_lora_is_found(generator, real, adapted, tmp_path):
     path = invert(generator, real, tmp_path / "t", train_steps=0, tokens=False, lora_rank=3)
     (path / lora.FILE).write_bytes((adapted / lora.FILE).read_bytes())
