@@ -51,6 +51,24 @@ def _shared(name):
     return path
 
 
+@pytest.fixture
+def unsynced(monkeypatch):
+    """A function folder → files and folders in it, by name, that would be lost with power."""
+    kept, fsync = {}, os.fsync
+
+    def noted(descriptor):
+        fsync(descriptor)
+        about = os.fstat(descriptor)
+        kept[about.st_ino] = about.st_mtime_ns
+
+    def lost(folder):
+        found = {path.relative_to(folder).as_posix(): path.stat() for path in folder.rglob("*")}
+        return {name for name, about in found.items() if kept.get(about.st_ino) != about.st_mtime_ns}
+
+    monkeypatch.setattr(os, "fsync", noted)
+    return lost
+
+
 @pytest.fixture(scope="session")
 def esc10_dir():
     """ESC-10 in ESC-50's layout: 400 Ogg clips, 10 classes, 5 folds."""

@@ -12,7 +12,7 @@ from ajbench.core import console
 from ajbench.core.console import counted
 from ajbench.core.documents import IDS_BYTES
 from ajbench.core.errors import MissingError
-from ajbench.core.files import walk
+from ajbench.core.files import sync, walk
 from ajbench.core.sealed_json import read_sealed, write_sealed
 from ajbench.data import audio
 from ajbench.data.corpora import mini
@@ -97,6 +97,7 @@ def gather(folders: Sequence[Path], out: Path, *, mini_clips: int, mini_seed: in
             raise MissingError(f"no sounds to train on in {places}{some}")
         if refused:
             console.say(f"train-codec: {counted(len(refused), 'file')} left out{some}")
+        sync([partial])
         partial.replace(pool)
         write_sealed(index, {"refused": refused, "entries": entries})
     table = read_sealed(index, "delete it and run again", IDS_BYTES, keys=("entries",))

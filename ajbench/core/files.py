@@ -11,7 +11,8 @@ import re
 import socket
 import tempfile
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import xxhash
@@ -24,6 +25,7 @@ UNUSABLE = {
     errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG,
     errno.ENXIO, errno.EIO, errno.ESTALE,
 }  # fmt: skip
+SYNCED_AT_ONCE = 32  # one by one, each of many small files waits for the disk
 _OF_RUST = re.compile(r"\(os error (\d+)\)")
 _OF_TORCH = re.compile("PytorchStreamWriter|inline_container")
 # After a sign: no operator, no function. Or a mix, such as +640A+640G, of which no part names a cell.
@@ -130,6 +132,23 @@ def writing(path: Path) -> Iterator[None]:
             raise
         remedy = "choose another folder" if number in UNUSABLE else "make space and run again"
         raise MissingError(f"{path}: cannot be written ({reason}); {remedy}") from None
+
+
+def sync(files: Iterable[Path]) -> None:
+    """Make files that something else has written, and their names, survive a loss of power.
+
+    Whatever says that they are finished, or deletes what they were made from, comes after it.
+    """
+
+    def sync_file(path: Path) -> None:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+    paths = [*files]
+    with ThreadPoolExecutor(SYNCED_AT_ONCE) as pool:
+        list(pool.map(sync_file, paths))
+    for folder in {path.parent for path in paths}:
+        sync_folder(folder)
 
 
 def sync_folder(folder: Path) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor
 from ajbench.codec.whitening import Whitening
 from ajbench.core.documents import IDS_BYTES
 from ajbench.core.errors import IntegrityError, MissingError
-from ajbench.core.files import atomic_write, checksum, writing
+from ajbench.core.files import atomic_write, checksum, sync, writing
 from ajbench.core.sealed_json import read_sealed, write_sealed
 from ajbench.data import leak_rule
 from ajbench.data.audio import FRAME_MULTIPLE, SAMPLE_RATE
@@ -157,8 +157,11 @@ def save(
 
 
 def write_info(path: Path, info: GeneratorInfo | TokensInfo, files: Iterable[Path]) -> None:
-    """Write `generator.json` or `tokens.json`, sealed, with the checksums of `files`."""
-    sums = {str(file.relative_to(path.parent)): checksum(file) for file in sorted(files)}
+    """Sync `files`, then write `generator.json` or `tokens.json`, sealed, with their checksums."""
+    files = sorted(files)
+    with writing(path):
+        sync(files)
+    sums = {str(file.relative_to(path.parent)): checksum(file) for file in files}
     write_sealed(path, info.model_copy(update={"xxh3": sums}).model_dump(mode="json"), indent=1)
 
 

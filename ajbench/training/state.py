@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ajbench.core.errors import IntegrityError, NumericError
-from ajbench.core.files import atomic_write, checksum, replacing, writing
+from ajbench.core.files import atomic_write, checksum, replacing, sync, sync_folder, writing
 from ajbench.core.sealed_json import read_sealed, write_sealed
 
 KEEP = 2
@@ -139,11 +139,10 @@ class State:
             hashes = {path.name: checksum(path) for path in sorted(part.iterdir())}
             state = {"step": done, "steps": self.steps, "best": self.best, "xxh3": hashes}
             write_sealed(part / "state.json", state)
-            for path in part.iterdir():
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
+            sync(part.iterdir())
         shutil.rmtree(final, ignore_errors=True)
         part.replace(final)
+        sync_folder(final.parent)
         for old in sorted(final.parent.glob("step-*"))[:-KEEP]:
             shutil.rmtree(old)
         self.bests.append(self.best["file"] if self.best else None)
@@ -249,6 +248,8 @@ class Curve:
         """Append the rows added since the last flush."""
         with writing(self.path), self.path.open("a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(self.rows)
+            file.flush()
+            os.fsync(file.fileno())
         self.rows.clear()
 
 

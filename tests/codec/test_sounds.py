@@ -27,6 +27,10 @@ def test_sounds_come_from_folders_and_the_mini_corpus(tmp_path, write_wav, capsy
     assert 0 < np.abs(drawn).max() <= 1
 
 
+def test_gathered_sounds_are_on_disk_before_they_are_listed(unsynced, one_tone, tmp_path):
+    assert not unsynced(tmp_path / "out")
+
+
 def test_a_missing_or_empty_folder_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken").mkdir()

@@ -58,6 +58,22 @@ def test_what_a_killed_save_left_is_not_part_of_the_generator(generator, tmp_pat
     assert not (tmp_path / "unet" / ".tmp434Uwd").exists()
 
 
+def test_a_generator_is_on_disk_before_it_counts_as_finished(generator, tmp_path, monkeypatch, unsynced):
+    made, seal, lost = (
+        AudioJourneyPipeline.from_pretrained(generator, codec=CODEC),
+        checkpoint.write_sealed,
+        [],
+    )
+
+    def write_sealed(path, *arguments, **options):
+        lost.append(unsynced(tmp_path))
+        seal(path, *arguments, **options)
+
+    monkeypatch.setattr(checkpoint, "write_sealed", write_sealed)
+    checkpoint.save(tmp_path, made.unet, unet.noise_schedule(), made.whitening, made.info)
+    assert lost == [set()] and not unsynced(tmp_path)
+
+
 def test_a_generator_that_is_replaced_in_part_counts_as_none(generator, tmp_path, monkeypatch):
     made = AudioJourneyPipeline.from_pretrained(generator, codec=CODEC)
 

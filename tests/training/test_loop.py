@@ -126,6 +126,11 @@ def test_keeps_two_checkpoints_and_no_temporary_files(tmp_path):
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step-00000010", "step-00000012"]
 
 
+def test_a_checkpoint_and_the_curve_are_on_disk(tmp_path, unsynced):
+    train(tmp_path, every=12)
+    assert len([*(tmp_path / "checkpoints").iterdir()]) == 1 and not unsynced(tmp_path)
+
+
 def test_dropout_is_a_function_of_seed_and_step(tmp_path):
     def draw(module, batch, step):
         drawn.append(torch.rand(2))
