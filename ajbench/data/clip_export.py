@@ -10,16 +10,16 @@ import json
 import re
 import shutil
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import soundfile
 
 from ajbench.core.documents import IDS_BYTES
 from ajbench.core.errors import UsageError
-from ajbench.core.files import writing
+from ajbench.core.files import sync, sync_folder, writing
 from ajbench.core.recipe import fingerprint
 from ajbench.core.sealed_json import read_sealed, write_sealed
 from ajbench.data import audio
@@ -104,6 +104,7 @@ def export(job: Export, advance: Callable[[int], None] = lambda clips: None) -> 
         raise UsageError(f"--split {job.split}: {job.store.path} has no such clips")
     if table:
         _write_table(out / table[0], table[1], sorted(state.glob("part-*.json")))
+        _sync(out, {table[0]})
     done = {
         "path": str(out),
         "layout": job.layout,
@@ -129,20 +130,32 @@ def _rows(part: Path) -> list[Record]:
 
 
 def _write(job: Export, number: int, indices: range) -> list[Record]:
-    """Write the sounds of one shard and return its rows of the table."""
+    """Write the sounds of one shard, so that they are on disk, and return its rows of the table."""
     rows = job.store.mapped[number].table.select([*COLUMNS]).to_pylist()
     chosen = [(i, row) for i, row in zip(indices, rows, strict=True) if job.split in (None, row["split"])]
-    if LAYOUTS[job.layout] is None:
-        return list(_tars(job, number, chosen))
-    records = []
+    write = _tars if LAYOUTS[job.layout] is None else _files
+    records = list(write(job, number, chosen))
+    _sync(job.out, {record["file"] for record in records})
+    return records
+
+
+def _sync(out: Path, names: Set[str]) -> None:
+    """Make files in or below `out` survive a loss of power, before a note says that they are there."""
+    with writing(out):
+        sync(out / name for name in names)
+        for folder in {above for name in names for above in PurePath(name).parents}:
+            sync_folder(out / folder)
+
+
+def _files(job: Export, number: int, chosen: list[tuple[int, Record]]) -> Iterator[Record]:
+    """Write a file for each clip of a shard; yield its row of the table."""
     for index, row in chosen:
         name = f"{_folder(job.layout, number, row)}/{_name(index, row)}{job.suffix}"
         path = job.out / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with writing(path):
             path.write_bytes(_sound(job, index))
-        records.append({"file": name, **row})
-    return records
+        yield {"file": name, **row}
 
 
 def _tars(job: Export, number: int, chosen: list[tuple[int, Record]]) -> Iterator[Record]:

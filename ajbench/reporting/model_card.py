@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ajbench.core.errors import UsageError
-from ajbench.core.files import atomic_write, writing
+from ajbench.core.files import atomic_write, sync, writing
 from ajbench.core.recipe import Recipe
 from ajbench.generation import checkpoint as folders
 from ajbench.generation import lora
@@ -100,6 +100,7 @@ def export(
         (part / name).parent.mkdir(exist_ok=True)
         with writing(out):
             shutil.copyfile(home / name, part / name)
+            sync([part / name])
     atomic_write(part / CARD, card(recipe, info, known, rows))
     if out.exists():
         out.replace(former)  # whole: one that is deleted in part may look like none, which --force refuses

@@ -61,6 +61,19 @@ def test_files_have_the_samples_and_the_table_what_is_known(store, tmp_path, lay
     assert not (tmp_path / "out" / ".export").exists()
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_sounds_are_on_disk_before_a_note_says_so(store, tmp_path, monkeypatch, unsynced, layout):
+    seal, lost = clip_export.write_sealed, []
+
+    def write_sealed(path, *arguments, **options):
+        lost.append(unsynced(tmp_path / "out") - {clip_export.STATE})
+        seal(path, *arguments, **options)
+
+    monkeypatch.setattr(clip_export, "write_sealed", write_sealed)
+    export(Export(store, tmp_path / "out", layout))
+    assert lost == [set()] * 5  # at the beginning, after each of three shards, and at the end
+
+
 def test_layouts_are_read_as_corpora(store, tmp_path):
     labels = sorted(clip.labels for clip in store)
     readers = {"audiofolder": hub.read, "table": clip_table.read, "webdataset": webdataset.read}
