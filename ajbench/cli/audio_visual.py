@@ -10,7 +10,7 @@ from ajbench.cli.named_clips import refuse_recipe
 from ajbench.cli.options import Settings, Tracker, command, run_stage, show_plan
 from ajbench.core import console
 from ajbench.core.errors import UsageError
-from ajbench.core.files import need_new
+from ajbench.core.files import lock, need_new
 
 if TYPE_CHECKING:
     from ajbench.captions.entailment import Scorer
@@ -142,18 +142,21 @@ def entail(
         return
     scorers = _scorers(named, available(settings.device), llm)
     asked = [one for one in scorers if isinstance(one, LLMScorer)]
+    claim, log = (out.with_name(f".{out.name}.{kind}") for kind in ("lock", "answers.jsonl"))
+    with lock(claim):
+        need_new(out, "--out", settings.force)  # another process may have written it meanwhile
+        for one in asked:
+            one.log = ScoreLog(log, one.about)
+        parts = [
+            store_scores.entail(inputs, name, one)
+            for name in comparisons
+            for one in (scorers if name in of_text else [None])
+        ]
+        about = {"scorers": {one.name: one.about for one in scorers}, **inputs.about(comparisons)}
+        score_file.write(out, parts, about)
+        for done in (log, claim):  # whoever runs the command later makes its own
+            done.unlink(missing_ok=True)
     for one in asked:
-        one.log = ScoreLog(out.with_name(f".{out.name}.answers.jsonl"), one.about)
-    parts = [
-        store_scores.entail(inputs, name, one)
-        for name in comparisons
-        for one in (scorers if name in of_text else [None])
-    ]
-    about = {"scorers": {one.name: one.about for one in scorers}, **inputs.about(comparisons)}
-    score_file.write(out, parts, about)
-    for one in asked:
-        if one.log:
-            one.log.path.unlink(missing_ok=True)
         for reason, n in one.reasons.most_common():
             console.say(f"{one.name}: {console.counted(n, 'pair')} without a number ({reason})")
     for note in store_scores.notes(parts):

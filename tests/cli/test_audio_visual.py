@@ -113,6 +113,24 @@ def test_answers_of_a_model_outlive_a_server_that_fails(store, captions, tmp_pat
     assert [path.name for path in tmp_path.glob("*s.parquet*")] == ["s.parquet"]
 
 
+def test_a_second_command_with_the_same_file_is_refused(store, captions, tmp_path, monkeypatch):
+    line = ["--store", store.path, "--captions", captions, "--comparison", "true", "--scorer", "llm"]
+    line += ["--out", tmp_path / "s.parquet"]
+    refused = []
+
+    def answer(_):
+        if not refused:
+            refused.append(None)
+            refused[0] = run(*line)
+        return "0.3"
+
+    monkeypatch.setattr(backends, "load", lambda *_, **__: FakeLanguageModel(answer))
+    assert run(*line).exit_code == 0
+    assert refused[0].exit_code == 3 and len(refused[0].stderr.strip().splitlines()) == 1
+    assert "s.parquet.lock: held by process" in refused[0].stderr
+    assert [path.name for path in tmp_path.glob("*s.parquet*")] == ["s.parquet"]
+
+
 def test_an_unprepared_recipe_and_a_folder_for_the_file_are_refused(tmp_path):
     done = run("--recipe", "mini", "--work", tmp_path / "work", "--out", tmp_path / "s")
     assert done.exit_code == 3 and "prepare" in done.stderr
