@@ -68,7 +68,7 @@ class LLMScorer:
 
     Attributes:
         reasons: why pairs have no number → how many.
-        log: where numbers are kept, if anywhere; pairs in it are not asked about again.
+        log: where the numbers of each repeat are kept, if anywhere; what is in it is not asked again.
     """
 
     name = "llm"
@@ -102,10 +102,7 @@ class LLMScorer:
             MissingError: more than `max_fallback` of the different pairs have no number.
         """
         different = list(dict.fromkeys(pairs))
-        unknown = [pair for pair in different if self.log is None or pair not in self.log]
-        found = score(unknown, self.backend, self.prompt, *self.options)
-        if self.log:
-            self.log.add(unknown, found.repeats)
+        found = score(different, self.backend, self.prompt, *self.options, log=self.log)
         reasons = Counter(found.reasons.values())
         self.reasons += reasons
         if reasons.total() > self.max_fallback * len(different):
@@ -116,9 +113,7 @@ class LLMScorer:
                 f"{self.max_fallback:g}; numbers so far are kept: correct the model or the server and run "
                 "again, or raise the share"
             )
-        columns = dict(zip(unknown, found.repeats.T, strict=True))
-        rest = [pair for pair in different if pair not in columns]
-        columns |= zip(rest, self.log.of(rest).T, strict=True) if self.log and rest else ()
+        columns = dict(zip(different, found.repeats.T, strict=True))
         return np.stack([columns[pair] for pair in pairs], axis=1)
 
     def with_prompt(self, prompt: str) -> "LLMScorer":
@@ -146,6 +141,7 @@ def score(
     repeats: int = 1,
     shots: int | None = None,
     seed: int = 0,
+    log: ScoreLog | None = None,
 ) -> LLMScores:
     """Ask a language model how probable it is that two captions belong together (Tables A6 and A7).
 
@@ -161,6 +157,8 @@ def score(
         repeats: k; the first has the examples in the paper's order.
         shots: examples in a prompt; None: all.
         seed: of the orders.
+        log: of this model and these settings: what is in it is not asked again, and the numbers of a repeat
+            are added as soon as it ends.
 
     Raises:
         UsageError: no repeat.
@@ -168,17 +166,22 @@ def score(
     """
     if repeats < 1:
         raise UsageError(f"repeats={repeats}: must be at least 1")
-    values, reasons = np.full((repeats, len(pairs)), np.nan), dict[int, str]()
+    reasons = dict[int, str]()
+    values = log.of(pairs, repeats) if log else np.full((repeats, len(pairs)), np.nan)
     for repeat, order in enumerate(_orders(prompts.load(prompt).shots(shots), repeats, seed)):
-        texts = [order.text(*pair) for pair in pairs]
+        places = np.flatnonzero(np.isnan(values[repeat])).tolist()
+        asked = [pairs[place] for place in places]
+        texts = [order.text(*pair) for pair in asked]
         found = (
             _expected(texts, backend) if isinstance(backend, NextToken) else _answered(texts, backend, seed)
         )
-        for place, one in enumerate(found):
+        for place, one in zip(places, found, strict=True):
             if isinstance(one, str):
                 reasons[place] = one
             else:
                 values[repeat, place] = one
+        if log:
+            log.add(repeat, asked, values[repeat, places])
     mean, spread = over_repeats(values)
     unknown = {place: reason for place, reason in reasons.items() if np.isnan(mean[place])}
     return LLMScores(mean, spread, unknown, values)

@@ -81,6 +81,19 @@ def test_too_many_unusable_answers_end_the_scoring_and_the_others_are_kept(tmp_p
     assert len(later.backend.asked) == 2 and later.reasons == {"no number in [0, 1]": 1}
 
 
+def test_a_server_that_fails_late_costs_no_finished_repeat(tmp_path):
+    def scorer(*answers):
+        own = LLMScorer(Sampler(*said(*answers)), repeats=3)
+        own.log = ScoreLog(tmp_path / "log", own.about)
+        return own
+
+    with pytest.raises(IndexError):  # in the third repeat
+        scorer("0.1", "0.2", "0.3", "0.4", None, "0.6", "0.7")(PAIRS)
+    later = scorer("0.5", "0.7", "0.8", "0.9")
+    np.testing.assert_array_equal(later(PAIRS), [[0.1, 0.2, 0.3], [0.4, 0.5, 0.6], [0.7, 0.8, 0.9]])
+    assert not later.backend.answers
+
+
 def test_repeats_differ_in_the_order_of_the_examples_only():
     model = Sampler(*said(*["0.5"] * 8))
     llm_scorer.score(PAIRS[:1], model, repeats=4, seed=3)
