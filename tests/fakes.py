@@ -1354,8 +1354,9 @@ def serve_openai(delay_s=0.0):
     """Serve chat and plain completions until killed; print the port first.
 
     The answer to a prompt is `answer to <its last line>`, before a `Response:`. A first word of `FAULTS`,
-    `slow`, `cut` or `empty` in that line stands for what happens at the first request, with `always-` before
-    it at every one. `GET /log` returns the number of requests per line, and the most that were open at once.
+    `slow`, `drip`, `drip-head`, `cut` or `empty` in that line stands for what happens at the first request,
+    with `always-` before it at every one. `GET /log` returns the number of requests per line, and the most
+    that were open at once.
     """
     import threading
     import time
@@ -1376,6 +1377,15 @@ def serve_openai(delay_s=0.0):
             self.send_header("Content-Length", str(len(text.encode())))
             self.end_headers()
             self.wfile.write(text.encode())
+
+        def drip(self, more):
+            """Send a byte at a time, for six seconds: of a line of the head, or with its end of the body."""
+            self.close_connection = True
+            with contextlib.suppress(OSError):  # nobody waits any more
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\nX: " + more + more)
+                for _ in range(60):
+                    self.wfile.write(b" ")
+                    time.sleep(0.1)
 
         def do_GET(self):
             self.reply(200, json.dumps({"seen": seen, "most": open_now["most"]}))
@@ -1399,6 +1409,8 @@ def serve_openai(delay_s=0.0):
                 return self.reply(*FAULTS[fault])
             if fault == "slow":
                 time.sleep(3)
+            if fault in ("drip", "drip-head"):
+                return self.drip(b"" if fault == "drip-head" else b"\r\n")
             if fault == "cut":
                 self.close_connection = True
                 return self.connection.shutdown(socket.SHUT_RDWR)

@@ -41,7 +41,7 @@ class OpenAIServer:
         key: by default `$OPENAI_API_KEY`; servers of your own usually need none.
         concurrency: requests at once.
         retries: of one request.
-        timeout_s: of one request.
+        timeout_s: of one request, up to the end of its answer.
         api: `chat` (a prompt is a user's message) or `completions` (for base models).
 
     Raises:

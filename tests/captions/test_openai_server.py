@@ -18,6 +18,8 @@ FAULTS = {
     "busy": "HTTP 429",
     "error": "HTTP 503",
     "slow": "time-out",
+    "drip": "time-out",
+    "drip-head": "time-out",
     "malformed": "malformed answer",
     "nonsense": "malformed answer",
     "cut": "connection broken",
@@ -38,7 +40,7 @@ def load(server, monkeypatch):
     monkeypatch.setattr(openai_server, "FIRST_WAIT_S", 0.01)
 
     def make(fault="", **options):
-        wait = 1.5 if fault == "slow" else 60
+        wait = 1.5 if fault in ("slow", "drip", "drip-head") else 60
         given = {"model": "fake", "url": server[1], "timeout_s": wait, "retries": 2} | options
         return backends.load("openai", **given)
 
