@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ajbench.core import console
 from ajbench.core.device import device_of, readers
-from ajbench.core.errors import IntegrityError
+from ajbench.core.errors import IntegrityError, MissingError
 from ajbench.core.files import replacing
 from ajbench.data import audio
 from ajbench.data.clip_set import ClipSet, ahead
@@ -132,8 +132,10 @@ def embed(
         while part := dict(islice(vectors, PART)):
             try:
                 known |= _mapped(_write(folder, part))
-            except OSError as error:
-                console.say_once(f"features are not kept: {folder}: {error.strerror or error}")
+            except (OSError, MissingError) as error:
+                # Without the name of the part, so that it is told once.
+                reason = getattr(error, "strerror", None) or str(error).partition(": ")[2]
+                console.say_once(f"features are not kept: {folder}: {reason}")
                 known |= part
             computed += len(part)
     numbers = [number for number, key in enumerate(keys) if key in known]

@@ -1,3 +1,6 @@
+import errno
+import os
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -5,6 +8,7 @@ import soundfile
 import torch
 from fakes import EnvelopeExtractor, FrameExtractor, save_untrained_classifier, write_envelope
 
+from ajbench.core import console
 from ajbench.core.errors import IntegrityError
 from ajbench.data.clip_set import Change, open_set
 from ajbench.evaluation import feature_cache, protocols
@@ -49,6 +53,22 @@ def test_features_are_computed_once_per_content_protocol_and_weights(own_kinds):
     assert embed(gen, extractor, OTHER, cache).computed == 24
     extractor.weights_hash = "w2"
     assert embed(gen, extractor, PLAIN, cache).computed == 24
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC])
+def test_a_cache_that_cannot_be_written_stops_nothing(gen, tmp_path, monkeypatch, capsys, number):
+    def failing(descriptor):
+        raise OSError(number, os.strerror(number))
+
+    plain = embed(gen, EnvelopeExtractor(), PLAIN, tmp_path / "cache")
+    monkeypatch.setattr(os, "fsync", failing)
+    monkeypatch.setattr(feature_cache, "PART", 7)
+    console.configure()
+    found = embed(gen, EnvelopeExtractor(), PLAIN, tmp_path / "full")
+    assert found.computed == 24 and np.array_equal(found.vectors(), plain.vectors())
+    said = capsys.readouterr().err
+    assert said.count("features are not kept") == 1 and os.strerror(number) in said
+    assert not [path for path in (tmp_path / "full").rglob("*") if path.is_file()]
 
 
 def test_cached_features_need_no_network(gen, tmp_path, monkeypatch):
