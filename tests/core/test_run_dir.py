@@ -10,7 +10,7 @@ import pytest
 from fakes import flip_in
 
 from ajbench.core import cost, run_dir
-from ajbench.core.errors import IntegrityError
+from ajbench.core.errors import IntegrityError, MissingError
 from ajbench.core.files import seed_for
 from ajbench.core.run_dir import RunDir
 
@@ -141,6 +141,16 @@ def test_counting_neither_makes_a_deleted_folder_again_nor_hides_an_error(tmp_pa
         (folder.path / "run.json").unlink()
         raise IntegrityError("work")
     assert not (folder.path / "run.json").exists()
+
+
+def test_a_full_disk_while_counting_hides_no_error(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise MissingError("no space")
+
+    folder = start(tmp_path / "run")
+    with pytest.raises(IntegrityError, match="work"), folder.counting():
+        monkeypatch.setattr(run_dir, "write_sealed", full)
+        raise IntegrityError("work")
 
 
 def test_force_never_deletes_what_no_run_made(tmp_path):
