@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from ajbench.core.documents import parse_json
 from ajbench.core.errors import MissingError, UsageError
@@ -67,8 +67,9 @@ def _rows(document: Any, has_files: HasFiles) -> list[Row] | None:
         return None
     names, values = list(document), list(document.values())
     lists = [value for value in values if isinstance(value, list)]
-    if {"columns", "data"} <= {*names} and all(isinstance(row, list) for row in document["data"]):
-        return [dict(zip(document["columns"], row, strict=False)) for row in document["data"]]
+    columns, data = document.get("columns"), document.get("data")
+    if _all(columns, str) and _all(data, list):
+        return [dict(zip(columns, row, strict=False)) for row in data]
     if has_files(names) and len(lists) == len(values) and len({*map(len, lists)}) == 1:
         return [dict(zip(names, cells, strict=True)) for cells in zip(*lists, strict=True)]
     if values and all(isinstance(value, dict) for value in values):
@@ -85,7 +86,12 @@ def _rows(document: Any, has_files: HasFiles) -> list[Row] | None:
 
 
 def _objects(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
+    return bool(value) and _all(value, dict)
+
+
+def _all(value: Any, kind: type) -> TypeGuard[list[Any]]:
+    """Return whether a value is a list of one kind of values."""
+    return isinstance(value, list) and all(isinstance(one, kind) for one in value)
 
 
 def _lines(path: Path, most: int | None) -> tuple[list[tuple[int, Row]], list[Problem]]:

@@ -55,7 +55,15 @@ def test_rows_that_are_not_utf8_are_listed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "{}", "3", '"a"', '["a.wav"]', '{"version": 1}', "[" * 99_999]
+    "text",
+    [
+        *("", "{", "[]", "{}", "3", '"a"', '["a.wav"]', '{"version": 1}', "[" * 99_999),
+        '{"columns": ["path", "label"], "data": 5}',
+        '{"columns": ["path", "label"], "data": null}',
+        '{"columns": 5, "data": [["a.wav", "x"]]}',
+        '{"columns": [["path"], "label"], "data": [["a.wav", "x"]]}',
+        '{"columns": [1, "label"], "data": [["a.wav", "x"]]}',
+    ],
 )
 def test_what_is_no_table(tmp_path, text):
     with pytest.raises(UsageError, match=r"clips\.json"):
