@@ -10,7 +10,7 @@ import re
 import tarfile
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -110,24 +110,39 @@ def sounds(archive: str) -> Iterator[tuple[str, str]]:
         if not has_sounds(schema):
             return
         column = next((name for name in ID_COLUMNS if name in schema.names), None)
-        wanted = [f"{AUDIO}.path", *([column] if column else [])]
-        row = 0
-        for batch in parquet.batches(archive, wanted):
-            for cells in batch.to_pylist():
-                stem = PurePosixPath((cells[AUDIO] or {}).get("path") or "").stem
-                video = str(cells[column] or "") if column else ""
-                yield f"{archive}{MARK}{row}", stem if video in stem else video
-                row += 1
+        wanted = [*names_in(schema), *([column] if column else [])]
+        rows: Iterable[dict[str, Any]] = itertools.repeat({}, parquet.need_few_rows(file))
+        if wanted:
+            rows = (cells for batch in parquet.batches(archive, wanted) for cells in batch.to_pylist())
+        for row, cells in enumerate(rows):
+            stem = PurePosixPath((cells.get(AUDIO) or {}).get("path") or "").stem
+            video = str(cells[column] or "") if column else ""
+            yield f"{archive}{MARK}{row}", stem if video in stem else video
     except (OSError, ValueError, tarfile.TarError, pa.ArrowException) as error:
         raise MissingError(f"{archive}: not readable ({' '.join(str(error).split())})") from None
 
 
 def has_sounds(schema: pa.Schema) -> bool:
     """Return whether a Parquet file of this schema has a column `audio` of (bytes, path)."""
-    if AUDIO not in schema.names:
-        return False
-    column = schema.field(AUDIO).type
-    return pa.types.is_struct(column) and column.get_field_index("bytes") >= 0
+    kind = _kind(schema, "bytes")
+    return kind is not None and (pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def names_in(schema: pa.Schema) -> list[str]:
+    """Return the column that names the files of the sounds; none if there is no such one of texts."""
+    kind = _kind(schema, "path")
+    if kind is not None and pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    is_text = kind is not None and (pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    return [f"{AUDIO}.path"] if is_text else []
+
+
+def _kind(schema: pa.Schema, part: str) -> pa.DataType | None:
+    """Return the type of a part of the column `audio`."""
+    column = schema.field(AUDIO).type if AUDIO in schema.names else None
+    if column is None or not pa.types.is_struct(column) or column.get_field_index(part) < 0:
+        return None
+    return column.field(part).type
 
 
 def size(path: str) -> int | None:

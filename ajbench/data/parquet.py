@@ -44,10 +44,7 @@ def batches(
         ArrowException, OSError: it is damaged.
     """
     with pq.ParquetFile(path) as file:
-        groups = range(file.metadata.num_row_groups)
-        total = sum(file.metadata.row_group(group).num_rows for group in groups)
-        if total > MAX_ROWS:
-            raise ValueError(f"{total} rows; at most {MAX_ROWS} are read")
+        need_few_rows(file)
         chunks = list(_chunks(file, columns))
         if (cells := sum(chunk.num_values for chunk in chunks)) > MAX_CELLS:
             raise ValueError(f"{cells} cells; at most {MAX_CELLS} are read")
@@ -63,6 +60,19 @@ def batches(
             if size > MAX_BYTES:
                 raise ValueError(f"more than {MAX_BYTES >> 30} GB in memory, the most that is read")
             yield batch
+
+
+def need_few_rows(file: pq.ParquetFile) -> int:
+    """Return the number of rows of a file.
+
+    Raises:
+        ValueError: there are more than `MAX_ROWS`.
+    """
+    groups = range(file.metadata.num_row_groups)
+    total = sum(file.metadata.row_group(group).num_rows for group in groups)
+    if total > MAX_ROWS:
+        raise ValueError(f"{total} rows; at most {MAX_ROWS} are read")
+    return total
 
 
 def rows_at_once(file: pq.ParquetFile, columns: Sequence[str] | None, rows: int, most: int) -> int:

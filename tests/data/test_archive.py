@@ -79,6 +79,39 @@ def test_a_column_of_video_ids_names_sounds_whose_files_do_not(tmp_path):
     assert names == ["abcdefghijk_30", "abcdefghijk", "abcdefghijk"]
 
 
+NAMES = {"number": 7, "bytes": b"a.wav", "list": ["a.wav"], "missing": None}
+
+
+@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
+@pytest.mark.parametrize("ids", [True, False])
+def test_names_that_are_no_text_are_none(tmp_path, name, ids):
+    sound = {"bytes": b"x"} | ({} if name is None else {"path": name})
+    rows = [{"audio": sound} | ({"ytid": f"id {k}"} if ids else {}) for k in range(3)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    expected = [(f"{tmp_path}/a.parquet::{k}", f"id {k}" if ids else "") for k in range(3)]
+    assert list(archive.sounds(f"{tmp_path}/a.parquet")) == expected
+
+
+def test_names_may_be_categories(tmp_path):
+    names = pa.array(["a.wav", "b.wav", "a.wav"]).dictionary_encode()
+    sounds = pa.StructArray.from_arrays([pa.array([b"x"] * 3), names], ["bytes", "path"])
+    pq.write_table(pa.table({"audio": sounds}), tmp_path / "a.parquet")
+    assert [name for _, name in archive.sounds(f"{tmp_path}/a.parquet")] == ["a", "b", "a"]
+
+
+@pytest.mark.parametrize("content", [1 << 40, "x", [1]])
+def test_sounds_that_are_no_bytes_are_none(tmp_path, content):
+    pq.write_table(pa.table({"audio": [{"bytes": content, "path": "a.wav"}]}), tmp_path / "a.parquet")
+    assert list(archive.sounds(f"{tmp_path}/a.parquet")) == []
+
+
+def test_a_shard_that_claims_too_many_rows_is_refused(tmp_path, monkeypatch):
+    pq.write_table(pa.table({"audio": [{"bytes": b"x"}] * 3}), tmp_path / "a.parquet")
+    monkeypatch.setattr(archive.parquet, "MAX_ROWS", 2)
+    with pytest.raises(MissingError, match="3 rows"):
+        list(archive.sounds(f"{tmp_path}/a.parquet"))
+
+
 def test_other_files_of_an_archive_are_no_sounds(tmp_path):
     pq.write_table(pa.table({"audio": ["a.wav"]}), tmp_path / "a.parquet")
     assert list(archive.sounds(str(tmp_path / "a.parquet"))) == []

@@ -131,7 +131,7 @@ def _rows(path: Path, name: str) -> table_files.Records:
     try:
         schema = pq.read_schema(path)
         named = (name for name in table_files.light(schema) if name != archive.AUDIO)
-        wanted = [*named, f"{archive.AUDIO}.path"]
+        wanted = [*named, *archive.names_in(schema)]
         rows = parquet.read(path, wanted).to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise UsageError(f"{path}: not readable as Parquet ({' '.join(str(error).split())})") from None

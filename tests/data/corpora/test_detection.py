@@ -360,6 +360,15 @@ def test_rows_of_shards_without_a_label_are_left_out(tmp_path, named):
     assert {problem.line for problem in manifest.problems} == {1, 2}
 
 
+@pytest.mark.parametrize("name", [5, b"a.wav", ["a.wav"]])
+def test_rows_of_shards_whose_names_are_no_text_are_named_by_number(tmp_path, name):
+    sounds = [{"bytes": content, "path": name} for _, _, content in clips()]
+    labels = [CLASSES[k % 2] for k in range(len(sounds))]
+    pq.write_table(pa.table({"audio": sounds, "label": labels}), tmp_path / "a.parquet")
+    manifest = read_corpus(Data(corpus="hub"), tmp_path)
+    assert [row.clip_id for row in manifest.rows] == [f"a/{k}-{k}" for k in range(len(sounds))]
+
+
 @pytest.mark.parametrize("subset", ["balanced", "unbalanced"])
 def test_audiosets_lists(touch, subset):
     root = touch("eval_segments.csv", f"{subset}_train_segments.csv")
