@@ -6,7 +6,8 @@ import io
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import zip_longest
@@ -17,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.core.files import atomic_write
 
 Row = dict[str, Any]
 
@@ -158,9 +160,7 @@ def append_rows(path: Path, rows: Iterable[Mapping[str, Any]], last: bool = Fals
                 f"row for {path}: missing or unknown keys: {', '.join(odd)}; see rows.ROW_COLUMNS"
             )
     path.parent.mkdir(parents=True, exist_ok=True)
-    # O_APPEND and a lock on the file itself, so that no lock file stays in a folder that is committed.
-    with path.open("ab", buffering=0) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with _locked(path) as file:
         old = path.read_bytes()
         stored = _parse(path, old.decode()) if old else []
         behind = _after_others(stored, new) if last else 0
@@ -172,24 +172,38 @@ def append_rows(path: Path, rows: Iterable[Mapping[str, Any]], last: bool = Fals
                 fresh.append(row)
         if not fresh:
             return 0
-        # A file without the columns that came later is rewritten with them.
+        # A file without the columns that came later is replaced by one with them.
         extended = bool(old) and not old.startswith(",".join(ROW_COLUMNS).encode())
         text = io.StringIO()
         writer = csv.DictWriter(text, ROW_COLUMNS, lineterminator="\n")
         if extended or not old:
             writer.writeheader()
         writer.writerows([*stored, *fresh] if extended else fresh)
-        block, start = text.getvalue().encode(), 0 if extended else len(old)
+        block = text.getvalue().encode()
+        if extended:
+            atomic_write(path.resolve(), block)
+            return len(fresh)
         try:
-            file.truncate(start)
             if file.write(block) != len(block):
                 raise OSError(f"{path}: only a part was written of {len(block)} bytes")
         except OSError:
-            file.truncate(start)
-            file.write(old[start:])
+            file.truncate(len(old))
             raise
         os.fsync(file.fileno())
     return len(fresh)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[io.FileIO]:
+    """Open the file to append to it, and lock it."""
+    while True:
+        # The file itself, so that no lock file stays in a folder that is committed.
+        with path.open("ab", buffering=0) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            # Another process may have replaced the file that this one waited for.
+            if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                yield file
+                return
 
 
 def read_rows(path: Path) -> pd.DataFrame:

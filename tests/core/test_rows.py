@@ -1,4 +1,5 @@
 import fcntl
+import io
 import math
 import resource
 import signal
@@ -139,6 +140,44 @@ def test_a_writer_waits_for_the_lock(tmp_path):
             waiting.result(timeout=0.3)
         fcntl.flock(holder, fcntl.LOCK_UN)
         assert waiting.result(timeout=600) == 1
+
+
+def older(path):
+    """Drop the last column of a file and return it."""
+    lines = [line.rpartition(",")[0] for line in path.read_text().splitlines()]
+    path.write_text("\n".join(lines) + "\n")
+    return path.read_text()
+
+
+def test_a_kill_while_a_column_is_added_loses_no_line(tmp_path, monkeypatch):
+    class Killed(io.FileIO):
+        def write(self, data):
+            raise KeyboardInterrupt
+
+    path = tmp_path / "rows.csv"
+    append_rows(path, [measurement(0), measurement(1)])
+    before = older(path)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(type(path), "open", lambda path, mode, buffering=0: Killed(path, mode))
+        append_rows(path, [measurement(2)])
+    assert path.read_text() == before
+    assert append_rows(path, [measurement(2)]) == 1 and len(read_rows(path)) == 3
+
+
+def test_a_writer_appends_to_the_file_that_replaced_the_one_it_waited_for(tmp_path):
+    path = tmp_path / "rows.csv"
+    append_rows(path, [measurement(0)])
+    older(path)
+    with path.open("rb") as holder, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        waiting = pool.submit(append_rows, path, [measurement(1)])
+        with pytest.raises(TimeoutError):
+            waiting.result(timeout=0.3)
+        append_rows(tmp_path / "new.csv", [measurement(0), measurement(2)])
+        (tmp_path / "new.csv").replace(path)
+        fcntl.flock(holder, fcntl.LOCK_UN)
+        assert waiting.result(timeout=600) == 1
+    assert read_rows(path)["seed"].tolist() == ["0", "2", "1"]
 
 
 def test_an_incomplete_line_and_a_foreign_file_are_refused(tmp_path):
