@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from ajbench.core import console
+from ajbench.core import console, memory
 from ajbench.core.run_dir import world
 
 Floats = NDArray[np.float32]
@@ -22,6 +22,9 @@ def in_batches(
         classes: how many there are.
         batch: clips at a time.
         shared: every process of a launch calls this and computes its part; all return the whole.
+
+    Raises:
+        MissingError: memory is so short that they may be wrong.
     """
     out = np.empty((clips, classes), dtype=np.float32)
     processes, rank = world() if shared else (1, 0)
@@ -29,7 +32,8 @@ def in_batches(
     with console.progress(len(starts) * batch, "predict") as advance:
         for start in starts:
             places = np.arange(start, min(start + batch, clips))
-            out[places] = logits(places)
+            with memory.reserved():
+                out[places] = logits(places)
             advance(batch)
     if processes > 1:
         from accelerate.utils import gather_object

@@ -18,6 +18,7 @@ from pathlib import Path
 import xxhash
 
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.core.memory import need_reserve
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # A file or folder that was named and cannot be used, whatever is done with it.
@@ -65,8 +66,10 @@ def atomic_write(path: Path, data: bytes | str) -> None:
     """Write a file so that its name holds either the old content or all of the new, even after a crash.
 
     Raises:
-        MissingError: no space is left; no partial file remains.
+        MissingError: no space is left, or memory is so short that the content may be wrong; no partial file
+            remains.
     """
+    need_reserve()
     path = Path(path)
     # The names of files on Linux are bytes; those that are not UTF-8 are written escaped.
     content = data.encode(errors="backslashreplace") if isinstance(data, str) else data
@@ -93,12 +96,14 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a path that a library writes to; in the end it becomes `path`, whole or not at all.
 
     Raises:
-        MissingError: it cannot be written; no partial file remains.
+        MissingError: it cannot be written, or memory is so short that it may be wrong; no partial file
+            remains.
     """
     partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{next(_serial)}.tmp")
     try:
         with writing(path):
             yield partial
+            need_reserve()
             with partial.open("rb") as file:
                 os.fsync(file.fileno())
             partial.replace(path)

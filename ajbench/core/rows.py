@@ -19,6 +19,7 @@ import pandas as pd
 
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.files import atomic_write
+from ajbench.core.memory import need_reserve
 
 Row = dict[str, Any]
 
@@ -151,7 +152,9 @@ def append_rows(path: Path, rows: Iterable[Mapping[str, Any]], last: bool = Fals
     Raises:
         UsageError: the keys of a row are not ROW_COLUMNS.
         IntegrityError: the file has another header, or ends in an incomplete line.
+        MissingError: memory is so short that the values may be wrong.
     """
+    need_reserve()
     new = [{name: _text(value) for name, value in row.items()} for row in rows]
     for row in new:
         if set(row) != set(ROW_COLUMNS):

@@ -20,7 +20,7 @@ from typing import Any
 
 from ajbench.core import cost
 from ajbench.core.documents import IDS_BYTES
-from ajbench.core.errors import IntegrityError, MissingError
+from ajbench.core.errors import AjbenchError, IntegrityError
 from ajbench.core.files import atomic_write, sync_folder
 from ajbench.core.sealed_json import read_sealed, write_sealed
 
@@ -117,7 +117,7 @@ class RunDir:
 
         def count() -> None:
             # Work that cannot write either, or whose folder is deleted, says so itself.
-            with suppress(OSError, IntegrityError, MissingError):
+            with suppress(OSError, AjbenchError):
                 info = self.info()
                 # Of several processes that share the work, one may have finished it.
                 if info.get("fingerprint") == self.fingerprint and not (self.path / "DONE").exists():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ajbench.core import registry, weights
+from ajbench.core import memory, registry, weights
 from ajbench.core.device import Array, device_of, full_fp32, to_numpy
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.data import audio
@@ -70,10 +70,14 @@ class Extractor(ABC):
         """
 
     def __call__(self, wav: Array) -> tuple[np.ndarray, np.ndarray]:
-        """Return features [B, d] or [B, k, d] and logits [B, C], float32, of wav [B, n] at `sample_rate`."""
+        """Return features [B, d] or [B, k, d] and logits [B, C], float32, of wav [B, n] at `sample_rate`.
+
+        Raises:
+            MissingError: memory is so short that they may be wrong.
+        """
         import torch
 
-        with torch.inference_mode(), full_fp32():
+        with torch.inference_mode(), full_fp32(), memory.reserved():
             features, logits = self.compute(torch.as_tensor(wav, dtype=torch.float32, device=self.device))
             if logits is None:
                 logits = np.zeros((len(wav), 0))

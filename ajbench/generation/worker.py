@@ -18,6 +18,7 @@ import xxhash
 from numpy.typing import ArrayLike, NDArray
 
 from ajbench import codec as codecs
+from ajbench.core import memory
 from ajbench.core.device import device_of, use_threads
 from ajbench.core.errors import IntegrityError
 from ajbench.core.files import seed_for
@@ -228,6 +229,7 @@ class Job:
 
     def sample(self, models: Models, rows: list[dict[str, Any]]) -> Sampled:
         """Sample and decode up to `micro_batch` rows of the plan, all with a guide or all without."""
+        memory.need_reserve()
         pipeline, judge = models
         section, codec, whitening = self.section, pipeline.codec, pipeline.whitening
         padded = rows + rows[-1:] * (section.micro_batch - len(rows))

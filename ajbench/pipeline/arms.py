@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ajbench.core import memory
 from ajbench.core.console import counted, progress
 from ajbench.core.files import seed_for
 from ajbench.data import audio, real_clips, shards, wave_chain
@@ -128,6 +129,7 @@ def augment_clips(
             waves = np.zeros((BATCH, real.meta.clip_samples), np.float32)
             for wave, values in zip(waves, batch, strict=False):
                 wave[:] = audio.flac_decode(values["audio"])
+            memory.need_reserve()
             encoded = codec.encode(waves)
             records += [values | {"codes": codes} for values, codes in zip(batch, encoded, strict=False)]
             advance(len(batch))

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ajbench import codec as codecs
-from ajbench.core import console
+from ajbench.core import console, memory
 from ajbench.core.device import device_of
 from ajbench.data import audio, shards
 from ajbench.data.shard_job import ShardJob, open_job
@@ -54,6 +54,7 @@ def decode_clips(
             batch = mine[start : start + BATCH]
             codes = np.zeros((BATCH, *real.view(0).shape), np.uint16)
             codes[: len(batch)] = real.codes(batch)
+            memory.need_reserve()
             waves = codec.decode(codes).cpu().numpy()
             for clip, wave, own in zip(batch, waves, codes, strict=False):
                 values = {name: column[clip] for name, column in columns.items()}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ajbench.core import console
+from ajbench.core import console, memory
 from ajbench.core.console import counted
 from ajbench.core.errors import IntegrityError, MissingError, NumericError, UsageError
 from ajbench.core.files import atomic_write
@@ -258,6 +258,7 @@ def import_clips(
         return number, wave, audio.defect(wave)
 
     def records(batch: list[tuple[int, NDArray[np.float32]]]) -> list[dict[str, Any]]:
+        memory.need_reserve()
         flac = [audio.flac_encode(wave) for _, wave in batch]
         waves = np.zeros((BATCH, samples), np.float32)
         for wave, data in zip(waves, flac, strict=False):

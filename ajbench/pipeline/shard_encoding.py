@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ajbench import codec as codecs
+from ajbench.core import memory
 from ajbench.core.device import device_of, use_threads
 from ajbench.core.recipe import Recipe
 from ajbench.data import archive, noise, shards
@@ -120,6 +121,7 @@ class ShardEncoding:
 
     def encode(self, batch: list[tuple[Row, ReadClip, Seen | None]]) -> list[dict[str, Any]]:
         """Return the records of up to `BATCH` clips."""
+        memory.need_reserve()
         records = []
         waves = np.zeros((BATCH, self.samples), np.float32)
         for place, (_, clip, _) in enumerate(batch):

@@ -21,7 +21,7 @@ from accelerate import Accelerator
 from accelerate.utils import recursively_apply, send_to_device
 from torch import Tensor, nn
 
-from ajbench.core import console
+from ajbench.core import console, memory
 from ajbench.core.device import Precision, resolve_precision
 from ajbench.core.errors import MissingError, NumericError
 from ajbench.core.files import seed_for
@@ -88,7 +88,8 @@ def fit(
 
     Raises:
         NumericError: loss or gradient is not finite; the last checkpoint is kept.
-        MissingError: the tracker is not installed, or does not start.
+        MissingError: the tracker is not installed or does not start, or memory is so short that sums may
+            differ.
         IntegrityError: a checkpoint is damaged or belongs to another module, optimiser or run length.
         KeyboardInterrupt: Ctrl-C; the current step was finished and saved.
     """
@@ -120,6 +121,7 @@ def fit(
     ):
         advance(first)
         for index in range(first, steps):
+            memory.need_reserve()  # and before a checkpoint is kept
             started = time.perf_counter()
             lr = lr_at(index)
             for group in optimizer.param_groups:

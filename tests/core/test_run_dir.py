@@ -143,14 +143,15 @@ def test_counting_neither_makes_a_deleted_folder_again_nor_hides_an_error(tmp_pa
     assert not (folder.path / "run.json").exists()
 
 
-def test_a_full_disk_while_counting_hides_no_error(tmp_path, monkeypatch):
-    def full(*_, **__):
-        raise MissingError("no space")
+@pytest.mark.parametrize("lack", [MissingError("no space"), OSError("no file")])
+def test_what_counting_cannot_write_does_not_hide_an_error(tmp_path, monkeypatch, lack):
+    def refuse(*about, **how):
+        raise lack
 
-    folder = start(tmp_path / "run")
-    with pytest.raises(IntegrityError, match="work"), folder.counting():
-        monkeypatch.setattr(run_dir, "write_sealed", full)
-        raise IntegrityError("work")
+    folder = start(tmp_path)
+    monkeypatch.setattr(run_dir, "write_sealed", refuse)
+    with pytest.raises(KeyboardInterrupt), folder.counting():
+        raise KeyboardInterrupt
 
 
 def test_force_never_deletes_what_no_run_made(tmp_path):
