@@ -6,10 +6,10 @@ import re
 from ajbench.core.errors import AjbenchError, IntegrityError, MissingError
 from ajbench.core.files import DISK_FULL, UNUSABLE
 
-# torch, oneDNN, Arrow's memory maps and libsndfile have no error class for memory that they could not get.
+# torch, oneDNN, Arrow's memory maps, libsndfile and soxr have no error class for a lack of memory.
 _OUT_OF_MEMORY = re.compile(
     "out of memory|can(no|')t allocate memory|not enough memory|could not create a (primitive|memory)|"
-    r"problem while creating flac decoder|internal malloc \(\) failed",
+    r"problem while creating flac decoder|malloc failed|internal malloc \(\) failed",
     re.I,
 )
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)

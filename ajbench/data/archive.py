@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ajbench.core.errors import MissingError
+from ajbench.core.memory import need_reserve
 from ajbench.data import parquet
 from ajbench.data.audio import SUFFIXES as AUDIO_SUFFIXES
 from ajbench.data.audio import AudioError
@@ -86,6 +87,7 @@ def content(path: str) -> bytes:
                 return file.read(size)
         return _shard(archive).sound(int(member))
     except (OSError, KeyError, IndexError, ValueError, tarfile.TarError, pa.ArrowException) as error:
+        need_reserve()
         raise AudioError(f"unreadable in its archive ({' '.join(str(error).split())})", Path(path)) from None
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.files import atomic_write
+from ajbench.core.memory import need_reserve
 from ajbench.data import sound_file, video
 
 if TYPE_CHECKING:  # only at_rate and log_mel need it, and importing it takes seconds
@@ -47,6 +48,20 @@ class AudioError(MissingError):
         self.reason = reason
 
 
+@contextmanager
+def _unless_memory_is_short() -> Iterator[None]:
+    """Blame no file while memory is short: decoders take a lack of it for damage of many kinds.
+
+    Raises:
+        MissingError: it is, instead of an AudioError.
+    """
+    try:
+        yield
+    except AudioError:
+        need_reserve()
+        raise
+
+
 def clip_samples(duration_s: float) -> int:
     """Return the number of samples of a clip at 16 kHz, a multiple of 21 × 320 (0.42 s).
 
@@ -66,6 +81,7 @@ def clip_samples(duration_s: float) -> int:
     return whole * unit
 
 
+@_unless_memory_is_short()
 def probe(path: Path | str) -> tuple[int, int, int]:
     """Return (sample rate in Hz, channels, frames) from the header of an audio file.
 
@@ -109,6 +125,7 @@ def read(
     return np.ascontiguousarray(mono, dtype=np.float32)
 
 
+@_unless_memory_is_short()
 def decode(
     path: Path, start_s: float = 0.0, duration_s: float | None = None
 ) -> tuple[NDArray[np.float32], int]:
@@ -137,7 +154,7 @@ def decode(
             wanted = round(min(float(wanted), duration_s * rate))
         try:
             samples = sound_file.scaled(sound_file.part(file, start, wanted), file, path)
-        except (soundfile.SoundFileError, RuntimeError, OSError, MemoryError) as error:
+        except (soundfile.SoundFileError, RuntimeError, OSError, sound_file.TooLong) as error:
             raise AudioError(f"unreadable ({_brief(error)})", path) from None
     if not endless and (wanted - len(samples)) / rate > 0.1:
         raise AudioError(
@@ -192,6 +209,7 @@ def flac_decode(data: bytes) -> Wave:
     return flac_samples(data).astype(np.float32) / np.float32(32768)
 
 
+@_unless_memory_is_short()
 def flac_samples(data: bytes) -> NDArray[np.int16]:
     """Decode the output of `flac_encode` to int16 [n]; errors as `flac_decode`."""
     try:

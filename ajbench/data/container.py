@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ajbench.core.errors import MissingError
+from ajbench.core.memory import need_reserve
 
 Source = Path | str | bytes  # a file, or the content of one
 Reason = Literal[
@@ -107,7 +108,7 @@ class Track:
                 decoded = self.stream.codec_context.decode(packet)
             except EOFError:  # flushed already
                 continue
-            except (av.FFmpegError, ValueError, MemoryError) as error:
+            except (av.FFmpegError, ValueError) as error:
                 self.failure = brief(error)
                 continue
             for frame in decoded:
@@ -139,9 +140,14 @@ def open_track(source: Source, kind: Literal["video", "audio"]) -> Iterator[Trac
 
     Raises:
         VideoDefect: the file is unusable, or has no such stream.
+        MissingError: memory is short, which decoders take for damage of many kinds.
     """
-    with _container(source) as container:
-        yield Track(container, _stream(container, kind, source))
+    try:
+        with _container(source) as container:
+            yield Track(container, _stream(container, kind, source))
+    except VideoDefect:
+        need_reserve()
+        raise
 
 
 @contextmanager
@@ -183,7 +189,7 @@ def _container(source: Source) -> Iterator[Any]:
         file = str(path)
     try:
         container = av.open(file, metadata_errors="replace", options=options)
-    except (av.FFmpegError, ValueError, OSError, RuntimeError, MemoryError) as error:
+    except (av.FFmpegError, ValueError, OSError, RuntimeError) as error:
         raise VideoDefect("unreadable", brief(error), source) from None
     with container:
         yield container

@@ -19,6 +19,10 @@ UNKNOWN_FRAMES = 1 << 40  # what libsndfile reports for a stream whose writer di
 FLOATS = ("FLOAT", "DOUBLE")
 
 
+class TooLong(Exception):
+    """A file, or a part of it, has more than `MOST_VALUES`."""
+
+
 def open_file(path: Path) -> soundfile.SoundFile:
     """Open a sound file by handle: by name, libsndfile would prefer an AppleDouble file beside it."""
     return soundfile.SoundFile(os.open(path, os.O_RDONLY), closefd=True)
@@ -40,7 +44,7 @@ def part(file: soundfile.SoundFile, start: int, count: int) -> NDArray[np.float3
     Codecs that cannot seek, and streams of unknown length, are read from their beginning.
 
     Raises:
-        MemoryError: more than `MOST_VALUES`.
+        TooLong: more than `MOST_VALUES`.
     """
     skip = start
     if file.seekable() and not has_no_length(file):
@@ -52,7 +56,7 @@ def part(file: soundfile.SoundFile, start: int, count: int) -> NDArray[np.float3
         skip = max(0, skip - len(block))
         size += kept[-1].size
         if size > MOST_VALUES:
-            raise MemoryError(f"more than {MOST_VALUES // file.channels / file.samplerate:.0f} s at once")
+            raise TooLong(f"more than {MOST_VALUES // file.channels / file.samplerate:.0f} s at once")
     return kept[0] if len(kept) == 1 else np.concatenate([np.zeros((0, file.channels), np.float32), *kept])
 
 

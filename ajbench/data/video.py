@@ -165,7 +165,7 @@ def audio(
         stop = math.inf if duration_s is None else begin + round(duration_s * rate)
         try:
             samples, reached = _samples(track, decoded, rate, begin, stop)
-        except (av.FFmpegError, ValueError, MemoryError) as error:
+        except (av.FFmpegError, ValueError) as error:
             raise VideoDefect("unreadable", brief(error), source) from None
         if track.failure and reached < stop:
             raise VideoDefect("unreadable", f"sound at {reached / rate:.2f} s: {track.failure}", source)
@@ -203,7 +203,7 @@ def _samples(
                 reached, gap = min(at, begin), max(0, at - begin)
             else:  # timestamps are rounded
                 gap = at - reached if at - reached > 0.1 * rate else 0
-            if gap > MAX_GAP_S * rate:
+            if gap > min(MAX_GAP_S * rate, MOST_VALUES // block.shape[1]):
                 raise ValueError(f"no sound for {gap / rate:.0f} s")
             if gap:
                 block = np.concatenate([np.zeros((gap, block.shape[1]), np.float32), block])
@@ -237,7 +237,7 @@ def _image(frame: Any, size: tuple[int, int] | None, source: Source) -> Image:
             height, width = size[::-1] if turned else size
             resized = frame.reformat(width, height, "rgb24", interpolation="AREA")
             image = resized.to_ndarray()
-    except (av.FFmpegError, ValueError, MemoryError) as error:
+    except (av.FFmpegError, ValueError) as error:
         raise VideoDefect("unreadable", brief(error), source) from None
     if turned:
         image, a, d = image.transpose(1, 0, 2), c, b

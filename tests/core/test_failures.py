@@ -39,6 +39,7 @@ LACKS = (
     OSError("Memory mapping file failed: Cannot allocate memory"),  # Arrow's, without a number
     soundfile.LibsndfileError(156),
     soundfile.LibsndfileError(17),  # no FLAC decoder; malloc failed
+    RuntimeError("malloc failed"),  # soxr's
 )
 
 

@@ -282,6 +282,29 @@ def test_sound_that_is_too_long_for_memory_is_refused(tmp_path, tone, monkeypatc
     assert len(audio.read(tmp_path / "long.wav", start_s=0.5, duration_s=0.3)) == 4_800
 
 
+def test_a_lack_of_memory_is_not_blamed_on_the_file(tmp_path, tone, monkeypatch):
+    soundfile.write(tmp_path / "good.wav", tone(), 16_000)
+    (tmp_path / "bad.wav").write_bytes(b"this is not a sound" * 50)
+
+    def lack(*about, **how):
+        raise MemoryError("Unable to allocate 4.00 MiB")
+
+    with monkeypatch.context() as changed:
+        changed.setattr(sound_file.np, "full", lack)
+        with pytest.raises(MemoryError, match="allocate"):
+            audio.read(tmp_path / "good.wav")
+
+    def short():
+        raise MissingError("out of memory")
+
+    monkeypatch.setattr(audio, "need_reserve", short)
+    assert len(audio.read(tmp_path / "good.wav")) == len(tone())
+    for read in (audio.read, audio.probe, lambda path: audio.flac_decode(path.read_bytes())):
+        with pytest.raises(MissingError, match="out of memory") as caught:
+            read(tmp_path / "bad.wav")
+        assert not isinstance(caught.value, AudioError)
+
+
 @pytest.mark.parametrize(("peak", "gain"), [(0.9, 1), (2.0, 1 / 2), (13_500.0, 1 / 32_768)])
 def test_all_parts_of_a_float_file_have_one_gain(tmp_path, peak, gain):
     quiet = 0.003 * np.sin(np.arange(16_000) / 5)

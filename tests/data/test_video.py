@@ -3,6 +3,7 @@
 import io
 import threading
 import tracemalloc
+import types
 
 import av
 import numpy as np
@@ -11,6 +12,7 @@ from fakes import broken_videos, video_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ajbench.core.errors import MissingError
 from ajbench.data import audio, container, video
 from ajbench.data.video import VideoDefect
 
@@ -187,6 +189,40 @@ def test_sound_that_is_longer_than_can_be_held_is_refused_and_its_parts_are_read
     with pytest.raises(VideoDefect, match=r"unreadable \(more than 2 s at once\)"):
         video.audio(uneven)
     assert np.array_equal(video.audio(uneven, 1.0, 0.5)[0], whole[rate : round(1.5 * rate)])
+
+
+def test_a_pause_that_cannot_be_held_is_refused_before_it_is_filled(monkeypatch):
+    monkeypatch.setattr(video, "MOST_VALUES", 100_000)
+    frame = av.AudioFrame.from_ndarray(np.zeros((1, 160), np.float32), "fltp", "mono")
+    frame.sample_rate = 16_000
+    track = types.SimpleNamespace(time=0.0, failure="")
+
+    def decoded():
+        for track.time in (0.0, 500.0):
+            yield frame
+
+    with pytest.raises(ValueError, match="no sound for 500 s"):
+        video._samples(track, decoded(), 16_000, 0, float("inf"))
+
+
+def test_a_lack_of_memory_is_not_blamed_on_the_file(uneven, tmp_path, monkeypatch):
+    def lack(*about):
+        raise MemoryError("Unable to allocate 4.00 MiB")
+
+    with monkeypatch.context() as changed:
+        changed.setattr(video.np, "concatenate", lack)
+        with pytest.raises(MemoryError):
+            video.audio(uneven)
+
+    def short():
+        raise MissingError("out of memory")
+
+    monkeypatch.setattr(container, "need_reserve", short)
+    (tmp_path / "bad.mp4").write_bytes(b"this is not a video" * 50)
+    for read in (video.audio, video.duration_s, lambda path: video.frames(path, [0.0])):
+        with pytest.raises(MissingError, match="out of memory") as caught:
+            read(tmp_path / "bad.mp4")
+        assert not isinstance(caught.value, VideoDefect)
 
 
 def test_missing_files_and_folders_are_refused(tmp_path):

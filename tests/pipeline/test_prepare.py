@@ -22,7 +22,7 @@ from ajbench.core import console
 from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.recipe import CodecSection, Data, Recipe
 from ajbench.core.sealed_json import write_sealed
-from ajbench.data import audio, shards, store
+from ajbench.data import audio, shards, sound_file, store
 from ajbench.data.corpora import folder, mini
 from ajbench.data.manifest import Manifest
 from ajbench.data.verify import verify
@@ -185,6 +185,21 @@ def test_rejected_files_are_listed_with_the_reason(tmp_path, flawed):
     clips = store.ClipStore.open(tmp_path / "good")
     assert len(clips) == 11
     assert not set(clips.clip_ids) & set(expected)
+
+
+def test_good_files_are_not_rejected_when_memory_is_short(tmp_path, corpus, monkeypatch):
+    whole = sound_file.part
+
+    def lacking(file, *about):
+        if file.samplerate == 8_000:
+            raise MemoryError("Unable to allocate 4.00 MiB")
+        return whole(file, *about)
+
+    monkeypatch.setattr(sound_file, "part", lacking)
+    with pytest.raises(MemoryError):
+        run(tmp_path / "store", corpus)
+    monkeypatch.undo()
+    assert run(tmp_path / "store", corpus).counts["train"] == same(7)
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", None])
