@@ -1,9 +1,9 @@
 """Features and logits of clips, computed once and kept by content, extractor, weights and protocol."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from ajbench.evaluation.long_clips import PIECE_S, beginning, is_long, levelled
 from ajbench.evaluation.protocols import Protocol
 from ajbench.features.extractor import LazyExtractor
 
-PART = 256  # clips per file of the cache: at most so many are computed again after an interruption
+PART = 256  # clips of a set that are batched and kept together: so many are computed again at most
 BATCH, GPU_BATCH = 8, 64  # clips of one length; faster than one by one, even on one core
 WAITING = 64  # clips held back until a batch of their length is full, for batches of eight
 AHEAD = 4  # clips that each reading thread is ahead
@@ -79,11 +79,13 @@ def embed(
     """Return features and logits of all usable clips, from the cache where they are in it.
 
     Eight clips of one length form a batch, 64 on a GPU; the rest are run one by one. Batching changes the
-    last digits.
+    last digits. It is that of the clips that are not in the cache yet, so the last digits also depend on
+    what other sets have put there.
     Features and logits of several windows are averaged, but all frames of an extractor of frames are kept.
     Clips of more than two minutes are read minute by minute, and count as windows; of those, extractors that
     cut clips get the first minute only.
-    The cache is written every 256 clips, so that an interrupted run continues there.
+    Every 256 clips of the set are batched by themselves, then written into the cache: an interrupted run
+    continues there, with the same batches.
 
     Args:
         clips: the set.
@@ -99,7 +101,7 @@ def embed(
     version = "-2" if protocol.centred or protocol.peak_db is not None else ""
     folder = cache / f"{extractor.name}-{extractor.weights_hash}-{protocol.name}{version}"
     known, keys = _read(folder), clips.keys
-    missing = [number for number, key in enumerate(keys) if key not in known]
+    missing = _missing(keys, known)
     unusable: dict[str, str] = {}
 
     def read(number: int) -> tuple[str, Windows | str | Pieces]:
@@ -128,8 +130,12 @@ def embed(
     computed = 0
     size, threads = (GPU_BATCH if device_of().type == "cuda" else BATCH), readers()
     with ThreadPoolExecutor(threads) as pool:
-        vectors = _extract(ahead(pool, read, missing, AHEAD * threads), extractor, unusable, advance, size)
-        while part := dict(islice(vectors, PART)):
+        reading = ahead(pool, read, missing, AHEAD * threads)
+        for _, run in groupby(missing, lambda number: number // PART):
+            clips_of_run = islice(reading, len(list(run)))
+            part = dict(_extract(clips_of_run, extractor, unusable, advance, size))
+            if not part:  # no usable clip
+                continue
             try:
                 known |= _mapped(_write(folder, part))
             except (OSError, MissingError) as error:
@@ -148,6 +154,19 @@ def embed(
         [LeftOut(n, unusable[key]) for n, key in enumerate(keys) if key not in known],
         computed,
     )
+
+
+def _missing(keys: Sequence[str], known: Collection[str]) -> list[int]:
+    """Return the number of the first clip with each key that is not known, ascending.
+
+    What an earlier part of a set has computed is not computed again in a later one, so that batches are the
+    same after an interruption in between.
+    """
+    first: dict[str, int] = {}
+    for number, key in enumerate(keys):
+        if key not in known:
+            first.setdefault(key, number)
+    return list(first.values())
 
 
 def _extract(

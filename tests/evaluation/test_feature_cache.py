@@ -129,6 +129,42 @@ def test_an_interrupted_run_continues_where_it_stopped(gen, tmp_path, monkeypatc
     assert embed(gen, EnvelopeExtractor(), PLAIN, tmp_path / "cache").computed == 16
 
 
+def test_batches_are_the_same_after_an_interruption(tmp_path, monkeypatch):
+    monkeypatch.setattr(feature_cache, "PART", 24)
+    monkeypatch.setattr(feature_cache, "WAITING", 20)
+    folder = tmp_path / "sounds"
+    for k in range(96):  # an unusable clip in every part, and clips of an earlier part again
+        write_envelope(folder / f"{k:02d}.wav", k, (0.5, 0.5, 0.6, 0.3 + k / 500)[k % 4])
+        if k % 24 == 7:
+            soundfile.write(folder / f"{k:02d}.wav", np.zeros(4_000), 16_000)
+        if k > 24 and k % 9 == 0:
+            (folder / f"{k:02d}.wav").write_bytes((folder / f"{k - 20:02d}.wav").read_bytes())
+
+    class Sizes(EnvelopeExtractor):
+        def __call__(self, wav):
+            return super().__call__(wav)[0], np.full((len(wav), 1), len(wav), np.float32)
+
+    whole = embed(open_set(folder), Sizes(), PLAIN, tmp_path / "whole")
+    assert set(whole.logits[:, 0]) == {1, 8} and len(whole.left_out) == 5
+    write = feature_cache._write
+    for stop in (0, 1, 2, 3):
+        written = []
+
+        def interrupt(*about, stop=stop, written=written):
+            if len(written) == stop:
+                raise KeyboardInterrupt
+            written.append(write(*about))
+            return written[-1]
+
+        cache = tmp_path / f"stopped-{stop}"
+        with monkeypatch.context() as changed, pytest.raises(KeyboardInterrupt):
+            changed.setattr(feature_cache, "_write", interrupt)
+            embed(open_set(folder), Sizes(), PLAIN, cache)
+        again = embed(open_set(folder), Sizes(), PLAIN, cache)
+        assert np.array_equal(again.logits, whole.logits)
+        assert np.array_equal(again.vectors(), whole.vectors())
+
+
 def test_a_damaged_or_foreign_cache_is_refused(gen, tmp_path):
     embed(gen, EnvelopeExtractor(), PLAIN, tmp_path)
     (part,) = (tmp_path / "envelope-w1-ajbench").glob("part-*.arrow")
