@@ -129,9 +129,8 @@ class ClipSet:
         if self._store is None:
             key = checksum(self.files[number])
         else:
-            stored: Any = self._store.flac(int(self._indices[number]))
-            stored = self._stored(number)[0].data if stored is None else stored
-            key = xxhash.xxh3_128_hexdigest(stored)
+            known = self._store.flac_hash(int(self._indices[number]))
+            key = known or xxhash.xxh3_128_hexdigest(self._stored(number)[0].data)
         if self.change is None:
             return key
         return xxhash.xxh3_128_hexdigest("\0".join((key, self.change.key, self.names[number])).encode())

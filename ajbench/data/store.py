@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import xxhash
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 COLUMNS = tuple(name for name in SCHEMA.names if name != "audio")
 
 _verified: set[tuple[str, int, int, int]] = set()
+_hashes: dict[str, NDArray[np.bytes_]] = {}  # of the FLAC of a shard's clips, by its checksum; empty: unknown
 
 
 @dataclass(frozen=True)
@@ -227,6 +229,18 @@ class ClipStore:
         """Return a clip's FLAC bytes, a view of the mapped shard; None if the store links to a file."""
         shard, row = self._find(index)
         return shard.flac(row)
+
+    def flac_hash(self, index: int) -> str | None:
+        """Return a hash of a clip's FLAC, read once per process; None if the store links to a file."""
+        parts, rows = self._locate([index])
+        part, row = int(parts[0]), int(rows[0])
+        known = _hashes.setdefault(self.meta.shards[part].xxh3, np.zeros(self.meta.shards[part].clips, "S32"))
+        if not known[row]:
+            flac = self.mapped[part].flac(row)
+            if flac is None:
+                return None
+            known[row] = xxhash.xxh3_128_hexdigest(flac)
+        return str(known[row].decode())
 
     def targets(self) -> NDArray[np.float32]:
         """Return multi-hot targets float32 [N, C], classes in the order of `meta.labels`."""

@@ -29,6 +29,10 @@ Vectors = tuple[NDArray[np.float32], NDArray[np.float32]]  # features [k, d] and
 Windows = NDArray[np.float32]  # [k, n]
 Pieces = Iterator[Windows | str]  # of a long clip
 
+_verified: set[tuple[Path, int, int, int]] = (
+    set()
+)  # files of the cache whose checksum this process has compared
+
 
 @dataclass(frozen=True)
 class LeftOut:
@@ -250,8 +254,12 @@ def _read(folder: Path) -> dict[str, Vectors]:
 
 
 def _mapped(path: Path) -> dict[str, Vectors]:
-    """Return the vectors of a file of the cache by key of their clip; they are views of the mapped file."""
+    """Return the vectors of a file of the cache by key of their clip; they are views of the mapped file.
+
+    Its checksum is compared once per process.
+    """
     try:
+        about = path.stat()
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     except (pa.ArrowInvalid, OSError) as error:
         reason = " ".join(str(error).split())[:80]
@@ -259,8 +267,11 @@ def _mapped(path: Path) -> dict[str, Vectors]:
     if (table.schema.metadata or {}).get(b"of") != path.parent.name.encode():
         raise IntegrityError(f"{path}: does not belong to {path.parent.name}; remove it")
     noted = table.schema.metadata.get(b"xxh3")  # not in older files
-    if noted and noted.decode() != _digest(table):
-        raise IntegrityError(f"{path}: damaged (checksum mismatch); remove it")
+    state = path, about.st_ino, about.st_size, about.st_mtime_ns
+    if noted and state not in _verified:
+        if noted.decode() != _digest(table):
+            raise IntegrityError(f"{path}: damaged (checksum mismatch); remove it")
+        _verified.add(state)
     rows = _rows(_whole(table.column("features")))
     logits = _whole(table.column("logits"))
     each = logits.flatten().to_numpy().reshape(len(table), logits.type.list_size)

@@ -3,9 +3,11 @@ from collections import Counter
 import numpy as np
 import pytest
 import soundfile
+import xxhash
 from fakes import SMALL_LABELS, make_store, write_envelope
 
 from ajbench.core.errors import MissingError, UsageError
+from ajbench.data import store as clip_stores
 from ajbench.data.clip_set import Change, open_set
 
 
@@ -31,6 +33,26 @@ def test_a_key_is_of_the_content_wherever_the_file_lies(own_kinds):
     gen, other = open_set(own_kinds / "gen"), open_set(own_kinds / "other")
     assert other.keys[0] == gen.keys[gen.names.index("wind/clip-5")] != gen.keys[0]
     assert len(set(gen.keys)) == len(gen)
+
+
+def test_the_sound_of_a_store_is_hashed_once_per_process(store, monkeypatch):
+    hashed, xxh3 = [], xxhash.xxh3_128_hexdigest
+
+    def counting(data):
+        hashed.extend([data] if isinstance(data, memoryview) else [])  # sound, not the text of store.json
+        return xxh3(data)
+
+    monkeypatch.setattr(clip_stores, "_hashes", {})
+    monkeypatch.setattr(xxhash, "xxh3_128_hexdigest", counting)
+    held_out = open_set(store.path, "eval")
+    assert held_out.keys[0] == xxh3(store.flac(int(store.split_indices("eval")[0])))
+    assert len(hashed) == len(held_out)
+    whole = open_set(store.path)
+    place = dict(zip(whole.names, whole.keys, strict=True))
+    assert [place[name] for name in held_out.names] == held_out.keys
+    assert len(hashed) == len(whole) > len(held_out)
+    assert open_set(store.path).take(np.array([1, 0])).keys == whole.keys[1::-1]
+    assert len(hashed) == len(whole)
 
 
 def test_a_key_tells_changes_apart_and_clips_that_a_change_treats_by_name(own_kinds):

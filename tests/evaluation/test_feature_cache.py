@@ -184,6 +184,19 @@ def test_a_damaged_or_foreign_cache_is_refused(gen, tmp_path):
         embed(gen, EnvelopeExtractor(), PLAIN, tmp_path)
 
 
+def test_a_file_of_the_cache_is_verified_once_per_process(gen, tmp_path, monkeypatch):
+    whole, digest = embed(gen, EnvelopeExtractor(), PLAIN, tmp_path), feature_cache._digest
+    monkeypatch.setattr(feature_cache, "_digest", lambda table: pytest.fail("verified again"))
+    again = embed(gen, EnvelopeExtractor(), PLAIN, tmp_path)
+    assert again.computed == 0 and np.array_equal(again.vectors(), whole.vectors())
+    (part,) = (tmp_path / "envelope-w1-ajbench").glob("part-*.arrow")
+    part.touch()
+    seen = []
+    monkeypatch.setattr(feature_cache, "_digest", lambda table: seen.append(len(table)) or digest(table))
+    embed(gen, EnvelopeExtractor(), PLAIN, tmp_path)
+    assert seen == [24]
+
+
 @pytest.mark.parametrize(("shortest", "longest", "length"), [(240, None, 240), (100, 150, 150), (300,) * 3])
 def test_clips_are_fitted_to_the_lengths_that_an_extractor_takes(tmp_path, shortest, longest, length):
     write_envelope(tmp_path / "short" / "a.wav", 1, seconds=0.0125 if shortest != 100 else 0.02)
