@@ -23,10 +23,11 @@ from ajbench.data.corpora import hub, label_cells, table_files
 from ajbench.data.corpora.recordings import left_out
 from ajbench.data.labels import LabelSet
 from ajbench.data.manifest import Manifest, Problem, Row
+from ajbench.data.reasons import NO_FILE, in_words
 from ajbench.data.rounds import rounds
 from ajbench.data.store import ClipStore
 
-SHOWN = 8  # reasons and classes that are named
+SHOWN = 8  # classes that are named
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class ExternalClips:
         if self.strangers:
             text += f" ({counted(self.strangers, 'other parent')} not among the real clips)"
         if problems:
-            text += f"; {len(problems)} left out: {_reasons(problems)}"
+            text += f"; {len(problems)} left out: {in_words(problems)}"
         return text
 
 
@@ -148,7 +149,7 @@ def read(
     if not rows:
         raise UsageError(
             f"--synthetic {path}: none of its {counted(len(every), 'clip')} has a class of the real clips "
-            f"({_reasons(problems)}); classes: {', '.join(real.label_set.names[:SHOWN])}"
+            f"({in_words(problems)}); classes: {', '.join(real.label_set.names[:SHOWN])}"
             f"{', …' if len(real.label_set) > SHOWN else ''}; name the folders after them, or give a table "
             "with --synthetic-labels"
         )
@@ -239,7 +240,7 @@ def _of_table(
         name = next((place[one] for one in where if one in place), None)
         name = name or (written if written in files else None)
         if name is None:
-            problems.append(Problem(None, str(table), line, f"{written}: no such sound file in {path}"))
+            problems.append(Problem(None, str(table), line, f"{NO_FILE} ({written})"))
             continue
         cells_of.setdefault(name, cells)
         labels_of.setdefault(name, []).extend(filter(None, map(str.strip, cells["labels"])))
@@ -279,9 +280,3 @@ def _of_store(path: Path, classes: ClassNames) -> Iterator[Row | Problem]:
 def _text(cells: Mapping[str, Any], column: str) -> str | None:
     value = cells.get(column)
     return None if value is None or not str(value).strip() else str(value).strip()
-
-
-def _reasons(problems: list[Problem]) -> str:
-    counts = Counter(problem.reason for problem in problems).most_common()
-    shown = ", ".join(f"{reason} ({n})" for reason, n in counts[:SHOWN])
-    return shown + (", …" if len(counts) > SHOWN else "")

@@ -1,27 +1,23 @@
 """What was found in someone's clips and what a recipe made for them will do, in words."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ajbench.core.console import counted
 from ajbench.core.recipe import Recipe
+from ajbench.data import reasons
 from ajbench.data.manifest import Manifest, Problem
 from ajbench.evaluation.classification import enough
 from ajbench.pipeline import grid
 from ajbench.pipeline.budget import span
 
-SHOWN = 8  # classes and reasons that are named
+SHOWN = 8  # classes that are named
 
 
 def classes(manifest: Manifest) -> dict[str, int]:
     """Return the number of clips of each class, the most frequent first."""
     return dict(Counter(label for row in manifest.rows for label in row.labels).most_common())
-
-
-def reasons(problems: Iterable[Problem]) -> dict[str, int]:
-    """Return the number of clips that are left out for each reason, the most frequent first."""
-    return dict(Counter(problem.reason.partition(" (")[0] for problem in problems).most_common())
 
 
 def found_lines(
@@ -63,11 +59,7 @@ def found_lines(
     if recordings:
         lines.append(f"recordings: {len(recordings)}; each is in one split or fold")
     if problems:
-        shown = ", ".join(
-            f"{reason.removeprefix('left out: ')} ({n})"
-            for reason, n in list(reasons(problems).items())[:SHOWN]
-        )
-        lines.append(f"left out: {counted(len(problems), 'file')}: {shown}")
+        lines.append(f"left out: {counted(len(problems), 'file')}: {reasons.in_words(problems)}")
     return lines
 
 

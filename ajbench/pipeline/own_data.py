@@ -23,14 +23,14 @@ from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.files import absolute, atomic_write
 from ajbench.core.recipe import Data, fingerprint, load
 from ajbench.core.recipe_tree import shipped
-from ajbench.data import archive, audio
+from ajbench.data import archive, audio, reasons
 from ajbench.data.corpora import detection
 from ajbench.data.corpora.recordings import read_corpus
 from ajbench.data.corpora.unlisted import unlisted
 from ajbench.data.manifest import Manifest, Problem, Row, write_table
 from ajbench.pipeline import name_patterns
 from ajbench.pipeline.budget import Sizes, budget_seconds, choose, measured_speed, seconds_of
-from ajbench.pipeline.data_summary import classes, found_lines, plan_lines, reasons
+from ajbench.pipeline.data_summary import classes, found_lines, plan_lines
 
 PLAN, PLAN_SYNTHETIC = "plan.yaml", "plan_synthetic.yaml"
 DEFAULT = "30m"  # budget
@@ -155,7 +155,7 @@ def make(
     )
     document = {
         "data": str(path), "layout": found.layout, "name": name, "classes": classes(manifest),
-        "train": len(train), "eval": len(evaluated), "folds": folds, "left_out": reasons(problems),
+        "train": len(train), "eval": len(evaluated), "folds": folds, "left_out": reasons.counts(problems),
         "sample_rates": dict(rates), "seconds": round(sum(parts.values())), "parts": parts,
         "budget_seconds": known["budget"],
     }  # fmt: skip

@@ -25,7 +25,7 @@ from ajbench.core.documents import IDS_BYTES
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.recipe import Recipe
 from ajbench.core.sealed_json import read_sealed
-from ajbench.data import archive, audio, shards
+from ajbench.data import archive, audio, reasons, shards
 from ajbench.data.corpora import recordings
 from ajbench.data.duplicates import duplicates
 from ajbench.data.manifest import Manifest, Problem, Row
@@ -282,8 +282,7 @@ def _require_splits(recipe: Recipe, clips: Mapping[str, int], why: str) -> None:
 
 
 def _commonest(problems: list[Problem]) -> str:
-    reasons = Counter(problem.reason.partition(" (")[0] for problem in problems)
-    return ", ".join(f"{reason} ({n})" for reason, n in reasons.most_common(3))
+    return ", ".join(f"{reason} ({n})" for reason, n in list(reasons.counts(problems).items())[:3])
 
 
 def _originals(rows: list[Row], out: Path, pool: ThreadPoolExecutor) -> dict[int, int]:

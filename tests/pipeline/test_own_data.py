@@ -115,6 +115,17 @@ def test_clips_that_cannot_be_used_are_told(tmp_path):
     assert any(line.startswith("left out") for line in made.lines)
 
 
+def test_files_that_are_not_there_are_one_reason(tmp_path):
+    root = class_folders(tmp_path / "set", cat=10, dog=10)
+    there = [f"{name}/{name}{k}.wav,{name}" for name in ("cat", "dog") for k in range(10)]
+    lines = ["path,label", *there, *(f"gone/{k}.wav,cat" for k in range(12))]
+    (root / "list.csv").write_text("\n".join(lines))
+    made = make(root / "list.csv", tmp_path)
+    assert list(made.found["left_out"].values()) == [12]
+    (told,) = (line for line in made.lines if line.startswith("left out"))
+    assert "12, such as gone/0.wav" in told and "gone/1.wav" not in told
+
+
 def test_the_same_command_goes_on_with_the_same_sizes(tmp_path, monkeypatch):
     root = class_folders(tmp_path / "set", cat=10, dog=10)
     first = make(root, tmp_path)

@@ -38,6 +38,7 @@ from ajbench.data.corpora.splits import (
 from ajbench.data.corpora.table_splits import text
 from ajbench.data.labels import LabelSet
 from ajbench.data.manifest import Manifest, Problem, Row, read_label_set
+from ajbench.data.reasons import NO_FILE
 from ajbench.data.video import is_video
 
 TABLES = ("manifest.parquet", "manifest.csv", "clips.csv")
@@ -249,7 +250,7 @@ def _row(
         found = next((other for other in others if _is_file(other)), None)
         complete = [] if found else [one for one in SUFFIXES if _is_file(f"{path}{one}")]
         if found is None and len(complete) != 1:
-            raise ValueError(f"{written}: no such file in {folder}")
+            raise ValueError(f"{NO_FILE} ({written})")
         path = Path(found or f"{path}{complete[0]}")
     clip_id, labels = _clip_id(cells, folder), clip_labels(cells["labels"], by_name, "the label set")
     for what, texts in (("its name", (str(path), clip_id)), ("a label", labels)):

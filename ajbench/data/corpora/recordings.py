@@ -11,6 +11,7 @@ from ajbench.core.recipe import Data
 from ajbench.data import audio
 from ajbench.data.corpora import youtube
 from ajbench.data.manifest import Manifest, Problem, Row, csv_rows
+from ajbench.data.reasons import short
 
 # Reasons why clips are left out; the recording follows.
 LISTED, HELD_OUT = "left out by data.leave_out", "left out: of a recording in the eval split"
@@ -92,7 +93,7 @@ def left_out(problems: Iterable[Problem]) -> dict[str, list[Problem]]:
     """Return the clips that `read_corpus` left out, by the reason."""
     found: dict[str, list[Problem]] = {}
     for problem in problems:
-        reason = problem.reason.partition(" (")[0]
+        reason = short(problem)
         if reason in (LISTED, HELD_OUT):
             found.setdefault(reason, []).append(problem)
     return found

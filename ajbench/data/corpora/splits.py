@@ -10,6 +10,7 @@ from pathlib import Path
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.recipe import Data
 from ajbench.core.registry import suggest
+from ajbench.data import reasons
 from ajbench.data.manifest import SPLIT_NAMES, Problem, Row
 
 FOLDS = 5  # of corpora that have neither splits nor folds
@@ -195,6 +196,7 @@ def need_splits(rows: Collection[Row], problems: Sequence[Problem], where: Path,
     if not rows:
         place = f", line {problems[0].line}" if problems and problems[0].line else ""
         first = f"; first problem{place}: {problems[0].reason}" if problems else ""
+        first += reasons.RELATIVE * (reasons.NO_FILE in first)
         raise MissingError(f"{where}: no usable clip{expected and f'; expected {expected}'}{first}")
     found = {row.split for row in rows}
     for split in ("train", "eval"):
@@ -219,7 +221,7 @@ def unique_ids(
     found = list(problems)
     for row, line in zip(rows, lines, strict=True):
         if row.clip_id in first:
-            reason = f"clip id {row.clip_id!r} occurs twice; first used by {first[row.clip_id].path}"
+            reason = f"clip id occurs twice ({row.clip_id!r}, first used by {first[row.clip_id].path})"
             found.append(Problem(row.clip_id, row.path, line, reason, row.split, row.fold))
         else:
             first[row.clip_id] = row
