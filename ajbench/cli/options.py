@@ -80,7 +80,7 @@ class Settings:
         self._need_folders()
         both = any(re.match(r"evaluate\.arms=.*\bG\b", one) for one in self.overrides)
         how: dict[str, Any] = {"keep": not self.dry_run, "generate": self.synthetic is None or both}
-        how["overrides"] = self.overrides
+        how |= {"overrides": self.overrides, "synthetic": self.synthetic}
         made = own_data.make(self.data, self.work, self.results, self.budget, self.patterns, **how)
         for line in made.lines:
             console.say(line)
@@ -136,6 +136,7 @@ class Settings:
         Raises:
             MissingError: the engine is not installed.
         """
+        from ajbench.pipeline import recipe_parts
         from ajbench.pipeline.places import Places
         from ajbench.pipeline.recipe_stages import Pipeline
 
@@ -147,11 +148,8 @@ class Settings:
         data = self.own.root if self.own else self.data
         places = Places(data, self.work, self.results, self.generator, tracker, self.synthetic, engine)
         made = Pipeline(recipe, places)
-        doses = recipe.evaluate.doses
-        if self.own and self.synthetic and max(doses, default=0) > len(made.external):
-            fitting = tuple(dose for dose in doses if dose <= len(made.external)) or (len(made.external),)
-            evaluate = recipe.evaluate.model_copy(update={"doses": fitting})
-            fitted = Pipeline(recipe.model_copy(update={"evaluate": evaluate}), places)
+        if self.own and self.synthetic and max(recipe.evaluate.doses, default=0) > len(made.external):
+            fitted = Pipeline(recipe_parts.with_doses_up_to(recipe, len(made.external)), places)
             fitted.manifest, fitted.external = made.manifest, made.external  # not read again
             return fitted
         return made

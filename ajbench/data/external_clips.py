@@ -17,6 +17,7 @@ import numpy as np
 from ajbench.core.console import counted
 from ajbench.core.errors import UsageError
 from ajbench.core.files import printable
+from ajbench.data import reasons
 from ajbench.data.clip_names import ClipNames
 from ajbench.data.clip_set import ClipSet, open_set
 from ajbench.data.corpora import hub, label_cells, table_files
@@ -48,6 +49,10 @@ class ExternalSource:
     def name(self) -> str:
         """The name of the folder."""
         return self.path.resolve().name
+
+    def read(self, real: Manifest, separator: str, label_from: str | None) -> "ExternalClips":
+        """Find the clips and their labels; arguments and errors as the function `read`."""
+        return read(self.path, real, self.labels, separator, label_from)
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,24 @@ class ExternalClips:
         if problems:
             text += f"; {len(problems)} left out: {in_words(problems)}"
         return text
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """The number of clips, of those in each class, and of those that are left out for each reason."""
+        of_class = Counter(label for row in self.manifest.rows for label in row.labels)
+        left = reasons.counts(self.manifest.problems)
+        return {"clips": len(self), "classes": dict(of_class.most_common()), "left_out": left}
+
+    @property
+    def summary(self) -> str:
+        """How many of all clips are used, in how many classes of the real clips, and why not the others."""
+        rows, problems, classes = self.manifest.rows, self.manifest.problems, self.manifest.label_set.names
+        has = {label for row in rows for label in row.labels}
+        text = f"{len(rows)} of {counted(len(rows) + len(problems), 'clip')} in "
+        text += f"{len(has)} of {counted(len(classes), 'class')}"
+        if lacking := [name for name in classes if name not in has]:
+            text += f" (none: {', '.join(lacking[:SHOWN])}{', …' if len(lacking) > SHOWN else ''})"
+        return text + (f"; left out {len(problems)}: {in_words(problems)}" if problems else "")
 
 
 def read(

@@ -84,7 +84,7 @@ def plan_lines(recipe: Recipe, parts: dict[str, float], budget: int, generate: b
         f"generator of {recipe.generator.train_steps} steps; {counted(recipe.synth.n, 'synthetic clip')}, "
         f"doses {doses}"
         if generate
-        else f"no generator; doses {doses} of the clips of --synthetic, or as many as there are"
+        else f"no generator; doses {doses} of the clips of --synthetic"
     )
     lines = [
         f"plan: evaluate {where}; clips cut or padded to {recipe.data.duration_s:g} s; {added}; "

@@ -13,7 +13,7 @@ from ajbench.core.console import counted
 from ajbench.core.errors import IntegrityError, MissingError, NumericError, UsageError
 from ajbench.core.files import atomic_write
 from ajbench.core.sealed_json import read_sealed, write_sealed
-from ajbench.data import audio, external_clips, shards
+from ajbench.data import audio, shards
 from ajbench.data.clip_set import ClipSet, ahead, open_set
 from ajbench.data.external_clips import ExternalClips
 from ajbench.data.manifest import Problem
@@ -47,8 +47,7 @@ def read(pipeline: "Pipeline") -> ExternalClips:
     if source is None:
         raise UsageError("mix.source=X: name the synthetic clips with --synthetic DIR")
     data = pipeline.recipe.data
-    how = source.labels, data.label_separator, data.label_from
-    return external_clips.read(source.path, pipeline.manifest, *how)
+    return source.read(pipeline.manifest, data.label_separator, data.label_from)
 
 
 def audit_stage(pipeline: "Pipeline") -> Stage:

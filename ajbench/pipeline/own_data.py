@@ -27,8 +27,9 @@ from ajbench.data import archive, audio, reasons
 from ajbench.data.corpora import detection
 from ajbench.data.corpora.recordings import read_corpus
 from ajbench.data.corpora.unlisted import unlisted
+from ajbench.data.external_clips import ExternalSource
 from ajbench.data.manifest import Manifest, Problem, Row, write_table
-from ajbench.pipeline import name_patterns
+from ajbench.pipeline import name_patterns, recipe_parts
 from ajbench.pipeline.budget import Sizes, budget_seconds, choose, measured_speed, seconds_of
 from ajbench.pipeline.data_summary import classes, found_lines, plan_lines
 
@@ -83,6 +84,7 @@ def make(
     keep: bool = True,
     generate: bool = True,
     overrides: Sequence[str] = (),
+    synthetic: ExternalSource | None = None,
 ) -> OwnData:
     """Return a recipe for the clips at `path`.
 
@@ -96,12 +98,13 @@ def make(
         keep: whether to write the plan, and the list of what is left out.
         generate: whether clips are generated, rather than taken from elsewhere.
         overrides: `key=value` that the run changes; the lines are about it, the recipe is without.
+        synthetic: clips from elsewhere; the lines are about as many as there are, the recipe is not.
 
     Raises:
         MissingError: there are no clips, or too few.
         UsageError: the clips are laid out in a way that is not read, the budget is too small, a pattern is no
             regular expression, or an override no key; or the folders of work or results are inside that of
-            the clips.
+            the clips. Or none of the clips from elsewhere has a class.
     """
     wanted = None if budget is None else budget_seconds(budget)
     found = detection.detect(path)
@@ -147,17 +150,21 @@ def make(
         cells = ([getattr(problem, name) for name in columns] for problem in problems)
         write_table(plan.with_name(LEFT_OUT), columns, cells)
     recipe = load(name, overrides, tree=tree)
+    how = recipe.data.label_separator, recipe.data.label_from
+    added = synthetic.read(manifest, *how) if synthetic else None
+    recipe = recipe_parts.with_doses_up_to(recipe, len(added)) if added else recipe
     parts = seconds_of(recipe, about, known["speed"], generate)
     lines = (
         *found_lines(path, found.layout, manifest, problems, rates, lengths),
         *([f"list of what is left out: {plan.with_name(LEFT_OUT)}"] if keep and problems else []),
+        *([f"synthetic: {added.summary}"] if added else []),
         *plan_lines(recipe, parts, known["budget"], generate),
     )
     document = {
         "data": str(path), "layout": found.layout, "name": name, "classes": classes(manifest),
         "train": len(train), "eval": len(evaluated), "folds": folds, "left_out": reasons.counts(problems),
         "sample_rates": dict(rates), "seconds": round(sum(parts.values())), "parts": parts,
-        "budget_seconds": known["budget"],
+        "budget_seconds": known["budget"], **({"synthetic": added.counts} if added else {}),
     }  # fmt: skip
     return OwnData(found.root, tree, lines, document, manifest, problems)
 

@@ -40,3 +40,12 @@ def of_seed(recipe: Recipe, seed: int) -> Recipe:
     mix = recipe.mix.model_copy(update={"draw": recipe.mix.draw + seed})
     alone = recipe.evaluate.model_copy(update={"redraw": False})
     return recipe.model_copy(update={"mix": mix, "evaluate": alone})
+
+
+def with_doses_up_to(recipe: Recipe, clips: int) -> Recipe:
+    """Return a recipe with the doses that so many clips are enough for, or with that number alone."""
+    doses = recipe.evaluate.doses
+    if max(doses, default=0) <= clips:
+        return recipe
+    fitting = tuple(dose for dose in doses if dose <= clips) or (clips,)
+    return recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"doses": fitting})})

@@ -11,6 +11,7 @@ from ajbench.cli.app import app
 from ajbench.core import console
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.recipe import load
+from ajbench.data.external_clips import ExternalSource
 from ajbench.pipeline import own_data
 from ajbench.pipeline.data_summary import plan_lines
 
@@ -67,6 +68,25 @@ def test_clips_from_elsewhere_need_no_generator(tmp_path):
     assert other.found["seconds"] < own.found["seconds"]
     (plan,) = (line for line in other.lines if line.startswith("plan: "))
     assert "no generator; doses" in plan and "--synthetic" in plan
+
+
+def test_what_is_found_of_clips_from_elsewhere_is_told_and_planned_with(tmp_path):
+    root = class_folders(tmp_path / "set", cat=10, dog=12, owl=6)
+    given = class_folders(tmp_path / "x", cat=3, wolf=4, dog=2)
+    shown = ajbench("run", "--data", root, "--synthetic", given, "--dry-run", "--json")
+    assert shown.exit_code == 0, shown.output
+    told = next(line for line in shown.stderr.splitlines() if line.startswith("synthetic: "))
+    assert "5 of 9 clips in 2 of 3 classes (none: owl); left out 4" in told and "such as wolf0.wav" in told
+    document = json.loads(shown.stdout)
+    assert document["found"]["synthetic"]["classes"] == {"cat": 3, "dog": 2}
+    assert {stage["what"] for stage in document["stages"] if "+5X" in stage["what"]}
+    (plan,) = (line for line in shown.stderr.splitlines() if line.startswith("plan: "))
+    assert "doses 5 of the clips of --synthetic" in plan
+    few, many = (
+        own_data.make(root, tmp_path / "w", tmp_path / "r", generate=False, synthetic=ExternalSource(path))
+        for path in (given, class_folders(tmp_path / "many", cat=40, dog=40))
+    )
+    assert few.found["parts"]["evaluation"] < many.found["parts"]["evaluation"]
 
 
 def test_a_run_without_a_generator_keeps_its_own_sizes_unless_there_are_others(tmp_path):
