@@ -305,6 +305,8 @@ def show_plan(
     plan["missing"] = list(dict.fromkeys([*unestimated, *lacking(stages)]))
     plan |= ({"power": power} if power else {}) | dict(more or {})
     columns = ["stage", "what", "state", "amount", "disk_mb"]
+    if power and power["lacking"]:  # before the many lines of stages that are for nothing
+        console.say(power["sentence"])
     console.emit(plan, table=(columns, [[line[name] for name in columns] for line in plan["stages"]]))
     console.say(
         f"{plan['todo']} of {console.counted(len(plan['stages']), 'stage')} to do; "
@@ -312,7 +314,7 @@ def show_plan(
     )
     if seconds := plan.get("seconds"):
         console.say(f"about {seconds:.0f} s, extrapolated from one batch")
-    for found in ((more or {}).get("tail"), power):
+    for found in ((more or {}).get("tail"), power if power and not power["lacking"] else None):
         if found:
             console.say(found["sentence"])
     for missing in plan["missing"]:

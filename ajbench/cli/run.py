@@ -289,6 +289,8 @@ def _show_grid(pipeline: "Pipeline") -> None:
     tail = tail_clips.planned(pipeline)
     missing = lacking(pool_stages.stages(pipeline))
     found = {"before": before, "power": power, "tail": tail, "missing": missing}
+    if power and power["lacking"]:
+        console.say(power["sentence"])
     console.emit(plan | found, table=(columns, lines))
     sizes = ", ".join(f"{name} {plan[name]:,}" for name in ("pool", "real", "eval"))
     console.say(f"clips: {sizes}")
@@ -305,7 +307,7 @@ def _show_grid(pipeline: "Pipeline") -> None:
         f"{console.counted(plan['steps'], 'step')}, {plan['disk_mb']} MB, about {plan['hours']} h one after "
         f"another; {console.counted(before['todo'], 'earlier stage')} to do"
     )
-    if power:
+    if power and not power["lacking"]:
         console.say(power["sentence"])
     for one in missing:
         console.say(f"cannot be run: {one}")

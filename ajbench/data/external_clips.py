@@ -17,6 +17,7 @@ import numpy as np
 from ajbench.core.console import counted
 from ajbench.core.errors import UsageError
 from ajbench.core.files import printable
+from ajbench.core.recipe import Data
 from ajbench.data import reasons
 from ajbench.data.clip_names import ClipNames
 from ajbench.data.clip_set import ClipSet, open_set
@@ -50,9 +51,9 @@ class ExternalSource:
         """The name of the folder."""
         return self.path.resolve().name
 
-    def read(self, real: Manifest, separator: str, label_from: str | None) -> "ExternalClips":
-        """Find the clips and their labels; arguments and errors as the function `read`."""
-        return read(self.path, real, self.labels, separator, label_from)
+    def read(self, real: Manifest, data: Data) -> "ExternalClips":
+        """Find the clips and their labels, as `read` with the keys of a data section; errors as there."""
+        return read(self.path, real, self.labels, data.label_separator, data.label_from)
 
 
 @dataclass(frozen=True)

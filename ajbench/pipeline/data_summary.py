@@ -63,7 +63,9 @@ def found_lines(
     return lines
 
 
-def plan_lines(recipe: Recipe, parts: dict[str, float], budget: int, generate: bool = True) -> list[str]:
+def plan_lines(
+    recipe: Recipe, parts: dict[str, float], budget: int, generate: bool = True, seeds_given: bool = False
+) -> list[str]:
     """Return what will be done and how long it takes, one line each.
 
     Args:
@@ -71,6 +73,7 @@ def plan_lines(recipe: Recipe, parts: dict[str, float], budget: int, generate: b
         parts: seconds of each part.
         budget: in seconds.
         generate: whether clips are generated, rather than taken from elsewhere.
+        seeds_given: whether a key of the command limits the seeds, rather than the budget.
     """
     evaluate = recipe.evaluate
     folds, seeds = max(1, len(evaluate.folds)), len(evaluate.seeds)
@@ -91,7 +94,7 @@ def plan_lines(recipe: Recipe, parts: dict[str, float], budget: int, generate: b
         f"{counted(len(evaluate.models), 'classifier')} of {recipe.classifier.train_steps} steps on "
         f"{counted(len(grid.columns(recipe)), 'mix')}, {counted(seeds, 'seed')}"
     ]
-    if not enough(seeds, folds):
+    if not enough(seeds, folds) and not seeds_given:
         lines.append(f"{counted(seeds, 'seed')}: a verdict takes more, which take a larger --budget")
     longest = ", ".join(f"{name} {span(seconds)}" for name, seconds in parts.items() if seconds >= 1)
     total = sum(parts.values())

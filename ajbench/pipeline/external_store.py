@@ -46,8 +46,7 @@ def read(pipeline: "Pipeline") -> ExternalClips:
     source = pipeline.places.synthetic
     if source is None:
         raise UsageError("mix.source=X: name the synthetic clips with --synthetic DIR")
-    data = pipeline.recipe.data
-    return source.read(pipeline.manifest, data.label_separator, data.label_from)
+    return source.read(pipeline.manifest, pipeline.recipe.data)
 
 
 def audit_stage(pipeline: "Pipeline") -> Stage:

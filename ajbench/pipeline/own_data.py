@@ -150,15 +150,15 @@ def make(
         cells = ([getattr(problem, name) for name in columns] for problem in problems)
         write_table(plan.with_name(LEFT_OUT), columns, cells)
     recipe = load(name, overrides, tree=tree)
-    how = recipe.data.label_separator, recipe.data.label_from
-    added = synthetic.read(manifest, *how) if synthetic else None
+    added = synthetic.read(manifest, recipe.data) if synthetic else None
     recipe = recipe_parts.with_doses_up_to(recipe, len(added)) if added else recipe
+    given = tree["evaluate"]["seeds"] != [*recipe.evaluate.seeds]
     parts = seconds_of(recipe, about, known["speed"], generate)
     lines = (
         *found_lines(path, found.layout, manifest, problems, rates, lengths),
         *([f"list of what is left out: {plan.with_name(LEFT_OUT)}"] if keep and problems else []),
         *([f"synthetic: {added.summary}"] if added else []),
-        *plan_lines(recipe, parts, known["budget"], generate),
+        *plan_lines(recipe, parts, known["budget"], generate, given),
     )
     document = {
         "data": str(path), "layout": found.layout, "name": name, "classes": classes(manifest),

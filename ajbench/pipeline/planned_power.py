@@ -3,6 +3,7 @@
 Variances are those of the recipe's finished classifiers; before there are any, those of other runs.
 """
 
+import itertools
 from collections.abc import Iterable, Mapping
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,7 +15,6 @@ from ajbench.evaluation import classification
 from ajbench.metrics import bootstrap, power
 from ajbench.pipeline.cell_training import SCORES
 from ajbench.pipeline.classifier_stages import cell_key, grid_stages
-from ajbench.reporting.verdict import NO_VERDICT
 
 if TYPE_CHECKING:
     from ajbench.data.manifest import Manifest
@@ -27,6 +27,7 @@ CLIPS = 0.1
 SEEDS = 0.15  # s² of mAP times the number of real clips: 4.3 points with 80, 2.2 with 320, 0.26 with 22,160
 RESAMPLES = 200
 GOAL = 0.01
+DIVIDED = ("folder", "table", "hub")  # corpora that get folds where they have no splits
 
 
 Runs = dict[tuple[int, int], bootstrap.Resampled]  # the trainings of a column by fold and seed
@@ -49,7 +50,8 @@ def planned(pipeline: "Pipeline") -> dict[str, Any]:
     """Return what the planned comparisons can see, in points of mAP; empty without a comparison.
 
     It is empty, too, if a fold has evaluation clips of one recording only. Keys: `eval_clips`, `recordings`,
-    `seeds` (of a fold), `folds`, `comparisons` (of the family), `power`, `sentence`, and `lines`, one for the
+    `seeds` (of a fold), `folds`, `comparisons` (of the family), `power`, `lacking` (what a verdict needs more
+    of), `sentence`, and `lines`, one for the
     primary comparison if it is declared and one for each classifier: line, primary, smallest_gain,
     clips_variance (for one recording), seed_sd, measured, and for a gain of +1 point recordings_needed and
     seeds_needed.
@@ -83,6 +85,7 @@ def planned(pipeline: "Pipeline") -> dict[str, Any]:
         return {}
     about: dict[str, Any] = {"eval_clips": clips, "recordings": recordings, "seeds": seeds}
     about |= {"folds": folds, "comparisons": comparisons, "power": power.POWER, "lines": found}
+    about["lacking"] = lacking(about, _instead_of_clips(pipeline))
     return about | {"sentence": sentence(about)}
 
 
@@ -105,6 +108,7 @@ def on_val(
     lines = [_line(line, settings, known, power.Design(recordings, seeds, level, settings, folds))]
     about: dict[str, Any] = {"val_clips": clips, "recordings": recordings, "seeds": seeds}
     about |= {"folds": folds, "comparisons": settings, "power": power.POWER, "lines": lines}
+    about["lacking"] = lacking(about)
     return about | {"sentence": sentence(about)}
 
 
@@ -162,17 +166,52 @@ def variances(mixes: Iterable[Runs], baseline: Runs) -> Variances | None:
     return Variances(float(over_clips), float(between), True)
 
 
+def lacking(plan: Mapping[str, Any], instead: str = "") -> list[str]:
+    """Return what the comparisons of a plan need more of for a verdict, and how to get it.
+
+    Args:
+        plan: as `planned` or `on_val` return it.
+        instead: what else can be done than to add clips.
+    """
+    clips, kind = _clips(plan)
+    seeds, folds, found = plan["seeds"], plan["folds"], []
+    if clips < classification.MIN_CLIPS:
+        more = f"add {classification.MIN_CLIPS - clips}" + (f", or {instead}" if instead else "")
+        found.append(f"{counted(clips, f'{kind} clip')}, {classification.MIN_CLIPS} needed; {more}")
+    elif plan["recordings"] < 2:
+        found.append(f"{kind} clips of 1 recording, 2 needed; add clips of others")
+    if not classification.enough(seeds, folds):
+        needed = next(n for n in itertools.count(seeds) if classification.enough(n, folds))
+        each = f" in each of {folds} folds" if folds > 1 else ""
+        key = f"evaluate.seeds=[{','.join(map(str, range(needed)))}]"
+        found.append(f"{counted(seeds, 'seed')}{each}, {needed} needed; set {key}")
+    return found
+
+
+def _instead_of_clips(pipeline: "Pipeline") -> str:
+    """Return how more of the clips of a corpus can be evaluated, in words, or ""."""
+    recipe, manifest = pipeline.recipe, pipeline.manifest
+    folds = sorted({row.fold for row in manifest.rows if row.fold is not None})
+    if len(folds) > 1 and len(pipeline.folds) == 1:
+        return f"set evaluate.folds=[{','.join(map(str, folds))}]"
+    return "remove the split so that folds are used" if recipe.data.corpus in DIVIDED and not folds else ""
+
+
+def _clips(plan: Mapping[str, Any]) -> tuple[int, str]:
+    """Return the number of clips that a plan compares classifiers on, and of which split they are."""
+    return (plan["val_clips"], "val") if "val_clips" in plan else (plan.get("eval_clips", 0), "evaluation")
+
+
 def sentence(plan: Mapping[str, Any]) -> str:
     """Return what `planned` or `on_val` has found in words."""
+    if plan["lacking"]:
+        return f"No verdict possible: {'; '.join(plan['lacking'])}"
     recordings, seeds, lines = (plan[key] for key in ("recordings", "seeds", "lines"))
-    clips = plan.get("val_clips", plan.get("eval_clips", 0))
-    kind = "val" if "val_clips" in plan else "evaluation"
+    clips, kind = _clips(plan)
     counts = counted(clips, f"{kind} clip"), counted(recordings, "recording"), counted(seeds, "seed")
     begin = "{} ({}), {}".format(*counts)
     if plan["folds"] > 1:
         begin += f" in each of {plan['folds']} folds"
-    if not classification.enough(seeds, plan["folds"]) or clips < classification.MIN_CLIPS or recordings < 2:
-        return f"{begin}: {NO_VERDICT.replace('evaluation', kind)}"
     parts = []
     for primary in (True, False):
         gains = [line["smallest_gain"] for line in lines if line["primary"] == primary]

@@ -22,10 +22,6 @@ from ajbench.evaluation.classification import (
 from ajbench.reporting.formats import equal_steps, signed
 
 QUESTION = "Does synthetic audio help?"
-NO_VERDICT = (
-    f"no verdict, which takes at least {MIN_SEEDS} seeds (in each of several folds: 2) and {MIN_CLIPS} "
-    "evaluation clips"
-)
 
 
 @dataclass(frozen=True)

@@ -300,6 +300,20 @@ def test_seeds_that_are_too_few_for_a_verdict_are_told(seeds, folds, told):
     recipe = load("esc10", [f"evaluate.seeds={seeds}", f"evaluate.folds={folds}"])
     lines = plan_lines(recipe, {"generator": 60.0}, 600)
     assert any("--budget" in line for line in lines) is told
+    given = plan_lines(recipe, {"generator": 60.0}, 600, seeds_given=True)
+    assert not any("--budget" in line for line in given)
+
+
+@pytest.mark.parametrize(("key", "cause"), [("", "20 needed"), ("evaluate.seeds=[0]", "3 needed")])
+def test_that_there_can_be_no_verdict_is_said_before_the_stages(tmp_path, key, cause):
+    for split in ("train", "test"):
+        class_folders(tmp_path / "set" / split, cat=8, dog=8)
+    command = ["run", "--data", tmp_path / "set", "--dry-run", *([key] if key else [])]
+    shown = ajbench(*command)
+    assert shown.exit_code == 0, shown.output
+    (told,) = (line for line in shown.output.splitlines() if "No verdict" in line)
+    assert cause in told and "remove the split" in told and "--budget" not in shown.output
+    assert shown.output.index("No verdict") < shown.output.index("train-gen")
 
 
 def test_what_the_command_changes_is_in_the_plan_and_its_time(tmp_path):

@@ -114,7 +114,7 @@ def test_folds_add_their_clips_and_trainings(tmp_path):
     )
     alone, found = planned_power.planned(one), planned_power.planned(five)
     assert (found["folds"], found["eval_clips"], found["seeds"]) == (5, 240, 2)
-    assert "3 seeds" in alone["sentence"] and "5 folds" in found["sentence"]
+    assert "3 needed" in alone["sentence"] and "5 folds" in found["sentence"]
     assert found["lines"][0]["smallest_gain"] < alone["lines"][0]["smallest_gain"] / 2
     for stage in grid_stages(five):
         if stage.recipe.mix.has_real:
@@ -123,9 +123,25 @@ def test_folds_add_their_clips_and_trainings(tmp_path):
     assert line["measured"] and line["seed_sd"] == pytest.approx(0, abs=1e-6), "folds differ, seeds do not"
 
 
+def test_only_what_a_verdict_lacks_is_named_with_what_to_do(tmp_path):
+    base = {"eval_clips": 40, "recordings": 40, "seeds": 3, "folds": 1}
+    lacking = planned_power.lacking
+    assert lacking(base) == [] == lacking(base | {"seeds": 2, "folds": 2})
+    (clips,) = lacking(base | {"eval_clips": 16, "recordings": 16}, "set more folds")
+    assert "16 evaluation clips, 20 needed; add 4, or set more folds" in clips and "seed" not in clips
+    (seeds,) = lacking(base | {"seeds": 1})
+    assert "1 seed, 3 needed" in seeds and "evaluate.seeds=[0,1,2]" in seeds and "clip" not in seeds
+    (of_folds,) = lacking(base | {"seeds": 1, "folds": 5})
+    assert "5 folds, 2 needed" in of_folds and "evaluate.seeds=[0,1]" in of_folds
+    made = mini_pipeline(*PLAN, "evaluate.seeds=[0]", "data.n_clips=50", work=tmp_path)
+    found = planned_power.planned(made)
+    assert len(found["lacking"]) == 2 and all(one in found["sentence"] for one in found["lacking"])
+    assert "evaluate.folds=[1,2,3,4,5]" in found["sentence"]
+
+
 def test_too_few_seeds_for_a_verdict_are_said(tmp_path):
     found = planned_power.planned(mini_pipeline(*PLAN, "evaluate.seeds=[0,1]", work=tmp_path))
-    assert not enough(found["seeds"]) and "3 seeds" in found["sentence"]
+    assert not enough(found["seeds"]) and "2 seeds, 3 needed" in found["sentence"]
 
 
 def test_a_run_without_a_comparison_has_no_power(tmp_path):
