@@ -193,8 +193,8 @@ def compare_to_real(
     (`bootstrap.gain_interval`): both columns are scored on the same resamples, and only shared seeds
     count. `map_delta_family` has intervals that hold together (`bootstrap.family`) for the k comparisons
     of a column that adds synthetic clips alone, in all lines: each at 1 − 0.05/k (Bonferroni), as needed
-    when the best of them are picked. There, only seeds that all these columns of a line share count, and
-    a line without `enough` has no such rows.
+    when the best of them are picked; a verdict on one alone (k = 1) uses `map_delta`. There, only seeds
+    that all these columns of a line share count, and a line without `enough` has no such rows.
     `map_delta_a` is the difference of `+160A+160G` to `+160A`: what generated clips add to augmented ones.
     Macro-F1 and tail recall have such rows too, without a family: `macro_f1_mean`, `tail_recall_delta`, ….
     Tail recall is over the folds that have an evaluation clip of the tail.

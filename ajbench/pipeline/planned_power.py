@@ -79,7 +79,8 @@ def planned(pipeline: "Pipeline") -> dict[str, Any]:
     for line, columns in family.items():
         if columns:
             level = 1 - classification.FAMILY_ERROR / comparisons
-            design = power.Design(recordings, seeds, level, len(columns), folds)
+            together = len(columns) if comparisons > 1 else 0
+            design = power.Design(recordings, seeds, level, together, folds)
             found.append(_line(line, comparisons, known.get(line, guess), design))
     if not found:
         return {}

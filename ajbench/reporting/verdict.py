@@ -133,7 +133,8 @@ def bound(points: float) -> str:
 def answers(rows: pd.DataFrame, recipe: Recipe) -> list[Answer]:
     """Return the verdict on the primary comparison, if one is declared, and on each classifier.
 
-    The primary comparison is judged by its 95 % interval, all others by the intervals of their family.
+    The primary comparison is judged by its 95 % interval, and so is a single other one; several others are
+    judged by the intervals of their family.
     Classifiers are in the order of the rows; those without a comparison are left out.
 
     Args:
@@ -159,7 +160,11 @@ def answers(rows: pd.DataFrame, recipe: Recipe) -> list[Answer]:
     rows = rows[~rows["column"].map(lambda column: is_control(column) or is_rival(column)).astype(bool)]
     rows = rows.assign(source=rows["column"].map(source_of))
     judged = rows[rows["metric"] == "map_delta_family"]  # of classifiers with enough seeds only
-    for (line, source), mine in rows[rows["metric"] == "map_delta"].groupby(["row", "source"], sort=False):
+    plain = rows[rows["metric"] == "map_delta"]
+    if len(judged) == 1:  # none is picked among several, so the interval that tables show holds
+        of_it = plain["row"].isin(judged["row"]) & plain["column"].isin(judged["column"])
+        judged = plain[of_it]
+    for (line, source), mine in plain.groupby(["row", "source"], sort=False):
         family = judged[(judged["row"] == line) & (judged["source"] == source)].set_index("column")
         found.append(_answer(str(line), mine.set_index("column"), family, len(judged) or len(mine)))
     return found

@@ -79,6 +79,16 @@ def test_the_primary_comparison_sees_smaller_gains_than_the_family(tmp_path):
     assert first["smallest_gain"] < other["smallest_gain"] + 1e-9
 
 
+def test_a_single_comparison_sees_what_a_primary_one_sees(tmp_path):
+    primary = "evaluate.primary={model: taltrans-small+none, dose: 20}"
+    plan = *PLAN, "evaluate.doses=[20]"
+    (single,), (declared,) = (
+        planned_power.planned(mini_pipeline(*plan, *more, work=tmp_path))["lines"]
+        for more in ((), (primary,))
+    )
+    assert not single["primary"] and single["smallest_gain"] == declared["smallest_gain"]
+
+
 def test_finished_classifiers_replace_the_variances_of_other_runs(tmp_path):
     found = {}
     for spread in (0.0, 1.0):

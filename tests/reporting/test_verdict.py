@@ -82,6 +82,17 @@ def test_what_is_excluded_is_the_widest_end_of_all_intervals_of_the_classifier_r
     assert [bound(points) for points in (4.0, 4.01, -0.2)] == ["4.0", "4.1", "0.1"]
 
 
+def test_a_single_comparison_is_judged_by_the_interval_that_tables_show():
+    rows = comparison("a", "+160G", -20, -7.6, 4.9, family=(-25.7, 10.5))
+    (answer,) = answers(pd.DataFrame(rows), PLAN)
+    assert (answer.most, answer.least, answer.comparisons) == (pytest.approx(4.9), pytest.approx(-20), 1)
+    assert headline([answer]) == "No gain of 4.9 points or more."
+    certain = comparison("a", "+160G", 0.5, 3, 5.5, family=(-0.1, 6.1))
+    unjudged = comparison("b", "+160G", 1, 3, 5, seeds="0;1")[:1]
+    found = answers(pd.DataFrame(certain + unjudged), PLAN)
+    assert [(one.effect, one.judged) for one in found] == [(1, True), (0, False)]
+
+
 def test_the_headline_for_several_classifiers_excludes_what_all_of_them_exclude():
     rows = comparison("a", "+160G", -1, 1, 3) + comparison("b", "+160G", -2, 0, 5)
     assert "5.0" in headline(answers(pd.DataFrame(rows), PLAN))
