@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any
 
 from ajbench.core.device import default_workers
@@ -83,8 +84,8 @@ LEVELS = (
     Sizes(20, 20, 1, 1, 1, 0.25, sampler_steps=8),
 )
 POOLED = 13  # levels up to which several folds are preferred to more steps in one
-LEAST = 40  # clips of one fold below which folds are preferred to any number of steps
-FEW = 500  # clips up to which all folds are evaluated: one fold would have too few
+LEAST = 40  # clips or recordings of one fold below which folds are preferred to any number of steps
+FEW = 500  # clips up to which all folds are evaluated; of more, only where a fold has few recordings
 
 
 def measured_speed(duration_s: float, classes: int) -> float:
@@ -103,7 +104,7 @@ def choose(
     """Return the largest sizes that fit a budget, in seconds.
 
     Args:
-        about: numbers of clips (`clips`, `train`, `eval`), `folds`, `duration_s`.
+        about: numbers of clips (`clips`, `train`, `eval`), `folds`, `recordings` of each, `duration_s`.
         budget: in seconds.
         speed: as of `measured_speed`.
         firm: refuse a budget that cannot be kept, rather than exceed it.
@@ -112,8 +113,11 @@ def choose(
     Raises:
         UsageError: nothing fits the budget, and it is firm.
     """
-    folds = tuple(about["folds"]) if 1 < len(about["folds"]) <= 10 and about["clips"] <= FEW else ()
-    pooled = len(LEVELS) if about["eval"] < LEAST else POOLED
+    least = min(about["eval"], fmean(about["recordings"] or [LEAST]))
+    pooled = len(LEVELS) if least < LEAST else POOLED
+    # A fold of one recording has no variance that is known, and so no verdict.
+    able = 1 < len(about["folds"]) <= 10 and min(about["recordings"]) > 1
+    folds = tuple(about["folds"]) if able and (about["clips"] <= FEW or least < LEAST) else ()
     made_in = SYNTHESIS_SHARE * budget if generate else math.inf
     tried = [
         _fitted(level, about, made_in, speed, folds) for level in LEVELS[:pooled] if folds and level.seeds > 2

@@ -131,9 +131,11 @@ def make(
     train, evaluated = (manifest.split(split) for split in ("train", "eval"))
     divided_by_fold = "eval_fold" in data
     folds = sorted({row.fold for row in manifest.rows if row.fold is not None}) if divided_by_fold else []
+    recordings = {(row.fold, row.recording or row.clip_id) for row in manifest.rows}
     about: dict[str, Any] = {
         "train": len(train), "eval": len(evaluated), "clips": len(manifest.rows), "folds": folds,
         "duration_s": data["duration_s"],
+        "recordings": [sum(fold == k for k, _ in recordings) for fold in folds],
     }  # fmt: skip
     if tree is None:
         seconds = wanted or known.get("budget") or budget_seconds(DEFAULT)

@@ -4,7 +4,7 @@ Variances are those of the recipe's finished classifiers; before there are any, 
 """
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,7 +17,7 @@ from ajbench.pipeline.cell_training import SCORES
 from ajbench.pipeline.classifier_stages import cell_key, grid_stages
 
 if TYPE_CHECKING:
-    from ajbench.data.manifest import Manifest
+    from ajbench.data.manifest import Manifest, Row
     from ajbench.pipeline.recipe_stages import Pipeline
 
 # With 320 real clips of ESC-10, V_clips G is 0.01 for taltrans-small and 0.02 for ast-tiny; between seeds,
@@ -28,7 +28,7 @@ SEEDS = 0.15  # s² of mAP times the number of real clips: 4.3 points with 80, 2
 RESAMPLES = 200
 GOAL = 0.01
 DIVIDED = ("folder", "table", "hub")  # corpora that get folds where they have no splits
-
+POSSIBLE = 100.0  # points: a gain is less
 
 Runs = dict[tuple[int, int], bootstrap.Resampled]  # the trainings of a column by fold and seed
 
@@ -54,7 +54,7 @@ def planned(pipeline: "Pipeline") -> dict[str, Any]:
     of), `sentence`, and `lines`, one for the
     primary comparison if it is declared and one for each classifier: line, primary, smallest_gain,
     clips_variance (for one recording), seed_sd, measured, and for a gain of +1 point recordings_needed and
-    seeds_needed.
+    seeds_needed. If a smallest gain is not possible, `all_folds` has the folds that would show more, if any.
     """
     recipe = pipeline.recipe
     sizes = [evaluated(one.manifest) for one in pipeline.folds]
@@ -87,6 +87,8 @@ def planned(pipeline: "Pipeline") -> dict[str, Any]:
     about: dict[str, Any] = {"eval_clips": clips, "recordings": recordings, "seeds": seeds}
     about |= {"folds": folds, "comparisons": comparisons, "power": power.POWER, "lines": found}
     about["lacking"] = lacking(about, _instead_of_clips(pipeline))
+    if any(line["smallest_gain"] >= POSSIBLE for line in found):
+        about["all_folds"] = _all_folds(pipeline.folds[0].manifest, folds)
     return about | {"sentence": sentence(about)}
 
 
@@ -116,7 +118,21 @@ def on_val(
 def evaluated(manifest: "Manifest") -> tuple[int, int]:
     """Return the number of evaluation clips, and of their recordings: clips where these are unknown."""
     rows = manifest.split("eval")
-    return len(rows), len({row.recording or f"clip {row.clip_id}" for row in rows})
+    return len(rows), len(set(map(_recording_of, rows)))
+
+
+def _recording_of(row: "Row") -> str:
+    return row.recording or f"clip {row.clip_id}"
+
+
+def _all_folds(manifest: "Manifest", evaluated: int) -> list[int]:
+    """Return all folds if fewer are evaluated and each can be: one recording alone has no variance."""
+    found: dict[int, set[str]] = {}
+    for row in manifest.rows:
+        if row.fold is None or row.split == "val":  # splits of the corpus, not those of a fold
+            return []
+        found.setdefault(row.fold, set()).add(_recording_of(row))
+    return sorted(found) if len(found) > evaluated and min(map(len, found.values())) > 1 else []
 
 
 def finished(pipeline: "Pipeline", primary: classification.Primary | None) -> dict[str, dict[str, Runs]]:
@@ -213,13 +229,6 @@ def sentence(plan: Mapping[str, Any]) -> str:
     begin = "{} ({}), {}".format(*counts)
     if plan["folds"] > 1:
         begin += f" in each of {plan['folds']} folds"
-    parts = []
-    for primary in (True, False):
-        gains = [line["smallest_gain"] for line in lines if line["primary"] == primary]
-        if gains:
-            what = "the primary comparison" if primary else counted(plan["comparisons"], "comparison")
-            ends = dict.fromkeys(f"{gain:.1f}" for gain in (min(gains), max(gains)))
-            parts.append(f"{' to '.join(ends)} points or more ({what})")
     first = lines[0] if lines[0]["primary"] else max(lines, key=lambda line: line["smallest_gain"])
     takes = "is out of reach"
     if first["recordings_needed"]:
@@ -227,9 +236,36 @@ def sentence(plan: Mapping[str, Any]) -> str:
         takes = f"takes about {more}" + (" in each fold" if plan["folds"] > 1 else "")
     names = {True: "finished classifiers", False: "other runs"}
     source = " and ".join(dict.fromkeys(names[line["measured"]] for line in lines))
+    end = f"+1 point {takes} (variances of {source})"
+    if all(line["smallest_gain"] >= POSSIBLE for line in lines):
+        return f"{begin}: no possible gain would be seen; {_remedy(plan)}; {end}"
     return (
-        f"{begin}: a gain of {'; '.join(parts)} would be seen with a probability of "
-        f"{100 * plan['power']:.0f} %; +1 point {takes} (variances of {source})"
+        f"{begin}: a gain of {'; '.join(_seen(plan))} would be seen with a probability of "
+        f"{100 * plan['power']:.0f} %; {end}"
+    )
+
+
+def _seen(plan: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the smallest gains of the primary comparison and of the others, in words."""
+    for primary in (True, False):
+        gains = [line["smallest_gain"] for line in plan["lines"] if line["primary"] == primary]
+        possible = [gain for gain in gains if gain < POSSIBLE]
+        what = "the primary comparison" if primary else counted(plan["comparisons"], "comparison")
+        if possible:
+            ends = dict.fromkeys(f"{gain:.1f}" for gain in (min(possible), max(possible)))
+            what += ", of some classifiers none" if len(possible) < len(gains) else ""
+            yield f"{' to '.join(ends)} points or more ({what})"
+        elif gains:
+            yield f"no possible size ({what})"
+
+
+def _remedy(plan: Mapping[str, Any]) -> str:
+    """Return why no possible gain would be seen, and what to do."""
+    few = f"{counted(plan['recordings'], 'recording')} say little about others"
+    if folds := plan.get("all_folds"):
+        return f"{few}: evaluate all folds, 'evaluate.folds=[{','.join(map(str, folds))}]'"
+    return (
+        f"{few}: add some, or divide them into fewer folds (a table's column fold) and evaluate all of these"
     )
 
 

@@ -4,10 +4,11 @@ from ajbench.core.errors import UsageError
 from ajbench.pipeline import budget
 
 
-def about(clips, folds=(1, 2, 3, 4, 5), duration_s=5.04):
+def about(clips, folds=(1, 2, 3, 4, 5), duration_s=5.04, recordings=None):
     train = clips * 4 // 5
     return {
         "clips": clips, "train": train, "eval": clips - train, "folds": list(folds), "duration_s": duration_s,
+        "recordings": list(recordings or [max(2, clips // 5)] * len(folds)),
     }  # fmt: skip
 
 
@@ -37,6 +38,14 @@ def test_few_clips_are_evaluated_in_all_folds_and_many_in_one():
     assert budget.choose(about(60), 7200, 1.0).folds == (1, 2, 3, 4, 5)
     assert budget.choose(about(3000), 7200, 1.0).folds == ()
     assert budget.choose(about(60, folds=()), 7200, 1.0).folds == ()
+
+
+def test_folds_of_few_recordings_are_all_evaluated_unless_one_has_a_single_one():
+    for minutes in (60, 300):
+        few = budget.choose(about(3000, recordings=[12] * 5), 60 * minutes, 1.0)
+        assert few.folds == (1, 2, 3, 4, 5) and few.seeds >= 3
+    for clips in (3000, 400):
+        assert budget.choose(about(clips, recordings=[1, 1, 1, 1, 2]), 7200, 1.0).folds == ()
 
 
 def test_steps_are_no_more_than_the_clips_deserve():

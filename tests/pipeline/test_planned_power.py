@@ -57,6 +57,31 @@ def test_a_fold_with_one_recording_sees_nothing(monkeypatch, tmp_path):
     assert planned_power.planned(made) == {}
 
 
+@pytest.mark.parametrize("clips", [240, 6])
+def test_a_gain_that_is_not_possible_is_not_announced(monkeypatch, tmp_path, clips):
+    made = mini_pipeline(*PLAN, f"data.n_clips={clips}", work=tmp_path)
+    monkeypatch.setattr(planned_power, "evaluated", lambda manifest: (48, 2))
+    found = planned_power.planned(made)
+    assert found["lines"][0]["smallest_gain"] > 100 and "no possible gain" in found["sentence"]
+    assert (
+        "2 recordings" in found["sentence"]
+        and f"{found['lines'][0]['smallest_gain']:.1f}" not in (found["sentence"])
+    )
+    # Of 6 clips, some folds have a single one, whose variance is unknown.
+    assert ("evaluate.folds=[1,2,3,4,5]" in found["sentence"]) == (clips == 240)
+
+
+def test_of_several_gains_only_the_possible_ones_are_announced():
+    lines = [{"line": name, "primary": False, "smallest_gain": gain, "recordings_needed": None,
+              "measured": False} for name, gain in (("a", 20.0), ("b", 130.0))]  # fmt: skip
+    plan = {"eval_clips": 48, "recordings": 9, "seeds": 3, "folds": 1, "comparisons": 2, "power": 0.8}
+    said = planned_power.sentence(plan | {"lines": lines})
+    assert "20.0 points or more (2 comparisons, of some classifiers none)" in said and "130" not in said
+    lines[0] |= {"primary": True}
+    said = planned_power.sentence(plan | {"lines": lines, "comparisons": 1})
+    assert "20.0 points" in said and "no possible size (1 comparison)" in said and "130" not in said
+
+
 def test_few_real_clips_see_less_before_any_work(tmp_path):
     gains = [
         planned_power.planned(mini_pipeline(*PLAN, f"mix.real={real}", work=tmp_path))["lines"][0]
