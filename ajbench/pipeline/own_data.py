@@ -1,8 +1,8 @@
 """A recipe for clips that have none: what was found, and sizes that fit the clips and a budget of time.
 
-The recipe is kept in `<work>/<name>/plan.yaml`, so that a repeated command goes on with the same sizes. A run
-without a generator has sizes of its own that use the time, in `plan_synthetic.yaml`, unless it comes after
-one with a generator: then it has the same sizes as that.
+The recipe is kept (`kept_plans`), so that a repeated command goes on with the same sizes. A run without a
+generator has sizes of its own that use the time, unless it comes after one with a generator: then it has the
+same sizes as that.
 """
 
 import hashlib
@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
-from ajbench.core import documents
 from ajbench.core.console import counted
-from ajbench.core.errors import IntegrityError, MissingError, UsageError
+from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.files import absolute, atomic_write
 from ajbench.core.recipe import Data, fingerprint, load
 from ajbench.core.recipe_tree import shipped
@@ -29,19 +27,15 @@ from ajbench.data.corpora.recordings import read_corpus
 from ajbench.data.corpora.unlisted import unlisted
 from ajbench.data.external_clips import ExternalSource
 from ajbench.data.manifest import Manifest, Problem, Row, write_table
-from ajbench.pipeline import name_patterns, recipe_parts
+from ajbench.pipeline import kept_plans, name_patterns, recipe_parts
 from ajbench.pipeline.budget import Sizes, budget_seconds, choose, measured_speed, seconds_of
 from ajbench.pipeline.data_summary import classes, found_lines, plan_lines
 
-PLAN, PLAN_SYNTHETIC = "plan.yaml", "plan_synthetic.yaml"
 DEFAULT = "30m"  # budget
 LOOKED_AT = 48  # sound files whose headers are read
 SHORTEST_S, LONGEST_S = 1.26, 10.08  # of clips
 LEFT_OUT = "left_out.csv"
 FEW = 8  # classes that are named
-_HEAD = re.compile(
-    r"^# data: (?P<data>.*)\n# plan: (?P<key>\w+), budget (?P<budget>\d+), speed (?P<speed>[\d.]+)\n"
-)
 
 
 @dataclass(frozen=True)
@@ -67,7 +61,7 @@ class OwnData:
     @property
     def yaml(self) -> str:
         """The recipe as YAML."""
-        return _yaml(self.tree, self.root)
+        return f"# ajbench run THIS_FILE --data {self.root}\n" + kept_plans.as_yaml(self.tree)
 
     def write(self, path: Path) -> None:
         """Write the recipe as YAML."""
@@ -115,18 +109,18 @@ def make(
                 "clips; give folders elsewhere with --work DIR and --results DIR"
             )
     name = _name(path, found.root, work, results)
-    files = (PLAN, PLAN_SYNTHETIC) if generate else (PLAN_SYNTHETIC, PLAN)
+    files = kept_plans.PLANS if generate else reversed(kept_plans.PLANS)
     plan, other = (work / name / file for file in files)
-    found = name_patterns.applied(found, patterns or {}, _last_data(plan, other))
+    found = name_patterns.applied(found, patterns or {}, kept_plans.last_data(plan, other))
     manifest = read_corpus(Data(**found.data), found.root)
     data, manifest = _divided(found, manifest)
     problems = (*manifest.problems, *unlisted(path, found, manifest))
     rates, lengths = _headers(manifest.rows)
     data["duration_s"] = _duration(lengths)
     key = fingerprint([(row.clip_id, row.labels, row.split, row.fold) for row in manifest.rows], data)
-    tree, known = _kept(plan, key, wanted)
+    tree, known = kept_plans.planned(plan, key, wanted)
     if tree is None and not generate:
-        tree, of_other = _kept(other, key, wanted)
+        tree, of_other = kept_plans.planned(other, key, wanted)
         known = of_other or known
     train, evaluated = (manifest.split(split) for split in ("train", "eval"))
     divided_by_fold = "eval_fold" in data
@@ -144,8 +138,7 @@ def make(
         tree = _tree(name, path, data, sizes)
         known = {"budget": seconds, "speed": speed}
         if keep:
-            plan.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(plan, _head(found.root.resolve(), key, known) + _yaml(tree))
+            kept_plans.write(plan, kept_plans.heading(found.root.resolve(), key, known), tree)
     if keep and problems:
         plan.parent.mkdir(parents=True, exist_ok=True)
         columns = [item.name for item in fields(Problem)]
@@ -260,61 +253,13 @@ def _name(path: Path, root: Path, work: Path, results: Path) -> str:
     def taken() -> bool:
         if slug in shipped():
             return True
-        heads = [head for file in (PLAN, PLAN_SYNTHETIC) if (head := _head_of(work / slug / file))]
+        files = (work / slug / file for file in kept_plans.PLANS)
+        heads = [head for file in files if (head := kept_plans.head_of(file))]
         if heads:
             return any(Path(head["data"]).resolve() != root for head in heads)
         return (results / slug).exists()
 
     return f"{slug}-{digest}" if taken() else slug
-
-
-def _head_of(plan: Path) -> dict[str, str] | None:
-    try:
-        match = _HEAD.match(plan.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError):
-        return None
-    return match.groupdict() if match else None
-
-
-def _last_data(*plans: Path) -> dict[str, Any]:
-    """Return the data section of the first of these recipes that was made; empty if none was."""
-    for plan in plans:
-        data = _made(plan).get("data") if _head_of(plan) else None
-        if isinstance(data, dict):
-            return data
-    return {}
-
-
-def _kept(plan: Path, key: str, wanted: int | None) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    """Return the recipe of the last time and its budget, if it was made for the same clips and budget."""
-    head = _head_of(plan)
-    if head is None:
-        return None, {}
-    known = {"budget": int(head["budget"]), "speed": float(head["speed"])}
-    if head["key"] != key or wanted not in (None, known["budget"]):
-        return None, known
-    return _made(plan), known
-
-
-def _made(plan: Path) -> dict[str, Any]:
-    try:
-        tree = documents.read_yaml(plan)
-    except ValueError as error:
-        raise IntegrityError(f"{plan}: damaged ({error}); remove it") from None
-    if not isinstance(tree, dict):
-        raise IntegrityError(f"{plan}: damaged (not keys and values); remove it")
-    return tree
-
-
-def _head(root: Path, key: str, known: dict[str, Any]) -> str:
-    return f"# data: {root}\n# plan: {key}, budget {known['budget']}, speed {known['speed']}\n"
-
-
-def _yaml(tree: dict[str, Any], root: Path | None = None) -> str:
-    head = f"# ajbench run THIS_FILE --data {root}\n" if root else ""
-    return head + yaml.safe_dump(
-        tree, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110
-    )
 
 
 def _tree(name: str, path: Path, data: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
