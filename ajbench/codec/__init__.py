@@ -71,7 +71,7 @@ class ResidualCodec(Codec):
         self.network.to(device)
         return self
 
-    @full_fp32()
+    # Nothing is multiplied, so without `full_fp32`: it would hold for a training in another thread too.
     @torch.no_grad()
     def latents(self, codes: torch.Tensor | NDArray[np.integer]) -> torch.Tensor:
         """Codes [B, 8, T] → post-quantisation latents float32 [B, 128, T]: the sum of the eight codewords.

@@ -123,9 +123,26 @@ def test_all_is_computed_on_the_device_of_the_codec_and_codes_are_copied_at_the_
 def test_nothing_is_rounded_to_tf32(name):
     codec, seen = make_codec(name), []
     for module in codec.network.modules():
+        if isinstance(module, torch.nn.Identity):  # multiplies nothing
+            continue
         module.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
     codec.decode(codec.encode(encodec_waves(1, 2 * UNIT)))
     assert seen and not any(seen)
+
+
+@pytest.mark.parametrize("name", ["tiny", "16k"])
+def test_latents_leave_the_setting_of_tf32_to_other_threads(name, monkeypatch):
+    codec, seen = make_codec(name), []
+    codes, decode = codec.encode(encodec_waves(1, 2 * UNIT)), codec.network.quantizer.decode
+
+    def looking(indices):
+        seen.append(torch.backends.cudnn.allow_tf32)
+        return decode(indices)
+
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    monkeypatch.setattr(codec.network.quantizer, "decode", looking)
+    codec.latents(codes)
+    assert seen == [True]
 
 
 @pytest.mark.gpu
