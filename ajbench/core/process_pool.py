@@ -88,10 +88,15 @@ def kept() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def borrowed(count: int, keep: bool = True) -> Iterator[list[Worker]]:
+def borrowed(count: int, keep: bool = True, first: int = 0) -> Iterator[list[Worker]]:
     """Lend workers, and end them afterwards, unless they are `kept` and `keep` allows it.
 
     After an error or Ctrl-C all of them end, busy ones after the current training step is saved.
+
+    Args:
+        count: of workers.
+        keep: them for the next tasks, if they are `kept`.
+        first: number of the first new one, behind those of other processes that take the same GPUs in turn.
     """
     workers: list[Worker] = []
     try:
@@ -100,7 +105,7 @@ def borrowed(count: int, keep: bool = True) -> Iterator[list[Worker]]:
                 workers.append(idle)
             else:
                 workers.append(Worker())
-                workers[-1].start(len(workers) - 1)
+                workers[-1].start(first + len(workers) - 1)
         yield workers
         if keep and _KEEPING:
             for worker in workers:

@@ -20,7 +20,7 @@ def share(job: "Job", processes: int, first: int, advance: Callable[[int], None]
         MissingError: a process was killed.
     """
     done = 0
-    with process_pool.borrowed(processes, keep=device_of().type == "cpu") as lent:
+    with process_pool.borrowed(processes, keep=device_of().type == "cpu", first=first) as lent:
         for rank, worker in enumerate(lent, start=first):
             worker.give(processes, _work, job, rank)
         running = list(lent)

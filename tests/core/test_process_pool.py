@@ -82,20 +82,22 @@ def write_gpus(path):
     path.write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "none"))
 
 
+@pytest.mark.parametrize("first", [0, 3])
 @pytest.mark.parametrize("given", ["4,GPU-ab", None])
-def test_workers_take_the_gpus_in_turn(tmp_path, monkeypatch, given):
+def test_workers_take_the_gpus_in_turn(tmp_path, monkeypatch, given, first):
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if given:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
-    with process_pool.borrowed(3) as lent:
+    with process_pool.borrowed(3, first=first) as lent:
         for number, worker in enumerate(lent):
             worker.give(3, write_gpus, tmp_path / str(number))
         assert all(worker.answer().error is None for worker in lent)
     found = [(tmp_path / str(number)).read_text() for number in range(3)]
-    assert found == (["4", "GPU-ab", "4"] if given else ["0", "1", "0"])
+    gpus = ["4", "GPU-ab"] if given else ["0", "1"]
+    assert found == [gpus[(first + number) % 2] for number in range(3)]
     assert os.environ.get("CUDA_VISIBLE_DEVICES") == given
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 
 import pytest
+import torch
 
 from ajbench.core import process_pool
 from ajbench.core.errors import IntegrityError, MissingError
@@ -54,6 +55,19 @@ def test_processes_share_a_job_and_are_kept_within_a_run(tmp_path):
             share(Job(tmp_path / name))
             pids.append({(tmp_path / name / str(rank)).read_text() for rank in range(2)})
     assert pids[0] == pids[1] and len(pids[0]) == 2 and str(os.getpid()) not in pids[0]
+
+
+class OnGPU(Job):
+    def work(self, rank, advance):
+        (self.out / str(rank % 2)).write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+
+
+def test_processes_of_a_second_launched_one_take_the_gpus_behind_those_of_the_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    processes.share(OnGPU(tmp_path), 2, 2, lambda clips: None)
+    assert [(tmp_path / name).read_text() for name in "01"] == ["2", "3"]
 
 
 @pytest.mark.parametrize(
