@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ajbench.cli import folds
 from ajbench.cli.external_options import AllowLeaks, Synthetic, SyntheticLabels, with_external
 from ajbench.cli.options import SEEDS, Settings, command, show_plan
 from ajbench.core import console
@@ -43,7 +44,9 @@ def eval_cls(
     from ajbench.pipeline.evaluation_stages import eval_cls_stage
 
     settings = with_external(settings, synthetic, synthetic_labels, allow_leaks)
-    pipeline = settings.pipeline(settings.load())
+    recipe = settings.load()
+    folds.refuse_idle(settings, recipe)
+    pipeline = settings.pipeline(recipe)
     stage = eval_cls_stage(pipeline, (grid_stages if settings.dry_run else trained_stages)(pipeline))
     _run_evaluation(
         settings, pipeline, stage, ["row", "column", "seed", "metric", "value", "ci_low", "ci_high"]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ajbench.cli import paper_tables
+from ajbench.cli import folds, paper_tables
 from ajbench.cli.external_options import AllowLeaks, Synthetic, SyntheticLabels, with_external
 from ajbench.cli.options import (
     SEEDS,
@@ -111,6 +111,7 @@ def run(
     settings = with_external(settings, synthetic, synthetic_labels, allow_leaks)
     settings = _of_run(settings, name, base, {"budget": budget, "label": label, "group": group}, write_recipe)
     recipe = settings.load(*SEEDS)
+    folds.refuse_idle(settings, recipe)
     if recipe.table == "t1":
         paper_tables.run_table_1(settings, recipe, tracker, engine)
         return
@@ -173,7 +174,9 @@ def report(
     from ajbench.pipeline import results_folder
 
     settings = with_external(settings, synthetic, synthetic_labels, allow_leaks)
-    pipeline = settings.pipeline(settings.load(*SEEDS))
+    recipe = settings.load(*SEEDS)
+    folds.refuse_idle(settings, recipe)
+    pipeline = settings.pipeline(recipe)
     stages = pipeline.stages()
     if settings.dry_run:
         show_plan(settings, stages)
@@ -212,6 +215,8 @@ def _of_run(
         raise UsageError("--base: name a table, such as tables/a11")
     patterns = {option: own[option] for option in ("label", "group")}
     settings = replace(settings, recipe=name, base=base, budget=own["budget"], patterns=patterns)
+    if name is None:
+        settings = folds.instead_of_planned(settings)
     if write_recipe:
         need_writable(write_recipe, "--write-recipe")
     if write_recipe and settings.own:

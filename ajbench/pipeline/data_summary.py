@@ -77,11 +77,9 @@ def plan_lines(
     """
     evaluate = recipe.evaluate
     folds, seeds = max(1, len(evaluate.folds)), len(evaluate.seeds)
-    where = (
-        f"{counted(folds, 'fold')}, each"
-        if folds > 1
-        else (f"fold {recipe.data.eval_fold}" if recipe.data.eval_fold is not None else "the eval split")
-    )
+    fold = evaluate.folds[0] if len(evaluate.folds) == 1 else recipe.data.eval_fold
+    alone = "the eval split" if fold is None else f"fold {fold}"
+    where = f"{counted(folds, 'fold')}, each" if folds > 1 else alone
     doses = ", ".join(map(str, evaluate.doses))
     added = (
         f"generator of {recipe.generator.train_steps} steps; {counted(recipe.synth.n, 'synthetic clip')}, "

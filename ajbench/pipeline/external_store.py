@@ -154,8 +154,8 @@ def audit_clips(external: ExternalClips, real: Path, out: Path, cache: Path, all
         reason = sentences[0] if leaks.sure else leaks.sentence("synthetic", "eval")
         raise NumericError(
             f"--synthetic {external.path}: {reason}; for example, {example.clip} and {example.match}; "
-            f"remove the clips listed in {out / 'leaks.csv'}, choose another data.eval_fold, or add "
-            "--allow-leaks, which marks the results"
+            f"remove the clips listed in {out / 'leaks.csv'}, choose other folds (evaluate.folds, or "
+            "data.eval_fold if that has none), or add --allow-leaks, which marks the results"
         )
     repeated = leaks.sure + leaks.weak if leaks.holds else 0
     document = {"leaks": repeated or (None if other else 0), "sentences": sentences}

@@ -19,7 +19,7 @@ import numpy as np
 from ajbench.core.console import counted
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.files import absolute, atomic_write
-from ajbench.core.recipe import Data, fingerprint, load
+from ajbench.core.recipe import Data, Recipe, fingerprint, load
 from ajbench.core.recipe_tree import shipped
 from ajbench.data import archive, audio, reasons
 from ajbench.data.corpora import detection
@@ -145,6 +145,8 @@ def make(
         cells = ([getattr(problem, name) for name in columns] for problem in problems)
         write_table(plan.with_name(LEFT_OUT), columns, cells)
     recipe = load(name, overrides, tree=tree)
+    manifest = _as_evaluated(recipe, data, manifest, found.root)
+    about |= {split: len(manifest.split(split)) for split in ("train", "eval")}
     added = synthetic.read(manifest, recipe.data) if synthetic else None
     recipe = recipe_parts.with_doses_up_to(recipe, len(added)) if added else recipe
     given = tree["evaluate"]["seeds"] != [*recipe.evaluate.seeds]
@@ -157,7 +159,8 @@ def make(
     )
     document = {
         "data": str(path), "layout": found.layout, "name": name, "classes": classes(manifest),
-        "train": len(train), "eval": len(evaluated), "folds": folds, "left_out": reasons.counts(problems),
+        "train": about["train"], "eval": about["eval"], "folds": folds,
+        "left_out": reasons.counts(problems),
         "sample_rates": dict(rates), "seconds": round(sum(parts.values())), "parts": parts,
         "budget_seconds": known["budget"], **({"synthetic": added.counts} if added else {}),
     }  # fmt: skip
@@ -193,6 +196,15 @@ def _divided(found: detection.Found, manifest: Manifest) -> tuple[dict[str, Any]
     manifest = read_corpus(Data(**data), found.root)
     _need_classes(manifest, found)
     return data, manifest
+
+
+def _as_evaluated(recipe: Recipe, data: Mapping[str, Any], manifest: Manifest, root: Path) -> Manifest:
+    """Return the corpus divided by the fold that a run evaluates, which need not be that of the plan."""
+    folds, present = recipe.evaluate.folds, {row.fold for row in manifest.rows}
+    fold = folds[0] if len(folds) == 1 else recipe.data.eval_fold
+    if fold == data.get("eval_fold") or fold not in present:  # one that is not there is refused later
+        return manifest
+    return read_corpus(Data(**{**data, "eval_fold": fold}), root)
 
 
 def _need_classes(manifest: Manifest, found: detection.Found) -> None:

@@ -81,7 +81,8 @@ def check(
     for split in ("train", "eval"):
         if not manifest.split(split):
             raise UsageError(
-                f"corpus {corpus}: no clip in split {split!r}; choose another data.eval_fold or add clips"
+                f"corpus {corpus}: no clip in split {split!r}; choose other folds (evaluate.folds, or "
+                "data.eval_fold if that has none), or add clips"
             )
     check_classes(manifest, corpus)
     backgrounds = any("A" in source for source in (recipe.mix.source, *arms))  # of source A: from the pool
@@ -107,7 +108,8 @@ def check_classes(manifest: Manifest, corpus: str) -> None:
     if len(has["eval"]) < 2 <= len(has["train"] | has["eval"]):
         raise UsageError(
             f"corpus {corpus}: the eval split has clips of {', '.join(has['eval']) or 'no class'} only; any "
-            "classifier would be perfect; choose another data.eval_fold, or add clips of other classes"
+            "classifier would be perfect; choose other folds (evaluate.folds, or data.eval_fold if that has "
+            "none), or add clips of other classes"
         )
     for sentence in shortcomings(manifest):
         say_once(sentence)

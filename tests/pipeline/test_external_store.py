@@ -136,7 +136,7 @@ def test_copies_of_eval_clips_are_refused_or_marked(real, smuggled, tmp_path):
             external_store.audit_clips(external, real.path, out, tmp_path / "cache", True)
             assert json.loads((out / external_store.AUDIT).read_text())["leaks"] == len(external)
         else:
-            with pytest.raises(NumericError, match="--allow-leaks"):
+            with pytest.raises(NumericError, match=r"evaluate\.folds.*--allow-leaks"):
                 external_store.audit_clips(external, real.path, out, tmp_path / "cache", False)
         assert len(pd.read_csv(out / "leaks.csv")) >= len(external)
     assert column_name("mini", Mix(dose=8, source="X"), leaks=True) == "+8X (leaks)"

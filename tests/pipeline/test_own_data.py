@@ -336,6 +336,36 @@ def test_what_the_command_changes_is_in_the_plan_and_its_time(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("keys", "split", "plan"),
+    [
+        ([], "train 22, eval 6", "5 folds, each"),
+        (["evaluate.folds=[1]"], "train 24, eval 4", "fold 1"),
+        (["data.eval_fold=1"], "train 24, eval 4", "fold 1"),
+        (["data.eval_fold=1", "evaluate.folds=[5]"], "train 22, eval 6", "fold 5"),
+    ],
+)
+def test_the_plan_names_the_folds_that_are_run(tmp_path, keys, split, plan):
+    for fold in range(1, 6):
+        class_folders(tmp_path / "set" / f"fold{fold}", cat=3 - (fold == 1), dog=3 - (fold == 1))
+    shown = ajbench("run", "--data", "set", "--dry-run", "--budget", "60m", *keys)
+    if len(keys) == 2:
+        assert shown.exit_code == 2 and "evaluate.folds=[1]" in shown.stderr
+        return
+    assert shown.exit_code == 0, shown.output
+    assert f"split: {split};" in shown.stderr and f"plan: evaluate {plan}; " in shown.stderr
+    stores = [line for line in shown.stdout.splitlines() if line.startswith("prepare")]
+    assert len(stores) == (1 if keys else 5)
+
+
+def test_a_fold_that_is_not_evaluated_is_refused(tmp_path):
+    class_folders(tmp_path / "set", cat=10, dog=10)
+    several = "evaluate.folds=[2,3]", "data.eval_fold=2"
+    for command in (["run", "--data", "set"], ["run", "mini"], ["eval-cls"], ["report"]):
+        shown = ajbench(*command, *several, "--dry-run")
+        assert shown.exit_code == 2 and "evaluate.folds=[2]" in shown.stderr, shown.output
+
+
+@pytest.mark.parametrize(
     ("arms", "generate"),
     [
         ("", False),
