@@ -70,7 +70,7 @@ def estimate(
     found = forecast.lines(stages, known, site, source)
     sums = forecast.total(found, stages, site, price)
     point = None
-    if price:
+    if price and sums["price"] is not None:
         whole = sums["price"] + price * forecast.spent(stages)
         point = forecast.point_price(whole, pipeline.results, recipe)
     if point:
@@ -82,9 +82,10 @@ def estimate(
 
 
 def _say(sums: dict[str, object], devices: int, device: str) -> None:
-    text = f"about {sums['hours']} h on {console.counted(devices, device)}, {sums['device_hours']} "
-    text += f"{device} hours, {sums['disk_mb']} MB"
-    if "price" in sums:
+    where = console.counted(devices, device)
+    text = f"about {sums['hours']} h on {where}, {sums['device_hours']} {device} hours"
+    text = (f"time on {where}: unknown" if sums["hours"] is None else text) + f", {sums['disk_mb']} MB"
+    if sums.get("price") is not None:
         text += f"; price {sums['price']}"
     if "price_per_point" in sums:
         text += f"; with what is finished, {sums['price_per_point']} a point of the measured gain "

@@ -204,6 +204,8 @@ def lines(stages: Sequence[Stage], rates: Mapping[str, float], site: Site, sourc
 def total(found: Sequence[Line], stages: Sequence[Stage], site: Site, price: float | None) -> dict[str, Any]:
     """Return hours, device hours, disk space and price of what is left; without stages of unknown rate.
 
+    Where no rate is known, neither hours nor a price are: None.
+
     Args:
         found: of `lines`.
         stages: of the run.
@@ -211,15 +213,19 @@ def total(found: Sequence[Line], stages: Sequence[Stage], site: Site, price: flo
         price: of an hour of one device; all are paid for until the end.
     """
     hours = sum(line.wall_hours or 0.0 for line in found)
+    device_hours = sum(line.device_hours or 0.0 for line in found)
+    nothing = bool(found) and all(line.wall_hours is None for line in found)
     about: dict[str, Any] = {
         "machines": site.machines,
         "gpus": site.gpus,
-        "hours": round(hours, 3),
-        "device_hours": round(sum(line.device_hours or 0.0 for line in found), 3),
+        "hours": None if nothing else round(hours, 3),
+        "device_hours": None if nothing else round(device_hours, 3),
         "disk_mb": round(needed_mb(stage for stage in stages if not stage.done()), 1),
         "unknown": [line.stage for line in found if line.wall_hours is None],
     }
-    return about if price is None else about | {"price": round(hours * site.devices * price, 2)}
+    if price is None:
+        return about
+    return about | {"price": None if nothing else round(hours * site.devices * price, 2)}
 
 
 def spent(stages: Sequence[Stage]) -> float:

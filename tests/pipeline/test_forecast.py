@@ -139,8 +139,10 @@ def test_the_command(tmp_path):
     result = CliRunner().invoke(app, arguments)
     console.configure()
     document = json.loads(result.stdout)
-    assert document["machines"] == 3 and document["hours"] == 0 and "train-cls" in document["unknown"]
+    assert document["machines"] == 3 and document["hours"] is None and "train-cls" in document["unknown"]
     assert not [path for path in tmp_path.rglob("*") if path.name == "run.json"]
+    told = CliRunner().invoke(app, [*arguments[:-1], "--price", "2"]).output
+    assert "unknown" in told and "0.0 h" not in told and "price" not in told
     assert CliRunner().invoke(app, ["estimate", "tables/t1", "--base", "mini"]).exit_code == 2
     console.configure()
 
