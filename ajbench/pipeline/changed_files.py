@@ -1,6 +1,7 @@
-"""Sound files that changed or vanished after the corpus was listed, or after a store was made of them."""
+"""Sound files that changed or vanished after the corpus was listed, or after a stage began to read them."""
 
 import os
+import time
 from collections.abc import Iterable, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -21,27 +22,40 @@ from ajbench.data.manifest import Manifest, Row
 from ajbench.data.store import ClipStore
 
 CHECKSUMS = "files.json"
+READ = "READ"  # its time: files that are older are as they were read
+LAG_NS = 2_000_000_000  # times of files may lag behind the clock by so much: by a tick, on FAT by two seconds
 MOST = 5_000  # files that are compared with the store; of more, evenly spaced ones
+
+
+def begin(folder: Path) -> None:
+    """Note in the folder of a stage that it begins to read files; if it goes on, the first time counts."""
+    moment = _moment()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        (folder / READ).touch(exist_ok=False)
+    except FileExistsError:
+        return
+    os.utime(folder / READ, ns=(moment, moment))
 
 
 def changed(manifest: Manifest, folder: Path, data: Data) -> list[tuple[str, str]]:
     """Return clip id and checksum of the files that sound different now than in a finished store.
 
-    Only files that are newer than the store are read. If they all sound the same, the store counts as new.
+    Only files that changed after the store was begun are read. If they all sound the same, only those that
+    change from now on.
 
     Args:
         manifest: of the corpus.
         folder: of the store; without a finished one, nothing has changed.
         data: section of the recipe that the store was made with.
     """
-    mark = folder / "DONE"
-    if not mark.exists():
+    if not (folder / "DONE").exists():
         return []
-    since = mark.stat().st_mtime_ns
+    since, moment = _since(folder), _moment()
     with ThreadPoolExecutor(4) as pool:
         every = {archive.container(row.path) for row in manifest.rows}
         times = dict(ahead(pool, _time, every, FILES_AT_ONCE))
-        newer = [row for row in manifest.rows if times[archive.container(row.path)] > since]
+        newer = [row for row in manifest.rows if times[archive.container(row.path)] >= since]
         if not newer:
             return []
         try:
@@ -64,29 +78,34 @@ def changed(manifest: Manifest, folder: Path, data: Data) -> list[tuple[str, str
             f"{counted(len(found), 'file')} changed since the clips were prepared, such as {found[0].path}"
         )
     elif stride == 1:
-        with suppress(OSError):
-            os.utime(mark)
+        _set(folder, moment)
     return [(row.clip_id, checksum(Path(archive.container(row.path)))) for row in found]
 
 
 def record(files: Mapping[str, Path], folder: Path) -> None:
-    """Write the checksum of each file, by its name, into the folder of a stage that reads them all."""
-    write_sealed(folder / CHECKSUMS, {name: checksum(path) for name, path in files.items()})
+    """Write the checksum of each file, by its name, into the folder of a stage that begins to read them all.
+
+    If it goes on, those of the first time stay: what it has read since then may be of these.
+    """
+    begin(folder)
+    if not (folder / CHECKSUMS).exists():
+        write_sealed(folder / CHECKSUMS, {name: checksum(path) for name, path in files.items()})
 
 
 def since_recorded(files: Mapping[str, Path], folder: Path) -> list[tuple[str, str]]:
     """Return name and checksum of the files that have changed since a finished stage has recorded them.
 
-    Only files that are newer than the stage are read. If they are the same, the stage counts as new.
+    Only files that changed after the stage was begun are read. If they are the same, only those that change
+    from now on.
 
     Raises:
         IntegrityError: what it has recorded is damaged.
     """
-    mark, known = folder / "DONE", folder / CHECKSUMS
-    if not mark.exists():
+    known = folder / CHECKSUMS
+    if not (folder / "DONE").exists():
         return []
-    since = mark.stat().st_mtime_ns
-    newer = {name: path for name, path in files.items() if _time(str(path))[1] > since}
+    since, moment = _since(folder), _moment()
+    newer = {name: path for name, path in files.items() if _time(str(path))[1] >= since}
     if not newer:
         return []
     remedy = "delete its folder and run again"
@@ -97,8 +116,7 @@ def since_recorded(files: Mapping[str, Path], folder: Path) -> list[tuple[str, s
             f"{counted(len(changed), 'file')} changed since the clips were read, such as {changed[0][0]}"
         )
         return changed
-    with suppress(OSError):
-        os.utime(mark)
+    _set(folder, moment)
     return []
 
 
@@ -117,6 +135,23 @@ def need_listed(paths: Iterable[str], absent: Set[str]) -> None:
             raise MissingError(
                 f"{path}: gone since the corpus was listed; restore it, or run again to do without it"
             )
+
+
+def _moment() -> int:
+    """Return a time in ns from which on a file that changes has a later one."""
+    return time.time_ns() - LAG_NS
+
+
+def _since(folder: Path) -> int:
+    """Return the time from which on files may have changed since a finished stage read them."""
+    mark = folder / READ
+    return (mark if mark.exists() else folder / "DONE").stat().st_mtime_ns  # a folder of an older version
+
+
+def _set(folder: Path, moment: int) -> None:
+    with suppress(OSError):  # files are then compared again
+        (folder / READ).touch()
+        os.utime(folder / READ, ns=(moment, moment))
 
 
 def _time(path: str) -> tuple[str, int]:

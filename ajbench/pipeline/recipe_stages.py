@@ -195,6 +195,7 @@ class Pipeline:
         def do() -> None:
             from ajbench.pipeline.prepare import prepare
 
+            changed_files.begin(path)
             how: dict[str, Any] = {"manifest": self.manifest, "absent": absent, "engine": self.places.engine}
             prepare(recipe, self.places.data, path, fingerprint=key, **how)
 
