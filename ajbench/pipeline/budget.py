@@ -6,18 +6,19 @@ clips and the speed of the machine.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
 from ajbench.core.device import default_workers
-from ajbench.core.errors import UsageError
+from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.recipe import Recipe
+from ajbench.core.schema import Classifier
 from ajbench.data import audio
 from ajbench.pipeline import grid
 
-MODEL = "taltrans-small"
+MODEL, PRESET = "taltrans-small", "tiny"
 CLIP_S = 5.04
 BATCH = 16  # clips of a training step
 CLASSIFIER_STEP = 0.14  # one thread
@@ -27,7 +28,7 @@ SAMPLER_STEP = 0.014  # one clip
 PREPARED = 0.035  # one clip
 MEASURED = 0.022  # one clip, by features and classifier
 BASELINES = 3  # sets of as many clips as are generated
-GENERATION = ("generator", "class tokens", "synthesis")  # parts of a run
+GENERATION, CLASSIFIERS = ("generator", "class tokens", "synthesis"), "classifiers"  # parts of a run
 SHORT = 0.35  # part of a step's time that does not depend on the length of clips
 SLOWEST = 3.0  # a machine that was busy for a moment is not slower than that
 START = 8.0  # of a stage: import of torch, models
@@ -49,17 +50,33 @@ class Sizes:
     sampler_steps: int = 16
     doses: tuple[int, ...] = ()
     folds: tuple[int, ...] = ()
-    mixes: int | None = None  # of a classifier; None: as a made recipe has them
+    # None: as a made recipe has them
+    mixes: int | None = None  # of a classifier
+    clips: int | None = None
+    token_steps: int | None = None
 
     @property
     def n(self) -> int:
         """Synthetic clips."""
-        return max(self.doses, default=0)
+        return max(self.doses, default=0) if self.clips is None else self.clips
 
     @property
     def invert_steps(self) -> int:
         """Steps of the class tokens."""
-        return max(10, self.generator_steps // 8)
+        return max(10, self.generator_steps // 8) if self.token_steps is None else self.token_steps
+
+
+@dataclass(frozen=True)
+class Training:
+    """The training of a classifier."""
+
+    steps: int
+    step_s: float  # one thread
+    batch: int  # clips of a step
+
+    def seconds(self, evaluated: int) -> float:
+        """Return its seconds, with those of the scores of so many clips."""
+        return self.steps * self.step_s + evaluated * self.step_s / (2 * self.batch)
 
 
 # From the most to the least that is worth running; a verdict takes three seeds.
@@ -90,7 +107,6 @@ FEW = 500  # clips up to which all folds are evaluated; of more, only where a fo
 
 def measured_speed(duration_s: float, classes: int) -> float:
     """Return how many times as long as on that machine a training step takes here."""
-    from ajbench.core.schema import Classifier
     from ajbench.pipeline.estimates import step_seconds
 
     settings, samples = Classifier(name=MODEL), audio.clip_samples(duration_s)
@@ -104,7 +120,8 @@ def choose(
     """Return the largest sizes that fit a budget, in seconds.
 
     Args:
-        about: numbers of clips (`clips`, `train`, `eval`), `folds`, `recordings` of each, `duration_s`.
+        about: numbers of clips (`clips`, `train`, `eval`) and of `classes`, `folds`, `recordings` of each,
+            `duration_s`.
         budget: in seconds.
         speed: as of `measured_speed`.
         firm: refuse a budget that cannot be kept, rather than exceed it.
@@ -140,13 +157,18 @@ def choose(
 
 def seconds_of(
     recipe: Recipe, about: Mapping[str, Any], speed: float, generate: bool = True
-) -> dict[str, float]:
-    """Return the seconds of each part of a run, of any arms and controls; arguments as of `choose`."""
+) -> dict[str, float | None]:
+    """Return the seconds of each part of a run, of any arms and controls; arguments as of `choose`.
+
+    Steps of other classifiers than those that `choose` plans are timed. Of other generators there are no
+    measurements: their parts are None, and so is that of classifiers whose package or weights are missing.
+    """
     evaluate = recipe.evaluate
+    models = grid.models(recipe)
     sizes = Sizes(
         recipe.generator.train_steps,
         recipe.classifier.train_steps or 1,
-        len(evaluate.models),
+        len(models),
         len(evaluate.doses),
         len(evaluate.seeds),
         synthetic_only=evaluate.synthetic_only,
@@ -154,8 +176,26 @@ def seconds_of(
         doses=evaluate.doses,
         folds=evaluate.folds,
         mixes=len(grid.columns(recipe)),
+        clips=recipe.synth.n if generate else None,
+        token_steps=recipe.invert.train_steps,
     )
-    return _parts(sizes, about, speed, generate)
+    unknown = GENERATION if recipe.generator.preset != PRESET else ()
+    try:
+        trainings = [_training(model, sizes, about, speed) for model in models]
+    except MissingError:
+        trainings, unknown = [], (*unknown, CLASSIFIERS)
+    parts = _parts(sizes, about, speed, generate, trainings)
+    return {name: None if name in unknown else seconds for name, seconds in parts.items()}
+
+
+def _training(model: Classifier, sizes: Sizes, about: Mapping[str, Any], speed: float) -> "Training":
+    steps, batch = model.steps(about["train"] + max(sizes.doses, default=0)), model.batch_size
+    if model.name == MODEL and not model.options:
+        return Training(steps, CLASSIFIER_STEP * _scale(about, speed) * batch / BATCH, batch)
+    from ajbench.pipeline.estimates import step_seconds
+
+    samples = audio.clip_samples(about["duration_s"])
+    return Training(steps, step_seconds(model, about["classes"], samples), batch)
 
 
 def budget_seconds(text: str) -> int:
@@ -201,21 +241,30 @@ def _scale(about: Mapping[str, Any], speed: float) -> float:
     return float(speed * (SHORT + (1 - SHORT) * about["duration_s"] / CLIP_S))
 
 
-def _parts(sizes: Sizes, about: Mapping[str, Any], speed: float, generate: bool = True) -> dict[str, float]:
+def _parts(
+    sizes: Sizes,
+    about: Mapping[str, Any],
+    speed: float,
+    generate: bool = True,
+    trainings: Sequence[Training] = (),
+) -> dict[str, float]:
+    """Return the seconds of each part; `trainings`: of each classifier on one mix, by default of `MODEL`."""
     scale, folds = _scale(about, speed), max(1, len(sizes.folds))
     # Generated, real and baseline clips: as many as are generated through the codec, shuffled and as noise.
     measured = sizes.n + about["train"] + about["eval"] + BASELINES * min(sizes.n, about["train"])
     mixes = sizes.mixes or 1 + len(sizes.doses) + sizes.synthetic_only
-    cells = folds * sizes.models * sizes.seeds * mixes
-    trained = cells * (START / 2 * speed + sizes.classifier_steps * CLASSIFIER_STEP * scale)
-    scored = cells * about["eval"] * CLASSIFIER_STEP / 32 * scale
+    usual = Training(sizes.classifier_steps, CLASSIFIER_STEP * scale, BATCH)
+    trainings = trainings or [usual] * sizes.models
+    of_each = folds * sizes.seeds * mixes
+    cells = max(1, of_each * len(trainings))
+    trained = of_each * sum(START / 2 * speed + one.seconds(about["eval"]) for one in trainings)
     start = START * speed
     parts = {
         "prepare": folds * start / 2 + PREPARED * about["clips"] * folds * scale,
         "generator": folds * (start + sizes.generator_steps * GENERATOR_STEP * scale),
         "class tokens": folds * (start + sizes.invert_steps * INVERT_STEP * scale),
         "synthesis": folds * (start + sizes.n * sizes.sampler_steps * SAMPLER_STEP * scale),
-        "classifiers": (trained + scored) / min(cells, default_workers()),
+        CLASSIFIERS: trained / min(cells, default_workers()),
         "evaluation": folds * (start + measured * MEASURED * scale),
     }
     used = (name for name in parts if generate or name not in GENERATION)

@@ -10,7 +10,7 @@ from ajbench.data import reasons
 from ajbench.data.manifest import Manifest, Problem
 from ajbench.evaluation.classification import enough
 from ajbench.pipeline import grid
-from ajbench.pipeline.budget import span
+from ajbench.pipeline.budget import CLASSIFIERS, GENERATION, span
 
 SHOWN = 8  # classes that are named
 
@@ -64,13 +64,17 @@ def found_lines(
 
 
 def plan_lines(
-    recipe: Recipe, parts: dict[str, float], budget: int, generate: bool = True, seeds_given: bool = False
+    recipe: Recipe,
+    parts: dict[str, float | None],
+    budget: int,
+    generate: bool = True,
+    seeds_given: bool = False,
 ) -> list[str]:
     """Return what will be done and how long it takes, one line each.
 
     Args:
         recipe: the recipe.
-        parts: seconds of each part.
+        parts: seconds of each part; None where they are unknown.
         budget: in seconds.
         generate: whether clips are generated, rather than taken from elsewhere.
         seeds_given: whether a key of the command limits the seeds, rather than the budget.
@@ -87,15 +91,34 @@ def plan_lines(
         if generate
         else f"no generator; doses {doses} of the clips of --synthetic"
     )
+    steps, epochs = recipe.classifier.train_steps, recipe.classifier.epochs
+    trained = f"{epochs:g} epochs" if steps is None else f"{steps} steps"
     lines = [
         f"plan: evaluate {where}; clips cut or padded to {recipe.data.duration_s:g} s; {added}; "
-        f"{counted(len(evaluate.models), 'classifier')} of {recipe.classifier.train_steps} steps on "
+        f"{counted(len(evaluate.models), 'classifier')} of {trained} on "
         f"{counted(len(grid.columns(recipe)), 'mix')}, {counted(seeds, 'seed')}"
     ]
     if not enough(seeds, folds) and not seeds_given:
         lines.append(f"{counted(seeds, 'seed')}: a verdict takes more, which take a larger --budget")
-    longest = ", ".join(f"{name} {span(seconds)}" for name, seconds in parts.items() if seconds >= 1)
-    total = sum(parts.values())
+    known = {name: seconds for name, seconds in parts.items() if seconds is not None}
+    longest = ", ".join(f"{name} {span(seconds)}" for name, seconds in known.items() if seconds >= 1)
+    total = sum(known.values())
     over = ", which this exceeds: lower what KEY=VALUE adds, or give a larger one" if total > budget else ""
-    lines.append(f"time: about {span(total)} ({longest}); budget {span(budget)}{over}")
+    about = f"about {span(total)} ({longest}); budget {span(budget)}{over}"
+    if len(known) < len(parts):
+        about = (
+            f"unknown for {', '.join(_unmeasured(recipe, parts))}; run a few steps of it, then `ajbench "
+            f"estimate FILE` with the FILE of --write-recipe and the same KEY=VALUE; the rest {about}"
+        )
+    lines.append(f"time: {about}")
     return lines
+
+
+def _unmeasured(recipe: Recipe, parts: dict[str, float | None]) -> list[str]:
+    """Return what the parts of unknown time have that other parts have not."""
+    found = []
+    if any(parts.get(name, 0) is None for name in GENERATION):
+        found.append(f"generator.preset={recipe.generator.preset}")
+    if parts.get(CLASSIFIERS, 0) is None:
+        found += dict.fromkeys(model.name for model in recipe.evaluate.models)
+    return found

@@ -128,7 +128,7 @@ def make(
     recordings = {(row.fold, row.recording or row.clip_id) for row in manifest.rows}
     about: dict[str, Any] = {
         "train": len(train), "eval": len(evaluated), "clips": len(manifest.rows), "folds": folds,
-        "duration_s": data["duration_s"],
+        "duration_s": data["duration_s"], "classes": len(manifest.label_set),
         "recordings": [sum(fold == k for k, _ in recordings) for fold in folds],
     }  # fmt: skip
     if tree is None:
@@ -161,7 +161,7 @@ def make(
         "data": str(path), "layout": found.layout, "name": name, "classes": classes(manifest),
         "train": about["train"], "eval": about["eval"], "folds": folds,
         "left_out": reasons.counts(problems),
-        "sample_rates": dict(rates), "seconds": round(sum(parts.values())), "parts": parts,
+        "sample_rates": dict(rates), "seconds": _total(parts), "parts": parts,
         "budget_seconds": known["budget"], **({"synthetic": added.counts} if added else {}),
     }  # fmt: skip
     return OwnData(found.root, tree, lines, document, manifest, problems)
@@ -196,6 +196,11 @@ def _divided(found: detection.Found, manifest: Manifest) -> tuple[dict[str, Any]
     manifest = read_corpus(Data(**data), found.root)
     _need_classes(manifest, found)
     return data, manifest
+
+
+def _total(parts: Mapping[str, float | None]) -> int | None:
+    known = [seconds for seconds in parts.values() if seconds is not None]
+    return round(sum(known)) if len(known) == len(parts) else None
 
 
 def _as_evaluated(recipe: Recipe, data: Mapping[str, Any], manifest: Manifest, root: Path) -> Manifest:

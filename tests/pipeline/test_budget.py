@@ -1,14 +1,15 @@
 import pytest
 
-from ajbench.core.errors import UsageError
-from ajbench.pipeline import budget
+from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.recipe import load
+from ajbench.pipeline import budget, estimates
 
 
 def about(clips, folds=(1, 2, 3, 4, 5), duration_s=5.04, recordings=None):
     train = clips * 4 // 5
     return {
         "clips": clips, "train": train, "eval": clips - train, "folds": list(folds), "duration_s": duration_s,
-        "recordings": list(recordings or [max(2, clips // 5)] * len(folds)),
+        "classes": 4, "recordings": list(recordings or [max(2, clips // 5)] * len(folds)),
     }  # fmt: skip
 
 
@@ -83,3 +84,38 @@ def test_without_a_generator_its_time_goes_to_folds_and_classifiers(minutes):
     )
     assert total(other, about(400), generate=False) <= 60 * minutes * budget.USED
     assert total(other, about(400)) > 60 * minutes * budget.USED
+
+
+AST = "evaluate.models=[{name: ast, aug: none}]"
+
+
+def parts_of(*keys):
+    return budget.seconds_of(load("mini", ["evaluate.doses=[64]", *keys]), about(80), 1.0)
+
+
+def test_the_steps_of_other_classifiers_are_timed(monkeypatch):
+    monkeypatch.setattr(estimates, "step_seconds", lambda model, classes, samples: 40.0)
+    small, large = (
+        parts_of(f"evaluate.models=[{{name: {name}, aug: none}}]") for name in ("taltrans-small", "ast")
+    )
+    assert large["classifiers"] > 100 * small["classifiers"]
+    assert {**large, "classifiers": 0} == {**small, "classifiers": 0}
+    epochs = parts_of(AST, "classifier.epochs=100")["classifiers"] / large["classifiers"]
+    assert epochs == pytest.approx(100 * 128 / 16 / load("mini").classifier.train_steps, rel=0.1)
+
+
+def test_what_is_not_measured_is_unknown(monkeypatch):
+    def missing(*_):
+        raise MissingError("timm")
+
+    monkeypatch.setattr(estimates, "step_seconds", missing)
+    unknown = {name for name, seconds in parts_of("generator.preset=full").items() if seconds is None}
+    assert unknown == {"generator", "class tokens", "synthesis"}
+    assert [name for name, seconds in parts_of(AST).items() if seconds is None] == ["classifiers"]
+
+
+@pytest.mark.parametrize(
+    ("key", "part"), [("synth.n=6400", "synthesis"), ("invert.train_steps=5000", "class tokens")]
+)
+def test_keys_of_a_part_change_its_time(key, part):
+    assert parts_of(key)[part] > 5 * parts_of()[part]

@@ -365,6 +365,13 @@ def test_a_fold_that_is_not_evaluated_is_refused(tmp_path):
         assert shown.exit_code == 2 and "evaluate.folds=[2]" in shown.stderr, shown.output
 
 
+def test_a_time_that_is_unknown_is_said_to_be(tmp_path):
+    root = class_folders(tmp_path / "set", cat=10, dog=10)
+    made = make(root, tmp_path, overrides=["generator.preset=full"])
+    assert "unknown for generator.preset=full" in made.lines[-1] and "ajbench estimate" in made.lines[-1]
+    assert made.found["seconds"] is None and made.found["parts"]["generator"] is None
+
+
 @pytest.mark.parametrize(
     ("arms", "generate"),
     [
