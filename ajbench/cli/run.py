@@ -129,8 +129,12 @@ def run(
 
 
 @app.command()
-@command(hide=("data", "work", "generator", "seed", "device", "force"))
-def tables(settings: Settings) -> None:
+@command(hide=("generator", "seed", "device", "force"))
+def tables(
+    settings: Settings,
+    synthetic: Synthetic = None,
+    synthetic_labels: SyntheticLabels = None,
+) -> None:
     """Make the paper's tables from rows.csv.
 
     Reads `<results>/<recipe>/rows.csv` and the recipe of the last run beside it, and writes CSV, Markdown and
@@ -138,19 +142,22 @@ def tables(settings: Settings) -> None:
 
     \b
     Examples:
-      ajbench tables
       ajbench tables --recipe esc10 --json
+      ajbench tables --data DIR
     """
     from ajbench.pipeline import results_folder
     from ajbench.pipeline.evaluation_stages import ROWS
+    from ajbench.pipeline.places import Places
 
+    settings = with_external(settings, synthetic, synthetic_labels, False)
     recipe = settings.load()
+    places = Places(settings.data, settings.work, settings.results, synthetic=settings.synthetic)
+    out = places.results_of(recipe.name)
     if settings.dry_run:
-        out = settings.results / recipe.name
         rows = out / ROWS
         console.emit({"recipe": recipe.name, "rows": rows, "there": rows.exists(), "results": out})
         return
-    written = results_folder.write_tables(recipe, settings.results, settings.overrides)
+    written = results_folder.write_tables(recipe, out, settings.overrides)
     console.emit(written, table=(written["table"]["header"], written["table"]["lines"]))
 
 

@@ -30,6 +30,10 @@ class Places:
     synthetic: ExternalSource | None = None
     engine: Engine = "local"
 
+    def results_of(self, name: str) -> Path:
+        """Return the results folder of a recipe, which is another one with clips from elsewhere."""
+        return self.results / (f"{name}+{self.synthetic.name}" if self.synthetic else name)
+
     def pcm(self, data: Data) -> Path | None:
         """Return the folder of caches of decoded sound, if a recipe wants them."""
         return self.work / "pcm" if data.cache == "pcm" else None

@@ -72,9 +72,7 @@ class Pipeline:
     def __init__(self, recipe: Recipe, places: Places, offset: int = 0) -> None:
         registry.check_names(recipe)
         self.recipe, self.places, self.offset = recipe, places, offset
-        self.home, self.results = places.work / recipe.name, places.results / recipe.name
-        if places.synthetic:  # apart from those of the recipe's own clips
-            self.results = places.results / f"{recipe.name}+{places.synthetic.name}"
+        self.home, self.results = places.work / recipe.name, places.results_of(recipe.name)
         self._counted: dict[Any, int] = {}
         self._drawn: dict[int, Pipeline] = {}
         self.probes = {name: probe(recipe, name, keys) for name, keys in recipe.evaluate.probes.items()}

@@ -206,12 +206,12 @@ def counted_fingerprints(out: Path) -> list[str] | None:
     return _state(out).get("fingerprints")
 
 
-def write_tables(recipe: Recipe, results: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
-    """Write the tables from `<results>/<recipe>/rows.csv`, of the same rows and keys as the last run.
+def write_tables(recipe: Recipe, out: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
+    """Write the tables from rows.csv in a results folder, of the same rows and keys as the last run.
 
     Args:
         recipe: its name is used, and its keys where the folder lacks those of the last run, `recipe.yaml`.
-        results: folder of all results.
+        out: its results folder.
         changes: `key=value` that replace keys of the last run.
 
     Raises:
@@ -219,7 +219,6 @@ def write_tables(recipe: Recipe, results: Path, changes: Sequence[str] = ()) -> 
     """
     from ajbench.reporting import tables
 
-    out = results / recipe.name
     state = _state(out)
     if state and (out / RECIPE).exists():
         keys = {key: value for key, value in documents.read_yaml(out / RECIPE).items() if key != "table"}

@@ -242,6 +242,15 @@ def test_stages_with_data_never_mean_mini(tmp_path):
         assert ajbench(*command, "--data", root, "--dry-run").exit_code == 2
 
 
+def test_tables_are_those_of_the_recipe_made_for_the_data(tmp_path):
+    root, given = class_folders(tmp_path / "set", cat=10, dog=10), class_folders(tmp_path / "x", cat=4, dog=4)
+    for more, name in ([], "set"), (["--synthetic", given], "set+x"):
+        shown = ajbench("tables", "--data", root, *more, "--dry-run")
+        assert shown.exit_code == 0, shown.output
+        assert json.loads(shown.stdout)["results"] == f"results/{name}"
+    assert ajbench("tables", "--data", root).exit_code == 3  # nothing is measured yet
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -106,7 +106,7 @@ def test_tables_have_the_keys_of_the_last_run(tmp_path):
     append_rows(out / "rows.csv", rows)
     drawn = lambda *changes: any(  # noqa: E731
         "other real clips" in note
-        for note in results_folder.write_tables(load("esc10"), tmp_path, changes)["table"]["notes"]
+        for note in results_folder.write_tables(load("esc10"), out, changes)["table"]["notes"]
     )
     assert not drawn()
     (out / "recipe.yaml").write_text(dump(load("esc10", ("mix.real=shots=4", "evaluate.redraw=true"))))
