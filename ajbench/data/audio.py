@@ -1,6 +1,6 @@
 """Read and write audio; inside ajbench all of it is mono float32 at 16 kHz.
 
-`soundfile` decodes, `ajbench.data.video` where the file is a video, and `soxr` resamples. A file that cannot
+`soundfile` decodes, `ajbench.data.video` videos and AAC, and `soxr` resamples. A file that cannot
 become a clip is refused with a short reason, and never replaced by another.
 """
 
@@ -35,7 +35,10 @@ SOURCE_RATES = 1_000, 1_000_000  # Hz; other rates mean a wrong header, or data 
 SILENT_PEAK = 1e-4  # re full scale; 16-bit dither alone reaches 6e-5
 FULL_SCALE = 0.999
 CLIPPED_SHARE = 0.5  # of samples at full scale, above which a clip is refused
-SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64")
+SUFFIXES = (
+    ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64",
+    *video.SOUND_SUFFIXES,
+)  # fmt: skip
 
 Wave = NDArray[np.float32]
 
@@ -89,7 +92,7 @@ def probe(path: Path | str) -> tuple[int, int, int]:
         AudioError: missing, empty or unreadable.
     """
     path = Path(path)
-    if video.is_video(path):
+    if video.has_own_decoder(path):
         with _as_audio(path):
             return video.probe_audio(path)
     with _open(path) as file:
@@ -134,7 +137,7 @@ def decode(
     Raises:
         AudioError: the file is missing, empty, unreadable or truncated, or a video without sound.
     """
-    if video.is_video(path):
+    if video.has_own_decoder(path):
         with _as_audio(path):
             return video.audio(path, start_s, duration_s)
     with _open(path) as file:

@@ -18,7 +18,7 @@ Reason = Literal[
 REASONS: tuple[str, ...] = get_args(Reason)
 
 # Not playlists and the like, which make FFmpeg open other files.
-FORMATS = "mov,matroska,webm,avi,mpegts,mpeg,flv"
+FORMATS = "mov,matroska,webm,avi,mpegts,mpeg,flv,aac"
 MAX_PIXELS = 8192 * 4320  # 8K; a larger frame is refused before it is decoded
 SEEK_MARGIN_S = 5.0  # decoding starts this much before the first time asked, for codecs that need a run-up
 HOLD_S = 0.5  # how long a picture is shown after the end of the file, or of what can be decoded
@@ -49,6 +49,7 @@ class Track:
         failure: what went wrong after the latest frame; empty: nothing.
         declared_s: where the stream, or if unknown the file, ends according to the header.
         exact: whether the header gives the end of this stream rather than that of the file.
+        headless: whether the file has no header: its length is a guess from its first bit rate.
     """
 
     def __init__(self, container: Any, stream: Any) -> None:
@@ -56,7 +57,8 @@ class Track:
         self.origin = (container.start_time or 0) / 1e6
         self.time = self.until = self.end_s = 0.0
         self.failure = ""
-        self.exact = stream.duration is not None
+        self.headless = container.format.name == "aac"
+        self.exact = stream.duration is not None and not self.headless
         first = (stream.start_time or 0) * stream.time_base if stream.time_base else 0
         ends = float(first + stream.duration * stream.time_base) - self.origin if self.exact else 0.0
         self.file_s = max(ends, (container.duration or 0) / 1e6)
@@ -65,13 +67,13 @@ class Track:
     @property
     def breaks_off(self) -> bool:
         """Whether the packets, read to their end, end before what the header declares."""
-        return self.file_s - self.end_s > HOLD_S
+        return not self.headless and self.file_s - self.end_s > HOLD_S
 
     def seek(self, time_s: float) -> None:
-        """Go to a key frame before a time, or anywhere near."""
+        """Go to a key frame before a time, or anywhere near; without a header, stay at the beginning."""
         import av
 
-        if time_s > 0 and self.stream.time_base:
+        if time_s > 0 and self.stream.time_base and not self.headless:
             ticks = int((time_s + self.origin) / self.stream.time_base)
             try:
                 self.container.seek(ticks, stream=self.stream)

@@ -28,17 +28,20 @@ from ajbench.data.sound_file import MOST_VALUES
 
 __all__ = [
     "REASONS",
+    "SOUND_SUFFIXES",
     "SUFFIXES",
     "VideoDefect",
     "audio",
     "duration_s",
     "frames",
+    "has_own_decoder",
     "is_video",
     "probe_audio",
     "shown",
 ]
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
+SOUND_SUFFIXES = (".m4a", ".aac")  # of sounds that libsndfile does not read, such as recordings of phones
 MAX_CHANNELS = 8
 MAX_GAP_S = 600.0  # in the sound; longer gaps are wrong timestamps
 
@@ -48,6 +51,11 @@ Image = NDArray[np.uint8]  # [H, W, 3], RGB
 def is_video(path: Path) -> bool:
     """Return whether the name of a file is that of a video."""
     return path.suffix.lower() in SUFFIXES
+
+
+def has_own_decoder(path: Path) -> bool:
+    """Return whether the sound of a file of this name is decoded here, rather than by libsndfile."""
+    return path.suffix.lower() in (*SUFFIXES, *SOUND_SUFFIXES)
 
 
 def frames(source: Source, times_s: Sequence[float]) -> NDArray[np.uint8]:
@@ -134,14 +142,18 @@ def duration_s(source: Source) -> float:
 
 
 def probe_audio(source: Source) -> tuple[int, int, int]:
-    """Return sample rate in Hz, channels and frames of the sound, as the header of the file says.
+    """Return sample rate in Hz, channels and frames of the sound, as its header says if it has one.
 
     Raises:
         VideoDefect: the file is unusable, or has no sound.
     """
     with open_track(source, "audio") as track:
         rate = track.stream.rate or 0
-        return rate, track.stream.channels, round(track.declared_s * rate)
+        if track.headless:
+            for _ in track.packets():
+                pass
+        seconds = track.end_s if track.headless else track.declared_s
+        return rate, track.stream.channels, round(seconds * rate)
 
 
 def audio(

@@ -9,6 +9,7 @@ import pytest
 import soundfile
 import torch
 import torchaudio
+from fakes import video_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -61,6 +62,30 @@ def test_read_supports_the_usual_containers(write_wav, tone, suffix):
     assert abs(len(wav) - 16_000) < 1200  # MP3 pads
     spectrum = np.abs(np.fft.rfft(wav[:16_000]))
     assert spectrum.argmax() * 16_000 / len(wav[:16_000]) == pytest.approx(500, abs=1)
+
+
+@pytest.mark.parametrize(("suffix", "container"), [("m4a", "ipod"), ("AAC", "adts")])
+def test_recordings_of_phones_are_read(tmp_path, suffix, container):
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(video_bytes([], container=container, sound_s=8.0, rate=44_100, tone=500.0))
+    wav = audio.read(path)
+    assert abs(len(wav) - 8 * 16_000) < 1200  # AAC pads
+    assert np.abs(np.fft.rfft(wav[16_000:32_000])).argmax() == pytest.approx(500, abs=1)
+    rate, channels, frames = audio.probe(path)
+    assert (rate, channels) == (44_100, 1) and abs(frames / rate - 8) < 0.1
+    part = audio.read(path, start_s=6.5, duration_s=1.0)  # so late that the file is not read from its start
+    np.testing.assert_allclose(part[200:-200], wav[104_200:119_800], atol=1e-3)
+    path.write_bytes(path.read_bytes()[::-1])
+    with pytest.raises(AudioError, match="unreadable"):
+        audio.read(path)
+
+
+def test_the_length_of_a_sound_without_a_header_is_counted(tmp_path):
+    # FFmpeg guesses it from the rate of the first frames, of which silence takes few bits.
+    parts = [video_bytes([], container="adts", sound_s=4.0, tone=tone) for tone in (0.0, 3000.0)]
+    path = tmp_path / "a.aac"
+    path.write_bytes(b"".join(parts))
+    assert abs(audio.probe(path)[2] / 16_000 - 8) < 0.3 and abs(len(audio.read(path)) / 16_000 - 8) < 0.3
 
 
 def test_read_returns_the_requested_part(write_wav, rng):

@@ -5,6 +5,7 @@ Only names and headers of tables are read.
 
 import itertools
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 from ajbench.core import console
 from ajbench.core.errors import MissingError, UsageError
-from ajbench.core.files import absolute
+from ajbench.core.files import absolute, walk
 from ajbench.data.audio import SUFFIXES
 from ajbench.data.corpora import audioset, clip_table, fold_names, fsd50k, hub, table_files, webdataset
 from ajbench.data.corpora.folder import division, inner_splits
@@ -98,7 +99,7 @@ def _folder(root: Path) -> Found:
     if not sounding:
         if any(is_sound(path.name) for path in root.iterdir()):
             return Found(root, FLAT, {"corpus": "folder"})
-        raise MissingError(f"--data {root}: no sound files; expected {LAYOUTS}")
+        raise MissingError(f"--data {root}: no sound files{_others(root)}; expected {LAYOUTS}")
     names = [top.name for top in sounding]
     splits, numbers = division(names, any(map(_has_sound, itertools.chain(*map(hub.subfolders, sounding)))))
     # A folder that holds everything, such as `audio` or `train`, is not a class.
@@ -123,6 +124,15 @@ def _folder(root: Path) -> Found:
                 f"{classes}; if these are the classes, name the outer ones fold1, fold2, …, or train and test"
             )
     return Found(root, layout, {"corpus": "folder"})
+
+
+def _others(root: Path) -> str:
+    """Return which files a folder without sounds has, and which are sounds, in words."""
+    kinds = Counter(path.suffix.lower() or "without suffix" for path in walk(root))
+    if not kinds:
+        return ""
+    shown = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common(SHOWN))
+    return f" (found {shown}; convert sounds to one of {', '.join(SOUNDS)})"
 
 
 def _published(root: Path) -> Found | None:

@@ -23,7 +23,7 @@ from ajbench.data.corpora.whole_videos import whole_videos
 from ajbench.data.manifest import Problem, Row
 
 ID_LENGTH = 11
-OTHER_SUFFIXES = (".aac", ".m4a", ".wma")  # of downloads that need conversion
+OTHER_SUFFIXES = (".wma",)  # of downloads that need conversion
 
 _ID = re.compile(r"[\w-]{11}", re.ASCII)
 _PREFIXES = ("", "Y", "id_")

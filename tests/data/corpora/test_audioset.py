@@ -118,7 +118,7 @@ def test_problems_have_their_line_and_split(make):
         "abcdefghij8, 0.000",
         BALANCED[0],
     ]
-    files = ["--PJHxphWEs.wav", "Y-4gqARaEJE.wav", "a/abcdefghij3_30.wav", "abcdefghij4.m4a"]
+    files = ["--PJHxphWEs.wav", "Y-4gqARaEJE.wav", "a/abcdefghij3_30.wav", "abcdefghij4.wma"]
     files += [f"abcdefghij{k}.wav" for k in (0, 1, 5, 6, 7, 8)]
     manifest = audioset.read(AUDIOSET, make(files, lines))
     assert [row.clip_id for row in manifest.rows] == ["--PJHxphWEs", "Y-4gqARaEJE"]
@@ -128,7 +128,7 @@ def test_problems_have_their_line_and_split(make):
         ("abcdefghij1", "/m/nothing"),
         ("abcdefghij2", "missing"),
         ("abcdefghij3", "20 s (found abcdefghij3_30.wav)"),
-        ("abcdefghij4", "'.m4a'"),
+        ("abcdefghij4", "'.wma'"),
         ("short", "'short'"),
         ("abcdefghij5", "'soon'"),
         ("abcdefghij6", "end 10 s is not after start 10 s"),

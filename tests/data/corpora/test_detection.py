@@ -389,6 +389,14 @@ def test_folders_without_sounds(touch, tmp_path, names, error):
         detection.detect(tmp_path)
 
 
+def test_files_that_are_no_sounds_are_named_with_what_to_do(touch, tmp_path):
+    touch("dog/1.wma", "dog/2.wma", "rain/1.WMA", "notes.txt")
+    with pytest.raises(MissingError, match=r"3 \.wma, 1 \.txt; convert .*\.m4a"):
+        detection.detect(tmp_path)
+    touch("dog/3.m4a", "rain/2.AAC")
+    assert detection.detect(tmp_path).layout == "class folders"
+
+
 @pytest.mark.parametrize("name", ["clips.zip", "clips.tar.gz", "recipe.yaml", "a.wav", "notes.txt"])
 def test_files_of_other_kinds(touch, name):
     with pytest.raises(UsageError, match="--data"):

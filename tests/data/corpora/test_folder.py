@@ -56,12 +56,12 @@ def test_a_class_may_be_called_train(touch):
 
 
 def test_files_that_are_left_out_have_a_reason(touch):
-    root = touch(*DOGS, "dog/notes.txt", "loose.wav", "dog/7.ogg", "dog/a.m4a")
+    root = touch(*DOGS, "dog/notes.txt", "loose.wav", "dog/7.ogg", "dog/a.wma")
     (root / "dog" / "gone.wav").symlink_to(root / "nowhere.wav")
     manifest = folder.read(FOLDER, root)
     assert len(manifest.rows) == 20
     found = {problem.clip_id: problem for problem in manifest.problems}
-    words = {"loose": "class folder", "dog/notes": "'.txt'", "dog/a": "'.m4a'", "dog/gone": "missing"}
+    words = {"loose": "class folder", "dog/notes": "'.txt'", "dog/a": "'.wma'", "dog/gone": "missing"}
     assert found.keys() == {*words, "dog/7"}
     assert all(word in found[clip].reason for clip, word in words.items())
     assert "'dog/7'" in found["dog/7"].reason
