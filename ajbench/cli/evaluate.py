@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ajbench.cli import folds
+from ajbench.cli import one_fold
 from ajbench.cli.external_options import AllowLeaks, Synthetic, SyntheticLabels, with_external
 from ajbench.cli.options import SEEDS, Settings, command, show_plan
 from ajbench.core import console
@@ -44,9 +44,7 @@ def eval_cls(
     from ajbench.pipeline.evaluation_stages import eval_cls_stage
 
     settings = with_external(settings, synthetic, synthetic_labels, allow_leaks)
-    recipe = settings.load()
-    folds.refuse_idle(settings, recipe)
-    pipeline = settings.pipeline(recipe)
+    pipeline = settings.pipeline(one_fold.not_idle(settings, settings.load()))
     stage = eval_cls_stage(pipeline, (grid_stages if settings.dry_run else trained_stages)(pipeline))
     _run_evaluation(
         settings, pipeline, stage, ["row", "column", "seed", "metric", "value", "ci_low", "ci_high"]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ajbench.cli import folds, paper_tables
+from ajbench.cli import one_fold, paper_tables
 from ajbench.cli.external_options import AllowLeaks, Synthetic, SyntheticLabels, with_external
 from ajbench.cli.options import (
     SEEDS,
@@ -111,7 +111,7 @@ def run(
     settings = with_external(settings, synthetic, synthetic_labels, allow_leaks)
     settings = _of_run(settings, name, base, {"budget": budget, "label": label, "group": group}, write_recipe)
     recipe = settings.load(*SEEDS)
-    folds.refuse_idle(settings, recipe)
+    one_fold.not_idle(settings, recipe)
     if recipe.table == "t1":
         paper_tables.run_table_1(settings, recipe, tracker, engine)
         return
@@ -182,7 +182,7 @@ def report(
 
     settings = with_external(settings, synthetic, synthetic_labels, allow_leaks)
     recipe = settings.load(*SEEDS)
-    folds.refuse_idle(settings, recipe)
+    one_fold.not_idle(settings, recipe)
     pipeline = settings.pipeline(recipe)
     stages = pipeline.stages()
     if settings.dry_run:
@@ -223,7 +223,7 @@ def _of_run(
     patterns = {option: own[option] for option in ("label", "group")}
     settings = replace(settings, recipe=name, base=base, budget=own["budget"], patterns=patterns)
     if name is None:
-        settings = folds.instead_of_planned(settings)
+        settings = one_fold.instead_of_planned(settings)
     if write_recipe:
         need_writable(write_recipe, "--write-recipe")
     if write_recipe and settings.own:

@@ -17,6 +17,7 @@ from ajbench.core.console import counted
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.files import checksum, composed, printable, walk
 from ajbench.data import audio
+from ajbench.data.flac_hash import flac_hash
 from ajbench.data.store import ClipStore
 
 Item = TypeVar("Item")
@@ -129,7 +130,7 @@ class ClipSet:
         if self._store is None:
             key = checksum(self.files[number])
         else:
-            known = self._store.flac_hash(int(self._indices[number]))
+            known = flac_hash(self._store, int(self._indices[number]))
             key = known or xxhash.xxh3_128_hexdigest(self._stored(number)[0].data)
         if self.change is None:
             return key

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import xxhash
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 COLUMNS = tuple(name for name in SCHEMA.names if name != "audio")
 
 _verified: set[tuple[str, int, int, int]] = set()
-_hashes: dict[str, NDArray[np.bytes_]] = {}  # of the FLAC of a shard's clips, by its checksum; empty: unknown
 
 
 @dataclass(frozen=True)
@@ -162,7 +160,7 @@ class ClipStore:
 
     def codes(self, indices: ArrayLike) -> NDArray[np.uint16]:
         """Return the codes uint16 [n, 8, T] of clips `indices` [n], copied from the mapped shards."""
-        parts, rows = self._locate(indices)
+        parts, rows = self.locate(indices)
         if len(self.mapped) == 1:
             return self.mapped[0].codes[rows]
         out = np.empty((len(rows), *self.mapped[0].codes.shape[1:]), np.uint16)
@@ -214,7 +212,7 @@ class ClipStore:
         about = self.meta.extra.get("video")
         if not about:
             raise UsageError(f"{self.path}: no video tokens; prepare the corpus with data.video=tiny_video")
-        parts, rows = self._locate(indices)
+        parts, rows = self.locate(indices)
         out = np.empty((len(rows), about["windows"] * about["width"]), np.float32)
         seen = np.empty(len(rows), np.bool_)
         for n, (part, row) in enumerate(zip(parts.tolist(), rows.tolist(), strict=True)):
@@ -229,18 +227,6 @@ class ClipStore:
         """Return a clip's FLAC bytes, a view of the mapped shard; None if the store links to a file."""
         shard, row = self._find(index)
         return shard.flac(row)
-
-    def flac_hash(self, index: int) -> str | None:
-        """Return a hash of a clip's FLAC, read once per process; None if the store links to a file."""
-        parts, rows = self._locate([index])
-        part, row = int(parts[0]), int(rows[0])
-        known = _hashes.setdefault(self.meta.shards[part].xxh3, np.zeros(self.meta.shards[part].clips, "S32"))
-        if not known[row]:
-            flac = self.mapped[part].flac(row)
-            if flac is None:
-                return None
-            known[row] = xxhash.xxh3_128_hexdigest(flac)
-        return str(known[row].decode())
 
     def targets(self) -> NDArray[np.float32]:
         """Return multi-hot targets float32 [N, C], classes in the order of `meta.labels`."""
@@ -265,10 +251,11 @@ class ClipStore:
         return {self.clip_ids[i]: self.recordings[i] for i in self.split_indices("eval")}
 
     def _find(self, index: int) -> tuple[_Shard, int]:
-        parts, rows = self._locate([index])
+        parts, rows = self.locate([index])
         return self.mapped[parts[0]], int(rows[0])
 
-    def _locate(self, indices: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def locate(self, indices: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the shard of each of the clips `indices` [n], and its row there."""
         wanted = self._checked(indices)
         parts = np.searchsorted(self._offsets, wanted, side="right") - 1
         return parts, wanted - self._offsets[parts]

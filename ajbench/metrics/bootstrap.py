@@ -170,8 +170,8 @@ def family(
 
     Satterthwaite's t is too narrow in the far tails, where s² of few seeds is small by chance. The half
     width is √(Σ t²(G_f − 1) V_clips,f / F² + t²(d) s²/(F S)) instead, which is rather too wide, with s² and
-    d of `between_seeds`. It is at least that of `over_seeds`, so that the family never sees a gain that its
-    own interval does not. A half width of 0 is no interval, as in `gain_interval`.
+    d of `between_seeds`, but at least that of `over_seeds`: the family sees no gain that this does not. A
+    half width of 0 is no interval, as in `gain_interval`.
 
     Args:
         mixes: for each mix, a training for each of S seeds (two or more) of each of F folds.
@@ -185,9 +185,9 @@ def family(
         gains = difference(runs, baseline)
         value, of_clips = _over_folds(_by_fold(gains))
         parts = *of_clips, between
-        half = np.sqrt(sum(student((1 + level) / 2, f) ** 2 * variance for variance, f in parts))
         alone = over_seeds(gains, limits=UNLIMITED)
-        half = max(half, alone.high - alone.value)
+        squares = (student((1 + level) / 2, f) ** 2 * variance for variance, f in parts)
+        half = max(np.sqrt(sum(squares)), alone.high - alone.value)
         found.append(clipped(value, value - half, value + half, GAIN) if half > ROUNDING else none(value))
     return found
 
@@ -196,9 +196,7 @@ def between_seeds(mixes: Sequence[Sequence[Resampled]], baseline: Sequence[Resam
     """Return s² of the gains of K mixes over one baseline, pooled, and its degrees of freedom (`family`).
 
     s² is the mean over mixes of the variance of the gain between the seeds of a fold. All gains contain the
-    baseline, so their s² are not independent: with equal variances of all columns they correlate by 1/4,
-    which leaves d = 4 K / (K + 3) · F (S − 1). Where the baseline varies more than the mixes, d is smaller
-    still, but hardly matters: `benchmarks/coverage.py` has the families' errors.
+    baseline: of columns that vary alike their s² correlate by 1/4, and d = 4 K / (K + 3) · F (S − 1).
     """
     gains = [_by_fold(difference(runs, baseline)) for runs in mixes]
     squares = sum(float(np.var([run.value for run in fold])) * len(fold) for mix in gains for fold in mix)
@@ -207,7 +205,7 @@ def between_seeds(mixes: Sequence[Sequence[Resampled]], baseline: Sequence[Resam
 
 
 def shared_freedom(mixes: int, freedom: int) -> float:
-    """Return the degrees of freedom of s² of K gains over one baseline, from those of one."""
+    """Return the degrees of freedom of `between_seeds` from those of one gain."""
     return 4 * mixes / (mixes + 3) * freedom
 
 

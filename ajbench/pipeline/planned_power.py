@@ -221,7 +221,7 @@ def _clips(plan: Mapping[str, Any]) -> tuple[int, str]:
 
 def sentence(plan: Mapping[str, Any]) -> str:
     """Return what `planned` or `on_val` has found in words."""
-    if plan["lacking"]:
+    if plan.get("lacking"):
         return f"No verdict possible: {'; '.join(plan['lacking'])}"
     recordings, seeds, lines = (plan[key] for key in ("recordings", "seeds", "lines"))
     clips, kind = _clips(plan)

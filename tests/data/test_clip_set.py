@@ -7,7 +7,7 @@ import xxhash
 from fakes import SMALL_LABELS, make_store, write_envelope
 
 from ajbench.core.errors import MissingError, UsageError
-from ajbench.data import store as clip_stores
+from ajbench.data import flac_hash
 from ajbench.data.clip_set import Change, open_set
 
 
@@ -42,7 +42,7 @@ def test_the_sound_of_a_store_is_hashed_once_per_process(store, monkeypatch):
         hashed.extend([data] if isinstance(data, memoryview) else [])  # sound, not the text of store.json
         return xxh3(data)
 
-    monkeypatch.setattr(clip_stores, "_hashes", {})
+    monkeypatch.setattr(flac_hash, "_hashes", {})
     monkeypatch.setattr(xxhash, "xxh3_128_hexdigest", counting)
     held_out = open_set(store.path, "eval")
     assert held_out.keys[0] == xxh3(store.flac(int(store.split_indices("eval")[0])))

@@ -92,7 +92,7 @@ def test_all_candidates_are_in_tune_csv_and_the_chosen_ones_in_notes_of_the_tabl
     done = results_folder.publish(made, in_order([eval_cls_stage(made, grid_stages(made))]))
     assert "tune.csv" in done["files"]
     assert (made.results / "tune.csv").read_text() == formats.to_csv(lines)
-    again = results_folder.write_tables(made.recipe, made.places.results)["table"]
+    again = results_folder.write_tables(made.recipe, made.results)["table"]
     for notes in (done["table"]["notes"], again["notes"]):
         (note,) = (note for note in notes if "tune.csv" in note)
         best = [line for line in lines if line["chosen"]]

@@ -25,8 +25,8 @@ def instead_of_planned(settings: Settings) -> Settings:
     return replace(settings, overrides=("evaluate.folds=[]", *settings.overrides))
 
 
-def refuse_idle(settings: Settings, recipe: "Recipe") -> None:
-    """Refuse `data.eval_fold` for a command that evaluates other folds.
+def not_idle(settings: Settings, recipe: "Recipe") -> "Recipe":
+    """Return the recipe of a command that evaluates all its folds, if `data.eval_fold` is not among the keys.
 
     Raises:
         UsageError: it is on the command line, and `evaluate.folds` are others.
@@ -38,3 +38,4 @@ def refuse_idle(settings: Settings, recipe: "Recipe") -> None:
             f"data.eval_fold={fold}: has no effect here, as evaluate.folds=[{shown}] are evaluated; give "
             f"evaluate.folds=[{fold}] instead"
         )
+    return recipe
