@@ -8,6 +8,7 @@ from ajbench.data.manifest import Problem
 
 SHOWN = 8  # reasons that are named
 NO_FILE = "no such file"  # of a line in a table; the path follows in parentheses
+NOT_SOUND = "not a sound file"  # of a file that is no expected clip; its suffix follows in parentheses
 RELATIVE = "; paths are relative to the table's folder"
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from ajbench.core.console import counted
 from ajbench.evaluation import classification
 from ajbench.metrics import bootstrap, power
+from ajbench.pipeline import preflight
 from ajbench.pipeline.cell_training import SCORES
 from ajbench.pipeline.classifier_stages import cell_key, grid_stages
 
@@ -49,6 +50,7 @@ def prior(real: float) -> Variances:
 def planned(pipeline: "Pipeline") -> dict[str, Any]:
     """Return what the planned comparisons can see, in points of mAP; empty without a comparison.
 
+    Evaluation clips are those of the store, once there is one: its quarantine is left out.
     It is empty, too, if a fold has evaluation clips of one recording only. Keys: `eval_clips`, `recordings`,
     `seeds` (of a fold), `folds`, `comparisons` (of the family), `power`, `lacking` (what a verdict needs more
     of), `sentence`, and `lines`, one for the
@@ -57,7 +59,7 @@ def planned(pipeline: "Pipeline") -> dict[str, Any]:
     seeds_needed. If a smallest gain is not possible, `all_folds` has the folds that would show more, if any.
     """
     recipe = pipeline.recipe
-    sizes = [evaluated(one.manifest) for one in pipeline.folds]
+    sizes = [evaluated(preflight.usable(one.manifest, one.prepare)) for one in pipeline.folds]
     clips, recordings = map(sum, zip(*sizes, strict=True))
     seeds, primary = len(recipe.evaluate.seeds), classification.primary_comparison(recipe)
     cells = [cell_key(stage, recipe) for stage in grid_stages(pipeline)]

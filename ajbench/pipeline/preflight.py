@@ -1,6 +1,7 @@
 """Checks before any work: clips, classes, weights; and corpora without audio."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,11 @@ from ajbench.data import real_clips, val_part
 from ajbench.data.corpora import youtube
 from ajbench.data.corpora.recordings import read_corpus
 from ajbench.data.manifest import Manifest
+from ajbench.data.store import ClipStore
 from ajbench.generation import hub_encoders
 from ajbench.generation.prompts import chosen_classes
 from ajbench.pipeline import given_models, grid, tail_clips
+from ajbench.pipeline.stage import Stage
 
 SHOWN = 8  # classes that are named
 
@@ -84,7 +87,7 @@ def check(
                 f"corpus {corpus}: no clip in split {split!r}; choose other folds (evaluate.folds, or "
                 "data.eval_fold if that has none), or add clips"
             )
-    check_classes(manifest, corpus)
+    check_classes(manifest, corpus, recipe.data.eval_fold)
     backgrounds = any("A" in source for source in (recipe.mix.source, *arms))  # of source A: from the pool
     if recipe.generator.other_store and (backgrounds or not generator):
         given_models.check_pool(recipe.generator.other_store, recipe, manifest)
@@ -98,8 +101,10 @@ def check(
         tail_clips.check(recipe, manifest, {recipe.mix.dose, *doses})
 
 
-def check_classes(manifest: Manifest, corpus: str) -> None:
+def check_classes(manifest: Manifest, corpus: str, fold: int | None = None) -> None:
     """Check that the eval split has two classes or more, and say which ones it or the train split lacks.
+
+    `fold`: that is evaluated, if any.
 
     Raises:
         UsageError: it has one class, although the corpus has more.
@@ -111,26 +116,64 @@ def check_classes(manifest: Manifest, corpus: str) -> None:
             "classifier would be perfect; choose other folds (evaluate.folds, or data.eval_fold if that has "
             "none), or add clips of other classes"
         )
-    for sentence in shortcomings(manifest):
+    for sentence in shortcomings(manifest, fold):
         say_once(sentence)
 
 
-def shortcomings(manifest: Manifest) -> list[str]:
-    """Return sentences on an eval split of one recording, and on classes that it or the train split lacks."""
+def shortcomings(manifest: Manifest, fold: int | None = None) -> list[str]:
+    """Return sentences on an eval split of one recording, and on classes that it or the train split lacks.
+
+    Those on classes that cannot be in both are the same for every fold; the others name the fold, if given.
+    """
     has, found = _classes_of(manifest), list[str]()
+    place = "" if fold is None else f"fold {fold}: "
     of = {row.recording or row.clip_id for row in manifest.split("eval")}
     if len(of) == 1:
         found.append(
-            f"all eval clips are of one recording ({of.pop()}): gains have no interval, so no verdict"
+            f"{place}all eval clips are of one recording ({of.pop()}): gains have no interval, so no verdict"
         )
+    alone = _of_one_recording(manifest)
+    for clips in dict.fromkeys(alone.values()):
+        names = [name for name, mine in alone.items() if mine == clips]
+        one = len(names) == 1
+        which = (
+            f"class {names[0]} has {clips}: it" if one else f"classes {_shown(names)} have {clips} each: they"
+        )
+        them = "it" if one else "them"
+        found.append(f"{which} cannot be in both train and eval; remove {them} or add clips")
     for split, other, so in (
         ("eval", "train", "not evaluated"),
         ("train", "eval", "evaluated, though no train clip has them"),
     ):
-        if lacking := [name for name in manifest.label_set.names if name in has[other] - has[split]]:
-            shown = ", ".join(lacking[:SHOWN]) + (", …" if len(lacking) > SHOWN else "")
-            found.append(f"no {split} clip of {counted(len(lacking), 'class')} ({shown}): {so}")
+        if lacking := [n for n in manifest.label_set.names if n in has[other] - has[split] - alone.keys()]:
+            kinds = f"{counted(len(lacking), 'class')} ({_shown(lacking)})"
+            found.append(f"{place}no {split} clip of {kinds}: {so}")
     return found
+
+
+def usable(manifest: Manifest, prepared: Stage) -> Manifest:
+    """Return the clips of a corpus that are in its store, once that is finished: without quarantined ones."""
+    if not prepared.done():
+        return manifest
+    kept = {*ClipStore.open(prepared.path, verify=False).clip_ids}
+    return replace(manifest, rows=[row for row in manifest.rows if row.clip_id in kept])
+
+
+def _of_one_recording(manifest: Manifest) -> dict[str, str]:
+    """Return the classes of a single clip, or of a single recording, with which of these, in words."""
+    of_class: dict[str, list[str]] = {}
+    for row in (*manifest.split("train"), *manifest.split("eval")):
+        for label in row.labels:
+            of_class.setdefault(label, []).append(row.recording or row.clip_id)
+    return {
+        name: "1 clip" if len(mine) == 1 else "clips of 1 recording"
+        for name in manifest.label_set.names
+        if len({*(mine := of_class.get(name, []))}) == 1
+    }
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
 
 
 def _classes_of(manifest: Manifest) -> dict[str, set[str]]:

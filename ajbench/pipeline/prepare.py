@@ -80,8 +80,9 @@ def prepare(
     Returns:
         The store's metadata. For each split, `counts` has the number of clips that the corpus lists
         (`expected`), whose file exists (`found`), that are usable (`decoded`) and that are in the store
-        (`kept`: without duplicates); and, if there are any, that were left out and not expected, as their
-        recording may not be trained on (`left_out`). `extra.source_rates` counts usable clips by sample rate.
+        (`kept`: without duplicates); and, if there are any, that were left out and not expected: as their
+        recording may not be trained on (`left_out`), or as the file is no sound (`not_sound`).
+        `extra.source_rates` counts usable clips by sample rate.
 
     Raises:
         MissingError: the train or the eval split has no usable clip, or with `data.video` the train split no
@@ -194,6 +195,9 @@ class _Preparation:
         left_out = recordings.left_out(self.manifest.problems)
         for problem in chain.from_iterable(left_out.values()):
             counts[str(problem.split)].update(expected=-1, left_out=1)
+        not_sound = reasons.by_reason(self.manifest.problems).get(reasons.NOT_SOUND, [])
+        for problem in not_sound:
+            counts[problem.split or UNASSIGNED].update(expected=-1, not_sound=1)
         try:
             kept = {split: numbers["kept"] for split, numbers in counts.items()}
             _require_splits(self.recipe, kept, f"{_commonest(problems)}; see {out / 'quarantine.csv'}")
@@ -228,7 +232,8 @@ class _Preparation:
             "train_ids_hash": shards.ids_hash(clips.clip_ids[i] for i in train),
         }
         if problems:
-            left = f"{counted(len(clips), 'clip')} kept, {len(problems)} rejected"
+            left = f"{counted(len(clips), 'clip')} kept, {len(problems) - len(not_sound)} rejected"
+            left += f", {counted(len(not_sound), 'file')} not sound" if not_sound else ""
             console.say(f"{left}: see {out / 'quarantine.csv'}")
         if unseen:
             console.say(

@@ -257,7 +257,10 @@ def notes_of(stage: Stage) -> list[str]:
 
 def _shortcomings(pipeline: Pipeline) -> list[str]:
     """Return sentences on what the splits of a fold lack."""
-    sentences = (preflight.shortcomings(one.manifest) for one in pipeline.folds)
+    sentences = (
+        preflight.shortcomings(preflight.usable(one.manifest, one.prepare), one.recipe.data.eval_fold)
+        for one in pipeline.folds
+    )
     return list(dict.fromkeys(chain.from_iterable(sentences)))
 
 

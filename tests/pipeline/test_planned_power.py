@@ -1,5 +1,7 @@
 """What a run can see, from its plan and from its finished classifiers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from fakes import mini_pipeline
@@ -49,6 +51,15 @@ def test_clips_that_no_mix_tells_apart_are_no_measured_variance(tmp_path):
         finish(stage, 99.0, 1.0)
     assert planned_power.measured(planned_power.finished(made, None), "mini") == {}
     assert planned_power.planned(made)["lines"][0]["smallest_gain"] > 1
+
+
+def test_clips_in_quarantine_are_not_counted(monkeypatch, tmp_path):
+    made = mini_pipeline(*PLAN, work=tmp_path)
+    held_out = made.manifest.split("eval")
+    few = replace(made.manifest, rows=[row for row in made.manifest.rows if row not in held_out[:40]])
+    monkeypatch.setattr(planned_power.preflight, "usable", lambda manifest, prepared: few)
+    found = planned_power.planned(made)
+    assert found["eval_clips"] == len(held_out) - 40 < 20 and "8 evaluation clips" in found["sentence"]
 
 
 def test_a_fold_with_one_recording_sees_nothing(monkeypatch, tmp_path):

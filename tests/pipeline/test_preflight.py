@@ -4,6 +4,7 @@ import os
 import sys
 from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,8 +23,9 @@ from ajbench.core.errors import IntegrityError, MissingError, UsageError
 from ajbench.core.recipe import Generator, load
 from ajbench.data.audio import clip_samples
 from ajbench.data.corpora import recordings
+from ajbench.data.labels import LabelSet
 from ajbench.data.leak_rule import HEARD, heard
-from ajbench.data.manifest import Problem
+from ajbench.data.manifest import Manifest, Problem, Row
 from ajbench.pipeline import given_models, preflight
 from ajbench.pipeline.classifier_stages import own_stage, tune_stage
 from ajbench.pipeline.inputs import corpus_identity, extractor_identity, weights_identity
@@ -259,6 +261,38 @@ def test_an_eval_split_of_one_recording_is_told():
     before, after = map(preflight.shortcomings, (manifest, replace(manifest, rows=rows)))
     (sentence,) = {*after} - {*before}
     assert "(tape)" in sentence and "no verdict" in sentence
+
+
+def set_of(splits):
+    """A corpus of clips of the classes a and b, and of (label, split, recording) each."""
+    rows = [Row(f"{label}{split}{k}", "", labels=(label,), split=split)
+            for label in "ab" for split in ("train", "eval") for k in range(3)]  # fmt: skip
+    rows += [Row(f"c{k}", "", labels=(label,), split=split, recording=recording)
+             for k, (label, split, recording) in enumerate(splits)]  # fmt: skip
+    return Manifest(rows, LabelSet.from_names(label for row in rows for label in row.labels))
+
+
+def test_a_class_that_cannot_be_in_both_splits_is_told_once_for_all_folds():
+    folds = [
+        preflight.shortcomings(set_of([("c", split, None)]), k) for k, split in enumerate(("train", "eval"))
+    ]
+    (told,) = {*folds[0], *folds[1]}
+    assert "class c has 1 clip" in told and "remove it" in told
+    (several,) = preflight.shortcomings(set_of([("c", "train", None), ("d", "eval", None)]))
+    assert "c, d have 1 clip each" in several
+    (tape,) = preflight.shortcomings(set_of([("c", "eval", "tape")] * 2))
+    assert "clips of 1 recording" in tape
+    (other,) = preflight.shortcomings(set_of([("c", "eval", None)] * 2), 3)
+    assert other.startswith("fold 3: no train clip of 1 class (c)")
+
+
+def test_the_clips_of_a_store_are_those_without_its_quarantine(tmp_path):
+    hum_store(tmp_path / "store", [hum_record(i) for i in range(4)])
+    rows = [Row(f"clip-{i}", "", labels=("hum",)) for i in range(6)]
+    listed = Manifest(rows, LabelSet.from_names(["hum"]))
+    for done, kept in ((True, rows[:4]), (False, rows)):
+        prepared = SimpleNamespace(path=tmp_path / "store", done=lambda done=done: done)
+        assert preflight.usable(listed, prepared).rows == kept
 
 
 def test_a_pool_of_backgrounds_is_checked_whatever_the_generator(pool_store, tmp_path):

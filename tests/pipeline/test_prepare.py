@@ -170,7 +170,7 @@ def test_rejected_files_are_listed_with_the_reason(tmp_path, flawed):
         "train/a/cut": "truncated",
         "train/a/2": "byte-level duplicate of eval/b/leak (split eval)",
         "train/a/link": "byte-level duplicate of train/a/4 (split train)",
-        "train/a/notes": "unsupported suffix '.txt'",
+        "train/a/notes": "not a sound file ('.txt'",
         "train/a/gone": "missing",
     }
     assert reasons.keys() == expected.keys()
@@ -179,8 +179,8 @@ def test_rejected_files_are_listed_with_the_reason(tmp_path, flawed):
     digests = dict(zip(table["clip_id"], table["sha256"], strict=True))
     silent = (flawed / "train" / "a" / "silent.wav").read_bytes()
     assert digests["train/a/silent"] == hashlib.sha256(silent).hexdigest()
-    # Seven good files, one of them also in eval; six that are not usable, a link, a dead link, a text file.
-    assert good.counts["train"] == {"expected": 16, "found": 14, "decoded": 8, "kept": 6}
+    # Seven good files, one of them also in eval; six that are not usable, a link, a dead link; a text file.
+    assert good.counts["train"] == {"expected": 15, "found": 14, "decoded": 8, "kept": 6, "not_sound": 1}
     assert good.counts["eval"] == same(5)
     clips = store.ClipStore.open(tmp_path / "good")
     assert len(clips) == 11

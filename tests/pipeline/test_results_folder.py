@@ -11,7 +11,7 @@ from ajbench.core.errors import IntegrityError
 from ajbench.core.recipe import dump, load
 from ajbench.core.rows import append_rows, make_row, read_rows
 from ajbench.core.sealed_json import write_sealed
-from ajbench.pipeline import results_folder
+from ajbench.pipeline import preflight, results_folder
 from ajbench.reporting import current_rows
 
 
@@ -176,6 +176,16 @@ def test_a_report_of_other_keys_lets_the_next_run_write_both(tmp_path, monkeypat
         results_folder.write_report(results, stages)
         assert json.loads((tmp_path / "run.json").read_text())["fingerprint"] == kept
     assert "of other keys" in capsys.readouterr().err
+
+
+def test_what_splits_lack_is_about_the_clips_of_the_store(tmp_path, monkeypatch):
+    made = mini_pipeline(work=tmp_path)
+    before = {*results_folder._shortcomings(made)}
+    first = made.manifest.split("eval")[0].labels[0]
+    left = [row for row in made.manifest.rows if row.split == "eval" or first not in row.labels]
+    monkeypatch.setattr(preflight, "usable", lambda manifest, prepared: replace(manifest, rows=left))
+    told = {*results_folder._shortcomings(made)} - before
+    assert any("no train clip of" in one and first in one for one in told)
 
 
 def test_evaluations_of_clips_are_those_of_a_whole_run(tmp_path):

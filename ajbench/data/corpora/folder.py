@@ -29,6 +29,7 @@ from ajbench.data.corpora.splits import (
 )
 from ajbench.data.labels import LabelSet
 from ajbench.data.manifest import Manifest, Problem, Row
+from ajbench.data.reasons import NOT_SOUND
 from ajbench.data.video import SUFFIXES as VIDEO_SUFFIXES
 from ajbench.data.video import is_video
 
@@ -103,7 +104,8 @@ def read(data: Data, root: Path | None) -> Manifest:
             if not splits and not inner and not numbers:
                 fold = hashed_fold(composed(recording or path.stem))
             if not _is_known(path):
-                raise ValueError(f"unsupported suffix {path.suffix!r}; convert to one of {', '.join(KNOWN)}")
+                remedy = f"convert sounds to one of {', '.join(KNOWN)}"
+                raise ValueError(f"{NOT_SOUND} ({path.suffix!r}; {remedy})")
             if not path.is_file():
                 raise ValueError("missing: broken link")
             if printable(str(path)) != str(path):
