@@ -46,9 +46,7 @@ def eval_cls(
     settings = with_external(settings, synthetic, synthetic_labels, allow_leaks)
     pipeline = settings.pipeline(one_fold.not_idle(settings, settings.load()))
     stage = eval_cls_stage(pipeline, (grid_stages if settings.dry_run else trained_stages)(pipeline))
-    _run_evaluation(
-        settings, pipeline, stage, ["row", "column", "seed", "metric", "value", "ci_low", "ci_high"]
-    )
+    _run_evaluation(settings, pipeline, stage, ["row", "column", "seed", *COLUMNS[:4]])
 
 
 PANEL = "Two sets of clips, without a recipe"

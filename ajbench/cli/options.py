@@ -5,8 +5,6 @@ import gc
 import inspect
 import os
 import re
-import signal
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -15,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ajbench import __version__
+from ajbench.cli import first_command
+from ajbench.cli.guard import accept_interrupts, guarded
 from ajbench.core import console
-from ajbench.core.errors import AjbenchError, UsageError
-from ajbench.core.failures import expected
+from ajbench.core.errors import UnfinishedError, UsageError
 from ajbench.core.files import need_writable
 from ajbench.core.registry import RENDERED, load_plugins
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from ajbench.pipeline.recipe_stages import Pipeline
     from ajbench.pipeline.stage import Stage
 
-INTERRUPTED = 130
 # Common options that commands which only show something do not have.
 STAGE_OPTIONS = ("recipe", "data", "work", "results", "generator", "seed", "device", "dry_run", "force")
 ONLY_X = ("evaluate.primary=null", "evaluate.arms=[X]")  # compared with --synthetic by default
@@ -81,10 +79,23 @@ class Settings:
         both = any(re.match(r"evaluate\.arms=.*\bG\b", one) for one in self.overrides)
         how: dict[str, Any] = {"keep": not self.dry_run, "generate": self.synthetic is None or both}
         how |= {"overrides": self.overrides, "synthetic": self.synthetic}
+        how |= {"last": self._last_file, "again": self.patterns is None}
         made = own_data.make(self.data, self.work, self.results, self.budget, self.patterns, **how)
         for line in made.lines:
             console.say(line)
         return made
+
+    @property
+    def _last_file(self) -> str:
+        from ajbench.pipeline import kept_plans
+
+        return kept_plans.LAST[self.synthetic is not None]
+
+    def keep_run(self, recipe: "Recipe") -> None:
+        """Keep the recipe of a run that begins, if it is of own clips, for the commands after it."""
+        if self.own:
+            seeds = () if self.seed is None else tuple(f"{key}={self.seed}" for key in SEEDS)
+            self.own.keep(recipe, self._last_file, (*seeds, *self.overrides))
 
     def claim_results(self, out: Path, keep: bool = True) -> None:
         """Note in a results folder whose results it has; errors as `results_origin.claim`."""
@@ -239,18 +250,21 @@ def command(hide: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Calla
                 os.environ |= {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}
             # Searching for garbage would take a sixth of the time of importing torch and diffusers.
             gc.set_threshold(10_000)
-            _accept_interrupts()
+            accept_interrupts()
             load_plugins()
             try:
                 function(settings, **mine)
+            except UnfinishedError as error:
+                name = function.__name__.replace("_", "-")
+                raise first_command.told(error, name, settings, mine) from None
             finally:
                 console.say_tallies()
 
-        guarded = _guard(wrapper)
+        ending = guarded(wrapper)
         parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in shown]
-        guarded.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        guarded.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        return guarded
+        ending.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        ending.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return ending
 
     return decorate
 
@@ -319,32 +333,3 @@ def show_plan(
             console.say(found["sentence"])
     for missing in plan["missing"]:
         console.say(f"cannot be run: {missing}")
-
-
-def _accept_interrupts() -> None:
-    """Let SIGINT interrupt this process even if it was started with SIGINT ignored.
-
-    Background jobs of a script and the children of job runners start that way, yet SIGINT is how job runners
-    ask ajbench to save its state and stop.
-    """
-    in_main_thread = threading.current_thread() is threading.main_thread()  # only there may handlers be set
-    if in_main_thread and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def _guard(function: Callable[..., None]) -> Callable[..., None]:
-    """End expected failures with one line and their exit code; a bug keeps its traceback."""
-
-    @functools.wraps(function)
-    def wrapper(**given: Any) -> None:
-        try:
-            function(**given)
-        except KeyboardInterrupt:
-            console.fail(AjbenchError("interrupted; run the same command again to resume"))
-            raise typer.Exit(INTERRUPTED) from None
-        except Exception as error:
-            if told := expected(error):
-                raise typer.Exit(console.fail(told)) from None
-            raise
-
-    return wrapper

@@ -123,7 +123,10 @@ def run(
     elif recipe.table == "a8":
         paper_tables.run_table_a8(settings, pipeline, jobs, cell)
     elif cell:
-        run_stage(settings, _grid_cell(pipeline, cell))
+        stage = _grid_cell(pipeline, cell)
+        if not settings.dry_run:
+            settings.keep_run(pipeline.recipe)
+        run_stage(settings, stage)
     else:
         _run_recipe(settings, pipeline, jobs)
 
@@ -265,6 +268,7 @@ def _run_recipe(settings: Settings, pipeline: "Pipeline", jobs: int | None) -> N
         return
     if any(not stage.done() for stage in stages) and (power := planned_power.planned(pipeline)):
         console.say(power["sentence"])
+    settings.keep_run(recipe)
     ran = run_stages(stages, settings.device, settings.force, jobs, pipeline.places.engine)
     settings.claim_results(pipeline.results)
     done = results_folder.publish(pipeline, pipeline.stages(jobs), again=bool(ran)) | {"ran": ran}

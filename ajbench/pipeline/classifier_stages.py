@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ajbench.core.console import counted
-from ajbench.core.errors import AjbenchError, MissingError, UsageError
+from ajbench.core.errors import AjbenchError, UnfinishedError, UsageError
 from ajbench.core.recipe import Mix, Recipe, expression, fingerprint
 from ajbench.core.schema import Classifier
 from ajbench.data import val_part, wave_chain
@@ -241,7 +241,7 @@ def trained_stages(pipeline: "Pipeline") -> list[Stage]:
     trainings that differ in more than their mix are not compared.
 
     Raises:
-        MissingError: there is none, or a fold has none.
+        UnfinishedError: there is none, or a fold has none.
     """
     found: dict[str, Stage] = {}
     for one in pipeline.folds:
@@ -255,10 +255,8 @@ def trained_stages(pipeline: "Pipeline") -> list[Stage]:
             trained |= {stage.fingerprint: stage for stage in more if stage.done()}
         if not trained:
             fold = "" if one is pipeline else f" in fold {one.recipe.data.eval_fold}"
-            raise MissingError(
-                f"{pipeline.home}: no trained classifier of these settings{fold}; first run `ajbench "
-                "train-cls`"
-            )
+            problem = f"{pipeline.home}: no trained classifier of these settings{fold}"
+            raise UnfinishedError(pipeline.home, problem, "train-cls")
         found |= trained
     return list(found.values())
 

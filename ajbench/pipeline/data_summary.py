@@ -74,7 +74,7 @@ def plan_lines(
 
     Args:
         recipe: the recipe.
-        parts: seconds of each part; None where they are unknown.
+        parts: seconds of each part; None where they are unknown. Without any, no time is told.
         budget: in seconds.
         generate: whether clips are generated, rather than taken from elsewhere.
         seeds_given: whether a key of the command limits the seeds, rather than the budget.
@@ -100,6 +100,10 @@ def plan_lines(
     ]
     if not enough(seeds, folds) and not seeds_given:
         lines.append(f"{counted(seeds, 'seed')}: a verdict takes more, which take a larger --budget")
+    return [*lines, *([_time_line(recipe, parts, budget)] if parts else [])]
+
+
+def _time_line(recipe: Recipe, parts: dict[str, float | None], budget: int) -> str:
     known = {name: seconds for name, seconds in parts.items() if seconds is not None}
     longest = ", ".join(f"{name} {span(seconds)}" for name, seconds in known.items() if seconds >= 1)
     total = sum(known.values())
@@ -110,8 +114,7 @@ def plan_lines(
             f"unknown for {', '.join(_unmeasured(recipe, parts))}; run a few steps of it, then `ajbench "
             f"estimate FILE` with the FILE of --write-recipe and the same KEY=VALUE; the rest {about}"
         )
-    lines.append(f"time: {about}")
-    return lines
+    return f"time: {about}"
 
 
 def _unmeasured(recipe: Recipe, parts: dict[str, float | None]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ajbench.core import documents
 from ajbench.core.console import counted
-from ajbench.core.errors import MissingError
+from ajbench.core.errors import UnfinishedError
 from ajbench.core.recipe import Mix, Recipe, settings_of_lines
 from ajbench.core.rows import folds_name, make_row
 from ajbench.core.sealed_json import write_sealed
@@ -143,11 +143,12 @@ def generated_sets(pipeline: "Pipeline") -> list[str]:
     """Return the names of the finished synthetic sets; the recipe's own is an empty string.
 
     Raises:
-        MissingError: there is none.
+        UnfinishedError: there is none.
     """
     if found := [name for name in ("", *pipeline.probes) if pipeline.synth(name).done()]:
         return found
-    raise MissingError(f"{pipeline.home}: no synthetic clips of these settings; first run `ajbench synth`")
+    problem = f"{pipeline.home}: no synthetic clips of these settings"
+    raise UnfinishedError(pipeline.home, problem, "synth", fold=pipeline.recipe.data.eval_fold)
 
 
 def dataset_name(pipeline: "Pipeline", folds: Sequence[int] = ()) -> str:

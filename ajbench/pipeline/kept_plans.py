@@ -1,9 +1,12 @@
 """The recipes made for someone's clips, as they are kept in `<work>/<name>/` between commands.
 
-A file begins with comments: the clips that it is of, and what its sizes were chosen by.
+A plan has the sizes that were chosen, without what KEY=VALUE changes; a run's recipe is kept with it. A file
+begins with comments: the clips that it is of, what its sizes were chosen by, and of a run the KEY=VALUE.
 """
 
+import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,10 @@ from ajbench.core.errors import IntegrityError
 from ajbench.core.files import atomic_write
 
 PLANS = ("plan.yaml", "plan_synthetic.yaml")  # with and without a generator
+LAST = ("last_run.yaml", "last_run_synthetic.yaml")  # recipe of the last run, without and with --synthetic
 _HEAD = re.compile(
     r"^# data: (?P<data>.*)\n# plan: (?P<key>\w+), budget (?P<budget>\d+), speed (?P<speed>[\d.]+)\n"
+    r"(?:# keys: (?P<keys>.*)\n)?"
 )
 
 
@@ -31,7 +36,7 @@ def heading(root: Path, key: str, known: dict[str, Any]) -> str:
 
 
 def head_of(file: Path) -> dict[str, str] | None:
-    """Return `data`, `key`, `budget` and `speed` from the comments of a file; None if it has none."""
+    """Return `data`, `key`, `budget`, `speed`, `keys` from the comments of a file; None if it has none."""
     try:
         match = _HEAD.match(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError):
@@ -57,6 +62,26 @@ def planned(plan: Path, key: str, wanted: int | None) -> tuple[dict[str, Any] | 
     if head["key"] != key or wanted not in (None, known["budget"]):
         return None, known
     return _read(plan), known
+
+
+def last_run(file: Path, key: str) -> dict[str, Any] | None:
+    """Return the recipe of the last run, if it was of the same clips."""
+    head = head_of(file)
+    return _read(file) if head and head["key"] == key else None
+
+
+def keys_of(file: Path) -> list[str]:
+    """Return the KEY=VALUE of the last run; empty without any."""
+    head = head_of(file)
+    try:
+        return list(map(str, documents.parse_json((head and head["keys"]) or "[]")))
+    except ValueError:
+        return []
+
+
+def keep_run(file: Path, head: str, tree: dict[str, Any], keys: Sequence[str]) -> None:
+    """Keep the recipe of a run, and its KEY=VALUE."""
+    write(file, f"{head}# keys: {json.dumps(list(keys))}\n", tree)
 
 
 def write(file: Path, head: str, tree: dict[str, Any]) -> None:

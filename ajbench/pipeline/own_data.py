@@ -7,6 +7,7 @@ same sizes as that.
 
 import hashlib
 import re
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -48,6 +49,8 @@ class OwnData:
         lines: what was found, what is done and how long that takes, one line each.
         found: the same for programs.
         manifest: the clips.
+        home: folder that recipes are kept in.
+        heading: of a kept recipe.
         left_out: files and lines of tables that are not among them, and why.
     """
 
@@ -56,6 +59,8 @@ class OwnData:
     lines: tuple[str, ...]
     found: dict[str, Any]
     manifest: Manifest
+    home: Path
+    heading: str
     left_out: tuple[Problem, ...] = ()
 
     @property
@@ -68,6 +73,11 @@ class OwnData:
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, self.yaml)
 
+    def keep(self, recipe: Recipe, file: str, keys: Sequence[str]) -> None:
+        """Keep the recipe of a run in a file of `home`, with the `key=value` that made it of the plan."""
+        tree = recipe.model_dump(mode="json")
+        kept_plans.keep_run(self.home / file, self.heading, tree, keys)
+
 
 def make(
     path: Path,
@@ -79,6 +89,8 @@ def make(
     generate: bool = True,
     overrides: Sequence[str] = (),
     synthetic: ExternalSource | None = None,
+    last: str = kept_plans.LAST[0],
+    again: bool = False,
 ) -> OwnData:
     """Return a recipe for the clips at `path`.
 
@@ -93,6 +105,8 @@ def make(
         generate: whether clips are generated, rather than taken from elsewhere.
         overrides: `key=value` that the run changes; the lines are about it, the recipe is without.
         synthetic: clips from elsewhere; the lines are about as many as there are, the recipe is not.
+        last: file that has the recipe of the last run.
+        again: take that recipe, if there is one, instead of the plan.
 
     Raises:
         MissingError: there are no clips, or too few.
@@ -144,18 +158,22 @@ def make(
         columns = [item.name for item in fields(Problem)]
         cells = ([getattr(problem, name) for name in columns] for problem in problems)
         write_table(plan.with_name(LEFT_OUT), columns, cells)
-    recipe = load(name, overrides, tree=tree)
+    of_run = kept_plans.last_run(plan.with_name(last), key) if again else None
+    tree = of_run or tree
+    recipe = load(str(plan.with_name(last)) if of_run else name, overrides, tree=tree)
     manifest = _as_evaluated(recipe, data, manifest, found.root)
     about |= {split: len(manifest.split(split)) for split in ("train", "eval")}
+    generate = any("G" in arm for arm in recipe.evaluate.arms) if of_run else generate
     added = synthetic.read(manifest, recipe.data) if synthetic else None
     recipe = recipe_parts.with_doses_up_to(recipe, len(added)) if added else recipe
     given = tree["evaluate"]["seeds"] != [*recipe.evaluate.seeds]
-    parts = seconds_of(recipe, about, known["speed"], generate)
+    parts = {} if again else seconds_of(recipe, about, known["speed"], generate)
     lines = (
         *found_lines(path, found.layout, manifest, problems, rates, lengths),
         *([f"list of what is left out: {plan.with_name(LEFT_OUT)}"] if keep and problems else []),
         *([f"synthetic: {added.summary}"] if added else []),
         *plan_lines(recipe, parts, known["budget"], generate, given),
+        *_of_last_run(plan.with_name(last), of_run is not None, again or bool(overrides)),
     )
     document = {
         "data": str(path), "layout": found.layout, "name": name, "classes": classes(manifest),
@@ -164,7 +182,21 @@ def make(
         "sample_rates": dict(rates), "seconds": _total(parts), "parts": parts,
         "budget_seconds": known["budget"], **({"synthetic": added.counts} if added else {}),
     }  # fmt: skip
-    return OwnData(found.root, tree, lines, document, manifest, problems)
+    head = kept_plans.heading(found.root.resolve(), key, known)
+    return OwnData(found.root, tree, lines, document, manifest, plan.parent, head, problems)
+
+
+def _of_last_run(file: Path, taken: bool, other: bool) -> list[str]:
+    """Return what to say of the recipe of the last run: that it is taken, or that its `key=value` are not.
+
+    `other`: this is no run, or one that has `key=value` of its own.
+    """
+    if taken:
+        return [f"recipe: that of the last run, {file}, with the KEY=VALUE given now"]
+    keys = kept_plans.keys_of(file)
+    if other or not keys:
+        return []
+    return [f"recipe: the plan, without the KEY=VALUE of the last run; they were {shlex.join(keys)}"]
 
 
 def _divided(found: detection.Found, manifest: Manifest) -> tuple[dict[str, Any], Manifest]:

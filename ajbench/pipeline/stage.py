@@ -18,7 +18,7 @@ from ajbench.core.device import (
     release_gpu_memory,
     resolve_precision,
 )
-from ajbench.core.errors import MissingError, UsageError
+from ajbench.core.errors import MissingError, UnfinishedError, UsageError
 from ajbench.core.files import lock
 from ajbench.core.process_pool import end_idle, kept
 from ajbench.core.ray_tasks import Engine
@@ -109,14 +109,12 @@ class Stage:
         """Return the folder of the finished stage.
 
         Raises:
-            MissingError: it is not finished.
+            UnfinishedError: it is not finished.
         """
         if not self.done():
-            which = f" ({self.what})" if self.what else ""
-            command = "train-cls" if self.name == "tune" else self.name  # it tunes its arm first
-            raise MissingError(
-                f"{self.path}: not finished; first run `ajbench {command}`{which} with the same recipe"
-            )
+            fold = self.recipe.data.eval_fold
+            problem = f"{self.path}: not finished"
+            raise UnfinishedError(self.path.parent, problem, self.name, self.what, fold)
         return self.path
 
     def run(self, device: str, force: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 
 import pytest
 import yaml
@@ -294,6 +295,12 @@ def test_twelve_clips_run_to_their_report(tmp_path):
     page = (tmp_path / "results" / "twelve" / "report" / "index.html").read_text(encoding="utf-8")
     assert "twelve" in page
     assert json.loads(ajbench(*command).stdout)["ran"] == []  # the same command has nothing to do
+    # Other commands are of that run, whose keys they need not repeat.
+    for later in (["report"], ["eval-cls"], ["export", "generator"], ["train-gen"]):
+        shown = ajbench(*later, "--data", root)
+        assert shown.exit_code == 0, shown.output
+    fewer = ajbench("run", "--data", root, "--dry-run")
+    assert "evaluate.doses=[8]" in fewer.stderr and "200 steps" in fewer.stdout, "a run alone is the plan"
     other = class_folders(tmp_path / "elsewhere" / "twelve", cat=4, dog=4)
     shown = ajbench("run", "--data", other, "--dry-run", "--json")
     assert json.loads(shown.stdout)["recipe"].startswith("twelve-")
@@ -379,6 +386,52 @@ def test_a_time_that_is_unknown_is_said_to_be(tmp_path):
     made = make(root, tmp_path, overrides=["generator.preset=full"])
     assert "unknown for generator.preset=full" in made.lines[-1] and "ajbench estimate" in made.lines[-1]
     assert made.found["seconds"] is None and made.found["parts"]["generator"] is None
+
+
+def kept_run(root, folder, *keys):
+    made = make(root, folder)
+    made.keep(load("", keys, tree=made.tree), "last_run.yaml", keys)
+    return made
+
+
+def test_later_commands_take_the_recipe_of_the_last_run_and_their_own_keys_on_top(tmp_path):
+    root = class_folders(tmp_path / "set", cat=10, dog=10)
+    plan = kept_run(root, tmp_path, "synth.n=8", "evaluate.seeds=[0,1]", "evaluate.doses=[8]")
+    later = make(root, tmp_path, again=True, overrides=["synth.n=9"])
+    recipe = load("", ["synth.n=9"], tree=later.tree)
+    assert (recipe.synth.n, recipe.evaluate.seeds, recipe.evaluate.doses) == (9, (0, 1), (8,))
+    assert "9 synthetic clips" in " ".join(later.lines) and "last_run.yaml" in later.lines[-1]
+    plain = make(root, tmp_path)
+    assert plain.tree == plan.tree and "evaluate.seeds=[0,1]" in plain.lines[-1]
+    other = make(root, tmp_path, last="last_run_synthetic.yaml", again=True)
+    assert other.tree == plan.tree, "runs with clips from elsewhere are apart"
+    class_folders(root, bird=10)
+    assert make(root, tmp_path, again=True).tree["evaluate"]["seeds"] != [0, 1], "a recipe is of its clips"
+
+
+KEPT = "'evaluate.folds=[]' 'evaluate.seeds=[0,1]'"
+SEEDS = "generator.seed=3 invert.seed=3 synth.seed=3"
+
+
+@pytest.mark.parametrize(
+    ("command", "first"),
+    [
+        (["report", "--data", "set"], f"run --data set {KEPT}"),
+        (["eval-cls", "--data", "set", "synth.n=99"], f"run --data set {KEPT} synth.n=99"),
+        (["invert", "--data", "set", "synth.n=99"], "prepare --data set synth.n=99"),
+        (["export", "out", "--data", "set", "--work", "w"], "train-gen --data set --work w"),
+        (["export", "out", "--clips", "synthetic", "--seed", "3"], f"synth {SEEDS}"),
+        (["eval-cls", "--recipe", "mini+8G"], "run mini+8G"),
+    ],
+)
+def test_what_is_missing_is_named_with_a_command_that_works(tmp_path, command, first):
+    root = class_folders(tmp_path / "set", cat=10, dog=10)
+    kept_run(root, tmp_path, *shlex.split(KEPT))
+    shown = ajbench(*command)
+    assert shown.exit_code == 3, shown.output
+    hint = re.search("first run `ajbench (.*)`", shown.stderr)[1]
+    assert hint == first
+    assert ajbench(*shlex.split(hint), "--dry-run").exit_code == 0
 
 
 @pytest.mark.parametrize(
