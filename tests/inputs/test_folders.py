@@ -257,7 +257,11 @@ def test_names_without_a_class_are_listed(tmp_path):
         **{f"dog-{k}": ("dog",) for k in range(5)}, "cat-1": ("cat",), "dog/7": ("dog",)
     }  # fmt: skip
     reasons = {problem.clip_id: problem.reason for problem in found.problems}
-    assert reasons.keys() == {"notes", "x"} and "not a sound file" in reasons["notes"] and "label_from" in reasons["x"]
+    assert (
+        reasons.keys() == {"notes", "x"}
+        and "not a sound file" in reasons["notes"]
+        and "label_from" in reasons["x"]
+    )
 
 
 NAMES = Data(corpus="folder", label_from="^([a-z]+)_")
