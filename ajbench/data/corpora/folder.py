@@ -89,7 +89,8 @@ def read(data: Data, root: Path | None) -> Manifest:
         clip_id = "/".join((*parts[:-1], path.stem))
         inside = parts[1:] if splits or numbers else parts
         if missing := _missing_folder(data, parts, inside, divided, bool(inner)):
-            problems.append(Problem(printable(clip_id), printable(str(path)), None, missing))
+            reason = missing if _is_known(path) else _not_sound(path)
+            problems.append(Problem(printable(clip_id), printable(str(path)), None, reason))
             continue
         split, fold = splits.get(parts[0]), numbers.get(parts[0])
         if inner and inside[1] in inner:
@@ -104,8 +105,7 @@ def read(data: Data, root: Path | None) -> Manifest:
             if not splits and not inner and not numbers:
                 fold = hashed_fold(composed(recording or path.stem))
             if not _is_known(path):
-                remedy = f"convert sounds to one of {', '.join(KNOWN)}"
-                raise ValueError(f"{NOT_SOUND} ({path.suffix!r}; {remedy})")
+                raise ValueError(_not_sound(path))
             if not path.is_file():
                 raise ValueError("missing: broken link")
             if printable(str(path)) != str(path):
@@ -189,6 +189,10 @@ def _refuse_unused(root: Path, folders: Collection[str]) -> None:
 
 def _is_known(path: Path) -> bool:
     return path.suffix.lower() in KNOWN
+
+
+def _not_sound(path: Path) -> str:
+    return f"{NOT_SOUND} ({path.suffix!r}; convert sounds to one of {', '.join(KNOWN)})"
 
 
 def _refuse_mixed(
