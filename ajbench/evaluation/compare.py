@@ -29,6 +29,7 @@ MORE = (
     "folder, run `ajbench doctor --download panns16k,mn04`, then add --features panns16k,mn04"
 )
 SHOWN = 3
+LISTED = 8  # clips that cannot be measured
 UNEQUAL = 4  # longest clip to shortest, from which lengths are told
 
 
@@ -98,6 +99,11 @@ def choose(pair: SetPair, metrics: Sequence[str] | None = None, required: bool =
     usual = OF_TINY if small else [name for name, metric in METRICS.items() if metric.usual]
     among = METRICS if every else usual
     lacking = _lacking(pair, usual=metrics is None)
+    if pair.by_chance and not any("pairs" in METRICS[name].needs for name in named):
+        lacking["pairs"] = (
+            f"only {len(pair.pairs or ())} of {len(pair.gen)} clips of {pair.gen.path} have the name of one "
+            f"of {pair.ref.path}; name all of them so, or give --pairs FILE.csv"
+        )
     possible, without = [], dict[str, list[str]]()
     for name in among if every or metrics is None else named:
         reason = next((lacking[need] for need in METRICS[name].needs if need in lacking), None)
@@ -219,8 +225,11 @@ def measure(
         MissingError: clips are unusable or unpaired without `allow_partial`, or fewer than two are left.
     """
     skipped = pair.skipped(paired=any("pairs" in METRICS[metric].needs for metric in choice.metrics))
-    for one in skipped:
+    for one in skipped[:LISTED]:
         console.say(f"cannot be measured: {one.set} {one.clip}: {one.reason}")
+    if len(skipped) > LISTED:
+        more = len(skipped) - LISTED
+        console.say(f"cannot be measured: {more} more, which --json lists with --allow-partial")
     if skipped and not allow_partial:
         raise MissingError(
             f"{len(skipped)} of {len(pair.gen) + len(pair.ref)} clips cannot be measured: {summary(skipped)}"

@@ -61,6 +61,7 @@ class SetPair:
         seed: of resamples and subsets.
         task: label of the progress bar; empty: no bar.
         notes: what a metric has to say about its value.
+        by_chance: whether the pairs are of equal names, which fewer than half of the generated clips have.
     """
 
     gen: ClipSet
@@ -76,11 +77,13 @@ class SetPair:
     seed: int = 0
     task: str = "eval-gen"
     notes: list[str] = field(default_factory=list)
+    by_chance: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         texts = self.gen.captions()
         if self.pairs is None:
             self.pairs = pairs_of(self.gen, self.ref)
+            self.by_chance = not any(self.gen.parents) and 0 < 2 * len(self.pairs) < len(self.gen)
         if self.requests is None:
             self.requests = self.gen.requests()
         if self.captions is None and all(texts):
@@ -123,7 +126,12 @@ class SetPair:
     def skipped(self, paired: bool = True) -> list[SkippedClip]:
         """Return the unusable clips and, if the sets are `paired` at all, those without a counterpart."""
         assert self.pairs is not None
-        found = []
+        sets: tuple[tuple[Which, ClipSet], ...] = (("gen", self.gen), ("ref", self.ref))
+        found = [
+            SkippedClip(which, clips.names[one.number], one.reason)
+            for (which, clips), embedded in zip(sets, self.embeddings, strict=True)
+            for one in embedded.left_out
+        ]
         if self.pairs and paired:
             answered = set(self.pairs.values())
             names = [name for name in self.gen.names if name not in self.pairs]
@@ -131,9 +139,6 @@ class SetPair:
             if not any(self.gen.parents):  # not every real clip is a parent
                 names = [name for name in self.ref.names if name not in answered]
                 found += [SkippedClip("ref", name, "missing (no generated clip)") for name in names]
-        sets: tuple[tuple[Which, ClipSet], ...] = (("gen", self.gen), ("ref", self.ref))
-        for (which, clips), embedded in zip(sets, self.embeddings, strict=True):
-            found += [SkippedClip(which, clips.names[one.number], one.reason) for one in embedded.left_out]
         return found
 
     @functools.cached_property

@@ -103,6 +103,21 @@ def test_unusable_and_unpaired_clips_are_refused_or_left_out_and_counted(own_kin
     assert gen == {"clips": 24, "other files": 0} | reasons
 
 
+def test_few_equal_names_are_no_pairs(own_kinds, capsys):
+    (own_kinds / "captions.csv").unlink()
+    for number, path in enumerate(sorted((own_kinds / "gen").rglob("*.wav"))):
+        if number >= 2:
+            path.rename(path.with_name(f"made-{number}.wav"))
+    found = measured(pair_of(own_kinds, labels=None))
+    assert list(overall(found)) == ["fd", "is"] and not found.skipped
+    (note,) = (note for note in found.notes if "kl, kl_sigmoid" in note)
+    assert "only 2 of 24 clips" in note and "--pairs" in note
+    with pytest.raises(MissingError, match=r"22 gen extra .*; 22 ref missing"):
+        measured(pair_of(own_kinds, labels=None), ["kl"])
+    shown = capsys.readouterr().err.splitlines()
+    assert len(shown) == compare.LISTED + 1 and f"{44 - compare.LISTED} more" in shown[-1]
+
+
 def test_several_sample_rates_in_a_folder_are_noted(own_kinds):
     assert not any("Hz" in note for note in measured(pair_of(own_kinds), ["fd"]).notes)
     write_envelope(own_kinds / "gen" / "dog" / "clip-7.wav", 7, rate=44_100)
