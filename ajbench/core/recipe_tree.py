@@ -51,6 +51,11 @@ def read(name: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     except FileNotFoundError:
         from ajbench.core.registry import suggest
 
+        if name.endswith((".yaml", ".yml")):
+            raise UsageError(
+                f"{name[-200:]}: no such file; give the path of a recipe, or the name of one that "
+                "`ajbench ls recipes` lists"
+            ) from None
         raise UsageError(
             f"recipe {name[:80]!r} is unknown{suggest(name, shipped())}; shipped: {', '.join(shipped())}"
         ) from None

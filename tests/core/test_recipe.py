@@ -145,6 +145,14 @@ def test_a_table_changes_a_recipe():
     assert recipe.load("tables/a11", ["evaluate.seeds=[7]"], base="esc10").evaluate.seeds == (7,)
 
 
+@pytest.mark.parametrize("name", ["my.yaml", "none/my.yml"])
+def test_a_recipe_file_that_is_not_there_is_named_without_the_shipped_ones(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=f"^{name}: no such file") as missing:
+        recipe.load(name)
+    assert "ajbench ls recipes" in str(missing.value) and "as20k" not in str(missing.value)
+
+
 @pytest.mark.parametrize("name", recipe_tree.shipped())
 def test_names_in_shipped_recipes_are_in_the_registries(name):
     loaded = recipe.load(name)
