@@ -296,13 +296,25 @@ def misfit(where: str, error: ValidationError, section: type[BaseModel]) -> Usag
         return UsageError(f"{where}: {first['msg'].removeprefix('Value error, ')}")
     from ajbench.core.registry import suggest
 
+    if remedy := _as_list(first, f"{where}.{key}"):
+        return UsageError(remedy)
     near = suggest(key, section.model_fields) if first["type"] == "extra_forbidden" else ""
     return UsageError(f"{where}.{key}: {first['msg']}{near}")
+
+
+def _as_list(item: Mapping[str, Any], key: str) -> str:
+    """Return how to write the value of a key that takes a list, if that is what is wrong; else ""."""
+    if item["type"] not in ("tuple_type", "list_type"):
+        return ""
+    value = item["input"]
+    return f"give a list: {key}=[{value if isinstance(value, int | float | str) else '…'}]"[:240]
 
 
 def _first(error: ValidationError) -> str:
     item = error.errors()[0]
     where = ".".join(str(part) for part in item["loc"])
+    if remedy := _as_list(item, where):
+        return remedy
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
         from ajbench.core.registry import suggest
@@ -327,6 +339,8 @@ def _explain(error: ValidationError) -> str:
             lines.append(
                 f"{where} is not a key{suggest(str(item['loc'][-1]), allowed)}; allowed: {', '.join(allowed)}"
             )
+        elif remedy := _as_list(item, where):
+            lines.append(remedy)
         else:
             # The input of a section whose keys contradict each other would be the whole section.
             found = "" if isinstance(item["input"], Mapping) else f" (found {item['input']!r})"
