@@ -7,7 +7,10 @@ from typing import Any
 
 from ajbench.core.clip_sections import KNOW_RECORDINGS
 from ajbench.core.errors import UsageError
+from ajbench.data import reasons
 from ajbench.data.corpora import detection
+from ajbench.data.corpora.folder import NO_CLASS
+from ajbench.data.manifest import Manifest
 
 # Option of `run` → the key of the data section, and what it finds.
 OPTIONS = {"label": ("label_from", "class"), "group": ("recording_from", "recording")}
@@ -63,6 +66,20 @@ def applied(
             f"class: `ajbench run --data {found.root} --label PATTERN`; else expected {detection.LAYOUTS}"
         )
     return replace(found, data=found.data | keys, layout=layout)
+
+
+def with_one_class(data: Mapping[str, Any], manifest: Manifest) -> str:
+    """Return what to do where all clips of a folder are of one class, in words.
+
+    Args:
+        data: its data section.
+        manifest: the clips, and the files that are none.
+    """
+    pattern, fits = data.get("label_from"), len(manifest.rows)
+    if pattern is None:
+        return "if the classes are in the files' names: `ajbench run --label PATTERN`"
+    names = fits + reasons.counts(manifest.problems).get(NO_CLASS, 0)
+    return f"--label {pattern} fits {fits} of {names} names; its group should be the class, as in '^([^_]+)_'"
 
 
 def _pattern(option: str, text: str, what: str) -> str:

@@ -253,8 +253,8 @@ def _need_classes(manifest: Manifest, found: detection.Found) -> None:
     counts = classes(manifest)
     few = ", ".join(f"{name}: {n}" for name, n in list(counts.items())[-FEW:])
     more = "add clips, to about 5 or more of each class"
-    if len(counts) == 1 and found.data["corpus"] == "folder" and "label_from" not in found.data:
-        more += "; if the classes are in the files' names: `ajbench run --label PATTERN`"
+    if len(counts) == 1 and found.data["corpus"] == "folder":
+        more = f"{name_patterns.with_one_class(found.data, manifest)}; or {more}"
     raise MissingError(
         f"--data {found.root}: a run needs clips of at least 2 classes both to train on and to evaluate; "
         f"found {counted(len(manifest.rows), 'clip')} of {counted(len(counts), 'class')} ({few}); "

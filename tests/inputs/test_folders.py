@@ -317,6 +317,17 @@ def test_sounds_of_unknown_classes_are_refused_with_the_way_out(tmp_path, invoke
     assert done.exit_code == 2 and done.stderr.startswith("ajbench: --label: "), done.output
 
 
+@pytest.mark.parametrize(
+    ("pattern", "told"), [("dog", "--label (dog) fits 5 of 12 names"), ("^zzz(.)", "--label ^zzz(.)")]
+)
+def test_patterns_that_do_not_fit_are_named_as_they_were_given(tmp_path, invoke, pattern, told):
+    root = touch(tmp_path / "set", *(f"dog_{k}.wav" for k in range(5)), *(f"cat_{k}.wav" for k in range(7)))
+    elsewhere = "--work", tmp_path / "work", "--results", tmp_path / "results"
+    done = invoke("run", "--data", root, "--label", pattern, "--dry-run", *elsewhere)
+    assert done.exit_code == 3 and told in done.stderr, done.output
+    assert "'^([^_]+)_'" in done.stderr or pattern != "dog"
+
+
 def test_a_pattern_of_the_last_time_is_not_used_for_what_has_labels():
     table = detection.Found(Path("set.csv"), "a table of clips", {"corpus": "table"})
     found = name_patterns.applied(table, {}, {"label_from": "^(.)", "recording_from": "_(.)"})

@@ -34,6 +34,7 @@ from ajbench.data.video import SUFFIXES as VIDEO_SUFFIXES
 from ajbench.data.video import is_video
 
 KNOWN = (*SUFFIXES, *VIDEO_SUFFIXES)
+NO_CLASS = "no class in the name"  # a reason; the name follows in parentheses
 
 
 def read(data: Data, root: Path | None) -> Manifest:
@@ -123,7 +124,9 @@ def read(data: Data, root: Path | None) -> Manifest:
     else:
         rows, problems = split_by_fold(rows, problems, data.eval_fold)
     kind = (
-        "<class>/<file>" if data.label_from is None else f"files named as data.label_from={data.label_from}"
+        "<class>/<file>"
+        if data.label_from is None
+        else f"files whose names fit --label {data.label_from} (data.label_from)"
     )
     need_splits(rows, problems, root, f"{kind} with one of {', '.join(SUFFIXES)}")
     rows, problems = unique_ids(rows, [None] * len(rows), problems)
@@ -159,7 +162,7 @@ def _class_in(pattern: str, names: Sequence[str]) -> str:
     found = (re.search(pattern, name) for name in names)
     if label := next((match[1] for match in found if match and match[1]), None):
         return composed(label)
-    raise ValueError(f"no class in the name ({names[-1]!r}, data.label_from={pattern})")
+    raise ValueError(f"{NO_CLASS} ({names[-1]!r}; --label, or data.label_from: {pattern})")
 
 
 def _missing_folder(
