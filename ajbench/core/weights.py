@@ -157,9 +157,10 @@ def locate(
         if rows
         else (f"hf download {name} {inside[0]}` (from https://huggingface.co/{name}")
     )
+    first = f"set {VARIABLE} to a folder and " if rows and not folder() else ""  # where doctor puts it
     raise MissingError(
-        f"{who}: {' or '.join([*single, *repositories])} not found in {', '.join(places)}; get it with "
-        f"`{get}), or {instead}"
+        f"{who}: {' or '.join([*single, *repositories])} not found in {', '.join(places)}; "
+        f"{first}get it with `{get}), or {instead}"
     )
 
 

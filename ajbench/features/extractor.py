@@ -240,8 +240,8 @@ def locate(name: str, path: Path | str | None = None) -> Path | None:
         return Path(path)
     if (published := entry.weights or name) not in {file.name for file in weights.listed()}:
         return Path(path) if path is not None else None
-    instead = "features reference" if name.startswith("mn") else "features mn04"
-    return weights.locate(published, path, who=f"features {name}", instead=f"use {instead}")
+    instead = "use features tiny (in a recipe: reference)"
+    return weights.locate(published, path, who=f"features {name}", instead=instead)
 
 
 def _identity(name: str, path: Path | None) -> str:

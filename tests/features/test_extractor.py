@@ -108,6 +108,15 @@ def test_missing_weights_are_found_out_before_anything_is_loaded(name, empty_cac
         LazyExtractor(name, "/nowhere.pth")
 
 
+def test_missing_weights_name_the_variable_and_features_that_need_none(empty_caches, monkeypatch):
+    with pytest.raises(MissingError, match="use features tiny") as there:
+        LazyExtractor("mn04")
+    assert "set AJBENCH_WEIGHTS" not in str(there.value)
+    monkeypatch.delenv("AJBENCH_WEIGHTS")
+    with pytest.raises(MissingError, match=r"set AJBENCH_WEIGHTS to a folder and .*use features tiny"):
+        LazyExtractor("mn04")
+
+
 @pytest.mark.parametrize("name", ["mn04", "panns16k", "vggish", "encodec"])
 def test_files_of_something_else_are_refused_in_one_line_and_no_code_is_run(name, tmp_path):
     path = tmp_path / "other.pth"
