@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ajbench.cli import one_fold
 from ajbench.cli.llm_options import Api, Concurrency, Model, Retries, Threads, TimeoutS, Url
 from ajbench.cli.named_clips import refuse_recipe
 from ajbench.cli.options import Settings, Tracker, command, run_stage, show_plan
@@ -126,7 +127,7 @@ def entail(
     if store:
         refuse_recipe(settings, "--store")
     else:
-        prepared = settings.pipeline(settings.load()).prepare
+        prepared = one_fold.own_clips(settings.pipeline(settings.load())).prepare
         prepared.need()
         store = prepared.path
     inputs = store_scores.Inputs(ClipStore.open(store), captions, classifier, video_scores, top_k)

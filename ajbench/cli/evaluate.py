@@ -168,7 +168,7 @@ def eval_gen(
         raise UsageError(f"eval-gen: {'--ref' if gen else '--gen'} is missing; two sets are compared")
     from ajbench.pipeline.evaluation_stages import eval_gen_stage, generated_sets
 
-    pipeline = settings.pipeline(settings.load(*SEEDS))
+    pipeline = one_fold.own_clips(settings.pipeline(settings.load(*SEEDS)))
     chosen = ["", *pipeline.probes] if settings.dry_run else generated_sets(pipeline)
     stage = eval_gen_stage(pipeline, chosen)
     _run_evaluation(

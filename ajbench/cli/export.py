@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ajbench.cli import one_fold
 from ajbench.cli.options import SEEDS, Settings, command, show_plan
 from ajbench.core import console
 from ajbench.core.errors import MissingError, UsageError
 
 if TYPE_CHECKING:
-    from ajbench.pipeline.recipe_stages import Pipeline
+    pass
 
 app = typer.Typer()
 PANEL = "Clips instead of the generator"
@@ -49,7 +50,8 @@ def export(
 
     The folder of a generator has its class tokens and a model card with the measured values;
     `ajbench.AudioJourneyPipeline` opens it. Clips become sound files with their labels, caption or prompt,
-    parent, seed, strength, guidance and fidelity; an interrupted export goes on.
+    parent, seed, strength, guidance and fidelity; an interrupted export goes on. Of a recipe with several
+    folds, data.eval_fold=K says whose generator or clips.
 
     \b
     Examples:
@@ -83,7 +85,7 @@ def _store(settings: Settings, clips: str) -> Path:
         return Path(clips)
     if Path(clips).is_dir() and clips not in OWN:
         raise MissingError(f"--clips {clips}: no finished clip store (no store.json)")
-    pipeline: Pipeline = settings.pipeline(settings.load(*SEEDS))
+    pipeline = one_fold.named(settings, settings.pipeline(settings.load(*SEEDS)))
     if clips not in (*OWN, *pipeline.probes):
         raise UsageError(
             f"--clips {clips}: no such store or set of clips; allowed: {', '.join((*OWN, *pipeline.probes))}"
@@ -97,7 +99,7 @@ def _export_generator(settings: Settings, out: Path) -> None:
     from ajbench.pipeline.results_folder import rows_of
     from ajbench.reporting import model_card
 
-    pipeline = settings.pipeline(settings.load(*SEEDS))
+    pipeline = one_fold.named(settings, settings.pipeline(settings.load(*SEEDS)))
     if settings.dry_run:
         show_plan(settings, [pipeline.train_gen, pipeline.invert])
         return

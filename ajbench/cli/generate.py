@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ajbench.cli import one_fold
 from ajbench.cli.external_options import AllowLeaks, Synthetic, SyntheticLabels, with_external
 from ajbench.cli.options import (
     Engine,
@@ -32,7 +33,7 @@ def prepare(settings: Settings, engine: Engine = "local") -> None:
       ajbench prepare --recipe esc10 --data DIR
       ajbench prepare data.n_clips=64
     """
-    pipeline = settings.pipeline(settings.load(), engine=engine)
+    pipeline = one_fold.own_clips(settings.pipeline(settings.load(), engine=engine))
     pipeline.check()
     run_stage(settings, pipeline.prepare)
     if pipeline.through_codec and not settings.dry_run:
@@ -111,7 +112,7 @@ def train_gen(
       ajbench train-gen --recipe as20k --data DIR --init sd14
     """
     more = () if init is None else (f"generator.init={init}",)
-    pipeline = settings.pipeline(settings.load("generator.seed", more=more), tracker)
+    pipeline = one_fold.own_clips(settings.pipeline(settings.load("generator.seed", more=more), tracker))
     pipeline.check()
     run_stage(settings, pipeline.train_gen)
 
@@ -130,7 +131,7 @@ def invert(settings: Settings, tracker: Tracker = "csv") -> None:
       ajbench invert
       ajbench invert --recipe esc10 --data DIR invert.lora_rank=8 invert.tokens=false
     """
-    pipeline = settings.pipeline(settings.load("invert.seed"), tracker)
+    pipeline = one_fold.own_clips(settings.pipeline(settings.load("invert.seed"), tracker))
     pipeline.check()
     run_stage(settings, pipeline.invert)
 
@@ -164,7 +165,8 @@ def synth(
     """
     own = {"synth.classes": classes, "synth.n": n}
     more = tuple(f"{key}={value}" for key, value in own.items() if value is not None)
-    pipeline = settings.pipeline(settings.load("synth.seed", more=more), engine=engine)
+    made = settings.pipeline(settings.load("synth.seed", more=more), engine=engine)
+    pipeline = one_fold.own_clips(made)
     if probe and probe not in pipeline.probes:
         raise UsageError(f"--probe {probe}: evaluate.probes has {', '.join(pipeline.probes) or 'none'}")
     if settings.dry_run:
@@ -191,7 +193,7 @@ def augment(settings: Settings) -> None:
     """
     from ajbench.pipeline.arms import augment_stage
 
-    pipeline = settings.pipeline(settings.load("synth.seed"))
+    pipeline = one_fold.own_clips(settings.pipeline(settings.load("synth.seed")))
     pipeline.check()
     run_stage(settings, augment_stage(pipeline))
 

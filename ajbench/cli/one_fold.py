@@ -1,4 +1,4 @@
-"""What `data.eval_fold` means on the command line where `evaluate.folds` names folds as well."""
+"""Which folds a command is about: those of `evaluate.folds`, or one of them by `data.eval_fold`."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -8,6 +8,7 @@ from ajbench.core.errors import UsageError
 
 if TYPE_CHECKING:
     from ajbench.core.recipe import Recipe
+    from ajbench.pipeline.recipe_stages import Pipeline
 
 
 def names(settings: Settings, section: str, key: str) -> bool:
@@ -39,3 +40,26 @@ def not_idle(settings: Settings, recipe: "Recipe") -> "Recipe":
             f"evaluate.folds=[{fold}] instead"
         )
     return recipe
+
+
+def own_clips(pipeline: "Pipeline") -> "Pipeline":
+    """Return the stages of the fold that commands of single stages are about (`fold_stages.own_clips`)."""
+    from ajbench.pipeline import fold_stages
+
+    return fold_stages.own_clips(pipeline)
+
+
+def named(settings: Settings, pipeline: "Pipeline") -> "Pipeline":
+    """Return `own_clips`; of several folds, the command line names one.
+
+    Raises:
+        UsageError: it does not, or the fold is not in `evaluate.folds`.
+    """
+    folds = pipeline.recipe.evaluate.folds
+    if len(folds) > 1 and not names(settings, "data", "eval_fold"):
+        allowed = ", ".join(map(str, folds))
+        raise UsageError(
+            f"evaluate.folds: each fold has clips and a generator of its own; choose one, such as "
+            f"data.eval_fold={folds[0]}; allowed: {allowed}"
+        )
+    return own_clips(pipeline)

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ajbench.cli import one_fold
 from ajbench.cli.options import SEEDS, Jobs, Settings, Tracker, command, show_plan
 from ajbench.cli.paper_tables import with_intervals
 from ajbench.core import console
@@ -60,6 +61,7 @@ def sweep(
 
         _sweep_by_gain(settings, gain_sweep.planned(pipeline, key, values, model, dose), jobs)
         return
+    pipeline = one_fold.own_clips(pipeline)
     pipeline.check()
     if settings.dry_run:
         show_plan(settings, sweeps.stages(pipeline))

@@ -21,16 +21,8 @@ def check(pipeline: "Pipeline") -> None:
     Raises:
         AjbenchError: as `Pipeline.check`.
     """
+    check_names(pipeline)
     recipe = pipeline.recipe
-    if recipe.evaluate.folds:
-        present = sorted({row.fold for row in pipeline.manifest.rows if row.fold is not None})
-        if not present:
-            raise UsageError(f"evaluate.folds: corpus {recipe.data.corpus} has no folds; leave it out")
-        if unknown := [fold for fold in recipe.evaluate.folds if fold not in present]:
-            raise UsageError(
-                f"evaluate.folds: corpus {recipe.data.corpus} has no {folds_name(unknown)}; allowed: "
-                f"{', '.join(map(str, present))}"
-            )
     if len(recipe.evaluate.folds) > 1 and (high := max(recipe.evaluate.seeds)) >= recipe_parts.SEEDS:
         raise UsageError(
             f"evaluate.seeds: {high} with several folds, whose seeds are {recipe_parts.SEEDS} apart; choose "
@@ -40,17 +32,44 @@ def check(pipeline: "Pipeline") -> None:
         one.check(grid.doses(recipe))
 
 
-def own_fold(pipeline: "Pipeline") -> "Pipeline":
-    """Return the fold of `data.eval_fold`, whose seeds and draws an evaluation of all folds expects.
+def check_names(pipeline: "Pipeline") -> None:
+    """Check that the corpus has the folds of `evaluate.folds`.
 
     Raises:
-        UsageError: it is not in `evaluate.folds`.
+        UsageError: it has not.
+    """
+    recipe = pipeline.recipe
+    if not recipe.evaluate.folds:
+        return
+    present = sorted({row.fold for row in pipeline.manifest.rows if row.fold is not None})
+    if not present:
+        raise UsageError(f"evaluate.folds: corpus {recipe.data.corpus} has no folds; leave it out")
+    if unknown := [fold for fold in recipe.evaluate.folds if fold not in present]:
+        raise UsageError(
+            f"evaluate.folds: corpus {recipe.data.corpus} has no {folds_name(unknown)}; allowed: "
+            f"{', '.join(map(str, present))}"
+        )
+
+
+def own_fold(pipeline: "Pipeline") -> "Pipeline":
+    """Return the fold that commands of single stages are about: the one of `evaluate.folds`.
+
+    Of several, it is that of `data.eval_fold`, with the seeds and draws that an evaluation of all expects.
+
+    Raises:
+        UsageError: it is not in `evaluate.folds`, or the corpus has not all of these.
     """
     fold, folds = pipeline.recipe.data.eval_fold, pipeline.recipe.evaluate.folds
-    if folds and fold not in folds:
+    check_names(pipeline)
+    if len(folds) > 1 and fold not in folds:
         allowed = ", ".join(map(str, folds))
         raise UsageError(f"data.eval_fold={fold}: not in evaluate.folds; allowed: {allowed}")
-    return next((one for one in pipeline.folds if one.recipe.data.eval_fold == fold), pipeline)
+    return next((one for one in pipeline.folds if one.recipe.data.eval_fold == fold), pipeline.folds[0])
+
+
+def own_clips(pipeline: "Pipeline") -> "Pipeline":
+    """Return `own_fold` with its first draw of real clips, whose generated clips are measured and shown."""
+    return own_fold(pipeline).draws[0]
 
 
 def stages(pipeline: "Pipeline", jobs: int | None = 1) -> list[Stage]:

@@ -8,7 +8,10 @@ from fakes import add_noise, flagged_audit, make_store, write_clip
 from typer.testing import CliRunner
 
 from ajbench.cli.app import app
+from ajbench.data import clip_set
 from ajbench.evaluation import audit
+from ajbench.pipeline import stage
+from ajbench.reporting import audit_page
 
 
 def run(*line):
@@ -78,6 +81,45 @@ def test_strict_exits_with_4_beyond_chance(audit_folders, monkeypatch, n, code):
     assert done.exit_code == code, done.output
     assert f"{n} of 200 synthetic clips" in done.stderr
     assert ("s0 and e0" in done.stderr) == bool(code)
+
+
+@pytest.fixture
+def of_folds(monkeypatch):
+    """Let all stages be finished, and the audit of fold 4 find leaks."""
+    monkeypatch.setattr(stage.Stage, "need", lambda self: (self.path, self.recipe.data.eval_fold))
+    monkeypatch.setattr(clip_set, "open_set", lambda place, split=None: [place])
+
+    def audited(synth, train, evaluated, **_):
+        assert synth[0][1] == train[0][1] == evaluated[0][1] and train[0][0] == evaluated[0][0]
+        return flagged_audit(8 if synth[0][1] == 4 else 0)
+
+    monkeypatch.setattr(audit, "audit_sets", audited)
+    monkeypatch.setattr(audit_page, "render", lambda found, sets, page: page.write_text(str(sets[0][0][1])))
+
+
+@pytest.mark.parametrize(("folds", "code"), [([4, 5], 4), ([2, 5], 0), ([4], 4), ([3], 0)])
+def test_every_fold_that_is_evaluated_is_audited(of_folds, tmp_path, folds, code):
+    files = ["--out", tmp_path / "a.csv", "--report", tmp_path / "a.html", "--work", tmp_path / "w"]
+    done = run("--recipe", "mini", f"evaluate.folds={folds}", "--strict", "--json", *files)
+    assert done.exit_code == code, done.output
+    shown = json.loads(done.stdout)
+    rows = list(csv.DictReader((tmp_path / "a.csv").open()))
+    if len(folds) == 1:
+        assert shown["counts"]["leaked"] == 8 * (folds == [4]) and "fold" not in (rows or [{}])[0]
+        assert (tmp_path / "a.html").read_text() == str(folds[0]), "data.eval_fold is 5"
+        return
+    assert [one["fold"] for one in shown["folds"]] == folds
+    assert [one["counts"]["leaked"] for one in shown["folds"]] == [8 * (fold == 4) for fold in folds]
+    assert {row["fold"] for row in rows} == ({"4"} if code else set())
+    assert [(tmp_path / f"a_fold{fold}.html").read_text() for fold in folds] == list(map(str, folds))
+    assert all(f"fold {fold}: " in done.stderr for fold in folds)
+    assert ("ajbench: fold 4: " in done.stderr) == bool(code)
+
+
+def test_folds_that_are_not_there_or_not_audited_are_refused(tmp_path):
+    work = ("--recipe", "mini", "--work", tmp_path / "w")
+    assert "allowed: 1, 2, 3, 4, 5" in refused(*work, "evaluate.folds=[7]")
+    assert "evaluate.folds=[1]" in refused(*work, "evaluate.folds=[4,5]", "data.eval_fold=1")
 
 
 def test_options_without_effect_are_refused(audit_folders, tmp_path):

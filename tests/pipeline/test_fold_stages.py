@@ -59,6 +59,27 @@ def test_a_classifier_trained_by_itself_is_one_of_those_of_all_folds():
         fold_stages.own_fold(mini_pipeline(FOLDS, "data.eval_fold=1"))
 
 
+def test_single_stages_are_those_of_the_one_fold_that_is_evaluated():
+    made = mini_pipeline("evaluate.folds=[2]")
+    one, alone = fold_stages.own_clips(made), mini_pipeline("data.eval_fold=2")
+    assert one.recipe.data.eval_fold == 2
+    for name in ("prepare", "train_gen", "invert"):
+        first, second, planned = (getattr(some, name).fingerprint for some in (one, alone, made))
+        assert first == second != planned
+    assert fold_stages.own_fold(mini_pipeline(FOLDS)).recipe.data.eval_fold == 5
+    with pytest.raises(UsageError, match=r"evaluate\.folds.*7.*1, 2, 3, 4, 5"):
+        fold_stages.own_fold(mini_pipeline("evaluate.folds=[7]"))
+
+
+def test_generated_clips_of_a_fold_are_of_its_first_draw():
+    keys = "mix.real=shots=1", "evaluate.redraw=true", "generator.pool=real", "evaluate.seeds=[1,2]"
+    made = mini_pipeline(FOLDS, "data.eval_fold=2", *keys)
+    (measured,) = (one for one in made.stages() if one.title == "eval-gen (fold 2)")
+    one = fold_stages.own_clips(made)
+    assert one.recipe.mix.draw == 2001
+    assert one.synth().fingerprint in {need.fingerprint for need in measured.needs}
+
+
 def test_classifiers_of_all_folds_may_run_at_the_same_time():
     names = [stage.name for stage in mini_pipeline(FOLDS).stages()]
     first = names.index("train-cls")

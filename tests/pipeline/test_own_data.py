@@ -409,6 +409,7 @@ def test_later_commands_take_the_recipe_of_the_last_run_and_their_own_keys_on_to
     assert make(root, tmp_path, again=True).tree["evaluate"]["seeds"] != [0, 1], "a recipe is of its clips"
 
 
+OTHER, FOLD_3 = ("--data", "set", "--work", "w"), "data.eval_fold=3"
 KEPT = "'evaluate.folds=[]' 'evaluate.seeds=[0,1]'"
 SEEDS = "generator.seed=3 invert.seed=3 synth.seed=3"
 
@@ -419,7 +420,8 @@ SEEDS = "generator.seed=3 invert.seed=3 synth.seed=3"
         (["report", "--data", "set"], f"run --data set {KEPT}"),
         (["eval-cls", "--data", "set", "synth.n=99"], f"run --data set {KEPT} synth.n=99"),
         (["invert", "--data", "set", "synth.n=99"], "prepare --data set synth.n=99"),
-        (["export", "out", "--data", "set", "--work", "w"], "train-gen --data set --work w"),
+        (["export", "out", *OTHER, FOLD_3], f"train-gen {' '.join(OTHER)} {FOLD_3}"),
+        (["audit", *OTHER], f"synth {' '.join(OTHER)} data.eval_fold=1"),
         (["export", "out", "--clips", "synthetic", "--seed", "3"], f"synth {SEEDS}"),
         (["eval-cls", "--recipe", "mini+8G"], "run mini+8G"),
     ],
