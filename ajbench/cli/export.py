@@ -1,7 +1,7 @@
 """The command `export`: a trained generator, or clips as files."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -9,9 +9,6 @@ from ajbench.cli import one_fold
 from ajbench.cli.options import SEEDS, Settings, command, show_plan
 from ajbench.core import console
 from ajbench.core.errors import MissingError, UsageError
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer()
 PANEL = "Clips instead of the generator"

@@ -29,9 +29,8 @@ Vectors = tuple[NDArray[np.float32], NDArray[np.float32]]  # features [k, d] and
 Windows = NDArray[np.float32]  # [k, n]
 Pieces = Iterator[Windows | str]  # of a long clip
 
-_verified: set[tuple[Path, int, int, int]] = (
-    set()
-)  # files of the cache whose checksum this process has compared
+# Files of the cache whose checksum this process has compared.
+_verified: set[tuple[Path, int, int, int]] = set()
 
 
 @dataclass(frozen=True)

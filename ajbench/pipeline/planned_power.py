@@ -223,7 +223,7 @@ def _clips(plan: Mapping[str, Any]) -> tuple[int, str]:
 
 def sentence(plan: Mapping[str, Any]) -> str:
     """Return what `planned` or `on_val` has found in words."""
-    if plan.get("lacking"):
+    if plan["lacking"]:
         return f"No verdict possible: {'; '.join(plan['lacking'])}"
     recordings, seeds, lines = (plan[key] for key in ("recordings", "seeds", "lines"))
     clips, kind = _clips(plan)

@@ -86,6 +86,7 @@ def test_of_several_gains_only_the_possible_ones_are_announced():
     lines = [{"line": name, "primary": False, "smallest_gain": gain, "recordings_needed": None,
               "measured": False} for name, gain in (("a", 20.0), ("b", 130.0))]  # fmt: skip
     plan = {"eval_clips": 48, "recordings": 9, "seeds": 3, "folds": 1, "comparisons": 2, "power": 0.8}
+    plan["lacking"] = []
     said = planned_power.sentence(plan | {"lines": lines})
     assert "20.0 points or more (2 comparisons, of some classifiers none)" in said and "130" not in said
     lines[0] |= {"primary": True}
