@@ -28,6 +28,7 @@ from ajbench.generation.pipeline import AudioJourneyPipeline
 from ajbench.generation.prompts import chosen_classes, class_tokens, sound_of, spoken, truncated
 from ajbench.generation.train import Batch, grid_reader, noisy_batches
 from ajbench.training import loop
+from ajbench.training.state import remove_checkpoints
 
 
 class Inversion(nn.Module):
@@ -96,6 +97,7 @@ def invert(
     section = recipe.invert
     seed = section.seed if seed is None else seed
     if (out / folders.TOKENS).exists() and folders.read_tokens(out)[0].fingerprint == fingerprint:
+        remove_checkpoints(out)  # if it was killed before it had
         return out
     processes = PartialState().num_processes
     if section.batch_size % processes:
@@ -189,6 +191,7 @@ def invert(
             prompts_cut=cut,
         )
         folders.write_info(out / folders.TOKENS, info, files)
+        remove_checkpoints(out)
     return out
 
 

@@ -160,8 +160,11 @@ def test_an_interrupted_training_writes_the_same_bytes(generator, real, tmp_path
     with stopped_at(textual_inversion.Inversion, "forward", 4):
         invert(generator, real, tmp_path / "cut", **how)
     assert (tmp_path / "cut" / "checkpoints" / "step-00000002").exists()
+    with stopped_at(textual_inversion, "remove_checkpoints", 1):
+        invert(generator, real, tmp_path / "cut", **how)
     resumed = invert(generator, real, tmp_path / "cut", **how)
-    names = {path.name for path in straight.iterdir()} - {"checkpoints", "metrics.csv"}
+    assert not (resumed / "checkpoints").exists()
+    names = {path.name for path in straight.iterdir()} - {"metrics.csv"}
     assert {lora.FILE, checkpoint.TOKENS, checkpoint.CURVE} <= names
     assert all((straight / name).read_bytes() == (resumed / name).read_bytes() for name in names)
 
