@@ -19,6 +19,8 @@ from ajbench.core.section import (
     overlay,
 )
 
+Preset = Literal["tiny", "small", "full"]  # sizes of the U-Net
+
 
 class CodecSection(Section):
     """The neural codec that clips are encoded with."""
@@ -41,7 +43,7 @@ class Generator(Section):
         description="clips it is trained on: train (the train split), real (those of `mix.real`), or the "
         "folder of another store of real clips",
     )
-    preset: Literal["tiny", "small", "full"] = "tiny"
+    preset: Preset = "tiny"
     text_encoder: PathText = Field(
         "minilm", description="minilm, t5-large (paper), flan-t5, clip, clap, or a folder: ./my-t5"
     )

@@ -9,10 +9,8 @@ import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import diffusers
-from diffusers import DDPMScheduler, UNet2DConditionModel
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -22,11 +20,14 @@ from ajbench.codec.whitening import Whitening
 from ajbench.core.documents import IDS_BYTES
 from ajbench.core.errors import IntegrityError, MissingError
 from ajbench.core.files import atomic_write, checksum, sync, writing
+from ajbench.core.schema import Preset
 from ajbench.core.sealed_json import read_sealed, write_sealed
 from ajbench.data import leak_rule
 from ajbench.data.audio import FRAME_MULTIPLE, SAMPLE_RATE
 from ajbench.data.store import ClipStore
-from ajbench.generation.unet import Preset
+
+if TYPE_CHECKING:
+    from diffusers import DDPMScheduler, UNet2DConditionModel
 
 INFO = "generator.json"
 TOKENS = "tokens.json"
@@ -133,12 +134,14 @@ class TokensInfo(BaseModel):
 
 def save(
     folder: Path,
-    unet: UNet2DConditionModel,
-    process: DDPMScheduler,
+    unet: "UNet2DConditionModel",
+    process: "DDPMScheduler",
     whitening: Whitening,
     info: GeneratorInfo,
 ) -> None:
     """Write a generator's folder, `generator.json` last; that of an earlier one goes first."""
+    import diffusers  # here, because reading what is known about a generator does not need it
+
     (folder / INFO).unlink(missing_ok=True)
     for name, part in (("unet", unet), ("scheduler", process)):
         shutil.rmtree(folder / name, ignore_errors=True)  # a kill may have left a partial file there

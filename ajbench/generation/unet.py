@@ -7,6 +7,8 @@ import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from torch import Tensor
 
+from ajbench.core.schema import Preset
+
 CHANNELS = 128  # of the codec's latents
 CROSS_DIM = 768  # of the cross-attention in Stable Diffusion; other states are projected to it
 TRAIN_TIMESTEPS = 1000
@@ -15,7 +17,6 @@ TRAIN_TIMESTEPS = 1000
 # another width are projected (`encoder_hid_proj`). The first phase of appendix B.4 trains only these.
 ENDS = ("conv_in.", "conv_out.", "encoder_hid_proj.")
 
-Preset = Literal["tiny", "small", "full"]
 Prediction = Literal["epsilon", "v_prediction"]
 
 # The first width is at least 128, the number of latent channels: full-rank noise must pass through it,

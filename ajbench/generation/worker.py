@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -27,9 +27,11 @@ from ajbench.data import audio
 from ajbench.data.shard_job import ShardJob
 from ajbench.data.shards import StoreMeta
 from ajbench.generation import shard_report
-from ajbench.generation.fidelity import Judge
-from ajbench.generation.pipeline import AudioJourneyPipeline
 from ajbench.generation.plan import split_of
+
+if TYPE_CHECKING:
+    from ajbench.generation.fidelity import Judge
+    from ajbench.generation.pipeline import AudioJourneyPipeline
 
 PLAN = "plan.parquet"
 BAD_GUIDE = "not finite (latents of the guide clip)"  # another seed would not help
@@ -52,8 +54,8 @@ class Guides(Protocol):
 class Models(NamedTuple):
     """The models that a process loads once per job."""
 
-    pipeline: AudioJourneyPipeline
-    judge: Judge | None
+    pipeline: "AudioJourneyPipeline"
+    judge: "Judge | None"
 
 
 class Sampled(NamedTuple):
@@ -113,6 +115,10 @@ class Job:
 
     def load(self, rank: int) -> Models:
         """Load generator, tokens, codec and, if clips are judged, the judge, for process `rank`."""
+        # Here, because a process that lets others generate needs neither diffusers nor transformers.
+        from ajbench.generation.fidelity import Judge
+        from ajbench.generation.pipeline import AudioJourneyPipeline
+
         device, named, judge = device_of(rank), self.section.judge, None
         if named is not None:
             name = "reference" if self.judge_weights else named
