@@ -6,9 +6,13 @@ import threading
 import time
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import httpcore2 as httpcore
 import httpx2 as httpx
+
+from ajbench.core.errors import UsageError
 
 MOST = 1 << 20  # bytes of an answer: a chat about one clip takes a few thousand
 
@@ -18,15 +22,22 @@ class Bounded(httpx.BaseTransport):
 
     The time-out for reading is that of the whole answer, from the start of the request on: httpx's is that of
     each piece, and a server may send one byte at a time. An answer is read by the thread that asked for it.
+
+    Args:
+        proxy: the address of an HTTP proxy that every request goes through; None: none does.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, proxy: str | None = None) -> None:
         context = httpx.create_ssl_context()
         self._inner, self._deadline = httpx.HTTPTransport(verify=context), _Deadline()
         # httpx has no option for the sockets of its pool. Without a limit of connections, no request waits.
-        self._inner._pool = httpcore.ConnectionPool(
-            context, keepalive_expiry=5.0, network_backend=_Sockets(self._deadline)
-        )
+        options: dict[str, Any] = {"ssl_context": context, "keepalive_expiry": 5.0}
+        options["network_backend"] = _Sockets(self._deadline)
+        if proxy is None:
+            self._inner._pool = httpcore.ConnectionPool(**options)
+        else:
+            through = httpx.Proxy(proxy)
+            self._inner._pool = httpcore.HTTPProxy(str(through.url), proxy_auth=through.raw_auth, **options)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request, asking for an answer that is not compressed."""
@@ -43,6 +54,27 @@ class Bounded(httpx.BaseTransport):
     def close(self) -> None:
         """Close all connections."""
         self._inner.close()
+
+
+def proxy_of(url: str) -> str | None:
+    """Return the proxy that the environment names for a server (`https_proxy`, `no_proxy`); None for none.
+
+    A server on this machine is reached directly.
+
+    Raises:
+        UsageError: the proxy is not an HTTP proxy.
+    """
+    parts = urlsplit(url)
+    host, known = parts.hostname or "", getproxies()
+    if host == "localhost" or host.startswith("127.") or host == "::1" or proxy_bypass(host):
+        return None
+    proxy = known.get(parts.scheme) or known.get("all")
+    if proxy and urlsplit(proxy).scheme not in ("http", "https"):
+        raise UsageError(
+            f"proxy {urlsplit(proxy).scheme}://: allowed: http, https; name the server in $no_proxy to reach "
+            "it directly"
+        )
+    return proxy or None
 
 
 class _Counted(httpx.SyncByteStream):

@@ -45,7 +45,7 @@ class OpenAIServer:
         api: `chat` (a prompt is a user's message) or `completions` (for base models).
 
     Raises:
-        UsageError: an option out of range, or no model.
+        UsageError: an option out of range, no model, or a proxy that is not an HTTP proxy.
         MissingError: the package openai or the address is missing.
     """
 
@@ -79,7 +79,7 @@ class OpenAIServer:
         try:
             import openai
 
-            from ajbench.captions.bounded_http import Bounded
+            from ajbench.captions.bounded_http import Bounded, proxy_of
         except ImportError:
             raise MissingError(
                 "backend openai: the package openai is not installed; pip install 'ajbench[llm]'"
@@ -98,7 +98,7 @@ class OpenAIServer:
             api_key=key or os.environ.get(KEY) or "none",
             max_retries=0,
             timeout=timeout_s,
-            http_client=openai.DefaultHttpxClient(transport=Bounded()),
+            http_client=openai.DefaultHttpxClient(transport=Bounded(proxy_of(url))),
         )
 
     def complete(

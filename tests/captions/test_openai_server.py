@@ -1,9 +1,15 @@
 """The openai backend against a real server process that fails in every way that servers do."""
 
+import contextlib
+import http.client
+import http.server
 import os
 import subprocess
 import sys
+import threading
 import time
+from typing import ClassVar
+from urllib.parse import urlsplit
 
 import pytest
 from fakes import openai_process
@@ -11,6 +17,7 @@ from fakes import openai_process
 from ajbench.captions import backends, caption_table, openai_server
 from ajbench.captions.answers import CUT
 from ajbench.captions.backends import Answer
+from ajbench.captions.bounded_http import proxy_of
 from ajbench.core.errors import MissingError, UsageError
 
 OPTIONS = {"max_tokens": 20, "stop": ("\n",)}
@@ -83,6 +90,61 @@ def test_after_the_retries_there_is_an_answer_without_text(server, load, fault, 
 @pytest.mark.parametrize("api", openai_server.APIS)
 def test_an_answer_that_is_cut_at_the_limit_says_so(load, api):
     assert load(api=api).complete(["always-short 1"], **OPTIONS) == [Answer("answer to", CUT)]
+
+
+class Proxy(http.server.BaseHTTPRequestHandler):
+    """Passes requests for any host on to the fake server, and notes which host they were for."""
+
+    asked: ClassVar[list[str]] = []
+    server_url = ""
+
+    def do_POST(self):
+        self.asked.append(urlsplit(self.path).hostname)
+        there = urlsplit(self.server_url)
+        connection = http.client.HTTPConnection(there.hostname, there.port, timeout=60)
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        path = urlsplit(self.path).path
+        connection.request("POST", path, body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        self.send_response(answer.status)
+        self.end_headers()
+        with contextlib.suppress(OSError):  # the client has had enough
+            while piece := answer.read1(1 << 16):
+                self.wfile.write(piece)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.mark.parametrize("fault", ["", "endless", "drip"])
+def test_a_proxy_of_the_environment_is_used_with_the_same_limits(server, load, monkeypatch, fault):
+    Proxy.asked.clear()
+    Proxy.server_url = server[1]
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.server_port}")
+        backend = load(fault, url="http://models.example/v1")
+        (answer,) = backend.complete([f"{fault or 'by proxy'} 7 {fault}"], **OPTIONS)
+        proxy.shutdown()
+    assert answer.text == f"answer to {fault or 'by proxy'} 7 {fault}\nand more"
+    assert set(Proxy.asked) == {"models.example"}
+    assert backend.retried == ({FAULTS[fault]: 1} if fault else {})
+
+
+def test_a_server_here_or_in_no_proxy_is_reached_directly(monkeypatch):
+    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
+    monkeypatch.setenv("no_proxy", "models.example")
+    assert proxy_of("https://api.example/v1") == "http://proxy.example:3128"
+    direct = (
+        "https://models.example/v1",
+        "https://localhost:8000/v1",
+        "https://127.0.0.1/v1",
+        "https://[::1]/v1",
+    )
+    assert [proxy_of(url) for url in direct] == [None] * 4
+    monkeypatch.setenv("https_proxy", "socks5://proxy.example:1080")
+    with pytest.raises(UsageError, match="proxy socks5://: allowed: http, https"):
+        proxy_of("https://api.example/v1")
 
 
 def test_a_refused_prompt_is_not_sent_again(server, load):
