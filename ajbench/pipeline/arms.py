@@ -1,6 +1,9 @@
 """The store of augmented clips, source A of a mix: what generated clips at the same dose compete with."""
 
 import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,6 +13,7 @@ from numpy.typing import NDArray
 from ajbench.core import memory
 from ajbench.core.console import counted, progress
 from ajbench.core.files import seed_for
+from ajbench.core.recipe import Recipe
 from ajbench.data import audio, real_clips, shards, wave_chain
 from ajbench.data.rounds import rounds
 from ajbench.data.shard_job import ShardJob, open_job
@@ -37,39 +41,55 @@ class ClipSubset(NamedTuple):
         return self.store.audio([self.indices[k]])[0]
 
 
+@dataclass(frozen=True)
+class AugmentSource:
+    """Where the clips that a recipe augments come from: its store, and that of the pool if it is another."""
+
+    recipe: Recipe
+    store: Path
+    other: Path | None
+
+    def sets(self) -> tuple[ClipSubset, ClipSubset]:
+        """Open the stores; return the clips to augment and those that may be mixed in."""
+        recipe, real = self.recipe, ClipStore.open(self.store)
+        found = real_clips.chosen(recipe.mix.with_real, real)
+        few = chosen = ClipSubset(real, found)
+        if recipe.synth.classes == "tail":
+            few = ClipSubset(real, found[real_clips.in_tail(recipe.mix, real)[found]])
+        if recipe.generator.pool == "real":
+            return few, chosen
+        store = ClipStore.open(self.other) if self.other else real
+        return few, ClipSubset(store, store.split_indices("train"))
+
+
 def augment_stage(pipeline: "Pipeline") -> Stage:
     """Real clips of the recipe → store of augmented clips, as many as are generated."""
     recipe, prepared = pipeline.recipe, pipeline.prepare
     n, seed, other = recipe.synth.n, recipe.synth.seed, recipe.generator.other_store
     pool = pool_identity(other) if other else recipe.generator.pool
-    tail_only = recipe.synth.classes == "tail"
-    inputs = prepared.fingerprint, pool, *recipe.mix.drawn, *(["tail"] if tail_only else [])
+    tail = ["tail"] if recipe.synth.classes == "tail" else []
+    inputs = prepared.fingerprint, pool, *recipe.mix.drawn, *tail
     key, path = pipeline.place("augment", wave_chain.SETTINGS, n, seed, *inputs)
 
-    def sets() -> tuple[ClipSubset, ClipSubset]:
-        real = ClipStore.open(prepared.path)
-        found = real_clips.chosen(recipe.mix.with_real, real)
-        chosen = ClipSubset(real, found)
-        few = ClipSubset(real, found[real_clips.in_tail(recipe.mix, real)[found]]) if tail_only else chosen
-        if recipe.generator.pool == "real":
-            return few, chosen
-        store = ClipStore.open(other) if other else real
-        return few, ClipSubset(store, store.split_indices("train"))
-
-    def do() -> None:
-        augment_clips(*sets(), path, n=n, seed=seed, fingerprint=key)
+    source = AugmentSource(recipe, prepared.path, other)
 
     def estimate() -> dict[str, Any]:
-        clips, backgrounds = sets()
+        clips, backgrounds = source.sets()
         augmented(clips, 0, backgrounds, 0)  # loads the library
         start = time.perf_counter()
         for k in range(SAMPLE):
             augmented(clips, k % len(clips.indices), backgrounds, k)
         return {"seconds": round((time.perf_counter() - start) / SAMPLE * n, 3)}
 
+    do = partial(augment, source, path, n=n, seed=seed, fingerprint=key)
     about: dict[str, Any] = {"seed": seed, "needs": (prepared,), "shared": True, "checks": (wave_chain.need,)}
-    about |= {"disk_mb": store_mb(recipe, n), "estimate": estimate}
+    about |= {"disk_mb": store_mb(recipe, n), "estimate": estimate, "parallel": True, "alone": True}
     return Stage("augment", recipe, path, key, counted(n, "clip"), do, **about)
+
+
+def augment(source: AugmentSource, out: Path, *, n: int, seed: int, fingerprint: str) -> None:
+    """Make the store of augmented clips of a recipe; a worker process can call it."""
+    augment_clips(*source.sets(), out, n=n, seed=seed, fingerprint=fingerprint)
 
 
 def augment_clips(
@@ -103,7 +123,7 @@ def augment_clips(
     if open_job(out, fingerprint):
         return ClipStore.open(out)
     from ajbench import codec as codecs
-    from ajbench.core.device import device_of
+    from ajbench.core.device import device_of, use_threads
 
     maker, real = wave_chain.need(), clips.store
     codec = codec or codecs.load(real.meta.codec, device_of(), real.meta.codec_hash)
@@ -135,7 +155,9 @@ def augment_clips(
             advance(len(batch))
         return records, {}
 
-    with progress(job.n, "augment") as advance:
+    # Codes may depend on the number of threads; sets of several folds and draws are made side by side.
+    one_thread = use_threads(1) if device_of().type == "cpu" else nullcontext()
+    with one_thread, progress(job.n, "augment") as advance:
         job.run(make, advance)
     changes: dict[str, Any] = {"fingerprint": fingerprint, "shards": [], "source": "synthetic"}
     changes |= {"counts": {"train": dict.fromkeys(("expected", "found", "decoded", "kept"), n)}}

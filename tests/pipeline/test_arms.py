@@ -147,3 +147,22 @@ def test_the_estimate_needs_the_real_clips_only(tmp_path, audiomentations):
     made = mini_pipeline("data.duration_s=0.84", work=tmp_path)
     run_stages([made.prepare], "cpu")
     assert augment_stage(made).estimate()["seconds"] > 0
+
+
+def test_sets_of_several_draws_are_made_in_workers_with_the_same_bytes(tmp_path, audiomentations):
+    if not hasattr(audiomentations, "__file__"):
+        pytest.skip("needs the library audiomentations")
+    draws, found = ("mix.draw=0", "mix.draw=1"), dict[str, list[bytes]]()
+    for name, workers in (("alone", 0), ("beside", 2)):
+        made = [
+            mini_pipeline("mix.real=shots=1", "data.duration_s=0.84", draw, work=tmp_path / name)
+            for draw in draws
+        ]
+        stages = list(map(augment_stage, made))
+        assert len({stage.path for stage in stages}) == 2
+        run_stages([made[0].prepare, *stages], "cpu", workers=workers)
+        shards = [path for stage in stages for path in sorted(stage.path.glob("part-*.arrow"))]
+        found[name] = [path.read_bytes() for path in shards]
+        threads = {stage.folder.info()["threads"] for stage in stages}
+        assert name == "alone" or threads == {1}
+    assert len(found["alone"]) == 2 and found["alone"] == found["beside"]
