@@ -6,17 +6,19 @@ https://research.google.com/audioset
 
 Layout: `balanced_train_segments.csv` and/or `unbalanced_train_segments.csv`, and `eval_segments.csv`, in the
 folder or directly below it; the sound files anywhere below, named as described in
-`ajbench.data.corpora.youtube`.
+`ajbench.data.corpora.youtube`. Without any of these lists, `ajbench.data.corpora.audioset_shards`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 from ajbench.core.documents import read_json
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.recipe import Data
+from ajbench.data.corpora import audioset_shards
 from ajbench.data.corpora.splits import corpus_root
 from ajbench.data.corpora.youtube import Segment, check_id, find_tables, match_files, parse_seconds
 from ajbench.data.labels import LabelSet
@@ -24,7 +26,9 @@ from ajbench.data.manifest import Manifest, Problem, csv_records, csv_rows, read
 
 BALANCED, UNBALANCED = "balanced_train_segments.csv", "unbalanced_train_segments.csv"
 EVAL = "eval_segments.csv"
+PARTS = {BALANCED: "balanced", UNBALANCED: "unbalanced", EVAL: "eval"}
 SUBSETS = {"balanced": (BALANCED,), "unbalanced": (UNBALANCED,), "full": (BALANCED, UNBALANCED)}
+CLIP_S = 10.0  # of nearly all segments
 LABELS, ONTOLOGY = "class_labels_indices.csv", "ontology.json"
 SOURCE = "https://research.google.com/audioset/download.html"
 
@@ -77,15 +81,19 @@ def read(data: Data, root: Path | None, need_files: bool = True) -> Manifest:
 
     If `need_files` is false, clips without a sound file are rows too, with an empty path.
 
+    Without any list, Parquet shards say which clips and labels there are; what they lack is not counted.
+
     Raises:
         UsageError: no root, an unknown subset, an eval fold, or a list that is not CSV.
         MissingError: a list is missing, or the train or the eval split has no sound file.
     """
     root = corpus_root(data, root, "the folder of the segment CSVs and the audio", tuple(SUBSETS))
     names = SUBSETS[data.subset or "balanced"]
-    needed = [name for name in (*names, EVAL) if name != UNBALANCED]
-    found = find_tables(root, needed, (UNBALANCED, LABELS, ONTOLOGY), SOURCE)
-    if UNBALANCED in names and UNBALANCED not in found:
+    found = find_tables(root, (), (BALANCED, UNBALANCED, EVAL, LABELS, ONTOLOGY), SOURCE)
+    stored = audioset_shards.find(root) if found.keys().isdisjoint(PARTS) else {}
+    if not stored:
+        find_tables(root, [name for name in (*names, EVAL) if name != UNBALANCED], (), SOURCE)
+    if not stored and UNBALANCED in names and UNBALANCED not in found:
         raise MissingError(
             f"{root / UNBALANCED}: missing; get it from {SOURCE}, or use the recipe as20k-self, which needs "
             "the balanced list only"
@@ -95,15 +103,16 @@ def read(data: Data, root: Path | None, need_files: bool = True) -> Manifest:
         raise UsageError(f"{found[LABELS]}: column 'mid' is missing; AudioSet's lists name classes by mid")
     outside = _names(found[ONTOLOGY]) if ONTOLOGY in found else {m: s.name for m, s in ontology().items()}
     by_mid = dict(zip(labels.mids, labels.names, strict=True))
-    parts = {BALANCED: "balanced", UNBALANCED: "unbalanced"} if len(names) > 1 else {}
-    listed = (
-        item
-        for name in (*names, EVAL)
-        for item in segments(
-            found[name], "eval" if name == EVAL else "train", by_mid, outside, parts.get(name)
-        )
-    )
-    rows, problems = match_files(root, listed, need_files)
+    several = len(names) > 1
+
+    def segments_of(name: str) -> Iterator[Segment | Problem]:
+        split, part = ("eval", None) if name == EVAL else ("train", PARTS[name] if several else None)
+        if stored:
+            return _in_shards(root, stored, PARTS[name], split, by_mid, outside, part)
+        return segments(found[name], split, by_mid, outside, part)
+
+    every = chain.from_iterable(map(segments_of, (*names, EVAL)))
+    rows, problems = match_files(root, every, need_files)
     return Manifest(rows, labels, problems)
 
 
@@ -134,7 +143,7 @@ def segments(
                 raise ValueError(f"cells: {len(cells)} in the row; expected YTID, start, end, labels")
             mids = ",".join(cells[3:])  # in one pair of quotes, or without
             if mids not in known:
-                known[mids] = _labels(mids, by_mid, outside)
+                known[mids] = _labels(mids.split(","), by_mid, outside)
             video, start, end = check_id(cells[0].strip()), parse_seconds(cells[1]), parse_seconds(cells[2])
             if end <= start:
                 raise ValueError(f"end {end:g} s is not after start {start:g} s")
@@ -146,9 +155,40 @@ def segments(
             yield Problem(cells[0].strip(), table, line, str(error), split)
 
 
-def _labels(mids: str, by_mid: Mapping[str, str], outside: Mapping[str, str]) -> tuple[str, ...]:
+def _in_shards(
+    root: Path,
+    shards: Mapping[str, list[Path]],
+    part: str,
+    split: str,
+    by_mid: Mapping[str, str],
+    outside: Mapping[str, str],
+    subset: str | None,
+) -> Iterator[Segment | Problem]:
+    """Yield the segments of a part of AudioSet that its shards hold; other arguments as in `segments`.
+
+    Raises:
+        MissingError: there is no shard of this part.
+        UsageError: a shard cannot be read, or lacks a column.
+    """
+    if part not in shards:
+        raise MissingError(
+            f"{root}: Parquet shards of {', '.join(shards)}, none of {part}; put them into "
+            f"{root / audioset_shards.FOLDERS[part]}, or get the segment lists from {SOURCE}"
+        )
+    known = {**by_mid, **{name: name for name in by_mid.values()}}
+    for path in shards[part]:
+        for row in audioset_shards.rows(path):
+            try:
+                about = CLIP_S, _labels(row.labels, known, outside), split, str(path), row.line
+                more = None, (), (), subset
+                yield Segment(check_id(row.video_id), row.video_id, row.start_s, *about, *more)
+            except ValueError as error:
+                yield Problem(row.video_id, str(path), row.line, str(error), split)
+
+
+def _labels(mids: Iterable[str], by_mid: Mapping[str, str], outside: Mapping[str, str]) -> tuple[str, ...]:
     names = []
-    for mid in filter(None, map(str.strip, mids.split(","))):
+    for mid in filter(None, map(str.strip, mids)):
         if mid not in by_mid:
             if mid in outside:
                 what = f"is {outside[mid]!r}, a class of the ontology outside the label set's {len(by_mid)}"
