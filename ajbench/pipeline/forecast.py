@@ -14,6 +14,7 @@ from ajbench.core import recipe as recipes
 from ajbench.core.errors import AjbenchError, MissingError, UsageError
 from ajbench.core.recipe import Recipe
 from ajbench.core.run_dir import RunDir
+from ajbench.generation.shard_report import TIMING
 from ajbench.pipeline.stage import Stage, batches, needed_mb
 
 DISTRIBUTED_LOSS = 0.1  # of the speed of a training that several devices share
@@ -44,6 +45,14 @@ class Site:
     def slots(self) -> int:
         """Classifiers that train at a time."""
         return self.machines * (self.gpus or self.workers)
+
+
+@dataclass(frozen=True)
+class Rate:
+    """The seconds that a unit of a stage takes, and those that the stage takes to start and end."""
+
+    unit: float
+    start: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -96,16 +105,17 @@ def kind(stage: str, recipe: Recipe) -> str:
     return json.dumps([name, recipe.codec.name, recipe.data.duration_s, *about], default=str)
 
 
-def of_finished(home: Path, device: str | None = None) -> dict[str, float]:
-    """Return the seconds of a unit by kind: the median over the finished stages of a recipe's folder.
+def of_finished(home: Path, device: str | None = None) -> dict[str, Rate]:
+    """Return rates by kind: the median over the finished stages of a recipe's folder.
 
-    Stages that were interrupted do not count, as some of their work was done twice.
+    What a stage takes to start and end is told apart where it kept the times of its steps or shards. Stages
+    that were interrupted do not count, as some of their work was done twice.
 
     Args:
         home: the recipe's folder in the work folder.
         device: count only stages that ran on it, `cpu` or `cuda`; None: on any.
     """
-    found: dict[str, list[float]] = {}
+    found: dict[str, list[Rate]] = {}
     for done in sorted(home.glob("*/DONE")):
         info = RunDir(done.parent, "", "").info()
         where = str(info.get("device", "")).partition(":")[0]
@@ -117,13 +127,38 @@ def of_finished(home: Path, device: str | None = None) -> dict[str, float]:
             recipe = recipes.load(str(path), tree=keys)
         except UsageError:
             continue  # of a version with other keys
-        name, seconds = str(info["stage"]), float(info["seconds"]) * int(info.get("processes", 1))
-        found.setdefault(kind(name, recipe), []).append(seconds / units(name, info["amount"], recipe))
-    return {name: median(values) for name, values in found.items()}
+        name, processes = str(info["stage"]), int(info.get("processes", 1))
+        seconds, number = float(info["seconds"]) * processes, units(name, info["amount"], recipe)
+        busy = min(seconds, _busy(done.parent, number, processes) or seconds)
+        found.setdefault(kind(name, recipe), []).append(Rate(busy / number, seconds - busy))
+    return {
+        name: Rate(median(one.unit for one in rates), median(one.start for one in rates))
+        for name, rates in found.items()
+    }
 
 
-def of_benchmark(path: Path, stages: Sequence[Stage]) -> dict[str, float]:
-    """Return the seconds of a unit by kind, from the table that benchmarks/gpu.py wrote on a GPU.
+def _busy(folder: Path, number: float, processes: int) -> float | None:
+    """Return the seconds of all steps of a training, or of the shards of a synthesis; None if not known."""
+    steps, shards = folder / "metrics.csv", folder / TIMING
+    try:
+        if steps.exists():
+            seconds = [float(row["seconds"]) for row in _records(steps)]
+            return sum(seconds) * processes if len(seconds) == number else None
+        if shards.exists():
+            found = [(float(row["seconds"]), row["process"]) for row in _records(shards)]
+            return sum(seconds for seconds, _ in found) / len({process for _, process in found})
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError, csv.Error):
+        return None  # of another version
+    return None
+
+
+def _records(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def of_benchmark(path: Path, stages: Sequence[Stage]) -> dict[str, Rate]:
+    """Return rates by kind, from the table that benchmarks/gpu.py wrote on a GPU.
 
     The best rate of a model counts: trainings and synthesis in bf16.
 
@@ -132,9 +167,7 @@ def of_benchmark(path: Path, stages: Sequence[Stage]) -> dict[str, float]:
         UsageError: it is not such a table, or has no rates.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        rates = [row for row in rows if row.get("clips_per_second") and row.get("work")]
+        rates = [row for row in _records(path) if row.get("clips_per_second") and row.get("work")]
         speeds = [(row["model"], row["precision"], float(row["clips_per_second"])) for row in rates]
     except OSError as error:
         raise MissingError(f"--rates {path}: {error.strerror}") from None
@@ -151,7 +184,7 @@ def of_benchmark(path: Path, stages: Sequence[Stage]) -> dict[str, float]:
         found = (rate for name, precision, rate in fitting if precision == "bf16" and model in (None, name))
         return max(found, default=None)
 
-    found: dict[str, float] = {}
+    found: dict[str, Rate] = {}
     for stage in stages:
         recipe, clips = stage.recipe, 1
         rate = None
@@ -164,11 +197,11 @@ def of_benchmark(path: Path, stages: Sequence[Stage]) -> dict[str, float]:
             rate = best(f"synthesis, {how.sampler} {how.sampler_steps}, strength {how.strength:g}")
             clips = how.candidates
         if rate:
-            found[kind(stage.name, recipe)] = clips / rate
+            found[kind(stage.name, recipe)] = Rate(clips / rate)
     return found
 
 
-def lines(stages: Sequence[Stage], rates: Mapping[str, float], site: Site, source: str) -> list[Line]:
+def lines(stages: Sequence[Stage], rates: Mapping[str, Rate], site: Site, source: str) -> list[Line]:
     """Return what the stages that are left take, a line for each name in the order of a run.
 
     A run goes through its stages in order. Clips are prepared and generated, and a generator is trained, by
@@ -177,7 +210,7 @@ def lines(stages: Sequence[Stage], rates: Mapping[str, float], site: Site, sourc
 
     Args:
         stages: of a run, in order.
-        rates: seconds of a unit on one device, by kind.
+        rates: on one device, by kind.
         site: the machines.
         source: of the rates, for the lines.
     """
@@ -189,7 +222,8 @@ def lines(stages: Sequence[Stage], rates: Mapping[str, float], site: Site, sourc
         whole = len(known) == len(seconds)
         first = batch[0]
         last = found.setdefault(first.name, Line(first.name, 0, 0.0, 0.0, 0.0, source))
-        hours, wall = (sum(known) / 3600, _wall(first, known, site) / 3600) if whole else (None, None)
+        hours = sum(start + work for start, work in known) / 3600 if whole else None
+        wall = _wall(first, known, site) / 3600 if whole else None
         found[first.name] = replace(
             last,
             stages=last.stages + len(batch),
@@ -235,25 +269,30 @@ def spent(stages: Sequence[Stage]) -> float:
     return sum(seconds) / 3600
 
 
-def _seconds(stage: Stage, rates: Mapping[str, float]) -> float | None:
+def _seconds(stage: Stage, rates: Mapping[str, Rate]) -> tuple[float, float] | None:
+    """Return what a stage takes to start and end, and what its units take; None if that is not known."""
     rate = rates.get(kind(stage.name, stage.recipe))
-    return None if rate is None else rate * _units(stage)
+    return None if rate is None else (rate.start, rate.unit * _units(stage))
 
 
 def _units(stage: Stage) -> float:
     return units(stage.name, stage.amount, stage.recipe)
 
 
-def _wall(first: Stage, seconds: Sequence[float], site: Site) -> float:
-    """Return how long a batch of `stage.batches` takes: a free device takes the next of its stages."""
-    if first.shared:
-        return sum(seconds) / site.devices
+def _wall(first: Stage, seconds: Sequence[tuple[float, float]], site: Site) -> float:
+    """Return how long a batch of `stage.batches` takes: a free device takes the next of its stages.
+
+    `seconds`: of each, to start and end, and for its units, which devices may share.
+    """
     parallel = first.parallel and not (first.alone and (site.gpus or len(seconds) == 1))
-    if first.distributed and not parallel:
-        return sum(seconds) / (1 + (site.devices - 1) * (1 - site.loss))
+    speed = 1.0
+    if first.shared and not parallel:
+        speed = site.devices
+    elif first.distributed and not parallel:
+        speed = 1 + (site.devices - 1) * (1 - site.loss)
     free = [0.0] * (site.slots if parallel else 1)
-    for one in seconds:
-        free[free.index(min(free))] += one
+    for start, work in seconds:
+        free[free.index(min(free))] += start + work / speed
     return max(free)
 
 

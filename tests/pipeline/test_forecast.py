@@ -11,14 +11,15 @@ from ajbench.core import console
 from ajbench.core.errors import MissingError, UsageError
 from ajbench.core.rows import append_rows, make_row
 from ajbench.pipeline import forecast, pool_stages
-from ajbench.pipeline.forecast import Site
+from ajbench.pipeline.forecast import Rate, Site
 
 SECONDS = {"prepare": 0.5, "train-gen": 2.0, "invert": 2.0, "synth": 3.0, "train-cls": 1.0}
 HOUR = 3600
 
 
 def rates(stages, seconds=SECONDS):
-    return {forecast.kind(one.name, one.recipe): seconds[one.name] for one in stages if one.name in seconds}
+    known = (one for one in stages if one.name in seconds)
+    return {forecast.kind(one.name, one.recipe): Rate(seconds[one.name]) for one in known}
 
 
 def by_stage(stages, site):
@@ -77,11 +78,36 @@ def test_rates_are_those_of_stages_with_other_sizes(tmp_path):
     other = mini_pipeline("synth.n=60", "classifier.train_steps=30", work=tmp_path).stages()
     lines = {line.stage: line for line in forecast.lines(other, found, Site(), "here")}
     clips = forecast.units("synth", synth.amount, synth.recipe)
-    assert found[forecast.kind("synth", synth.recipe)] == 40.0 / clips
-    assert found[forecast.kind("train-cls", trained[0].recipe)] == 2.0  # the median of 1, 2 and 9
+    assert found[forecast.kind("synth", synth.recipe)] == Rate(40.0 / clips)
+    assert found[forecast.kind("train-cls", trained[0].recipe)] == Rate(2.0)  # the median of 1, 2 and 9
     assert forecast.kind("prepare", prepare.recipe) not in found
     assert lines["train-cls"].wall_hours is None  # the time with mx+sp is not known
     assert forecast.of_finished(tmp_path / "mini", "cuda") == {}
+
+
+def test_what_a_stage_takes_to_start_is_counted_once(tmp_path):
+    small = "synth.n=32", "generator.train_steps=10"
+    pilot = {one.name: one for one in mini_pipeline(*small, work=tmp_path).stages() if not one.what}
+    train, synth = pilot["train-gen"], pilot["synth"]
+    finish(train, 15.0)
+    steps = "".join(f"{step},1.0,0.1,{0.5 + step % 2}\n" for step in range(10))
+    (train.path / "metrics.csv").write_text(f"step,loss,lr,seconds\n{steps}")
+    finish(synth, 12.0)
+    (synth.path / "timing.csv").write_text("shard,seconds,clips_per_s,process\n0,6,1,a\n1,4,1,b\n2,2,1,b\n")
+    found = forecast.of_finished(tmp_path / "mini", "cpu")
+    assert found[forecast.kind("train-gen", train.recipe)] == Rate(1.0, 5.0)
+    assert found[forecast.kind("synth", synth.recipe)] == Rate(6.0 / 32, 6.0)  # of each of 32 clips
+    large = mini_pipeline("synth.n=64", "generator.train_steps=30", work=tmp_path)
+    other = [one for one in large.stages() if not one.what]  # without probes
+    one, four = (
+        {line.stage: line for line in forecast.lines(other, found, site, "here")}
+        for site in (Site(), Site(machines=4))
+    )
+    assert one["train-gen"].wall_hours == pytest.approx(35.0 / HOUR)
+    assert four["synth"].wall_hours == pytest.approx((6.0 + 12.0 / 4) / HOUR)
+    assert four["synth"].device_hours == one["synth"].device_hours == pytest.approx(18.0 / HOUR)
+    (train.path / "metrics.csv").write_text(f"step,loss,lr,seconds\n{steps[:20]}")  # of a part of the steps
+    assert forecast.of_finished(tmp_path / "mini")[forecast.kind("train-gen", train.recipe)] == Rate(1.5)
 
 
 def test_rates_of_a_table_are_those_of_its_recipe(tmp_path):
@@ -124,8 +150,8 @@ def test_rates_of_a_gpu(tmp_path):
     found = forecast.of_benchmark(path, stages)
     own = {one.name: found.get(forecast.kind(one.name, one.recipe)) for one in stages}
     recipe = stages[0].recipe
-    assert own["train-gen"] == recipe.generator.batch_size / 80
-    assert own["train-cls"] == recipe.classifier.batch_size / 200
+    assert own["train-gen"] == Rate(recipe.generator.batch_size / 80)
+    assert own["train-cls"] == Rate(recipe.classifier.batch_size / 200)
     assert own["prepare"] is None
     path.write_text("work,model,precision,clips_per_second\nall,,,\n")
     with pytest.raises(UsageError, match=r"clips_per_second"):
