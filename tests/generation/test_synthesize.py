@@ -1,6 +1,7 @@
 """Synthetic stores: what they record, what a clip depends on, what is refused, and kills."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -228,3 +229,12 @@ def test_on_cuda_a_synthesis_that_was_stopped_goes_on_as_a_whole_one(
     assert found.clip_ids == whole.clip_ids
     codes = [store.codes(range(len(store))) for store in (whole, found)]
     assert (codes[0] == codes[1]).mean() > 0.99
+
+
+def test_a_process_that_lets_others_generate_does_not_import_diffusers():
+    code = (
+        "import sys, ajbench.generation.synthesize\n"
+        "print([name for name in ('diffusers', 'transformers', 'peft') if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert found.stdout.strip() == "[]"

@@ -27,7 +27,7 @@ OTHER_SUFFIXES = (".wma",)  # of downloads that need conversion
 
 _ID = re.compile(r"[\w-]{11}", re.ASCII)
 _PREFIXES = ("", "Y", "id_")
-_TIMES = re.compile(r"_(\d+(?:\.\d+)?)(?:[_-]\d+(?:\.\d+)?)?", re.ASCII)
+_TIMES = re.compile(r"_(\d{1,12}(?:\.\d+)?)(?:[_-]\d{1,12}(?:\.\d+)?)?", re.ASCII)  # no number is infinite
 _NAME = re.compile(rf"(?:{'|'.join(_PREFIXES[1:])})?({_ID.pattern})(?:{_TIMES.pattern})?", re.ASCII)
 _SOUND = frozenset(audio.SUFFIXES)
 _MEDIA = frozenset((*audio.SUFFIXES, *video.SUFFIXES, *OTHER_SUFFIXES))

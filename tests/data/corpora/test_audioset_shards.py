@@ -74,6 +74,13 @@ def test_rows_that_are_no_clips_are_listed_with_their_shard(root):
     assert {problem.path for problem in found.problems} == {str(shard)}
 
 
+def test_a_number_without_end_in_a_name_is_no_start(root):
+    write(root / "data" / "bal_train" / "02.parquet", [(FOUR, [RAIN], f"{FOUR}_{'9' * 400}.wav")])
+    found = audioset.read(Data(corpus="audioset"), root)
+    assert [row.clip_id for row in found.rows] == [ONE, TWO, THREE]
+    check_problems(found.problems, (1, FOUR, "missing: no file is named after this id", "train"))
+
+
 def test_a_part_without_shards_and_shards_without_ids_are_refused(root):
     with pytest.raises(MissingError, match=r"none of unbalanced; put them into .*unbal_train"):
         audioset.read(Data(corpus="audioset", subset="full"), root)
